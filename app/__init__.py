@@ -1,0 +1,14 @@
+"""A refund agent whose durable record carries tokens and money.
+
+    ticket ──HTTP/CLI──> desk ──> Dapr workflow refund_ticket            (app/desk.py, app/workflow.py)
+                                    1 classify          (model)          (app/stages/)
+                                    2 retrieve_account  (tool)
+                                    3 draft_refund      (model; 1..n turns, tools between turns)
+                                      └ durable wait: a person decides, when a guard objects
+                                    4 notify_customer   (tool)
+                                    5 close_case        (tool: posts the refund once, closes the case)
+    model stage ──> gateway ──> Dapr Conversation API                    (app/gateway/)
+    tool stage  ──> Dapr service invocation to the internal systems      (app/systems.py)
+
+`app/bootstrap.py` puts the parts together, `app/settings.py` alone reads the environment.
+"""

@@ -1,0 +1,142 @@
+"""The one place where parts are put together: clients are built here and handed to those who use them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from dapr.ext.workflow import DaprWorkflowClient, DaprWorkflowContext, WorkflowRuntime
+
+from app import policy, sidecar
+from app.access import Access, make_local_token, parse_tokens
+from app.desk import TaskDesk
+from app.gateway.conversation import DaprConversation
+from app.gateway.gateway import ModelGateway
+from app.ledger import schema
+from app.ledger.replies import Replies
+from app.ledger.tickets import Tickets
+from app.runs import Runs
+from app.settings import Settings
+from app.stages import STAGES, TOOLS
+from app.stages.services import Services, as_activity
+from app.steps import TaskInput
+from app.systems import DaprSystems
+from app.web.factory import create_app
+from app.web.server import WebServer
+from app.workflow import NAME, refund_ticket
+
+log = logging.getLogger(__name__)
+
+TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
+# Model calls spend their time waiting: far more of them fit into one worker than it has cores.
+_ACTIVITIES_AT_ONCE = 1000
+_WORKFLOW_TURNS_AT_ONCE = 100
+# Threads that hand results to the sidecar and serve the web; they wait for it most of the time.
+_THREADS = 16
+
+
+def utc_now() -> datetime:
+    """The clock that everything else is handed."""
+    return datetime.now(UTC)
+
+
+def serve(settings: Settings) -> None:
+    """Runs worker and web in this process until SIGTERM or SIGINT."""
+    _log_to_stderr(settings.log_level)
+    rules = policy.load(settings.policy_file)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    engine = schema.connect(settings.database_url)
+    sidecar.wait_until_ready(settings.dapr_http)
+    services = make_services(settings, Tickets(engine, utc_now), Replies(engine, utc_now))
+    runtime = make_runtime(settings, services)
+    runtime.start()
+    desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
+    web = WebServer(
+        create_app(desk, access(settings), version=version()),
+        host=settings.web_host,
+        port=settings.web_port,
+        threads=_THREADS,
+    )
+    web.start()
+    log.info("ready on %s; %d accepted tickets were still to be started", web.url, desk.start_waiting_tickets())
+    _until_told_to_stop()
+    web.stop()
+    runtime.shutdown()
+    engine.dispose()
+
+
+def make_services(settings: Settings, tickets: Tickets, replies: Replies) -> Services:
+    """The stages' collaborators, as they are in production."""
+    conversation = DaprConversation(settings.llm_component, settings.dapr_grpc)
+    return Services(
+        gateway=ModelGateway(conversation, settings.llm_component),
+        systems=DaprSystems(settings.dapr_http),
+        tickets=tickets,
+        replies=replies,
+    )
+
+
+def make_runtime(settings: Settings, services: Services) -> WorkflowRuntime:
+    """The workflow worker, with the workflow and every stage and tool registered; not started."""
+    runtime = WorkflowRuntime(
+        host=settings.dapr_host,
+        port=str(settings.dapr_grpc_port),
+        maximum_concurrent_activity_work_items=_ACTIVITIES_AT_ONCE,
+        maximum_concurrent_orchestration_work_items=_WORKFLOW_TURNS_AT_ONCE,
+        maximum_thread_pool_workers=_THREADS,
+    )
+    runtime.register_workflow(_workflow(), name=NAME)
+    for stage in (*STAGES, *TOOLS):
+        runtime.register_activity(as_activity(stage(services)), name=stage.__name__)
+    return runtime
+
+
+def access(settings: Settings) -> Access:
+    """The tokens of the secret store; without any there, one random local admin token in the state folder."""
+    text = sidecar.secret(settings.dapr_http, settings.secret_store, TOKENS_SECRET)
+    if text is not None:
+        return Access(parse_tokens(text, f"secret {TOKENS_SECRET}"))
+    local = make_local_token(settings.state_dir / "token")
+    log.info("no %s in the secret store: the bearer token of this machine is in %s", TOKENS_SECRET, local.path)
+    return Access([local.record])
+
+
+def version() -> str:
+    """The product's version, as installed; a checkout that is not installed says so."""
+    try:
+        return installed_version("refund-agent")
+    except PackageNotFoundError:
+        return "0+checkout"
+
+
+def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any, dict[str, Any]]]:
+    """A function of its own for each runtime: registering marks the function and refuses it a second time."""
+
+    def workflow(context: DaprWorkflowContext, task: TaskInput) -> Generator[Any, Any, dict[str, Any]]:
+        return refund_ticket(context, task)
+
+    return workflow
+
+
+def _workflow_client(settings: Settings) -> DaprWorkflowClient:
+    return DaprWorkflowClient(host=settings.dapr_host, port=str(settings.dapr_grpc_port))
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.Formatter.converter = lambda *_: utc_now().timetuple()
+    logging.basicConfig(level=level, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
+    # The SDK warns of each instance that does not exist yet, which is what intake asks about.
+    logging.getLogger("DaprWorkflowClient").setLevel(logging.ERROR)
+
+
+def _until_told_to_stop() -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()

@@ -1,0 +1,149 @@
+"""The desk where tickets arrive and people decide: intake, reading and steering of tasks, for web and command line."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from app.errors import NotWaiting, Refused
+from app.ledger.tickets import StoredTicket, Tickets
+from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
+from app.policy import Rules
+from app.runs import Run, Runs
+from app.steps import TaskInput
+
+_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED})
+# A page by status looks through this many tickets at most; the cursor goes on from there.
+_LOOKED_THROUGH = 500
+
+
+class TaskDesk:
+    """Intake is idempotent: the same ticket is the same task, however often and whenever it arrives. Thread-safe."""
+
+    def __init__(self, tickets: Tickets, runs: Runs, rules: Rules) -> None:
+        self._tickets = tickets
+        self._runs = runs
+        self._rules = rules
+
+    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+        """Accepts a ticket and starts its task; True when it is new. Raises Conflict, Unreachable."""
+        stored, created = self._tickets.accept(ticket)
+        if not stored.started:
+            self._start(stored)
+        if created:
+            return _view(stored, None), True
+        return self.get(stored.task_id), False
+
+    def start_waiting_tickets(self) -> int:
+        """Starts what a process that died had accepted but not started; returns how many."""
+        waiting = self._tickets.not_started()
+        for stored in waiting:
+            self._start(stored)
+        return len(waiting)
+
+    def get(self, task_id: str) -> TaskView:
+        """Reads one task. Raises TaskNotFound."""
+        stored = self._tickets.get(task_id)
+        return _view(stored, self._runs.get(task_id))
+
+    def list(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
+    ) -> TaskPage:
+        """A page of tasks in order of arrival; `tenants` None is all, `after` the cursor of the page before."""
+        start = int(after or 0)
+        if status is None:
+            found = self._tickets.page(tenants, start, limit)
+            views = tuple(_view(stored, self._runs.get(stored.task_id)) for stored in found)
+            return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
+        return self._filtered(tenants, status, limit, start)
+
+    def pause(self, task_id: str) -> TaskView:
+        """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended."""
+        self._in_progress(task_id)
+        self._runs.pause(task_id)
+        return self.get(task_id)
+
+    def resume(self, task_id: str) -> TaskView:
+        """Lets a paused or parked task go on. Raises NotWaiting."""
+        view = self._in_progress(task_id)
+        if view.status is TaskStatus.PAUSED:
+            self._runs.resume(task_id)
+        elif view.status is TaskStatus.PARKED:
+            self._runs.unpark(task_id)
+        else:
+            raise NotWaiting(
+                f"task {task_id} is {view.status.value}, neither paused nor parked; there is nothing to resume"
+            )
+        return self.get(task_id)
+
+    def decide(self, task_id: str, decision: Decision) -> TaskView:
+        """Hands a person's decision to a waiting task. Raises NotWaiting, Refused."""
+        view = self._in_progress(task_id)
+        if view.status is not TaskStatus.WAITING:
+            raise NotWaiting(f"task {task_id} is {view.status.value}; only a waiting task takes a decision")
+        if decision.verdict == "approve" and decision.refund is None and view.proposed_refund is None:
+            raise Refused(
+                f"task {task_id} waits because of {view.waiting_for} and proposes no refund; "
+                "approve it with order, amount and currency, or reject it",
+                code="refund_missing",
+            )
+        self._runs.decide(task_id, decision)
+        return self.get(task_id)
+
+    def terminate(self, task_id: str, reason: str) -> TaskView:
+        """Ends a task for good; what is posted stays posted. Raises NotWaiting when it has ended."""
+        self._in_progress(task_id)
+        self._runs.terminate(task_id, reason)
+        return self.get(task_id)
+
+    def _start(self, stored: StoredTicket) -> None:
+        """Dapr would wipe a completed instance of the same id, so one that it knows is not started again."""
+        if not self._is_new(stored):
+            self._tickets.mark_started(stored.task_id)
+            return
+        task = TaskInput(
+            tenant=stored.tenant,
+            ticket_id=stored.ticket_id,
+            customer_id=stored.customer_id,
+            order_id=stored.order_id,
+            rules=self._rules,
+        )
+        self._runs.start(task)
+        self._tickets.mark_started(stored.task_id)
+
+    def _is_new(self, stored: StoredTicket) -> bool:
+        return self._runs.get(stored.task_id) is None
+
+    def _in_progress(self, task_id: str) -> TaskView:
+        view = self.get(task_id)
+        if view.status in _ENDED:
+            raise NotWaiting(f"task {task_id} has ended ({view.status.value}); it cannot be changed any more")
+        return view
+
+    def _filtered(self, tenants: frozenset[str] | None, status: TaskStatus, limit: int, start: int) -> TaskPage:
+        """Dapr cannot be asked by status, so tickets are looked through until the page is full."""
+        views: list[TaskView] = []
+        looked = self._tickets.page(tenants, start, _LOOKED_THROUGH)
+        for stored in looked:
+            view = _view(stored, self._runs.get(stored.task_id))
+            if view.status is status:
+                views.append(view)
+            if len(views) == limit:
+                return TaskPage(tasks=tuple(views), next_after=str(stored.sequence))
+        more = str(looked[-1].sequence) if len(looked) == _LOOKED_THROUGH else None
+        return TaskPage(tasks=tuple(views), next_after=more)
+
+
+def _view(stored: StoredTicket, run: Run | None) -> TaskView:
+    """A ticket without a run was accepted a moment ago: its task is about to start."""
+    return TaskView(
+        task_id=stored.task_id,
+        tenant=stored.tenant,
+        ticket_id=stored.ticket_id,
+        status=run.status if run else TaskStatus.RUNNING,
+        created_at=stored.received_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        updated_at=run.updated_at if run else None,
+        waiting_for=run.waiting_for if run else None,
+        proposed_refund=run.proposed_refund if run else None,
+        result=run.result if run else None,
+        error=run.error if run else None,
+    )

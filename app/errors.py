@@ -1,0 +1,103 @@
+"""What can go wrong, as one tree.
+
+RefundAgentError
+├── ConfigurationError          a file of ours is wrong; names file, line and remedy
+├── BadTicket                   a ticket that cannot be accepted; names the field
+├── Conflict                    another body under an id that is in use
+├── TaskNotFound                no such task, or not one that the caller may see
+├── NotWaiting                  a decision for a task that waits for none
+├── AccessDenied                no token, a wrong one, or one without the role or tenant
+├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
+│   ├── ModelUnavailable
+│   └── SystemUnavailable
+├── ModelRefused                the provider refuses the request as such: a retry changes nothing
+└── Refused                     an internal system answered, and said no: a retry changes nothing
+
+Every message holds the value, the id and the remedy; no message holds a customer's text or a secret.
+"""
+
+from __future__ import annotations
+
+
+class RefundAgentError(Exception):
+    """The root. `status` is the HTTP status at the edge, `title` its problem title."""
+
+    status = 500
+    title = "Internal error"
+
+
+class ConfigurationError(RefundAgentError):
+    """One of our own configuration files is wrong."""
+
+    title = "Configuration error"
+
+
+class BadTicket(RefundAgentError):
+    """A ticket that cannot be accepted as it is."""
+
+    status = 422
+    title = "Ticket not acceptable"
+
+
+class Conflict(RefundAgentError):
+    """The id is in use by a ticket with another body."""
+
+    status = 409
+    title = "Ticket id already used with another body"
+
+
+class TaskNotFound(RefundAgentError):
+    """There is no such task, or the caller may not see it."""
+
+    status = 404
+    title = "Task not found"
+
+
+class NotWaiting(RefundAgentError):
+    """The task does not wait for what was sent."""
+
+    status = 409
+    title = "Task is not waiting for this"
+
+
+class AccessDenied(RefundAgentError):
+    """The caller may not do this. `status` is 401 without a valid token, else 403."""
+
+    title = "Access denied"
+
+    def __init__(self, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unreachable(RefundAgentError):
+    """Something outside does not answer now; the same call may succeed later."""
+
+    status = 503
+    title = "Temporarily unreachable"
+
+
+class ModelUnavailable(Unreachable):
+    """The model provider does not answer, or its circuit breaker is open."""
+
+
+class SystemUnavailable(Unreachable):
+    """An internal system does not answer, or its circuit breaker is open."""
+
+
+class ModelRefused(RefundAgentError):
+    """The provider refuses the request as such (key, model, form); only a person can mend that."""
+
+    status = 502
+    title = "Refused by the model provider"
+
+
+class Refused(RefundAgentError):
+    """An internal system answered and refused; `code` is its reason."""
+
+    status = 422
+    title = "Refused by an internal system"
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code

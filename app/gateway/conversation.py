@@ -1,0 +1,216 @@
+"""The one file that talks to Dapr's Conversation API."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from dapr.aio.clients import DaprClient
+from dapr.clients.exceptions import DaprGrpcError
+from dapr.clients.grpc.conversation import (
+    ConversationInputAlpha2,
+    ConversationMessage,
+    ConversationMessageContent,
+    ConversationMessageOfAssistant,
+    ConversationMessageOfTool,
+    ConversationToolCalls,
+    ConversationToolCallsOfFunction,
+    ConversationTools,
+    ConversationToolsFunction,
+    create_system_message,
+    create_user_message,
+)
+
+from app.errors import ModelRefused, ModelUnavailable
+
+# The provider's HTTP status stands only in the error's text.
+_STATUS = re.compile(r"status code: (\d{3})|\b(\d{3}) (?:Bad Request|Unauthorized|Forbidden|Not Found)")
+# These answers do not change by asking again: a wrong key, a wrong model, a request that is not understood.
+_FINAL = frozenset({"400", "401", "403", "404", "422"})
+
+
+@dataclass(frozen=True)
+class ToolRequest:
+    """A tool that the model wants to have called; `arguments` is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation. `tool_calls` go with role assistant, `tool_call_id` and `name` with role tool."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    text: str = ""
+    tool_calls: tuple[ToolRequest, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ToolDefinition:
+    """A tool as the model sees it; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as Dapr reported them; `None` where it reported none (which is not zero)."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered."""
+
+    text: str
+    tool_calls: tuple[ToolRequest, ...]
+    finish_reason: str
+    model: str
+    usage: Usage
+
+
+class Conversation(Protocol):
+    """A model that can be asked. Tests bring their own."""
+
+    async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
+        """One question, one answer. Raises ModelUnavailable, ModelRefused."""
+        ...
+
+
+class DaprConversation:
+    """Asks the model behind one Dapr component."""
+
+    def __init__(self, component: str, address: str) -> None:
+        self._component = component
+        self._address = address
+        self._client: DaprClient | None = None
+
+    async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
+        """Puts the question once; repeats are the sidecar's and the workflow's business."""
+        question = ConversationInputAlpha2(messages=[_outgoing(message) for message in messages])
+        try:
+            response = await self._connected().converse_alpha2(
+                name=self._component, inputs=[question], tools=[_tool(tool) for tool in tools] or None
+            )
+        except DaprGrpcError as error:
+            raise _explained(self._component, str(error.details())) from None
+        return _answer(self._component, response)
+
+    async def close(self) -> None:
+        """Ends the connection to the sidecar."""
+        if self._client is not None:
+            await self._client.close()
+
+    def _connected(self) -> DaprClient:
+        """The connection belongs to the event loop that first asks, so it cannot be made earlier."""
+        if self._client is None:
+            self._client = DaprClient(address=self._address)
+        return self._client
+
+
+def _explained(component: str, details: str) -> ModelUnavailable | ModelRefused:
+    found = _STATUS.search(details)
+    status = next((group for group in found.groups() if group), "") if found else ""
+    if status in _FINAL:
+        return ModelRefused(
+            f"model component {component}: the provider refuses the request with status {status}; "
+            "check key, model name and endpoint in components/llm.yaml"
+        )
+    return ModelUnavailable(
+        f"model component {component}: {_cause(details, status)}; it is asked again later"
+    )
+
+
+def _cause(details: str, status: str) -> str:
+    """Names the failure without the provider's own text, which may quote the prompt."""
+    if status:
+        return f"the provider answers with status {status}"
+    for sign, cause in (
+        ("circuit breaker is open", "its circuit breaker is open"),
+        ("too many requests", "its circuit breaker lets one probe through at a time"),
+        ("deadline exceeded", "no answer in time"),
+        ("failed to connect", "the sidecar is not there"),
+        ("connection refused", "the provider is not there"),
+        ("EOF", "the connection was cut"),
+        ("connection reset", "the connection was cut"),
+        ("invalid character", "the answer was not JSON"),
+        ("unexpected end of JSON", "the answer was not JSON"),
+    ):
+        if sign.lower() in details.lower():
+            return cause
+    return "the call failed"
+
+
+def _outgoing(message: Message) -> ConversationMessage:
+    content = [ConversationMessageContent(text=message.text)]
+    match message.role:
+        case "system":
+            return create_system_message(message.text)
+        case "user":
+            return create_user_message(message.text)
+        case "tool":
+            return ConversationMessage(
+                of_tool=ConversationMessageOfTool(
+                    tool_id=message.tool_call_id, name=message.name, content=content
+                )
+            )
+        case "assistant":
+            calls = [
+                ConversationToolCalls(
+                    id=call.id,
+                    function=ConversationToolCallsOfFunction(name=call.name, arguments=call.arguments),
+                )
+                for call in message.tool_calls
+            ]
+            return ConversationMessage(
+                of_assistant=ConversationMessageOfAssistant(
+                    content=content if message.text else [], tool_calls=calls
+                )
+            )
+
+
+def _tool(tool: ToolDefinition) -> ConversationTools:
+    return ConversationTools(
+        function=ConversationToolsFunction(
+            name=tool.name, description=tool.description, parameters=tool.parameters
+        )
+    )
+
+
+def _answer(component: str, response: Any) -> Answer:
+    if not response.outputs or not response.outputs[0].choices:
+        raise ModelUnavailable(f"model component {component}: the answer is empty; it is asked again later")
+    output = response.outputs[0]
+    choice = output.choices[0]
+    calls = tuple(
+        ToolRequest(call.id or "", call.function.name, call.function.arguments)
+        for call in choice.message.tool_calls
+    )
+    return Answer(
+        choice.message.content or "", calls, choice.finish_reason or "", output.model or "", _usage(output)
+    )
+
+
+def _usage(output: Any) -> Usage:
+    """Dapr says zero where the provider's usage did not reach it, and no call is free of input tokens."""
+    usage = output.usage
+    if usage is None or not usage.prompt_tokens:
+        return Usage(None, None, None, None)
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        input_tokens=int(usage.prompt_tokens),
+        cached_tokens=int(prompt.cached_tokens) if prompt else None,
+        output_tokens=int(usage.completion_tokens),
+        reasoning_tokens=int(completion.reasoning_tokens) if completion else None,
+    )

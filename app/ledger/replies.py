@@ -1,0 +1,43 @@
+"""The replies to customers that the model drafted: history carries their digest, the text lies here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import Engine, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from app.errors import TaskNotFound
+from app.ledger.schema import REPLIES
+
+
+class Replies:
+    """Reads and writes the replies table. Thread-safe."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def keep(self, task_id: str, text: str) -> str:
+        """Keeps a reply and returns its digest. Keeping the same text again changes nothing."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        row = {"task_id": task_id, "digest": digest, "text": text, "written_at": self._clock()}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(REPLIES).values(row))
+        except IntegrityError:
+            pass  # the step was executed again and its reply is here already
+        return digest
+
+    def get(self, task_id: str, digest: str) -> str:
+        """The text of a reply. Raises TaskNotFound when it is not here (another ledger, or past retention)."""
+        query = select(REPLIES.c.text).where(REPLIES.c.task_id == task_id, REPLIES.c.digest == digest)
+        with self._engine.connect() as connection:
+            text = connection.execute(query).scalar_one_or_none()
+        if text is None:
+            raise TaskNotFound(
+                f"task {task_id}: reply {digest[:12]} is not in this ledger; check REFUND_AGENT_LEDGER_URL"
+            )
+        return str(text)

@@ -1,0 +1,123 @@
+"""The tickets as they were accepted: redacted text, and whether their task was started."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import IntegrityError
+
+from app.errors import Conflict, TaskNotFound
+from app.ledger.schema import TICKETS
+from app.models import Ticket
+from app.redaction import redact
+
+
+@dataclass(frozen=True)
+class StoredTicket:
+    """A ticket at rest. `text` and `subject` are redacted; `digest` is of the body as it arrived."""
+
+    task_id: str
+    sequence: int
+    tenant: str
+    ticket_id: str
+    customer_id: str
+    order_id: str | None
+    digest: str
+    subject: str
+    text: str
+    received_at: datetime
+    started: bool
+
+
+class Tickets:
+    """Reads and writes the tickets table. Thread-safe; every write is one committed transaction."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def accept(self, ticket: Ticket) -> tuple[StoredTicket, bool]:
+        """Keeps a new ticket, or finds the same one again; True when it is new. Raises Conflict."""
+        digest = body_digest(ticket)
+        known = self._find(ticket.task_id)
+        if known is None:
+            try:
+                return self._insert(ticket, digest), True
+            except IntegrityError:  # the same id arrived twice at once, and the other was first
+                known = self.get(ticket.task_id)
+        return _same(known, digest), False
+
+    def get(self, task_id: str) -> StoredTicket:
+        """Finds a ticket by its task. Raises TaskNotFound."""
+        known = self._find(task_id)
+        if known is None:
+            raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+        return known
+
+    def mark_started(self, task_id: str) -> None:
+        """Notes that the ticket's task was handed to Dapr."""
+        with self._engine.begin() as connection:
+            connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(started=True))
+
+    def not_started(self) -> list[StoredTicket]:
+        """Tickets that were accepted by a process that died before it could start their task."""
+        query = select(TICKETS).where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence)
+        with self._engine.connect() as connection:
+            return [_ticket(row) for row in connection.execute(query)]
+
+    def page(self, tenants: frozenset[str] | None, after: int, limit: int) -> list[StoredTicket]:
+        """Up to `limit` tickets that arrived after sequence number `after`; `tenants` None is all."""
+        query = select(TICKETS).where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence).limit(limit)
+        if tenants is not None:
+            query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
+        with self._engine.connect() as connection:
+            return [_ticket(row) for row in connection.execute(query)]
+
+    def _find(self, task_id: str) -> StoredTicket | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(select(TICKETS).where(TICKETS.c.task_id == task_id)).one_or_none()
+        return None if row is None else _ticket(row)
+
+    def _insert(self, ticket: Ticket, digest: str) -> StoredTicket:
+        values = {
+            "task_id": ticket.task_id,
+            "tenant": ticket.tenant,
+            "ticket_id": ticket.ticket_id,
+            "customer_id": ticket.customer_id,
+            "order_id": ticket.order_id,
+            "digest": digest,
+            "subject": redact(ticket.subject),
+            "text": redact(ticket.text),
+            "received_at": self._clock(),
+            "started": False,
+        }
+        with self._engine.begin() as connection:
+            row = connection.execute(insert(TICKETS).values(values).returning(TICKETS)).one()
+        return _ticket(row)
+
+
+def body_digest(ticket: Ticket) -> str:
+    """Names a body without holding it: SHA-256 of its canonical JSON."""
+    return hashlib.sha256(ticket.model_dump_json().encode()).hexdigest()
+
+
+def _same(known: StoredTicket, digest: str) -> StoredTicket:
+    if known.digest != digest:
+        raise Conflict(
+            f"task {known.task_id} was made from another body (received {known.received_at:%Y-%m-%d %H:%M} UTC); "
+            "send the changed ticket under a new ticket id"
+        )
+    return known
+
+
+def _ticket(row: Row[tuple[object, ...]]) -> StoredTicket:
+    values = dict(row._mapping)
+    received = values["received_at"]
+    if received.tzinfo is None:  # SQLite keeps no zone; what we write is UTC
+        values["received_at"] = received.replace(tzinfo=UTC)
+    return StoredTicket(**values)

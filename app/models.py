@@ -1,0 +1,255 @@
+"""What travels between the rooms: frozen, validated, JSON-safe; money is `Decimal`, time is UTC.
+
+Everything here may cross the workflow's history, so nothing here holds a person's text, address or
+secret: texts stay in the ledger and are named by digest. Import nothing but the standard library,
+pydantic and `app.errors`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2), PlainSerializer(str, return_type=str)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+TicketId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+Confidence = Annotated[Decimal, Field(ge=0, le=1), PlainSerializer(str, return_type=str)]
+
+MAX_TICKET_CHARACTERS = 64_000
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and strict about keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Category(StrEnum):
+    """What a ticket is about."""
+
+    DAMAGED = "damaged"  # arrived broken, defective, spoiled
+    NOT_RECEIVED = "not_received"  # never arrived, lost, marked delivered but is not there
+    WRONG_ITEM = "wrong_item"  # another product, size or colour than ordered; an item missing from the parcel
+    CHANGED_MIND = "changed_mind"  # wants to return something that is fine
+    DOUBLE_CHARGE = "double_charge"  # charged twice, or more than the order's total
+    CANCELLATION = "cancellation"  # wants an order stopped before it is sent
+    QUESTION = "question"  # asks for information; wants no money back
+    COMPLAINT = "complaint"  # is unhappy; wants no money back
+    FRAUD = "fraud"  # says that somebody else ordered or paid, threatens a chargeback over an unknown order
+    UNCLEAR = "unclear"  # says too little to tell
+
+
+REFUNDABLE = frozenset(
+    {
+        Category.DAMAGED,
+        Category.NOT_RECEIVED,
+        Category.WRONG_ITEM,
+        Category.CHANGED_MIND,
+        Category.DOUBLE_CHARGE,
+        Category.CANCELLATION,
+    }
+)
+
+
+class Action(StrEnum):
+    """What the drafted answer proposes."""
+
+    REFUND = "refund"
+    DECLINE = "decline"  # the policy or the order does not allow a refund
+    ANSWER = "answer"  # no money is asked for, or a question back to the customer
+    ESCALATE = "escalate"  # the model is unsure: a person decides
+
+
+class Outcome(StrEnum):
+    """How a task ended."""
+
+    REFUNDED = "refunded"
+    DECLINED = "declined"  # by the refund policy
+    ANSWERED = "answered"
+    REJECTED = "rejected"  # by a person
+    EXPIRED = "expired"  # nobody decided in time; the case stays open with the support desk
+
+
+class Ticket(Frozen):
+    """A customer's request as it arrives. `tenant` and `ticket_id` together are its identity."""
+
+    tenant: TenantId
+    ticket_id: TicketId
+    customer_id: Reference
+    order_id: Reference | None = None
+    subject: str = Field(default="", max_length=500)
+    text: str = Field(default="", max_length=MAX_TICKET_CHARACTERS)
+
+    @property
+    def task_id(self) -> str:
+        """The workflow instance id of the ticket's task: `tenant:ticket_id`."""
+        return task_id(self.tenant, self.ticket_id)
+
+
+def task_id(tenant: str, ticket_id: str) -> str:
+    """Names the task of a ticket. A tenant holds no colon, so the id can be taken apart again."""
+    return f"{tenant}:{ticket_id}"
+
+
+class Refund(Frozen):
+    """Money that goes back for one order."""
+
+    order_id: Reference
+    amount: Money
+    currency: Currency
+
+
+class Decision(Frozen):
+    """What a person said about a waiting task. `refund` replaces the drafted one when given."""
+
+    verdict: Literal["approve", "reject"]
+    by: str = Field(min_length=1, max_length=100)
+    refund: Refund | None = None
+
+
+class ModelUse(Frozen):
+    """What one model call used, as Dapr reported it; `None` is "not reported", which is not zero."""
+
+    component: str
+    model: str
+    request_digest: str
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class Classification(Frozen):
+    """What the classify stage found."""
+
+    category: Category
+    wants_refund: bool
+    order_id: Reference | None = None
+    language: str = Field(pattern=r"^[a-z]{2}$")
+    confidence: Confidence
+
+
+class OrderSummary(Frozen):
+    """An order as the account lists it."""
+
+    order_id: Reference
+    status: str
+    placed_days_ago: int
+    total: Money
+    currency: Currency
+    items: tuple[str, ...]
+
+
+class Account(Frozen):
+    """A customer's account without anything that names the person."""
+
+    customer_id: Reference
+    tier: str
+    since_days: int
+    risk: Literal["low", "high"]
+    refunds_90d: int
+    orders: tuple[OrderSummary, ...] = ()
+
+
+class OrderItem(Frozen):
+    """One line of an order."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+
+
+class Order(Frozen):
+    """An order as the books know it; `refundable` is what was charged and not given back yet."""
+
+    order_id: Reference
+    status: str
+    placed_days_ago: int
+    delivered_days_ago: int | None
+    currency: Currency
+    total: Money
+    charged: Money
+    refunded: Money
+    refundable: Money
+    items: tuple[OrderItem, ...]
+
+
+class RefundPolicy(Frozen):
+    """A tenant's terms for one category."""
+
+    category: Category
+    window_days: int
+    counted_from: Literal["delivery", "order"]
+    refund_percent: int = Field(ge=0, le=100)
+    text: str
+
+
+class Draft(Frozen):
+    """What the model proposes. The reply to the customer lies in the ledger under `reply_digest`."""
+
+    action: Action
+    order_id: Reference | None = None
+    amount: Money | None = None
+    currency: Currency | None = None
+    reason: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    confidence: Confidence
+    reply_digest: str
+
+
+class TaskStatus(StrEnum):
+    """Where a task is, for a reader."""
+
+    RUNNING = "running"
+    WAITING = "waiting"  # for a person's decision
+    PARKED = "parked"  # something outside stayed down longer than the retries last; `task resume` goes on
+    PAUSED = "paused"  # by a person
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TERMINATED = "terminated"
+
+
+class Progress(Frozen):
+    """What a running task says of itself; travels as the workflow's custom status."""
+
+    status: Literal[TaskStatus.WAITING, TaskStatus.PARKED]
+    reason: str  # a short code such as above_limit, or the stage and error it is parked at
+    refund: Refund | None = None  # the drafted refund that waits for approval
+
+
+class TaskResult(Frozen):
+    """What the workflow returns."""
+
+    outcome: Outcome
+    category: Category | None
+    refund: Refund | None = None
+    refund_id: str | None = None
+    decided_by: str | None = None
+
+
+class TaskView(Frozen):
+    """A task for a reader: API, CLI and pages."""
+
+    task_id: str
+    tenant: TenantId
+    ticket_id: TicketId
+    status: TaskStatus
+    created_at: str  # ISO 8601, UTC
+    updated_at: str | None = None
+    waiting_for: str | None = None  # the reason of a waiting or parked task
+    proposed_refund: Refund | None = None
+    result: TaskResult | None = None
+    error: str | None = None
+
+
+class TaskPage(Frozen):
+    """One page of tasks, oldest first; `next_after` is the cursor of the next page."""
+
+    tasks: tuple[TaskView, ...]
+    next_after: str | None = None

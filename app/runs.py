@@ -1,0 +1,124 @@
+"""Starts, reads and steers workflow instances through the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TypeVar
+
+import grpc
+from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
+
+from app.errors import Unreachable
+from app.models import Decision, Progress, Refund, TaskResult, TaskStatus
+from app.steps import DECISION, RESUME, TaskInput
+from app.workflow import NAME
+
+Result = TypeVar("Result")
+
+_STATUSES = {
+    "COMPLETED": TaskStatus.COMPLETED,
+    "FAILED": TaskStatus.FAILED,
+    "TERMINATED": TaskStatus.TERMINATED,
+    "SUSPENDED": TaskStatus.PAUSED,
+    "STALLED": TaskStatus.PARKED,  # by Dapr: another version of the workflow, or a history that is too big
+}
+_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A workflow instance as the sidecar knows it."""
+
+    status: TaskStatus
+    updated_at: str
+    waiting_for: str | None = None
+    proposed_refund: Refund | None = None
+    result: TaskResult | None = None
+    error: str | None = None
+
+
+class Runs:
+    """The workflow side of a task. Thread-safe; raises Unreachable when the sidecar does not answer."""
+
+    def __init__(self, client: DaprWorkflowClient) -> None:
+        self._client = client
+
+    def start(self, task: TaskInput) -> None:
+        """Starts a task's workflow; one that runs already is left alone."""
+        try:
+            self._ask(lambda: self._client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
+        except _AlreadyRunning:
+            return
+
+    def get(self, task_id: str) -> Run | None:
+        """Reads one instance; None when Dapr knows none under this id."""
+        state = self._ask(lambda: self._client.get_workflow_state(task_id))
+        return None if state is None else _run(state)
+
+    def decide(self, task_id: str, decision: Decision) -> None:
+        """Hands a person's decision to the task."""
+        data = decision.model_dump(mode="json")
+        self._ask(lambda: self._client.raise_workflow_event(task_id, DECISION, data=data))
+
+    def unpark(self, task_id: str) -> None:
+        """Lets a parked task try its step again."""
+        self._ask(lambda: self._client.raise_workflow_event(task_id, RESUME, data={"resume": True}))
+
+    def pause(self, task_id: str) -> None:
+        """Suspends the task between two steps."""
+        self._ask(lambda: self._client.pause_workflow(task_id))
+
+    def resume(self, task_id: str) -> None:
+        """Ends a suspension."""
+        self._ask(lambda: self._client.resume_workflow(task_id))
+
+    def terminate(self, task_id: str, reason: str) -> None:
+        """Ends the task for good."""
+        self._ask(lambda: self._client.terminate_workflow(task_id, output={"reason": reason}))
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        with _explained():
+            return call()
+
+
+class _AlreadyRunning(Exception):
+    """Dapr has an active instance under this id."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        details = str(error.details()) if hasattr(error, "details") else str(error)
+        if "already exists" in details:
+            raise _AlreadyRunning from None
+        raise Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`") from None
+
+
+def _run(state: WorkflowState) -> Run:
+    progress = _progress(state.serialized_custom_status)
+    waiting = progress.status if progress else TaskStatus.RUNNING
+    status = _STATUSES.get(state.runtime_status.name, waiting)
+    ended = status in _ENDED
+    return Run(
+        status=status,
+        updated_at=state.last_updated_at.replace(tzinfo=UTC).isoformat(timespec="milliseconds"),
+        waiting_for=progress.reason if progress and not ended else None,
+        proposed_refund=progress.refund if progress and not ended else None,
+        result=TaskResult.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None,
+        error=_error(state) if ended and status is not TaskStatus.COMPLETED else None,
+    )
+
+
+def _progress(custom_status: str | None) -> Progress | None:
+    return Progress.model_validate_json(custom_status) if custom_status else None
+
+
+def _error(state: WorkflowState) -> str:
+    if state.failure_details is not None:
+        return str(state.failure_details.message)
+    return str(state.serialized_output or state.runtime_status.name.lower())

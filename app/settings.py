@@ -1,0 +1,68 @@
+"""The one file that reads the environment: `REFUND_AGENT_*`, and the two ports that Dapr announces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+PREFIX = "REFUND_AGENT_"
+
+
+class Settings(BaseSettings):
+    """Where things are. Every value has a default that works on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    state_dir: Path = Path(".state")
+    policy_file: Path = Path("config/policy.yaml")
+    ledger_url: str = ""  # empty: SQLite in the state folder
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(default=8088, ge=1, le=65535)
+    llm_component: str = "llm"
+    secret_store: str = "secrets"  # noqa: S105 - the name of a Dapr component, not a secret
+    log_level: str = "INFO"
+    url: str = ""  # the agent's address for the command line; empty: made from host and port
+    token: str = Field(default="", repr=False)  # the command line's bearer token; empty: the local file
+    dapr_host: str = "127.0.0.1"
+    dapr_http_port: int = Field(
+        default=3510, validation_alias=AliasChoices("REFUND_AGENT_DAPR_HTTP_PORT", "DAPR_HTTP_PORT")
+    )
+    dapr_grpc_port: int = Field(
+        default=50010, validation_alias=AliasChoices("REFUND_AGENT_DAPR_GRPC_PORT", "DAPR_GRPC_PORT")
+    )
+
+    @property
+    def database_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.ledger_url or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+
+    @property
+    def agent_url(self) -> str:
+        """Where the command line finds the agent."""
+        return self.url or f"http://{self.web_host}:{self.web_port}"
+
+    @property
+    def dapr_http(self) -> str:
+        """The sidecar's HTTP address."""
+        return f"http://{self.dapr_host}:{self.dapr_http_port}"
+
+    @property
+    def dapr_grpc(self) -> str:
+        """The sidecar's gRPC address."""
+        return f"{self.dapr_host}:{self.dapr_grpc_port}"
+
+
+def load() -> Settings:
+    """Reads the environment. Raises ConfigurationError that names the variable and its value's fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"environment: {PREFIX}{name.upper().removeprefix(PREFIX)}: {first['msg']}; correct or unset it"
+        ) from None

@@ -1,0 +1,62 @@
+"""Stage 1, a model call: what is the ticket about?"""
+
+from __future__ import annotations
+
+import asyncio
+
+from dapr.ext.workflow import WorkflowActivityContext
+
+from app.gateway.conversation import Message
+from app.gateway.gateway import ModelCall
+from app.ledger.tickets import StoredTicket
+from app.models import Classification, Frozen, ModelUse
+from app.stages import prompts
+from app.stages.answers import Nonsense, json_object, validated
+from app.stages.services import Activity, Services, execution_id
+
+
+class ClassifyInput(Frozen):
+    """`problem` is why the answer of the turn before was not usable."""
+
+    task_id: str
+    turn: int
+    problem: str | None = None
+
+
+class ClassifyOutput(Frozen):
+    """Either a classification, or the problem with the model's answer."""
+
+    classification: Classification | None
+    problem: str | None
+    use: ModelUse
+
+
+def classify(services: Services) -> Activity:
+    """Builds the stage."""
+
+    async def classify(context: WorkflowActivityContext, question: ClassifyInput) -> ClassifyOutput:
+        ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
+        call = ModelCall(
+            question.task_id,
+            "classify",
+            question.turn,
+            execution_id(context),
+            _messages(ticket, question.problem),
+        )
+        answered = await services.gateway.ask(call)
+        try:
+            found = validated(Classification, json_object(answered.answer.text))
+        except Nonsense as problem:
+            return ClassifyOutput(classification=None, problem=str(problem), use=answered.use)
+        return ClassifyOutput(classification=found, problem=None, use=answered.use)
+
+    return classify
+
+
+def _messages(ticket: StoredTicket, problem: str | None) -> tuple[Message, ...]:
+    form = f"Subject: {ticket.subject}\nOrder in the form: {ticket.order_id or 'none'}"
+    letter = f"{form}\n{prompts.ticket_block(ticket.text)}"
+    messages = (Message("system", prompts.CLASSIFY), Message("user", letter))
+    if problem is None:
+        return messages
+    return (*messages, Message("user", prompts.CORRECTION.format(problem=problem)))

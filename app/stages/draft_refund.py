@@ -1,0 +1,149 @@
+"""Stage 3, one model call a turn: the draft of the answer. The loop and the tools between turns are the workflow's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from dapr.ext.workflow import WorkflowActivityContext
+from pydantic import Field
+
+from app.gateway.conversation import Message, ToolRequest
+from app.gateway.gateway import ModelCall
+from app.ledger.tickets import StoredTicket
+from app.models import (
+    Account,
+    Action,
+    Category,
+    Confidence,
+    Currency,
+    Draft,
+    Frozen,
+    ModelUse,
+    Money,
+    Order,
+    Reference,
+    RefundPolicy,
+)
+from app.stages import prompts, tools
+from app.stages.answers import Nonsense, json_object, validated
+from app.stages.services import Activity, Services, execution_id
+from app.stages.tools import ToolCall
+
+
+class Lookup(Frozen):
+    """A tool call of an earlier turn with its result; `problem` is the code of a refusal."""
+
+    turn: int
+    call: ToolCall
+    order: Order | None = None
+    policy: RefundPolicy | None = None
+    problem: str | None = None
+
+
+class DraftInput(Frozen):
+    """What is known before the turn. `problem` is why the answer of the turn before was not usable."""
+
+    task_id: str
+    turn: int
+    category: Category
+    order_id: str | None
+    account: Account
+    lookups: tuple[Lookup, ...] = ()
+    problem: str | None = None
+
+
+class DraftOutput(Frozen):
+    """Either tools to call, or a draft, or the problem with the model's answer."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    draft: Draft | None = None
+    problem: str | None = None
+    use: ModelUse
+
+
+class _Proposal(Frozen):
+    """The model's final answer, before its reply goes to the ledger."""
+
+    action: Action
+    order_id: Reference | None = None
+    amount: Money | None = None
+    currency: Currency | None = None
+    reason: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    confidence: Confidence
+    reply: str = Field(min_length=1, max_length=10_000)
+
+
+def draft_refund(services: Services) -> Activity:
+    """Builds the stage."""
+    offered = tools.definitions()
+
+    async def draft_refund(context: WorkflowActivityContext, question: DraftInput) -> DraftOutput:
+        ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
+        messages = _messages(ticket, question)
+        call = ModelCall(
+            question.task_id, "draft_refund", question.turn, execution_id(context), messages, offered
+        )
+        answered = await services.gateway.ask(call)
+        try:
+            if answered.answer.tool_calls:
+                calls = tools.accepted(answered.answer.tool_calls, question.turn)
+                return DraftOutput(tool_calls=calls, use=answered.use)
+            proposal = validated(_Proposal, json_object(answered.answer.text))
+            _complete(proposal)
+        except Nonsense as problem:
+            return DraftOutput(problem=str(problem), use=answered.use)
+        digest = await asyncio.to_thread(services.replies.keep, question.task_id, proposal.reply)
+        return DraftOutput(draft=_draft(proposal, digest), use=answered.use)
+
+    return draft_refund
+
+
+def _complete(proposal: _Proposal) -> None:
+    """A refund without order, amount or currency is no proposal."""
+    missing = [name for name in ("order_id", "amount", "currency") if getattr(proposal, name) is None]
+    if proposal.action is Action.REFUND and missing:
+        raise Nonsense(f"a refund needs {', '.join(missing)}")
+
+
+def _draft(proposal: _Proposal, digest: str) -> Draft:
+    return Draft(**proposal.model_dump(exclude={"reply"}), reply_digest=digest)
+
+
+def _messages(ticket: StoredTicket, question: DraftInput) -> tuple[Message, ...]:
+    letter = "\n".join(
+        (
+            f"Category: {question.category.value}",
+            f"Order: {question.order_id or 'none'}",
+            f"Account: {question.account.model_dump_json()}",
+            f"Subject: {ticket.subject}",
+            prompts.ticket_block(ticket.text),
+        )
+    )
+    messages = [Message("system", prompts.DRAFT), Message("user", letter), *_exchange(question.lookups)]
+    if question.problem is not None:
+        messages.append(Message("user", prompts.CORRECTION.format(problem=question.problem)))
+    return tuple(messages)
+
+
+def _exchange(lookups: tuple[Lookup, ...]) -> list[Message]:
+    """Earlier turns as the provider expects them: the assistant's calls, then a tool message for each."""
+    messages: list[Message] = []
+    for turn in sorted({lookup.turn for lookup in lookups}):
+        asked = [lookup for lookup in lookups if lookup.turn == turn]
+        messages.append(Message("assistant", tool_calls=tuple(_request(lookup) for lookup in asked)))
+        messages += [
+            Message("tool", _result(lookup), tool_call_id=lookup.call.id, name=lookup.call.tool)
+            for lookup in asked
+        ]
+    return messages
+
+
+def _request(lookup: Lookup) -> ToolRequest:
+    (name,) = tools.TOOLS[lookup.call.tool].args_model.model_fields
+    return ToolRequest(lookup.call.id, lookup.call.tool, json.dumps({name: lookup.call.argument}))
+
+
+def _result(lookup: Lookup) -> str:
+    found = lookup.order or lookup.policy
+    return found.model_dump_json() if found else json.dumps({"error": lookup.problem})

@@ -1,0 +1,85 @@
+"""The tools as the drafting model sees them: names, descriptions and JSON schemas, made by dapr-agents."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, get_args
+
+from dapr_agents.tool import AgentTool
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.gateway.conversation import ToolDefinition, ToolRequest
+from app.models import REFUNDABLE, Frozen, Reference
+from app.stages.answers import Nonsense
+
+ToolName = Literal["lookup_order", "lookup_refund_policy"]
+RefundableCategory = Literal[
+    "damaged", "not_received", "wrong_item", "changed_mind", "double_charge", "cancellation"
+]
+assert set(get_args(RefundableCategory)) == {category.value for category in REFUNDABLE}  # noqa: S101 - one list, two forms
+
+MAX_CALLS_A_TURN = 4
+
+
+class OrderArguments(BaseModel):
+    """Arguments of lookup_order."""
+
+    model_config = ConfigDict(extra="forbid")
+    order_id: Reference = Field(description="The order's number, for example AC-10442.")
+
+
+class PolicyArguments(BaseModel):
+    """Arguments of lookup_refund_policy."""
+
+    model_config = ConfigDict(extra="forbid")
+    category: RefundableCategory = Field(description="The ticket's category.")
+
+
+TOOLS: dict[str, AgentTool] = {
+    tool.name: tool
+    for tool in (
+        AgentTool(
+            name="lookup_order",
+            description="The customer's order: status, days since delivery, items, prices, what is refundable.",
+            args_model=OrderArguments,
+        ),
+        AgentTool(
+            name="lookup_refund_policy",
+            description="The shop's refund policy for one category: window in days, percent, conditions.",
+            args_model=PolicyArguments,
+        ),
+    )
+}
+
+
+class ToolCall(Frozen):
+    """A tool call that passed validation; `argument` is its only one."""
+
+    id: str
+    tool: ToolName
+    argument: Reference
+
+
+def definitions() -> tuple[ToolDefinition, ...]:
+    """What the model is offered."""
+    functions = [tool.to_function_call()["function"] for tool in TOOLS.values()]
+    return tuple(ToolDefinition(each["name"], each["description"], each["parameters"]) for each in functions)
+
+
+def accepted(requests: tuple[ToolRequest, ...], turn: int) -> tuple[ToolCall, ...]:
+    """The model's tool requests as calls with ids of our own. Raises Nonsense."""
+    if len(requests) > MAX_CALLS_A_TURN:
+        raise Nonsense(f"it asks for {len(requests)} tools at once, more than {MAX_CALLS_A_TURN}")
+    return tuple(_call(request, f"call_{turn}_{number}") for number, request in enumerate(requests, start=1))
+
+
+def _call(request: ToolRequest, call_id: str) -> ToolCall:
+    tool = TOOLS.get(request.name)
+    if tool is None:
+        raise Nonsense(f"there is no such tool; there are {', '.join(TOOLS)}")
+    try:
+        arguments = tool.args_model.model_validate(json.loads(request.arguments or "{}"))
+    except (ValueError, ValidationError):
+        raise Nonsense(f"the arguments of {tool.name} do not fit its schema") from None
+    (argument,) = arguments.model_dump().values()
+    return ToolCall(id=call_id, tool=tool.name, argument=argument)

@@ -1,0 +1,80 @@
+"""Values for tests: each maker gives a good one, and takes what the test wants otherwise."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from app import policy
+from app.models import Account, Action, Category, Draft, Order, OrderItem, RefundPolicy, Ticket
+from app.steps import TaskInput
+
+RULES = policy.load(Path(__file__).parent.parent / "config" / "policy.yaml")
+
+
+def ticket(**changes: Any) -> Ticket:
+    """A customer whose toaster came broken."""
+    values = {
+        "tenant": "acme",
+        "ticket_id": "T-1",
+        "customer_id": "C-1",
+        "subject": "Broken toaster",
+        "text": "My toaster AC-10442 arrived broken. Please refund me.",
+    }
+    return Ticket.model_validate(values | changes)
+
+
+def task(**changes: Any) -> TaskInput:
+    """The task of `ticket()`."""
+    values = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "order_id": None, "rules": RULES}
+    return TaskInput.model_validate(values | changes)
+
+
+def account(**changes: Any) -> Account:
+    """A customer without blemish."""
+    values = {"customer_id": "C-1", "tier": "standard", "since_days": 400, "risk": "low", "refunds_90d": 0}
+    return Account.model_validate(values | changes)
+
+
+def order(**changes: Any) -> Order:
+    """A delivered order of 49.90 EUR, nothing given back yet."""
+    values = {
+        "order_id": "AC-10442",
+        "status": "delivered",
+        "placed_days_ago": 9,
+        "delivered_days_ago": 4,
+        "currency": "EUR",
+        "total": "49.90",
+        "charged": "49.90",
+        "refunded": "0.00",
+        "refundable": "49.90",
+        "items": (OrderItem(sku="T1", name="Toaster", quantity=1, unit_price=Decimal("49.90")),),
+    }
+    return Order.model_validate(values | changes)
+
+
+def refund_policy(**changes: Any) -> RefundPolicy:
+    """Everything back for thirty days after delivery."""
+    values = {
+        "category": Category.DAMAGED,
+        "window_days": 30,
+        "counted_from": "delivery",
+        "refund_percent": 100,
+        "text": "Full refund.",
+    }
+    return RefundPolicy.model_validate(values | changes)
+
+
+def draft(**changes: Any) -> Draft:
+    """A refund of the whole order, drafted with confidence."""
+    values = {
+        "action": Action.REFUND,
+        "order_id": "AC-10442",
+        "amount": "49.90",
+        "currency": "EUR",
+        "reason": "damaged",
+        "confidence": "0.95",
+        "reply_digest": "0" * 64,
+    }
+    return Draft.model_validate(values | changes)
