@@ -12,6 +12,8 @@ from importlib.metadata import version as installed_version
 from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowClient, DaprWorkflowContext, WorkflowRuntime
+from dapr.ext.workflow._durabletask.internal import shared
+from dapr.ext.workflow.logger import LoggerOptions
 
 from app import policy, sidecar
 from app.access import Access, make_local_token, parse_tokens
@@ -39,6 +41,13 @@ _ACTIVITIES_AT_ONCE = 1000
 _WORKFLOW_TURNS_AT_ONCE = 100
 # Threads that hand results to the sidecar and serve the web; they wait for it most of the time.
 _THREADS = 16
+_LIBRARY_LEVELS = {
+    "WorkflowRuntime": logging.ERROR,
+    "DaprWorkflowClient": logging.ERROR,
+    "durabletask-client": logging.WARNING,
+    "durabletask-worker": logging.WARNING,
+    "httpx": logging.WARNING,
+}
 
 
 def utc_now() -> datetime:
@@ -54,6 +63,7 @@ def serve(settings: Settings) -> None:
     engine = schema.connect(settings.database_url)
     sidecar.wait_until_ready(settings.dapr_http)
     services = make_services(settings, Tickets(engine, utc_now), Replies(engine, utc_now))
+    reconnect_quickly()
     runtime = make_runtime(settings, services)
     runtime.start()
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
@@ -73,7 +83,7 @@ def serve(settings: Settings) -> None:
 
 def make_services(settings: Settings, tickets: Tickets, replies: Replies) -> Services:
     """The stages' collaborators, as they are in production."""
-    conversation = DaprConversation(settings.llm_component, settings.dapr_grpc)
+    conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component),
         systems=DaprSystems(settings.dapr_http),
@@ -90,6 +100,7 @@ def make_runtime(settings: Settings, services: Services) -> WorkflowRuntime:
         maximum_concurrent_activity_work_items=_ACTIVITIES_AT_ONCE,
         maximum_concurrent_orchestration_work_items=_WORKFLOW_TURNS_AT_ONCE,
         maximum_thread_pool_workers=_THREADS,
+        logger_options=LoggerOptions(log_handler=logging.NullHandler()),
     )
     runtime.register_workflow(_workflow(), name=NAME)
     for stage in (*STAGES, *TOOLS):
@@ -105,6 +116,13 @@ def access(settings: Settings) -> Access:
     local = make_local_token(settings.state_dir / "token")
     log.info("no %s in the secret store: the bearer token of this machine is in %s", TOKENS_SECRET, local.path)
     return Access([local.record])
+
+
+def reconnect_quickly() -> None:
+    """gRPC waits up to two minutes before it tries a lost sidecar again, and all connections with equal options share
+    that wait. The SDK offers no option for it, so its defaults are extended before the first connection is made."""
+    pause = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
+    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *pause)
 
 
 def version() -> str:
@@ -125,14 +143,17 @@ def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any
 
 
 def _workflow_client(settings: Settings) -> DaprWorkflowClient:
-    return DaprWorkflowClient(host=settings.dapr_host, port=str(settings.dapr_grpc_port))
+    options = LoggerOptions(log_handler=logging.NullHandler())
+    return DaprWorkflowClient(host=settings.dapr_host, port=str(settings.dapr_grpc_port), logger_options=options)
 
 
 def _log_to_stderr(level: str) -> None:
     logging.Formatter.converter = lambda *_: utc_now().timetuple()
     logging.basicConfig(level=level, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
-    # The SDK warns of each instance that does not exist yet, which is what intake asks about.
-    logging.getLogger("DaprWorkflowClient").setLevel(logging.ERROR)
+    # The SDK logs every turn of every workflow, each failed attempt without its task, and each question about an
+    # instance that does not exist yet, which is what intake asks about. Ours says the same once, with the task.
+    for name, threshold in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(threshold)
 
 
 def _until_told_to_stop() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TypeVar
@@ -17,6 +17,9 @@ from app.steps import DECISION, RESUME, TaskInput
 from app.workflow import NAME
 
 Result = TypeVar("Result")
+
+# A lost connection is tried again once a second (`bootstrap.reconnect_quickly`): this outlasts two such tries.
+_TRIES, _PAUSE_SECONDS = 12, 0.25
 
 _STATUSES = {
     "COMPLETED": TaskStatus.COMPLETED,
@@ -43,60 +46,70 @@ class Run:
 class Runs:
     """The workflow side of a task. Thread-safe; raises Unreachable when the sidecar does not answer."""
 
-    def __init__(self, client: DaprWorkflowClient) -> None:
+    def __init__(self, client: DaprWorkflowClient, pause: Callable[[float], None] = time.sleep) -> None:
         self._client = client
+        self._pause = pause
 
     def start(self, task: TaskInput) -> None:
         """Starts a task's workflow; one that runs already is left alone."""
         try:
-            self._ask(lambda: self._client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
+            self._ask(lambda client: client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
         except _AlreadyRunning:
             return
 
     def get(self, task_id: str) -> Run | None:
         """Reads one instance; None when Dapr knows none under this id."""
-        state = self._ask(lambda: self._client.get_workflow_state(task_id))
+        state = self._ask(lambda client: client.get_workflow_state(task_id))
         return None if state is None else _run(state)
 
     def decide(self, task_id: str, decision: Decision) -> None:
         """Hands a person's decision to the task."""
         data = decision.model_dump(mode="json")
-        self._ask(lambda: self._client.raise_workflow_event(task_id, DECISION, data=data))
+        self._ask(lambda client: client.raise_workflow_event(task_id, DECISION, data=data))
 
     def unpark(self, task_id: str) -> None:
         """Lets a parked task try its step again."""
-        self._ask(lambda: self._client.raise_workflow_event(task_id, RESUME, data={"resume": True}))
+        self._ask(lambda client: client.raise_workflow_event(task_id, RESUME, data={"resume": True}))
 
     def pause(self, task_id: str) -> None:
         """Suspends the task between two steps."""
-        self._ask(lambda: self._client.pause_workflow(task_id))
+        self._ask(lambda client: client.pause_workflow(task_id))
 
     def resume(self, task_id: str) -> None:
         """Ends a suspension."""
-        self._ask(lambda: self._client.resume_workflow(task_id))
+        self._ask(lambda client: client.resume_workflow(task_id))
 
     def terminate(self, task_id: str, reason: str) -> None:
         """Ends the task for good."""
-        self._ask(lambda: self._client.terminate_workflow(task_id, output={"reason": reason}))
+        self._ask(lambda client: client.terminate_workflow(task_id, output={"reason": reason}))
 
-    def _ask(self, call: Callable[[], Result]) -> Result:
-        with _explained():
-            return call()
+    def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
+        """Asks the sidecar; one that is just starting is waited for a moment, as long as the call cannot have
+        arrived."""
+        for _ in range(_TRIES):
+            try:
+                return call(self._client)
+            except grpc.RpcError as error:
+                if not _never_left(error):
+                    raise _explained(error) from None
+                last = error
+            self._pause(_PAUSE_SECONDS)
+        raise _explained(last) from None
 
 
 class _AlreadyRunning(Exception):
     """Dapr has an active instance under this id."""
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        details = str(error.details()) if hasattr(error, "details") else str(error)
-        if "already exists" in details:
-            raise _AlreadyRunning from None
-        raise Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`") from None
+def _never_left(error: grpc.RpcError) -> bool:
+    return "failed to connect to all addresses" in str(error.details())
+
+
+def _explained(error: grpc.RpcError) -> Exception:
+    details = str(error.details())
+    if "already exists" in details:
+        return _AlreadyRunning()
+    return Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`")
 
 
 def _run(state: WorkflowState) -> Run:

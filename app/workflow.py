@@ -38,7 +38,7 @@ def refund_ticket(context: DaprWorkflowContext, task: TaskInput) -> Generator[An
     account = yield from _account(steps, task)
     findings = yield from _findings(steps, task, classification, account)
     settlement = yield from _settled(steps, task, findings)
-    refund_id = yield from _carried_out(steps, task, settlement)
+    settlement, refund_id = yield from _carried_out(steps, task, settlement)
     return TaskResult(
         outcome=settlement.outcome,
         category=findings.category,
@@ -91,15 +91,17 @@ def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any
     return Settlement(settlement.outcome, settlement.refund, settlement.by, draft.reply_digest)
 
 
-def _carried_out(steps: Steps, task: TaskInput, settlement: Settlement) -> Generator[Any, Any, str | None]:
+def _carried_out(
+    steps: Steps, task: TaskInput, settlement: Settlement
+) -> Generator[Any, Any, tuple[Settlement, str | None]]:
     """Stages 4 and 5. Books that refuse the refund at the last moment bring the ticket back to a person."""
     while True:
         yield from steps.run("notify_customer", _notice(task, settlement), NotifyOutput)
         if settlement.outcome is Outcome.EXPIRED:  # the case stays open with the support desk
-            return None
+            return settlement, None
         closed = yield from steps.run("close_case", _closing(task, settlement), CloseOutput)
         if closed.refusal is None:
-            return closed.refund_id
+            return settlement, closed.refund_id
         settlement = yield from decided(steps, task, f"books_refuse_{closed.refusal}", settlement.refund)
 
 

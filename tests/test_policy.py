@@ -59,5 +59,5 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "policy.yaml"
     empty.write_text("")
-    with pytest.raises(ConfigurationError, match="policy.yaml:1"):
+    with pytest.raises(ConfigurationError, match=r"policy\.yaml:1"):
         policy.load(empty)

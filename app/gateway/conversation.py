@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -21,13 +22,32 @@ from dapr.clients.grpc.conversation import (
     create_system_message,
     create_user_message,
 )
+from grpc import StatusCode
 
 from app.errors import ModelRefused, ModelUnavailable
+from app.sidecar import wait_until_ready
 
 # The provider's HTTP status stands only in the error's text.
 _STATUS = re.compile(r"status code: (\d{3})|\b(\d{3}) (?:Bad Request|Unauthorized|Forbidden|Not Found)")
 # These answers do not change by asking again: a wrong key, a wrong model, a request that is not understood.
 _FINAL = frozenset({"400", "401", "403", "404", "422"})
+
+_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# What Dapr and its provider client write, in lower case, and what it means.
+_CAUSES = (
+    ("circuit breaker is open", "its circuit breaker is open"),
+    ("too many requests", "its circuit breaker lets one probe through at a time"),
+    ("deadline", "no answer in time"),
+    ("timeout", "no answer in time"),
+    ("failed to connect", "the sidecar is not there"),
+    ("failed to reach", "the provider is not there, or cut the connection"),
+    ("connection refused", "the provider is not there"),
+    ("connection reset", "the connection was cut"),
+    ("eof", "the connection was cut"),
+    ("invalid character", "the answer was not JSON"),
+    ("unexpected end of json", "the answer was not JSON"),
+)
 
 
 @dataclass(frozen=True)
@@ -91,32 +111,44 @@ class Conversation(Protocol):
 class DaprConversation:
     """Asks the model behind one Dapr component."""
 
-    def __init__(self, component: str, address: str) -> None:
+    def __init__(self, component: str, *, grpc: str, http: str) -> None:
         self._component = component
-        self._address = address
+        self._grpc = grpc
+        self._http = http
         self._client: DaprClient | None = None
+        self._connections = 0
+        self._connecting = asyncio.Lock()
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
         """Puts the question once; repeats are the sidecar's and the workflow's business."""
         question = ConversationInputAlpha2(messages=[_outgoing(message) for message in messages])
+        client = await self._connected()
         try:
-            response = await self._connected().converse_alpha2(
+            response = await client.converse_alpha2(
                 name=self._component, inputs=[question], tools=[_tool(tool) for tool in tools] or None
             )
         except DaprGrpcError as error:
+            if error.code() == StatusCode.UNAVAILABLE:
+                self._forget(client)
             raise _explained(self._component, str(error.details())) from None
         return _answer(self._component, response)
 
-    async def close(self) -> None:
-        """Ends the connection to the sidecar."""
-        if self._client is not None:
-            await self._client.close()
+    async def _connected(self) -> DaprClient:
+        """Made by the event loop that asks, as gRPC wants it. The SDK's constructor blocks until the sidecar is
+        ready, so that is waited for elsewhere first."""
+        async with self._connecting:
+            if self._client is None:
+                await asyncio.to_thread(wait_until_ready, self._http)
+                self._connections += 1
+                limit = _MESSAGE_BYTES + self._connections
+                self._client = DaprClient(address=self._grpc, max_grpc_message_length=limit)
+            return self._client
 
-    def _connected(self) -> DaprClient:
-        """The connection belongs to the event loop that first asks, so it cannot be made earlier."""
-        if self._client is None:
-            self._client = DaprClient(address=self._address)
-        return self._client
+    def _forget(self, client: DaprClient) -> None:
+        """A connection that lost its sidecar tries again at growing intervals, and so do all with equal options: the
+        next one differs in a limit that nothing reaches, and tries at once."""
+        if self._client is client:
+            self._client = None
 
 
 def _explained(component: str, details: str) -> ModelUnavailable | ModelRefused:
@@ -127,29 +159,14 @@ def _explained(component: str, details: str) -> ModelUnavailable | ModelRefused:
             f"model component {component}: the provider refuses the request with status {status}; "
             "check key, model name and endpoint in components/llm.yaml"
         )
-    return ModelUnavailable(
-        f"model component {component}: {_cause(details, status)}; it is asked again later"
-    )
+    return ModelUnavailable(f"model component {component}: {_cause(details, status)}; it is asked again later")
 
 
 def _cause(details: str, status: str) -> str:
     """Names the failure without the provider's own text, which may quote the prompt."""
     if status:
         return f"the provider answers with status {status}"
-    for sign, cause in (
-        ("circuit breaker is open", "its circuit breaker is open"),
-        ("too many requests", "its circuit breaker lets one probe through at a time"),
-        ("deadline exceeded", "no answer in time"),
-        ("failed to connect", "the sidecar is not there"),
-        ("connection refused", "the provider is not there"),
-        ("EOF", "the connection was cut"),
-        ("connection reset", "the connection was cut"),
-        ("invalid character", "the answer was not JSON"),
-        ("unexpected end of JSON", "the answer was not JSON"),
-    ):
-        if sign.lower() in details.lower():
-            return cause
-    return "the call failed"
+    return next((cause for sign, cause in _CAUSES if sign in details.lower()), "the call failed")
 
 
 def _outgoing(message: Message) -> ConversationMessage:
@@ -161,9 +178,7 @@ def _outgoing(message: Message) -> ConversationMessage:
             return create_user_message(message.text)
         case "tool":
             return ConversationMessage(
-                of_tool=ConversationMessageOfTool(
-                    tool_id=message.tool_call_id, name=message.name, content=content
-                )
+                of_tool=ConversationMessageOfTool(tool_id=message.tool_call_id, name=message.name, content=content)
             )
         case "assistant":
             calls = [
@@ -174,17 +189,13 @@ def _outgoing(message: Message) -> ConversationMessage:
                 for call in message.tool_calls
             ]
             return ConversationMessage(
-                of_assistant=ConversationMessageOfAssistant(
-                    content=content if message.text else [], tool_calls=calls
-                )
+                of_assistant=ConversationMessageOfAssistant(content=content if message.text else [], tool_calls=calls)
             )
 
 
 def _tool(tool: ToolDefinition) -> ConversationTools:
     return ConversationTools(
-        function=ConversationToolsFunction(
-            name=tool.name, description=tool.description, parameters=tool.parameters
-        )
+        function=ConversationToolsFunction(name=tool.name, description=tool.description, parameters=tool.parameters)
     )
 
 
@@ -194,12 +205,9 @@ def _answer(component: str, response: Any) -> Answer:
     output = response.outputs[0]
     choice = output.choices[0]
     calls = tuple(
-        ToolRequest(call.id or "", call.function.name, call.function.arguments)
-        for call in choice.message.tool_calls
+        ToolRequest(call.id or "", call.function.name, call.function.arguments) for call in choice.message.tool_calls
     )
-    return Answer(
-        choice.message.content or "", calls, choice.finish_reason or "", output.model or "", _usage(output)
-    )
+    return Answer(choice.message.content or "", calls, choice.finish_reason or "", output.model or "", _usage(output))
 
 
 def _usage(output: Any) -> Usage:

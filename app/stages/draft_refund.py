@@ -81,9 +81,7 @@ def draft_refund(services: Services) -> Activity:
     async def draft_refund(context: WorkflowActivityContext, question: DraftInput) -> DraftOutput:
         ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
         messages = _messages(ticket, question)
-        call = ModelCall(
-            question.task_id, "draft_refund", question.turn, execution_id(context), messages, offered
-        )
+        call = ModelCall(question.task_id, "draft_refund", question.turn, execution_id(context), messages, offered)
         answered = await services.gateway.ask(call)
         try:
             if answered.answer.tool_calls:
@@ -133,8 +131,7 @@ def _exchange(lookups: tuple[Lookup, ...]) -> list[Message]:
         asked = [lookup for lookup in lookups if lookup.turn == turn]
         messages.append(Message("assistant", tool_calls=tuple(_request(lookup) for lookup in asked)))
         messages += [
-            Message("tool", _result(lookup), tool_call_id=lookup.call.id, name=lookup.call.tool)
-            for lookup in asked
+            Message("tool", _result(lookup), tool_call_id=lookup.call.id, name=lookup.call.tool) for lookup in asked
         ]
     return messages
 

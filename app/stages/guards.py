@@ -78,12 +78,7 @@ def in_window(order: Order, policy: RefundPolicy) -> bool:
 
 def proposed(draft: Draft | None, order: Order | None) -> Refund | None:
     """What a person is shown for approval: the draft's refund, never above what the books allow."""
-    if (
-        draft is None
-        or draft.action is not Action.REFUND
-        or order is None
-        or order.order_id != draft.order_id
-    ):
+    if draft is None or draft.action is not Action.REFUND or order is None or order.order_id != draft.order_id:
         return None
     amount = min(draft.amount or Decimal(0), order.refundable)
     if amount <= 0 or draft.currency != order.currency:

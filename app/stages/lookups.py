@@ -55,16 +55,12 @@ def lookup_refund_policy(services: Services) -> Activity:
 
     async def lookup_refund_policy(_context: WorkflowActivityContext, question: PolicyInput) -> PolicyOutput:
         found, problem = await _asked(services, "policies", question)
-        return PolicyOutput(
-            policy=RefundPolicy.model_validate(found["policy"]) if found else None, problem=problem
-        )
+        return PolicyOutput(policy=RefundPolicy.model_validate(found["policy"]) if found else None, problem=problem)
 
     return lookup_refund_policy
 
 
-async def _asked(
-    services: Services, system: str, question: Frozen
-) -> tuple[dict[str, Any] | None, str | None]:
+async def _asked(services: Services, system: str, question: Frozen) -> tuple[dict[str, Any] | None, str | None]:
     try:
         return await services.systems.ask(system, "get", question.model_dump(mode="json")), None
     except Refused as refusal:

@@ -40,7 +40,8 @@ def as_activity(stage: Activity) -> Activity:
     async def activity(context: WorkflowActivityContext, question: Any) -> Any:
         try:
             return await stage(context, question)
-        except Unreachable:
+        except Unreachable as error:
+            log.warning("task %s: step %s: %s", context.workflow_id, stage.__name__, error)
             raise
         except RefundAgentError as error:
             raise NonRetryableError(str(error)) from None

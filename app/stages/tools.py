@@ -13,9 +13,7 @@ from app.models import REFUNDABLE, Frozen, Reference
 from app.stages.answers import Nonsense
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]
-RefundableCategory = Literal[
-    "damaged", "not_received", "wrong_item", "changed_mind", "double_charge", "cancellation"
-]
+RefundableCategory = Literal["damaged", "not_received", "wrong_item", "changed_mind", "double_charge", "cancellation"]
 assert set(get_args(RefundableCategory)) == {category.value for category in REFUNDABLE}  # noqa: S101 - one list, two forms
 
 MAX_CALLS_A_TURN = 4

@@ -16,7 +16,7 @@ from tests.makers import RULES, account, draft, order, refund_policy
 
 def objection(**parts: Any) -> str | None:
     """The objection to the good case with some parts exchanged."""
-    given_parts = {
+    given_parts: dict[str, Any] = {
         "draft": draft(),
         "category": Category.DAMAGED,
         "account": account(),

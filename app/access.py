@@ -1,0 +1,183 @@
+"""Who may do what: tokens, roles, tenants. Rules only, except for the local token's own file.
+
+A token is kept as the SHA-256 of a random secret; the secret itself is never stored here or logged.
+`admin` stands for every role. A token is bound to tenants, or to all of them (`"*"`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from app.errors import AccessDenied, ConfigurationError
+from app.models import Frozen, TenantId
+
+ALL_TENANTS: Literal["*"] = "*"
+LOCAL_TOKEN_NAME = "local"  # noqa: S105 - the name of a token, not a secret
+MIN_SECRET_CHARACTERS = 32
+
+
+class Role(StrEnum):
+    """What a token may do."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    APPROVE = "approve"  # approve or reject what waits for a person
+    ADMIN = "admin"  # pause, resume, terminate, and everything above
+
+
+class Token(Frozen):
+    """One token's record: its name stands in decisions, its secret only as a digest."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    roles: Annotated[frozenset[Role], Field(min_length=1)]
+    tenants: Literal["*"] | Annotated[frozenset[TenantId], Field(min_length=1)]
+
+
+class TokenFile(Frozen):
+    """The form of a token file: `{"tokens": [{name, sha256, roles, tenants}, ...]}`."""
+
+    tokens: tuple[Token, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is calling. `tenants` is None when every tenant is open to it."""
+
+    name: str
+    roles: frozenset[Role]
+    tenants: frozenset[str] | None
+
+    def sees(self, tenant: str) -> bool:
+        """Whether tasks of this tenant exist for the caller at all."""
+        return self.tenants is None or tenant in self.tenants
+
+    def require(self, role: Role, tenant: str | None = None) -> None:
+        """Raises AccessDenied (403) without the role, or, when a tenant is given, without that tenant."""
+        if role not in self.roles and Role.ADMIN not in self.roles:
+            raise AccessDenied(f"token {self.name!r} has no role {role.value!r}; ask an admin for one that has")
+        if tenant is not None and not self.sees(tenant):
+            raise AccessDenied(f"token {self.name!r} is not bound to tenant {tenant!r}; use that tenant's own token")
+
+
+class Access:
+    """The tokens that are valid here."""
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self._tokens = tuple(tokens)
+
+    def authenticate(self, header: str | None) -> Principal:
+        """The caller behind an `Authorization` header. Raises AccessDenied (401) for anything but a known
+        bearer token. Every digest is compared, so the time taken says nothing about which one was near."""
+        scheme, _, secret = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise AccessDenied("no bearer token; send the header `Authorization: Bearer <token>`", status=401)
+        digest = digest_of(secret.strip())
+        found = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
+        if not found:
+            raise AccessDenied("the bearer token is not known here; use a token of this agent", status=401)
+        return _principal(found[0])
+
+
+def _principal(token: Token) -> Principal:
+    tenants = None if token.tenants == ALL_TENANTS else frozenset(token.tenants)
+    return Principal(name=token.name, roles=token.roles, tenants=tenants)
+
+
+def digest_of(secret: str) -> str:
+    """The lower-case hex SHA-256 under which a secret is recorded. Unsalted: secrets here are random."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def parse_tokens(text: str, source: str) -> tuple[Token, ...]:
+    """Reads a token file's text. Raises ConfigurationError that names `source`, the record and the key."""
+    try:
+        raw = json.loads(text, object_pairs_hook=_without_twins)
+        tokens = TokenFile.model_validate(raw).tokens
+    except ValidationError as error:
+        raise ConfigurationError(f"{source}: {_first_fault(error)}; correct the token file") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}; correct the token file") from None
+    for key in ("name", "sha256"):
+        values = [getattr(token, key) for token in tokens]
+        if len(set(values)) < len(values):
+            raise ConfigurationError(f"{source}: two tokens have the same {key}; give each token its own")
+    return tokens
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twins = sorted({key for key in keys if keys.count(key) > 1})
+    if twins:
+        raise ValueError(f"the key {twins[0]!r} stands twice in one record")
+    return dict(pairs)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_input=False, include_url=False)[0]
+    # The branches of a union stand in the path too, as "literal['*']": they are no keys of the file.
+    where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier())
+    return f"{where or 'the file'}: {fault['msg']}"
+
+
+@dataclass(frozen=True)
+class LocalToken:
+    """The token of the person at this machine: its record, and the file that alone holds the secret."""
+
+    record: Token
+    path: Path
+
+
+def make_local_token(path: Path) -> LocalToken:
+    """The local admin token: made at the first start (file mode 0600), read back at later ones.
+
+    Raises ConfigurationError when the file is open to others or holds no token, and OSError when the
+    folder cannot be written. Two processes that start together end with the same token.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _write_once(path, secrets.token_urlsafe(32))
+    record = Token(
+        name=LOCAL_TOKEN_NAME,
+        sha256=digest_of(read_local_token(path)),
+        roles=frozenset({Role.ADMIN}),
+        tenants=ALL_TENANTS,
+    )
+    return LocalToken(record, path)
+
+
+def read_local_token(path: Path) -> str:
+    """The secret in the local token file. Raises ConfigurationError, FileNotFoundError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigurationError(f"{path}: mode {mode:04o} lets others read the token; run `chmod 600 {path}`")
+    secret = path.read_text(encoding="ascii", errors="replace").strip()
+    if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii():
+        raise ConfigurationError(f"{path}: holds no token; delete it and start the agent again")
+    return secret
+
+
+def _write_once(path: Path, secret: str) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+        # A link appears with its content or not at all, and never replaces another process's token.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,22 @@
+"""The command line: it talks HTTP to the agent and holds no other part of it.
+
+root.py       the commands and how an error ends one
+client.py     the agent's API as methods
+connection.py where the agent is and which token opens it
+tickets.py    JSON Lines into tickets, bad lines by number
+intake.py     many tickets at once: in order per task, at a rate, with patience
+watch.py      follows tasks until they rest
+screen.py     tables, progress and JSON on the terminal
+submit.py tasks.py demo.py doctor.py serve.py    the commands
+
+A person waits for each start: nothing here imports Dapr, Flask or the agent's parts, except `serve`.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The console command `refund-agent`; ends the process with its exit code."""
+    from app.cli.root import cli
+
+    cli()

@@ -1,0 +1,124 @@
+"""What `doctor` looks at; each look ends in a finding, never in an error."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from app import policy
+from app.cli.client import is_local
+from app.cli.connection import connect
+from app.errors import ConfigurationError, RefundAgentError
+
+PROBE_SECONDS = 3.0
+GROUP = "dapr.io/"
+# daprd passes over a file that it cannot read or does not know, with a warning only: a typo shows up here.
+KINDS = frozenset(
+    {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"}
+)
+FOLDERS = ("components", "components/providers", "resiliency", "config")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `remedy` is empty when it is fine."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def prerequisites() -> Iterator[Finding]:
+    """What the machine must have, by the set-up's own list."""
+    try:
+        checks: Any = importlib.import_module("runtime.prerequisites").checks()
+    except ModuleNotFoundError as error:
+        yield Finding("machine", False, f"{error.name} is not there", "run this in the project's folder")
+        return
+    except Exception as error:  # a visit that fails finds nothing: the other findings are still wanted
+        yield Finding("machine", False, f"{type(error).__name__}: {error}", "run `python -m runtime` to see more")
+        return
+    for check in checks:
+        yield Finding(check.name, check.ok, check.found, check.remedy)
+
+
+def answers(name: str, address: str) -> Finding:
+    """Whether an address answers with a good status."""
+    try:
+        answer = httpx.get(address, timeout=PROBE_SECONDS, trust_env=not is_local(address))
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        found = f"{address} does not answer ({type(error).__name__})"
+        return Finding(name, False, found, "start everything with `make up`, or correct the address")
+    if answer.is_success:
+        return Finding(name, True, address)
+    return Finding(name, False, f"{address} answers {answer.status_code}", f"look into the log of {name}")
+
+
+def token_works(url: str | None, token: str | None) -> Finding:
+    """Whether the agent knows the token that this command line would send."""
+    try:
+        with connect(url, token) as client:
+            client.list(None, None, 1, None)
+    except RefundAgentError as error:
+        message, _, remedy = str(error).partition("; ")
+        return Finding("token", False, message, remedy or "give another with --token or REFUND_AGENT_TOKEN")
+    return Finding("token", True, "the agent lets it read tasks")
+
+
+def policy_file(path: Path) -> Finding:
+    """Whether the agent's own policy can be used."""
+    try:
+        policy.load(path)
+    except (ConfigurationError, ValueError, yaml.YAMLError) as error:
+        return Finding("policy", False, " ".join(str(error).split()), "correct the file")
+    return Finding("policy", True, str(path))
+
+
+def files(folder: Path) -> Iterator[Finding]:
+    """Whether every Dapr resource file says what daprd can read; one finding for each folder, or wrong file."""
+    for name in FOLDERS:
+        paths = sorted([*(folder / name).glob("*.yaml"), *(folder / name).glob("*.yml")])
+        faults = [(path, fault) for path in paths for fault in _faults(path, must_be_dapr=name != "config")]
+        for path, fault in faults:
+            yield Finding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
+        if not paths:
+            yield Finding(name, False, f"no file in {folder / name}", "run this in the project's folder")
+        elif not faults:
+            yield Finding(name, True, f"{len(paths)} files can be read")
+
+
+def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return [f"line {line}: {error.problem}"]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return [f"cannot be read: {' '.join(str(error).split())}"]
+    if not documents:
+        return ["is empty"]
+    return [fault for document in documents if (fault := _fault(document, must_be_dapr=must_be_dapr))]
+
+
+def _fault(document: Any, *, must_be_dapr: bool) -> str:
+    if not isinstance(document, dict):
+        return "is no mapping"
+    version, kind = document.get("apiVersion"), document.get("kind")
+    if kind == "Kustomization" or not (must_be_dapr or kind or version):
+        return ""
+    if not str(version).startswith(GROUP):
+        return f"apiVersion {version!r} is not one of {GROUP}..."
+    if kind not in KINDS:
+        return f"kind {kind!r} is none that daprd knows"
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return f"{kind} without metadata.name"
+    needs_spec = kind != "Configuration"
+    return f"{kind} {metadata['name']} without spec" if needs_spec and not document.get("spec") else ""

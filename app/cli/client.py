@@ -1,0 +1,123 @@
+"""The agent's API as methods, over one kept-alive connection pool. Thread-safe."""
+
+from __future__ import annotations
+
+import ipaddress
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from app.cli.faults import AgentAway, AgentRefused, NotUnderstood
+from app.models import TaskPage, TaskStatus, TaskView, Ticket
+
+TIMEOUT_SECONDS = 30.0
+M = TypeVar("M", bound=BaseModel)
+
+
+class FieldFault(BaseModel):
+    """One field that the agent did not accept."""
+
+    field: str
+    detail: str
+
+
+class Refusal(BaseModel):
+    """The part of a problem (RFC 9457) that a person reads."""
+
+    title: str
+    detail: str
+    errors: tuple[FieldFault, ...] = ()
+
+    def sentence(self) -> str:
+        """The problem in one line."""
+        if self.errors:
+            return "; ".join(f"{error.field}: {error.detail}" for error in self.errors)
+        return self.detail
+
+
+class AgentClient:
+    """One agent. Every method raises AgentAway, AgentRefused, NotUnderstood."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_SECONDS,
+            trust_env=not is_local(self.url),  # a proxy has no way to this machine's own addresses
+        )
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+        """The ticket's task, and whether it is new."""
+        answer = self._ask("POST", "/tasks", content=ticket.model_dump_json().encode())
+        return _read(answer, TaskView), answer.status_code == 201
+
+    def get(self, task_id: str) -> TaskView:
+        """One task."""
+        return _read(self._ask("GET", f"/tasks/{quote(task_id, safe=':')}"), TaskView)
+
+    def list(self, tenant: str | None, status: TaskStatus | None, limit: int, after: str | None) -> TaskPage:
+        """One page of tasks, oldest first."""
+        given = {"tenant": tenant, "status": status and status.value, "limit": limit, "after": after}
+        query = {name: value for name, value in given.items() if value is not None}
+        return _read(self._ask("GET", "/tasks", params=query), TaskPage)
+
+    def act(self, task_id: str, verb: str, body: BaseModel | None = None) -> TaskView:
+        """Does one of pause, resume, approve, reject, terminate."""
+        content = body.model_dump_json(exclude_none=True).encode() if body else b""
+        return _read(self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", content=content), TaskView)
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            headers = {"Content-Type": "application/json"} if options.get("content") else {}
+            answer = self._http.request(method, path, headers=headers, **options)
+        except httpx.TransportError as error:
+            raise AgentAway(
+                f"the agent does not answer at {self.url} ({type(error).__name__}); "
+                "start it with `make up`, or name another with --url"
+            ) from None
+        if answer.status_code >= 300:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: httpx.Response) -> AgentAway | AgentRefused | NotUnderstood:
+        try:
+            sentence = Refusal.model_validate_json(answer.content).sentence()
+        except ValidationError:
+            return NotUnderstood(f"{self.url} answered {answer.status_code}, and not as this agent does; check --url")
+        if answer.status_code == 503:
+            return AgentAway(sentence)
+        if answer.status_code == 401:
+            sentence += " (give it with --token or REFUND_AGENT_TOKEN)"
+        return AgentRefused(sentence, refusal=answer.status_code)
+
+
+def _read(answer: httpx.Response, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError:
+        raise NotUnderstood(
+            f"{answer.url} did not answer with a {model.__name__}; use the agent and command line of one version"
+        ) from None
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = httpx.URL(url).host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

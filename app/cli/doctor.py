@@ -1,0 +1,53 @@
+"""`refund-agent doctor`: is everything there and reachable, and how to mend what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.connection import AsJson, Token, Url
+from app.cli.demo import SYSTEMS_URL, SystemsUrl
+from app.cli.screen import show_json, show_table
+
+if TYPE_CHECKING:
+    from app.cli.checks import Finding
+
+MODEL_URL = "http://127.0.0.1:8091"
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    sandbox: Annotated[bool, typer.Option(help="Whether the sandbox should be up.")] = True,
+    model_url: Annotated[str, typer.Option(help="The sandbox's model server.")] = MODEL_URL,
+    systems_url: SystemsUrl = SYSTEMS_URL,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Checks the machine, the configuration files and the running parts; changes nothing."""
+    findings = list(_look(folder, url, token, [model_url, systems_url] if sandbox else []))
+    if as_json:
+        show_json([{"name": f.name, "ok": f.ok, "found": f.found, "remedy": f.remedy} for f in findings])
+    else:
+        rows = [(f.name, "ok" if f.ok else "wrong", f.found, f.remedy) for f in findings]
+        show_table(("what", "is", "found", "remedy"), rows)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[Finding]:
+    from app.cli.checks import answers, files, policy_file, prerequisites, token_works
+    from app.settings import load
+
+    settings = load()
+    yield from prerequisites()
+    yield from files(folder)
+    yield policy_file(folder / settings.policy_file)
+    yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
+    yield answers("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")
+    yield token_works(url, token)
+    for name, address in zip(("sandbox: model", "sandbox: systems"), sandbox, strict=False):
+        yield answers(name, f"{address.rstrip('/')}/healthz")

@@ -1,0 +1,21 @@
+"""What can end a command: each is one sentence with the remedy."""
+
+from __future__ import annotations
+
+from app.errors import RefundAgentError, Unreachable
+
+
+class AgentAway(Unreachable):
+    """The agent does not answer, or says that it cannot now: the same call may succeed later."""
+
+
+class AgentRefused(RefundAgentError):
+    """The agent answered and said no. `refusal` is the HTTP status."""
+
+    def __init__(self, message: str, *, refusal: int) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class NotUnderstood(RefundAgentError):
+    """What answered is not this product's agent, or another version of it."""

@@ -1,0 +1,121 @@
+"""`refund-agent submit`: tickets from a file or a pipe; bad lines are named and do not stop the rest."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated, BinaryIO
+
+import typer
+
+from app.cli.connection import AsJson, Token, Url, connect
+from app.cli.faults import AgentAway
+from app.cli.intake import Kind, Pace, Receipt, Send, submit_all
+from app.cli.screen import Meter, complain, say, show_json
+from app.cli.tickets import Line, raw_lines, read_lines
+from app.cli.watch import TROUBLED, Watch, follow
+from app.models import TaskStatus, TaskView
+
+
+def submit(
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="JSON Lines, one ticket each.")],
+    tenant: Annotated[str | None, typer.Option(help="The tenant of lines that name none.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the tasks until they rest.")] = False,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Tickets a second at most.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds that --wait waits at most.")] = 600,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submits tickets. The same ticket twice is the same task, so a file can be sent again at any time."""
+    total = _count_lines(file)
+    with connect(url, token) as client:
+        lines = read_lines(raw_lines(file), tenant)
+        receipts = send_with_meter(lines, client.submit, Pace(rate, concurrency), total)
+        taken = [receipt.task_id for receipt in receipts if receipt.kind in (Kind.CREATED, Kind.SAME)]
+        rested, running = follow_with_meter(taken, client.get, timeout) if wait else ([], ())
+    totals = count_kinds(receipts)
+    states = count_states(rested, running) if wait else {}
+    _show(totals, states, as_json=as_json)
+    troubled = running or any(view.status in TROUBLED for view in rested)
+    if totals[Kind.REFUSED.value] or totals[Kind.CONFLICT.value] or troubled:
+        raise typer.Exit(1)
+
+
+def send_with_meter(lines: Iterable[Line], send: Send, pace: Pace, total: int | None) -> list[Receipt]:
+    """Submits with progress on the screen; names each line that was not taken. Raises AgentAway, AgentRefused."""
+    receipts: list[Receipt] = []
+    counts: Counter[Kind] = Counter()
+
+    def take(receipt: Receipt) -> None:
+        receipts.append(receipt)
+        counts[receipt.kind] += 1
+        if receipt.reason:
+            task = f"{receipt.task_id}: " if receipt.task_id else ""
+            complain(f"line {receipt.number}: {task}{receipt.reason}")
+        meter.step("  ".join(f"{kind.value} {number}" for kind, number in counts.items()))
+
+    with Meter("submitted", total) as meter:
+        try:
+            submit_all(lines, send, pace, take)
+        except AgentAway as error:
+            taken = counts[Kind.CREATED] + counts[Kind.SAME]
+            raise AgentAway(f"{error}; {taken} tickets were taken, so send the same again") from None
+    return receipts
+
+
+def follow_with_meter(
+    task_ids: list[str], get: Callable[[str], TaskView], timeout_seconds: float
+) -> tuple[list[TaskView], tuple[str, ...]]:
+    """Follows tasks with progress on the screen: those that rest, and the ids of those that still run."""
+    rested: list[TaskView] = []
+    counts: Counter[str] = Counter()
+    unique = list(dict.fromkeys(task_ids))
+
+    def take(view: TaskView) -> None:
+        rested.append(view)
+        counts[view.status.value] += 1
+        meter.step("  ".join(f"{name} {number}" for name, number in counts.items()))
+
+    with Meter("at rest", len(unique)) as meter:
+        running = follow(unique, get, Watch(timeout_seconds), take)
+    return rested, running
+
+
+def count_kinds(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """How many lines became what; every kind is named, also with zero."""
+    counts = Counter(receipt.kind for receipt in receipts)
+    return {kind.value: counts[kind] for kind in Kind}
+
+
+def count_states(rested: Iterable[TaskView], running: Iterable[str]) -> dict[str, int]:
+    """How many tasks are in which state; only those that occur."""
+    counts = Counter(view.status for view in rested)
+    counts[TaskStatus.RUNNING] += len(tuple(running))
+    return {status.value: counts[status] for status in TaskStatus if counts[status]}
+
+
+def _show(totals: dict[str, int], states: dict[str, int], *, as_json: bool) -> None:
+    if as_json:
+        show_json({**totals, "states": states})
+        return
+    say("  ".join(f"{name} {number}" for name, number in totals.items()))
+    if states:
+        say("  ".join(f"{name} {number}" for name, number in states.items()))
+
+
+def _count_lines(file: BinaryIO) -> int | None:
+    """The lines of a plain file; None for a pipe, whose end nobody knows."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    start = file.tell()
+    count = sum(1 for raw in raw_lines(file) if raw.strip())
+    file.seek(start)
+    return count

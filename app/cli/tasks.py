@@ -1,0 +1,177 @@
+"""`refund-agent task ...`: reads and steers tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from app.cli.connection import AsJson, Token, Url, connect
+from app.cli.screen import complain, say, show_json, show_table
+from app.models import Frozen, Refund, TaskStatus, TaskView
+
+MAX_LISTED = 200
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tenant:ticket.")]
+
+commands = typer.Typer(help="Reads and steers tasks.", no_args_is_help=True)
+
+
+class Approval(Frozen):
+    """What `task approve` sends; without a refund, the drafted one is paid."""
+
+    refund: Refund | None = None
+
+
+class Termination(Frozen):
+    """What `task terminate` sends."""
+
+    reason: str
+
+
+@commands.command("list")
+def list_tasks(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    status: Annotated[TaskStatus | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED, help="Tasks on a page.")] = 50,
+    after: Annotated[str | None, typer.Option(help="The `next_after` of the page before.")] = None,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists tasks, oldest first."""
+    with connect(url, token) as client:
+        page = client.list(tenant, status, limit, after)
+    if as_json:
+        show_json(page.model_dump(mode="json"))
+        return
+    columns = ("task", "status", "since", "outcome or reason", "refund")
+    show_table(columns, [_row(task) for task in page.tasks], right=frozenset({4}))
+    if page.next_after:
+        complain(f"more with: --after {page.next_after}")
+
+
+@commands.command("show")
+def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Shows one task."""
+    with connect(url, token) as client:
+        view = client.get(task_id)
+    _show_view(view, as_json=as_json)
+
+
+@commands.command("pause")
+def pause_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Holds a running task between two steps."""
+    _act(task_id, "pause", None, url, token, as_json=as_json)
+
+
+@commands.command("resume")
+def resume_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Lets a paused or parked task go on."""
+    _act(task_id, "resume", None, url, token, as_json=as_json)
+
+
+@commands.command("approve")
+def approve_task(
+    task_id: TaskId,
+    order: Annotated[str | None, typer.Option(help="Another order than the drafted one.")] = None,
+    amount: Annotated[str | None, typer.Option(help="Another amount, as 12.30.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The amount's currency, as EUR.")] = None,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approves what waits. A refund of your own needs --order, --amount and --currency together."""
+    approval = Approval(refund=_refund(order, amount, currency))
+    _act(task_id, "approve", approval, url, token, as_json=as_json)
+
+
+@commands.command("reject")
+def reject_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Rejects what waits: the customer is told, no money moves."""
+    _act(task_id, "reject", None, url, token, as_json=as_json)
+
+
+@commands.command("terminate")
+def terminate_task(
+    task_id: TaskId,
+    reason: Annotated[str, typer.Option(help="Why; stands in the task's record.")],
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ends a task for good. What is posted stays posted."""
+    _act(task_id, "terminate", Termination(reason=reason), url, token, as_json=as_json)
+
+
+def _act(task_id: str, verb: str, body: BaseModel | None, url: str | None, token: str | None, *, as_json: bool) -> None:
+    with connect(url, token) as client:
+        view = client.act(task_id, verb, body)
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        say(f"{view.task_id} is {view.status.value}")
+
+
+def _refund(order: str | None, amount: str | None, currency: str | None) -> Refund | None:
+    given = {"order_id": order, "amount": amount, "currency": currency}
+    if not any(value is not None for value in given.values()):
+        return None
+    try:
+        return Refund.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        option = {"order_id": "--order"}.get(str(fault["loc"][0]), f"--{fault['loc'][0]}")
+        raise typer.BadParameter(f"{option}: {fault['msg']}; give --order, --amount and --currency") from None
+
+
+def money(refund: Refund | None) -> str:
+    """A refund's sum for a table."""
+    return f"{refund.amount} {refund.currency}" if refund else ""
+
+
+def what_came_of_it(view: TaskView) -> str:
+    """A task's outcome, or what it waits for, or its error."""
+    return (view.result.outcome.value if view.result else None) or view.waiting_for or view.error or ""
+
+
+def _row(view: TaskView) -> tuple[str, ...]:
+    refund = view.result.refund if view.result else view.proposed_refund
+    return (view.task_id, view.status.value, _moment(view.created_at), what_came_of_it(view), money(refund))
+
+
+def _moment(text: str) -> str:
+    return text[:19].replace("T", " ")
+
+
+def _show_view(view: TaskView, *, as_json: bool) -> None:
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    show_table(("task", view.task_id), [(name, value) for name, value in _facts(view) if value])
+
+
+def _facts(view: TaskView) -> list[tuple[str, str]]:
+    result, proposed = view.result, view.proposed_refund
+    return [
+        ("status", view.status.value),
+        ("tenant", view.tenant),
+        ("ticket", view.ticket_id),
+        ("created (UTC)", _moment(view.created_at)),
+        ("updated (UTC)", _moment(view.updated_at or "")),
+        ("waits for", view.waiting_for or ""),
+        ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
+        ("outcome", result.outcome.value if result else ""),
+        ("category", result.category.value if result and result.category else ""),
+        ("refund", _paid(view)),
+        ("decided by", (result.decided_by or "") if result else ""),
+        ("error", view.error or ""),
+    ]
+
+
+def _paid(view: TaskView) -> str:
+    result = view.result
+    if not result or not result.refund:
+        return ""
+    booked = f", booked as {result.refund_id}" if result.refund_id else ""
+    return f"{money(result.refund)} for order {result.refund.order_id}{booked}"

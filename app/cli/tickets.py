@@ -1,0 +1,76 @@
+"""JSON Lines into tickets. A bad line becomes its number and a reason, never its text. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from app.models import Ticket
+
+MAX_LINE_BYTES = 256 * 1024
+MAX_NAMED_FIELDS = 5
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file: a ticket, or why it is none."""
+
+    number: int
+    ticket: Ticket | None = None
+    fault: str = ""
+
+
+def raw_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream; one that is too long is cut to one byte more than allowed, not kept whole."""
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        piece = raw
+        while len(piece) > MAX_LINE_BYTES and not piece.endswith(b"\n"):
+            piece = stream.readline(MAX_LINE_BYTES + 1)
+        yield raw
+
+
+def read_lines(raws: Iterable[bytes], tenant: str | None) -> Iterator[Line]:
+    """The tickets of a file, in order; `tenant` is for lines that name none. Empty lines are passed over."""
+    for number, raw in enumerate(raws, start=1):
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        if text.strip():
+            yield _read_line(number, text, tenant)
+
+
+def _read_line(number: int, raw: bytes, tenant: str | None) -> Line:
+    if len(raw.rstrip(b"\r\n")) > MAX_LINE_BYTES:
+        return Line(number, fault=f"is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        given = json.loads(raw, object_pairs_hook=_without_twins)
+    except (ValueError, RecursionError):
+        return Line(number, fault="is not one JSON object in UTF-8 with each key once")
+    if not isinstance(given, dict):
+        return Line(number, fault="is JSON, but not an object")
+    if tenant is not None and given.setdefault("tenant", tenant) != tenant:
+        return Line(number, fault=f"tenant: the line names another tenant than --tenant {tenant}")
+    try:
+        return Line(number, ticket=Ticket.model_validate(given))
+    except ValidationError as error:
+        return Line(number, fault=_faults(error))
+
+
+def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _faults(error: ValidationError) -> str:
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    named = [f"{_field(str(fault['loc'][0]))}: {fault['msg']}" for fault in faults[:MAX_NAMED_FIELDS]]
+    return "; ".join(dict.fromkeys(named))
+
+
+def _field(key: str) -> str:
+    """A key that could be text is not repeated."""
+    return key if key.isascii() and key.isidentifier() and len(key) <= 40 else "(unknown key)"

@@ -1,0 +1,78 @@
+"""What each system may be asked: the request bodies, strict about keys and types. Pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from app.models import Currency, Frozen, Outcome, Reference, TenantId, TicketId
+
+MAX_TEXT_CHARACTERS = 64_000
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,2})?")
+
+
+def _amount(value: object) -> Decimal:
+    if not isinstance(value, str) or not _AMOUNT.fullmatch(value) or Decimal(value) == 0:
+        raise ValueError('must be a decimal string above zero with at most two places, like "12.30"')
+    return Decimal(value)
+
+
+Amount = Annotated[Decimal, BeforeValidator(_amount)]
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class GetAccount(Frozen):
+    """accounts/get."""
+
+    tenant: TenantId
+    customer_id: Reference
+
+
+class GetOrder(Frozen):
+    """orders/get."""
+
+    tenant: TenantId
+    customer_id: Reference
+    order_id: Reference
+
+
+class GetPolicy(Frozen):
+    """policies/get. Any word may be asked for; only refundable categories have a policy."""
+
+    tenant: TenantId
+    category: Annotated[str, Field(max_length=64)]
+
+
+class PostRefund(Frozen):
+    """refunds/post. The key stands for this refund, whoever posts it and however often."""
+
+    idempotency_key: IdempotencyKey
+    tenant: TenantId
+    ticket_id: TicketId
+    customer_id: Reference
+    order_id: Reference
+    amount: Amount
+    currency: Currency
+
+
+class SendNotification(Frozen):
+    """notifications/send."""
+
+    idempotency_key: IdempotencyKey
+    tenant: TenantId
+    ticket_id: TicketId
+    customer_id: Reference
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+
+
+class CloseCase(Frozen):
+    """cases/close. `refund_id` is the refund the case ended with, if any."""
+
+    idempotency_key: IdempotencyKey
+    tenant: TenantId
+    ticket_id: TicketId
+    outcome: Outcome
+    refund_id: Reference | None

@@ -1,0 +1,79 @@
+"""The orders system: what was bought, paid and paid back. Refunds raise `refunded`; nothing else changes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from app.sandbox.systems import visitors
+from app.sandbox.systems.answers import Answer, ok, refusal
+from app.sandbox.systems.bodies import GetOrder
+from app.sandbox.systems.books import Books
+from app.sandbox.systems.order import Order, from_row
+
+
+def get(books: Books, body: GetOrder, now: datetime) -> Answer:
+    """Answers orders/get. Another customer's order is not found, exactly like one that does not exist."""
+    today = now.date().toordinal()
+    order = find(books, body.tenant, body.customer_id, body.order_id, today)
+    if order is None:
+        return not_found(body.customer_id, body.order_id)
+    return ok(order=order.in_full(today))
+
+
+def find(books: Books, tenant: str, customer_id: str, order_id: str, today: int) -> Order | None:
+    """The order if it belongs to the customer; a load generator's customer has one without a row."""
+    row = books.one(
+        "SELECT * FROM orders WHERE tenant = ? AND order_id = ? AND customer_id = ?",
+        tenant,
+        order_id,
+        customer_id,
+    )
+    if row is not None:
+        return from_row(row)
+    return visitors.order_of(tenant, customer_id, order_id, today)
+
+
+def of_customer(books: Books, tenant: str, customer_id: str) -> list[Order]:
+    """All orders of a customer that have a row, the newest first."""
+    rows = books.all(
+        "SELECT * FROM orders WHERE tenant = ? AND customer_id = ? ORDER BY placed_day DESC, order_id",
+        tenant,
+        customer_id,
+    )
+    return [from_row(row) for row in rows]
+
+
+def not_found(customer_id: str, order_id: str) -> Answer:
+    """The refusal for an order that is not there for this customer."""
+    return refusal(
+        "order_not_found",
+        f"customer {customer_id} has no order {order_id}; ask the customer for the number on the receipt",
+    )
+
+
+def insert(books: Books, tenant: str, customer_id: str, order: Order) -> None:
+    """Writes an order into the books. One that is there already stays as it is."""
+    books.change(
+        "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, order_id) DO NOTHING",
+        tenant,
+        order.order_id,
+        customer_id,
+        order.status,
+        order.placed_day,
+        order.delivered_day,
+        order.currency,
+        order.total,
+        order.charged,
+        order.refunded,
+        order.items,
+    )
+
+
+def pay_back(books: Books, tenant: str, order_id: str, cents: int) -> None:
+    """Raises what went back for an order. The books refuse more than was charged."""
+    books.change(
+        "UPDATE orders SET refunded = refunded + ? WHERE tenant = ? AND order_id = ?",
+        cents,
+        tenant,
+        order_id,
+    )

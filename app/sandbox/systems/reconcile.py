@@ -1,0 +1,26 @@
+"""The books laid open, for tests and for reconciling: every row with all its columns. Reads only."""
+
+from __future__ import annotations
+
+from app.sandbox.systems.answers import Answer
+from app.sandbox.systems.books import Books
+from app.sandbox.systems.entries import CASES, NOTIFICATIONS, REFUNDS, Book
+from app.sandbox.systems.money import to_text
+
+BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES)}
+
+
+def rows(books: Books, name: str) -> list[Answer]:
+    """All entries of one book, oldest first, with the ids and amounts as they are known outside."""
+    book = BOOKS[name]
+    found = books.all(f"SELECT * FROM {book.table} ORDER BY id")  # noqa: S608 - a table name of ours
+    return [_row(book, dict(row)) for row in found]
+
+
+def _row(book: Book, row: Answer) -> Answer:
+    number = row.pop("id")
+    if not isinstance(number, int):
+        raise TypeError(f"{book.table}: row id {number!r} is not a number; the books are damaged")
+    if isinstance(row.get("amount"), int):
+        row["amount"] = to_text(int(str(row["amount"])))
+    return {book.id_field: book.public_id(number), **row}

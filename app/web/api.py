@@ -1,0 +1,85 @@
+"""Binds the route table to Flask: who calls, for which tenant, with what; then handler and answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel
+
+from app.access import Access, Principal
+from app.errors import TaskNotFound
+from app.web.handlers import Answer, Call, Desk
+from app.web.openapi import build_document
+from app.web.reading import read_body, read_query
+from app.web.routes import ROUTES, Route
+
+# The forms of TenantId and TicketId in app.models, joined by the colon that no tenant holds.
+TASK_ID = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,30}):[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What every route shares."""
+
+    desk: Desk
+    access: Access
+    document: dict[str, Any]
+    version: str
+
+
+def make_blueprint(desk: Desk, access: Access, version: str, routes: Sequence[Route] = ROUTES) -> Blueprint:
+    """The API as a blueprint for `/`."""
+    blueprint = Blueprint("api", __name__)
+    edge = Edge(desk, access, build_document(routes, version), version)
+    for route in routes:
+        blueprint.add_url_rule(
+            route.path.replace("{task_id}", "<task_id>"),
+            endpoint=route.name,
+            view_func=_view(route, edge),
+            methods=[route.method],
+            provide_automatic_options=False,  # no CORS, and nothing that the document does not name
+        )
+    return blueprint
+
+
+def _view(route: Route, edge: Edge) -> Callable[..., Response]:
+    def view(task_id: str = "") -> Response:
+        principal = _let_in(route, edge.access, task_id)
+        call = Call(
+            desk=edge.desk,
+            document=edge.document,
+            version=edge.version,
+            principal=principal,
+            task_id=task_id,
+            body=read_body(request, route.body, required=route.body_required) if route.body else None,
+            query=read_query(request, route.query) if route.query else None,
+        )
+        return _respond(route, route.handler(call))
+
+    return view
+
+
+def _let_in(route: Route, access: Access, task_id: str) -> Principal | None:
+    """The caller. A task of another tenant does not exist for it, whatever its roles are."""
+    if route.role is None:
+        return None
+    principal = access.authenticate(request.headers.get("Authorization"))
+    if route.on_task:
+        known = TASK_ID.fullmatch(task_id)
+        if not known or not principal.sees(known["tenant"]):
+            raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
+    principal.require(route.role)
+    return principal
+
+
+def _respond(route: Route, answer: Answer) -> Response:
+    if answer.status not in route.answers:
+        raise RuntimeError(f"route {route.name} answered {answer.status}, which its table does not name")
+    body = answer.body
+    text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
+    return Response(text, status=answer.status, headers=answer.headers, content_type="application/json")

@@ -1,0 +1,38 @@
+"""Makes the Flask app out of a desk and the tokens; holds no state of its own, opens nothing."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+
+from app.access import Access
+from app.web import problems
+from app.web.api import make_blueprint
+from app.web.handlers import Desk
+
+MAX_BODY_BYTES = 256 * 1024
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def create_app(desk: Desk, access: Access, *, version: str) -> Flask:
+    """The web app over `desk`, open to the tokens of `access`. Pages may set looser headers themselves."""
+    app = Flask(__name__, static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
+    problems.install(app)
+    app.register_blueprint(make_blueprint(desk, access, version))
+    app.after_request(_secure)
+    return app
+
+
+def _secure(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,137 @@
+"""What each route does: a call in, an answer out, not a word of Flask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from app.access import Principal, Role
+from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
+from app.web.messages import Approval, Health, TaskQuery, Termination
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Desk(Protocol):
+    """What the API needs of the task desk."""
+
+    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+        """The ticket's task, and whether it is new. Raises Conflict for another body under the same id."""
+
+    def get(self, task_id: str) -> TaskView:
+        """Raises TaskNotFound."""
+
+    def list(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
+    ) -> TaskPage:
+        """A page, oldest first. `tenants` None means all of them."""
+
+    def pause(self, task_id: str) -> TaskView:
+        """Raises TaskNotFound, NotWaiting."""
+
+    def resume(self, task_id: str) -> TaskView:
+        """Lets a paused or parked task go on. Raises TaskNotFound, NotWaiting."""
+
+    def decide(self, task_id: str, decision: Decision) -> TaskView:
+        """Raises TaskNotFound, NotWaiting, Refused."""
+
+    def terminate(self, task_id: str, reason: str) -> TaskView:
+        """Raises TaskNotFound, NotWaiting."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, already let in and read."""
+
+    desk: Desk
+    document: dict[str, Any]  # the OpenAPI document
+    version: str
+    principal: Principal | None  # None only on routes that need no token
+    task_id: str
+    body: BaseModel | None
+    query: BaseModel | None
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls. Raises RuntimeError on a route that needs no token."""
+        if self.principal is None:
+            raise RuntimeError("this route is served without a token, so it has no caller")
+        return self.principal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back: the status must be one that the route's table names."""
+
+    status: int
+    body: BaseModel | dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def _as(value: BaseModel | None, model: type[M]) -> M:
+    if not isinstance(value, model):
+        raise TypeError(f"the route's table gives {type(value).__name__}, the handler reads {model.__name__}")
+    return value
+
+
+def health(call: Call) -> Answer:
+    """The web process answers."""
+    return Answer(200, Health(status="ok", version=call.version))
+
+
+def openapi(call: Call) -> Answer:
+    """The description of this API."""
+    return Answer(200, call.document)
+
+
+def submit(call: Call) -> Answer:
+    """Takes a ticket in; the same ticket again is the same task."""
+    ticket = _as(call.body, Ticket)
+    call.caller.require(Role.SUBMIT, ticket.tenant)
+    view, created = call.desk.submit(ticket)
+    return Answer(201 if created else 200, view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
+
+
+def list_tasks(call: Call) -> Answer:
+    """Lists the tasks of the caller's tenants."""
+    query = _as(call.query, TaskQuery)
+    tenants = call.caller.tenants
+    if query.tenant is not None:
+        call.caller.require(Role.READ, query.tenant)
+        tenants = frozenset({query.tenant})
+    return Answer(200, call.desk.list(tenants, query.status, query.limit, query.after))
+
+
+def show_task(call: Call) -> Answer:
+    """One task."""
+    return Answer(200, call.desk.get(call.task_id))
+
+
+def pause_task(call: Call) -> Answer:
+    """Holds a running task."""
+    return Answer(200, call.desk.pause(call.task_id))
+
+
+def resume_task(call: Call) -> Answer:
+    """Lets a paused or parked task go on."""
+    return Answer(200, call.desk.resume(call.task_id))
+
+
+def approve_task(call: Call) -> Answer:
+    """Approves the refund that waits; the decision carries the token's name."""
+    refund = _as(call.body, Approval).refund
+    decision = Decision(verdict="approve", by=call.caller.name, refund=refund)
+    return Answer(200, call.desk.decide(call.task_id, decision))
+
+
+def reject_task(call: Call) -> Answer:
+    """Rejects the refund that waits; the decision carries the token's name."""
+    return Answer(200, call.desk.decide(call.task_id, Decision(verdict="reject", by=call.caller.name)))
+
+
+def terminate_task(call: Call) -> Answer:
+    """Ends a task for good."""
+    return Answer(200, call.desk.terminate(call.task_id, _as(call.body, Termination).reason))

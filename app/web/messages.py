@@ -1,0 +1,63 @@
+"""What the API says and hears beyond `app.models`: small frozen bodies, all of them documented."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from app.models import Frozen, Refund, TaskStatus, TenantId
+
+MAX_PAGE = 200
+
+
+class Health(Frozen):
+    """The web process answers. Says nothing about Dapr or the models: that is `doctor`'s work."""
+
+    status: str = Field(pattern="^ok$")
+    version: str
+
+
+class Nothing(Frozen):
+    """A body without a field. It may be left out."""
+
+
+class Approval(Frozen):
+    """Approves what waits. `refund` replaces the drafted one; without it the drafted one is paid."""
+
+    refund: Refund | None = None
+
+
+class Termination(Frozen):
+    """Ends a task for good."""
+
+    reason: str = Field(min_length=1, max_length=200)
+
+
+class TaskQuery(Frozen):
+    """Which tasks to list, oldest first. `after` is the `next_after` of the page before."""
+
+    tenant: TenantId | None = None
+    status: TaskStatus | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
+    after: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | None = None
+
+
+class FieldProblem(Frozen):
+    """One field that cannot be accepted. It names the field, never the value."""
+
+    field: str
+    detail: str
+    code: str
+
+
+class Problem(Frozen):
+    """What went wrong, as RFC 9457 says it. `type` is stable; a program should look at nothing else."""
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    instance: str
+    errors: tuple[FieldProblem, ...] | None = None
+    error_id: str | None = None  # stands in the agent's log as well

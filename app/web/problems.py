@@ -1,0 +1,127 @@
+"""Every error leaves as application/problem+json; none carries a customer's text or our internals."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+from collections.abc import Iterable
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
+from app.web.messages import FieldProblem, Problem
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+MAX_INSTANCE_CHARACTERS = 200
+TYPE_PREFIX = "urn:refund-agent:problem:"
+
+log = logging.getLogger(__name__)
+
+
+class BadRequest(RefundAgentError):
+    """A request that is no JSON, or whose fields cannot be accepted; `errors` names them."""
+
+    def __init__(self, message: str, *, status: int, title: str, errors: Iterable[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.title = title
+        self.errors = tuple(errors)
+
+
+def install(app: Flask) -> None:
+    """Makes `app` answer every error, its own and Flask's, as a problem."""
+    app.register_error_handler(RefundAgentError, _ours)
+    app.register_error_handler(HTTPException, _of_http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem_type(title: str) -> str:
+    """The stable name of a kind of problem: `urn:refund-agent:problem:task-not-found`."""
+    words = "".join(character if character.isalnum() else " " for character in title.lower()).split()
+    return TYPE_PREFIX + "-".join(words)
+
+
+def make_problem(title: str, status: int, detail: str, instance: str) -> Problem:
+    """A problem whose type follows from its title."""
+    return Problem(
+        type=problem_type(title),
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance[:MAX_INSTANCE_CHARACTERS],
+    )
+
+
+def _ours(error: RefundAgentError) -> Response:
+    if error.status >= 500 and not isinstance(error, Unreachable):
+        return _unexpected(error)
+    problem = make_problem(error.title, error.status, _detail(error), request.path)
+    if isinstance(error, BadRequest) and error.errors:
+        problem = problem.model_copy(update={"errors": error.errors})
+    response = _respond(problem)
+    if isinstance(error, Unreachable):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, AccessDenied) and error.status == 401:
+        response.headers["WWW-Authenticate"] = _challenge()
+    return response
+
+
+def _detail(error: RefundAgentError) -> str:
+    if isinstance(error, TaskNotFound):
+        # One text for a task that is not there and one that the token may not see: nobody learns which.
+        task_id = (request.view_args or {}).get("task_id", "")
+        return f"there is no task {task_id[:100]!r} for this token; `GET /tasks` lists those there are"
+    return str(error)
+
+
+def _challenge() -> str:
+    sent = "Authorization" in request.headers
+    return 'Bearer realm="refund-agent"' + (', error="invalid_token"' if sent else "")
+
+
+def _of_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = _respond(make_problem(error.name, status, _http_detail(error, status), request.path))
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _http_detail(error: HTTPException, status: int) -> str:
+    if status == 404:
+        return "there is nothing at this address; `GET /openapi.json` lists what there is"
+    if status == 405:
+        return f"{request.method} is not served at this address; the Allow header lists what is"
+    if status == 413:
+        return f"the body is larger than {request.max_content_length} bytes; send a smaller one"
+    return error.description or error.name
+
+
+def _unexpected(error: Exception) -> Response:
+    error_id = uuid.uuid4().hex
+    # Types and places only: the message of an exception may hold what a customer wrote.
+    places = "".join(traceback.format_tb(error.__traceback__))
+    log.error("error %s: %s %s: %s\n%s", error_id, request.method, _rule(), _types(error), places)
+    detail = f"the agent failed at this; look for error {error_id} in its log"
+    problem = make_problem("Internal error", 500, detail, request.path)
+    return _respond(problem.model_copy(update={"error_id": error_id}))
+
+
+def _rule() -> str:
+    return request.url_rule.rule if request.url_rule else "(no route)"
+
+
+def _types(error: BaseException) -> str:
+    chain: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(chain) < 10:
+        chain.append(type(current).__qualname__)
+        current = current.__cause__ or current.__context__
+    return " from ".join(chain)
+
+
+def _respond(problem: Problem) -> Response:
+    return Response(problem.model_dump_json(exclude_none=True), status=problem.status, content_type=CONTENT_TYPE)

@@ -1,0 +1,108 @@
+"""Request bodies and queries into models. A fault names the field and the rule, never the value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TypeVar
+
+from flask import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.web.messages import FieldProblem
+from app.web.problems import BadRequest
+
+MAX_FIELD_PROBLEMS = 20
+MAX_KEY_CHARACTERS = 40
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_body(request: Request, model: type[M], *, required: bool) -> M:
+    """The body as `model`. An empty body is `{}` where it is not required.
+
+    Raises BadRequest: 415 for another content type, 400 for what is no JSON, 422 for wrong fields; and
+    Werkzeug's 413 for a body above the app's limit.
+    """
+    raw = request.get_data(cache=False)
+    if not raw and not required:
+        return model()
+    if request.mimetype != "application/json":
+        raise BadRequest(
+            "the body must be JSON; send it with `Content-Type: application/json`",
+            status=415,
+            title="Unsupported media type",
+        )
+    _refuse_twins(raw)
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise _refusal(error, "body") from None
+
+
+def _refuse_twins(raw: bytes) -> None:
+    """Two values under one key: readers differ in which one they take, so neither is taken."""
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise _not_json("a key stands twice in one object")
+
+    try:
+        json.loads(raw, object_pairs_hook=check)
+    except (ValueError, RecursionError):
+        raise _not_json("it cannot be parsed as UTF-8 JSON") from None
+
+
+def _not_json(reason: str) -> BadRequest:
+    return BadRequest(f"the body is not usable JSON: {reason}", status=400, title="Malformed JSON")
+
+
+def read_query(request: Request, model: type[M]) -> M:
+    """The query string as `model`. Raises BadRequest (422), also for a parameter that is given twice."""
+    given = request.args.to_dict(flat=False)
+    twins = [key for key, values in given.items() if len(values) > 1]
+    if twins:
+        raise _unacceptable([_problem(key, "is given more than once", "repeated") for key in twins], "query")
+    try:
+        return model.model_validate_strings({key: values[0] for key, values in given.items()})
+    except ValidationError as error:
+        raise _refusal(error, "query") from None
+
+
+def _refusal(error: ValidationError, part: str) -> BadRequest:
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return _not_json("it cannot be parsed as UTF-8 JSON")
+    return _unacceptable([field_problem(fault) for fault in faults], part)
+
+
+def _unacceptable(problems: Iterable[FieldProblem], part: str) -> BadRequest:
+    listed = tuple(problems)[:MAX_FIELD_PROBLEMS]
+    names = ", ".join(dict.fromkeys(problem.field for problem in listed))
+    return BadRequest(
+        f"the {part} has fields that cannot be accepted: {names}; correct them and send it again",
+        status=422,
+        title="Fields not acceptable",
+        errors=listed,
+    )
+
+
+def field_problem(fault: ErrorDetails) -> FieldProblem:
+    """One of pydantic's faults for a reader: dotted field, rule, code."""
+    parts = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier()]
+    if fault["type"] == "extra_forbidden":
+        parts = [*parts[: len(fault["loc"]) - 1], _known_shape(str(fault["loc"][-1]))]
+    return _problem(".".join(parts) or "(whole)", fault["msg"], fault["type"])
+
+
+def _problem(field: str, detail: str, code: str) -> FieldProblem:
+    return FieldProblem(field=_known_shape(field, dots=True), detail=detail, code=code)
+
+
+def _known_shape(key: str, *, dots: bool = False) -> str:
+    """A key as it was sent, unless it could be text: then its place is named without it."""
+    bare = key.replace(".", "_") if dots else key
+    if key == "(whole)" or (bare.isascii() and bare.isidentifier() and len(key) <= MAX_KEY_CHARACTERS):
+        return key
+    return "(unknown key)"

@@ -1,0 +1,126 @@
+"""The table of the API: it registers the routes and it is the OpenAPI document, so they cannot drift.
+
+Add a route here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.access import Role
+from app.models import TaskPage, TaskView, Ticket
+from app.web import handlers
+from app.web.handlers import Answer, Call
+from app.web.messages import Approval, Health, Nothing, TaskQuery, Termination
+
+OPENAPI_SCHEMA = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method at one path.
+
+    `role` None means that no token is asked for. `body_required` False lets an empty body stand for `{}`.
+    `answers` are the good statuses, `headers` what their answers carry; `refusals` are the problem statuses
+    that come from the task itself. Those of the edge follow from the other fields (see `problems`).
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Callable[[Call], Answer]
+    answers: dict[int, type[BaseModel] | dict[str, Any]]
+    role: Role | None = None
+    body: type[BaseModel] | None = None
+    body_required: bool = False
+    query: type[BaseModel] | None = None
+    refusals: frozenset[int] = frozenset()
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def on_task(self) -> bool:
+        """Whether the path names a task."""
+        return "{task_id}" in self.path
+
+    @property
+    def problems(self) -> tuple[int, ...]:
+        """Every problem status that this route can answer, in order."""
+        found = set(self.refusals) | {500}
+        if self.role is not None:
+            found |= {401, 403, 503}
+        if self.on_task:
+            found |= {404}
+        if self.body is not None:
+            found |= {400, 413, 415, 422}
+        if self.query is not None:
+            found |= {422}
+        return tuple(sorted(found))
+
+
+def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], Answer], **more: Any) -> Route:
+    return Route(
+        method="POST",
+        path=f"/tasks/{{task_id}}/{verb}",
+        name=f"{verb}_task",
+        summary=summary,
+        handler=handler,
+        answers={200: TaskView},
+        role=role,
+        refusals=frozenset({409}),
+        **{"body": Nothing, **more},
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/healthz", "health", "Is the web process up?", handlers.health, {200: Health}),
+    Route("GET", "/openapi.json", "openapi", "This document", handlers.openapi, {200: OPENAPI_SCHEMA}),
+    Route(
+        "POST",
+        "/tasks",
+        "submit",
+        "Take a ticket in. The same ticket again is the same task",
+        handlers.submit,
+        {201: TaskView, 200: TaskView},
+        role=Role.SUBMIT,
+        body=Ticket,
+        body_required=True,
+        refusals=frozenset({409}),
+        headers={"Location": "The task's own address"},
+    ),
+    Route(
+        "GET",
+        "/tasks",
+        "list_tasks",
+        "List tasks, oldest first",
+        handlers.list_tasks,
+        {200: TaskPage},
+        role=Role.READ,
+        query=TaskQuery,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}",
+        "show_task",
+        "Show a task",
+        handlers.show_task,
+        {200: TaskView},
+        role=Role.READ,
+    ),
+    _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
+    _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),
+    _on_task("approve", "Approve what waits", Role.APPROVE, handlers.approve_task, body=Approval),
+    _on_task("reject", "Reject what waits", Role.APPROVE, handlers.reject_task),
+    _on_task(
+        "terminate",
+        "End a task for good",
+        Role.ADMIN,
+        handlers.terminate_task,
+        body=Termination,
+        body_required=True,
+    ),
+)

@@ -1,0 +1,123 @@
+"""The socket: waitress in a background thread of the worker's process, with a stop that lets answers out."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+from waitress.task import ErrorTask
+
+from app.errors import ConfigurationError
+from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
+from app.web.problems import CONTENT_TYPE, make_problem
+
+POLL_SECONDS = 0.01
+
+
+class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
+    """What waitress itself refuses (too large, not HTTP) leaves as a problem like everything else."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        detail = f"the request cannot be taken: {error.reason.lower()}; correct it and send it again"
+        problem = make_problem(error.reason, error.code, detail, self.request.path or "/")
+        body = problem.model_dump_json(exclude_none=True).encode()
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.extend([("Content-Type", CONTENT_TYPE), *SECURITY_HEADERS.items()])
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
+    error_task_class = _ProblemTask
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"web address {host}:{port} cannot be had: {error.strerror}; set REFUND_AGENT_WEB_PORT to a free port"
+        ) from None
+    return listener
+
+
+class WebServer:
+    """Serves `app` on one address. Bound when made, so a taken port is known before anything starts."""
+
+    def __init__(self, app: Flask, *, host: str = "127.0.0.1", port: int = 8088, threads: int = 4) -> None:
+        """Port 0 takes a free one. Raises ConfigurationError when the address cannot be had."""
+        self._server: Any = create_server(
+            app,
+            sockets=[_bind(host, port)],
+            threads=threads,
+            ident="",
+            max_request_body_size=4 * MAX_BODY_BYTES,
+        )
+        self._server.channel_class = _Channel
+        # It warns of each request that waits for a thread, which is what a queue is for.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is served."""
+        return int(self._server.effective_port)
+
+    @property
+    def url(self) -> str:
+        """The address that is served."""
+        return f"http://{self._server.effective_host}:{self.port}"
+
+    def start(self) -> None:
+        """Serves from now on, in the background."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> bool:
+        """Takes no new connection, waits for the requests in work, closes. False when some were cut off."""
+        if not self._thread.is_alive():
+            self._server.task_dispatcher.shutdown(timeout=timeout_seconds)
+            self._server.close()
+            return True
+        deadline = time.monotonic() + timeout_seconds
+        self._in_loop(self._stop_listening)
+        finished = self._wait_for_requests(deadline)
+        self._server.task_dispatcher.shutdown(timeout=max(0.0, deadline - time.monotonic()))
+        self._in_loop(self._close_everything)
+        self._thread.join(timeout=max(1.0, deadline - time.monotonic()))
+        return finished and not self._thread.is_alive()
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        # The loop's sockets may only be touched by the loop's own thread.
+        self._server.trigger.pull_trigger(action)
+
+    def _stop_listening(self) -> None:
+        self._server.accepting = False
+        self._server.del_channel()
+        self._server.socket.close()
+        for channel in list(self._server.active_channels.values()):
+            if not channel.requests and not channel.total_outbufs_len:
+                channel.handle_close()
+
+    def _close_everything(self) -> None:
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+        self._server.trigger.close()
+
+    def _wait_for_requests(self, deadline: float) -> bool:
+        while any(c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values())):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True

@@ -1,0 +1,113 @@
+"""`demo` with the bundled samples against a real server: right runs are right, wrong ones are named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from app.models import Category, Outcome, TaskResult, TaskStatus, Ticket
+from app.sandbox.data import load_expected, load_tickets
+from tests.cli.books import RefundBookServer
+from tests.cli.conftest import CommandLine
+from tests.web.fakes import FakeDesk
+
+EXPECTED = load_expected()
+REFUNDED = [task_id for task_id, want in EXPECTED.items() if want.outcome is Outcome.REFUNDED]
+
+
+def perfect(ticket: Ticket) -> dict[str, Any]:
+    """What a good agent makes of a sample."""
+    want = EXPECTED[ticket.task_id]
+    if want.outcome is None:
+        return {"status": want.status, "waiting_for": "above_limit", "proposed_refund": want.refund}
+    result = TaskResult(outcome=want.outcome, category=want.category, refund=want.refund)
+    return {"status": want.status, "result": result}
+
+
+def book() -> list[dict[str, Any]]:
+    rows = []
+    for task_id in REFUNDED:
+        tenant, ticket_id = task_id.split(":")
+        refund = EXPECTED[task_id].refund
+        assert refund is not None
+        rows.append({"tenant": tenant, "ticket_id": ticket_id, "at": "now", **refund.model_dump(mode="json")})
+    return rows
+
+
+def test_a_good_agent_passes(run: CommandLine, desk: FakeDesk) -> None:
+    desk.settle = perfect
+    with RefundBookServer(book()) as books:
+        result = run("demo", "--systems-url", books.url)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    tenants = sorted({ticket.tenant for ticket in load_tickets()})
+    assert lines[0] == ["outcome", *tenants, "all"]
+    assert lines[-3][0] == "all"
+    assert lines[-3][-1] == str(len(EXPECTED))
+    clear = sum(want.clear and want.outcome is not None for want in EXPECTED.values())
+    assert f"{clear} of {clear} clear tickets right (100.0 %)" in result.stdout
+    assert f"{len(REFUNDED)} booked, each exactly as it must be" in result.stdout
+
+
+def test_it_can_be_run_again_and_read_by_programs(run: CommandLine, desk: FakeDesk) -> None:
+    desk.settle = perfect
+    with RefundBookServer(book()) as books:
+        first = run("demo", "--systems-url", books.url, "--json")
+        again = run("demo", "--systems-url", books.url, "--json")
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert first.stdout == again.stdout
+    told = json.loads(first.stdout)
+    assert told["differences"] == []
+    assert told["refunds_due"] == told["refunds_booked"] == len(REFUNDED)
+    assert sum(sum(counts.values()) for counts in told["outcomes"].values()) == len(EXPECTED)
+
+
+def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, desk: FakeDesk) -> None:
+    desk.settle = perfect
+    rows = book()
+    with RefundBookServer([*rows[1:], rows[1]]) as books:
+        result = run("demo", "--systems-url", books.url)
+    assert result.exit_code == 1
+    assert f"{len(REFUNDED)} booked, {len(REFUNDED)} due; 2 tasks differ" in result.stdout
+    named = [line.split(": the books")[0] for line in result.stderr.splitlines() if ": the books" in line]
+    assert sorted(named) == sorted(REFUNDED[:2])
+
+
+def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, desk: FakeDesk) -> None:
+    def flawed(ticket: Ticket) -> dict[str, Any]:
+        right = perfect(ticket)
+        if ticket.task_id == REFUNDED[0]:
+            return {"status": TaskStatus.FAILED, "error": "broken"}
+        if ticket.task_id == REFUNDED[1]:
+            wrong = right["result"].model_copy(update={"category": Category.FRAUD})
+            return right | {"result": wrong}
+        return right
+
+    desk.settle = flawed
+    with RefundBookServer(book()) as books:
+        result = run("demo", "--systems-url", books.url)
+    assert result.exit_code == 1
+    assert f"{REFUNDED[0]}: must be refunded, is failed (broken)" in result.stderr
+    assert f"{REFUNDED[1]}: is {EXPECTED[REFUNDED[1]].category.value}, was taken for fraud" in result.stderr
+
+
+def test_tasks_that_never_rest_end_it_after_the_time_given(run: CommandLine) -> None:
+    with RefundBookServer([]) as books:
+        result = run("demo", "--systems-url", books.url, "--timeout", "0.1")
+    assert result.exit_code == 1
+    assert result.stderr.count("is running") == len(EXPECTED)
+
+
+def test_a_token_of_one_tenant_is_not_enough(run: CommandLine) -> None:
+    result = run("demo", who="acme-admin")
+    assert result.exit_code == 1
+    assert "samples were not taken" in result.stderr.splitlines()[-1]
+
+
+def test_books_that_do_not_answer_are_named(run: CommandLine, desk: FakeDesk) -> None:
+    desk.settle = perfect
+    away = run("demo", "--systems-url", "http://127.0.0.1:1")
+    assert away.exit_code == 1
+    assert "the refund book does not answer at http://127.0.0.1:1/books/refunds" in away.stderr
+    stranger = run("demo", "--systems-url", run.url)
+    assert "is no refund book of the sandbox" in stranger.stderr.splitlines()[-1]

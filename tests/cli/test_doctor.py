@@ -1,0 +1,143 @@
+"""`doctor` finds what is wrong, names it with the remedy, and never fails itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli.checks import FOLDERS, answers, files, policy_file, prerequisites, token_works
+from tests.cli.books import RefundBookServer
+from tests.cli.conftest import CommandLine
+from tests.web.fakes import secret
+
+PROJECT = Path(__file__).parents[2]
+COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: x}\nspec: {type: a.b, version: v1}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in FOLDERS:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "good.yaml").write_text(COMPONENT, encoding="utf-8")
+    return tmp_path
+
+
+def wrong(folder: Path) -> list[tuple[str, str]]:
+    return [(finding.name, finding.found) for finding in files(folder) if not finding.ok]
+
+
+def test_this_projects_own_files_are_fine() -> None:
+    assert wrong(PROJECT) == []
+    assert policy_file(PROJECT / "config" / "policy.yaml").ok
+
+
+def test_good_files_are_counted(folder: Path) -> None:
+    (folder / "components" / "two.yml").write_text(COMPONENT + "---\n" + COMPONENT, encoding="utf-8")
+    (folder / "components" / "kustomization.yaml").write_text("kind: Kustomization\n", encoding="utf-8")
+    assert [(finding.name, finding.found) for finding in files(folder)] == [
+        ("components", "3 files can be read"),
+        ("components/providers", "1 files can be read"),
+        ("resiliency", "1 files can be read"),
+        ("config", "1 files can be read"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: [1\n", "line 2: "),
+        ("\ta: 1\n", "line 1: "),
+        ("", "is empty"),
+        ("- a\n", "is no mapping"),
+        (COMPONENT.replace("dapr.io", "dapr.oi"), "apiVersion 'dapr.oi/v1alpha1' is not one of dapr.io/..."),
+        (COMPONENT.replace("kind: Component", "kind: Componnt"), "kind 'Componnt' is none that daprd knows"),
+        (COMPONENT.replace("name: x", "nam: x"), "Component without metadata.name"),
+        (COMPONENT.partition("spec")[0], "Component x without spec"),
+        (COMPONENT + "---\n- a\n", "is no mapping"),
+        ("a: \x00\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_daprd_would_pass_over_is_named(folder: Path, text: str, fault: str) -> None:
+    path = folder / "resiliency" / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    ((name, found),) = wrong(folder)
+    assert name == "resiliency"
+    assert found.startswith(f"{path}: {fault}")
+
+
+def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "components" / "bad.yaml").write_bytes(b"a: \xff\n")
+    ((_, found),) = wrong(folder)
+    assert "cannot be read" in found
+
+
+def test_our_own_files_under_config_need_not_be_daprs(folder: Path) -> None:
+    (folder / "config" / "policy.yaml").write_text("approval: {}\n", encoding="utf-8")
+    assert wrong(folder) == []
+    (folder / "config" / "dapr.yaml").write_text("kind: Confguration\n", encoding="utf-8")
+    assert len(wrong(folder)) == 1
+
+
+def test_the_wrong_folder_is_said(tmp_path: Path) -> None:
+    assert [name for name, _ in wrong(tmp_path)] == list(FOLDERS)
+
+
+@pytest.mark.parametrize("content", [None, b"a: \x00", b"\xff", b"approval: 3"])
+def test_a_policy_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "policy.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert not policy_file(path).ok
+
+
+def test_the_machine_is_checked_by_the_set_ups_own_list() -> None:
+    names = [finding.name for finding in prerequisites()]
+    assert {"python", "make", "disk"} <= set(names)
+
+
+def test_what_answers_is_told_from_what_does_not() -> None:
+    with RefundBookServer([]) as there:
+        assert answers("it", f"{there.url}/healthz").ok
+        refused = answers("it", f"{there.url}/other")
+    assert (refused.ok, refused.found) == (False, f"{there.url}/other answers 404")
+    away = answers("it", "http://127.0.0.1:1/healthz")
+    assert (away.ok, "make up" in away.remedy) == (False, True)
+    assert not answers("it", "http://[").ok
+
+
+def test_the_token_is_tried(run: CommandLine) -> None:
+    assert token_works(run.url, secret("root")).ok
+    assert not token_works(run.url, "another").ok
+    assert "no role" in token_works(run.url, secret("acme-submit")).found
+    assert not token_works("http://127.0.0.1:1", "t").ok
+
+
+def findings(run: CommandLine, *options: str) -> tuple[int, dict[str, Any]]:
+    result = run("doctor", "--folder", str(PROJECT), "--json", *options)
+    return result.exit_code, {finding["name"]: finding for finding in json.loads(result.stdout)}
+
+
+def test_the_whole_visit(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RefundBookServer([]) as there:
+        sandbox = ("--model-url", there.url, "--systems-url", there.url)
+        code, found = findings(run, *sandbox)
+        running = {name: found[name]["ok"] for name in ("agent", "token", "sandbox: model", "sandbox: systems")}
+        assert running == dict.fromkeys(running, True)
+        assert found["daprd"]["ok"] is False
+        assert code == 1
+        assert list(found["agent"]) == ["name", "ok", "found", "remedy"]
+
+
+def test_without_the_sandbox_it_is_not_looked_for(run: CommandLine) -> None:
+    _, found = findings(run, "--no-sandbox")
+    assert not [name for name in found if name.startswith("sandbox")]
+
+
+def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
+    result = run("doctor", "--folder", str(PROJECT))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0].split() == ["what", "is", "found", "remedy"]
+    assert "make up" in result.stdout

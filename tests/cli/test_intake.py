@@ -1,0 +1,129 @@
+"""Many tickets at once: order within a task, rate, patience, and an end that says how far it came."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.cli.faults import AgentAway, AgentRefused
+from app.cli.intake import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
+from app.cli.tickets import Line
+from app.models import TaskView, Ticket
+from tests.web.fakes import FakeDesk, make_ticket
+
+
+class Time:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.sleeps: list[float] = []
+        self._lock = threading.Lock()
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.sleeps.append(seconds)
+            self.now += seconds
+
+
+def lines(*ticket_ids: str) -> list[Line]:
+    return [Line(number, make_ticket(ticket_id)) for number, ticket_id in enumerate(ticket_ids, start=1)]
+
+
+def run(
+    given: list[Line], send: Callable[[Ticket], tuple[TaskView, bool]], rate: float | None = None, at_once: int = 4
+) -> tuple[list[Receipt], Time]:
+    time, receipts = Time(), list[Receipt]()
+    submit_all(given, send, Pace(rate, at_once, time.clock, time.sleep), receipts.append)
+    return sorted(receipts, key=lambda receipt: receipt.number), time
+
+
+def test_every_line_gets_a_receipt() -> None:
+    desk = FakeDesk()
+    desk.submit(make_ticket("T-2"))
+    receipts, _ = run([*lines("T-1", "T-2"), Line(3, fault="is no ticket")], desk.submit)
+    assert receipts == [
+        Receipt(1, Kind.CREATED, "acme:T-1"),
+        Receipt(2, Kind.SAME, "acme:T-2"),
+        Receipt(3, Kind.REFUSED, reason="is no ticket"),
+    ]
+
+
+def test_refusals_do_not_stop_the_rest() -> None:
+    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+        if ticket.ticket_id == "T-3":
+            return FakeDesk().submit(ticket)
+        raise AgentRefused("no", refusal=409 if ticket.ticket_id == "T-1" else 403)
+
+    receipts, _ = run(lines("T-1", "T-2", "T-3"), send)
+    assert [receipt.kind for receipt in receipts] == [Kind.CONFLICT, Kind.REFUSED, Kind.CREATED]
+
+
+@pytest.mark.parametrize("_again", range(20))
+def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
+    desk = FakeDesk()
+    given = [Line(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
+    kinds: dict[int, Kind] = {}
+
+    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+        try:
+            return desk.submit(ticket)
+        except Exception:
+            raise AgentRefused("conflict", refusal=409) from None
+
+    receipts, _ = run(given, send, at_once=8)
+    kinds = {receipt.number: receipt.kind for receipt in receipts}
+    assert kinds == {1: Kind.CREATED} | dict.fromkeys(range(2, 9), Kind.CONFLICT)
+
+
+def test_no_more_requests_at_once_than_asked_for() -> None:
+    desk, lock, state = FakeDesk(), threading.Lock(), {"now": 0, "most": 0}
+    barrier = threading.Barrier(3, timeout=10)
+
+    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+        with lock:
+            state["now"] += 1
+            state["most"] = max(state["most"], state["now"])
+        barrier.wait()  # passes only when three are really in work together
+        with lock:
+            state["now"] -= 1
+        return desk.submit(ticket)
+
+    run(lines(*(f"T-{n}" for n in range(12))), send, at_once=3)
+    assert state == {"now": 0, "most": 3}
+
+
+def test_the_rate_is_kept() -> None:
+    _, time = run(lines(*(f"T-{n}" for n in range(11))), FakeDesk().submit, rate=4.0, at_once=1)
+    assert time.now - 100.0 == pytest.approx(10 / 4.0)
+
+
+def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
+    desk, left = FakeDesk(), [AgentAway("starting"), AgentAway("starting")]
+
+    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+        if left:
+            raise left.pop()
+        return desk.submit(ticket)
+
+    receipts, time = run(lines("T-1"), send)
+    assert [receipt.kind for receipt in receipts] == [Kind.CREATED]
+    assert time.sleeps == list(WAITS_SECONDS[:2])
+
+
+@pytest.mark.parametrize("fault", [AgentAway("gone"), AgentRefused("who are you", refusal=401)])
+def test_what_concerns_every_ticket_ends_it(fault: Exception) -> None:
+    asked: list[str] = []
+
+    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+        asked.append(ticket.ticket_id)
+        raise fault
+
+    with pytest.raises(type(fault)):
+        run(lines(*(f"T-{n}" for n in range(100))), send, at_once=2)
+    assert len(set(asked)) <= 4

@@ -1,0 +1,55 @@
+"""The command line starts quickly, because it imports only what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("dapr", "dapr_agents", "flask", "waitress", "sqlalchemy", "grpc", "litellm", "numpy", "opentelemetry")
+MAX_START_SECONDS = 0.6
+
+LOADED = """
+import sys
+from typer.testing import CliRunner
+from app.cli.root import cli
+CliRunner().invoke(cli, {words!r})
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["task", "list", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["task", "show", "acme:T-1", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["submit", "/dev/null", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["doctor", "--url", "http://127.0.0.1:1", "--token", "t"],
+    ],
+)
+def test_no_command_but_serve_loads_the_agent(words: list[str]) -> None:
+    program = LOADED.format(words=words)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_help_is_there_at_once() -> None:
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "app.cli", "--help"], capture_output=True, check=True)
+        taken.append(time.perf_counter() - begun)
+        assert b"submit" in done.stdout
+    # The best of three: another process's load is not this program's time.
+    assert min(taken) < MAX_START_SECONDS
+
+
+def test_each_command_has_a_help() -> None:
+    for words in (["serve"], ["submit"], ["demo"], ["doctor"], ["task"], ["task", "approve"]):
+        done = subprocess.run([sys.executable, "-m", "app.cli", *words, "--help"], capture_output=True, check=True)
+        assert b"Usage:" in done.stdout

@@ -1,0 +1,152 @@
+"""Reading and steering tasks: tables for people, stable JSON for programs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app.models import Category, Outcome, Refund, TaskPage, TaskResult, TaskStatus, TaskView
+from tests.cli.conftest import CommandLine
+from tests.web.fakes import FakeDesk, make_ticket
+
+TASK = "acme:T-1"
+REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency": "EUR"})
+
+
+@pytest.fixture
+def waiting(desk: FakeDesk) -> TaskView:
+    desk.submit(make_ticket())
+    return desk.wait_for_a_person(TASK)
+
+
+def finish(desk: FakeDesk) -> TaskView:
+    desk.submit(make_ticket())
+    result = TaskResult(
+        outcome=Outcome.REFUNDED, category=Category.DAMAGED, refund=REFUND, refund_id="RF-7", decided_by="root"
+    )
+    return desk.put(TASK, status=TaskStatus.COMPLETED, result=result, updated_at="2026-01-02T03:04:05+00:00")
+
+
+def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    desk.submit(make_ticket("T-2", "globex"))
+    result = run("task", "list")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines == [
+        ["task", "status", "since", "outcome", "or", "reason", "refund"],
+        [TASK, "waiting", "2026-01-01", "00:00:00", "above_limit", "12.30", "EUR"],
+        ["globex:T-2", "running", "2026-01-01", "00:00:01"],
+    ]
+
+
+def test_the_list_for_programs_is_the_apis_page(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    page = TaskPage.model_validate_json(run("task", "list", "--json").stdout)
+    assert page == TaskPage(tasks=(waiting,))
+    keys = list(json.loads(run("task", "show", TASK, "--json").stdout))
+    assert keys == list(TaskView.model_fields)
+
+
+def test_the_list_is_narrowed_and_paged(run: CommandLine, desk: FakeDesk) -> None:
+    for number in range(1, 6):
+        desk.submit(make_ticket(f"T-{number}", "acme" if number % 2 else "globex"))
+    desk.wait_for_a_person("acme:T-3")
+    first = run("task", "list", "--tenant", "acme", "--limit", "2")
+    assert [line.split()[0] for line in first.stdout.splitlines()[1:]] == ["acme:T-1", "acme:T-3"]
+    assert first.stderr == "more with: --after 3\n"
+    rest = run("task", "list", "--tenant", "acme", "--limit", "2", "--after", "3")
+    assert [line.split()[0] for line in rest.stdout.splitlines()[1:]] == ["acme:T-5"]
+    assert rest.stderr == ""
+    only = json.loads(run("task", "list", "--status", "waiting", "--json").stdout)
+    assert [task["task_id"] for task in only["tasks"]] == ["acme:T-3"]
+
+
+def test_a_finished_task_is_shown_whole(run: CommandLine, desk: FakeDesk) -> None:
+    view = finish(desk)
+    shown = run("task", "show", TASK).stdout
+    for fact in ("refunded", "damaged", "12.30 EUR for order O-1, booked as RF-7", "root", "2026-01-02 03:04:05"):
+        assert fact in shown
+    assert "proposed" not in shown
+    assert TaskView.model_validate_json(run("task", "show", TASK, "--json").stdout) == view
+
+
+def test_what_a_task_says_cannot_steer_the_terminal(run: CommandLine, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    desk.put(TASK, status=TaskStatus.FAILED, error="bad \x1b[31m\x07[bold]thing[/bold]")
+    for words in (("task", "show", TASK), ("task", "list")):
+        shown = run(*words).stdout
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+        assert "[bold]thing[/bold]" in shown
+
+
+def test_a_task_is_held_let_go_and_ended(run: CommandLine, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    assert run("task", "pause", TASK).stdout == "acme:T-1 is paused\n"
+    assert run("task", "resume", TASK).stdout == "acme:T-1 is running\n"
+    ended = run("task", "terminate", TASK, "--reason", "sent twice", "--json")
+    assert json.loads(ended.stdout)["status"] == "terminated"
+    assert desk.reasons == ["sent twice"]
+    again = run("task", "pause", TASK)
+    assert (again.exit_code, again.stderr) == (1, "error: task 'acme:T-1' is terminated; nothing was changed\n")
+
+
+def test_what_waits_is_approved_as_it_is(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    assert run("task", "approve", TASK, who="acme-approve").stdout == "acme:T-1 is completed\n"
+    assert [(d.verdict, d.by, d.refund) for d in desk.decisions] == [("approve", "acme-approve", None)]
+
+
+def test_what_waits_is_approved_with_another_sum(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    own = ("--order", "O-2", "--amount", "9.99", "--currency", "GBP")
+    assert run("task", "approve", TASK, *own).exit_code == 0
+    assert desk.decisions[0].refund == Refund.model_validate({"order_id": "O-2", "amount": "9.99", "currency": "GBP"})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--amount", "9.99"), "--order"),
+        (("--order", "O-2", "--amount", "9.999", "--currency", "EUR"), "--amount"),
+        (("--order", "O-2", "--amount", "9.99", "--currency", "euro"), "--currency"),
+    ],
+)
+def test_a_sum_that_is_not_whole_is_a_usage_error(
+    run: CommandLine, desk: FakeDesk, waiting: TaskView, options: tuple[str, ...], named: str
+) -> None:
+    result = run("task", "approve", TASK, *options)
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert desk.decisions == []
+
+
+def test_what_waits_is_rejected(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    assert run("task", "reject", TASK).exit_code == 0
+    assert [(d.verdict, d.by) for d in desk.decisions] == [("reject", "root")]
+
+
+@pytest.mark.parametrize("task_id", ["acme:T-9", "nonsense", "../healthz", "acme:T-1/../T-2", "a b"])
+def test_a_task_that_is_not_there_is_said_in_one_line(run: CommandLine, task_id: str) -> None:
+    result = run("task", "show", task_id)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is no")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list", "--limit", "0"),
+        ("list", "--limit", "201"),
+        ("list", "--status", "done"),
+        ("show",),
+        ("terminate", TASK),
+        ("explode", TASK),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) -> None:
+    assert run("task", *words).exit_code == 2
+
+
+def test_a_bad_field_is_told_in_one_line(run: CommandLine) -> None:
+    result = run("task", "list", "--tenant", "ACME")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "tenant: String should match pattern" in result.stderr

@@ -1,0 +1,36 @@
+"""Fixtures that more than one room's tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live import Live, make_stack
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One running product for all tests that only send tickets and faults, and heal what they broke."""
+    with make_stack(tmp_path_factory.mktemp("shared")) as stack:
+        live = Live(stack)
+        yield live
+        live.close()
+
+
+@pytest.fixture
+def live(shared_stack: Live) -> Iterator[Live]:
+    """The shared product, healthy before and after."""
+    yield shared_stack
+    if shared_stack.stack.alive("sandbox"):
+        shared_stack.heal()
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Live]:
+    """A product of the test's own, for tests that kill processes."""
+    with make_stack(tmp_path) as stack:
+        live = Live(stack)
+        yield live
+        live.close()

@@ -1,0 +1,106 @@
+"""What Dapr's Conversation API says becomes an answer, or an error that says whether asking again helps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.errors import ModelRefused, ModelUnavailable
+from app.gateway import conversation
+from app.gateway.conversation import Message, ToolRequest, Usage
+
+PREFIX = "failed conversing with component llm: "
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ("API returned unexpected status code: 429: slow down", "the provider answers with status 429"),
+        ("API returned unexpected status code: 500: oops", "the provider answers with status 500"),
+        ("circuit breaker is open", "its circuit breaker is open"),
+        ("too many requests", "lets one probe through"),
+        ("context deadline exceeded", "no answer in time"),
+        ("request timeout: API call exceeded deadline", "no answer in time"),
+        ("network error: failed to reach API server", "the provider is not there"),
+        ("unexpected EOF", "the connection was cut"),
+        ("invalid character '<' looking for beginning of value", "the answer was not JSON"),
+        ("something nobody has seen", "the call failed"),
+    ],
+)
+def test_what_may_pass_is_worth_another_try(details: str, said: str) -> None:
+    error = conversation._explained("llm", PREFIX + details)
+    assert isinstance(error, ModelUnavailable)
+    assert said in str(error)
+
+
+@pytest.mark.parametrize("status", ["400", "401", "403", "404", "422"])
+def test_what_will_not_change_is_not_asked_again(status: str) -> None:
+    error = conversation._explained("llm", f"{PREFIX}API returned unexpected status code: {status}: bad key sk-123")
+    assert isinstance(error, ModelRefused)
+    assert "components/llm.yaml" in str(error)
+    assert "sk-123" not in str(error)
+
+
+def test_the_providers_own_words_do_not_travel() -> None:
+    error = conversation._explained("llm", f"{PREFIX}the prompt 'I am jane@example.com' is too long")
+    assert "jane" not in str(error)
+
+
+def output(usage: Any, **message: Any) -> SimpleNamespace:
+    """A response as the SDK shapes it."""
+    parts = {"content": "", "tool_calls": []} | message
+    choice = SimpleNamespace(finish_reason="stop", message=SimpleNamespace(**parts))
+    return SimpleNamespace(outputs=[SimpleNamespace(choices=[choice], model="m", usage=usage)])
+
+
+def usage(prompt: int, completion: int, **details: int) -> SimpleNamespace:
+    """Usage as the SDK shapes it."""
+    return SimpleNamespace(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        prompt_tokens_details=SimpleNamespace(cached_tokens=details.get("cached", 0)),
+        completion_tokens_details=SimpleNamespace(reasoning_tokens=details.get("reasoning", 0)),
+    )
+
+
+def test_usage_is_taken_as_reported() -> None:
+    answer = conversation._answer("llm", output(usage(811, 32, cached=100), content="hello"))
+    assert answer.text == "hello"
+    assert answer.usage == Usage(811, 100, 32, 0)
+
+
+@pytest.mark.parametrize("nothing", [None, usage(0, 0)])
+def test_no_usage_is_unknown_and_never_zero(nothing: Any) -> None:
+    answer = conversation._answer("llm", output(nothing, content="hello"))
+    assert answer.usage == Usage(None, None, None, None)
+
+
+def test_tool_calls_are_taken_over() -> None:
+    call = SimpleNamespace(id="1", function=SimpleNamespace(name="lookup_order", arguments="{}"))
+    answer = conversation._answer("llm", output(None, tool_calls=[call]))
+    assert answer.tool_calls == (ToolRequest("1", "lookup_order", "{}"),)
+
+
+@pytest.mark.parametrize("empty", [SimpleNamespace(outputs=[]), SimpleNamespace(outputs=[SimpleNamespace(choices=[])])])
+def test_an_empty_answer_is_worth_another_try(empty: Any) -> None:
+    with pytest.raises(ModelUnavailable, match="empty"):
+        conversation._answer("llm", empty)
+
+
+def test_each_kind_of_message_leaves_in_its_form() -> None:
+    call = ToolRequest("c1", "lookup_order", '{"order_id": "AC-1"}')
+    sent = [
+        conversation._outgoing(message)
+        for message in (
+            Message("system", "be good"),
+            Message("user", "hello"),
+            Message("assistant", tool_calls=(call,)),
+            Message("tool", "{}", tool_call_id="c1", name="lookup_order"),
+        )
+    ]
+    assert sent[0].of_system.content[0].text == "be good"
+    assert sent[1].of_user.content[0].text == "hello"
+    assert sent[2].of_assistant.tool_calls[0].function.arguments == call.arguments
+    assert sent[3].of_tool.tool_id == "c1"

@@ -1,0 +1,124 @@
+"""The running product as a test sees it: tickets in, faults on, processes killed, books and bill read afterwards."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import yaml
+from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from dapr.ext.workflow._durabletask.internal import protos
+
+from runtime.stack import Stack
+
+SETTLED = ("completed", "waiting")
+_POLL_SECONDS = 0.1
+# What a person would wait minutes for, a test waits seconds for: same policies, shorter times.
+_QUICK_TIMES = {"60s": "3s", "30s": "2s", "15s": "4s", "10s": "3s", "5s": "3s"}
+_QUICK_RETRIES = {"first_seconds": 0.5, "max_seconds": 2, "attempts": 100}
+
+
+def make_stack(folder: Path, **options: Any) -> Stack:
+    """A stack whose time-outs and pauses are short; not started."""
+    stack = Stack(folder, **options)
+    for file in (stack.folder / "resiliency").glob("*.yaml"):
+        file.write_text(re.sub(r"\b(\d+s)\b", lambda found: _QUICK_TIMES.get(found[1], found[1]), file.read_text()))
+    policy = stack.folder / "config" / "policy.yaml"
+    rules = yaml.safe_load(policy.read_text())
+    policy.write_text(yaml.safe_dump(rules | {"retries": _QUICK_RETRIES}))
+    stack.worker_env["REFUND_AGENT_POLICY_FILE"] = str(policy)
+    return stack
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """Polls until the condition is truthy and returns it. Fails with `what` at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(_POLL_SECONDS)
+    return value
+
+
+class Live:
+    """A started stack with the calls that tests make."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        token = (stack.state / "token").read_text().strip()
+        self.web = httpx.Client(
+            base_url=stack.web_url, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
+        )
+        self.outside = httpx.Client(timeout=10, trust_env=False)
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self.web.close()
+        self.outside.close()
+
+    def submit(self, ticket: dict[str, Any]) -> str:
+        """Sends a ticket and returns its task id."""
+        response = self.web.post("/tasks", json=ticket)
+        assert response.status_code in (200, 201), response.text
+        return str(response.json()["task_id"])
+
+    def view(self, task_id: str) -> dict[str, Any]:
+        """A task as the API shows it."""
+        response = self.web.get(f"/tasks/{task_id}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def wait(self, task_id: str, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
+        """Waits until a task is in one of the statuses (completed or waiting by default)."""
+        wanted = statuses or SETTLED
+
+        def reached() -> dict[str, Any] | None:
+            view = self.view(task_id)
+            return view if view["status"] in wanted else None
+
+        return dict(until(reached, f"{task_id} {' or '.join(wanted)}; it is {self.view(task_id)}", seconds))
+
+    def wait_all(self, task_ids: Iterable[str], *statuses: str, seconds: float = 120.0) -> list[dict[str, Any]]:
+        """Waits for many tasks with one deadline."""
+        deadline = time.monotonic() + seconds
+        return [self.wait(task_id, *statuses, seconds=max(1.0, deadline - time.monotonic())) for task_id in task_ids]
+
+    def rows(self, book: str) -> list[dict[str, Any]]:
+        """One of the sandbox's books: refunds, notifications, cases."""
+        return list(self.outside.get(f"{self.stack.systems_url}/books/{book}").raise_for_status().json()["rows"])
+
+    def bill(self) -> list[dict[str, Any]]:
+        """Every request that reached the model server."""
+        return list(self.outside.get(f"{self.stack.model_url}/bill").raise_for_status().json()["rows"])
+
+    def fault(self, target: str, kind: str, **details: Any) -> None:
+        """Makes the model or an internal system misbehave."""
+        body = {"target": target, "kind": kind, **details}
+        self.outside.put(f"{self.stack.model_url}/faults", json=body).raise_for_status()
+
+    def heal(self) -> None:
+        """Ends all faults."""
+        self.outside.delete(f"{self.stack.model_url}/faults").raise_for_status()
+
+    def fired(self, target: str) -> int:
+        """How often the faults of a target struck."""
+        faults = self.outside.get(f"{self.stack.model_url}/faults").raise_for_status().json()["faults"]
+        return sum(fault["fired"] for fault in faults if fault["target"] == target)
+
+    def history(self, task_id: str) -> list[Any]:
+        """Dapr's own history of a task, verified against its signatures by daprd as it is read."""
+        with grpc.insecure_channel(self.stack.dapr_grpc) as channel:
+            request = protos.GetInstanceHistoryRequest(instanceId=task_id)
+            return list(stubs.TaskHubSidecarServiceStub(channel).GetInstanceHistory(request).events)
+
+    def completed_steps(self, task_id: str) -> Counter[str]:
+        """How often each activity of a task completed, by name."""
+        events = self.history(task_id)
+        names = {event.eventId: event.taskScheduled.name for event in events if event.HasField("taskScheduled")}
+        done = [event.taskCompleted.taskScheduledId for event in events if event.HasField("taskCompleted")]
+        return Counter(names[step] for step in done)

@@ -1,0 +1,147 @@
+"""Entries are made once per key: refunds, notifications and cases."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.sandbox.systems import accounts, cases, notifications, orders, reconcile, refunds
+from app.sandbox.systems.bodies import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
+from app.sandbox.systems.books import Books
+
+REFUND = PostRefund.model_validate(
+    {
+        "idempotency_key": "k-1",
+        "tenant": "shop",
+        "ticket_id": "T-1",
+        "customer_id": "ada",
+        "order_id": "S-1",
+        "amount": "30.00",
+        "currency": "EUR",
+    }
+)
+
+
+def _refund(**changes: str) -> PostRefund:
+    fields = {**REFUND.model_dump(), "amount": str(REFUND.amount), **changes}
+    return PostRefund.model_validate(fields)
+
+
+def _refundable(books: Books, now: datetime) -> object:
+    order = orders.get(books, GetOrder(tenant="shop", customer_id="ada", order_id="S-1"), now)["order"]
+    assert isinstance(order, dict)
+    return order["refundable"]
+
+
+def test_refund_is_posted_once_and_raises_refunded_once(books: Books, now: datetime) -> None:
+    assert refunds.post(books, REFUND, now) == {"ok": True, "refund_id": "RF-000001", "created": True}
+    again = refunds.post(books, _refund(amount="30"), now + timedelta(hours=1))
+    assert again == {"ok": True, "refund_id": "RF-000001", "created": False}
+    assert _refundable(books, now) == "10.50"
+    assert reconcile.rows(books, "refunds") == [
+        {
+            "refund_id": "RF-000001",
+            "tenant": "shop",
+            "idempotency_key": "k-1",
+            "ticket_id": "T-1",
+            "customer_id": "ada",
+            "order_id": "S-1",
+            "amount": "30.00",
+            "currency": "EUR",
+            "at": "2026-03-10T12:00:00+00:00",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"amount": "29.99"}, {"ticket_id": "T-2"}, {"order_id": "S-2"}, {"currency": "USD"}]
+)
+def test_same_key_with_another_body_is_a_conflict(books: Books, now: datetime, changes: dict[str, str]) -> None:
+    refunds.post(books, REFUND, now)
+    answer = refunds.post(books, _refund(**changes), now)
+    assert (answer["ok"], answer["code"]) == (False, "idempotency_conflict")
+    assert len(reconcile.rows(books, "refunds")) == 1
+    assert _refundable(books, now) == "10.50"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"customer_id": "bob"}, "order_not_found"),
+        ({"order_id": "S-9"}, "order_not_found"),
+        ({"tenant": "other"}, "order_not_found"),
+        ({"currency": "USD"}, "currency_mismatch"),
+        ({"amount": "40.51"}, "exceeds_refundable"),
+        ({"amount": "999999999999.99"}, "exceeds_refundable"),
+    ],
+)
+def test_refused_refund_moves_nothing(books: Books, now: datetime, changes: dict[str, str], code: str) -> None:
+    answer = refunds.post(books, _refund(**changes), now)
+    assert (answer["ok"], answer["code"]) == (False, code)
+    assert reconcile.rows(books, "refunds") == []
+    assert _refundable(books, now) == "40.50"
+
+
+def test_a_refused_key_may_be_used_again(books: Books, now: datetime) -> None:
+    refunds.post(books, _refund(amount="40.51"), now)
+    assert refunds.post(books, _refund(amount="40.50"), now)["created"] is True
+    assert refunds.post(books, _refund(amount="0.01", idempotency_key="k-2"), now)["code"] == "exceeds_refundable"
+
+
+def test_keys_of_two_tenants_do_not_meet(books: Books, now: datetime) -> None:
+    visitor = {"tenant": "bench", "customer_id": "load-00007", "order_id": "LD-00007", "amount": "20.00"}
+    assert refunds.post(books, REFUND, now)["created"] is True
+    assert refunds.post(books, _refund(**visitor), now)["created"] is True
+
+
+def test_refund_of_a_visitor_is_a_real_row(books: Books, now: datetime) -> None:
+    visitor = {"tenant": "bench", "customer_id": "load-00007", "order_id": "LD-00007"}
+    assert refunds.post(books, _refund(amount="15.00", **visitor), now)["created"] is True
+    more = _refund(amount="5.01", idempotency_key="k-2", **visitor)
+    assert refunds.post(books, more, now)["code"] == "exceeds_refundable"
+    account = accounts.get(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
+    assert isinstance(account, dict)
+    assert (account["refunds_90d"], len(account["orders"])) == (1, 1)
+
+
+def test_posted_refunds_count_for_ninety_days(books: Books, now: datetime) -> None:
+    def count(at: datetime) -> object:
+        account = accounts.get(books, GetAccount(tenant="shop", customer_id="ada"), at)["account"]
+        assert isinstance(account, dict)
+        return account["refunds_90d"]
+
+    refunds.post(books, REFUND, now)
+    assert (count(now), count(now + timedelta(days=90)), count(now + timedelta(days=91))) == (2, 2, 1)
+
+
+def test_notification_goes_out_once(books: Books, now: datetime) -> None:
+    body = SendNotification(
+        idempotency_key="n-1", tenant="shop", ticket_id="T-1", customer_id="ada", text="Your money is back."
+    )
+    assert notifications.send(books, body, now) == {
+        "ok": True,
+        "notification_id": "NT-000001",
+        "created": True,
+    }
+    assert notifications.send(books, body, now)["created"] is False
+    other = body.model_copy(update={"text": "Something else."})
+    assert notifications.send(books, other, now)["code"] == "idempotency_conflict"
+    assert [row["text"] for row in reconcile.rows(books, "notifications")] == ["Your money is back."]
+
+
+def test_notification_to_nobody_is_refused(books: Books, now: datetime) -> None:
+    body = SendNotification(idempotency_key="n-1", tenant="shop", ticket_id="T-1", customer_id="eve", text="Hi")
+    assert notifications.send(books, body, now)["code"] == "account_not_found"
+    visitor = body.model_copy(update={"tenant": "bench", "customer_id": "load-1"})
+    assert notifications.send(books, visitor, now)["created"] is True
+
+
+def test_case_is_closed_once(books: Books, now: datetime) -> None:
+    fields = {"idempotency_key": "c-1", "tenant": "shop", "ticket_id": "T-1", "refund_id": None}
+    closed = CloseCase.model_validate({**fields, "outcome": "answered"})
+    assert cases.close(books, closed, now) == {"ok": True, "case_id": "CS-000001", "created": True}
+    assert cases.close(books, closed, now)["created"] is False
+    other = CloseCase.model_validate({**fields, "outcome": "declined"})
+    assert cases.close(books, other, now)["code"] == "idempotency_conflict"
+    assert len(reconcile.rows(books, "cases")) == 1

@@ -1,0 +1,85 @@
+"""Drives workflow code without Dapr: a context whose activities answer from a script. For pure tests of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from dapr.ext.workflow._durabletask.task import CompletableTask
+
+from app.models import Frozen, Progress, TaskResult
+from app.steps import TaskInput
+from app.workflow import refund_ticket
+
+Answers = Callable[[str, Frozen], Frozen]
+
+
+class Call(CompletableTask):  # type: ignore[misc]  # the SDK ships no types
+    """One scheduled step."""
+
+    def __init__(self, name: str, question: Any) -> None:
+        super().__init__()
+        self.name = name
+        self.question = question
+
+
+@dataclass
+class Script:
+    """What the outside says: `answers` for each step, `events` for each wait (None is a time-out)."""
+
+    answers: Answers
+    events: list[dict[str, Any] | None] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    shown: list[Progress | None] = field(default_factory=list)
+
+    @property
+    def instance_id(self) -> str:
+        """The id that the workflow sees."""
+        return "acme:T-1"
+
+    def call_activity(self, name: str, *, input: Frozen, retry_policy: object) -> Call:  # noqa: A002 - the SDK's name
+        """Schedules a step."""
+        assert retry_policy is not None, "every step is retried slowly"
+        self.calls.append(Call(name, input))
+        return self.calls[-1]
+
+    def wait_for_external_event(self, name: str, *, timeout: timedelta | None = None) -> str:
+        """Waits for an event."""
+        return name
+
+    def set_custom_status(self, text: str) -> None:
+        """Shows what the task waits for."""
+        self.shown.append(Progress.model_validate_json(text) if text else None)
+
+    def steps(self) -> list[str]:
+        """The names of the scheduled steps, in order."""
+        return [call.name for call in self.calls]
+
+
+def run(script: Script, task: TaskInput) -> TaskResult:
+    """Runs the whole workflow against the script."""
+    process = refund_ticket(script, task)
+    try:
+        waited_for = next(process)
+        while True:
+            waited_for = _answer(script, process, waited_for)
+    except StopIteration as end:
+        return TaskResult.model_validate(end.value)
+
+
+def _answer(script: Script, process: Generator[Any, Any, Any], waited_for: Any) -> Any:
+    if not isinstance(waited_for, str):
+        for call in script.calls:
+            if not call.is_complete:
+                call.complete(_json(script.answers(call.name, call.question)))
+        return process.send(waited_for.get_result())
+    event = script.events.pop(0)
+    if event is None:
+        return process.throw(TimeoutError())
+    return process.send(event)
+
+
+def _json(answer: Frozen) -> dict[str, Any]:
+    return answer.model_dump(mode="json")

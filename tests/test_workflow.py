@@ -1,0 +1,215 @@
+"""The process, without Dapr: which stages run, when a person is asked, and what a person's word does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.models import Category, Classification, Draft, Frozen, ModelUse, Order, Outcome, Refund
+from app.stages.classify import ClassifyOutput
+from app.stages.close_case import CloseOutput
+from app.stages.draft_refund import DraftOutput
+from app.stages.lookups import OrderOutput, PolicyOutput
+from app.stages.notify_customer import NotifyOutput
+from app.stages.retrieve_account import AccountOutput
+from app.stages.tools import ToolCall
+from tests.makers import account, draft, order, refund_policy, task
+from tests.scripted import Script, run
+
+USE = ModelUse(
+    component="llm",
+    model="m",
+    request_digest="d",
+    input_tokens=1,
+    cached_tokens=None,
+    output_tokens=1,
+    reasoning_tokens=None,
+)
+TOOL_CALLS = (
+    ToolCall(id="call_1_1", tool="lookup_order", argument="AC-10442"),
+    ToolCall(id="call_1_2", tool="lookup_refund_policy", argument="damaged"),
+)
+FOUND = Classification.model_validate(
+    {"category": "damaged", "wants_refund": True, "order_id": "AC-10442", "language": "en", "confidence": "0.9"}
+)
+REFUND = Refund.model_validate({"order_id": "AC-10442", "amount": "49.90", "currency": "EUR"})
+APPROVE: dict[str, Any] = {"verdict": "approve", "by": "kim", "refund": None}
+FIVE_STAGES = ["classify", "retrieve_account", "draft_refund", "notify_customer", "close_case"]
+
+
+class World:
+    """Answers every step; `drafts` are the draft stage's turns, the last one repeated."""
+
+    def __init__(self, *drafts: DraftOutput, **changes: Any) -> None:
+        self.drafts = list(drafts) or [DraftOutput(tool_calls=TOOL_CALLS, use=USE), drafted(draft())]
+        self.classified: list[Classification | None] = changes.get("classified", [FOUND])
+        self.order: Order | None = changes.get("order", order())
+        self.account = changes.get("account", account())
+        self.refusals: list[str | None] = changes.get("refusals", [None])
+
+    def __call__(self, name: str, question: Frozen) -> Frozen:
+        match name:
+            case "classify":
+                found = _next(self.classified)
+                return ClassifyOutput(classification=found, problem=None if found else "no JSON", use=USE)
+            case "retrieve_account":
+                return AccountOutput(account=self.account, problem=None if self.account else "account_not_found")
+            case "draft_refund":
+                turn: DraftOutput = _next(self.drafts)
+                return turn
+            case "lookup_order":
+                return OrderOutput(order=self.order, problem=None if self.order else "order_not_found")
+            case "lookup_refund_policy":
+                return PolicyOutput(policy=refund_policy(), problem=None)
+            case "notify_customer":
+                return NotifyOutput(notification_id="N-1")
+            case "close_case":
+                refusal = _next(self.refusals)
+                return CloseOutput(case_id="CA-1", refund_id=None if refusal else "R-1", refusal=refusal)
+        raise AssertionError(name)
+
+
+def _next(values: list[Any]) -> Any:
+    return values.pop(0) if len(values) > 1 else values[0]
+
+
+def drafted(proposal: Draft) -> DraftOutput:
+    """A turn that ends with a draft."""
+    return DraftOutput(draft=proposal, use=USE)
+
+
+def test_a_clear_refund_takes_the_five_stages_and_the_tools_between_two_turns() -> None:
+    script = Script(World())
+    result = run(script, task())
+    assert result.outcome is Outcome.REFUNDED
+    assert result.refund == REFUND
+    assert result.refund_id == "R-1"
+    assert script.steps() == [
+        "classify",
+        "retrieve_account",
+        "draft_refund",
+        "lookup_order",
+        "lookup_refund_policy",
+        "draft_refund",
+        "notify_customer",
+        "close_case",
+    ]
+    assert script.shown == []
+
+
+@pytest.mark.parametrize(("action", "outcome"), [("answer", Outcome.ANSWERED), ("decline", Outcome.DECLINED)])
+def test_without_money_one_turn_is_enough(action: str, outcome: Outcome) -> None:
+    script = Script(World(drafted(draft(action=action, amount=None, currency=None))))
+    result = run(script, task())
+    assert (result.outcome, result.refund) == (outcome, None)
+    assert script.steps() == FIVE_STAGES
+
+
+def test_a_model_that_looks_nothing_up_is_checked_against_the_books_all_the_same() -> None:
+    script = Script(World(drafted(draft(amount="5000.00"))), events=[None])
+    run(script, task())
+    assert script.steps()[2:5] == ["draft_refund", "lookup_order", "lookup_refund_policy"]
+    assert script.shown[0] is not None
+    assert script.shown[0].reason == "above_refundable"
+    assert script.shown[0].refund == REFUND, "a person is shown no more than the books allow"
+
+
+def test_an_approval_posts_what_was_proposed() -> None:
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[APPROVE])
+    result = run(script, task())
+    assert (result.outcome, result.decided_by, result.refund) == (Outcome.REFUNDED, "kim", REFUND)
+    assert script.shown[-1] is None, "the task no longer says that it waits"
+
+
+def test_a_rejection_posts_nothing_and_sends_our_words_not_the_models() -> None:
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[{"verdict": "reject", "by": "kim"}])
+    result = run(script, task())
+    assert (result.outcome, result.refund) == (Outcome.REJECTED, None)
+    notice = script.calls[-2].question
+    assert notice.reply_digest is None
+    assert script.calls[-1].question.refund is None
+
+
+def test_the_models_letter_is_sent_only_with_the_refund_it_was_written_for() -> None:
+    other = {"order_id": "AC-10442", "amount": "10.00", "currency": "EUR"}
+    unsure = drafted(draft(confidence="0.10"))
+    as_drafted = Script(World(unsure), events=[APPROVE])
+    changed = Script(World(unsure), events=[APPROVE | {"refund": other}])
+    run(as_drafted, task())
+    run(changed, task())
+    assert as_drafted.calls[-2].question.reply_digest == "0" * 64
+    assert changed.calls[-2].question.reply_digest is None
+    assert str(changed.calls[-2].question.refund.amount) == "10.00"
+
+
+def test_nobody_decides_in_time() -> None:
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[None])
+    assert run(script, task()).outcome is Outcome.EXPIRED
+    assert script.steps()[-1] == "notify_customer", "the case stays open"
+
+
+def test_not_even_a_person_gets_more_out_of_the_books_than_is_in_them() -> None:
+    greedy = {"order_id": "AC-10442", "amount": "49.91", "currency": "EUR"}
+    script = Script(
+        World(drafted(draft(action="escalate"))),
+        events=[APPROVE | {"refund": greedy}, APPROVE, {"verdict": "reject", "by": "kim"}],
+    )
+    assert run(script, task()).outcome is Outcome.REJECTED
+    reasons = [progress.reason for progress in script.shown if progress]
+    assert reasons == ["model_unsure", "above_refundable", "refund_missing"]
+
+
+def test_books_that_refuse_at_the_last_moment_bring_a_person_in() -> None:
+    script = Script(World(refusals=["exceeds_refundable", None]), events=[{"verdict": "reject", "by": "kim"}])
+    result = run(script, task())
+    assert result.outcome is Outcome.REJECTED
+    assert [progress.reason for progress in script.shown if progress] == ["books_refuse_exceeds_refundable"]
+
+
+def test_nonsense_gets_one_corrective_turn_then_a_person() -> None:
+    once = Script(World(classified=[None, FOUND]))
+    assert run(once, task()).outcome is Outcome.REFUNDED
+    assert once.calls[1].question.problem == "no JSON"
+    twice = Script(World(classified=[None, None]), events=[None])
+    assert run(twice, task()).category is None
+    assert twice.steps()[:3] == ["classify", "classify", "retrieve_account"]
+    assert twice.shown[0] is not None
+    assert twice.shown[0].reason == "classification_unusable"
+
+
+def test_a_drafts_nonsense_gets_one_corrective_turn_then_a_person() -> None:
+    bad = DraftOutput(problem="no JSON", use=USE)
+    once = Script(World(bad, drafted(draft())))
+    assert run(once, task()).outcome is Outcome.REFUNDED
+    assert once.calls[3].question.problem == "no JSON"
+    twice = Script(World(bad, bad), events=[None])
+    run(twice, task())
+    assert twice.steps().count("draft_refund") == 2
+    assert twice.shown[0] is not None
+    assert twice.shown[0].reason == "draft_unusable"
+
+
+def test_the_drafting_loop_is_capped() -> None:
+    endless = DraftOutput(tool_calls=TOOL_CALLS[:1], use=USE)
+    script = Script(World(endless), events=[None])
+    run(script, task())
+    assert script.steps().count("draft_refund") == task().rules.drafting.max_turns
+    assert script.shown[0] is not None
+    assert script.shown[0].reason == "too_many_turns"
+
+
+def test_an_unknown_customer_costs_no_draft() -> None:
+    script = Script(World(account=None), events=[{"verdict": "reject", "by": "kim"}])
+    assert run(script, task()).category is Category.DAMAGED
+    assert "draft_refund" not in script.steps()
+
+
+def test_results_of_tools_reach_the_next_turn() -> None:
+    script = Script(World(order=None), events=[None])
+    run(script, task())
+    second = script.calls[5].question
+    assert [(each.call.tool, each.problem) for each in second.lookups] == [
+        ("lookup_order", "order_not_found"),
+        ("lookup_refund_policy", None),
+    ]

@@ -1,0 +1,163 @@
+"""A desk in memory with the real desk's methods; what a task comes to is decided by the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.access import ALL_TENANTS, Access, Role, Token, digest_of
+from app.errors import Conflict, NotWaiting, Refused, TaskNotFound
+from app.models import (
+    Decision,
+    Outcome,
+    Refund,
+    TaskPage,
+    TaskResult,
+    TaskStatus,
+    TaskView,
+    Ticket,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ENDED = {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED}
+Settle = Callable[[Ticket], dict[str, Any] | None]
+
+
+def secret(name: str) -> str:
+    """The bearer token of the test token `name`."""
+    return f"{name}-".ljust(40, "x")
+
+
+def token(name: str, *roles: Role, tenants: frozenset[str] | None = None) -> Token:
+    """A token record whose secret is `secret(name)`."""
+    bound: Any = ALL_TENANTS if tenants is None else tenants
+    return Token(name=name, sha256=digest_of(secret(name)), roles=frozenset(roles), tenants=bound)
+
+
+def make_access() -> Access:
+    """One token per role for the tenant acme, an admin of acme, one of globex, and one of everything."""
+    acme = frozenset({"acme"})
+    roles = [token(f"acme-{role.value}", role, tenants=acme) for role in Role]
+    globex = token("globex-admin", Role.ADMIN, tenants=frozenset({"globex"}))
+    return Access([*roles, globex, token("root", Role.ADMIN)])
+
+
+def make_ticket(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) -> Ticket:
+    """A ticket that is fine."""
+    given = {"tenant": tenant, "ticket_id": ticket_id, "customer_id": "C-1", "subject": "Broken", "text": "x"}
+    return Ticket.model_validate(given | changes)
+
+
+class FakeDesk:
+    """The task desk. `settle` is asked at each reading what a running task has come to; None: not yet."""
+
+    def __init__(self, settle: Settle | None = None) -> None:
+        self.settle = settle
+        self.failure: Exception | None = None  # raised by every method while set
+        self.decisions: list[Decision] = []
+        self.reasons: list[str] = []
+        self.submissions = 0
+        self._lock = threading.RLock()
+        self._tickets: dict[str, Ticket] = {}
+        self._views: dict[str, TaskView] = {}
+
+    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+        """Same ticket, same task; another body under the id is a Conflict."""
+        with self._lock:
+            self._check()
+            self.submissions += 1
+            known = self._tickets.setdefault(ticket.task_id, ticket)
+            if known != ticket:
+                raise Conflict(f"task {ticket.task_id!r} has another body; use a new ticket id")
+            created = ticket.task_id not in self._views
+            if created:
+                self._views[ticket.task_id] = self._new(ticket)
+            return self._views[ticket.task_id], created
+
+    def _new(self, ticket: Ticket) -> TaskView:
+        created = START + timedelta(seconds=len(self._views))
+        return TaskView(
+            task_id=ticket.task_id,
+            tenant=ticket.tenant,
+            ticket_id=ticket.ticket_id,
+            status=TaskStatus.RUNNING,
+            created_at=created.isoformat(),
+        )
+
+    def get(self, task_id: str) -> TaskView:
+        """The task as it is now."""
+        with self._lock:
+            self._check()
+            if task_id not in self._views:
+                raise TaskNotFound(f"no task {task_id!r}; the desk's own words")
+            view = self._views[task_id]
+            changes = self.settle(self._tickets[task_id]) if self.settle else None
+            return self.put(task_id, **changes) if changes and view.status is TaskStatus.RUNNING else view
+
+    def list(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
+    ) -> TaskPage:
+        """In the order of submission; the cursor is the number of the last task."""
+        with self._lock:
+            self._check()
+            numbered = list(enumerate(self._views.values(), start=1))[int(after or 0) :]
+            seen = [(n, view) for n, view in numbered if tenants is None or view.tenant in tenants]
+            found = [(n, view) for n, view in seen if status is None or view.status is status]
+            page = found[:limit]
+            more = str(page[-1][0]) if len(found) > limit else None
+            return TaskPage(tasks=tuple(view for _, view in page), next_after=more)
+
+    def pause(self, task_id: str) -> TaskView:
+        """Only a running task."""
+        return self._move(task_id, {TaskStatus.RUNNING}, status=TaskStatus.PAUSED)
+
+    def resume(self, task_id: str) -> TaskView:
+        """A paused or parked task."""
+        return self._move(task_id, {TaskStatus.PAUSED, TaskStatus.PARKED}, status=TaskStatus.RUNNING)
+
+    def decide(self, task_id: str, decision: Decision) -> TaskView:
+        """Only a waiting task; an amount above 1000 is refused by the books."""
+        if decision.refund and decision.refund.amount > 1000:
+            raise Refused(f"order {decision.refund.order_id} cannot bear that", code="exceeds_refundable")
+        approved = decision.verdict == "approve"
+        view = self.get(task_id)
+        result = TaskResult(
+            outcome=Outcome.REFUNDED if approved else Outcome.REJECTED,
+            category=None,
+            refund=(decision.refund or view.proposed_refund) if approved else None,
+            decided_by=decision.by,
+        )
+        moved = self._move(task_id, {TaskStatus.WAITING}, status=TaskStatus.COMPLETED, result=result)
+        self.decisions.append(decision)
+        return moved
+
+    def terminate(self, task_id: str, reason: str) -> TaskView:
+        """Any task that has not ended."""
+        moved = self._move(task_id, set(TaskStatus) - ENDED, status=TaskStatus.TERMINATED)
+        self.reasons.append(reason)
+        return moved
+
+    def put(self, task_id: str, **changes: Any) -> TaskView:
+        """Sets what a task has come to."""
+        with self._lock:
+            self._views[task_id] = self._views[task_id].model_copy(update=changes)
+            return self._views[task_id]
+
+    def wait_for_a_person(self, task_id: str, amount: str = "12.30") -> TaskView:
+        """Lets the task wait with a drafted refund."""
+        refund = Refund.model_validate({"order_id": "O-1", "amount": amount, "currency": "EUR"})
+        waiting = TaskStatus.WAITING
+        return self.put(task_id, status=waiting, waiting_for="above_limit", proposed_refund=refund)
+
+    def _move(self, task_id: str, allowed: set[TaskStatus], **changes: Any) -> TaskView:
+        with self._lock:
+            view = self.get(task_id)
+            if view.status not in allowed:
+                raise NotWaiting(f"task {task_id!r} is {view.status.value}; nothing was changed")
+            return self.put(task_id, **changes)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure

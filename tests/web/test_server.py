@@ -1,0 +1,176 @@
+"""The real socket: waitress in its thread, keep-alive, its own refusals, and a stop that cuts nothing off."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from flask import Flask
+
+from app.errors import ConfigurationError
+from app.models import TaskView
+from app.web.factory import SECURITY_HEADERS, create_app
+from app.web.server import WebServer
+from tests.web.documented import ticket_body
+from tests.web.fakes import FakeDesk, make_access, make_ticket, secret
+
+ROOT = {"Authorization": f"Bearer {secret('root')}"}
+
+
+class SlowDesk(FakeDesk):
+    """A desk whose `get` waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def get(self, task_id: str) -> TaskView:
+        self.entered.set()
+        assert self.let_go.wait(10)
+        return super().get(task_id)
+
+
+@pytest.fixture
+def server(flask_app: Flask) -> Iterator[WebServer]:
+    running = WebServer(flask_app, port=0)
+    running.start()
+    yield running
+    assert running.stop()
+
+
+def open_port(server: WebServer) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+def test_a_ticket_goes_through_a_real_socket(server: WebServer, desk: FakeDesk) -> None:
+    with httpx.Client(base_url=server.url, headers=ROOT, trust_env=False) as http_client:
+        assert http_client.post("/tasks", json=ticket_body()).status_code == 201
+        answer = http_client.get("/tasks/acme:T-1")
+    assert TaskView.model_validate_json(answer.content) == desk.get("acme:T-1")
+    assert "server" not in answer.headers
+    assert server.url.startswith("http://127.0.0.1:")
+
+
+def test_one_connection_serves_many_requests(server: WebServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    used = connection.sock
+    for _ in range(20):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+    assert connection.sock is used
+    connection.close()
+
+
+def test_many_callers_at_once_make_one_task(server: WebServer, desk: FakeDesk) -> None:
+    statuses: list[int] = []
+
+    def send() -> None:
+        answer = httpx.post(f"{server.url}/tasks", json=ticket_body(), headers=ROOT, trust_env=False)
+        statuses.append(answer.status_code)
+
+    callers = [threading.Thread(target=send) for _ in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert sorted(statuses) == [200] * 11 + [201]
+    assert desk.submissions == 12
+
+
+@pytest.mark.parametrize("length", [262_145, 5_000_000])
+def test_too_large_is_a_problem_whoever_notices(server: WebServer, length: int) -> None:
+    # The app refuses above 256 KiB; far above it, waitress does, before the body is taken in.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        head = f"POST /tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret('root')}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        raw.sendall(head.encode())
+        if length < 1_000_000:
+            raw.sendall(b" " * length)
+        status, headers, body = read_answer(raw)
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert json.loads(body)["status"] == 413
+
+
+def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"POST /tasks HTTP/1.1\r\nContent-Length: many\r\n\r\n")
+        status, headers, body = read_answer(raw)
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+    assert {name.lower(): value for name, value in SECURITY_HEADERS.items()}.items() <= headers.items()
+    assert json.loads(body)["title"] == "Bad Request"
+
+
+def read_answer(raw: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    answer = http.client.HTTPResponse(raw)
+    answer.begin()
+    body = answer.read()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+
+
+def test_stop_waits_for_the_request_in_work_and_takes_no_new_one() -> None:
+    desk = SlowDesk()
+    desk.submit(make_ticket())
+    server = WebServer(create_app(desk, make_access(), version="1"), port=0)
+    server.start()
+    answers: list[int] = []
+
+    def ask() -> None:
+        url = f"{server.url}/tasks/acme:T-1"
+        answers.append(httpx.get(url, headers=ROOT, trust_env=False, timeout=20).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert desk.entered.wait(10)
+    stopped: list[bool] = []
+    stopping = threading.Thread(target=lambda: stopped.append(server.stop(10)))
+    stopping.start()
+    while open_port(server):
+        pass
+    assert not stopped
+    desk.let_go.set()
+    stopping.join(20)
+    asking.join(20)
+    assert (stopped, answers) == ([True], [200])
+
+
+def test_stop_does_not_wait_for_ever() -> None:
+    desk = SlowDesk()
+    server = WebServer(create_app(desk, make_access(), version="1"), port=0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        head = f"GET /tasks/acme:T-1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret('root')}\r\n\r\n"
+        raw.sendall(head.encode())
+        assert desk.entered.wait(10)
+        assert server.stop(0.2) is False
+    desk.let_go.set()
+    assert not open_port(server)
+
+
+def test_stop_does_not_wait_for_an_idle_keep_alive_connection(flask_app: Flask) -> None:
+    server = WebServer(flask_app, port=0)
+    server.start()
+    with httpx.Client(base_url=server.url, trust_env=False) as http_client:
+        http_client.get("/healthz")
+        assert server.stop(5)
+    assert not open_port(server)
+    assert not [thread for thread in threading.enumerate() if thread.name == "web"]
+
+
+def test_a_server_that_was_never_started_can_be_stopped(flask_app: Flask) -> None:
+    server = WebServer(flask_app, port=0)
+    assert server.stop()
+    assert not open_port(server)
+
+
+def test_a_taken_port_is_named_with_the_remedy(server: WebServer, flask_app: Flask) -> None:
+    with pytest.raises(ConfigurationError, match=f"127.0.0.1:{server.port} .*REFUND_AGENT_WEB_PORT"):
+        WebServer(flask_app, port=server.port)

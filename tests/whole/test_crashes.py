@@ -1,0 +1,66 @@
+"""Killed in any stage, worker or sidecar: the task goes on where it was, and the refund is posted once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.live import Live, until
+from tests.whole import tickets
+
+pytestmark = pytest.mark.runtime
+
+STAGES = ("classify", "retrieve_account", "draft_refund", "notify_customer", "close_case")
+# Holds a task inside a stage: which part of the outside world is slow, and what the stage before it is.
+HELD_BY = {
+    "classify": "model",
+    "retrieve_account": "accounts",
+    "draft_refund": "model",
+    "notify_customer": "notifications",
+    "close_case": "refunds",
+}
+WHOLE = Counter(
+    classify=1,
+    retrieve_account=1,
+    draft_refund=2,
+    lookup_order=1,
+    lookup_refund_policy=1,
+    notify_customer=1,
+    close_case=1,
+)
+
+
+def hold_in(live: Live, stage: str, ticket_id: str, number: int) -> str:
+    """Sends a ticket and returns once its task hangs inside `stage`."""
+    if stage == "draft_refund":  # the model is needed twice: let it classify first
+        live.fault("accounts", "slow", seconds=1.0, count=1)
+        task_id = live.submit(tickets.refund(ticket_id, number))
+        until(lambda: live.fired("accounts"), "the account is being retrieved")
+        live.fault("model", "slow", seconds=2.0, count=1)
+    else:
+        live.fault(HELD_BY[stage], "slow", seconds=2.0, count=1)
+        task_id = live.submit(tickets.refund(ticket_id, number))
+    until(lambda: live.fired(HELD_BY[stage]), f"the task is inside {stage}")
+    return task_id
+
+
+@pytest.mark.parametrize("victim", ["worker", "daprd"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_task_survives_a_kill_in_each_stage(live: Live, stage: str, victim: str) -> None:
+    ticket_id = f"kill-{victim}-{stage.replace('_', '-')}"
+    number = 10_000 + 10 * STAGES.index(stage) + ("worker", "daprd").index(victim)
+    calls_before = len(live.bill())
+
+    task_id = hold_in(live, stage, ticket_id, number)
+    live.stack.kill(victim)
+    live.stack.start(victim)
+    view = live.wait(task_id, "completed")
+
+    assert view["result"]["outcome"] == "refunded"
+    assert view["result"]["refund"] == {"order_id": f"LD-{number}", "amount": "20.00", "currency": "EUR"}
+    assert live.completed_steps(task_id) == WHOLE, "no completed step was executed again"
+    for book in ("refunds", "notifications", "cases"):
+        assert [row["ticket_id"] for row in live.rows(book)].count(ticket_id) == 1, f"one entry in {book}"
+    repeated = len(live.bill()) - calls_before - 3
+    assert repeated in ((0, 1) if HELD_BY[stage] == "model" else (0,)), "only the call in flight may be paid again"

@@ -1,0 +1,120 @@
+"""The outside world is down and comes back: tasks are delayed, none fails, and an open breaker costs no request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live import Live, make_stack, until
+from tests.whole import tickets
+
+pytestmark = pytest.mark.runtime
+
+MODEL_FAULTS: dict[str, dict[str, Any]] = {
+    "429": {"kind": "status", "status": 429},
+    "500": {"kind": "status", "status": 500},
+    "time-out": {"kind": "timeout"},
+    "cut connection": {"kind": "cut"},
+    "malformed JSON": {"kind": "malformed"},
+}
+SYSTEMS = ("accounts", "orders", "policies", "refunds", "notifications", "cases")
+
+
+def send(live: Live, name: str, first: int, count: int) -> list[str]:
+    """Sends some clear refunds and returns their tasks."""
+    label = name.replace(" ", "-")
+    return [live.submit(tickets.refund(f"{label}-{number}", first + number)) for number in range(count)]
+
+
+def failures(live: Live, task_id: str) -> list[str]:
+    """What the failed attempts of a task said, from Dapr's history."""
+    events = live.history(task_id)
+    return [event.taskFailed.failureDetails.errorMessage for event in events if event.HasField("taskFailed")]
+
+
+@pytest.mark.parametrize("name", MODEL_FAULTS)
+def test_all_tasks_finish_once_the_model_is_healthy_again(live: Live, name: str) -> None:
+    live.fault("model", **MODEL_FAULTS[name])
+    task_ids = send(live, name, 20_000 + 100 * list(MODEL_FAULTS).index(name), 5)
+    until(lambda: all(failures(live, task_id) for task_id in task_ids), "every task has met the fault", 90)
+    live.heal()
+    for view in live.wait_all(task_ids, "completed"):
+        assert view["result"]["outcome"] == "refunded"
+
+
+def test_nonsense_gets_one_corrective_turn(live: Live) -> None:
+    live.fault("model", "nonsense", count=1)
+    task_id = live.submit(tickets.refund("nonsense-once", 21_000))
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
+    assert live.completed_steps(task_id)["classify"] == 2
+
+
+def test_nonsense_without_end_goes_to_a_person(live: Live) -> None:
+    live.fault("model", "nonsense")
+    task_id = live.submit(tickets.refund("nonsense-ever", 21_001))
+    view = live.wait(task_id, "waiting")
+    assert view["waiting_for"] == "classification_unusable"
+    assert live.completed_steps(task_id)["classify"] == 2
+    live.heal()
+    assert live.web.post(f"/tasks/{task_id}/reject").status_code == 200
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "rejected"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_tool_that_is_down_delays_the_task_and_costs_no_model_call(live: Live, system: str) -> None:
+    live.fault(system, "status", status=503)
+    task_id = live.submit(tickets.refund(f"down-{system}", 22_000 + SYSTEMS.index(system)))
+    until(lambda: failures(live, task_id), f"the task meets {system}")
+    calls = len(live.bill())
+    struck = live.fired(system)
+    until(lambda: len(failures(live, task_id)) >= 4, "it has tried again some times")
+    assert len(live.bill()) == calls, "no model is asked to think about a tool that is down"
+    assert live.fired(system) >= struck
+    live.heal()
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
+    assert [row["ticket_id"] for row in live.rows("refunds")].count(f"down-{system}") == 1
+
+
+@pytest.fixture
+def slow_to_forgive(tmp_path: Path) -> Iterator[Live]:
+    """A product whose model breaker stays open for twenty seconds."""
+    stack = make_stack(tmp_path)
+    policies = stack.folder / "resiliency" / "llm.yaml"
+    text = policies.read_text()
+    assert text.count("timeout: 2s\n") == 1
+    policies.write_text(text.replace("timeout: 2s\n", "timeout: 20s\n"))
+    with stack:
+        live = Live(stack)
+        yield live
+        live.close()
+
+
+def test_with_the_breaker_open_the_provider_sees_no_request(slow_to_forgive: Live) -> None:
+    live = slow_to_forgive
+    live.fault("model", "status", status=500)
+    task_ids = send(live, "breaker", 23_000, 10)
+
+    def refused_by_the_breaker() -> int:
+        return sum("breaker is open" in message for task_id in task_ids for message in failures(live, task_id))
+
+    until(refused_by_the_breaker, "the breaker is open", 30)
+    requests, refused = len(live.bill()), refused_by_the_breaker()
+    until(lambda: refused_by_the_breaker() >= refused + 20, "twenty more attempts have failed fast", 15)
+    assert len(live.bill()) == requests
+    live.heal()
+    for view in live.wait_all(task_ids, "completed"):
+        assert view["result"]["outcome"] == "refunded"
+
+
+def test_a_refused_key_parks_the_task_until_somebody_mends_it(live: Live) -> None:
+    live.fault("model", "status", status=401)
+    task_id = live.submit(tickets.refund("bad-key", 24_000))
+    view = live.wait(task_id, "parked")
+    assert "status 401" in view["waiting_for"]
+    assert "components/llm.yaml" in view["waiting_for"]
+    live.heal()
+    assert live.web.post(f"/tasks/{task_id}/resume").status_code == 200
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
