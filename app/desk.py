@@ -142,6 +142,7 @@ def _view(stored: StoredTicket, run: Run | None) -> TaskView:
         status=run.status if run else TaskStatus.RUNNING,
         created_at=stored.received_at.astimezone(UTC).isoformat(timespec="milliseconds"),
         updated_at=run.updated_at if run else None,
+        category=run.category if run else None,
         waiting_for=run.waiting_for if run else None,
         proposed_refund=run.proposed_refund if run else None,
         result=run.result if run else None,

@@ -220,6 +220,7 @@ class Progress(Frozen):
 
     status: Literal[TaskStatus.WAITING, TaskStatus.PARKED]
     reason: str  # a short code such as above_limit, or the stage and error it is parked at
+    category: Category | None = None
     refund: Refund | None = None  # the drafted refund that waits for approval
 
 
@@ -242,6 +243,7 @@ class TaskView(Frozen):
     status: TaskStatus
     created_at: str  # ISO 8601, UTC
     updated_at: str | None = None
+    category: Category | None = None  # as far as it is known yet
     waiting_for: str | None = None  # the reason of a waiting or parked task
     proposed_refund: Refund | None = None
     result: TaskResult | None = None

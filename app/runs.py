@@ -12,7 +12,7 @@ import grpc
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
 
 from app.errors import Unreachable
-from app.models import Decision, Progress, Refund, TaskResult, TaskStatus
+from app.models import Category, Decision, Progress, Refund, TaskResult, TaskStatus
 from app.steps import DECISION, RESUME, TaskInput
 from app.workflow import NAME
 
@@ -37,6 +37,7 @@ class Run:
 
     status: TaskStatus
     updated_at: str
+    category: Category | None = None
     waiting_for: str | None = None
     proposed_refund: Refund | None = None
     result: TaskResult | None = None
@@ -117,12 +118,15 @@ def _run(state: WorkflowState) -> Run:
     waiting = progress.status if progress else TaskStatus.RUNNING
     status = _STATUSES.get(state.runtime_status.name, waiting)
     ended = status in _ENDED
+    result = TaskResult.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None
+    known = result or progress
     return Run(
         status=status,
         updated_at=state.last_updated_at.replace(tzinfo=UTC).isoformat(timespec="milliseconds"),
         waiting_for=progress.reason if progress and not ended else None,
         proposed_refund=progress.refund if progress and not ended else None,
-        result=TaskResult.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None,
+        category=known.category if known else None,
+        result=result,
         error=_error(state) if ended and status is not TaskStatus.COMPLETED else None,
     )
 

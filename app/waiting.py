@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from app.models import Outcome, Progress, Refund, TaskStatus
+from app.models import Category, Outcome, Progress, Refund, TaskStatus
 from app.stages import guards
 from app.stages.lookups import OrderInput, OrderOutput
 from app.steps import Steps, TaskInput
@@ -22,10 +22,12 @@ class Settlement:
     reply_digest: str | None = None
 
 
-def decided(steps: Steps, task: TaskInput, reason: str, proposed: Refund | None) -> Generator[Any, Any, Settlement]:
+def decided(
+    steps: Steps, task: TaskInput, category: Category | None, reason: str, proposed: Refund | None
+) -> Generator[Any, Any, Settlement]:
     """Waits until a person rejects, approves what the books allow, or the time limit is over."""
     while True:
-        steps.show(Progress(status=TaskStatus.WAITING, reason=reason, refund=proposed))
+        steps.show(Progress(status=TaskStatus.WAITING, reason=reason, category=category, refund=proposed))
         decision = yield from steps.decision()
         steps.show(None)
         if decision is None:

@@ -38,7 +38,7 @@ def refund_ticket(context: DaprWorkflowContext, task: TaskInput) -> Generator[An
     account = yield from _account(steps, task)
     findings = yield from _findings(steps, task, classification, account)
     settlement = yield from _settled(steps, task, findings)
-    settlement, refund_id = yield from _carried_out(steps, task, settlement)
+    settlement, refund_id = yield from _carried_out(steps, task, findings, settlement)
     return TaskResult(
         outcome=settlement.outcome,
         category=findings.category,
@@ -83,7 +83,7 @@ def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any
     draft = findings.draft
     if draft is None or findings.person_needed is not None:
         proposed = guards.proposed(draft, findings.order)
-        settlement = yield from decided(steps, task, findings.person_needed or "no_draft", proposed)
+        settlement = yield from decided(steps, task, findings.category, findings.person_needed or "no_draft", proposed)
     else:
         settlement = Settlement(_PROPOSED[draft.action], findings.refund)
     if draft is None or settlement.refund != findings.refund or settlement.outcome != _PROPOSED.get(draft.action):
@@ -92,7 +92,7 @@ def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any
 
 
 def _carried_out(
-    steps: Steps, task: TaskInput, settlement: Settlement
+    steps: Steps, task: TaskInput, findings: Findings, settlement: Settlement
 ) -> Generator[Any, Any, tuple[Settlement, str | None]]:
     """Stages 4 and 5. Books that refuse the refund at the last moment bring the ticket back to a person."""
     while True:
@@ -102,7 +102,9 @@ def _carried_out(
         closed = yield from steps.run("close_case", _closing(task, settlement), CloseOutput)
         if closed.refusal is None:
             return settlement, closed.refund_id
-        settlement = yield from decided(steps, task, f"books_refuse_{closed.refusal}", settlement.refund)
+        settlement = yield from decided(
+            steps, task, findings.category, f"books_refuse_{closed.refusal}", settlement.refund
+        )
 
 
 def _notice(task: TaskInput, settlement: Settlement) -> NotifyInput:

@@ -131,9 +131,7 @@ def test_a_tenant_is_only_that_tenant() -> None:
     assert Principal("a", frozenset({Role.READ}), None).sees("globex")
 
 
-def test_the_local_token_is_made_once_for_its_owner_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_local_token_is_made_once_for_its_owner_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "state" / "token"
     first = make_local_token(path)
