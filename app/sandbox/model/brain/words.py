@@ -1,0 +1,55 @@
+"""Turns a customer's text into plain words: no case, no accents, no spelling fashions. Pure, no I/O.
+
+The same folding is applied to the phrases and to the texts, so "zurück", "zurueck" and "ZURÜCK" are one word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+STOP = "."
+PAUSE = ","
+MAX_WORDS = 6_000
+
+_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "æ": "a", "œ": "o", "\u2019": "'", "\u2018": "'", "\u00b4": "'"}
+)
+_SPELLINGS = re.compile(r"ae|oe|ue")
+_JOINED = re.compile(r"'(s|re|ve|ll|m|d)\b")  # English it's, I'm; other apostrophes part two words
+_NOT = re.compile(r"\b(do|dos|did|is|was|wo|ca|have|has|are|were|could|would|should)n'?t\b|\bcannot\b")
+_FULL = {"wo": "will", "ca": "can", "": "can"}
+_TOKEN = re.compile(r"\d+(?:[.,]\d+)+|\w+|\n\s*\n|[.!?;]|[,:()\n]")
+_STOPS = frozenset(".!?;")
+
+
+def folded(text: str) -> str:
+    """The text in lower case, without accents, with ae, oe and ue as plain vowels."""
+    low = text.translate(_LETTERS).casefold().translate(_LETTERS)
+    if not low.isascii():
+        low = "".join(c for c in unicodedata.normalize("NFKD", low) if not unicodedata.combining(c))
+    return _SPELLINGS.sub(lambda found: found.group()[0], low)
+
+
+def words(text: str) -> list[str]:
+    """The words in order, with STOP between sentences and PAUSE between clauses; at most MAX_WORDS."""
+    plain = _JOINED.sub(r"\1", _NOT.sub(_spelt_out, folded(text)))
+    return [_mark(token) for token in _TOKEN.findall(plain)[:MAX_WORDS]]
+
+
+def _spelt_out(found: re.Match[str]) -> str:
+    verb = found.group(1) or ""
+    return f"{_FULL.get(verb, verb)} not"
+
+
+@lru_cache(maxsize=20_000)
+def _mark(token: str) -> str:
+    if token in _STOPS or token.count("\n") > 1:
+        return STOP
+    return PAUSE if not token[0].isalnum() and token[0] != "_" else token
+
+
+def is_word(token: str) -> bool:
+    """Whether the token is a word and no punctuation."""
+    return token not in (STOP, PAUSE)
