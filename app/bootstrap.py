@@ -62,17 +62,13 @@ def serve(settings: Settings) -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     engine = schema.connect(settings.database_url)
     sidecar.wait_until_ready(settings.dapr_http)
-    services = make_services(settings, Tickets(engine, utc_now), Replies(engine, utc_now))
     reconnect_quickly()
+    services = make_services(settings, Tickets(engine, utc_now), Replies(engine, utc_now))
+    desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
+    app = create_app(desk, access(settings), version=version())
+    web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
     runtime = make_runtime(settings, services)
     runtime.start()
-    desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
-    web = WebServer(
-        create_app(desk, access(settings), version=version()),
-        host=settings.web_host,
-        port=settings.web_port,
-        threads=_THREADS,
-    )
     web.start()
     log.info("ready on %s; %d accepted tickets were still to be started", web.url, desk.start_waiting_tickets())
     _until_told_to_stop()

@@ -58,6 +58,8 @@ def load(path: Path) -> Rules:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}; restore it or set REFUND_AGENT_POLICY_FILE"
         ) from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise ConfigurationError(f"{path}: is not text in UTF-8 ({error.reason}); restore it") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(f"{path}:{line}: not valid YAML: {error.problem}") from None

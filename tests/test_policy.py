@@ -61,3 +61,11 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     empty.write_text("")
     with pytest.raises(ConfigurationError, match=r"policy\.yaml:1"):
         policy.load(empty)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"approval: \x00"])
+def test_what_is_no_text_is_an_error(tmp_path: Path, content: bytes) -> None:
+    broken = tmp_path / "policy.yaml"
+    broken.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="not text in UTF-8"):
+        policy.load(broken)

@@ -7,6 +7,9 @@ tickets.py    JSON Lines into tickets, bad lines by number
 intake.py     many tickets at once: in order per task, at a rate, with patience
 watch.py      follows tasks until they rest
 screen.py     tables, progress and JSON on the terminal
+judging.py    a demo run against what must come of the samples; pure
+checks.py     what doctor looks at
+faults.py     what can end a command
 submit.py tasks.py demo.py doctor.py serve.py    the commands
 
 A person waits for each start: nothing here imports Dapr, Flask or the agent's parts, except `serve`.

@@ -32,7 +32,8 @@ def demo(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Works the sample tickets; exit code 1 when a task, a category or a booked refund is not as it must be."""
+    """Works the sample tickets; exit code 1 when a task or a booked refund is not as it must be, or when fewer
+    than 95 of 100 clear tickets were understood."""
     from app.sandbox.data import load_expected, load_tickets
 
     lines = [Line(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
@@ -49,7 +50,7 @@ def demo(
         views = {view.task_id: view for view in [*rested, *map(client.get, running)]}
     verdict = judge(load_expected(), views, _refund_book(systems_url))
     _show_as_json(verdict) if as_json else _show(verdict)
-    if verdict.differences:
+    if not verdict.good:
         raise typer.Exit(1)
 
 
@@ -84,8 +85,8 @@ def _show(verdict: Verdict) -> None:
     show_table(("outcome", *tenants, "all"), rows, right=frozenset(range(1, len(tenants) + 2)))
     say(f"classification  {verdict.clear_right} of {verdict.clear} clear tickets right{_share(verdict)}")
     say(f"refunds         {_refunds(verdict)}")
-    for difference in verdict.differences:
-        complain(difference)
+    for sentence in (*verdict.misclassified, *verdict.differences):
+        complain(sentence)
 
 
 def _share(verdict: Verdict) -> str:
@@ -108,6 +109,7 @@ def _show_as_json(verdict: Verdict) -> None:
             "outcomes": tally,
             "clear_tickets": verdict.clear,
             "clear_tickets_right": verdict.clear_right,
+            "misclassified": list(verdict.misclassified),
             "refunds_due": verdict.refunds_expected,
             "refunds_booked": verdict.refunds_booked,
             "differences": list(verdict.differences),

@@ -153,6 +153,7 @@ def _show_view(view: TaskView, *, as_json: bool) -> None:
 
 def _facts(view: TaskView) -> list[tuple[str, str]]:
     result, proposed = view.result, view.proposed_refund
+    category = (result.category if result else None) or view.category
     return [
         ("status", view.status.value),
         ("tenant", view.tenant),
@@ -162,7 +163,7 @@ def _facts(view: TaskView) -> list[tuple[str, str]]:
         ("waits for", view.waiting_for or ""),
         ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
         ("outcome", result.outcome.value if result else ""),
-        ("category", result.category.value if result and result.category else ""),
+        ("category", category.value if category else ""),
         ("refund", _paid(view)),
         ("decided by", (result.decided_by or "") if result else ""),
         ("error", view.error or ""),

@@ -6,8 +6,8 @@ import hashlib
 
 from app.models import MAX_TICKET_CHARACTERS, Category
 
-# The ends of a long letter hold its point; the model needs no more than this of it.
-_SHOWN_CHARACTERS = 12_000
+# A letter of this length is some 12,000 tokens; of a longer one the two ends are most likely to hold the point.
+_SHOWN_CHARACTERS = 48_000
 
 CLASSIFY = f"""Stage: classify
 You sort the letters that reach the support desk of a shop. Read the ticket and answer with one JSON object and

@@ -63,11 +63,15 @@ def read_query(request: Request, model: type[M]) -> M:
     given = request.args.to_dict(flat=False)
     twins = [key for key, values in given.items() if len(values) > 1]
     if twins:
-        raise _unacceptable([_problem(key, "is given more than once", "repeated") for key in twins], "query")
+        raise _unacceptable([_twin(key) for key in twins], "query")
     try:
         return model.model_validate_strings({key: values[0] for key, values in given.items()})
     except ValidationError as error:
         raise _refusal(error, "query") from None
+
+
+def _twin(key: str) -> FieldProblem:
+    return FieldProblem(field=_known_shape(key), detail="is given more than once", code="repeated")
 
 
 def _refusal(error: ValidationError, part: str) -> BadRequest:
@@ -90,19 +94,11 @@ def _unacceptable(problems: Iterable[FieldProblem], part: str) -> BadRequest:
 
 def field_problem(fault: ErrorDetails) -> FieldProblem:
     """One of pydantic's faults for a reader: dotted field, rule, code."""
-    parts = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier()]
-    if fault["type"] == "extra_forbidden":
-        parts = [*parts[: len(fault["loc"]) - 1], _known_shape(str(fault["loc"][-1]))]
-    return _problem(".".join(parts) or "(whole)", fault["msg"], fault["type"])
+    field = ".".join(_known_shape(str(part)) for part in fault["loc"])
+    return FieldProblem(field=field or "(whole)", detail=fault["msg"], code=fault["type"])
 
 
-def _problem(field: str, detail: str, code: str) -> FieldProblem:
-    return FieldProblem(field=_known_shape(field, dots=True), detail=detail, code=code)
-
-
-def _known_shape(key: str, *, dots: bool = False) -> str:
-    """A key as it was sent, unless it could be text: then its place is named without it."""
-    bare = key.replace(".", "_") if dots else key
-    if key == "(whole)" or (bare.isascii() and bare.isidentifier() and len(key) <= MAX_KEY_CHARACTERS):
-        return key
-    return "(unknown key)"
+def _known_shape(key: str) -> str:
+    """A key as it was sent, unless it could be text: then it is not repeated."""
+    plain = key.isascii() and (key.isidentifier() or key.isdigit())
+    return key if plain and len(key) <= MAX_KEY_CHARACTERS else "(unknown key)"

@@ -85,18 +85,19 @@ class WebServer:
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> bool:
-        """Takes no new connection, waits for the requests in work, closes. False when some were cut off."""
+        """Takes no new connection, waits for the requests in work, closes. False when some were cut off;
+        then it may be called again, to wait for what they still do."""
         if not self._thread.is_alive():
+            self._stop_listening()
             self._server.task_dispatcher.shutdown(timeout=timeout_seconds)
-            self._server.close()
-            return True
+            return self._let_go_of_pipe()
         deadline = time.monotonic() + timeout_seconds
         self._in_loop(self._stop_listening)
         finished = self._wait_for_requests(deadline)
         self._server.task_dispatcher.shutdown(timeout=max(0.0, deadline - time.monotonic()))
-        self._in_loop(self._close_everything)
+        self._in_loop(self._leave_loop)
         self._thread.join(timeout=max(1.0, deadline - time.monotonic()))
-        return finished and not self._thread.is_alive()
+        return self._let_go_of_pipe() and finished
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         # The loop's sockets may only be touched by the loop's own thread.
@@ -110,10 +111,18 @@ class WebServer:
             if not channel.requests and not channel.total_outbufs_len:
                 channel.handle_close()
 
-    def _close_everything(self) -> None:
+    def _leave_loop(self) -> None:
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()
+        self._server.trigger.del_channel()  # the loop ends when it has nothing left to watch
+
+    def _let_go_of_pipe(self) -> bool:
+        # Whoever still works may write to the pipe that wakes the loop; were it closed, its number could be
+        # another file's by then. So it stays open until the process ends when a request was cut off.
+        if self._thread.is_alive() or self._server.task_dispatcher.threads:
+            return False
         self._server.trigger.close()
+        return True
 
     def _wait_for_requests(self, deadline: float) -> bool:
         while any(c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values())):

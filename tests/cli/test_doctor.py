@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_a_policy_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | 
 def test_the_machine_is_checked_by_the_set_ups_own_list() -> None:
     names = [finding.name for finding in prerequisites()]
     assert {"python", "make", "disk"} <= set(names)
+
+
+def test_a_check_that_fails_is_a_finding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError("no such disk")
+
+    monkeypatch.setattr("runtime.prerequisites.checks", broken)
+    assert [(finding.ok, finding.found) for finding in prerequisites()] == [(False, "OSError: no such disk")]
+    monkeypatch.setitem(sys.modules, "runtime.prerequisites", None)
+    (finding,) = prerequisites()
+    assert (finding.ok, finding.remedy) == (False, "run this in the project's folder")
 
 
 def test_what_answers_is_told_from_what_does_not() -> None:

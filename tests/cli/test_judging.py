@@ -38,8 +38,8 @@ def done(outcome: Outcome = Outcome.REFUNDED, refund: Refund | None = REFUND, **
     return view(TaskStatus.COMPLETED, result=TaskResult(**given))
 
 
-def waits(refund: Refund | None = REFUND) -> TaskView:
-    return view(TaskStatus.WAITING, waiting_for="above_limit", proposed_refund=refund)
+def waits(refund: Refund | None = REFUND, category: Category | None = Category.DAMAGED) -> TaskView:
+    return view(TaskStatus.WAITING, waiting_for="above_limit", proposed_refund=refund, category=category)
 
 
 def row(ticket_id: str = "T-1", **changes: Any) -> Booked:
@@ -58,6 +58,7 @@ def test_a_run_that_is_right_has_no_difference() -> None:
         clear_right=1,
         refunds_expected=1,
         refunds_booked=1,
+        misclassified=(),
         differences=(),
     )
 
@@ -126,19 +127,33 @@ def test_what_is_right_is_not_called_a_difference(
             [row()],
             "the books must hold no refund, they hold 12.30 EUR for O-1",
         ),
-        (want(), done(category=Category.COMPLAINT), [row()], "is damaged, was taken for complaint"),
-        (want(), done(category=None), [row()], "is damaged, was taken for None"),
     ],
 )
 def test_each_difference_is_named(expectation: Expectation, found: TaskView, rows: list[Booked], named: str) -> None:
     assert named in differences(expectation, found, *rows)
 
 
-def test_a_waiting_tasks_category_is_unknown_and_not_counted() -> None:
-    verdict = judge({TASK: want(None)}, {TASK: waits()}, [])
-    assert (verdict.clear, verdict.clear_right) == (0, 0)
+@pytest.mark.parametrize(("category", "counts"), [(None, (0, 0)), (Category.DAMAGED, (1, 1)), (Category.FRAUD, (1, 0))])
+def test_a_waiting_tasks_category_counts_once_it_is_known(category: Category | None, counts: tuple[int, int]) -> None:
+    verdict = judge({TASK: want(None)}, {TASK: waits(category=category)}, [])
+    assert (verdict.clear, verdict.clear_right) == counts
 
 
-def test_a_wrong_category_counts_against_the_run() -> None:
+def test_a_wrong_category_is_named_and_is_no_difference() -> None:
     verdict = judge({TASK: want()}, {TASK: done(category=Category.COMPLAINT)}, [row()])
-    assert (verdict.clear, verdict.clear_right) == (1, 0)
+    assert (verdict.clear, verdict.clear_right, verdict.differences) == (1, 0, ())
+    assert verdict.misclassified == (f"{TASK}: is damaged, was taken for complaint",)
+    assert not verdict.good
+
+
+@pytest.mark.parametrize(("wrong", "good"), [(0, True), (5, True), (6, False)])
+def test_five_in_a_hundred_may_be_misunderstood(wrong: int, good: bool) -> None:
+    right, mistaken = done(Outcome.ANSWERED, None), done(Outcome.ANSWERED, None, category=Category.FRAUD)
+    names = [f"acme:T-{number}" for number in range(100)]
+    views = {name: mistaken if number < wrong else right for number, name in enumerate(names)}
+    assert judge(dict.fromkeys(names, want(Outcome.ANSWERED, None)), views, []).good is good
+
+
+def test_one_difference_is_one_too_many() -> None:
+    assert not judge({TASK: want()}, {TASK: done()}, []).good
+    assert judge({TASK: want()}, {TASK: done()}, [row()]).good

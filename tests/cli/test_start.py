@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -39,14 +39,16 @@ def test_no_command_but_serve_loads_the_agent(words: list[str]) -> None:
 
 
 def test_help_is_there_at_once() -> None:
-    taken = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "app.cli", "--help"], capture_output=True, check=True)
-        taken.append(time.perf_counter() - begun)
-        assert b"submit" in done.stdout
-    # The best of three: another process's load is not this program's time.
-    assert min(taken) < MAX_START_SECONDS
+    # Processor time: what other programs do meanwhile is not this one's delay.
+    before = children_seconds()
+    done = subprocess.run([sys.executable, "-m", "app.cli", "--help"], capture_output=True, check=True)
+    assert b"submit" in done.stdout
+    assert children_seconds() - before < MAX_START_SECONDS
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_each_command_has_a_help() -> None:

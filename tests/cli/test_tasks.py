@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,8 @@ def finish(desk: FakeDesk) -> TaskView:
     result = TaskResult(
         outcome=Outcome.REFUNDED, category=Category.DAMAGED, refund=REFUND, refund_id="RF-7", decided_by="root"
     )
-    return desk.put(TASK, status=TaskStatus.COMPLETED, result=result, updated_at="2026-01-02T03:04:05+00:00")
+    known: dict[str, Any] = {"category": Category.DAMAGED, "updated_at": "2026-01-02T03:04:05+00:00"}
+    return desk.put(TASK, status=TaskStatus.COMPLETED, result=result, **known)
 
 
 def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:

@@ -45,6 +45,7 @@ def test_another_body_under_the_same_id_is_a_conflict(client: DocumentedClient, 
         ({"text": "t" * 64_001}, "text", "string_too_long"),
         ({"priority": "high"}, "priority", "extra_forbidden"),
         ({"my mail is a@example.org": 1}, "(unknown key)", "extra_forbidden"),
+        ({"k" * 41: 1}, "(unknown key)", "extra_forbidden"),
     ],
 )
 def test_a_bad_ticket_names_the_field(client: DocumentedClient, changes: dict[str, Any], field: str, code: str) -> None:
@@ -251,6 +252,7 @@ def test_tasks_are_listed_by_status(client: DocumentedClient, desk: FakeDesk) ->
         ("after=acme:T-1", "after"),
         ("colour=red", "colour"),
         ("limit=1&limit=2", "limit"),
+        ("a@example.org=1&a@example.org=2", "(unknown key)"),
     ],
 )
 def test_a_bad_query_names_the_parameter(client: DocumentedClient, query: str, field: str) -> None:

@@ -20,7 +20,7 @@ PRIVATE = "my card is 4111 1111 1111 1111, I am a@example.org"
     [
         ("GET", "/", 404),
         ("GET", "/tasks/", 404),
-        ("GET", "//tasks", 404),
+        ("GET", "/tasks//acme:T-1", 404),
         ("GET", "/tasks/acme:T-1/explode", 404),
         ("GET", "/static/x", 404),
         ("DELETE", "/tasks", 405),

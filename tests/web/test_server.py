@@ -151,8 +151,30 @@ def test_stop_does_not_wait_for_ever() -> None:
         raw.sendall(head.encode())
         assert desk.entered.wait(10)
         assert server.stop(0.2) is False
-    desk.let_go.set()
     assert not open_port(server)
+    assert server._server.trigger._fds  # the cut-off worker may still write there
+    desk.let_go.set()
+    assert server.stop(10)
+
+
+def test_the_pipe_that_wakes_the_loop_outlives_whoever_writes_to_it(
+    flask_app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's byte can wake the loop before stop's own is written; that one must not go to a closed file."""
+    server = WebServer(flask_app, port=0)
+    server.start()
+    trigger, loop = server._server.trigger, server._thread
+    write = trigger._physical_pull
+
+    def overtaken() -> None:
+        write()  # the worker's byte: the loop may act on it at once, even end
+        loop.join(0.5)
+        write()
+
+    monkeypatch.setattr(trigger, "_physical_pull", overtaken)
+    assert server.stop()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        write()
 
 
 def test_stop_does_not_wait_for_an_idle_keep_alive_connection(flask_app: Flask) -> None:

@@ -1,0 +1,146 @@
+"""A checkout of its own with a stand-in app, so that the launcher can be tested apart from the product."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from runtime import family, paths, programs
+from runtime.loopback import free_ports
+from runtime.ports import read_ports
+
+_COPIED = ("Makefile", "dapr.yaml", "config", "components", "resiliency", "runtime")
+_LOCKS = ("requirements.lock", "requirements-dev.lock")
+_FIXED = "sentry"  # the dapr CLI has its port written into it
+
+_SANDBOX = "import time\nprint('sandbox is up', flush=True)\ntime.sleep(600)\n"
+_AGENT = """\
+import http.server, os, signal, sys, time
+if sys.argv[1] == "demo":
+    print("demo at port", os.environ["REFUND_AGENT_WEB_PORT"], flush=True)
+    time.sleep(float(os.environ.get("DEMO_SECONDS", "0")))
+    sys.exit(int(os.environ.get("DEMO_CODE", "0")))
+if os.environ.get("AGENT_FAILS"):
+    print("the ledger is locked", flush=True)
+    time.sleep(0.3)
+    sys.exit(1)
+def end(*_):
+    # Into a file: the dapr CLI loses what an app says in its very last moment.
+    with open(os.path.join(os.environ["REFUND_AGENT_STATE_DIR"], "ended"), "w") as file:
+        file.write("orderly")
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+address = ("127.0.0.1", int(os.environ["REFUND_AGENT_WEB_PORT"]))
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
+
+
+class Checkout:
+    """The folder, the commands in it, and the processes that they leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in (*_COPIED, *_LOCKS):
+            source = paths.ROOT / name
+            ignore = shutil.ignore_patterns("__pycache__")
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignore)
+            else:
+                shutil.copy(source, folder / name)
+        (folder / ".venv").symlink_to(paths.VENV)
+        built = folder / ".runtime" / ".dapr" / "bin"
+        built.mkdir(parents=True)
+        for name, program in programs.find()[0].items():
+            (built / name).symlink_to(program.path)
+        self._stand_in()
+        self.ports = self._move_ports()
+        self._started: list[subprocess.Popen[str]] = []
+
+    def make(self, target: str, **environment: str) -> subprocess.Popen[str]:
+        """Starts a make target; its output is a pipe of lines."""
+        process = subprocess.Popen(
+            ["make", "--no-print-directory", target],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def ended_orderly(self) -> bool:
+        """Whether the agent was asked to end, and had the time to."""
+        return (self.folder / ".state" / "ended").exists()
+
+    def left(self) -> list[str]:
+        """Processes whose command or working folder is in this checkout."""
+        return [words for pid in family.processes() if (words := self._ours(pid))]
+
+    def close(self) -> None:
+        """Ends whatever a failed test has left."""
+        for process in self._started:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(30)
+            if process.stdout:
+                process.stdout.close()
+
+    def _ours(self, pid: int) -> str:
+        try:
+            folder = os.readlink(f"/proc/{pid}/cwd")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").strip()
+        except OSError:
+            return ""
+        inside = folder.startswith(str(self.folder)) or str(self.folder) in words
+        return f"{pid} {words}" if inside and words else ""
+
+    def _stand_in(self) -> None:
+        app = self.folder / "app"
+        app.mkdir()
+        (app / "__init__.py").touch()
+        (app / "__main__.py").write_text(_AGENT)
+        (app / "sandbox.py").write_text(_SANDBOX)
+
+    def _move_ports(self) -> dict[str, int]:
+        """Gives every port of the copy's dapr.yaml and components a free number."""
+        old = {name: port.number for name, port in read_ports(self.folder / "dapr.yaml").items()}
+        new = dict(zip(old, free_ports(len(old)), strict=True)) | {_FIXED: old[_FIXED]}
+        files = [self.folder / "dapr.yaml", *(self.folder / "components").glob("*.yaml")]
+        for file in files:
+            text = file.read_text()
+            for name, number in old.items():
+                text = text.replace(str(number), f"<{name}>")
+            for name, number in new.items():
+                text = text.replace(f"<{name}>", str(number))
+            file.write_text(text)
+        return new
+
+
+def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
+    """Reads output up to the line that holds `wanted`. Fails when the output ends before."""
+    seen: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen.append(line.rstrip("\n"))
+        if wanted in line:
+            return seen
+    raise AssertionError(f"no line with {wanted!r} in:\n" + "\n".join(seen))
+
+
+def until(done: Callable[[], bool], what: Callable[[], Iterable[str]], seconds: float = 20.0) -> None:
+    """Polls with a deadline."""
+    limit = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < limit, "\n".join(what())
+        time.sleep(0.05)

@@ -1,0 +1,103 @@
+"""An app that ends below `dapr run` is noticed, also when it never was seen to run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import family, processes
+from runtime.apps import Apps, link_logs, newest_log
+from runtime.problems import ChildDied
+
+# Stands for the dapr CLI with one app and one sidecar below it.
+CLI = """
+import os, subprocess, sys, time
+sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+app = subprocess.Popen(sleeper, env={**os.environ, "APP_ID": "agent"})
+sidecar = subprocess.Popen([*sleeper, "--app-id", "agent"])
+print(app.pid, sidecar.pid, flush=True)
+app.wait()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Iterator[Apps]:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    write(logs / "agent_app_1.log", "The App process exited with error code: an older run", age=1000)
+    child = processes.start("dapr run", [sys.executable, "-c", CLI], log=tmp_path / "dapr.log")
+    processes.wait_until(lambda: child.last_lines().count(" ") == 1, what="cli", deadline_seconds=20, children=[child])
+    yield Apps(child, logs, ("agent",))
+    processes.kill(child)
+
+
+def write(log: Path, text: str, *, age: float = 0) -> None:
+    log.write_text(text + "\n")
+    if age:
+        os.utime(log, (log.stat().st_mtime - age,) * 2)
+
+
+def check_for_a_while(apps: Apps) -> None:
+    def healthy() -> bool:
+        apps.check()
+        return False
+
+    processes.wait_until(healthy, what="the report", deadline_seconds=20)
+
+
+def pids(apps: Apps) -> list[int]:
+    return [int(word) for word in apps.dapr.last_lines().split()]
+
+
+def test_all_is_well_while_everything_runs(apps: Apps) -> None:
+    apps.check()
+    apps.check()
+
+
+def test_an_app_that_was_seen_and_is_gone_is_named_with_its_log(apps: Apps, tmp_path: Path) -> None:
+    apps.check()
+    write(tmp_path / "logs" / "agent_app_2.log", "out of paper")
+    os.kill(pids(apps)[0], 9)
+    with pytest.raises(ChildDied, match=r"agent has ended.*\n.*out of paper"):
+        check_for_a_while(apps)
+
+
+def test_a_sidecar_that_is_gone_is_named(apps: Apps, tmp_path: Path) -> None:
+    apps.check()
+    os.kill(pids(apps)[1], 9)
+    with pytest.raises(ChildDied, match="agent daprd has ended"):
+        check_for_a_while(apps)
+
+
+@pytest.mark.parametrize("end", ["The App process exited with error code: 1", "Exited App successfully"])
+def test_an_app_that_died_before_it_was_seen_is_known_from_its_log(apps: Apps, tmp_path: Path, end: str) -> None:
+    write(tmp_path / "logs" / "agent_app_2.log", f"no licence\n{end}")
+    with pytest.raises(ChildDied, match=r"agent has ended.*\n.*no licence"):
+        apps.check()
+
+
+def test_stop_ends_all_of_them(apps: Apps) -> None:
+    apps.stop()
+    assert not apps.dapr.alive()
+    table = family.processes()
+    assert [pid for pid in pids(apps) if pid in table and not table[pid].zombie] == []
+
+
+def test_logs_are_linked_under_plain_names_to_the_latest_run(tmp_path: Path) -> None:
+    write(tmp_path / "agent_app_1.log", "old", age=10)
+    write(tmp_path / "agent_app_2.log", "new")
+    write(tmp_path / "agent_daprd_2.log", "sidecar")
+    target = tmp_path / "links"
+    target.mkdir()
+    link_logs(tmp_path, target, ("agent", "sandbox"))
+    link_logs(tmp_path, target, ("agent", "sandbox"))
+    assert {link.name: link.read_text() for link in target.iterdir()} == {
+        "agent.log": "new\n",
+        "agent-daprd.log": "sidecar\n",
+    }
+    assert newest_log(tmp_path, "sandbox") is None

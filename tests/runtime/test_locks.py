@@ -1,0 +1,48 @@
+"""Two stacks cannot run at once, and a dead holder does not block anybody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import paths
+from runtime.locks import Locked, exclusive, held
+
+HOLD = """
+import sys
+from pathlib import Path
+from runtime.locks import exclusive
+with exclusive(Path(sys.argv[1]), what="A stack"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_holder_is_told_who_holds_it(tmp_path: Path) -> None:
+    lock = tmp_path / "state" / "lock"
+    assert not held(lock)
+    with exclusive(lock, what="A stack"):
+        assert held(lock)
+        with (
+            pytest.raises(Locked, match=rf"A stack runs already \(process {os.getpid()}"),
+            exclusive(lock, what="A stack"),
+        ):
+            pass
+    assert not held(lock)
+    with exclusive(lock, what="A stack"):
+        pass
+
+
+def test_the_kernel_releases_the_lock_of_a_killed_holder(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=paths.ROOT) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert held(lock)
+        holder.kill()
+    assert not held(lock)

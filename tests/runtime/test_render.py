@@ -1,0 +1,42 @@
+"""A stack's copy of the project's files differs from them only in its ports and its overlay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime import paths
+from runtime.problems import Problem
+from runtime.render import overlay_from, render, repoint
+
+
+def test_only_the_named_loopback_ports_change() -> None:
+    text = "a: http://127.0.0.1:8091/v1\nb: localhost:8092\nc: 127.0.0.1:80910\nd: example.org:8091\n"
+    assert repoint(text, {8091: 20001, 8092: 20002}) == (
+        "a: http://127.0.0.1:20001/v1\nb: localhost:20002\nc: 127.0.0.1:80910\nd: example.org:8091\n"
+    )
+
+
+def test_render_copies_everything_and_lays_the_overlay_over_it(tmp_path: Path) -> None:
+    render(tmp_path, {8091: 20001}, {"statestore.yaml": "mine: 1\n", "extra.yaml": "more: 2\n"})
+    components = tmp_path / "components"
+    expected = {file.name for file in paths.COMPONENTS.glob("*.yaml")} | {"extra.yaml"}
+    assert {file.name for file in components.iterdir()} == expected
+    assert (components / "statestore.yaml").read_text() == "mine: 1\n"
+    assert "127.0.0.1:20001" in (components / "llm.yaml").read_text()
+    assert (tmp_path / "config" / "dapr.yaml").read_text() == paths.CONFIGURATION.read_text()
+    assert list((tmp_path / "resiliency").glob("*.yaml"))
+
+
+def test_rendering_again_forgets_the_last_overlay(tmp_path: Path) -> None:
+    render(tmp_path, {}, {"extra.yaml": "more: 2\n"})
+    render(tmp_path, {}, {})
+    assert not (tmp_path / "components" / "extra.yaml").exists()
+
+
+def test_an_overlay_is_read_from_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"holds no \.yaml file"):
+        overlay_from(tmp_path)
+    (tmp_path / "statestore.yaml").write_text("kind: Component\n")
+    assert overlay_from(tmp_path) == {"statestore.yaml": "kind: Component\n"}

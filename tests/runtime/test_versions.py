@@ -1,0 +1,39 @@
+"""Version numbers are read from what programs really print."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.versions import Range, Version, parse, show
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("go version go1.26.8 linux/amd64", (1, 26, 8)),
+        ("1.18.2\n", (1, 18, 2)),
+        ("CLI version: 1.16.5 \nRuntime version: n/a", (1, 16, 5)),
+        ("go 1.26", (1, 26, 0)),
+        ("1.19.0-rc.3", None),
+        ("go1.27rc1", None),
+        ("edge", None),
+        ("", None),
+    ],
+)
+def test_parse(text: str, version: Version | None) -> None:
+    assert parse(text) == version
+
+
+def test_range_holds_its_least_and_not_its_end() -> None:
+    wanted = Range((1, 18, 2), (1, 19, 0))
+    assert wanted.holds((1, 18, 2))
+    assert wanted.holds((1, 18, 99))
+    assert not wanted.holds((1, 18, 1))
+    assert not wanted.holds((1, 19, 0))
+    assert not wanted.holds(None)
+    assert str(wanted) == ">= 1.18.2 < 1.19.0"
+
+
+def test_show() -> None:
+    assert show((1, 2, 3)) == "1.2.3"
+    assert show(None) == "unknown"
