@@ -1,0 +1,43 @@
+# Every target only delegates; the work is in runtime/ (see runtime/__init__.py).
+PYTHON ?= python3
+UV ?= uv
+ARGS ?=
+RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer"; exit 1; }; \
+	$(PYTHON) -c 'import sys; v = sys.version_info; \
+	sys.exit(v < (3, 11) and f"Python {v.major}.{v.minor} is too old: install Python 3.11 or newer and call make PYTHON=python3.11 ...")' \
+	&& exec $(PYTHON) -m runtime
+
+.DEFAULT_GOAL := help
+.PHONY: help run up test lint format setup doctor clean-state lock
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: ## set everything up, work the sample tickets, print the cost report, stop (first time: about 10 minutes)
+	$(RUNTIME) run
+
+up: ## set everything up and stay up until Ctrl-C; the dashboard is at http://127.0.0.1:8088/
+	$(RUNTIME) up
+
+test: ## run all tests, those against the real Dapr runtime included; ARGS="-k name" goes to pytest
+	$(RUNTIME) test $(ARGS)
+
+lint: ## check style (ruff), format and types (mypy --strict)
+	$(RUNTIME) lint
+
+format: ## format all Python files
+	$(RUNTIME) format
+
+setup: ## only set up: virtual environment, development tools, Dapr programs
+	$(RUNTIME) setup
+
+doctor: ## say what this machine has and lacks, with the remedy; changes nothing
+	$(RUNTIME) doctor
+
+clean-state: ## remove .state/ (tasks, ledger, keys, logs) after saying what is in it; refuses while a stack runs
+	$(RUNTIME) clean-state
+
+lock: ## compile requirements*.in into the hashed locks again (needs uv)
+	@for name in requirements requirements-dev; do \
+	$(UV) pip compile $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock" -q -o $$name.lock || exit 1; done

@@ -1,0 +1,140 @@
+"""The commands behind the Makefile: `python3 -m runtime COMMAND`; standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from runtime import paths, prerequisites, processes
+from runtime.control_plane import NAMESPACE
+from runtime.locks import exclusive, held
+from runtime.loopback import HOST, past_proxies
+from runtime.problems import Problem
+from runtime.set_up import set_up
+
+_STACK_LOCK = paths.STATE / "lock"
+_APP_LOGS = paths.ROOT / ".dapr" / "logs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; problems are printed as sentences and give exit code 1."""
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "setup": _setup,
+        "run": lambda _: _launch("run"),
+        "up": lambda _: _launch("up"),
+        "control-plane": lambda _: _launch("control-plane"),
+        "test": lambda rest: _tool("pytest", *rest),
+        "lint": lambda _: _lint(),
+        "format": lambda _: _tool("ruff", "format", "."),
+        "env": lambda _: _environment(),
+        "doctor": lambda _: _doctor(),
+        "clean-state": lambda _: _clean_state(),
+    }
+    parser = argparse.ArgumentParser(prog="python3 -m runtime", description="See `make help`.")
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="for test: arguments of pytest")
+    chosen = parser.parse_args(arguments)
+    os.chdir(paths.ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    processes.adopt_orphans()
+    try:
+        return commands[chosen.command](chosen.rest)
+    except Problem as problem:
+        print(f"refund-agent: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+
+
+def _setup(_rest: list[str]) -> int:
+    set_up(development=True)
+    print(f"Ready: {paths.VENV} and {paths.LAUNCH_BIN}.")
+    return 0
+
+
+def _launch(what: str) -> int:
+    set_up()
+    return _become("-m", "runtime.launch", what)
+
+
+def _tool(module: str, *arguments: str) -> int:
+    set_up(development=True)
+    return _become("-m", module, *arguments)
+
+
+def _lint() -> int:
+    set_up(development=True)
+    results = [
+        _in_environment("-m", *tool) for tool in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    ]
+    return int(any(results))
+
+
+def _become(*arguments: str) -> int:
+    """Replaces this process, so that signals and the exit code are the program's own."""
+    sys.stdout.flush()
+    python = str(paths.VENV_PYTHON)
+    os.execv(python, [python, *arguments])  # noqa: S606 - the arguments are already apart
+
+
+def _in_environment(*arguments: str) -> int:
+    sys.stdout.flush()
+    return subprocess.run([str(paths.VENV_PYTHON), *arguments], check=False).returncode
+
+
+def _environment() -> int:
+    anchors = paths.STATE / "keys" / "ca.crt"
+    if not anchors.exists():
+        raise Problem(
+            f"There is no certificate authority yet ({anchors}).",
+            remedy="Start `python3 -m runtime control-plane` in another shell first.",
+        )
+    values = {
+        "DAPR_RUNTIME_PATH": str(paths.LAUNCH),
+        "DAPR_TRUST_ANCHORS": anchors.read_text(),
+        "NAMESPACE": NAMESPACE,
+        "DAPR_HOST_IP": HOST,
+        **past_proxies(),
+    }
+    for name, value in values.items():
+        print(f"export {name}={shlex.quote(value)}")
+    print(f'export PATH={shlex.quote(str(paths.LAUNCH_BIN))}:"$PATH"')
+    return 0
+
+
+def _doctor() -> int:
+    code = prerequisites.show_checks(prerequisites.checks())
+    if paths.VENV_PYTHON.exists():
+        return _in_environment("-m", "runtime.ports") or code
+    return code
+
+
+def _clean_state() -> int:
+    folders = [folder for folder in (paths.STATE, _APP_LOGS) if folder.exists()]
+    if held(_STACK_LOCK):
+        raise Problem(f"A stack is running ({_STACK_LOCK} is held).", remedy="Stop it with Ctrl-C first.")
+    if not folders:
+        print("There is no state to remove.")
+        return 0
+    with exclusive(_STACK_LOCK, what="A stack of this project"):
+        for folder in folders:
+            print(f"Removing {folder}: {_contents(folder)}")
+            shutil.rmtree(folder)
+    return 0
+
+
+def _contents(folder: os.PathLike[str]) -> str:
+    files = [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names]
+    size = sum(os.lstat(file).st_size for file in files)
+    return f"{len(files)} files, {size / 1e6:.1f} MB ({', '.join(sorted(os.listdir(folder)))})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Runs the two apps of dapr.yaml with the control plane around them; called by `python -m runtime`.
+
+Runs in the virtual environment: `python -m runtime.launch run|up|control-plane`. Whatever happens (Ctrl-C,
+SIGTERM, a program that dies, a failure of ours), everything that was started is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from runtime import paths, ports, processes, state
+from runtime.apps import Apps, link_logs
+from runtime.control_plane import ControlPlane
+from runtime.locks import exclusive
+from runtime.loopback import answers, past_proxies
+from runtime.ports import Port
+from runtime.problems import Problem
+from runtime.progress import Step
+
+STACK_LOCK = paths.STATE / "lock"
+LOGS = paths.STATE / "logs"
+_APP_LOGS = paths.ROOT / ".dapr" / "logs"
+_APP_IDS = ("agent", "sandbox")
+_READY_SECONDS = 90.0
+_WATCH_SECONDS = 0.5
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGHUP arrived; unwinds the stack as Ctrl-C does."""
+
+
+def run() -> int:
+    """Works the sample tickets; returns the demo's exit code."""
+    with _running() as (check, named):
+        systems = f"http://127.0.0.1:{named['sandbox systems'].number}"
+        command = [str(paths.VENV_PYTHON), "-m", "app", "demo", "--systems-url", systems]
+        code = processes.run_foreground(command, environment=_client(named), watch=check)
+        _say_where(named)
+    return code
+
+
+def up() -> int:
+    """Runs until Ctrl-C or SIGTERM, which are its ordinary end, or until a program dies."""
+    try:
+        with _running() as (check, named):
+            _say_where(named)
+            print("Running. Ctrl-C stops everything.", flush=True)
+            _watch(check)
+    except (KeyboardInterrupt, Stopped):
+        print("Stopped.", flush=True)
+    return 0
+
+
+def control_plane() -> int:
+    """Runs the control plane alone, for a `dapr run -f .` by hand."""
+    try:
+        with _locked() as named, _control(named, ("sentry", "placement", "scheduler")) as control:
+            print('Running. In another shell: eval "$(python3 -m runtime env)" && dapr run -f .', flush=True)
+            _watch(control.check)
+    except (KeyboardInterrupt, Stopped):
+        print("Stopped.", flush=True)
+    return 0
+
+
+@contextmanager
+def _running() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
+    begun = time.monotonic()
+    with _locked() as named:
+        ports.check_components(named, paths.COMPONENTS)
+        with _control(named, tuple(named)) as control:
+            apps = _start_apps(control)
+
+            def check() -> None:
+                control.check()
+                apps.check()
+
+            try:
+                _wait_for_agent(check, named["agent web"].number)
+                link_logs(_APP_LOGS, LOGS, _APP_IDS)
+                print(f"Agent ready after {time.monotonic() - begun:.1f} s.", flush=True)
+                yield check, named
+            finally:
+                link_logs(_APP_LOGS, LOGS, _APP_IDS)
+                with Step("stopping"), _undisturbed():
+                    apps.stop()
+
+
+@contextmanager
+def _locked() -> Iterator[Mapping[str, Port]]:
+    state.prepare(paths.STATE)
+    with exclusive(STACK_LOCK, what="A stack of this project"):
+        yield ports.read_ports(paths.DAPR_YAML)
+
+
+@contextmanager
+def _control(named: Mapping[str, Port], needed: tuple[str, ...]) -> Iterator[ControlPlane]:
+    ports.check_free(named[name] for name in needed)
+    control = ControlPlane(paths.LAUNCH_BIN, paths.STATE, ports.control_plane_ports(named))
+    try:
+        with Step("control plane (sentry, placement, scheduler)"):
+            control.start()
+        yield control
+    finally:
+        with _undisturbed():
+            control.stop()
+
+
+def _start_apps(control: ControlPlane) -> Apps:
+    environment = {**control.environment(), "DAPR_RUNTIME_PATH": str(paths.LAUNCH)}
+    command = [str(paths.LAUNCH_BIN / "dapr"), "run", "-f", "."]
+    dapr = processes.start("dapr run", command, log=LOGS / "dapr-run.log", environment=environment, folder=paths.ROOT)
+    return Apps(dapr, _APP_LOGS, _APP_IDS)
+
+
+def _wait_for_agent(check: Callable[[], None], port: int) -> None:
+    def ready() -> bool:
+        check()
+        return answers(port, "/healthz")
+
+    with Step("sandbox and agent (dapr run -f .)"):
+        processes.wait_until(ready, what="agent", deadline_seconds=_READY_SECONDS)
+
+
+def _client(named: Mapping[str, Port]) -> dict[str, str]:
+    """What the command line needs to reach this stack."""
+    return {
+        **past_proxies(),
+        "REFUND_AGENT_WEB_PORT": str(named["agent web"].number),
+        "REFUND_AGENT_STATE_DIR": str(paths.STATE),
+        "DAPR_HTTP_PORT": str(named["agent daprd HTTP"].number),
+        "DAPR_GRPC_PORT": str(named["agent daprd gRPC"].number),
+    }
+
+
+def _say_where(named: Mapping[str, Port]) -> None:
+    print(f"  dashboard  http://127.0.0.1:{named['agent web'].number}/")
+    print(f"  files      {paths.STATE}")
+    print(f"  logs       {LOGS}", flush=True)
+
+
+def _watch(check: Callable[[], object]) -> None:
+    pause = threading.Event()
+    while True:
+        check()
+        pause.wait(_WATCH_SECONDS)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not cut the stopping short; it is bounded by deadlines anyway."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    raise Stopped
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one of the three; problems are printed as sentences."""
+    os.chdir(paths.ROOT)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
+    processes.adopt_orphans()
+    commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}
+    try:
+        return commands[arguments[0]]()
+    except Problem as problem:
+        print(f"refund-agent: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Stopped:
+        return _TERMINATED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

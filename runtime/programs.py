@@ -1,0 +1,117 @@
+"""Finds the Dapr programs and checks their versions by running them; says which are missing.
+
+All five are needed: daprd, placement, scheduler and sentry (the runtime), and the dapr CLI.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import paths
+from runtime.versions import Range, Version, parse, show
+
+RUNTIME_PROGRAMS = ("daprd", "placement", "scheduler", "sentry")
+NAMES = (*RUNTIME_PROGRAMS, "dapr")
+_RUNTIME_RANGE = Range((1, 18, 2), (1, 19, 0))
+_CLI_RANGE = Range((1, 16, 0), (1, 19, 0))
+# Every conversation component leaves its package path in the binary; the small flavour of daprd has none.
+_CONVERSATION = b"components-contrib/conversation/openai"
+_PROBE_SECONDS = 10.0
+_NOWHERE = "/nonexistent/refund-agent"
+_QUIET_PORTS = ("--healthz-port", "0", "--metrics-port", "0", "--metrics-listen-address", "127.0.0.1")
+# The control plane has no --version: it prints it first, and then waits for the file that is not there.
+_PROBES: Mapping[str, tuple[str, ...]] = {
+    "daprd": ("--version",),
+    "dapr": ("--version",),
+    "sentry": ("--config", _NOWHERE, *_QUIET_PORTS),
+    "placement": ("--tls-enabled", "--trust-anchors-file", _NOWHERE, *_QUIET_PORTS),
+    "scheduler": ("--tls-enabled", "--trust-anchors-file", _NOWHERE, *_QUIET_PORTS),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program that was looked at. `fault` is empty when it can be used."""
+
+    name: str
+    path: Path
+    version: Version | None
+    fault: str = ""
+
+    def __str__(self) -> str:
+        """For a report."""
+        return f"{self.name} {show(self.version)} ({self.path})" + (f": {self.fault}" if self.fault else "")
+
+
+def folders() -> list[Path]:
+    """Where programs may lie, the most deliberate choice first."""
+    chosen = os.environ.get("DAPR_RUNTIME_PATH", "").strip()
+    first = [Path(chosen) / ".dapr" / "bin"] if chosen else []
+    home = Path.home() / ".dapr" / "bin"
+    on_path = [Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
+    return [folder for folder in (*first, paths.BUILT_PROGRAMS, home, *on_path) if folder != paths.LAUNCH_BIN]
+
+
+def find(search: Iterable[Path] | None = None) -> tuple[dict[str, Program], list[Program]]:
+    """The programs that can be used, by name, and those that were found but cannot."""
+    good: dict[str, Program] = {}
+    bad: list[Program] = []
+    places = list(search) if search is not None else folders()
+    for name in NAMES:
+        for program in _candidates(name, places):
+            if not program.fault:
+                good[name] = program
+                break
+            bad.append(program)
+    return good, bad
+
+
+def look_at(name: str, path: Path) -> Program:
+    """Runs a program for its version, and says what is wrong with it."""
+    version = _version(name, path)
+    wanted = _CLI_RANGE if name == "dapr" else _RUNTIME_RANGE
+    if not wanted.holds(version):
+        return Program(name, path, version, f"version {show(version)} is not {wanted}")
+    if name == "daprd" and not _has_conversation(path):
+        return Program(name, path, version, "it was built without the conversation components")
+    return Program(name, path, version)
+
+
+def _candidates(name: str, places: list[Path]) -> Iterator[Program]:
+    seen: set[Path] = set()
+    for place in places:
+        found = shutil.which(name, path=str(place))
+        if found and (path := Path(found).resolve()) not in seen:
+            seen.add(path)
+            yield look_at(name, path)
+
+
+def _version(name: str, path: Path) -> Version | None:
+    first_line = _first_line([str(path), *_PROBES[name]])
+    return parse(first_line if name == "daprd" else first_line.partition("version")[2])
+
+
+def _first_line(command: list[str]) -> str:
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except OSError:
+        return ""
+    limit = threading.Timer(_PROBE_SECONDS, process.kill)
+    limit.start()
+    with process:
+        line = process.stdout.readline() if process.stdout else ""
+        process.kill()
+    limit.cancel()
+    return line
+
+
+def _has_conversation(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_CONVERSATION) >= 0

@@ -1,0 +1,54 @@
+"""Says what is being done: one line a step with its time, rewritten in place on a terminal, plain elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+_TERMINAL_SECONDS = 0.5
+_PLAIN_SECONDS = 20.0
+
+
+class Step:
+    """One step. `with Step("virtual environment") as step: step.update("40 of 140 packages")`."""
+
+    def __init__(self, title: str, *, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._out = out or sys.stdout
+        self._clock = clock
+        self._live = self._out.isatty()
+        self._begun = clock()
+        self._shown = self._begun
+        self._detail = ""
+
+    def __enter__(self) -> Step:
+        """Announces the step."""
+        self._write(f"{self._title} ...", last=not self._live)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Says how it ended and how long it took."""
+        end = "done" if kind is None else "stopped" if kind is KeyboardInterrupt else "failed"
+        detail = f"{self._detail}, " if self._detail else ""
+        self._write(f"{self._title}: {detail}{end} ({self._seconds():.1f} s)", last=True)
+
+    def update(self, detail: str) -> None:
+        """Shows how far it is; call as often as you like."""
+        self._detail = detail
+        now = self._clock()
+        if now - self._shown >= (_TERMINAL_SECONDS if self._live else _PLAIN_SECONDS):
+            self._shown = now
+            self._write(f"{self._title}: {detail} ({self._seconds():.0f} s)", last=not self._live)
+
+    def _seconds(self) -> float:
+        return self._clock() - self._begun
+
+    def _write(self, text: str, *, last: bool) -> None:
+        start = "\r\x1b[K" if self._live else ""
+        self._out.write(f"{start}{text}{chr(10) if last else ''}")
+        self._out.flush()

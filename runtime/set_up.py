@@ -1,0 +1,72 @@
+"""Brings a fresh checkout to the point where it can run; what is done already costs a fraction of a second."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from runtime import go_build, paths, prerequisites, programs, virtualenv
+from runtime.locks import Locked, exclusive
+from runtime.problems import Problem
+from runtime.programs import Program
+
+_LOCK = paths.RUNTIME / "lock"
+# `dapr run` has no option for these two addresses, and daprd's own default is all networks.
+_DAPRD = """\
+#!/bin/sh
+exec {daprd} "$@" --metrics-listen-address 127.0.0.1 --dapr-internal-grpc-listen-address 127.0.0.1
+"""
+
+
+def set_up(*, development: bool = False) -> None:
+    """Makes what is missing: virtual environment, Dapr programs, the folder that `dapr run` takes them from.
+
+    `development` adds what tests, types and style need. Raises `Problem`.
+    """
+    try:
+        with exclusive(_LOCK, what="Another set-up"):
+            _set_up(development)
+    except Locked as locked:
+        print(f"{locked.message} Waiting for it.", flush=True)
+        with exclusive(_LOCK, what="Another set-up", wait=True):
+            _set_up(development)
+
+
+def _set_up(development: bool) -> None:
+    locks = virtualenv.DEV_LOCKS if development else virtualenv.LOCKS
+    good, _ = programs.find()
+    missing = [name for name in programs.NAMES if name not in good]
+    if missing or not virtualenv.installed(paths.VENV, locks):
+        prerequisites.require(prerequisites.checks())
+        virtualenv.install(paths.VENV, locks)
+    if missing:
+        go_build.build(missing, paths.VENV)
+        good = _all_found()
+    link(good, paths.LAUNCH_BIN)
+
+
+def _all_found() -> dict[str, Program]:
+    good, bad = programs.find()
+    missing = [name for name in programs.NAMES if name not in good]
+    if missing:
+        raise Problem(
+            f"After the build these programs still cannot be used: {', '.join(missing)}"
+            f" ({'; '.join(map(str, bad)) or 'not found'}).",
+            remedy=f"Remove {paths.BUILT_PROGRAMS} and run make setup again.",
+        )
+    return good
+
+
+def link(found: dict[str, Program], folder: Path) -> None:
+    """Fills the folder that stands for one Dapr installation, wherever its programs really are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in found.items():
+        target = folder / name
+        new = folder / f".{name}.new"
+        new.unlink(missing_ok=True)
+        if name == "daprd":
+            new.write_text(_DAPRD.format(daprd=shlex.quote(str(program.path))))
+            new.chmod(0o755)
+        else:
+            new.symlink_to(program.path)
+        new.replace(target)

@@ -1,0 +1,226 @@
+"""The whole product as separate processes on free ports, for tests, crash drills and benchmarks.
+
+    with Stack(tmp_path, worker_env={"REFUND_AGENT_X": "1"}, latency_seconds=0.2) as stack:
+        httpx.post(f"{stack.web_url}/api/...")
+        stack.kill("worker")          # SIGKILL; also stop(name), start(name)
+        stack.start("worker")         # same ports, same state; waits until it is ready
+
+Processes, in the order of their start: sentry, placement, scheduler, sandbox, daprd, worker. `parts` takes
+fewer of them. Everything is written below `folder`: components/, resiliency/ and config/ are copies whose
+loopback ports are the free ones (daprd reloads a component that a test rewrites there), `.state` is the
+state folder, `.state/logs/<name>.log` the logs. No dapr CLI is involved; mTLS and signing are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from runtime import paths, processes
+from runtime.control_plane import NAMES as CONTROL_PLANE
+from runtime.control_plane import ControlPlane
+from runtime.loopback import answers
+from runtime.problems import Problem
+from runtime.processes import Child
+from runtime.render import render
+from runtime.stack_commands import (
+    StackPorts,
+    daprd_command,
+    project_ports,
+    sandbox_command,
+    worker_command,
+    worker_environment,
+)
+from runtime.state import prepare
+
+NAMES = (*CONTROL_PLANE, "sandbox", "daprd", "worker")
+READY_SECONDS = 60.0
+
+
+class Stack:
+    """The processes of one run. Not thread-safe; use one `folder` for one stack at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        parts: Sequence[str] = NAMES,
+        worker_env: Mapping[str, str] | None = None,
+        overlay: Mapping[str, str] | None = None,
+        latency_seconds: float = 0.0,
+        bin_dir: Path | None = None,
+    ) -> None:
+        """Prepares `folder`; starts nothing.
+
+        worker_env: added to the worker's environment; may be changed before the next start("worker").
+        overlay: file name in components/ -> YAML text, replacing or adding (see `render.overlay_from`).
+        latency_seconds: the sandbox model's base latency.
+        bin_dir: the folder of daprd, placement, scheduler and sentry; those that set-up has found or built by default.
+        """
+        self.folder = folder.resolve()
+        self.state = self.folder / ".state"
+        self.components = self.folder / "components"
+        self.parts = tuple(name for name in NAMES if name in _known(parts))
+        self.worker_env = dict(worker_env or {})
+        self.latency_seconds = latency_seconds
+        self.ports = StackPorts.free()
+        self.bin_dir = bin_dir or _programs()
+        self.control_plane = ControlPlane(self.bin_dir, self.state, self.ports.control_plane)
+        self._children: dict[str, Child] = {}
+        prepare(self.state)
+        render(self.folder, _replacements(self.ports), overlay or {})
+
+    @property
+    def web_url(self) -> str:
+        """The agent's API and dashboard."""
+        return f"http://127.0.0.1:{self.ports.web}"
+
+    @property
+    def model_url(self) -> str:
+        """The sandbox's model server: /bill, /faults, /latency, /v1/..."""
+        return f"http://127.0.0.1:{self.ports.model}"
+
+    @property
+    def systems_url(self) -> str:
+        """The sandbox's internal systems: /books/..., /faults, /<system>/<method>."""
+        return f"http://127.0.0.1:{self.ports.systems}"
+
+    @property
+    def dapr_url(self) -> str:
+        """daprd's HTTP API."""
+        return f"http://127.0.0.1:{self.ports.dapr_http}"
+
+    @property
+    def dapr_grpc(self) -> str:
+        """daprd's gRPC API, host:port."""
+        return f"127.0.0.1:{self.ports.dapr_grpc}"
+
+    @property
+    def dapr_metrics_url(self) -> str:
+        """daprd's Prometheus metrics."""
+        return f"http://127.0.0.1:{self.ports.dapr_metrics}"
+
+    def __enter__(self) -> Stack:
+        """Starts every part and waits until each is ready."""
+        self.start_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops everything, whatever happened."""
+        self.stop_all()
+
+    def start_all(self) -> None:
+        """Starts the parts that do not run, in order; stops all when one fails."""
+        try:
+            for name in self.parts:
+                if not self.alive(name):
+                    self.start(name)
+        except BaseException:
+            self.stop_all()
+            raise
+
+    def stop_all(self) -> None:
+        """Stops everything in reverse order."""
+        children = list(self._children.values())
+        self._children.clear()
+        try:
+            processes.stop_all(children)
+        finally:
+            self.control_plane.stop()
+
+    def start(self, name: str) -> None:
+        """Starts one process on its old ports and state, and waits until it is ready.
+
+        Raises `ChildDied` or `NotReady`, both with the last lines of its log.
+        """
+        _known([name])
+        if self.alive(name):
+            raise Problem(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
+        if name in CONTROL_PLANE:
+            self.control_plane.children.pop(name, None)
+            self.control_plane.start_one(name)
+            return
+        command, environment, ready = self._recipe(name)
+        child = self._children[name] = processes.start(
+            name,
+            command,
+            log=self.log(name),
+            environment=environment,
+            folder=self.folder if name == "daprd" else paths.ROOT,
+        )
+        processes.wait_until(ready, what=name, deadline_seconds=READY_SECONDS, children=[child])
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, then SIGKILL after ten seconds."""
+        processes.stop(self._take(name))
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, at once."""
+        processes.kill(self._take(name))
+
+    def alive(self, name: str) -> bool:
+        """Whether the process runs now; false also after a crash of its own."""
+        child = self._holder(name).get(name)
+        return child is not None and child.alive()
+
+    def pid(self, name: str) -> int:
+        """The process id of a process that was started."""
+        return self._child(name).pid
+
+    def log(self, name: str) -> Path:
+        """The log file of a process; it outlives restarts."""
+        return self.state / "logs" / f"{name}.log"
+
+    def wait_dead(self, name: str, *, deadline_seconds: float = 30.0) -> None:
+        """Waits until a process has ended by itself, for instance by an injected crash."""
+        child = self._child(name)
+        processes.wait_until(lambda: not child.alive(), what=f"the end of {name}", deadline_seconds=deadline_seconds)
+
+    def _recipe(self, name: str) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
+        ports = self.ports
+        if name == "sandbox":
+            ready = lambda: answers(ports.model, "/healthz") and answers(ports.systems, "/healthz")  # noqa: E731
+            return sandbox_command(ports, self.state, self.latency_seconds), {}, ready
+        if name == "daprd":
+            command = daprd_command(self.bin_dir, ports)
+            return command, self._joined(), lambda: answers(ports.dapr_http, "/v1.0/healthz/outbound")
+        environment = {**worker_environment(ports, self.state), **self.worker_env}
+        return worker_command(), environment, lambda: answers(ports.web, "/healthz")
+
+    def _joined(self) -> dict[str, str]:
+        return self.control_plane.environment()
+
+    def _holder(self, name: str) -> dict[str, Child]:
+        return self.control_plane.children if name in CONTROL_PLANE else self._children
+
+    def _child(self, name: str) -> Child:
+        child = self._holder(name).get(name)
+        if child is None:
+            raise Problem(f"{name} was not started.", remedy=f"Parts of this stack: {', '.join(self.parts)}.")
+        return child
+
+    def _take(self, name: str) -> Child:
+        child = self._child(name)
+        del self._holder(name)[name]
+        return child
+
+
+def _replacements(ports: StackPorts) -> dict[int, int]:
+    model, systems = project_ports()
+    return {model: ports.model, systems: ports.systems}
+
+
+def _programs() -> Path:
+    if not (paths.LAUNCH_BIN / "daprd").exists():
+        raise Problem(f"There are no Dapr programs in {paths.LAUNCH_BIN}.", remedy="Run make setup first.")
+    return paths.LAUNCH_BIN
+
+
+def _known(names: Sequence[str]) -> Sequence[str]:
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise Problem(f"No such process: {', '.join(sorted(unknown))}.", remedy=f"Use {', '.join(NAMES)}.")
+    return names

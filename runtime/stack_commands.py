@@ -1,0 +1,81 @@
+"""The command lines and environments with which `Stack` starts its processes; no process is started here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import paths
+from runtime.control_plane import NAMESPACE, TRUST_DOMAIN, ControlPlanePorts
+from runtime.loopback import HOST, free_ports, past_proxies
+from runtime.ports import read_ports
+
+
+@dataclass(frozen=True)
+class StackPorts:
+    """Every port of one stack."""
+
+    web: int
+    model: int
+    systems: int
+    dapr_http: int
+    dapr_grpc: int
+    dapr_internal: int
+    dapr_metrics: int
+    control_plane: ControlPlanePorts
+
+    @classmethod
+    def free(cls) -> StackPorts:
+        """Ports that nobody uses now."""
+        web, model, systems, http, grpc, internal, metrics, *control = free_ports(10)
+        return cls(web, model, systems, http, grpc, internal, metrics, ControlPlanePorts(*control))
+
+
+def project_ports() -> tuple[int, int]:
+    """The model's and the systems' ports in the project's files, as dapr.yaml says."""
+    ports = read_ports(paths.DAPR_YAML)
+    return ports["sandbox model"].number, ports["sandbox systems"].number
+
+
+def sandbox_command(ports: StackPorts, state: Path, latency_seconds: float) -> list[str]:
+    """The model server and the internal systems."""
+    return [
+        *(str(paths.VENV_PYTHON), "-m", "app.sandbox"),
+        *("--model-port", str(ports.model), "--systems-port", str(ports.systems)),
+        *("--state", str(state / "sandbox"), "--latency", str(latency_seconds)),
+    ]
+
+
+def worker_command() -> list[str]:
+    """The agent: workflow worker and web in one process."""
+    return [str(paths.VENV_PYTHON), "-m", "app", "serve"]
+
+
+def worker_environment(ports: StackPorts, state: Path) -> dict[str, str]:
+    """What `dapr run` would give the agent, and where its own state and web go."""
+    return {
+        **past_proxies(),
+        "APP_ID": "agent",
+        "DAPR_HTTP_PORT": str(ports.dapr_http),
+        "DAPR_GRPC_PORT": str(ports.dapr_grpc),
+        "DAPR_METRICS_PORT": str(ports.dapr_metrics),
+        "REFUND_AGENT_WEB_PORT": str(ports.web),
+        "REFUND_AGENT_STATE_DIR": str(state),
+    }
+
+
+def daprd_command(bin_dir: Path, ports: StackPorts) -> list[str]:
+    """The agent's sidecar; its working folder is the stack's folder."""
+    control = ports.control_plane
+    return [
+        *(str(bin_dir / "daprd"), "--app-id", "agent", "--config", "config/dapr.yaml"),
+        *("--resources-path", "components", "--resources-path", "resiliency"),
+        *("--dapr-listen-addresses", HOST, "--dapr-http-port", str(ports.dapr_http)),
+        *("--dapr-grpc-port", str(ports.dapr_grpc), "--dapr-internal-grpc-port", str(ports.dapr_internal)),
+        *("--dapr-internal-grpc-listen-address", HOST),
+        *("--metrics-listen-address", HOST, "--metrics-port", str(ports.dapr_metrics)),
+        *("--placement-host-address", f"{HOST}:{control.placement}"),
+        *("--scheduler-host-address", f"{HOST}:{control.scheduler}"),
+        *("--enable-mtls", "--sentry-address", f"{HOST}:{control.sentry}"),
+        *("--control-plane-trust-domain", TRUST_DOMAIN, "--control-plane-namespace", NAMESPACE),
+    ]

@@ -1,0 +1,141 @@
+"""Finds PostgreSQL's and Redis's programs, installs Debian's packages where that is allowed, and drops root.
+
+Installing starts no service and leaves a running one alone: Debian asks `policy-rc.d` before it starts any, and
+for the time of the installation that answers no.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime.problems import Problem
+
+POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_isready", "psql")
+REDIS_PROGRAM = "redis-server"
+PACKAGES = {"postgres": "postgresql", "redis": "redis-server"}
+# PostgreSQL refuses to run as root; one of these is on every Debian machine.
+_UNPRIVILEGED = ("postgres", "nobody")
+_DEBIAN_HOMES = Path("/usr/lib/postgresql")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_NO_SERVICES = "#!/bin/sh\n# Servers are started by hand for a while; removed again after the installation.\nexit 101\n"
+_INSTALL_SECONDS = 600
+
+
+def find_postgres() -> Path:
+    """The folder of PostgreSQL's programs, the newest version first. Raises Problem when there is none."""
+    homes = sorted(_DEBIAN_HOMES.glob("*/bin"), key=_version, reverse=True)
+    on_path = shutil.which("initdb")
+    if on_path:
+        homes.append(Path(on_path).resolve().parent)
+    for home in homes:
+        if all((home / program).exists() for program in POSTGRES_PROGRAMS):
+            return home
+    raise Problem("PostgreSQL's server is not installed.", remedy=_remedy("postgres"))
+
+
+def find_redis() -> Path:
+    """Redis's server program. Raises Problem when there is none."""
+    found = shutil.which(REDIS_PROGRAM)
+    if found is None:
+        raise Problem("Redis's server is not installed.", remedy=_remedy("redis"))
+    return Path(found)
+
+
+def missing() -> list[str]:
+    """Which of `postgres` and `redis` are not installed."""
+    absent = []
+    for name, find in (("postgres", find_postgres), ("redis", find_redis)):
+        try:
+            find()
+        except Problem:
+            absent.append(name)
+    return absent
+
+
+def ensure_installed() -> None:
+    """Installs what is missing when this is root on a Debian machine. Raises Problem with the remedy otherwise."""
+    absent = missing()
+    if not absent:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Problem(f"Not installed: {', '.join(absent)}.", remedy=_remedy(*absent))
+    with _no_services():
+        _apt_get("update", "-qq")
+        _apt_get("install", "-y", "-qq", "--no-install-recommends", *(PACKAGES[name] for name in absent))
+    still = missing()
+    if still:
+        raise Problem(
+            f"apt-get installed its packages, but {', '.join(still)} cannot be found.", remedy=_remedy(*still)
+        )
+
+
+def give_away(*paths: Path) -> None:
+    """Makes files and folders the property of whom the servers run as."""
+    owner = _owner()
+    if owner is not None:
+        for path in paths:
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def lowered(tether: signal.Signals | None = None) -> list[str]:
+    """The words before a command that drop root. `tether` is the signal that it gets when its starter ends: the
+    kernel forgets what was set before root was dropped."""
+    owner = _owner()
+    if owner is None:
+        return []
+    drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    return [*drop, *(["--pdeathsig", tether.name.removeprefix("SIG")] if tether else []), "--"]
+
+
+def _owner() -> pwd.struct_passwd | None:
+    """Whom the servers run as; None is whoever runs this. Raises Problem when root finds nobody else."""
+    if os.geteuid() != 0:
+        return None
+    for name in _UNPRIVILEGED:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise Problem(
+        f"None of the users {', '.join(_UNPRIVILEGED)} is here.", remedy="Run this as a user other than root."
+    )
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """A policy that the machine has already stays as it is when it forbids services, and is put back when not."""
+    before = _POLICY.read_bytes() if _POLICY.exists() else None
+    mode = _POLICY.stat().st_mode if before is not None else 0o755
+    try:
+        _POLICY.write_text(_NO_SERVICES)
+        _POLICY.chmod(0o755)
+        yield
+    finally:
+        if before is None:
+            _POLICY.unlink(missing_ok=True)
+        else:
+            _POLICY.write_bytes(before)
+            _POLICY.chmod(mode)
+
+
+def _apt_get(*arguments: str) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    done = subprocess.run(
+        ["apt-get", *arguments], capture_output=True, text=True, check=False, env=environment, timeout=_INSTALL_SECONDS
+    )
+    if done.returncode:
+        raise Problem(f"apt-get {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def _version(home: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", home.parent.name))
+
+
+def _remedy(*names: str) -> str:
+    return f"On Debian and Ubuntu: apt-get install {' '.join(PACKAGES[name] for name in names)}; no service need run."
