@@ -13,10 +13,10 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: ## set everything up, work the sample tickets, print the cost report, stop (first time: about 10 minutes)
+run: ## set everything up, work the sample tickets, show what came of them, stop (first time: about 10 minutes)
 	$(RUNTIME) run
 
-up: ## set everything up and stay up until Ctrl-C; the dashboard is at http://127.0.0.1:8088/
+up: ## set everything up and stay up until Ctrl-C; the API is at http://127.0.0.1:8088/openapi.json
 	$(RUNTIME) up
 
 test: ## run all tests, those against the real Dapr runtime included; ARGS="-k name" goes to pytest

@@ -57,6 +57,15 @@ REFUNDABLE = frozenset(
 )
 
 
+class Known(StrEnum):
+    """How a quantity is known, best first; a sum is as good as the worst of its parts. Unknown is never zero."""
+
+    REPORTED = "reported"  # by the provider
+    ESTIMATED = "estimated"  # counted by us
+    ALLOCATED = "allocated"  # a share of a total that is known only as a whole
+    UNREPORTED = "unreported"  # not known
+
+
 class Action(StrEnum):
     """What the drafted answer proposes."""
 

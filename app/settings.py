@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         default=3510, validation_alias=AliasChoices("REFUND_AGENT_DAPR_HTTP_PORT", "DAPR_HTTP_PORT")
     )
     dapr_grpc_port: int = Field(
-        default=50010, validation_alias=AliasChoices("REFUND_AGENT_DAPR_GRPC_PORT", "DAPR_GRPC_PORT")
+        default=3511, validation_alias=AliasChoices("REFUND_AGENT_DAPR_GRPC_PORT", "DAPR_GRPC_PORT")
     )
 
     @property

@@ -73,7 +73,7 @@ class Stack:
 
     @property
     def web_url(self) -> str:
-        """The agent's API and dashboard."""
+        """The agent's API."""
         return f"http://127.0.0.1:{self.ports.web}"
 
     @property

@@ -83,7 +83,7 @@ def test_the_product_of_fast_and_slow_retries_is_bounded_as_the_files_say() -> N
         assert 0 <= repeats <= 3, "no endless retries against a paid model"
         assert attempts * (1 + repeats) == 90, f"{name}: the comments and docs/design.md say 90"
     said = (ROOT / "docs" / "design.md").read_text()
-    assert "3 × 30 = 90" in said
+    assert "3 x 30 = 90" in said
 
 
 def test_every_number_of_a_policy_stands_beside_its_reason() -> None:
