@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -14,15 +15,18 @@ from typing import Any
 from dapr.ext.workflow import DaprWorkflowClient, DaprWorkflowContext, WorkflowRuntime
 from dapr.ext.workflow._durabletask.internal import shared
 from dapr.ext.workflow.logger import LoggerOptions
+from sqlalchemy import Engine
 
 from app import policy, sidecar
 from app.access import Access, make_local_token, parse_tokens
 from app.desk import TaskDesk
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
+from app.gateway.journal import Journal
 from app.ledger import schema
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
+from app.ledger.writer import Writer
 from app.runs import Runs
 from app.settings import Settings
 from app.stages import STAGES, TOOLS
@@ -63,7 +67,8 @@ def serve(settings: Settings) -> None:
     engine = schema.connect(settings.database_url)
     sidecar.wait_until_ready(settings.dapr_http)
     reconnect_quickly()
-    services = make_services(settings, Tickets(engine, utc_now), Replies(engine, utc_now))
+    writer = Writer(engine)
+    services = make_services(settings, engine, writer)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     app = create_app(desk, access(settings), version=version())
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
@@ -74,17 +79,19 @@ def serve(settings: Settings) -> None:
     _until_told_to_stop()
     web.stop()
     runtime.shutdown()
+    writer.close()
     engine.dispose()
 
 
-def make_services(settings: Settings, tickets: Tickets, replies: Replies) -> Services:
+def make_services(settings: Settings, engine: Engine, writer: Writer) -> Services:
     """The stages' collaborators, as they are in production."""
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
+    journal = Journal(writer, worker=str(uuid.uuid4()), clock=utc_now)
     return Services(
-        gateway=ModelGateway(conversation, settings.llm_component),
+        gateway=ModelGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.dapr_http),
-        tickets=tickets,
-        replies=replies,
+        tickets=Tickets(engine, writer, utc_now),
+        replies=Replies(engine, writer, utc_now),
     )
 
 

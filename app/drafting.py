@@ -6,18 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from app.models import (
-    REFUNDABLE,
-    Account,
-    Action,
-    Category,
-    Classification,
-    Draft,
-    Frozen,
-    Order,
-    Refund,
-    RefundPolicy,
-)
+from app.books import Account, Order, RefundPolicy
+from app.models import REFUNDABLE, Action, Category, Classification, Draft, Frozen, Refund
 from app.stages import guards
 from app.stages.draft_refund import DraftInput, DraftOutput, Lookup
 from app.stages.lookups import OrderInput, OrderOutput, PolicyInput, PolicyOutput

@@ -122,16 +122,26 @@ class Decision(Frozen):
     refund: Refund | None = None
 
 
-class ModelUse(Frozen):
-    """What one model call used, as Dapr reported it; `None` is "not reported", which is not zero."""
+class AnsweredBy(StrEnum):
+    """Where the answer to a model call came from."""
 
+    PROVIDER = "provider"
+    JOURNAL = "journal"  # the step was executed again; the answer was paid before
+
+
+class ModelUse(Frozen):
+    """What one model call used, and how that is known; `None` is not known, which is not zero."""
+
+    answered_by: AnsweredBy
     component: str
     model: str
+    prompt_version: str
     request_digest: str
     input_tokens: int | None
     cached_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
+    known: Known
 
 
 class Classification(Frozen):
@@ -142,62 +152,6 @@ class Classification(Frozen):
     order_id: Reference | None = None
     language: str = Field(pattern=r"^[a-z]{2}$")
     confidence: Confidence
-
-
-class OrderSummary(Frozen):
-    """An order as the account lists it."""
-
-    order_id: Reference
-    status: str
-    placed_days_ago: int
-    total: Money
-    currency: Currency
-    items: tuple[str, ...]
-
-
-class Account(Frozen):
-    """A customer's account without anything that names the person."""
-
-    customer_id: Reference
-    tier: str
-    since_days: int
-    risk: Literal["low", "high"]
-    refunds_90d: int
-    orders: tuple[OrderSummary, ...] = ()
-
-
-class OrderItem(Frozen):
-    """One line of an order."""
-
-    sku: str
-    name: str
-    quantity: int
-    unit_price: Money
-
-
-class Order(Frozen):
-    """An order as the books know it; `refundable` is what was charged and not given back yet."""
-
-    order_id: Reference
-    status: str
-    placed_days_ago: int
-    delivered_days_ago: int | None
-    currency: Currency
-    total: Money
-    charged: Money
-    refunded: Money
-    refundable: Money
-    items: tuple[OrderItem, ...]
-
-
-class RefundPolicy(Frozen):
-    """A tenant's terms for one category."""
-
-    category: Category
-    window_days: int
-    counted_from: Literal["delivery", "order"]
-    refund_percent: int = Field(ge=0, le=100)
-    text: str
 
 
 class Draft(Frozen):

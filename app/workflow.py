@@ -11,8 +11,9 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
+from app.books import Account
 from app.drafting import Findings, drafted
-from app.models import Account, Action, Classification, Outcome, TaskResult
+from app.models import Action, Classification, Outcome, TaskResult
 from app.stages import guards
 from app.stages.classify import ClassifyInput, ClassifyOutput
 from app.stages.close_case import CloseInput, CloseOutput

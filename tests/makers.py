@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app import policy
-from app.models import Account, Action, Category, Draft, Order, OrderItem, RefundPolicy, Ticket
+from app.books import Account, Order, OrderItem, RefundPolicy
+from app.models import Action, Category, Draft, Ticket
 from app.steps import TaskInput
 
 RULES = policy.load(Path(__file__).parent.parent / "config" / "policy.yaml")

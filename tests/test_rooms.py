@@ -12,19 +12,27 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 APP = ROOT / "app"
-PURE = ("models.py", "errors.py", "redaction.py", "stages/guards.py", "stages/answers.py", "stages/prompts.py")
+PURE = (
+    "models.py",
+    "books.py",
+    "errors.py",
+    "redaction.py",
+    "stages/guards.py",
+    "stages/answers.py",
+    "stages/prompts.py",
+)
 # What a pure file may not import, directly or through another of ours.
 IMPURE = ("dapr", "grpc", "aiohttp", "httpx", "sqlalchemy", "flask", "waitress", "os", "socket", "subprocess")
 # Which rooms each room may import from `app`, next to models, errors, policy and redaction.
 ALLOWED = {
     "ledger": {"ledger"},
-    "gateway": {"gateway", "sidecar"},
+    "gateway": {"gateway", "sidecar", "ledger"},
     "stages": {"stages", "gateway", "ledger", "systems"},
     "web": {"web", "access"},
     "cli": {"cli", "settings", "bootstrap", "sandbox", "access"},
     "sandbox": {"sandbox"},
 }
-COMMON = {"models", "errors", "policy", "redaction"}
+COMMON = {"models", "books", "errors", "policy", "redaction", "tokens"}
 
 
 def imports(file: Path) -> set[str]:
@@ -66,7 +74,7 @@ def test_one_file_reads_the_environment() -> None:
         if re.search(r"\benviron\b|\bgetenv\b|envvar=", file.read_text()):
             readers.append(str(file.relative_to(APP)))
     # settings.py reads it through pydantic-settings; tiktoken is told its folder by the environment and nothing else.
-    assert readers == ["sandbox/tokens.py"]
+    assert readers == ["tokens.py"]
 
 
 def test_files_stay_small() -> None:

@@ -80,7 +80,7 @@ class ToolDefinition:
 
 
 @dataclass(frozen=True)
-class Usage:
+class ReportedUsage:
     """Tokens as Dapr reported them; `None` where it reported none (which is not zero)."""
 
     input_tokens: int | None
@@ -97,7 +97,7 @@ class Answer:
     tool_calls: tuple[ToolRequest, ...]
     finish_reason: str
     model: str
-    usage: Usage
+    usage: ReportedUsage
 
 
 class Conversation(Protocol):
@@ -210,13 +210,13 @@ def _answer(component: str, response: Any) -> Answer:
     return Answer(choice.message.content or "", calls, choice.finish_reason or "", output.model or "", _usage(output))
 
 
-def _usage(output: Any) -> Usage:
+def _usage(output: Any) -> ReportedUsage:
     """Dapr says zero where the provider's usage did not reach it, and no call is free of input tokens."""
     usage = output.usage
     if usage is None or not usage.prompt_tokens:
-        return Usage(None, None, None, None)
+        return ReportedUsage(None, None, None, None)
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return Usage(
+    return ReportedUsage(
         input_tokens=int(usage.prompt_tokens),
         cached_tokens=int(prompt.cached_tokens) if prompt else None,
         output_tokens=int(usage.completion_tokens),

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+import asyncio
+from dataclasses import dataclass
 
-from app.gateway.conversation import Answer, Conversation, Message, ToolDefinition
-from app.models import ModelUse
+from app.errors import RefundAgentError
+from app.gateway import estimate
+from app.gateway.call import ModelCall, Reserve, Usage
+from app.gateway.conversation import Answer, Conversation
+from app.gateway.journal import Journal, Settled
+from app.models import AnsweredBy, Known, ModelUse
 
-
-@dataclass(frozen=True)
-class ModelCall:
-    """One question: who asks (task, stage, turn, the step's `taskExecutionId`) and what."""
-
-    task_id: str
-    stage: str
-    turn: int
-    execution_id: str
-    messages: tuple[Message, ...]
-    tools: tuple[ToolDefinition, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """Names the question's content: equal questions have equal digests."""
-        content = [[asdict(part) for part in self.messages], [asdict(part) for part in self.tools]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+# Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
+_RESERVED_OUTPUT_TOKENS = 1_000
 
 
 @dataclass(frozen=True)
@@ -37,22 +25,64 @@ class ModelAnswer:
 
 
 class ModelGateway:
-    """The only way to a model."""
+    """The only way to a model: journal, then the Conversation API, then journal."""
 
-    def __init__(self, conversation: Conversation, component: str) -> None:
+    def __init__(self, conversation: Conversation, component: str, journal: Journal) -> None:
         self._conversation = conversation
         self._component = component
+        self._journal = journal
+        self._in_flight: dict[tuple[str, int], asyncio.Future[ModelAnswer]] = {}
 
     async def ask(self, call: ModelCall) -> ModelAnswer:
-        """Asks once. Raises ModelUnavailable (worth a retry) or ModelRefused (not)."""
-        answer = await self._conversation.ask(call.messages, call.tools)
+        """Answers once for each step and turn, however often and however concurrently it is executed here.
+
+        Raises ModelUnavailable (worth a retry) or ModelRefused (not)."""
+        key = (call.execution_id, call.turn)
+        running = self._in_flight.get(key)
+        if running is None:
+            running = self._in_flight[key] = asyncio.ensure_future(self._ask(call))
+            running.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        return await asyncio.shield(running)
+
+    async def _ask(self, call: ModelCall) -> ModelAnswer:
+        reserve = Reserve(estimate.input_tokens(call.messages, call.tools), _RESERVED_OUTPUT_TOKENS)
+        begun = await self._journal.begin(call, self._component, reserve)
+        if isinstance(begun, Settled):
+            return self._answered(call, begun, AnsweredBy.JOURNAL)
+        try:
+            answer = await self._conversation.ask(call.messages, call.tools)
+        except RefundAgentError as error:
+            await self._journal.fail(begun, str(error))
+            raise
+        settled = await self._journal.settle(begun, call, answer, used(answer, reserve))
+        return self._answered(call, settled, AnsweredBy.PROVIDER)
+
+    def _answered(self, call: ModelCall, settled: Settled, by: AnsweredBy) -> ModelAnswer:
+        usage = settled.usage
         use = ModelUse(
+            answered_by=by,
             component=self._component,
-            model=answer.model,
+            model=settled.answer.model,
+            prompt_version=call.prompt_version,
             request_digest=call.digest,
-            input_tokens=answer.usage.input_tokens,
-            cached_tokens=answer.usage.cached_tokens,
-            output_tokens=answer.usage.output_tokens,
-            reasoning_tokens=answer.usage.reasoning_tokens,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            known=usage.known,
         )
-        return ModelAnswer(answer, use)
+        return ModelAnswer(settled.answer, use)
+
+
+def used(answer: Answer, reserve: Reserve) -> Usage:
+    """What the provider reported; else what we count ourselves, marked as such."""
+    reported = answer.usage
+    if reported.input_tokens is not None and reported.output_tokens is not None:
+        return Usage(
+            reported.input_tokens,
+            reported.cached_tokens,
+            reported.output_tokens,
+            reported.reasoning_tokens,
+            Known.REPORTED,
+        )
+    return Usage(reserve.input_tokens, None, estimate.output_tokens(answer), None, Known.ESTIMATED)

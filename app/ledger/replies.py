@@ -6,29 +6,29 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Engine, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, select
 
 from app.errors import TaskNotFound
-from app.ledger.schema import REPLIES
+from app.ledger.schema import REPLIES, insert_or_ignore
+from app.ledger.writer import Writer
 
 
 class Replies:
     """Reads and writes the replies table. Thread-safe."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._engine = engine
+        self._writer = writer
         self._clock = clock
 
     def keep(self, task_id: str, text: str) -> str:
         """Keeps a reply and returns its digest. Keeping the same text again changes nothing."""
         digest = hashlib.sha256(text.encode()).hexdigest()
         row = {"task_id": task_id, "digest": digest, "text": text, "written_at": self._clock()}
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(REPLIES).values(row))
-        except IntegrityError:
-            pass  # the step was executed again and its reply is here already
+        # A step that was executed again finds its reply here already.
+        self._writer.run(
+            lambda connection: connection.execute(insert_or_ignore(connection, REPLIES).values(row)).rowcount
+        )
         return digest
 
     def get(self, task_id: str, digest: str) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     DateTime,
     Engine,
     Index,
+    Insert,
     Integer,
     MetaData,
     String,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     create_engine,
     event,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -51,6 +54,64 @@ REPLIES = Table(
     Column("text", Text, nullable=False),
     Column("written_at", DateTime(timezone=True), nullable=False),
 )
+
+MODEL_CALLS = Table(
+    "model_calls",
+    METADATA,
+    Column("call_id", String(36), primary_key=True),
+    Column("execution_id", String(36), nullable=False),  # Dapr's taskExecutionId: names the step
+    Column("turn", Integer, nullable=False),
+    Column("task_id", String(100), nullable=False),
+    Column("tenant", String(31), nullable=False),
+    Column("stage", String(32), nullable=False),
+    Column("component", String(100), nullable=False),
+    Column("model", String(200)),
+    Column("request_digest", String(64), nullable=False),
+    Column("prompt_version", String(12), nullable=False),
+    Column("worker", String(36), nullable=False),
+    Column("state", String(11), nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    # What an interrupted or failed call may have cost at most, in tokens.
+    Column("reserve_input", Integer, nullable=False),
+    Column("reserve_output", Integer, nullable=False),
+    # What was used, as far as it is known, and how it is known.
+    Column("input_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("known", String(10), nullable=False),
+    Column("finish_reason", String(32)),
+    Column("error", Text),
+    Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
+    Index("ix_model_calls_step", "execution_id", "turn"),
+    Index("ix_model_calls_task", "task_id"),
+    Index("ix_model_calls_state_worker", "state", "worker"),
+)
+# Two executions of one step at once may both ask, but only one answer settles the step.
+Index(
+    "uq_model_calls_settled",
+    MODEL_CALLS.c.execution_id,
+    MODEL_CALLS.c.turn,
+    unique=True,
+    sqlite_where=MODEL_CALLS.c.state == "settled",
+    postgresql_where=MODEL_CALLS.c.state == "settled",
+)
+
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("worker", String(36), primary_key=True),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Insert:
+    """An INSERT that leaves a row which is there already as it is; tell by the row count."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def connect(url: str) -> Engine:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, TaskNotFound
-from app.ledger.schema import TICKETS
+from app.ledger.schema import TICKETS, insert_or_ignore
+from app.ledger.writer import Writer
 from app.models import Ticket
 from app.redaction import redact
 
@@ -37,8 +37,9 @@ class StoredTicket:
 class Tickets:
     """Reads and writes the tickets table. Thread-safe; every write is one committed transaction."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._engine = engine
+        self._writer = writer
         self._clock = clock
 
     def accept(self, ticket: Ticket) -> tuple[StoredTicket, bool]:
@@ -46,10 +47,10 @@ class Tickets:
         digest = body_digest(ticket)
         known = self._find(ticket.task_id)
         if known is None:
-            try:
-                return self._insert(ticket, digest), True
-            except IntegrityError:  # the same id arrived twice at once, and the other was first
-                known = self.get(ticket.task_id)
+            inserted = self._insert(ticket, digest)
+            if inserted is not None:
+                return inserted, True
+            known = self.get(ticket.task_id)  # the same id arrived twice at once, and the other was first
         return _same(known, digest), False
 
     def get(self, task_id: str) -> StoredTicket:
@@ -61,8 +62,8 @@ class Tickets:
 
     def mark_started(self, task_id: str) -> None:
         """Notes that the ticket's task was handed to Dapr."""
-        with self._engine.begin() as connection:
-            connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(started=True))
+        change = update(TICKETS).where(TICKETS.c.task_id == task_id).values(started=True)
+        self._writer.run(lambda connection: connection.execute(change).rowcount)
 
     def not_started(self) -> list[StoredTicket]:
         """Tickets that were accepted by a process that died before it could start their task."""
@@ -83,7 +84,7 @@ class Tickets:
             row = connection.execute(select(TICKETS).where(TICKETS.c.task_id == task_id)).one_or_none()
         return None if row is None else _ticket(row)
 
-    def _insert(self, ticket: Ticket, digest: str) -> StoredTicket:
+    def _insert(self, ticket: Ticket, digest: str) -> StoredTicket | None:
         values = {
             "task_id": ticket.task_id,
             "tenant": ticket.tenant,
@@ -96,9 +97,13 @@ class Tickets:
             "received_at": self._clock(),
             "started": False,
         }
-        with self._engine.begin() as connection:
-            row = connection.execute(insert(TICKETS).values(values).returning(TICKETS)).one()
-        return _ticket(row)
+
+        def insert(connection: Connection) -> StoredTicket | None:
+            query = insert_or_ignore(connection, TICKETS).values(values).returning(TICKETS)
+            row = connection.execute(query).one_or_none()
+            return None if row is None else _ticket(row)
+
+        return self._writer.run(insert)
 
 
 def body_digest(ticket: Ticket) -> str:

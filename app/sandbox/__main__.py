@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from app.sandbox import tokens
+from app import tokens
 from app.sandbox.bill import Bill
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain.lexicon import LANGUAGES, lexicon

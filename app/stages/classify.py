@@ -6,8 +6,8 @@ import asyncio
 
 from dapr.ext.workflow import WorkflowActivityContext
 
+from app.gateway.call import ModelCall
 from app.gateway.conversation import Message
-from app.gateway.gateway import ModelCall
 from app.ledger.tickets import StoredTicket
 from app.models import Classification, Frozen, ModelUse
 from app.stages import prompts
@@ -37,11 +37,13 @@ def classify(services: Services) -> Activity:
     async def classify(context: WorkflowActivityContext, question: ClassifyInput) -> ClassifyOutput:
         ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
         call = ModelCall(
-            question.task_id,
-            "classify",
-            question.turn,
-            execution_id(context),
-            _messages(ticket, question.problem),
+            tenant=ticket.tenant,
+            task_id=question.task_id,
+            stage="classify",
+            turn=question.turn,
+            execution_id=execution_id(context),
+            prompt_version=prompts.VERSION,
+            messages=_messages(ticket, question.problem),
         )
         answered = await services.gateway.ask(call)
         try:

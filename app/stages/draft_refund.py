@@ -8,23 +8,11 @@ import json
 from dapr.ext.workflow import WorkflowActivityContext
 from pydantic import Field
 
+from app.books import Account, Order, RefundPolicy
+from app.gateway.call import ModelCall
 from app.gateway.conversation import Message, ToolRequest
-from app.gateway.gateway import ModelCall
 from app.ledger.tickets import StoredTicket
-from app.models import (
-    Account,
-    Action,
-    Category,
-    Confidence,
-    Currency,
-    Draft,
-    Frozen,
-    ModelUse,
-    Money,
-    Order,
-    Reference,
-    RefundPolicy,
-)
+from app.models import Action, Category, Confidence, Currency, Draft, Frozen, ModelUse, Money, Reference
 from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id
@@ -80,8 +68,16 @@ def draft_refund(services: Services) -> Activity:
 
     async def draft_refund(context: WorkflowActivityContext, question: DraftInput) -> DraftOutput:
         ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
-        messages = _messages(ticket, question)
-        call = ModelCall(question.task_id, "draft_refund", question.turn, execution_id(context), messages, offered)
+        call = ModelCall(
+            tenant=ticket.tenant,
+            task_id=question.task_id,
+            stage="draft_refund",
+            turn=question.turn,
+            execution_id=execution_id(context),
+            prompt_version=prompts.VERSION,
+            messages=_messages(ticket, question),
+            tools=offered,
+        )
         answered = await services.gateway.ask(call)
         try:
             if answered.answer.tool_calls:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import ROUND_DOWN, Decimal
 
-from app.models import Account, Action, Category, Draft, Order, Refund, RefundPolicy
+from app.books import Account, Order, RefundPolicy
+from app.models import Action, Category, Draft, Refund
 from app.policy import Rules
 
 _CENT = Decimal("0.01")

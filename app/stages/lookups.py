@@ -6,8 +6,9 @@ from typing import Any
 
 from dapr.ext.workflow import WorkflowActivityContext
 
+from app.books import Order, RefundPolicy
 from app.errors import Refused
-from app.models import Category, Frozen, Order, RefundPolicy
+from app.models import Category, Frozen
 from app.stages.services import Activity, Services
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dapr.ext.workflow import WorkflowActivityContext
 
+from app.books import Account
 from app.errors import Refused
-from app.models import Account, Frozen
+from app.models import Frozen
 from app.stages.services import Activity, Services
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import ModelRefused, ModelUnavailable
 from app.gateway import conversation
-from app.gateway.conversation import Message, ToolRequest, Usage
+from app.gateway.conversation import Message, ReportedUsage, ToolRequest
 
 PREFIX = "failed conversing with component llm: "
 
@@ -56,7 +56,7 @@ def output(usage: Any, **message: Any) -> SimpleNamespace:
 
 
 def usage(prompt: int, completion: int, **details: int) -> SimpleNamespace:
-    """Usage as the SDK shapes it."""
+    """ReportedUsage as the SDK shapes it."""
     return SimpleNamespace(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -68,13 +68,13 @@ def usage(prompt: int, completion: int, **details: int) -> SimpleNamespace:
 def test_usage_is_taken_as_reported() -> None:
     answer = conversation._answer("llm", output(usage(811, 32, cached=100), content="hello"))
     assert answer.text == "hello"
-    assert answer.usage == Usage(811, 100, 32, 0)
+    assert answer.usage == ReportedUsage(811, 100, 32, 0)
 
 
 @pytest.mark.parametrize("nothing", [None, usage(0, 0)])
 def test_no_usage_is_unknown_and_never_zero(nothing: Any) -> None:
     answer = conversation._answer("llm", output(nothing, content="hello"))
-    assert answer.usage == Usage(None, None, None, None)
+    assert answer.usage == ReportedUsage(None, None, None, None)
 
 
 def test_tool_calls_are_taken_over() -> None:

@@ -13,6 +13,7 @@ from app.errors import ConfigurationError, Conflict, TaskNotFound
 from app.ledger import schema
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
+from app.ledger.writer import Writer
 from tests.makers import ticket
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -22,7 +23,9 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 def tickets(tmp_path: Path) -> Iterator[Tickets]:
     """An empty table in a real SQLite file."""
     engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield Tickets(engine, lambda: NOON)
+    writer = Writer(engine)
+    yield Tickets(engine, writer, lambda: NOON)
+    writer.close()
     engine.dispose()
 
 
@@ -84,12 +87,14 @@ def test_an_unknown_task_is_named(tickets: Tickets) -> None:
 
 def test_a_reply_is_kept_once_and_found_by_its_digest(tmp_path: Path) -> None:
     engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    replies = Replies(engine, lambda: NOON)
+    writer = Writer(engine)
+    replies = Replies(engine, writer, lambda: NOON)
     digest = replies.keep("acme:T-1", "Dear customer")
     assert replies.keep("acme:T-1", "Dear customer") == digest
     assert replies.get("acme:T-1", digest) == "Dear customer"
     with pytest.raises(TaskNotFound):
         replies.get("acme:T-2", digest)
+    writer.close()
     engine.dispose()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.sandbox import tokens
+from app import tokens
 from app.sandbox.model.exchange import Answer, Message, Question
 
 CACHEABLE_FROM_TOKENS = 1024

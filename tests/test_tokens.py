@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox import tokens
+from app import tokens
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Counts tokens with OpenAI's o200k_base, offline: the vocabulary ships inside the installed litellm wheel.
 
-Plain text is counted exactly as OpenAI counts it. Chat framing follows OpenAI's published rule (three tokens
-a message, the role, three for the answer's start); tool definitions are counted by their compact JSON. For
-Anthropic's protocol the same vocabulary is used: the sandbox is the provider there, its count is the truth.
+Plain text is counted exactly as OpenAI counts it. Chat framing follows OpenAI's published rule (three tokens a
+message, the role, three for the answer's start); tool definitions are counted by their compact JSON. The sandbox
+bills by it; the gateway estimates by it what a provider does not report.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""What is asked of the gateway, and what a call uses: values only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from app.gateway.conversation import Message, ToolDefinition
+from app.models import Known
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One question: who asks (tenant, task, stage, turn, the step's `taskExecutionId`), in which wording, and what."""
+
+    tenant: str
+    task_id: str
+    stage: str
+    turn: int
+    execution_id: str
+    prompt_version: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolDefinition, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names the question's content: equal questions have equal digests."""
+        content = [[asdict(part) for part in self.messages], [asdict(part) for part in self.tools]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What a call may use at most, in tokens, before it is known."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a call used, in tokens, and how that is known; `None` is not known. `input_tokens` includes cached ones,
+    `output_tokens` includes reasoning."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    known: Known

@@ -1,0 +1,197 @@
+"""What is paid is paid once: executed again, interrupted or executed twice at once, a step has one settled answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from app.errors import ModelUnavailable
+from app.gateway.call import ModelCall
+from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.gateway.gateway import ModelAnswer, ModelGateway
+from app.gateway.journal import Journal
+from app.ledger import schema
+from app.ledger.schema import MODEL_CALLS
+from app.ledger.writer import Writer
+from app.models import AnsweredBy, Known
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+REPORTED = ReportedUsage(811, 100, 32, 0)
+NOTHING = ReportedUsage(None, None, None, None)
+Say = Callable[[int], Answer]
+
+
+class Model:
+    """Counts its questions; `held` keeps the answer back until it is set."""
+
+    def __init__(self, usage: ReportedUsage = REPORTED) -> None:
+        self.asked = 0
+        self.held = asyncio.Event()
+        self.held.set()
+        self.failing = False
+        self._usage = usage
+
+    async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
+        """Answers with the number of the question."""
+        self.asked += 1
+        text = f"answer {self.asked}"
+        await self.held.wait()
+        if self.failing:
+            raise ModelUnavailable("model component llm: no answer in time; it is asked again later")
+        return Answer(text, (ToolRequest("1", "lookup_order", "{}"),), "stop", "sandbox-small", self._usage)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger."""
+    engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    """Its writer."""
+    writer = Writer(engine)
+    yield writer
+    writer.close()
+
+
+def gateway(model: Model, writer: Writer, worker: str = "w1") -> ModelGateway:
+    """A gateway of one worker."""
+    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON))
+
+
+def call(**changes: Any) -> ModelCall:
+    """The first question of a step."""
+    values: dict[str, Any] = {
+        "tenant": "acme",
+        "task_id": "acme:T-1",
+        "stage": "classify",
+        "turn": 1,
+        "execution_id": "e1",
+        "prompt_version": "p1",
+        "messages": (Message("system", "sort"), Message("user", "my toaster")),
+    }
+    return ModelCall(**(values | changes))
+
+
+def rows(engine: Engine) -> list[dict[str, Any]]:
+    """The journal, in order of its rows."""
+    with engine.connect() as connection:
+        found = connection.execute(select(MODEL_CALLS).order_by(MODEL_CALLS.c.started_at, MODEL_CALLS.c.worker))
+        return [dict(row._mapping) for row in found]
+
+
+def test_a_call_is_journaled_with_what_the_provider_reported(engine: Engine, writer: Writer) -> None:
+    answered = asyncio.run(gateway(Model(), writer).ask(call()))
+    assert answered.use.answered_by is AnsweredBy.PROVIDER
+    (row,) = rows(engine)
+    assert (row["state"], row["known"], row["worker"], row["model"]) == ("settled", "reported", "w1", "sandbox-small")
+    assert (row["input_tokens"], row["cached_tokens"], row["output_tokens"]) == (811, 100, 32)
+
+
+def test_a_step_that_is_executed_again_is_answered_by_the_journal(engine: Engine, writer: Writer) -> None:
+    model = Model()
+    first = asyncio.run(gateway(model, writer).ask(call()))
+    again = asyncio.run(gateway(model, writer, "w2").ask(call()))
+    assert model.asked == 1
+    assert again.answer == first.answer
+    assert again.use.answered_by is AnsweredBy.JOURNAL
+    assert again.use.input_tokens == 811
+    assert len(rows(engine)) == 1
+
+
+@pytest.mark.parametrize("other", [{"turn": 2}, {"execution_id": "e2"}])
+def test_another_turn_or_step_is_another_call(engine: Engine, writer: Writer, other: dict[str, Any]) -> None:
+    model = Model()
+    for question in (call(), call(**other)):
+        asyncio.run(gateway(model, writer).ask(question))
+    assert model.asked == len(rows(engine)) == 2
+
+
+def test_a_row_that_a_dead_worker_left_is_interrupted_with_its_reserve(engine: Engine, writer: Writer) -> None:
+    async def die_in_flight() -> None:
+        model = Model()
+        model.held.clear()
+        running = asyncio.ensure_future(gateway(model, writer, "w1").ask(call()))
+        while not rows(engine):
+            await asyncio.sleep(0.005)
+        running.cancel()
+
+    asyncio.run(die_in_flight())
+    assert [row["state"] for row in rows(engine)] == ["started"]
+    asyncio.run(gateway(Model(), writer, "w2").ask(call()))
+    lost, paid = rows(engine)
+    assert (lost["state"], lost["known"], lost["input_tokens"]) == ("interrupted", "unreported", None)
+    assert lost["reserve_input"] > 0
+    assert lost["reserve_output"] > 0
+    assert (paid["state"], paid["worker"]) == ("settled", "w2")
+
+
+def test_two_workers_at_once_cannot_both_settle(engine: Engine, writer: Writer) -> None:
+    async def both() -> list[ModelAnswer]:
+        model = Model()
+        model.held.clear()
+        running = [asyncio.ensure_future(gateway(model, writer, worker).ask(call())) for worker in ("w1", "w2")]
+        while model.asked < 2:
+            await asyncio.sleep(0.005)
+        model.held.set()
+        return list(await asyncio.gather(*running))
+
+    first, second = asyncio.run(both())
+    assert first.answer == second.answer, "both go on with the one answer that settled the step"
+    assert sorted(row["state"] for row in rows(engine)) == ["interrupted", "settled"]
+    assert [row["input_tokens"] for row in rows(engine)] == [811, 811], "what the loser used is known, too"
+
+
+def test_two_executions_in_one_worker_share_one_call(engine: Engine, writer: Writer) -> None:
+    async def both() -> None:
+        model = Model()
+        worker = gateway(model, writer)
+        await asyncio.gather(worker.ask(call()), worker.ask(call()))
+        assert model.asked == 1
+
+    asyncio.run(both())
+    assert len(rows(engine)) == 1
+
+
+def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engine: Engine, writer: Writer) -> None:
+    model = Model()
+    model.failing = True
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(gateway(model, writer).ask(call()))
+    model.failing = False
+    asyncio.run(gateway(model, writer).ask(call()))
+    failed, settled = sorted(rows(engine), key=lambda row: str(row["state"]))
+    assert (failed["state"], failed["known"], failed["input_tokens"]) == ("failed", "unreported", None)
+    assert "no answer in time" in failed["error"]
+    assert settled["state"] == "settled"
+
+
+def test_usage_that_is_not_reported_is_counted_and_marked(engine: Engine, writer: Writer) -> None:
+    answered = asyncio.run(gateway(Model(NOTHING), writer).ask(call()))
+    assert answered.use.known is Known.ESTIMATED
+    assert answered.use.input_tokens is not None
+    assert answered.use.input_tokens > 0
+    assert answered.use.output_tokens is not None
+    assert answered.use.output_tokens > 0
+    assert answered.use.cached_tokens is None
+
+
+def test_a_writer_commits_the_rest_when_one_operation_fails(engine: Engine, writer: Writer) -> None:
+    def bad(_: object) -> None:
+        raise ValueError("no")
+
+    futures = [writer.submit(lambda connection: connection.exec_driver_sql("select 1").scalar()) for _ in range(5)]
+    failing = writer.submit(bad)
+    futures += [writer.submit(lambda connection: connection.exec_driver_sql("select 1").scalar()) for _ in range(5)]
+    with pytest.raises(ValueError, match="no"):
+        failing.result(timeout=5)
+    assert [future.result(timeout=5) for future in futures] == [1] * 10
