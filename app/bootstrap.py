@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -22,6 +21,7 @@ from app.access import Access, make_local_token, parse_tokens
 from app.desk import TaskDesk
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
+from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.ledger import schema
 from app.ledger.replies import Replies
@@ -68,7 +68,9 @@ def serve(settings: Settings) -> None:
     sidecar.wait_until_ready(settings.dapr_http)
     reconnect_quickly()
     writer = Writer(engine)
-    services = make_services(settings, engine, writer)
+    incarnation = Incarnation(writer, utc_now)
+    incarnation.begin()
+    services = make_services(settings, engine, writer, incarnation.worker)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     app = create_app(desk, access(settings), version=version())
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
@@ -79,14 +81,15 @@ def serve(settings: Settings) -> None:
     _until_told_to_stop()
     web.stop()
     runtime.shutdown()
+    incarnation.end()
     writer.close()
     engine.dispose()
 
 
-def make_services(settings: Settings, engine: Engine, writer: Writer) -> Services:
+def make_services(settings: Settings, engine: Engine, writer: Writer, worker: str) -> Services:
     """The stages' collaborators, as they are in production."""
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
-    journal = Journal(writer, worker=str(uuid.uuid4()), clock=utc_now)
+    journal = Journal(writer, worker, utc_now)
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.dapr_http),

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app.errors import ModelUnavailable
-from app.gateway.call import ModelCall
+from app.gateway.call import ModelCall, Reserve
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.gateway.gateway import ModelAnswer, ModelGateway
+from app.gateway.incarnation import GONE_AFTER, Incarnation
 from app.gateway.journal import Journal
 from app.ledger import schema
 from app.ledger.schema import MODEL_CALLS
@@ -195,3 +196,19 @@ def test_a_writer_commits_the_rest_when_one_operation_fails(engine: Engine, writ
     with pytest.raises(ValueError, match="no"):
         failing.result(timeout=5)
     assert [future.result(timeout=5) for future in futures] == [1] * 10
+
+
+def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are_not(
+    engine: Engine, writer: Writer
+) -> None:
+    now = [NOON]
+    dead, living = (Incarnation(writer, lambda: now[0]) for _ in range(2))
+    for worker, step in ((dead, "e1"), (living, "e2")):
+        worker.begin()
+        asyncio.run(Journal(writer, worker.worker, lambda: NOON).begin(call(execution_id=step), "llm", Reserve(9, 9)))
+    now[0] += GONE_AFTER
+    assert living.beat() == 1
+    assert {row["execution_id"]: row["state"] for row in rows(engine)} == {"e1": "interrupted", "e2": "started"}
+    assert living.beat() == 0
+    for worker in (dead, living):
+        worker.end()

@@ -1,0 +1,67 @@
+"""This life of the worker: it says that it lives, and closes what workers that live no more have left open."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.gateway.journal import CallState
+from app.ledger.schema import MODEL_CALLS, WORKERS
+from app.ledger.writer import Writer
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+# A worker that has said nothing for six beats is gone: a long pause of a living one is far shorter.
+GONE_AFTER = timedelta(seconds=30)
+
+
+class Incarnation:
+    """One life of one worker process, from `begin` to `end`."""
+
+    def __init__(self, writer: Writer, clock: Callable[[], datetime]) -> None:
+        self.worker = str(uuid.uuid4())
+        self._writer = writer
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beats, name="incarnation", daemon=True)
+
+    def begin(self) -> None:
+        """Writes itself into the ledger and beats from now on."""
+        now = self._clock()
+        row = {"worker": self.worker, "started_at": now, "seen_at": now}
+        self._writer.run(lambda connection: connection.execute(insert(WORKERS).values(row)).rowcount)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stops beating."""
+        self._stop.set()
+        self._thread.join()
+
+    def beat(self) -> int:
+        """Says that it lives and sweeps; returns how many model calls of dead workers were closed."""
+        now = self._clock()
+        return self._writer.run(lambda connection: _beat(connection, self.worker, now))
+
+    def _beats(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                closed = self.beat()
+            except SQLAlchemyError as error:
+                log.warning("ledger: no heartbeat: %s; tried again in %.0f s", type(error).__name__, BEAT_SECONDS)
+                continue
+            if closed:
+                log.warning("%d model calls of workers that are gone are closed as interrupted", closed)
+
+
+def _beat(connection: Connection, worker: str, now: datetime) -> int:
+    connection.execute(update(WORKERS).where(WORKERS.c.worker == worker).values(seen_at=now))
+    living = select(WORKERS.c.worker).where(WORKERS.c.seen_at > now - GONE_AFTER)
+    left = update(MODEL_CALLS).where(MODEL_CALLS.c.state == CallState.STARTED, MODEL_CALLS.c.worker.not_in(living))
+    return connection.execute(left.values(state=CallState.INTERRUPTED, error="the worker is gone")).rowcount
