@@ -10,6 +10,7 @@ RefundAgentError
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
+├── HistoryTampered             a workflow's history is not what was signed; names the instance
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
 └── Refused                     an internal system answered, and said no: a retry changes nothing
 
@@ -83,6 +84,20 @@ class ModelUnavailable(Unreachable):
 
 class SystemUnavailable(Unreachable):
     """An internal system does not answer, or its circuit breaker is open."""
+
+
+class HistoryTampered(RefundAgentError):
+    """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it."""
+
+    title = "Workflow history does not verify"
+
+    def __init__(self, instance_id: str, words: str) -> None:
+        super().__init__(
+            f"workflow instance {instance_id}: its history does not verify: {words}; "
+            "count nothing from it, keep the state store as it is, and find out who wrote to it"
+        )
+        self.instance_id = instance_id
+        self.words = words
 
 
 class ModelRefused(RefundAgentError):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from app.errors import ConfigurationError
+from app import yamlfile
 from app.models import Confidence, Currency, Frozen, Money
 
 
@@ -50,37 +48,4 @@ class Rules(Frozen):
 
 def load(path: Path) -> Rules:
     """Reads the rules. Raises ConfigurationError with file, line, key and what is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return Rules.model_validate(yaml.safe_load(text))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read: {error.strerror}; restore it or set REFUND_AGENT_POLICY_FILE"
-        ) from None
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise ConfigurationError(f"{path}: is not text in UTF-8 ({error.reason}); restore it") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(path, node, problem) for problem in error.errors())) from None
-
-
-def _explain(path: Path, node: yaml.Node | None, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-    return f"{path}:{_line(node, problem['loc'])}: {where or 'file'}: {message}"
-
-
-def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
-    """The line of the deepest part of `location` that stands in the file."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
+    return yamlfile.read(path, Rules, remedy="restore it or set REFUND_AGENT_POLICY_FILE").value

@@ -20,6 +20,9 @@ from runtime.processes import Child
 
 NAMES = ("sentry", "placement", "scheduler")
 NAMESPACE = "default"
+# Go's collector runs when the heap has doubled; Dapr's heaps are small and churn, so it runs all the time. Letting them
+# grow to five times costs some 100 MB and takes a quarter off the CPU time of daprd and scheduler (`python -m bench`).
+GO_MEMORY = {"GOGC": "400"}
 TRUST_DOMAIN = "localhost"
 _SCHEDULER_ID = "dapr-scheduler-server-0"
 _SENTRY_CONFIGURATION = """\
@@ -105,7 +108,7 @@ class ControlPlane:
         commands = {"sentry": self._sentry, "placement": self._placement, "scheduler": self._scheduler}
         command = [str(self.bin_dir / name), *commands[name](), *_side_ports(self._health[name], metrics)]
         self.children[name] = processes.start(
-            name, command, log=self.log_dir / f"{name}.log", environment={"NAMESPACE": NAMESPACE}
+            name, command, log=self.log_dir / f"{name}.log", environment={"NAMESPACE": NAMESPACE, **GO_MEMORY}
         )
 
     def wait_one(self, name: str, *, deadline_seconds: float = 30.0) -> None:
@@ -127,6 +130,7 @@ class ControlPlane:
             "DAPR_TRUST_ANCHORS": self.trust_anchors.read_text(),
             "NAMESPACE": NAMESPACE,
             "DAPR_HOST_IP": HOST,
+            **GO_MEMORY,
             **past_proxies(),
         }
 

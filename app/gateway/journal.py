@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.gateway.call import ModelCall, Reserve, Usage
@@ -25,6 +25,7 @@ from app.ledger.schema import MODEL_CALLS
 from app.ledger.writer import Writer
 
 Result = TypeVar("Result")
+USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 
 
 class CallState(StrEnum):
@@ -34,6 +35,28 @@ class CallState(StrEnum):
     SETTLED = "settled"
     FAILED = "failed"
     INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
+
+
+# Built once: composing a statement costs more than running it.
+_OTHER = MODEL_CALLS.alias("other")
+_ANSWER_COLUMNS = ("model", "finish_reason", "answer", "ended_at", *USAGE_COLUMNS)
+_THIS_CALL = MODEL_CALLS.c.call_id == bindparam("the_call")
+_THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
+_TAKEN = exists().where(
+    _OTHER.c.execution_id == bindparam("the_step"),
+    _OTHER.c.turn == bindparam("the_turn"),
+    _OTHER.c.state == CallState.SETTLED,
+)
+_GIVEN = {name: bindparam(name) for name in ("state", *_ANSWER_COLUMNS)}
+_FIND_SETTLED = select(MODEL_CALLS).where(_THIS_STEP, MODEL_CALLS.c.state == CallState.SETTLED)
+_CLOSE_LEFT = (
+    update(MODEL_CALLS)
+    .where(_THIS_STEP, MODEL_CALLS.c.state == CallState.STARTED)
+    .values(state=CallState.INTERRUPTED, error="the step was executed again")
+)
+_OPEN = insert(MODEL_CALLS)
+_SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
+_KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN | {"error": bindparam("error")})
 
 
 @dataclass(frozen=True)
@@ -102,51 +125,30 @@ class Journal:
 
 def _begun(connection: Connection, row: dict[str, Any]) -> str | Settled:
     """Looks for the settled row, marks what an earlier execution left open, and opens a row."""
-    step = _step(row["execution_id"], row["turn"])
-    settled = connection.execute(select(MODEL_CALLS).where(step, MODEL_CALLS.c.state == CallState.SETTLED))
-    found = settled.mappings().one_or_none()
+    found = connection.execute(_FIND_SETTLED, _step(row["execution_id"], row["turn"])).mappings().one_or_none()
     if found is not None:
         return _stored(found)
-    left = update(MODEL_CALLS).where(step, MODEL_CALLS.c.state == CallState.STARTED)
-    connection.execute(left.values(state=CallState.INTERRUPTED, error="the step was executed again"))
-    connection.execute(insert(MODEL_CALLS).values(row))
+    connection.execute(_CLOSE_LEFT, _step(row["execution_id"], row["turn"]))
+    connection.execute(_OPEN, row)
     return str(row["call_id"])
 
 
 def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled:
     step = _step(call.execution_id, call.turn)
-    other = MODEL_CALLS.alias("other")
-    taken = exists().where(
-        other.c.execution_id == call.execution_id, other.c.turn == call.turn, other.c.state == CallState.SETTLED
-    )
-    mine = MODEL_CALLS.c.call_id == call_id
-    if connection.execute(update(MODEL_CALLS).where(mine, ~taken).values(values)).rowcount == 0:
-        lost = values | {"state": CallState.INTERRUPTED, "error": "another execution of the step settled first"}
-        connection.execute(update(MODEL_CALLS).where(mine).values(lost))
-    query = select(MODEL_CALLS).where(step, MODEL_CALLS.c.state == CallState.SETTLED)
-    return _stored(connection.execute(query).mappings().one())
+    if connection.execute(_SETTLE, {"the_call": call_id, **step, **values}).rowcount == 0:
+        lost = {"state": CallState.INTERRUPTED, "error": "another execution of the step settled first"}
+        connection.execute(_KEEP_LOST, {"the_call": call_id, **values, **lost})
+    return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
 
 
-def _step(execution_id: str, turn: int) -> ColumnElement[bool]:
-    return and_(MODEL_CALLS.c.execution_id == execution_id, MODEL_CALLS.c.turn == turn)
+def _step(execution_id: str, turn: int) -> dict[str, Any]:
+    return {"the_step": execution_id, "the_turn": turn}
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "known": usage.known,
-    }
+    return {name: getattr(usage, name) for name in USAGE_COLUMNS}
 
 
 def _stored(row: RowMapping) -> Settled:
-    usage = Usage(
-        input_tokens=row["input_tokens"],
-        cached_tokens=row["cached_tokens"],
-        output_tokens=row["output_tokens"],
-        reasoning_tokens=row["reasoning_tokens"],
-        known=row["known"],
-    )
+    usage = Usage(**{name: row[name] for name in USAGE_COLUMNS})
     return Settled(answer_from_json(row["answer"]), usage)

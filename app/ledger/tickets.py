@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -60,10 +61,11 @@ class Tickets:
             raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
         return known
 
-    def mark_started(self, task_id: str) -> None:
-        """Notes that the ticket's task was handed to Dapr."""
+    def mark_started(self, task_id: str) -> Future[int]:
+        """Notes that the ticket's task was handed to Dapr. Not waited for: a note that a crash takes away only makes
+        the next start ask Dapr for the task once more."""
         change = update(TICKETS).where(TICKETS.c.task_id == task_id).values(started=True)
-        self._writer.run(lambda connection: connection.execute(change).rowcount)
+        return self._writer.submit(lambda connection: connection.execute(change).rowcount)
 
     def not_started(self) -> list[StoredTicket]:
         """Tickets that were accepted by a process that died before it could start their task."""

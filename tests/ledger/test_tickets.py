@@ -66,7 +66,7 @@ def test_what_lies_in_the_table_is_redacted_but_conflicts_are_seen_in_the_origin
 def test_tickets_that_were_not_started_are_found_after_a_crash(tickets: Tickets) -> None:
     for number in range(3):
         tickets.accept(ticket(ticket_id=f"T-{number}"))
-    tickets.mark_started("acme:T-1")
+    tickets.mark_started("acme:T-1").result()
     assert [stored.ticket_id for stored in tickets.not_started()] == ["T-0", "T-2"]
 
 

@@ -1,0 +1,148 @@
+"""The workflow worker on one event loop: work items in, workflow turns and activities run, results out.
+
+The SDK's own loop hands each work item through three threads and two queues and sends each result from a thread of
+its own; under load that was more than half of the worker's CPU time. This one replaces only that loop: registration,
+replay and execution are the SDK's. A worker that stops takes no new work and lets running activities deliver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc
+import grpc.aio
+from dapr.clients.http.client import DAPR_API_TOKEN_HEADER
+from dapr.conf import settings as dapr_settings
+from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from dapr.ext.workflow._durabletask.internal import protos, shared
+from dapr.ext.workflow._durabletask.worker import TaskHubGrpcWorker
+from dapr.ext.workflow.logger import LoggerOptions
+from google.protobuf import empty_pb2
+
+log = logging.getLogger(__name__)
+
+# A sidecar that is gone is tried again this often.
+_RECONNECT_SECONDS = 0.5
+# After this, an activity that is still running is left to another worker: the sidecar hands it out again.
+GRACE_SECONDS = 8.0
+
+
+class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
+    """The SDK's runtime with `EventLoopWorker` inside."""
+
+    def __init__(self, host: str, port: int, activities_at_once: int) -> None:
+        """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
+        super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
+        self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once)
+
+
+class EventLoopWorker(TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
+    """One stream of work items; every item is a coroutine on the loop that reads the stream."""
+
+    def __init__(self, address: str, activities_at_once: int) -> None:
+        super().__init__(host_address=address, log_handler=logging.NullHandler())
+        self._address = address
+        self._free = asyncio.Semaphore(activities_at_once)
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        token = dapr_settings.DAPR_API_TOKEN
+        self._metadata = ((DAPR_API_TOKEN_HEADER, token),) if token else ()
+
+    def stop(self) -> None:
+        """Takes no new work, waits for what runs, ends the loop's thread."""
+        self._shutdown.set()
+        if self._loop is not None and self._runLoop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._runLoop.join()
+        self._is_running = False
+        self._async_worker_manager.shutdown()
+
+    async def _async_run_loop(self) -> None:
+        """What the SDK's `start` runs in a thread: connects until told to stop."""
+        self._loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            try:
+                await self._connected()
+            except grpc.aio.AioRpcError as error:
+                log.warning("sidecar %s: %s; connecting again", self._address, error.code().name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _RECONNECT_SECONDS)
+
+    async def _connected(self) -> None:
+        """One connection: reads work items until it breaks or the worker stops, then lets running ones deliver."""
+        # A pool of its own: connections with equal options would share the back-off of a lost one.
+        options = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            stub = stubs.TaskHubSidecarServiceStub(channel)
+            await stub.Hello(empty_pb2.Empty(), metadata=self._metadata)
+            stream = stub.GetWorkItems(protos.GetWorkItemsRequest(), metadata=self._metadata)
+            self._stream_ready.set()
+            reading = asyncio.ensure_future(self._read(stub, stream))
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if self._stopping.is_set():
+                stream.cancel()
+                await asyncio.wait((reading, *self._running), timeout=GRACE_SECONDS)
+            else:
+                reading.result()
+
+    async def _read(self, stub: Any, stream: Any) -> None:
+        async for item in stream:
+            match item.WhichOneof("request"):
+                case "workflowRequest":
+                    self._begin(self._turn(stub, item))
+                case "activityRequest":
+                    self._begin(self._activity(stub, item))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _turn(self, stub: Any, item: Any) -> None:
+        """One turn of a workflow: the SDK replays and answers; only the delivery is ours."""
+        kept = _Kept()
+        self._execute_orchestrator(item.workflowRequest, kept, item.completionToken)
+        await self._deliver(stub.CompleteOrchestratorTask, kept.response, item.workflowRequest.instanceId)
+
+    async def _activity(self, stub: Any, item: Any) -> None:
+        request = item.activityRequest
+        instance_id = request.workflowInstance.instanceId
+        async with self._free:
+            try:
+                result = await self._activity_executor.execute_async(
+                    self._registry.get_activity(request.name),
+                    instance_id,
+                    request.name,
+                    request.taskId,
+                    request.input.value,
+                    request.taskExecutionId,
+                )
+                response = self._build_activity_result_response(request, instance_id, result, item.completionToken)
+            except Exception as error:
+                response = self._build_activity_failure_response(request, instance_id, error, item.completionToken)
+        await self._deliver(stub.CompleteActivityTask, response, instance_id)
+
+    async def _deliver(self, method: Any, response: Any, instance_id: str) -> None:
+        """A result that cannot be delivered is not lost: the sidecar hands the work out again."""
+        try:
+            await method(response, metadata=self._metadata)
+        except (grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError) as error:
+            reason = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+            log.warning("task %s: a result was not delivered (%s); the step is executed again", instance_id, reason)
+
+
+class _Kept:
+    """Stands in for the sidecar's stub where the SDK answers a turn: keeps the answer."""
+
+    response: Any = None
+
+    def CompleteOrchestratorTask(self, response: Any) -> None:
+        self.response = response

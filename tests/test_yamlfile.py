@@ -1,0 +1,71 @@
+"""Our YAML files: nothing is taken in silence, and what is wrong is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from app import yamlfile
+from app.errors import ConfigurationError
+from app.models import Frozen
+
+
+class Part(Frozen):
+    """A part of the file."""
+
+    name: str
+    size: int = Field(ge=0)
+
+
+class Whole(Frozen):
+    """The file."""
+
+    parts: tuple[Part, ...]
+
+
+GOOD = "parts:\n  - name: a\n    size: 1\n  - name: b\n    size: 2\n"
+
+
+def read(folder: Path, text: str) -> yamlfile.Document[Whole]:
+    file = folder / "whole.yaml"
+    file.write_text(text)
+    return yamlfile.read(file, Whole, remedy="write one")
+
+
+def complaint(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        read(folder, text)
+    return str(error.value).removeprefix(f"{folder}/")
+
+
+def test_each_part_knows_its_line(tmp_path: Path) -> None:
+    document = read(tmp_path, GOOD)
+    assert document.value.parts[1].name == "b"
+    assert document.where("parts", 1, "size") == f"{tmp_path}/whole.yaml:5"
+    assert document.where("parts", 1, "colour") == f"{tmp_path}/whole.yaml:4"
+    assert document.where("parts", 7) == f"{tmp_path}/whole.yaml:1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("size: 2", "size: -2", "whole.yaml:5: parts.1.size: Input should be greater than or equal to 0"),
+        ("size: 2", "size: 2\n    colour: red", "whole.yaml:6: parts.1.colour: unknown key"),
+        ("    size: 2\n", "", "whole.yaml:4: parts.1.size: Field required"),
+        ("size: 2", "size: 2\n    size: 3", "whole.yaml:6: not valid YAML: key size stands twice"),
+        ("size: 2", "size: 2026-02-30", "whole.yaml:5: not valid YAML: day is out of range"),
+        ("parts:", "parts: !!python/object:os.system", "whole.yaml:1: not valid YAML"),
+        ("parts:", "- parts", "whole.yaml:2: not valid YAML"),
+        (GOOD, "[" * 5000, "whole.yaml: is nested too deep"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in GOOD
+    assert complaint(tmp_path, GOOD.replace(old, new)).startswith(said)
+
+
+def test_a_missing_file_has_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file or directory; write one"):
+        yamlfile.read(tmp_path / "none.yaml", Whole, remedy="write one")
