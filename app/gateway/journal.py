@@ -47,7 +47,7 @@ _TAKEN = exists().where(
     _OTHER.c.turn == bindparam("the_turn"),
     _OTHER.c.state == CallState.SETTLED,
 )
-_GIVEN = {name: bindparam(name) for name in ("state", *_ANSWER_COLUMNS)}
+_GIVEN: dict[str, Any] = {name: bindparam(name) for name in ("state", *_ANSWER_COLUMNS)}
 _FIND_SETTLED = select(MODEL_CALLS).where(_THIS_STEP, MODEL_CALLS.c.state == CallState.SETTLED)
 _CLOSE_LEFT = (
     update(MODEL_CALLS)
