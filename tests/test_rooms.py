@@ -28,11 +28,12 @@ ALLOWED = {
     "ledger": {"ledger"},
     "gateway": {"gateway", "sidecar", "ledger"},
     "stages": {"stages", "gateway", "ledger", "systems"},
+    "cost": {"cost"},
     "web": {"web", "access"},
     "cli": {"cli", "settings", "bootstrap", "sandbox", "access"},
     "sandbox": {"sandbox"},
 }
-COMMON = {"models", "books", "errors", "policy", "redaction", "tokens"}
+COMMON = {"models", "books", "errors", "policy", "redaction", "tokens", "yamlfile"}
 
 
 def imports(file: Path) -> set[str]:

@@ -64,3 +64,13 @@ def test_a_task_survives_a_kill_in_each_stage(live: Live, stage: str, victim: st
         assert [row["ticket_id"] for row in live.rows(book)].count(ticket_id) == 1, f"one entry in {book}"
     repeated = len(live.bill()) - calls_before - 3
     assert repeated in ((0, 1) if HELD_BY[stage] == "model" else (0,)), "only the call in flight may be paid again"
+
+
+def test_a_worker_that_is_told_to_stop_delivers_what_runs(live: Live) -> None:
+    calls_before = len(live.bill())
+    task_id = hold_in(live, "classify", "stop-gently", 10_090)
+    live.stack.stop("worker")
+    assert live.completed_steps(task_id)["classify"] == 1, "the paid answer reached the history before the end"
+    live.stack.start("worker")
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
+    assert len(live.bill()) == calls_before + 3
