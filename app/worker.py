@@ -87,14 +87,22 @@ class EventLoopWorker(TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships
             stopping = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            if self._stopping.is_set():
-                stream.cancel()
-                await asyncio.wait((reading, *self._running), timeout=GRACE_SECONDS)
-            else:
+            if reading.done():
                 reading.result()
+            else:
+                await self._drain()
+                stream.cancel()
+
+    async def _drain(self) -> None:
+        """The stream stays open meanwhile: the sidecar takes no result from a worker that has hung up."""
+        if self._running:
+            _, left = await asyncio.wait(self._running, timeout=GRACE_SECONDS)
+            log.info("stopped; %d running steps are left to another worker", len(left))
 
     async def _read(self, stub: Any, stream: Any) -> None:
         async for item in stream:
+            if self._stopping.is_set():
+                continue  # handed out again as soon as this worker hangs up
             match item.WhichOneof("request"):
                 case "workflowRequest":
                     self._begin(self._turn(stub, item))
