@@ -43,6 +43,17 @@ def _set_up(development: bool) -> None:
         go_build.build(missing, paths.VENV)
         good = _all_found()
     link(good, paths.LAUNCH_BIN)
+    put_command(paths.VENV, paths.ROOT)
+
+
+def put_command(venv: Path, root: Path) -> None:
+    """Writes the command `refund-agent` into the environment: this checkout's code, from whichever folder."""
+    script = venv / "bin" / "refund-agent"
+    python = shlex.quote(str(venv / "bin" / "python"))
+    text = f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(root))} exec {python} -m app "$@"\n'
+    if not script.exists() or script.read_text() != text:
+        script.write_text(text)
+        script.chmod(0o755)
 
 
 def _all_found() -> dict[str, Program]:
