@@ -1,0 +1,21 @@
+"""DBOS's decorators with their types kept, and with the retries that every step has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from dbos import DBOS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def step(function: Function) -> Function:
+    """A durable step: three more attempts, half a second apart and then twice as long each time."""
+    durable = DBOS.step(retries_allowed=True, max_attempts=4, interval_seconds=0.5, backoff_rate=2.0)
+    return cast(Function, durable(function))
+
+
+def workflow(function: Function) -> Function:
+    """A durable workflow."""
+    return cast(Function, DBOS.workflow()(function))

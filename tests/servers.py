@@ -1,0 +1,239 @@
+"""Throw-away PostgreSQL and Redis servers for tests and benchmarks: loopback only, a free port, a temporary folder.
+
+    ensure_installed()
+    with PostgresServer() as postgres:
+        psycopg.connect(postgres.url("postgres"))
+
+Each server has a random password, data that dies with it, and a life no longer than the process that started
+it. PostgreSQL's fsync stays on; Redis appends to a log that is synchronised every second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runtime import processes
+from runtime.loopback import HOST, free_ports
+from runtime.problems import Problem
+from tests.debian import (
+    POSTGRES_PROGRAMS,
+    REDIS_PROGRAM,
+    ensure_installed,
+    find_postgres,
+    find_redis,
+    give_away,
+    lowered,
+)
+
+__all__ = ["USER", "PostgresServer", "RedisServer", "ensure_installed"]
+
+USER = "bench"
+READY_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+
+
+class _Server:
+    """What both servers share: folder, port, password, child process."""
+
+    name = "server"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self) -> None:
+        """Prepares the folder; starts nothing."""
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self.data = self.folder / "data"
+        self.data.mkdir(mode=0o700)
+        give_away(self.folder, self.data)
+        (self.port,) = free_ports(1)
+        self.password = secrets.token_hex(16)
+        self._child: processes.Child | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id. Raises Problem before `start`."""
+        if self._child is None:
+            raise Problem(f"{self.name} was not started.", remedy="Call start(), or use it in a with statement.")
+        return self._child.pid
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers; after `stop` or `kill`, on the same port and data."""
+        log = self.folder / f"{self.name}.log"
+        command = [*lowered(tether=self.stop_signal), *self._command()]
+        self._child = processes.start(self.name, command, log=log, folder=self.folder)
+        processes.wait_until(self._answers, what=self.name, deadline_seconds=READY_SECONDS, children=[self._child])
+
+    def stop(self) -> None:
+        """Ends the server in order; its data stays until `remove`."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, self.stop_signal)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(_STOP_SECONDS)
+        processes.stop(child)
+
+    def kill(self) -> None:
+        """Ends the server as a crash would."""
+        child, self._child = self._child, None
+        if child is not None:
+            processes.kill(child)
+
+    def remove(self) -> None:
+        """Stops the server and deletes its folder."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Starts it."""
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops it and deletes its data, whatever happened."""
+        self.remove()
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+
+class PostgresServer(_Server):
+    """One PostgreSQL cluster."""
+
+    name = "postgres"
+    stop_signal = signal.SIGINT  # "fast": does not wait for clients to go
+
+    def __init__(self) -> None:
+        """Makes the cluster (a second or two); does not start it. Raises Problem when PostgreSQL is not installed."""
+        self.programs = find_postgres()
+        super().__init__()
+        try:
+            self._make_cluster()
+        except BaseException:
+            self.remove()
+            raise
+
+    def url(self, database: str, driver: str = "postgresql") -> str:
+        """The address of one database, for libpq, pgx or, with driver `postgresql+psycopg`, SQLAlchemy."""
+        return f"{driver}://{USER}:{self.password}@{HOST}:{self.port}/{database}"
+
+    def create_database(self, name: str) -> str:
+        """Makes a database and returns its URL."""
+        self.run_sql(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def run_sql(self, sql: str, database: str = "postgres") -> str:
+        """Runs one statement; returns rows as text, one a line. Raises Problem with the server's message."""
+        command = [str(self.programs / "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]
+        return _run([*command, "-h", HOST, "-p", str(self.port), "-U", USER, database], PGPASSWORD=self.password)
+
+    def version(self) -> str:
+        """The server's version, such as 15.18."""
+        return self.run_sql("SHOW server_version").split()[0]
+
+    def _make_cluster(self) -> None:
+        password_file = self.folder / "password"
+        password_file.write_text(self.password)
+        give_away(password_file)
+        options = ["--auth=scram-sha-256", f"--pwfile={password_file}", "--no-instructions", "--encoding=UTF8"]
+        command = [str(self.programs / "initdb"), f"--pgdata={self.data}", f"--username={USER}", "--locale=C"]
+        _run([*lowered(), *command, *options])
+        password_file.unlink()
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "300",
+        }
+        given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.data), *given]
+
+    def _answers(self) -> bool:
+        check = [str(self.programs / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
+        return subprocess.run(check, check=False, timeout=5).returncode == 0
+
+
+class RedisServer(_Server):
+    """One Redis server. `fsync` is when its log reaches the disk: always, everysec or no."""
+
+    name = "redis"
+
+    def __init__(self, fsync: str = "everysec") -> None:
+        """Starts nothing. Raises Problem when Redis is not installed."""
+        self.program = find_redis()
+        self.fsync = fsync
+        super().__init__()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"{HOST}:{self.port}"
+
+    def ask(self, *words: str) -> str:
+        """One command, its answer's first line. Raises Problem when Redis refuses it."""
+        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+            connection.sendall(_encoded("AUTH", self.password) + _encoded(*words))
+            with connection.makefile("rb") as answers:
+                lines = [answers.readline().decode().strip() for _ in range(2)]
+                bulk = answers.readline().decode().strip() if lines[1].startswith("$") else ""
+        if lines[1].startswith("-"):
+            raise Problem(f"redis refuses {words[0]}: {lines[1]}.")
+        return bulk or lines[1]
+
+    def version(self) -> str:
+        """The server's version, such as 7.0.15."""
+        done = _run([str(self.program), "--version"])
+        return next(word.removeprefix("v=") for word in done.split() if word.startswith("v="))
+
+    def _command(self) -> list[str]:
+        return [
+            *(str(self.program), "--bind", HOST, "--port", str(self.port), "--dir", str(self.data)),
+            *("--appendonly", "yes", "--appendfsync", self.fsync, "--save", ""),
+            *("--requirepass", self.password, "--daemonize", "no"),
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("PING") == "+PONG"
+        except (OSError, Problem):  # a server that is still loading its log refuses
+            return False
+
+
+def _encoded(*words: str) -> bytes:
+    """A command as Redis reads it."""
+    parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()
+
+
+def _run(command: Sequence[str], **environment: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd="/", env={**os.environ, **environment}, timeout=60
+    )
+    if done.returncode:
+        program = next(Path(word).name for word in command if Path(word).name in (*POSTGRES_PROGRAMS, REDIS_PROGRAM))
+        raise Problem(f"{program} failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
