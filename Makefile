@@ -8,7 +8,7 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 	&& exec $(PYTHON) -m runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint format setup doctor clean-state lock
+.PHONY: help run up test bench lint format setup doctor clean-state lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +21,9 @@ up: ## set everything up and stay up until Ctrl-C; the API is at http://127.0.0.
 
 test: ## run all tests, those against the real Dapr runtime included; ARGS="-k name" goes to pytest
 	$(RUNTIME) test $(ARGS)
+
+bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARGS=--quick takes 3
+	$(RUNTIME) bench $(ARGS)
 
 lint: ## check style (ruff), format and types (mypy --strict)
 	$(RUNTIME) lint
