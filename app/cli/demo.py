@@ -85,6 +85,9 @@ def _show(verdict: Verdict) -> None:
     show_table(("outcome", *tenants, "all"), rows, right=frozenset(range(1, len(tenants) + 2)))
     say(f"classification  {verdict.clear_right} of {verdict.clear} clear tickets right{_share(verdict)}")
     say(f"refunds         {_refunds(verdict)}")
+    waiting = sum(count for (name, _), count in verdict.tally.items() if name == TaskStatus.WAITING.value)
+    if waiting:
+        say(f"for a person    {waiting} tasks wait: `make up`, then `.venv/bin/refund-agent task list --status waiting`")
     for sentence in (*verdict.misclassified, *verdict.differences):
         complain(sentence)
 
