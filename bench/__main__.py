@@ -98,7 +98,7 @@ def _work(block: Block, pace: Pace, what: str, seen: dict[Case, list[Window]]) -
 
 def _line(case: Case, window: Window) -> str:
     where = f"{case.side.value}, {case.store.value}, {case.submission.value}, {case.latency:.0f} s, {case.shape.value}"
-    return f"{where}: {window.rate:.1f} tasks/s, load average {window.load_average:.1f}"
+    return f"{where}: {window.rate:.1f} tasks/s, others kept {window.others_cores:.1f} cores busy"
 
 
 def _quickest(pace: Pace) -> dict[float, Variant]:

@@ -23,6 +23,13 @@ def snapshot(leaders: Mapping[str, int]) -> dict[str, float]:
     return seconds | {"load generator": sum(os.times()[:2])}
 
 
+def machine_busy() -> float:
+    """Seconds in which a core of this machine did something, for whomever, since it was started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _waiting, hard, soft = (int(ticks) for ticks in fields[:7])
+    return (user + nice + system + hard + soft) / _TICKS
+
+
 def since(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What was used between two snapshots."""
     return {name: round(after[name] - before[name], 4) for name in before}

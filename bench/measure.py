@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ class Window:
 
     tasks: int
     seconds: float
-    load_average: float
+    others_cores: float  # cores that somebody else kept busy meanwhile
     cpu_ms_per_task: Mapping[str, float]
     input_tokens_per_task: float
     output_tokens_per_task: float
@@ -38,6 +37,16 @@ class Window:
         return self.tasks / self.seconds
 
 
+@dataclass(frozen=True)
+class _Steady:
+    """A window of steady load."""
+
+    tasks: int
+    seconds: float
+    used: Mapping[str, float]  # CPU seconds by process
+    others_cores: float
+
+
 async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSource) -> Window:
     """One case, once. Raises Problem when tasks end otherwise than the load's tickets must."""
     running.set_latency(case.latency)
@@ -46,7 +55,7 @@ async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSourc
         opened(running, case.submission, watch, numbers) as load,
     ):
         bill = running.bill()
-        window = await _sustained(running, case, pace, watch, load)
+        steady = await _sustained(running, case, pace, watch, load)
         tokens = _checked_bill(case, watch, bill, running.bill())
         _check_outcomes(case, watch)
     async with (
@@ -54,32 +63,30 @@ async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSourc
         opened(running, case.submission, watch, numbers) as load,
     ):
         alone = await load.alone(case.shape, pace.alone[case.latency])
-    tasks, seconds, used = window
     return Window(
-        tasks=tasks,
-        seconds=seconds,
-        load_average=os.getloadavg()[0],
-        cpu_ms_per_task={name: round(1000 * each / max(tasks, 1), 2) for name, each in used.items()},
+        tasks=steady.tasks,
+        seconds=steady.seconds,
+        others_cores=steady.others_cores,
+        cpu_ms_per_task={name: round(1000 * each / max(steady.tasks, 1), 2) for name, each in steady.used.items()},
         input_tokens_per_task=tokens[0],
         output_tokens_per_task=tokens[1],
         alone_seconds=tuple(alone),
     )
 
 
-async def _sustained(
-    running: Running, case: Case, pace: Pace, watch: CaseWatch, load: Load
-) -> tuple[int, float, dict[str, float]]:
-    """Tasks closed, seconds and CPU seconds of a window in which the load is steady."""
+async def _sustained(running: Running, case: Case, pace: Pace, watch: CaseWatch, load: Load) -> _Steady:
+    """Works until the load is steady, looks at a window of it, and lets the rest run out."""
     await load.start(case.shape, pace.in_flight[case.latency], MODEL_CALLS[case.shape] * case.latency)
     await _first_case(case, watch)
     await asyncio.sleep(pace.warm_up_seconds)
-    count, begun, before = watch.count, time.perf_counter(), cpu.snapshot(running.leaders)
+    count, begun, busy, before = watch.count, time.perf_counter(), cpu.machine_busy(), cpu.snapshot(running.leaders)
     await asyncio.sleep(pace.window_seconds)
     tasks, seconds = watch.count - count, time.perf_counter() - begun
     used = cpu.since(before, cpu.snapshot(running.leaders))
+    others = (cpu.machine_busy() - busy - sum(used.values())) / seconds
     await load.halt()
     watch.look()
-    return tasks, seconds, used
+    return _Steady(tasks, seconds, used, max(round(others, 2), 0.0))
 
 
 async def _first_case(case: Case, watch: CaseWatch) -> None:

@@ -1,7 +1,8 @@
-"""Puts rounds together: median and spread of each case, and the goals they are held against. Pure."""
+"""Puts rounds together: median and spread of each case, and the goals they are held against; no I/O."""
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,16 @@ class Summary:
         names = self.windows[0].cpu_ms_per_task
         return {name: statistics.median(window.cpu_ms_per_task[name] for window in self.windows) for name in names}
 
+    @property
+    def bound(self) -> float:
+        """The tasks a second that this machine's cores could work if they did nothing else and nothing waited."""
+        return 1000 * (os.cpu_count() or 1) / sum(self.cpu_ms_per_task.values())
+
+    @property
+    def others_cores(self) -> float:
+        """The most cores that others kept busy in a round."""
+        return max(window.others_cores for window in self.windows)
+
     def as_json(self) -> dict[str, Any]:
         """All of it, with every round's own figures."""
         case = self.case
@@ -54,7 +65,8 @@ class Summary:
             "shape": case.shape.value,
             "tasks_per_second": round(self.rate, 2),
             "rounds": [round(window.rate, 2) for window in self.windows],
-            "load_average": [round(window.load_average, 2) for window in self.windows],
+            "others_cores": [window.others_cores for window in self.windows],
+            "tasks_per_second_of_all_cores": round(self.bound, 1),
             "cpu_ms_per_task": {name: round(each, 2) for name, each in self.cpu_ms_per_task.items()},
             "alone_seconds": {"count": len(self.alone), "p50": share(self.alone, 0.5), "p95": share(self.alone, 0.95)},
             "tokens_per_task": {

@@ -32,6 +32,9 @@ _WATCH_SECONDS = 0.5
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Stopped(BaseException):
     """SIGTERM or SIGHUP arrived; unwinds the stack as Ctrl-C does."""
 
@@ -155,24 +158,26 @@ def _watch(check: Callable[[], object]) -> None:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """A second Ctrl-C must not cut the stopping short; it is bounded by deadlines anyway."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    before = [signal.signal(number, signal.SIG_IGN) for number in _ENDINGS]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(_ENDINGS, before, strict=True):
             signal.signal(number, handler)
 
 
-def _terminated(_number: int, _frame: object) -> None:
-    raise Stopped
+def _told_to_end(number: int, _frame: object) -> None:
+    """The first signal unwinds the stack; make passes on a second one at once, which must not cut that short."""
+    for each in _ENDINGS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped
 
 
 def main(arguments: list[str]) -> int:
     """Runs one of the three; problems are printed as sentences."""
     os.chdir(paths.ROOT)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminated)
+    for number in _ENDINGS:
+        signal.signal(number, _told_to_end)
     processes.adopt_orphans()
     commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}
     try:

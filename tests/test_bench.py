@@ -39,7 +39,7 @@ def window(rate: float, alone: tuple[float, ...] = ()) -> Window:
     return Window(
         tasks=round(10 * rate),
         seconds=10,
-        load_average=0.5,
+        others_cores=0.5,
         cpu_ms_per_task={"worker": rate, "daprd": 1.0},
         input_tokens_per_task=800,
         output_tokens_per_task=80,

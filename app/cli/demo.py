@@ -87,7 +87,7 @@ def _show(verdict: Verdict) -> None:
     say(f"refunds         {_refunds(verdict)}")
     waiting = sum(count for (name, _), count in verdict.tally.items() if name == TaskStatus.WAITING.value)
     if waiting:
-        say(f"for a person    {waiting} tasks wait: `make up`, then `.venv/bin/refund-agent task list --status waiting`")
+        say(f"for a person    {waiting} wait: `make up`, then `.venv/bin/refund-agent task list --status waiting`")
     for sentence in (*verdict.misclassified, *verdict.differences):
         complain(sentence)
 

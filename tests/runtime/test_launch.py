@@ -42,7 +42,7 @@ def test_run_works_the_demo_says_where_things_are_and_stops(checkout: Checkout) 
     web = checkout.ports["agent web"]
     assert f"demo at port {web}" in output
     assert "Agent ready after" in output
-    assert f"dashboard  http://127.0.0.1:{web}/" in output
+    assert f"API        http://127.0.0.1:{web}/openapi.json" in output
     assert str(checkout.folder / ".state" / "logs") in output
     assert checkout.ended_orderly()
     assert checkout.left() == []
