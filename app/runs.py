@@ -86,12 +86,12 @@ class Runs:
 
     def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
         """Asks the sidecar; one that is just starting is waited for a moment, as long as the call cannot have
-        arrived."""
+        changed anything."""
         for _ in range(_TRIES):
             try:
                 return call(self._client)
             except grpc.RpcError as error:
-                if not _never_left(error):
+                if not _passing(error):
                     raise _explained(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
@@ -102,8 +102,10 @@ class _AlreadyRunning(Exception):
     """Dapr has an active instance under this id."""
 
 
-def _never_left(error: grpc.RpcError) -> bool:
-    return "failed to connect to all addresses" in str(error.details())
+def _passing(error: grpc.RpcError) -> bool:
+    """The call never left; or it read an instance in the very moment in which its inbox was being emptied."""
+    details = str(error.details())
+    return "failed to connect to all addresses" in details or "missing from state store" in details
 
 
 def _explained(error: grpc.RpcError) -> Exception:

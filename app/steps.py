@@ -44,6 +44,7 @@ class Steps:
     def __init__(self, context: DaprWorkflowContext, rules: Rules) -> None:
         self._context = context
         self._rules = rules
+        self._patience = patience(rules.retries, context.instance_id)
 
     def run(self, name: str, question: Frozen, output: type[Output]) -> Step[Output]:
         """One step: the activity `name`, retried slowly, parked when that does not help."""
@@ -52,10 +53,10 @@ class Steps:
 
     def run_all(self, questions: list[tuple[str, Frozen, type[Output]]]) -> Generator[Any, Any, list[Output]]:
         """Several steps side by side; parked together when one fails for good."""
-        retry = patience(self._rules.retries, self._context.instance_id)
         while True:
             calls = [
-                self._context.call_activity(name, input=question, retry_policy=retry) for name, question, _ in questions
+                self._context.call_activity(name, input=question, retry_policy=self._patience)
+                for name, question, _ in questions
             ]
             try:
                 results = yield when_all(calls)

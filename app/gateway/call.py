@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from app.gateway.conversation import Message, ToolDefinition
 from app.models import Known
@@ -26,8 +26,18 @@ class ModelCall:
     @property
     def digest(self) -> str:
         """Names the question's content: equal questions have equal digests."""
-        content = [[asdict(part) for part in self.messages], [asdict(part) for part in self.tools]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        said = [
+            (
+                message.role,
+                message.text,
+                [vars(call) for call in message.tool_calls],
+                message.tool_call_id,
+                message.name,
+            )
+            for message in self.messages
+        ]
+        offered = [vars(tool) for tool in self.tools]
+        return hashlib.sha256(json.dumps([said, offered], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
