@@ -18,18 +18,35 @@ import grpc.aio
 from dapr.clients.http.client import DAPR_API_TOKEN_HEADER
 from dapr.conf import settings as dapr_settings
 from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos, shared
-from dapr.ext.workflow._durabletask.worker import TaskHubGrpcWorker
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
 log = logging.getLogger(__name__)
 
+_ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
+
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.5
 # After this, an activity that is still running is left to another worker: the sidecar hands it out again.
 GRACE_SECONDS = 8.0
+
+
+def survive_pauses() -> None:
+    """When a pause and a step's completion arrive in one turn, the next step is scheduled behind the pause. The SDK
+    (1.18.3) then holds its own schedule back as if it came from outside, writes it again in each turn, and fails the
+    workflow as non-deterministic at resume. What a workflow has asked for itself is therefore never held back."""
+    suspendable = sdk._is_suspendable
+    if getattr(suspendable, "asks_nothing", False):
+        return
+
+    def comes_from_outside(event: Any) -> bool:
+        return event.WhichOneof("eventType") not in _ASKED and bool(suspendable(event))
+
+    comes_from_outside.asks_nothing = True  # type: ignore[attr-defined]
+    sdk._is_suspendable = comes_from_outside
 
 
 class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
@@ -38,10 +55,11 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     def __init__(self, host: str, port: int, activities_at_once: int) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
+        survive_pauses()
         self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once)
 
 
-class EventLoopWorker(TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
+class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""
 
     def __init__(self, address: str, activities_at_once: int) -> None:

@@ -26,7 +26,7 @@ _INSTALL_SECONDS = 600
 
 def ensure() -> None:
     """Makes the environment when it is missing or of another lock. Raises Problem with pip's last lines."""
-    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(LOCK.read_bytes() + f"{sys.version} {paths.VENV}".encode()).hexdigest()
     if _STAMP.exists() and _STAMP.read_text() == wanted:
         return
     shutil.rmtree(HOME, ignore_errors=True)

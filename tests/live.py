@@ -18,7 +18,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.02
 # What a person would wait minutes for, a test waits seconds for: same policies, shorter times.
 _QUICK_TIMES = {"60s": "3s", "30s": "2s", "15s": "4s", "10s": "3s", "5s": "3s"}
 _QUICK_RETRIES = {"first_seconds": 0.5, "max_seconds": 2, "attempts": 100}

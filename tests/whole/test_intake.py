@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.live import Live
+from tests.live import Live, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -46,6 +48,24 @@ def test_a_paused_task_stops_between_two_steps_and_goes_on(live: Live) -> None:
     live.heal()
     assert live.web.post(f"/tasks/{task_id}/resume").status_code == 200
     assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
+
+
+def reach(moment: float) -> None:
+    """Returns at a moment of the monotonic clock."""
+    until(lambda: time.monotonic() >= moment, "the moment to pause")
+
+
+def test_tasks_that_are_paused_at_any_moment_go_on(live: Live) -> None:
+    chance = random.Random(7)
+    for number in range(24):
+        task_id = live.submit(tickets.refund(f"pause-{number}", 41_000 + number))
+        reach(time.monotonic() + chance.random() * 0.12)
+        paused = live.web.post(f"/tasks/{task_id}/pause")
+        assert paused.status_code in (200, 409), "409: it was quicker than the pause"
+        if paused.status_code == 200 and live.view(task_id)["status"] == "paused":
+            live.web.post(f"/tasks/{task_id}/resume")
+    for number in range(24):
+        assert live.wait(f"bench:pause-{number}", "completed", "failed")["status"] == "completed"
 
 
 def test_a_terminated_task_posts_nothing(live: Live) -> None:

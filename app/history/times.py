@@ -1,0 +1,150 @@
+"""Where a run's wall time went: from its start to its end, split into parts without gap or overlap. Pure.
+
+When several things were so at once, the first of `Part` that was so has the time: a step that works while a person is
+waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
+its time is `active` here, and only who knows the worker can tell how much of it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from app.history.model import Run
+
+Key = tuple["Part", str]
+
+
+class Part(StrEnum):
+    """What a run was doing, in order of precedence."""
+
+    ACTIVE = "active"  # a step was scheduled and had not ended, or the workflow's code was run
+    SUSPENDED = "suspended"
+    CHILDREN = "children"  # a child workflow was under way
+    WAITING = "waiting"  # for an external event: a person, mostly
+    BACK_OFF = "back_off"  # before a retry
+    TIMER = "timer"  # of the workflow's own code
+    IDLE = "idle"  # none of these: on the way between worker and Dapr, stalled, or nothing that a history shows
+
+
+_RANK = {part: rank for rank, part in enumerate(Part)}
+_NOTHING: Key = (Part.IDLE, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One piece of a run. `label` is the name of the event that was waited for, else empty."""
+
+    part: Part
+    started_at: datetime
+    ended_at: datetime
+    label: str = ""
+
+    @property
+    def length(self) -> timedelta:
+        """How long it was."""
+        return self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The time of each part; `waiting_for` splits the waiting by event."""
+
+    parts: dict[Part, timedelta]
+    waiting_for: dict[str, timedelta]
+
+    @property
+    def total(self) -> timedelta:
+        """The run's wall time."""
+        return sum(self.parts.values(), timedelta(0))
+
+    @property
+    def active(self) -> timedelta:
+        """The time that somebody worked."""
+        return self.parts[Part.ACTIVE]
+
+
+def split(run: Run, until: datetime) -> Split:
+    """How long a run did what, until its end, or until now (`until`) if it has none."""
+    parts = dict.fromkeys(Part, timedelta(0))
+    waiting_for: dict[str, timedelta] = {}
+    for span in spans(run, until):
+        parts[span.part] += span.length
+        if span.part is Part.WAITING:
+            waiting_for[span.label] = waiting_for.get(span.label, timedelta(0)) + span.length
+    return Split(parts, waiting_for)
+
+
+def spans(run: Run, until: datetime) -> tuple[Span, ...]:
+    """The run's pieces in order: each begins where the one before ends. None for a run that has not started."""
+    if run.started_at is None:
+        return ()
+    end = run.ended_at or until
+    clipped = _clipped(_intervals(run), run.started_at, end)
+    return tuple(_merged(_swept(clipped, run.started_at, end)))
+
+
+def _intervals(run: Run) -> Iterator[tuple[Key, datetime, datetime | None]]:
+    """Everything that took time; None where it did not end. What a rerun inherits was before its start."""
+    active, children = (Part.ACTIVE, ""), (Part.CHILDREN, "")
+    for replay in run.replays:
+        yield active, replay.started_at, replay.ended_at
+    for step in run.steps:
+        yield from ((active, each.scheduled_at, each.ended_at) for each in step.attempts)
+    for child in run.children:
+        if not child.detached:
+            yield from ((children, each.scheduled_at, each.ended_at) for each in child.attempts)
+    for suspension in run.suspensions:
+        yield (Part.SUSPENDED, ""), suspension.started_at, suspension.ended_at
+    for wait in run.waits:
+        yield (Part.WAITING, wait.name.casefold()), wait.started_at, wait.ended_at
+    for pause in run.pauses:
+        yield (Part.BACK_OFF, ""), pause.started_at, pause.ended_at
+    for timer in run.timers:
+        yield (Part.TIMER, ""), timer.started_at, timer.ended_at
+
+
+def _clipped(
+    intervals: Iterable[tuple[Key, datetime, datetime | None]], start: datetime, end: datetime
+) -> Iterator[tuple[Key, datetime, datetime]]:
+    for key, begun, ended in intervals:
+        first, last = max(begun, start), min(ended or end, end)
+        if first < last:
+            yield key, first, last
+
+
+def _swept(intervals: Iterable[tuple[Key, datetime, datetime]], start: datetime, end: datetime) -> Iterator[Span]:
+    """Goes from one begin or end to the next and asks what was so in between."""
+    changes: list[tuple[datetime, Key | None, int]] = [(start, None, 0), (end, None, 0)]
+    for key, first, last in intervals:
+        changes += [(first, key, 1), (last, key, -1)]
+    changes.sort(key=lambda change: change[0])
+    now, at = Counter[Key](), start
+    for moment, changed, by in changes:
+        if moment > at:
+            part, label = min(+now, key=_precedence, default=_NOTHING)
+            yield Span(part, at, moment, label)
+            at = moment
+        if changed is not None:
+            now[changed] += by
+
+
+def _precedence(key: Key) -> tuple[int, str]:
+    return _RANK[key[0]], key[1]
+
+
+def _merged(pieces: Iterable[Span]) -> Iterator[Span]:
+    """Joins neighbours of one kind."""
+    last: Span | None = None
+    for piece in pieces:
+        if last and (last.part, last.label) == (piece.part, piece.label):
+            last = Span(last.part, last.started_at, piece.ended_at, last.label)
+            continue
+        if last:
+            yield last
+        last = piece
+    if last:
+        yield last
