@@ -41,6 +41,6 @@ clean-state: ## remove .state/ (tasks, ledger, keys, logs) after saying what is 
 	$(RUNTIME) clean-state
 
 lock: ## compile requirements*.in into the hashed locks again (needs uv)
-	@for name in requirements requirements-dev; do \
+	@for name in requirements requirements-dev bench/requirements-dbos; do \
 	$(UV) pip compile $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock" -q -o $$name.lock || exit 1; done
