@@ -24,9 +24,10 @@ def threads_and_memory(pid: int) -> tuple[int, float]:
 
 
 def work_a_few(live: Live) -> None:
-    """Lets the worker warm up: every code path used, every pool filled."""
-    warm = [live.submit(tickets.refund(f"warm-{number}", 30_000 + number)) for number in range(40)]
-    live.wait_all(warm, "completed")
+    """Lets the worker warm up: every code path used, every pool of threads filled."""
+    with ThreadPoolExecutor(8) as pool:
+        sent = [tickets.refund(f"warm-{number}", 30_000 + number) for number in range(160)]
+        live.wait_all(list(pool.map(live.submit, sent)), "completed")
 
 
 @pytest.mark.timeout(900)
