@@ -11,7 +11,6 @@ from app.policy import Rules
 from app.runs import Run, Runs
 from app.steps import TaskInput
 
-_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED})
 # A page by status looks through this many tickets at most; the cursor goes on from there.
 _LOOKED_THROUGH = 500
 
@@ -115,7 +114,7 @@ class TaskDesk:
 
     def _in_progress(self, task_id: str) -> TaskView:
         view = self.get(task_id)
-        if view.status in _ENDED:
+        if view.status.ended:
             raise NotWaiting(f"task {task_id} has ended ({view.status.value}); it cannot be changed any more")
         return view
 

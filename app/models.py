@@ -154,8 +154,8 @@ class Classification(Frozen):
     confidence: Confidence
 
 
-class Draft(Frozen):
-    """What the model proposes. The reply to the customer lies in the ledger under `reply_digest`."""
+class Proposal(Frozen):
+    """What the model proposes, without the letter that goes with it."""
 
     action: Action
     order_id: Reference | None = None
@@ -163,6 +163,11 @@ class Draft(Frozen):
     currency: Currency | None = None
     reason: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
     confidence: Confidence
+
+
+class Draft(Proposal):
+    """A proposal as it travels. The reply to the customer lies in the ledger under `reply_digest`."""
+
     reply_digest: str
 
 
@@ -176,6 +181,11 @@ class TaskStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     TERMINATED = "terminated"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can change the task any more."""
+        return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED)
 
 
 class Progress(Frozen):

@@ -28,7 +28,6 @@ _STATUSES = {
     "SUSPENDED": TaskStatus.PAUSED,
     "STALLED": TaskStatus.PARKED,  # by Dapr: another version of the workflow, or a history that is too big
 }
-_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED})
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _run(state: WorkflowState) -> Run:
     progress = _progress(state.serialized_custom_status)
     waiting = progress.status if progress else TaskStatus.RUNNING
     status = _STATUSES.get(state.runtime_status.name, waiting)
-    ended = status in _ENDED
+    ended = status.ended
     result = TaskResult.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None
     known = result or progress
     return Run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from app.gateway.conversation import Message, ToolDefinition
 from app.models import Known
@@ -23,7 +24,7 @@ class ModelCall:
     messages: tuple[Message, ...]
     tools: tuple[ToolDefinition, ...] = ()
 
-    @property
+    @cached_property  # the journal and the answer both name it
     def digest(self) -> str:
         """Names the question's content: equal questions have equal digests."""
         said = [

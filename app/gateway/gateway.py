@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from app.errors import RefundAgentError
 from app.gateway import estimate
@@ -58,18 +58,13 @@ class ModelGateway:
         return self._answered(call, settled, AnsweredBy.PROVIDER)
 
     def _answered(self, call: ModelCall, settled: Settled, by: AnsweredBy) -> ModelAnswer:
-        usage = settled.usage
         use = ModelUse(
             answered_by=by,
             component=self._component,
             model=settled.answer.model,
             prompt_version=call.prompt_version,
             request_digest=call.digest,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            known=usage.known,
+            **asdict(settled.usage),
         )
         return ModelAnswer(settled.answer, use)
 
@@ -78,11 +73,5 @@ def used(answer: Answer, reserve: Reserve) -> Usage:
     """What the provider reported; else what we count ourselves, marked as such."""
     reported = answer.usage
     if reported.input_tokens is not None and reported.output_tokens is not None:
-        return Usage(
-            reported.input_tokens,
-            reported.cached_tokens,
-            reported.output_tokens,
-            reported.reasoning_tokens,
-            Known.REPORTED,
-        )
+        return Usage(**asdict(reported), known=Known.REPORTED)
     return Usage(reserve.input_tokens, None, estimate.output_tokens(answer), None, Known.ESTIMATED)

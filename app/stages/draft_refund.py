@@ -12,7 +12,7 @@ from app.books import Account, Order, RefundPolicy
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Message, ToolRequest
 from app.ledger.tickets import StoredTicket
-from app.models import Action, Category, Confidence, Currency, Draft, Frozen, ModelUse, Money, Reference
+from app.models import Action, Category, Draft, Frozen, ModelUse, Proposal
 from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id
@@ -50,15 +50,9 @@ class DraftOutput(Frozen):
     use: ModelUse
 
 
-class _Proposal(Frozen):
+class _Answer(Proposal):
     """The model's final answer, before its reply goes to the ledger."""
 
-    action: Action
-    order_id: Reference | None = None
-    amount: Money | None = None
-    currency: Currency | None = None
-    reason: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    confidence: Confidence
     reply: str = Field(min_length=1, max_length=10_000)
 
 
@@ -83,7 +77,7 @@ def draft_refund(services: Services) -> Activity:
             if answered.answer.tool_calls:
                 calls = tools.accepted(answered.answer.tool_calls, question.turn)
                 return DraftOutput(tool_calls=calls, use=answered.use)
-            proposal = validated(_Proposal, json_object(answered.answer.text))
+            proposal = validated(_Answer, json_object(answered.answer.text))
             _complete(proposal)
         except Nonsense as problem:
             return DraftOutput(problem=str(problem), use=answered.use)
@@ -93,14 +87,14 @@ def draft_refund(services: Services) -> Activity:
     return draft_refund
 
 
-def _complete(proposal: _Proposal) -> None:
+def _complete(proposal: _Answer) -> None:
     """A refund without order, amount or currency is no proposal."""
     missing = [name for name in ("order_id", "amount", "currency") if getattr(proposal, name) is None]
     if proposal.action is Action.REFUND and missing:
         raise Nonsense(f"a refund needs {', '.join(missing)}")
 
 
-def _draft(proposal: _Proposal, digest: str) -> Draft:
+def _draft(proposal: _Answer, digest: str) -> Draft:
     return Draft(**proposal.model_dump(exclude={"reply"}), reply_digest=digest)
 
 

@@ -19,15 +19,6 @@ from tests.whole import tickets
 pytestmark = pytest.mark.runtime
 
 ZERO = timedelta(0)
-STEPS = Counter(
-    classify=1,
-    retrieve_account=1,
-    draft_refund=2,
-    lookup_order=1,
-    lookup_refund_policy=1,
-    notify_customer=1,
-    close_case=1,
-)
 
 
 @pytest.fixture
@@ -52,7 +43,7 @@ def test_a_task_without_trouble(live: Live, reader: HistoryReader) -> None:
     view = live.wait(task_id, "completed")
     run = reader.read(task_id)
     assert (run.instance_id, run.name, run.status) == (task_id, "refund_ticket", RunStatus.COMPLETED)
-    assert Counter(step.name for step in run.steps) == STEPS
+    assert Counter(step.name for step in run.steps) == tickets.REFUND_STEPS
     assert all(len(step.attempts) == 1 and step.last.outcome is Outcome.COMPLETED for step in run.steps)
     assert len({step.execution_id for step in run.steps}) == len(run.steps)
     assert run.output is not None
@@ -91,7 +82,7 @@ def test_a_system_that_is_down_and_heals(live: Live, reader: HistoryReader) -> N
         assert failed.ended_at is not None
         assert pause.ended_at is not None
         assert failed.ended_at <= pause.started_at <= pause.due_at <= pause.ended_at <= again.scheduled_at
-    assert Counter(step.name for step in run.steps) == STEPS, "retries are attempts, not steps"
+    assert Counter(step.name for step in run.steps) == tickets.REFUND_STEPS, "retries are attempts, not steps"
     assert accounted(run)[Part.BACK_OFF] > ZERO
 
 
