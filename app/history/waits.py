@@ -55,10 +55,11 @@ def answers(history: History) -> Answers:
 
 
 def waits(history: History, found: Answers, retry_timers: frozenset[int]) -> tuple[Wait, ...]:
-    """All waits that left a trace."""
+    """All waits that left a trace, in the order in which the code asked: a rerun may hold an old one at its end."""
+    asked = sorted(history.of("timerCreated"), key=lambda timer: timer.id)
     return tuple(
         _wait(history, timer, name, found.of_wait.get(timer.id))
-        for timer in history.of("timerCreated")
+        for timer in asked
         if (name := event_name(timer)) is not None and timer.id not in retry_timers and not history.inherited(timer)
     )
 
