@@ -24,7 +24,7 @@ from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
-from app.ledger import schema
+from app.ledger import database
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
@@ -65,7 +65,7 @@ def serve(settings: Settings) -> None:
     _log_to_stderr(settings.log_level)
     rules = policy.load(settings.policy_file)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    engine = schema.connect(settings.database_url)
+    engine = database.connect(settings.database_url)
     sidecar.wait_until_ready(settings.dapr_http)
     reconnect_quickly()
     trace_nothing()
@@ -93,7 +93,7 @@ def make_services(settings: Settings, engine: Engine, writer: Writer, worker: st
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
     journal = Journal(writer, worker, utc_now)
     return Services(
-        gateway=ModelGateway(conversation, settings.llm_component, journal),
+        gateway=ModelGateway(conversation, settings.llm_component, journal, lambda _: ""),
         systems=DaprSystems(settings.dapr_http),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),

@@ -129,6 +129,15 @@ class AnsweredBy(StrEnum):
     JOURNAL = "journal"  # the step was executed again; the answer was paid before
 
 
+class CallState(StrEnum):
+    """Where a model call is."""
+
+    STARTED = "started"
+    SETTLED = "settled"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
+
+
 class ModelUse(Frozen):
     """What one model call used, and how that is known; `None` is not known, which is not zero."""
 

@@ -14,7 +14,7 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
 from app import policy
-from app.ledger import schema
+from app.ledger import database
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.models import Ticket
@@ -123,7 +123,7 @@ async def _to_daprd(running: Running) -> AsyncIterator[Direct]:
     host, _, port = running.dapr_grpc.partition(":")
     silent = LoggerOptions(log_handler=logging.NullHandler())
     client = DaprWorkflowClient(host=host, port=port, logger_options=silent)
-    engine = schema.connect(running.ledger_url)
+    engine = database.connect(running.ledger_url)
     writer = Writer(engine)
     try:
         yield Direct(client, Tickets(engine, writer, lambda: datetime.now(UTC)))

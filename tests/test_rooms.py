@@ -29,13 +29,14 @@ PURE = (
 IMPURE = ("dapr", "grpc", "aiohttp", "httpx", "sqlalchemy", "flask", "waitress", "os", "socket", "subprocess")
 # Which rooms each room may import from `app`, next to models, errors, policy and redaction.
 ALLOWED = {
-    "ledger": {"ledger"},
+    "ledger": {"ledger", "cost", "history"},
     "gateway": {"gateway", "sidecar", "ledger"},
     "stages": {"stages", "gateway", "ledger", "systems"},
     "cost": {"cost"},
     "history": {"history"},
-    "web": {"web", "access"},
-    "cli": {"cli", "settings", "bootstrap", "sandbox", "access"},
+    "telemetry": {"telemetry", "cost", "ledger", "history"},
+    "web": {"web", "access", "cost", "ledger", "history"},
+    "cli": {"cli", "settings", "bootstrap", "sandbox", "access", "cost", "ledger", "history"},
     "sandbox": {"sandbox"},
 }
 COMMON = {"models", "books", "errors", "policy", "redaction", "tokens", "yamlfile"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from app.errors import RefundAgentError
@@ -27,9 +28,13 @@ class ModelAnswer:
 class ModelGateway:
     """The only way to a model: journal, then the Conversation API, then journal."""
 
-    def __init__(self, conversation: Conversation, component: str, journal: Journal) -> None:
+    def __init__(
+        self, conversation: Conversation, component: str, journal: Journal, provider: Callable[[str], str]
+    ) -> None:
+        """`provider` tells a component's type at this moment, empty when nobody knows; it must not block."""
         self._conversation = conversation
         self._component = component
+        self._provider = provider
         self._journal = journal
         self._in_flight: dict[tuple[str, int], asyncio.Future[ModelAnswer]] = {}
 
@@ -46,7 +51,7 @@ class ModelGateway:
 
     async def _ask(self, call: ModelCall) -> ModelAnswer:
         reserve = Reserve(estimate.input_tokens(call.messages, call.tools), _RESERVED_OUTPUT_TOKENS)
-        begun = await self._journal.begin(call, self._component, reserve)
+        begun = await self._journal.begin(call, self._component, self._provider(self._component), reserve)
         if isinstance(begun, Settled):
             return self._answered(call, begun, AnsweredBy.JOURNAL)
         try:

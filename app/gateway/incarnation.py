@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.gateway.journal import CallState
-from app.ledger.schema import MODEL_CALLS, WORKERS
+from app.ledger.tables import MODEL_CALLS, WORKERS
 from app.ledger.writer import Writer
+from app.models import CallState
 
 log = logging.getLogger(__name__)
 

@@ -12,29 +12,20 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
-from app.ledger.schema import MODEL_CALLS
+from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
+from app.models import CallState
 
 Result = TypeVar("Result")
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
-
-
-class CallState(StrEnum):
-    """Where a model call is."""
-
-    STARTED = "started"
-    SETTLED = "settled"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
 
 
 # Built once: composing a statement costs more than running it.
@@ -54,6 +45,7 @@ _CLOSE_LEFT = (
     .where(_THIS_STEP, MODEL_CALLS.c.state == CallState.STARTED)
     .values(state=CallState.INTERRUPTED, error="the step was executed again")
 )
+_COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
 _SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN | {"error": bindparam("error")})
@@ -75,9 +67,10 @@ class Journal:
         self._worker = worker
         self._clock = clock
 
-    async def begin(self, call: ModelCall, component: str, reserve: Reserve) -> str | Settled:
-        """Opens a row and returns its id; or returns what has settled the step already."""
-        row = self._row(call, component, reserve)
+    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
+        """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
+        type, empty when it is not known."""
+        row = self._row(call, component, reserve) | {"provider": provider}
         return await self._write(lambda connection: _begun(connection, row))
 
     async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage) -> Settled:
@@ -119,17 +112,19 @@ class Journal:
             "started_at": self._clock(),
             "reserve_input": reserve.input_tokens,
             "reserve_output": reserve.output_tokens,
+            "retries": 0,
             "known": "unreported",
         }
 
 
 def _begun(connection: Connection, row: dict[str, Any]) -> str | Settled:
     """Looks for the settled row, marks what an earlier execution left open, and opens a row."""
-    found = connection.execute(_FIND_SETTLED, _step(row["execution_id"], row["turn"])).mappings().one_or_none()
+    step = _step(row["execution_id"], row["turn"])
+    found = connection.execute(_FIND_SETTLED, step).mappings().one_or_none()
     if found is not None:
         return _stored(found)
-    connection.execute(_CLOSE_LEFT, _step(row["execution_id"], row["turn"]))
-    connection.execute(_OPEN, row)
+    connection.execute(_CLOSE_LEFT, step)
+    connection.execute(_OPEN, row | {"number": connection.execute(_COUNT, step).scalar_one() + 1})
     return str(row["call_id"])
 
 

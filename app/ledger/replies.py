@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from app.errors import TaskNotFound
-from app.ledger.schema import REPLIES, insert_or_ignore
+from app.ledger.database import insert_or_ignore
+from app.ledger.tables import REPLIES
 from app.ledger.writer import Writer
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from app.errors import Conflict, TaskNotFound
-from app.ledger.schema import TICKETS, insert_or_ignore
+from app.ledger.database import insert_or_ignore
+from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
 from app.models import Ticket
 from app.redaction import redact

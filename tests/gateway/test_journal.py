@@ -17,8 +17,8 @@ from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinit
 from app.gateway.gateway import ModelAnswer, ModelGateway
 from app.gateway.incarnation import GONE_AFTER, Incarnation
 from app.gateway.journal import Journal
-from app.ledger import schema
-from app.ledger.schema import MODEL_CALLS
+from app.ledger import database
+from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import AnsweredBy, Known
 
@@ -51,7 +51,7 @@ class Model:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """An empty ledger."""
-    engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     yield engine
     engine.dispose()
 
@@ -66,7 +66,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 def gateway(model: Model, writer: Writer, worker: str = "w1") -> ModelGateway:
     """A gateway of one worker."""
-    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON))
+    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON), lambda _: "conversation.openai")
 
 
 def call(**changes: Any) -> ModelCall:
@@ -205,7 +205,9 @@ def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are
     dead, living = (Incarnation(writer, lambda: now[0]) for _ in range(2))
     for worker, step in ((dead, "e1"), (living, "e2")):
         worker.begin()
-        asyncio.run(Journal(writer, worker.worker, lambda: NOON).begin(call(execution_id=step), "llm", Reserve(9, 9)))
+        asyncio.run(
+            Journal(writer, worker.worker, lambda: NOON).begin(call(execution_id=step), "llm", "", Reserve(9, 9))
+        )
     now[0] += GONE_AFTER
     assert living.beat() == 1
     assert {row["execution_id"]: row["state"] for row in rows(engine)} == {"e1": "interrupted", "e2": "started"}

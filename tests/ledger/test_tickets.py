@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigurationError, Conflict, TaskNotFound
-from app.ledger import schema
+from app.ledger import database
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
@@ -22,7 +22,7 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 @pytest.fixture
 def tickets(tmp_path: Path) -> Iterator[Tickets]:
     """An empty table in a real SQLite file."""
-    engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     writer = Writer(engine)
     yield Tickets(engine, writer, lambda: NOON)
     writer.close()
@@ -86,7 +86,7 @@ def test_an_unknown_task_is_named(tickets: Tickets) -> None:
 
 
 def test_a_reply_is_kept_once_and_found_by_its_digest(tmp_path: Path) -> None:
-    engine = schema.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     writer = Writer(engine)
     replies = Replies(engine, writer, lambda: NOON)
     digest = replies.keep("acme:T-1", "Dear customer")
@@ -100,5 +100,5 @@ def test_a_reply_is_kept_once_and_found_by_its_digest(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_had_is_named_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match="REFUND_AGENT_LEDGER_URL") as error:
-        schema.connect("postgresql+psycopg://agent:hunter2@127.0.0.1:1/ledger")
+        database.connect("postgresql+psycopg://agent:hunter2@127.0.0.1:1/ledger")
     assert "hunter2" not in str(error.value)

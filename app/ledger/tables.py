@@ -1,32 +1,10 @@
-"""The tables, and how a database is opened. SQLite by default, PostgreSQL by URL."""
+"""The tables of intake and of the gateway's journal. The record's own are in `record_tables.py`."""
 
 from __future__ import annotations
 
-from typing import Any
+from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    Index,
-    Insert,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
-
-from app.errors import ConfigurationError
-
-METADATA = MetaData()
+from app.ledger.columns import METADATA, Instant
 
 TICKETS = Table(
     "tickets",
@@ -40,7 +18,7 @@ TICKETS = Table(
     Column("digest", String(64), nullable=False),
     Column("subject", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", Instant, nullable=False),
     Column("started", Boolean, nullable=False),
     Index("ix_tickets_tenant_sequence", "tenant", "sequence"),
     Index("ix_tickets_started", "started"),
@@ -52,7 +30,7 @@ REPLIES = Table(
     Column("task_id", String(100), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("text", Text, nullable=False),
-    Column("written_at", DateTime(timezone=True), nullable=False),
+    Column("written_at", Instant, nullable=False),
 )
 
 MODEL_CALLS = Table(
@@ -64,14 +42,16 @@ MODEL_CALLS = Table(
     Column("task_id", String(100), nullable=False),
     Column("tenant", String(31), nullable=False),
     Column("stage", String(32), nullable=False),
+    Column("number", Integer, nullable=False),  # 1 for the first call of the step's turn, more for its repetitions
     Column("component", String(100), nullable=False),
+    Column("provider", String(100), nullable=False),  # the component's type at that time; empty: not known
     Column("model", String(200)),
     Column("request_digest", String(64), nullable=False),
     Column("prompt_version", String(12), nullable=False),
     Column("worker", String(36), nullable=False),
     Column("state", String(11), nullable=False),
-    Column("started_at", DateTime(timezone=True), nullable=False),
-    Column("ended_at", DateTime(timezone=True)),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
     # What an interrupted or failed call may have cost at most, in tokens.
     Column("reserve_input", Integer, nullable=False),
     Column("reserve_output", Integer, nullable=False),
@@ -83,6 +63,8 @@ MODEL_CALLS = Table(
     Column("known", String(10), nullable=False),
     Column("finish_reason", String(32)),
     Column("error", Text),
+    # Requests that the sidecar made for this call on its own, beyond the first: its share of what daprd counts.
+    Column("retries", Integer, nullable=False),
     Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
     Index("ix_model_calls_step", "execution_id", "turn"),
     Index("ix_model_calls_task", "task_id"),
@@ -98,46 +80,21 @@ Index(
     postgresql_where=MODEL_CALLS.c.state == "settled",
 )
 
+SIDECAR_RETRIES = Table(
+    "sidecar_retries",  # what daprd's metrics say between two looks at them
+    METADATA,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("component", String(100), nullable=False),
+    Column("from_at", Instant, nullable=False),
+    Column("to_at", Instant, nullable=False),
+    Column("count", Integer),  # NULL: not known, daprd was restarted in between
+    Column("allocated", Integer, nullable=False),  # how many of them found a model call to belong to
+)
+
 WORKERS = Table(
     "workers",
     METADATA,
     Column("worker", String(36), primary_key=True),
-    Column("started_at", DateTime(timezone=True), nullable=False),
-    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),
 )
-
-
-def insert_or_ignore(connection: Connection, table: Table) -> Insert:
-    """An INSERT that leaves a row which is there already as it is; tell by the row count."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
-
-
-def connect(url: str) -> Engine:
-    """Opens the database at `url` and makes the tables it lacks. Raises ConfigurationError."""
-    try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _tune_sqlite)
-        METADATA.create_all(engine)
-    except (SQLAlchemyError, ImportError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigurationError(
-            f"ledger {_without_password(url)}: {reason}; check REFUND_AGENT_LEDGER_URL and that the database is up"
-        ) from None
-    return engine
-
-
-def _tune_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed
-    outlives any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,49 @@
+"""How the ledger's database is opened: SQLite by default, PostgreSQL by URL; its tables are made by migrations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.errors import ConfigurationError
+from app.ledger.migrations import upgrade
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Insert:
+    """An INSERT that leaves a row which is there already as it is; tell by the row count."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def connect(url: str) -> Engine:
+    """Opens the database at `url` and brings its tables up to date. Raises ConfigurationError."""
+    try:
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _tune_sqlite)
+        upgrade(engine)
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigurationError(
+            f"ledger {_without_password(url)}: {reason}; check REFUND_AGENT_LEDGER_URL and that the database is up"
+        ) from None
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed
+    outlives any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
