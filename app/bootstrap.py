@@ -19,24 +19,30 @@ from sqlalchemy import Engine
 
 from app import policy, sidecar
 from app.access import Access, make_local_token, parse_tokens
+from app.cost import book
 from app.desk import TaskDesk
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
+from app.history.reader import HistoryReader
 from app.ledger import database
+from app.ledger.projection import Naming
+from app.ledger.projector import Projector
+from app.ledger.reading import Records
 from app.ledger.replies import Replies
+from app.ledger.sources import Sources
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.runs import Runs
 from app.settings import Settings
-from app.stages import STAGES, TOOLS
+from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
-from app.steps import TaskInput
+from app.steps import RESUME, TaskInput
 from app.systems import DaprSystems
 from app.web.factory import create_app
 from app.web.server import WebServer
-from app.worker import Worker
+from app.worker import Rested, Worker
 from app.workflow import NAME, refund_ticket
 
 log = logging.getLogger(__name__)
@@ -73,16 +79,21 @@ def serve(settings: Settings) -> None:
     incarnation = Incarnation(writer, utc_now)
     incarnation.begin()
     services = make_services(settings, engine, writer, incarnation.worker)
+    history = HistoryReader(settings.dapr_grpc)
+    projector = Projector(sources(settings, engine, history), writer)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     app = create_app(desk, access(settings), version=version())
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
-    worker = make_worker(settings, services)
+    worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
+    projector.start()
     worker.start()
     web.start()
     log.info("ready on %s; %d accepted tickets were still to be started", web.url, desk.start_waiting_tickets())
     _until_told_to_stop()
     web.stop()
     worker.shutdown()
+    projector.stop()
+    history.close()
     incarnation.end()
     writer.close()
     engine.dispose()
@@ -100,9 +111,20 @@ def make_services(settings: Settings, engine: Engine, writer: Writer, worker: st
     )
 
 
-def make_worker(settings: Settings, services: Services) -> Worker:
+def sources(settings: Settings, engine: Engine, history: HistoryReader) -> Sources:
+    """What records are made from."""
+    naming = Naming(stage_of=STAGE_OF, parked_at=RESUME)
+    return Sources(engine, history.read, book.load(settings.prices_file), naming, utc_now)
+
+
+def open_records(settings: Settings) -> Records:
+    """The ledger, to be read; nothing else has to run."""
+    return Records(database.connect(settings.database_url))
+
+
+def make_worker(settings: Settings, services: Services, rested: Rested) -> Worker:
     """The workflow worker, with the workflow and every stage and tool registered; not started."""
-    worker = Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE)
+    worker = Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested)
     worker.register_workflow(_workflow(), name=NAME)
     for stage in (*STAGES, *TOOLS):
         worker.register_activity(as_activity(stage(services)), name=stage.__name__)

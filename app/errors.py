@@ -19,6 +19,8 @@ Every message holds the value, the id and the remedy; no message holds a custome
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 
 class RefundAgentError(Exception):
     """The root. `status` is the HTTP status at the edge, `title` its problem title."""
@@ -78,8 +80,50 @@ class Unreachable(RefundAgentError):
     title = "Temporarily unreachable"
 
 
+class FailureCause(StrEnum):
+    """Why a model call brought no answer, as far as it was told. Leads the error of a failed row of the journal."""
+
+    BREAKER_OPEN = "breaker_open"  # the sidecar refused to ask
+    STATUS = "status"  # the provider answered with a 4xx or 5xx, which no provider bills
+    REFUSED_CONNECTION = "refused_connection"  # nobody listens at the provider's address
+    SIDECAR_GONE = "sidecar_gone"  # no sidecar took the call
+    NO_ANSWER_IN_TIME = "no_answer_in_time"
+    CUT = "cut"  # the connection broke, or was never there: the two cannot be told apart
+    MALFORMED = "malformed"  # an answer came and could not be read
+    OTHER = "other"
+
+    @property
+    def no_model_worked(self) -> bool:
+        """Whether a request that failed so was never worked on, so that it costs nothing."""
+        return self in _NO_MODEL_WORKED
+
+    def tell(self, message: str) -> str:
+        """The message with its cause as the first word."""
+        return f"{self.value}: {message}"
+
+    @classmethod
+    def told(cls, error: str) -> FailureCause:
+        """The cause that an error begins with; `other` when it names none."""
+        word = error.partition(":")[0]
+        return cls(word) if word in frozenset(cls) else cls.OTHER
+
+
+_NO_MODEL_WORKED = frozenset(
+    {
+        FailureCause.BREAKER_OPEN,
+        FailureCause.STATUS,
+        FailureCause.REFUSED_CONNECTION,
+        FailureCause.SIDECAR_GONE,
+    }
+)
+
+
 class ModelUnavailable(Unreachable):
-    """The model provider does not answer, or its circuit breaker is open."""
+    """The model provider does not answer, or its circuit breaker is open; `cause` says which."""
+
+    def __init__(self, message: str, *, cause: FailureCause = FailureCause.OTHER) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class SystemUnavailable(Unreachable):
@@ -105,6 +149,7 @@ class ModelRefused(RefundAgentError):
 
     status = 502
     title = "Refused by the model provider"
+    cause = FailureCause.STATUS
 
 
 class Refused(RefundAgentError):

@@ -19,6 +19,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Path(".state")
     policy_file: Path = Path("config/policy.yaml")
+    prices_file: Path = Path("config/prices.yaml")
     ledger_url: str = ""  # empty: SQLite in the state folder
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8088, ge=1, le=65535)

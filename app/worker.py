@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -25,6 +25,9 @@ from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
 log = logging.getLogger(__name__)
+
+# Told of an instance that has come to its end (True), or that waits for an event from outside (False).
+Rested = Callable[[str, bool], None]
 
 _ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
 
@@ -52,19 +55,20 @@ def survive_pauses() -> None:
 class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     """The SDK's runtime with `EventLoopWorker` inside."""
 
-    def __init__(self, host: str, port: int, activities_at_once: int) -> None:
+    def __init__(self, host: str, port: int, activities_at_once: int, rested: Rested) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         survive_pauses()
-        self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once)
+        self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once, rested)
 
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""
 
-    def __init__(self, address: str, activities_at_once: int) -> None:
+    def __init__(self, address: str, activities_at_once: int, rested: Rested) -> None:
         super().__init__(host_address=address, log_handler=logging.NullHandler())
         self._address = address
+        self._rested = rested
         self._free = asyncio.Semaphore(activities_at_once)
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -137,6 +141,13 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         kept = _Kept()
         self._execute_orchestrator(item.workflowRequest, kept, item.completionToken)
         await self._deliver(stub.CompleteOrchestratorTask, kept.response, item.workflowRequest.instanceId)
+        self._tell(kept.response, item.workflowRequest.instanceId)
+
+    def _tell(self, response: Any, instance_id: str) -> None:
+        """Says when a workflow has come to its end with this turn, or waits for an event from outside."""
+        ended = any(action.HasField("completeWorkflow") for action in response.actions)
+        if ended or any(action.createTimer.HasField("externalEvent") for action in response.actions):
+            self._rested(instance_id, ended)
 
     async def _activity(self, stub: Any, item: Any) -> None:
         request = item.activityRequest

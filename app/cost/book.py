@@ -28,6 +28,7 @@ class PriceBook:
     list_prices: ListPrices
     where: Mapping[str, str]
     digest: str
+    content: str  # JSON, of which the digest is
     _found: dict[tuple[str, str], tuple[tuple[Agreement, ...], ListedModel | None]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -120,8 +121,14 @@ def make(file: PriceFile, list_prices: ListPrices, where: Mapping[str, str] | No
         "list": [PACKAGE, list_prices.version],
         "file": file.model_dump(mode="json", by_alias=True),
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return PriceBook(file, list_prices, where or {}, digest)
+    text = json.dumps(content, sort_keys=True)
+    return PriceBook(file, list_prices, where or {}, hashlib.sha256(text.encode()).hexdigest(), text)
+
+
+def again(content: str) -> PriceBook | None:
+    """The book of a `content` that was kept; None when the list that it is over, or the formula, is another by now."""
+    found = make(PriceFile.model_validate(json.loads(content)["file"], strict=False), bundled())
+    return found if found.content == content else None
 
 
 def _remedy(provider: str, model: str) -> str:

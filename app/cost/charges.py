@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from app.cost.book import PriceBook
@@ -50,3 +51,17 @@ def charges_of(
         )
         for line in priced.lines
     )
+
+
+def standing(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    """The lines that nothing has taken back, corrections as if they had been booked so at first."""
+    found = tuple(charges)
+    last: dict[str, int] = {}
+    for charge in found:
+        if charge.correction:
+            first = replace(charge, correction=0).id
+            last[first] = max(last.get(first, 0), charge.correction)
+    if not last:
+        return found
+    left = [charge for charge in found if charge.correction == last.get(replace(charge, correction=0).id, 0)]
+    return tuple(replace(charge, correction=0) for charge in left if not charge.takes_back)

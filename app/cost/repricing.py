@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 
 from app.cost.book import PriceBook
-from app.cost.charges import charge_call, charges_of
+from app.cost.charges import charge_call, charges_of, standing
 from app.cost.formula import price_quantities
 from app.cost.money import ZERO, difference
 from app.cost.rollup import Dimension, Group, MoneySum, rollup
@@ -51,9 +51,9 @@ class Repricing:
 
 
 def reprice(charges: Iterable[Charge], book: PriceBook) -> Repricing:
-    """Prices the usage of the charges again, each at its own time. Corrections count as billed, not as usage."""
+    """Prices the usage of the charges again, each at its own time; usage that was corrected, as it was corrected."""
     billed = tuple(charges)
-    again = tuple(chain.from_iterable(_again(call, book) for call in _calls(billed)))
+    again = tuple(chain.from_iterable(_again(call, book) for call in _calls(standing(billed))))
     before, after = rollup(billed, _BY), rollup(again, _BY)
     return Repricing(book.digest, before.total, after.total, _differences(before.groups, after.groups), again)
 
@@ -85,11 +85,10 @@ def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
     calls: dict[tuple[Origin, Kind, Mode, bool, int], list[Charge]] = {}
     seen: Counter[tuple[Origin, Kind, Mode, bool, Line]] = Counter()
     for charge in charges:
-        if charge.correction_of is None:
-            together = (_origin(charge), charge.kind, charge.mode, charge.rerun)
-            nth = seen[(*together, charge.line)]
-            seen[(*together, charge.line)] += 1
-            calls.setdefault((*together, nth), []).append(charge)
+        together = (_origin(charge), charge.kind, charge.mode, charge.rerun)
+        nth = seen[(*together, charge.line)]
+        seen[(*together, charge.line)] += 1
+        calls.setdefault((*together, nth), []).append(charge)
     return map(tuple, calls.values())
 
 

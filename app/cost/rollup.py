@@ -127,16 +127,16 @@ class _Sums:
     missing: Counter[Line] = field(default_factory=Counter)
     knowns: Counter[MoneyKnown] = field(default_factory=Counter)
 
-    def take(self, charge: Charge) -> None:
-        """Adds one charge."""
-        self.charges += 1
-        self.knowns[charge.money_known] += 1
+    def take(self, charge: Charge, times: int) -> None:
+        """Adds what stands for so many charges."""
+        self.charges += times
+        self.knowns[charge.money_known] += times
         if charge.amount is not None and charge.currency is not None:
             _grow(self.money.setdefault(charge.currency, {}), (charge.money_known, bucket(charge)), charge.amount)
             _grow(self.listed, charge.currency, charge.amount if charge.list_amount is None else charge.list_amount)
         quantities = self.quantities.setdefault(charge.line, {})
         if charge.quantity is None:
-            self.missing[charge.line] += 1
+            self.missing[charge.line] += times
         else:
             _grow(quantities, charge.known, charge.quantity)
 
@@ -147,7 +147,7 @@ class _Sums:
             charges=self.charges,
             money=tuple(_money(currency, self.money[currency], self.listed) for currency in sorted(self.money)),
             quantities=tuple(_quantity(self, line) for line in Line if line in self.quantities),
-            known=worst_of(self.knowns),
+            known=worst_of(+self.knowns),
             unreported=self.knowns[MoneyKnown.UNREPORTED],
             unpriced=self.knowns[MoneyKnown.UNPRICED],
         )
@@ -155,13 +155,19 @@ class _Sums:
 
 def rollup(charges: Iterable[Charge], by: Sequence[Dimension] = ()) -> Rollup:
     """Sums the charges for each combination of the dimensions' values, and over all."""
+    return rollup_sums(((charge, -1 if charge.takes_back else 1) for charge in charges), by)
+
+
+def rollup_sums(sums_of: Iterable[tuple[Charge, int]], by: Sequence[Dimension] = ()) -> Rollup:
+    """The same of charges that are sums already, each with the number of charges that it stands for: those that equal
+    each other in everything but quantity and amounts. What is taken back counts as one less."""
     readers = [_READ[dimension] for dimension in by]
     sums: dict[tuple[str, ...], _Sums] = {}
     whole = _Sums()
-    for charge in charges:
+    for charge, times in sums_of:
         key = tuple(reader(charge) for reader in readers)
-        sums.setdefault(key, _Sums()).take(charge)
-        whole.take(charge)
+        sums.setdefault(key, _Sums()).take(charge, times)
+        whole.take(charge, times)
     return Rollup(tuple(by), tuple(sums[key].group(key) for key in sorted(sums)), whole.group(()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -135,7 +135,8 @@ class Origin:
 class Charge(Origin):
     """One priced line with all that it is attributed by. `amount` is `None` while a quantity or a price is not known.
 
-    `correction_of` names the charge that this one corrects: it moves money and no tokens.
+    A charge is never changed. One that turns out to be wrong is taken back by a correcting line, `correction` 1, with
+    the opposite quantity and amount, and booked anew by the next, 2; should that be wrong as well, 3 and 4 follow.
     """
 
     kind: Kind
@@ -152,7 +153,7 @@ class Charge(Origin):
     book_digest: str
     mode: Mode = Mode.STANDARD
     rerun: bool = False
-    correction_of: str | None = None
+    correction: int = 0
 
     @property
     def money_known(self) -> MoneyKnown:
@@ -160,12 +161,22 @@ class Charge(Origin):
         return _money_known(self.unit_price, self.known)
 
     @property
+    def takes_back(self) -> bool:
+        """Whether it takes back the line before it."""
+        return self.correction % 2 == 1
+
+    @property
+    def correction_of(self) -> str | None:
+        """The id of the line that this one corrects; None for a first line."""
+        return replace(self, correction=self.correction - 1).id if self.correction else None
+
+    @property
     def id(self) -> str:
         """Names the charge by what it is for: charging the same line of the same attempt again gives the same id."""
         return hashlib.sha256(json.dumps([str(getattr(self, name)) for name in _IDENTITY]).encode()).hexdigest()[:32]
 
 
-_IDENTITY = ("task_id", "execution_id", "stage", "step", "turn", "number", "line", "rerun", "correction_of")
+_IDENTITY = ("task_id", "execution_id", "stage", "step", "turn", "number", "line", "rerun", "correction")
 ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
 
 

@@ -24,7 +24,7 @@ from dapr.clients.grpc.conversation import (
 )
 from grpc import StatusCode
 
-from app.errors import ModelRefused, ModelUnavailable
+from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable
 from app.sidecar import wait_until_ready
 
 # The provider's HTTP status stands only in the error's text.
@@ -34,19 +34,22 @@ _FINAL = frozenset({"400", "401", "403", "404", "422"})
 
 _MESSAGE_BYTES = 16 * 1024 * 1024
 
+# A proxy before the provider says these; the model behind it may have worked all the same.
+_GATEWAY = frozenset({"408", "502", "504", "524"})
+
 # What Dapr and its provider client write, in lower case, and what it means.
 _CAUSES = (
-    ("circuit breaker is open", "its circuit breaker is open"),
-    ("too many requests", "its circuit breaker lets one probe through at a time"),
-    ("deadline", "no answer in time"),
-    ("timeout", "no answer in time"),
-    ("failed to connect", "the sidecar is not there"),
-    ("failed to reach", "the provider is not there, or cut the connection"),
-    ("connection refused", "the provider is not there"),
-    ("connection reset", "the connection was cut"),
-    ("eof", "the connection was cut"),
-    ("invalid character", "the answer was not JSON"),
-    ("unexpected end of json", "the answer was not JSON"),
+    ("circuit breaker is open", FailureCause.BREAKER_OPEN, "its circuit breaker is open"),
+    ("too many requests", FailureCause.BREAKER_OPEN, "its circuit breaker lets one probe through at a time"),
+    ("deadline", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
+    ("timeout", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
+    ("failed to connect", FailureCause.SIDECAR_GONE, "the sidecar is not there"),
+    ("failed to reach", FailureCause.CUT, "the provider is not there, or cut the connection"),
+    ("connection refused", FailureCause.REFUSED_CONNECTION, "the provider is not there"),
+    ("connection reset", FailureCause.CUT, "the connection was cut"),
+    ("eof", FailureCause.CUT, "the connection was cut"),
+    ("invalid character", FailureCause.MALFORMED, "the answer was not JSON"),
+    ("unexpected end of json", FailureCause.MALFORMED, "the answer was not JSON"),
 )
 
 
@@ -138,11 +141,17 @@ class DaprConversation:
         ready, so that is waited for elsewhere first."""
         async with self._connecting:
             if self._client is None:
-                await asyncio.to_thread(wait_until_ready, self._http)
+                await self._sidecar_ready()
                 self._connections += 1
                 limit = _MESSAGE_BYTES + self._connections
                 self._client = DaprClient(address=self._grpc, max_grpc_message_length=limit)
             return self._client
+
+    async def _sidecar_ready(self) -> None:
+        try:
+            await asyncio.to_thread(wait_until_ready, self._http)
+        except Unreachable as error:
+            raise ModelUnavailable(str(error), cause=FailureCause.SIDECAR_GONE) from None
 
     def _forget(self, client: DaprClient) -> None:
         """A connection that lost its sidecar tries again at growing intervals, and so do all with equal options: the
@@ -159,14 +168,17 @@ def _explained(component: str, details: str) -> ModelUnavailable | ModelRefused:
             f"model component {component}: the provider refuses the request with status {status}; "
             "check key, model name and endpoint in components/llm.yaml"
         )
-    return ModelUnavailable(f"model component {component}: {_cause(details, status)}; it is asked again later")
+    cause, words = _cause(details, status)
+    return ModelUnavailable(f"model component {component}: {words}; it is asked again later", cause=cause)
 
 
-def _cause(details: str, status: str) -> str:
+def _cause(details: str, status: str) -> tuple[FailureCause, str]:
     """Names the failure without the provider's own text, which may quote the prompt."""
     if status:
-        return f"the provider answers with status {status}"
-    return next((cause for sign, cause in _CAUSES if sign in details.lower()), "the call failed")
+        cause = FailureCause.NO_ANSWER_IN_TIME if status in _GATEWAY else FailureCause.STATUS
+        return cause, f"the provider answers with status {status}"
+    found = ((cause, words) for sign, cause, words in _CAUSES if sign in details.lower())
+    return next(found, (FailureCause.OTHER, "the call failed"))
 
 
 def _outgoing(message: Message) -> ConversationMessage:
@@ -201,7 +213,8 @@ def _tool(tool: ToolDefinition) -> ConversationTools:
 
 def _answer(component: str, response: Any) -> Answer:
     if not response.outputs or not response.outputs[0].choices:
-        raise ModelUnavailable(f"model component {component}: the answer is empty; it is asked again later")
+        message = f"model component {component}: the answer is empty; it is asked again later"
+        raise ModelUnavailable(message, cause=FailureCause.MALFORMED)
     output = response.outputs[0]
     choice = output.choices[0]
     calls = tuple(

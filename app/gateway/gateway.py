@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from app.errors import RefundAgentError
+from app.errors import ModelRefused, ModelUnavailable
 from app.gateway import estimate
 from app.gateway.call import ModelCall, Reserve, Usage
-from app.gateway.conversation import Answer, Conversation
+from app.gateway.conversation import Answer, Conversation, ReportedUsage
 from app.gateway.journal import Journal, Settled
 from app.models import AnsweredBy, Known, ModelUse
 
@@ -50,16 +50,17 @@ class ModelGateway:
         return await asyncio.shield(running)
 
     async def _ask(self, call: ModelCall) -> ModelAnswer:
-        reserve = Reserve(estimate.input_tokens(call.messages, call.tools), _RESERVED_OUTPUT_TOKENS)
-        begun = await self._journal.begin(call, self._component, self._provider(self._component), reserve)
+        provider = self._provider(self._component)
+        asked = estimate.input_tokens(call.messages, call.tools, estimate.counting(provider, ""))
+        begun = await self._journal.begin(call, self._component, provider, Reserve(asked, _RESERVED_OUTPUT_TOKENS))
         if isinstance(begun, Settled):
             return self._answered(call, begun, AnsweredBy.JOURNAL)
         try:
             answer = await self._conversation.ask(call.messages, call.tools)
-        except RefundAgentError as error:
-            await self._journal.fail(begun, str(error))
+        except (ModelUnavailable, ModelRefused) as error:
+            await self._journal.fail(begun, error.cause, str(error))
             raise
-        settled = await self._journal.settle(begun, call, answer, used(answer, reserve))
+        settled = await self._journal.settle(begun, call, answer, used(answer, call, provider))
         return self._answered(call, settled, AnsweredBy.PROVIDER)
 
     def _answered(self, call: ModelCall, settled: Settled, by: AnsweredBy) -> ModelAnswer:
@@ -74,9 +75,20 @@ class ModelGateway:
         return ModelAnswer(settled.answer, use)
 
 
-def used(answer: Answer, reserve: Reserve) -> Usage:
-    """What the provider reported; else what we count ourselves, marked as such."""
+def used(answer: Answer, call: ModelCall, provider: str) -> Usage:
+    """What the provider reported, if that can be; else what we count ourselves, marked as such."""
     reported = answer.usage
-    if reported.input_tokens is not None and reported.output_tokens is not None:
+    if _can_be(reported, answer):
         return Usage(**asdict(reported), known=Known.REPORTED)
-    return Usage(reserve.input_tokens, None, estimate.output_tokens(answer), None, Known.ESTIMATED)
+    by = estimate.counting(provider, answer.model)
+    asked = estimate.input_tokens(call.messages, call.tools, by)
+    return Usage(asked, None, estimate.output_tokens(answer, by), None, Known.ESTIMATED)
+
+
+def _can_be(reported: ReportedUsage, answer: Answer) -> bool:
+    """Whether it is whole, no part exceeds its whole, and neither a question nor an answer is for nothing."""
+    asked, said = reported.input_tokens, reported.output_tokens
+    if asked is None or said is None or asked <= 0:
+        return False
+    parts_fit = 0 <= (reported.cached_tokens or 0) <= asked and 0 <= (reported.reasoning_tokens or 0) <= said
+    return parts_fit and (said > 0 or not (answer.text or answer.tool_calls))

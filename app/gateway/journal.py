@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from app.errors import FailureCause
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
@@ -87,9 +88,10 @@ class Journal:
         except IntegrityError:  # another process settled the step in this very moment
             return await self._write(lambda connection: _settled(connection, call_id, call, values))
 
-    async def fail(self, call_id: str, error: str) -> None:
-        """Closes a row whose call failed. What it may have cost stays its reserve: unknown is not zero."""
-        values = {"state": CallState.FAILED, "error": error, "ended_at": self._clock()}
+    async def fail(self, call_id: str, cause: FailureCause, message: str) -> None:
+        """Closes a row whose call failed; its error begins with the cause. What it may have cost stays its reserve
+        unless the cause says that no model worked: unknown is not zero."""
+        values = {"state": CallState.FAILED, "error": cause.tell(message), "ended_at": self._clock()}
         change = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
         await self._write(lambda connection: connection.execute(change).rowcount)
 

@@ -166,6 +166,7 @@ class Run:
     rerun_of: the instance whose history this one was forked from; its steps are here too, marked `inherited`.
     execution_id: names this generation. signers: see Attempt, in order of appearance. size: bytes of the events.
     repeats: schedules that were written more than once, and counted once: the run was paused in the middle of a turn.
+    trace_parent: W3C `traceparent` of the trace that it belongs to; empty without one.
     """
 
     instance_id: str
@@ -196,6 +197,7 @@ class Run:
     repeats: int = 0
     events: int = 0
     size: int = 0
+    trace_parent: str = ""
 
     @property
     def turns(self) -> int:

@@ -66,6 +66,7 @@ def _outline(instance_id: str, history: History) -> Run:
         input=entries.payload(started.body, "input") if started else None,
         output=entries.payload(ended.body, "result") if ended else None,
         failure=_failure(ended),
+        trace_parent=started.body.parentTraceContext.traceParent if started else "",
     )
 
 

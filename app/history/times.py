@@ -8,14 +8,17 @@ its time is `active` here, and only who knows the worker can tell how much of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeVar
 
 from app.history.model import Run
 
 Key = tuple["Part", str]
+_Label = TypeVar("_Label", bound=Hashable)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Part(StrEnum):
@@ -84,7 +87,27 @@ def spans(run: Run, until: datetime) -> tuple[Span, ...]:
         return ()
     end = run.ended_at or until
     clipped = _clipped(_intervals(run), run.started_at, end)
-    return tuple(_merged(_swept(clipped, run.started_at, end)))
+    return tuple(_merged(_spans(clipped, run.started_at, end)))
+
+
+def shares(run: Run, until: datetime) -> dict[str, timedelta]:
+    """The active time by step (its execution id), "" for the workflow's own code. Steps that were active at once share
+    that time evenly, so the shares sum to `split(run, until).active`, to the microsecond."""
+    if run.started_at is None:
+        return {}
+    own = [("", replay.started_at, replay.ended_at) for replay in run.replays]
+    steps = [(step.execution_id, each.scheduled_at, each.ended_at) for step in run.steps for each in step.attempts]
+    end = run.ended_at or until
+    found: Counter[str] = Counter()
+    for first, last, now in _swept(_clipped([*own, *steps], run.started_at, end), run.started_at, end):
+        working = sorted(+now, key=lambda key: (not key, key))  # the workflow's code counts while no step is active
+        _share(found, [key for key in working if key] or working, (last - first) // _MICROSECOND)
+    return {key: timedelta(microseconds=share) for key, share in found.items()}
+
+
+def _share(found: Counter[str], keys: list[str], microseconds: int) -> None:
+    for number, key in enumerate(keys):
+        found[key] += microseconds // len(keys) + (number < microseconds % len(keys))
 
 
 def _intervals(run: Run) -> Iterator[tuple[Key, datetime, datetime | None]]:
@@ -108,28 +131,35 @@ def _intervals(run: Run) -> Iterator[tuple[Key, datetime, datetime | None]]:
 
 
 def _clipped(
-    intervals: Iterable[tuple[Key, datetime, datetime | None]], start: datetime, end: datetime
-) -> Iterator[tuple[Key, datetime, datetime]]:
+    intervals: Iterable[tuple[_Label, datetime, datetime | None]], start: datetime, end: datetime
+) -> Iterator[tuple[_Label, datetime, datetime]]:
     for key, begun, ended in intervals:
         first, last = max(begun, start), min(ended or end, end)
         if first < last:
             yield key, first, last
 
 
-def _swept(intervals: Iterable[tuple[Key, datetime, datetime]], start: datetime, end: datetime) -> Iterator[Span]:
-    """Goes from one begin or end to the next and asks what was so in between."""
-    changes: list[tuple[datetime, Key | None, int]] = [(start, None, 0), (end, None, 0)]
+def _swept(
+    intervals: Iterable[tuple[_Label, datetime, datetime]], start: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime, Counter[_Label]]]:
+    """Goes from one begin or end to the next and tells what was so in between."""
+    changes: list[tuple[datetime, _Label | None, int]] = [(start, None, 0), (end, None, 0)]
     for key, first, last in intervals:
         changes += [(first, key, 1), (last, key, -1)]
     changes.sort(key=lambda change: change[0])
-    now, at = Counter[Key](), start
+    now, at = Counter[_Label](), start
     for moment, changed, by in changes:
         if moment > at:
-            part, label = min(+now, key=_precedence, default=_NOTHING)
-            yield Span(part, at, moment, label)
+            yield at, moment, now
             at = moment
         if changed is not None:
             now[changed] += by
+
+
+def _spans(intervals: Iterable[tuple[Key, datetime, datetime]], start: datetime, end: datetime) -> Iterator[Span]:
+    for first, last, now in _swept(intervals, start, end):
+        part, label = min(+now, key=_precedence, default=_NOTHING)
+        yield Span(part, first, last, label)
 
 
 def _precedence(key: Key) -> tuple[int, str]:

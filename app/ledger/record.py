@@ -10,7 +10,7 @@ from app.cost.calls import CallRecord
 from app.cost.values import Charge
 from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
-from app.models import AnsweredBy, Outcome, Refund, TaskStatus
+from app.models import AnsweredBy, CallState, Outcome, Refund, TaskStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class TaskRecord:
     calls: tuple[CallRecord, ...]
     charges: tuple[Charge, ...]
     trace_parent: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing of it can change any more: the task has ended, and none of its model calls is under way."""
+        return self.ended_at is not None and all(call.state is not CallState.STARTED for call in self.calls)
 
     def calls_of(self, step: StepRecord) -> tuple[CallRecord, ...]:
         """The model calls of a step, oldest first."""

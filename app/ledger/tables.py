@@ -20,9 +20,13 @@ TICKETS = Table(
     Column("text", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("started", Boolean, nullable=False),
+    Column("recorded", Boolean, nullable=False),  # its task has ended, and the record of it is final
     Index("ix_tickets_tenant_sequence", "tenant", "sequence"),
-    Index("ix_tickets_started", "started"),
 )
+# Both are looked for among all tickets, and few are found.
+for _name in ("started", "recorded"):
+    _open = TICKETS.c[_name].is_(False)
+    Index(f"ix_tickets_not_{_name}", TICKETS.c.sequence, sqlite_where=_open, postgresql_where=_open)
 
 REPLIES = Table(
     "replies",

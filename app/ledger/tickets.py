@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.engine import Row
@@ -39,6 +39,7 @@ class StoredTicket:
     text: str
     received_at: datetime
     started: bool
+    recorded: bool
 
 
 class Tickets:
@@ -103,6 +104,7 @@ class Tickets:
             "text": redact(ticket.text),
             "received_at": self._clock(),
             "started": False,
+            "recorded": False,
         }
 
         def insert(connection: Connection) -> StoredTicket | None:
@@ -128,8 +130,4 @@ def _same(known: StoredTicket, digest: str) -> StoredTicket:
 
 
 def _ticket(row: Row[tuple[object, ...]]) -> StoredTicket:
-    values = dict(row._mapping)
-    received = values["received_at"]
-    if received.tzinfo is None:  # SQLite keeps no zone; what we write is UTC
-        values["received_at"] = received.replace(tzinfo=UTC)
-    return StoredTicket(**values)
+    return StoredTicket(**row._mapping)

@@ -9,3 +9,5 @@ from app.stages.retrieve_account import retrieve_account
 
 STAGES = (classify, retrieve_account, draft_refund, notify_customer, close_case)
 TOOLS = (lookup_order, lookup_refund_policy)
+# The stage that each activity belongs to: what a tool costs is the third stage's.
+STAGE_OF = {each.__name__: each.__name__ for each in STAGES} | {each.__name__: draft_refund.__name__ for each in TOOLS}

@@ -61,14 +61,18 @@ def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
     assert [charge.at for charge in found.charges] == [charge.at for charge in billed()]
 
 
-def test_corrections_count_as_billed_and_not_as_usage() -> None:
+def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
     original = charge_call(OLD, Usage(1000, 0, 0), origin())
-    correction = replace(original[0], quantity=Decimal(0), amount=Decimal("-0.0005"), correction_of=original[0].id)
-    assert correction.id != original[0].id
-    found = reprice([*original, correction], OLD)
-    assert found.billed.money[0].amount == Decimal("0.0015")
-    assert found.repriced.money[0].amount == Decimal("0.002")
-    assert len(found.charges) == len(original)
+    wrong = original[0]
+    assert wrong.amount is not None
+    back = replace(wrong, quantity=Decimal(-1000), amount=-wrong.amount, correction=1)
+    again = replace(wrong, quantity=Decimal(750), amount=Decimal("0.0015"), correction=2)
+    assert (back.correction_of, again.correction_of) == (wrong.id, back.id)
+    found = reprice([*original, back, again], OLD)
+    assert found.billed.money[0].amount == found.repriced.money[0].amount == Decimal("0.0015")
+    assert found.billed.charges == len(found.charges) == len(original)
+    gone = reprice([*original, back], OLD)
+    assert gone.repriced.money[0].amount == Decimal(0)
 
 
 def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import ModelRefused, ModelUnavailable
+from app.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.gateway import conversation
 from app.gateway.conversation import Message, ReportedUsage, ToolRequest
 
@@ -15,30 +15,35 @@ PREFIX = "failed conversing with component llm: "
 
 
 @pytest.mark.parametrize(
-    ("details", "said"),
+    ("details", "cause", "said"),
     [
-        ("API returned unexpected status code: 429: slow down", "the provider answers with status 429"),
-        ("API returned unexpected status code: 500: oops", "the provider answers with status 500"),
-        ("circuit breaker is open", "its circuit breaker is open"),
-        ("too many requests", "lets one probe through"),
-        ("context deadline exceeded", "no answer in time"),
-        ("request timeout: API call exceeded deadline", "no answer in time"),
-        ("network error: failed to reach API server", "the provider is not there"),
-        ("unexpected EOF", "the connection was cut"),
-        ("invalid character '<' looking for beginning of value", "the answer was not JSON"),
-        ("something nobody has seen", "the call failed"),
+        ("API returned unexpected status code: 429: slow down", "status", "the provider answers with status 429"),
+        ("API returned unexpected status code: 500: oops", "status", "the provider answers with status 500"),
+        ("API returned unexpected status code: 504: late", "no_answer_in_time", "the provider answers with status 504"),
+        ("circuit breaker is open", "breaker_open", "its circuit breaker is open"),
+        ("too many requests", "breaker_open", "lets one probe through"),
+        ("context deadline exceeded", "no_answer_in_time", "no answer in time"),
+        ("request timeout: API call exceeded deadline", "no_answer_in_time", "no answer in time"),
+        ("network error: failed to reach API server", "cut", "the provider is not there"),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", "refused_connection", "the provider is not there"),
+        ("failed to connect to all addresses; connection refused", "sidecar_gone", "the sidecar is not there"),
+        ("unexpected EOF", "cut", "the connection was cut"),
+        ("invalid character '<' looking for beginning of value", "malformed", "the answer was not JSON"),
+        ("something nobody has seen", "other", "the call failed"),
     ],
 )
-def test_what_may_pass_is_worth_another_try(details: str, said: str) -> None:
+def test_what_may_pass_is_worth_another_try(details: str, cause: str, said: str) -> None:
     error = conversation._explained("llm", PREFIX + details)
     assert isinstance(error, ModelUnavailable)
     assert said in str(error)
+    assert error.cause == cause
 
 
 @pytest.mark.parametrize("status", ["400", "401", "403", "404", "422"])
 def test_what_will_not_change_is_not_asked_again(status: str) -> None:
     error = conversation._explained("llm", f"{PREFIX}API returned unexpected status code: {status}: bad key sk-123")
     assert isinstance(error, ModelRefused)
+    assert error.cause is FailureCause.STATUS
     assert "components/llm.yaml" in str(error)
     assert "sk-123" not in str(error)
 

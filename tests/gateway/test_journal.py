@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from app.errors import ModelUnavailable
+from app.errors import FailureCause, ModelUnavailable
 from app.gateway.call import ModelCall, Reserve
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.gateway.gateway import ModelAnswer, ModelGateway
@@ -44,7 +44,8 @@ class Model:
         text = f"answer {self.asked}"
         await self.held.wait()
         if self.failing:
-            raise ModelUnavailable("model component llm: no answer in time; it is asked again later")
+            message = "model component llm: no answer in time; it is asked again later"
+            raise ModelUnavailable(message, cause=FailureCause.NO_ANSWER_IN_TIME)
         return Answer(text, (ToolRequest("1", "lookup_order", "{}"),), "stop", "sandbox-small", self._usage)
 
 
@@ -173,6 +174,7 @@ def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engi
     failed, settled = sorted(rows(engine), key=lambda row: str(row["state"]))
     assert (failed["state"], failed["known"], failed["input_tokens"]) == ("failed", "unreported", None)
     assert "no answer in time" in failed["error"]
+    assert FailureCause.told(failed["error"]) is FailureCause.NO_ANSWER_IN_TIME
     assert settled["state"] == "settled"
 
 

@@ -219,10 +219,26 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("started", sa.Boolean(), nullable=False),
+        sa.Column("recorded", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("sequence"),
         sa.UniqueConstraint("task_id"),
     )
-    op.create_index("ix_tickets_started", "tickets", ["started"], unique=False)
+    op.create_index(
+        "ix_tickets_not_recorded",
+        "tickets",
+        ["sequence"],
+        unique=False,
+        sqlite_where=sa.text("recorded IS 0"),
+        postgresql_where=sa.text("recorded IS false"),
+    )
+    op.create_index(
+        "ix_tickets_not_started",
+        "tickets",
+        ["sequence"],
+        unique=False,
+        sqlite_where=sa.text("started IS 0"),
+        postgresql_where=sa.text("started IS false"),
+    )
     op.create_index("ix_tickets_tenant_sequence", "tickets", ["tenant", "sequence"], unique=False)
     op.create_table(
         "workers",

@@ -1,0 +1,58 @@
+"""The journal's rows as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.cost.calls import CallRecord
+from app.cost.values import Usage
+from app.models import CallState, Known
+
+UNKNOWN = Usage(None, None, known=Known.UNREPORTED)
+
+
+def call_record(row: Mapping[Any, Any]) -> CallRecord:
+    """One row of `model_calls`. What an impossible count says is not believed."""
+    return CallRecord(
+        call_id=row["call_id"],
+        task_id=row["task_id"],
+        tenant=row["tenant"],
+        execution_id=row["execution_id"],
+        stage=row["stage"],
+        turn=row["turn"],
+        number=row["number"],
+        worker=row["worker"],
+        component=row["component"],
+        provider=row["provider"],
+        model=row["model"] or "",
+        prompt_version=row["prompt_version"],
+        request_digest=row["request_digest"],
+        state=CallState(row["state"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        reserve_input=row["reserve_input"],
+        reserve_output=row["reserve_output"],
+        usage=_usage(row),
+        finish_reason=row["finish_reason"] or "",
+        error=row["error"] or "",
+        retries=row["retries"],
+    )
+
+
+def call_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[CallRecord, ...]:
+    """Many of them, oldest first."""
+    return tuple(sorted(map(call_record, rows), key=lambda call: (call.started_at, call.number, call.call_id)))
+
+
+def _usage(row: Mapping[Any, Any]) -> Usage:
+    try:
+        return Usage(
+            row["input_tokens"],
+            row["output_tokens"],
+            cached_tokens=row["cached_tokens"],
+            reasoning_tokens=row["reasoning_tokens"],
+            known=Known(row["known"]),
+        )
+    except ValueError:
+        return UNKNOWN

@@ -1,0 +1,229 @@
+"""From a run's history and the journal's rows to the record of its task. Pure: the same input gives the same record.
+
+    Run (Dapr's history) ─┐
+    CallRecord (journal) ─┼─> TaskRecord: steps, attempts, calls, charges
+    PriceBook ────────────┘
+
+What is charged: each model call that is over, each step that is over, and, once the run has ended, the workflow's own
+turns and the bytes that its history keeps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from pydantic import ValidationError
+
+from app.cost.book import PriceBook
+from app.cost.calls import CallRecord
+from app.cost.charges import charge_call, charge_work
+from app.cost.lost import lost_usage
+from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.history.model import Attempt, Run, Step
+from app.history.times import Part, shares, spans
+from app.history.values import Outcome as AttemptOutcome
+from app.history.values import RunStatus
+from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.models import AnsweredBy, CallState, Known, TaskResult, TaskStatus
+
+# In these parts a task holds nothing.
+_PAUSES = (Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
+_STATUSES = {
+    RunStatus.COMPLETED: TaskStatus.COMPLETED,
+    RunStatus.FAILED: TaskStatus.FAILED,
+    RunStatus.TERMINATED: TaskStatus.TERMINATED,
+    RunStatus.CANCELED: TaskStatus.TERMINATED,
+    RunStatus.SUSPENDED: TaskStatus.PAUSED,
+    RunStatus.STALLED: TaskStatus.PARKED,
+}
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a history does not say: `stage_of` an activity (its own name where it is not listed), and the event that a
+    parked task waits for."""
+
+    stage_of: Mapping[str, str]
+    parked_at: str
+
+
+def project(run: Run, calls: Sequence[CallRecord], book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
+    """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
+    if run.started_at is None:
+        raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
+    known = with_usages(calls)
+    active = shares(run, at)
+    steps = tuple(_step(number, step, naming, known, active) for number, step in enumerate(run.steps, start=1))
+    steps += tuple(_unseen(known, steps))
+    pieces = spans(run, at)
+    result = _result(run)
+    record = TaskRecord(
+        task_id=run.instance_id,
+        tenant=calls[0].tenant if calls else run.instance_id.partition(":")[0],
+        agent=run.app_id,
+        workflow=run.name,
+        version=run.version,
+        execution_id=run.execution_id,
+        rerun_of=run.rerun_of,
+        status=_status(run, naming),
+        outcome=result.outcome if result else None,
+        category=result.category.value if result and result.category else "",
+        refund=result.refund if result else None,
+        refund_id=result.refund_id if result else None,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        projected_at=at,
+        parts=_lengths((span.part, span.length) for span in pieces),
+        pauses=tuple(span for span in pieces if span.part in _PAUSES),
+        turns=run.turns,
+        events=run.events,
+        size=run.size,
+        steps=steps,
+        calls=known,
+        charges=(),
+        trace_parent=run.trace_parent,
+    )
+    return replace(record, charges=tuple(_charges(record, run, book, active)))
+
+
+def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
+    """The calls, with what those that came to nothing may have used, and which model they were put to."""
+    settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
+    model_of = {call.component: call.model for call in calls if call.model}
+    return tuple(
+        _guessed(call, settled.get((call.execution_id, call.turn)), model_of.get(call.component, "")) for call in calls
+    )
+
+
+def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
+    named = call.model or (settled.model if settled else "") or model
+    lost = call.rerun and call.usage.known is Known.UNREPORTED
+    return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
+
+
+def _step(
+    number: int, step: Step, naming: Naming, calls: Sequence[CallRecord], active: Mapping[str, timedelta]
+) -> StepRecord:
+    answered = _answered_by(step)
+    asks_a_model = answered is not None or any(call.execution_id == step.execution_id for call in calls)
+    own = [attempt for attempt in step.attempts if not attempt.inherited]
+    return StepRecord(
+        step=number,
+        execution_id=step.execution_id,
+        name=step.name,
+        stage=naming.stage_of.get(step.name, step.name),
+        tool="" if asks_a_model else step.name,
+        active=active.get(step.execution_id, timedelta(0)),
+        writes=len(own) + sum(attempt.ended_at is not None for attempt in own),
+        attempts=tuple(_attempt(attempt) for attempt in step.attempts),
+        answered_by=answered,
+    )
+
+
+def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
+    """Steps that the history does not hold any more, although the journal knows what they paid: no charge is lost."""
+    seen = {step.execution_id for step in steps}
+    names = {call.execution_id: call.stage for call in calls if call.execution_id not in seen}
+    for number, (execution_id, stage) in enumerate(names.items(), start=len(steps) + 1):
+        yield StepRecord(number, execution_id, stage, stage, "", timedelta(0), 0, ())
+
+
+def _answered_by(step: Step) -> AnsweredBy | None:
+    """What the step's result says of its model call."""
+    said = step.last.result.at("use", "answered_by") if step.last.result else None
+    return AnsweredBy(said) if isinstance(said, str) and said in set(AnsweredBy) else None
+
+
+def _attempt(attempt: Attempt) -> AttemptRecord:
+    failure = attempt.failure.root if attempt.failure else None
+    error = f"{failure.type}: {failure.message}" if failure else ""
+    return AttemptRecord(attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error)
+
+
+def _status(run: Run, naming: Naming) -> TaskStatus:
+    if run.status in _STATUSES:
+        return _STATUSES[run.status]
+    waits = [wait.name.casefold() for wait in run.waits if wait.ended_at is None]
+    if naming.parked_at.casefold() in waits:
+        return TaskStatus.PARKED
+    return TaskStatus.WAITING if waits else TaskStatus.RUNNING
+
+
+def _result(run: Run) -> TaskResult | None:
+    """What the workflow returned, if it is a refund's; another workflow's output is none of ours."""
+    if run.output is None or run.status is not RunStatus.COMPLETED:
+        return None
+    try:
+        return TaskResult.model_validate_json(run.output.text)
+    except ValidationError:
+        return None
+
+
+def _lengths(pieces: Iterable[tuple[Part, timedelta]]) -> dict[Part, timedelta]:
+    found: defaultdict[Part, timedelta] = defaultdict(timedelta)
+    for part, length in pieces:
+        found[part] += length
+    return dict(found)
+
+
+def _charges(record: TaskRecord, run: Run, book: PriceBook, active: Mapping[str, timedelta]) -> Iterator[Charge]:
+    """Every line, by step; the workflow's own last."""
+    origins = {step.execution_id: _origin(record, step) for step in record.steps}
+    for call in record.calls:
+        if call.state is not CallState.STARTED:
+            yield from _call(call, origins[call.execution_id], book)
+    for step in record.steps:
+        if step.writes and (run.ended_at or _over(step)):
+            yield from charge_work(book, _work(step.active, step.writes), origins[step.execution_id])
+    if run.ended_at is not None:
+        written = run.events - sum(step.writes for step in record.steps)
+        own = replace(_work(active.get("", timedelta(0)), written), retained_bytes=Quantity(Decimal(run.size)))
+        yield from charge_work(book, own, _origin(record, None))
+
+
+def _over(step: StepRecord) -> bool:
+    """Whether nothing more can come of it, short of the run's end: it was completed, all else is tried again."""
+    return step.attempts[-1].outcome is AttemptOutcome.COMPLETED
+
+
+def _work(active: timedelta, writes: int) -> Work:
+    seconds = Decimal(active // _MICROSECOND).scaleb(-6)
+    return Work(active_seconds=Quantity(seconds), step_writes=Quantity(Decimal(writes)))
+
+
+def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
+    begun = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
+    return Origin(
+        task_id=record.task_id,
+        tenant=record.tenant,
+        agent=record.agent,
+        workflow=record.workflow,
+        at=begun,
+        stage=step.stage if step else "",
+        step=step.name if step else "",
+        tool=step.tool if step else "",
+        execution_id=step.execution_id if step else "",
+        outcome=record.outcome.value if record.outcome else "",
+    )
+
+
+def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+    where = replace(
+        origin,
+        at=call.started_at,
+        turn=call.turn,
+        number=call.number,
+        model=call.model,
+        provider=call.provider,
+        component=call.component,
+    )
+    yield from charge_call(book, call.usage, where, rerun=call.rerun)
+    if call.retries:
+        # How many requests the sidecar made on its own is known as a share of a total; what they used, nobody says.
+        unknown = Usage(None, None, known=Known.UNREPORTED)
+        yield from charge_call(book, unknown, replace(where, number=-call.number), rerun=True)

@@ -1,0 +1,150 @@
+"""Keeps the ledger up to date: each task that rests or ends is read from Dapr's history and recorded, once or again.
+
+It is told of tasks by the worker (`hint`), and looks for those that nobody told of, because a worker died: at its start
+for all of them, later for some at a time. Whatever is done twice changes nothing, so it may be killed at any point.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.history.model import Run
+from app.ledger.agenda import Agenda
+from app.ledger.database import insert_or_ignore
+from app.ledger.prices import Prices
+from app.ledger.record import TaskRecord
+from app.ledger.record_tables import PRICE_BOOKS
+from app.ledger.saving import save
+from app.ledger.sources import Sources
+from app.ledger.tables import TICKETS
+from app.ledger.writer import Writer
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[TaskRecord], None]
+_AT_ONCE = 16
+_SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
+_NOT_RECORDED = (
+    select(TICKETS.c.sequence, TICKETS.c.task_id)
+    .where(TICKETS.c.recorded.is_(False), TICKETS.c.started, TICKETS.c.sequence > bindparam("after"))
+    .order_by(TICKETS.c.sequence)
+    .limit(_SWEPT_AT_ONCE)
+)
+
+
+class Projector:
+    """Records tasks, in a thread of its own. Each of `observers` sees every task that has ended once, committed."""
+
+    def __init__(self, sources: Sources, writer: Writer, observers: Sequence[Observer] = ()) -> None:
+        self._sources = sources
+        self._writer = writer
+        self._observers = observers
+        self._prices = Prices(sources.engine)
+        self._agenda = Agenda(time.monotonic)
+        self._swept = 0
+        self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
+
+    def start(self) -> None:
+        """Begins, with whatever was left unrecorded."""
+        book = self._sources.book
+        row = {"digest": book.digest, "content": book.content, "first_used_at": self._sources.clock()}
+        self._writer.run(lambda connection: connection.execute(insert_or_ignore(connection, PRICE_BOOKS), row).rowcount)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Records what is due, as far as the sidecar still answers, and ends the thread."""
+        self._agenda.close()
+        self._thread.join()
+
+    def hint(self, task_id: str, *, ended: bool) -> None:
+        """Says that a task has come to its end, or to rest. Never waits; any thread may call."""
+        self._agenda.add(task_id, ended=ended)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are still to be recorded, as far as is known."""
+        return len(self._agenda)
+
+    def _run(self) -> None:
+        while self._sweep():  # all that was left by those before
+            pass
+        sweep_at = time.monotonic() + _SWEEP_SECONDS
+        while (due := self._agenda.take(_AT_ONCE, until=sweep_at)) is not None:
+            self._safely(due)
+            if time.monotonic() >= sweep_at:
+                self._sweep()
+                sweep_at = time.monotonic() + _SWEEP_SECONDS
+
+    def _sweep(self) -> bool:
+        """Records some of the tasks that are not final yet; False at the end of the list, where it begins anew."""
+        try:
+            with self._sources.engine.connect() as connection:
+                found = connection.execute(_NOT_RECORDED, {"after": self._swept}).all()
+        except SQLAlchemyError as error:
+            log.warning("ledger: cannot be read: %s; tried again", type(error).__name__)
+            return False
+        self._swept = found[-1].sequence if found else 0
+        for start in range(0, len(found), _AT_ONCE):
+            self._safely([row.task_id for row in found[start : start + _AT_ONCE]])
+        return bool(found)
+
+    def _safely(self, task_ids: Sequence[str]) -> None:
+        """A task that cannot be recorded now is tried again; none may end the thread."""
+        try:
+            self.record(task_ids)
+        except Exception as error:  # whatever it is: the next task may be fine
+            log.warning("%d tasks are not recorded yet: %s: %s", len(task_ids), type(error).__name__, _short(error))
+            self._one_by_one(task_ids)
+
+    def _one_by_one(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids if len(task_ids) > 1 else ():
+            self._safely([task_id])
+        if len(task_ids) == 1:
+            self._agenda.again(task_ids[0])
+
+    def record(self, task_ids: Sequence[str]) -> None:
+        """Records these tasks now."""
+        runs = [run for task_id in task_ids if (run := self._read(task_id)) is not None]
+        calls = self._sources.calls([run.instance_id for run in runs])
+        records = [self._sources.record(run, calls[run.instance_id]) for run in runs]
+        if not records:
+            return
+        prices = self._prices.numbers(charge for record in records for charge in record.charges)
+        new = self._writer.run(lambda connection: save(connection, records, prices))
+        for record in records:
+            self._recorded(record, new=record.task_id in new)
+
+    def _recorded(self, record: TaskRecord, *, new: bool) -> None:
+        if record.final:
+            self._agenda.done(record.task_id)
+        elif record.ended_at is not None or self._agenda.expects_more(record.task_id):
+            self._agenda.again(record.task_id)
+        for observer in self._observers if new else ():
+            observer(record)
+
+    def _read(self, task_id: str) -> Run | None:
+        """None for what cannot be recorded now, or at all; said once for each task."""
+        try:
+            run = self._sources.history(task_id)
+        except Unreachable:
+            self._agenda.again(task_id)
+            return None
+        except (TaskNotFound, HistoryTampered) as error:
+            self._agenda.done(task_id)
+            log.error("task %s is not recorded: %s", task_id, error)
+            return None
+        if run.started_at is None:
+            self._agenda.again(task_id)
+            return None
+        return run
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0][:200] if str(error) else ""

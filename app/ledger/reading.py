@@ -1,0 +1,166 @@
+"""Reads the ledger: the record of a task, sums, charges, model calls. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, and_, func, select
+
+from app.cost.calls import CallRecord
+from app.cost.rollup import Dimension, Rollup, rollup_sums
+from app.cost.values import Charge
+from app.errors import TaskNotFound
+from app.ledger import restoring
+from app.ledger.calls import call_records
+from app.ledger.daily import day_number, day_of
+from app.ledger.prices import Prices
+from app.ledger.projection import with_usages
+from app.ledger.record import TaskRecord
+from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, PAUSES, STEPS, TASKS
+from app.ledger.tables import MODEL_CALLS
+
+# What the daily sums know of each dimension; the rest is known by the price, or by the charge alone.
+_COLUMNS = {
+    Dimension.TENANT: DAILY_COSTS.c.tenant,
+    Dimension.AGENT: DAILY_COSTS.c.agent,
+    Dimension.WORKFLOW: DAILY_COSTS.c.workflow,
+    Dimension.OUTCOME: DAILY_COSTS.c.outcome,
+    Dimension.STAGE: DAILY_COSTS.c.stage,
+    Dimension.STEP: DAILY_COSTS.c.step,
+    Dimension.TOOL: DAILY_COSTS.c.tool,
+    Dimension.DAY: DAILY_COSTS.c.day,
+}
+_PRICED = (DAILY_COSTS.c.price_no, DAILY_COSTS.c.known, DAILY_COSTS.c.rerun)
+_CHARGES = (
+    select(
+        CHARGES,
+        TASKS.c.task_id,
+        TASKS.c.tenant,
+        TASKS.c.agent,
+        TASKS.c.workflow,
+        TASKS.c.outcome,
+        STEPS.c.stage,
+        STEPS.c.name.label("step_name"),
+        STEPS.c.tool,
+        STEPS.c.execution_id,
+    )
+    .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
+    .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
+)
+_IN_ORDER = tuple(CHARGES.primary_key.columns)
+_AT_ONCE = 10_000
+
+Tenants = frozenset[str] | None
+
+
+class Records:
+    """The ledger for readers. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._prices = Prices(engine)
+
+    def record(self, task_id: str) -> TaskRecord:
+        """The record of one task. Raises TaskNotFound for one that is not in the ledger."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
+            if row is None:
+                raise TaskNotFound(f"task {task_id} has no record in the ledger; check tenant and ticket id")
+            found = {table: _rows(connection, table, row["task_no"]) for table in (STEPS, ATTEMPTS, PAUSES)}
+            calls = _calls(connection, MODEL_CALLS.c.task_id == task_id)
+        charges = tuple(self._charges(TASKS.c.task_no == row["task_no"]))
+        steps = restoring.steps(found[STEPS], found[ATTEMPTS])
+        return restoring.task(row, steps, found[PAUSES], calls, charges)
+
+    def report(
+        self,
+        by: Sequence[Dimension] = (),
+        since: date | None = None,
+        until: date | None = None,
+        tenants: Tenants = None,
+    ) -> Rollup:
+        """Sums of charges by the dimensions, from day `since` to before day `until` (UTC). `tenants` None is all."""
+        if Dimension.TASK in by:
+            return rollup_sums(
+                ((each, -1 if each.takes_back else 1) for each in self.charges(since, until, tenants)), by
+            )
+        columns = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
+        query = select(*columns, *_PRICED, func.sum(DAILY_COSTS.c.quantity), func.sum(DAILY_COSTS.c.charges))
+        query = query.where(*_days(since, until)).group_by(*columns, *_PRICED)
+        if tenants is not None:
+            query = query.where(DAILY_COSTS.c.tenant.in_(sorted(tenants)))
+        return rollup_sums(self._sums(query, [column.name for column in columns]), by)
+
+    def charges(
+        self, since: date | None = None, until: date | None = None, tenants: Tenants = None
+    ) -> Iterator[Charge]:
+        """Every charge of these days, corrections included."""
+        conditions: list[Any] = []
+        if since is not None:
+            conditions.append(CHARGES.c.at >= _midnight(since))
+        if until is not None:
+            conditions.append(CHARGES.c.at < _midnight(until))
+        if tenants is not None:
+            conditions.append(TASKS.c.tenant.in_(sorted(tenants)))
+        return self._charges(*conditions)
+
+    def calls(
+        self, since: datetime | None = None, until: datetime | None = None, tenants: Tenants = None
+    ) -> tuple[CallRecord, ...]:
+        """Every model call that was begun in that time, oldest first, with what is known or guessed of its usage."""
+        conditions: list[Any] = []
+        if since is not None:
+            conditions.append(MODEL_CALLS.c.started_at >= since)
+        if until is not None:
+            conditions.append(MODEL_CALLS.c.started_at < until)
+        if tenants is not None:
+            conditions.append(MODEL_CALLS.c.tenant.in_(sorted(tenants)))
+        with self._engine.connect() as connection:
+            return _calls(connection, *conditions)
+
+    def models_in_use(self) -> frozenset[tuple[str, str]]:
+        """Provider (component type) and model of all calls that were answered."""
+        query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()
+        with self._engine.connect() as connection:
+            return frozenset((row.provider, row.model) for row in connection.execute(query))
+
+    def _sums(self, query: Select[Any], names: Sequence[str]) -> Iterator[tuple[Charge, int]]:
+        prices = self._prices.rows()
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                *key, price_no, known, rerun, quantity, times = row
+                values = dict(zip(names, key, strict=True))
+                at = day_of(values.pop("day", 0))
+                values |= {"step_name": values.get("step"), "known": known, "rerun": rerun, "quantity": int(quantity)}
+                if times or quantity:
+                    yield restoring.charge(values, prices[price_no], at), int(times)
+
+    def _charges(self, *conditions: Any) -> Iterator[Charge]:
+        prices = self._prices.rows()
+        query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
+        with self._engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield restoring.charge(row, prices[row["price_no"]], row["at"])
+
+
+def _rows(connection: Connection, table: Any, task_no: int) -> Sequence[Any]:
+    query = select(table).where(table.c.task_no == task_no).order_by(*table.primary_key.columns)
+    return connection.execute(query).mappings().all()
+
+
+def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:
+    rows = connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()
+    return with_usages(call_records(rows))
+
+
+def _days(since: date | None, until: date | None) -> Iterator[Any]:
+    if since is not None:
+        yield DAILY_COSTS.c.day >= day_number(since)
+    if until is not None:
+        yield DAILY_COSTS.c.day < day_number(until)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

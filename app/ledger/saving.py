@@ -1,0 +1,166 @@
+"""Writes records into the ledger: charges are added and corrected, never changed; the rest is as it is now.
+
+Writing the same record again changes nothing. All of it, the daily sums included, is one transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+
+from app.ledger.daily import DailySums
+from app.ledger.lines import Key, Line, corrected, line_of
+from app.ledger.prices import PriceRow, price_row
+from app.ledger.record import TaskRecord
+from app.ledger.record_tables import ATTEMPTS, CHARGES, PAUSES, STEPS, TASKS
+from app.ledger.tables import TICKETS
+
+# Built once: composing a statement costs more than running it.
+_KNOWN = select(TASKS.c.task_id, TASKS.c.task_no, TASKS.c.outcome, TASKS.c.ended_at).where(
+    TASKS.c.task_id.in_(bindparam("ids", expanding=True))
+)
+_LINES = select(CHARGES).where(CHARGES.c.task_no.in_(bindparam("numbers", expanding=True)))
+_NEW_TASKS = insert(TASKS).returning(TASKS.c.task_id, TASKS.c.task_no)
+_CHANGE_TASK = (
+    update(TASKS)
+    .where(TASKS.c.task_no == bindparam("this"))
+    .values({column.name: bindparam(column.name) for column in TASKS.c if column.name not in ("task_no", "task_id")})
+)
+_INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, PAUSES, CHARGES)}
+_DELETE = {table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, PAUSES)}
+_RECORDED = (
+    update(TICKETS)
+    .where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded.is_(False))
+    .values(recorded=True)
+)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def save(connection: Connection, records: Sequence[TaskRecord], prices: Mapping[PriceRow, int]) -> frozenset[str]:
+    """Writes each record; returns the tasks whose end is new to the ledger. `prices` has the number of each charge's
+    price. A task may be among them once only."""
+    known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": [record.task_id for record in records]})}
+    old = _lines(connection, [row.task_no for row in known.values()])
+    numbers = _tasks(connection, records, {task_id: row.task_no for task_id, row in known.items()})
+    rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in _INSERT}
+    sums = DailySums()
+    for record in records:
+        number, before = numbers[record.task_id], known.get(record.task_id)
+        lines = tuple(corrected(old[number], _wanted(record, prices)))
+        sums.count(record, old[number], lines, before.outcome if before else None)
+        rows[CHARGES] += [line.row(number) for line in lines]
+        _describe(rows, record, number)
+    for table, statement in _INSERT.items():
+        if rows[table]:
+            connection.execute(statement, rows[table])
+    sums.write(connection)
+    final = [{"the_task": record.task_id} for record in records if record.final]
+    if final:
+        connection.execute(_RECORDED, final)
+    ended = {record.task_id for record in records if record.ended_at is not None}
+    return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
+
+
+def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[Line]]:
+    """What the tasks were charged so far."""
+    found: defaultdict[int, list[Line]] = defaultdict(list)
+    if numbers:
+        for row in connection.execute(_LINES, {"numbers": numbers}):
+            key = Key(row.step, row.turn, row.number, row.line, row.rerun)
+            found[row.task_no].append(Line(key, row.correction, row.price_no, row.quantity, row.known, row.at))
+    return found
+
+
+def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping[str, int]) -> dict[str, int]:
+    """Writes the tasks' own rows, and clears what is written anew; returns their numbers."""
+    numbers = dict(known)
+    new = [_task_row(record) for record in records if record.task_id not in known]
+    if new:
+        numbers |= {row.task_id: row.task_no for row in connection.execute(_NEW_TASKS, new)}
+    changed = [_task_row(record) | {"this": known[record.task_id]} for record in records if record.task_id in known]
+    if changed:
+        for row in changed:
+            del row["task_id"]
+        connection.execute(_CHANGE_TASK, changed)
+        for statement in _DELETE.values():
+            connection.execute(statement, [{"this": row["this"]} for row in changed])
+    return numbers
+
+
+def _wanted(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[Line]:
+    steps = {step.execution_id: step.step for step in record.steps}
+    return [line_of(charge, steps.get(charge.execution_id, 0), prices[price_row(charge)]) for charge in record.charges]
+
+
+def _task_row(record: TaskRecord) -> dict[str, Any]:
+    refund = record.refund
+    return {
+        "task_id": record.task_id,
+        "tenant": record.tenant,
+        "agent": record.agent,
+        "workflow": record.workflow,
+        "version": record.version,
+        "execution_id": record.execution_id,
+        "rerun_of": record.rerun_of,
+        "status": record.status.value,
+        "outcome": record.outcome.value if record.outcome else "",
+        "category": record.category,
+        "order_id": refund.order_id if refund else None,
+        "refund_amount": str(refund.amount) if refund else None,
+        "refund_currency": refund.currency if refund else None,
+        "refund_id": record.refund_id,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "projected_at": record.projected_at,
+        "parts": json.dumps({part.value: length // _MICROSECOND for part, length in record.parts.items()}),
+        "turns": record.turns,
+        "events": record.events,
+        "size": record.size,
+        "trace_parent": record.trace_parent,
+    }
+
+
+def _describe(rows: dict[Table, list[dict[str, Any]]], record: TaskRecord, number: int) -> None:
+    """The rows of steps, attempts and pauses."""
+    for step in record.steps:
+        rows[STEPS].append(
+            {
+                "task_no": number,
+                "step": step.step,
+                "execution_id": step.execution_id,
+                "name": step.name,
+                "stage": step.stage,
+                "tool": step.tool,
+                "active_us": step.active // _MICROSECOND,
+                "writes": step.writes,
+                "answered_by": step.answered_by.value if step.answered_by else None,
+            }
+        )
+        for attempt in step.attempts:
+            rows[ATTEMPTS].append(
+                {
+                    "task_no": number,
+                    "step": step.step,
+                    "number": attempt.number,
+                    "scheduled_at": attempt.scheduled_at,
+                    "ended_at": attempt.ended_at,
+                    "outcome": attempt.outcome.value,
+                    "error": attempt.error,
+                }
+            )
+    for place, pause in enumerate(record.pauses):
+        rows[PAUSES].append(
+            {
+                "task_no": number,
+                "number": place,
+                "part": pause.part.value,
+                "label": pause.label[:64],
+                "started_at": pause.started_at,
+                "ended_at": pause.ended_at,
+            }
+        )
