@@ -26,10 +26,12 @@ from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.history.reader import HistoryReader
-from app.ledger import database
+from app.ledger import checking, database, rebuilding
+from app.ledger.checking import Difference
 from app.ledger.projection import Naming
 from app.ledger.projector import Projector
 from app.ledger.reading import Records
+from app.ledger.rebuilding import Rebuilt
 from app.ledger.replies import Replies
 from app.ledger.sources import Sources
 from app.ledger.tickets import Tickets
@@ -120,6 +122,18 @@ def sources(settings: Settings, engine: Engine, history: HistoryReader) -> Sourc
 def open_records(settings: Settings) -> Records:
     """The ledger, to be read; nothing else has to run."""
     return Records(database.connect(settings.database_url))
+
+
+def check_ledger(settings: Settings) -> tuple[Difference, ...]:
+    """Everything in the ledger that is not what histories and journal say; the sidecar has to run."""
+    with HistoryReader(settings.dapr_grpc) as history:
+        return tuple(checking.check(sources(settings, database.connect(settings.database_url), history)))
+
+
+def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:
+    """Makes the record again from histories and journal; the sidecar has to run."""
+    with HistoryReader(settings.dapr_grpc) as history:
+        return rebuilding.rebuild(sources(settings, database.connect(settings.database_url), history), progress)
 
 
 def make_worker(settings: Settings, services: Services, rested: Rested) -> Worker:
