@@ -87,7 +87,7 @@ class FailureCause(StrEnum):
     STATUS = "status"  # the provider answered with a 4xx or 5xx, which no provider bills
     REFUSED_CONNECTION = "refused_connection"  # nobody listens at the provider's address
     SIDECAR_GONE = "sidecar_gone"  # no sidecar took the call
-    NO_ANSWER_IN_TIME = "no_answer_in_time"
+    NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider gave up: 408, 502, 504, 524
     CUT = "cut"  # the connection broke, or was never there: the two cannot be told apart
     MALFORMED = "malformed"  # an answer came and could not be read
     OTHER = "other"

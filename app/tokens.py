@@ -2,7 +2,7 @@
 
 Plain text is counted exactly as OpenAI counts it. Chat framing follows OpenAI's published rule (three tokens a
 message, the role, three for the answer's start); tool definitions are counted by their compact JSON. The sandbox
-bills by it; the gateway estimates by it what a provider does not report.
+bills OpenAI's protocol by it; the gateway estimates by it what a provider does not report.
 """
 
 from __future__ import annotations

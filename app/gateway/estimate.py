@@ -24,7 +24,7 @@ class Counting:
     answer_frame: int = tokens.ANSWER_FRAME
     tools_prompt: int = 0  # added to a request that offers any tool
     frames_system: bool = True
-    calls_as_xml: bool = False
+    xml_tools: bool = False
 
 
 # OpenAI's own, and everybody's of whom we know nothing better.
@@ -32,7 +32,7 @@ PLAIN = Counting()
 
 
 def _claude(percent: int, tools_prompt: int, frame: int = 3) -> Counting:
-    return Counting(percent, frame, frame, tools_prompt, frames_system=False, calls_as_xml=True)
+    return Counting(percent, frame, frame, tools_prompt, frames_system=False, xml_tools=True)
 
 
 # Percent: 106 is what the tokenizer that Anthropic published for Claude 2 makes of this project's prompts. 120 holds
@@ -62,15 +62,15 @@ def counting(provider: str, model: str) -> Counting:
 
 def input_tokens(messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], by: Counting = PLAIN) -> int:
     """Tokens of a question: every message with its frame, the tools by their compact JSON, the answer's opening."""
-    text = sum(tokens.count(message.text) + _calls(message.tool_calls, by) for message in messages)
-    text += sum(tokens.count(_definition(tool)) for tool in tools)
+    text = sum(_message(message, by) for message in messages) + sum(tokens.count(_definition(tool)) for tool in tools)
     framed = sum(by.frames_system or message.role != "system" for message in messages)
     fixed = framed * by.message_frame + by.answer_frame + (by.tools_prompt if tools else 0)
     return _scaled(text, by) + fixed
 
 
 def output_tokens(answer: Answer, by: Counting = PLAIN) -> int:
-    """Tokens of an answer: its text, and the tool calls as the provider writes them."""
+    """Tokens of an answer: its text, and the tool calls as the provider writes them. Thoughts that the provider bills
+    and does not show are not among them."""
     return _scaled(tokens.count(answer.text) + _calls(answer.tool_calls, by), by)
 
 
@@ -78,16 +78,25 @@ def _scaled(count: int, by: Counting) -> int:
     return -(-count * by.percent // 100)
 
 
+def _message(message: Message, by: Counting) -> int:
+    framed = tokens.count(_XML_RESULT) if by.xml_tools and message.role == "tool" else 0
+    return tokens.count(message.text) + _calls(message.tool_calls, by) + framed
+
+
 def _calls(calls: tuple[ToolRequest, ...], by: Counting) -> int:
-    if by.calls_as_xml:
-        return tokens.count(_as_xml(calls)) if calls else 0
+    if by.xml_tools and calls:
+        return tokens.count(_XML_CALLS) + sum(tokens.count(_as_xml(call)) for call in calls)
     return sum(tokens.count(call.name) + tokens.count(call.arguments) for call in calls)
 
 
-def _as_xml(calls: tuple[ToolRequest, ...]) -> str:
-    """Claude writes its tool calls as XML, and that is what is billed."""
-    invoked = "".join(f'<invoke name="{call.name}">\n{_parameters(call.arguments)}</invoke>\n' for call in calls)
-    return f"<function_calls>\n{invoked}</function_calls>"
+# Claude writes tool calls, and reads results, as XML: the only form of them that Anthropic has published.
+_XML_CALLS = "<function_calls>\n</function_calls>"
+_XML_RESULT = "<function_results>\n<result>\n<stdout>\n</stdout>\n</result>\n</function_results>"
+
+
+def _as_xml(call: ToolRequest) -> str:
+    name = f"<tool_name>{call.name}</tool_name>"
+    return f"<invoke>\n{name}\n<parameters>\n{_parameters(call.arguments)}</parameters>\n</invoke>\n"
 
 
 def _parameters(arguments: str) -> str:
@@ -97,9 +106,9 @@ def _parameters(arguments: str) -> str:
         return arguments
     if not isinstance(given, dict):
         return arguments
-    return "".join(f'<parameter name="{name}">{value}</parameter>\n' for name, value in given.items())
+    return "".join(f"<{name}>{value}</{name}>\n" for name, value in given.items())
 
 
 def _definition(tool: ToolDefinition) -> str:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return json.dumps({"type": "function", "function": function}, separators=(",", ":"))
+    return json.dumps(function, separators=(",", ":"))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, ValidationError
 
+from app.sandbox.model.counting import AnthropicCounting, Counting
 from app.sandbox.model.exchange import (
     Answer,
     BadRequest,
@@ -28,6 +29,7 @@ from app.sandbox.model.meter import Usage
 from app.sandbox.model.openai import sentence
 
 NAME = "anthropic"
+COUNTING: Counting = AnthropicCounting()
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens"}
 _ERRORS = {
     400: "invalid_request_error",

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app import tokens
-from app.sandbox.model.exchange import Answer, Message, Question
+from app.sandbox.model.counting import Counting
+from app.sandbox.model.exchange import Answer, Question
 
 CACHEABLE_FROM_TOKENS = 1024
 CACHE_BLOCK_TOKENS = 128
@@ -62,10 +62,12 @@ class PromptCache:
             self._seen.popitem(last=False)
 
 
-def measure(question: Question, answer: Answer, cache: PromptCache, *, key: str, automatic: bool) -> Usage:
+def measure(
+    question: Question, answer: Answer, cache: PromptCache, by: Counting, *, key: str, automatic: bool
+) -> Usage:
     """The usage of one exchange. `automatic` caches as OpenAI does, else only at the client's marks."""
-    prefixes = list(_prefixes(question, key))
-    total = prefixes[-1].tokens + tokens.ANSWER_FRAME
+    prefixes = list(_prefixes(question, by, key))
+    total = prefixes[-1].tokens + by.opening()
     cacheable = [p for p in prefixes if p.tokens >= CACHEABLE_FROM_TOKENS and (automatic or p.marked)]
     cached = max((p.tokens for p in cacheable if cache.holds(p)), default=0)
     for prefix in cacheable:
@@ -73,28 +75,16 @@ def measure(question: Question, answer: Answer, cache: PromptCache, *, key: str,
     written = 0 if automatic or not cacheable else cacheable[-1].tokens - cached
     if automatic:
         cached -= cached % CACHE_BLOCK_TOKENS
-    reasoning = tokens.count(answer.thoughts) if question.reasons else 0
-    return Usage(total, _output(answer) + reasoning, cached, written, reasoning)
+    reasoning = by.thought(answer) if question.reasons else 0
+    return Usage(total, by.said(answer) + reasoning, cached, written, reasoning)
 
 
-def _prefixes(question: Question, key: str) -> Iterator[Prefix]:
+def _prefixes(question: Question, by: Counting, key: str) -> Iterator[Prefix]:
     digest = hashlib.sha256(f"{key}\n{question.model}\n".encode("utf-8", "surrogatepass"))
-    length = 0
+    length = by.offered(question)
     for tool in question.tools:
         digest.update(tool.definition.encode("utf-8", "surrogatepass"))
-        length += tokens.count(tool.definition)
     for message in question.messages:
         digest.update(repr((message.role, message.text, message.tool_calls)).encode("utf-8", "surrogatepass"))
-        length += _message(message)
+        length += by.message(message)
         yield Prefix(digest.digest(), length, message.cache_here)
-
-
-def _message(message: Message) -> int:
-    return tokens.count_message(message.role, message.text) + sum(
-        tokens.count(call.name) + tokens.count(call.arguments) for call in message.tool_calls
-    )
-
-
-def _output(answer: Answer) -> int:
-    calls = sum(tokens.count(call.name) + tokens.count(call.arguments) for call in answer.tool_calls)
-    return tokens.count(answer.text) + calls

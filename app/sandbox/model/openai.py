@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from app.sandbox.model.counting import Counting, OpenAICounting
 from app.sandbox.model.exchange import (
     Answer,
     BadRequest,
@@ -26,6 +27,7 @@ from app.sandbox.model.exchange import (
 from app.sandbox.model.meter import Usage
 
 NAME = "openai"
+COUNTING: Counting = OpenAICounting()
 _REASONING_MODEL = re.compile(r"^(o\d|gpt-5)")
 _NO_REASONING = ("none", "minimal")
 _ROLES: dict[str, Role] = {

@@ -63,8 +63,9 @@ class ModelServer:
         return await self._answer(request, anthropic)
 
     async def _answer(self, request: web.Request, wire: Wire) -> web.StreamResponse:
+        arrived = self.clock()
         body = await request.read()
-        exchange = Exchange(self._desk, request, wire, body)
+        exchange = Exchange(self._desk, request, wire, body, arrived)
         if not api_key(request):
             return exchange.refuse(401, _NO_KEY)
         fault = self.faults.draw(MODEL)

@@ -20,6 +20,7 @@ from app.sandbox.bill import Bill, BillRow
 from app.sandbox.faults import Fault, FaultKind, deliver
 from app.sandbox.model import openai
 from app.sandbox.model.brain import answer_question
+from app.sandbox.model.counting import Counting
 from app.sandbox.model.exchange import Answer, Question, shortened
 from app.sandbox.model.meter import PromptCache, Usage, measure
 
@@ -32,6 +33,7 @@ class Wire(Protocol):
     """What the module of a provider's protocol offers."""
 
     NAME: str
+    COUNTING: Counting
 
     def read(self, body: bytes) -> Question: ...
 
@@ -54,8 +56,11 @@ class Desk:
 class Exchange:
     """One request with its answer."""
 
-    def __init__(self, desk: Desk, request: web.Request, wire: Wire, body: bytes) -> None:
+    def __init__(self, desk: Desk, request: web.Request, wire: Wire, body: bytes, arrived: datetime) -> None:
+        """`arrived`: when the request began to come in; the bill dates it so, as providers' `created` does, however
+        late the answer leaves."""
         self._desk = desk
+        self._arrived = arrived
         self._request = request
         self._wire = wire
         self._body = body
@@ -69,10 +74,12 @@ class Exchange:
     async def serve(self, question: Question, fault: Fault | None, latency_seconds: float) -> web.StreamResponse:
         """Answers, bills, then delivers as latency and fault allow."""
         answer = self._answer(question, fault)
-        usage = measure(question, answer, self._desk.cache, key=self._key, automatic=self._wire.NAME == openai.NAME)
+        automatic = self._wire.NAME == openai.NAME
+        counting = self._wire.COUNTING
+        usage = measure(question, answer, self._desk.cache, counting, key=self._key, automatic=automatic)
         late = latency_seconds > 0 or (fault is not None and fault.kind in _LATE)
         number = self._bill(question, usage, 0 if late else 200)
-        created = int(self._desk.clock().timestamp())
+        created = int(self._arrived.timestamp())
         body = self._wire.write(answer, usage, model=question.model, number=number, created=created)
         response = web.json_response(body)
         if not late:
@@ -97,7 +104,7 @@ class Exchange:
 
     def _bill(self, question: Question | None, usage: Usage, status: int) -> int:
         row = BillRow(
-            at=self._desk.clock().isoformat(),
+            at=self._arrived.isoformat(),
             protocol=self._wire.NAME,
             model=question.model if question else "",
             input_tokens=usage.input,

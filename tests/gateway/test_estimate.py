@@ -1,0 +1,166 @@
+"""What we count where a provider reports nothing: never zero, near what providers publish, and never a crash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.gateway import estimate
+from app.gateway.call import ModelCall
+from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.gateway.estimate import PLAIN
+from app.gateway.gateway import used
+from app.models import Known
+
+NOTHING = ReportedUsage(None, None, None, None)
+ANTHROPIC = "conversation.anthropic"
+WEATHER = ToolDefinition(
+    "get_weather",
+    "Get the current weather in a given location",
+    {
+        "type": "object",
+        "properties": {
+            "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
+        },
+        "required": ["location"],
+    },
+)
+IN_SAN_FRANCISCO = ToolRequest("t1", "get_weather", '{"location": "San Francisco, CA", "unit": "fahrenheit"}')
+CALL = ModelCall(
+    tenant="acme",
+    task_id="acme:T-1",
+    stage="classify",
+    turn=1,
+    execution_id="e1",
+    prompt_version="p1",
+    messages=(Message("system", "You sort letters."), Message("user", "My toaster arrived broken.")),
+)
+
+
+def answer(usage: ReportedUsage = NOTHING, **changes: Any) -> Answer:
+    """An answer of the model, with what was reported for it."""
+    values: dict[str, Any] = {"text": "It is damaged.", "tool_calls": (), "finish_reason": "stop", "model": "m"}
+    return Answer(**(values | changes), usage=usage)
+
+
+def test_openais_framing_is_counted_as_it_is_published() -> None:
+    messages = (Message("system", "hello world"), Message("user", "hello world"))
+    assert estimate.input_tokens(messages, ()) == 2 * (3 + 1 + 2) + 3
+    assert estimate.output_tokens(answer(text="hello world")) == 2
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "published"),
+    [
+        ((Message("system", "You are a scientist"), Message("user", "Hello, Claude")), (), 14),
+        ((Message("user", "What's the weather like in San Francisco?"),), (WEATHER,), 403),
+    ],
+)
+def test_the_counts_that_anthropic_prints_in_its_guide(
+    messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], published: int
+) -> None:
+    """From its page on token counting, whose figures are those of the models before Opus 4.7."""
+    by = estimate.counting(ANTHROPIC, "claude-opus-4-20250514")
+    assert estimate.input_tokens(messages, tools, by) == pytest.approx(published, rel=0.05, abs=1)
+
+
+def test_a_tool_call_as_anthropic_prints_it_in_its_guide() -> None:
+    """From its page on streaming: 89 tokens. The published form of a call gives fewer; JSON alone would give half."""
+    said = answer(text="Okay, let's check the weather for San Francisco, CA:", tool_calls=(IN_SAN_FRANCISCO,))
+    by = estimate.counting(ANTHROPIC, "claude-opus-4-20250514")
+    assert estimate.output_tokens(said, by) == pytest.approx(89, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "percent", "tools_prompt"),
+    [
+        ("conversation.openai", "gpt-5-mini", 100, 0),
+        ("conversation.mistral", "mistral-large-latest", 100, 0),
+        ("", "", 100, 0),
+        (ANTHROPIC, "", 156, 354),
+        (ANTHROPIC, "claude-2.1", 106, 264),
+        (ANTHROPIC, "sandbox-small", 106, 264),
+        ("", "claude-3-haiku-20240307", 120, 264),
+        ("", "claude-3-7-sonnet-latest", 120, 313),
+        ("", "claude-opus-4-20250514", 120, 313),
+        ("", "claude-opus-4-1-20250805", 120, 313),
+        ("", "claude-sonnet-4-5-20250929", 120, 497),
+        ("", "claude-haiku-4-5", 120, 497),
+        ("", "claude-opus-4-7", 156, 675),
+        ("", "claude-opus-4-8", 156, 290),
+        ("", "claude-sonnet-5", 156, 354),
+        ("conversation.aws.bedrock", "anthropic.claude-3-5-haiku-20241022-v1:0", 120, 264),
+    ],
+)
+def test_each_family_counts_its_own_way(provider: str, model: str, percent: int, tools_prompt: int) -> None:
+    found = estimate.counting(provider, model)
+    assert (found.percent, found.tools_prompt) == (percent, tools_prompt)
+
+
+def test_tools_cost_their_prompt_only_when_offered() -> None:
+    by = estimate.counting(ANTHROPIC, "claude-opus-4-8")
+    without, offered = (estimate.input_tokens(CALL.messages, tools, by) for tools in ((), (WEATHER,)))
+    assert offered - without > by.tools_prompt
+
+
+@pytest.mark.parametrize("arguments", ["", "no json", "[1]", '{"a": "\\ud800"}'])
+def test_arguments_that_are_none_are_counted_as_they_stand(arguments: str) -> None:
+    said = answer(text="", tool_calls=(ToolRequest("t1", "lookup_order", arguments),))
+    assert estimate.output_tokens(said, estimate.counting(ANTHROPIC, "")) > 0
+
+
+def test_a_result_is_read_as_the_provider_frames_it() -> None:
+    by = estimate.counting(ANTHROPIC, "claude-opus-4-8")
+    as_user, as_result = (estimate.input_tokens((Message(role, "{}"),), (), by) for role in ("user", "tool"))
+    assert as_result > as_user
+    assert estimate.input_tokens((Message("tool", "{}"),), ()) == estimate.input_tokens((Message("user", "{}"),), ())
+
+
+@pytest.mark.parametrize(
+    "possible",
+    [ReportedUsage(811, 100, 32, 8), ReportedUsage(811, None, 32, None), ReportedUsage(811, 811, 32, 32)],
+)
+def test_what_can_be_is_taken_as_reported(possible: ReportedUsage) -> None:
+    found = used(answer(possible), CALL, ANTHROPIC)
+    assert found.known is Known.REPORTED
+    assert (found.input_tokens, found.output_tokens) == (811, 32)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        NOTHING,
+        ReportedUsage(0, 0, 0, 0),
+        ReportedUsage(0, 0, 32, 0),
+        ReportedUsage(811, 0, None, None),
+        ReportedUsage(811, 0, 0, 0),
+        ReportedUsage(-811, 0, 32, 0),
+        ReportedUsage(811, 0, -32, 0),
+        ReportedUsage(811, -1, 32, 0),
+        ReportedUsage(811, 812, 32, 0),
+        ReportedUsage(811, 0, 32, 33),
+        ReportedUsage(811, 0, 32, -1),
+    ],
+)
+@pytest.mark.parametrize("said", [{}, {"text": "", "tool_calls": (IN_SAN_FRANCISCO,)}])
+def test_what_cannot_be_is_counted_and_marked(impossible: ReportedUsage, said: dict[str, Any]) -> None:
+    found = used(answer(impossible, **said), CALL, ANTHROPIC)
+    assert found.known is Known.ESTIMATED
+    assert found.input_tokens == estimate.input_tokens(CALL.messages, (), estimate.counting(ANTHROPIC, "m"))
+    assert found.output_tokens is not None
+    assert found.output_tokens > 0
+    assert found.cached_tokens is None
+    assert found.reasoning_tokens is None
+
+
+def test_an_empty_answer_may_have_cost_no_output() -> None:
+    found = used(answer(ReportedUsage(811, 0, 0, 0), text=""), CALL, "conversation.openai")
+    assert (found.known, found.output_tokens) == (Known.REPORTED, 0)
+
+
+def test_the_answers_model_decides_over_the_components_type() -> None:
+    newer, older = (used(answer(model=model), CALL, "") for model in ("claude-sonnet-5", "claude-2.1"))
+    assert newer.input_tokens is not None
+    assert older.input_tokens is not None
+    assert newer.input_tokens > older.input_tokens > estimate.input_tokens(CALL.messages, (), PLAIN) - 8
