@@ -25,6 +25,7 @@ from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
+from app.gateway.sidecar_watch import SidecarWatch
 from app.history.reader import HistoryReader
 from app.ledger import checking, database, rebuilding
 from app.ledger.checking import Difference
@@ -80,9 +81,18 @@ def serve(settings: Settings) -> None:
     writer = Writer(engine)
     incarnation = Incarnation(writer, utc_now)
     incarnation.begin()
-    services = make_services(settings, engine, writer, incarnation.worker)
     history = HistoryReader(settings.dapr_grpc)
     projector = Projector(sources(settings, engine, history), writer)
+    watch = SidecarWatch(
+        writer,
+        incarnation.worker,
+        utc_now,
+        lambda task_id: projector.hint(task_id, ended=False),
+        http=settings.dapr_http,
+        metrics=settings.dapr_metrics,
+    )
+    watch.start()
+    services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     app = create_app(desk, access(settings), version=version())
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
@@ -94,6 +104,7 @@ def serve(settings: Settings) -> None:
     _until_told_to_stop()
     web.stop()
     worker.shutdown()
+    watch.stop()
     projector.stop()
     history.close()
     incarnation.end()
@@ -101,12 +112,14 @@ def serve(settings: Settings) -> None:
     engine.dispose()
 
 
-def make_services(settings: Settings, engine: Engine, writer: Writer, worker: str) -> Services:
+def make_services(
+    settings: Settings, engine: Engine, writer: Writer, worker: str, provider: Callable[[str], str]
+) -> Services:
     """The stages' collaborators, as they are in production."""
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
     journal = Journal(writer, worker, utc_now)
     return Services(
-        gateway=ModelGateway(conversation, settings.llm_component, journal, lambda _: ""),
+        gateway=ModelGateway(conversation, settings.llm_component, journal, provider),
         systems=DaprSystems(settings.dapr_http),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),

@@ -1,4 +1,4 @@
-"""The one file that reads the environment: `REFUND_AGENT_*`, and the two ports that Dapr announces."""
+"""The one file that reads the environment: `REFUND_AGENT_*`, and the three ports that Dapr announces."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     llm_component: str = "llm"
     secret_store: str = "secrets"  # noqa: S105 - the name of a Dapr component, not a secret
     log_level: str = "INFO"
+    # An OpenTelemetry collector's base URL, such as http://localhost:4318; empty: no traces.
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$", repr=False)
+    trace_texts: bool = False  # the models' answers, redacted, in the spans as well
     url: str = ""  # the agent's address for the command line; empty: made from host and port
     token: str = Field(default="", repr=False)  # the command line's bearer token; empty: the local file
     dapr_host: str = "127.0.0.1"
@@ -34,6 +37,9 @@ class Settings(BaseSettings):
     )
     dapr_grpc_port: int = Field(
         default=3511, validation_alias=AliasChoices("REFUND_AGENT_DAPR_GRPC_PORT", "DAPR_GRPC_PORT")
+    )
+    dapr_metrics_port: int = Field(
+        default=9190, validation_alias=AliasChoices("REFUND_AGENT_DAPR_METRICS_PORT", "DAPR_METRICS_PORT")
     )
 
     @property
@@ -55,6 +61,11 @@ class Settings(BaseSettings):
     def dapr_grpc(self) -> str:
         """The sidecar's gRPC address."""
         return f"{self.dapr_host}:{self.dapr_grpc_port}"
+
+    @property
+    def dapr_metrics(self) -> str:
+        """The sidecar's metrics page."""
+        return f"http://{self.dapr_host}:{self.dapr_metrics_port}"
 
 
 def load() -> Settings:

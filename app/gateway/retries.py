@@ -15,41 +15,36 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.errors import FailureCause
+from app.gateway.windows import Window
 from app.models import CallState
 
-_JITTER = 0.5  # Dapr's exponential pauses lie between half and one and a half of what the policy says
+# A pause may look so much shorter or longer than it was, by the clocks' drift and the wait for a processor.
+_CLOCKS = 0.1
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What `resiliency/` says of a model call: how often it is asked again, and after which pause first."""
+    """What `resiliency/` says of a model call: how often it is asked again, and after which pause first. `jitter`: the
+    part of the pause by which chance shortens or lengthens it; a half in Dapr's exponential policy, none in its
+    constant one."""
 
     max_retries: int
     first_pause: timedelta
+    jitter: float = 0.0
 
     @property
     def shortest_pause(self) -> timedelta:
         """No call was asked again that did not last as long as this."""
-        return self.first_pause * (1 - _JITTER)
+        return self.first_pause * (1 - self.jitter) * (1 - _CLOCKS)
 
     @property
     def longest_pause(self) -> timedelta:
         """Later than this after a first failure, the second request is made, or refused by the breaker."""
-        return self.first_pause * (1 + _JITTER)
+        return self.first_pause * (1 + self.jitter) * (1 + _CLOCKS)
 
 
 # resiliency/llm.yaml, as numbers.
-MODEL_RETRIES = RetryPolicy(max_retries=1, first_pause=timedelta(milliseconds=500))
-
-
-@dataclass(frozen=True)
-class Window:
-    """Between two looks at a component: `retried` calls were asked again; None: daprd was restarted, nobody knows."""
-
-    component: str
-    from_at: datetime
-    to_at: datetime
-    retried: int | None
+MODEL_RETRIES = RetryPolicy(max_retries=1, first_pause=timedelta(seconds=1))
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def allocate(
     an earlier window has counted as `in_vain`.
     """
     in_vain = _in_vain(window, calls, policy, settled)[: window.retried]
-    retried = (window.retried or 0) - len(in_vain)
+    retried = window.retried - len(in_vain)
     chosen = _likeliest(window, calls, policy, at)[:retried]
     shares = {call.call_id: policy.max_retries if call.used_up else 1 for call in chosen}
     count = sum(shares.values()) + retried - len(chosen)

@@ -3,54 +3,48 @@
 What daprd 1.18 tells: `dapr_resiliency_activations_total{policy="retry",target="Conversation_llm"}` goes up by one for
 each call that it asks again, at the first failure and never more (its retry helper reports once); with `maxRetries: 1`
 that is exactly the requests it made on its own, with more a lower bound. `policy="timeout"` counts calls with a
-time-out likewise, `policy="circuitbreaker"` changes of state. A call that the breaker refuses at once counts nowhere
-but in `dapr_resiliency_count`, never left, and is not asked again; one whose announced retry it refuses has counted,
-and is taken off here (`retries.py`). No series counts requests to the provider: those are the calls that left plus
-these retries. The page is made when it is asked for, so it has no delay.
+time-out likewise, `policy="circuitbreaker"` changes of state; `dapr_resiliency_count` and
+`dapr_component_conversation_count` count calls, refused ones too. A call that the breaker refuses at once never left;
+it is not asked again and no activation. One whose announced retry the breaker refuses has counted, and is taken off
+here (`retries.py`). No series counts requests to the provider: those are the calls that left plus these retries.
+The page is made when it is asked for, so it has no delay; a restarted daprd begins at zero.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import httpx
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.gateway import exposition
-from app.gateway.exposition import Exposition
-from app.gateway.retries import MODEL_RETRIES, RetryPolicy, Window
-from app.gateway.retry_rows import Written, close_off, unwatched, write
+from app.gateway import exposition, windows
+from app.gateway.retries import MODEL_RETRIES, RetryPolicy
+from app.gateway.retry_rows import Written, write_end, write_gap, write_window
+from app.gateway.windows import End, Found, Gap, Reading
 from app.ledger.writer import Writer
 
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
-# Short enough that few calls run in one window; a look costs a few milliseconds (a page of 300 kB).
+# Longer than any first pause, so that a window is written once it is known which announced retries were refused;
+# short, so that few calls run in one. A look costs daprd and the worker 3 ms each, for a page of 300 kB.
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class _Reading:
-    at: datetime
-    page: Exposition
-
-    def restarted_since(self, earlier: _Reading) -> bool:
-        """Whether another daprd counts now: it started later, or has counted less."""
-        if self.page.started != earlier.page.started:
-            return True
-        return any(self.page.retried.get(component, 0) < count for component, count in earlier.page.retried.items())
-
-    def started_at(self) -> datetime:
-        """When this daprd began to count; the reading's own time where that is not told."""
-        return self.at if self.page.started is None else datetime.fromtimestamp(self.page.started, UTC)
+_NO_COUNT = "requests that it repeats are not counted"
+_NO_TYPES = "changed component types are not seen"
+_REMEDY = "it does not answer; check that it runs, and its HTTP and metrics ports"
+# A refusal that one window has counted is no candidate of another after this.
+_REMEMBERED = timedelta(seconds=60)
 
 
 class SidecarWatch:
-    """Looks at one worker's sidecar every two seconds, from `start` to `stop`."""
+    """Looks at one worker's sidecar every two seconds, from `start` to `stop`. What a look finds is written at the
+    next one."""
 
     def __init__(
         self,
@@ -74,9 +68,104 @@ class SidecarWatch:
         self._policy = policy
         self._client = httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False)
         self._types: Mapping[str, str] = {}
-        self._last: _Reading | None = None
-        self._open: list[Window] = []
+        self._began = clock()
+        self._last: Reading | None = None
+        self._found: list[Found] = []
         self._in_vain: dict[str, datetime] = {}
-        self._warned: set[str] = set()
+        self._silent: set[str] = set()
         self._told_to_stop = threading.Event()
         self._thread = threading.Thread(target=self._looks, name="sidecar-watch", daemon=True)
+
+    def start(self) -> None:
+        """Looks once, then every two seconds. A sidecar that does not answer is a warning."""
+        self._began = self._clock()
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks for the last time and writes everything; to be called when no model call runs any more, and before
+        the writer is closed."""
+        self._told_to_stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        before = self._last
+        self.look()
+        self._write([*self._found, *self._end(answered=self._last is not before)])
+        self._client.close()
+
+    def provider(self, component: str) -> str:
+        """A component's type, like `conversation.openai`; empty when it is not known. Does not block."""
+        return self._types.get(component, "")
+
+    def look(self) -> None:
+        """Writes what the last look found, and looks."""
+        due, self._found = self._found, []
+        self._types = self._ask(self._component_types, _NO_TYPES) or self._types
+        reading = self._ask(self._reading, _NO_COUNT)
+        self._found = self._write(due)
+        if reading is None:
+            return
+        self._found += windows.between(self._last, reading) if self._last else windows.first(reading)
+        self._last = reading
+
+    def _looks(self) -> None:
+        while not self._told_to_stop.wait(LOOK_SECONDS):
+            self.look()
+
+    def _ask(self, question: Callable[[], Answer], lost: str) -> Answer | None:
+        """The sidecar's answer; None without one, which is said once with what is `lost` by it."""
+        try:
+            answer = question()
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            if lost not in self._silent:
+                log.warning("sidecar: %s (%s): %s", lost, type(error).__name__, _REMEDY)
+            self._silent.add(lost)
+            return None
+        if lost in self._silent:
+            log.info("sidecar: answers again; that %s is over", lost)
+            self._silent.discard(lost)
+        return answer
+
+    def _reading(self) -> Reading:
+        page = exposition.parse(self._get(self._metrics).text)
+        return Reading(self._clock(), page)
+
+    def _component_types(self) -> Mapping[str, str]:
+        found = self._get(f"{self._http}/v1.0/metadata").json()["components"]
+        return {str(component["name"]): str(component["type"]) for component in found}
+
+    def _get(self, url: str) -> httpx.Response:
+        # Uncompressed: over loopback, packing takes longer than sending.
+        return self._client.get(url, headers={"Accept-Encoding": "identity"}).raise_for_status()
+
+    def _write(self, due: list[Found]) -> list[Found]:
+        """Writes in order; returns what the ledger did not take, for the next time."""
+        for number, found in enumerate(due):
+            try:
+                self._written(self._writer.run(self._operation(found)), found)
+            except SQLAlchemyError as error:
+                log.warning("ledger: the sidecar's retries wait to be written: %s", type(error).__name__)
+                return due[number:]
+        return []
+
+    def _operation(self, found: Found) -> Callable[[Connection], Written]:
+        match found:
+            case Gap() as gap:
+                return lambda connection: write_gap(connection, gap, self._worker)
+            case End() as end:
+                return lambda connection: write_end(connection, end)
+            case window:
+                now, in_vain = self._clock(), frozenset(self._in_vain)
+                return lambda connection: write_window(connection, window, self._worker, self._policy, now, in_vain)
+
+    def _written(self, written: Written, found: Found) -> None:
+        recent = {call: at for call, at in self._in_vain.items() if at > found.to_at - _REMEMBERED}
+        self._in_vain = recent | dict.fromkeys(written.in_vain, found.to_at)
+        for task_id in sorted(written.tasks):
+            self._changed(task_id)
+
+    def _end(self, *, answered: bool) -> list[Found]:
+        """What closes the record: all is counted until here, or the time since the last answer is not known."""
+        if self._last is None or not answered:
+            return [Gap(self._last.at if self._last else self._began, self._clock())]
+        return [End(name, self._last.at) for name, count in sorted(self._last.page.retried.items()) if count]

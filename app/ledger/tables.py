@@ -72,6 +72,7 @@ MODEL_CALLS = Table(
     Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
     Index("ix_model_calls_step", "execution_id", "turn"),
     Index("ix_model_calls_task", "task_id"),
+    Index("ix_model_calls_started", "started_at"),
     Index("ix_model_calls_state_worker", "state", "worker"),
 )
 # Two executions of one step at once may both ask, but only one answer settles the step.

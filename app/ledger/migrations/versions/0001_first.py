@@ -88,6 +88,7 @@ def upgrade() -> None:
         sa.Column("answer", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("call_id"),
     )
+    op.create_index("ix_model_calls_started", "model_calls", ["started_at"], unique=False)
     op.create_index("ix_model_calls_state_worker", "model_calls", ["state", "worker"], unique=False)
     op.create_index("ix_model_calls_step", "model_calls", ["execution_id", "turn"], unique=False)
     op.create_index("ix_model_calls_task", "model_calls", ["task_id"], unique=False)
@@ -204,6 +205,7 @@ def upgrade() -> None:
         sa.Column("trace_parent", sa.String(length=55), nullable=False),
         sa.PrimaryKeyConstraint("task_no"),
         sa.UniqueConstraint("task_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_tasks_ended", "tasks", ["ended_at"], unique=False)
     op.create_table(

@@ -1,0 +1,83 @@
+"""What lies between two looks at the sidecar: how many calls it asked again, or a gap of which nobody knows. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from app.gateway.exposition import Exposition
+
+# Linux tells a process's start relative to a boot time that moves by up to a second.
+_SAME_START_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Window:
+    """Between two looks at a component: how many of its calls daprd began to ask again."""
+
+    component: str
+    from_at: datetime
+    to_at: datetime
+    retried: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A time of which the counters are lost. `predecessors`: it is of workers before this one, and begins later if
+    their own rows reach into it."""
+
+    from_at: datetime
+    to_at: datetime
+    predecessors: bool = False
+
+
+@dataclass(frozen=True)
+class End:
+    """All of a component's retries are counted until here."""
+
+    component: str
+    to_at: datetime
+
+
+Found = Window | Gap | End
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at the metrics."""
+
+    at: datetime
+    page: Exposition
+
+
+def first(reading: Reading) -> list[Found]:
+    """What the first look says: a sidecar that has counted already did so for workers before this one."""
+    if not any(reading.page.retried.values()):
+        return []
+    return [Gap(_start(reading), reading.at, predecessors=True)]
+
+
+def between(earlier: Reading, later: Reading) -> list[Found]:
+    """What happened between two looks; nothing for a component without a retry. A restarted daprd counts from zero,
+    and what the one before it counted since the earlier look is lost."""
+    if not _restarted(earlier.page, later.page):
+        return [*_windows(earlier, later, earlier.page)]
+    return [Gap(earlier.at, later.at), *_windows(earlier, later, Exposition(None, {}))]
+
+
+def _windows(earlier: Reading, later: Reading, before: Exposition) -> list[Window]:
+    counted = {name: count - before.retried.get(name, 0) for name, count in later.page.retried.items()}
+    return [Window(name, earlier.at, later.at, count) for name, count in sorted(counted.items()) if count]
+
+
+def _restarted(earlier: Exposition, later: Exposition) -> bool:
+    if any(later.retried.get(name, 0) < count for name, count in earlier.retried.items()):
+        return True
+    if earlier.started is None or later.started is None:
+        return False
+    return abs(later.started - earlier.started) > _SAME_START_SECONDS
+
+
+def _start(reading: Reading) -> datetime:
+    started = reading.page.started
+    return reading.at if started is None else datetime.fromtimestamp(started, UTC)

@@ -1,0 +1,95 @@
+"""Requests that the sidecar made on its own, against the bill of the model server: none is missed, none is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Table, select
+
+from app.gateway.retries import MODEL_RETRIES, Call, left_for_provider
+from app.ledger import database
+from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES
+from app.models import CallState
+from tests.live import Live, until
+from tests.whole import tickets
+
+pytestmark = pytest.mark.runtime
+
+
+def table(live: Live, wanted: Table) -> list[dict[str, Any]]:
+    """A table of the running product's ledger."""
+    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
+    try:
+        with engine.connect() as connection:
+            return [dict(row) for row in connection.execute(select(wanted)).mappings()]
+    finally:
+        engine.dispose()
+
+
+def send(live: Live, name: str, first: int, count: int) -> list[str]:
+    """Sends some clear refunds and returns their tasks."""
+    return [live.submit(tickets.refund(f"{name}-{number}", first + number)) for number in range(count)]
+
+
+def own_requests(rows: Sequence[dict[str, Any]]) -> int:
+    """How many calls of the journal left for the provider."""
+    calls = (
+        Call(row["call_id"], row["started_at"], row["ended_at"], CallState(row["state"]), row["error"] or "")
+        for row in rows
+    )
+    return sum(left_for_provider(call, MODEL_RETRIES) for call in calls)
+
+
+def work_through_faults(live: Live) -> None:
+    """Sixty tickets under seeded faults of every kind, then an outage that opens the breaker, then health."""
+    live.fault("model", "status", status=500, share=0.2, seed=1)
+    live.fault("model", "status", status=429, share=0.1, seed=2)
+    live.fault("model", "cut", share=0.1, seed=3)
+    live.fault("model", "malformed", share=0.05, seed=4)
+    live.fault("model", "timeout", share=0.02, seed=5)
+    task_ids = send(live, "faults", 40_000, 40)
+    live.wait_all(task_ids, "completed", seconds=200)
+    live.fault("model", "status", status=500)
+    task_ids = send(live, "outage", 41_000, 20)
+
+    def refused() -> bool:
+        rows = table(live, MODEL_CALLS)
+        return own_requests(rows) + 10 < len(rows)
+
+    until(refused, "the open breaker has refused some calls", 60)
+    live.heal()
+    live.wait_all(task_ids, "completed", seconds=100)
+
+
+def test_what_the_sidecar_repeated_is_the_bill_less_what_the_calls_asked_themselves(own_stack: Live) -> None:
+    live = own_stack
+    work_through_faults(live)
+    live.stack.stop("worker")
+    calls, retries, bill = table(live, MODEL_CALLS), table(live, SIDECAR_RETRIES), live.bill()
+    assert {row["provider"] for row in calls} == {"conversation.openai"}, "known before the first call"
+    assert None not in [row["count"] for row in retries]
+    counted = sum(row["count"] for row in retries)
+    assert counted > 20
+    assert counted == len(bill) - own_requests(calls)
+    allocated = sum(row["allocated"] for row in retries)
+    assert sum(row["retries"] for row in calls) == allocated <= counted
+    assert allocated >= 0.9 * counted, "next to every one finds its call"
+    assert {row["retries"] for row in calls} <= {0, MODEL_RETRIES.max_retries}
+    failed = [row for row in calls if row["state"] == "failed" and "breaker" not in row["error"]]
+    assert sum(row["retries"] for row in failed) >= 0.75 * len(failed), "a call that failed was asked again"
+
+
+def test_a_restart_of_the_sidecar_is_a_time_of_which_nobody_knows(own_stack: Live) -> None:
+    live = own_stack
+    live.fault("model", "slow", seconds=2.5, count=1)
+    task_id = live.submit(tickets.refund("restart", 42_000))
+    until(lambda: live.fired("model"), "a call is in flight")
+    live.stack.kill("daprd")
+    live.stack.start("daprd")
+    live.wait(task_id, "completed")
+    (gap,) = until(lambda: table(live, SIDECAR_RETRIES), "the gap is written", 15)
+    assert gap["count"] is None
+    assert gap["from_at"] < gap["to_at"]
+    assert gap["from_at"] < max(row["started_at"] for row in table(live, MODEL_CALLS))
