@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 from app.access import read_local_token
 from bench import environment
 from bench.plan import Block, Side, Store, Variant
-from bench.stores import DATABASE, prepare
+from bench.stores import DATABASE, Prepared, prepare
 from runtime import paths, processes
 from runtime.loopback import HOST, answers, free_ports
 from runtime.stack import Stack
@@ -53,12 +53,19 @@ def running(block: Block, folder: Path) -> Iterator[Running]:
         if block.variant is not None:
             yield _peer(block.variant, folder, open_until)
         else:
-            yield _ours(block.store, folder, open_until)
+            yield open_until.enter_context(ours(block.store, folder))
 
 
-def _ours(store: Store, folder: Path, open_until: ExitStack) -> Running:
-    prepared = prepare(store, open_until)
-    stack = open_until.enter_context(Stack(folder, overlay=prepared.overlay))
+@contextmanager
+def ours(store: Store, folder: Path, worker: Sequence[str] | None = None) -> Iterator[Running]:
+    """The product on that store; `worker` is another command than the product's own."""
+    with ExitStack() as open_until:
+        prepared = prepare(store, open_until)
+        stack = open_until.enter_context(Stack(folder, overlay=prepared.overlay, worker=worker))
+        yield _described(stack, prepared)
+
+
+def _described(stack: Stack, prepared: Prepared) -> Running:
     return Running(
         side=Side.OURS,
         web_url=stack.web_url,

@@ -49,6 +49,7 @@ class Stack:
         worker_env: Mapping[str, str] | None = None,
         overlay: Mapping[str, str] | None = None,
         latency_seconds: float = 0.0,
+        worker: Sequence[str] | None = None,
         bin_dir: Path | None = None,
     ) -> None:
         """Prepares `folder`; starts nothing.
@@ -56,6 +57,7 @@ class Stack:
         worker_env: added to the worker's environment; may be changed before the next start("worker").
         overlay: file name in components/ -> YAML text, replacing or adding (see `render.overlay_from`).
         latency_seconds: the sandbox model's base latency.
+        worker: another command in the place of the agent's own.
         bin_dir: the folder of daprd, placement, scheduler and sentry; those that set-up has found or built by default.
         """
         self.folder = folder.resolve()
@@ -64,6 +66,7 @@ class Stack:
         self.parts = tuple(name for name in NAMES if name in _known(parts))
         self.worker_env = dict(worker_env or {})
         self.latency_seconds = latency_seconds
+        self._worker = list(worker or worker_command())
         self.ports = StackPorts.free()
         self.bin_dir = bin_dir or _programs()
         self.control_plane = ControlPlane(self.bin_dir, self.state, self.ports.control_plane)
@@ -188,7 +191,7 @@ class Stack:
             command = daprd_command(self.bin_dir, ports)
             return command, self._joined(), lambda: answers(ports.dapr_http, "/v1.0/healthz/outbound")
         environment = {**worker_environment(ports, self.state), **self.worker_env}
-        return worker_command(), environment, lambda: answers(ports.web, "/healthz")
+        return self._worker, environment, lambda: answers(ports.web, "/healthz")
 
     def _joined(self) -> dict[str, str]:
         return self.control_plane.environment()
