@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -20,6 +21,7 @@ from sqlalchemy import Engine
 from app import policy, sidecar
 from app.access import Access, make_local_token, parse_tokens
 from app.cost import book
+from app.cost.book import PriceBook
 from app.desk import TaskDesk
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
@@ -27,7 +29,7 @@ from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.gateway.sidecar_watch import SidecarWatch
 from app.history.reader import HistoryReader
-from app.ledger import checking, database, rebuilding
+from app.ledger import checking, comparing, database, rebuilding
 from app.ledger.checking import Difference
 from app.ledger.projection import Naming
 from app.ledger.projector import Projector
@@ -43,7 +45,10 @@ from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
 from app.steps import RESUME, TaskInput
 from app.systems import DaprSystems
+from app.telemetry.live import Live
+from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
+from app.web.handlers import Books
 from app.web.server import WebServer
 from app.worker import Rested, Worker
 from app.workflow import NAME, refund_ticket
@@ -82,7 +87,14 @@ def serve(settings: Settings) -> None:
     incarnation = Incarnation(writer, utc_now)
     incarnation.begin()
     history = HistoryReader(settings.dapr_grpc)
-    projector = Projector(sources(settings, engine, history), writer)
+    prices = book.load(settings.prices_file)
+    live = Live(
+        activities_running=lambda: worker.running,
+        activities_waiting=lambda: worker.waiting,
+        tasks_to_record=lambda: projector.waiting,
+    )
+    telemetry = Telemetry(live)
+    projector = Projector(make_sources(engine, history, prices), writer, [telemetry.observe])
     watch = SidecarWatch(
         writer,
         incarnation.worker,
@@ -94,7 +106,8 @@ def serve(settings: Settings) -> None:
     watch.start()
     services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
-    app = create_app(desk, access(settings), version=version())
+    books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
+    app = create_app(desk, access(settings), version=version(), books=books)
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
     worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
     projector.start()
@@ -126,27 +139,29 @@ def make_services(
     )
 
 
-def sources(settings: Settings, engine: Engine, history: HistoryReader) -> Sources:
+def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
     """What records are made from."""
-    naming = Naming(stage_of=STAGE_OF, parked_at=RESUME)
-    return Sources(engine, history.read, book.load(settings.prices_file), naming, utc_now)
-
-
-def open_records(settings: Settings) -> Records:
-    """The ledger, to be read; nothing else has to run."""
-    return Records(database.connect(settings.database_url))
+    return Sources(engine, history.read, prices, Naming(stage_of=STAGE_OF, parked_at=RESUME), utc_now)
 
 
 def check_ledger(settings: Settings) -> tuple[Difference, ...]:
     """Everything in the ledger that is not what histories and journal say; the sidecar has to run."""
-    with HistoryReader(settings.dapr_grpc) as history:
-        return tuple(checking.check(sources(settings, database.connect(settings.database_url), history)))
+    with _opened_sources(settings) as sources:
+        return tuple(checking.check(sources))
 
 
 def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:
     """Makes the record again from histories and journal; the sidecar has to run."""
+    with _opened_sources(settings) as sources:
+        return rebuilding.rebuild(sources, progress)
+
+
+@contextmanager
+def _opened_sources(settings: Settings) -> Iterator[Sources]:
     with HistoryReader(settings.dapr_grpc) as history:
-        return rebuilding.rebuild(sources(settings, database.connect(settings.database_url), history), progress)
+        engine = database.connect(settings.database_url)
+        yield make_sources(engine, history, book.load(settings.prices_file))
+        engine.dispose()
 
 
 def make_worker(settings: Settings, services: Services, rested: Rested) -> Worker:

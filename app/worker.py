@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -61,6 +61,16 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         survive_pauses()
         self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once, rested)
 
+    @property
+    def running(self) -> int:
+        """Activities at work now."""
+        return int(self._WorkflowRuntime__worker.running)
+
+    @property
+    def waiting(self) -> int:
+        """Activities that wait for a free slot."""
+        return int(self._WorkflowRuntime__worker.waiting)
+
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""
@@ -70,6 +80,8 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         self._address = address
         self._rested = rested
         self._free = asyncio.Semaphore(activities_at_once)
+        self.running = 0
+        self.waiting = 0
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,7 +164,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _activity(self, stub: Any, item: Any) -> None:
         request = item.activityRequest
         instance_id = request.workflowInstance.instanceId
-        async with self._free:
+        async with self._slot():
             try:
                 result = await self._activity_executor.execute_async(
                     self._registry.get_activity(request.name),
@@ -166,6 +178,18 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             except Exception as error:
                 response = self._build_activity_failure_response(request, instance_id, error, item.completionToken)
         await self._deliver(stub.CompleteActivityTask, response, instance_id)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the activities that may run at once."""
+        self.waiting += 1
+        async with self._free:
+            self.waiting -= 1
+            self.running += 1
+            try:
+                yield
+            finally:
+                self.running -= 1
 
     async def _deliver(self, method: Any, response: Any, instance_id: str) -> None:
         """A result that cannot be delivered is not lost: the sidecar hands the work out again."""

@@ -15,13 +15,19 @@ from runtime import paths
 
 def describe() -> dict[str, str]:
     """Names and values, ready to print."""
+    return hardware() | {
+        "daprd": _daprd(),
+        "dapr-ext-workflow": version("dapr-ext-workflow"),
+        "dbos": environment.version("dbos"),
+    }
+
+
+def hardware() -> dict[str, str]:
+    """The machine itself, and the Python that everything here runs on."""
     return {
         "machine": f"{os.cpu_count()} x {_cpu()}, {_memory_gib():.0f} GiB, {platform.system()} {platform.release()}",
         "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": platform.python_version(),
-        "daprd": _daprd(),
-        "dapr-ext-workflow": version("dapr-ext-workflow"),
-        "dbos": environment.version("dbos"),
     }
 
 

@@ -40,13 +40,21 @@ class Stopped(BaseException):
 
 
 def run() -> int:
-    """Works the sample tickets; returns the demo's exit code."""
+    """Works the sample tickets and shows what came of them and what it cost; returns the first exit code that is not
+    0. The ledger is read when the agent has ended, and so has recorded everything."""
     with _running() as (check, named):
-        systems = f"http://127.0.0.1:{named['sandbox systems'].number}"
-        command = [str(paths.VENV_PYTHON), "-m", "app", "demo", "--systems-url", systems]
-        code = processes.run_foreground(command, environment=_client(named), watch=check)
-        _say_where(named)
+        systems, model = (f"http://127.0.0.1:{named[name].number}" for name in ("sandbox systems", "sandbox model"))
+        code = _command(named, check, "demo", "--systems-url", systems)
+        code = code or _command(named, check, "cost", "reconcile", "--sandbox-url", model)
+    code = code or _command(named, lambda: None, "cost", "report", "--by", "tenant,stage")
+    _say_where(named)
     return code
+
+
+def _command(named: Mapping[str, Port], check: Callable[[], None], *arguments: str) -> int:
+    """Runs one of the product's own commands on this terminal."""
+    command = [str(paths.VENV_PYTHON), "-m", "app", *arguments]
+    return processes.run_foreground(command, environment=_client(named), watch=check)
 
 
 def up() -> int:

@@ -1,4 +1,4 @@
-"""The command line: it talks HTTP to the agent and holds no other part of it.
+"""The command line: it talks HTTP to the agent; only what reads the record opens the ledger itself.
 
 root.py       the commands and how an error ends one
 client.py     the agent's API as methods
@@ -10,9 +10,12 @@ screen.py     tables, progress and JSON on the terminal
 judging.py    a demo run against what must come of the samples; pure
 checks.py     what doctor looks at
 faults.py     what can end a command
-submit.py tasks.py demo.py doctor.py serve.py    the commands
+figures.py    money, tokens and times for people, each with how it is known; pure
+opening.py    ledger and price book for the commands that read the record
+submit.py tasks.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py serve.py    the commands
 
-A person waits for each start: nothing here imports Dapr, Flask or the agent's parts, except `serve`.
+A person waits for each start: nothing here imports Dapr, Flask, SQLAlchemy or the agent's parts before a command needs
+them, and only `serve` and the commands that read the ledger do.
 """
 
 from __future__ import annotations

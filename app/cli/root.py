@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from typer.core import TyperGroup
 
-from app.cli import demo, doctor, serve, submit, tasks
+from app.cli import cost, demo, doctor, ledger, prices, record, serve, submit, tasks
 from app.errors import RefundAgentError
 
 
@@ -31,5 +31,9 @@ cli = typer.Typer(
 cli.command("serve")(serve.serve)
 cli.command("submit")(submit.submit)
 cli.add_typer(tasks.commands, name="task")
+cli.command("record")(record.record)
+cli.add_typer(cost.commands, name="cost")
+cli.add_typer(prices.commands, name="price")
+cli.add_typer(ledger.commands, name="ledger")
 cli.command("demo")(demo.demo)
 cli.command("doctor")(doctor.doctor)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_EVERY_SECONDS = 2.0
-MIN_WIDTH_WITHOUT_TERMINAL = 160
+MIN_WIDTH_WITHOUT_TERMINAL = 240
 
 
 def show_json(value: Any) -> None:

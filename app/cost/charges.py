@@ -21,7 +21,8 @@ def charge_call(
 
 def charge_work(book: PriceBook, work: Work, origin: Origin, *, rerun: bool = False) -> tuple[Charge, ...]:
     """The charges of compute and orchestration. They are no model's, so the origin's model and provider are dropped."""
-    origin = replace(origin, model="", provider="", component="")
+    if origin.model or origin.provider or origin.component:
+        origin = replace(origin, model="", provider="", component="")
     return charges_of(origin, price_work(book, work, at=origin.at), rerun=rerun)
 
 

@@ -122,7 +122,7 @@ def price_quantities(
         reason = f"no infrastructure price holds at {utc(at):%Y-%m-%d %H:%M} UTC"
         return Unpriced(lines, book.digest, reason, f"add one under `infrastructure:` in config/{NAME}")
     # No list is published for what our own cloud costs: the list price is the price.
-    lines = tuple(_line(line, quantity, tariff.rate(line), tariff.rate(line)) for line, quantity in quantities)
+    lines = tuple(_at_cost(line, quantity, tariff.rate(line)) for line, quantity in quantities)
     return Priced(lines, tariff.currency, f"{NAME}/{tariff.id}", book.digest)
 
 
@@ -182,15 +182,15 @@ def _unit_price(schedule: Schedule, line: Line, usage: Usage) -> Decimal | None:
 
 def _line(line: Line, quantity: Quantity, unit_price: Decimal | None, list_price: Decimal | None) -> PricedLine:
     per, value = line.unit.per, quantity.value
-    return PricedLine(
-        line=line,
-        quantity=value,
-        known=quantity.known,
-        unit_price=unit_price,
-        amount=None if value is None or unit_price is None else amount_of(value, unit_price, per),
-        list_unit_price=list_price,
-        list_amount=None if value is None or list_price is None else amount_of(value, list_price, per),
-    )
+    amount = None if value is None or unit_price is None else amount_of(value, unit_price, per)
+    listed = amount  # mostly, the list price is the price: reckoned once
+    if list_price is not unit_price:
+        listed = None if value is None or list_price is None else amount_of(value, list_price, per)
+    return PricedLine(line, value, quantity.known, unit_price, amount, list_price, listed)
+
+
+def _at_cost(line: Line, quantity: Quantity, rate: Decimal) -> PricedLine:
+    return _line(line, quantity, rate, rate)
 
 
 def _work(work: Work, months: Decimal) -> Iterator[tuple[Line, Quantity]]:

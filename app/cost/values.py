@@ -128,7 +128,8 @@ class Origin:
     outcome: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", utc(self.at))
+        if self.at.tzinfo is not UTC:
+            object.__setattr__(self, "at", utc(self.at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,4 +185,4 @@ def utc(at: datetime) -> datetime:
     """The same instant in UTC. Raises ValueError for a time without a zone, which names no instant."""
     if at.tzinfo is None:
         raise ValueError(f"time {at.isoformat()} has no zone; give it in UTC")
-    return at.astimezone(UTC)
+    return at if at.tzinfo is UTC else at.astimezone(UTC)

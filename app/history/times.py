@@ -8,7 +8,7 @@ its time is `active` here, and only who knows the worker can tell how much of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -100,7 +100,7 @@ def shares(run: Run, until: datetime) -> dict[str, timedelta]:
     end = run.ended_at or until
     found: Counter[str] = Counter()
     for first, last, now in _swept(_clipped([*own, *steps], run.started_at, end), run.started_at, end):
-        working = sorted(+now, key=lambda key: (not key, key))  # the workflow's code counts while no step is active
+        working = sorted(now, key=lambda key: (not key, key))  # the workflow's code counts while no step is active
         _share(found, [key for key in working if key] or working, (last - first) // _MICROSECOND)
     return {key: timedelta(microseconds=share) for key, share in found.items()}
 
@@ -141,24 +141,27 @@ def _clipped(
 
 def _swept(
     intervals: Iterable[tuple[_Label, datetime, datetime]], start: datetime, end: datetime
-) -> Iterator[tuple[datetime, datetime, Counter[_Label]]]:
+) -> Iterator[tuple[datetime, datetime, Mapping[_Label, int]]]:
     """Goes from one begin or end to the next and tells what was so in between."""
     changes: list[tuple[datetime, _Label | None, int]] = [(start, None, 0), (end, None, 0)]
     for key, first, last in intervals:
         changes += [(first, key, 1), (last, key, -1)]
     changes.sort(key=lambda change: change[0])
-    now, at = Counter[_Label](), start
+    now: dict[_Label, int] = {}  # only what is so, with how often
+    at = start
     for moment, changed, by in changes:
         if moment > at:
             yield at, moment, now
             at = moment
         if changed is not None:
-            now[changed] += by
+            now[changed] = now.get(changed, 0) + by
+            if not now[changed]:
+                del now[changed]
 
 
 def _spans(intervals: Iterable[tuple[Key, datetime, datetime]], start: datetime, end: datetime) -> Iterator[Span]:
     for first, last, now in _swept(intervals, start, end):
-        part, label = min(+now, key=_precedence, default=_NOTHING)
+        part, label = min(now, key=_precedence, default=_NOTHING)
         yield Span(part, first, last, label)
 
 

@@ -34,8 +34,10 @@ class Agenda:
             self._changed.notify()
 
     def again(self, task_id: str) -> None:
-        """Puts a task in for another look; later each time."""
+        """Puts a task in for another look, later each time; once closed, there is none."""
         with self._changed:
+            if self._closed:
+                return
             tries = self._tries[task_id] = self._tries.get(task_id, 0) + 1
             self._due.setdefault(task_id, self._clock() + min(AFTER_SECONDS * 2**tries, _LONGEST_SECONDS))
 

@@ -42,7 +42,12 @@ def call_record(row: Mapping[Any, Any]) -> CallRecord:
 
 def call_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[CallRecord, ...]:
     """Many of them, oldest first."""
-    return tuple(sorted(map(call_record, rows), key=lambda call: (call.started_at, call.number, call.call_id)))
+    return oldest_first(map(call_record, rows))
+
+
+def oldest_first(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
+    """In the order in which they were begun."""
+    return tuple(sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id)))
 
 
 def _usage(row: Mapping[Any, Any]) -> Usage:

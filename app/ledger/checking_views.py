@@ -6,7 +6,7 @@ from app.cost.views import GroupView, View
 
 
 class DifferenceView(View):
-    """One thing that the ledger has otherwise than the histories; both sides as text."""
+    """One thing that the ledger has otherwise than its sources; `task_id` is empty for a sum of many tasks."""
 
     task_id: str
     what: str
@@ -15,15 +15,17 @@ class DifferenceView(View):
 
 
 class CheckedView(View):
-    """All differences; none means that the ledger says what the histories say."""
+    """All differences; none means that the ledger says what its sources say."""
 
     differences: tuple[DifferenceView, ...]
 
 
 class RebuiltView(View):
-    """What the ledger's charges summed to before and after; `other_books` tasks were billed by another price book."""
+    """What all charges summed to before and after. `kept`: tasks without a history that can be read, left as they were.
+    `repriced`: tasks whose price book cannot be had any more, so that today's was taken."""
 
     tasks: int
+    kept: tuple[str, ...]
+    repriced: tuple[str, ...]
     before: GroupView
     after: GroupView
-    other_books: int

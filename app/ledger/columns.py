@@ -28,11 +28,16 @@ class Instant(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """To the database."""
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        return microseconds(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """From the database."""
         return None if value is None else _EPOCH + timedelta(microseconds=int(value))
+
+
+def microseconds(at: datetime | None) -> int | None:
+    """An instant as it is kept."""
+    return None if at is None else (at - _EPOCH) // _MICROSECOND
 
 
 def whole(quantity: Decimal, unit: Unit) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.ledger.bulk import insert_many
 from app.ledger.lines import Line
-from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.record import TaskRecord
 from app.ledger.record_tables import DAILY_COSTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,22 +36,48 @@ class DailyKey(NamedTuple):
     rerun: bool
 
 
+class Place(NamedTuple):
+    """Where a task's lines are counted. `steps`: stage, name and tool of each step, by its number."""
+
+    tenant: str
+    agent: str
+    workflow: str
+    outcome: str
+    steps: Mapping[int, tuple[str, str, str]]
+
+    def of(self, line: Line) -> tuple[str, ...]:
+        """What a daily sum of this line is known by, next to day and price."""
+        return (self.tenant, self.agent, self.workflow, self.outcome, *self.steps.get(line.key.step, _NO_STEP))
+
+
+_NO_STEP = ("", "", "")
+
+
+def place_of(record: TaskRecord) -> Place:
+    """Where a record's lines are to be counted."""
+    outcome = record.outcome.value if record.outcome else ""
+    steps = {step.step: (step.stage, step.name, step.tool) for step in record.steps}
+    return Place(record.tenant, record.agent, record.workflow, outcome, steps)
+
+
 class DailySums:
     """What is to be added to the daily sums; negative where something was counted elsewhere before."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[DailyKey, list[int]] = defaultdict(lambda: [0, 0])
 
-    def count(self, record: TaskRecord, old: Iterable[Line], new: Iterable[Line], old_outcome: str | None) -> None:
-        """Counts a task's new lines; its old ones move if it had another outcome when they were counted."""
-        outcome = record.outcome.value if record.outcome else ""
-        steps = {step.step: step for step in record.steps}
-        if old_outcome is not None and old_outcome != outcome:
-            for line in old:
-                self._add(record, steps.get(line.key.step), line, old_outcome, -1)
-                self._add(record, steps.get(line.key.step), line, outcome, 1)
+    def count(self, place: Place, new: Iterable[Line]) -> None:
+        """Counts a task's new lines."""
         for line in new:
-            self._add(record, steps.get(line.key.step), line, outcome, 1)
+            self._add(place.of(line), line, 1)
+
+    def move(self, before: Place, place: Place, old: Iterable[Line]) -> None:
+        """Counts lines that were counted before where they belong by now: the outcome is known at the end only, and a
+        step's number may turn out to be another one's."""
+        for line in old:
+            if before.of(line) != place.of(line):
+                self._add(before.of(line), line, -1)
+                self._add(place.of(line), line, 1)
 
     def write(self, connection: Connection) -> None:
         """Adds them, in the order of their keys: whoever else adds at the same time does so in the same order."""
@@ -59,25 +86,11 @@ class DailySums:
             for key, (quantity, charges) in sorted(self._sums.items())
             if quantity or charges
         ]
-        if rows:
-            connection.execute(_ADD[connection.dialect.name], rows)
+        insert_many(connection, _ADD[connection.dialect.name], rows)
 
-    def _add(self, record: TaskRecord, step: StepRecord | None, line: Line, outcome: str, sign: int) -> None:
-        sums = self._sums[
-            DailyKey(
-                (line.at - _EPOCH) // _DAY,
-                record.tenant,
-                record.agent,
-                record.workflow,
-                outcome,
-                step.stage if step else "",
-                step.name if step else "",
-                step.tool if step else "",
-                line.price_no,
-                line.known,
-                line.key.rerun,
-            )
-        ]
+    def _add(self, place: tuple[str, ...], line: Line, sign: int) -> None:
+        day = (line.at - _EPOCH) // _DAY
+        sums = self._sums[DailyKey._make((day, *place, line.price_no, line.known, line.key.rerun))]
         sums[0] += sign * (line.quantity or 0)
         sums[1] += sign * line.times
 

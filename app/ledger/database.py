@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
@@ -23,10 +24,13 @@ def insert_or_ignore(connection: Connection, table: Table) -> Insert:
 def connect(url: str) -> Engine:
     """Opens the database at `url` and brings its tables up to date. Raises ConfigurationError."""
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _tune_sqlite)
-        upgrade(engine)
+        with contextlib.ExitStack() as when_it_fails:
+            engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            when_it_fails.callback(engine.dispose)
+            if engine.dialect.name == "sqlite":
+                event.listen(engine, "connect", _tune_sqlite)
+            upgrade(engine)
+            when_it_fails.pop_all()
     except (SQLAlchemyError, ImportError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(

@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line. `quantity` is in whole parts of its unit, None when it is not known."""
+    """One line. `quantity` is in whole parts of its unit, None when it is not known. `model` is the price's."""
 
     key: Key
     correction: int
@@ -29,6 +29,7 @@ class Line(NamedTuple):
     quantity: int | None
     known: str
     at: datetime
+    model: str
 
     @property
     def times(self) -> int:
@@ -57,12 +58,13 @@ def line_of(charge: Charge, step: int, price_no: int) -> Line:
         None if charge.quantity is None else whole(charge.quantity, charge.unit),
         charge.known.value,
         charge.at,
+        charge.model,
     )
 
 
 def corrected(old: Iterable[Line], wanted: Iterable[Line]) -> Iterator[Line]:
     """The lines to add so that what stands is what is wanted. What was billed keeps its price as long as its quantity,
-    and how that is known, are right."""
+    how that is known, and the model are right: which model a call was put to may only be known after another call."""
     last: dict[Key, Line] = {}
     for line in old:
         if line.key not in last or line.correction > last[line.key].correction:
@@ -82,7 +84,7 @@ def corrected(old: Iterable[Line], wanted: Iterable[Line]) -> Iterator[Line]:
 
 
 def _differ(old: Line, new: Line) -> bool:
-    return (old.quantity, old.known) != (new.quantity, new.known)
+    return (old.quantity, old.known, old.model) != (new.quantity, new.known, new.model)
 
 
 def _back(line: Line) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Engine, select
@@ -104,6 +105,7 @@ class Prices:
 _COLUMNS = tuple(PRICES.c[name] for name in PriceRow._fields)
 
 
+@lru_cache(maxsize=1024)  # few prices, many charges; equal prices have equal texts
 def _text(price: Decimal | None) -> str:
     return "" if price is None else plain(price)
 

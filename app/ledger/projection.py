@@ -40,6 +40,7 @@ _STATUSES = {
     RunStatus.SUSPENDED: TaskStatus.PAUSED,
     RunStatus.STALLED: TaskStatus.PARKED,
 }
+_ANSWERERS = frozenset(AnsweredBy)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -92,7 +93,9 @@ def project(run: Run, calls: Sequence[CallRecord], book: PriceBook, naming: Nami
 
 
 def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """The calls, with what those that came to nothing may have used, and which model they were put to."""
+    """The calls, with what those that came to nothing may have used, and which model they were put to. All calls of a
+    task are to be among them."""
+    calls = tuple(_numbered(calls))
     settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
     model_of = {call.component: call.model for call in calls if call.model}
     return tuple(
@@ -100,9 +103,23 @@ def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
     )
 
 
+def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
+    """Each with a number of its own within its step's turn: two workers that asked in the same moment may have taken
+    the same one, and each call is charged."""
+    taken: set[tuple[str, int, int]] = set()
+    for call in calls:
+        number = call.number
+        while (call.execution_id, call.turn, number) in taken:
+            number += 1
+        taken.add((call.execution_id, call.turn, number))
+        yield call if number == call.number else replace(call, number=number)
+
+
 def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
     named = call.model or (settled.model if settled else "") or model
     lost = call.rerun and call.usage.known is Known.UNREPORTED
+    if named == call.model and not lost:
+        return call
     return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
 
 
@@ -135,13 +152,17 @@ def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterato
 
 def _answered_by(step: Step) -> AnsweredBy | None:
     """What the step's result says of its model call."""
-    said = step.last.result.at("use", "answered_by") if step.last.result else None
-    return AnsweredBy(said) if isinstance(said, str) and said in set(AnsweredBy) else None
+    result = step.last.result
+    if result is None or "answered_by" not in result.text:  # most results are a tool's; parsing them takes longer
+        return None
+    said = result.at("use", "answered_by")
+    return AnsweredBy(said) if isinstance(said, str) and said in _ANSWERERS else None
 
 
 def _attempt(attempt: Attempt) -> AttemptRecord:
     failure = attempt.failure.root if attempt.failure else None
-    error = f"{failure.type}: {failure.message}" if failure else ""
+    # PostgreSQL keeps no NUL in a text.
+    error = f"{failure.type}: {failure.message}".replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
     return AttemptRecord(attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error)
 
 
@@ -198,6 +219,7 @@ def _work(active: timedelta, writes: int) -> Work:
 
 def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
     begun = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
+    begun = max(begun, record.started_at)  # a rerun inherits attempts that were made, and charged, before
     return Origin(
         task_id=record.task_id,
         tenant=record.tenant,

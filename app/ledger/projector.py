@@ -49,6 +49,7 @@ class Projector:
         self._prices = Prices(sources.engine)
         self._agenda = Agenda(time.monotonic)
         self._swept = 0
+        self._told: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
 
     def start(self) -> None:
@@ -73,14 +74,13 @@ class Projector:
         return len(self._agenda)
 
     def _run(self) -> None:
-        while self._sweep():  # all that was left by those before
-            pass
-        sweep_at = time.monotonic() + _SWEEP_SECONDS
+        sweep_at, pause = time.monotonic(), 0.0  # first all that was left by those before, beside what is news
         while (due := self._agenda.take(_AT_ONCE, until=sweep_at)) is not None:
-            self._safely(due)
+            if due:
+                self._safely(due)
             if time.monotonic() >= sweep_at:
-                self._sweep()
-                sweep_at = time.monotonic() + _SWEEP_SECONDS
+                pause = pause if self._sweep() else _SWEEP_SECONDS
+                sweep_at = time.monotonic() + pause
 
     def _sweep(self) -> bool:
         """Records some of the tasks that are not final yet; False at the end of the list, where it begins anew."""
@@ -122,12 +122,20 @@ class Projector:
             self._recorded(record, new=record.task_id in new)
 
     def _recorded(self, record: TaskRecord, *, new: bool) -> None:
-        if record.final:
-            self._agenda.done(record.task_id)
-        elif record.ended_at is not None or self._agenda.expects_more(record.task_id):
+        ended = record.ended_at is not None
+        if not record.final and (ended or self._agenda.expects_more(record.task_id)):
             self._agenda.again(record.task_id)
+        else:
+            self._agenda.done(record.task_id)
         for observer in self._observers if new else ():
+            self._observe(observer, record)
+
+    def _observe(self, observer: Observer, record: TaskRecord) -> None:
+        """What an observer makes of a task is its own business: the task is recorded."""
+        try:
             observer(record)
+        except Exception:
+            log.exception("task %s: recorded, but not told to everybody who wants to know", record.task_id)
 
     def _read(self, task_id: str) -> Run | None:
         """None for what cannot be recorded now, or at all; said once for each task."""
@@ -138,12 +146,18 @@ class Projector:
             return None
         except (TaskNotFound, HistoryTampered) as error:
             self._agenda.done(task_id)
-            log.error("task %s is not recorded: %s", task_id, error)
+            self._tell(task_id, error)
             return None
         if run.started_at is None:
             self._agenda.again(task_id)
             return None
         return run
+
+    def _tell(self, task_id: str, error: Exception) -> None:
+        """Once: each sweep comes to it again."""
+        if task_id not in self._told:
+            self._told.add(task_id)
+            log.error("task %s is not recorded: %s", task_id, error)
 
 
 def _short(error: Exception) -> str:

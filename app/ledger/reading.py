@@ -6,33 +6,36 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, and_, func, select
+from sqlalchemy import Connection, Engine, FromClause, Select, and_, func, select
 
 from app.cost.calls import CallRecord
 from app.cost.rollup import Dimension, Rollup, rollup_sums
 from app.cost.values import Charge
 from app.errors import TaskNotFound
 from app.ledger import restoring
-from app.ledger.calls import call_records
+from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of
 from app.ledger.prices import Prices
 from app.ledger.projection import with_usages
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, PAUSES, STEPS, TASKS
+from app.ledger.summing import charged_by_day
 from app.ledger.tables import MODEL_CALLS
 
-# What the daily sums know of each dimension; the rest is known by the price, or by the charge alone.
+# What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
 _COLUMNS = {
-    Dimension.TENANT: DAILY_COSTS.c.tenant,
-    Dimension.AGENT: DAILY_COSTS.c.agent,
-    Dimension.WORKFLOW: DAILY_COSTS.c.workflow,
-    Dimension.OUTCOME: DAILY_COSTS.c.outcome,
-    Dimension.STAGE: DAILY_COSTS.c.stage,
-    Dimension.STEP: DAILY_COSTS.c.step,
-    Dimension.TOOL: DAILY_COSTS.c.tool,
-    Dimension.DAY: DAILY_COSTS.c.day,
+    Dimension.TENANT: "tenant",
+    Dimension.AGENT: "agent",
+    Dimension.WORKFLOW: "workflow",
+    Dimension.TASK: "task_id",
+    Dimension.OUTCOME: "outcome",
+    Dimension.STAGE: "stage",
+    Dimension.STEP: "step",
+    Dimension.TOOL: "tool",
+    Dimension.DAY: "day",
 }
-_PRICED = (DAILY_COSTS.c.price_no, DAILY_COSTS.c.known, DAILY_COSTS.c.rerun)
+_PRICED = ("price_no", "known", "rerun")
+_BY_TASK = charged_by_day(TASKS.c.task_id).subquery()
 _CHARGES = (
     select(
         CHARGES,
@@ -82,16 +85,17 @@ class Records:
         tenants: Tenants = None,
     ) -> Rollup:
         """Sums of charges by the dimensions, from day `since` to before day `until` (UTC). `tenants` None is all."""
-        if Dimension.TASK in by:
-            return rollup_sums(
-                ((each, -1 if each.takes_back else 1) for each in self.charges(since, until, tenants)), by
-            )
-        columns = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
-        query = select(*columns, *_PRICED, func.sum(DAILY_COSTS.c.quantity), func.sum(DAILY_COSTS.c.charges))
-        query = query.where(*_days(since, until)).group_by(*columns, *_PRICED)
+        sums: FromClause = _BY_TASK if Dimension.TASK in by else DAILY_COSTS
+        names = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
+        columns = [sums.c[name] for name in (*names, *_PRICED)]
+        query = select(*columns, func.sum(sums.c.quantity), func.sum(sums.c.charges)).group_by(*columns)
+        if since is not None:
+            query = query.where(sums.c.day >= day_number(since))
+        if until is not None:
+            query = query.where(sums.c.day < day_number(until))
         if tenants is not None:
-            query = query.where(DAILY_COSTS.c.tenant.in_(sorted(tenants)))
-        return rollup_sums(self._sums(query, [column.name for column in columns]), by)
+            query = query.where(sums.c.tenant.in_(sorted(tenants)))
+        return rollup_sums(self._sums(query, names), by)
 
     def charges(
         self, since: date | None = None, until: date | None = None, tenants: Tenants = None
@@ -117,8 +121,15 @@ class Records:
             conditions.append(MODEL_CALLS.c.started_at < until)
         if tenants is not None:
             conditions.append(MODEL_CALLS.c.tenant.in_(sorted(tenants)))
+        # What a failed call used is guessed from its task's other calls, whenever they were made.
+        theirs = MODEL_CALLS.c.task_id.in_(select(MODEL_CALLS.c.task_id).where(*conditions))
         with self._engine.connect() as connection:
-            return _calls(connection, *conditions)
+            calls = _calls(connection, *([theirs] if conditions else []))
+        return tuple(
+            call
+            for call in calls
+            if (since is None or call.started_at >= since) and (until is None or call.started_at < until)
+        )
 
     def models_in_use(self) -> frozenset[tuple[str, str]]:
         """Provider (component type) and model of all calls that were answered."""
@@ -151,15 +162,10 @@ def _rows(connection: Connection, table: Any, task_no: int) -> Sequence[Any]:
 
 
 def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:
-    rows = connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()
-    return with_usages(call_records(rows))
-
-
-def _days(since: date | None, until: date | None) -> Iterator[Any]:
-    if since is not None:
-        yield DAILY_COSTS.c.day >= day_number(since)
-    if until is not None:
-        yield DAILY_COSTS.c.day < day_number(until)
+    of: dict[str, list[CallRecord]] = {}
+    for call in call_records(connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()):
+        of.setdefault(call.task_id, []).append(call)
+    return oldest_first(call for calls in of.values() for call in with_usages(calls))
 
 
 def _midnight(day: date) -> datetime:

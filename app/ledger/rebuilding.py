@@ -25,6 +25,7 @@ from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
 
 _AT_ONCE = 50
+_OF_TASKS = (CHARGES, STEPS, ATTEMPTS, PAUSES)
 _IDS = select(TICKETS.c.task_id).where(TICKETS.c.started).union(select(TASKS.c.task_id))
 _FIRST_BOOK = (
     select(TASKS.c.task_id, PRICES.c.book_digest)
@@ -89,6 +90,8 @@ def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
         _replace(sources, runs, billed_by, prices)
         progress(min(start + _AT_ONCE, len(task_ids)), len(task_ids))
     with sources.engine.begin() as connection:
+        for table in _OF_TASKS:  # what belongs to no task any more
+            connection.execute(delete(table).where(table.c.task_no.not_in(select(TASKS.c.task_no))))
         sum_anew(connection)
     return Rebuilt(len(task_ids) - len(kept), tuple(kept), tuple(repriced), before, records.report().total)
 
@@ -109,7 +112,7 @@ def _replace(sources: Sources, runs: Mapping[str, Run], books: Mapping[str, Pric
     numbers = prices.numbers(charge for record in records for charge in record.charges)
     with sources.engine.begin() as connection:
         gone = list(connection.execute(_NUMBERS, {"ids": list(runs)}).scalars())
-        for table in (CHARGES, STEPS, ATTEMPTS, PAUSES, TASKS):
+        for table in (*_OF_TASKS, TASKS):
             connection.execute(delete(table).where(table.c.task_no.in_(gone)))
         if records:
             save(connection, records, numbers)

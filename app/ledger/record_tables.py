@@ -37,6 +37,7 @@ TASKS = Table(
     Column("size", Integer, nullable=False),
     Column("trace_parent", String(55), nullable=False),
     Index("ix_tasks_ended", "ended_at"),
+    sqlite_autoincrement=True,  # never the number of a task that is gone
 )
 
 STEPS = Table(

@@ -1,30 +1,41 @@
 """Writes records into the ledger: charges are added and corrected, never changed; the rest is as it is now.
 
-Writing the same record again changes nothing. All of it, the daily sums included, is one transaction of the caller's.
+Writing the same record again changes nothing, and neither does one that is behind what is there: of two who record a
+task at once, the one who read its history earlier may come later. All of it, the daily sums included, is one
+transaction of the caller's.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, select, update
 
-from app.ledger.daily import DailySums
+from app.ledger.bulk import insert_many
+from app.ledger.daily import DailySums, Place, place_of
 from app.ledger.lines import Key, Line, corrected, line_of
 from app.ledger.prices import PriceRow, price_row
 from app.ledger.record import TaskRecord
-from app.ledger.record_tables import ATTEMPTS, CHARGES, PAUSES, STEPS, TASKS
+from app.ledger.record_tables import ATTEMPTS, CHARGES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.tables import TICKETS
 
-# Built once: composing a statement costs more than running it.
-_KNOWN = select(TASKS.c.task_id, TASKS.c.task_no, TASKS.c.outcome, TASKS.c.ended_at).where(
-    TASKS.c.task_id.in_(bindparam("ids", expanding=True))
+# Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
+_KNOWN = (
+    select(TASKS)
+    .where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
+    .order_by(TASKS.c.task_no)
+    .with_for_update()
 )
-_LINES = select(CHARGES).where(CHARGES.c.task_no.in_(bindparam("numbers", expanding=True)))
+_LINES = (
+    select(CHARGES, PRICES.c.model)
+    .join(PRICES, PRICES.c.price_no == CHARGES.c.price_no)
+    .where(CHARGES.c.task_no.in_(bindparam("numbers", expanding=True)))
+)
+_STEPS = select(STEPS).where(STEPS.c.task_no.in_(bindparam("numbers", expanding=True)))
 _NEW_TASKS = insert(TASKS).returning(TASKS.c.task_id, TASKS.c.task_no)
 _CHANGE_TASK = (
     update(TASKS)
@@ -35,8 +46,8 @@ _INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, PAUSES, CHARGES)}
 _DELETE = {table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, PAUSES)}
 _RECORDED = (
     update(TICKETS)
-    .where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded.is_(False))
-    .values(recorded=True)
+    .where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded != bindparam("final"))
+    .values(recorded=bindparam("final"))
 )
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -44,26 +55,59 @@ _MICROSECOND = timedelta(microseconds=1)
 def save(connection: Connection, records: Sequence[TaskRecord], prices: Mapping[PriceRow, int]) -> frozenset[str]:
     """Writes each record; returns the tasks whose end is new to the ledger. `prices` has the number of each charge's
     price. A task may be among them once only."""
+    # All who save go through the tasks in the same order, so that none waits for one who waits for him.
+    records = sorted(records, key=lambda record: record.task_id)
+    _note_final(connection, records)
     known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": [record.task_id for record in records]})}
+    records = [record for record in records if not _behind(record, known.get(record.task_id))]
+    if not records:
+        return frozenset()
+    _write(connection, records, known, prices)
+    ended = {record.task_id for record in records if record.ended_at is not None}
+    return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
+
+
+def _note_final(connection: Connection, records: Sequence[TaskRecord]) -> None:
+    """Notes which tasks need not be looked at again. Comes first: SQLite then lets nobody else write between what is
+    read and what is made of it."""
+    if records:
+        connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
+
+
+def _behind(record: TaskRecord, known: Row[Any] | None) -> bool:
+    """Whether the ledger knows more of this run already; a history only grows."""
+    return known is not None and known.execution_id == record.execution_id and known.events > record.events
+
+
+def _write(
+    connection: Connection, records: Sequence[TaskRecord], known: Mapping[str, Row[Any]], prices: Mapping[PriceRow, int]
+) -> None:
     old = _lines(connection, [row.task_no for row in known.values()])
+    before = _places(connection, known.values())
     numbers = _tasks(connection, records, {task_id: row.task_no for task_id, row in known.items()})
     rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in _INSERT}
     sums = DailySums()
     for record in records:
-        number, before = numbers[record.task_id], known.get(record.task_id)
+        number, place = numbers[record.task_id], place_of(record)
         lines = tuple(corrected(old[number], _wanted(record, prices)))
-        sums.count(record, old[number], lines, before.outcome if before else None)
+        sums.move(before.get(number, place), place, old[number])
+        sums.count(place, lines)
         rows[CHARGES] += [line.row(number) for line in lines]
         _describe(rows, record, number)
     for table, statement in _INSERT.items():
-        if rows[table]:
-            connection.execute(statement, rows[table])
+        insert_many(connection, statement, rows[table])
     sums.write(connection)
-    final = [{"the_task": record.task_id} for record in records if record.final]
-    if final:
-        connection.execute(_RECORDED, final)
-    ended = {record.task_id for record in records if record.ended_at is not None}
-    return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
+
+
+def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Place]:
+    """Where the tasks' lines were counted so far."""
+    steps: defaultdict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
+    if known:
+        for row in connection.execute(_STEPS, {"numbers": [task.task_no for task in known]}):
+            steps[row.task_no][row.step] = (row.stage, row.name, row.tool)
+    return {
+        task.task_no: Place(task.tenant, task.agent, task.workflow, task.outcome, steps[task.task_no]) for task in known
+    }
 
 
 def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[Line]]:
@@ -72,7 +116,8 @@ def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, l
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
             key = Key(row.step, row.turn, row.number, row.line, row.rerun)
-            found[row.task_no].append(Line(key, row.correction, row.price_no, row.quantity, row.known, row.at))
+            line = Line(key, row.correction, row.price_no, row.quantity, row.known, row.at, row.model)
+            found[row.task_no].append(line)
     return found
 
 

@@ -6,7 +6,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, and_, case, delete, func, insert, select, text, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    type_coerce,
+)
 
 from app.ledger.daily import DailyKey
 from app.ledger.record_tables import CHARGES, DAILY_COSTS, STEPS, TASKS
@@ -28,14 +41,14 @@ _KEY = (
 _COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
 
 
-def charged_by_day() -> Select[Any]:
-    """Every daily sum, in the columns of the table."""
+def charged_by_day(*more: ColumnElement[Any]) -> Select[Any]:
+    """Every daily sum, in the columns of the table; split further by the columns of tasks that are given."""
     sums = func.coalesce(func.sum(CHARGES.c.quantity), 0).label("quantity"), func.sum(_COUNTS).label("charges")
     return (
-        select(*_KEY, *sums)
+        select(*_KEY, *more, *sums)
         .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
         .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
-        .group_by(*_KEY)
+        .group_by(*_KEY, *more)
     )
 
 

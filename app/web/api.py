@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from app.access import Access, Principal
 from app.errors import TaskNotFound
-from app.web.handlers import Answer, Call, Desk
+from app.web.handlers import Answer, Books, Call, Desk
 from app.web.openapi import build_document
-from app.web.reading import read_body, read_query
+from app.web.reading import read_body, read_query, read_text
 from app.web.routes import ROUTES, Route
 
 # The forms of TenantId and TicketId in app.models, joined by the colon that no tenant holds.
@@ -28,14 +28,17 @@ class Edge:
 
     desk: Desk
     access: Access
+    books: Books | None
     document: dict[str, Any]
     version: str
 
 
-def make_blueprint(desk: Desk, access: Access, version: str, routes: Sequence[Route] = ROUTES) -> Blueprint:
+def make_blueprint(
+    desk: Desk, access: Access, books: Books | None, version: str, routes: Sequence[Route] = ROUTES
+) -> Blueprint:
     """The API as a blueprint for `/`."""
     blueprint = Blueprint("api", __name__)
-    edge = Edge(desk, access, build_document(routes, version), version)
+    edge = Edge(desk, access, books, build_document(routes, version), version)
     for route in routes:
         blueprint.add_url_rule(
             route.path.replace("{task_id}", "<task_id>"),
@@ -50,6 +53,8 @@ def make_blueprint(desk: Desk, access: Access, version: str, routes: Sequence[Ro
 def _view(route: Route, edge: Edge) -> Callable[..., Response]:
     def view(task_id: str = "") -> Response:
         principal = _let_in(route, edge.access, task_id)
+        if route.max_bytes is not None:
+            request.max_content_length = route.max_bytes
         call = Call(
             desk=edge.desk,
             document=edge.document,
@@ -58,6 +63,8 @@ def _view(route: Route, edge: Edge) -> Callable[..., Response]:
             task_id=task_id,
             body=read_body(request, route.body, required=route.body_required) if route.body else None,
             query=read_query(request, route.query) if route.query else None,
+            text=read_text(request, route.uploads) if route.uploads else "",
+            books=edge.books,
         )
         return _respond(route, route.handler(call))
 
@@ -80,6 +87,10 @@ def _let_in(route: Route, access: Access, task_id: str) -> Principal | None:
 def _respond(route: Route, answer: Answer) -> Response:
     if answer.status not in route.answers:
         raise RuntimeError(f"route {route.name} answered {answer.status}, which its table does not name")
-    body = answer.body
-    text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
-    return Response(text, status=answer.status, headers=answer.headers, content_type="application/json")
+    return Response(_bytes(answer.body), status=answer.status, headers=answer.headers, content_type=route.content_type)
+
+
+def _bytes(body: BaseModel | dict[str, Any] | bytes) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return (body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)).encode()

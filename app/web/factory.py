@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response
 
 from app.access import Access
 from app.web import problems
 from app.web.api import make_blueprint
-from app.web.handlers import Desk
+from app.web.handlers import Books, Desk
 
 MAX_BODY_BYTES = 256 * 1024
 
@@ -21,13 +21,23 @@ SECURITY_HEADERS = {
 }
 
 
-def create_app(desk: Desk, access: Access, *, version: str) -> Flask:
-    """The web app over `desk`, open to the tokens of `access`. Pages may set looser headers themselves."""
+def create_app(
+    desk: Desk,
+    access: Access,
+    *,
+    version: str,
+    books: Books | None = None,
+    pages: Blueprint | None = None,
+) -> Flask:
+    """The web app over `desk` and the `books`, open to the tokens of `access`; it is only without books in tests.
+    `pages` is what people see at a browser (`app.web.pages`); it sets the headers that it needs itself."""
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
     problems.install(app)
-    app.register_blueprint(make_blueprint(desk, access, version))
+    app.register_blueprint(make_blueprint(desk, access, books, version))
+    if pages is not None:
+        app.register_blueprint(pages)
     app.after_request(_secure)
     return app
 

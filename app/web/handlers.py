@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from app.access import Principal, Role
+from app.cost.bills import Bill, parse_bill
+from app.cost.reconcile_views import as_json
+from app.cost.reconciliation import Reconciliation
+from app.cost.rollup import Dimension, Rollup
+from app.cost.views import Selection, report_view
+from app.errors import AccessDenied
+from app.ledger.record import TaskRecord
+from app.ledger.views import record_view
 from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
-from app.web.messages import Approval, Health, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -42,6 +52,27 @@ class Desk(Protocol):
         """Raises TaskNotFound, NotWaiting."""
 
 
+class Records(Protocol):
+    """What the API needs of the ledger."""
+
+    def record(self, task_id: str) -> TaskRecord:
+        """Raises TaskNotFound."""
+
+    def report(
+        self, by: Sequence[Dimension], since: date | None, until: date | None, tenants: frozenset[str] | None
+    ) -> Rollup:
+        """Sums of charges; `until` is not among the days, `tenants` None means all of them."""
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where figures come from: the ledger, its comparison with a provider's bill, and the metrics for Prometheus."""
+
+    records: Records
+    compare: Callable[[Bill], Reconciliation]
+    metrics: Callable[[], bytes]
+
+
 @dataclass(frozen=True)
 class Call:
     """One request, already let in and read."""
@@ -53,6 +84,8 @@ class Call:
     task_id: str
     body: BaseModel | None
     query: BaseModel | None
+    text: str  # a body that is taken as it is
+    books: Books | None
 
     @property
     def caller(self) -> Principal:
@@ -61,13 +94,20 @@ class Call:
             raise RuntimeError("this route is served without a token, so it has no caller")
         return self.principal
 
+    @property
+    def figures(self) -> Books:
+        """The books. Raises RuntimeError in an app that was made without them."""
+        if self.books is None:
+            raise RuntimeError("this app was made without books, so it has no figures to tell")
+        return self.books
+
 
 @dataclass(frozen=True)
 class Answer:
     """What goes back: the status must be one that the route's table names."""
 
     status: int
-    body: BaseModel | dict[str, Any]
+    body: BaseModel | dict[str, Any] | bytes
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -108,6 +148,42 @@ def list_tasks(call: Call) -> Answer:
 def show_task(call: Call) -> Answer:
     """One task."""
     return Answer(200, call.desk.get(call.task_id))
+
+
+def show_record(call: Call) -> Answer:
+    """The record of a task."""
+    return Answer(200, record_view(call.figures.records.record(call.task_id)))
+
+
+def report_costs(call: Call) -> Answer:
+    """Sums what the caller's tenants were charged."""
+    query = _as(call.query, CostQuery)
+    tenants = call.caller.tenants
+    if query.tenant is not None:
+        call.caller.require(Role.READ, query.tenant)
+        tenants = frozenset({query.tenant})
+    rollup = call.figures.records.report(query.dimensions, query.since, query.until, tenants)
+    named = None if tenants is None else tuple(sorted(tenants))
+    return Answer(200, report_view(rollup, Selection(since=query.since, until=query.until, tenants=named)))
+
+
+def reconcile_bill(call: Call) -> Answer:
+    """Compares the record with a provider's bill, which is of all tenants."""
+    _of_all_tenants(call)
+    return Answer(200, as_json(call.figures.compare(parse_bill("in the request", call.text))))
+
+
+def show_metrics(call: Call) -> Answer:
+    """The agent's metrics, which are of all tenants."""
+    _of_all_tenants(call)
+    return Answer(200, call.figures.metrics())
+
+
+def _of_all_tenants(call: Call) -> None:
+    if call.caller.tenants is not None:
+        raise AccessDenied(
+            f"token {call.caller.name!r} is bound to tenants, and this is of all of them; use a token of all tenants"
+        )
 
 
 def pause_task(call: Call) -> Answer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from app.cost.rollup import Dimension
 from app.models import Frozen, Refund, TaskStatus, TenantId
 
 MAX_PAGE = 200
+_DIMENSION = f"({'|'.join(Dimension)})"
 
 
 class Health(Frozen):
@@ -41,6 +44,26 @@ class TaskQuery(Frozen):
     status: TaskStatus | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
     after: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | None = None
+
+
+class CostQuery(Frozen):
+    """Which charges to sum, by what: dimensions with commas between them. Days are UTC, `until` not among them."""
+
+    by: Annotated[str, Field(pattern=f"^{_DIMENSION}(,{_DIMENSION})*$")] = "tenant,stage"
+    since: date | None = None
+    until: date | None = None
+    tenant: TenantId | None = None
+
+    @model_validator(mode="after")
+    def _holds_a_day(self) -> CostQuery:
+        if self.since and self.until and self.since >= self.until:
+            raise ValueError("`until` is not after `since`, so that no day is among them")
+        return self
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """What to sum by, each once."""
+        return tuple(Dimension(name) for name in dict.fromkeys(self.by.split(",")))
 
 
 class FieldProblem(Frozen):

@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.web.messages import Problem
 from app.web.problems import CONTENT_TYPE as PROBLEM_TYPE
-from app.web.routes import Route
+from app.web.routes import JSON, Route
 
 JsonObject = dict[str, Any]
 Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], JsonObject]
@@ -69,6 +69,9 @@ def _operation(route: Route, schemas: Schemas, components: JsonObject) -> JsonOb
         operation["description"] = f"Needs the role `{route.role.value}` (or `admin`)."
     if parameters := _parameters(route, components):
         operation["parameters"] = parameters
+    if route.uploads:
+        content = {each: {"schema": {} if each == JSON else {"type": "string"}} for each in route.uploads}
+        operation["requestBody"] = {"required": True, "content": content}
     if route.body:
         content = {"application/json": {"schema": schemas[route.body, READ]}}
         operation["requestBody"] = {"required": route.body_required, "content": content}
@@ -99,7 +102,7 @@ def _bare(schema: JsonObject) -> JsonObject:
 
 def _responses(route: Route, schemas: Schemas) -> JsonObject:
     found = {
-        str(status): _response(status, "application/json", _answer_schema(model, schemas), route.headers)
+        str(status): _response(status, route.content_type, _answer_schema(model, schemas), route.headers)
         for status, model in route.answers.items()
     }
     for status in route.problems:

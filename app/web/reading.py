@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from flask import Request
@@ -39,6 +39,18 @@ def read_body(request: Request, model: type[M], *, required: bool) -> M:
         return model.model_validate_json(raw)
     except ValidationError as error:
         raise _refusal(error, "body") from None
+
+
+def read_text(request: Request, content_types: Sequence[str]) -> str:
+    """The body as it is. Raises BadRequest: 415 for another content type, 400 for no UTF-8; and Werkzeug's 413."""
+    raw = request.get_data(cache=False)
+    if request.mimetype not in content_types:
+        named = " or ".join(f"`Content-Type: {each}`" for each in content_types)
+        raise BadRequest(f"the body must be sent with {named}", status=415, title="Unsupported media type")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest("the body is no UTF-8 text; send it as UTF-8", status=400, title="Malformed text") from None
 
 
 def _refuse_twins(raw: bytes) -> None:

@@ -12,12 +12,41 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.access import Role
+from app.cost.views import ReportView
+from app.ledger.views import RecordView
 from app.models import TaskPage, TaskView, Ticket
 from app.web import handlers
 from app.web.handlers import Answer, Call
-from app.web.messages import Approval, Health, Nothing, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, Nothing, TaskQuery, Termination
 
+JSON = "application/json"
+# The text format of Prometheus, as its client library writes it.
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+CSV = "text/csv"
+MAX_BILL_BYTES = 16 * 1024 * 1024
 OPENAPI_SCHEMA = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
+_COUNTS = {"type": "object", "required": ["requests", "input_tokens", "cached_tokens", "output_tokens", "tokens"]}
+RECONCILIATION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "verdict": {"type": "string"},
+        "unexplained_tokens": {"type": "integer"},
+        "difference_tokens": {"type": "integer"},
+        "bill": {"type": "object", "required": ["name", "format", "rows", "by_request"]},
+        "since": {"type": ["string", "null"]},
+        "until": {"type": ["string", "null"]},
+        "calls": {"type": "object", "required": ["compared", "agreeing", "outside"]},
+        "record": _COUNTS,
+        "billed": _COUNTS,
+        "difference": _COUNTS,
+        "causes": {"type": "object", "additionalProperties": _COUNTS},
+        "cells": {"type": "array", "items": {"type": "object", "required": ["model", "from", "to", "difference"]}},
+        "rows": {"type": "array", "items": {"type": "object", "required": ["cause", "explained", "certainty"]}},
+        "unpriced": {"type": "array", "items": {"type": "object", "required": ["provider", "model", "tokens"]}},
+        "same_model": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "required": ["verdict", "unexplained_tokens", "bill", "record", "billed", "difference", "causes", "cells", "rows"],
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +56,8 @@ class Route:
     `role` None means that no token is asked for. `body_required` False lets an empty body stand for `{}`.
     `answers` are the good statuses, `headers` what their answers carry; `refusals` are the problem statuses
     that come from the task itself. Those of the edge follow from the other fields (see `problems`).
+    `content_type` is that of the good answers. `uploads` are the content types of a body that is taken as it is, up to
+    `max_bytes`.
     """
 
     method: str
@@ -41,6 +72,9 @@ class Route:
     query: type[BaseModel] | None = None
     refusals: frozenset[int] = frozenset()
     headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+    uploads: tuple[str, ...] = ()
+    max_bytes: int | None = None
 
     @property
     def on_task(self) -> bool:
@@ -55,7 +89,7 @@ class Route:
             found |= {401, 403, 503}
         if self.on_task:
             found |= {404}
-        if self.body is not None:
+        if self.body is not None or self.uploads:
             found |= {400, 413, 415, 422}
         if self.query is not None:
             found |= {422}
@@ -110,6 +144,46 @@ ROUTES: tuple[Route, ...] = (
         handlers.show_task,
         {200: TaskView},
         role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}/record",
+        "show_record",
+        "Show the record of a task: steps, model calls, tokens, money",
+        handlers.show_record,
+        {200: RecordView},
+        role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/cost/report",
+        "report_costs",
+        "Sum what was charged, by any dimensions; a token bound to tenants sees these",
+        handlers.report_costs,
+        {200: ReportView},
+        role=Role.READ,
+        query=CostQuery,
+    ),
+    Route(
+        "POST",
+        "/cost/reconcile",
+        "reconcile_bill",
+        "Compare the record with a provider's bill, for a token of all tenants",
+        handlers.reconcile_bill,
+        {200: RECONCILIATION_SCHEMA},
+        role=Role.ADMIN,
+        uploads=(JSON, CSV),
+        max_bytes=MAX_BILL_BYTES,
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        "show_metrics",
+        "Metrics for Prometheus, for a token of all tenants",
+        handlers.show_metrics,
+        {200: {"type": "string"}},
+        role=Role.READ,
+        content_type=METRICS,
     ),
     _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
     _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),

@@ -17,6 +17,7 @@ from waitress.task import ErrorTask
 from app.errors import ConfigurationError
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from app.web.problems import CONTENT_TYPE, make_problem
+from app.web.routes import MAX_BILL_BYTES
 
 POLL_SECONDS = 0.01
 
@@ -63,7 +64,7 @@ class WebServer:
             sockets=[_bind(host, port)],
             threads=threads,
             ident="",
-            max_request_body_size=4 * MAX_BODY_BYTES,
+            max_request_body_size=MAX_BILL_BYTES + MAX_BODY_BYTES,
         )
         self._server.channel_class = _Channel
         # It warns of each request that waits for a thread, which is what a queue is for.

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from app import bootstrap
 from app.cli.root import cli
 from app.web.factory import create_app
 from app.web.server import WebServer
+from tests.ledgers import FakeRecords
+from tests.records import task_record
 from tests.web.fakes import FakeDesk, make_access, secret
 
 
@@ -43,6 +46,15 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def desk() -> FakeDesk:
     return FakeDesk()
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> FakeRecords:
+    """A ledger with one task, in the place of the one that the settings name."""
+    records = FakeRecords(task_record())
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
+    monkeypatch.setattr(bootstrap, "open_records", lambda _: records)
+    return records
 
 
 @pytest.fixture

@@ -28,9 +28,14 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
         ["task", "show", "acme:T-1", "--url", "http://127.0.0.1:1", "--token", "t"],
         ["submit", "/dev/null", "--url", "http://127.0.0.1:1", "--token", "t"],
         ["doctor", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["record", "acme:T-1"],
+        ["cost", "report"],
+        ["price", "show", "gpt-5-mini"],
+        ["price", "check"],
+        ["ledger", "check"],
     ],
 )
-def test_no_command_but_serve_loads_the_agent(words: list[str]) -> None:
+def test_no_command_loads_the_agent_before_it_needs_it(words: list[str]) -> None:
     program = LOADED.format(words=words)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
@@ -52,6 +57,15 @@ def children_seconds() -> float:
 
 
 def test_each_command_has_a_help() -> None:
-    for words in (["serve"], ["submit"], ["demo"], ["doctor"], ["task"], ["task", "approve"]):
+    for words in (
+        ["serve"],
+        ["submit"],
+        ["record"],
+        ["demo"],
+        ["doctor"],
+        ["task", "approve"],
+        ["cost", "report"],
+        ["price"],
+    ):
         done = subprocess.run([sys.executable, "-m", "app.cli", *words, "--help"], capture_output=True, check=True)
         assert b"Usage:" in done.stdout

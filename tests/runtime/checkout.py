@@ -24,6 +24,9 @@ if sys.argv[1] == "demo":
     print("demo at port", os.environ["REFUND_AGENT_WEB_PORT"], flush=True)
     time.sleep(float(os.environ.get("DEMO_SECONDS", "0")))
     sys.exit(int(os.environ.get("DEMO_CODE", "0")))
+if sys.argv[1] == "cost":
+    print(*sys.argv[1:], flush=True)
+    sys.exit(0)
 if os.environ.get("AGENT_FAILS"):
     print("the ledger is locked", flush=True)
     time.sleep(0.3)

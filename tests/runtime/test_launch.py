@@ -41,6 +41,9 @@ def test_run_works_the_demo_says_where_things_are_and_stops(checkout: Checkout) 
     assert process.returncode == 0, output
     web = checkout.ports["agent web"]
     assert f"demo at port {web}" in output
+    model = checkout.ports["sandbox model"]
+    assert f"cost reconcile --sandbox-url http://127.0.0.1:{model}" in output
+    assert "cost report --by tenant,stage" in output
     assert "Agent ready after" in output
     assert f"API        http://127.0.0.1:{web}/openapi.json" in output
     assert str(checkout.folder / ".state" / "logs") in output

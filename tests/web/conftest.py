@@ -6,8 +6,9 @@ import pytest
 from flask import Flask
 
 from app.web.factory import create_app
+from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
-from tests.web.fakes import FakeDesk, make_access
+from tests.web.fakes import FakeDesk, make_access, make_books
 
 
 @pytest.fixture
@@ -16,10 +17,15 @@ def desk() -> FakeDesk:
 
 
 @pytest.fixture
-def flask_app(desk: FakeDesk) -> Flask:
-    return create_app(desk, make_access(), version="1.2.3")
+def records() -> FakeRecords:
+    return FakeRecords()
 
 
 @pytest.fixture
-def client(flask_app: Flask, desk: FakeDesk) -> DocumentedClient:
-    return DocumentedClient(flask_app, desk)
+def flask_app(desk: FakeDesk, records: FakeRecords) -> Flask:
+    return create_app(desk, make_access(), version="1.2.3", books=make_books(records))
+
+
+@pytest.fixture
+def client(flask_app: Flask, desk: FakeDesk, records: FakeRecords) -> DocumentedClient:
+    return DocumentedClient(flask_app, desk, records)

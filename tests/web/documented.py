@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.ledgers import FakeRecords
 from tests.web.fakes import FakeDesk, secret
 
 JsonObject = dict[str, Any]
@@ -19,8 +20,9 @@ JsonObject = dict[str, Any]
 class DocumentedClient:
     """Sends requests as the holder of a token; checks each answer; remembers what was seen."""
 
-    def __init__(self, app: Flask, desk: FakeDesk) -> None:
+    def __init__(self, app: Flask, desk: FakeDesk, records: FakeRecords) -> None:
         self.desk = desk
+        self.records = records
         self.seen: set[tuple[str, int]] = set()
         self._client: FlaskClient = app.test_client()
         self.document: JsonObject = json.loads(self._client.get("/openapi.json").data)
@@ -52,7 +54,8 @@ class DocumentedClient:
         assert str(answer.status_code) in responses, f"{name} answered {answer.status_code}, not documented"
         documented = responses[str(answer.status_code)]
         assert [answer.content_type] == list(documented["content"])
-        self.validate(documented["content"][answer.content_type]["schema"], json.loads(answer.data))
+        told = answer.text if answer.mimetype == "text/plain" else json.loads(answer.data)
+        self.validate(documented["content"][answer.content_type]["schema"], told)
         assert set(documented.get("headers", {})) <= set(answer.headers.keys())
         self.seen.add((name, answer.status_code))
 

@@ -19,6 +19,8 @@ from app.models import (
     TaskView,
     Ticket,
 )
+from app.web.handlers import Books
+from tests.ledgers import FakeRecords
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ENDED = {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED}
@@ -42,6 +44,11 @@ def make_access() -> Access:
     roles = [token(f"acme-{role.value}", role, tenants=acme) for role in Role]
     globex = token("globex-admin", Role.ADMIN, tenants=frozenset({"globex"}))
     return Access([*roles, globex, token("root", Role.ADMIN)])
+
+
+def make_books(records: FakeRecords) -> Books:
+    """All figures from one ledger in memory."""
+    return Books(records, records.compare, records.metrics)
 
 
 def make_ticket(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) -> Ticket:

@@ -10,17 +10,22 @@ import pytest
 from flask import Flask
 
 from app.errors import SystemUnavailable
-from app.web.factory import create_app
+from app.web.factory import MAX_BODY_BYTES, create_app
 from app.web.openapi import build_document
 from app.web.routes import ROUTES, Route
+from tests.records import task_record
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import make_access, make_ticket
+from tests.web.fakes import make_access, make_books, make_ticket
 
 DOCUMENT = build_document(ROUTES, "1.2.3")
 BY_NAME = {route.name: route for route in ROUTES}
 TASK = "acme:T-1"
 # Which body makes a route with fields succeed.
-BODIES: dict[str, dict[str, Any]] = {"submit": ticket_body(), "terminate_task": {"reason": "duplicate"}}
+BODIES: dict[str, dict[str, Any]] = {
+    "submit": ticket_body(),
+    "terminate_task": {"reason": "duplicate"},
+    "reconcile_bill": {"rows": []},
+}
 NEEDED_STATE: dict[str, str] = {
     "resume_task": "paused",
     "approve_task": "waiting",
@@ -165,6 +170,7 @@ def good(client: DocumentedClient, route: Route, status: int) -> None:
     """The route at work: its task exists and is in the state that the verb asks for."""
     if route.on_task or status == 200:
         client.desk.submit(make_ticket(subject="", text="it broke"))
+        client.records.records[TASK] = task_record()
     state = NEEDED_STATE.get(route.name)
     if state == "paused":
         client.desk.pause(TASK)
@@ -195,11 +201,11 @@ def wrong_state(client: DocumentedClient, route: Route, _: int) -> None:
 
 
 def bad_json(client: DocumentedClient, route: Route, _: int) -> None:
-    send(client, route, data=b"{", content_type="application/json")
+    send(client, route, data=b"\xff" if route.uploads else b"{", content_type="application/json")
 
 
 def too_large(client: DocumentedClient, route: Route, _: int) -> None:
-    send(client, route, data=b" " * 262_145, content_type="application/json")
+    send(client, route, data=b" " * ((route.max_bytes or MAX_BODY_BYTES) + 1), content_type="application/json")
 
 
 def wrong_type(client: DocumentedClient, route: Route, _: int) -> None:
@@ -214,14 +220,16 @@ def bad_fields(client: DocumentedClient, route: Route, _: int) -> None:
 
 
 def broken(client: DocumentedClient, route: Route, _: int) -> None:
-    client.desk.failure = RuntimeError("broken on purpose")
+    records = client.records
+    client.desk.failure = records.failure = RuntimeError("broken on purpose")
     # An open route asks the desk nothing; a version that is no text breaks it.
-    client.use(create_app(client.desk, make_access(), version=cast(Any, object())))
+    odd = cast(Any, object())
+    client.use(create_app(client.desk, make_access(), version=odd, books=make_books(records)))
     send(client, route)
 
 
 def unreachable(client: DocumentedClient, route: Route, _: int) -> None:
-    client.desk.failure = SystemUnavailable("Dapr does not answer at 127.0.0.1:3510; start it")
+    client.desk.failure = client.records.failure = SystemUnavailable("Dapr does not answer; start it")
     send(client, route)
 
 

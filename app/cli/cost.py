@@ -1,0 +1,188 @@
+"""`refund-agent cost ...`: what the work cost, by whom and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import reconcile
+from app.cli.connection import AsJson
+from app.cli.figures import INPUT, KINDS, UNKNOWN, amount, digest, how_known, of_kind, remarks, tokens
+from app.cli.opening import open_book, open_records
+from app.cli.screen import say, show_json, show_table
+from app.cost.money import ZERO, difference, shown
+from app.cost.rollup import Dimension
+from app.cost.words import Line, MoneyKnown
+
+if TYPE_CHECKING:
+    from app.cost.price_views import ChangeView, RepricingView
+    from app.cost.views import GroupView, ReportView, Selection
+
+DEFAULT_BY = "tenant,stage"
+NONE = "-"
+Since = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="The first day, in UTC.", show_default=False),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="The day after the last one, in UTC.", show_default=False),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIMENSION,...",
+        help=f"Any of: {', '.join(Dimension)}; empty for the total alone.  [default: {DEFAULT_BY}]",
+        show_default=False,
+    ),
+]
+OtherPrices = Annotated[
+    Path | None,
+    typer.Option("--prices", metavar="FILE", help="Also what it would cost by this price file.", show_default=False),
+]
+
+commands = typer.Typer(help="What the work cost, and why.", no_args_is_help=True)
+
+
+@commands.command("report")
+def report(
+    by: By = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    prices: OtherPrices = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sums what was charged, by any dimensions; with --prices, what the same usage costs by another book."""
+    if prices and by is not None:
+        raise typer.BadParameter("--by does not go with --prices: the change is shown by kind and model")
+    chosen = selection(since, until, tenant)
+    if prices:
+        _show_repricing(_repriced(chosen, prices), prices, as_json=as_json)
+    else:
+        _show_report(_summed(chosen, dimensions(DEFAULT_BY if by is None else by)), as_json=as_json)
+
+
+def selection(since: datetime | None, until: datetime | None, tenant: str | None) -> Selection:
+    """Days and tenant of the options. Raises BadParameter for days that hold nothing."""
+    from app.cost.views import Selection
+
+    first, end = since.date() if since else None, until.date() if until else None
+    if first and end and first >= end:
+        raise typer.BadParameter(f"--until {end} is not after --since {first}; the day of --until is not among them")
+    return Selection(since=first, until=end, tenants=(tenant,) if tenant else None)
+
+
+def dimensions(text: str) -> tuple[Dimension, ...]:
+    """The dimensions of `a,b`, each once. Raises BadParameter that lists those there are."""
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in frozenset(Dimension):
+            raise typer.BadParameter(f"--by: there is no dimension {name!r}; there are {', '.join(Dimension)}")
+    return tuple(Dimension(name) for name in names)
+
+
+def _summed(chosen: Selection, by: tuple[Dimension, ...]) -> ReportView:
+    from app.cost.views import report_view
+
+    return report_view(open_records().report(by, chosen.since, chosen.until, _tenants(chosen)), chosen)
+
+
+def _repriced(chosen: Selection, prices: Path) -> RepricingView:
+    from app.cost.price_views import repricing_view
+    from app.cost.repricing import reprice
+
+    book = open_book(prices)
+    charges = tuple(open_records().charges(chosen.since, chosen.until, _tenants(chosen)))
+    return repricing_view(reprice(charges, book), {charge.book_digest for charge in charges}, chosen)
+
+
+def _tenants(chosen: Selection) -> frozenset[str] | None:
+    return None if chosen.tenants is None else frozenset(chosen.tenants)
+
+
+def _show_report(view: ReportView, *, as_json: bool) -> None:
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    names = [dimension.value for dimension in view.by] or [""]
+    columns = (*names, "tokens in", "cached", "tokens out", *KINDS, "total", "currency", "known")
+    keys = [[_value(name, group.key[name]) for name in names] for group in view.groups] if view.by else []
+    rows = [row for key, group in zip(keys, view.groups, strict=False) for row in _rows(key, group)]
+    rows += _rows(["total", *[""] * (len(names) - 1)], view.total)
+    show_table(columns, rows, right=frozenset(range(len(names), len(columns) - 2)))
+    for line in _below(view.total, view):
+        say(line)
+
+
+def _value(dimension: str, value: str) -> str:
+    return digest(value) if dimension == Dimension.PRICE_BOOK else value or NONE
+
+
+def _rows(key: list[str], group: GroupView) -> Iterator[tuple[str, ...]]:
+    """A row for each currency, which are never added; the tokens stand in the first."""
+    spent = (tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT))
+    for number, sum_ in enumerate(group.money or (None,)):
+        kinds = (of_kind(sum_, kind) for kind in KINDS)
+        currency = sum_.currency if sum_ else ""
+        known = how_known(group, (sum_,) if sum_ else ())
+        yield (*key, *(spent if number == 0 else ("", "", "")), *kinds, amount(sum_, group), currency, known)
+
+
+def _below(total: GroupView, chosen: Selection) -> Iterator[str]:
+    if not total.charges:
+        yield f"nothing was charged{_when(chosen.since, chosen.until)}"
+    yield from (f"note: {line}" for line in remarks(total))
+
+
+def _when(since: date | None, until: date | None) -> str:
+    return "".join([f" since {since}" if since else "", f" before {until}" if until else ""]) or " yet"
+
+
+def _show_repricing(view: RepricingView, prices: Path, *, as_json: bool) -> None:
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    columns = ("kind", "provider", "model", "billed", "repriced", "change", "currency", "known")
+    rows = [_change_row(change) for change in view.changes]
+    show_table(columns, [*rows, *_sums(view)], right=frozenset({3, 4, 5}))
+    say(f"billed by book {', '.join(map(digest, view.billed_books)) or NONE}, repriced by book {digest(view.book)}")
+    for line in _below(view.billed, view):
+        say(line)
+    if view.repriced.unpriced:
+        lacking = f"{prices} has no price for {view.repriced.unpriced:,} charges, which are in no repriced sum"
+        say(f"note: {lacking}; `refund-agent price check --prices {prices}` says what to add")
+
+
+def _change_row(change: ChangeView) -> tuple[str, ...]:
+    known = (change.billed_known, change.repriced_known)
+    figures = _figures((change.billed, change.repriced, change.change), known)
+    what = (change.kind, change.provider or NONE, change.model or NONE)
+    return (*what, *figures, change.currency, f"{known[0]}, {known[1]}")
+
+
+def _figures(sums: tuple[Decimal, Decimal, Decimal], known: tuple[MoneyKnown, MoneyKnown]) -> Iterator[str]:
+    """Billed, repriced, change. A sum that misses something says so; without one of them there is no change to see."""
+    lacking = [each in (MoneyKnown.UNREPORTED, MoneyKnown.UNPRICED) for each in known]
+    nothing = [lacks and not sum_ for sum_, lacks in zip(sums, lacking, strict=False)]
+    for sum_, none, lacks in zip(sums, [*nothing, any(nothing)], [*lacking, any(lacking)], strict=True):
+        yield UNKNOWN if none else shown(sum_) + f" + {UNKNOWN}" * lacks
+
+
+def _sums(view: RepricingView) -> Iterator[tuple[str, ...]]:
+    before = {each.currency: each for each in view.billed.money}
+    after = {each.currency: each for each in view.repriced.money}
+    for currency in sorted(before | after):
+        was = before[currency].amount if currency in before else ZERO
+        is_ = after[currency].amount if currency in after else ZERO
+        known = (view.billed.known, view.repriced.known)
+        figures = _figures((was, is_, difference(is_, was)), known)
+        yield ("total", "", "", *figures, currency, f"{known[0]}, {known[1]}")
+
+
+commands.command("reconcile")(reconcile.reconcile)

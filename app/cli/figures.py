@@ -1,0 +1,121 @@
+"""Figures for people: money, tokens and times, each with how it is known. `~` is estimated, `?` is not known. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from app.cost.money import shown, total
+from app.cost.words import Line, MoneyKnown
+from app.models import Known
+
+if TYPE_CHECKING:
+    from app.cost.views import GroupView, MoneyView
+
+UNKNOWN = "?"
+INPUT = (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE)
+KINDS = ("model", "compute", "orchestration", "rerun")
+_ONE, _ALL_BUT_ONE = Decimal("0.01"), Decimal("0.99")
+_SHORT_DIGEST = 12
+
+
+def count(value: int | None, known: Known) -> str:
+    """One count: `811`, `~811` when it is not as reported, `?` when nobody knows."""
+    return UNKNOWN if value is None else f"{'' if known is Known.REPORTED else '~'}{value:,}"
+
+
+def tokens(group: GroupView, *lines: Line) -> str:
+    """The tokens of these lines together; `811 + ?` when some calls did not report theirs."""
+    found = [each for each in group.quantities if each.line in lines]
+    parts = [part for each in found for part in each.by_known.items()]
+    if not parts:
+        return UNKNOWN if found else ""
+    rough = any(known is not Known.REPORTED and value for known, value in parts)
+    text = f"{'~' if rough else ''}{int(total(value for _, value in parts)):,}"
+    return f"{text} + {UNKNOWN}" if any(each.missing for each in found) else text
+
+
+def incomplete(group: GroupView) -> bool:
+    """Whether some of its charges are in no sum of money."""
+    return bool(group.unpriced or group.unreported)
+
+
+def money(group: GroupView) -> str:
+    """All that the group costs: `0.004321 USD`, `~` when a part of it is estimated; currencies stand side by side."""
+    sums = [f"{'~' if _rough(each) else ''}{shown(each.amount)} {each.currency}" for each in group.money]
+    return " + ".join([", ".join(sums)] * bool(sums) + [UNKNOWN] * incomplete(group))
+
+
+def _rough(sum_: MoneyView) -> bool:
+    return any(part for known, part in sum_.by_known.items() if known is not MoneyKnown.REPORTED)
+
+
+def amount(sum_: MoneyView | None, group: GroupView) -> str:
+    """The group's sum in one currency, without its name."""
+    sums = [shown(sum_.amount)] if sum_ else []
+    return " + ".join([*sums, *([UNKNOWN] if incomplete(group) else [])])
+
+
+def of_kind(sum_: MoneyView | None, kind: str) -> str:
+    """What one kind of work costs; empty when nothing was charged for it."""
+    return shown(sum_.by_kind[kind]) if sum_ and kind in sum_.by_kind else ""
+
+
+def how_known(group: GroupView, sums: Iterable[MoneyView]) -> str:
+    """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` when nothing is to be said."""
+    said = list(dict.fromkeys(text for each in sums for text in _shares(each)))
+    said += [f"{group.unreported:,} unreported"] * bool(group.unreported)
+    said += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
+    return ", ".join(said) or (MoneyKnown.REPORTED.value if group.charges else "")
+
+
+def _shares(sum_: MoneyView) -> Iterator[str]:
+    for known in (MoneyKnown.ESTIMATED, MoneyKnown.ALLOCATED):
+        if part := sum_.by_known.get(known):
+            yield f"{_share(part, sum_.amount)} {known}".strip()
+
+
+def _share(part: Decimal, whole: Decimal) -> str:
+    """A share in per cent. Corrections can make a part exceed its whole: then no share is said."""
+    if part == whole:
+        return ""
+    if not 0 < part < whole:
+        return "partly"
+    share = part / whole
+    if share < _ONE:
+        return "<1 %"
+    return ">99 %" if share > _ALL_BUT_ONE else f"{share * 100:.0f} %"
+
+
+def remarks(group: GroupView) -> Iterator[str]:
+    """What a reader must know about a sum that is not whole, or not exact, each with what can be done."""
+    if group.unpriced:
+        yield f"{group.unpriced:,} charges have no price and are in no sum; `refund-agent price check` says what to add"
+    if group.unreported:
+        yield (
+            f"{group.unreported:,} charges have no quantity, since nobody reported one, and are in no sum; "
+            "`refund-agent cost reconcile` holds the record against the provider's bill"
+        )
+    if any(_rough(sum_) for sum_ in group.money):
+        yield "~ and estimated: counted by us, not reported; `refund-agent cost reconcile` holds it against the bill"
+
+
+def duration(length: timedelta) -> str:
+    """A time for a reader: `0.812 s`, `1:02:03`."""
+    seconds = length.total_seconds()
+    if seconds < 60:
+        return f"{seconds:.3f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def moment(at: datetime | None) -> str:
+    """An instant, in UTC, to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def digest(value: str) -> str:
+    """The beginning of a digest, enough to tell books apart."""
+    return value[:_SHORT_DIGEST]

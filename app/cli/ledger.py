@@ -1,0 +1,105 @@
+"""`refund-agent ledger ...`: holds the ledger against Dapr's histories, and makes it again from them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import typer
+
+from app.cli.connection import AsJson
+from app.cli.figures import INPUT, how_known, money, tokens
+from app.cli.opening import settings_with_ledger
+from app.cli.screen import Meter, say, show_json, show_table
+from app.cost.words import Line
+
+if TYPE_CHECKING:
+    from app.cost.views import GroupView
+    from app.ledger.checking_views import RebuiltView
+
+_NAMED = 5  # tasks that a note names; --json names all
+
+commands = typer.Typer(help="Checks the ledger, and makes it again.", no_args_is_help=True)
+
+
+@commands.command("check")
+def check(as_json: AsJson = False) -> None:
+    """Holds the ledger against workflow histories and journal; exit code 1 when they differ. Changes nothing."""
+    settings = settings_with_ledger()
+    from app import bootstrap
+    from app.ledger.checking_views import CheckedView, DifferenceView
+
+    differences = bootstrap.check_ledger(settings)
+    if as_json:
+        rows = tuple(DifferenceView.model_validate(each) for each in differences)
+        show_json(CheckedView(differences=rows).model_dump(mode="json"))
+    else:
+        for each in differences:
+            say(str(each))
+        say(
+            f"{len(differences):,} differences; `refund-agent ledger rebuild` makes it again from its sources"
+            if differences
+            else "no difference"
+        )
+    if differences:
+        raise typer.Exit(1)
+
+
+@commands.command("rebuild")
+def rebuild(as_json: AsJson = False) -> None:
+    """Throws the record's tables away and makes them again from workflow histories and journal."""
+    view = _rebuilt()
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    rows = [_row("before", view.before), _row("after", view.after)]
+    show_table(("", "charges", "tokens in", "tokens out", "cost", "known"), rows, right=frozenset({1, 2, 3, 4}))
+    same = view.before == view.after
+    say(f"{view.tasks:,} tasks made again, {'the same to the last digit' if same else 'with other sums'}")
+    if view.kept:
+        say(f"note: {_named(view.kept)} left as they were, since Dapr holds no history of them that can be read")
+    if view.repriced:
+        say(f"note: {_named(view.repriced)} priced by today's book, since the one they were billed by cannot be had")
+
+
+def _rebuilt() -> RebuiltView:
+    settings = settings_with_ledger()
+    from app import bootstrap
+    from app.cost.views import group_view
+    from app.ledger.checking_views import RebuiltView
+
+    with ExitStack() as stack:
+        done = bootstrap.rebuild_ledger(settings, _Progress(stack))
+    return RebuiltView(
+        tasks=done.tasks,
+        kept=done.kept,
+        repriced=done.repriced,
+        before=group_view(done.before),
+        after=group_view(done.after),
+    )
+
+
+def _named(task_ids: tuple[str, ...]) -> str:
+    more = ", ..." if len(task_ids) > _NAMED else ""
+    return f"{len(task_ids):,} tasks ({', '.join(task_ids[:_NAMED])}{more}) were"
+
+
+class _Progress:
+    """Shows how many tasks of how many are done; how many there are is known when the first one is."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._meter: Meter | None = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._meter is None:
+            self._meter = self._stack.enter_context(Meter("tasks", total))
+        while self._done < done:
+            self._done += 1
+            self._meter.step()
+
+
+def _row(name: str, group: GroupView) -> tuple[str, ...]:
+    spent = (tokens(group, *INPUT), tokens(group, Line.OUTPUT))
+    return (name, f"{group.charges:,}", *spent, money(group), how_known(group, group.money))

@@ -1,0 +1,59 @@
+"""Opens the ledger and the price book for the reading commands: they work while nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from app.cost.book import PriceBook
+    from app.ledger.reading import Records
+    from app.settings import Settings
+
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="Another price file.  [env: REFUND_AGENT_PRICES_FILE]",
+        show_default=False,
+    ),
+]
+
+
+def open_records() -> Records:
+    """The ledger of this machine's settings. Raises ConfigurationError when there is none."""
+    from app.ledger.database import connect
+    from app.ledger.reading import Records
+
+    return Records(connect(settings_with_ledger().database_url))
+
+
+def settings_with_ledger() -> Settings:
+    """The settings. Raises ConfigurationError when they name a ledger file that is not there: reading makes none."""
+    from app.settings import load
+
+    settings = load()
+    if not has_ledger(settings):
+        raise ConfigurationError(
+            f"no ledger: {settings.state_dir / 'ledger.sqlite'} is not there; "
+            "work a ticket first (`make up`), or set REFUND_AGENT_STATE_DIR or REFUND_AGENT_LEDGER_URL"
+        )
+    return settings
+
+
+def has_ledger(settings: Settings) -> bool:
+    """Whether there is a ledger to read; a server's is believed to be."""
+    return bool(settings.ledger_url) or (settings.state_dir / "ledger.sqlite").exists()
+
+
+def open_book(path: Path | None) -> PriceBook:
+    """The price book of that file, else of the settings' one. Raises ConfigurationError."""
+    from app.cost.book import load
+    from app.settings import load as load_settings
+
+    return load(path or load_settings().prices_file)

@@ -1,0 +1,163 @@
+"""`refund-agent price ...`: which prices hold, and what is wrong with the price file."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.connection import AsJson
+from app.cli.figures import digest
+from app.cli.opening import Prices, has_ledger, open_book, open_records
+from app.cli.screen import complain, say, show_json, show_table
+from app.cost.money import plain
+from app.cost.words import TOKEN_LINES, Line
+
+if TYPE_CHECKING:
+    from app.cost.book import PriceBook
+    from app.cost.price_views import CheckView, InfrastructureView, PricesView, PriceView
+
+Model = tuple[str, str]  # provider (component type or id), model
+_PRICE_COLUMNS = ("provider", "model", "above", "in", "cached in", "cache write", "out", "currency", "price", "checked")
+_COLUMNS = ("line", "price", "per", "currency", "from (UTC)", "to", "price id", "checked")
+
+commands = typer.Typer(help="Which prices hold, and what is wrong with them.", no_args_is_help=True)
+
+
+@commands.command("show")
+def show(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A model, in use or not.  [default: those in use]")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="A Dapr component type (conversation.openai) or a provider's id (openai).")
+    ] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="As of that day, 00:00 UTC.  [default: now]"),
+    ] = None,
+    prices: Prices = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the prices of models per million tokens, and what compute and keeping the record costs."""
+    book = open_book(prices)
+    view = _prices(book, _asked_for(book, model, provider), at.replace(tzinfo=UTC) if at else _now())
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices], right=frozenset({2, 3, 4, 5, 6}))
+    say("")
+    show_table(_COLUMNS, [_infrastructure(row) for row in view.infrastructure], right=frozenset({1, 2}))
+    say(f"book {digest(view.book)} at {view.at:%Y-%m-%d %H:%M} UTC")
+    for row in view.prices:
+        if row.problem:
+            say(f"note: no price: {row.problem}")
+    if not view.infrastructure:
+        say("note: no infrastructure price holds then; add one under `infrastructure:` in the price file")
+
+
+@commands.command("check")
+def check(prices: Prices = None, as_json: AsJson = False) -> None:
+    """Looks for mistakes in the price file; exit code 1 when amounts are wrong or missing. Changes nothing."""
+    view = _checked(open_book(prices))
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        _show_findings(view)
+    if any(finding.severity == "error" for finding in view.findings):
+        raise typer.Exit(1)
+
+
+def _show_findings(view: CheckView) -> None:
+    if view.findings:
+        rows = [(each.severity, each.where, each.value, each.problem, each.remedy) for each in view.findings]
+        show_table(("is", "where", "found", "problem", "remedy"), rows)
+    else:
+        say(f"book {digest(view.book)}: nothing is wrong")
+    if not view.second_opinion:
+        say("note: litellm is not installed, so there was no second list to compare with")
+
+
+def _checked(book: PriceBook) -> CheckView:
+    from app.cost import second_opinion
+    from app.cost.check import check as look
+    from app.cost.price_views import CheckView, FindingView
+
+    used, other = _in_use(), second_opinion.load()
+    return CheckView(
+        book=book.digest,
+        models_in_use=None if used is None else tuple(sorted(used)),
+        second_opinion=other is not None,
+        findings=tuple(FindingView.model_validate(each) for each in look(book, used or (), _now(), other)),
+    )
+
+
+def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
+    from app.cost.price_views import InfrastructureView, PricesView, PriceView
+    from app.cost.show import infrastructure_rows, price_rows
+
+    return PricesView(
+        book=book.digest,
+        at=at,
+        prices=tuple(PriceView.model_validate(row) for row in price_rows(book, models, at)),
+        infrastructure=tuple(InfrastructureView.model_validate(row) for row in infrastructure_rows(book, at)),
+    )
+
+
+def _in_use() -> frozenset[Model] | None:
+    """Provider and model of what was called; None, and a word about it, without a ledger."""
+    from app.settings import load
+
+    if has_ledger(load()):
+        return open_records().models_in_use()
+    complain("no ledger here, so nobody knows which models are in use; name one, or work a ticket first")
+    return None
+
+
+def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> frozenset[Model]:
+    from app.cost.agreements import PROVIDERS, provider_id
+
+    if model and provider:
+        return frozenset({(provider, model)})
+    used = _in_use() or frozenset[Model]()
+    if provider:
+        return frozenset(each for each in used if provider_id(each[0]) == provider_id(provider))
+    if not model:
+        return used
+    listed = {(each, model) for each in PROVIDERS.values() if book.listed(each, model)}
+    return frozenset(each for each in used if each[1] == model) or frozenset(listed or {("", model)})
+
+
+def _price(row: PriceView) -> tuple[str, ...]:
+    above = "" if row.above is None else f"{row.above:,}"
+    what = (row.provider or "*", row.model, above)
+    if row.problem:
+        return (*what, *[""] * len(TOKEN_LINES), "", "none", "")
+    prices = (_rate(row, line) for line in TOKEN_LINES)
+    return (*what, *prices, row.currency, row.price_id, f"{row.checked or ''}")
+
+
+def _rate(row: PriceView, line: Line) -> str:
+    """The price that is paid, and the list's where it is another."""
+    paid, listed = (row.contracted or {}).get(line), (row.listed or {}).get(line)
+    if paid is None:
+        return ""
+    return plain(paid) if listed is None or listed == paid else f"{plain(paid)} (list {plain(listed)})"
+
+
+def _infrastructure(row: InfrastructureView) -> tuple[str, ...]:
+    return (
+        row.line.value,
+        plain(row.unit_price),
+        f"{row.per:,} {row.line.unit}",
+        row.currency,
+        f"{row.begins:%Y-%m-%d}",
+        f"{row.ends:%Y-%m-%d}" if row.ends else "",
+        row.price_id,
+        f"{row.checked}",
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

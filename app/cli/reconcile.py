@@ -1,0 +1,193 @@
+"""`refund-agent cost reconcile`: our record against the provider's bill, to the token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.connection import AsJson
+from app.cli.opening import open_book, open_records, settings_with_ledger
+from app.cli.screen import complain, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from app.cost.bills import Bill
+    from app.cost.counts import Count
+    from app.cost.reconciliation import Finding, Reconciliation
+
+SANDBOX_URL = "http://127.0.0.1:8091"
+SHOWN_ROWS = 50
+Times = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+BillFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--bill",
+        metavar="FILE",
+        help="The bill: OpenAI's usage export by model (JSON), CSV with a header, or the sandbox's; without it, the "
+        "sandbox is asked.",
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    datetime | None, typer.Option(formats=Times, metavar="TIME", help="From then on, in UTC.", show_default=False)
+]
+Until = Annotated[
+    datetime | None, typer.Option(formats=Times, metavar="TIME", help="Until before then, in UTC.", show_default=False)
+]
+SandboxUrl = Annotated[str, typer.Option("--sandbox-url", help="The sandbox's model server.")]
+
+
+def reconcile(
+    bill: BillFile = None,
+    since: Since = None,
+    until: Until = None,
+    sandbox_url: SandboxUrl = SANDBOX_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Compares the record with the provider's bill; exit code 1 when tokens of either are unexplained."""
+    from app.cost.reconcile_views import as_json as values
+
+    first, last = _utc(since), _utc(until)
+    if first and last and first >= last:
+        raise typer.BadParameter(f"--until {last:%Y-%m-%dT%H:%M} is not after --since {first:%Y-%m-%dT%H:%M}")
+    settings_with_ledger()
+    asked = _from_file(bill) if bill else _from_sandbox(sandbox_url)
+    found = _compared(asked.within(first, last))
+    show_json(values(found)) if as_json else _show(found)
+    if found.unexplained_tokens:
+        raise typer.Exit(1)
+
+
+def _compared(bill: Bill) -> Reconciliation:
+    from app.cost.reconcile import MARGIN
+    from app.cost.reconcile import reconcile as compare
+    from app.cost.schedule import NoPrice
+    from app.ledger.database import connect
+    from app.ledger.unallocated import unallocated_retries
+    from app.settings import load
+
+    since = bill.since - MARGIN if bill.since else None
+    until = bill.until + MARGIN if bill.until else None
+    calls = open_records().calls(since, until)
+    unallocated = unallocated_retries(connect(load().database_url), since, until)
+    book = open_book(None)
+    return compare(
+        calls,
+        bill,
+        priced=lambda provider, model, at: not isinstance(book.find(provider, model, at), NoPrice),
+        unallocated=unallocated,
+    )
+
+
+def _from_file(path: Path) -> Bill:
+    from app.cost.bills import BadBill, parse_bill
+
+    try:
+        return parse_bill(str(path), path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadBill(str(path), "", f"{error.strerror}", "give the path of the provider's bill") from None
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is no UTF-8 ({error.object[error.start]:#04x})"
+        raise BadBill(str(path), "", problem, "save it as UTF-8") from None
+
+
+def _from_sandbox(url: str) -> Bill:
+    """The sandbox's bill as it is now. What the agent asks from now on is not on it, and not expected on it."""
+    import httpx
+
+    from app.cli.client import is_local
+    from app.cli.faults import AgentAway, NotUnderstood
+    from app.cost.bills import parse_bill
+
+    address = f"{url.rstrip('/')}/bill"
+    now = datetime.now(UTC)
+    try:
+        answer = httpx.get(address, trust_env=not is_local(address), timeout=30).raise_for_status()
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise AgentAway(
+            f"the sandbox's bill does not answer at {address} ({type(error).__name__}); start it with `make up`, name "
+            "another with --sandbox-url, or give a provider's bill with --bill FILE"
+        ) from None
+    except httpx.HTTPStatusError as error:
+        raise NotUnderstood(
+            f"{address} answers with status {error.response.status_code}: no bill of the sandbox; check --sandbox-url"
+        ) from None
+    return parse_bill(address, answer.text).within(None, now)
+
+
+def _show(found: Reconciliation) -> None:
+    from app.cost.reconcile_views import verdict
+
+    say(verdict(found))
+    for remark in _remarks(found):
+        say(remark)
+    if found.cells:
+        say("")
+        columns = ("model", "from (UTC)", "record", "of it estimated", "bill", "difference", "why", "unexplained")
+        show_table(columns, _cells(found), right=frozenset((2, 3, 4, 5, 7)))
+    if found.findings:
+        say("")
+        columns = ("why", "task", "stage", "call", "on the bill", "record", "bill", "difference")
+        ordered = sorted(found.findings, key=lambda finding: finding.cause.explains)
+        show_table(columns, map(_row, ordered[:SHOWN_ROWS]), right=frozenset((5, 6, 7)))
+        if len(ordered) > SHOWN_ROWS:
+            complain(f"{len(ordered) - SHOWN_ROWS} more rows; all of them with --json")
+
+
+def _remarks(found: Reconciliation) -> Iterator[str]:
+    calls = f"{found.compared} calls, {found.agreeing} of them on the bill to the token"
+    yield calls + (f"; {found.outside} calls of another time or provider were left out" if found.outside else "")
+    if found.bill.unbilled:
+        yield f"{found.bill.unbilled} requests stand on the bill and cost nothing"
+    if found.bill.unread:
+        yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
+    for billed, ours in found.same_model.items():
+        yield f"model {billed} of the bill is taken as {ours}"
+    for (provider, model), tokens in found.unpriced.items():
+        yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
+
+
+def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
+    from app.cost.reconcile_views import words
+
+    for cell in found.cells:
+        why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
+        yield (
+            cell.model,
+            f"{cell.since:%Y-%m-%d %H:%M}",
+            _tokens(cell.record),
+            f"{cell.estimated.tokens:,}" if cell.estimated.tokens else "",
+            _tokens(cell.billed),
+            f"{cell.difference.tokens:+,}" if cell.difference.magnitude else "0",
+            why,
+            f"{cell.unexplained:,}" if cell.unexplained else "",
+        )
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    from app.cost.reconcile_views import words
+    from app.cost.reconciliation import Certainty
+
+    call = finding.call
+    sure = finding.certainty is Certainty.CERTAIN
+    return (
+        f"{words(finding.cause)}{'' if sure else ' (at most)'}",
+        call.task_id if call else "",
+        call.stage if call else "",
+        call.call_id if call else "",
+        finding.place,
+        _tokens(finding.record),
+        _tokens(finding.billed),
+        f"{finding.difference.tokens:+,}",
+    )
+
+
+def _tokens(count: Count) -> str:
+    return f"{count.input_tokens:,} + {count.output_tokens:,}" if count.tokens else "0"
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    return at.replace(tzinfo=UTC) if at else None

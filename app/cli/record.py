@@ -1,0 +1,153 @@
+"""`refund-agent record TASK`: the record of a task: where its time and its money went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from app.cli.connection import AsJson
+from app.cli.figures import (
+    INPUT,
+    KINDS,
+    UNKNOWN,
+    count,
+    duration,
+    incomplete,
+    moment,
+    money,
+    of_kind,
+    remarks,
+    tokens,
+)
+from app.cli.opening import open_records
+from app.cli.screen import say, show_json, show_table
+from app.cli.tasks import TaskId
+from app.cli.tasks import money as refunded
+from app.cost.money import shown
+from app.cost.words import Line
+
+if TYPE_CHECKING:
+    from app.ledger.views import CallView, RecordView, StepView
+
+_COLUMNS = (
+    "stage, step, call",
+    "attempts",
+    "state",
+    "answered",
+    "model",
+    "active",
+    "tokens in",
+    "cached",
+    "tokens out",
+    "retries",
+    "cost",
+)
+_FIGURES = frozenset({1, 5, 6, 7, 8, 9, 10})
+
+
+def record(task_id: TaskId, as_json: AsJson = False) -> None:
+    """Shows the record of a task: stages, attempts, model calls, tokens and money. Reads the ledger itself."""
+    from app.ledger.views import record_view
+
+    view = record_view(open_records().record(task_id))
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+        return
+    show_table(("task", view.task_id), [(name, value) for name, value in _facts(view) if value])
+    say("")
+    show_table(_COLUMNS, list(_rows(view)), right=_FIGURES)
+    for line in _after(view):
+        say(line)
+
+
+def _facts(view: RecordView) -> list[tuple[str, str]]:
+
+    spent = ", ".join(f"{part.value} {duration(length)}" for part, length in view.seconds.items() if length)
+    booked = f", booked as {view.refund_id}" if view.refund_id else ""
+    return [
+        ("tenant", view.tenant),
+        ("workflow", f"{view.workflow} {view.version}".strip()),
+        ("rerun of", view.rerun_of or ""),
+        ("status", view.status.value),
+        ("outcome", view.outcome.value if view.outcome else ""),
+        ("category", view.category),
+        ("refund", f"{refunded(view.refund)} for order {view.refund.order_id}{booked}" if view.refund else ""),
+        ("started (UTC)", moment(view.started_at)),
+        ("ended (UTC)", moment(view.ended_at)),
+        ("seen (UTC)", "" if view.ended_at else moment(view.projected_at)),
+        ("time", spent),
+        ("history", f"{view.turns:,} turns, {view.events:,} events, {view.bytes:,} bytes"),
+    ]
+
+
+def _rows(view: RecordView) -> Iterator[tuple[str, ...]]:
+    """Each stage, its steps, and their calls; then the calls that no step of the history belongs to."""
+
+    for stage in view.stages:
+        group = stage.cost
+        spent = tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT)
+        active = duration(stage.active_seconds) if stage.steps else ""
+        name = stage.stage or "(workflow)"
+        yield (name, "", "", "", "", active, *spent, "", money(group))
+        for step in view.steps:
+            if step.stage == stage.stage:
+                yield _step(step)
+                yield from (_call(call) for call in view.calls if call.step == step.step)
+        yield from (_call(call) for call in view.calls if call.step is None and call.stage == stage.stage)
+
+
+def _step(step: StepView) -> tuple[str, ...]:
+
+    return (
+        f"  {step.step} {step.name}",
+        str(len(step.attempts)),
+        step.attempts[-1].outcome.value if step.attempts else "",
+        step.answered_by.value if step.answered_by else "",
+        "",
+        duration(step.active_seconds),
+        *("", "", "", ""),
+        money(step.cost),
+    )
+
+
+def _call(call: CallView) -> tuple[str, ...]:
+
+    usage = call.usage
+    counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+    return (
+        f"    call {call.turn}.{call.number}{'' if call.step else ' (no step)'}",
+        "",
+        call.state.value,
+        "",
+        call.model or f"? of {call.component}",
+        duration(call.ended_at - call.started_at) if call.ended_at else "",
+        *(count(each, usage.known) for each in counts),
+        f"{call.retries:,}" if call.retries else "",
+        money(call.cost),
+    )
+
+
+def _after(view: RecordView) -> Iterator[str]:
+    """The totals, what went wrong on the way, and what is not known."""
+
+    yield ""
+    for sum_ in view.total.money:
+        kinds = " + ".join(f"{kind} {of_kind(sum_, kind)}" for kind in KINDS if kind in sum_.by_kind)
+        missing = f" + {UNKNOWN}" if incomplete(view.total) else ""
+        yield f"total  {shown(sum_.amount)} {sum_.currency}{missing} = {kinds}{missing}"
+        for known, part in sum_.by_known.items():
+            if part and known.value != "reported":
+                yield f"  of it {known} {shown(part)} {sum_.currency}"
+        if sum_.list_amount != sum_.amount:
+            yield f"  at list prices {shown(sum_.list_amount)} {sum_.currency}"
+    yield from (f"note: {line}" for line in [*_errors(view), *remarks(view.total)])
+
+
+def _errors(view: RecordView) -> Iterator[str]:
+    for step in view.steps:
+        for attempt in step.attempts:
+            if attempt.error:
+                yield f"step {step.step} {step.name}, attempt {attempt.number} {attempt.outcome}: {attempt.error}"
+    for call in view.calls:
+        if call.error:
+            yield f"call {call.turn}.{call.number} of {call.stage} {call.state}: {call.error}"

@@ -1,0 +1,118 @@
+"""A provider's bill as values, whatever it was read from: requests, or sums of a model over a stretch of time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+
+from app.cost.counts import Count
+from app.errors import RefundAgentError
+
+
+class BadBill(RefundAgentError):
+    """A bill that cannot be read as it is; the message names the file, the place in it, the value and the remedy."""
+
+    status = 422
+    title = "Bill not readable"
+
+    def __init__(self, name: str, place: str, problem: str, remedy: str) -> None:
+        super().__init__(f"bill {name}{', ' if place else ''}{place}: {problem}; {remedy}")
+
+
+class BillFormat(StrEnum):
+    """What a bill was read from."""
+
+    SANDBOX = "sandbox"
+    OPENAI_USAGE = "openai-usage"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class BillRow:
+    """One row that costs something. `place` says where it stands in the bill.
+
+    since, until: UTC; equal for a single request, else the stretch that the row sums up, `until` not in it.
+    provider: empty when the bill does not say.
+    """
+
+    place: str
+    model: str
+    since: datetime
+    until: datetime
+    count: Count
+    provider: str = ""
+
+    @property
+    def one_request(self) -> bool:
+        """Whether the row is one request at one instant."""
+        return self.since == self.until
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A bill. `since` and `until` say which time it covers, None where it does not say; `until` is not in it.
+
+    unbilled: requests that stand on it and cost nothing. unread: columns that were not looked at.
+    """
+
+    name: str
+    format: BillFormat
+    rows: tuple[BillRow, ...]
+    since: datetime | None = None
+    until: datetime | None = None
+    unbilled: int = 0
+    unread: tuple[str, ...] = ()
+
+    @property
+    def by_request(self) -> bool:
+        """Whether every row is a request of its own."""
+        return all(row.one_request for row in self.rows) and self.format is not BillFormat.OPENAI_USAGE
+
+    def within(self, since: datetime | None, until: datetime | None) -> Bill:
+        """The bill of that time alone. Raises BadBill when one of its sums lies on both sides of an edge."""
+        kept = tuple(row for row in self.rows if _inside(row, since, until))
+        for row in self.rows:
+            for edge in (since, until):
+                if edge is not None and row.since < edge < row.until:
+                    raise BadBill(
+                        self.name,
+                        row.place,
+                        f"it sums up {row.since.isoformat()} to {row.until.isoformat()}, and {edge.isoformat()} "
+                        "cuts it in two",
+                        "begin and end where a row of the bill begins and ends",
+                    )
+        latest, earliest = _latest(self.since, since), _earliest(self.until, until)
+        return replace(self, rows=kept, since=latest, until=earliest)
+
+
+def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:
+    """Raises BadBill when two sums of one model cover some time twice without covering the same."""
+    spans: defaultdict[tuple[str, str], list[BillRow]] = defaultdict(list)
+    for row in rows:
+        spans[row.provider, row.model].append(row)
+    for of_model in spans.values():
+        ordered = sorted(of_model, key=lambda row: (row.since, row.until))
+        for left, right in pairwise(ordered):
+            if left.until > right.since and (left.since, left.until) != (right.since, right.until):
+                raise BadBill(
+                    name,
+                    right.place,
+                    f"its time, {right.since.isoformat()} to {right.until.isoformat()}, overlaps that of {left.place}",
+                    "give each stretch of time once, in buckets of one width",
+                )
+
+
+def _inside(row: BillRow, since: datetime | None, until: datetime | None) -> bool:
+    return (since is None or row.since >= since) and (until is None or row.since < until)
+
+
+def _latest(*times: datetime | None) -> datetime | None:
+    return max((time for time in times if time is not None), default=None)
+
+
+def _earliest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)

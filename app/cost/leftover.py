@@ -1,0 +1,122 @@
+"""What is left of a sum once its paid calls are taken away, against what may account for it. Pure.
+
+A leftover of n requests can only be n of the requests that calls in vain, or the sidecar, may have made: its input lies
+between their n smallest and their n largest together, and is one of the sums that n of them can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from app.cost.claims import Claim
+from app.cost.counts import NONE, Count
+from app.cost.reconciliation import Cause
+from app.cost.subsets import best_subset
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """A request that may have been billed: the `number`-th of its claim, with `entered` input tokens, give or take
+    `slack`, and no more than `output_at_most` of output."""
+
+    claim: Claim
+    number: int
+    cause: Cause
+    entered: int
+    slack: int
+    output_at_most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """How far the estimates among the paid calls may be from the bill together."""
+
+    entered: int = 0
+    output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """taken: the requests that account for the leftover. billed: what they account for. estimates: what the play of
+    estimates does. unexplained: the rest."""
+
+    taken: tuple[Maybe, ...]
+    billed: Count
+    estimates: Count
+    unexplained: Count
+
+
+def explain(leftover: Count, maybes: Sequence[Maybe], play: Play) -> Explanation:
+    """The best explanation of a leftover; nothing is taken for granted beyond it."""
+    ways = (_with(leftover, taken, play) for taken in _candidates(leftover, maybes, play))
+    return min(ways, key=lambda way: (way.unexplained.magnitude, len(way.taken)))
+
+
+def shortfall(leftover: Count, maybes: Sequence[Maybe], play: Play) -> int:
+    """Tokens of a leftover that cannot be explained whichever requests were billed: quick, and never too many."""
+    return min(_outside(leftover, maybes, play, number) for number in _numbers(leftover, maybes))
+
+
+def _numbers(leftover: Count, maybes: Sequence[Maybe]) -> Iterable[int]:
+    """How many requests may be billed of them: as many as are left over, or any number when the bill counts none."""
+    if leftover.requests is None:
+        return range(len(maybes) + 1)
+    return (max(0, min(leftover.requests, len(maybes))),)
+
+
+def _outside(leftover: Count, maybes: Sequence[Maybe], play: Play, number: int) -> int:
+    least = sum(sorted(max(0, maybe.entered - maybe.slack) for maybe in maybes)[:number])
+    most = sum(sorted((maybe.entered + maybe.slack for maybe in maybes), reverse=True)[:number])
+    output = sum(sorted((maybe.output_at_most for maybe in maybes), reverse=True)[:number])
+    return (leftover - _nearest(leftover, least, most, output, play)).magnitude
+
+
+def _nearest(leftover: Count, least: int, most: int, output: int, play: Play) -> Count:
+    """What of the leftover those bounds allow."""
+    entered = _clamp(leftover.input_tokens, least - play.entered, most + play.entered)
+    cached = leftover.cached_tokens
+    if cached is not None:
+        cached = _clamp(cached, 0, max(0, min(most, entered)))
+    given = _clamp(leftover.output_tokens, -play.output, output + play.output)
+    return Count(leftover.requests, entered, cached, given)
+
+
+def _candidates(leftover: Count, maybes: Sequence[Maybe], play: Play) -> Iterable[tuple[Maybe, ...]]:
+    """For each possible number of requests, those whose input comes closest together."""
+    for number in _numbers(leftover, maybes):
+        taken, whole = best_subset(
+            maybes, (0, 0, 0), _added, partial(_badness, wanted=leftover.input_tokens, number=number, play=play)
+        )
+        if whole or len(taken) == number:
+            yield taken if len(taken) == number else tuple(maybes[:number])
+        else:
+            yield tuple(sorted(maybes, key=lambda maybe: -maybe.slack)[:number])
+
+
+def _added(known: tuple[int, int, int], maybe: Maybe) -> tuple[int, int, int]:
+    return known[0] + 1, known[1] + maybe.entered, known[2] + maybe.slack
+
+
+def _badness(known: tuple[int, int, int], wanted: int, number: int, play: Play) -> int:
+    count, entered, slack = known
+    off = max(0, abs(entered - wanted) - slack - play.entered)
+    return off if count == number else off + (1 << 60)
+
+
+def _with(leftover: Count, taken: tuple[Maybe, ...], play: Play) -> Explanation:
+    least = sum(max(0, maybe.entered - maybe.slack) for maybe in taken)
+    most = sum(maybe.entered + maybe.slack for maybe in taken)
+    output = sum(maybe.output_at_most for maybe in taken)
+    explained = _nearest(leftover, least, most, output, play)
+    billed = _nearest(explained, least, most, output, Play()) if taken else NONE
+    requests = len(taken) if leftover.requests is not None else None
+    billed = Count(requests, billed.input_tokens, billed.cached_tokens, billed.output_tokens)
+    rest = explained - billed
+    estimates = Count(0, rest.input_tokens, rest.cached_tokens, rest.output_tokens)
+    return Explanation(taken, billed, estimates, leftover - billed - estimates)
+
+
+def _clamp(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))

@@ -1,0 +1,178 @@
+"""The table below the time line: a line for each attempt and each model call, and for the workflow itself. Pure.
+
+Every charge of the record stands in exactly one line: that of its model call; else, since compute and persisted writes
+are the step's, in the step's first line; else in the workflow's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.cost.calls import CallRecord
+from app.cost.values import Charge
+from app.history.values import Outcome as AttemptOutcome
+from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.models import AnsweredBy, CallState
+from app.web.pages import words
+from app.web.pages.timeline import call_end
+from app.web.pages.words import MoneyCell, money_cell
+
+_FAILED = (AttemptOutcome.FAILED, AttemptOutcome.LOST)
+_CallKey = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableLine:
+    """One line; empty texts are cells without content. `in_vain`: nothing came of it. `rerun`: and it is charged so."""
+
+    kind: str  # attempt, call, step (one without an attempt), workflow
+    stage: str = ""
+    step: str = ""
+    name: str = ""
+    attempt: str = ""
+    started_at: datetime | None = None
+    duration: str = ""
+    call: str = ""
+    state: str = ""
+    error: str = ""
+    answered_by: str = ""
+    model: str = ""
+    input: str = ""
+    cached: str = ""
+    output: str = ""
+    retries: str = ""
+    money: MoneyCell
+    charges: tuple[Charge, ...] = ()
+    in_vain: bool = False
+    rerun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepLines:
+    """The lines of one step, or of the workflow itself."""
+
+    name: str
+    lines: tuple[TableLine, ...]
+
+
+def make_lines(record: TaskRecord) -> tuple[StepLines, ...]:
+    """All lines of a record, by step."""
+    by_call, by_step = _sorted(record)
+    groups = [StepLines(step.name, tuple(_step_lines(record, step, by_call, by_step))) for step in record.steps]
+    rest = tuple(charge for charges in (*by_call.values(), *by_step.values()) for charge in charges)
+    if rest:
+        line = TableLine(kind="workflow", stage="the workflow itself", money=money_cell(rest), charges=rest)
+        groups.append(StepLines("workflow", (line,)))
+    return tuple(groups)
+
+
+def _sorted(record: TaskRecord) -> tuple[dict[_CallKey, list[Charge]], dict[str, list[Charge]]]:
+    """The charges by call, and those of no call by step. What the sidecar repeated has the call's number, negative."""
+    by_call: dict[_CallKey, list[Charge]] = defaultdict(list)
+    by_step: dict[str, list[Charge]] = defaultdict(list)
+    calls = {(call.execution_id, call.turn, call.number) for call in record.calls}
+    for charge in record.charges:
+        key = (charge.execution_id, charge.turn, abs(charge.number))
+        if key in calls:
+            by_call[key].append(charge)
+        else:
+            by_step[charge.execution_id].append(charge)
+    return by_call, by_step
+
+
+def _step_lines(
+    record: TaskRecord, step: StepRecord, by_call: dict[_CallKey, list[Charge]], by_step: dict[str, list[Charge]]
+) -> Iterator[TableLine]:
+    """Takes the charges that it shows out of both."""
+    end = record.ended_at or record.projected_at
+    own = tuple(by_step.pop(step.execution_id, ()))
+    calls = record.calls_of(step)
+    if not step.attempts:
+        yield TableLine(
+            kind="step",
+            stage=step.stage,
+            step=str(step.step),
+            name=step.name,
+            money=money_cell(own),
+            charges=own,
+            state="not in the history",
+        )
+    for number, attempt in enumerate(step.attempts):
+        yield _attempt_line(step, attempt, () if number else own, end)
+        for call in calls:
+            if _attempt_of(call, step.attempts) is attempt:
+                yield _call_line(step, call, calls, tuple(by_call.pop(_key(call), ())), end, attempt)
+    for call in calls if not step.attempts else ():
+        yield _call_line(step, call, calls, tuple(by_call.pop(_key(call), ())), end, None)
+
+
+def _key(call: CallRecord) -> _CallKey:
+    return call.execution_id, call.turn, call.number
+
+
+def _attempt_of(call: CallRecord, attempts: Sequence[AttemptRecord]) -> AttemptRecord:
+    """The last one that had begun when the call did; the clocks of two machines may disagree a little."""
+    begun = [attempt for attempt in attempts if attempt.scheduled_at <= call.started_at]
+    return begun[-1] if begun else attempts[0]
+
+
+def _attempt_line(step: StepRecord, attempt: AttemptRecord, charges: tuple[Charge, ...], end: datetime) -> TableLine:
+    return TableLine(
+        kind="attempt",
+        stage=step.stage,
+        step=str(step.step),
+        name=step.name,
+        attempt=str(attempt.number),
+        started_at=attempt.scheduled_at,
+        duration=words.length((attempt.ended_at or end) - attempt.scheduled_at),
+        state="running" if attempt.outcome is AttemptOutcome.OPEN else attempt.outcome.value,
+        error=attempt.error,
+        money=money_cell(charges),
+        charges=charges,
+        in_vain=attempt.outcome in _FAILED,
+    )
+
+
+def _call_line(
+    step: StepRecord,
+    call: CallRecord,
+    calls: Sequence[CallRecord],
+    charges: tuple[Charge, ...],
+    end: datetime,
+    attempt: AttemptRecord | None,
+) -> TableLine:
+    used = call.usage
+    ended = call_end(call, calls, step.attempts, end)
+    return TableLine(
+        kind="call",
+        stage=step.stage,
+        step=str(step.step),
+        name=step.name,
+        attempt=str(attempt.number) if attempt else "",
+        started_at=call.started_at,
+        duration=words.length(max(ended, call.started_at) - call.started_at),
+        call=f"{call.turn}.{call.number}",
+        state="running" if call.state is CallState.STARTED else call.state.value,
+        error=call.error,
+        answered_by=_answered_by(step, call),
+        model=call.model or words.UNKNOWN,
+        input=words.tokens(used.input_tokens, used.known),
+        cached=words.tokens(used.cached_tokens, used.known),
+        output=words.tokens(used.output_tokens, used.known),
+        retries=str(call.retries),
+        money=money_cell(charges),
+        charges=charges,
+        in_vain=call.rerun,
+        rerun=call.rerun,
+    )
+
+
+def _answered_by(step: StepRecord, call: CallRecord) -> str:
+    """A settled call was answered by the provider, once; an execution that came later found that in the journal."""
+    if call.state is not CallState.SETTLED:
+        return words.NOTHING
+    again = step.answered_by is AnsweredBy.JOURNAL
+    return f"{AnsweredBy.PROVIDER.value}, then {AnsweredBy.JOURNAL.value}" if again else AnsweredBy.PROVIDER.value

@@ -1,0 +1,166 @@
+"""What stands above the time line: how the task ended, what it cost, and where its time went. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from app.cost.rollup import RERUN, Group, MoneySum, rollup
+from app.cost.words import Kind, MoneyKnown
+from app.history.times import Part
+from app.ledger.record import TaskRecord
+from app.models import Refund, TaskView
+from app.web.pages import words
+
+_KINDS = {
+    Kind.MODEL.value: "model calls",
+    Kind.COMPUTE.value: "compute",
+    Kind.ORCHESTRATION.value: "orchestration",
+    RERUN: "reruns: work in vain",
+}
+_GUESSED = (MoneyKnown.ESTIMATED, MoneyKnown.ALLOCATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A name and what it is. `strong` is what a reader should not miss."""
+
+    name: str
+    text: str
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Money of one currency: what it comes to, what for, and how much of it is a guess. `exact` has every digit."""
+
+    text: str
+    exact: str
+    parts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the task's time. `percent` is of the whole."""
+
+    name: str
+    text: str
+    percent: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All of it. `gaps` says what is in no sum of money, since nobody knows it."""
+
+    totals: tuple[Total, ...]
+    gaps: tuple[str, ...]
+    tokens: tuple[Fact, ...]
+    time: tuple[Share, ...]
+    whole: str
+    about: tuple[Fact, ...]
+
+
+def make_summary(record: TaskRecord) -> Summary:
+    """The summary of a record."""
+    group = rollup(record.charges).total
+    whole = (record.ended_at or record.projected_at) - record.started_at
+    return Summary(
+        totals=tuple(_total(each, group.unpriced + group.unreported) for each in group.money),
+        gaps=tuple(_gaps(group, record)),
+        tokens=_tokens(record),
+        time=tuple(_share(part, record.parts[part], whole) for part in Part if record.parts.get(part)),
+        whole=words.length(whole),
+        about=tuple(_about(record)),
+    )
+
+
+def list_total(record: TaskRecord) -> words.MoneyCell:
+    """What a task costs, for one cell of a list."""
+    return words.money_cell(record.charges)
+
+
+def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]:
+    """Status, outcome and refund. The view is as of now; the record may be older, or not there yet."""
+    status = view.status if view else record.status if record else None
+    result = view.result if view else None
+    outcome = result.outcome if result else record.outcome if record else None
+    refund = result.refund if result else record.refund if record else None
+    refund_id = result.refund_id if result else record.refund_id if record else None
+    proposed = view.proposed_refund if view else None
+    facts = [Fact("Status", status.value if status else words.NOTHING, strong=True)]
+    facts += [Fact("Outcome", outcome.value, strong=True)] if outcome else []
+    facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
+    facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
+    facts += [Fact("Waits because of", view.waiting_for)] if view and view.waiting_for else []
+    facts += [Fact("Decided by", result.decided_by)] if result and result.decided_by else []
+    facts += [Fact("Error", view.error)] if view and view.error else []
+    return tuple(facts)
+
+
+def _refund(refund: Refund, refund_id: str | None) -> str:
+    named = f", refund {refund_id}" if refund_id else ""
+    return f"{refund.amount:,} {refund.currency} for order {refund.order_id}{named}"
+
+
+def _total(money: MoneySum, missing: int) -> Total:
+    guessed = sum((money.by_known.get(known, Decimal(0)) for known in _GUESSED), Decimal(0))
+    parts = [Fact(title, _some(money.by_kind.get(kind), money.currency)) for kind, title in _KINDS.items()]
+    parts.append(Fact("of all this, estimated", _some(guessed, money.currency)))
+    text = (words.ESTIMATE if guessed else "") + words.money(money.amount, money.currency)
+    text += f" + {words.UNKNOWN}" if missing else ""
+    return Total(text, f"{money.amount:f} {money.currency}", tuple(parts))
+
+
+def _some(amount: Decimal | None, currency: str) -> str:
+    return words.money(amount, currency) if amount else "none"
+
+
+def _gaps(group: Group, record: TaskRecord) -> list[str]:
+    """A sum without these lines is too low, and says so."""
+    told = []
+    if group.unpriced:
+        unpriced = {each.model or each.kind.value for each in record.charges if each.money_known is MoneyKnown.UNPRICED}
+        told.append(
+            f"{_lines(group.unpriced)} unpriced: the price book names no price for {', '.join(sorted(unpriced))}."
+        )
+    if group.unreported:
+        told.append(f"{_lines(group.unreported)} unreported: nobody counted what was used.")
+    return told
+
+
+def _lines(number: int) -> str:
+    return "1 line is" if number == 1 else f"{number} lines are"
+
+
+def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
+    facts = []
+    for name, attribute in (("input", "input_tokens"), ("of it cached", "cached_tokens"), ("output", "output_tokens")):
+        counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
+        facts.append(Fact(name, words.tokens_sum(counted)))
+    vain = [call for call in record.calls if call.rerun]
+    for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
+        if vain:
+            facts.append(Fact(name, words.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
+    return (Fact("model calls", str(len(record.calls))), *facts)
+
+
+def _share(part: Part, length: timedelta, whole: timedelta) -> Share:
+    percent = round(100 * (length / whole), 1) if whole else 0.0
+    return Share(words.part(part), words.length(length), percent, part.value)
+
+
+def _about(record: TaskRecord) -> list[Fact]:
+    facts = [
+        Fact("Tenant", record.tenant),
+        Fact("Agent", record.agent),
+        Fact("Workflow", f"{record.workflow} {record.version}".strip()),
+        Fact("Category", record.category or words.NOTHING),
+        Fact("Begun", f"{words.instant(record.started_at)} UTC"),
+        Fact("Ended", f"{words.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
+        Fact("History", f"{record.events:,} events, {words.size(record.size)}, {record.turns:,} turns"),
+    ]
+    facts += [Fact("Rerun of", record.rerun_of)] if record.rerun_of else []
+    facts += [Fact("Trace", record.trace_parent.split("-")[1])] if record.trace_parent.count("-") == 3 else []
+    return facts

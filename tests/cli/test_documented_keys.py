@@ -1,0 +1,62 @@
+"""Every key of the JSON that reading commands print stands in docs/cost-model.md, and every dimension."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from app.cost.price_views import CheckView, PricesView, RepricingView
+from app.cost.rollup import Dimension
+from app.cost.views import ReportView
+from app.ledger.checking_views import CheckedView, RebuiltView
+from app.ledger.views import RecordView
+from app.web.messages import CostQuery
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text()
+SECTION = DOCUMENT.split("### JSON\n")[1]
+VIEWS: tuple[type[BaseModel], ...] = (
+    RecordView,
+    ReportView,
+    RepricingView,
+    PricesView,
+    CheckView,
+    CheckedView,
+    RebuiltView,
+)
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    """The keys of a model and of all models inside it."""
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in models_in(field.annotation):
+            yield from keys(inner)
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from models_in(each)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_key_is_documented(view: type[BaseModel]) -> None:
+    said = set(re.findall(r"`([a-z_]+)`", SECTION))
+    assert set(keys(view)) - said == set()
+
+
+def test_every_documented_key_is_one() -> None:
+    said = set(re.findall(r"`([a-z]+_[a-z_]+)`", SECTION))
+    assert said <= {key for view in VIEWS for key in keys(view)}
+
+
+def test_every_dimension_is_documented() -> None:
+    for dimension in Dimension:
+        assert f"`{dimension}`" in DOCUMENT.split("The dimensions are")[1].split("\n\n")[0]
+        assert CostQuery(by=dimension.value).dimensions == (dimension,)

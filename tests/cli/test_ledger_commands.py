@@ -1,0 +1,110 @@
+"""The ledger against its sources, and made again from them: what people and programs are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from app import bootstrap
+from app.cost.rollup import rollup
+from app.ledger.checking import Difference
+from app.ledger.checking_views import CheckedView, RebuiltView
+from app.ledger.rebuilding import Rebuilt
+from app.settings import Settings
+from tests.cli.reading import ask, row, told
+from tests.records import task_record
+
+GONE = Difference("acme:T-1", "charge classify input", "1 of it", "0")
+TOTAL = rollup(task_record().charges).total
+
+
+@pytest.fixture(autouse=True)
+def some_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
+
+
+@pytest.fixture
+def find(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the check find these differences."""
+
+    def to_find(*differences: Difference) -> None:
+        monkeypatch.setattr(bootstrap, "check_ledger", lambda _: differences)
+
+    return to_find
+
+
+@pytest.fixture
+def rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuilt], None]:
+    """Lets a rebuild end so, having told of its progress twice."""
+
+    def to_end(rebuilt: Rebuilt) -> None:
+        def run(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:
+            assert settings.ledger_url
+            progress(50, 70)
+            progress(70, 70)
+            return rebuilt
+
+        monkeypatch.setattr(bootstrap, "rebuild_ledger", run)
+
+    return to_end
+
+
+def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> None:
+    find()
+    result = ask("ledger", "check")
+    assert (result.exit_code, result.stdout) == (0, "no difference\n")
+    assert told("ledger", "check") == {"differences": []}
+
+
+def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]) -> None:
+    find(GONE, Difference("", "daily sum 2026-11-22 acme", "5 charges of 7", "4 charges of 7"))
+    result = ask("ledger", "check")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[:2] == [
+        "task acme:T-1: charge classify input: the sources say 1 of it, the ledger 0",
+        "daily sum 2026-11-22 acme: the sources say 5 charges of 7, the ledger 4 charges of 7",
+    ]
+    assert lines[2].startswith("2 differences; `refund-agent ledger rebuild`")
+
+
+def test_differences_for_programs(find: Callable[..., None]) -> None:
+    find(GONE)
+    result = ask("ledger", "check", "--json")
+    assert result.exit_code == 1
+    found = {"task_id": "acme:T-1", "what": "charge classify input", "expected": "1 of it", "found": "0"}
+    assert json.loads(result.stdout) == {"differences": [found]}
+    assert CheckedView.model_validate_json(result.stdout)
+
+
+def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None]) -> None:
+    rebuild(Rebuilt(70, (), (), TOTAL, TOTAL))
+    result = ask("ledger", "rebuild")
+    assert result.exit_code == 0
+    sums = ["~4,200 + ?", "~1,240 + ?", "~0.003701 USD + ?", "59 % estimated, 2 unreported"]
+    assert row(result.stdout, "before")[2:] == row(result.stdout, "after")[2:] == sums
+    assert result.stdout.endswith("70 tasks made again, the same to the last digit\n")
+    assert "tasks: 70 of 70" in result.stderr
+
+
+def test_other_sums_are_no_secret(rebuild: Callable[[Rebuilt], None]) -> None:
+    cent = replace(TOTAL.money[0], amount=TOTAL.money[0].amount + Decimal("0.0000000001"))
+    rebuild(Rebuilt(70, (), (), TOTAL, replace(TOTAL, money=(cent,))))
+    assert "70 tasks made again, with other sums\n" in ask("ledger", "rebuild").stdout
+
+
+def test_what_could_not_be_made_again_as_it_was_is_named(rebuild: Callable[[Rebuilt], None]) -> None:
+    kept = tuple(f"acme:T-{number}" for number in range(7))
+    rebuild(Rebuilt(70, kept, ("acme:T-9",), TOTAL, TOTAL))
+    shown = ask("ledger", "rebuild").stdout
+    assert "note: 7 tasks (acme:T-0, acme:T-1, acme:T-2, acme:T-3, acme:T-4, ...) were left as they were" in shown
+    assert "note: 1 tasks (acme:T-9) were priced by today's book" in shown
+    view = told("ledger", "rebuild")
+    assert list(view) == ["tasks", "kept", "repriced", "before", "after"]
+    assert (view["kept"], view["repriced"]) == (list(kept), ["acme:T-9"])
+    assert view["before"]["money"][0]["amount"] == "0.003700975"
+    assert RebuiltView.model_validate(view)

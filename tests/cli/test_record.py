@@ -1,0 +1,232 @@
+"""The record of a task: a tree with figures for people, stable JSON for programs, and nothing unknown as zero."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.cost.values import Usage
+from app.history.values import Outcome as AttemptOutcome
+from app.ledger.record import TaskRecord
+from app.ledger.views import RecordView
+from app.models import AnsweredBy, CallState, Known, TaskStatus
+from tests.cli.reading import ask, row, told
+from tests.ledgers import FakeRecords
+from tests.records import attempt_record, call_record, interrupted_call, step_record, steps, task_record
+
+TASK = "acme:T-1"
+KEYS = (
+    "task_id tenant agent workflow version execution_id rerun_of status outcome category refund refund_id started_at "
+    "ended_at projected_at seconds pauses turns events bytes trace_parent stages steps calls charges total"
+)
+STEP_KEYS = "step execution_id name stage tool active_seconds writes answered_by attempts cost"
+CALL_KEYS = (
+    "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
+    "started_at ended_at usage reserve_input reserve_output finish_reason error retries rerun cost"
+)
+CHARGE_KEYS = (
+    "id kind line stage step tool execution_id turn number at provider component model quantity unit known unit_price "
+    "amount list_unit_price list_amount currency money_known price_id book_digest mode rerun correction correction_of"
+)
+GROUP_KEYS = "key charges money quantities known unreported unpriced"
+
+
+def put(ledger: FakeRecords, record: TaskRecord) -> None:
+    ledger.records[record.task_id] = record
+
+
+def dollars(group: dict[str, Any]) -> Decimal:
+    """A group's money, which is of one currency."""
+    assert [each["currency"] for each in group["money"]] in ([], ["USD"])
+    return sum((Decimal(each["amount"]) for each in group["money"]), Decimal(0))
+
+
+def test_the_head_says_what_became_of_the_task_and_of_its_time(ledger: FakeRecords) -> None:
+    shown = ask("record", TASK).stdout
+    assert row(shown, "tenant") == ["tenant", "acme"]
+    assert row(shown, "workflow") == ["workflow", "refund_ticket 0.1.0"]
+    assert row(shown, "status") == ["status", "completed"]
+    assert row(shown, "outcome") == ["outcome", "refunded"]
+    assert row(shown, "refund ") == ["refund", "49.90 EUR for order AC-10442, booked as R-1"]
+    assert row(shown, "started") == ["started (UTC)", "2026-11-22 12:00:00"]
+    assert row(shown, "ended") == ["ended (UTC)", "2026-11-22 12:01:10"]
+    assert row(shown, "time") == ["time", "active 10.000 s, waiting 0:01:00"]
+    assert row(shown, "history") == ["history", "9 turns, 40 events, 12,000 bytes"]
+
+
+def test_each_stage_step_and_call_has_its_line(ledger: FakeRecords) -> None:
+    lines = ask("record", TASK).stdout.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("stage, step, call"))
+    names = [line[:20].rstrip() for line in lines[begin + 1 : lines.index("", begin)]]
+    assert names == [
+        "classify",
+        "  1 classify",
+        "    call 1.1",
+        "retrieve_account",
+        "  2 retrieve_account",
+        "draft_refund",
+        "  3 draft_refund",
+        "    call 1.1",
+        "    call 1.2",
+        "  4 lookup_order",
+        "  5 draft_refund",
+        "    call 2.1",
+        "notify_customer",
+        "  6 notify_customer",
+        "close_case",
+        "  7 close_case",
+        "(workflow)",
+    ]
+
+
+def test_tokens_and_money_carry_how_they_are_known(ledger: FakeRecords) -> None:
+    shown = ask("record", TASK).stdout
+    assert row(shown, "1 classify") == ["1 classify", "1", "completed", "provider", "0.500 s", "0.000466 USD"]
+    assert row(shown, "call 2.1")[1:] == ["settled", "sandbox-small", "0.300 s", "900", "100", "80", "0.000458 USD"]
+    # The sidecar asked once more: nobody knows what that cost.
+    assert row(shown, "call 1.2")[-5:] == ["900", "100", "80", "1", "0.000458 USD + ?"]
+    interrupted = ["call 1.1", "interrupted", "sandbox-small", "~1,500", "?", "~1,000", "~0.002200 USD"]
+    assert interrupted in [row(line, "call 1.1") for line in shown.splitlines() if "interrupted  " in line]
+    assert row(shown, "draft_refund")[1:] == ["6.000 s", "~3,300 + ?", "200", "~1,160 + ?", "~0.003202 USD + ?"]
+
+
+def test_the_total_says_what_it_is_made_of_and_what_it_misses(ledger: FakeRecords) -> None:
+    shown = ask("record", TASK).stdout
+    parts = "model 0.001374 + compute 0.000110 + orchestration 0.000017 + rerun 0.002200 + ?"
+    assert f"total  0.003701 USD + ? = {parts}\n  of it estimated 0.002200 USD\n" in shown
+    assert "note: 2 charges have no quantity" in shown
+    assert "have no price" not in shown
+
+
+def test_a_call_without_a_price_is_no_free_call(ledger: FakeRecords) -> None:
+    put(ledger, task_record(steps=steps()[:1], calls=(call_record(model="new-model"),)))
+    shown = ask("record", TASK).stdout
+    assert row(shown, "call 1.1")[-4:] == ["900", "100", "80", "?"]
+    assert row(shown, "classify")[-1] == "0.000008 USD + ?"
+    assert "note: 3 charges have no price and are in no sum; `refund-agent price check` says what to add" in shown
+
+
+def test_usage_that_nobody_reported_is_a_question_mark(ledger: FakeRecords) -> None:
+    unknown = call_record(usage=Usage(None, None, known=Known.UNREPORTED), model="")
+    put(ledger, task_record(steps=steps()[:1], calls=(unknown,)))
+    assert row(ask("record", TASK).stdout, "call 1.1") == ["call 1.1", "settled", "? of llm", "0.300 s", *"????"]
+
+
+def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
+    failed = attempt_record(0.1, number=1, outcome=AttemptOutcome.FAILED, error="SystemUnavailable: accounts is down")
+    step = step_record("retrieve_account", attempts=(failed, attempt_record(1, number=2)))
+    put(ledger, task_record(steps=(step,), calls=()))
+    shown = ask("record", TASK).stdout
+    assert row(shown, "1 retrieve_account")[1:3] == ["2", "completed"]
+    assert "note: step 1 retrieve_account, attempt 1 failed: SystemUnavailable: accounts is down\n" in shown
+
+
+def test_an_answer_from_the_journal_is_told_from_a_paid_one(ledger: FakeRecords) -> None:
+    put(ledger, task_record(steps=(step_record(answered_by=AnsweredBy.JOURNAL),), calls=(call_record(),)))
+    assert row(ask("record", TASK).stdout, "1 classify")[3] == "journal"
+
+
+def test_a_call_that_no_step_belongs_to_is_shown_with_its_stage(ledger: FakeRecords) -> None:
+    put(ledger, task_record(steps=steps()[:1], calls=(call_record(), interrupted_call("e-lost"))))
+    shown = ask("record", TASK).stdout
+    assert row(shown, "call 1.1 (no step)")[1] == "interrupted"
+    assert [call["step"] for call in told("record", TASK)["calls"]] == [1, None]
+
+
+def test_a_task_under_way_says_when_it_was_seen(ledger: FakeRecords) -> None:
+    running = task_record(status=TaskStatus.RUNNING, outcome=None, refund=None, refund_id=None, ended_at=None)
+    put(ledger, running)
+    shown = ask("record", TASK).stdout
+    assert row(shown, "seen") == ["seen (UTC)", "2026-11-22 12:01:10"]
+    assert "ended" not in shown.split("stage, step, call")[0]
+    view = told("record", TASK)
+    assert (view["outcome"], view["refund"], view["ended_at"]) == (None, None, None)
+
+
+def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
+    view = told("record", TASK)
+    assert " ".join(view) == KEYS
+    assert " ".join(view["steps"][0]) == STEP_KEYS
+    assert " ".join(view["calls"][0]) == CALL_KEYS
+    assert " ".join(view["charges"][0]) == CHARGE_KEYS
+    assert " ".join(view["stages"][0]) == "stage steps active_seconds cost"
+    assert " ".join(view["total"]) == GROUP_KEYS
+    assert " ".join(view["calls"][0]["usage"]) == (
+        "input_tokens cached_tokens cache_write_tokens output_tokens reasoning_tokens known"
+    )
+    assert RecordView.model_validate_json(ask("record", TASK, "--json").stdout)
+
+
+def test_the_json_says_what_the_record_says(ledger: FakeRecords) -> None:
+    view, record = told("record", TASK), ledger.records[TASK]
+    assert view["seconds"]["waiting"] == 60.0
+    assert sum(view["seconds"].values()) == 70.0
+    assert (view["refund"]["amount"], view["bytes"]) == ("49.90", 12_000)
+    assert view["pauses"][0] | {"seconds": 60.0, "label": "decision"} == view["pauses"][0]
+    assert [charge["id"] for charge in view["charges"]] == [charge.id for charge in record.charges]
+    assert [call["state"] for call in view["calls"]] == ["settled", "interrupted", "settled", "settled"]
+    assert [call["rerun"] for call in view["calls"]] == [False, True, False, False]
+    interrupted = view["calls"][1]["usage"]
+    assert (interrupted["known"], interrupted["cached_tokens"], interrupted["input_tokens"]) == (
+        "estimated",
+        None,
+        1500,
+    )
+
+
+def test_stages_steps_and_charges_sum_to_the_task_to_the_last_digit(ledger: FakeRecords) -> None:
+    view = told("record", TASK)
+    whole = dollars(view["total"])
+    # Three calls of 0.000458, one in vain of 0.0022, 8 active seconds, 14 writes and 9 turns, 12,000 bytes.
+    assert whole == Decimal("0.001374") + Decimal("0.0022") + Decimal("0.0001096") + Decimal("0.000017375")
+    assert sum(dollars(stage["cost"]) for stage in view["stages"]) == whole
+    lines = [Decimal(charge["amount"]) for charge in view["charges"] if charge["amount"] is not None]
+    assert sum(lines) == whole
+    workflow = next(stage for stage in view["stages"] if not stage["stage"])
+    assert sum(dollars(step["cost"]) for step in view["steps"]) + dollars(workflow["cost"]) == whole
+
+
+def test_a_correction_is_shown_as_one(ledger: FakeRecords) -> None:
+    record = task_record(steps=steps()[:1], calls=())
+    first = record.charges[0]
+    assert first.quantity is not None
+    assert first.amount is not None
+    back = replace(first, correction=1, quantity=-first.quantity, amount=-first.amount)
+    put(ledger, replace(record, charges=(*record.charges, back)))
+    line = told("record", TASK)["charges"][-1]
+    assert (line["correction"], line["correction_of"], line["quantity"]) == (1, first.id, "-0.5")
+
+
+def test_a_failed_call_tells_its_error_without_steering_the_terminal(ledger: FakeRecords) -> None:
+    failed = call_record(state=CallState.FAILED, error="cut: \x1b[31mbroken", ended_at=None)
+    put(ledger, task_record(steps=steps()[:1], calls=(failed,)))
+    shown = ask("record", TASK).stdout
+    assert "note: call 1.1 of classify failed: cut:" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_long_time_is_told_in_hours(ledger: FakeRecords) -> None:
+    parts = dict.fromkeys(ledger.records[TASK].parts, timedelta(0)) | {
+        part: timedelta(hours=26, seconds=61) for part in ledger.records[TASK].parts if part.value == "waiting"
+    }
+    put(ledger, replace(ledger.records[TASK], parts=parts))
+    assert row(ask("record", TASK).stdout, "time") == ["time", "waiting 26:01:01"]
+
+
+def test_a_task_without_a_record_is_said_in_one_line(ledger: FakeRecords) -> None:
+    result = ask("record", "acme:T-9")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: task acme:T-9 has no record in the ledger; the ledger's own words\n"
+
+
+@pytest.mark.parametrize("words", [("record", TASK), ("cost", "report"), ("ledger", "check"), ("ledger", "rebuild")])
+def test_without_a_ledger_none_is_made(words: tuple[str, ...]) -> None:
+    result = ask(*words)
+    assert result.exit_code == 1
+    assert "no ledger: " in result.stderr
+    assert "`make up`" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

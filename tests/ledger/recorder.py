@@ -1,0 +1,72 @@
+"""A projector over random tasks, for a process of its own that is killed at any moment, also in a transaction."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from sqlalchemy import Engine, event
+
+from app.errors import TaskNotFound
+from app.history.model import Run
+from app.ledger import database
+from app.ledger.projector import Projector
+from app.ledger.sources import Sources
+from app.ledger.writer import Writer
+from tests.history.told import T0
+from tests.ledger.kit import MODELS, NAMING, Ledger, two_currencies
+from tests.ledger.stories import Story, story
+
+LATER = T0 + timedelta(days=30)
+TASKS = 150
+
+
+def stories() -> Mapping[str, Story]:
+    """The tasks of two tenants."""
+    found = (story(seed, f"{('acme', 'lumen')[seed % 2]}:T-{seed}", MODELS) for seed in range(TASKS))
+    return {told.task_id: told for told in found}
+
+
+def histories(ended: bool) -> Callable[[str], Run]:
+    """Dapr's, halfway or at the end."""
+    told = stories()
+
+    def read(task_id: str) -> Run:
+        if task_id not in told:
+            raise TaskNotFound(f"no {task_id}")
+        return (told[task_id].end if ended else told[task_id].at(len(told[task_id].turns) // 2)).run
+
+    return read
+
+
+def prepare(ledger: Ledger) -> None:
+    """Tickets, and the journal as it is when all is over."""
+    told = stories()
+    ledger.tickets(*told)
+    ledger.journal([call for each in told.values() for call in each.calls])
+
+
+def run(url: str, ended: bool, life: int) -> None:
+    """Records what is not recorded yet, until it has asked the database for so many things; then it is gone."""
+    engine = database.connect(url)
+    sources = Sources(engine, histories(ended), two_currencies(), NAMING, lambda: LATER)
+    projector = Projector(sources, Writer(engine))
+    die_after(engine, life)
+    projector.start()
+    threading.Event().wait()
+
+
+def die_after(engine: Engine, life: int) -> None:
+    """Kills this process before its next statement or commit, once there were so many."""
+    left = itertools.count(life, -1)
+
+    def live_on(*_: object) -> None:
+        if next(left) <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(engine, name, live_on)

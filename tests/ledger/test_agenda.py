@@ -1,0 +1,164 @@
+"""Who is looked at when: soon after the news, again after pauses that double, and at the end nobody is forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from app.ledger.agenda import AFTER_SECONDS, Agenda
+from tests.live import until
+
+MOST = 10
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made() -> tuple[Agenda, Clock]:
+    """An empty agenda, and its clock."""
+    clock = Clock()
+    return Agenda(clock), clock
+
+
+def due(agenda: Agenda, clock: Clock, most: int = MOST) -> list[str] | None:
+    """Who is due at this moment, without waiting."""
+    return agenda.take(most, until=clock.now)
+
+
+def looks(agenda: Agenda, clock: Clock, task_id: str, times: int) -> list[float]:
+    """The pauses before the next looks at a task that is never where it was said to be."""
+    pauses = []
+    for _ in range(times):
+        begun = clock.now
+        agenda.again(task_id)
+        while due(agenda, clock) == []:
+            clock.now += 0.01
+        pauses.append(round(clock.now - begun, 1))
+    return pauses
+
+
+def test_what_was_told_is_due_a_moment_later() -> None:
+    agenda, clock = made()
+    agenda.add("a", ended=True)
+    assert due(agenda, clock) == []
+    clock.now += AFTER_SECONDS
+    assert due(agenda, clock) == ["a"]
+    assert due(agenda, clock) == []
+
+
+def test_the_oldest_news_come_first_and_no_more_than_asked_for() -> None:
+    agenda, clock = made()
+    for name in ("c", "a", "b"):
+        agenda.add(name, ended=True)
+        clock.now += 1
+    assert len(agenda) == 3
+    assert due(agenda, clock, 2) == ["c", "a"]
+    assert due(agenda, clock, 2) == ["b"]
+    assert len(agenda) == 0
+
+
+def test_a_task_is_in_it_once() -> None:
+    agenda, clock = made()
+    agenda.add("a", ended=False)
+    agenda.add("a", ended=True)
+    agenda.again("a")
+    assert len(agenda) == 1
+    clock.now += 1
+    assert due(agenda, clock) == ["a"]
+    assert due(agenda, clock) == []
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    agenda, clock = made()
+    assert looks(agenda, clock, "a", 8) == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0, 15.0]
+
+
+def test_a_second_look_does_not_put_off_the_news() -> None:
+    agenda, clock = made()
+    agenda.add("a", ended=True)
+    agenda.again("a")
+    clock.now += AFTER_SECONDS
+    assert due(agenda, clock) == ["a"]
+
+
+def test_only_a_task_that_is_said_to_have_ended_is_looked_at_until_it_has_and_not_for_ever() -> None:
+    agenda, clock = made()
+    agenda.add("rests", ended=False)
+    agenda.add("ended", ended=True)
+    assert not agenda.expects_more("rests")
+    assert not agenda.expects_more("nobody told of it")
+    clock.now += 1
+    assert due(agenda, clock) == ["ended", "rests"]
+    found = 0
+    while agenda.expects_more("ended"):
+        looks(agenda, clock, "ended", 1)
+        found += 1
+    assert found == 8
+    agenda.add("ended", ended=True)
+    assert agenda.expects_more("ended"), "that is news"
+
+
+def test_what_is_done_is_forgotten_unless_there_are_news() -> None:
+    agenda, clock = made()
+    looks(agenda, clock, "a", 3)
+    agenda.done("a")
+    assert looks(agenda, clock, "a", 1) == [0.4], "as if for the first time"
+    agenda.add("a", ended=True)
+    agenda.done("a")
+    assert agenda.expects_more("a")
+    clock.now += 1
+    assert due(agenda, clock) == ["a"]
+
+
+def test_once_closed_it_gives_what_has_just_ended_and_what_is_due_and_then_comes_to_its_end() -> None:
+    agenda, clock = made()
+    agenda.add("due", ended=False)
+    clock.now += 1
+    agenda.again("later")
+    agenda.add("rests", ended=False)
+    agenda.add("ended", ended=True)
+    agenda.close()
+    assert due(agenda, clock) == ["due", "ended"]
+    assert due(agenda, clock) is None
+
+
+def test_once_closed_nobody_is_put_off() -> None:
+    """Or a sidecar that is slow to say no would keep the process from ending."""
+    agenda, clock = made()
+    agenda.add("a", ended=True)
+    agenda.close()
+    assert due(agenda, clock) == ["a"]
+    agenda.again("a")
+    clock.now += 1000
+    assert due(agenda, clock) is None
+
+
+def test_who_waits_is_woken_by_news_and_by_the_end() -> None:
+    agenda = Agenda(time.monotonic)
+    found: list[list[str] | None] = []
+
+    def wait() -> None:
+        while (taken := agenda.take(MOST, until=time.monotonic() + 60)) is not None:
+            found.append(taken)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    agenda.add("a", ended=True)
+    until(lambda: found == [["a"]], "the news", 10)
+    agenda.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_who_waits_comes_back_at_the_time_he_said() -> None:
+    agenda = Agenda(time.monotonic)
+    agenda.add("a", ended=True)
+    assert agenda.take(MOST, until=time.monotonic()) == []
+    assert agenda.take(MOST, until=time.monotonic() + 0.01) == []

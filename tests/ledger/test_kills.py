@@ -1,0 +1,67 @@
+"""A recorder may be killed at any moment: whoever comes after it ends with the figures of a quiet run."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+
+import pytest
+from app.cost.charges import standing
+from app.cost.rollup import Dimension
+from app.ledger import database
+from app.ledger.projector import Projector
+from app.ledger.sources import Sources
+from app.ledger.writer import Writer
+from tests.ledger import apart, recorder
+from tests.ledger.conftest import Databases
+from tests.ledger.kit import NAMING, Ledger, by_id, projected, two_currencies
+from tests.live import until
+
+KILLS = 15
+# Enough for a few batches; a dozen lives do not suffice for all tasks.
+MOST_STATEMENTS = 90
+
+
+@pytest.fixture
+def url(databases: Databases, kind: str) -> str:
+    """An empty ledger that another process can open."""
+    return databases.migrated(kind)
+
+
+@pytest.fixture
+def prepared(url: str) -> Iterator[Ledger]:
+    """With tickets and model calls in it."""
+    engine = database.connect(url)
+    ledger = Ledger(engine)
+    recorder.prepare(ledger)
+    yield ledger
+    engine.dispose()
+
+
+def test_a_recorder_may_be_killed_at_any_moment(prepared: Ledger, url: str) -> None:
+    dice = random.Random(20_261_122)
+    for number in range(KILLS):
+        life = dice.randint(0, MOST_STATEMENTS)
+        process = apart.start(recorder.run, url, number >= KILLS // 3, life)
+        assert apart.exit_code(process) == -signal.SIGKILL
+        prepared.check()
+    assert 0 < len(prepared.recorded()) < recorder.TASKS, "some are done, some are left"
+    finish(prepared)
+    quiet = [projected(told.end, two_currencies()) for told in recorder.stories().values()]
+    assert by_id(standing(prepared.records.charges())) == by_id(charge for each in quiet for charge in each.charges)
+    assert {group.key for group in prepared.records.report([Dimension.TASK]).groups} == {
+        (each.task_id,) for each in quiet
+    }
+    prepared.check()
+
+
+def finish(ledger: Ledger) -> None:
+    """Records the rest, undisturbed."""
+    writer = Writer(ledger.engine)
+    sources = Sources(ledger.engine, recorder.histories(True), two_currencies(), NAMING, lambda: recorder.LATER)
+    projector = Projector(sources, writer)
+    projector.start()
+    until(lambda: len(ledger.recorded()) == recorder.TASKS, "all tasks to be recorded")
+    projector.stop()
+    writer.close()

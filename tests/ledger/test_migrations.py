@@ -1,0 +1,135 @@
+"""The tables are made by migrations: exactly those that the code knows, once, whoever comes first, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, inspect, text
+
+from app.errors import ConfigurationError
+from app.ledger import database, migrations, record_tables, tables
+from app.ledger.columns import METADATA
+from tests.ledger import apart
+from tests.ledger.conftest import Databases
+
+AT_ONCE = 6
+
+
+@pytest.fixture
+def url(databases: Databases, kind: str) -> str:
+    """A database without tables."""
+    return databases.empty(kind)
+
+
+@pytest.fixture
+def opened(url: str) -> Iterator[Engine]:
+    """It is opened for the first time."""
+    engine = database.connect(url)
+    yield engine
+    engine.dispose()
+
+
+def execute(url: str, *statements: str) -> list[Any]:
+    """Runs statements as somebody else would; returns the last one's rows."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        results = [connection.execute(text(statement)) for statement in statements]
+        rows = list(results[-1]) if results[-1].returns_rows else []
+    engine.dispose()
+    return rows
+
+
+def differences(engine: Engine) -> list[Any]:
+    """What a migration would still have to do."""
+    with engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA))
+
+
+def test_all_tables_are_in_one_catalogue() -> None:
+    assert {record_tables.TASKS.metadata, tables.TICKETS.metadata} == {METADATA}
+
+
+def test_the_head_is_the_last_step() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert scripts.get_heads() == [migrations.HEAD]
+
+
+def test_an_empty_database_gets_exactly_the_tables_that_the_code_knows(opened: Engine) -> None:
+    assert differences(opened) == [], "write a step that does this, and raise HEAD"
+    assert set(inspect(opened).get_table_names()) == {*METADATA.tables, "alembic_version"}
+
+
+def test_a_missing_column_would_be_noticed(opened: Engine, url: str) -> None:
+    execute(url, "ALTER TABLE workers DROP COLUMN seen_at")
+    assert [difference[0] for difference in differences(opened)] == ["add_column"]
+
+
+def test_rows_are_looked_for_by_indexes_that_hold_few_of_them(opened: Engine, kind: str) -> None:
+    source = "sqlite_master WHERE type = 'index'" if kind == "sqlite" else "pg_indexes WHERE schemaname = 'public'"
+    column = "sql" if kind == "sqlite" else "indexdef"
+    with opened.connect() as connection:
+        found = [str(row[0]) for row in connection.execute(text(f"SELECT {column} FROM {source}"))]  # noqa: S608
+    partial = sorted(definition.partition(" WHERE ")[2] for definition in found if " WHERE " in definition)
+    expected = {
+        "sqlite": ["recorded IS 0", "started IS 0", "state = 'settled'"],
+        "postgresql": ["(recorded IS FALSE)", "(started IS FALSE)", "((state)::text = 'settled'::text)"],
+    }[kind]
+    assert partial == sorted(expected)
+
+
+def test_opening_it_again_changes_nothing_and_asks_little(opened: Engine, url: str) -> None:
+    asked: list[str] = []
+    engine = create_engine(url)
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    migrations.upgrade(engine)
+    engine.dispose()
+    assert not [statement for statement in asked if not statement.lstrip().startswith(("SELECT", "PRAGMA"))]
+    assert len(asked) < 12
+    assert differences(opened) == []
+
+
+def test_what_is_in_it_stays(opened: Engine, url: str) -> None:
+    execute(url, "INSERT INTO workers VALUES ('w', 1, 2)")
+    database.connect(url).dispose()
+    assert execute(url, "SELECT * FROM workers") == [("w", 1, 2)]
+
+
+def test_processes_that_open_an_empty_database_at_once_all_can(url: str) -> None:
+    begin = apart.context().Barrier(AT_ONCE)
+    processes = [apart.start(apart.open_ledger, url, begin) for _ in range(AT_ONCE)]
+    assert [apart.exit_code(process) for process in processes] == [0] * AT_ONCE
+    engine = database.connect(url)
+    assert differences(engine) == []
+    engine.dispose()
+    assert execute(url, "SELECT version_num FROM alembic_version") == [(migrations.HEAD,)]
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(opened: Engine, url: str) -> None:
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match=r"of another version: .*9999.*; use the newer program"):
+        database.connect(url)
+    assert differences(opened) == []
+    assert execute(url, "SELECT version_num FROM alembic_version") == [("9999",)]
+
+
+def test_tables_without_versions_are_left_alone(url: str) -> None:
+    execute(url, "CREATE TABLE tickets (sequence INTEGER)", "INSERT INTO tickets VALUES (7)")
+    with pytest.raises(ConfigurationError, match="move it away"):
+        database.connect(url)
+    assert execute(url, "SELECT * FROM tickets") == [(7,)]
+
+
+def test_a_step_that_fails_leaves_nothing_half_done(url: str, kind: str) -> None:
+    """Another program's table of the same name is in the way of the last one."""
+    execute(url, "CREATE TABLE workers (name INTEGER)")
+    with pytest.raises(ConfigurationError, match="workers"):
+        database.connect(url)
+    engine = create_engine(url)
+    assert inspect(engine).get_table_names() == ["workers"]
+    engine.dispose()

@@ -1,0 +1,83 @@
+"""A ledger in memory with the real one's methods: the records that a test gives it, and what can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+
+from app.cost.bill import Bill
+from app.cost.calls import CallRecord
+from app.cost.reconcile import reconcile
+from app.cost.reconciliation import Reconciliation
+from app.cost.rollup import Dimension, Rollup, rollup
+from app.cost.values import Charge
+from app.errors import TaskNotFound
+from app.ledger.record import TaskRecord
+
+
+class FakeRecords:
+    """The ledger for readers. `failure` is raised by every method while set."""
+
+    def __init__(self, *records: TaskRecord) -> None:
+        self.records = {record.task_id: record for record in records}
+        self.failure: Exception | None = None
+
+    def record(self, task_id: str) -> TaskRecord:
+        """Raises TaskNotFound."""
+        self._check()
+        if task_id not in self.records:
+            raise TaskNotFound(f"task {task_id} has no record in the ledger; the ledger's own words")
+        return self.records[task_id]
+
+    def report(
+        self,
+        by: Sequence[Dimension] = (),
+        since: date | None = None,
+        until: date | None = None,
+        tenants: frozenset[str] | None = None,
+    ) -> Rollup:
+        """The sums of the charges."""
+        return rollup(self.charges(since, until, tenants), by)
+
+    def charges(
+        self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None
+    ) -> Iterator[Charge]:
+        """The charges of those days."""
+        self._check()
+        for charge in (charge for record in self.records.values() for charge in record.charges):
+            day, seen = charge.at.date(), tenants is None or charge.tenant in tenants
+            if seen and (since is None or day >= since) and (until is None or day < until):
+                yield charge
+
+    def calls(
+        self, since: datetime | None = None, until: datetime | None = None, tenants: frozenset[str] | None = None
+    ) -> tuple[CallRecord, ...]:
+        """The model calls of that time."""
+        self._check()
+        found = sorted(
+            (call for record in self.records.values() for call in record.calls), key=lambda call: call.started_at
+        )
+        return tuple(
+            call
+            for call in found
+            if (since is None or call.started_at >= since)
+            and (until is None or call.started_at < until)
+            and (tenants is None or call.tenant in tenants)
+        )
+
+    def models_in_use(self) -> frozenset[tuple[str, str]]:
+        """Provider and model of every call that was answered."""
+        return frozenset((call.provider, call.model) for call in self.calls() if call.model)
+
+    def compare(self, bill: Bill) -> Reconciliation:
+        """All its calls against a bill."""
+        return reconcile(self.calls(), bill)
+
+    def metrics(self) -> bytes:
+        """What Prometheus would read."""
+        self._check()
+        return f"refund_agent_tasks_total {len(self.records)}\n".encode()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure

@@ -1,0 +1,166 @@
+"""The pages over HTTP: who sees what, and what they show."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.errors import TaskNotFound, Unreachable
+from app.models import TaskStatus
+from app.web.pages import words
+from tests.ledgers import FakeRecords
+from tests.records import call_record, task_record
+from tests.web.fakes import make_ticket
+from tests.web.pages.visitor import TASK, PagesDesk, Tags, sign_in, text
+
+# Who sees what.
+
+
+def test_a_task_of_another_tenant_does_not_exist(browser: FlaskClient) -> None:
+    sign_in(browser, "acme-read")
+    theirs, none = browser.get("/pages/tasks/globex:T-1"), browser.get("/pages/tasks/acme:T-99")
+    assert theirs.status_code == none.status_code == 404
+    assert text(theirs) == text(none)
+    assert theirs.content_type == "text/html; charset=utf-8"
+    assert "globex" not in browser.get("/pages/tasks").text
+
+
+@pytest.mark.parametrize("path", ["/pages/tasks", f"/pages/tasks/{TASK}"])
+def test_a_token_without_the_role_is_told_so(browser: FlaskClient, path: str) -> None:
+    sign_in(browser, "acme-submit")
+    answer = browser.get(path)
+    assert answer.status_code == 403
+    assert "has no role 'read'" in text(answer)
+    assert 'href="/signout"' in answer.text
+    assert browser.get("/signout").status_code == 200
+
+
+def test_the_api_does_not_take_the_cookie(browser: FlaskClient) -> None:
+    sign_in(browser)
+    assert browser.get("/tasks").status_code == 401
+
+
+# The list.
+
+
+def test_the_list_has_the_newest_first_with_status_outcome_and_cost(browser: FlaskClient) -> None:
+    sign_in(browser)
+    answer = browser.get("/pages/tasks")
+    assert re.findall(r'href="/pages/tasks/([^"]+)"', answer.text) == ["globex:T-1", "acme:T-2", "acme:T-1"]
+    seen = text(answer)
+    assert "acme:T-1 2026-01-01 00:00:00 completed refunded 49.90 EUR ~0.003701 USD + ?" in seen
+    assert "acme:T-2 2026-01-01 00:00:01 running not recorded yet" in seen
+
+
+def test_the_list_goes_on_from_page_to_page(browser: FlaskClient, desk: PagesDesk) -> None:
+    for number in range(60):
+        desk.submit(make_ticket(f"M-{number}"))
+    sign_in(browser)
+    seen: list[str] = []
+    path: str | None = "/pages/tasks"
+    while path:
+        page = browser.get(path).text
+        seen += re.findall(r'href="/pages/tasks/([^"]+)"', page)
+        more = re.search(r'rel="next" href="([^"]+)"', page)
+        path = html.unescape(more[1]) if more else None
+    assert len(seen) == len(set(seen)) == 63
+    assert (seen[0], seen[-1]) == ("acme:M-59", "acme:T-1")
+
+
+@pytest.mark.parametrize("before", ["x", "-1", "1' OR 1=1", "9" * 30])
+def test_a_cursor_that_is_none_shows_the_newest(browser: FlaskClient, before: str) -> None:
+    sign_in(browser)
+    assert "globex:T-1" in browser.get("/pages/tasks", query_string={"before": before}).text
+
+
+def test_an_empty_list_says_what_to_do(desk: PagesDesk, browser: FlaskClient) -> None:
+    desk._views.clear()
+    sign_in(browser)
+    assert "There is no task yet." in text(browser.get("/pages/tasks"))
+
+
+# The record.
+
+
+def test_the_record_has_money_tokens_time_and_a_lane_a_step(browser: FlaskClient) -> None:
+    sign_in(browser)
+    answer = browser.get(f"/pages/tasks/{TASK}")
+    seen = text(answer)
+    assert answer.status_code == 200
+    assert "Status completed Outcome refunded Refund 49.90 EUR for order AC-10442, refund R-1 Decided by ann" in seen
+    assert "~0.003701 USD + ?" in seen
+    assert "reruns: work in vain 0.002200 USD" in seen
+    assert "input ~4,200" in seen
+    assert "waiting for a person 1 min 0 s" in seen
+    assert len(re.findall('class="lane-name"', answer.text)) == 7
+    assert len(re.findall('fill="url\\(#hatch\\)"', answer.text)) == 2  # the interrupted call, and the legend
+    assert '<title id="timeline-title">Time line of task acme:T-1</title>' in answer.text
+
+
+def test_the_table_has_the_same_content_as_the_drawing(browser: FlaskClient) -> None:
+    sign_in(browser)
+    page = browser.get(f"/pages/tasks/{TASK}").text
+    tags = Tags()
+    tags.feed(page)
+    classes = [(tag, set((attributes.get("class") or "").split()), attributes) for tag, attributes in tags.found]
+    for kind, count in (("attempt", 7), ("call", 4)):
+        rects = [given for tag, names, given in classes if tag == "rect" and kind in names]
+        bars = [given for given in rects if "%" in (given["width"] or "")]  # the legend's are in pixels
+        lines = [names for tag, names, _ in classes if tag == "tr" and kind in names and "why" not in names]
+        assert len(bars) == len(lines) == count
+
+
+def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClient, desk: PagesDesk) -> None:
+    desk.wait_for_a_person("acme:T-2")
+    sign_in(browser)
+    answer = browser.get("/pages/tasks/acme:T-2")
+    assert answer.status_code == 200
+    assert "Status waiting Proposed refund 12.30 EUR for order O-1 Waits because of above_limit" in text(answer)
+    assert "Nothing is recorded of this task yet." in text(answer)
+    assert "<svg" not in answer.text
+
+
+def test_a_task_that_has_not_ended_says_as_of_when(browser: FlaskClient, desk: PagesDesk, records: FakeRecords) -> None:
+    running = task_record(task_id="acme:T-2", ended_at=None, status=TaskStatus.RUNNING, outcome=None, refund=None)
+    records.records["acme:T-2"] = running
+    sign_in(browser)
+    seen = text(browser.get("/pages/tasks/acme:T-2"))
+    assert "This task has not ended: the record is as of 2026-11-22 12:01:10 UTC" in seen
+    assert "~0.003701 USD + ? so far" in text(browser.get("/pages/tasks"))
+    desk.put("acme:T-2", status=TaskStatus.COMPLETED)
+    assert "This task has ended since its record was made: the record is as of" in text(
+        browser.get("/pages/tasks/acme:T-2")
+    )
+
+
+@pytest.mark.parametrize("failure", [Unreachable("the Dapr sidecar does not answer"), TaskNotFound("no ticket")])
+def test_the_record_is_shown_when_nobody_else_knows_the_task(
+    browser: FlaskClient, desk: PagesDesk, failure: Exception
+) -> None:
+    sign_in(browser)
+    desk.failure = failure
+    answer = browser.get(f"/pages/tasks/{TASK}")
+    assert answer.status_code == 200
+    assert "What the task does now cannot be asked at the moment" in text(answer)
+    assert "Status completed Outcome refunded" in text(answer)
+
+
+def test_nothing_of_a_record_becomes_markup(browser: FlaskClient, records: FakeRecords) -> None:
+    evil = "<script>alert(1)</script>"
+    call = call_record(model=evil, error=f'"{evil}')
+    records.records[TASK] = task_record(version=evil, calls=(call,))
+    sign_in(browser)
+    page = browser.get(f"/pages/tasks/{TASK}").text
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 3
+
+
+def test_marks_are_explained_where_they_are_used(browser: FlaskClient) -> None:
+    sign_in(browser)
+    for path in ("/pages/tasks", f"/pages/tasks/{TASK}"):
+        seen = text(browser.get(path))
+        assert f"{words.ESTIMATE} counted by us" in seen
+        assert f"{words.UNKNOWN} not known, which is not zero" in seen

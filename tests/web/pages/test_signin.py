@@ -1,0 +1,150 @@
+"""Who gets in: the form, the cookie, the session, and forms that come from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.access import Principal, Role
+from app.web import signin
+from app.web.signin import COOKIE, LIFETIME, Sessions
+from tests.web.fakes import secret
+from tests.web.pages.visitor import HERE, TASK, Clock, sign_in, text
+
+READER = Principal("reader", frozenset({Role.READ}), None)
+
+
+@pytest.mark.parametrize("path", ["/pages/tasks", f"/pages/tasks/{TASK}", "/pages/tasks?before=3"])
+def test_without_a_session_every_page_leads_to_the_form_and_back(browser: FlaskClient, path: str) -> None:
+    answer = browser.get(path)
+    assert answer.status_code == 303
+    assert urlsplit(answer.location).path == "/signin"
+    form = browser.get(answer.location)
+    assert form.status_code == 200
+    wanted = re.search(r'name="next" value="([^"]*)"', form.text)
+    assert wanted
+    assert sign_in(browser, next=html.unescape(wanted[1])).location == path
+
+
+def test_the_form_takes_a_token_and_nothing_remembers_it(browser: FlaskClient) -> None:
+    form = browser.get("/signin").text
+    assert re.search(r'<input id="token" name="token" type="password" autocomplete="off"', form)
+    answer = sign_in(browser)
+    assert (answer.status_code, answer.location) == (303, "/pages/tasks")
+    assert browser.get(answer.location).status_code == 200
+    assert secret("root") not in str(answer.headers) + answer.text
+
+
+def test_the_cookie_is_for_this_site_and_no_script(browser: FlaskClient) -> None:
+    sign_in(browser)
+    cookie = browser.get_cookie(COOKIE)
+    assert cookie
+    assert (cookie.http_only, cookie.same_site, cookie.path, cookie.secure) == (True, "Strict", "/", False)
+    assert cookie.max_age == LIFETIME.total_seconds() == 12 * 3600
+    assert len(cookie.value) >= 43
+
+
+@pytest.mark.parametrize(("base", "origin"), [("https://localhost", "https://localhost"), (HERE, "https://localhost")])
+def test_over_https_the_cookie_stays_there(browser: FlaskClient, base: str, origin: str) -> None:
+    answer = browser.post("/signin", data={"token": secret("root")}, headers={"Origin": origin}, base_url=base)
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "token", ["", "wrong", secret("root")[:-1], "Bearer " + secret("root"), "\udcff", "x" * 10_000]
+)
+def test_a_wrong_token_gets_the_form_again_and_no_session(browser: FlaskClient, token: str) -> None:
+    answer = browser.post("/signin", data={"token": token.encode("utf-8", "surrogateescape")}, headers={"Origin": HERE})
+    assert answer.status_code == 401
+    assert "This token is not known here" in text(answer)
+    assert 'type="password"' in answer.text
+    assert "Set-Cookie" not in answer.headers
+    assert not token or token not in answer.text
+    assert browser.get("/pages/tasks").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "", "http://localhost.evil.example", "http://localhost:81"]
+)
+@pytest.mark.parametrize("path", ["/signin", "/signout"])
+def test_a_form_from_elsewhere_is_not_taken(browser: FlaskClient, origin: str, path: str) -> None:
+    if path == "/signout":
+        sign_in(browser)
+    answer = browser.post(path, data={"token": secret("root")}, headers={"Origin": origin} if origin else {})
+    assert answer.status_code == 403
+    assert "Set-Cookie" not in answer.headers
+    assert browser.get("/pages/tasks").status_code == (200 if path == "/signout" else 303)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *("https://evil.example", "//evil.example", "/\\evil.example", "/pages//evil.example", "javascript:alert(1)"),
+        *("/pages\\evil", "/pages/tasks\r\nX: y", "/tasks", "pages/tasks", "/pagesevil", "", "/pages/@evil.example"),
+    ],
+)
+def test_a_sign_in_leads_to_pages_of_ours_only(browser: FlaskClient, wanted: str) -> None:
+    assert sign_in(browser, next=wanted).location == "/pages/tasks"
+
+
+def test_after_signing_out_the_old_cookie_opens_nothing(browser: FlaskClient) -> None:
+    sign_in(browser)
+    cookie = browser.get_cookie(COOKIE)
+    assert cookie
+    answer = browser.post("/signout", headers={"Origin": HERE})
+    assert (answer.status_code, answer.location) == (303, "/signin")
+    assert browser.get_cookie(COOKIE) is None
+    browser.set_cookie(COOKIE, cookie.value)
+    assert browser.get("/pages/tasks").status_code == 303
+
+
+def test_signing_in_again_ends_the_session_before(browser: FlaskClient) -> None:
+    sign_in(browser)
+    before = browser.get_cookie(COOKIE)
+    sign_in(browser, "acme-read")
+    after = browser.get_cookie(COOKIE)
+    assert before
+    assert after
+    assert before.value != after.value
+    browser.set_cookie(COOKIE, before.value)
+    assert browser.get("/pages/tasks").status_code == 303
+
+
+def test_a_session_ends_after_its_time_however_busy(browser: FlaskClient, clock: Clock) -> None:
+    sign_in(browser)
+    clock.now += LIFETIME - timedelta(seconds=1)
+    assert browser.get("/pages/tasks").status_code == 200
+    clock.now += timedelta(seconds=1)
+    assert browser.get("/pages/tasks").status_code == 303
+
+
+def test_the_number_of_sessions_is_bounded() -> None:
+    sessions = Sessions(Clock(), most=2)
+    ids = [sessions.begin(READER) for _ in range(3)]
+    assert [sessions.find(each) for each in ids] == [None, READER, READER]
+    assert len(set(ids)) == 3
+    assert sessions.find(None) is None
+    assert sessions.find("") is None
+
+
+def test_what_is_kept_of_a_session_does_not_open_it() -> None:
+    sessions = Sessions(Clock())
+    sessions.begin(READER)
+    assert all(sessions.find(kept) is None for kept in sessions._open)
+
+
+def test_a_page_is_named_as_a_local_one() -> None:
+    for page in (
+        "/pages",
+        "/pages/tasks",
+        "/pages/tasks/acme:T-1",
+        "/pages/tasks/acme%3AT-1",
+        "/pages/tasks?before=12",
+    ):
+        assert signin.local_page(page) == page
+    assert signin.local_page(None) == signin.HOME

@@ -1,0 +1,135 @@
+"""What stands above the drawing, and the words and marks of all figures."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from app.cost.values import Usage
+from app.history.times import Part, Span
+from app.models import Known, TaskStatus
+from app.web.pages import words
+from app.web.pages.summary import ending, make_summary
+from tests.records import at, call_record, calls, task_record
+
+DAY = 86_400
+
+
+def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
+    summary = make_summary(task_record(calls=tuple(call for call in calls() if not call.retries)))
+    (total,) = summary.totals
+    assert total.text == "~0.003243 USD"
+    assert {fact.name: fact.text for fact in total.parts} == {
+        "model calls": "0.000916 USD",
+        "compute": "0.000110 USD",
+        "orchestration": "0.000017 USD",
+        "reruns: work in vain": "0.002200 USD",
+        "of all this, estimated": "0.002200 USD",
+    }
+    assert not summary.gaps
+
+
+def test_a_task_without_reruns_says_so() -> None:
+    (total,) = make_summary(task_record(calls=(call_record(),))).totals
+    told = {fact.name: fact.text for fact in total.parts}
+    assert (told["reruns: work in vain"], told["of all this, estimated"]) == ("none", "none")
+    assert not total.text.startswith("~")
+
+
+def test_what_has_no_price_is_no_zero() -> None:
+    summary = make_summary(task_record(calls=(call_record(model="nobody-knows-it"),)))
+    assert summary.totals[0].text.endswith("USD + ?")
+    assert summary.gaps == ("3 lines are unpriced: the price book names no price for nobody-knows-it.",)
+
+
+def test_what_was_not_counted_is_no_zero() -> None:
+    call = call_record(usage=Usage(None, None, known=Known.UNREPORTED))
+    summary = make_summary(task_record(calls=(call,)))
+    assert summary.totals[0].text.endswith("USD + ?")
+    assert summary.gaps == ("2 lines are unreported: nobody counted what was used.",)
+    assert {fact.name: fact.text for fact in summary.tokens}["input"] == "?"
+
+
+def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
+    told = {fact.name: fact.text for fact in make_summary(task_record()).tokens}
+    assert told == {
+        "model calls": "4",
+        "input": "~4,200",
+        "of it cached": "300 + ?",
+        "output": "~1,240",
+        "input in vain": "~1,500",
+        "output in vain": "~1,000",
+    }
+
+
+def test_time_is_split_into_its_parts() -> None:
+    shares = make_summary(task_record()).time
+    assert [(share.name, share.text, share.percent) for share in shares] == [
+        ("working", "10.0 s", 14.3),
+        ("waiting for a person", "1 min 0 s", 85.7),
+    ]
+
+
+def test_the_record_alone_says_how_the_task_ended() -> None:
+    told = {fact.name: fact.text for fact in ending(None, task_record())}
+    assert told == {
+        "Status": "completed",
+        "Outcome": "refunded",
+        "Refund": "49.90 EUR for order AC-10442, refund R-1",
+    }
+    assert ending(None, None)[0].text == words.NOTHING
+    assert ending(None, task_record(status=TaskStatus.FAILED, outcome=None, refund=None))[0].text == "failed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.0004, "<1 ms"),
+        (0.3121, "312 ms"),
+        (5, "5.00 s"),
+        (59.94, "59.9 s"),
+        (133, "2 min 13 s"),
+        (7_980, "2 h 13 min"),
+        (30 * 3600, "1 d 6 h"),
+        (1_234 * DAY, "1,234 d 0 h"),
+    ],
+)
+def test_lengths(seconds: float, text: str) -> None:
+    assert words.length(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([], "0"),
+        ([(10, Known.REPORTED), (5, Known.REPORTED)], "15"),
+        ([(10, Known.REPORTED), (5, Known.ESTIMATED)], "~15"),
+        ([(10, Known.REPORTED), (5, Known.ALLOCATED)], "~15"),
+        ([(10, Known.REPORTED), (None, Known.REPORTED)], "10 + ?"),
+        ([(0, Known.UNREPORTED)], "?"),
+    ],
+)
+def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | None, Known]], text: str) -> None:
+    assert words.tokens_sum(parts) == text
+
+
+def test_no_charge_is_an_empty_cell_and_not_zero() -> None:
+    assert words.money_cell(()).lines == ()
+
+
+def test_the_cell_keeps_every_digit_for_who_asks() -> None:
+    assert words.money_cell(task_record().charges).exact.startswith("0.00370097500 USD")
+
+
+def test_pauses_are_named_by_what_was_waited_for() -> None:
+    spans = [Span(Part.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
+    told = [words.pause(span) for span in (*spans, Span(Part.BACK_OFF, at(0), at(1)))]
+    assert told == [
+        "waiting for a person's decision",
+        "parked until resumed",
+        "waiting for parcel",
+        "waiting for a person",
+        "back-off before a retry",
+    ]

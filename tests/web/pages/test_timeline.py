@@ -1,0 +1,74 @@
+"""The drawing: a lane a step, bars for attempts and model calls, bands for pauses."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.cost.values import Usage
+from app.history.times import Part, Span
+from app.history.values import Outcome as AttemptOutcome
+from app.models import CallState, Known
+from app.web.pages.timeline import make_timeline
+from tests.records import at, attempt_record, call_record, step_record, steps, task_record
+
+
+def test_a_lane_a_step_in_order_with_its_bars() -> None:
+    drawing = make_timeline(task_record())
+    assert [lane.name for lane in drawing.lanes] == [f"{step.step} {step.name}" for step in steps()]
+    assert [len(lane.calls) for lane in drawing.lanes] == [1, 0, 2, 0, 1, 0, 0]
+    assert all(len(lane.attempts) == 1 for lane in drawing.lanes)
+    assert [lane.top for lane in drawing.lanes] == [drawing.top + 42 * number for number in range(7)]
+
+
+def test_bars_lie_inside_the_drawing_and_calls_inside_their_attempt() -> None:
+    for lane in make_timeline(task_record()).lanes:
+        (attempt,) = lane.attempts
+        for bar in (attempt, *lane.calls):
+            assert 0 <= bar.left < bar.left + bar.width <= 100.001
+        for bar in lane.calls:
+            assert attempt.left <= bar.left
+            assert bar.left + bar.width <= attempt.left + attempt.width + 0.01
+
+
+def test_an_interrupted_call_is_in_vain_and_ends_when_its_step_asked_again() -> None:
+    interrupted, settled = make_timeline(task_record()).lanes[2].calls
+    assert (interrupted.in_vain, settled.in_vain) == (True, False)
+    assert interrupted.left + interrupted.width == pytest.approx(settled.left, abs=0.01)
+
+
+def test_what_took_no_time_is_still_shown() -> None:
+    step = step_record(attempts=(attempt_record(69.999999, 0),))
+    (lane,) = make_timeline(task_record(steps=(step,), calls=(), pauses=())).lanes
+    assert lane.attempts[0].width >= 0.5
+    assert lane.attempts[0].left + lane.attempts[0].width <= 100
+
+
+def test_the_long_wait_is_a_break_with_its_length() -> None:
+    (band,) = make_timeline(task_record()).bands
+    assert band.shortened
+    assert (band.label, band.row) == ("1 min 0 s", 0)
+    assert band.hint.startswith("waiting for a person's decision, 12:00:07.400 to 12:01:07.400 UTC")
+    assert band.hint.endswith("shortened")
+
+
+def test_labels_of_pauses_near_to_each_other_are_written_below_each_other() -> None:
+    pauses = tuple(Span(Part.BACK_OFF, at(10 + 20 * n), at(29 + 20 * n)) for n in range(5))
+    bands = make_timeline(task_record(ended_at=at(110), pauses=pauses)).bands
+    assert [band.row for band in bands][:3] == [0, 1, 2]
+    assert len(bands) == 5
+
+
+def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
+    step = step_record(attempts=(attempt_record(5, ended_at=None, outcome=AttemptOutcome.OPEN),))
+    call = call_record(
+        "e-1", 6, state=CallState.STARTED, ended_at=None, usage=Usage(None, None, known=Known.UNREPORTED)
+    )
+    record = task_record(ended_at=None, projected_at=at(10), steps=(step,), calls=(call,), pauses=())
+    (lane,) = make_timeline(record).lanes
+    assert [(bar.left, bar.left + bar.width) for bar in (*lane.attempts, *lane.calls)] == [(50, 100), (60, 100)]
+    assert lane.calls[0].state == "started"
+
+
+def test_the_drawing_says_in_words_what_it_shows() -> None:
+    told = make_timeline(task_record()).description
+    assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them in vain. Pauses: waiting for a person")
