@@ -49,6 +49,7 @@ from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
 from app.web.handlers import Books
+from app.web.pages import make_pages
 from app.web.server import WebServer
 from app.worker import Rested, Worker
 from app.workflow import NAME, refund_ticket
@@ -107,7 +108,9 @@ def serve(settings: Settings) -> None:
     services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
-    app = create_app(desk, access(settings), version=version(), books=books)
+    tokens = access(settings)
+    pages = make_pages(desk, tokens, books.records, utc_now)
+    app = create_app(desk, tokens, version=version(), books=books, pages=pages)
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
     worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
     projector.start()

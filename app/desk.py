@@ -55,6 +55,12 @@ class TaskDesk:
             return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
         return self._filtered(tenants, status, limit, start)
 
+    def newest(self, tenants: frozenset[str] | None, limit: int, before: str | None) -> TaskPage:
+        """A page of tasks, newest first; `before` is the cursor of the page before."""
+        found = self._tickets.newest(tenants, int(before) if before else None, limit)
+        views = tuple(_view(stored, self._runs.get(stored.task_id)) for stored in found)
+        return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
+
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended."""
         self._in_progress(task_id)

@@ -233,7 +233,7 @@ class TaskView(Frozen):
 
 
 class TaskPage(Frozen):
-    """One page of tasks, oldest first; `next_after` is the cursor of the next page."""
+    """One page of tasks, in the order that was asked for; `next_after` is the cursor of the next page."""
 
     tasks: tuple[TaskView, ...]
     next_after: str | None = None

@@ -73,7 +73,8 @@ def ensure_installed() -> None:
 
 
 class Browser:
-    """One browser with one page. `requests` are the addresses that it asked for, `complaints` what its console says."""
+    """One browser with one page. `requests` are the addresses that it asked for, `complaints` the warnings
+    and errors of its console."""
 
     def __init__(self) -> None:
         """Finds the program; starts nothing."""
@@ -215,7 +216,7 @@ class Browser:
         said = event.get("params", {})
         if event["method"] == "Network.requestWillBeSent":
             self.requests.append(said["request"]["url"])
-        elif event["method"] == "Log.entryAdded":
+        elif event["method"] == "Log.entryAdded" and said["entry"]["level"] in ("warning", "error"):
             self.complaints.append(f"{said['entry']['text']} ({said['entry'].get('url', '')})")
         elif event["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
             self.complaints.append(json.dumps(said))

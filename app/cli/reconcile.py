@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.connection import AsJson
-from app.cli.opening import open_book, open_records, settings_with_ledger
+from app.cli.opening import open_book, settings_with_ledger
 from app.cli.screen import complain, say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def reconcile(
     first, last = _utc(since), _utc(until)
     if first and last and first >= last:
         raise typer.BadParameter(f"--until {last:%Y-%m-%dT%H:%M} is not after --since {first:%Y-%m-%dT%H:%M}")
-    settings_with_ledger()
+    settings_with_ledger()  # what is wrong with it is said before a bill is fetched
     asked = _from_file(bill) if bill else _from_sandbox(sandbox_url)
     found = _compared(asked.within(first, last))
     show_json(values(found)) if as_json else _show(found)
@@ -62,24 +62,14 @@ def reconcile(
 
 
 def _compared(bill: Bill) -> Reconciliation:
-    from app.cost.reconcile import MARGIN
-    from app.cost.reconcile import reconcile as compare
-    from app.cost.schedule import NoPrice
+    from app.ledger.comparing import compare
     from app.ledger.database import connect
-    from app.ledger.unallocated import unallocated_retries
-    from app.settings import load
 
-    since = bill.since - MARGIN if bill.since else None
-    until = bill.until + MARGIN if bill.until else None
-    calls = open_records().calls(since, until)
-    unallocated = unallocated_retries(connect(load().database_url), since, until)
-    book = open_book(None)
-    return compare(
-        calls,
-        bill,
-        priced=lambda provider, model, at: not isinstance(book.find(provider, model, at), NoPrice),
-        unallocated=unallocated,
-    )
+    engine = connect(settings_with_ledger().database_url)
+    try:
+        return compare(engine, open_book(None), bill)
+    finally:
+        engine.dispose()
 
 
 def _from_file(path: Path) -> Bill:

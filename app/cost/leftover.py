@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from app.cost.claims import Claim
 from app.cost.counts import NONE, Count
 from app.cost.reconciliation import Cause
-from app.cost.subsets import best_subset
+from app.cost.subsets import nearest_subset
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Explanation:
 
 def explain(leftover: Count, maybes: Sequence[Maybe], play: Play) -> Explanation:
     """The best explanation of a leftover; nothing is taken for granted beyond it."""
-    ways = (_with(leftover, taken, play) for taken in _candidates(leftover, maybes, play))
+    ways = (_with(leftover, maybes, number, play) for number in _numbers(leftover, maybes))
     return min(ways, key=lambda way: (way.unexplained.magnitude, len(way.taken)))
 
 
@@ -67,10 +66,15 @@ def _numbers(leftover: Count, maybes: Sequence[Maybe]) -> Iterable[int]:
 
 
 def _outside(leftover: Count, maybes: Sequence[Maybe], play: Play, number: int) -> int:
-    least = sum(sorted(max(0, maybe.entered - maybe.slack) for maybe in maybes)[:number])
-    most = sum(sorted((maybe.entered + maybe.slack for maybe in maybes), reverse=True)[:number])
+    least, most = _extremes(maybes, number)
     output = sum(sorted((maybe.output_at_most for maybe in maybes), reverse=True)[:number])
     return (leftover - _nearest(leftover, least, most, output, play)).magnitude
+
+
+def _extremes(maybes: Sequence[Maybe], number: int) -> tuple[int, int]:
+    """The least and the most input that so many of them can have."""
+    least = sum(sorted(max(0, maybe.entered - maybe.slack) for maybe in maybes)[:number])
+    return least, sum(sorted((maybe.entered + maybe.slack for maybe in maybes), reverse=True)[:number])
 
 
 def _nearest(leftover: Count, least: int, most: int, output: int, play: Play) -> Count:
@@ -83,35 +87,19 @@ def _nearest(leftover: Count, least: int, most: int, output: int, play: Play) ->
     return Count(leftover.requests, entered, cached, given)
 
 
-def _candidates(leftover: Count, maybes: Sequence[Maybe], play: Play) -> Iterable[tuple[Maybe, ...]]:
-    """For each possible number of requests, those whose input comes closest together."""
-    for number in _numbers(leftover, maybes):
-        taken, whole = best_subset(
-            maybes, (0, 0, 0), _added, partial(_badness, wanted=leftover.input_tokens, number=number, play=play)
-        )
-        if whole or len(taken) == number:
-            yield taken if len(taken) == number else tuple(maybes[:number])
-        else:
-            yield tuple(sorted(maybes, key=lambda maybe: -maybe.slack)[:number])
-
-
-def _added(known: tuple[int, int, int], maybe: Maybe) -> tuple[int, int, int]:
-    return known[0] + 1, known[1] + maybe.entered, known[2] + maybe.slack
-
-
-def _badness(known: tuple[int, int, int], wanted: int, number: int, play: Play) -> int:
-    count, entered, slack = known
-    off = max(0, abs(entered - wanted) - slack - play.entered)
-    return off if count == number else off + (1 << 60)
-
-
-def _with(leftover: Count, taken: tuple[Maybe, ...], play: Play) -> Explanation:
-    least = sum(max(0, maybe.entered - maybe.slack) for maybe in taken)
-    most = sum(maybe.entered + maybe.slack for maybe in taken)
+def _with(leftover: Count, maybes: Sequence[Maybe], number: int, play: Play) -> Explanation:
+    """The explanation by those of them, so many, whose input comes closest together."""
+    positions = nearest_subset([maybe.entered for maybe in maybes], number, leftover.input_tokens)
+    if positions is None:  # too many to try: their bounds have to do
+        taken = tuple(maybes[:number])
+        least, most = _extremes(maybes, number)
+    else:
+        taken = tuple(maybes[position] for position in positions)
+        least, most = _extremes(taken, number)
     output = sum(maybe.output_at_most for maybe in taken)
     explained = _nearest(leftover, least, most, output, play)
     billed = _nearest(explained, least, most, output, Play()) if taken else NONE
-    requests = len(taken) if leftover.requests is not None else None
+    requests = number if leftover.requests is not None else None
     billed = Count(requests, billed.input_tokens, billed.cached_tokens, billed.output_tokens)
     rest = explained - billed
     estimates = Count(0, rest.input_tokens, rest.cached_tokens, rest.output_tokens)

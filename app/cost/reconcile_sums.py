@@ -55,7 +55,7 @@ class _Comparison:
         self._home = {claim.call.call_id: each for each in self.sums for claim in (*each.started, *each.vain)}
         self._maybes = list(_maybes([claim for claim in claims if claim.of_model(model)], unallocated))
         self._used: set[Maybe] = set()
-        self._placed = place(self.sums, mine, bill, self._badness)
+        self._placed = place(self.sums, mine, bill, self._guess, self._badness)
 
     def findings(self, each: Sum) -> Iterator[Finding]:
         """What became of one sum; to be asked in the order of time."""
@@ -67,8 +67,12 @@ class _Comparison:
         yield from self._moved(each)
         yield from self._in_vain(each, found)
 
-    def _badness(self, each: Sum, count: Count) -> int:
+    def _guess(self, each: Sum, count: Count) -> int:
         return shortfall(each.billed - count, self._may_hold(each), _play([*each.started, *each.held]))
+
+    def _badness(self, each: Sum, count: Count) -> int:
+        found = explain(each.billed - count, self._may_hold(each), _play([*each.started, *each.held]))
+        return found.unexplained.magnitude
 
     def _may_hold(self, each: Sum) -> list[Maybe]:
         return [

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from app.cost.bill import Bill, BillRow
 from app.cost.claims import CLOCK_TOLERANCE, Claim
 from app.cost.counts import Count, total
-from app.cost.subsets import best_subset
+from app.cost.subsets import good_subsets
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
+_MOST_WAYS = 200
 
 
 @dataclass(eq=False)
@@ -50,6 +51,9 @@ class Sum:
         return claim.early < self.until and claim.late >= self.since
 
 
+Badness = Callable[[Sum, Count], int]
+
+
 class Grid:
     """Which stretch of the bill an instant belongs to."""
 
@@ -84,12 +88,11 @@ def sums_of(model: str, claims: Sequence[Claim], bill: Bill) -> list[Sum]:
     return [found[span] for span in sorted(found)]
 
 
-def place(
-    sums: Sequence[Sum], claims: Sequence[Claim], bill: Bill, badness: Callable[[Sum, Count], int]
-) -> dict[str, Sum]:
+def place(sums: Sequence[Sum], claims: Sequence[Claim], bill: Bill, guess: Badness, badness: Badness) -> dict[str, Sum]:
     """Puts each paid call into the sum it stands in, where it leaves the least unexplained; returns call id -> sum.
 
-    badness: how many tokens of a sum stay unexplained when the calls in it count that much.
+    badness: how many tokens of a sum stay unexplained when the calls in it count that much. guess: the same, quicker,
+    and never too many.
     """
     placed: dict[str, Sum] = {}
     waiting = sorted((claim for claim in claims if claim.owes), key=lambda claim: claim.since)
@@ -98,7 +101,7 @@ def place(
         pool = [claim for claim in waiting if _near(claim, here)]
         free = [claim for claim in pool if _movable(claim, here, later) or not _within(bill, claim.since)]
         by_itself = [claim for claim in pool if claim not in free or here.since <= claim.since < here.until]
-        chosen = _chosen(here, by_itself, free, badness)
+        chosen = _chosen(here, by_itself, free, guess, badness)
         for claim in chosen:
             placed[claim.call.call_id] = here
         here.held.extend(chosen)
@@ -106,8 +109,8 @@ def place(
     return placed
 
 
-def _chosen(here: Sum, by_itself: list[Claim], free: list[Claim], badness: Callable[[Sum, Count], int]) -> list[Claim]:
-    """The calls that stand here: those that do by themselves, but for as many changes as explain more."""
+def _chosen(here: Sum, by_itself: list[Claim], free: list[Claim], guess: Badness, badness: Badness) -> list[Claim]:
+    """The calls that stand here: those that do by themselves, but for as few changes as explain the most."""
     start = total(claim.record for claim in by_itself)
     if not free or badness(here, start) == 0:
         return by_itself
@@ -115,7 +118,8 @@ def _chosen(here: Sum, by_itself: list[Claim], free: list[Claim], badness: Calla
     def changed(known: Count, claim: Claim) -> Count:
         return known - claim.record if claim in by_itself else known + claim.record
 
-    changes, _ = best_subset(free, start, changed, lambda count: badness(here, count))
+    ways = good_subsets(free, start, changed, lambda count: guess(here, count), _MOST_WAYS)
+    _, changes = min(ways, key=lambda way: badness(here, way[0]))
     kept = [claim for claim in by_itself if claim not in changes]
     return kept + [claim for claim in changes if claim not in by_itself]
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, bindparam, select, update
+from sqlalchemy import Connection, Engine, Select, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from app.errors import Conflict, TaskNotFound
@@ -82,6 +82,14 @@ class Tickets:
     def page(self, tenants: frozenset[str] | None, after: int, limit: int) -> list[StoredTicket]:
         """Up to `limit` tickets that arrived after sequence number `after`; `tenants` None is all."""
         query = select(TICKETS).where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence).limit(limit)
+        return self._read(query, tenants)
+
+    def newest(self, tenants: frozenset[str] | None, before: int | None, limit: int) -> list[StoredTicket]:
+        """Up to `limit` tickets, newest first, that arrived before sequence number `before`; None is the newest."""
+        query = select(TICKETS).order_by(TICKETS.c.sequence.desc()).limit(limit)
+        return self._read(query if before is None else query.where(TICKETS.c.sequence < before), tenants)
+
+    def _read(self, query: Select[tuple[object, ...]], tenants: frozenset[str] | None) -> list[StoredTicket]:
         if tenants is not None:
             query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
         with self._engine.connect() as connection:

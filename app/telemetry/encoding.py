@@ -66,7 +66,7 @@ class Request:
         return body
 
     def _add(self, planned: PlannedSpan) -> None:
-        parts = [_attribute(name, value, type(value).__name__) for name, value in planned.attributes.items()]
+        parts = [_attribute(name, value) for name, value in planned.attributes.items()]
         span = self._spans.add(
             trace_id=planned.trace_id.to_bytes(16, "big"),
             span_id=planned.span_id.to_bytes(8, "big"),
@@ -81,9 +81,9 @@ class Request:
         span.MergeFromString(b"".join(parts))
 
 
-# The type is part of the key: True and 1 are equal, and their messages are not.
+# A name's values are all of one type; else True and 1 would be taken for the same.
 @lru_cache(_REMEMBERED_ATTRIBUTES)
-def _attribute(name: str, value: Value, kind: str) -> bytes:
+def _attribute(name: str, value: Value) -> bytes:
     """A span that has this attribute and nothing else; messages are merged by joining their bytes."""
     part: bytes = Span(attributes=[KeyValue(key=name, value=_value(value))]).SerializeToString()
     return part

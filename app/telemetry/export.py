@@ -22,6 +22,7 @@ _PATH = "/v1/traces"
 _TASKS_AT_ONCE = 50  # a few hundred spans and KB
 _GATHER_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_LAST_SECONDS = 0.5  # for a request that was cut off at the end
 # After this many failures one after the other a batch is given up: it may be the batch that the collector refuses.
 _TRIES = 8
 
@@ -73,18 +74,22 @@ class Traces:
             self._changed.notify()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Exports what waits, for as long as that; what is left then is dropped."""
+        """Exports what waits, for about as long as that; what is left then is dropped."""
         with self._changed:
             self._stopping.set()
             self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join(seconds)
+        self._join(seconds)
         self._sender.close()
+        self._join(_LAST_SECONDS)
         with self._changed:
             left = len(self._waiting) + len(self._in_flight)
             self._dropped += left
         if left:
             log.warning("traces: stopped before %s took the spans of the last %d tasks", self._shown, left)
+
+    def _join(self, seconds: float) -> None:
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         while batch := self._next():
@@ -128,7 +133,7 @@ class Traces:
     def _failed(self, batch: list[TaskRecord], reason: str) -> None:
         """Puts the batch back, or gives it up after too many tries."""
         self._failures += 1
-        if self._failures == 1:
+        if self._failures == 1 and not self._stopping.is_set():
             log.warning(
                 "traces: %s takes no spans (%s); up to %d tasks wait for it. Is REFUND_AGENT_OTLP_ENDPOINT right?",
                 self._shown,
@@ -151,12 +156,12 @@ class Traces:
 
 def traces_url(endpoint: str) -> str:
     """Where spans go, of a collector's base URL."""
-    base = endpoint.rstrip("/")
-    return base if base.endswith(_PATH) else base + _PATH
+    parts = urlsplit(endpoint)
+    path = parts.path.rstrip("/")
+    return parts._replace(path=path if path.endswith(_PATH) else path + _PATH).geturl()
 
 
 def _without_secrets(url: str) -> str:
     """A URL may hold a password, and a query a key."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from app.cost.book import PriceBook
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import Charge, Quantity, Usage, Work
@@ -23,7 +25,6 @@ from tests.cost.makers import OPENAI, agreement, origin, price_book, tariff
 SCRIPT = Path(__file__).parent / "recompute.py"
 CHANGE = dt.date(2026, 7, 1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
-NAMES = {"input": "input", "cached_input": "cached", "cache_write": "written", "output": "output"}
 
 
 def random_price(dice: random.Random) -> str:
@@ -56,34 +57,21 @@ def random_model(dice: random.Random, number: int, begins: dt.date, ends: dt.dat
     )
 
 
-def plain_model(agreed: dict[str, Any]) -> dict[str, Any]:
-    """The same as the script reads it."""
-
-    def rates(tokens: dict[str, str]) -> dict[str, str | None]:
-        return {short: tokens.get(name) for name, short in NAMES.items()}
-
-    return {
-        "provider": agreed["provider"],
-        "model": agreed["model"],
-        "from": day(agreed["from"]),
-        "to": day(agreed["to"]) if "to" in agreed else None,
-        "currency": agreed["currency"],
-        "base": rates(agreed["per_million_tokens"]),
-        "tiers": [[tier["above_input_tokens"], rates(tier["per_million_tokens"])] for tier in agreed["tiers"]],
-        "batch": agreed["batch"]["discount_percent"],
-        "discount": agreed["discount_percent"],
-    }
+def random_moment(dice: random.Random) -> int:
+    """In microseconds since 1970."""
+    return int((START + timedelta(minutes=dice.randint(0, 500_000))).timestamp()) * 10**6
 
 
-def day(value: dt.date) -> str:
-    return datetime(value.year, value.month, value.day, tzinfo=UTC).isoformat()
+def moment(microseconds: int) -> datetime:
+    """The same for the product."""
+    return datetime.fromtimestamp(microseconds // 10**6, UTC)
 
 
 def random_call(dice: random.Random, boundaries: list[int]) -> dict[str, Any]:
     tokens = dice.choice([dice.randint(0, 25_000), dice.choice(boundaries) + dice.randint(0, 1)])
     cached = dice.choice([None, dice.randint(0, tokens)])
     return {
-        "at": (START + timedelta(minutes=dice.randint(0, 500_000))).isoformat(),
+        "at": random_moment(dice),
         "provider": OPENAI,
         "model": f"model-{dice.randint(0, 10)}",  # the last one has no price
         "mode": dice.choice(["standard", "batch"]),
@@ -96,7 +84,7 @@ def random_call(dice: random.Random, boundaries: list[int]) -> dict[str, Any]:
 
 def random_work(dice: random.Random) -> dict[str, Any]:
     return {
-        "at": (START + timedelta(minutes=dice.randint(0, 500_000))).isoformat(),
+        "at": random_moment(dice),
         "seconds": str(Decimal(dice.randint(0, 10**9)).scaleb(-6)),
         "writes": str(dice.randint(0, 60)),
         "bytes": str(dice.randint(0, 4_000_000)),
@@ -109,11 +97,11 @@ def charged(book: PriceBook, task: dict[str, Any]) -> list[Charge]:
     charges: list[Charge] = []
     for call in task["calls"]:
         usage = Usage(call["input"], call["output"], call["cached"], call["written"])
-        where = origin(task_id=task["task"], model=call["model"], at=datetime.fromisoformat(call["at"]))
+        where = origin(task_id=task["task"], model=call["model"], at=moment(call["at"]))
         charges += charge_call(book, usage, where, mode=Mode(call["mode"]))
     for work in task["work"]:
         parts = (Quantity(Decimal(work[name])) for name in ("seconds", "writes", "bytes", "logs"))
-        charges += charge_work(book, Work(*parts), origin(task_id=task["task"], at=datetime.fromisoformat(work["at"])))
+        charges += charge_work(book, Work(*parts), origin(task_id=task["task"], at=moment(work["at"])))
     return charges
 
 
@@ -141,25 +129,11 @@ def test_a_thousand_random_tasks_cost_the_same_by_an_independent_reckoning(tmp_p
         }
         for number in range(1000)
     ]
-    prices = {
-        "months": "1.5",
-        "models": [plain_model(each) for each in agreed],
-        "infrastructure": [
-            {
-                "from": day(cloud["from"]),
-                "to": None,
-                "currency": "USD",
-                "compute": cloud["compute_per_second"],
-                "writes": cloud["writes_per_million"],
-                "storage": cloud["storage_per_gb_month"],
-                "logs": cloud["logs_per_gb"],
-            }
-        ],
-    }
+    prices = {"retention_months": "1.5", "agreements": agreed, "infrastructure": [cloud]}
     (tmp_path / "usage.json").write_text(json.dumps(tasks))
-    (tmp_path / "prices.json").write_text(json.dumps(prices))
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(prices))
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "usage.json"), str(tmp_path / "prices.json")],
+        [sys.executable, str(SCRIPT), str(tmp_path / "usage.json"), str(tmp_path / "prices.yaml")],
         capture_output=True,
         text=True,
         check=True,

@@ -6,12 +6,11 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import Engine, event
 
-from app.errors import TaskNotFound
 from app.history.model import Run
 from app.ledger import database
 from app.ledger.projector import Projector
@@ -22,32 +21,28 @@ from tests.ledger.kit import MODELS, NAMING, Ledger, two_currencies
 from tests.ledger.stories import Story, story
 
 LATER = T0 + timedelta(days=30)
-TASKS = 150
+TASKS = tuple(f"{('acme', 'lumen')[seed % 2]}:T-{seed}" for seed in range(200))
 
 
-def stories() -> Mapping[str, Story]:
-    """The tasks of two tenants."""
-    found = (story(seed, f"{('acme', 'lumen')[seed % 2]}:T-{seed}", MODELS) for seed in range(TASKS))
-    return {told.task_id: told for told in found}
+def told(task_id: str) -> Story:
+    """One of the tasks."""
+    return story(int(task_id.rpartition("-")[2]), task_id, MODELS)
 
 
 def histories(ended: bool) -> Callable[[str], Run]:
     """Dapr's, halfway or at the end."""
-    told = stories()
 
     def read(task_id: str) -> Run:
-        if task_id not in told:
-            raise TaskNotFound(f"no {task_id}")
-        return (told[task_id].end if ended else told[task_id].at(len(told[task_id].turns) // 2)).run
+        found = told(task_id)
+        return (found.end if ended else found.at(len(found.turns) // 2)).run
 
     return read
 
 
 def prepare(ledger: Ledger) -> None:
     """Tickets, and the journal as it is when all is over."""
-    told = stories()
-    ledger.tickets(*told)
-    ledger.journal([call for each in told.values() for call in each.calls])
+    ledger.tickets(*TASKS)
+    ledger.journal([call for task_id in TASKS for call in told(task_id).calls])
 
 
 def run(url: str, ended: bool, life: int) -> None:

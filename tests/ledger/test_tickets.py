@@ -102,3 +102,12 @@ def test_a_database_that_cannot_be_had_is_named_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match="REFUND_AGENT_LEDGER_URL") as error:
         database.connect("postgresql+psycopg://agent:hunter2@127.0.0.1:1/ledger")
     assert "hunter2" not in str(error.value)
+
+
+def test_the_newest_come_first_page_by_page(tickets: Tickets) -> None:
+    for number in range(6):
+        tickets.accept(ticket(ticket_id=f"T-{number}", tenant=("acme", "lumen")[number % 2]))
+    first = tickets.newest(frozenset({"acme"}), None, 2)
+    rest = tickets.newest(frozenset({"acme"}), first[-1].sequence, 2)
+    assert [stored.ticket_id for stored in (*first, *rest)] == ["T-4", "T-2", "T-0"]
+    assert [stored.ticket_id for stored in tickets.newest(None, None, 2)] == ["T-5", "T-4"]

@@ -1,0 +1,373 @@
+"""The projector: whoever rests or ends is recorded, told of or not, now or later; nobody's trouble is another's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine, select
+
+from app.cost.charges import standing
+from app.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.history.model import Run, Step
+from app.history.parse import parse
+from app.ledger.projector import Observer, Projector
+from app.ledger.record import TaskRecord
+from app.ledger.record_tables import PRICE_BOOKS
+from app.ledger.sources import Sources
+from app.ledger.writer import Writer
+from app.models import CallState
+from tests.history.told import Told
+from tests.ledger.kit import NAMING, Ledger, by_id, projected
+from tests.ledger.stories import Snapshot, story
+from tests.ledger.test_projection import call, one_step
+from tests.live import until
+from tests.records import price_book
+
+NOW = datetime(2026, 12, 24, tzinfo=UTC)
+
+
+class Histories:
+    """Dapr's histories: runs, or what goes wrong when one is read. Counts the reads."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run | Exception] = {}
+        self.reads: Counter[str] = Counter()
+        self.before_read: Callable[[], None] = lambda: None
+
+    def __call__(self, task_id: str) -> Run:
+        self.reads[task_id] += 1
+        self.before_read()
+        found = self.runs.get(task_id, TaskNotFound(f"task {task_id} is not known here"))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def tell(self, task_id: str, told: Told) -> Run:
+        """What Dapr says of a task from now on."""
+        run = parse(task_id, told.events)
+        self.runs[task_id] = run
+        return run
+
+
+class Office:
+    """A projector with all that belongs to it; what was observed is in `seen`."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self.ledger = Ledger(engine)
+        self.histories = Histories()
+        self.seen: list[str] = []
+        self.sources = Sources(engine, self.histories, price_book(), NAMING, lambda: NOW)
+        self._writer = writer
+        self._open: list[Projector] = []
+
+    def projector(self, *observers: Observer, start: bool = False) -> Projector:
+        """One that is stopped after the test."""
+        made = Projector(self.sources, self._writer, (*observers, self.observe))
+        if start:
+            made.start()
+            self._open.append(made)
+        return made
+
+    def observe(self, record: TaskRecord) -> None:
+        """Notes a task, which must be in the ledger by now."""
+        assert self.ledger.records.record(record.task_id).ended_at == record.ended_at
+        self.seen.append(record.task_id)
+
+    def stop(self) -> None:
+        """Ends what was started."""
+        for projector in self._open:
+            projector.stop()
+
+    def known(self, task_id: str) -> bool:
+        """Whether a task has a record."""
+        try:
+            self.ledger.records.record(task_id)
+        except TaskNotFound:
+            return False
+        return True
+
+    def wait(self, *task_ids: str) -> None:
+        """Until these are recorded for good."""
+        until(lambda: self.ledger.recorded() >= set(task_ids), f"{task_ids} to be recorded", 20)
+
+
+@pytest.fixture
+def office(sqlite_engine: Engine) -> Iterator[Office]:
+    """Over an empty ledger."""
+    writer = Writer(sqlite_engine)
+    made = Office(sqlite_engine, writer)
+    yield made
+    made.stop()
+    writer.close()
+
+
+def ended() -> Told:
+    """A run of one step."""
+    return one_step().ended(5)
+
+
+def waiting() -> Told:
+    """The same, before a person has decided."""
+    return one_step().waits(3, 2, "decision")
+
+
+# News
+
+
+def test_a_task_that_has_ended_is_recorded_with_its_calls(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", started=False)
+    told = story(5)
+    office.ledger.journal(told.end.calls)
+    office.histories.runs["acme:T-1"] = told.end.run
+    office.projector(start=True).hint("acme:T-1", ended=True)
+    office.wait("acme:T-1")
+    wanted = projected(replace(told.end, moment=NOW))
+    found = office.ledger.records.record("acme:T-1")
+    assert by_id(found.charges) == by_id(wanted.charges)
+    assert replace(found, charges=()) == replace(wanted, charges=())
+    until(lambda: office.seen == ["acme:T-1"], "the observer to be told")
+
+
+def test_a_task_that_waits_is_recorded_as_it_is_and_needs_no_other_look(office: Office) -> None:
+    office.histories.tell("acme:T-1", waiting())
+    projector = office.projector()
+    projector.hint("acme:T-1", ended=False)
+    assert projector.waiting == 1
+    projector.record(["acme:T-1"])
+    assert office.ledger.records.record("acme:T-1").status == "waiting"
+    assert office.seen == []
+    assert office.histories.reads == {"acme:T-1": 1}
+
+
+def test_a_task_that_is_not_over_although_it_was_said_to_be_is_looked_at_again(office: Office) -> None:
+    """daprd saves the last turn a moment after the worker has delivered it."""
+    office.ledger.tickets("acme:T-1", started=False)
+    office.histories.tell("acme:T-1", waiting())
+    office.projector(start=True).hint("acme:T-1", ended=True)
+    until(lambda: office.known("acme:T-1"), "the first look")
+    office.histories.tell("acme:T-1", ended())
+    office.wait("acme:T-1")
+    assert office.histories.reads["acme:T-1"] >= 2
+
+
+def test_a_task_with_a_call_under_way_is_looked_at_until_that_is_over(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", started=False)
+    office.ledger.journal([call(state=CallState.STARTED, ended_at=None, model="")])
+    office.histories.tell("acme:T-1", ended())
+    projector = office.projector(start=True)
+    projector.hint("acme:T-1", ended=True)
+    until(lambda: office.seen == ["acme:T-1"], "the end to be seen")
+    assert office.ledger.recorded() == set()
+    office.ledger.journal([call()])
+    office.wait("acme:T-1")
+    assert len(standing(office.ledger.records.record("acme:T-1").charges)) == 3 + 2 + 3
+    assert office.seen == ["acme:T-1"], "it ended once"
+
+
+def test_a_task_that_dapr_does_not_show_now_is_looked_at_again(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", started=False)
+    office.histories.runs["acme:T-1"] = Unreachable("daprd does not answer")
+    office.projector(start=True).hint("acme:T-1", ended=True)
+    until(lambda: office.histories.reads["acme:T-1"] >= 2, "a second look")
+    assert not office.known("acme:T-1")
+    office.histories.tell("acme:T-1", ended())
+    office.wait("acme:T-1")
+
+
+def test_a_task_that_has_not_begun_is_looked_at_again(office: Office) -> None:
+    office.histories.tell("acme:T-1", Told())
+    projector = office.projector()
+    projector.record(["acme:T-1"])
+    assert projector.waiting == 1
+    assert not office.known("acme:T-1")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (
+            TaskNotFound("task acme:T-1 is not known here"),
+            "task acme:T-1 is not recorded: task acme:T-1 is not known here",
+        ),
+        (HistoryTampered("acme:T-1", "digest mismatch"), "does not verify: digest mismatch"),
+    ],
+)
+def test_what_can_never_be_recorded_is_said_once_and_dropped(
+    office: Office, caplog: pytest.LogCaptureFixture, trouble: Exception, words: str
+) -> None:
+    office.histories.runs["acme:T-1"] = trouble
+    projector = office.projector()
+    for _ in range(3):  # as sweeps would
+        projector.record(["acme:T-1"])
+    assert projector.waiting == 0
+    errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert not office.known("acme:T-1")
+
+
+# Trouble
+
+
+def test_a_task_that_cannot_be_recorded_does_not_keep_its_neighbours_from_it(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", "acme:T-2", "acme:T-3")
+    run = office.histories.tell("acme:T-2", ended())
+    office.histories.runs["acme:T-2"] = replace(run, steps=(Step("k", "a step without an attempt", ()),))
+    office.histories.tell("acme:T-1", ended())
+    office.histories.tell("acme:T-3", ended())
+    office.projector(start=True)
+    office.wait("acme:T-1", "acme:T-3")
+    assert not office.known("acme:T-2")
+    until(lambda: office.histories.reads["acme:T-2"] >= 4, "it to be tried again")
+    office.histories.runs["acme:T-2"] = run
+    office.wait("acme:T-2")
+    assert sorted(office.seen) == ["acme:T-1", "acme:T-2", "acme:T-3"]
+
+
+def test_nor_does_one_that_the_database_refuses(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", "acme:T-2", "acme:T-3")
+    for number in (1, 2, 3):
+        office.histories.tell(f"acme:T-{number}", ended())
+    with office.ledger.engine.begin() as connection:
+        condition = "BEFORE INSERT ON tasks WHEN new.task_id = 'acme:T-2'"
+        connection.exec_driver_sql(f"CREATE TRIGGER no {condition} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    office.projector(start=True)
+    office.wait("acme:T-1", "acme:T-3")
+    assert not office.known("acme:T-2")
+    with office.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER no")
+    office.wait("acme:T-2")
+
+
+def test_an_observer_s_trouble_is_its_own(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(record: TaskRecord) -> None:
+        raise RuntimeError(f"no room for {record.task_id}")
+
+    names = [f"acme:T-{number}" for number in range(3)]
+    for name in names:
+        office.histories.tell(name, ended())
+    office.projector(fails).record(names)
+    assert sorted(office.seen) == names
+    assert sum("recorded, but not told" in each.getMessage() for each in caplog.records) == 3
+
+
+def test_every_end_is_observed_once(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(5)]
+    for name in names:
+        office.histories.tell(name, waiting())
+    projector = office.projector()
+    projector.record(names)
+    assert office.seen == []
+    for name in names[1:]:
+        office.histories.tell(name, ended())
+    projector.record(names)
+    projector.record(names)
+    assert sorted(office.seen) == names[1:]
+
+
+def test_what_had_ended_in_the_ledger_before_is_not_observed(office: Office) -> None:
+    run = office.histories.tell("acme:T-1", ended())
+    office.ledger.save(projected(Snapshot(run, (), NOW)))
+    office.projector().record(["acme:T-1"])
+    assert office.seen == []
+
+
+# Those that nobody told of
+
+
+def test_at_the_start_all_are_recorded_that_were_left(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(130)]
+    office.ledger.tickets(*names)
+    office.ledger.tickets("acme:not-started", started=False)
+    for name in names[:-1]:
+        office.histories.tell(name, ended())
+    office.histories.tell(names[-1], waiting())
+    projector = office.projector(start=True)
+    office.wait(*names[:-1])
+    until(lambda: office.known(names[-1]), "the one that waits")
+    assert office.ledger.recorded() == set(names[:-1])
+    assert office.histories.reads == dict.fromkeys(names, 1), "each once, and not the one that was not started"
+    assert projector.waiting == 0
+
+
+def test_news_do_not_wait_for_all_that_was_left(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(400)]
+    office.ledger.tickets(*names, "acme:new")
+    for name in (*names, "acme:new"):
+        office.histories.tell(name, ended())
+    projector = office.projector()
+    hinted = threading.Event()
+
+    def hint() -> None:
+        if not hinted.is_set():
+            hinted.set()
+            projector.hint("acme:new", ended=True)
+        threading.Event().wait(0.001)  # as long as reading takes
+
+    office.histories.before_read = hint
+    projector.start()
+    until(lambda: office.histories.reads["acme:new"], "the news to be read")
+    assert len(office.histories.reads) < 400
+    projector.stop()
+
+
+def test_the_book_is_kept_that_charges_are_made_by(office: Office) -> None:
+    for _ in range(2):
+        office.projector(start=True)
+    with office.ledger.engine.connect() as connection:
+        rows = connection.execute(select(PRICE_BOOKS)).all()
+    assert [tuple(row) for row in rows] == [(price_book().digest, price_book().content, NOW)]
+
+
+# The end
+
+
+def test_what_has_just_ended_is_recorded_before_the_projector_stops(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(40)]
+    for name in names:
+        office.histories.tell(name, ended())
+    projector = office.projector()
+    projector.start()
+    for name in names:
+        projector.hint(name, ended=True)
+    projector.stop()
+    assert sorted(office.seen) == sorted(names)
+    assert projector.waiting == 0
+
+
+def test_a_projector_stops_although_nobody_answers(office: Office) -> None:
+    office.histories.runs["acme:T-1"] = Unreachable("daprd does not answer")
+    projector = office.projector()
+    projector.hint("acme:T-1", ended=True)
+    projector.start()
+    stopped = threading.Thread(target=projector.stop, daemon=True)
+    stopped.start()
+    stopped.join(10)
+    assert not stopped.is_alive()
+
+
+def test_a_projector_stops_although_much_was_left(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(1500)]
+    office.ledger.tickets(*names)
+    for name in names:
+        office.histories.runs[name] = TaskNotFound("gone")
+    projector = office.projector()
+    stopper = threading.Thread(target=projector.stop, daemon=True)
+
+    def stop() -> None:
+        if stopper.ident is None:
+            stopper.start()
+        threading.Event().wait(0.001)
+
+    office.histories.before_read = stop
+    projector.start()
+    until(lambda: stopper.ident is not None, "the first read")
+    stopper.join(20)
+    assert not stopper.is_alive()
+    assert sum(office.histories.reads.values()) < 1000, "the rest is found at the next start"
