@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dapr.ext.workflow import DaprWorkflowClient, DaprWorkflowContext
 from dapr.ext.workflow._durabletask.internal import shared
@@ -54,6 +54,9 @@ from app.web.server import WebServer
 from app.worker import Rested, Worker
 from app.workflow import NAME, refund_ticket
 
+if TYPE_CHECKING:
+    from app.telemetry.export import Traces
+
 log = logging.getLogger(__name__)
 
 TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
@@ -89,13 +92,16 @@ def serve(settings: Settings) -> None:
     incarnation.begin()
     history = HistoryReader(settings.dapr_grpc)
     prices = book.load(settings.prices_file)
+    traces = make_traces(settings, engine)
     live = Live(
         activities_running=lambda: worker.running,
         activities_waiting=lambda: worker.waiting,
         tasks_to_record=lambda: projector.waiting,
+        tasks_not_traced=(lambda: traces.dropped) if traces else None,
     )
     telemetry = Telemetry(live)
-    projector = Projector(make_sources(engine, history, prices), writer, [telemetry.observe])
+    observers = [telemetry.observe, *([traces.observe] if traces else [])]
+    projector = Projector(make_sources(engine, history, prices), writer, observers)
     watch = SidecarWatch(
         writer,
         incarnation.worker,
@@ -113,6 +119,8 @@ def serve(settings: Settings) -> None:
     app = create_app(desk, tokens, version=version(), books=books, pages=pages)
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
     worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
+    if traces:
+        traces.start()
     projector.start()
     worker.start()
     web.start()
@@ -122,6 +130,8 @@ def serve(settings: Settings) -> None:
     worker.shutdown()
     watch.stop()
     projector.stop()
+    if traces:
+        traces.stop()
     history.close()
     incarnation.end()
     writer.close()
@@ -140,6 +150,17 @@ def make_services(
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),
     )
+
+
+def make_traces(settings: Settings, engine: Engine) -> Traces | None:
+    """Exports spans where a collector is named; where none is, its client is not even loaded."""
+    if not settings.otlp_endpoint:
+        return None
+    from app.telemetry.export import Traces
+    from app.telemetry.texts import StoredAnswers
+
+    texts = StoredAnswers(engine) if settings.trace_texts else None
+    return Traces(settings.otlp_endpoint, service="refund-agent", version=version(), texts=texts)
 
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:

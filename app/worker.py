@@ -183,13 +183,16 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _slot(self) -> AsyncIterator[None]:
         """One of the activities that may run at once."""
         self.waiting += 1
-        async with self._free:
+        try:
+            await self._free.acquire()
+        finally:
             self.waiting -= 1
-            self.running += 1
-            try:
-                yield
-            finally:
-                self.running -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._free.release()
 
     async def _deliver(self, method: Any, response: Any, instance_id: str) -> None:
         """A result that cannot be delivered is not lost: the sidecar hands the work out again."""

@@ -24,6 +24,11 @@ PURE = (
     "stages/guards.py",
     "stages/answers.py",
     "stages/prompts.py",
+    "telemetry/spans.py",
+    "telemetry/attributes.py",
+    "telemetry/costs.py",
+    "telemetry/ids.py",
+    "telemetry/names.py",
 )
 # What a pure file may not import, directly or through another of ours.
 IMPURE = ("dapr", "grpc", "aiohttp", "httpx", "sqlalchemy", "flask", "waitress", "os", "socket", "subprocess")

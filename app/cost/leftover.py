@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.cost.claims import Claim
 from app.cost.counts import NONE, Count
@@ -17,12 +18,16 @@ from app.cost.subsets import nearest_subset
 
 @dataclass(frozen=True, slots=True)
 class Maybe:
-    """A request that may have been billed: the `number`-th of its claim, with `entered` input tokens, give or take
-    `slack`, and no more than `output_at_most` of output."""
+    """A request that may have been billed between `early` and `late`: the `number`-th of its claim.
+
+    entered: its input tokens, give or take `slack`. output_at_most: no more output than this.
+    """
 
     claim: Claim
     number: int
     cause: Cause
+    early: datetime
+    late: datetime
     entered: int
     slack: int
     output_at_most: int

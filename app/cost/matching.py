@@ -111,11 +111,12 @@ class Matching:
 
     def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool) -> None:
         """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
+        hopeless: set[int] = set()
         for slot in sorted(slots, key=lambda each: (self.claims[each.claim].until, each.claim, each.number)):
             if len(self.slot_of) == len(self.rows):
                 return
             if slot not in self.row_of:
-                self._make_room(slot, tight)
+                self._make_room(slot, tight, hopeless)
 
     def _fill_nearest(self, slots: Iterable[Slot], *, tight: bool) -> None:
         """Pairs of slots and free requests, those with the least difference in tokens first."""
@@ -130,21 +131,22 @@ class Matching:
             if slot not in self.row_of and index not in self.slot_of:
                 self._take(slot, index)
 
-    def _make_room(self, slot: Slot, tight: bool) -> bool:
-        """Gives the slot a request, if need be by moving others to other requests of theirs."""
+    def _make_room(self, slot: Slot, tight: bool, hopeless: set[int]) -> None:
+        """Gives the slot a request, if need be by moving others to other requests of theirs. Requests from which no
+        chain leads to a free one become `hopeless`, and stay so, whatever is exchanged elsewhere."""
         came_from: dict[int, Slot] = {}
         waiting = deque([slot])
         while waiting:
             asking = waiting.popleft()
             for index in self.fitting(asking, tight=tight):
-                if index in came_from:
+                if index in came_from or index in hopeless:
                     continue
                 came_from[index] = asking
                 if index not in self.slot_of:
                     self._exchange(index, came_from, slot)
-                    return True
+                    return
                 waiting.append(self.slot_of[index])
-        return False
+        hopeless.update(came_from)
 
     def _exchange(self, index: int, came_from: dict[int, Slot], first: Slot) -> None:
         while True:

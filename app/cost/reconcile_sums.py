@@ -53,7 +53,8 @@ class _Comparison:
         mine = [claim for claim in claims if claim.call.model == model]
         self.sums = sums_of(model, mine, bill)
         self._home = {claim.call.call_id: each for each in self.sums for claim in (*each.started, *each.vain)}
-        self._maybes = list(_maybes([claim for claim in claims if claim.of_model(model)], unallocated))
+        maybes = _maybes([claim for claim in claims if claim.of_model(model)], unallocated)
+        self._maybes = sorted(maybes, key=lambda maybe: (maybe.late, maybe.claim.call.call_id, maybe.number))
         self._used: set[Maybe] = set()
         self._placed = place(self.sums, mine, bill, self._guess, self._badness)
 
@@ -75,9 +76,8 @@ class _Comparison:
         return found.unexplained.magnitude
 
     def _may_hold(self, each: Sum) -> list[Maybe]:
-        return [
-            maybe for maybe in self._maybes if each.touches(maybe.claim) and maybe not in getattr(self, "_used", ())
-        ]
+        near = (maybe for maybe in self._maybes if each.touches(maybe.early, maybe.late))
+        return [maybe for maybe in near if maybe not in self._used]
 
     def _paid(self, each: Sum, found: Explanation) -> Iterator[Finding]:
         """The calls that were paid, and what of the sum nothing explains."""
@@ -116,38 +116,44 @@ class _Comparison:
 
 
 def _maybes(claims: Sequence[Claim], unallocated: Sequence[Unallocated]) -> Iterator[Maybe]:
-    """The requests that may have been billed beside the paid ones, those that must soon come first."""
+    """The requests that may have been billed beside the paid ones."""
     starts = [claim.since for claim in claims]
     longest = max((claim.record.output_tokens for claim in claims), default=0)
-    for claim in sorted(claims, key=lambda each: each.late):
-        most = max(claim.call.reserve_output, longest)
-        entered = claim.expected or 0
+    for claim in claims:
         if claim.own and not claim.owes:
-            yield Maybe(claim, 0, own_cause(claim), entered, claim.slack, most)
-        uncounted = any(each.requests is None and in_flight(claim, each) for each in unallocated)
+            yield _one_of(claim, 0, own_cause(claim), longest)
         for number in range(1, claim.repeats + 1):
-            yield _repeat(claim, number, _beside(claim, claims, starts), most)
-        if uncounted:
-            yield Maybe(claim, claim.requests + 1, Cause.SIDECAR_RETRY, entered, claim.slack, most)
+            yield _repeat(claim, number, _beside([claim], claims, starts), longest)
+        if any(each.requests is None and in_flight(claim, each) for each in unallocated):
+            yield _one_of(claim, claim.requests + 1, Cause.SIDECAR_RETRY, longest)
     for source, each in enumerate(unallocated):
-        near = [claim for claim in claims if in_flight(claim, each)]
-        for number in range(each.requests or 0 if near else 0):
-            yield _repeat(near[-1], -1 - number - 1000 * source, near, max(longest, near[-1].call.reserve_output))
+        under_way = [claim for claim in claims if in_flight(claim, each)]
+        for number in range(each.requests or 0 if under_way else 0):
+            near = _beside(under_way, claims, starts)
+            yield _repeat(under_way[-1], -1 - number - 1000 * source, near, longest)
 
 
-def _repeat(claim: Claim, number: int, near: Sequence[Claim], output_at_most: int) -> Maybe:
+def _one_of(claim: Claim, number: int, cause: Cause, longest: int) -> Maybe:
+    """A request of that very claim."""
+    most = max(claim.call.reserve_output, longest)
+    return Maybe(claim, number, cause, claim.early, claim.late, claim.expected or 0, claim.slack, most)
+
+
+def _repeat(claim: Claim, number: int, near: Sequence[Claim], longest: int) -> Maybe:
     """A repetition of one of the calls `near`: the sidecar does not say of which."""
     least = min(max(0, (each.expected or 0) - each.slack) for each in near)
     greatest = max((each.expected or 0) + each.slack for each in near)
     middle = (least + greatest) // 2
-    return Maybe(claim, number, Cause.SIDECAR_RETRY, middle, greatest - middle, output_at_most)
+    early, late = min(each.early for each in near), max(each.late for each in near)
+    most = max(claim.call.reserve_output, longest)
+    return Maybe(claim, number, Cause.SIDECAR_RETRY, early, late, middle, greatest - middle, most)
 
 
-def _beside(claim: Claim, claims: Sequence[Claim], starts: Sequence[datetime]) -> list[Claim]:
-    """The calls among which the sidecar counted this one's repetition."""
-    first = bisect_left(starts, claim.since - READING - LONGEST_CALL)
-    last = bisect_right(starts, claim.until + READING)
-    return [each for each in claims[first:last] if each.until + READING >= claim.since]
+def _beside(under_way: Sequence[Claim], claims: Sequence[Claim], starts: Sequence[datetime]) -> list[Claim]:
+    """The calls among which the sidecar counted a repetition of those under way."""
+    begin, end = min(each.since for each in under_way) - READING, max(each.until for each in under_way) + READING
+    first, last = bisect_left(starts, begin - LONGEST_CALL), bisect_right(starts, end)
+    return [each for each in claims[first:last] if each.until >= begin]
 
 
 def _play(held: Sequence[Claim]) -> Play:

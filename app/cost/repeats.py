@@ -7,6 +7,7 @@ of them than were counted among the calls of that time. While the count was lost
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,42 +31,60 @@ class Unallocated:
 
 
 def other_repeats(matching: Matching, unallocated: Sequence[Unallocated]) -> dict[int, int]:
-    """Rows of the bill that no slot has -> the claim that each repeats. Fills slots of other claims, as many."""
-    free = set(matching.free_rows)
-    fitting = dict(_fitting(matching, free))
-    spare = [slot for slot in slots_of(matching.claims) if slot.rank is Rank.REPEATED and slot not in matching.row_of]
+    """Rows of the bill that no slot has -> the claim that each repeats; no more of them than were counted."""
     found: dict[int, int] = {}
-    for index in matching.free_rows:
-        for number in fitting.get(index, ()):
-            slot = next((each for each in spare if _together(matching, number, each)), None)
-            if slot is not None:
-                spare.remove(slot)
+    units = _Units(matching, unallocated)
+    for index, numbers in _fitting(matching, set(matching.free_rows)):
+        for number in numbers:
+            if units.take(number):
                 found[index] = number
                 break
-    still = {index: claims for index, claims in fitting.items() if index not in found}
-    return found | _unallocated(matching, still, unallocated)
-
-
-def _unallocated(
-    matching: Matching, fitting: dict[int, list[int]], unallocated: Sequence[Unallocated]
-) -> dict[int, int]:
-    found: dict[int, int] = {}
-    left = {number: each.requests for number, each in enumerate(unallocated)}
-    taken: set[int] = set()  # of lost counts, one for each call
-    for index, numbers in fitting.items():
-        for claim, source in ((claim, source) for claim in numbers for source in left):
-            if not in_flight(matching.claims[claim], unallocated[source]) or claim in taken:
-                continue
-            requests = left[source]
-            if requests is None:
-                taken.add(claim)
-            elif requests > 0:
-                left[source] = requests - 1
-            else:
-                continue
-            found[index] = claim
-            break
     return found
+
+
+class _Units:
+    """What was counted and is still to be had: each unit lets one call have been asked again."""
+
+    def __init__(self, matching: Matching, unallocated: Sequence[Unallocated]) -> None:
+        self._claims = matching.claims
+        self._unallocated = unallocated
+        self._left = [each.requests for each in unallocated]
+        self._lost_taken: set[int] = set()  # of lost counts, one for each call
+        repeated = [slot for slot in slots_of(matching.claims) if slot.rank is Rank.REPEATED]
+        self._spare = Counter(slot.claim for slot in repeated if slot not in matching.row_of)
+        self._holders = {slot.claim for slot in repeated if slot in matching.row_of}
+
+    def take(self, number: int) -> bool:
+        """Finds a unit for a claim. One that was put down to another call of that time will do, also when that one was
+        asked again as well and has to take a third one's in its turn."""
+        seen, waiting = {number}, deque([number])
+        while waiting:
+            asking = waiting.popleft()
+            if self._take_free(asking):
+                self._holders.add(number)
+                return True
+            for other in self._holders - seen:
+                if together(self._claims[asking], self._claims[other]):
+                    seen.add(other)
+                    waiting.append(other)
+        return False
+
+    def _take_free(self, number: int) -> bool:
+        claim = self._claims[number]
+        for other in self._spare:
+            if self._spare[other] and together(claim, self._claims[other]):
+                self._spare[other] -= 1
+                return True
+        for source, left in enumerate(self._left):
+            if not in_flight(claim, self._unallocated[source]) or left == 0:
+                continue
+            if left is not None:
+                self._left[source] = left - 1
+                return True
+            if number not in self._lost_taken:
+                self._lost_taken.add(number)
+                return True
+        return False
 
 
 def _fitting(matching: Matching, free: set[int]) -> Iterator[tuple[int, list[int]]]:
@@ -88,11 +107,10 @@ def _after_a_pause(matching: Matching, number: int, index: int) -> bool:
     return claim.until - claim.since >= SHORTEST_PAUSE and all(abs(at - other) >= SHORTEST_PAUSE for other in others)
 
 
-def _together(matching: Matching, number: int, slot: Slot) -> bool:
+def together(left: Claim, right: Claim) -> bool:
     """Whether one reading of the count may hold both calls."""
-    mine, its = matching.claims[number], matching.claims[slot.claim]
-    near = mine.since - READING <= its.until and its.since - READING <= mine.until
-    return near and mine.call.component == its.call.component
+    near = left.since - READING <= right.until and right.since - READING <= left.until
+    return near and left.call.component == right.call.component
 
 
 def in_flight(claim: Claim, unallocated: Unallocated) -> bool:

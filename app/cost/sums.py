@@ -46,9 +46,9 @@ class Sum:
         """Whether there is nothing on either side."""
         return not (self.rows or self.started or self.held or self.vain)
 
-    def touches(self, claim: Claim) -> bool:
-        """Whether a request of the claim may stand in it."""
-        return claim.early < self.until and claim.late >= self.since
+    def touches(self, early: datetime, late: datetime) -> bool:
+        """Whether something of that time may stand in it."""
+        return early < self.until and late >= self.since
 
 
 Badness = Callable[[Sum, Count], int]

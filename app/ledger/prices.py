@@ -85,11 +85,12 @@ class Prices:
                 self._load()
             return self._numbers
 
-    def rows(self) -> Mapping[int, PriceRow]:
-        """All prices by their numbers, as they are now."""
-        with self._lock:
-            self._load()
-            return dict(self._rows)
+    def row(self, number: int) -> PriceRow:
+        """The price of that number. A price is committed before its first charge: whoever reads a charge finds it."""
+        if number not in self._rows:
+            with self._lock:
+                self._load()
+        return self._rows[number]
 
     def _add(self, missing: Iterable[PriceRow]) -> None:
         with self._engine.begin() as connection:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, FromClause, Select, and_, func, select
+from sqlalchemy import Connection, Engine, FromClause, Select, and_, func, or_, select
 
 from app.cost.calls import CallRecord
 from app.cost.rollup import Dimension, Rollup, rollup_sums
@@ -35,7 +35,6 @@ _COLUMNS = {
     Dimension.DAY: "day",
 }
 _PRICED = ("price_no", "known", "rerun")
-_BY_TASK = charged_by_day(TASKS.c.task_id).subquery()
 _CHARGES = (
     select(
         CHARGES,
@@ -54,6 +53,7 @@ _CHARGES = (
 )
 _IN_ORDER = tuple(CHARGES.primary_key.columns)
 _AT_ONCE = 10_000
+_DAY = timedelta(days=1)
 
 Tenants = frozenset[str] | None
 
@@ -85,7 +85,9 @@ class Records:
         tenants: Tenants = None,
     ) -> Rollup:
         """Sums of charges by the dimensions, from day `since` to before day `until` (UTC). `tenants` None is all."""
-        sums: FromClause = _BY_TASK if Dimension.TASK in by else DAILY_COSTS
+        sums: FromClause = DAILY_COSTS
+        if Dimension.TASK in by:
+            sums = charged_by_day(TASKS.c.task_id).where(*_charged_in(since, until)).subquery()
         names = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
         columns = [sums.c[name] for name in (*names, *_PRICED)]
         query = select(*columns, func.sum(sums.c.quantity), func.sum(sums.c.charges)).group_by(*columns)
@@ -101,11 +103,7 @@ class Records:
         self, since: date | None = None, until: date | None = None, tenants: Tenants = None
     ) -> Iterator[Charge]:
         """Every charge of these days, corrections included."""
-        conditions: list[Any] = []
-        if since is not None:
-            conditions.append(CHARGES.c.at >= _midnight(since))
-        if until is not None:
-            conditions.append(CHARGES.c.at < _midnight(until))
+        conditions = list(_charged_in(since, until))
         if tenants is not None:
             conditions.append(TASKS.c.tenant.in_(sorted(tenants)))
         return self._charges(*conditions)
@@ -138,7 +136,6 @@ class Records:
             return frozenset((row.provider, row.model) for row in connection.execute(query))
 
     def _sums(self, query: Select[Any], names: Sequence[str]) -> Iterator[tuple[Charge, int]]:
-        prices = self._prices.rows()
         with self._engine.connect() as connection:
             for row in connection.execute(query):
                 *key, price_no, known, rerun, quantity, times = row
@@ -146,14 +143,13 @@ class Records:
                 at = day_of(values.pop("day", 0))
                 values |= {"step_name": values.get("step"), "known": known, "rerun": rerun, "quantity": int(quantity)}
                 if times or quantity:
-                    yield restoring.charge(values, prices[price_no], at), int(times)
+                    yield restoring.charge(values, self._prices.row(price_no), at), int(times)
 
     def _charges(self, *conditions: Any) -> Iterator[Charge]:
-        prices = self._prices.rows()
         query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
         with self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
-                yield restoring.charge(row, prices[row["price_no"]], row["at"])
+                yield restoring.charge(row, self._prices.row(row["price_no"]), row["at"])
 
 
 def _rows(connection: Connection, table: Any, task_no: int) -> Sequence[Any]:
@@ -166,6 +162,17 @@ def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:
     for call in call_records(connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()):
         of.setdefault(call.task_id, []).append(call)
     return oldest_first(call for calls in of.values() for call in with_usages(calls))
+
+
+def _charged_in(since: date | None, until: date | None) -> Iterator[Any]:
+    """Charges of these days. The tasks that were under way then are found first, by their index; a day more on either
+    side, since a worker's clock may differ from its sidecar's."""
+    if since is not None:
+        yield CHARGES.c.at >= _midnight(since)
+        yield or_(TASKS.c.ended_at.is_(None), TASKS.c.ended_at >= _midnight(since) - _DAY)
+    if until is not None:
+        yield CHARGES.c.at < _midnight(until)
+        yield TASKS.c.started_at < _midnight(until) + _DAY
 
 
 def _midnight(day: date) -> datetime:

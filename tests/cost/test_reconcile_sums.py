@@ -89,6 +89,24 @@ def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
     assert other.unexplained_tokens == 60, "a question of 100 tokens accounts for 100"
 
 
+def test_a_call_in_vain_accounts_for_one_request_in_one_sum() -> None:
+    vain = failed(1, 3599, 2)
+    paid = again(vain, 3700)
+    rows = [request("x", 3599.5, 100), request("y", 3600.5, 100)]
+    for row in rows:
+        assert reconcile([vain, paid], summed([row, billed(paid)])).unexplained_tokens == 0
+    assert reconcile([vain, paid], summed([*rows, billed(paid)])).unexplained_tokens == 110
+
+
+def test_a_sum_says_how_many_requests_there_are_to_account_for() -> None:
+    vain = failed(1)
+    paid = again(vain, 5)
+    bill = summed([billed(paid)])
+    (row,) = bill.rows
+    more = replace(bill, rows=(replace(row, count=row.count + Count(0, 100, 0, 10)),))
+    assert reconcile([vain, paid], more).unexplained_tokens == 110, "no request more, so no call in vain was billed"
+
+
 def test_which_calls_in_vain_were_billed_follows_from_their_sizes() -> None:
     vain = [failed(number, number * 10.0, request_digest=f"q-{number}") for number in (1, 2, 4, 8)]
     paid = [again(each, each.started_at.minute * 60 + each.started_at.second + 5.0) for each in vain]

@@ -6,10 +6,12 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, event
 
 from app.cost.charges import standing
 from app.cost.rollup import Dimension
@@ -156,6 +158,26 @@ def test_charges_come_in_the_order_of_tasks_and_steps_each_line_before_its_corre
 def test_two_readers_at_once_see_the_same(filled: Ledger) -> None:
     first, second = filled.records.charges(), filled.records.charges()
     assert all(one == other for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("by", [Dimension.TASK, Dimension.TENANT, None])
+def test_a_price_that_comes_while_a_reader_reads_is_found(ledger: Ledger, by: Dimension | None) -> None:
+    """The reader has looked at the prices, and then asks for the charges."""
+    ledger.keep(story(1).end, two_currencies(1))
+    ledger.records.report()
+    elsewhere = create_engine(ledger.engine.url)
+
+    more = [story(2, "acme:T-2").end]
+
+    def save_more(*given: Any) -> None:
+        if "charges" in given[2] and more:
+            Ledger(elsewhere).keep(more.pop(), two_currencies(3))
+
+    event.listen(ledger.engine, "before_cursor_execute", save_more)
+    found = list(ledger.records.charges()) if by is None else ledger.records.report([by]).groups
+    elsewhere.dispose()
+    assert len({charge.book_digest for charge in ledger.records.charges()}) == 2
+    assert len(found) > (1 if by is not Dimension.TENANT else 0)
 
 
 # Model calls

@@ -139,7 +139,7 @@ def test_nobody_there_is_one_warning_without_secrets(
     assert "key=abc" not in caplog.text
 
 
-def test_the_end_is_bounded() -> None:
+def test_the_end_is_bounded_and_says_what_was_lost(caplog: pytest.LogCaptureFixture) -> None:
     (port,) = free_ports(1)
     traces = Traces(f"http://127.0.0.1:{port}", service="a", version="1")
     traces.start()
@@ -148,6 +148,8 @@ def test_the_end_is_bounded() -> None:
     traces.stop(1)
     assert time.monotonic() - began < 2
     assert traces.dropped == 1
+    (warning,) = warnings(caplog)
+    assert "stopped before" in warning
 
 
 @pytest.mark.usefixtures("quick")
@@ -190,7 +192,7 @@ def test_a_record_that_cannot_be_told_costs_its_own_spans_only(caplog: pytest.Lo
         return "\ud800" if call.task_id == "acme:T-1" else "[]"
 
     bad, good = task_record(), task_record(task_id="acme:T-2", calls=())
-    with running_collector(status=503) as collector, traces_to(collector.url, texts=texts) as traces:
+    with running_collector(status=500) as collector, traces_to(collector.url, texts=texts) as traces:
         traces.observe(bad)
         traces.observe(good)
         collector.wait_for_refusals(1)

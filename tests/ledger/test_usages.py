@@ -1,0 +1,17 @@
+"""What is known of a call that has no answer yet, from the calls beside it."""
+
+from __future__ import annotations
+
+from app.ledger.calls import UNKNOWN
+from app.ledger.projection import with_usages
+from app.models import CallState
+from tests.records import MODEL, call_record
+
+
+def test_a_call_under_way_is_put_to_the_model_that_its_component_answered_with() -> None:
+    begun = call_record("e-3", 5, state=CallState.STARTED, ended_at=None, model="", usage=UNKNOWN)
+    first, second = with_usages([call_record("e-1", 1), begun])
+    assert (first.model, second.model) == (MODEL, MODEL)
+    assert second.usage == UNKNOWN
+    elsewhere = call_record("e-3", 5, state=CallState.STARTED, model="", usage=UNKNOWN, component="other")
+    assert with_usages([call_record("e-1", 1), elsewhere])[1] is elsewhere
