@@ -151,6 +151,7 @@ def _client(named: Mapping[str, Port]) -> dict[str, str]:
 
 
 def _say_where(named: Mapping[str, Port]) -> None:
+    print(f"  pages      http://127.0.0.1:{named['agent web'].number}/pages/tasks  (token: {paths.STATE / 'token'})")
     print(f"  API        http://127.0.0.1:{named['agent web'].number}/openapi.json")
     print(f"  files      {paths.STATE}")
     print(f"  logs       {LOGS}", flush=True)
