@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from sqlalchemy import Engine
 
-from app import policy, sidecar
+from app import policy, sidecar, tokens
 from app.access import Access, make_local_token, parse_tokens
 from app.cost import book
 from app.cost.book import PriceBook
@@ -62,9 +63,13 @@ log = logging.getLogger(__name__)
 TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
 _ACTIVITIES_AT_ONCE = 1000
+# A thread that waits for the interpreter gets it this soon. With Python's own 5 ms, each statement of a commit could
+# wait so long behind a workflow's turn, and a model call waits for two commits.
+_SWITCH_SECONDS = 0.0005
 # Threads that serve the web; they wait for the sidecar most of the time.
 _THREADS = 16
 _LIBRARY_LEVELS = {
+    "alembic": logging.WARNING,
     "WorkflowRuntime": logging.ERROR,
     "DaprWorkflowClient": logging.ERROR,
     "durabletask-client": logging.WARNING,
@@ -81,6 +86,8 @@ def utc_now() -> datetime:
 def serve(settings: Settings) -> None:
     """Runs worker and web in this process until SIGTERM or SIGINT."""
     _log_to_stderr(settings.log_level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    tokens.encoding()  # half a second, which the first model call would wait for otherwise
     rules = policy.load(settings.policy_file)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     engine = database.connect(settings.database_url)
@@ -114,9 +121,9 @@ def serve(settings: Settings) -> None:
     services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
-    tokens = access(settings)
-    pages = make_pages(desk, tokens, books.records, utc_now)
-    app = create_app(desk, tokens, version=version(), books=books, pages=pages)
+    known = access(settings)
+    pages = make_pages(desk, known, books.records, utc_now)
+    app = create_app(desk, known, version=version(), books=books, pages=pages)
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
     worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
     if traces:

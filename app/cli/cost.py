@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import reconcile
+from app.cli import opening, reconcile
 from app.cli.connection import AsJson
 from app.cli.figures import INPUT, KINDS, UNKNOWN, amount, digest, how_known, of_kind, remarks, tokens
-from app.cli.opening import open_book, open_records
+from app.cli.opening import open_book
 from app.cli.screen import say, show_json, show_table
 from app.cost.money import ZERO, difference, shown
 from app.cost.rollup import Dimension
@@ -90,7 +90,7 @@ def dimensions(text: str) -> tuple[Dimension, ...]:
 def _summed(chosen: Selection, by: tuple[Dimension, ...]) -> ReportView:
     from app.cost.views import report_view
 
-    return report_view(open_records().report(by, chosen.since, chosen.until, _tenants(chosen)), chosen)
+    return report_view(opening.open_records().report(by, chosen.since, chosen.until, _tenants(chosen)), chosen)
 
 
 def _repriced(chosen: Selection, prices: Path) -> RepricingView:
@@ -98,7 +98,7 @@ def _repriced(chosen: Selection, prices: Path) -> RepricingView:
     from app.cost.repricing import reprice
 
     book = open_book(prices)
-    charges = tuple(open_records().charges(chosen.since, chosen.until, _tenants(chosen)))
+    charges = tuple(opening.open_records().charges(chosen.since, chosen.until, _tenants(chosen)))
     return repricing_view(reprice(charges, book), {charge.book_digest for charge in charges}, chosen)
 
 

@@ -27,10 +27,11 @@ Prices = Annotated[
 
 def open_records() -> Records:
     """The ledger of this machine's settings. Raises ConfigurationError when there is none."""
+    url = settings_with_ledger().database_url
     from app.ledger.database import connect
     from app.ledger.reading import Records
 
-    return Records(connect(settings_with_ledger().database_url))
+    return Records(connect(url))
 
 
 def settings_with_ledger() -> Settings:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import opening
 from app.cli.connection import AsJson
 from app.cli.figures import digest
-from app.cli.opening import Prices, has_ledger, open_book, open_records
+from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.screen import complain, say, show_json, show_table
 from app.cost.money import plain
 from app.cost.words import TOKEN_LINES, Line
@@ -110,7 +111,7 @@ def _in_use() -> frozenset[Model] | None:
     from app.settings import load
 
     if has_ledger(load()):
-        return open_records().models_in_use()
+        return opening.open_records().models_in_use()
     complain("no ledger here, so nobody knows which models are in use; name one, or work a ticket first")
     return None
 

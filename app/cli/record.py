@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from app.cli import opening
 from app.cli.connection import AsJson
 from app.cli.figures import (
     INPUT,
@@ -19,7 +20,6 @@ from app.cli.figures import (
     remarks,
     tokens,
 )
-from app.cli.opening import open_records
 from app.cli.screen import say, show_json, show_table
 from app.cli.tasks import TaskId
 from app.cli.tasks import money as refunded
@@ -49,7 +49,7 @@ def record(task_id: TaskId, as_json: AsJson = False) -> None:
     """Shows the record of a task: stages, attempts, model calls, tokens and money. Reads the ledger itself."""
     from app.ledger.views import record_view
 
-    view = record_view(open_records().record(task_id))
+    view = record_view(opening.open_records().record(task_id))
     if as_json:
         show_json(view.model_dump(mode="json"))
         return

@@ -14,9 +14,12 @@ from app.cost.values import Usage
 from app.errors import FailureCause
 from app.models import Known
 
-# Being turned away takes milliseconds, and the sidecar's pauses between its quick repeats stay below this. A call that
-# lasted longer may hold an earlier request, unseen by us, that timed out after the model had worked.
+# Two refusals and the sidecar's pause between them take less than this. A call that lasted longer may hold an earlier
+# request, unseen by us, that timed out after the model had worked.
 _TURNED_AWAY_WITHIN = timedelta(seconds=5)
+# Shorter than that pause: a breaker that refused later than this refused the repetition of a request that had left, and
+# how that one failed, nobody says.
+_REFUSED_AT_ONCE_WITHIN = timedelta(seconds=0.75)
 
 NOTHING = Usage(0, 0, known=Known.ESTIMATED)
 
@@ -40,6 +43,6 @@ def lost_usage(call: CallRecord, settled: CallRecord | None) -> Usage:
 
 
 def _never_worked_on(call: CallRecord) -> bool:
-    if call.ended_at is None or call.ended_at - call.started_at > _TURNED_AWAY_WITHIN:
-        return False
-    return FailureCause.told(call.error).no_model_worked
+    cause = FailureCause.told(call.error)
+    within = _REFUSED_AT_ONCE_WITHIN if cause is FailureCause.BREAKER_OPEN else _TURNED_AWAY_WITHIN
+    return call.ended_at is not None and call.ended_at - call.started_at <= within and cause.no_model_worked

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import FailureCause
@@ -46,7 +46,7 @@ _CLOSE_LEFT = (
     .where(_THIS_STEP, MODEL_CALLS.c.state == CallState.STARTED)
     .values(state=CallState.INTERRUPTED, error="the step was executed again")
 )
-_COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)
+_OF_STEP = select(MODEL_CALLS.c.state).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
 _SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN | {"error": bindparam("error")})
@@ -84,9 +84,10 @@ class Journal:
             "ended_at": self._clock(),
         }
         try:
-            return await self._write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._write(lambda connection: _settled(connection, call_id, call, values))
         except IntegrityError:  # another process settled the step in this very moment
-            return await self._write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._write(lambda connection: _settled(connection, call_id, call, values))
+        return before or Settled(answer, usage)
 
     async def fail(self, call_id: str, cause: FailureCause, message: str) -> None:
         """Closes a row whose call failed; its error begins with the cause. What it may have cost stays its reserve
@@ -122,19 +123,22 @@ class Journal:
 def _begun(connection: Connection, row: dict[str, Any]) -> str | Settled:
     """Looks for the settled row, marks what an earlier execution left open, and opens a row."""
     step = _step(row["execution_id"], row["turn"])
-    found = connection.execute(_FIND_SETTLED, step).mappings().one_or_none()
-    if found is not None:
-        return _stored(found)
-    connection.execute(_CLOSE_LEFT, step)
-    connection.execute(_OPEN, row | {"number": connection.execute(_COUNT, step).scalar_one() + 1})
+    before = connection.execute(_OF_STEP, step).all()  # none, nearly always
+    if any(each.state == CallState.SETTLED for each in before):
+        return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
+    if any(each.state == CallState.STARTED for each in before):
+        connection.execute(_CLOSE_LEFT, step)
+    connection.execute(_OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
 
 
-def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled:
+def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled | None:
+    """None when the row settled the step; else what had settled it before."""
     step = _step(call.execution_id, call.turn)
-    if connection.execute(_SETTLE, {"the_call": call_id, **step, **values}).rowcount == 0:
-        lost = {"state": CallState.INTERRUPTED, "error": "another execution of the step settled first"}
-        connection.execute(_KEEP_LOST, {"the_call": call_id, **values, **lost})
+    if connection.execute(_SETTLE, {"the_call": call_id, **step, **values}).rowcount:
+        return None
+    lost = {"state": CallState.INTERRUPTED, "error": "another execution of the step settled first"}
+    connection.execute(_KEEP_LOST, {"the_call": call_id, **values, **lost})
     return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
 
 

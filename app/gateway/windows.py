@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from app.gateway.exposition import Exposition
 
 # Linux tells a process's start relative to a boot time that moves by up to a second.
 _SAME_START_SECONDS = 1.5
+# What one look finds is written at the next one, two seconds later: a worker that is killed has not written so much.
+_UNWRITTEN = timedelta(seconds=6)
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class Reading:
 
 
 def first(reading: Reading) -> list[Found]:
-    """What the first look says: a sidecar that has counted already did so for workers before this one."""
-    if not any(reading.page.retried.values()):
-        return []
-    return [Gap(_start(reading), reading.at, predecessors=True)]
+    """What the first look says: a sidecar that has counted already did so for workers before this one; and what the
+    sidecar before it counted is lost, as far as a worker that was killed had not written it yet."""
+    start = _start(reading)
+    counted = any(reading.page.retried.values())
+    return [Gap(start - _UNWRITTEN, reading.at if counted else start, predecessors=True)]
 
 
 def between(earlier: Reading, later: Reading) -> list[Found]:

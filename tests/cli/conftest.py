@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import bootstrap
+from app.cli import opening
 from app.cli.root import cli
 from app.web.factory import create_app
 from app.web.server import WebServer
@@ -53,7 +53,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> FakeRecords:
     """A ledger with one task, in the place of the one that the settings name."""
     records = FakeRecords(task_record())
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
-    monkeypatch.setattr(bootstrap, "open_records", lambda _: records)
+    monkeypatch.setattr(opening, "open_records", lambda: records)
     return records
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import bootstrap
+from app.cli import opening
 from app.cost.charges import charge_call
 from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
@@ -223,5 +223,5 @@ def test_the_ledgers_own_sums_are_those_of_its_charges(monkeypatch: pytest.Monke
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
     by = ("cost", "report", "--by", "tenant,stage,model,outcome,kind")
     found = told(*by)
-    monkeypatch.setattr(bootstrap, "open_records", lambda settings: FakeRecords(*records))
+    monkeypatch.setattr(opening, "open_records", lambda: FakeRecords(*records))
     assert found == told(*by)

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 Row = dict[str, Any]
-FREE = ("breaker_open", "status", "refused_connection", "sidecar_gone")  # no model worked, if it was said at once
+# No model worked if it was said this soon, in microseconds.
+FREE = {"breaker_open": 750_000} | dict.fromkeys(("status", "refused_connection", "sidecar_gone"), 5_000_000)
 STEPS = """SELECT task_id, writes, active_us, task_no, max(min(scheduled_at), started_at) AS at FROM steps
     JOIN tasks USING (task_no) JOIN attempts USING (task_no, step) GROUP BY task_no, step
     HAVING writes AND (tasks.ended_at OR sum(attempts.outcome = 'completed'))"""
@@ -36,8 +37,8 @@ def calls_of(rows: list[Row]) -> Iterator[Row]:
         call = row | {"model": model, "at": row["started_at"], "mode": "standard", "written": None}
         call |= {name: row[f"{name}_tokens"] for name in ("input", "cached", "output")}
         if row["state"] != "settled" and call["input"] is None:
-            free = (row["error"] or "").partition(":")[0] in FREE and row["ended_at"] is not None
-            free = free and row["ended_at"] - row["started_at"] <= 5_000_000
+            soon = FREE.get((row["error"] or "").partition(":")[0], -1)
+            free = row["ended_at"] is not None and row["ended_at"] - row["started_at"] <= soon
             for name in ("input", "output"):
                 known = answer.get(f"{name}_tokens")
                 call[name] = 0 if free else row[f"reserve_{name}"] if known is None else known

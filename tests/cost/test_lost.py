@@ -51,7 +51,7 @@ def settled(usage: Usage) -> CallRecord:
     return call(number=2, state=CallState.SETTLED, usage=usage)
 
 
-def failed(cause: str, seconds: float = 1) -> CallRecord:
+def failed(cause: str, seconds: float = 0.5) -> CallRecord:
     """A call that failed for this cause after so many seconds."""
     error = FailureCause(cause).tell("model component llm: it is asked again later")
     return call(error=error, ended_at=NOON + timedelta(seconds=seconds))
@@ -80,6 +80,12 @@ def test_a_call_that_may_have_been_worked_on_is_never_free(cause: str) -> None:
 
 def test_a_last_request_turned_away_proves_nothing_of_those_before_it() -> None:
     assert lost_usage(failed("breaker_open", seconds=121), None) == RESERVE
+
+
+def test_a_breaker_that_refused_the_repetition_says_nothing_of_the_request_that_had_left() -> None:
+    assert lost_usage(failed("breaker_open", seconds=0.7), None) == NOTHING
+    assert lost_usage(failed("breaker_open", seconds=1.1), None) == RESERVE
+    assert lost_usage(failed("status", seconds=1.1), None) == NOTHING, "refused twice"
 
 
 def test_what_the_step_s_answer_used_is_the_best_estimate() -> None:

@@ -70,5 +70,6 @@ def test_a_boot_time_that_moves_is_no_restart() -> None:
 
 
 def test_a_sidecar_that_has_counted_before_the_first_look_did_so_for_others() -> None:
-    assert windows.first(reading(0)) == []
-    assert windows.first(reading(0, llm=2)) == [Gap(BORN, NOON, predecessors=True)]
+    unwritten = BORN - timedelta(seconds=6)
+    assert windows.first(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
+    assert windows.first(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]

@@ -42,11 +42,16 @@ def filled(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Led
     engine = database.connect(databases.migrated(request.param))
     ledger, dice = Ledger(engine), random.Random(7)
     books = two_currencies(1), two_currencies(3)
-    for seed in range(90):
-        told = story(seed, f"{TENANTS[seed % 3]}:T-{seed}", MODELS)
-        turns = sorted(dice.sample(range(len(told.turns)), 2)) if len(told.turns) > 1 else [0]
-        for number, turn in enumerate(turns):
-            ledger.keep(told.at(turn, timedelta(seconds=dice.randint(0, 4))), books[number])
+    stories = [story(seed, f"{TENANTS[seed % 3]}:T-{seed}", MODELS) for seed in range(90)]
+    turns = [(dice.randrange(len(told.turns)), dice.choice([-1, len(told.turns) // 2])) for told in stories]
+    for number, book in enumerate(books):
+        for told, stops in zip(stories, turns, strict=True):
+            ledger.keep(
+                told.at(
+                    sorted(stop % len(told.turns) for stop in stops)[number], timedelta(seconds=dice.randint(0, 4))
+                ),
+                book,
+            )
     yield ledger
     engine.dispose()
 

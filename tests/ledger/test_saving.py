@@ -14,20 +14,24 @@ from threading import Barrier
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from app.cost.charges import standing
 from app.cost.money import ZERO
 from app.cost.rollup import Dimension, Group
 from app.history.parse import parse
+from app.ledger import database
 from app.ledger.projection import Naming
 from app.ledger.record import TaskRecord
 from app.models import CallState, TaskStatus
 from app.stages import STAGE_OF
 from tests.history.told import Told, at
+from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, by_id, projected, sums_of, two_currencies
 from tests.ledger.stories import Snapshot, Story, story
 from tests.ledger.test_projection import ASKED, call, lost_call, one_step
+from tests.live import until
 
 HALF_A_MINUTE = 30
 seeds = st.integers(0, 10**6)
@@ -349,22 +353,40 @@ def patiently(attempt: Callable[[], frozenset[str]]) -> frozenset[str]:
     raise AssertionError("never came to its turn")
 
 
-def test_whole_batches_in_opposite_orders_are_no_deadlock(ledger: Ledger) -> None:
-    stories = [story(seed, f"acme:T-{seed}", days=1) for seed in range(12)]
-    records = [projected(told.end) for told in stories]
-    ledger.prices.numbers(charge for record in records for charge in record.charges)
-    ledger.tickets(*(record.task_id for record in records))
-    together = Barrier(2)
+HELD = {
+    "tickets": "UPDATE tickets SET subject = '' WHERE tenant = :tenant",
+    "daily_costs": "UPDATE daily_costs SET charges = charges WHERE tenant = :tenant",
+    "tasks": "SELECT * FROM tasks WHERE tenant = :tenant FOR UPDATE",
+}
 
-    def saver(batch: list[TaskRecord]) -> None:
-        own = Ledger(ledger.engine)
-        for _ in range(4):
-            together.wait(HALF_A_MINUTE)
-            patiently(lambda: own.save(*batch))
 
-    in_threads(lambda: saver(records), lambda: saver(records[::-1]))
-    assert by_id(standing(ledger.records.charges())) == by_id(charge for record in records for charge in record.charges)
+@pytest.mark.parametrize("table", HELD)
+def test_whoever_saves_takes_the_rows_in_the_same_order_as_others(databases: Databases, table: str) -> None:
+    """So that he who waits for the first of them holds none of the others, whatever order the records come in."""
+    engine = database.connect(databases.migrated("postgresql"))
+    ledger, stories = Ledger(engine), [story_with(waits, f"{name}:T-1") for name in ("acme", "lumen")]
+    ledger.tickets(*(told.task_id for told, _ in stories))
+    for told, turn in stories:
+        ledger.save(projected(told.at(turn)))
+    last, first = (projected(told.end) for told, _ in reversed(stories))
+    ledger.prices.numbers(charge for record in (last, first) for charge in record.charges)
+    with ThreadPoolExecutor(1) as pool, engine.begin() as somebody:
+        somebody.execute(text("SET lock_timeout = '5s'"))
+        somebody.execute(text(HELD[table]), {"tenant": first.tenant})
+        saved = pool.submit(ledger.save, last, first)
+        until(lambda: is_waiting(engine), "the saver to wait for its turn", 10)
+        somebody.execute(text(HELD[table]), {"tenant": last.tenant})
+        somebody.commit()
+        assert saved.result(HALF_A_MINUTE) == {last.task_id, first.task_id}
     ledger.check()
+    engine.dispose()
+
+
+def is_waiting(engine: Engine) -> bool:
+    """Whether somebody in this database waits for a row that another one holds."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with engine.connect() as connection:
+        return bool(connection.execute(text(query)).scalar_one())
 
 
 @pytest.mark.parametrize("changed", ["known", "outcome"])

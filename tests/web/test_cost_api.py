@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from app import bootstrap
+from app.cli import opening
 from app.cost.rollup import Dimension
 from app.ledger.views import RecordView, record_view
 from app.web.factory import MAX_BODY_BYTES
@@ -75,7 +75,7 @@ def test_the_report_is_the_command_lines(
     client: DocumentedClient, records: FakeRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
-    monkeypatch.setattr(bootstrap, "open_records", lambda _: records)
+    monkeypatch.setattr(opening, "open_records", lambda: records)
     by = "tenant,stage,kind"
     assert client.call("GET", f"/cost/report?by={by}").json == told("cost", "report", "--by", by)
     assert client.call("GET", "/cost/report").json == told("cost", "report")

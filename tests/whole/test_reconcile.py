@@ -115,7 +115,7 @@ def beyond_doubt(call: CallRecord, calls: Sequence[CallRecord]) -> bool:
     begin, end = call.started_at - CLOCK_TOLERANCE, (call.ended_at or call.started_at) + CLOCK_TOLERANCE
     return not any(
         other is not call
-        and other.usage.input_tokens == call.usage.input_tokens
+        and call.usage.input_tokens in (other.usage.input_tokens, other.reserve_input)
         and other.started_at <= end
         and (other.ended_at is None or other.ended_at >= begin)
         for other in calls
