@@ -53,7 +53,7 @@ def test_a_model_call_as_dapr_tells_it_and_as_the_gateway_does(details: str) -> 
 
 
 def test_every_word_of_the_gateway_for_a_failure_says_what_it_comes_from() -> None:
-    for sign, _ in _CAUSES:
+    for sign, *_ in _CAUSES:
         told = _explained("llm", sign)
         assert cause(Failure(type(told).__name__, str(told))) not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
 
