@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -131,6 +132,8 @@ def serve(settings: Settings) -> None:
     projector.start()
     worker.start()
     web.start()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look through it again and again
     log.info("ready on %s; %d accepted tickets were still to be started", web.url, desk.start_waiting_tickets())
     _until_told_to_stop()
     web.stop()

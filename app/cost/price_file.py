@@ -181,7 +181,8 @@ class PriceFile(_Strict):
 
     list_prices: ListPrices
     stale_after_days: int = Field(gt=0)
-    retention_months: Price  # how long the record of a task is kept
+    # How long the record of a task is kept; its bytes are counted to the thousandth of a month.
+    retention_months: Annotated[Price, Field(decimal_places=3)]
     agreements: tuple[Agreement, ...] = Field(default=(), strict=False)
     infrastructure: tuple[Infrastructure, ...] = Field(default=(), strict=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
@@ -15,10 +16,15 @@ from app.ledger.migrations import upgrade
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
-    """An INSERT that leaves a row which is there already as it is; tell by the row count."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+    """An INSERT that leaves a row which is there already as it is; tell by the row count. Hand the row to `execute`:
+    a statement that is composed anew each time costs more than running it."""
+    return _insert_or_ignore(connection.dialect.name, table)
+
+
+@lru_cache
+def _insert_or_ignore(dialect: str, table: Table) -> Insert:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def connect(url: str) -> Engine:

@@ -10,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,10 +32,19 @@ log = logging.getLogger(__name__)
 
 Observer = Callable[[TaskRecord], None]
 _AT_ONCE = 16
+# A model call that is to be journalled waits for the transaction before its own.
+_SAVED_AT_ONCE = 4
+# Younger ones are at work, and told of when they rest.
+_SWEPT_AFTER = timedelta(seconds=60)
 _SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
 _NOT_RECORDED = (
     select(TICKETS.c.sequence, TICKETS.c.task_id)
-    .where(TICKETS.c.recorded.is_(False), TICKETS.c.started, TICKETS.c.sequence > bindparam("after"))
+    .where(
+        TICKETS.c.recorded.is_(False),
+        TICKETS.c.started,
+        TICKETS.c.sequence > bindparam("after"),
+        TICKETS.c.received_at < bindparam("before"),
+    )
     .order_by(TICKETS.c.sequence)
     .limit(_SWEPT_AT_ONCE)
 )
@@ -49,6 +60,7 @@ class Projector:
         self._prices = Prices(sources.engine)
         self._agenda = Agenda(time.monotonic)
         self._swept = 0
+        self._began = sources.clock()
         self._told: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
 
@@ -86,7 +98,7 @@ class Projector:
         """Records some of the tasks that are not final yet; False at the end of the list, where it begins anew."""
         try:
             with self._sources.engine.connect() as connection:
-                found = connection.execute(_NOT_RECORDED, {"after": self._swept}).all()
+                found = connection.execute(_NOT_RECORDED, {"after": self._swept, "before": self._sweep_before()}).all()
         except SQLAlchemyError as error:
             log.warning("ledger: cannot be read: %s; tried again", type(error).__name__)
             return False
@@ -94,6 +106,10 @@ class Projector:
         for start in range(0, len(found), _AT_ONCE):
             self._safely([row.task_id for row in found[start : start + _AT_ONCE]])
         return bool(found)
+
+    def _sweep_before(self) -> datetime:
+        """Those of the time before this process, whatever their age."""
+        return max(self._began, self._sources.clock() - _SWEPT_AFTER)
 
     def _safely(self, task_ids: Sequence[str]) -> None:
         """A task that cannot be recorded now is tried again; none may end the thread."""
@@ -117,9 +133,11 @@ class Projector:
         if not records:
             return
         prices = self._prices.numbers(charge for record in records for charge in record.charges)
-        new = self._writer.run(lambda connection: save(connection, records, prices))
-        for record in records:
-            self._recorded(record, new=record.task_id in new)
+        for start in range(0, len(records), _SAVED_AT_ONCE):
+            some = records[start : start + _SAVED_AT_ONCE]
+            new = self._writer.run(partial(save, records=some, prices=prices))
+            for record in some:
+                self._recorded(record, new=record.task_id in new)
 
     def _recorded(self, record: TaskRecord, *, new: bool) -> None:
         ended = record.ended_at is not None

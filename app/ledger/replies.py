@@ -6,12 +6,17 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 
 from app.errors import TaskNotFound
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import REPLIES
 from app.ledger.writer import Writer
+
+# Built once: composing a statement costs more than running it.
+_TEXT = select(REPLIES.c.text).where(
+    REPLIES.c.task_id == bindparam("the_task"), REPLIES.c.digest == bindparam("the_digest")
+)
 
 
 class Replies:
@@ -27,16 +32,13 @@ class Replies:
         digest = hashlib.sha256(text.encode()).hexdigest()
         row = {"task_id": task_id, "digest": digest, "text": text, "written_at": self._clock()}
         # A step that was executed again finds its reply here already.
-        self._writer.run(
-            lambda connection: connection.execute(insert_or_ignore(connection, REPLIES).values(row)).rowcount
-        )
+        self._writer.run(lambda connection: connection.execute(insert_or_ignore(connection, REPLIES), row).rowcount)
         return digest
 
     def get(self, task_id: str, digest: str) -> str:
         """The text of a reply. Raises TaskNotFound when it is not here (another ledger, or past retention)."""
-        query = select(REPLIES.c.text).where(REPLIES.c.task_id == task_id, REPLIES.c.digest == digest)
         with self._engine.connect() as connection:
-            text = connection.execute(query).scalar_one_or_none()
+            text = connection.execute(_TEXT, {"the_task": task_id, "the_digest": digest}).scalar_one_or_none()
         if text is None:
             raise TaskNotFound(
                 f"task {task_id}: reply {digest[:12]} is not in this ledger; check REFUND_AGENT_LEDGER_URL"

@@ -116,8 +116,9 @@ class Tickets:
         }
 
         def insert(connection: Connection) -> StoredTicket | None:
-            query = insert_or_ignore(connection, TICKETS).values(values).returning(TICKETS)
-            row = connection.execute(query).one_or_none()
+            if not connection.execute(insert_or_ignore(connection, TICKETS), values).rowcount:
+                return None
+            row = connection.execute(_FIND, {"the_task": ticket.task_id}).one_or_none()
             return None if row is None else _ticket(row)
 
         return self._writer.run(insert)

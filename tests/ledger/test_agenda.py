@@ -162,3 +162,13 @@ def test_who_waits_comes_back_at_the_time_he_said() -> None:
     agenda.add("a", ended=True)
     assert agenda.take(MOST, until=time.monotonic()) == []
     assert agenda.take(MOST, until=time.monotonic() + 0.01) == []
+
+
+def test_what_is_told_shortly_after_each_other_is_taken_together() -> None:
+    agenda, clock = made()
+    for number, pause in enumerate((0.3, 0.5, 0.1)):
+        agenda.add(f"t{number}", ended=True)
+        clock.now += pause
+    assert due(agenda, clock) == ["t0", "t1"], "the third is too fresh: the sidecar may not have saved it"
+    clock.now += 0.6
+    assert due(agenda, clock) == ["t2"]
