@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
-from app.cost.bill import Bill
 from app.cost.calls import CallRecord
-from app.cost.reconcile import reconcile
-from app.cost.reconciliation import Reconciliation
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.reconcile import reconcile
+from app.cost.reconciliation.values import Reconciliation
 from app.cost.rollup import Dimension, Rollup, rollup
 from app.cost.values import Charge
 from app.errors import TaskNotFound

@@ -14,9 +14,9 @@ from app.cli.opening import open_book, settings_with_ledger
 from app.cli.screen import complain, say, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.cost.bills import Bill
-    from app.cost.counts import Count
-    from app.cost.reconciliation import Finding, Reconciliation
+    from app.cost.reconciliation.counts import Count
+    from app.cost.reconciliation.parsing import Bill
+    from app.cost.reconciliation.values import Finding, Reconciliation
 
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
@@ -48,7 +48,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens of either are unexplained."""
-    from app.cost.reconcile_views import as_json as values
+    from app.cost.reconciliation.views import as_json as values
 
     first, last = _utc(since), _utc(until)
     if first and last and first >= last:
@@ -73,7 +73,7 @@ def _compared(bill: Bill) -> Reconciliation:
 
 
 def _from_file(path: Path) -> Bill:
-    from app.cost.bills import BadBill, parse_bill
+    from app.cost.reconciliation.parsing import BadBill, parse_bill
 
     try:
         return parse_bill(str(path), path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _from_sandbox(url: str) -> Bill:
 
     from app.cli.client import is_local
     from app.cli.faults import AgentAway, NotUnderstood
-    from app.cost.bills import parse_bill
+    from app.cost.reconciliation.parsing import parse_bill
 
     address = f"{url.rstrip('/')}/bill"
     now = datetime.now(UTC)
@@ -109,7 +109,7 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.cost.reconcile_views import verdict
+    from app.cost.reconciliation.views import verdict
 
     say(verdict(found))
     for remark in _remarks(found):
@@ -141,7 +141,7 @@ def _remarks(found: Reconciliation) -> Iterator[str]:
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    from app.cost.reconcile_views import words
+    from app.cost.reconciliation.views import words
 
     for cell in found.cells:
         why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
@@ -158,8 +158,8 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    from app.cost.reconcile_views import words
-    from app.cost.reconciliation import Certainty
+    from app.cost.reconciliation.values import Certainty
+    from app.cost.reconciliation.views import words
 
     call = finding.call
     sure = finding.certainty is Certainty.CERTAIN

@@ -12,4 +12,6 @@ exact decimals that are rounded where they are shown, and nowhere else. `docs/co
     book         which price applies               formula       what a call and a step's work cost
     rollup       sums by any dimension             repricing     the same usage under another book
     check        mistakes in a book                show          prices for a reader
+    calls        a row of the journal              lost          what a call that came to nothing may have used
+    reconciliation/   the record against a provider's bill
 """

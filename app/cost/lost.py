@@ -19,7 +19,7 @@ from app.models import Known
 _TURNED_AWAY_WITHIN = timedelta(seconds=5)
 # Shorter than that pause: a breaker that refused later than this refused the repetition of a request that had left, and
 # how that one failed, nobody says.
-_REFUSED_AT_ONCE_WITHIN = timedelta(seconds=0.75)
+_REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
 
 NOTHING = Usage(0, 0, known=Known.ESTIMATED)
 

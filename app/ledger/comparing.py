@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from app.cost.bill import Bill
 from app.cost.book import PriceBook
-from app.cost.reconcile import MARGIN, reconcile
-from app.cost.reconciliation import Reconciliation
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.reconcile import MARGIN, reconcile
+from app.cost.reconciliation.values import Reconciliation
 from app.cost.schedule import NoPrice
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries

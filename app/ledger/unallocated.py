@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, or_, select
 
-from app.cost.repeats import Unallocated
+from app.cost.reconciliation.repeats import Unallocated
 from app.ledger.tables import SIDECAR_RETRIES
 
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from app.access import Principal, Role
-from app.cost.bills import Bill, parse_bill
-from app.cost.reconcile_views import as_json
-from app.cost.reconciliation import Reconciliation
+from app.cost.reconciliation.parsing import Bill, parse_bill
+from app.cost.reconciliation.values import Reconciliation
+from app.cost.reconciliation.views import as_json
 from app.cost.rollup import Dimension, Rollup
 from app.cost.views import Selection, report_view
 from app.errors import AccessDenied

@@ -16,11 +16,11 @@ from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
 from app.cost.calls import CallRecord
-from app.cost.reconciliation import Cause
+from app.cost.reconciliation.values import Cause
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from tests.cli.reading import ask, told
-from tests.cost.billing import at, call, failed
+from tests.cost.reconciliation.billing import at, call, failed
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text()
 HEADER = "time;model;input_tokens;cached_tokens;output_tokens\n"

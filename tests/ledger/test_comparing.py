@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, insert
 
-from app.cost.bill import Bill, BillFormat, BillRow
-from app.cost.counts import Count
-from app.cost.reconcile import MARGIN
-from app.cost.reconciliation import Cause
+from app.cost.reconciliation.bill import Bill, BillFormat, BillRow
+from app.cost.reconciliation.counts import Count
+from app.cost.reconciliation.reconcile import MARGIN
+from app.cost.reconciliation.values import Cause
 from app.ledger.comparing import compare
 from app.ledger.tables import SIDECAR_RETRIES
 from tests.ledger.kit import Ledger

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cost.bill import Bill
-from app.cost.bills import parse_bill
 from app.cost.calls import CallRecord
-from app.cost.claims import CLOCK_TOLERANCE
-from app.cost.reconcile import reconcile
-from app.cost.reconciliation import Cause, Reconciliation
-from app.cost.repeats import Unallocated
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE
+from app.cost.reconciliation.parsing import parse_bill
+from app.cost.reconciliation.reconcile import reconcile
+from app.cost.reconciliation.repeats import Unallocated
+from app.cost.reconciliation.values import Cause, Reconciliation
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries

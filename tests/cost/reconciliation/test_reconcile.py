@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.bill import Bill, BillRow
 from app.cost.calls import CallRecord
-from app.cost.counts import NONE, Count
-from app.cost.reconcile import reconcile
-from app.cost.reconcile_views import as_json, verdict
-from app.cost.reconciliation import Cause, Finding, Reconciliation
+from app.cost.reconciliation.bill import Bill, BillRow
+from app.cost.reconciliation.counts import NONE, Count
+from app.cost.reconciliation.reconcile import reconcile
+from app.cost.reconciliation.values import Cause, Finding, Reconciliation
+from app.cost.reconciliation.views import as_json, verdict
 from app.cost.values import Usage
 from app.models import Known
-from tests.cost.billing import (
+from tests.cost.reconciliation.billing import (
     MODEL,
     at,
     bill_of,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from app.cost.bill import Bill, BillRow
-from app.cost.claims import CLOCK_TOLERANCE, Claim
-from app.cost.counts import Count, total
-from app.cost.subsets import good_subsets
+from app.cost.reconciliation.bill import Bill, BillRow
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE, Claim
+from app.cost.reconciliation.counts import Count, total
+from app.cost.reconciliation.subsets import good_subsets
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.bill import BillRow
 from app.cost.calls import CallRecord
-from app.cost.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
-from app.cost.counts import NONE, Count, total
-from app.cost.reconcile import reconcile
-from app.cost.reconcile_views import as_json
-from app.cost.reconciliation import Cause, Certainty, Finding, Reconciliation
-from app.cost.repeats import Unallocated
+from app.cost.reconciliation.bill import BillRow
+from app.cost.reconciliation.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
+from app.cost.reconciliation.counts import NONE, Count, total
+from app.cost.reconciliation.reconcile import reconcile
+from app.cost.reconciliation.repeats import Unallocated
+from app.cost.reconciliation.values import Cause, Certainty, Finding, Reconciliation
+from app.cost.reconciliation.views import as_json
 from app.cost.values import Usage
 from app.gateway.journal import _CLOSE_LEFT
 from app.models import CallState, Known
-from tests.cost.billing import (
+from tests.cost.reconciliation.billing import (
     again,
     at,
     bill_of,
@@ -76,14 +76,23 @@ def test_a_call_that_the_breaker_refused_accounts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["breaker_open: its circuit breaker is open", "status: the provider answers with status 429"]
+    ("error", "record"),
+    [
+        ("breaker_open: its circuit breaker is open", Count(1, 100, None, 10)),  # so late, it refused the second one
+        ("status: the provider answers with status 429", NONE),
+    ],
 )
-def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error: str) -> None:
+def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error: str, record: Count) -> None:
     """Its first request was cut, and billed; the sidecar paused, and was turned away the second time."""
     turned = failed(1, seconds=1.5, error=error)
     second = again(turned, 5)
     found = reconcile([turned, second], bill_of(request("row 1", 0.1, 100), billed(second)))
-    assert (only(found).cause, only(found).record) == (Cause.FAILED_CALL, NONE)
+    assert (only(found).cause, only(found).record) == (Cause.FAILED_CALL, record)
+
+
+def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
+    turned = failed(1, seconds=1.5, error="status: the provider answers with status 429")
+    second = again(turned, 5)
     allocated = replace(turned, retries=1)
     rows = [request("row 1", 0.1, 100), request("row 2", 1.3, 100)]
     assert reconcile([allocated, second], bill_of(rows[0], billed(second))).unexplained_tokens == 0
@@ -166,7 +175,7 @@ def test_two_requests_of_one_call_are_a_pause_apart() -> None:
     asked = call(1, 0, 10)
     soon = bill_of(request("row 1", 4.5, 100), billed(asked))
     assert reconcile([asked], soon, unallocated=[Unallocated("llm", at(0), at(12))]).unexplained_tokens == 110
-    policies = (Path(__file__).parents[2] / "resiliency" / "llm.yaml").read_text()
+    policies = (Path(__file__).parents[3] / "resiliency" / "llm.yaml").read_text()
     (pause,) = re.findall(r"duration: (\d+)s", policies)
     assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
 

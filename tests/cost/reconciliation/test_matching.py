@@ -9,13 +9,13 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.bill import BillRow
 from app.cost.calls import CallRecord
-from app.cost.claims import claims_of
-from app.cost.matching import Matching, Rank, Slot, slots_of
+from app.cost.reconciliation.bill import BillRow
+from app.cost.reconciliation.claims import claims_of
+from app.cost.reconciliation.matching import Matching, Rank, Slot, slots_of
 from app.cost.values import Usage
 from app.models import Known
-from tests.cost.billing import call, failed, request
+from tests.cost.reconciliation.billing import call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])
 CALLS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), SIZES, st.integers(0, 1), st.booleans()), max_size=4)

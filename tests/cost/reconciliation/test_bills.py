@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.cost.bills import BadBill, BillFormat, BillRow, parse_bill
-from app.cost.counts import Count
+from app.cost.reconciliation.counts import Count
+from app.cost.reconciliation.parsing import BadBill, BillFormat, BillRow, parse_bill
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

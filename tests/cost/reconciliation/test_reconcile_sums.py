@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.bill import Bill, BillRow
 from app.cost.calls import CallRecord
-from app.cost.counts import NONE, Count, total
-from app.cost.reconcile import reconcile
-from app.cost.reconciliation import Cause, Certainty, Reconciliation
-from app.cost.repeats import Unallocated
+from app.cost.reconciliation.bill import Bill, BillRow
+from app.cost.reconciliation.counts import NONE, Count, total
+from app.cost.reconciliation.reconcile import reconcile
+from app.cost.reconciliation.repeats import Unallocated
+from app.cost.reconciliation.values import Cause, Certainty, Reconciliation
 from app.cost.values import Usage
 from app.models import Known
-from tests.cost.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
+from tests.cost.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)
 

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.subsets import good_subsets, nearest_subset
+from app.cost.reconciliation.subsets import good_subsets, nearest_subset
 
 SIZES = st.lists(st.integers(0, 300), max_size=8)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 
-from app.cost.counts import Count
+from app.cost.reconciliation.counts import Count
 from app.errors import RefundAgentError
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from app.cost.bill import BillRow
-from app.cost.claims import CLOCK_TOLERANCE, Claim
+from app.cost.reconciliation.bill import BillRow
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE, Claim
 
 # What a call sent just before it was cut off may arrive so much later.
 LATE_ARRIVAL = timedelta(milliseconds=500)

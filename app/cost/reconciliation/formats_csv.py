@@ -11,8 +11,8 @@ import io
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-from app.cost.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps
-from app.cost.counts import Count
+from app.cost.reconciliation.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps
+from app.cost.reconciliation.counts import Count
 
 _NEEDED = ("model", "input_tokens", "output_tokens")
 _TIMES = ("time", "date", "hour")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from app.cost.bill import Bill
 from app.cost.calls import CallRecord
-from app.cost.counts import Count, total
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.counts import Count, total
 from app.models import Known
 
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from app.cost.bill import Bill
-from app.cost.claims import LONGEST_CALL, Claim
-from app.cost.counts import NONE, Count, total
-from app.cost.leftover import Explanation, Maybe, Play, explain, shortfall
-from app.cost.reconcile_requests import NOTES, own_cause
-from app.cost.reconciliation import Cause, Cell, Certainty, Finding, cell
-from app.cost.repeats import READING, Unallocated, in_flight
-from app.cost.sums import Sum, place, sums_of
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.by_request import NOTES, own_cause
+from app.cost.reconciliation.claims import LONGEST_CALL, Claim
+from app.cost.reconciliation.counts import NONE, Count, total
+from app.cost.reconciliation.leftover import Explanation, Maybe, Play, explain, shortfall
+from app.cost.reconciliation.repeats import READING, Unallocated, in_flight
+from app.cost.reconciliation.sums import Sum, place, sums_of
+from app.cost.reconciliation.values import Cause, Cell, Certainty, Finding, cell
 from app.models import Known
 
 _NOT_CERTAIN = "the bill gives sums only, so this is one way to account for it, not the only one"

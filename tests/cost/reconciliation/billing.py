@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.cost.bill import Bill, BillFormat, BillRow
 from app.cost.calls import CallRecord
-from app.cost.counts import Count, total
+from app.cost.reconciliation.bill import Bill, BillFormat, BillRow
+from app.cost.reconciliation.counts import Count, total
 from app.cost.values import Usage
 from app.models import CallState, Known
 from tests.cost.makers import NOW, OPENAI

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.cost.calls import CallRecord
-from app.cost.counts import Count, counted
 from app.cost.lost import NOTHING, lost_usage
+from app.cost.reconciliation.counts import Count, counted
 from app.cost.values import Usage
 from app.models import CallState, Known
 

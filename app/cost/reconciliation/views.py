@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from app.cost.counts import Count
-from app.cost.reconciliation import Cause, Cell, Finding, Reconciliation
+from app.cost.reconciliation.counts import Count
+from app.cost.reconciliation.values import Cause, Cell, Finding, Reconciliation
 
 _WORDS = {
     Cause.ESTIMATE: "estimates",

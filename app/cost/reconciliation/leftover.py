@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.cost.claims import Claim
-from app.cost.counts import NONE, Count
-from app.cost.reconciliation import Cause
-from app.cost.subsets import nearest_subset
+from app.cost.reconciliation.claims import Claim
+from app.cost.reconciliation.counts import NONE, Count
+from app.cost.reconciliation.subsets import nearest_subset
+from app.cost.reconciliation.values import Cause
 
 
 @dataclass(frozen=True, slots=True)

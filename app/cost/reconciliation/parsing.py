@@ -7,9 +7,9 @@ CSV                     a header, then a row for each request, hour or day
 
 from __future__ import annotations
 
-from app.cost.bill import BadBill, Bill, BillFormat, BillRow
-from app.cost.bill_formats import read_json
-from app.cost.bill_formats_csv import read_csv
+from app.cost.reconciliation.bill import BadBill, Bill, BillFormat, BillRow
+from app.cost.reconciliation.formats import read_json
+from app.cost.reconciliation.formats_csv import read_csv
 
 __all__ = ["BadBill", "Bill", "BillFormat", "BillRow", "parse_bill"]
 

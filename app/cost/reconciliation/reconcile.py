@@ -1,10 +1,4 @@
-"""Compares our record with a provider's bill, to the token: what differs is named, what has no name is counted. Pure.
-
-calls ──> claims (claims.py: what each call may have on a bill) ──┐
-bill  ──> rows ───────────────────────────────────────────────────┼──> findings ──> cells by model and hour
-             requests: matching.py, reconcile_requests.py         │
-             sums of hours or days: reconcile_sums.py ────────────┘
-"""
+"""Compares our record with a provider's bill: what differs is named, what has no name is counted. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from app.cost.bill import Bill
 from app.cost.calls import CallRecord
-from app.cost.claims import CLOCK_TOLERANCE, LONGEST_CALL, Claim, claims_of
-from app.cost.reconcile_requests import cells_of, compare_requests, under_way
-from app.cost.reconcile_sums import compare_sums
-from app.cost.reconciliation import Cause, Reconciliation
-from app.cost.repeats import Unallocated
+from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.by_request import cells_of, compare_requests, under_way
+from app.cost.reconciliation.by_sum import compare_sums
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE, LONGEST_CALL, Claim, claims_of
+from app.cost.reconciliation.repeats import Unallocated
+from app.cost.reconciliation.values import Cause, Reconciliation
 
 Priced = Callable[[str, str, datetime], bool]
 # How much earlier than a bill begins a call may have begun that stands on it.

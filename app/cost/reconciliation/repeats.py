@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.cost.claims import SHORTEST_PAUSE, Claim
-from app.cost.matching import Matching, Rank, Slot, slots_of
+from app.cost.reconciliation.claims import SHORTEST_PAUSE, Claim
+from app.cost.reconciliation.matching import Matching, Rank, Slot, slots_of
 
 # The count is read at intervals: calls this far apart may share one reading.
 READING = timedelta(seconds=5)

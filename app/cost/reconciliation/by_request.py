@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from app.cost.bill import Bill, BillRow
-from app.cost.claims import CLOCK_TOLERANCE, Claim, slack
-from app.cost.counts import NONE, Count
-from app.cost.matching import Matching, Rank, Slot
-from app.cost.reconciliation import Cause, Cell, Certainty, Finding, cell
-from app.cost.repeats import Unallocated, other_repeats
+from app.cost.reconciliation.bill import Bill, BillRow
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE, Claim, slack
+from app.cost.reconciliation.counts import NONE, Count
+from app.cost.reconciliation.matching import Matching, Rank, Slot
+from app.cost.reconciliation.repeats import Unallocated, other_repeats
+from app.cost.reconciliation.values import Cause, Cell, Certainty, Finding, cell
 from app.models import CallState
 
 _HOUR = timedelta(hours=1)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from app.cost.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps
-from app.cost.counts import Count
+from app.cost.reconciliation.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps
+from app.cost.reconciliation.counts import Count
 
 _Tokens = Annotated[int, Field(ge=0, strict=True)]
 _Name = Annotated[str, Field(min_length=1)]
