@@ -222,7 +222,13 @@ def _account() -> Account:
 
 
 def _stored(ticket: Ticket) -> StoredTicket:
-    values = ticket.model_dump() | {"task_id": ticket.task_id, "sequence": 1, "digest": "", "started": True}
+    values = ticket.model_dump() | {
+        "task_id": ticket.task_id,
+        "sequence": 1,
+        "digest": "",
+        "started": True,
+        "recorded": False,
+    }
     return StoredTicket(**values, received_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
