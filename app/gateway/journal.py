@@ -7,7 +7,6 @@ only the first answer settles the step; the other keeps its own row, with what i
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from app.errors import FailureCause
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
+from app.ledger.bulk import run
+from app.ledger.columns import microseconds
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import CallState
@@ -72,21 +73,21 @@ class Journal:
         """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
         type, empty when it is not known."""
         row = self._row(call, component, reserve) | {"provider": provider}
-        return await self._write(lambda connection: _begun(connection, row))
+        return await self._writer.write(lambda connection: _begun(connection, row))
 
     async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage) -> Settled:
         """Closes a row with its answer. Returns the answer that settled the step, which may be another's."""
         values = _used(usage) | {
-            "state": CallState.SETTLED,
+            "state": CallState.SETTLED.value,
             "model": answer.model,
             "finish_reason": answer.finish_reason,
             "answer": answer_to_json(answer),
-            "ended_at": self._clock(),
+            "ended_at": microseconds(self._clock()),
         }
         try:
-            before = await self._write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         except IntegrityError:  # another process settled the step in this very moment
-            before = await self._write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         return before or Settled(answer, usage)
 
     async def fail(self, call_id: str, cause: FailureCause, message: str) -> None:
@@ -94,10 +95,7 @@ class Journal:
         unless the cause says that no model worked: unknown is not zero."""
         values = {"state": CallState.FAILED, "error": cause.tell(message), "ended_at": self._clock()}
         change = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
-        await self._write(lambda connection: connection.execute(change).rowcount)
-
-    async def _write(self, operation: Callable[[Connection], Result]) -> Result:
-        return await asyncio.wrap_future(self._writer.submit(operation))
+        await self._writer.write(lambda connection: connection.execute(change).rowcount)
 
     def _row(self, call: ModelCall, component: str, reserve: Reserve) -> dict[str, Any]:
         return {
@@ -111,8 +109,8 @@ class Journal:
             "request_digest": call.digest,
             "prompt_version": call.prompt_version,
             "worker": self._worker,
-            "state": CallState.STARTED,
-            "started_at": self._clock(),
+            "state": CallState.STARTED.value,
+            "started_at": microseconds(self._clock()),
             "reserve_input": reserve.input_tokens,
             "reserve_output": reserve.output_tokens,
             "retries": 0,
@@ -123,22 +121,22 @@ class Journal:
 def _begun(connection: Connection, row: dict[str, Any]) -> str | Settled:
     """Looks for the settled row, marks what an earlier execution left open, and opens a row."""
     step = _step(row["execution_id"], row["turn"])
-    before = connection.execute(_OF_STEP, step).all()  # none, nearly always
+    before = run(connection, _OF_STEP, step).all()  # none, nearly always
     if any(each.state == CallState.SETTLED for each in before):
         return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
     if any(each.state == CallState.STARTED for each in before):
         connection.execute(_CLOSE_LEFT, step)
-    connection.execute(_OPEN, row | {"number": len(before) + 1})
+    run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
 
 
 def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled | None:
     """None when the row settled the step; else what had settled it before."""
     step = _step(call.execution_id, call.turn)
-    if connection.execute(_SETTLE, {"the_call": call_id, **step, **values}).rowcount:
+    if run(connection, _SETTLE, {"the_call": call_id, **step, **values}).rowcount:
         return None
-    lost = {"state": CallState.INTERRUPTED, "error": "another execution of the step settled first"}
-    connection.execute(_KEEP_LOST, {"the_call": call_id, **values, **lost})
+    lost = {"state": CallState.INTERRUPTED.value, "error": "another execution of the step settled first"}
+    run(connection, _KEEP_LOST, {"the_call": call_id, **values, **lost})
     return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
 
 
@@ -147,7 +145,7 @@ def _step(execution_id: str, turn: int) -> dict[str, Any]:
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    return {name: getattr(usage, name) for name in USAGE_COLUMNS}
+    return {name: getattr(usage, name) for name in USAGE_COLUMNS} | {"known": usage.known.value}
 
 
 def _stored(row: RowMapping) -> Settled:

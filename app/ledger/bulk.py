@@ -1,5 +1,7 @@
-"""Inserts many rows at once. SQLAlchemy looks at every value of every row, which takes longer than the database needs
-for it; here its statement goes to the driver as text, and the rows as the driver takes them."""
+"""Statements straight to the driver, where each counts: SQLAlchemy looks at every value of every row, which takes more
+time than the database. Here a statement is composed once and goes as text, with values as the driver takes them:
+instants as `columns.microseconds`, words as plain `str`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Insert
+from sqlalchemy import Connection, CursorResult, Insert, Select, Update
 from sqlalchemy.engine import Dialect
 
 from app.ledger.columns import Instant, microseconds
@@ -23,6 +25,26 @@ def insert_many(connection: Connection, statement: Insert, rows: Sequence[dict[s
         for row in rows:
             row[name] = microseconds(row[name])
     connection.exec_driver_sql(text, list(map(arranged, rows)))
+
+
+def run(connection: Connection, statement: Select[Any] | Insert | Update, values: dict[str, Any]) -> CursorResult[Any]:
+    """Runs one statement with these values for its parameters."""
+    text, names, fixed = _composed(statement, connection.dialect)
+    given = fixed | values
+    return connection.exec_driver_sql(text, tuple(given[name] for name in names) if names else given)
+
+
+@lru_cache(maxsize=64)
+def _composed(
+    statement: Select[Any] | Insert | Update, dialect: Dialect
+) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """The statement's text, its parameters in their order (none where they go by name), and those that are not given:
+    what an INSERT is not told is NULL, and what a condition compares with stands in the statement."""
+    columns = list(statement.table.columns.keys()) if isinstance(statement, Insert) else None
+    compiled = statement.compile(dialect=dialect, column_keys=columns)
+    told = compiled.params.items() if columns is None else dict.fromkeys(columns).items()
+    fixed = {name: str(value) if isinstance(value, str) else value for name, value in told}
+    return str(compiled), tuple(compiled.positiontup or ()), fixed
 
 
 @lru_cache(maxsize=64)
