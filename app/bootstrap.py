@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -64,9 +63,6 @@ log = logging.getLogger(__name__)
 TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
 _ACTIVITIES_AT_ONCE = 1000
-# A thread that waits for the interpreter gets it this soon. With Python's own 5 ms, each statement of a commit could
-# wait so long behind a workflow's turn, and a model call waits for two commits.
-_SWITCH_SECONDS = 0.0005
 # Threads that serve the web; they wait for the sidecar most of the time.
 _THREADS = 16
 _LIBRARY_LEVELS = {
@@ -87,7 +83,6 @@ def utc_now() -> datetime:
 def serve(settings: Settings) -> None:
     """Runs worker and web in this process until SIGTERM or SIGINT."""
     _log_to_stderr(settings.log_level)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     tokens.encoding()  # half a second, which the first model call would wait for otherwise
     rules = policy.load(settings.policy_file)
     settings.state_dir.mkdir(parents=True, exist_ok=True)

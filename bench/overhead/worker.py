@@ -99,10 +99,8 @@ class Idle:
 def main(kind: str, file: Path) -> None:
     """Serves until told to stop."""
     parts: dict[str, type] = {"DaprConversation": TimedConversation, "ModelGateway": TimedGateway}
-    if kind in (BARE, "record"):
-        parts |= {"Journal": Unwritten}
-    if kind in (BARE, "journal"):
-        parts |= {"Projector": Idle, "SidecarWatch": Idle, "Telemetry": Idle}
+    if kind == BARE:
+        parts |= {"Journal": Unwritten, "Projector": Idle, "SidecarWatch": Idle, "Telemetry": Idle}
     for name, part in parts.items():
         assert hasattr(bootstrap, name), f"{name} is not put together there any more"  # noqa: S101
         setattr(bootstrap, name, part)
