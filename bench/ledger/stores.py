@@ -25,8 +25,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "journal": ("model_calls",),
     "tickets and replies": ("tickets", "replies"),
 }
+# Pages times their size: dbstat's own sum of bytes overflows beyond 2 GiB.
 _PAGES = """
-    SELECT coalesce(s.tbl_name, d.name), sum(d.pgsize) FROM dbstat AS d
+    SELECT coalesce(s.tbl_name, d.name), sum(d.pageno) * (SELECT page_size FROM pragma_page_size) FROM dbstat AS d
     LEFT JOIN sqlite_master AS s ON s.name = d.name WHERE d.aggregate = TRUE GROUP BY 1
 """
 _RELATIONS = """
