@@ -43,16 +43,23 @@ def _set_up(development: bool) -> None:
         go_build.build(missing, paths.VENV)
         good = _all_found()
     link(good, paths.LAUNCH_BIN)
-    put_command(paths.VENV, paths.ROOT)
+    put_command(paths.VENV)
 
 
-def put_command(venv: Path, root: Path) -> None:
-    """Writes the command `refund-agent` into the environment: this checkout's code, from whichever folder."""
+# Finds its checkout from where it lies: a checkout that is moved, or another one that borrows the environment, leaves it
+# as it is.
+_COMMAND = """\
+#!/bin/sh
+here=$(dirname -- "$(readlink -f -- "$0")")
+PYTHONPATH="$here/../.." exec "$here/python" -m app "$@"
+"""
+
+
+def put_command(venv: Path) -> None:
+    """Writes the command `refund-agent` into the environment: its checkout's code, from whichever folder."""
     script = venv / "bin" / "refund-agent"
-    python = shlex.quote(str(venv / "bin" / "python"))
-    text = f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(root))} exec {python} -m app "$@"\n'
-    if not script.exists() or script.read_text() != text:
-        script.write_text(text)
+    if not script.exists() or script.read_text() != _COMMAND:
+        script.write_text(_COMMAND)
         script.chmod(0o755)
 
 
