@@ -46,8 +46,8 @@ def _set_up(development: bool) -> None:
     put_command(paths.VENV)
 
 
-# Finds its checkout from where it lies: a checkout that is moved, or another one that borrows the environment, leaves it
-# as it is.
+# Finds its checkout from where it lies: one that was moved, and another one that borrows the environment, leave it as
+# it is.
 _COMMAND = """\
 #!/bin/sh
 here=$(dirname -- "$(readlink -f -- "$0")")
