@@ -189,8 +189,10 @@ def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> 
 def _opened_sources(settings: Settings) -> Iterator[Sources]:
     with HistoryReader(settings.dapr_grpc) as history:
         engine = database.connect(settings.database_url)
-        yield make_sources(engine, history, book.load(settings.prices_file))
-        engine.dispose()
+        try:
+            yield make_sources(engine, history, book.load(settings.prices_file))
+        finally:
+            engine.dispose()
 
 
 def make_worker(settings: Settings, services: Services, rested: Rested) -> Worker:

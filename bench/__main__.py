@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import environment, machine, report
+from bench.command import exit_code
 from bench.load import NumberSource
 from bench.measure import Window, measure
 from bench.plan import (
@@ -34,7 +34,7 @@ from bench.plan import (
 from bench.results import goals, summaries
 from bench.sides import running
 from bench.tickets import Shape
-from runtime import paths, processes
+from runtime import paths
 from runtime.problems import Problem
 from tests.servers import ensure_installed
 
@@ -45,17 +45,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.adopt_orphans()
-    try:
-        _run(options)
-    except Problem as problem:
-        console.print(f"bench: {problem}", style="red", markup=False, highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("Interrupted; nothing was written.", highlight=False)
-        return 130
-    return 0
+    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.")
 
 
 def _run(options: argparse.Namespace) -> None:

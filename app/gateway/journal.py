@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -26,7 +26,6 @@ from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import CallState
 
-Result = TypeVar("Result")
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 
 

@@ -50,10 +50,9 @@ def _composed(
 @lru_cache(maxsize=64)
 def _prepared(statement: Insert, dialect: Dialect) -> tuple[str, tuple[str, ...], Callable[[dict[str, Any]], Any]]:
     """The statement's text, the columns that are instants, and what the driver takes for a row."""
-    columns = statement.table.columns
-    text = str(statement.compile(dialect=dialect, column_keys=list(columns.keys())))
-    instants = tuple(column.name for column in columns if isinstance(column.type, Instant))
-    return text, instants, itemgetter(*columns.keys()) if dialect.positional else _as_it_is
+    text, names, _ = _composed(statement, dialect)
+    instants = tuple(column.name for column in statement.table.columns if isinstance(column.type, Instant))
+    return text, instants, itemgetter(*names) if names else _as_it_is
 
 
 def _as_it_is(row: dict[str, Any]) -> dict[str, Any]:

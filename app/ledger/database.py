@@ -14,6 +14,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.errors import ConfigurationError
 from app.ledger.migrations import upgrade
 
+# WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
+# any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.
+_SQLITE = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON")
+
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
     """An INSERT that leaves a row which is there already as it is; tell by the row count. Hand the row to `execute`:
@@ -34,7 +38,7 @@ def connect(url: str) -> Engine:
             engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             when_it_fails.callback(engine.dispose)
             if engine.dialect.name == "sqlite":
-                event.listen(engine, "connect", _tune_sqlite)
+                tune_sqlite(engine, *_SQLITE)
             upgrade(engine)
             when_it_fails.pop_all()
     except (SQLAlchemyError, ImportError) as error:
@@ -45,13 +49,16 @@ def connect(url: str) -> Engine:
     return engine
 
 
-def _tune_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed
-    outlives any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def tune_sqlite(engine: Engine, *pragmas: str) -> None:
+    """Has each of the engine's connections begin with these pragmas."""
+
+    def tune(connection: Any, _record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine, "connect", tune)
 
 
 def _without_password(url: str) -> str:

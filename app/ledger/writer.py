@@ -14,9 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.pool import StaticPool
+
+from app.ledger.database import tune_sqlite
 
 Result = TypeVar("Result")
 Operation = Callable[[Connection], Any]
@@ -106,12 +108,5 @@ def _for_the_loop(engine: Engine) -> Engine | None:
     if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
         return None
     own = create_engine(engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-
-    def tune(connection: Any, _record: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        for pragma in ("synchronous=NORMAL", "busy_timeout=0", "wal_autocheckpoint=0"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    event.listen(own, "connect", tune)
+    tune_sqlite(own, "synchronous=NORMAL", "busy_timeout=0", "wal_autocheckpoint=0")
     return own

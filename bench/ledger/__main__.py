@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import cpu, machine
+from bench.command import exit_code
 from bench.ledger import crew, questions, results
 from bench.ledger.population import Population
 from bench.ledger.results import Figures
 from bench.ledger.stores import Database, Store, opened
-from runtime import paths, processes
-from runtime.problems import Problem
+from runtime import paths
 from tests.servers import ensure_installed
 
 _OUTPUT = paths.STATE / "bench" / "ledger.json"
@@ -33,17 +32,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.adopt_orphans()
-    try:
-        _run(options)
-    except Problem as problem:
-        console.print(f"bench: {problem}", style="red", markup=False, highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("Interrupted; what was measured is written.", highlight=False)
-        return 130
-    return 0
+    return exit_code(lambda: _run(options), console, "Interrupted; what was measured is written.")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import AnsweredBy, Known
+from tests.servers import PostgresServer, ensure_installed
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 REPORTED = ReportedUsage(811, 100, 32, 0)
@@ -49,10 +51,21 @@ class Model:
         return Answer(text, (ToolRequest("1", "lookup_order", "{}"),), "stop", "sandbox-small", self._usage)
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A throw-away server."""
+    ensure_installed()
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An empty ledger."""
-    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").create_database(f"journal{uuid.uuid4().hex}")
+    engine = database.connect(url)
     yield engine
     engine.dispose()
 
