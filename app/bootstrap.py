@@ -24,6 +24,7 @@ from app.access import Access, make_local_token, parse_tokens
 from app.cost import book
 from app.cost.book import PriceBook
 from app.desk import TaskDesk
+from app.executions import Executions
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
@@ -121,7 +122,8 @@ def serve(settings: Settings) -> None:
     pages = make_pages(desk, known, books.records, utc_now)
     app = create_app(desk, known, version=version(), books=books, pages=pages)
     web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
-    worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended))
+    executions = Executions(writer, incarnation.worker, utc_now)
+    worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended), executions)
     if traces:
         traces.start()
     projector.start()
@@ -195,9 +197,10 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
             engine.dispose()
 
 
-def make_worker(settings: Settings, services: Services, rested: Rested) -> Worker:
+def make_worker(settings: Settings, services: Services, rested: Rested, executions: Executions) -> Worker:
     """The workflow worker, with the workflow and every stage and tool registered; not started."""
-    worker = Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested)
+    connected = sidecar.Connected(settings.dapr_http)
+    worker = Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested, executions, connected)
     worker.register_workflow(_workflow(), name=NAME)
     for stage in (*STAGES, *TOOLS):
         worker.register_activity(as_activity(stage(services)), name=stage.__name__)

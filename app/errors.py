@@ -10,8 +10,10 @@ RefundAgentError
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
+├── StepSetAside                a step that has cost several workers their life; names task and step
 ├── HistoryTampered             a workflow's history is not what was signed; names the instance
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
+├── SystemRefused               an internal system refuses the request as such: a retry changes nothing
 └── Refused                     an internal system answered, and said no: a retry changes nothing
 
 Every message holds the value, the id and the remedy; no message holds a customer's text or a secret.
@@ -130,6 +132,18 @@ class SystemUnavailable(Unreachable):
     """An internal system does not answer, or its circuit breaker is open."""
 
 
+class StepSetAside(RefundAgentError):
+    """A step that has cost several workers their life is not begun again."""
+
+    title = "Step set aside"
+
+    def __init__(self, task_id: str, step: str, dead: int) -> None:
+        super().__init__(
+            f"step {step} is set aside: {dead} workers in a row went away while they worked at it; find out why "
+            f"(the workers' exit codes, memory, logs), mend it, then `task resume {task_id}`"
+        )
+
+
 class HistoryTampered(RefundAgentError):
     """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it."""
 
@@ -144,12 +158,28 @@ class HistoryTampered(RefundAgentError):
         self.words = words
 
 
+# The 4xx that ask for patience: the same request may succeed later.
+_PATIENCE = frozenset({408, 409, 425, 429})
+
+
+def is_final(status: int) -> bool:
+    """Whether an HTTP status says that the same request will be refused again."""
+    return 400 <= status < 500 and status not in _PATIENCE
+
+
 class ModelRefused(RefundAgentError):
     """The provider refuses the request as such (key, model, form); only a person can mend that."""
 
     status = 502
     title = "Refused by the model provider"
     cause = FailureCause.STATUS
+
+
+class SystemRefused(RefundAgentError):
+    """An internal system does not take the request as such (address, right, form); only a person can mend that."""
+
+    status = 502
+    title = "Request refused by an internal system"
 
 
 class Refused(RefundAgentError):

@@ -1,8 +1,10 @@
-"""What the worker asks its sidecar once, at start: is it ready, and which secrets does it hold."""
+"""What the worker asks its sidecar: is it ready, which secrets does it hold, has it taken this worker on?"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,7 +12,11 @@ import httpx
 
 from app.errors import ConfigurationError, Unreachable
 
+log = logging.getLogger(__name__)
+
 READY_SECONDS = 60.0
+# A sidecar that is well counts a worker in the moment in which it connects.
+TAKEN_ON_SECONDS = 0.3
 _PAUSE_SECONDS = 0.1
 
 
@@ -54,3 +60,43 @@ def _error_code(text: str) -> str:
         return str(json.loads(text)["errorCode"])
     except (ValueError, KeyError, TypeError):
         return "unknown error"
+
+
+class Connected:
+    """Makes sure that the sidecar has taken this worker on.
+
+    When daprd 1.18.2 loses its last worker while work is queued for it, it can lock up: the queued turn holds the lock
+    of its workflow and waits for a worker, the sidecar waits for that lock before it lets any worker in. Its stream is
+    then accepted, but it is counted nowhere and is given no work, for ever. Only a sidecar that begins anew helps.
+    """
+
+    def __init__(self, sidecar: str) -> None:
+        self._sidecar = sidecar
+        self._patience = TAKEN_ON_SECONDS
+
+    async def taken_on(self) -> None:
+        """Returns when the sidecar counts a worker. One that counts none for long is asked to end, so that whoever
+        looks after it starts it again."""
+        deadline = time.monotonic() + self._patience
+        while await asyncio.to_thread(self._workers) == 0:
+            if time.monotonic() > deadline:
+                self._patience *= 2  # was it only slow?
+                await asyncio.to_thread(self._end)
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _workers(self) -> int | None:
+        """How many workers it counts; None when it does not say."""
+        try:
+            found = httpx.get(f"{self._sidecar}/v1.0/metadata", timeout=2).raise_for_status().json()
+            return int(found.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out what is zero
+        except (httpx.HTTPError, ValueError, AttributeError, TypeError):
+            return None
+
+    def _end(self) -> None:
+        log.error("sidecar %s has locked up and gives this worker no work; it is asked to end", self._sidecar)
+        try:
+            # At once: what it would wait for is what it is locked up with, and all that matters is in the state store.
+            httpx.post(f"{self._sidecar}/v1.0/shutdown", headers={"dapr-force-shutdown": "true"}, timeout=5)
+        except httpx.HTTPError as error:
+            log.error("sidecar %s does not end (%s): start it again", self._sidecar, type(error).__name__)

@@ -21,8 +21,13 @@ from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos, shared
+from dapr.ext.workflow._durabletask.task import NonRetryableError
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
+
+from app.errors import StepSetAside
+from app.executions import Attempt, Executions
+from app.sidecar import Connected
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ Rested = Callable[[str, bool], None]
 _ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
 
 # A sidecar that is gone is tried again this often.
-_RECONNECT_SECONDS = 0.5
+_RECONNECT_SECONDS = 0.1
 # After this, an activity that is still running is left to another worker: the sidecar hands it out again.
 GRACE_SECONDS = 8.0
 
@@ -55,11 +60,20 @@ def survive_pauses() -> None:
 class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     """The SDK's runtime with `EventLoopWorker` inside."""
 
-    def __init__(self, host: str, port: int, activities_at_once: int, rested: Rested) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        activities_at_once: int,
+        rested: Rested,
+        executions: Executions,
+        sidecar: Connected,
+    ) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         survive_pauses()
-        self._WorkflowRuntime__worker = EventLoopWorker(f"{host}:{port}", activities_at_once, rested)
+        address = f"{host}:{port}"
+        self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
 
     @property
     def running(self) -> int:
@@ -75,10 +89,14 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""
 
-    def __init__(self, address: str, activities_at_once: int, rested: Rested) -> None:
+    def __init__(
+        self, address: str, activities_at_once: int, rested: Rested, executions: Executions, sidecar: Connected
+    ) -> None:
         super().__init__(host_address=address, log_handler=logging.NullHandler())
         self._address = address
         self._rested = rested
+        self._executions = executions
+        self._sidecar = sidecar
         self._free = asyncio.Semaphore(activities_at_once)
         self.running = 0
         self.waiting = 0
@@ -105,6 +123,8 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
                 await self._connected()
             except grpc.aio.AioRpcError as error:
                 log.warning("sidecar %s: %s; connecting again", self._address, error.code().name)
+            if not self._stopping.is_set():
+                await self._executions.lose()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _RECONNECT_SECONDS)
 
@@ -117,10 +137,12 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             await stub.Hello(empty_pb2.Empty(), metadata=self._metadata)
             stream = stub.GetWorkItems(protos.GetWorkItemsRequest(), metadata=self._metadata)
             self._stream_ready.set()
+            taken_on = asyncio.ensure_future(self._sidecar.taken_on())
             reading = asyncio.ensure_future(self._read(stub, stream))
             stopping = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
+            taken_on.cancel()
             if reading.done():
                 reading.result()
             else:
@@ -164,17 +186,22 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _activity(self, stub: Any, item: Any) -> None:
         request = item.activityRequest
         instance_id = request.workflowInstance.instanceId
+        attempt = Attempt(instance_id, request.taskExecutionId, request.taskId, request.name)
         async with self._slot():
             try:
-                result = await self._activity_executor.execute_async(
-                    self._registry.get_activity(request.name),
-                    instance_id,
-                    request.name,
-                    request.taskId,
-                    request.input.value,
-                    request.taskExecutionId,
-                )
+                async with self._executions.begun(attempt):
+                    result = await self._activity_executor.execute_async(
+                        self._registry.get_activity(request.name),
+                        instance_id,
+                        request.name,
+                        request.taskId,
+                        request.input.value,
+                        request.taskExecutionId,
+                    )
                 response = self._build_activity_result_response(request, instance_id, result, item.completionToken)
+            except StepSetAside as error:
+                final = NonRetryableError(str(error))
+                response = self._build_activity_failure_response(request, instance_id, final, item.completionToken)
             except Exception as error:
                 response = self._build_activity_failure_response(request, instance_id, error, item.completionToken)
         await self._deliver(stub.CompleteActivityTask, response, instance_id)

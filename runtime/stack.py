@@ -8,11 +8,13 @@
 Processes, in the order of their start: sentry, placement, scheduler, sandbox, daprd, worker. `parts` takes
 fewer of them. Everything is written below `folder`: components/, resiliency/ and config/ are copies whose
 loopback ports are the free ones (daprd reloads a component that a test rewrites there), `.state` is the
-state folder, `.state/logs/<name>.log` the logs. No dapr CLI is involved; mTLS and signing are on.
+state folder, `.state/logs/<name>.log` the logs. No dapr CLI is involved; mTLS and signing are on. A daprd that ends
+by itself is started again, as kubelet does: the worker asks it to end when it has locked up.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,10 +38,11 @@ from runtime.state import prepare
 
 NAMES = (*CONTROL_PLANE, "sandbox", "daprd", "worker")
 READY_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
 
 
 class Stack:
-    """The processes of one run. Not thread-safe; use one `folder` for one stack at a time."""
+    """The processes of one run. Use one `folder` for one stack at a time."""
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class Stack:
         self.bin_dir = bin_dir or _programs()
         self.control_plane = ControlPlane(self.bin_dir, self.state, self.ports.control_plane)
         self._children: dict[str, Child] = {}
+        self._turn = threading.RLock()
+        self._ended = threading.Event()
         prepare(self.state)
         render(self.folder, _replacements(self.ports), overlay or {})
 
@@ -121,18 +126,22 @@ class Stack:
             for name in self.parts:
                 if not self.alive(name):
                     self.start(name)
+            self._ended.clear()
+            threading.Thread(target=self._look_after_daprd, name="stack", daemon=True).start()
         except BaseException:
             self.stop_all()
             raise
 
     def stop_all(self) -> None:
         """Stops everything in reverse order."""
-        children = list(self._children.values())
-        self._children.clear()
-        try:
-            processes.stop_all(children)
-        finally:
-            self.control_plane.stop()
+        self._ended.set()
+        with self._turn:
+            children = list(self._children.values())
+            self._children.clear()
+            try:
+                processes.stop_all(children)
+            finally:
+                self.control_plane.stop()
 
     def start(self, name: str) -> None:
         """Starts one process on its old ports and state, and waits until it is ready.
@@ -140,12 +149,20 @@ class Stack:
         Raises `ChildDied` or `NotReady`, both with the last lines of its log.
         """
         _known([name])
-        if self.alive(name):
-            raise Problem(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
+        with self._turn:
+            if self.alive(name):
+                raise Problem(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
+            self._start(name)
+
+    def _start(self, name: str) -> None:
         if name in CONTROL_PLANE:
             self.control_plane.children.pop(name, None)
             self.control_plane.start_one(name)
             return
+        child, ready = self._spawn(name)
+        processes.wait_until(ready, what=name, deadline_seconds=READY_SECONDS, children=[child])
+
+    def _spawn(self, name: str) -> tuple[Child, Callable[[], bool]]:
         command, environment, ready = self._recipe(name)
         child = self._children[name] = processes.start(
             name,
@@ -154,15 +171,17 @@ class Stack:
             environment=environment,
             folder=self.folder if name == "daprd" else paths.ROOT,
         )
-        processes.wait_until(ready, what=name, deadline_seconds=READY_SECONDS, children=[child])
+        return child, ready
 
     def stop(self, name: str) -> None:
         """SIGTERM, then SIGKILL after ten seconds."""
-        processes.stop(self._take(name))
+        with self._turn:
+            processes.stop(self._take(name))
 
     def kill(self, name: str) -> None:
         """SIGKILL, at once."""
-        processes.kill(self._take(name))
+        with self._turn:
+            processes.kill(self._take(name))
 
     def alive(self, name: str) -> bool:
         """Whether the process runs now; false also after a crash of its own."""
@@ -181,6 +200,13 @@ class Stack:
         """Waits until a process has ended by itself, for instance by an injected crash."""
         child = self._child(name)
         processes.wait_until(lambda: not child.alive(), what=f"the end of {name}", deadline_seconds=deadline_seconds)
+
+    def _look_after_daprd(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            with self._turn:
+                child = self._children.get("daprd")
+                if child is not None and not child.alive() and not self._ended.is_set():
+                    self._spawn("daprd")
 
     def _recipe(self, name: str) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
         ports = self.ports

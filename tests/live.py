@@ -36,11 +36,12 @@ def make_stack(folder: Path, **options: Any) -> Stack:
     return stack
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Polls until the condition is truthy and returns it. Fails with `what` at the deadline."""
+def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60.0) -> Any:
+    """Polls until the condition is truthy and returns it. Fails with `what`, as it is then, at the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        in_time = time.monotonic() < deadline
+        assert in_time, f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}"
         time.sleep(_POLL_SECONDS)
     return value
 
@@ -88,10 +89,14 @@ class Live:
         wanted = statuses or SETTLED
 
         def reached() -> dict[str, Any] | None:
-            view = self.view(task_id)
+            response = self.web.get(f"/tasks/{task_id}")
+            if response.status_code == 503:  # the sidecar is being started again
+                return None
+            assert response.status_code == 200, response.text
+            view: dict[str, Any] = response.json()
             return view if view["status"] in wanted else None
 
-        return dict(until(reached, f"{task_id} {' or '.join(wanted)}; it is {self.view(task_id)}", seconds))
+        return dict(until(reached, lambda: f"{task_id} {' or '.join(wanted)}; it is {self.view(task_id)}", seconds))
 
     def wait_all(self, task_ids: Iterable[str], *statuses: str, seconds: float = 120.0) -> list[dict[str, Any]]:
         """Waits for many tasks with one deadline."""

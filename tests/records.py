@@ -59,6 +59,7 @@ def step_record(name: str = "classify", step: int = 1, start: float = 0.1, **cha
         "stage": "draft_refund" if name.startswith("lookup") else name,
         "tool": "" if asks else name,
         "active": timedelta(seconds=0.5),
+        "lost": timedelta(0),
         "writes": 2,
         "attempts": (attempt_record(start),),
         "answered_by": AnsweredBy.PROVIDER if asks else None,
@@ -152,6 +153,7 @@ def task_record(**changes: Any) -> TaskRecord:
         "events": 40,
         "size": 12_000,
         "steps": steps(),
+        "failures": (),
         "calls": calls(),
     } | changes
     values.setdefault("parts", _parts(values))

@@ -91,9 +91,9 @@ def test_a_report_that_is_not_the_sum_of_the_charges_stops_the_benchmark(ledger:
 
 def test_the_journal_and_intake_hold_what_the_projector_would_read(ledger: Ledger) -> None:
     sources = Sources(ledger.engine, lambda _: pytest.fail("no history is read"), books()[0], writing.NAMING, _now)
-    read = sources.calls([made.ticket.task_id for made in ledger.made])
+    read = sources.written([made.ticket.task_id for made in ledger.made])
     for made in ledger.made:
-        assert read[made.ticket.task_id] == _oldest_first(made.calls)
+        assert read[made.ticket.task_id].calls == _oldest_first(made.calls)
     with ledger.engine.connect() as connection:
         tickets = connection.execute(select(TICKETS).order_by(TICKETS.c.sequence)).all()
         assert connection.execute(select(func.count()).select_from(REPLIES)).scalar_one() == TASKS

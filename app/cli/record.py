@@ -76,6 +76,7 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
         ("ended (UTC)", moment(view.ended_at)),
         ("seen (UTC)", "" if view.ended_at else moment(view.projected_at)),
         ("time", spent),
+        ("workers", f"{len(view.workers)}, one after another" if len(view.workers) > 1 else ""),
         ("history", f"{view.turns:,} turns, {view.events:,} events, {view.bytes:,} bytes"),
     ]
 
@@ -140,14 +141,18 @@ def _after(view: RecordView) -> Iterator[str]:
                 yield f"  of it {known} {shown(part)} {sum_.currency}"
         if sum_.list_amount != sum_.amount:
             yield f"  at list prices {shown(sum_.list_amount)} {sum_.currency}"
-    yield from (f"note: {line}" for line in [*_errors(view), *remarks(view.total)])
+    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total)])
 
 
-def _errors(view: RecordView) -> Iterator[str]:
-    for step in view.steps:
-        for attempt in step.attempts:
-            if attempt.error:
-                yield f"step {step.step} {step.name}, attempt {attempt.number} {attempt.outcome}: {attempt.error}"
+def _failures(view: RecordView) -> Iterator[str]:
+    """What came to nothing, and how long it took until somebody took it up again."""
+    names = {step.step: step.name for step in view.steps}
+    errors = {(step.step, each.number): each.error for step in view.steps for each in step.attempts}
+    for failure in view.failures:
+        what = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
+        why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else moment(failure.at)
+        again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
+        yield f"{what} ({failure.cause.value.replace('_', ' ')}): {why}{again}"
     for call in view.calls:
         if call.error:
             yield f"call {call.turn}.{call.number} of {call.stage} {call.state}: {call.error}"

@@ -6,20 +6,20 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.history.executions import GONE_AFTER
 from app.ledger.tables import MODEL_CALLS, WORKERS
 from app.ledger.writer import Writer
 from app.models import CallState
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 5.0
-# A worker that has said nothing for six beats is gone: a long pause of a living one is far shorter.
-GONE_AFTER = timedelta(seconds=30)
+# The last beat of a worker that was killed says when, about: how long its work lay idle is known to a second.
+BEAT_SECONDS = 1.0
 
 
 class Incarnation:
@@ -40,9 +40,12 @@ class Incarnation:
         self._thread.start()
 
     def end(self) -> None:
-        """Stops beating."""
+        """Stops beating, and says so: whoever goes without this was killed."""
         self._stop.set()
         self._thread.join()
+        now = self._clock()
+        stopped = update(WORKERS).where(WORKERS.c.worker == self.worker).values(seen_at=now, stopped_at=now)
+        self._writer.run(lambda connection: connection.execute(stopped).rowcount)
 
     def beat(self) -> int:
         """Says that it lives and sweeps; returns how many model calls of dead workers were closed."""

@@ -23,7 +23,9 @@ class Cause(StrEnum):
     BREAKER_OPEN = "breaker_open"  # nothing was asked: a circuit breaker refused
     TOOL_ERROR = "tool_error"  # a system behind a tool is down or answers with an error
     REFUSED = "refused"  # the answer was no, and asking again changes nothing
-    WORKER_GONE = "worker_gone"  # the worker or its sidecar went away
+    WORKER_GONE = "worker_gone"  # the worker went away without a word
+    WORKER_STOPPED = "worker_stopped"  # it was told to stop, and its time of grace was over
+    SIDECAR_GONE = "sidecar_gone"  # the worker lived on, but the sidecar that waited for the result did not
     BUG = "bug"  # a fault of the code itself
     UNKNOWN = "unknown"
 
@@ -41,7 +43,7 @@ _SIGNS = (
     (Cause.BREAKER_OPEN, r"circuit ?breaker|conversing with component \S+: too many requests"),
     (Cause.RATE_LIMIT, r"\b429\b|too many requests|rate.?limit|\bquota\b"),
     (Cause.TIMEOUT, r"no answer in time|time[sd]?[ -]?out|deadline|\bstatus (?:code:? )?(?:408|504)\b"),
-    (Cause.WORKER_GONE, r"sidecar is not there|(?:Connect|OSError)\w* at the sidecar|failed to connect to all"),
+    (Cause.SIDECAR_GONE, r"sidecar is not there|(?:Connect|OSError)\w* at the sidecar|failed to connect to all"),
     (Cause.REFUSED, r"\brefuse[sd]\b(?<!connection refused)|\bstatus (?:code:? )?4(?:0[0134]|22)\b|permission.?denied"),
 )
 _COMPILED = tuple((cause, re.compile(sign, re.IGNORECASE)) for cause, sign in _SIGNS)

@@ -2,21 +2,26 @@
 
 When several things were so at once, the first of `Part` that was so has the time: a step that works while a person is
 waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
-its time is `active` here, and only who knows the worker can tell how much of it was.
+`idle` says in which times nobody worked at it (see `executions.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from app.history.model import Run
+from app.history.model import Attempt, Run
+from app.history.values import Outcome
 
 Key = tuple["Part", str]
+# By the schedule's event id: when nobody worked at an attempt; None while it goes on.
+Idle = Mapping[int, Sequence[tuple[datetime, datetime | None]]]
+# A step's execution id ("" for the workflow's own code), and whether the work was in vain.
+Share = tuple[str, bool]
 _Label = TypeVar("_Label", bound=Hashable)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,6 +30,7 @@ class Part(StrEnum):
     """What a run was doing, in order of precedence."""
 
     ACTIVE = "active"  # a step was scheduled and had not ended, or the workflow's code was run
+    RESTART = "restart"  # a step was lost with its worker or sidecar, and nobody had taken it up again
     SUSPENDED = "suspended"
     CHILDREN = "children"  # a child workflow was under way
     WAITING = "waiting"  # for an external event: a person, mostly
@@ -70,53 +76,73 @@ class Split:
         return self.parts[Part.ACTIVE]
 
 
-def split(run: Run, until: datetime) -> Split:
+def split(run: Run, until: datetime, idle: Idle | None = None) -> Split:
     """How long a run did what, until its end, or until now (`until`) if it has none."""
     parts = dict.fromkeys(Part, timedelta(0))
     waiting_for: dict[str, timedelta] = {}
-    for span in spans(run, until):
+    for span in spans(run, until, idle):
         parts[span.part] += span.length
         if span.part is Part.WAITING:
             waiting_for[span.label] = waiting_for.get(span.label, timedelta(0)) + span.length
     return Split(parts, waiting_for)
 
 
-def spans(run: Run, until: datetime) -> tuple[Span, ...]:
+def spans(run: Run, until: datetime, idle: Idle | None = None) -> tuple[Span, ...]:
     """The run's pieces in order: each begins where the one before ends. None for a run that has not started."""
     if run.started_at is None:
         return ()
     end = run.ended_at or until
-    clipped = _clipped(_intervals(run), run.started_at, end)
+    clipped = _clipped(_intervals(run, idle or {}), run.started_at, end)
     return tuple(_merged(_spans(clipped, run.started_at, end)))
 
 
-def shares(run: Run, until: datetime) -> dict[str, timedelta]:
-    """The active time by step (its execution id), "" for the workflow's own code. Steps that were active at once share
-    that time evenly, so the shares sum to `split(run, until).active`, to the microsecond."""
+def shares(run: Run, until: datetime, idle: Idle | None = None) -> dict[Share, timedelta]:
+    """The active time by step, and whether it was in vain: an attempt that failed, or work that was lost. Steps that
+    were active at once share that time evenly, so the shares sum to `split(run, until).active`, to the microsecond."""
     if run.started_at is None:
         return {}
-    own = [("", replay.started_at, replay.ended_at) for replay in run.replays]
-    steps = [(step.execution_id, each.scheduled_at, each.ended_at) for step in run.steps for each in step.attempts]
+    own = [(("", False), replay.started_at, replay.ended_at) for replay in run.replays]
+    steps = [
+        ((step.execution_id, vain), begun, ended)
+        for step in run.steps
+        for each in step.attempts
+        for begun, ended, vain in _worked(each, (idle or {}).get(each.event_id, ()))
+    ]
     end = run.ended_at or until
-    found: Counter[str] = Counter()
+    found: Counter[Share] = Counter()
     for first, last, now in _swept(_clipped([*own, *steps], run.started_at, end), run.started_at, end):
-        working = sorted(now, key=lambda key: (not key, key))  # the workflow's code counts while no step is active
-        _share(found, [key for key in working if key] or working, (last - first) // _MICROSECOND)
+        working = sorted(now, key=lambda key: (not key[0], key))  # the workflow's code counts while no step is active
+        _share(found, [key for key in working if key[0]] or working, (last - first) // _MICROSECOND)
     return {key: timedelta(microseconds=share) for key, share in found.items()}
 
 
-def _share(found: Counter[str], keys: list[str], microseconds: int) -> None:
+def _worked(
+    attempt: Attempt, idle: Sequence[tuple[datetime, datetime | None]]
+) -> Iterator[tuple[datetime, datetime | None, bool]]:
+    """The times in which somebody worked at an attempt; all but the last one were lost, that one if it failed."""
+    begun: datetime | None = attempt.scheduled_at
+    for lost, again in idle:
+        if begun is not None:
+            yield begun, lost, True
+        begun = again
+    if begun is not None:
+        yield begun, attempt.ended_at, attempt.outcome is Outcome.FAILED
+
+
+def _share(found: Counter[Share], keys: list[Share], microseconds: int) -> None:
     for number, key in enumerate(keys):
         found[key] += microseconds // len(keys) + (number < microseconds % len(keys))
 
 
-def _intervals(run: Run) -> Iterator[tuple[Key, datetime, datetime | None]]:
+def _intervals(run: Run, idle: Idle) -> Iterator[tuple[Key, datetime, datetime | None]]:
     """Everything that took time; None where it did not end. What a rerun inherits was before its start."""
     active, children = (Part.ACTIVE, ""), (Part.CHILDREN, "")
     for replay in run.replays:
         yield active, replay.started_at, replay.ended_at
-    for step in run.steps:
-        yield from ((active, each.scheduled_at, each.ended_at) for each in step.attempts)
+    for attempt in (attempt for step in run.steps for attempt in step.attempts):
+        gaps = idle.get(attempt.event_id, ())
+        yield from ((active, begun, ended) for begun, ended, _ in _worked(attempt, gaps))
+        yield from (((Part.RESTART, ""), lost, again or attempt.ended_at) for lost, again in gaps)
     for child in run.children:
         if not child.detached:
             yield from ((children, each.scheduled_at, each.ended_at) for each in child.attempts)

@@ -10,10 +10,13 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Insert, Select, Update
+from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Update
 from sqlalchemy.engine import Dialect
 
 from app.ledger.columns import Instant, microseconds
+
+
+Statement = Select[Any] | Insert | Update | Delete
 
 
 def insert_many(connection: Connection, statement: Insert, rows: Sequence[dict[str, Any]]) -> None:
@@ -27,7 +30,7 @@ def insert_many(connection: Connection, statement: Insert, rows: Sequence[dict[s
     connection.exec_driver_sql(text, list(map(arranged, rows)))
 
 
-def run(connection: Connection, statement: Select[Any] | Insert | Update, values: dict[str, Any]) -> CursorResult[Any]:
+def run(connection: Connection, statement: Statement, values: dict[str, Any]) -> CursorResult[Any]:
     """Runs one statement with these values for its parameters."""
     text, names, fixed = _composed(statement, connection.dialect)
     given = fixed | values
@@ -35,9 +38,7 @@ def run(connection: Connection, statement: Select[Any] | Insert | Update, values
 
 
 @lru_cache(maxsize=64)
-def _composed(
-    statement: Select[Any] | Insert | Update, dialect: Dialect
-) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+def _composed(statement: Statement, dialect: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
     """The statement's text, its parameters in their order (none where they go by name), and those that are not given:
     what an INSERT is not told is NULL, and what a condition compares with stands in the statement."""
     columns = list(statement.table.columns.keys()) if isinstance(statement, Insert) else None

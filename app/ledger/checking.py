@@ -32,16 +32,22 @@ _MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "st
 
 @dataclass(frozen=True)
 class Difference:
-    """Something in the ledger that is not what its sources say. `task_id` is empty for a sum of many tasks."""
+    """Something in the ledger that is not what its sources say. `task_id` is empty for a sum of many tasks.
+
+    source: who says what is expected. remedy: what to do, where making the ledger again is not the way.
+    """
 
     task_id: str
     what: str
     expected: str
     found: str
+    source: str = "sources"
+    remedy: str = ""
 
     def __str__(self) -> str:
         where = f"task {self.task_id}: " if self.task_id else ""
-        return f"{where}{self.what}: the sources say {self.expected}, the ledger {self.found}"
+        mend = f"; {self.remedy}" if self.remedy else ""
+        return f"{where}{self.what}: the {self.source} say {self.expected}, the ledger {self.found}{mend}"
 
 
 def check(sources: Sources) -> Iterator[Difference]:
@@ -54,13 +60,13 @@ def check(sources: Sources) -> Iterator[Difference]:
     books, records = Books(sources.engine, sources.book), Records(sources.engine)
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
-        billed_by, calls = books.of(some), sources.calls(some)
+        billed_by, written = books.of(some), sources.written(some)
         for task_id in some:
             run = _run(sources, task_id)
             if isinstance(run, Difference):
                 yield run
             elif run is not None:
-                expected = sources.record(run, calls[task_id], billed_by.get(task_id))
+                expected = sources.record(run, written[task_id], billed_by.get(task_id))
                 yield from _task(expected, records.record(task_id) if task_id in recorded else None)
 
 

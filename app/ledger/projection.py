@@ -1,11 +1,11 @@
 """From a run's history and the journal's rows to the record of its task. Pure: the same input gives the same record.
 
     Run (Dapr's history) ─┐
-    CallRecord (journal) ─┼─> TaskRecord: steps, attempts, calls, charges
+    Written (journal)    ─┼─> TaskRecord: steps, attempts, failures, calls, charges
     PriceBook ────────────┘
 
 What is charged: each model call that is over, each step that is over, and, once the run has ended, the workflow's own
-turns and the bytes that its history keeps.
+turns and the bytes that its history keeps. What came to nothing is charged apart, as `rerun`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import lost_usage
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
-from app.history.model import Attempt, Run, Step
+from app.history.model import Run
 from app.history.times import Part, shares, spans
 from app.history.values import Outcome as AttemptOutcome
 from app.history.values import RunStatus
-from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy, CallState, Known, TaskResult, TaskStatus
+from app.ledger.failures import failures
+from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
+from app.models import CallState, Known, TaskResult, TaskStatus
 
 # In these parts a task holds nothing.
-_PAUSES = (Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
+_PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
 _STATUSES = {
     RunStatus.COMPLETED: TaskStatus.COMPLETED,
     RunStatus.FAILED: TaskStatus.FAILED,
@@ -40,7 +42,6 @@ _STATUSES = {
     RunStatus.SUSPENDED: TaskStatus.PAUSED,
     RunStatus.STALLED: TaskStatus.PARKED,
 }
-_ANSWERERS = frozenset(AnsweredBy)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -53,19 +54,20 @@ class Naming:
     parked_at: str
 
 
-def project(run: Run, calls: Sequence[CallRecord], book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
+def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
     """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
     if run.started_at is None:
         raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
-    known = with_usages(calls)
-    active = shares(run, at)
-    steps = tuple(_step(number, step, naming, known, active) for number, step in enumerate(run.steps, start=1))
-    steps += tuple(_unseen(known, steps))
-    pieces = spans(run, at)
+    known = with_usages(written.calls)
+    executions = executions_of(run, written.begun, at)
+    idle = idle_of(executions)
+    active = shares(run, at, idle)
+    steps = step_records(run, naming.stage_of, known, active, executions)
+    pieces = spans(run, at, idle)
     result = _result(run)
     record = TaskRecord(
         task_id=run.instance_id,
-        tenant=calls[0].tenant if calls else run.instance_id.partition(":")[0],
+        tenant=known[0].tenant if known else run.instance_id.partition(":")[0],
         agent=run.app_id,
         workflow=run.name,
         version=run.version,
@@ -85,11 +87,13 @@ def project(run: Run, calls: Sequence[CallRecord], book: PriceBook, naming: Nami
         events=run.events,
         size=run.size,
         steps=steps,
+        failures=failures(run, steps),
         calls=known,
         charges=(),
         trace_parent=run.trace_parent,
     )
-    return replace(record, charges=tuple(_charges(record, run, book, active)))
+    own = active.get(("", False), timedelta(0))
+    return replace(record, charges=tuple(_charges(record, run, book, own)))
 
 
 def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
@@ -123,49 +127,6 @@ def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRe
     return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
 
 
-def _step(
-    number: int, step: Step, naming: Naming, calls: Sequence[CallRecord], active: Mapping[str, timedelta]
-) -> StepRecord:
-    answered = _answered_by(step)
-    asks_a_model = answered is not None or any(call.execution_id == step.execution_id for call in calls)
-    own = [attempt for attempt in step.attempts if not attempt.inherited]
-    return StepRecord(
-        step=number,
-        execution_id=step.execution_id,
-        name=step.name,
-        stage=naming.stage_of.get(step.name, step.name),
-        tool="" if asks_a_model else step.name,
-        active=active.get(step.execution_id, timedelta(0)),
-        writes=len(own) + sum(attempt.ended_at is not None for attempt in own),
-        attempts=tuple(_attempt(attempt) for attempt in step.attempts),
-        answered_by=answered,
-    )
-
-
-def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
-    """Steps that the history does not hold any more, although the journal knows what they paid: no charge is lost."""
-    seen = {step.execution_id for step in steps}
-    names = {call.execution_id: call.stage for call in calls if call.execution_id not in seen}
-    for number, (execution_id, stage) in enumerate(names.items(), start=len(steps) + 1):
-        yield StepRecord(number, execution_id, stage, stage, "", timedelta(0), 0, ())
-
-
-def _answered_by(step: Step) -> AnsweredBy | None:
-    """What the step's result says of its model call."""
-    result = step.last.result
-    if result is None or "answered_by" not in result.text:  # most results are a tool's; parsing them takes longer
-        return None
-    said = result.at("use", "answered_by")
-    return AnsweredBy(said) if isinstance(said, str) and said in _ANSWERERS else None
-
-
-def _attempt(attempt: Attempt) -> AttemptRecord:
-    failure = attempt.failure.root if attempt.failure else None
-    # PostgreSQL keeps no NUL in a text.
-    error = f"{failure.type}: {failure.message}".replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
-    return AttemptRecord(attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error)
-
-
 def _status(run: Run, naming: Naming) -> TaskStatus:
     if run.status in _STATUSES:
         return _STATUSES[run.status]
@@ -192,19 +153,27 @@ def _lengths(pieces: Iterable[tuple[Part, timedelta]]) -> dict[Part, timedelta]:
     return dict(found)
 
 
-def _charges(record: TaskRecord, run: Run, book: PriceBook, active: Mapping[str, timedelta]) -> Iterator[Charge]:
-    """Every line, by step; the workflow's own last."""
+def _charges(record: TaskRecord, run: Run, book: PriceBook, own: timedelta) -> Iterator[Charge]:
+    """Every line, by step; the workflow's own last. `own`: how long its own code was at work."""
     origins = {step.execution_id: _origin(record, step) for step in record.steps}
     for call in record.calls:
         if call.state is not CallState.STARTED:
             yield from _call(call, origins[call.execution_id], book)
     for step in record.steps:
         if step.writes and (run.ended_at or _over(step)):
-            yield from charge_work(book, _work(step.active, step.writes), origins[step.execution_id])
+            yield from _step(step, origins[step.execution_id], book)
     if run.ended_at is not None:
         written = run.events - sum(step.writes for step in record.steps)
-        own = replace(_work(active.get("", timedelta(0)), written), retained_bytes=Quantity(Decimal(run.size)))
-        yield from charge_work(book, own, _origin(record, None))
+        work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
+        yield from charge_work(book, work, _origin(record, None))
+
+
+def _step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+    """The work on a step: that which brought its result, and that which came to nothing."""
+    vain = vain_writes(step)
+    yield from charge_work(book, _work(step.active - step.lost, step.writes - vain), origin)
+    if step.lost or vain:
+        yield from charge_work(book, _work(step.lost, vain), origin, rerun=True)
 
 
 def _over(step: StepRecord) -> bool:

@@ -128,8 +128,8 @@ class Projector:
     def record(self, task_ids: Sequence[str]) -> None:
         """Records these tasks now."""
         runs = [run for task_id in task_ids if (run := self._read(task_id)) is not None]
-        calls = self._sources.calls([run.instance_id for run in runs])
-        records = [self._sources.record(run, calls[run.instance_id]) for run in runs]
+        written = self._sources.written([run.instance_id for run in runs])
+        records = [self._sources.record(run, written[run.instance_id]) for run in runs]
         if not records:
             return
         prices = self._prices.numbers(charge for record in records for charge in record.charges)

@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, FromClause, Select, and_, func, or_, select
+from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
 
 from app.cost.calls import CallRecord
 from app.cost.rollup import Dimension, Rollup, rollup_sums
+from app.cost.tax.values import Facts
 from app.cost.values import Charge
 from app.errors import TaskNotFound
-from app.ledger import restoring
+from app.ledger import restoring, tax
 from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of
 from app.ledger.prices import Prices
 from app.ledger.projection import with_usages
 from app.ledger.record import TaskRecord
-from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, PAUSES, STEPS, TASKS
+from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, STEPS, TASKS
 from app.ledger.summing import charged_by_day
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 
 # What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
 _COLUMNS = {
@@ -51,6 +52,7 @@ _CHARGES = (
     .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
     .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
 )
+_BEGUN = select(EXECUTIONS).where(EXECUTIONS.c.task_id == bindparam("task_id")).order_by(*EXECUTIONS.primary_key)
 _IN_ORDER = tuple(CHARGES.primary_key.columns)
 _AT_ONCE = 10_000
 _DAY = timedelta(days=1)
@@ -71,11 +73,13 @@ class Records:
             row = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
             if row is None:
                 raise TaskNotFound(f"task {task_id} has no record in the ledger; check tenant and ticket id")
-            found = {table: _rows(connection, table, row["task_no"]) for table in (STEPS, ATTEMPTS, PAUSES)}
+            found = {table: _rows(connection, table, row["task_no"]) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)}
+            begun = connection.execute(_BEGUN, {"task_id": task_id}).mappings().all()
             calls = _calls(connection, MODEL_CALLS.c.task_id == task_id)
         charges = tuple(self._charges(TASKS.c.task_no == row["task_no"]))
-        steps = restoring.steps(found[STEPS], found[ATTEMPTS])
-        return restoring.task(row, steps, found[PAUSES], calls, charges)
+        failures = restoring.failures(found[FAILURES])
+        steps = restoring.steps(found[STEPS], found[ATTEMPTS], begun, failures)
+        return restoring.task(row, steps, failures, found[PAUSES], calls, charges)
 
     def report(
         self,
@@ -128,6 +132,10 @@ class Records:
             for call in calls
             if (since is None or call.started_at >= since) and (until is None or call.started_at < until)
         )
+
+    def tax(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
+        """What failures cost, of the tasks that ended on these days."""
+        return tax.facts(self._engine, since, until, tenants)
 
     def models_in_use(self) -> frozenset[tuple[str, str]]:
         """Provider (component type) and model of all calls that were answered."""

@@ -18,14 +18,14 @@ from app.errors import HistoryTampered, TaskNotFound
 from app.history.model import Run
 from app.ledger.prices import Prices
 from app.ledger.reading import Records
-from app.ledger.record_tables import ATTEMPTS, CHARGES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
+from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
 from app.ledger.saving import save
 from app.ledger.sources import Sources
 from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
 
 _AT_ONCE = 50
-_OF_TASKS = (CHARGES, STEPS, ATTEMPTS, PAUSES)
+_OF_TASKS = (CHARGES, STEPS, ATTEMPTS, FAILURES, PAUSES)
 _IDS = select(TICKETS.c.task_id).where(TICKETS.c.started).union(select(TASKS.c.task_id))
 _FIRST_BOOK = (
     select(TASKS.c.task_id, PRICES.c.book_digest)
@@ -107,8 +107,8 @@ def _runs(sources: Sources, task_ids: Sequence[str]) -> Iterator[tuple[str, Run]
 
 
 def _replace(sources: Sources, runs: Mapping[str, Run], books: Mapping[str, PriceBook | None], prices: Prices) -> None:
-    calls = sources.calls(list(runs))
-    records = [sources.record(run, calls[task_id], books.get(task_id)) for task_id, run in runs.items()]
+    written = sources.written(list(runs))
+    records = [sources.record(run, written[task_id], books.get(task_id)) for task_id, run in runs.items()]
     numbers = prices.numbers(charge for record in records for charge in record.charges)
     with sources.engine.begin() as connection:
         gone = list(connection.execute(_NUMBERS, {"ids": list(runs)}).scalars())

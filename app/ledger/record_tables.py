@@ -50,6 +50,7 @@ STEPS = Table(
     Column("stage", String(64), nullable=False),
     Column("tool", String(64), nullable=False),
     Column("active_us", BigInteger, nullable=False),
+    Column("lost_us", BigInteger, nullable=False),
     Column("writes", Integer, nullable=False),
     Column("answered_by", String(10)),
     sqlite_with_rowid=False,
@@ -61,10 +62,28 @@ ATTEMPTS = Table(
     Column("task_no", Integer, primary_key=True, autoincrement=False),
     Column("step", SmallInteger, primary_key=True, autoincrement=False),
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Integer, nullable=False),
     Column("scheduled_at", Instant, nullable=False),
     Column("ended_at", Instant),
     Column("outcome", String(10), nullable=False),
     Column("error", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+FAILURES = Table(
+    "failures",  # work that was lost with its worker or sidecar, and attempts that failed
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("step", SmallInteger, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("execution", SmallInteger, nullable=False),  # 0: not known which
+    Column("at", Instant, nullable=False),
+    Column("resumed_at", Instant),  # NULL: not taken up again
+    Column("kind", String(11), nullable=False),
+    Column("cause", String(16), nullable=False),
+    Column("worker", String(36), nullable=False),  # empty: not known
+    Index("ix_failures_at", "at"),
     sqlite_with_rowid=False,
 )
 

@@ -11,11 +11,13 @@ from typing import Any
 from app.cost.calls import CallRecord
 from app.cost.money import amount_of
 from app.cost.values import Charge
+from app.history.causes import Cause
+from app.history.executions import Execution, ExecutionOutcome
 from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
-from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy, Known, Outcome, Refund, TaskStatus
 
 Values = Mapping[Any, Any]
@@ -65,14 +67,31 @@ def _amount(counted: Decimal | None, unit_price: Decimal | None, per: Decimal) -
     return None if counted is None or unit_price is None else amount_of(counted, unit_price, per)
 
 
-def steps(rows: Iterable[Values], attempts: Iterable[Values]) -> tuple[StepRecord, ...]:
-    """The steps of a task with their attempts."""
-    of: dict[int, list[AttemptRecord]] = {}
-    for row in attempts:
-        attempt = AttemptRecord(
-            row["number"], row["scheduled_at"], row["ended_at"], AttemptOutcome(row["outcome"]), row["error"]
+def failures(rows: Iterable[Values]) -> tuple[FailureRecord, ...]:
+    """The failures of a task."""
+    return tuple(
+        FailureRecord(
+            step=row["step"],
+            attempt=row["attempt"],
+            execution=row["execution"],
+            at=row["at"],
+            resumed_at=row["resumed_at"],
+            kind=FailureKind(row["kind"]),
+            cause=Cause(row["cause"]),
+            worker=row["worker"],
         )
-        of.setdefault(row["step"], []).append(attempt)
+        for row in rows
+    )
+
+
+def steps(
+    rows: Iterable[Values], attempts: Iterable[Values], begun: Iterable[Values], failed: Iterable[FailureRecord]
+) -> tuple[StepRecord, ...]:
+    """The steps of a task with their attempts, and those with their executions."""
+    of: dict[int, list[Values]] = {}
+    for row in attempts:
+        of.setdefault(row["step"], []).append(row)
+    known = tuple(begun)
     return tuple(
         StepRecord(
             step=row["step"],
@@ -81,17 +100,58 @@ def steps(rows: Iterable[Values], attempts: Iterable[Values]) -> tuple[StepRecor
             stage=row["stage"],
             tool=row["tool"],
             active=timedelta(microseconds=row["active_us"]),
+            lost=timedelta(microseconds=row["lost_us"]),
             writes=row["writes"],
-            attempts=tuple(of.get(row["step"], ())),
+            attempts=tuple(
+                _attempt(
+                    each,
+                    [other for other in known if _is_of(other, row, each)],
+                    {f.execution: f for f in failed if (f.step, f.attempt) == (each["step"], each["number"])},
+                )
+                for each in of.get(row["step"], ())
+            ),
             answered_by=AnsweredBy(row["answered_by"]) if row["answered_by"] else None,
         )
         for row in rows
     )
 
 
+def _is_of(begun: Values, step: Values, attempt: Values) -> bool:
+    return (begun["execution_id"], begun["event_id"]) == (step["execution_id"], attempt["event_id"])
+
+
+def _attempt(row: Values, begun: Sequence[Values], failed: Mapping[int, FailureRecord]) -> AttemptRecord:
+    outcome, ended_at = AttemptOutcome(row["outcome"]), row["ended_at"]
+    lost = [number for number, failure in failed.items() if failure.kind is FailureKind.INTERRUPTED]
+    last = next((each["number"] for each in begun if each["number"] not in lost), None)
+    executions = tuple(
+        _execution(each, failed.get(each["number"]), outcome, ended_at, is_last=each["number"] == last)
+        for each in begun
+    )
+    return AttemptRecord(
+        row["number"], row["scheduled_at"], ended_at, outcome, row["error"], row["event_id"], executions
+    )
+
+
+def _execution(
+    row: Values, failure: FailureRecord | None, outcome: AttemptOutcome, ended_at: datetime | None, *, is_last: bool
+) -> Execution:
+    """As it was when the task was recorded: what was lost stands among the failures, the rest follows."""
+    begun = (row["number"], row["worker"], row["begun_at"])
+    cause = failure.cause if failure else None
+    if failure is not None and failure.kind is FailureKind.INTERRUPTED:
+        return Execution(*begun, failure.at, ExecutionOutcome.INTERRUPTED, cause)
+    if not is_last:
+        return Execution(*begun, None, ExecutionOutcome.REPEATED)
+    if ended_at is None:
+        return Execution(*begun, None, ExecutionOutcome.OPEN)
+    return Execution(*begun, ended_at, ExecutionOutcome(outcome.value), cause)
+
+
 def task(
     row: Values,
     steps_of: tuple[StepRecord, ...],
+    failed: tuple[FailureRecord, ...],
     pauses: Iterable[Values],
     calls: Sequence[CallRecord],
     charges: Sequence[Charge],
@@ -119,6 +179,7 @@ def task(
         events=row["events"],
         size=row["size"],
         steps=steps_of,
+        failures=failed,
         calls=tuple(calls),
         charges=tuple(charges),
         trace_parent=row["trace_parent"],

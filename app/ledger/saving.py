@@ -20,7 +20,7 @@ from app.ledger.daily import DailySums, Place, place_of
 from app.ledger.lines import Key, Line, corrected, line_of
 from app.ledger.prices import PriceRow, price_row
 from app.ledger.record import TaskRecord
-from app.ledger.record_tables import ATTEMPTS, CHARGES, PAUSES, PRICES, STEPS, TASKS
+from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.tables import TICKETS
 
 # Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
@@ -42,8 +42,10 @@ _CHANGE_TASK = (
     .where(TASKS.c.task_no == bindparam("this"))
     .values({column.name: bindparam(column.name) for column in TASKS.c if column.name not in ("task_no", "task_id")})
 )
-_INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, PAUSES, CHARGES)}
-_DELETE = {table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, PAUSES)}
+_INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES, CHARGES)}
+_DELETE = {
+    table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
+}
 _RECORDED = (
     update(TICKETS)
     .where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded != bindparam("final"))
@@ -171,7 +173,7 @@ def _task_row(record: TaskRecord) -> dict[str, Any]:
 
 
 def _describe(rows: dict[Table, list[dict[str, Any]]], record: TaskRecord, number: int) -> None:
-    """The rows of steps, attempts and pauses."""
+    """The rows of steps, attempts, failures and pauses."""
     for step in record.steps:
         rows[STEPS].append(
             {
@@ -182,6 +184,7 @@ def _describe(rows: dict[Table, list[dict[str, Any]]], record: TaskRecord, numbe
                 "stage": step.stage,
                 "tool": step.tool,
                 "active_us": step.active // _MICROSECOND,
+                "lost_us": step.lost // _MICROSECOND,
                 "writes": step.writes,
                 "answered_by": step.answered_by.value if step.answered_by else None,
             }
@@ -192,12 +195,28 @@ def _describe(rows: dict[Table, list[dict[str, Any]]], record: TaskRecord, numbe
                     "task_no": number,
                     "step": step.step,
                     "number": attempt.number,
+                    "event_id": attempt.event_id,
                     "scheduled_at": attempt.scheduled_at,
                     "ended_at": attempt.ended_at,
                     "outcome": attempt.outcome.value,
                     "error": attempt.error,
                 }
             )
+    for place, failure in enumerate(record.failures):
+        rows[FAILURES].append(
+            {
+                "task_no": number,
+                "number": place,
+                "step": failure.step,
+                "attempt": failure.attempt,
+                "execution": failure.execution,
+                "at": failure.at,
+                "resumed_at": failure.resumed_at,
+                "kind": failure.kind.value,
+                "cause": failure.cause.value,
+                "worker": failure.worker,
+            }
+        )
     for place, pause in enumerate(record.pauses):
         rows[PAUSES].append(
             {

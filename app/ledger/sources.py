@@ -10,13 +10,20 @@ from sqlalchemy import Engine, bindparam, select
 
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
+from app.history.executions import Begun
 from app.history.model import Run
 from app.ledger.calls import call_records
 from app.ledger.projection import Naming, project
 from app.ledger.record import TaskRecord
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.steps import Written
+from app.ledger.tables import EXECUTIONS, MODEL_CALLS, WORKERS
 
 _CALLS = select(MODEL_CALLS).where(MODEL_CALLS.c.task_id.in_(bindparam("ids", expanding=True)))
+_BEGUN = (
+    select(EXECUTIONS, WORKERS.c.seen_at, WORKERS.c.stopped_at)
+    .join(WORKERS, WORKERS.c.worker == EXECUTIONS.c.worker, isouter=True)
+    .where(EXECUTIONS.c.task_id.in_(bindparam("ids", expanding=True)))
+)
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,17 @@ class Sources:
     naming: Naming
     clock: Callable[[], datetime]
 
-    def calls(self, task_ids: Sequence[str]) -> Mapping[str, Sequence[CallRecord]]:
-        """The model calls of each task, as the journal has them now."""
-        found: dict[str, list[CallRecord]] = {task_id: [] for task_id in task_ids}
+    def written(self, task_ids: Sequence[str]) -> Mapping[str, Written]:
+        """The model calls and executions of each task, as they are written down now."""
+        calls: dict[str, list[CallRecord]] = {task_id: [] for task_id in task_ids}
+        begun: dict[str, list[Begun]] = {task_id: [] for task_id in task_ids}
         with self.engine.connect() as connection:
             for call in call_records(connection.execute(_CALLS, {"ids": list(task_ids)}).mappings()):
-                found[call.task_id].append(call)
-        return found
+                calls[call.task_id].append(call)
+            for row in connection.execute(_BEGUN, {"ids": list(task_ids)}):
+                begun[row.task_id].append(Begun(*row[1:]))
+        return {task_id: Written(calls[task_id], begun[task_id]) for task_id in task_ids}
 
-    def record(self, run: Run, calls: Sequence[CallRecord], book: PriceBook | None = None) -> TaskRecord:
+    def record(self, run: Run, written: Written, book: PriceBook | None = None) -> TaskRecord:
         """The record of one task, as it is now; by another book than today's if there is one."""
-        return project(run, calls, book or self.book, self.naming, self.clock())
+        return project(run, written, book or self.book, self.naming, self.clock())

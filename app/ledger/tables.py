@@ -1,4 +1,4 @@
-"""The tables of intake and of the gateway's journal. The record's own are in `record_tables.py`."""
+"""The tables of intake, of the gateway's journal and of the workers. The record's own are in `record_tables.py`."""
 
 from __future__ import annotations
 
@@ -102,4 +102,18 @@ WORKERS = Table(
     Column("worker", String(36), primary_key=True),
     Column("started_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
+    Column("stopped_at", Instant),  # NULL: at work, or killed
+)
+
+EXECUTIONS = Table(
+    "executions",  # written ahead of each: a worker begins to work at an attempt of a step
+    METADATA,
+    Column("task_id", String(100), primary_key=True),
+    Column("execution_id", String(36), primary_key=True),  # Dapr's taskExecutionId: names the step
+    Column("event_id", Integer, primary_key=True, autoincrement=False),  # of the schedule: names the attempt
+    Column("number", Integer, primary_key=True, autoincrement=False),  # more than 1: the one before did not end
+    Column("worker", String(36), nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("lost_at", Instant),  # when its worker, alive, lost the sidecar that waited for the result
+    sqlite_with_rowid=False,
 )

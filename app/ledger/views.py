@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated
-
-from pydantic import PlainSerializer
 
 from app.cost.calls import CallRecord
 from app.cost.rollup import rollup
@@ -14,35 +11,14 @@ from app.cost.values import Charge
 from app.cost.views import Exact, GroupView, View, group_view
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
 from app.history.times import Part
-from app.history.values import Outcome as AttemptOutcome
 from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
 from app.models import AnsweredBy, CallState, Known, Outcome, Refund, TaskStatus
-
-Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]
-
-
-class PauseView(View):
-    """A time in which the task held nothing; `label` names the event that it waited for."""
-
-    part: Part
-    label: str
-    started_at: datetime
-    ended_at: datetime
-    seconds: Seconds
-
-
-class AttemptView(View):
-    """One execution of a step."""
-
-    number: int
-    scheduled_at: datetime
-    ended_at: datetime | None
-    outcome: AttemptOutcome
-    error: str
 
 
 class StepView(View):
-    """One step; `cost` is what its charges sum to, its model calls among them."""
+    """One step; `cost` is what its charges sum to, its model calls among them. `lost_seconds` of the active ones were
+    in vain."""
 
     step: int
     execution_id: str
@@ -50,6 +26,7 @@ class StepView(View):
     stage: str
     tool: str
     active_seconds: Seconds
+    lost_seconds: Seconds
     writes: int
     answered_by: AnsweredBy | None
     attempts: tuple[AttemptView, ...]
@@ -138,7 +115,8 @@ class ChargeView(View):
 
 
 class RecordView(View):
-    """The record of a task. `seconds` sum to the time from its start to its end, or to `projected_at`."""
+    """The record of a task. `seconds` sum to the time from its start to its end, or to `projected_at`. `workers`: the
+    incarnations of workers that had a part in it."""
 
     task_id: str
     tenant: str
@@ -161,17 +139,22 @@ class RecordView(View):
     events: int
     bytes: int
     trace_parent: str
+    workers: tuple[str, ...]
     stages: tuple[StageView, ...]
     steps: tuple[StepView, ...]
+    failures: tuple[FailureView, ...]
     calls: tuple[CallView, ...]
     charges: tuple[ChargeView, ...]
     total: GroupView
 
 
+_MADE = frozenset({"pauses", "steps", "failures", "calls", "charges"})
+
+
 def record_view(record: TaskRecord) -> RecordView:
     """The whole record, with what each stage, step and call costs, and all together."""
     steps = {step.execution_id: step.step for step in record.steps}
-    same = set(RecordView.model_fields) & set(TaskRecord.__dataclass_fields__) - {"pauses", "steps", "calls", "charges"}
+    same = set(RecordView.model_fields) & set(TaskRecord.__dataclass_fields__) - _MADE
     return RecordView(
         **{name: getattr(record, name) for name in same},
         seconds=dict(record.parts),
@@ -186,8 +169,10 @@ def record_view(record: TaskRecord) -> RecordView:
             for span in record.pauses
         ),
         bytes=record.size,
+        workers=record.workers,
         stages=tuple(_stage(record, stage) for stage in stages_of(record)),
         steps=tuple(_step(record, step) for step in record.steps),
+        failures=tuple(FailureView.model_validate(each) for each in record.failures),
         calls=tuple(_call(record, call, steps.get(call.execution_id)) for call in record.calls),
         charges=tuple(ChargeView.model_validate(charge) for charge in record.charges),
         total=sum_of(record.charges),
@@ -234,6 +219,7 @@ def _step(record: TaskRecord, step: StepRecord) -> StepView:
         stage=step.stage,
         tool=step.tool,
         active_seconds=step.active,
+        lost_seconds=step.lost,
         writes=step.writes,
         answered_by=step.answered_by,
         attempts=tuple(AttemptView.model_validate(each) for each in step.attempts),

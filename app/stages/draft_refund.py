@@ -127,7 +127,7 @@ def _exchange(lookups: tuple[Lookup, ...]) -> list[Message]:
 
 
 def _request(lookup: Lookup) -> ToolRequest:
-    (name,) = tools.TOOLS[lookup.call.tool].args_model.model_fields
+    (name,) = tools.TOOLS[lookup.call.tool].arguments.model_fields
     return ToolRequest(lookup.call.id, lookup.call.tool, json.dumps({name: lookup.call.argument}))
 
 

@@ -1,11 +1,15 @@
-"""The tools as the drafting model sees them: names, descriptions and JSON schemas, made by dapr-agents."""
+"""The tools as the drafting model sees them: names, descriptions and JSON schemas, in dapr-agents' form of a tool.
+
+A test holds them against what dapr-agents itself makes of the same arguments; importing it would cost each start of the
+worker two seconds, which every interrupted task would wait for.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from dapr_agents.tool import AgentTool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.gateway.conversation import ToolDefinition, ToolRequest
@@ -33,18 +37,27 @@ class PolicyArguments(BaseModel):
     category: RefundableCategory = Field(description="The ticket's category.")
 
 
-TOOLS: dict[str, AgentTool] = {
+@dataclass(frozen=True)
+class Tool:
+    """One tool; `arguments` validates what the model asks it."""
+
+    name: str
+    description: str
+    arguments: type[BaseModel]
+
+
+TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
-        AgentTool(
+        Tool(
             name="lookup_order",
             description="The customer's order: status, days since delivery, items, prices, what is refundable.",
-            args_model=OrderArguments,
+            arguments=OrderArguments,
         ),
-        AgentTool(
+        Tool(
             name="lookup_refund_policy",
             description="The shop's refund policy for one category: window in days, percent, conditions.",
-            args_model=PolicyArguments,
+            arguments=PolicyArguments,
         ),
     )
 }
@@ -60,8 +73,18 @@ class ToolCall(Frozen):
 
 def definitions() -> tuple[ToolDefinition, ...]:
     """What the model is offered."""
-    functions = [tool.to_function_call()["function"] for tool in TOOLS.values()]
-    return tuple(ToolDefinition(each["name"], each["description"], each["parameters"]) for each in functions)
+    return tuple(ToolDefinition(each.name, each.description, _schema(each.arguments)) for each in TOOLS.values())
+
+
+def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema without the titles that pydantic makes of names: they say nothing, and each call pays for them."""
+    schema = arguments.model_json_schema()
+    properties = {name: _untitled(each) for name, each in schema["properties"].items()}
+    return _untitled(schema) | {"properties": properties}
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name != "title"}
 
 
 def accepted(requests: tuple[ToolRequest, ...], turn: int) -> tuple[ToolCall, ...]:
@@ -76,7 +99,7 @@ def _call(request: ToolRequest, call_id: str) -> ToolCall:
     if tool is None:
         raise Nonsense(f"there is no such tool; there are {', '.join(TOOLS)}")
     try:
-        arguments = tool.args_model.model_validate(json.loads(request.arguments or "{}"))
+        arguments = tool.arguments.model_validate(json.loads(request.arguments or "{}"))
     except (ValueError, ValidationError):
         raise Nonsense(f"the arguments of {tool.name} do not fit its schema") from None
     (argument,) = arguments.model_dump().values()

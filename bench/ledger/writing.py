@@ -20,6 +20,7 @@ from app.ledger.projection import Naming, project
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.saving import save
+from app.ledger.steps import Written
 from app.ledger.tables import MODEL_CALLS, REPLIES, TICKETS
 from app.stages import STAGE_OF
 from app.steps import RESUME
@@ -110,7 +111,9 @@ class LedgerWriter:
             return
         self._arrive()
         with self.spent.on("project"):
-            records = [project(sight.run, made.calls, self._book(sight), NAMING, sight.at) for made, sight in due]
+            records = [
+                project(sight.run, Written(made.calls), self._book(sight), NAMING, sight.at) for made, sight in due
+            ]
         with self.spent.on("save"):
             prices = self._prices.numbers(charge for record in records for charge in record.charges)
         with self._turn, self.spent.on("save"), self._engine.begin() as connection:

@@ -10,20 +10,22 @@ from typing import Any
 import pytest
 
 from app.cost.values import Usage
+from app.history.causes import Cause
 from app.history.values import Outcome as AttemptOutcome
-from app.ledger.record import TaskRecord
+from app.ledger.record import FailureKind, FailureRecord, TaskRecord
 from app.ledger.views import RecordView
 from app.models import AnsweredBy, CallState, Known, TaskStatus
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
-from tests.records import attempt_record, call_record, interrupted_call, step_record, steps, task_record
+from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record
 
 TASK = "acme:T-1"
 KEYS = (
     "task_id tenant agent workflow version execution_id rerun_of status outcome category refund refund_id started_at "
-    "ended_at projected_at seconds pauses turns events bytes trace_parent stages steps calls charges total"
+    "ended_at projected_at seconds pauses turns events bytes trace_parent workers stages steps failures "
+    "calls charges total"
 )
-STEP_KEYS = "step execution_id name stage tool active_seconds writes answered_by attempts cost"
+STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
     "started_at ended_at usage reserve_input reserve_output finish_reason error retries rerun cost"
@@ -119,10 +121,15 @@ def test_usage_that_nobody_reported_is_a_question_mark(ledger: FakeRecords) -> N
 def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
     failed = attempt_record(0.1, number=1, outcome=AttemptOutcome.FAILED, error="SystemUnavailable: accounts is down")
     step = step_record("retrieve_account", attempts=(failed, attempt_record(1, number=2)))
-    put(ledger, task_record(steps=(step,), calls=()))
+    what = FailureRecord(1, 1, 1, at(0.6), at(1), FailureKind.FAILED, Cause.TOOL_ERROR, "w-1")
+    lost = FailureRecord(1, 2, 1, at(1.2), at(3.7), FailureKind.INTERRUPTED, Cause.WORKER_GONE, "w-1")
+    put(ledger, task_record(steps=(step,), calls=(), failures=(what, lost)))
     shown = ask("record", TASK).stdout
     assert row(shown, "1 retrieve_account")[1:3] == ["2", "completed"]
-    assert "note: step 1 retrieve_account, attempt 1 failed: SystemUnavailable: accounts is down\n" in shown
+    failure = "attempt 1 failed (tool error): SystemUnavailable: accounts is down; taken up again after 0.400 s"
+    assert f"note: step 1 retrieve_account, {failure}\n" in shown
+    interruption = "attempt 2 interrupted (worker gone): 2026-11-22 12:00:01; taken up again after 2.500 s"
+    assert f"note: step 1 retrieve_account, {interruption}\n" in shown
 
 
 def test_an_answer_from_the_journal_is_told_from_a_paid_one(ledger: FakeRecords) -> None:

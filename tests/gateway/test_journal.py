@@ -16,8 +16,9 @@ from app.errors import FailureCause, ModelUnavailable
 from app.gateway.call import ModelCall, Reserve
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.gateway.gateway import ModelAnswer, ModelGateway
-from app.gateway.incarnation import GONE_AFTER, Incarnation
+from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
+from app.history.executions import GONE_AFTER
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer

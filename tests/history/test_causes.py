@@ -24,7 +24,7 @@ FROM_DAPR = {
     f"{CONVERSING}Post http://x: EOF": Cause.PROVIDER_ERROR,
     f"{CONVERSING}invalid character '<'": Cause.PROVIDER_ERROR,
     f"{CONVERSING}dial tcp: connection refused": Cause.PROVIDER_ERROR,
-    "failed to connect to all addresses; last error: x": Cause.WORKER_GONE,
+    "failed to connect to all addresses; last error: x": Cause.SIDECAR_GONE,
 }
 SYSTEM_STATUS = {503: Cause.TOOL_ERROR, 500: Cause.TOOL_ERROR, 504: Cause.TIMEOUT, 429: Cause.RATE_LIMIT}
 FOREIGN = [
@@ -72,9 +72,9 @@ def test_a_system_behind_an_open_breaker() -> None:
     ("error", "wanted"),
     [
         ("TimeoutError", Cause.TIMEOUT),
-        ("ClientConnectorError", Cause.WORKER_GONE),
-        ("ServerDisconnectedError", Cause.WORKER_GONE),
-        ("ClientOSError", Cause.WORKER_GONE),
+        ("ClientConnectorError", Cause.SIDECAR_GONE),
+        ("ServerDisconnectedError", Cause.SIDECAR_GONE),
+        ("ClientOSError", Cause.SIDECAR_GONE),
         ("ContentTypeError", Cause.TOOL_ERROR),
     ],
 )

@@ -200,25 +200,41 @@ def programs(kinds: list[str]) -> Any:
     return st.lists(st.tuples(st.sampled_from(kinds), st.sampled_from("XY"), st.booleans()), min_size=1, max_size=6)
 
 
-def played(program: list[Operation], moves: list[tuple[str, int]]) -> tuple[Run, Truth, bool]:
-    """The run as the history tells it, what the code saw, and whether it has ended."""
+def came_together(history: list[Any]) -> set[str]:
+    """The events that came more than once within one turn: which of them a wait of that turn got, nothing tells."""
+    found, turn = set[str](), set[str]()
+    for event in history:
+        if event.HasField("workflowStarted"):
+            turn.clear()
+        elif event.HasField("eventRaised"):
+            name = event.eventRaised.name.casefold()
+            found |= {name} & turn
+            turn.add(name)
+    return found
+
+
+def played(program: list[Operation], moves: list[tuple[str, int]]) -> tuple[Run, Truth, bool, set[str]]:
+    """The run as the history tells it, what the code saw, whether it has ended, and which events are in doubt."""
     truth: Truth = {}
     engine = Engine(workflow_of(program, truth))
     play(engine, moves)
     if engine.inbox and not engine.ended:
         engine.turn()
-    return parse(INSTANCE, engine.history), truth, engine.ended
+    return parse(INSTANCE, engine.history), truth, engine.ended, came_together(engine.history)
 
 
 @settings(max_examples=500, deadline=None)
 @given(programs(SEQUENTIAL), st.lists(MOVES, max_size=40))
 def test_the_history_tells_what_the_code_saw(program: list[Operation], moves: list[tuple[str, int]]) -> None:
-    run, truth, ended = played(program, moves)
+    run, truth, ended, doubtful = played(program, moves)
     assert run.status is (RunStatus.COMPLETED if ended else RunStatus.RUNNING)
     seen = {wait.event_id for wait in run.waits}
     assert seen == set(truth) or (ended and seen < set(truth)), "the last turn keeps nothing but its end"
     for wait in run.waits:
-        assert (wait.outcome, wait.answer.json() if wait.answer else None) == truth[wait.event_id], wait
+        outcome, value = truth[wait.event_id]
+        said = wait.answer.json() if wait.answer else None
+        assert wait.outcome == outcome, wait
+        assert said == value or wait.name.casefold() in doubtful, wait
 
 
 @settings(max_examples=200, deadline=None)
@@ -226,7 +242,7 @@ def test_the_history_tells_what_the_code_saw(program: list[Operation], moves: li
 def test_side_by_side_each_event_answers_one_wait_of_its_name(
     program: list[Operation], moves: list[tuple[str, int]]
 ) -> None:
-    run, _, _ = played(program, moves)
+    run, *_ = played(program, moves)
     answered = {wait.event_id: wait for wait in run.waits if wait.outcome is WaitOutcome.ANSWERED}
     answers = [event for event in run.raised if event.wait is not None]
     assert sorted(answered) == sorted(event.wait for event in answers if event.wait is not None)

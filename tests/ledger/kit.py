@@ -20,6 +20,7 @@ from app.ledger.projection import Naming, project
 from app.ledger.reading import Records
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
+from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.models import CallState
@@ -49,7 +50,7 @@ def two_currencies(factor: int = 1) -> PriceBook:
 
 def projected(known: Snapshot, book: PriceBook | None = None, naming: Naming = NAMING) -> TaskRecord:
     """The record of what is known at that moment."""
-    return project(known.run, known.calls, book or price_book(), naming, known.moment)
+    return project(known.run, Written(known.calls), book or price_book(), naming, known.moment)
 
 
 class Ledger:

@@ -17,7 +17,8 @@ AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
 def attempt(step: int, **changes: Any) -> dict[str, Any]:
     """An attempt that has not ended; its text is one that a driver could misread."""
-    values = {"task_no": 1, "step": step, "number": 1, "scheduled_at": AT, "ended_at": None, "outcome": "open"}
+    values: dict[str, Any] = {"task_no": 1, "step": step, "number": 1, "event_id": step}
+    values |= {"scheduled_at": AT, "ended_at": None, "outcome": "open"}
     return {**values, "error": "100% of 'it' is ?, %s and :name", **changes}
 
 

@@ -95,9 +95,9 @@ def test_opening_it_again_changes_nothing_and_asks_little(opened: Engine, url: s
 
 
 def test_what_is_in_it_stays(opened: Engine, url: str) -> None:
-    execute(url, "INSERT INTO workers VALUES ('w', 1, 2)")
+    execute(url, "INSERT INTO workers (worker, started_at, seen_at) VALUES ('w', 1, 2)")
     database.connect(url).dispose()
-    assert execute(url, "SELECT * FROM workers") == [("w", 1, 2)]
+    assert execute(url, "SELECT worker, started_at, seen_at FROM workers") == [("w", 1, 2)]
 
 
 def test_processes_that_open_an_empty_database_at_once_all_can(url: str) -> None:

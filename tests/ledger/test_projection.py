@@ -22,6 +22,7 @@ from app.history.values import Outcome as AttemptOutcome
 from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord
+from app.ledger.steps import Written
 from app.models import AnsweredBy, CallState, Category, Known, Outcome, TaskStatus
 from tests.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
@@ -39,7 +40,7 @@ seeds = st.integers(0, 10**6)
 
 def record_of(told: Told, *calls: CallRecord, later: float = 1000) -> TaskRecord:
     """The record of a told history."""
-    return project(parse("acme:T-1", told.events), calls, price_book(), NAMING, at(later))
+    return project(parse("acme:T-1", told.events), Written(calls), price_book(), NAMING, at(later))
 
 
 def call(key: str = "k1", start: float = 1.2, **changes: Any) -> CallRecord:
@@ -213,7 +214,8 @@ def test_writes_are_the_events_that_a_step_left_and_the_rest_is_the_workflow_s()
     record = record_of(told)
     assert record.events == len(told.events) == 12
     assert [step.writes for step in record.steps] == [4]
-    assert [charge.quantity for charge in record.charges if charge.line is Line.STEP_WRITES] == [4, 8]
+    assert [charge.quantity for charge in record.charges if charge.line is Line.STEP_WRITES] == [2, 2, 8]
+    assert [charge.rerun for charge in record.charges if charge.line is Line.STEP_WRITES] == [False, True, False]
     assert record.turns == 4
 
 

@@ -95,8 +95,8 @@ def fill(ledger: Ledger, prices_file: Path) -> None:
     for start in range(0, TASKS, 50):
         some = names[start : start + 50]
         ledger.journal([call for name in some for call in known[name].calls])
-        calls = sources.calls(some)
-        ledger.save(*(sources.record(known[name].run, calls[name]) for name in some))
+        written = sources.written(some)
+        ledger.save(*(sources.record(known[name].run, written[name]) for name in some))
 
 
 def turn_of(told: Story, dice: random.Random) -> int:

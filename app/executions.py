@@ -1,0 +1,151 @@
+"""What a worker writes ahead of each step that it begins, and steps whose workers keep dying.
+
+A worker that is killed tells nobody; the row that it wrote ahead does. The sidecar hands the attempt to the next one,
+and would do so for ever: an attempt that has cost several workers their life is a *suspect*. Suspects are worked one at
+a time, so that it shows which of them it is and the others, who only were there, get through; one that has cost even
+more is set aside: it fails with a reason, and its task parks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from app.errors import StepSetAside
+from app.ledger.bulk import run
+from app.ledger.columns import microseconds
+from app.ledger.tables import EXECUTIONS, WORKERS
+from app.ledger.writer import Writer
+
+log = logging.getLogger(__name__)
+
+# Workers are killed for other reasons, and take whatever they are at with them: two such accidents in a row prove
+# nothing. From here on a step is worked alone.
+SUSPECT_AFTER = 3
+# Alone, a step that loses its worker twice more is the reason.
+SET_ASIDE_AFTER = 5
+
+_THIS_ATTEMPT = and_(
+    EXECUTIONS.c.task_id == bindparam("the_task"),
+    EXECUTIONS.c.execution_id == bindparam("the_step"),
+    EXECUTIONS.c.event_id == bindparam("the_event"),
+)
+_THIS = and_(_THIS_ATTEMPT, EXECUTIONS.c.number == bindparam("the_number"))
+_LAST = select(func.max(EXECUTIONS.c.number)).where(_THIS_ATTEMPT)
+_BEGIN = insert(EXECUTIONS)
+_WITHDRAW = delete(EXECUTIONS).where(_THIS)
+_LOSE = update(EXECUTIONS).where(_THIS).values(lost_at=bindparam("lost"))
+_DEAD = (
+    select(func.count(EXECUTIONS.c.worker.distinct()))
+    .join(WORKERS, WORKERS.c.worker == EXECUTIONS.c.worker)
+    .where(
+        _THIS_ATTEMPT,
+        EXECUTIONS.c.lost_at.is_(None),
+        EXECUTIONS.c.worker != bindparam("this_worker"),
+        WORKERS.c.stopped_at.is_(None),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt, as the sidecar hands it out: whose task, which step (`taskExecutionId`), which schedule."""
+
+    task_id: str
+    execution_id: str
+    event_id: int
+    step: str
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The parameters that name it in a statement."""
+        return {"the_task": self.task_id, "the_step": self.execution_id, "the_event": self.event_id}
+
+
+class Executions:
+    """The executions of this worker. For one event loop."""
+
+    def __init__(self, writer: Writer, worker: str, clock: Callable[[], datetime]) -> None:
+        self._writer = writer
+        self._worker = worker
+        self._clock = clock
+        self._running: dict[tuple[str, str, int], tuple[Attempt, int]] = {}
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begun(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Around the work on an attempt. Raises StepSetAside, SQLAlchemyError."""
+        number = await self._begin(attempt)
+        if number <= SUSPECT_AFTER or await self._dead(attempt) < SUSPECT_AFTER:
+            async with self._noted(attempt, number):
+                yield
+            return
+        # While it waits for its turn it must not look begun: another suspect may cost this worker its life.
+        await self._writer.write(lambda connection: run(connection, _WITHDRAW, _numbered(attempt, number)))
+        async with self._alone:
+            await self._judge(attempt)
+            async with self._noted(attempt, await self._begin(attempt)):
+                yield
+
+    async def lose(self) -> None:
+        """Notes that the sidecar is gone that waits for what is running: the results reach nobody."""
+        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in self._running.values()]
+        if not lost:
+            return
+        try:
+            await self._writer.write(lambda connection: [run(connection, _LOSE, each) for each in lost])
+        except SQLAlchemyError as error:
+            log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
+
+    async def _judge(self, attempt: Attempt) -> None:
+        dead = await self._dead(attempt)
+        if dead >= SET_ASIDE_AFTER:
+            log.error("task %s: step %s is set aside: %d workers died at it", attempt.task_id, attempt.step, dead)
+            raise StepSetAside(attempt.task_id, attempt.step, dead)
+        log.warning("task %s: step %s has lost %d workers; it is worked alone", attempt.task_id, attempt.step, dead)
+
+    @asynccontextmanager
+    async def _noted(self, attempt: Attempt, number: int) -> AsyncIterator[None]:
+        key = (attempt.task_id, attempt.execution_id, number)
+        self._running[key] = (attempt, number)
+        try:
+            yield
+        finally:
+            del self._running[key]
+
+    async def _begin(self, attempt: Attempt) -> int:
+        """Writes the row and returns its number: 1 for the first execution of an attempt."""
+        row = {
+            "task_id": attempt.task_id,
+            "execution_id": attempt.execution_id,
+            "event_id": attempt.event_id,
+            "worker": self._worker,
+            "begun_at": microseconds(self._clock()),
+        }
+        try:
+            return await self._writer.write(lambda connection: _begun(connection, attempt, row))
+        except IntegrityError:  # another worker began it in this very moment
+            return await self._writer.write(lambda connection: _begun(connection, attempt, row))
+
+    async def _dead(self, attempt: Attempt) -> int:
+        """How many other workers began it and went away without a word."""
+        values = attempt.key | {"this_worker": self._worker}
+        return int(await self._writer.write(lambda connection: run(connection, _DEAD, values).scalar_one()))
+
+
+def _begun(connection: Connection, attempt: Attempt, row: dict[str, Any]) -> int:
+    number = int(run(connection, _LAST, attempt.key).scalar_one() or 0) + 1
+    run(connection, _BEGIN, row | {"number": number})
+    return number
+
+
+def _numbered(attempt: Attempt, number: int) -> dict[str, Any]:
+    return attempt.key | {"the_number": number}

@@ -1,0 +1,173 @@
+"""What a worker writes ahead of a step, and when it begins one no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from app.errors import StepSetAside
+from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
+from app.gateway.incarnation import Incarnation
+from app.ledger.tables import EXECUTIONS, WORKERS
+from app.ledger.writer import Writer
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    """The ledger's writer."""
+    writer = Writer(engine)
+    yield writer
+    writer.close()
+
+
+def worker(writer: Writer, clock: Callable[[], datetime] = lambda: NOON, *, stops: bool = False) -> Executions:
+    """A new life of a worker, which either stops in order or is killed."""
+    incarnation = Incarnation(writer, clock)
+    incarnation.begin()
+    if stops:
+        incarnation.end()
+    return Executions(writer, incarnation.worker, clock)
+
+
+def rows(engine: Engine) -> list[dict[str, Any]]:
+    """What is written, in order."""
+    with engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(select(EXECUTIONS).order_by(*EXECUTIONS.primary_key))]
+
+
+async def work(executions: Executions, attempt: Attempt = STEP) -> None:
+    async with executions.begun(attempt):
+        pass
+
+
+def killed_at(writer: Writer, attempt: Attempt = STEP, *, times: int = 1, **how: bool) -> None:
+    """Lives that began an attempt and were not heard of again."""
+    for _ in range(times):
+
+        async def begin() -> None:
+            entered = worker(writer, **how).begun(attempt)
+            await entered.__aenter__()
+
+        asyncio.run(begin())
+
+
+def test_it_is_written_before_the_work_begins(engine: Engine, writer: Writer) -> None:
+    async def story() -> None:
+        async with worker(writer).begun(STEP):
+            (row,) = rows(engine)
+            assert (row["task_id"], row["execution_id"], row["event_id"], row["number"]) == ("acme:T-1", "e-1", 3, 1)
+            assert (row["begun_at"], row["lost_at"]) == (NOON, None)
+
+    asyncio.run(story())
+    assert len(rows(engine)) == 1
+
+
+def test_each_execution_of_an_attempt_has_a_number_and_another_attempt_its_own(engine: Engine, writer: Writer) -> None:
+    again = Attempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
+    for attempt in (STEP, STEP, again):
+        asyncio.run(work(worker(writer), attempt))
+    assert [(row["event_id"], row["number"]) for row in rows(engine)] == [(3, 1), (3, 2), (9, 1)]
+
+
+def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer: Writer) -> None:
+    now = NOON
+
+    async def story() -> None:
+        nonlocal now
+        executions = worker(writer, lambda: now)
+        await work(executions, Attempt("acme:T-2", "e-2", 1, "classify"))
+        async with executions.begun(STEP):
+            now += timedelta(seconds=2)
+            await executions.lose()
+
+    asyncio.run(story())
+    assert {row["task_id"]: row["lost_at"] for row in rows(engine)} == {
+        "acme:T-1": NOON + timedelta(seconds=2),
+        "acme:T-2": None,
+    }
+
+
+def test_a_step_that_some_workers_died_at_is_begun_again(engine: Engine, writer: Writer) -> None:
+    killed_at(writer, times=SET_ASIDE_AFTER - 1)
+    asyncio.run(work(worker(writer)))
+    assert len(rows(engine)) == SET_ASIDE_AFTER
+
+
+def test_a_step_that_costs_every_worker_its_life_is_set_aside(engine: Engine, writer: Writer) -> None:
+    killed_at(writer, times=SET_ASIDE_AFTER)
+    with pytest.raises(StepSetAside, match=r"step draft_refund is set aside: 5 workers .* `task resume acme:T-1`"):
+        asyncio.run(work(worker(writer)))
+    assert len(rows(engine)) == SET_ASIDE_AFTER, "nobody began it again"
+
+
+def test_after_a_resume_it_is_another_attempt_and_begun_afresh(writer: Writer) -> None:
+    killed_at(writer, times=SET_ASIDE_AFTER)
+    asyncio.run(work(worker(writer), Attempt(STEP.task_id, STEP.execution_id, 12, STEP.step)))
+
+
+def test_workers_that_were_stopped_and_sidecars_that_went_prove_nothing(engine: Engine, writer: Writer) -> None:
+    killed_at(writer, times=SET_ASIDE_AFTER, stops=True)
+    executions = worker(writer)
+    for _ in range(SET_ASIDE_AFTER):
+        asyncio.run(work(executions))
+    with engine.begin() as connection:
+        connection.execute(update(WORKERS).values(stopped_at=None))
+        connection.execute(update(EXECUTIONS).values(lost_at=NOON))
+    asyncio.run(work(worker(writer)))
+
+
+def test_suspects_are_worked_one_at_a_time_and_do_not_look_begun_before(engine: Engine, writer: Writer) -> None:
+    others = [Attempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(3)]
+    for attempt in others:
+        killed_at(writer, attempt, times=SUSPECT_AFTER)
+    at_once: list[int] = []
+
+    async def suspect(executions: Executions, attempt: Attempt) -> None:
+        async with executions.begun(attempt):
+            at_once.append(sum(row["number"] > SUSPECT_AFTER for row in rows(engine)))
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        executions = worker(writer)
+        await asyncio.gather(*(suspect(executions, attempt) for attempt in others))
+
+    asyncio.run(story())
+    assert at_once == [1, 2, 3], "each was begun after the one before had ended"
+
+
+def test_the_innocent_get_through_beside_one_that_kills(engine: Engine, writer: Writer) -> None:
+    """Every life begins all of them, and dies when it comes to work on the one that kills."""
+    steps = {f"acme:T-{number}": Attempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(6)}
+    poison, done, aside, lives = "acme:T-3", set[str](), set[str](), 0
+
+    async def one(executions: Executions, name: str, died: asyncio.Event) -> None:
+        try:
+            async with executions.begun(steps[name]):
+                if name == poison:
+                    died.set()
+                await asyncio.sleep(0.05)  # it takes the others longer than the one that kills
+                done.add(name)
+        except StepSetAside:
+            aside.add(name)
+
+    async def life() -> None:
+        died, executions = asyncio.Event(), worker(writer)
+        left = [name for name in steps if name not in done | aside]
+        running = [asyncio.ensure_future(one(executions, name, died)) for name in left]
+        end = asyncio.ensure_future(died.wait())
+        await asyncio.wait([end, asyncio.ensure_future(asyncio.wait(running))], return_when=asyncio.FIRST_COMPLETED)
+
+    while len(done | aside) < len(steps):
+        asyncio.run(life())
+        lives += 1
+        assert lives < 20
+    assert (aside, len(done)) == ({poison}, 5)
+    assert lives <= SET_ASIDE_AFTER + 2

@@ -1,0 +1,149 @@
+"""One ticket, one refund, whatever crashes and whoever decides again: the stage itself over the books themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app.errors import Refused, SystemUnavailable
+from app.models import Outcome, Refund
+from app.sandbox.systems import cases, reconcile, refunds
+from app.sandbox.systems.answers import Answer
+from app.sandbox.systems.bodies import CloseCase, PostRefund
+from app.sandbox.systems.books import Books
+from app.stages.close_case import CloseInput, CloseOutput, case_key, close_case, refund_key
+from app.stages.services import Services
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+TENANT, TICKET = "bench", "T-1"
+
+
+@dataclass
+class LossySystems:
+    """Refunds and cases, with losses on the way: `before` the work was done or `after` it; then none."""
+
+    books: Books
+    losses: Iterator[str] = field(default_factory=lambda: iter(()))
+
+    async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As the product's own client answers, or fails."""
+        loss = next(self.losses, "")
+        if loss == "before":
+            raise SystemUnavailable("lost on the way there")
+        answer = self._works[system, method](body)
+        if loss == "after":
+            raise SystemUnavailable("lost on the way back")
+        if answer["ok"] is not True:
+            raise Refused(str(answer["message"]), code=str(answer["code"]))
+        return answer
+
+    @property
+    def _works(self) -> dict[tuple[str, str], Callable[[dict[str, Any]], Answer]]:
+        return {
+            ("refunds", "post"): lambda body: refunds.post(self.books, PostRefund.model_validate(body), NOW),
+            ("cases", "close"): lambda body: cases.close(self.books, CloseCase.model_validate(body), NOW),
+        }
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Books]:
+    """New books."""
+    books = Books(folder / "systems.sqlite")
+    try:
+        yield books
+    finally:
+        books.close()
+
+
+def attempt(systems: LossySystems, refund: Refund | None) -> CloseOutput:
+    """One execution of the stage. Raises as it does."""
+    services = cast(Services, SimpleNamespace(systems=systems))
+    question = CloseInput(
+        tenant=TENANT,
+        ticket_id=TICKET,
+        customer_id="load-00007",
+        outcome=Outcome.REFUNDED if refund else Outcome.REJECTED,
+        refund=refund,
+    )
+
+    async def run() -> CloseOutput:
+        output: CloseOutput = await close_case(services)(cast(Any, None), question)
+        return output
+
+    return asyncio.run(run())
+
+
+def refund(amount: str) -> Refund:
+    return Refund(order_id="LD-00007", amount=Decimal(amount), currency="EUR")
+
+
+def test_the_keys_are_made_of_the_ticket_alone() -> None:
+    assert refund_key("acme", "T-1") != refund_key("acme", "T-2") != refund_key("lumen", "T-2")
+    closing = CloseInput(tenant="acme", ticket_id="T-1", customer_id="c", outcome=Outcome.ANSWERED, refund=None)
+    assert refund_key("acme", "T-1") != case_key(closing)
+
+
+def test_a_refused_amount_leaves_the_ticket_free_for_another(tmp_path: Path) -> None:
+    with opened(tmp_path) as books:
+        systems = LossySystems(books)
+        assert attempt(systems, refund("20.01")).refusal == "exceeds_refundable"
+        closed = attempt(systems, refund("19.99"))
+        assert (closed.refusal, closed.refund_id) == (None, "RF-000001")
+
+
+def test_another_amount_after_a_refund_that_nobody_heard_of_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as books:
+        with pytest.raises(SystemUnavailable):
+            attempt(LossySystems(books, iter(["after"])), refund("5.00"))
+        assert attempt(LossySystems(books), refund("6.00")).refusal == "idempotency_conflict"
+        assert attempt(LossySystems(books), refund("5.00")).refund_id == "RF-000001"
+
+
+def test_the_books_refuse_a_second_refund_even_to_one_who_makes_other_keys(tmp_path: Path) -> None:
+    """A former version of this stage made its key of order and amount, too."""
+    with opened(tmp_path) as books:
+        body = {"tenant": TENANT, "ticket_id": TICKET, "customer_id": "load-00007", **refund("5.00").model_dump()}
+        posted = PostRefund.model_validate({**body, "idempotency_key": "of another version", "amount": "5.00"})
+        assert refunds.post(books, posted, NOW)["created"] is True
+        assert attempt(LossySystems(books), refund("6.00")).refusal == "ticket_already_refunded"
+
+
+AMOUNTS = st.sampled_from(["5.00", "6.00", "20.00", "20.01"])
+LOSSES = st.lists(st.sampled_from(["", "before", "after"]), max_size=4)
+
+
+@settings(max_examples=80, deadline=None)
+@example(runs=[("5.00", ["after"]), ("6.00", [])])
+@given(runs=st.lists(st.tuples(AMOUNTS, LOSSES), min_size=1, max_size=4))
+def test_one_ticket_one_refund_one_event(runs: list[tuple[str, list[str]]]) -> None:
+    """Each run settles on an amount, loses requests and answers on the way, and is given up after some attempts: it was
+    terminated, or refused and decided anew, or the ticket is worked again from its start."""
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as books:
+        closed = []
+        for amount, losses in runs:
+            systems = LossySystems(books, iter(losses))
+            for _ in range(2):
+                try:
+                    closed.append(attempt(systems, refund(amount)))
+                    break
+                except SystemUnavailable:
+                    continue
+        posted = reconcile.rows(books, "refunds")
+        assert len(posted) <= 1
+        events = [row["event_id"] for row in reconcile.rows(books, "outbox")]
+        ended = [row["refund_id"] for row in reconcile.rows(books, "cases")]
+        assert len(ended) <= 1
+        assert events == [f"refund.issued-{refund_id}" for refund_id in ended]
+        assert {output.refund_id for output in closed if output.refusal is None} <= {row["refund_id"] for row in posted}
