@@ -1,0 +1,45 @@
+"""The product's worker with one ticket that kills it: whoever looks up the order of a customer `load-13...` dies.
+
+python -m tests.whole.poisoned_worker
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from dapr.ext.workflow import WorkflowActivityContext
+
+from app import bootstrap, settings
+from app.stages.lookups import OrderInput, lookup_order
+from app.stages.services import Activity, Services
+
+POISON = "load-13"
+
+
+def poisoned(services: Services) -> Activity:
+    """The tool as it is, but for one customer."""
+    healthy = lookup_order(services)
+
+    async def lookup_order_(context: WorkflowActivityContext, question: OrderInput) -> Any:
+        if question.customer_id.startswith(POISON):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await healthy(context, question)
+
+    lookup_order_.__name__ = "lookup_order"
+    return lookup_order_
+
+
+poisoned.__name__ = "lookup_order"
+
+
+def main() -> None:
+    """Serves until killed."""
+    assert lookup_order in bootstrap.TOOLS
+    bootstrap.TOOLS = tuple(poisoned if tool is lookup_order else tool for tool in bootstrap.TOOLS)
+    bootstrap.serve(settings.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Against the real runtime: what is lost with a worker or a sidecar is named; one that kills every worker is set aside;
+a restart that rolls loses nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.errors import TaskNotFound
+from app.history.causes import Cause
+from app.history.times import Part
+from app.ledger import database
+from app.ledger.reading import Records
+from app.ledger.record import FailureKind, FailureRecord, TaskRecord
+from runtime import paths, processes
+from runtime.loopback import answers, free_ports
+from runtime.processes import Child
+from runtime.stack import Stack
+from runtime.stack_commands import worker_command, worker_environment
+from tests.live import Live, make_stack, until
+from tests.whole import tickets
+from tests.whole.poisoned_worker import POISON
+
+pytestmark = pytest.mark.runtime
+
+
+def recorded(live: Live, task_id: str) -> TaskRecord:
+    """The record of a task that has ended, as soon as it is there."""
+    records = Records(database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}"))
+
+    def final() -> TaskRecord | None:
+        try:
+            record = records.record(task_id)
+        except TaskNotFound:
+            return None
+        return record if record.final else None
+
+    record = until(final, f"{task_id} is recorded")
+    assert isinstance(record, TaskRecord)
+    return record
+
+
+def held_in_classify(live: Live, ticket_id: str, number: int, seconds: float = 3.0) -> str:
+    """Sends a ticket and returns once the model works on it."""
+    live.fault("model", "slow", seconds=seconds, count=1)
+    task_id = live.submit(tickets.refund(ticket_id, number))
+    until(lambda: live.fired("model"), "the model is asked")
+    return task_id
+
+
+def the_failure(record: TaskRecord) -> FailureRecord:
+    (failure,) = record.failures
+    assert failure.kind is FailureKind.INTERRUPTED
+    assert record.steps[failure.step - 1].name == "classify"
+    return failure
+
+
+def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
+    task_id = held_in_classify(live, "lost-worker", 14_000)
+    live.stack.kill("worker")
+    killed = time.time()
+    live.stack.start("worker")
+    live.wait(task_id, "completed")
+    record = recorded(live, task_id)
+    failure = the_failure(record)
+    assert failure.cause is Cause.WORKER_GONE
+    assert abs(failure.at.timestamp() - killed) < 2, "the last beat says when, to a second"
+    assert failure.resumed_at is not None
+    assert len(record.workers) == 2
+    assert record.parts[Part.RESTART] == failure.resumed_at - failure.at
+    assert [call.state.value for call in record.calls][:2] == ["interrupted", "settled"]
+    assert any(charge.rerun and charge.line.value == "compute" for charge in record.charges)
+
+
+def test_work_that_is_lost_with_the_sidecar_is_told_apart(live: Live) -> None:
+    task_id = held_in_classify(live, "lost-sidecar", 14_010)
+    live.stack.kill("daprd")
+    killed = time.time()
+    live.stack.start("daprd")
+    live.wait(task_id, "completed")
+    record = recorded(live, task_id)
+    failures = [each for each in record.failures if each.kind is FailureKind.INTERRUPTED]
+    assert {each.cause for each in failures} <= {Cause.SIDECAR_GONE}
+    assert failures
+    assert abs(failures[0].at.timestamp() - killed) < 1, "the worker noticed"
+    assert len(record.workers) == 1
+
+
+def test_a_worker_that_is_stopped_in_the_middle_says_so(tmp_path: Path) -> None:
+    """The model takes longer than the time of grace, and nobody's patience is shortened."""
+    with Stack(tmp_path) as stack:
+        live = Live(stack)
+        task_id = held_in_classify(live, "stopped", 14_020, seconds=12)
+        stack.stop("worker")
+        stack.start("worker")
+        live.wait(task_id, "completed")
+        assert the_failure(recorded(live, task_id)).cause is Cause.WORKER_STOPPED
+        live.close()
+
+
+@contextmanager
+def another_worker(live: Live) -> Iterator[Child]:
+    """A second worker beside the stack's own, at the same sidecar and ledger."""
+    (port,) = free_ports(1)
+    environment = {**worker_environment(live.stack.ports, live.stack.state), **live.stack.worker_env}
+    environment |= {"REFUND_AGENT_WEB_PORT": str(port)}
+    log = live.stack.log("worker-2")
+    child = processes.start("worker-2", worker_command(), log=log, environment=environment, folder=paths.ROOT)
+    try:
+        processes.wait_until(lambda: answers(port, "/healthz"), what="worker-2", deadline_seconds=60, children=[child])
+        yield child
+    finally:
+        processes.stop(child)
+
+
+def test_a_restart_that_rolls_loses_nothing_and_pays_nothing_twice(own_stack: Live) -> None:
+    """Workers come and go under load, always one beside the other."""
+    live = own_stack
+    live.outside.put(f"{live.stack.model_url}/latency", json={"seconds": 0.5}).raise_for_status()
+    task_ids: list[str] = []
+    for turn in range(3):
+        task_ids += [
+            live.submit(tickets.refund(f"roll-{turn}-{number}", 15_000 + 100 * turn + number)) for number in range(15)
+        ]
+        with another_worker(live):
+            live.stack.stop("worker")
+            live.stack.start("worker")
+    for view in live.wait_all(task_ids, "completed"):
+        assert view["result"]["outcome"] == "refunded"
+    assert len(live.bill()) == 3 * len(task_ids), "each model call was paid once"
+    assert all(live.completed_steps(task_id) == tickets.REFUND_STEPS for task_id in task_ids)
+    lost = [failure for task_id in task_ids for failure in recorded(live, task_id).failures]
+    assert lost == []
+
+
+def test_a_ticket_that_kills_every_worker_is_set_aside_and_the_others_get_through(tmp_path: Path) -> None:
+    with make_stack(tmp_path, worker=[sys.executable, "-m", "tests.whole.poisoned_worker"]) as stack:
+        live = Live(stack)
+        poison = live.submit(tickets.refund("poison", int(POISON.removeprefix("load-") + "000")))
+        others = [live.submit(tickets.refund(f"innocent-{number}", 16_000 + number)) for number in range(6)]
+        deaths = 0
+        while _status(live, poison) != "parked":
+            if not stack.alive("worker"):
+                deaths += 1
+                assert deaths < 10, "it is noticed after a bounded number of lives"
+                stack.start("worker")
+        live.wait_all(others, "completed")
+        reason = live.view(poison)["waiting_for"]
+        print(f"set aside after {deaths} deaths: {reason}")
+        assert "step lookup_order is set aside: 5 workers" in reason
+        assert "task resume bench:poison" in reason
+        live.close()
+
+
+def _status(live: Live, task_id: str) -> str | None:
+    """None while nobody serves."""
+    if not live.stack.alive("worker"):
+        return None
+    try:
+        return str(live.view(task_id)["status"])
+    except (AssertionError, httpx.HTTPError):
+        return None
