@@ -14,14 +14,14 @@ from runtime.problems import Problem
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
-def exit_code(run: Callable[[], None], console: Console, when_interrupted: str) -> int:
-    """Runs it. 1 when it went wrong; a goal that is missed is a finding, not a failure."""
+def exit_code(run: Callable[[], None], console: Console, when_interrupted: str, name: str = "bench") -> int:
+    """Runs it. 1 when it went wrong; a goal that is missed is a finding, not a failure. `name` begins the message."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     processes.adopt_orphans()
     try:
         run()
     except Problem as problem:
-        console.print(f"bench: {problem}", style="red", markup=False, highlight=False)
+        console.print(f"{name}: {problem}", style="red", markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print(when_interrupted, highlight=False)

@@ -1,4 +1,4 @@
-"""`refund-agent ledger ...`: holds the ledger against Dapr's histories, and makes it again from them."""
+"""`refund-agent ledger ...`: holds the ledger against Dapr's histories and the books, and makes it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from app.cost.words import Line
 
 if TYPE_CHECKING:
     from app.cost.views import GroupView
+    from app.ledger.checking import Difference
     from app.ledger.checking_views import RebuiltView
+    from app.ledger.refunds import RefundsChecked
 
 _NAMED = 5  # tasks that a note names; --json names all
 
@@ -24,25 +26,46 @@ commands = typer.Typer(help="Checks the ledger, and makes it again.", no_args_is
 
 @commands.command("check")
 def check(as_json: AsJson = False) -> None:
-    """Holds the ledger against workflow histories and journal; exit code 1 when they differ. Changes nothing."""
+    """Holds the ledger against workflow histories and journal, and its refunds against the books', both ways; exit code
+    1 when they differ, or when the books cannot be read. Changes nothing."""
     settings = settings_with_ledger()
     from app import bootstrap
-    from app.ledger.checking_views import CheckedView, DifferenceView
+    from app.ledger import refunds
 
     differences = bootstrap.check_ledger(settings)
-    if as_json:
-        rows = tuple(DifferenceView.model_validate(each) for each in differences)
-        show_json(CheckedView(differences=rows).model_dump(mode="json"))
-    else:
-        for each in differences:
-            say(str(each))
-        say(
-            f"{len(differences):,} differences; `refund-agent ledger rebuild` makes it again from its sources"
-            if differences
-            else "no difference"
-        )
-    if differences:
+    checked = refunds.check(settings.database_url, settings.dapr_http)
+    differences += checked.differences
+    _show_json(differences, checked) if as_json else _show(differences, checked)
+    if differences or checked.problem:
         raise typer.Exit(1)
+
+
+def _show_json(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
+    from app.ledger.checking_views import CheckedView, DifferenceView, RefundsView
+
+    rows = tuple(DifferenceView.model_validate(each) for each in differences)
+    view = CheckedView(differences=rows, refunds=RefundsView.model_validate(checked))
+    show_json(view.model_dump(mode="json"))
+
+
+def _show(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
+    for each in differences:
+        say(str(each))
+    if checked.problem:
+        say(f"the refunds were not held against all of the books: {checked.problem}")
+    else:
+        flight = f", {checked.in_flight:,} of them of tasks that go on" if checked.in_flight else ""
+        say(f"refunds: {checked.in_ledger:,} in the ledger, {checked.in_books:,} in the books{flight}")
+    say(_verdict(differences))
+
+
+def _verdict(differences: tuple[Difference, ...]) -> str:
+    if not differences:
+        return "no difference"
+    count = f"{len(differences):,} difference{'s' if len(differences) > 1 else ''}"
+    if all(each.remedy for each in differences):
+        return count
+    return f"{count}; `refund-agent ledger rebuild` makes the ledger again from its sources"
 
 
 @commands.command("rebuild")

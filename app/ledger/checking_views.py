@@ -6,18 +6,32 @@ from app.cost.views import GroupView, View
 
 
 class DifferenceView(View):
-    """One thing that the ledger has otherwise than its sources; `task_id` is empty for a sum of many tasks."""
+    """One thing that the ledger has otherwise than its sources; `task_id` is empty for a sum of many tasks. `source`
+    says who expects it: `sources` (histories, journal, charges) or `books`; `remedy` is empty where a rebuild mends."""
 
     task_id: str
     what: str
     expected: str
     found: str
+    source: str
+    remedy: str
+
+
+class RefundsView(View):
+    """How many refunds the books and the ledger hold, and how many of the books' belong to tasks that have not ended;
+    `problem` says why not all books were read, and is empty when they were."""
+
+    in_books: int
+    in_ledger: int
+    in_flight: int
+    problem: str
 
 
 class CheckedView(View):
-    """All differences; none means that the ledger says what its sources say."""
+    """All differences, those of refunds among them. None, and no problem: the ledger says what its sources say."""
 
     differences: tuple[DifferenceView, ...]
+    refunds: RefundsView
 
 
 class RebuiltView(View):

@@ -22,7 +22,7 @@ from app.sandbox.bill import Bill
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain.lexicon import LANGUAGES, lexicon
 from app.sandbox.model.server import MAX_LATENCY_SECONDS, ModelServer
-from app.sandbox.systems import create_app
+from app.sandbox.systems import BOOKKEEPING_PATH, create_app
 
 BILL_FILE = "bill.sqlite"
 _BACKLOG = 1024
@@ -57,9 +57,16 @@ async def serve(chosen: argparse.Namespace, stop: asyncio.Event) -> None:
     warm_up()
     async with AsyncExitStack() as stack:
         await _listen(stack, model.app(), chosen.host, chosen.model_port)
-        await _listen(stack, create_app(chosen.state, faults, utc_now), chosen.host, chosen.systems_port)
+        systems = create_app(chosen.state, faults, utc_now, _events_to(chosen))
+        await _listen(stack, systems, chosen.host, chosen.systems_port)
         _log.info("sandbox ready: model on port %d, systems on port %d", chosen.model_port, chosen.systems_port)
         await stop.wait()
+
+
+def _events_to(chosen: argparse.Namespace) -> str:
+    """The bookkeeping is one of our own systems, and still hears of refunds by HTTP alone: so it can fail."""
+    host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+    return f"http://{host}:{chosen.systems_port}{BOOKKEEPING_PATH}"
 
 
 def warm_up() -> None:

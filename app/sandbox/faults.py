@@ -3,7 +3,8 @@
 A test or an experiment puts a fault on a target (the model, or one internal system); the book says for each
 request whether a fault fires, from a seeded generator, so that the same run fails in the same places.
 `status` and `crash` strike before any work is done; every other kind strikes after it, as in life: the money
-is spent, the refund is posted, and only the answer is late, broken or lost.
+is spent, the refund is posted, and only the answer is late, broken or lost. A timeout that is ordered `before_work`
+holds the request as if it were still on its way. `containing` and `skip` strike one request of one task.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Annotated, NoReturn
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.sandbox.texts import says
+
 MODEL = "model"
 SYSTEMS = ("accounts", "orders", "policies", "refunds", "notifications", "cases")
-TARGETS = (MODEL, *SYSTEMS)
+BOOKKEEPING = "bookkeeping"  # the agent never asks it; events reach it
+TARGETS = (MODEL, *SYSTEMS, BOOKKEEPING)
 HOLD_SECONDS = 3600.0
 SLOW_SECONDS = 1.0
 CRASH_EXIT_CODE = 70
@@ -53,6 +57,9 @@ class Fault(BaseModel):
     count: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     after_bytes: Annotated[int, Field(ge=0)] = 0  # body bytes sent before a cut; 0: nothing at all
+    containing: str = ""  # only requests with this in one of their texts
+    skip: Annotated[int, Field(ge=0)] = 0  # so many of them go by first
+    before_work: bool = False  # of a timeout: held before any work, which is done when the time is over
 
     @model_validator(mode="after")
     def _fits_its_target(self) -> Fault:
@@ -60,6 +67,8 @@ class Fault(BaseModel):
             raise ValueError(_unknown(self.target))
         if self.kind is FaultKind.NONSENSE and self.target != MODEL:
             raise ValueError(f"kind 'nonsense' works on the target 'model' only, not on '{self.target}'")
+        if self.before_work and self.kind is not FaultKind.TIMEOUT:
+            raise ValueError(f"before_work goes with kind 'timeout' only, not with '{self.kind}'")
         return self
 
     @property
@@ -81,13 +90,19 @@ class FaultRow(Fault):
 class _Entry:
     fault: Fault
     fired: int = 0
+    passed: int = 0
     dice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.fault.seed)  # noqa: S311 - repeatable on purpose, guards nothing
 
-    def fires(self) -> bool:
+    def fires(self, body: bytes) -> bool:
         if self.fault.count is not None and self.fired >= self.fault.count:
+            return False
+        if self.fault.containing and not says(body, self.fault.containing):
+            return False
+        if self.passed < self.fault.skip:
+            self.passed += 1
             return False
         if self.dice.random() >= self.fault.share:
             return False
@@ -122,10 +137,10 @@ class FaultBook:
             del self._entries[number]
         return len(gone)
 
-    def draw(self, target: str) -> Fault | None:
+    def draw(self, target: str, body: bytes = b"") -> Fault | None:
         """Says which fault this request to `target` meets: the oldest that fires, or none."""
         for entry in self._entries.values():
-            if entry.fault.target == target and entry.fires():
+            if entry.fault.target == target and entry.fires(body):
                 return entry.fault
         return None
 
@@ -146,6 +161,8 @@ async def respond(
 
     This is all a server needs: `return await respond(request, faults.draw("orders"), work)`.
     """
+    if fault is not None and fault.before_work:
+        return await work() if await hold(request, fault.hold_seconds) else web.Response()
     if fault is None:
         return await work()
     if fault.kind is FaultKind.CRASH:

@@ -7,6 +7,7 @@ worker two seconds, which every interrupted task would wait for.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -41,12 +42,12 @@ class PolicyArguments(BaseModel):
 class Tool:
     """One tool; `arguments` validates what the model asks it."""
 
-    name: str
+    name: ToolName
     description: str
     arguments: type[BaseModel]
 
 
-TOOLS: dict[str, Tool] = {
+TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool(

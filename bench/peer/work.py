@@ -126,7 +126,7 @@ def notice(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) 
 
 def refund_posting(ticket: Ticket, refund: Refund) -> Json:
     """Stage 5's first request."""
-    key = refund_key(ticket.tenant, ticket.ticket_id, refund)
+    key = refund_key(ticket.tenant, ticket.ticket_id)
     return _identity(ticket) | {"idempotency_key": key, **refund.model_dump(mode="json")}
 
 
@@ -172,7 +172,7 @@ def _exchange(lookups: tuple[Found, ...]) -> list[Json]:
 
 
 def _arguments(each: Found) -> str:
-    (name,) = tools.TOOLS[each.call.tool].args_model.model_fields
+    (name,) = tools.TOOLS[each.call.tool].arguments.model_fields
     return json.dumps({name: each.call.argument})
 
 

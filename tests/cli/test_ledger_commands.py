@@ -11,14 +11,18 @@ import pytest
 
 from app import bootstrap
 from app.cost.rollup import rollup
+from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.rebuilding import Rebuilt
+from app.ledger.refunds import RefundsChecked
 from app.settings import Settings
 from tests.cli.reading import ask, row, told
 from tests.records import task_record
 
 GONE = Difference("acme:T-1", "charge classify input", "1 of it", "0")
+LOST = Difference("acme:T-2", "refund RF-2", "none", "20.00 EUR for order O-2 of ticket T-2", "books", "post it again")
+AGREED = RefundsChecked((), in_books=1_235, in_ledger=1_234, in_flight=1)
 TOTAL = rollup(task_record().charges).total
 
 
@@ -29,10 +33,15 @@ def some_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def find(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets the check find these differences."""
+    """Lets the check find these differences, and the refunds so."""
 
-    def to_find(*differences: Difference) -> None:
+    def to_find(*differences: Difference, checked: RefundsChecked = AGREED) -> None:
+        def compared(database_url: str, sidecar: str) -> RefundsChecked:
+            assert (database_url, sidecar) == ("sqlite://", "http://127.0.0.1:1")
+            return checked
+
         monkeypatch.setattr(bootstrap, "check_ledger", lambda _: differences)
+        monkeypatch.setattr(refunds, "check", compared)
 
     return to_find
 
@@ -56,8 +65,12 @@ def rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuilt], None]:
 def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> None:
     find()
     result = ask("ledger", "check")
-    assert (result.exit_code, result.stdout) == (0, "no difference\n")
-    assert told("ledger", "check") == {"differences": []}
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "refunds: 1,234 in the ledger, 1,235 in the books, 1 of them of tasks that go on\nno difference\n",
+    )
+    counted = {"in_books": 1_235, "in_ledger": 1_234, "in_flight": 1, "problem": ""}
+    assert told("ledger", "check") == {"differences": [], "refunds": counted}
 
 
 def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]) -> None:
@@ -69,15 +82,42 @@ def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]
         "task acme:T-1: charge classify input: the sources say 1 of it, the ledger 0",
         "daily sum 2026-11-22 acme: the sources say 5 charges of 7, the ledger 4 charges of 7",
     ]
-    assert lines[2].startswith("2 differences; `refund-agent ledger rebuild`")
+    assert lines[3].startswith("2 differences; `refund-agent ledger rebuild`")
+
+
+def test_a_rebuild_is_not_named_where_it_does_not_help(find: Callable[..., None]) -> None:
+    find(checked=replace(AGREED, differences=(LOST,), in_flight=0))
+    result = ask("ledger", "check")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "task acme:T-2: refund RF-2: the books say none, the ledger 20.00 EUR for order O-2 of ticket T-2; "
+        "post it again",
+        "refunds: 1,234 in the ledger, 1,235 in the books",
+        "1 difference",
+    ]
+
+
+def test_books_that_cannot_be_read_are_no_agreement(find: Callable[..., None]) -> None:
+    find(GONE, checked=RefundsChecked((LOST,), 0, 7, 0, problem="refunds/list: status 503; try again"))
+    result = ask("ledger", "check")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines[:2]] == ["task acme:T-1", "task acme:T-2"]
+    assert lines[2] == "the refunds were not held against all of the books: refunds/list: status 503; try again"
+    assert lines[3].startswith("2 differences; `refund-agent ledger rebuild`")
+    find(checked=RefundsChecked((), 0, 7, 0, problem="refunds/list: status 503"))
+    result = ask("ledger", "check", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["refunds"]["problem"]) == (1, "refunds/list: status 503")
 
 
 def test_differences_for_programs(find: Callable[..., None]) -> None:
-    find(GONE)
+    find(GONE, checked=replace(AGREED, differences=(LOST,)))
     result = ask("ledger", "check", "--json")
     assert result.exit_code == 1
-    found = {"task_id": "acme:T-1", "what": "charge classify input", "expected": "1 of it", "found": "0"}
-    assert json.loads(result.stdout) == {"differences": [found]}
+    gone = {"task_id": "acme:T-1", "what": "charge classify input", "expected": "1 of it", "found": "0"}
+    found = json.loads(result.stdout)["differences"]
+    assert found[0] == gone | {"source": "sources", "remedy": ""}
+    assert (found[1]["task_id"], found[1]["source"], found[1]["remedy"]) == ("acme:T-2", "books", "post it again")
     assert CheckedView.model_validate_json(result.stdout)
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from aiohttp import ServerDisconnectedError, web
+from aiohttp import ClientTimeout, ServerDisconnectedError, web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
 
@@ -83,11 +83,36 @@ def test_clearing_by_target_and_altogether() -> None:
         ({"status": 200}, "status"),
         ({"count": 0}, "count"),
         ({"colour": "red"}, "colour"),
+        ({"before_work": True}, "before_work"),
     ],
 )
 def test_a_wrong_fault_is_refused_by_name(wrong: dict[str, Any], word: str) -> None:
     with pytest.raises(ValidationError, match=word):
         fault(**wrong)
+
+
+def test_a_fault_strikes_one_request_of_one_task() -> None:
+    book = FaultBook()
+    book.add(fault(containing='gr\u00fcn "1"', skip=1, count=1))
+    mine, other = [f'{{"a": [{{"b": "see gr\\u00fcn \\"{number}\\""}}], "c": 1}}'.encode() for number in (1, 2)]
+    seen = [book.draw("orders", body) is not None for body in (mine, other, b"no JSON", b"", mine, mine)]
+    assert seen == [False, False, False, False, True, False]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_request_that_is_held_before_the_work_is_not_worked_when_its_client_goes(patient: bool) -> None:
+    done: list[str] = []
+
+    async def run() -> None:
+        book = FaultBook()
+        async with TestClient(TestServer(served(book, done))) as client:
+            order = {"target": "refunds", "kind": "timeout", "before_work": True, "seconds": 0.2 if patient else 60}
+            await client.put("/faults", json=order)
+            with nullcontext() if patient else pytest.raises(TimeoutError):
+                await client.post("/refunds/post", timeout=ClientTimeout(total=5 if patient else 0.1))
+
+    asyncio.run(run())
+    assert done == ["work"] * patient
 
 
 def test_a_timeout_holds_for_an_hour_unless_told() -> None:

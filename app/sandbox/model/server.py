@@ -10,7 +10,7 @@ from datetime import datetime
 from aiohttp import web
 
 from app.sandbox.bill import Bill, total_as_json
-from app.sandbox.faults import MODEL, FaultBook, FaultKind, crash, fault_routes
+from app.sandbox.faults import MODEL, FaultBook, FaultKind, crash, fault_routes, hold
 from app.sandbox.model import anthropic, openai
 from app.sandbox.model.exchange import BadRequest
 from app.sandbox.model.meter import PromptCache
@@ -68,7 +68,11 @@ class ModelServer:
         exchange = Exchange(self._desk, request, wire, body, arrived)
         if not api_key(request):
             return exchange.refuse(401, _NO_KEY)
-        fault = self.faults.draw(MODEL)
+        fault = self.faults.draw(MODEL, body)
+        if fault is not None and fault.before_work:
+            if not await hold(request, fault.hold_seconds):
+                return exchange.gone()
+            fault = None
         if fault is not None and fault.kind is FaultKind.CRASH:
             crash()
         if fault is not None and fault.kind is FaultKind.STATUS:

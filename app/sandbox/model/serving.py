@@ -71,6 +71,11 @@ class Exchange:
         self._bill(None, _NOTHING, status)
         return web.json_response(self._wire.error(status, message), status=status)
 
+    def gone(self) -> web.Response:
+        """No answer: the client went before the model had begun. On the bill with nothing to pay."""
+        self._bill(None, _NOTHING, 0)
+        return web.Response()
+
     async def serve(self, question: Question, fault: Fault | None, latency_seconds: float) -> web.StreamResponse:
         """Answers, bills, then delivers as latency and fault allow."""
         answer = self._answer(question, fault)

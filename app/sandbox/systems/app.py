@@ -7,6 +7,7 @@ thread costs, and one writer at a time needs no lock.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +18,21 @@ from pydantic import BaseModel, ValidationError
 
 from app.sandbox.data import load_books
 from app.sandbox.faults import FaultBook, fault_routes, respond
-from app.sandbox.systems import accounts, bodies, cases, notifications, orders, policies, reconcile, refunds
+from app.sandbox.systems import (
+    accounts,
+    bodies,
+    bookkeeping,
+    cases,
+    notifications,
+    orders,
+    policies,
+    reconcile,
+    refunds,
+)
 from app.sandbox.systems.answers import Answer
 from app.sandbox.systems.books import Books
+from app.sandbox.systems.consumer import consumer
+from app.sandbox.systems.dispatcher import Dispatcher
 from app.sandbox.systems.seeding import seed
 
 Clock = Callable[[], datetime]
@@ -27,17 +40,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 
 BOOKS_FILE = "systems.sqlite"
+BOOKKEEPING_PATH = "/bookkeeping/record"
 _BOOKS = web.AppKey("books", Books)
+_DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 
 
 @dataclass(frozen=True)
 class Method(Generic[Body]):
-    """One method of a system: the shape of its request, and the work it does on the books."""
+    """One method of a system: the shape of its request, the work it does on the books, whether that writes events."""
 
     system: str
     name: str
     body: type[Body]
     work: Callable[[Books, Body, datetime], Answer]
+    writes_events: bool = False
 
 
 METHODS: tuple[Method[Any], ...] = (
@@ -45,19 +61,24 @@ METHODS: tuple[Method[Any], ...] = (
     Method("orders", "get", bodies.GetOrder, orders.get),
     Method("policies", "get", bodies.GetPolicy, policies.get),
     Method("refunds", "post", bodies.PostRefund, refunds.post),
+    Method("refunds", "list", bodies.ListRefunds, refunds.listed),
     Method("notifications", "send", bodies.SendNotification, notifications.send),
-    Method("cases", "close", bodies.CloseCase, cases.close),
+    Method("cases", "close", bodies.CloseCase, cases.close, writes_events=True),
+    Method("bookkeeping", "record", bodies.RefundIssued, bookkeeping.record),
 )
 
 
-def create_app(state_dir: Path, faults: FaultBook, clock: Clock) -> web.Application:
-    """Builds the server of all six systems, with its fault routes.
+def create_app(state_dir: Path, faults: FaultBook, clock: Clock, events_to: str | None = None) -> web.Application:
+    """Builds the server of all systems, with its fault routes.
 
     The books are `state_dir/systems.sqlite`, seeded when the server starts over an empty file. `clock` gives
-    the time in UTC. Raises ConfigurationError at start when the file holds books of another schema.
+    the time in UTC. `events_to` is the address that takes the events, `BOOKKEEPING_PATH` of some such server; without
+    one they stay in the outbox. Raises ConfigurationError at start when the file holds books of a later schema.
     """
     app = web.Application()
     app.cleanup_ctx.append(_opens_books(state_dir, clock))
+    if events_to is not None:
+        app.cleanup_ctx.append(_dispatches(events_to, clock))
     for method in METHODS:
         app.router.add_post(f"/{method.system}/{method.name}", _endpoint(method, faults, clock))
     app.router.add_get("/books/{book}", _show_book)
@@ -78,6 +99,17 @@ def _opens_books(state_dir: Path, clock: Clock) -> Callable[[web.Application], A
     return opened
 
 
+def _dispatches(url: str, clock: Clock) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def dispatched(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            deliver = await stack.enter_async_context(consumer(url))
+            app[_DISPATCHER] = dispatcher = Dispatcher(app[_BOOKS], deliver, clock)
+            await stack.enter_async_context(dispatcher.running())
+            yield
+
+    return dispatched
+
+
 def _endpoint(method: Method[Any], faults: FaultBook, clock: Clock) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         async def work() -> web.Response:
@@ -85,9 +117,12 @@ def _endpoint(method: Method[Any], faults: FaultBook, clock: Clock) -> Handler:
                 body = method.body.model_validate_json(await request.read())
             except ValidationError as error:
                 return web.json_response(_malformed(method, error), status=400)
-            return web.json_response(method.work(request.app[_BOOKS], body, clock()))
+            answer = method.work(request.app[_BOOKS], body, clock())
+            if method.writes_events and _DISPATCHER in request.app:
+                request.app[_DISPATCHER].wake(body.tenant)
+            return web.json_response(answer)
 
-        return await respond(request, faults.draw(method.system), work)
+        return await respond(request, faults.draw(method.system, await request.read()), work)
 
     return handle
 
@@ -101,8 +136,8 @@ def _malformed(method: Method[Any], error: ValidationError) -> Answer:
 
 async def _show_book(request: web.Request) -> web.Response:
     name = request.match_info["book"]
-    if name not in reconcile.BOOKS:
-        message = f"there is no book '{name}'; use one of {', '.join(reconcile.BOOKS)}"
+    if name not in reconcile.NAMES:
+        message = f"there is no book '{name}'; use one of {', '.join(reconcile.NAMES)}"
         return web.json_response({"ok": False, "code": "no_book", "message": message}, status=404)
     return web.json_response({"rows": reconcile.rows(request.app[_BOOKS], name)})
 

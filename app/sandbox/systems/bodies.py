@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from app.models import Currency, Frozen, Outcome, Reference, TenantId, TicketId
 
 MAX_TEXT_CHARACTERS = 64_000
+MAX_LISTED = 1_000
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,2})?")
 
 
@@ -22,6 +24,8 @@ def _amount(value: object) -> Decimal:
 
 Amount = Annotated[Decimal, BeforeValidator(_amount)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200)]
+RefundId = Annotated[str, Field(pattern=r"^RF-\d{6,18}$")]
+Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
 
 
 class GetAccount(Frozen):
@@ -58,6 +62,14 @@ class PostRefund(Frozen):
     currency: Currency
 
 
+class ListRefunds(Frozen):
+    """refunds/list. `tenant` null asks for those of all; `after` is the cursor of the page before, null at first."""
+
+    tenant: TenantId | None
+    after: RefundId | None
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED)]
+
+
 class SendNotification(Frozen):
     """notifications/send."""
 
@@ -76,3 +88,26 @@ class CloseCase(Frozen):
     ticket_id: TicketId
     outcome: Outcome
     refund_id: Reference | None
+
+
+class IssuedRefund(Frozen):
+    """What the event "refund issued" tells: ids and money, nothing of the customer."""
+
+    refund_id: Reference
+    ticket_id: TicketId
+    order_id: Reference
+    amount: Amount
+    currency: Currency
+
+
+class RefundIssued(Frozen):
+    """bookkeeping/record: one event in the form of CloudEvents 1.0; `source` and `id` together name it."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    source: Annotated[str, Field(min_length=1, max_length=200)]
+    type: Literal["refund.issued"]
+    time: Instant
+    datacontenttype: Literal["application/json"]
+    tenant: TenantId
+    data: IssuedRefund

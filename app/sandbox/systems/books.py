@@ -1,4 +1,4 @@
-"""The file the books live in: schema, connection and transactions. No rule of the business is here.
+"""The file the books live in: connection and transactions. No rule of the business is here; tables: `schema.py`.
 
 WAL with synchronous=NORMAL: a committed row survives a SIGKILL of the process at any moment; only a power cut
 of the whole machine may lose the last commits, which is a fair trade for scenery on a laptop.
@@ -11,48 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.errors import ConfigurationError
+from app.sandbox.systems.schema import bring_up
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_SECONDS = 10.0
-
-_SCHEMA = """
-CREATE TABLE accounts (
-    tenant TEXT NOT NULL, customer_id TEXT NOT NULL,
-    tier TEXT NOT NULL, since_day INTEGER NOT NULL, risk TEXT NOT NULL, refunds_90d INTEGER NOT NULL,
-    PRIMARY KEY (tenant, customer_id)
-) WITHOUT ROWID;
-CREATE TABLE orders (
-    tenant TEXT NOT NULL, order_id TEXT NOT NULL, customer_id TEXT NOT NULL, status TEXT NOT NULL,
-    placed_day INTEGER NOT NULL, delivered_day INTEGER, currency TEXT NOT NULL,
-    total INTEGER NOT NULL, charged INTEGER NOT NULL, refunded INTEGER NOT NULL, items TEXT NOT NULL,
-    PRIMARY KEY (tenant, order_id),
-    CHECK (refunded >= 0 AND refunded <= charged)
-) WITHOUT ROWID;
-CREATE INDEX orders_of_customer ON orders (tenant, customer_id, placed_day);
-CREATE TABLE policies (
-    tenant TEXT NOT NULL, category TEXT NOT NULL, window_days INTEGER NOT NULL,
-    counted_from TEXT NOT NULL, refund_percent INTEGER NOT NULL, text TEXT NOT NULL,
-    PRIMARY KEY (tenant, category)
-) WITHOUT ROWID;
-CREATE TABLE refunds (
-    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, idempotency_key TEXT NOT NULL, ticket_id TEXT NOT NULL,
-    customer_id TEXT NOT NULL, order_id TEXT NOT NULL, amount INTEGER NOT NULL CHECK (amount > 0),
-    currency TEXT NOT NULL, at TEXT NOT NULL,
-    UNIQUE (tenant, idempotency_key)
-);
-CREATE INDEX refunds_of_customer ON refunds (tenant, customer_id, at);
-CREATE TABLE notifications (
-    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, idempotency_key TEXT NOT NULL, ticket_id TEXT NOT NULL,
-    customer_id TEXT NOT NULL, text TEXT NOT NULL, at TEXT NOT NULL,
-    UNIQUE (tenant, idempotency_key)
-);
-CREATE TABLE cases (
-    id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, idempotency_key TEXT NOT NULL, ticket_id TEXT NOT NULL,
-    outcome TEXT NOT NULL, refund_id TEXT, at TEXT NOT NULL,
-    UNIQUE (tenant, idempotency_key)
-);
-"""
 
 
 class Books:
@@ -63,7 +24,8 @@ class Books:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._prepare(path)
+        with self.transaction():
+            bring_up(self._db, path)
 
     def one(self, sql: str, *values: object) -> sqlite3.Row | None:
         """Reads the first row of a query, or None."""
@@ -87,24 +49,12 @@ class Books:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the connection; the file stays."""
         self._db.close()
-
-    def _prepare(self, path: Path) -> None:
-        with self.transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise ConfigurationError(
-                    f"{path}: the books have schema {version}, this program knows {SCHEMA_VERSION}; "
-                    "delete the file to begin with fresh sample data"
-                )

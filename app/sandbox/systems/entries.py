@@ -20,7 +20,7 @@ Value = str | int | None
 class Book:
     """A book of entries: its table, the columns that make the body, and how its ids are called."""
 
-    table: Literal["refunds", "notifications", "cases"]
+    table: Literal["refunds", "notifications", "cases", "bookkeeping"]
     columns: tuple[str, ...]
     id_field: str
     id_prefix: str
@@ -29,10 +29,17 @@ class Book:
         """The id an entry is known by outside: the prefix and the row number."""
         return f"{self.id_prefix}-{number:06d}"
 
+    def number(self, public_id: str) -> int:
+        """The row number of an id; one that cannot be an id of this book is that of no row."""
+        digits = public_id.removeprefix(f"{self.id_prefix}-")
+        number = int(digits) if digits.isdecimal() else 0
+        return number if self.public_id(number) == public_id else 0
+
 
 REFUNDS = Book("refunds", ("ticket_id", "customer_id", "order_id", "amount", "currency"), "refund_id", "RF")
 NOTIFICATIONS = Book("notifications", ("ticket_id", "customer_id", "text"), "notification_id", "NT")
 CASES = Book("cases", ("ticket_id", "outcome", "refund_id"), "case_id", "CS")
+BOOKKEEPING = Book("bookkeeping", ("refund_id", "ticket_id", "order_id", "amount", "currency"), "entry_id", "BK")
 
 
 def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...]) -> Answer | None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from app.sandbox.systems.answers import Answer
 from app.sandbox.systems.books import Books
-from app.sandbox.systems.entries import CASES, NOTIFICATIONS, REFUNDS, Book
+from app.sandbox.systems.entries import BOOKKEEPING, CASES, NOTIFICATIONS, REFUNDS, Book
 from app.sandbox.systems.money import to_text
 
-BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES)}
+BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES, BOOKKEEPING)}
+EVENTS = {
+    "outbox": "SELECT event_id, type, tenant, at, data, delivered_at FROM outbox ORDER BY id",
+    "inbox": "SELECT source, event_id, received_at, deliveries FROM inbox ORDER BY received_at, event_id",
+}
+NAMES = (*BOOKS, *EVENTS)
 
 
 def rows(books: Books, name: str) -> list[Answer]:
     """All entries of one book, oldest first, with the ids and amounts as they are known outside."""
+    if name in EVENTS:
+        return [dict(row) for row in books.all(EVENTS[name])]
     book = BOOKS[name]
     found = books.all(f"SELECT * FROM {book.table} ORDER BY id")  # noqa: S608 - a table name of ours
     return [_row(book, dict(row)) for row in found]

@@ -26,8 +26,10 @@ PATH = "/v1/chat/completions"
 def wait_for_bill(served: Served, status: int) -> list[dict[str, Any]]:
     """The bill once its only row has this status, or as it is after ten seconds."""
     deadline = time.monotonic() + 10
-    while (rows := served.bill())[0]["status"] != status and time.monotonic() < deadline:
+    rows = served.bill()
+    while [row["status"] for row in rows] != [status] and time.monotonic() < deadline:
         time.sleep(0.01)
+        rows = served.bill()
     return rows
 
 
@@ -94,6 +96,21 @@ def test_a_timeout_outlasts_the_client_and_is_billed(served: Served, chat: dict[
     (row,) = served.bill()
     assert (row["status"], row["billed"]) == (0, True)
     assert row["output_tokens"] > 0
+
+
+def test_a_request_that_is_held_before_the_work_costs_nothing_when_its_client_goes(
+    served: Served, chat: dict[str, Any]
+) -> None:
+    served.fault(kind="timeout", before_work=True, containing=chat["messages"][-1]["content"], count=1)
+    connection = http.client.HTTPConnection(HOST, served.port, timeout=0.3)
+    connection.request("POST", PATH, json.dumps(chat), KEY)
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    assert served.bill() == []
+    connection.close()
+    (row,) = wait_for_bill(served, 0)
+    assert (row["billed"], row["output_tokens"]) == (False, 0)
+    assert served.call("POST", PATH, chat)[0] == 200
 
 
 def test_a_timeout_that_ends_in_time_is_an_answer(served: Served, chat: dict[str, Any]) -> None:

@@ -47,6 +47,13 @@ def _shop() -> SeedBooks:
     return SeedBooks(tenants=(SeedTenant(tenant="shop", name="Shop", policies=(policy,), customers=(ada, bob)),))
 
 
+def make_shop(path: Path) -> None:
+    """Writes the books of the small shop."""
+    books = Books(path)
+    assert seed(books, _shop, NOW)
+    books.close()
+
+
 @pytest.fixture
 def now() -> datetime:
     """The time at which the shop was seeded."""
@@ -57,9 +64,7 @@ def now() -> datetime:
 def books_path(tmp_path: Path) -> Path:
     """A file with the books of the small shop."""
     path = tmp_path / "systems.sqlite"
-    books = Books(path)
-    assert seed(books, _shop, NOW)
-    books.close()
+    make_shop(path)
     return path
 
 

@@ -23,7 +23,7 @@ from app.sandbox.systems.bodies import PostRefund
 from app.sandbox.systems.books import Books
 books = Books(Path(sys.argv[1]))
 for number in itertools.count():
-    body = {"idempotency_key": f"k-{number}", "tenant": "bench", "ticket_id": "T-1",
+    body = {"idempotency_key": f"k-{number}", "tenant": "bench", "ticket_id": f"T-{number}",
             "customer_id": f"load-{number:05d}", "order_id": f"LD-{number:05d}", "amount": "7.00",
             "currency": "EUR"}
     answer = refunds.post(books, PostRefund.model_validate(body), datetime.now(UTC))
@@ -32,12 +32,12 @@ for number in itertools.count():
 POSTS_BEFORE_THE_KILL = 100
 
 
-def _post(path: Path, key: str, now: datetime, answers: list[Answer]) -> None:
+def _post(path: Path, key: str, ticket_id: str, now: datetime, answers: list[Answer]) -> None:
     books = Books(path)
     body = {
         "idempotency_key": key,
         "tenant": "shop",
-        "ticket_id": "T-1",
+        "ticket_id": ticket_id,
         "customer_id": "ada",
         "order_id": "S-1",
         "amount": "10.00",
@@ -47,9 +47,10 @@ def _post(path: Path, key: str, now: datetime, answers: list[Answer]) -> None:
     books.close()
 
 
-def _post_all(path: Path, keys: list[str], now: datetime) -> list[Answer]:
+def _post_all(path: Path, posts: list[tuple[str, str]], now: datetime) -> list[Answer]:
+    """Posts under these keys, for these tickets, all at once."""
     answers: list[Answer] = []
-    threads = [threading.Thread(target=_post, args=(path, key, now, answers)) for key in keys]
+    threads = [threading.Thread(target=_post, args=(path, *post, now, answers)) for post in posts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -58,13 +59,19 @@ def _post_all(path: Path, keys: list[str], now: datetime) -> list[Answer]:
 
 
 def test_many_connections_with_one_key_are_one_refund(books_path: Path, now: datetime) -> None:
-    answers = _post_all(books_path, ["same"] * 20, now)
+    answers = _post_all(books_path, [("same", "T-1")] * 20, now)
     assert [answer["ok"] for answer in answers] == [True] * 20
     assert sum(answer["created"] is True for answer in answers) == 1
 
 
+def test_many_connections_with_a_key_each_are_one_refund_of_one_ticket(books_path: Path, now: datetime) -> None:
+    answers = _post_all(books_path, [(f"k-{n}", "T-1") for n in range(20)], now)
+    assert sum(answer["ok"] is True for answer in answers) == 1
+    assert {answer["code"] for answer in answers if not answer["ok"]} == {"ticket_already_refunded"}
+
+
 def test_many_connections_never_give_back_more_than_was_charged(books_path: Path, now: datetime) -> None:
-    answers = _post_all(books_path, [f"k-{n}" for n in range(20)], now)
+    answers = _post_all(books_path, [(f"k-{n}", f"T-{n}") for n in range(20)], now)
     assert sum(answer["ok"] is True for answer in answers) == 4  # 40.50 were charged
 
 

@@ -86,7 +86,25 @@ def test_refused_refund_moves_nothing(books: Books, now: datetime, changes: dict
 def test_a_refused_key_may_be_used_again(books: Books, now: datetime) -> None:
     refunds.post(books, _refund(amount="40.51"), now)
     assert refunds.post(books, _refund(amount="40.50"), now)["created"] is True
-    assert refunds.post(books, _refund(amount="0.01", idempotency_key="k-2"), now)["code"] == "exceeds_refundable"
+    more = _refund(amount="0.01", idempotency_key="k-2", ticket_id="T-2")
+    assert refunds.post(books, more, now)["code"] == "exceeds_refundable"
+
+
+@pytest.mark.parametrize("changes", [{}, {"amount": "1.00"}, {"order_id": "S-2"}])
+def test_a_ticket_gets_one_refund_under_whatever_key(books: Books, now: datetime, changes: dict[str, str]) -> None:
+    refunds.post(books, REFUND, now)
+    answer = refunds.post(books, _refund(idempotency_key="k-2", **changes), now)
+    assert (answer["ok"], answer["code"]) == (False, "ticket_already_refunded")
+    assert "RF-000001: 30.00 EUR for order S-1" in str(answer["message"])
+    assert len(reconcile.rows(books, "refunds")) == 1
+    assert _refundable(books, now) == "10.50"
+    assert refunds.post(books, REFUND, now)["created"] is False
+
+
+def test_another_tenants_ticket_of_the_same_name_is_another_ticket(books: Books, now: datetime) -> None:
+    visitor = {"tenant": "bench", "customer_id": "load-00007", "order_id": "LD-00007", "amount": "20.00"}
+    refunds.post(books, REFUND, now)
+    assert refunds.post(books, _refund(idempotency_key="k-2", **visitor), now)["created"] is True
 
 
 def test_keys_of_two_tenants_do_not_meet(books: Books, now: datetime) -> None:
@@ -98,7 +116,7 @@ def test_keys_of_two_tenants_do_not_meet(books: Books, now: datetime) -> None:
 def test_refund_of_a_visitor_is_a_real_row(books: Books, now: datetime) -> None:
     visitor = {"tenant": "bench", "customer_id": "load-00007", "order_id": "LD-00007"}
     assert refunds.post(books, _refund(amount="15.00", **visitor), now)["created"] is True
-    more = _refund(amount="5.01", idempotency_key="k-2", **visitor)
+    more = _refund(amount="5.01", idempotency_key="k-2", ticket_id="T-2", **visitor)
     assert refunds.post(books, more, now)["code"] == "exceeds_refundable"
     account = accounts.get(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
     assert isinstance(account, dict)

@@ -41,12 +41,12 @@ async def ask(client: Client, path: str, **body: object) -> dict[str, object]:
         return answer
 
 
-def refund(number: int, key: str, amount: str = "20.00") -> dict[str, object]:
+def refund(number: int, key: str, amount: str = "20.00", ticket_id: str = "T-1") -> dict[str, object]:
     """A refund for the load generator's customer of that number."""
     return {
         "idempotency_key": key,
         "tenant": "bench",
-        "ticket_id": "T-1",
+        "ticket_id": ticket_id,
         "customer_id": f"load-{number:05d}",
         "order_id": f"LD-{number:05d}",
         "amount": amount,
@@ -124,7 +124,7 @@ def test_fifty_at_once_with_one_key_are_one_refund(tmp_path: Path) -> None:
 def test_fifty_at_once_with_fifty_keys_never_give_back_more_than_was_charged(tmp_path: Path) -> None:
     async def scenario(client: Client) -> None:
         answers = await asyncio.gather(
-            *(ask(client, "/refunds/post", **refund(1, f"k-{n}", "3.00")) for n in range(50))
+            *(ask(client, "/refunds/post", **refund(1, f"k-{n}", "3.00", f"T-{n}")) for n in range(50))
         )
         refused = [answer for answer in answers if not answer["ok"]]
         assert {answer["code"] for answer in refused} == {"exceeds_refundable"}
