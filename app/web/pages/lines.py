@@ -10,9 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
+from app.history.executions import ExecutionOutcome
 from app.history.values import Outcome as AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy, CallState
@@ -129,11 +131,19 @@ def _attempt_line(step: StepRecord, attempt: AttemptRecord, charges: tuple[Charg
         started_at=attempt.scheduled_at,
         duration=words.length((attempt.ended_at or end) - attempt.scheduled_at),
         state="running" if attempt.outcome is AttemptOutcome.OPEN else attempt.outcome.value,
-        error=attempt.error,
+        error="; ".join(filter(None, (*_interruptions(attempt), attempt.error))),
         money=money_cell(charges),
         charges=charges,
         in_vain=attempt.outcome in _FAILED,
     )
+
+
+def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
+    """What of it was lost, and how long nobody took it up."""
+    for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
+        if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
+            again = f", taken up again after {words.length(after.begun_at - execution.ended_at)}" if after else ""
+            yield f"execution {execution.number} interrupted ({execution.cause.value.replace('_', ' ')}){again}"
 
 
 def _call_line(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.cost.calls import CallRecord
+from app.history.executions import ExecutionOutcome
 from app.history.times import Span
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.models import CallState
@@ -127,7 +128,7 @@ def call_end(
 
 def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datetime) -> Lane:
     calls = record.calls_of(step)
-    attempts = tuple(_attempt_bar(axis, attempt, end) for attempt in step.attempts)
+    attempts = tuple(bar for attempt in step.attempts for bar in _attempt_bars(axis, attempt, end))
     inner = tuple(_call_bar(axis, call, call_end(call, calls, step.attempts, end)) for call in calls)
     asked = f"{len(calls)} model call{'s' * (len(calls) > 1)}" if calls else ("tool" if step.tool else "")
     tried = f"{len(step.attempts)} attempts" if len(step.attempts) > 1 else ""
@@ -143,10 +144,19 @@ def _time_of(step: StepRecord, end: datetime) -> str:
     return words.length((step.attempts[-1].ended_at or end) - step.attempts[0].scheduled_at)
 
 
-def _attempt_bar(axis: Axis, attempt: AttemptRecord, end: datetime) -> Bar:
-    ended = attempt.ended_at or end
-    hint = f"attempt {attempt.number} {attempt.outcome.value}, {_when(attempt.scheduled_at, ended)}"
-    return _bar(axis, attempt.scheduled_at, ended, attempt.outcome.value, hint)
+def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator[Bar]:
+    """One for each execution that was lost, and one for what came after."""
+    begun, ended = attempt.scheduled_at, attempt.ended_at or end
+    lost = [each for each in attempt.executions if each.outcome is ExecutionOutcome.INTERRUPTED]
+    for execution in lost:
+        begun, until = max(begun, execution.begun_at), execution.ended_at or end
+        hint = f"attempt {attempt.number}, execution {execution.number} interrupted, {_when(begun, until)}"
+        yield _bar(axis, begun, until, execution.outcome.value, hint)
+    following = [each.begun_at for each in attempt.executions if lost and each.number > lost[-1].number]
+    if not lost or following:
+        begun = following[0] if following else begun
+        hint = f"attempt {attempt.number} {attempt.outcome.value}, {_when(begun, ended)}"
+        yield _bar(axis, begun, ended, attempt.outcome.value, hint)
 
 
 def _call_bar(axis: Axis, call: CallRecord, ended: datetime) -> Bar:

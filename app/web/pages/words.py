@@ -24,6 +24,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _SECOND, _MINUTE, _HOUR, _DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _PARTS = {
     Part.ACTIVE: "working",
+    Part.RESTART: "waiting for the restart",
     Part.SUSPENDED: "paused by a person",
     Part.CHILDREN: "other workflows",
     Part.WAITING: "waiting for a person",

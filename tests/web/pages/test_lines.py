@@ -9,12 +9,14 @@ from decimal import Decimal
 import pytest
 
 from app.cost.rollup import rollup
+from app.history.causes import Cause
+from app.history.executions import Execution, ExecutionOutcome
 from app.history.values import Outcome as AttemptOutcome
 from app.ledger.record import TaskRecord
 from app.models import AnsweredBy, CallState
 from app.web.pages import words
 from app.web.pages.lines import TableLine, make_lines
-from tests.records import attempt_record, call_record, calls, step_record, steps, task_record
+from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
 
 def all_lines(record: TaskRecord) -> list[TableLine]:
@@ -113,3 +115,11 @@ def test_an_answer_that_came_from_the_journal_says_so() -> None:
     step = step_record(answered_by=AnsweredBy.JOURNAL)
     lines = all_lines(task_record(steps=(step,), calls=(call_record(),)))
     assert lines[1].answered_by == "provider, then journal"
+
+
+def test_what_was_lost_with_a_worker_is_told_with_its_attempt() -> None:
+    lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
+    brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
+    line = next(each for each in all_lines(task_record(steps=(step,), calls=())) if each.kind == "attempt")
+    assert line.error == "execution 1 interrupted (worker gone), taken up again after 2.00 s"

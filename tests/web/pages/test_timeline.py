@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.cost.values import Usage
+from app.history.causes import Cause
+from app.history.executions import Execution, ExecutionOutcome
 from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
 from app.models import CallState, Known
@@ -72,3 +74,15 @@ def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
 def test_the_drawing_says_in_words_what_it_shows() -> None:
     told = make_timeline(task_record()).description
     assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them in vain. Pauses: waiting for a person")
+
+
+def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause() -> None:
+    lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
+    brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
+    pauses = (Span(Part.RESTART, at(3), at(5)),)
+    drawing = make_timeline(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
+    first, second = drawing.lanes[0].attempts
+    assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
+    assert (first.left, first.width, second.left) == (pytest.approx(12), pytest.approx(18), pytest.approx(50))
+    assert drawing.bands[0].hint.startswith("waiting for the restart, ")
