@@ -12,6 +12,7 @@ from typing import Any
 from dapr.ext.workflow import WorkflowActivityContext
 
 from app import bootstrap, settings
+from app.stages import TOOLS
 from app.stages.lookups import OrderInput, lookup_order
 from app.stages.services import Activity, Services
 
@@ -36,8 +37,9 @@ poisoned.__name__ = "lookup_order"
 
 def main() -> None:
     """Serves until killed."""
-    assert lookup_order in bootstrap.TOOLS
-    bootstrap.TOOLS = tuple(poisoned if tool is lookup_order else tool for tool in bootstrap.TOOLS)
+    tools = tuple(poisoned if tool is lookup_order else tool for tool in TOOLS)
+    assert tools != TOOLS
+    setattr(bootstrap, "TOOLS", tools)  # noqa: B010 - it is not exported there
     bootstrap.serve(settings.load())
 
 

@@ -84,5 +84,5 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     drawing = make_timeline(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
     first, second = drawing.lanes[0].attempts
     assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
-    assert (first.left, first.width, second.left) == (pytest.approx(12), pytest.approx(18), pytest.approx(50))
+    assert [first.left, first.width, second.left] == pytest.approx([12, 18, 50])
     assert drawing.bands[0].hint.startswith("waiting for the restart, ")
