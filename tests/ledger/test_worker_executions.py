@@ -48,12 +48,12 @@ async def work(executions: Executions, attempt: Attempt = STEP) -> None:
         pass
 
 
-def killed_at(writer: Writer, attempt: Attempt = STEP, *, times: int = 1, **how: bool) -> None:
+def killed_at(writer: Writer, attempt: Attempt = STEP, *, times: int = 1, stops: bool = False) -> None:
     """Lives that began an attempt and were not heard of again."""
     for _ in range(times):
 
         async def begin() -> None:
-            entered = worker(writer, **how).begun(attempt)
+            entered = worker(writer, stops=stops).begun(attempt)
             await entered.__aenter__()
 
         asyncio.run(begin())

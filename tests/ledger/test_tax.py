@@ -1,0 +1,146 @@
+"""What failures cost, read from real ledgers: the same as plain loops over whole records find, whatever the period."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import product
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, event
+
+from app.cost.rollup import Dimension
+from app.cost.tax.computing import PREVENTED, Part, parts
+from app.cost.tax.values import Facts, Role
+from app.ledger.columns import METADATA
+from app.ledger.record import AttemptRecord, TaskRecord
+from app.ledger.record_tables import PRICES
+from tests.cost.tax.crashes import TENANTS, sights, tales
+from tests.cost.tax.plain import facts_of
+from tests.cost.tax.tasks import crashed
+from tests.ledger.kit import Ledger
+
+BYS: tuple[tuple[Dimension, ...], ...] = (
+    (),
+    (Dimension.TENANT,),
+    (Dimension.STAGE,),
+    (Dimension.TENANT, Dimension.STAGE),
+)
+FIRST = date(2026, 11, 22)  # of the stories
+DAYS = (None, *(FIRST + timedelta(days=number) for number in range(5)))
+PERIODS = [(since, until) for since, until in product(DAYS, DAYS) if not since or not until or since < until]
+
+
+def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
+    """A ledger with random tasks, some of them recorded more than once, and their records as they are read from it."""
+    with ledger.engine.begin() as connection:
+        for table in METADATA.tables.values():
+            if table is not PRICES:
+                connection.execute(delete(table))
+    dice = random.Random(seed)
+    found = tales(seed, count)
+    for told in found:
+        for record in sights(told, dice):
+            ledger.save(record)
+    return [ledger.records.record(told.task_id) for told in found]
+
+
+def every(facts: Facts) -> list[tuple[Part, ...]]:
+    """All figures there are of them."""
+    return [parts(facts, by) for by in BYS]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.sampled_from(PERIODS), st.sampled_from([None, *TENANTS]))
+def test_the_ledger_tells_what_the_records_do(
+    ledger: Ledger, seed: int, period: tuple[date | None, date | None], tenant: str | None
+) -> None:
+    records = filled(ledger, seed)
+    tenants = frozenset({tenant}) if tenant else None
+    assert every(ledger.records.tax(*period, tenants)) == every(facts_of(records, *period, tenants))
+
+
+def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None:
+    """Or the comparison would prove little."""
+    facts = [facts_of(filled(ledger, seed)) for seed in range(8)]
+    failures = [failure for each in facts for failure in each.failures]
+    restarts = {(failure.crash, failure.restarts) for failure in failures}
+    assert restarts == {(True, True), (True, False), (False, True), (False, False)}
+    assert {len(failure.spent) for failure in failures} >= {0, 1}
+    assert {failure.progress is None for failure in failures if failure.restarts} == {True, False}
+    assert any(0 < spent.before < spent.clean for failure in failures for spent in failure.spent)
+    sums = [sum_ for each in facts for sum_ in each.sums]
+    here = {(sum_.role, sum_.crash) for sum_ in sums}
+    # None fails beside a model call that is under way; `tests/cost/tax/test_figures.py` has one.
+    assert set(product(PREVENTED, (True, False))) - here == {(Role.UNDER_WAY, False)}
+    assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
+    assert any(each.vain for each in facts)
+
+
+def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(ledger: Ledger) -> None:
+    """One ended on each day after it was charged on the day before; one goes on."""
+    day = timedelta(days=1)
+    for number in range(3):
+        ledger.save(moved(crashed(3, f"acme:T-{number}"), number * day, ends_after=day))
+    ledger.save(replace(crashed(3, "acme:T-9"), ended_at=None))
+    whole, second = ledger.records.tax(), ledger.records.tax(FIRST + 2 * day, FIRST + 3 * day)
+    assert (whole.ended, second.ended) == ({"acme": 3}, {"acme": 1})
+    (all_of_it,), (one,) = parts(whole), parts(second)
+    assert [all_of_it.clean.money[0].by_kind["model"], one.clean.money[0].by_kind["model"]] == [
+        Decimal("0.012"),
+        Decimal("0.004"),
+    ]
+    assert (one.rerun.money[0].amount, one.crashes.restarts) == (Decimal("0.003"), 1)
+
+
+def moved(record: TaskRecord, by: timedelta, ends_after: timedelta) -> TaskRecord:
+    """The same task, so much later; it ends a while after the last charge."""
+    steps = tuple(
+        replace(step, attempts=tuple(moved_attempt(attempt, by) for attempt in step.attempts)) for step in record.steps
+    )
+    return replace(
+        record,
+        started_at=record.started_at + by,
+        ended_at=record.started_at + by + ends_after,
+        steps=steps,
+        failures=tuple(replace(f, at=f.at + by, resumed_at=later(f.resumed_at, by)) for f in record.failures),
+        charges=tuple(replace(charge, at=charge.at + by) for charge in record.charges),
+    )
+
+
+def moved_attempt(attempt: AttemptRecord, by: timedelta) -> AttemptRecord:
+    """The same attempt, so much later."""
+    return replace(attempt, scheduled_at=attempt.scheduled_at + by, ended_at=later(attempt.ended_at, by))
+
+
+def later(at: datetime | None, by: timedelta) -> datetime | None:
+    """That much later."""
+    return None if at is None else at + by
+
+
+def test_what_is_written_meanwhile_is_not_seen(ledger: Ledger) -> None:
+    """All questions see the same state: another task is recorded after the first one."""
+    ledger.save(crashed(3))
+    asked: list[str] = []
+
+    def write_once(*_: object) -> None:
+        asked.append("")
+        if len(asked) == 3:
+            Ledger(ledger.engine).save(crashed(3, "acme:T-2"))
+
+    event.listen(ledger.engine, "after_cursor_execute", write_once)
+    try:
+        found = ledger.records.tax()
+    finally:
+        event.remove(ledger.engine, "after_cursor_execute", write_once)
+    assert found.ended == {"acme": 1}
+    assert len(found.failures) == 1
+    assert parts(found) == parts(facts_of([crashed(3)]))
+    assert ledger.records.tax().ended == {"acme": 2}
+
+
+def test_a_ledger_without_tasks_tells_nothing(ledger: Ledger) -> None:
+    assert ledger.records.tax() == Facts(ended={}, failures=(), vain=(), sums=())
