@@ -2,8 +2,9 @@
 
 Each round sends tasks to a model that takes its time, kills the worker with SIGKILL while it waits for all of them, and
 starts it again. Counted from the start of the new process: when its API answers, when it begins the first of the
-interrupted steps, and when it has begun all of them. Half of the rounds end with a locked-up sidecar (daprd 1.18.2),
-which has to start again as well; they are shown apart.
+interrupted steps, when it has begun all of them, and when the first model call is answered, by a model that takes half a
+second. A kill may leave the sidecar locked up (daprd 1.18.2), so that it has to start again as well; those rounds are
+shown apart.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SELECT e.begun_at FROM executions e WHERE e.worker = :worker AND EXISTS (
   AND o.event_id = e.event_id AND o.number < e.number AND o.worker <> e.worker)
 ORDER BY e.begun_at
 """
+_ANSWERED = "SELECT MIN(ended_at) FROM model_calls WHERE worker = :worker AND state = 'settled'"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Round:
     ready: float
     first: float
     all: float
+    answered: float
     locked_up: bool
 
 
@@ -72,9 +75,9 @@ def _round(stack: Stack, tasks: int, number: int) -> Round:
         stack.start("worker")
         ready = time.time() - began
         _until(lambda: _ended(api, ids), "all tasks end")
-        resumed = _resumed(stack, began)
+        resumed, answered = _resumed(stack)
         locked = stack.log("worker").read_text().count(_LOCKED_UP) > before
-    return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, locked)
+    return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, answered - began, locked)
 
 
 @contextmanager
@@ -106,11 +109,12 @@ def _open_calls(stack: Stack) -> int:
     return int(_rows(stack, "SELECT COUNT(*) FROM model_calls WHERE state = 'started'", {})[0][0])
 
 
-def _resumed(stack: Stack, since: float) -> list[float]:
-    """When the new worker began what the one before had begun, in seconds of the clock."""
+def _resumed(stack: Stack) -> tuple[list[float], float]:
+    """When the new worker began what the one before had begun, and when it had its first answer, by the clock."""
     ((worker,),) = _rows(stack, "SELECT worker FROM workers ORDER BY started_at DESC LIMIT 1", {})
-    found = [row[0] / 1e6 for row in _rows(stack, _RESUMED, {"worker": worker})]
-    return [each for each in found if each >= since]
+    begun = [row[0] / 1e6 for row in _rows(stack, _RESUMED, {"worker": worker})]
+    ((answered,),) = _rows(stack, _ANSWERED, {"worker": worker})
+    return begun, answered / 1e6
 
 
 def _rows(stack: Stack, query: str, values: dict[str, Any]) -> list[Any]:
@@ -128,11 +132,11 @@ def _until(condition: Callable[[], bool], what: str) -> None:
 
 def show(rounds: Sequence[Round], console: Console) -> None:
     """The rounds with and without a lock-up: median and worst."""
-    table = Table("sidecar", "rounds", "interrupted", "API answers", "first step", "all steps")
+    table = Table("sidecar", "rounds", "interrupted", "API answers", "first step", "all steps", "first answer")
     for locked in (False, True):
         some = [each for each in rounds if each.locked_up is locked]
         if some:
-            columns = [[each.ready for each in some], [each.first for each in some], [each.all for each in some]]
+            columns = [[getattr(each, name) for each in some] for name in ("ready", "first", "all", "answered")]
             cells = [f"{statistics.median(each):.2f} s (worst {max(each):.2f})" for each in columns]
             count = f"{min(each.interrupted for each in some)}-{max(each.interrupted for each in some)}"
             table.add_row("locked up, started again" if locked else "well", str(len(some)), count, *cells)
