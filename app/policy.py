@@ -8,7 +8,10 @@ from pathlib import Path
 from pydantic import Field
 
 from app import yamlfile
+from app.errors import ConfigurationError
 from app.models import Confidence, Currency, Frozen, Money
+
+_REMEDY = "restore it or set REFUND_AGENT_POLICY_FILE"
 
 
 class Approval(Frozen):
@@ -35,7 +38,7 @@ class Retries(Frozen):
 
 
 class Rules(Frozen):
-    """All of the policy file. It travels in the workflow's input, so a task keeps what it started with."""
+    """What a task is worked by. It travels in the workflow's input, so a task keeps what it started with."""
 
     approval: Approval
     drafting: Drafting
@@ -46,6 +49,35 @@ class Rules(Frozen):
         return self.approval.limits.get(currency, Decimal(0))
 
 
+class RetryLimits(Frozen):
+    """How much the retries of all layers together may amount to for one step. Checked by `doctor retries`; in no
+    task's input, since it decides nothing about a task."""
+
+    model_requests_per_step: int = Field(ge=1)
+    system_requests_per_step: int = Field(ge=1)
+    hours_until_parked: float = Field(gt=0)
+    money_per_step: dict[Currency, Money]
+
+
+class _File(Rules):
+    """All of the policy file."""
+
+    retry_limits: RetryLimits | None = None
+
+
 def load(path: Path) -> Rules:
     """Reads the rules. Raises ConfigurationError with file, line, key and what is wrong."""
-    return yamlfile.read(path, Rules, remedy="restore it or set REFUND_AGENT_POLICY_FILE").value
+    found = _read(path)
+    return Rules(approval=found.approval, drafting=found.drafting, retries=found.retries)
+
+
+def retry_limits(path: Path) -> RetryLimits:
+    """Reads the limits of retries. Raises ConfigurationError, also where the file has none."""
+    found = _read(path).retry_limits
+    if found is None:
+        raise ConfigurationError(f"{path}: retry_limits: is not there, so nothing is over the limit; write the section")
+    return found
+
+
+def _read(path: Path) -> _File:
+    return yamlfile.read(path, _File, remedy=_REMEDY).value

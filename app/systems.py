@@ -6,18 +6,27 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from app.errors import Refused, SystemUnavailable
+from app.errors import RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
 
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them): the sidecar
 # decides when to give up, this only catches one that hangs.
 _GIVE_UP_SECONDS = 90
 
 
+# What the sidecar itself says, with this status, of a request that it did not make.
+_SIDECARS_OWN = 500
+_BREAKER = (
+    ("circuit breaker is open", "its circuit breaker is open"),
+    ("too many requests", "its circuit breaker lets one probe through at a time"),
+)
+
+
 class Systems(Protocol):
     """Internal systems that can be asked. Tests bring their own."""
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One request. Raises Refused (it said no) or SystemUnavailable (it did not answer)."""
+        """One request. Raises Refused (it said no), SystemUnavailable (it did not answer) or SystemRefused (it will
+        never answer such a request)."""
         ...
 
 
@@ -34,7 +43,7 @@ class DaprSystems:
         try:
             async with self._connected().post(url, json=body) as response:
                 if response.status != 200:
-                    raise SystemUnavailable(_failure(system, method, response.status, await response.text()))
+                    raise _failed(system, method, response.status, await response.text())
                 answer = await response.json()
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise SystemUnavailable(
@@ -56,8 +65,17 @@ class DaprSystems:
         return self._session
 
 
+def _failed(system: str, method: str, status: int, text: str) -> RefundAgentError:
+    if is_final(status):
+        return SystemRefused(
+            f"{system}/{method}: the system refuses the request with status {status}; "
+            f"check its address in components/systems.yaml, and what it lets this agent do; then `task resume`"
+        )
+    return SystemUnavailable(_failure(system, method, status, text))
+
+
 def _failure(system: str, method: str, status: int, text: str) -> str:
-    cause = "its circuit breaker is open" if "circuit breaker is open" in text else f"status {status}"
+    cause = next((words for sign, words in _BREAKER if status == _SIDECARS_OWN and sign in text), f"status {status}")
     return f"{system}/{method}: {cause}; it is tried again later"
 
 

@@ -2,7 +2,7 @@
 
 Each round sends tasks to a model that takes its time, kills the worker with SIGKILL while it waits for all of them, and
 starts it again. Counted from the start of the new process: when its API answers, when it begins the first of the
-interrupted steps, when it has begun all of them, and when the first model call is answered, by a model that takes half a
+interrupted steps, when it has begun all of them, and when the first model call is answered, which takes half a
 second. A kill may leave the sidecar locked up (daprd 1.18.2), so that it has to start again as well; those rounds are
 shown apart.
 """

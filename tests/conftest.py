@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import Live, make_stack
+from tests.live import Live, make_stack, repeat_model_calls
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +31,15 @@ def live(shared_stack: Live) -> Iterator[Live]:
 def own_stack(tmp_path: Path) -> Iterator[Live]:
     """A product of the test's own, for tests that kill processes."""
     with make_stack(tmp_path) as stack:
+        live = Live(stack)
+        yield live
+        live.close()
+
+
+@pytest.fixture
+def repeating_stack(tmp_path: Path) -> Iterator[Live]:
+    """A product of the test's own, whose sidecar asks a model again."""
+    with repeat_model_calls(make_stack(tmp_path)) as stack:
         live = Live(stack)
         yield live
         live.close()

@@ -15,6 +15,7 @@ import yaml
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.gateway.retries import ONE_RETRY
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
@@ -33,6 +34,18 @@ def make_stack(folder: Path, **options: Any) -> Stack:
     rules = yaml.safe_load(policy.read_text())
     policy.write_text(yaml.safe_dump(rules | {"retries": _QUICK_RETRIES}))
     stack.worker_env["REFUND_AGENT_POLICY_FILE"] = str(policy)
+    return stack
+
+
+def repeat_model_calls(stack: Stack) -> Stack:
+    """Tells the sidecar of a stack that was not started to ask a model again: once, as docs/operations.md says."""
+    file = stack.folder / "resiliency" / "llm.yaml"
+    resource = yaml.safe_load(file.read_text())
+    pause = f"{ONE_RETRY.first_pause.total_seconds():.0f}s"
+    policy = {"policy": "constant", "duration": pause, "maxRetries": ONE_RETRY.max_retries}
+    resource["spec"]["policies"]["retries"] = {"llm": policy}
+    resource["spec"]["targets"]["components"]["llm"]["outbound"]["retry"] = "llm"
+    file.write_text(yaml.safe_dump(resource))
     return stack
 
 

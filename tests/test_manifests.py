@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from app import policy
+from app.amplification import steps
 from app.sandbox.faults import SYSTEMS
 
 ROOT = Path(__file__).parent.parent
@@ -66,25 +67,32 @@ def policies() -> tuple[dict[str, Any], dict[str, Any]]:
     return merged, targets
 
 
-def test_the_model_and_every_tool_have_time_out_retries_and_breaker() -> None:
+def test_the_model_and_every_tool_have_time_out_and_breaker_and_only_the_tools_retries() -> None:
     defined, targets = policies()
     assert set(targets) == {"llm", *SYSTEMS}
     for name, target in targets.items():
         assert target["timeout"] in defined["timeouts"], name
-        assert target["retry"] in defined["retries"], name
         assert target["circuitBreaker"] in defined["circuitBreakers"], name
+        if name == "llm":
+            assert "retry" not in target, "a refused request would be repeated, unseen and perhaps billed"
+        else:
+            assert defined["retries"][target["retry"]]["matching"], f"{name}: a refusal would be repeated"
 
 
-def test_the_product_of_fast_and_slow_retries_is_bounded_as_the_files_say() -> None:
+def test_the_product_of_fast_and_slow_retries_is_as_the_files_say() -> None:
+    """That it is within its limits is for tests/amplification/test_worst.py."""
     defined, targets = policies()
-    attempts = policy.load(ROOT / "config" / "policy.yaml").retries.attempts
+    rules = policy.load(ROOT / "config" / "policy.yaml")
     for name, target in targets.items():
-        repeats = defined["retries"][target["retry"]]["maxRetries"]
-        assert 0 <= repeats <= 3, "no endless retries against a paid model"
-        assert attempts * (1 + repeats) == (60 if name == "llm" else 90), f"{name}: the files say otherwise"
-    said = (ROOT / "docs" / "design.md").read_text()
-    assert "2 x 30 = 60" in said
-    assert "3 x 30 = 90" in said
+        repeats = defined["retries"][target["retry"]]["maxRetries"] if "retry" in target else 0
+        product = rules.retries.attempts * (1 + repeats)
+        assert product == (30 if name == "llm" else 90), f"{name}: the files say otherwise"
+    design, operations = ((ROOT / "docs" / name).read_text() for name in ("design.md", "operations.md"))
+    assert "1 x 30 = 30" in design
+    assert "3 x 30 = 90" in design
+    hours = steps.pauses(rules.retries).total_seconds() / 3600
+    assert f"{hours:.1f}" == "1.9"
+    assert "1.8 hours" in operations
 
 
 def test_every_number_of_a_policy_stands_beside_its_reason() -> None:

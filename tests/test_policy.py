@@ -9,6 +9,8 @@ import pytest
 
 from app import policy
 from app.errors import ConfigurationError
+from app.steps import TaskInput
+from tests.makers import task
 
 PROJECT_FILE = Path(__file__).parent.parent / "config" / "policy.yaml"
 
@@ -44,7 +46,9 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
         ('min_confidence: "0.70"', 'min_confidence: "70"', "approval.min_confidence"),
         ('USD: "100.00"', 'USD: "-1"', "approval.limits.USD"),
         ("attempts: 30", "attempts: [30", "not valid YAML"),
-        ("retries:\n", "retrys:\n", "retrys: unknown key"),
+        ("\nretries:\n", "\nretrys:\n", "retrys: unknown key"),
+        ("model_requests_per_step: 30", "model_requests_per_step: 0", "retry_limits.model_requests_per_step: Input"),
+        ("hours_until_parked:", "days_until_parked:", "retry_limits.days_until_parked: unknown key"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -69,3 +73,35 @@ def test_what_is_no_text_is_an_error(tmp_path: Path, content: bytes) -> None:
     broken.write_bytes(content)
     with pytest.raises(ConfigurationError, match="not text in UTF-8"):
         policy.load(broken)
+
+
+def test_the_limits_of_retries_are_read_apart_from_the_rules() -> None:
+    assert policy.retry_limits(PROJECT_FILE).model_requests_per_step == 30
+    assert "retry_limits" not in policy.load(PROJECT_FILE).model_dump()
+
+
+def test_a_file_without_limits_still_works_and_says_what_is_missing_to_those_who_ask(tmp_path: Path) -> None:
+    older = tmp_path / "policy.yaml"
+    older.write_text(PROJECT_FILE.read_text().partition("retry_limits:")[0])
+    assert policy.load(older) == policy.load(PROJECT_FILE)
+    with pytest.raises(ConfigurationError, match="retry_limits: is not there, so nothing is over the limit"):
+        policy.retry_limits(older)
+
+
+# As a task of the first version has it in its history.
+FIRST_INPUT = """
+{"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "order_id": null, "rules": {
+ "approval": {"limits": {"USD": "100.00", "EUR": "100.00", "GBP": "100.00", "CHF": "100.00"},
+              "min_confidence": "0.70", "serial_refunds": 5, "time_limit_hours": 72.0},
+ "drafting": {"max_turns": 4},
+ "retries": {"first_seconds": 5.0, "max_seconds": 300.0, "attempts": 30}}}
+"""
+
+
+def test_the_input_of_a_task_has_the_shape_that_it_always_had() -> None:
+    """Histories are read by later versions, and by earlier ones while a rollout runs."""
+    first = TaskInput.model_validate_json(FIRST_INPUT)
+    assert first.rules.retries.first_seconds == 5
+    now = task().model_dump(mode="json")
+    assert now["rules"].keys() == {"approval", "drafting", "retries"}
+    assert now["rules"]["retries"].keys() == {"first_seconds", "max_seconds", "attempts"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import retries
 from app.cli.connection import AsJson, Token, Url
 from app.cli.demo import SYSTEMS_URL, SystemsUrl
 from app.cli.screen import show_json, show_table
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 MODEL_URL = "http://127.0.0.1:8091"
 
+commands = typer.Typer(invoke_without_command=True)
 
+
+@commands.callback()
 def doctor(
+    context: typer.Context,
     folder: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
     sandbox: Annotated[bool, typer.Option(help="Whether the sandbox should be up.")] = True,
     model_url: Annotated[str, typer.Option(help="The sandbox's model server.")] = MODEL_URL,
@@ -28,6 +33,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Checks the machine, the configuration files and the running parts; changes nothing."""
+    if context.invoked_subcommand is not None:
+        return
     findings = list(_look(folder, url, token, [model_url, systems_url] if sandbox else []))
     if as_json:
         show_json([{"name": f.name, "ok": f.ok, "found": f.found, "remedy": f.remedy} for f in findings])
@@ -51,3 +58,6 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
     yield token_works(url, token)
     for name, address in zip(("sandbox: model", "sandbox: systems"), sandbox, strict=False):
         yield answers(name, f"{address.rstrip('/')}/healthz")
+
+
+commands.command("retries")(retries.retries)

@@ -12,6 +12,7 @@ from app.errors import ConfigurationError
 if TYPE_CHECKING:
     from app.cost.book import PriceBook
     from app.ledger.reading import Records
+    from app.ledger.requests import Asked
     from app.settings import Settings
 
 Prices = Annotated[
@@ -32,6 +33,19 @@ def open_records() -> Records:
     from app.ledger.reading import Records
 
     return Records(connect(url))
+
+
+def open_requests() -> Asked:
+    """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
+    url = settings_with_ledger().database_url
+    from app.ledger.database import connect
+    from app.ledger.requests import asked
+
+    engine = connect(url)
+    try:
+        return asked(engine)
+    finally:
+        engine.dispose()
 
 
 def settings_with_ledger() -> Settings:

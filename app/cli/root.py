@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from typer.core import TyperGroup
 
-from app.cli import cost, demo, doctor, ledger, prices, record, serve, submit, tasks
+from app.cli import cost, demo, doctor, experiment, ledger, prices, record, serve, submit, tasks
 from app.errors import RefundAgentError
 
 
@@ -36,4 +36,5 @@ cli.add_typer(cost.commands, name="cost")
 cli.add_typer(prices.commands, name="price")
 cli.add_typer(ledger.commands, name="ledger")
 cli.command("demo")(demo.demo)
-cli.command("doctor")(doctor.doctor)
+cli.add_typer(doctor.commands, name="doctor")
+cli.add_typer(experiment.commands, name="experiment")

@@ -14,11 +14,12 @@ from app.cost.values import Usage
 from app.errors import FailureCause
 from app.models import Known
 
-# Two refusals and the sidecar's pause between them take less than this. A call that lasted longer may hold an earlier
-# request, unseen by us, that timed out after the model had worked.
+# Nobody told us whether the sidecar repeats calls (docs/operations.md). Where it does, two refusals and its pause
+# between them take less than this; a call that lasted longer may hold an earlier request, unseen by us, that timed out
+# after the model had worked.
 _TURNED_AWAY_WITHIN = timedelta(seconds=5)
-# Shorter than that pause: a breaker that refused later than this refused the repetition of a request that had left, and
-# how that one failed, nobody says.
+# Shorter than that pause, longer than a busy machine takes to be refused: a breaker that refused later than this
+# refused the repetition of a request that had left, and how that one failed, nobody says.
 _REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
 
 NOTHING = Usage(0, 0, known=Known.ESTIMATED)

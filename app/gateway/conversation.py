@@ -22,20 +22,36 @@ from dapr.clients.grpc.conversation import (
     create_system_message,
     create_user_message,
 )
+from dapr.clients.retry import RetryPolicy
 from grpc import StatusCode
 
-from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable
+from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
 from app.sidecar import wait_until_ready
 
-# The provider's HTTP status stands only in the error's text.
-_STATUS = re.compile(r"status code: (\d{3})|\b(\d{3}) (?:Bad Request|Unauthorized|Forbidden|Not Found)")
-# These answers do not change by asking again: a wrong key, a wrong model, a request that is not understood.
-_FINAL = frozenset({"400", "401", "403", "404", "422"})
+# The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and
+# Anthropic's, Bedrock's, Mistral's.
+_STATUS = re.compile(
+    r"status ?code: (\d{3})\b|\(HTTP Error (\d{3})\)|\b(\d{3}) (?:Bad Request|Unauthorized|Forbidden|Not Found)",
+    re.IGNORECASE,
+)
+# Where to look first when a request is refused.
+_MEND = {
+    400: "check that the model takes such requests (their length, their tools)",
+    401: "check the key",
+    402: "check the account's balance",
+    403: "check what the key may use",
+    404: "check the model's name and the endpoint",
+    413: "the request is too long for the model",
+}
+_MEND_ANY = "check key, model name and endpoint"
 
 _MESSAGE_BYTES = 16 * 1024 * 1024
+# One owner for retries: the SDK's own, which DAPR_API_MAX_RETRIES would switch on, repeat a call whose sidecar went
+# away, and the journal would see one request where there were several.
+_NO_RETRY = RetryPolicy(max_attempts=0)
 
 # A proxy before the provider says these; the model behind it may have worked all the same.
-_GATEWAY = frozenset({"408", "502", "504", "524"})
+_GATEWAY = frozenset({408, 502, 504, 524})
 
 # What Dapr and its provider client write, in lower case, and what it means.
 _CAUSES = (
@@ -44,6 +60,7 @@ _CAUSES = (
     ("deadline", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("timeout", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("failed to connect", FailureCause.SIDECAR_GONE, "the sidecar is not there"),
+    ("failed finding conversation component", FailureCause.SIDECAR_GONE, "the sidecar has no such component"),
     ("failed to reach", FailureCause.CUT, "the provider is not there, or cut the connection"),
     ("connection refused", FailureCause.REFUSED_CONNECTION, "the provider is not there"),
     ("connection reset", FailureCause.CUT, "the connection was cut"),
@@ -120,6 +137,7 @@ class DaprConversation:
         self._http = http
         self._client: DaprClient | None = None
         self._connections = 0
+        self._last_failure = ""
         self._connecting = asyncio.Lock()
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
@@ -133,8 +151,15 @@ class DaprConversation:
         except DaprGrpcError as error:
             if error.code() == StatusCode.UNAVAILABLE:
                 self._forget(client)
-            raise _explained(self._component, str(error.details())) from None
+            raise self._noted(_explained(self._component, str(error.details()), self._last_failure)) from None
+        self._last_failure = ""
         return _answer(self._component, response)
+
+    def _noted(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
+        """Keeps what a call failed of, to be told with an open breaker: it says nothing of what to mend."""
+        if error.cause not in (FailureCause.BREAKER_OPEN, FailureCause.SIDECAR_GONE):
+            self._last_failure = str(error).partition(": ")[2].partition(";")[0]
+        return error
 
     async def _connected(self) -> DaprClient:
         """Made by the event loop that asks, as gRPC wants it. The SDK's constructor blocks until the sidecar is
@@ -144,7 +169,8 @@ class DaprConversation:
                 await self._sidecar_ready()
                 self._connections += 1
                 limit = _MESSAGE_BYTES + self._connections
-                self._client = DaprClient(address=self._grpc, max_grpc_message_length=limit)
+                self._client = DaprClient(self._grpc, max_grpc_message_length=limit)
+                self._client.retry_policy = _NO_RETRY  # its constructor takes none
             return self._client
 
     async def _sidecar_ready(self) -> None:
@@ -160,21 +186,23 @@ class DaprConversation:
             self._client = None
 
 
-def _explained(component: str, details: str) -> ModelUnavailable | ModelRefused:
+def _explained(component: str, details: str, before: str = "") -> ModelUnavailable | ModelRefused:
+    """`before`: what the call before this one failed of; empty when it did not."""
     found = _STATUS.search(details)
-    status = next((group for group in found.groups() if group), "") if found else ""
-    if status in _FINAL:
+    status = next((int(group) for group in found.groups() if group), None) if found else None
+    if status is not None and is_final(status):
         return ModelRefused(
-            f"model component {component}: the provider refuses the request with status {status}; "
-            "check key, model name and endpoint in components/llm.yaml"
+            f"model component {component}: the provider refuses the request with status {status}: "
+            f"{_MEND.get(status, _MEND_ANY)} in components/llm.yaml; then `task resume`"
         )
     cause, words = _cause(details, status)
-    return ModelUnavailable(f"model component {component}: {words}; it is asked again later", cause=cause)
+    since = f" since {before}" if before and cause is FailureCause.BREAKER_OPEN else ""
+    return ModelUnavailable(f"model component {component}: {words}{since}; it is asked again later", cause=cause)
 
 
-def _cause(details: str, status: str) -> tuple[FailureCause, str]:
+def _cause(details: str, status: int | None) -> tuple[FailureCause, str]:
     """Names the failure without the provider's own text, which may quote the prompt."""
-    if status:
+    if status is not None:
         cause = FailureCause.NO_ANSWER_IN_TIME if status in _GATEWAY else FailureCause.STATUS
         return cause, f"the provider answers with status {status}"
     found = ((cause, words) for sign, cause, words in _CAUSES if sign in details.lower())

@@ -1,4 +1,4 @@
-"""Which model calls the sidecar asked again: what its metrics count, allocated to calls. Pure.
+"""Which model calls the sidecar asked again, where its policies tell it to: what its metrics count, allocated. Pure.
 
 daprd counts the *calls* it asked again, once each. With one retry in the policy that is the number of requests it made
 on its own, but for those that it announced and then did not make, since the breaker had opened during the pause. Such
@@ -43,8 +43,8 @@ class RetryPolicy:
         return self.first_pause * (1 + self.jitter) * (1 + _CLOCKS)
 
 
-# resiliency/llm.yaml, as numbers.
-MODEL_RETRIES = RetryPolicy(max_retries=1, first_pause=timedelta(seconds=1))
+# What a sidecar does that repeats model calls as docs/operations.md says. Ours repeats none (resiliency/llm.yaml).
+ONE_RETRY = RetryPolicy(max_retries=1, first_pause=timedelta(seconds=1))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.gateway import exposition, windows
-from app.gateway.retries import MODEL_RETRIES, RetryPolicy
+from app.gateway.retries import ONE_RETRY, RetryPolicy
 from app.gateway.retry_rows import Written, write_end, write_gap, write_window
 from app.gateway.windows import End, Found, Gap, Reading
 from app.ledger.writer import Writer
@@ -55,7 +55,7 @@ class SidecarWatch:
         *,
         http: str,
         metrics: str,
-        policy: RetryPolicy = MODEL_RETRIES,
+        policy: RetryPolicy = ONE_RETRY,
     ) -> None:
         """`worker`: whose calls go through this sidecar. `changed` is told each task whose calls were allocated
         retries, after the commit. `http`, `metrics`: daprd's addresses, like http://127.0.0.1:3510."""

@@ -28,6 +28,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
         ["task", "show", "acme:T-1", "--url", "http://127.0.0.1:1", "--token", "t"],
         ["submit", "/dev/null", "--url", "http://127.0.0.1:1", "--token", "t"],
         ["doctor", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["doctor", "retries"],
         ["record", "acme:T-1"],
         ["cost", "report"],
         ["price", "show", "gpt-5-mini"],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from dapr.clients.exceptions import DaprGrpcError
+from grpc import RpcError, StatusCode
 
 from app.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.gateway import conversation
-from app.gateway.conversation import Message, ReportedUsage, ToolRequest
+from app.gateway.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
 
 PREFIX = "failed conversing with component llm: "
 
@@ -39,13 +42,112 @@ def test_what_may_pass_is_worth_another_try(details: str, cause: str, said: str)
     assert error.cause == cause
 
 
-@pytest.mark.parametrize("status", ["400", "401", "403", "404", "422"])
-def test_what_will_not_change_is_not_asked_again(status: str) -> None:
-    error = conversation._explained("llm", f"{PREFIX}API returned unexpected status code: {status}: bad key sk-123")
+# How each of Dapr's clients tells a status: OpenAI's and Anthropic's, Mistral's, Bedrock's.
+WORDINGS = (
+    "API returned unexpected status code: {}: bad key sk-123",
+    "(HTTP Error {}) {{sk-123}}",
+    "operation error Bedrock Runtime: InvokeModel, https response error StatusCode: {}, RequestID: sk-123",
+)
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize(
+    ("status", "mend"),
+    [
+        (400, "takes such requests"),
+        (401, "check the key"),
+        (402, "balance"),
+        (403, "what the key may use"),
+        (404, "the model's name"),
+        (413, "too long"),
+        (422, "check key, model name and endpoint"),
+    ],
+)
+def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(wording: str, status: int, mend: str) -> None:
+    error = conversation._explained("llm", PREFIX + wording.format(status))
     assert isinstance(error, ModelRefused)
     assert error.cause is FailureCause.STATUS
-    assert "components/llm.yaml" in str(error)
+    for said in (f"status {status}", mend, "components/llm.yaml", "`task resume`"):
+        assert said in str(error)
     assert "sk-123" not in str(error)
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503])
+def test_what_asks_for_patience_is_asked_again(wording: str, status: int) -> None:
+    assert isinstance(conversation._explained("llm", PREFIX + wording.format(status)), ModelUnavailable)
+
+
+def test_the_providers_own_words_do_not_make_a_refusal() -> None:
+    quoting = "API returned unexpected status code: 500: I was told 'status code: 401' and 404 Not Found"
+    assert isinstance(conversation._explained("llm", PREFIX + quoting), ModelUnavailable)
+
+
+def test_a_component_that_is_being_replaced_is_waited_for() -> None:
+    error = conversation._explained("llm", "failed finding conversation component llm")
+    assert isinstance(error, ModelUnavailable)
+    assert error.cause.no_model_worked
+    assert "the sidecar has no such component" in str(error)
+
+
+class Sidecar:
+    """Fails with what it is given, then answers."""
+
+    def __init__(self, *failures: str) -> None:
+        self.failures = list(failures)
+
+    async def converse_alpha2(self, **_: Any) -> Any:
+        """One call."""
+        if self.failures:
+            raise DaprGrpcError(Failed(self.failures.pop(0)))
+        return output(usage(1, 1), content="hello")
+
+
+class Failed(RpcError):  # type: ignore[misc]  # grpc ships no types
+    """What daprd says of a call that failed."""
+
+    def __init__(self, details: str) -> None:
+        self._details = details
+
+    def code(self) -> StatusCode:
+        """Always this one."""
+        return StatusCode.INTERNAL
+
+    def details(self) -> str:
+        """Its words."""
+        return self._details
+
+    def trailing_metadata(self) -> tuple[()]:
+        """None."""
+        return ()
+
+
+def told(model: DaprConversation) -> str:
+    """What a call says that fails."""
+    with pytest.raises((ModelRefused, ModelUnavailable)) as error:
+        asyncio.run(model.ask((Message("user", "hello"),), ()))
+    return str(error.value)
+
+
+def test_an_open_breaker_says_what_it_opened_for_until_a_call_succeeds() -> None:
+    status, breaker = f"{PREFIX}API returned unexpected status code: ", f"{PREFIX}circuit breaker is open"
+    sidecar = Sidecar(breaker, f"{status}401: key", breaker, breaker, f"{status}500: oh", breaker)
+    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    model._client = cast(Any, sidecar)
+    assert told(model) == "model component llm: its circuit breaker is open; it is asked again later"
+    assert "the provider refuses the request with status 401: check the key" in told(model)
+    for _ in range(2):
+        said = "its circuit breaker is open since the provider refuses the request with status 401: check the key in"
+        assert said in told(model)
+    assert "the provider answers with status 500" in told(model)
+    assert "is open since the provider answers with status 500; it is asked again later" in told(model)
+    assert asyncio.run(model.ask((Message("user", "hello"),), ())).text == "hello"
+    sidecar.failures.append(breaker)
+    assert "since" not in told(model)
+
+
+def test_the_sdk_repeats_no_call_whatever_its_environment_says() -> None:
+    assert conversation._NO_RETRY.max_attempts == 0
 
 
 def test_the_providers_own_words_do_not_travel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,37 @@ def test_with_the_breaker_open_the_provider_sees_no_request(slow_to_forgive: Liv
     live.heal()
     for view in live.wait_all(task_ids, "completed"):
         assert view["result"]["outcome"] == "refunded"
+
+
+BREAKER_SECONDS = 3.0  # of a system's breaker, as tests/live.py shortens it
+DOWN_PERIODS = 4
+
+
+def pauses(live: Live, task_id: str) -> int:
+    """How many durable timers a task has waited for before it tried a step again."""
+    events = live.history(task_id)
+    return sum(event.HasField("timerCreated") and event.timerCreated.HasField("activityRetry") for event in events)
+
+
+def test_with_a_tools_breaker_open_tasks_wait_without_a_request_to_anybody_but_one_probe_a_period(live: Live) -> None:
+    live.fault("accounts", "status", status=503)
+    task_ids = send(live, "fail-fast", 25_000, 10)
+    until(lambda: all(len(failures(live, task_id)) >= 2 for task_id in task_ids), "every task waits", 60)
+    begun, asked, probed = time.monotonic(), len(live.bill()), live.fired("accounts")
+    tried = sum(len(failures(live, task_id)) for task_id in task_ids)
+    until(lambda: live.fired("accounts") >= probed + DOWN_PERIODS, "the breaker has let some probes through", 60)
+    probes, periods = live.fired("accounts") - probed, (time.monotonic() - begun) / BREAKER_SECONDS
+    attempts = sum(len(failures(live, task_id)) for task_id in task_ids) - tried
+    print(f"\n{periods:.1f} periods of the breaker: {attempts} attempts of 10 tasks, {probes} requests, no model call")
+    assert probes <= periods + 1, "one request a period"
+    assert attempts >= 3 * probes, "nearly all attempts failed without a request"
+    assert len(live.bill()) == asked, "no model is asked about a tool that is down"
+    for task_id in task_ids:
+        assert pauses(live, task_id) >= len(failures(live, task_id)) - 1, "each pause is a timer of the workflow"
+    live.heal()
+    for view in live.wait_all(task_ids, "completed"):
+        assert view["result"]["outcome"] == "refunded"
+    assert len(live.bill()) - asked == 2 * len(task_ids), "two turns of the draft each; the classification is kept"
 
 
 def test_a_refused_key_parks_the_task_until_somebody_mends_it(live: Live) -> None:

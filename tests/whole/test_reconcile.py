@@ -179,8 +179,8 @@ def work_through_trouble(live: Live) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_faults_and_kills_leave_nothing_unexplained(own_stack: Live) -> None:
-    live = own_stack
+def test_faults_and_kills_leave_nothing_unexplained(repeating_stack: Live) -> None:
+    live = repeating_stack
     work_through_trouble(live)
     calls, bill, unallocated = both_sides(live)
     found = reconcile(calls, bill, unallocated=unallocated)

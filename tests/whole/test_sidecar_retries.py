@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, select
 
-from app.gateway.retries import MODEL_RETRIES, Call, left_for_provider
+from app.gateway.retries import ONE_RETRY, Call, left_for_provider
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES
 from app.models import CallState
@@ -39,7 +39,7 @@ def own_requests(rows: Sequence[dict[str, Any]]) -> int:
         Call(row["call_id"], row["started_at"], row["ended_at"], CallState(row["state"]), row["error"] or "")
         for row in rows
     )
-    return sum(left_for_provider(call, MODEL_RETRIES) for call in calls)
+    return sum(left_for_provider(call, ONE_RETRY) for call in calls)
 
 
 def work_through_faults(live: Live) -> None:
@@ -63,8 +63,8 @@ def work_through_faults(live: Live) -> None:
     live.wait_all(task_ids, "completed", seconds=100)
 
 
-def test_what_the_sidecar_repeated_is_the_bill_less_what_the_calls_asked_themselves(own_stack: Live) -> None:
-    live = own_stack
+def test_what_the_sidecar_repeated_is_the_bill_less_what_the_calls_asked_themselves(repeating_stack: Live) -> None:
+    live = repeating_stack
     work_through_faults(live)
     live.stack.stop("worker")
     calls, retries, bill = table(live, MODEL_CALLS), table(live, SIDECAR_RETRIES), live.bill()
@@ -76,13 +76,13 @@ def test_what_the_sidecar_repeated_is_the_bill_less_what_the_calls_asked_themsel
     allocated = sum(row["allocated"] for row in retries)
     assert sum(row["retries"] for row in calls) == allocated <= counted
     assert allocated >= 0.9 * counted, "next to every one finds its call"
-    assert {row["retries"] for row in calls} <= {0, MODEL_RETRIES.max_retries}
+    assert {row["retries"] for row in calls} <= {0, ONE_RETRY.max_retries}
     failed = [row for row in calls if row["state"] == "failed" and "breaker" not in row["error"]]
     assert sum(row["retries"] for row in failed) >= 0.75 * len(failed), "a call that failed was asked again"
 
 
-def test_a_restart_of_the_sidecar_is_a_time_of_which_nobody_knows(own_stack: Live) -> None:
-    live = own_stack
+def test_a_restart_of_the_sidecar_is_a_time_of_which_nobody_knows(repeating_stack: Live) -> None:
+    live = repeating_stack
     live.fault("model", "slow", seconds=2.5, count=1)
     task_id = live.submit(tickets.refund("restart", 42_000))
     until(lambda: live.fired("model"), "a call is in flight")
@@ -93,3 +93,15 @@ def test_a_restart_of_the_sidecar_is_a_time_of_which_nobody_knows(own_stack: Liv
     assert gap["count"] is None
     assert gap["from_at"] < gap["to_at"]
     assert gap["from_at"] < max(row["started_at"] for row in table(live, MODEL_CALLS))
+
+
+def test_as_shipped_the_sidecar_repeats_nothing_and_every_request_is_a_row_of_the_journal(own_stack: Live) -> None:
+    live = own_stack
+    live.fault("model", "status", status=500, share=0.3, seed=6)
+    live.fault("model", "cut", share=0.1, seed=7)
+    live.wait_all(send(live, "once", 43_000, 20), "completed", seconds=120)
+    live.stack.stop("worker")
+    calls = table(live, MODEL_CALLS)
+    assert [row["count"] for row in table(live, SIDECAR_RETRIES) if row["count"]] == []
+    assert any(row["state"] == "failed" for row in calls)
+    assert len(live.bill()) == len([row for row in calls if "breaker_open" not in (row["error"] or "")])

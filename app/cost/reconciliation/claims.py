@@ -22,8 +22,8 @@ from app.models import CallState, Known
 CLOCK_TOLERANCE = timedelta(seconds=2)
 # How long a call without an end may have been under way at most: the time-out of the providers' own clients.
 LONGEST_CALL = timedelta(minutes=10)
-# The sidecar waits before it asks again, for the pause of resiliency/llm.yaml; two requests of one call are at least so
-# far apart, also when they took unlike ways. A call that was turned away sooner made no request before that.
+# A sidecar that repeats calls waits a second before it does (docs/operations.md); two requests of one call are at least
+# so far apart, also when they took unlike ways. A call that was turned away sooner made no request before that.
 SHORTEST_PAUSE = timedelta(milliseconds=750)
 # What the journal says of a call without an end once its turn was asked again: then the call that did so must be there.
 EXECUTED_AGAIN = "the step was executed again"

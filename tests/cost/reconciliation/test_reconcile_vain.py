@@ -175,8 +175,8 @@ def test_two_requests_of_one_call_are_a_pause_apart() -> None:
     asked = call(1, 0, 10)
     soon = bill_of(request("row 1", 4.5, 100), billed(asked))
     assert reconcile([asked], soon, unallocated=[Unallocated("llm", at(0), at(12))]).unexplained_tokens == 110
-    policies = (Path(__file__).parents[3] / "resiliency" / "llm.yaml").read_text()
-    (pause,) = re.findall(r"duration: (\d+)s", policies)
+    advice = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    (pause,) = re.findall(r"duration: (\d+)s", advice)
     assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
 
 

@@ -1,0 +1,71 @@
+"""Reads the sidecar's files: Resiliency resources, models and internal systems. The only I/O of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.amplification import resiliency
+from app.amplification.findings import Finding
+from app.amplification.resiliency import Policies
+from app.amplification.targets import Target, model, system
+from app.errors import ConfigurationError
+
+Resource = tuple[str, Mapping[str, Any]]
+
+
+def policies(folders: Sequence[Path], app_id: str) -> Policies:
+    """What the sidecar of `app_id` reads of these folders. Raises ConfigurationError for what is no YAML."""
+    found, further = [], []
+    for where, number, document in _documents(folders):
+        if document.get("kind") == "Resiliency" and number == 0:
+            found.append((where, document))
+        elif document.get("kind") == "Resiliency":
+            further.append(Finding(where, "a second document of a file: daprd reads the first alone", wrong=True))
+    read = resiliency.read(found, app_id)
+    read.findings += further
+    return read
+
+
+def targets(folders: Sequence[Path], app_id: str) -> tuple[Target, ...]:
+    """The models and internal systems that the sidecar of `app_id` knows, models first."""
+    mine = [
+        document for _, _, document in _documents(folders) if not document.get("scopes") or app_id in document["scopes"]
+    ]
+    models = [model(each) for each in mine if each.get("kind") == "Component" and _is_model(each)]
+    return (*models, *(system(each) for each in mine if each.get("kind") == "HTTPEndpoint"))
+
+
+def components(folders: Sequence[Path]) -> frozenset[str]:
+    """The names of all components."""
+    named = [document for _, _, document in _documents(folders) if document.get("kind") == "Component"]
+    return frozenset(str((each.get("metadata") or {}).get("name")) for each in named)
+
+
+def _is_model(component: Mapping[str, Any]) -> bool:
+    return str((component.get("spec") or {}).get("type", "")).startswith("conversation.")
+
+
+def _documents(folders: Sequence[Path]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"{folder} is no folder; run this in the project's folder, or name it with --folder"
+            )
+        for path in sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")):
+            yield from (
+                (str(path), number, each) for number, each in enumerate(_parsed(path)) if isinstance(each, dict)
+            )
+
+
+def _parsed(path: Path) -> list[Any]:
+    try:
+        return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigurationError(f"{path}:{line}: not valid YAML: {error.problem}; daprd passes over it") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None

@@ -1,0 +1,48 @@
+"""Which step of the workflow asks whom, and how many such steps a task may have. Pure.
+
+A task in which a person decides again, because the books refuse at the last moment, has one more notice and closing for
+each time. A parked step that a person resumes begins anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.policy import Retries, Rules
+
+MODEL = ""  # in the place of a system's name: the model
+CLASSIFY_TURNS = 2  # the second corrects the first
+LOOKUPS_A_TURN = 4
+# Each task's first pause is its own, up to this much longer.
+_SPREAD = 2
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One kind of step. asks: the systems that it asks one after another in each attempt, or the model."""
+
+    step: str
+    asks: tuple[str, ...]
+    per_task: int
+
+
+def askings(rules: Rules) -> tuple[Asking, ...]:
+    """All steps that ask anybody, at their most."""
+    turns = rules.drafting.max_turns
+    return (
+        Asking("classify", (MODEL,), CLASSIFY_TURNS),
+        Asking("retrieve_account", ("accounts",), 1),
+        Asking("draft_refund", (MODEL,), turns),
+        Asking("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
+        Asking("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
+        Asking("notify_customer", ("notifications",), 1),
+        Asking("close_case", ("refunds", "cases"), 1),
+    )
+
+
+def pauses(retries: Retries) -> timedelta:
+    """All of the workflow's pauses between the attempts of one step, each at its longest."""
+    first = retries.first_seconds * _SPREAD
+    each = (min(first * 2**number, retries.max_seconds) for number in range(retries.attempts - 1))
+    return timedelta(seconds=sum(each))

@@ -1,0 +1,158 @@
+"""`refund-agent doctor retries`: what the retries of all layers come to at worst, beside their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import opening
+from app.cli.connection import AsJson
+from app.cli.opening import Prices, has_ledger, open_book
+from app.cli.screen import complain, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from app.amplification.targets import Target
+    from app.amplification.views import AmplificationView, MeasuredView, TargetView
+    from app.amplification.worst import Price, Worst
+    from app.ledger.requests import Asked
+
+# Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
+FOLDERS = ("components", "resiliency")
+NO_BOUND = "no bound"
+NOT_MEASURED = "not measured"
+_COLUMNS = ("target", "type", "client x SDK x sidecar x workflow", "a step", "limit", "a task", "until parked")
+_MORE = ("money a step", "is", "measured: mean, most (steps)")
+
+
+def retries(
+    folder: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    policy_file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Another policy file.  [env: REFUND_AGENT_POLICY_FILE]"),
+    ] = None,
+    prices: Prices = None,
+    app_id: Annotated[str, typer.Option(help="The Dapr app whose sidecar is asked.")] = "agent",
+    as_json: AsJson = False,
+) -> None:
+    """Multiplies the retries of client, sidecar and workflow; exit code 1 over a limit of the policy file."""
+    view = _look(folder, policy_file, prices, app_id)
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        _show(view)
+    if not view.ok:
+        raise typer.Exit(1)
+
+
+def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> AmplificationView:
+    from app import policy
+    from app.amplification import reading
+    from app.amplification.views import target_view, view
+    from app.amplification.worst import unknown_names, worst
+    from app.settings import load
+
+    settings, folders = load(), [folder / name for name in FOLDERS]
+    path = policy_file or folder / settings.policy_file
+    rules, limits = policy.load(path), policy.retry_limits(path)
+    policies, targets = reading.policies(folders, app_id), reading.targets(folders, app_id)
+    asked = _asked()
+    found = worst(targets, policies, rules, _prices(targets, asked, prices or folder / settings.prices_file))
+    findings = [*policies.findings, *unknown_names(targets, policies, rules, reading.components(folders))]
+    return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
+
+
+def _asked() -> Asked | None:
+    """What the ledger knows; None without one, or with one that cannot be read, which is said."""
+    from app.errors import ConfigurationError
+    from app.settings import load
+
+    if not has_ledger(load()):
+        return None
+    try:
+        return opening.open_requests()
+    except ConfigurationError as error:
+        complain(f"{NOT_MEASURED}: {error}")
+        return None
+
+
+def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[str, Price]:
+    """Of a request to each model component: the dearest of the model in its file and those that have answered."""
+    from app.amplification.pricing import LONGEST, Reserve, dearest
+    from app.amplification.targets import Kind
+
+    book, now = open_book(path), datetime.now(UTC)
+    found = {}
+    for target in (each for each in targets if each.kind is Kind.MODEL):
+        seen = asked.reserves.get(target.name, (0, 0)) if asked else (0, 0)
+        reserve = Reserve(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
+        used = asked.answered.get(target.name, frozenset()) if asked else frozenset()
+        models = {*used, *([(target.type, target.model)] if target.model or not used else [])}
+        found[target.name] = dearest(book, models, reserve, now)
+    return found
+
+
+def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
+    from app.amplification.targets import Kind
+    from app.amplification.views import MeasuredView, mean
+
+    if asked is None:
+        return None
+    model = worst.target.kind is Kind.MODEL
+    rows = [asked.models.get(worst.target.name)] if model else [asked.steps.get(each.step) for each in worst.asking]
+    known = [each for each in rows if each is not None]
+    if not known:
+        return None
+    whole = sum(known[1:], known[0])
+    average = mean(whole.requests, whole.steps)
+    return MeasuredView(steps=whole.steps, requests=whole.requests, mean=average, most=whole.most)
+
+
+def _show(view: AmplificationView) -> None:
+    show_table((*_COLUMNS, *_MORE), map(_row, view.targets), right=frozenset({3, 4, 5, 6, 7}))
+    for line in _below(view):
+        say(line)
+
+
+def _row(target: TargetView) -> tuple[str, ...]:
+    layers = target.layers
+    product = " x ".join(map(_figure, (layers.client, layers.sdk, layers.sidecar, layers.workflow)))
+    money = " + ".join(f"{each.amount:.2f} {each.currency}" for each in target.money_per_step)
+    return (
+        target.name,
+        target.type,
+        product,
+        _figure(target.requests_per_step),
+        _figure(target.requests_limit),
+        _figure(target.requests_per_task),
+        _time(target.seconds_until_parked),
+        money or ("unpriced" if target.unpriced_models else "-"),
+        f"over: {', '.join(target.over)}" if target.over else "ok",
+        _said(target.measured),
+    )
+
+
+def _figure(value: int | None) -> str:
+    return NO_BOUND if value is None else f"{value:,}"
+
+
+def _time(seconds: float | None) -> str:
+    return NO_BOUND if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _said(measured: MeasuredView | None) -> str:
+    return NOT_MEASURED if measured is None else f"{measured.mean}, {measured.most} ({measured.steps:,})"
+
+
+def _below(view: AmplificationView) -> Iterator[str]:
+    limits = view.limits
+    money = ", ".join(f"{amount} {currency}" for currency, amount in sorted(limits.money_per_step.items()))
+    yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"
+    yield from (f"{each.name}: {note}" for each in view.targets for note in each.notes)
+    for each in view.targets:
+        if each.unpriced_models:
+            yield f"{each.name}: no price for {', '.join(each.unpriced_models)}, so its money has no figure"
+    yield from (f"{'wrong' if each.wrong else 'note'}: {each.where}: {each.problem}" for each in view.findings)

@@ -1,0 +1,195 @@
+"""`doctor retries`: the shipped files are within their limits, and whatever makes them larger fails the command."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner, Result
+
+from app.amplification.views import AmplificationView
+from app.cli import opening
+from app.cli.root import cli
+from app.ledger.requests import Asked, Measured
+from app.policy import RetryLimits
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the project's configuration."""
+    for name in ("components", "resiliency", "config"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> Result:
+    """The command, on that folder."""
+    return CliRunner().invoke(cli, ["doctor", "retries", "--folder", str(folder), *words])
+
+
+def found(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Its exit code and its JSON."""
+    result = run(folder, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def change(folder: Path, file: str, old: str, new: str) -> None:
+    """Writes something else into a file."""
+    path = folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_the_project_as_it_is_stays_within_its_limits() -> None:
+    """This is what fails where somebody configures more retries than the policy file allows."""
+    code, said = found(PROJECT)
+    assert (code, said["ok"], said["findings"]) == (0, True, [])
+    assert {each["name"]: each["over"] for each in said["targets"]} == {each["name"]: [] for each in said["targets"]}
+    assert len(said["targets"]) == 7
+    assert {each["measured"] is None for each in said["targets"]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "target", "over"),
+    [
+        ("resiliency/systems.yaml", "maxRetries: 2", "maxRetries: 3", "accounts", ["requests"]),
+        ("resiliency/llm.yaml", "llm: 60s", "llm: 600s", "llm", ["time"]),
+        ("config/policy.yaml", "attempts: 30", "attempts: 31", "llm", ["requests"]),
+        ("config/policy.yaml", "max_seconds: 300", "max_seconds: 3000", "llm", ["time"]),
+        ("config/policy.yaml", 'money_per_step: {USD: "1.00"}', 'money_per_step: {USD: "0.20"}', "llm", ["money"]),
+        ("config/prices.yaml", 'input: "0.40"', 'input: "4.00"', "llm", ["money"]),
+        ("components/llm.yaml", "conversation.openai", "conversation.mistral", "llm", ["requests"]),
+    ],
+)
+def test_more_than_the_limit_fails(folder: Path, file: str, old: str, new: str, target: str, over: list[str]) -> None:
+    change(folder, file, old, new)
+    code, said = found(folder)
+    assert (code, said["ok"]) == (1, False)
+    assert next(each for each in said["targets"] if each["name"] == target)["over"][: len(over)] == over
+    assert re.search(rf"^{target} .*over: {over[0]}", run(folder).stdout, re.MULTILINE)
+
+
+def test_retries_without_end_have_no_figure_and_fail(folder: Path) -> None:
+    change(folder, "resiliency/systems.yaml", "maxRetries: 2", "maxRetires: 2")
+    change(folder, "resiliency/systems.yaml", "policy: exponential", "policy: constant")
+    code, said = found(folder)
+    (accounts,) = (each for each in said["targets"] if each["name"] == "accounts")
+    assert (code, accounts["requests_per_step"], accounts["requests_per_task"]) == (1, None, None)
+    assert accounts["layers"] == {"client": 1, "sdk": 1, "sidecar": None, "workflow": 30}
+    text = run(folder).stdout
+    assert re.search(r"accounts +HTTPEndpoint +1 x 1 x no bound x 30 +no bound +90 +no bound", text)
+    assert "retries.systems.maxRetires: unknown key; there are policy" in text
+
+
+def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folder: Path) -> None:
+    change(folder, "resiliency/llm.yaml", "          circuitBreaker: llm", "          circuitBreaker: llama")
+    code, said = found(folder)
+    assert code == 1
+    assert not any(each["over"] for each in said["targets"])
+    assert [each["problem"] for each in said["findings"]] == ["no policy is called 'llama'"]
+
+
+def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> None:
+    change(folder, "components/llm.yaml", "value: sandbox-small", "value: unheard-of")
+    code, said = found(folder)
+    model = said["targets"][0]
+    assert (code, model["money_per_step"], model["unpriced_models"]) == (0, [], ["unheard-of"])
+    text = run(folder).stdout
+    assert "unpriced" in text
+    assert "llm: no price for unheard-of, so its money has no figure" in text
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger in which a model step was asked nine times, and two kinds of steps asked the same system."""
+    known = Asked(
+        models={"llm": Measured(steps=4, requests=13, most=9)},
+        steps={"close_case": Measured(2, 3, 2), "lookup_order": Measured(5, 5, 1)},
+        reserves={"llm": (30_000, 1_000)},
+        answered={"llm": frozenset({("conversation.openai", "sandbox-large"), ("conversation.openai", "no-price")})},
+    )
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
+    monkeypatch.setattr(opening, "open_requests", lambda: known)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_what_was_measured_stands_beside_it(folder: Path) -> None:
+    _, said = found(folder)
+    by_name = {each["name"]: each for each in said["targets"]}
+    assert by_name["llm"]["measured"] == {"steps": 4, "requests": 13, "mean": "3.25", "most": 9}
+    assert by_name["refunds"]["measured"] == by_name["cases"]["measured"]
+    assert by_name["refunds"]["measured"] == {"steps": 2, "requests": 3, "mean": "1.5", "most": 2}
+    assert by_name["notifications"]["measured"] is None
+    text = run(folder).stdout
+    assert re.search(r"^llm .* 3.250, 9 \(4\)", text, re.MULTILINE)
+    assert re.search(r"^notifications .* not measured", text, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_the_price_is_that_of_the_dearest_model_in_use_at_the_largest_reserve(folder: Path) -> None:
+    _, said = found(folder)
+    model = said["targets"][0]
+    assert model["money_per_step"] == [{"amount": "0.408", "currency": "USD"}]  # 30 x (30,000 x 0.40 + 1,000 x 1.60)
+    assert model["unpriced_models"] == ["no-price"]
+
+
+def test_a_ledger_that_cannot_be_read_measures_nothing_and_says_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", f"sqlite:///{tmp_path}")
+    result = run(folder, "--json")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("not measured: ")
+    assert json.loads(result.stdout)["targets"][0]["measured"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--folder", "/nowhere"), "/nowhere/config/policy.yaml: cannot be read"),
+        (("--policy", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
+        (("--prices", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_with_the_remedy(folder: Path, words: tuple[str, str], said: str) -> None:
+    result = run(folder, *words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_policy_file_without_limits_is_an_error(folder: Path) -> None:
+    policy = folder / "config" / "policy.yaml"
+    policy.write_text(policy.read_text().partition("retry_limits:")[0])
+    result = run(folder)
+    assert (result.exit_code, "retry_limits: is not there" in result.stderr) == (1, True)
+
+
+def test_doctor_without_a_word_still_looks_at_everything() -> None:
+    result = CliRunner().invoke(cli, ["doctor", "--folder", str(PROJECT), "--no-sandbox", "--json"])
+    assert {"policy", "components", "resiliency"} <= {each["name"] for each in json.loads(result.stdout)}
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    """The keys of a model and of all models inside it."""
+    for name, field in model.model_fields.items():
+        yield name
+        pending = [field.annotation]
+        while pending:
+            each = pending.pop()
+            if isinstance(each, type) and issubclass(each, BaseModel) and each is not RetryLimits:
+                yield from keys(each)
+            pending += get_args(each)
+
+
+def test_every_key_is_documented_and_every_documented_key_is_one() -> None:
+    section = (PROJECT / "docs" / "operations.md").read_text().partition("With `--json`: ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", section)) == set(keys(AmplificationView))

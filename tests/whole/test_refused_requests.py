@@ -1,0 +1,132 @@
+"""The provider refuses requests as such: one request a task, no token, a reason that says what to mend, and no loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.errors import FailureCause
+from app.ledger import database
+from app.ledger.tables import MODEL_CALLS
+from tests.live import Live, until
+from tests.whole import tickets
+from tests.whole.test_outages import failures
+
+pytestmark = pytest.mark.runtime
+
+FIRST, LATER = 8, 32
+# Status, what it stands for, and what the reason asks to be looked at.
+REFUSALS = (
+    (400, "bad request", "takes such requests"),
+    (401, "wrong key", "the key"),
+    (404, "no model", "the model's name"),
+)
+
+
+def send_at_once(live: Live, name: str, first: int, count: int) -> list[str]:
+    """Sends clear refunds side by side and returns their tasks."""
+    wanted = [tickets.refund(f"{name}-{number}", first + number) for number in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(live.submit, wanted))
+
+
+def calls_of(live: Live, task_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The journal's rows of these tasks."""
+    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(select(MODEL_CALLS).where(MODEL_CALLS.c.task_id.in_(task_ids))).mappings()
+            return [dict(row) for row in found]
+    finally:
+        engine.dispose()
+
+
+def refused(live: Live, task_ids: Sequence[str], status: int) -> Counter[str]:
+    """How many requests of each task the provider refused, by the journal."""
+    sign = FailureCause.STATUS.tell("model component llm: the provider refuses the request")
+    told = [row for row in calls_of(live, task_ids) if str(row["error"]).startswith(f"{sign} with status {status}")]
+    return Counter(row["task_id"] for row in told)
+
+
+def statuses(live: Live, task_ids: Sequence[str]) -> dict[str, str]:
+    """Where the tasks are."""
+    return {task_id: live.view(task_id)["status"] for task_id in task_ids}
+
+
+@pytest.mark.parametrize(("status", "name", "look_at"), REFUSALS)
+def test_a_refused_request_is_made_once_and_what_waits_goes_on_when_it_is_mended(
+    live: Live, status: int, name: str, look_at: str
+) -> None:
+    before = len(live.bill())
+    live.fault("model", "status", status=status)
+    label = name.replace(" ", "-")
+    task_ids = send_at_once(live, f"{label}-first", 50_000 + status * 10, FIRST)
+    until(lambda: len(live.bill()) - before >= FIRST, "the breaker has what it opens for")
+    task_ids += send_at_once(live, f"{label}-later", 60_000 + status * 10, LATER)
+    until(lambda: all(failures(live, task_id) for task_id in task_ids), "every task has met the fault", 60)
+    probed = len(live.bill())
+    until(lambda: len(live.bill()) > probed, "one more probe was refused", 30)
+    live.heal()
+    ended = until(lambda: _none_under_way(live, task_ids), "what waited goes on by itself", 60)
+    parked = [task_id for task_id, where in ended.items() if where == "parked"]
+
+    rows = [row for row in live.bill()[before:] if row["status"] == status]
+    tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+    went_on = len(task_ids) - len(parked)
+    print(f"\n{name}: {len(rows)} requests refused, {tokens} tokens, {len(parked)} tasks parked, {went_on} went on")
+    assert refused(live, task_ids, status) == Counter(parked), "each parked task made one request, no other made any"
+    assert len(rows) == len(parked) < len(task_ids)
+    assert tokens == 0
+    _say_what_to_mend(live, parked, status, look_at)
+    finish(live, task_ids)
+
+
+def finish(live: Live, task_ids: Sequence[str]) -> None:
+    """Mends it, resumes what is parked, and sees that all complete."""
+    live.heal()
+    ended = until(lambda: _none_under_way(live, task_ids), "what waits goes on by itself", 60)
+    for task_id in (task_id for task_id, where in ended.items() if where == "parked"):
+        assert live.web.post(f"/tasks/{task_id}/resume").status_code == 200
+    live.wait_all(task_ids, "completed")
+
+
+def _none_under_way(live: Live, task_ids: Sequence[str]) -> dict[str, str]:
+    found = statuses(live, task_ids)
+    return found if set(found.values()) <= {"parked", "completed"} else {}
+
+
+def _say_what_to_mend(live: Live, parked: Sequence[str], status: int, look_at: str) -> None:
+    for task_id in parked:
+        said = live.view(task_id)["waiting_for"]
+        assert f"status {status}" in said
+        assert look_at in said
+        assert "components/llm.yaml" in said
+
+
+def test_a_task_behind_the_open_breaker_knows_what_it_is_open_for(live: Live) -> None:
+    live.fault("model", "status", status=401)
+    task_ids = send_at_once(live, "behind", 55_000, FIRST)
+    live.wait_all(task_ids, "parked")
+    task_ids += send_at_once(live, "behind-it", 55_100, FIRST)
+
+    def behind() -> list[str]:
+        return [said for task_id in task_ids for said in failures(live, task_id) if "breaker is open" in said]
+
+    until(behind, "some tasks meet the open breaker", 30)
+    assert all("since the provider refuses the request with status 401: check the key" in said for said in behind())
+    finish(live, task_ids)
+
+
+def test_when_nobody_mends_it_each_task_is_parked_after_one_request(live: Live) -> None:
+    before = len(live.bill())
+    live.fault("model", "status", status=403)
+    task_ids = send_at_once(live, "nobody", 56_000, 2 * FIRST)
+    live.wait_all(task_ids, "parked", seconds=120)
+    assert refused(live, task_ids, 403) == Counter(task_ids)
+    assert len(live.bill()) - before == len(task_ids)
+    finish(live, task_ids)
