@@ -8,7 +8,7 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 	&& exec $(PYTHON) -m runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test bench bench-ledger lint format setup doctor clean-state lock
+.PHONY: help run up test bench bench-ledger chaos experiment lint format setup doctor clean-state lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -27,6 +27,12 @@ bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARG
 
 bench-ledger: ## measure the ledger with up to a million tasks (about an hour, 10 GB); ARGS=--quick takes 2 minutes
 	$(RUNTIME) bench-ledger $(ARGS)
+
+chaos: ## kill every process at random under load, show that nothing is lost (10 minutes); ARGS="--seed 7 --tasks 500"
+	$(RUNTIME) chaos $(ARGS)
+
+experiment: ## measure what crashes cost, resumed and restarted (about 10 minutes); ARGS=--quick takes 3
+	$(RUNTIME) experiment $(ARGS)
 
 lint: ## check style (ruff), format and types (mypy --strict)
 	$(RUNTIME) lint

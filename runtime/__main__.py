@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "test": lambda rest: _tool("pytest", *rest),
         "bench": lambda rest: _tool("bench", *rest),
         "bench-ledger": lambda rest: _tool("bench.ledger", *rest),
+        "chaos": lambda rest: _tool("chaos", *rest),
+        "experiment": lambda rest: _tool("experiments.rerun_tax", *rest),
         "lint": lambda _: _lint(),
         "format": lambda _: _tool("ruff", "format", "."),
         "env": lambda _: _environment(),
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser = argparse.ArgumentParser(prog="python3 -m runtime", description="See `make help`.")
     parser.add_argument("command", choices=commands)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="for test and the benchmarks: their arguments")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="for test and what measures: their arguments")
     chosen = parser.parse_args(arguments)
     os.chdir(paths.ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -12,7 +12,8 @@ checks.py     what doctor looks at
 faults.py     what can end a command
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record
-submit.py tasks.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py serve.py    the commands
+submit.py tasks.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py experiment.py serve.py    the
+              commands
 
 A person waits for each start: nothing here imports Dapr, Flask, SQLAlchemy or the agent's parts before a command needs
 them, and only `serve` and the commands that read the ledger do.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import opening, reconcile
+from app.cli import opening, reconcile, tax
 from app.cli.connection import AsJson
 from app.cli.figures import INPUT, KINDS, UNKNOWN, amount, digest, how_known, of_kind, remarks, tokens
 from app.cli.opening import open_book
+from app.cli.period import Since, Tenant, Until, selection, tenants, when
 from app.cli.screen import say, show_json, show_table
 from app.cost.money import ZERO, difference, shown
 from app.cost.rollup import Dimension
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BY = "tenant,stage"
 NONE = "-"
-Since = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="The first day, in UTC.", show_default=False),
-]
-Until = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="The day after the last one, in UTC.", show_default=False),
-]
 By = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +46,7 @@ def report(
     by: By = None,
     since: Since = None,
     until: Until = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: Tenant = None,
     prices: OtherPrices = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,16 +58,6 @@ def report(
         _show_repricing(_repriced(chosen, prices), prices, as_json=as_json)
     else:
         _show_report(_summed(chosen, dimensions(DEFAULT_BY if by is None else by)), as_json=as_json)
-
-
-def selection(since: datetime | None, until: datetime | None, tenant: str | None) -> Selection:
-    """Days and tenant of the options. Raises BadParameter for days that hold nothing."""
-    from app.cost.views import Selection
-
-    first, end = since.date() if since else None, until.date() if until else None
-    if first and end and first >= end:
-        raise typer.BadParameter(f"--until {end} is not after --since {first}; the day of --until is not among them")
-    return Selection(since=first, until=end, tenants=(tenant,) if tenant else None)
 
 
 def dimensions(text: str) -> tuple[Dimension, ...]:
@@ -90,7 +72,7 @@ def dimensions(text: str) -> tuple[Dimension, ...]:
 def _summed(chosen: Selection, by: tuple[Dimension, ...]) -> ReportView:
     from app.cost.views import report_view
 
-    return report_view(opening.open_records().report(by, chosen.since, chosen.until, _tenants(chosen)), chosen)
+    return report_view(opening.open_records().report(by, chosen.since, chosen.until, tenants(chosen)), chosen)
 
 
 def _repriced(chosen: Selection, prices: Path) -> RepricingView:
@@ -98,12 +80,8 @@ def _repriced(chosen: Selection, prices: Path) -> RepricingView:
     from app.cost.repricing import reprice
 
     book = open_book(prices)
-    charges = tuple(opening.open_records().charges(chosen.since, chosen.until, _tenants(chosen)))
+    charges = tuple(opening.open_records().charges(chosen.since, chosen.until, tenants(chosen)))
     return repricing_view(reprice(charges, book), {charge.book_digest for charge in charges}, chosen)
-
-
-def _tenants(chosen: Selection) -> frozenset[str] | None:
-    return None if chosen.tenants is None else frozenset(chosen.tenants)
 
 
 def _show_report(view: ReportView, *, as_json: bool) -> None:
@@ -136,12 +114,8 @@ def _rows(key: list[str], group: GroupView) -> Iterator[tuple[str, ...]]:
 
 def _below(total: GroupView, chosen: Selection) -> Iterator[str]:
     if not total.charges:
-        yield f"nothing was charged{_when(chosen.since, chosen.until)}"
+        yield f"nothing was charged{when(chosen.since, chosen.until) or ' yet'}"
     yield from (f"note: {line}" for line in remarks(total))
-
-
-def _when(since: date | None, until: date | None) -> str:
-    return "".join([f" since {since}" if since else "", f" before {until}" if until else ""]) or " yet"
 
 
 def _show_repricing(view: RepricingView, prices: Path, *, as_json: bool) -> None:
@@ -186,3 +160,4 @@ def _sums(view: RepricingView) -> Iterator[tuple[str, ...]]:
 
 
 commands.command("reconcile")(reconcile.reconcile)
+commands.command("tax")(tax.tax)
