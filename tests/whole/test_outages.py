@@ -85,8 +85,8 @@ def slow_to_forgive(tmp_path: Path) -> Iterator[Live]:
     stack = make_stack(tmp_path)
     policies = stack.folder / "resiliency" / "llm.yaml"
     text = policies.read_text()
-    assert text.count("timeout: 2s\n") == 1
-    policies.write_text(text.replace("timeout: 2s\n", "timeout: 20s\n"))
+    assert text.count("timeout: 3s\n") == 1
+    policies.write_text(text.replace("timeout: 3s\n", "timeout: 20s\n"))
     with stack:
         live = Live(stack)
         yield live
