@@ -10,9 +10,11 @@ from app.cost.reconciliation.bill import Bill
 from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.values import Reconciliation
 from app.cost.rollup import Dimension, Rollup, rollup
+from app.cost.tax.values import Facts
 from app.cost.values import Charge
 from app.errors import TaskNotFound
 from app.ledger.record import TaskRecord
+from tests.cost.tax.plain import facts_of
 
 
 class FakeRecords:
@@ -64,6 +66,11 @@ class FakeRecords:
             and (until is None or call.started_at < until)
             and (tenants is None or call.tenant in tenants)
         )
+
+    def tax(self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None) -> Facts:
+        """What is known of the failures of the tasks that ended on these days."""
+        self._check()
+        return facts_of(self.records.values(), since, until, tenants)
 
     def models_in_use(self) -> frozenset[tuple[str, str]]:
         """Provider and model of every call that was answered."""

@@ -36,7 +36,7 @@ TASKS = Table(
     Column("events", Integer, nullable=False),
     Column("size", Integer, nullable=False),
     Column("trace_parent", String(55), nullable=False),
-    Index("ix_tasks_ended", "ended_at"),
+    Index("ix_tasks_ended", "ended_at", "started_at", "tenant"),
     sqlite_autoincrement=True,  # never the number of a task that is gone
 )
 

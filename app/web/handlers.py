@@ -15,12 +15,14 @@ from app.cost.reconciliation.parsing import Bill, parse_bill
 from app.cost.reconciliation.values import Reconciliation
 from app.cost.reconciliation.views import as_json
 from app.cost.rollup import Dimension, Rollup
+from app.cost.tax.values import Facts
+from app.cost.tax.views import tax_view
 from app.cost.views import Selection, report_view
 from app.errors import AccessDenied
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
 from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
-from app.web.messages import Approval, CostQuery, Health, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, PeriodQuery, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -62,6 +64,9 @@ class Records(Protocol):
         self, by: Sequence[Dimension], since: date | None, until: date | None, tenants: frozenset[str] | None
     ) -> Rollup:
         """Sums of charges; `until` is not among the days, `tenants` None means all of them."""
+
+    def tax(self, since: date | None, until: date | None, tenants: frozenset[str] | None) -> Facts:
+        """What is known of the failures of the tasks that ended on these days."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,30 @@ def show_record(call: Call) -> Answer:
 def report_costs(call: Call) -> Answer:
     """Sums what the caller's tenants were charged."""
     query = _as(call.query, CostQuery)
-    tenants = call.caller.tenants
-    if query.tenant is not None:
-        call.caller.require(Role.READ, query.tenant)
-        tenants = frozenset({query.tenant})
+    tenants = _tenants(call, query)
     rollup = call.figures.records.report(query.dimensions, query.since, query.until, tenants)
+    return Answer(200, report_view(rollup, _selection(query, tenants)))
+
+
+def tax_failures(call: Call) -> Answer:
+    """What failures cost the caller's tenants."""
+    query = _as(call.query, PeriodQuery)
+    tenants = _tenants(call, query)
+    facts = call.figures.records.tax(query.since, query.until, tenants)
+    return Answer(200, tax_view(facts, _selection(query, tenants)))
+
+
+def _tenants(call: Call, query: PeriodQuery) -> frozenset[str] | None:
+    """The tenant that is asked for, else the caller's; None is all. Raises AccessDenied."""
+    if query.tenant is None:
+        return call.caller.tenants
+    call.caller.require(Role.READ, query.tenant)
+    return frozenset({query.tenant})
+
+
+def _selection(query: PeriodQuery, tenants: frozenset[str] | None) -> Selection:
     named = None if tenants is None else tuple(sorted(tenants))
-    return Answer(200, report_view(rollup, Selection(since=query.since, until=query.until, tenants=named)))
+    return Selection(since=query.since, until=query.until, tenants=named)
 
 
 def reconcile_bill(call: Call) -> Answer:

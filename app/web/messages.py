@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -46,19 +46,24 @@ class TaskQuery(Frozen):
     after: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | None = None
 
 
-class CostQuery(Frozen):
-    """Which charges to sum, by what: dimensions with commas between them. Days are UTC, `until` not among them."""
+class PeriodQuery(Frozen):
+    """Which days, in UTC, `until` not among them; and which tenant."""
 
-    by: Annotated[str, Field(pattern=f"^{_DIMENSION}(,{_DIMENSION})*$")] = "tenant,stage"
     since: date | None = None
     until: date | None = None
     tenant: TenantId | None = None
 
     @model_validator(mode="after")
-    def _holds_a_day(self) -> CostQuery:
+    def _holds_a_day(self) -> Self:
         if self.since and self.until and self.since >= self.until:
             raise ValueError("`until` is not after `since`, so that no day is among them")
         return self
+
+
+class CostQuery(PeriodQuery):
+    """Which charges to sum, by what: dimensions with commas between them."""
+
+    by: Annotated[str, Field(pattern=f"^{_DIMENSION}(,{_DIMENSION})*$")] = "tenant,stage"
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

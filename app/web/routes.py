@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.access import Role
+from app.cost.tax.views import TaxView
 from app.cost.views import ReportView
 from app.ledger.views import RecordView
 from app.models import TaskPage, TaskView, Ticket
 from app.web import handlers
 from app.web.handlers import Answer, Call
-from app.web.messages import Approval, CostQuery, Health, Nothing, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, Nothing, PeriodQuery, TaskQuery, Termination
 
 JSON = "application/json"
 # The text format of Prometheus, as its client library writes it.
@@ -163,6 +164,16 @@ ROUTES: tuple[Route, ...] = (
         {200: ReportView},
         role=Role.READ,
         query=CostQuery,
+    ),
+    Route(
+        "GET",
+        "/cost/tax",
+        "tax_failures",
+        "What failures cost, and what they would have cost a runner that starts again from zero",
+        handlers.tax_failures,
+        {200: TaxView},
+        role=Role.READ,
+        query=PeriodQuery,
     ),
     Route(
         "POST",

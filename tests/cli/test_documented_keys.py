@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from app.cost.price_views import CheckView, PricesView, RepricingView
 from app.cost.rollup import Dimension
+from app.cost.tax.views import TaxView
 from app.cost.views import ReportView
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.views import RecordView
@@ -24,6 +25,7 @@ VIEWS: tuple[type[BaseModel], ...] = (
     ReportView,
     RepricingView,
     PricesView,
+    TaxView,
     CheckView,
     CheckedView,
     RebuiltView,

@@ -31,6 +31,8 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
         ["doctor", "retries"],
         ["record", "acme:T-1"],
         ["cost", "report"],
+        ["cost", "tax"],
+        ["experiment", "--help"],
         ["price", "show", "gpt-5-mini"],
         ["price", "check"],
         ["ledger", "check"],

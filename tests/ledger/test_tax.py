@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import product
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
-from app.cost.rollup import Dimension
-from app.cost.tax.computing import PREVENTED, Part, parts
+from app.cost.rollup import Dimension, Group
+from app.cost.tax.computing import PREVENTED, Part, model_money, parts
 from app.cost.tax.values import Facts, Role
+from app.cost.values import Usage
 from app.ledger.columns import METADATA
 from app.ledger.record import AttemptRecord, TaskRecord
 from app.ledger.record_tables import PRICES
+from app.models import Known
 from tests.cost.tax.crashes import TENANTS, sights, tales
 from tests.cost.tax.plain import facts_of
-from tests.cost.tax.tasks import crashed
+from tests.cost.tax.tasks import call, crashed, failure, own_charges, task
 from tests.ledger.kit import Ledger
 
 BYS: tuple[tuple[Dimension, ...], ...] = (
@@ -89,11 +92,48 @@ def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(
     whole, second = ledger.records.tax(), ledger.records.tax(FIRST + 2 * day, FIRST + 3 * day)
     assert (whole.ended, second.ended) == ({"acme": 3}, {"acme": 1})
     (all_of_it,), (one,) = parts(whole), parts(second)
-    assert [all_of_it.clean.money[0].by_kind["model"], one.clean.money[0].by_kind["model"]] == [
-        Decimal("0.012"),
-        Decimal("0.004"),
-    ]
+    assert [spend(all_of_it.clean), spend(one.clean)] == [Decimal("0.012"), Decimal("0.004")]
     assert (one.rerun.money[0].amount, one.crashes.restarts) == (Decimal("0.003"), 1)
+
+
+def test_a_task_that_ended_at_midnight_ended_on_the_day_that_began(ledger: Ledger) -> None:
+    midnight = datetime(2026, 11, 23, tzinfo=UTC)
+    ledger.save(replace(crashed(3), ended_at=midnight))
+    ledger.save(replace(crashed(3, "acme:T-2"), ended_at=midnight - timedelta(microseconds=1)))
+    before, after = ledger.records.tax(FIRST, midnight.date()), ledger.records.tax(midnight.date())
+    for facts in (before, after):
+        (part,) = parts(facts)
+        assert (part.tasks, part.failures, spend(part.clean)) == (1, 1, Decimal("0.004"))
+
+
+def test_what_the_workflow_itself_is_charged_at_its_end_is_no_work_after_a_failure(ledger: Ledger) -> None:
+    gave_up = task(failures=(failure(3, 9),))
+    ledger.save(replace(gave_up, charges=(*gave_up.charges, *own_charges(gave_up))))
+    went_on = task("acme:T-2", failures=(failure(2, 9),))
+    ledger.save(replace(went_on, charges=(*went_on.charges, *own_charges(went_on))))
+    assert sorted((each.stage, each.restarts) for each in ledger.records.tax().failures) == [
+        ("draft_refund", False),
+        ("retrieve_account", True),
+    ]
+
+
+def test_progress_is_not_known_where_a_price_or_a_usage_is_not_or_currencies_mix(ledger: Ledger) -> None:
+    unreported = Usage(None, None, known=Known.UNREPORTED)
+    odd: tuple[dict[str, Any], ...] = ({}, {"model": "new"}, {"model": "model-e"}, {"usage": unreported})
+    records = [
+        task(f"acme:T-{number}", calls=(call(1), call(3, **changes)), failures=(failure(2, 3, 4),))
+        for number, changes in enumerate(odd)
+    ]
+    ledger.save(*records)
+    found = ledger.records.tax()
+    assert [failure.progress for failure in found.failures] == [Decimal("0.25"), None, None, None]
+    assert [len(failure.spent) for failure in found.failures] == [1, 1, 2, 1]
+    assert every(found) == every(facts_of(records))
+
+
+def spend(group: Group) -> Decimal:
+    """On model calls, in dollars."""
+    return model_money(group)["USD"]
 
 
 def moved(record: TaskRecord, by: timedelta, ends_after: timedelta) -> TaskRecord:

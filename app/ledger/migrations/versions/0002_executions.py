@@ -37,6 +37,8 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_failures_at", "failures", ["at"], unique=False)
+    op.drop_index("ix_tasks_ended", "tasks")
+    op.create_index("ix_tasks_ended", "tasks", ["ended_at", "started_at", "tenant"], unique=False)
     op.add_column("attempts", sa.Column("event_id", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("steps", sa.Column("lost_us", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("workers", sa.Column("stopped_at", sa.BigInteger(), nullable=True))

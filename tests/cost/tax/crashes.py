@@ -1,0 +1,82 @@
+"""Random tasks in which workers go away: stories, with what workers wrote ahead of each execution made up beside."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from app.history.executions import Begun
+from app.history.model import Attempt, Run, Step
+from app.ledger.projection import project
+from app.ledger.record import TaskRecord
+from app.ledger.steps import Written
+from tests.ledger.kit import MODELS, NAMING, two_currencies
+from tests.ledger.stories import Story, story
+
+TENANTS = ("acme", "globex", "lumen")
+
+
+def tales(seed: int, count: int) -> list[Story]:
+    """Random tasks of some tenants, over three days."""
+    ids = [f"{TENANTS[(seed + number) % len(TENANTS)]}:T-{number}" for number in range(count)]
+    return [story(seed * 100 + number, task_id, MODELS) for number, task_id in enumerate(ids)]
+
+
+def sights(told: Story, dice: random.Random) -> Iterator[TaskRecord]:
+    """Its record at some moment or two; mostly, the last is that of its end."""
+    begun = list(_begun(told.end.run, dice))
+    turns = sorted({dice.randrange(len(told.turns)), len(told.turns) - 1 if dice.random() < 0.8 else 0})
+    for turn in turns:
+        known = told.at(turn)
+        there = [each for each in begun if each.begun_at <= known.moment]
+        yield project(known.run, Written(known.calls, there), two_currencies(), NAMING, known.moment)
+
+
+def _begun(run: Run, dice: random.Random) -> Iterator[Begun]:
+    """Some attempts are handed out more than once; some deaths take all that is under way."""
+    deaths = sorted(_moment(run, dice) for _ in range(dice.randint(0, 12)))
+    for step in run.steps:
+        for attempt in step.attempts:
+            if dice.random() < 0.2:
+                yield from _handed_out(step, attempt, dice)
+            elif deaths:
+                yield from _until_dead(step, attempt, deaths, dice)
+
+
+def _moment(run: Run, dice: random.Random) -> datetime:
+    """While some step is at work."""
+    attempt = dice.choice(dice.choice(run.steps).attempts)
+    return attempt.scheduled_at + _length(attempt) * dice.random()
+
+
+def _length(attempt: Attempt) -> timedelta:
+    return (attempt.ended_at or attempt.scheduled_at + timedelta(seconds=2)) - attempt.scheduled_at
+
+
+def _until_dead(step: Step, attempt: Attempt, deaths: list[datetime], dice: random.Random) -> Iterator[Begun]:
+    """One execution after the other, each begun a while after the one before was lost."""
+    begun_at, end = attempt.scheduled_at, attempt.scheduled_at + _length(attempt)
+    number = 1
+    for death in [each for each in deaths if attempt.scheduled_at < each < end]:
+        if death > begun_at:
+            yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", begun_at, seen_at=death)
+            begun_at, number = death + (end - death) * dice.random(), number + 1
+    yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", begun_at)
+
+
+def _handed_out(step: Step, attempt: Attempt, dice: random.Random) -> Iterator[Begun]:
+    length = _length(attempt)
+    times = sorted(attempt.scheduled_at + length * dice.random() for _ in range(dice.choice([1, 2, 2, 3])))
+    for number, begun_at in enumerate(times, start=1):
+        seen = begun_at + timedelta(seconds=dice.uniform(-1, 3))
+        lost = begun_at + length * dice.random()
+        yield Begun(
+            step.execution_id,
+            attempt.event_id,
+            number,
+            dice.choice(["w-1", "w-2"]),
+            begun_at,
+            lost_at=lost if dice.random() < 0.2 else None,
+            seen_at=seen if dice.random() < 0.7 else None,
+        )

@@ -1,0 +1,77 @@
+"""What the API says about what failures cost: the command line's figures, and tenants apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.cli import opening
+from app.cost.tax.views import TaxView
+from tests.cli.reading import told
+from tests.cost.tax.tasks import crashed, task
+from tests.ledgers import FakeRecords
+from tests.web.documented import DocumentedClient
+
+TAX = "/cost/tax"
+
+
+@pytest.fixture(autouse=True)
+def two_tenants(records: FakeRecords) -> None:
+    for record in (crashed(3), task("acme:T-2"), crashed(1, "globex:T-1", answered=True)):
+        records.records[record.task_id] = record
+
+
+def tenants(client: DocumentedClient, query: str = "", who: str = "root") -> list[str]:
+    """The tenants that it tells of."""
+    answer = client.call("GET", f"{TAX}{query}", who=who)
+    assert answer.status_code == 200
+    view: Any = answer.json
+    found = [part["key"]["tenant"] for part in view["by_tenant"]]
+    assert view["tenants"] in (None, found)
+    assert view["total"]["tasks"] == sum(part["tasks"] for part in view["by_tenant"])
+    return found
+
+
+def test_it_is_the_command_lines(
+    client: DocumentedClient, records: FakeRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
+    monkeypatch.setattr(opening, "open_records", lambda: records)
+    found: Any = client.call("GET", TAX).json
+    assert found == told("cost", "tax")
+    assert TaxView.model_validate(found).total.failures == 2
+    acme: Any = client.call("GET", f"{TAX}?tenant=acme&since=2026-11-22&until=2026-11-23").json
+    assert acme == told("cost", "tax", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
+
+
+def test_a_token_sees_its_own_tenants_only(client: DocumentedClient) -> None:
+    assert tenants(client) == ["acme", "globex"]
+    assert tenants(client, "?tenant=globex") == ["globex"]
+    assert tenants(client, who="acme-read") == ["acme"]
+    assert tenants(client, "?tenant=acme", who="acme-read") == ["acme"]
+    assert client.call("GET", f"{TAX}?tenant=globex", who="acme-read").status_code == 403
+    for who in ("acme-submit", "acme-approve"):
+        assert client.call("GET", TAX, who=who).status_code == 403
+    assert client.call("GET", TAX, who=None).status_code == 401
+
+
+def test_days_are_whole_and_the_last_is_not_among_them(client: DocumentedClient) -> None:
+    assert tenants(client, "?since=2026-11-22&until=2026-11-23") == ["acme", "globex"]
+    assert tenants(client, "?until=2026-11-22") == []
+    assert tenants(client, "?since=2026-11-23") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("since=yesterday", "since"),
+        ("since=2026-11-22&until=2026-11-22", "(whole)"),
+        ("tenant=A%20B", "tenant"),
+        ("by=tenant", "by"),
+    ],
+)
+def test_a_bad_query_names_the_parameter(client: DocumentedClient, query: str, field: str) -> None:
+    answer: Any = client.call("GET", f"{TAX}?{query}")
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json["errors"]] == [field]
