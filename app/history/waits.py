@@ -2,8 +2,8 @@
 
 A wait is a timer whose origin is `externalEvent`; one without time limit has a fire time in the year 9999. An event
 answers the oldest wait of its name (case does not count). One that nobody waits for is kept by the SDK, and the wait
-that finds it there leaves no trace. So when several events of one name come within one turn, a history does not tell which of
-them a wait of that turn got; the first is taken.
+that finds it there leaves no trace. So when several events of one name come within one turn, a history does not tell
+which of them a wait of that turn got; the first is taken.
 """
 
 from __future__ import annotations

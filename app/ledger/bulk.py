@@ -15,7 +15,6 @@ from sqlalchemy.engine import Dialect
 
 from app.ledger.columns import Instant, microseconds
 
-
 Statement = Select[Any] | Insert | Update | Delete
 
 

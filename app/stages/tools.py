@@ -78,7 +78,7 @@ def definitions() -> tuple[ToolDefinition, ...]:
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema without the titles that pydantic makes of names: they say nothing, and each call pays for them."""
+    """The JSON schema without the titles that pydantic makes of names: they say nothing, and each call pays."""
     schema = arguments.model_json_schema()
     properties = {name: _untitled(each) for name, each in schema["properties"].items()}
     return _untitled(schema) | {"properties": properties}
