@@ -10,10 +10,13 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from app import bootstrap, settings
+from app.executions import Attempt, Executions
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.gateway.gateway import ModelAnswer, ModelGateway
@@ -67,6 +70,18 @@ class Unwritten(Journal):
         """Forgets it."""
 
 
+class NotNoted(Executions):
+    """Executions that nobody writes down."""
+
+    @asynccontextmanager
+    async def begun(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Lets the work begin."""
+        yield
+
+    async def lose(self) -> None:
+        """Nothing."""
+
+
 class Idle:
     """Stands in for the projector, the sidecar watch and whatever else only the record needs: does nothing."""
 
@@ -100,7 +115,13 @@ def main(kind: str, file: Path) -> None:
     """Serves until told to stop."""
     parts: dict[str, type] = {"DaprConversation": TimedConversation, "ModelGateway": TimedGateway}
     if kind == BARE:
-        parts |= {"Journal": Unwritten, "Projector": Idle, "SidecarWatch": Idle, "Telemetry": Idle}
+        parts |= {
+            "Journal": Unwritten,
+            "Executions": NotNoted,
+            "Projector": Idle,
+            "SidecarWatch": Idle,
+            "Telemetry": Idle,
+        }
     for name, part in parts.items():
         assert hasattr(bootstrap, name), f"{name} is not put together there any more"  # noqa: S101
         setattr(bootstrap, name, part)

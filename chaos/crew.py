@@ -1,0 +1,72 @@
+"""Kills and starts the processes of a stack as planned, and does what a supervisor does: what has ended is started."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from chaos.evidence import Restart
+from chaos.plan import Outage
+from runtime.stack import NAMES, Stack
+
+_WATCH_SECONDS = 0.25
+
+
+class Crew:
+    """Works a plan on one stack that runs. `restarts` and `helped` tell what was done."""
+
+    def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._say = say
+        self._daprd = stack.pid("daprd")
+        self._pause = threading.Event()  # never set: waiting on it is a pause
+        self.restarts: list[Restart] = []
+        self.helped: Counter[str] = Counter()
+
+    def work(self, plan: tuple[Outage, ...]) -> None:
+        """All outages, each at its time, or as soon as the one before is over."""
+        begun = time.monotonic()
+        for outage in plan:
+            self.watch(begun + outage.at - time.monotonic())
+            self._strike(outage)
+
+    def watch(self, seconds: float) -> None:
+        """Supervises for so long; once, when that is nothing."""
+        until = time.monotonic() + seconds
+        while True:
+            self._notice()
+            for name in self._stack.parts:
+                if name != "daprd" and not self._stack.alive(name):
+                    self._say(f"{name} has ended by itself; it is started again")
+                    self.helped[name] += 1
+                    self._stack.start(name)
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._pause.wait(min(left, _WATCH_SECONDS))
+
+    def _notice(self) -> None:
+        """The stack itself starts a sidecar again that has ended by itself: that is counted here."""
+        if self._stack.alive("daprd") and self._stack.pid("daprd") != self._daprd:
+            self._daprd = self._stack.pid("daprd")
+            self.helped["daprd"] += 1
+            self._say("daprd had ended by itself and was started again")
+
+    def _strike(self, outage: Outage) -> None:
+        self._notice()
+        victims = [name for name in NAMES if name in outage.victims]
+        killed_at = datetime.now(UTC)
+        for name in victims:
+            self._stack.kill(name)
+        self._say(f"killed {' and '.join(victims)} for {outage.down:.1f} s")
+        self._pause.wait(outage.down)
+        for name in victims:
+            started_at = datetime.now(UTC)
+            self._stack.start(name)
+            if name == "daprd":
+                self._daprd = self._stack.pid(name)
+            alone = len(victims) == 1
+            self.restarts.append(Restart(name, killed_at, started_at, datetime.now(UTC), alone))
