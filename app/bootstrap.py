@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from app import policy, sidecar, tokens
 from app.access import Access, make_local_token, parse_tokens
+from app.condemned import Condemned
 from app.cost import book
 from app.cost.book import PriceBook
 from app.desk import TaskDesk
@@ -105,7 +106,6 @@ def serve(settings: Settings) -> None:
     )
     telemetry = Telemetry(live)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
-    projector = Projector(make_sources(engine, history, prices), writer, observers)
     watch = SidecarWatch(
         writer,
         incarnation.worker,
@@ -114,9 +114,10 @@ def serve(settings: Settings) -> None:
         http=settings.dapr_http,
         metrics=settings.dapr_metrics,
     )
-    watch.start()
     services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
     desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
+    mend = Condemned(writer, desk.restart).begin_again
+    projector = Projector(make_sources(engine, history, prices), writer, observers, mend)
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     known = access(settings)
     pages = make_pages(desk, known, books.records, utc_now)
@@ -127,6 +128,7 @@ def serve(settings: Settings) -> None:
     if traces:
         traces.start()
     projector.start()
+    watch.start()
     worker.start()
     web.start()
     gc.collect()

@@ -100,20 +100,24 @@ class TaskDesk:
         self._runs.terminate(task_id, reason)
         return self.get(task_id)
 
+    def restart(self, task_id: str) -> None:
+        """Starts a task's run anew; Dapr wipes the ended one. For a run that was given up for no fault of the task."""
+        self._runs.start(self._input(self._tickets.get(task_id)))
+
     def _start(self, stored: StoredTicket) -> None:
         """Dapr would wipe a completed instance of the same id, so one that it knows is not started again."""
-        if not self._is_new(stored):
-            self._tickets.mark_started(stored.task_id)
-            return
-        task = TaskInput(
+        if self._is_new(stored):
+            self._runs.start(self._input(stored))
+        self._tickets.mark_started(stored.task_id)
+
+    def _input(self, stored: StoredTicket) -> TaskInput:
+        return TaskInput(
             tenant=stored.tenant,
             ticket_id=stored.ticket_id,
             customer_id=stored.customer_id,
             order_id=stored.order_id,
             rules=self._rules,
         )
-        self._runs.start(task)
-        self._tickets.mark_started(stored.task_id)
 
     def _is_new(self, stored: StoredTicket) -> bool:
         return self._runs.get(stored.task_id) is None

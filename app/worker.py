@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 # Told of an instance that has come to its end (True), or that waits for an event from outside (False).
 Rested = Callable[[str, bool], None]
 
+_STEPS = uuid.UUID("6f1d3f3e-5f0a-5c7e-9d53-1f0f4d0c7a10")
+_run_id: contextvars.ContextVar[str] = contextvars.ContextVar("run_id", default="")
+
 _ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
 
 # A sidecar that is gone is tried again this often.
@@ -57,6 +62,26 @@ def survive_pauses() -> None:
     sdk._is_suspendable = comes_from_outside
 
 
+def name_steps_by_place() -> None:
+    """The SDK (1.18.3) names a step by the time of the turn that asks for it. daprd hands steps out before it saves the
+    turn; one that dies in between runs the turn again, at another time, and the same step comes under a second name:
+    nobody recognises it, and its model call is paid twice. So a step is named by its place in its run."""
+
+    def new_guid(context: Any) -> uuid.UUID:
+        context._uuid_counter = place = getattr(context, "_uuid_counter", 0) + 1
+        return uuid.uuid5(_STEPS, f"{context.instance_id}|{_run_id.get()}|{place}")
+
+    sdk._RuntimeOrchestrationContext.new_guid = new_guid
+
+
+def _run_id_of(request: Any) -> str:
+    """Names one run of an instance: another begins when the same id is started anew, or continued as new."""
+    for event in (*request.pastEvents, *request.newEvents):
+        if event.HasField("executionStarted"):
+            return str(event.executionStarted.workflowInstance.executionId.value)
+    return ""
+
+
 class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     """The SDK's runtime with `EventLoopWorker` inside."""
 
@@ -72,6 +97,7 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         survive_pauses()
+        name_steps_by_place()
         address = f"{host}:{port}"
         self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
 
@@ -173,6 +199,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _turn(self, stub: Any, item: Any) -> None:
         """One turn of a workflow: the SDK replays and answers; only the delivery is ours."""
         kept = _Kept()
+        _run_id.set(_run_id_of(item.workflowRequest))
         self._execute_orchestrator(item.workflowRequest, kept, item.completionToken)
         await self._deliver(stub.CompleteOrchestratorTask, kept.response, item.workflowRequest.instanceId)
         self._tell(kept.response, item.workflowRequest.instanceId)
