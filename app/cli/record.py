@@ -155,4 +155,5 @@ def _failures(view: RecordView) -> Iterator[str]:
         yield f"{what} ({failure.cause.value.replace('_', ' ')}): {why}{again}"
     for call in view.calls:
         if call.error:
-            yield f"call {call.turn}.{call.number} of {call.stage} {call.state}: {call.error}"
+            why = f" ({call.cause.value.replace('_', ' ')})" if call.cause else ""
+            yield f"call {call.turn}.{call.number} of {call.stage} {call.state}{why}: {call.error}"

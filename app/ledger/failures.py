@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 
-from app.history.causes import Cause, cause_of
+from app.cost.calls import CallRecord
+from app.history.causes import Cause, cause, cause_of
 from app.history.executions import ExecutionOutcome
 from app.history.model import Run
+from app.history.values import Failure
 from app.history.values import Outcome as AttemptOutcome
-from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord
+from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.models import CallState
 
 
 def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:
@@ -18,6 +21,18 @@ def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]
     causes = {attempt.event_id: cause_of(attempt) for step in run.steps for attempt in step.attempts}
     found = [each for step in steps for each in _of_step(step, causes)]
     return tuple(sorted(found, key=lambda each: (each.at, each.step, each.attempt, each.execution)))
+
+
+def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
+    """Why a model call came to nothing, as far as it can be known; None for one that did not, or may still."""
+    if call.state is CallState.FAILED:
+        return cause(Failure("ModelUnavailable", call.error))
+    if call.state is not CallState.INTERRUPTED:
+        return None
+    step = next((each.step for each in record.steps if each.execution_id == call.execution_id), None)
+    lost = [each for each in record.failures if each.step == step and each.kind is FailureKind.INTERRUPTED]
+    theirs = (each.cause for each in lost if each.worker == call.worker and each.at >= call.started_at)
+    return next(theirs, Cause.UNKNOWN)
 
 
 def _of_step(step: StepRecord, causes: Mapping[int, Cause | None]) -> Iterator[FailureRecord]:

@@ -10,7 +10,9 @@ from app.cost.rollup import rollup
 from app.cost.values import Charge
 from app.cost.views import Exact, GroupView, View, group_view
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
+from app.history.causes import Cause
 from app.history.times import Part
+from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
 from app.models import AnsweredBy, CallState, Known, Outcome, Refund, TaskStatus
@@ -54,7 +56,8 @@ class UsageView(View):
 
 
 class CallView(View):
-    """One model call; `step` is null when the history holds no step for it. `rerun`: it was spent in vain."""
+    """One model call; `step` is null when the history holds no step for it. `rerun`: it was spent in vain; `cause`:
+    why, as far as it can be known."""
 
     call_id: str
     step: int | None
@@ -76,6 +79,7 @@ class CallView(View):
     reserve_output: int
     finish_reason: str
     error: str
+    cause: Cause | None
     retries: int
     rerun: bool
     cost: GroupView
@@ -228,10 +232,11 @@ def _step(record: TaskRecord, step: StepRecord) -> StepView:
 
 
 def _call(record: TaskRecord, call: CallRecord, step: int | None) -> CallView:
-    same = set(CallView.model_fields) - {"step", "usage", "cost"}
+    same = set(CallView.model_fields) - {"step", "usage", "cause", "cost"}
     return CallView(
         **{name: getattr(call, name) for name in same},
         step=step,
         usage=UsageView.model_validate(call.usage),
+        cause=cause_of_call(record, call),
         cost=sum_of(charges_of_call(record, call)),
     )

@@ -28,7 +28,7 @@ KEYS = (
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
-    "started_at ended_at usage reserve_input reserve_output finish_reason error retries rerun cost"
+    "started_at ended_at usage reserve_input reserve_output finish_reason error cause retries rerun cost"
 )
 CHARGE_KEYS = (
     "id kind line stage step tool execution_id turn number at provider component model quantity unit known unit_price "
@@ -212,7 +212,7 @@ def test_a_failed_call_tells_its_error_without_steering_the_terminal(ledger: Fak
     failed = call_record(state=CallState.FAILED, error="cut: \x1b[31mbroken", ended_at=None)
     put(ledger, task_record(steps=steps()[:1], calls=(failed,)))
     shown = ask("record", TASK).stdout
-    assert "note: call 1.1 of classify failed: cut:" in shown
+    assert "note: call 1.1 of classify failed (provider error): cut:" in shown
     assert "\x1b" not in shown
 
 

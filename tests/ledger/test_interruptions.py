@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,6 +15,7 @@ from app.history.executions import Begun
 from app.history.parse import parse
 from app.history.times import Part
 from app.ledger.calls import UNKNOWN
+from app.ledger.failures import cause_of_call
 from app.ledger.projection import project
 from app.ledger.record import FailureKind, TaskRecord
 from app.ledger.sources import Sources
@@ -126,3 +128,15 @@ def _workers(connection: Connection) -> None:
         for name, (seen, stopped) in WORKERS_SEEN.items()
     ]
     connection.execute(insert(WORKERS), rows)
+
+
+def test_a_call_that_came_to_nothing_has_the_cause_of_its_execution() -> None:
+    found = record(*LOST, *AGAIN)
+    (lost,) = found.calls
+    theirs = replace(lost, worker="w1")
+    assert cause_of_call(found, theirs) is Cause.WORKER_GONE
+    assert cause_of_call(found, replace(theirs, worker="w9")) is Cause.UNKNOWN
+    assert cause_of_call(found, replace(theirs, started_at=at(5))) is Cause.UNKNOWN, "the execution was lost before"
+    limited = replace(theirs, state=CallState.FAILED, error="status: the provider answers with status 429")
+    assert cause_of_call(found, limited) is Cause.RATE_LIMIT
+    assert cause_of_call(found, replace(theirs, state=CallState.SETTLED)) is None
