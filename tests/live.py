@@ -86,10 +86,16 @@ class Live:
         self.outside.close()
 
     def submit(self, ticket: dict[str, Any]) -> str:
-        """Sends a ticket and returns its task id."""
-        response = self.web.post("/tasks", json=ticket)
-        assert response.status_code in (200, 201), response.text
-        return str(response.json()["task_id"])
+        """Sends a ticket and returns its task id. It may be sent again: the same ticket is the same task."""
+
+        def accepted() -> dict[str, Any] | None:
+            response = self.web.post("/tasks", json=ticket)
+            if response.status_code == 503:  # the sidecar is being started again
+                return None
+            assert response.status_code in (200, 201), response.text
+            return dict(response.json())
+
+        return str(until(accepted, f"{ticket['ticket_id']} is accepted", 30)["task_id"])
 
     def view(self, task_id: str) -> dict[str, Any]:
         """A task as the API shows it."""
