@@ -77,7 +77,7 @@ class Executions:
         self._writer = writer
         self._worker = worker
         self._clock = clock
-        self._running: dict[tuple[str, str, int], tuple[Attempt, int]] = {}
+        self._running: set[tuple[Attempt, int]] = set()
         self._alone = asyncio.Lock()
 
     @asynccontextmanager
@@ -97,7 +97,7 @@ class Executions:
 
     async def lose(self) -> None:
         """Notes that the sidecar is gone that waits for what is running: the results reach nobody."""
-        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in self._running.values()]
+        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in self._running]
         if not lost:
             return
         try:
@@ -114,12 +114,11 @@ class Executions:
 
     @asynccontextmanager
     async def _noted(self, attempt: Attempt, number: int) -> AsyncIterator[None]:
-        key = (attempt.task_id, attempt.execution_id, number)
-        self._running[key] = (attempt, number)
+        self._running.add((attempt, number))
         try:
             yield
         finally:
-            del self._running[key]
+            self._running.discard((attempt, number))
 
     async def _begin(self, attempt: Attempt) -> int:
         """Writes the row and returns its number: 1 for the first execution of an attempt."""

@@ -95,6 +95,22 @@ def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer
     }
 
 
+def test_an_execution_that_nobody_waits_for_does_not_disturb_the_next_attempt(engine: Engine, writer: Writer) -> None:
+    """The sidecar was lost, the attempt was failed by another execution, and the first one is still at work."""
+    again = Attempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
+
+    async def story() -> None:
+        executions = worker(writer)
+        async with executions.begun(STEP):
+            await executions.lose()
+            async with executions.begun(again):
+                pass
+            await executions.lose()
+
+    asyncio.run(story())
+    assert [(row["event_id"], row["lost_at"]) for row in rows(engine)] == [(3, NOON), (9, None)]
+
+
 def test_a_step_that_some_workers_died_at_is_begun_again(engine: Engine, writer: Writer) -> None:
     killed_at(writer, times=SET_ASIDE_AFTER - 1)
     asyncio.run(work(worker(writer)))
