@@ -115,15 +115,17 @@ def make_timeline(record: TaskRecord) -> Timeline:
 def call_end(
     call: CallRecord, calls: Sequence[CallRecord], attempts: Sequence[AttemptRecord], end: datetime
 ) -> datetime:
-    """When a call ended. One whose worker went away ended, at the latest, when its step asked again, or when the
-    attempt that it belongs to did."""
+    """When a call ended. One whose worker went away ended when its execution was lost; at the latest, when its step
+    asked again, or when the attempt that it belongs to did."""
     if call.ended_at is not None:
         return call.ended_at
     if call.state is CallState.STARTED:
         return end
     later = [each.started_at for each in calls if each.started_at > call.started_at]
     closed = [each.ended_at for each in attempts if each.ended_at and each.ended_at >= call.started_at]
-    return min([*later, *closed, end])
+    executions = [each for attempt in attempts for each in attempt.executions if each.worker == call.worker]
+    lost = [each.ended_at for each in executions if each.ended_at and each.ended_at >= call.started_at]
+    return min([*later, *closed, *lost, end])
 
 
 def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datetime) -> Lane:

@@ -11,7 +11,7 @@ from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
 from app.models import CallState, Known
 from app.web.pages.timeline import make_timeline
-from tests.records import at, attempt_record, call_record, step_record, steps, task_record
+from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
 
 def test_a_lane_a_step_in_order_with_its_bars() -> None:
@@ -86,3 +86,12 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
     assert [first.left, first.width, second.left] == pytest.approx([12, 18, 50])
     assert drawing.bands[0].hint.startswith("waiting for the restart, ")
+
+
+def test_a_call_that_was_lost_with_its_worker_ends_when_its_execution_did() -> None:
+    lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
+    brought = Execution(2, "w-2", at(5), at(6.2), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", 3, attempts=(attempt_record(1.2, 5, executions=(lost, brought)),))
+    drawing = make_timeline(task_record(steps=(step,), calls=calls()[1:3], pauses=(), ended_at=at(10)))
+    interrupted, settled = drawing.lanes[0].calls
+    assert [interrupted.left + interrupted.width, settled.left] == pytest.approx([30, 58])
