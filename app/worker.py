@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -27,6 +25,7 @@ from dapr.ext.workflow._durabletask.task import NonRetryableError
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
+from app import sdk_mends
 from app.errors import StepSetAside
 from app.executions import Attempt, Executions
 from app.sidecar import Connected
@@ -36,50 +35,10 @@ log = logging.getLogger(__name__)
 # Told of an instance that has come to its end (True), or that waits for an event from outside (False).
 Rested = Callable[[str, bool], None]
 
-_STEPS = uuid.UUID("6f1d3f3e-5f0a-5c7e-9d53-1f0f4d0c7a10")
-_run_id: contextvars.ContextVar[str] = contextvars.ContextVar("run_id", default="")
-
-_ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
-
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.1
 # After this, an activity that is still running is left to another worker: the sidecar hands it out again.
 GRACE_SECONDS = 8.0
-
-
-def survive_pauses() -> None:
-    """When a pause and a step's completion arrive in one turn, the next step is scheduled behind the pause. The SDK
-    (1.18.3) then holds its own schedule back as if it came from outside, writes it again in each turn, and fails the
-    workflow as non-deterministic at resume. What a workflow has asked for itself is therefore never held back."""
-    suspendable = sdk._is_suspendable
-    if getattr(suspendable, "asks_nothing", False):
-        return
-
-    def comes_from_outside(event: Any) -> bool:
-        return event.WhichOneof("eventType") not in _ASKED and bool(suspendable(event))
-
-    comes_from_outside.asks_nothing = True  # type: ignore[attr-defined]
-    sdk._is_suspendable = comes_from_outside
-
-
-def name_steps_by_place() -> None:
-    """The SDK (1.18.3) names a step by the time of the turn that asks for it. daprd hands steps out before it saves the
-    turn; one that dies in between runs the turn again, at another time, and the same step comes under a second name:
-    nobody recognises it, and its model call is paid twice. So a step is named by its place in its run."""
-
-    def new_guid(context: Any) -> uuid.UUID:
-        context._uuid_counter = place = getattr(context, "_uuid_counter", 0) + 1
-        return uuid.uuid5(_STEPS, f"{context.instance_id}|{_run_id.get()}|{place}")
-
-    sdk._RuntimeOrchestrationContext.new_guid = new_guid
-
-
-def _run_id_of(request: Any) -> str:
-    """Names one run of an instance: another begins when the same id is started anew, or continued as new."""
-    for event in (*request.pastEvents, *request.newEvents):
-        if event.HasField("executionStarted"):
-            return str(event.executionStarted.workflowInstance.executionId.value)
-    return ""
 
 
 class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
@@ -96,8 +55,8 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     ) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
-        survive_pauses()
-        name_steps_by_place()
+        sdk_mends.survive_pauses()
+        sdk_mends.name_steps_by_place()
         address = f"{host}:{port}"
         self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
 
@@ -199,7 +158,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _turn(self, stub: Any, item: Any) -> None:
         """One turn of a workflow: the SDK replays and answers; only the delivery is ours."""
         kept = _Kept()
-        _run_id.set(_run_id_of(item.workflowRequest))
+        sdk_mends.begin_turn(item.workflowRequest)
         self._execute_orchestrator(item.workflowRequest, kept, item.completionToken)
         await self._deliver(stub.CompleteOrchestratorTask, kept.response, item.workflowRequest.instanceId)
         self._tell(kept.response, item.workflowRequest.instanceId)
@@ -211,27 +170,38 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             self._rested(instance_id, ended)
 
     async def _activity(self, stub: Any, item: Any) -> None:
+        """One execution. It lasts until its result is delivered: a worker that died before would have lost it."""
         request = item.activityRequest
         instance_id = request.workflowInstance.instanceId
         attempt = Attempt(instance_id, request.taskExecutionId, request.taskId, request.name)
         async with self._slot():
             try:
                 async with self._executions.begun(attempt):
-                    result = await self._activity_executor.execute_async(
-                        self._registry.get_activity(request.name),
-                        instance_id,
-                        request.name,
-                        request.taskId,
-                        request.input.value,
-                        request.taskExecutionId,
-                    )
-                response = self._build_activity_result_response(request, instance_id, result, item.completionToken)
+                    response = await self._worked(request, item.completionToken)
+                    await self._deliver(stub.CompleteActivityTask, response, instance_id)
+                return
             except StepSetAside as error:
-                final = NonRetryableError(str(error))
-                response = self._build_activity_failure_response(request, instance_id, final, item.completionToken)
-            except Exception as error:
-                response = self._build_activity_failure_response(request, instance_id, error, item.completionToken)
+                failure: Exception = NonRetryableError(str(error))
+            except Exception as error:  # it could not be written down: the workflow tries again later
+                failure = error
+        response = self._build_activity_failure_response(request, instance_id, failure, item.completionToken)
         await self._deliver(stub.CompleteActivityTask, response, instance_id)
+
+    async def _worked(self, request: Any, token: str) -> Any:
+        """What came of it, as the sidecar wants to be told."""
+        instance_id = request.workflowInstance.instanceId
+        try:
+            result = await self._activity_executor.execute_async(
+                self._registry.get_activity(request.name),
+                instance_id,
+                request.name,
+                request.taskId,
+                request.input.value,
+                request.taskExecutionId,
+            )
+            return self._build_activity_result_response(request, instance_id, result, token)
+        except Exception as error:
+            return self._build_activity_failure_response(request, instance_id, error, token)
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

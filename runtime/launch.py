@@ -160,8 +160,20 @@ def _say_where(named: Mapping[str, Port]) -> None:
 def _watch(check: Callable[[], object]) -> None:
     pause = threading.Event()
     while True:
-        check()
+        with _put_off():
+            check()
         pause.wait(_WATCH_SECONDS)
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """A signal waits until this is over: one that unwinds while a child is being looked at would leave the child's lock
+    taken, and whoever stops that child would wait for it for ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.whole.test_outages import failures
 pytestmark = pytest.mark.runtime
 
 FIRST, LATER = 8, 32
+MEMORY_SECONDS = 2.5  # of the model's breaker, as tests/live.py shortens it, and a little
 # Status, what it stands for, and what the reason asks to be looked at.
 REFUSALS = (
     (400, "bad request", "takes such requests"),
@@ -43,6 +45,7 @@ def behind(live: Live, task_ids: Sequence[str]) -> list[str]:
 
 def until_the_breaker_opens(live: Live, name: str, first: int) -> list[str]:
     """Sends tasks into a fault until the breaker opens. It does not while it remembers an answer of a while ago."""
+    until(lambda: _quiet_for(live, MEMORY_SECONDS), "the breaker has forgotten what was answered")
     task_ids: list[str] = []
     for wave in range(8):
         sent = send_at_once(live, f"{name}-{wave}", first + 10 * wave, FIRST)
@@ -51,6 +54,11 @@ def until_the_breaker_opens(live: Live, name: str, first: int) -> list[str]:
         if any("circuit breaker" in said for task_id in sent for said in failures(live, task_id)):
             return task_ids
     raise AssertionError(f"{len(task_ids)} tasks, and the breaker is not open")
+
+
+def _quiet_for(live: Live, seconds: float) -> bool:
+    answered = [datetime.fromisoformat(row["at"]) for row in live.bill() if row["status"] == 200]
+    return not answered or datetime.now(UTC) - max(answered) > timedelta(seconds=seconds)
 
 
 def _have_met_it(live: Live, task_ids: Sequence[str]) -> bool:

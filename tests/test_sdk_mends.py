@@ -1,4 +1,4 @@
-"""What the worker mends of the SDK."""
+"""What is mended of the SDK."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app import worker
+from app import sdk_mends
 
 
 def named(instance_id: str, run_id: str, *, at: datetime = datetime(2026, 11, 22, tzinfo=UTC)) -> list[uuid.UUID]:
     """The first three steps of a run, as the SDK asks for their names in a turn at that time."""
-    worker.name_steps_by_place()
-    worker._run_id.set(run_id)
+    sdk_mends.name_steps_by_place()
+    sdk_mends._run_id.set(run_id)
     context = SimpleNamespace(instance_id=instance_id, current_utc_datetime=at)
     return [sdk._RuntimeOrchestrationContext.new_guid(context) for _ in range(3)]
 
@@ -37,5 +37,5 @@ def test_a_run_is_named_by_its_start_wherever_that_stands() -> None:
     started.executionStarted.workflowInstance.executionId.value = "run-7"
     turn = protos.HistoryEvent(workflowStarted=protos.WorkflowStartedEvent())
     for past, new in (([], [turn, started]), ([turn, started], [turn])):
-        assert worker._run_id_of(protos.WorkflowRequest(pastEvents=past, newEvents=new)) == "run-7"
-    assert worker._run_id_of(protos.WorkflowRequest(newEvents=[turn])) == ""
+        assert sdk_mends.run_id_of(protos.WorkflowRequest(pastEvents=past, newEvents=new)) == "run-7"
+    assert sdk_mends.run_id_of(protos.WorkflowRequest(newEvents=[turn])) == ""
