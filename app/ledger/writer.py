@@ -8,10 +8,11 @@ itself, since that takes a fifth of a millisecond, and handing it over and back 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -92,11 +93,13 @@ class Writer:
             self._alone(group, error)
             return
         for (_, future), result in zip(group, results, strict=True):
-            future.set_result(result)
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more; what was paid is written all the same
+                future.set_result(result)
 
     def _alone(self, group: list[tuple[Operation, Future[Any]]], error: Exception) -> None:
         if len(group) == 1:
-            group[0][1].set_exception(error)
+            with contextlib.suppress(InvalidStateError):
+                group[0][1].set_exception(error)
             return
         for each in group:
             self._commit([each])
