@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import uuid
+from itertools import chain
 from typing import Any
 
 from dapr.ext.workflow._durabletask import worker as sdk
@@ -48,7 +49,7 @@ def begin_turn(request: Any) -> None:
 
 def run_id_of(request: Any) -> str:
     """Names one run of an instance: another begins when the same id is started anew, or continued as new."""
-    for event in (*request.pastEvents, *request.newEvents):
+    for event in chain(request.pastEvents, request.newEvents):  # it is the second one, mostly
         if event.HasField("executionStarted"):
             return str(event.executionStarted.workflowInstance.executionId.value)
     return ""

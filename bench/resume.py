@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from rich.table import Table
 from bench.command import exit_code
 from bench.machine import hardware
 from bench.tickets import Shape, make_ticket
+from runtime import processes
 from runtime.stack import Stack
 
 _SLOW_SECONDS, _QUICK_SECONDS = 30.0, 0.5
@@ -67,14 +68,15 @@ def _round(stack: Stack, tasks: int, number: int) -> Round:
     with _api(stack) as api:
         _latency(stack, _SLOW_SECONDS)
         ids = [_submitted(api, number * tasks + each) for each in range(tasks)]
-        _until(lambda: _open_calls(stack) == tasks, "all tasks wait for the model")
+        asked = "a model call of each task"
+        processes.wait_until(lambda: _open_calls(stack) == tasks, what=asked, deadline_seconds=_DEADLINE_SECONDS)
         _latency(stack, _QUICK_SECONDS)
         before = stack.log("worker").read_text().count(_LOCKED_UP)
         stack.kill("worker")
         began = time.time()
         stack.start("worker")
         ready = time.time() - began
-        _until(lambda: _ended(api, ids), "all tasks end")
+        processes.wait_until(lambda: _ended(api, ids), what="the end of all tasks", deadline_seconds=_DEADLINE_SECONDS)
         resumed, answered = _resumed(stack)
         locked = stack.log("worker").read_text().count(_LOCKED_UP) > before
     return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, answered - began, locked)
@@ -120,14 +122,6 @@ def _resumed(stack: Stack) -> tuple[list[float], float]:
 def _rows(stack: Stack, query: str, values: dict[str, Any]) -> list[Any]:
     with closing(sqlite3.connect(stack.state / "ledger.sqlite", timeout=30)) as connection:
         return connection.execute(query, values).fetchall()
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {_DEADLINE_SECONDS:.0f} s: {what}")
-        time.sleep(0.05)
 
 
 def show(rounds: Sequence[Round], console: Console) -> None:

@@ -8,10 +8,23 @@ from typing import Any
 
 from app import policy
 from app.books import Account, Order, OrderItem, RefundPolicy
-from app.models import Action, Category, Draft, Ticket
+from app.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
 from app.steps import TaskInput
 
 RULES = policy.load(Path(__file__).parent.parent / "config" / "policy.yaml")
+# What a step says of its model call, where that does not matter.
+USE = ModelUse(
+    answered_by=AnsweredBy.PROVIDER,
+    component="llm",
+    model="m",
+    prompt_version="p",
+    request_digest="d",
+    input_tokens=1,
+    cached_tokens=None,
+    output_tokens=1,
+    reasoning_tokens=None,
+    known=Known.REPORTED,
+)
 
 
 def ticket(**changes: Any) -> Ticket:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.books import Order
-from app.models import AnsweredBy, Category, Classification, Draft, Frozen, Known, ModelUse, Outcome, Refund
+from app.models import Category, Classification, Draft, Frozen, Outcome, Refund
 from app.stages.classify import ClassifyOutput
 from app.stages.close_case import CloseOutput
 from app.stages.draft_refund import DraftOutput
@@ -15,21 +15,9 @@ from app.stages.lookups import OrderOutput, PolicyOutput
 from app.stages.notify_customer import NotifyOutput
 from app.stages.retrieve_account import AccountOutput
 from app.stages.tools import ToolCall
-from tests.makers import account, draft, order, refund_policy, task
+from tests.makers import USE, account, draft, order, refund_policy, task
 from tests.scripted import Script, run
 
-USE = ModelUse(
-    answered_by=AnsweredBy.PROVIDER,
-    component="llm",
-    model="m",
-    prompt_version="p",
-    request_digest="d",
-    input_tokens=1,
-    cached_tokens=None,
-    output_tokens=1,
-    reasoning_tokens=None,
-    known=Known.REPORTED,
-)
 TOOL_CALLS = (
     ToolCall(id="call_1_1", tool="lookup_order", argument="AC-10442"),
     ToolCall(id="call_1_2", tool="lookup_refund_policy", argument="damaged"),

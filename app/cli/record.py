@@ -152,8 +152,8 @@ def _failures(view: RecordView) -> Iterator[str]:
         what = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
         why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else moment(failure.at)
         again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
-        yield f"{what} ({failure.cause.value.replace('_', ' ')}): {why}{again}"
+        yield f"{what} ({failure.cause.words}): {why}{again}"
     for call in view.calls:
         if call.error:
-            why = f" ({call.cause.value.replace('_', ' ')})" if call.cause else ""
+            why = f" ({call.cause.words})" if call.cause else ""
             yield f"call {call.turn}.{call.number} of {call.stage} {call.state}{why}: {call.error}"

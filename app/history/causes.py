@@ -29,6 +29,11 @@ class Cause(StrEnum):
     BUG = "bug"  # a fault of the code itself
     UNKNOWN = "unknown"
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.value.replace("_", " ")
+
 
 # Python's own, pydantic's, and the SDK's.
 _BUG = re.compile(

@@ -30,9 +30,9 @@ from app.stages.retrieve_account import AccountInput, retrieve_account
 from app.stages.services import Services
 from app.stages.tools import ToolCall
 from app.steps import patience
-from tests.makers import RULES, account, order, task
+from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run
-from tests.test_workflow import FOUND, REFUND, USE, World
+from tests.test_workflow import FOUND, REFUND, World
 
 ASKINGS = {each.step: each for each in askings(RULES)}
 

@@ -7,25 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from app.models import AnsweredBy, Category, Frozen, Known, ModelUse
+from app.models import Category, Frozen
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.in_memory import Memory, NeedsPerson, run
 from experiments.rerun_tax.jobs import mailboxes
-from tests.makers import task
+from tests.makers import USE, task
 
 JOB = mailboxes(7, 1, 3)[0]
-USE = ModelUse(
-    answered_by=AnsweredBy.PROVIDER,
-    component="llm",
-    model="m",
-    prompt_version="p",
-    request_digest="d",
-    input_tokens=1,
-    cached_tokens=None,
-    output_tokens=1,
-    reasoning_tokens=None,
-    known=Known.REPORTED,
-)
 
 
 def test_a_mailbox_is_sorted_letter_by_letter_and_tallied() -> None:

@@ -143,7 +143,7 @@ def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
     for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
         if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
             again = f", taken up again after {words.length(after.begun_at - execution.ended_at)}" if after else ""
-            yield f"execution {execution.number} interrupted ({execution.cause.value.replace('_', ' ')}){again}"
+            yield f"execution {execution.number} interrupted ({execution.cause.words}){again}"
 
 
 def _call_line(
