@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+import time
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import ConfigurationError
@@ -16,7 +18,8 @@ from app.ledger.migrations import upgrade
 
 # WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
 # any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.
-_SQLITE = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON")
+_BUSY_SECONDS = 30.0
+_SQLITE = ("synchronous=NORMAL", f"busy_timeout={_BUSY_SECONDS * 1000:.0f}", "foreign_keys=ON")
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
@@ -39,6 +42,7 @@ def connect(url: str) -> Engine:
             when_it_fails.callback(engine.dispose)
             if engine.dialect.name == "sqlite":
                 tune_sqlite(engine, *_SQLITE)
+                _write_ahead(engine)
             upgrade(engine)
             when_it_fails.pop_all()
     except (SQLAlchemyError, ImportError) as error:
@@ -47,6 +51,27 @@ def connect(url: str) -> Engine:
             f"ledger {_without_password(url)}: {reason}; check REFUND_AGENT_LEDGER_URL and that the database is up"
         ) from None
     return engine
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Switches the file to WAL, which stays with it. Of two that do so at once SQLite refuses one, whatever its busy
+    time-out: each holds what the other waits for."""
+    limit = time.monotonic() + _BUSY_SECONDS
+    while not _switched(engine):
+        if time.monotonic() > limit:
+            raise ConfigurationError(f"the ledger stayed locked for {_BUSY_SECONDS:.0f} s; end what else has it open")
+        time.sleep(0.01)
+
+
+def _switched(engine: Engine) -> bool:
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return True
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            raise
+        return False
 
 
 def tune_sqlite(engine: Engine, *pragmas: str) -> None:

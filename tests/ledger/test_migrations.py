@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,38 @@ def test_processes_that_open_an_empty_database_at_once_all_can(url: str) -> None
     assert differences(engine) == []
     engine.dispose()
     assert execute(url, "SELECT version_num FROM alembic_version") == [(migrations.HEAD,)]
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Somebody else in the middle of a change to a new file."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "new", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def test_who_is_changing_a_new_file_is_waited_for(
+    changing: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def end_the_change(seconds: float) -> None:
+        waits.append(seconds)
+        changing.execute("ROLLBACK")
+
+    monkeypatch.setattr(time, "sleep", end_the_change)
+    database.connect(f"sqlite:///{tmp_path / 'new'}").dispose()
+    assert len(waits) == 1
+    assert execute(f"sqlite:///{tmp_path / 'new'}", "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_who_does_not_end_changing_it_is_not_waited_for_for_ever(
+    changing: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    with pytest.raises(ConfigurationError, match="the ledger stayed locked"):
+        database.connect(f"sqlite:///{tmp_path / 'new'}")
+    assert changing.in_transaction
 
 
 def test_a_ledger_of_a_newer_version_is_left_alone(opened: Engine, url: str) -> None:
