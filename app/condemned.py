@@ -41,7 +41,6 @@ class Condemned:
         task_id = error.instance_id
         if not _HONEST.fullmatch(error.words) or self._begun[task_id] >= _MOST:
             return False
-        self._begun[task_id] += 1
         given_up = (
             update(MODEL_CALLS)
             .where(MODEL_CALLS.c.task_id == task_id, MODEL_CALLS.c.state.in_((CallState.SETTLED, CallState.STARTED)))
@@ -53,5 +52,6 @@ class Condemned:
         except RefundAgentError as failure:
             log.warning("task %s: cannot be begun again yet: %s", task_id, failure)
             return False
+        self._begun[task_id] += 1
         log.error("task %s: Dapr gave its run up although nobody touched it (%s); begun again", task_id, error.words)
         return True

@@ -15,7 +15,11 @@ import yaml
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.errors import TaskNotFound
 from app.gateway.retries import ONE_RETRY
+from app.ledger.reading import Records
+from app.ledger.record import TaskRecord
+from app.models import TaskStatus
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
@@ -57,6 +61,21 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: 
         assert in_time, f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}"
         time.sleep(_POLL_SECONDS)
     return value
+
+
+def recorded(records: Records, task_id: str, *statuses: TaskStatus, seconds: float = 60.0) -> TaskRecord:
+    """The record, as soon as it says one of these."""
+
+    def found() -> TaskRecord | None:
+        try:
+            record = records.record(task_id)
+        except TaskNotFound:
+            return None
+        return record if record.status in statuses else None
+
+    record = until(found, f"{task_id} is recorded as {statuses}", seconds)
+    assert isinstance(record, TaskRecord)
+    return record
 
 
 def _events(stub: Any, task_id: str) -> Any:

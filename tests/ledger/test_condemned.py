@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.condemned import Condemned
-from app.errors import HistoryTampered, TaskNotFound
+from app.errors import HistoryTampered, Unreachable
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import CallState
@@ -71,7 +71,14 @@ def test_not_without_end(writer: Writer) -> None:
 
 
 def test_one_that_cannot_be_begun_now_is_left_for_the_next_look(writer: Writer) -> None:
-    def restart(task_id: str) -> None:
-        raise TaskNotFound(f"task {task_id} has no ticket")
+    away, begun = [True] * 4, list[str]()
 
-    assert not Condemned(writer, restart).begin_again(HistoryTampered("acme:T-1", HONEST))
+    def restart(task_id: str) -> None:
+        if away and away.pop():
+            raise Unreachable(f"task {task_id}: the sidecar is away")
+        begun.append(task_id)
+
+    condemned = Condemned(writer, restart)
+    given = [condemned.begin_again(HistoryTampered("acme:T-1", HONEST)) for _ in range(8)]
+    assert given == [False] * 4 + [True] * 3 + [False], "only what was begun counts"
+    assert begun == ["acme:T-1"] * 3

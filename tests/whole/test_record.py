@@ -13,14 +13,12 @@ import pytest
 from app import bootstrap
 from app.cost.rollup import Dimension, rollup
 from app.cost.words import Line
-from app.errors import TaskNotFound
 from app.ledger import database
 from app.ledger.reading import Records
-from app.ledger.record import TaskRecord
 from app.models import Outcome, TaskStatus
 from app.settings import Settings
 from app.stages import STAGE_OF
-from tests.live import Live, until
+from tests.live import Live, recorded, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -49,21 +47,6 @@ def ledger(live: Live) -> Iterator[sqlite3.Connection]:
     """The ledger's file, to be tampered with."""
     with closing(sqlite3.connect(live.stack.state / "ledger.sqlite", timeout=30)) as connection, connection:
         yield connection
-
-
-def recorded(records: Records, task_id: str, *statuses: TaskStatus, seconds: float = 60.0) -> TaskRecord:
-    """The record, as soon as it says one of these."""
-
-    def found() -> TaskRecord | None:
-        try:
-            record = records.record(task_id)
-        except TaskNotFound:
-            return None
-        return record if record.status in statuses else None
-
-    record = until(found, f"{task_id} is recorded as {statuses}", seconds)
-    assert isinstance(record, TaskRecord)
-    return record
 
 
 def test_a_finished_task_is_recorded_within_two_seconds(live: Live, records: Records) -> None:
