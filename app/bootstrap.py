@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dapr.ext.workflow import DaprWorkflowClient, DaprWorkflowContext
-from dapr.ext.workflow._durabletask.internal import shared
-from dapr.ext.workflow.logger import LoggerOptions
-from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import policy, sidecar, tokens
+from app import policy, process, sdk_mends, sidecar, tokens
 from app.access import Access, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.cost import book
@@ -42,7 +35,8 @@ from app.ledger.replies import Replies
 from app.ledger.sources import Sources
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.runs import Runs
+from app.policy import Rules
+from app.runs import Runs, connect
 from app.settings import Settings
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
@@ -67,14 +61,6 @@ TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 _ACTIVITIES_AT_ONCE = 1000
 # Threads that serve the web; they wait for the sidecar most of the time.
 _THREADS = 16
-_LIBRARY_LEVELS = {
-    "alembic": logging.WARNING,
-    "WorkflowRuntime": logging.ERROR,
-    "DaprWorkflowClient": logging.ERROR,
-    "durabletask-client": logging.WARNING,
-    "durabletask-worker": logging.WARNING,
-    "httpx": logging.WARNING,
-}
 
 
 def utc_now() -> datetime:
@@ -82,22 +68,77 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Part(Protocol):
+    """Something that works beside the others, from `start` to `stop`."""
+
+    def start(self) -> None:
+        """Begins."""
+
+    def stop(self) -> object:
+        """Ends, in bounded time."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the agent's parts write to and read from."""
+
+    engine: Engine
+    writer: Writer
+    incarnation: Incarnation
+    history: HistoryReader
+    prices: PriceBook
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The agent, put together; `parts` begin in this order and end in the opposite one."""
+
+    desk: TaskDesk
+    web: WebServer
+    parts: Sequence[Part]
+
+
 def serve(settings: Settings) -> None:
-    """Runs worker and web in this process until SIGTERM or SIGINT."""
-    _log_to_stderr(settings.log_level)
+    """Runs worker and web in this process until SIGTERM or SIGINT. What has begun is ended in the opposite order, also
+    when a later part cannot begin."""
+    process.log_to_stderr(settings.log_level)
     tokens.encoding()  # half a second, which the first model call would wait for otherwise
     rules = policy.load(settings.policy_file)
+    sdk_mends.reconnect_quickly()
+    sdk_mends.trace_nothing()
+    with ExitStack() as ends:
+        agent = make_agent(settings, rules, open_all(settings, ends))
+        for part in agent.parts:
+            part.start()
+            ends.callback(part.stop)
+        process.keep_what_is_loaded()
+        waiting = agent.desk.start_waiting_tickets()
+        log.info("ready on %s; %d accepted tickets were still to be started", agent.web.url, waiting)
+        process.until_told_to_stop()
+
+
+def open_all(settings: Settings, ends: ExitStack) -> Opened:
+    """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     engine = database.connect(settings.database_url)
+    ends.callback(engine.dispose)
     sidecar.wait_until_ready(settings.dapr_http)
-    reconnect_quickly()
-    trace_nothing()
     writer = Writer(engine)
+    ends.callback(writer.close)
     incarnation = Incarnation(writer, utc_now)
     incarnation.begin()
-    history = HistoryReader(settings.dapr_grpc)
-    prices = book.load(settings.prices_file)
-    traces = make_traces(settings, engine)
+    ends.callback(incarnation.end)
+    history = ends.enter_context(HistoryReader(settings.dapr_grpc))
+    return Opened(engine, writer, incarnation, history, book.load(settings.prices_file))
+
+
+def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
+    """All parts of the worker's process; nothing has begun yet."""
+
+    def hint(task_id: str, ended: bool = False) -> None:
+        projector.hint(task_id, ended=ended)
+
+    traces = make_traces(settings, opened.engine)
     live = Live(
         activities_running=lambda: worker.running,
         activities_waiting=lambda: worker.waiting,
@@ -105,54 +146,46 @@ def serve(settings: Settings) -> None:
         tasks_not_traced=(lambda: traces.dropped) if traces else None,
     )
     telemetry = Telemetry(live)
+    watch = make_watch(settings, opened, hint)
+    services = make_services(settings, opened, watch.provider)
+    desk = TaskDesk(services.tickets, Runs(connect(settings.dapr_host, settings.dapr_grpc_port)), rules)
+    mend = Condemned(opened.writer, desk.restart).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
-    watch = SidecarWatch(
-        writer,
-        incarnation.worker,
-        utc_now,
-        lambda task_id: projector.hint(task_id, ended=False),
-        http=settings.dapr_http,
-        metrics=settings.dapr_metrics,
-    )
-    services = make_services(settings, engine, writer, incarnation.worker, watch.provider)
-    desk = TaskDesk(services.tickets, Runs(_workflow_client(settings)), rules)
-    mend = Condemned(writer, desk.restart).begin_again
-    projector = Projector(make_sources(engine, history, prices), writer, observers, mend)
+    sources = make_sources(opened.engine, opened.history, opened.prices)
+    projector = Projector(sources, opened.writer, observers, mend)
+    worker = make_worker(settings, opened, hint)
+    register(worker, services)
+    web = make_web(settings, opened, desk, telemetry)
+    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, web])
+
+
+def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry) -> WebServer:
+    """The API and the pages, not yet listening."""
+    engine, prices = opened.engine, opened.prices
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     known = access(settings)
     pages = make_pages(desk, known, books.records, utc_now)
-    app = create_app(desk, known, version=version(), books=books, pages=pages)
-    web = WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
-    executions = Executions(writer, incarnation.worker, utc_now)
-    worker = make_worker(settings, services, lambda task_id, ended: projector.hint(task_id, ended=ended), executions)
-    if traces:
-        traces.start()
-    projector.start()
-    watch.start()
-    worker.start()
-    web.start()
-    gc.collect()
-    gc.freeze()  # what is loaded stays: the collector need not look through it again and again
-    log.info("ready on %s; %d accepted tickets were still to be started", web.url, desk.start_waiting_tickets())
-    _until_told_to_stop()
-    web.stop()
-    worker.shutdown()
-    watch.stop()
-    projector.stop()
-    if traces:
-        traces.stop()
-    history.close()
-    incarnation.end()
-    writer.close()
-    engine.dispose()
+    app = create_app(desk, known, version=process.version(), books=books, pages=pages)
+    return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 
 
-def make_services(
-    settings: Settings, engine: Engine, writer: Writer, worker: str, provider: Callable[[str], str]
-) -> Services:
+def make_watch(settings: Settings, opened: Opened, hint: Callable[[str], None]) -> SidecarWatch:
+    """Looks after what the sidecar does on its own; `hint` is told of a task that it concerns."""
+    return SidecarWatch(
+        opened.writer,
+        opened.incarnation.worker,
+        utc_now,
+        hint,
+        http=settings.dapr_http,
+        metrics=settings.dapr_metrics,
+    )
+
+
+def make_services(settings: Settings, opened: Opened, provider: Callable[[str], str]) -> Services:
     """The stages' collaborators, as they are in production."""
+    engine, writer = opened.engine, opened.writer
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
-    journal = Journal(writer, worker, utc_now)
+    journal = Journal(writer, opened.incarnation.worker, utc_now)
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component, journal, provider),
         systems=DaprSystems(settings.dapr_http),
@@ -169,7 +202,7 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
     from app.telemetry.texts import StoredAnswers
 
     texts = StoredAnswers(engine) if settings.trace_texts else None
-    return Traces(settings.otlp_endpoint, service="refund-agent", version=version(), texts=texts)
+    return Traces(settings.otlp_endpoint, service="refund-agent", version=process.version(), texts=texts)
 
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
@@ -199,14 +232,18 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
             engine.dispose()
 
 
-def make_worker(settings: Settings, services: Services, rested: Rested, executions: Executions) -> Worker:
-    """The workflow worker, with the workflow and every stage and tool registered; not started."""
+def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
+    """A workflow worker that knows no workflow yet; not started."""
+    executions = Executions(opened.writer, opened.incarnation.worker, utc_now)
     connected = sidecar.Connected(settings.dapr_http)
-    worker = Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested, executions, connected)
+    return Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested, executions, connected)
+
+
+def register(worker: Worker, services: Services) -> None:
+    """Makes the workflow and every stage and tool known to the worker."""
     worker.register_workflow(_workflow(), name=NAME)
     for stage in (*STAGES, *TOOLS):
         worker.register_activity(as_activity(stage(services)), name=stage.__name__)
-    return worker
 
 
 def access(settings: Settings) -> Access:
@@ -219,27 +256,6 @@ def access(settings: Settings) -> Access:
     return Access([local.record])
 
 
-def reconnect_quickly() -> None:
-    """gRPC waits up to two minutes before it tries a lost sidecar again, and all connections with equal options share
-    that wait. The SDK offers no option for it, so its defaults are extended before the first connection is made."""
-    pause = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
-    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *pause)
-
-
-def trace_nothing() -> None:
-    """The SDK wraps every gRPC call in a span as soon as OpenTelemetry is installed, also when nobody collects them:
-    a fifth of the worker's CPU time. Spans of our own are made where they say something."""
-    GrpcInstrumentorClient().uninstrument()
-
-
-def version() -> str:
-    """The product's version, as installed; a checkout that is not installed says so."""
-    try:
-        return installed_version("refund-agent")
-    except PackageNotFoundError:
-        return "0+checkout"
-
-
 def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any, dict[str, Any]]]:
     """A function of its own for each runtime: registering marks the function and refuses it a second time."""
 
@@ -247,24 +263,3 @@ def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any
         return refund_ticket(context, task)
 
     return workflow
-
-
-def _workflow_client(settings: Settings) -> DaprWorkflowClient:
-    options = LoggerOptions(log_handler=logging.NullHandler())
-    return DaprWorkflowClient(host=settings.dapr_host, port=str(settings.dapr_grpc_port), logger_options=options)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.Formatter.converter = lambda *_: utc_now().timetuple()
-    logging.basicConfig(level=level, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
-    # The SDK logs every turn of every workflow, each failed attempt without its task, and each question about an
-    # instance that does not exist yet, which is what intake asks about. Ours says the same once, with the task.
-    for name, threshold in _LIBRARY_LEVELS.items():
-        logging.getLogger(name).setLevel(threshold)
-
-
-def _until_told_to_stop() -> None:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    stop.wait()

@@ -60,6 +60,10 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         address = f"{host}:{port}"
         self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
 
+    def stop(self) -> None:
+        """Takes no new work; what runs may deliver within `GRACE_SECONDS`."""
+        self.shutdown()
+
     @property
     def running(self) -> int:
         """Activities at work now."""

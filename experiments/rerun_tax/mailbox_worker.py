@@ -6,23 +6,17 @@ python -m experiments.rerun_tax.mailbox_worker     in the place of `python -m ap
 from __future__ import annotations
 
 import logging
-import signal
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, settings, sidecar, tokens
-from app.executions import Executions
-from app.gateway.incarnation import Incarnation
-from app.ledger import database
-from app.ledger.writer import Writer
+from app import bootstrap, process, sdk_mends, settings, tokens
 from app.settings import Settings
 from app.stages.services import Services, as_activity
 from app.worker import Worker
 from experiments.rerun_tax import mailbox
-
-_AT_ONCE = 100
 
 
 class _Healthy(BaseHTTPRequestHandler):
@@ -37,34 +31,18 @@ class _Healthy(BaseHTTPRequestHandler):
 def serve(chosen: Settings) -> None:
     """Works mailboxes until SIGTERM."""
     tokens.encoding()
-    engine = database.connect(chosen.database_url)
-    sidecar.wait_until_ready(chosen.dapr_http)
-    bootstrap.reconnect_quickly()
-    bootstrap.trace_nothing()
-    writer = Writer(engine)
-    incarnation = Incarnation(writer, bootstrap.utc_now)
-    incarnation.begin()
-    services = bootstrap.make_services(chosen, engine, writer, incarnation.worker, lambda _component: "")
-    worker = Worker(
-        chosen.dapr_host,
-        chosen.dapr_grpc_port,
-        _AT_ONCE,
-        lambda _task_id, _ended: None,
-        Executions(writer, incarnation.worker, bootstrap.utc_now),
-        sidecar.Connected(chosen.dapr_http),
-    )
-    register(worker, services)
-    worker.start()
-    health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _Healthy)
-    threading.Thread(target=health.serve_forever, daemon=True).start()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    stop.wait()
-    health.shutdown()
-    worker.shutdown()
-    incarnation.end()
-    writer.close()
-    engine.dispose()
+    sdk_mends.reconnect_quickly()
+    sdk_mends.trace_nothing()
+    with ExitStack() as ends:
+        opened = bootstrap.open_all(chosen, ends)
+        worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _ended: None)
+        register(worker, bootstrap.make_services(chosen, opened, lambda _component: ""))
+        worker.start()
+        ends.callback(worker.stop)
+        health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _Healthy)
+        threading.Thread(target=health.serve_forever, daemon=True).start()
+        ends.callback(health.shutdown)
+        process.until_told_to_stop()
 
 
 def register(worker: Worker, services: Services) -> None:

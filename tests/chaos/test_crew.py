@@ -67,7 +67,7 @@ def test_outages_wait_for_their_time() -> None:
     working = crew(FakeStack())
     working.work((Outage(0, ("worker",), 0), Outage(0.2, ("worker",), 0)))
     first, second = working.restarts
-    assert 0.15 < (second.killed_at - first.killed_at).total_seconds() < 2
+    assert 0.15 < (second.killed_at - first.killed_at).total_seconds() < 10
 
 
 def test_what_has_ended_by_itself_is_started_again_and_told() -> None:
