@@ -59,6 +59,7 @@ def test_an_honest_task_that_was_condemned_is_worked_again_and_a_forged_one_is_l
     live.stack.start("daprd")
     live.stack.start("worker")
 
+    until(lambda: len(live.bill()) > paid, "it is begun again")
     live.wait(honest, "waiting")
     live.web.post(f"/tasks/{honest}/approve", json={}).raise_for_status()
     assert live.wait(honest, "completed")["result"]["outcome"] == "refunded"
