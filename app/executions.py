@@ -95,9 +95,10 @@ class Executions:
             async with self._noted(attempt, await self._begin(attempt)):
                 yield
 
-    async def lose(self) -> None:
-        """Notes that the sidecar is gone that waits for what is running: the results reach nobody."""
-        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in self._running]
+    async def lose(self, only: Attempt | None = None) -> None:
+        """Notes that the sidecar is gone that waits for what is running, or for one attempt: nobody takes it."""
+        gone = [each for each in self._running if only in (None, each[0])]
+        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in gone]
         if not lost:
             return
         try:

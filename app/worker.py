@@ -182,7 +182,9 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             try:
                 async with self._executions.begun(attempt):
                     response = await self._worked(request, item.completionToken)
-                    await self._deliver(stub.CompleteActivityTask, response, instance_id)
+                    there = await self._deliver(stub.CompleteActivityTask, response, instance_id)
+                    if not (there or self._stopping.is_set()):
+                        await self._executions.lose(attempt)  # it ends now: whoever looks later finds it no more
                 return
             except StepSetAside as error:
                 failure: Exception = NonRetryableError(str(error))
@@ -222,13 +224,16 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             self.running -= 1
             self._free.release()
 
-    async def _deliver(self, method: Any, response: Any, instance_id: str) -> None:
-        """A result that cannot be delivered is not lost: the sidecar hands the work out again."""
+    async def _deliver(self, method: Any, response: Any, instance_id: str) -> bool:
+        """Hands a result to the sidecar; what it does not take is handed out again. False when it is gone."""
         try:
             await method(response, metadata=self._metadata)
+            return True
         except (grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError) as error:
-            reason = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+            code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+            reason = code.name if code else type(error).__name__
             log.warning("task %s: a result was not delivered (%s); the step is executed again", instance_id, reason)
+            return code not in (None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class _Kept:

@@ -78,7 +78,7 @@ class NotNoted(Executions):
         """Lets the work begin."""
         yield
 
-    async def lose(self) -> None:
+    async def lose(self, only: Attempt | None = None) -> None:
         """Nothing."""
 
 
