@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 60.0
 # A sidecar that is well counts a worker in the moment in which it connects.
 TAKEN_ON_SECONDS = 0.3
+# So often it is asked, however long that takes: this process, too, may have stood still.
+_LOOKS = 4
 _PAUSE_SECONDS = 0.1
 
 
@@ -77,9 +79,10 @@ class Connected:
     async def taken_on(self) -> None:
         """Returns when the sidecar counts a worker. One that counts none for long is asked to end, so that whoever
         looks after it starts it again."""
-        deadline = time.monotonic() + self._patience
+        deadline, looks = time.monotonic() + self._patience, 0
         while await asyncio.to_thread(self._workers) == 0:
-            if time.monotonic() > deadline:
+            looks += 1
+            if looks >= _LOOKS and time.monotonic() > deadline:
                 self._patience *= 2  # was it only slow?
                 await asyncio.to_thread(self._end)
                 return
