@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC
 
 from app.errors import NotWaiting, Refused
@@ -13,6 +14,8 @@ from app.steps import TaskInput
 
 # A page by status looks through this many tickets at most; the cursor goes on from there.
 _LOOKED_THROUGH = 500
+# Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
+_STARTERS = 64
 
 
 class TaskDesk:
@@ -22,6 +25,7 @@ class TaskDesk:
         self._tickets = tickets
         self._runs = runs
         self._rules = rules
+        self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
         """Accepts a ticket and starts its task; True when it is new. Raises Conflict, Unreachable."""
@@ -105,9 +109,11 @@ class TaskDesk:
         self._runs.start(self._input(self._tickets.get(task_id)))
 
     def _start(self, stored: StoredTicket) -> None:
-        """Dapr would wipe a completed instance of the same id, so one that it knows is not started again."""
-        if self._is_new(stored):
-            self._runs.start(self._input(stored))
+        """Dapr would wipe a completed instance of the same id, so one that it knows is not started again. One at a
+        time: a task that another one starts between that question and the start may have completed by then."""
+        with self._starting[hash(stored.task_id) % _STARTERS]:
+            if self._is_new(stored):
+                self._runs.start(self._input(stored))
         self._tickets.mark_started(stored.task_id)
 
     def _input(self, stored: StoredTicket) -> TaskInput:
