@@ -146,17 +146,19 @@ class HistoryReader:
                 return
 
     def _ask(self, method: str, request: Any, instance_id: str) -> Any:
-        """Reading changes nothing, so a question that may be answered in a moment is put again until patience ends, and
-        a history that does not verify is read once more: it may have begun anew in the middle of daprd's reading."""
+        """Reading changes nothing, so a question that may be answered in a moment is put again until patience ends. A
+        history that does not verify, or is not whole, is read once more however long the first reading took: it may
+        have begun anew, or gone on, in the middle of daprd's reading."""
         deadline = time.monotonic() + self._patience
-        doubts = 0
+        doubts: set[str] = set()
         while True:
             try:
                 return getattr(self._stub, method)(request, timeout=self._timeout, metadata=self._metadata)
             except grpc.RpcError as error:
-                doubts += any(sign in str(error.details()) for sign in _NOT_GENUINE)
-                if not (_passing(error) or doubts == 1) or time.monotonic() > deadline:
+                new = _doubts(error) - doubts
+                if not (new or (_passing(error) and time.monotonic() <= deadline)):
                     raise self._explained(error, instance_id) from None
+                doubts |= new
             self._pause(_PAUSE_SECONDS)
 
     def _explained(self, error: grpc.RpcError, instance_id: str) -> Exception:
@@ -171,6 +173,11 @@ class HistoryReader:
             f"the Dapr sidecar at {self._address} does not give the workflow history "
             f"({error.code().name}: {details[:300]}); see `refund-agent doctor`"
         )
+
+
+def _doubts(error: grpc.RpcError) -> set[str]:
+    """What makes a history doubtful; nothing, for any other trouble."""
+    return {sign for sign in (*_NOT_GENUINE, _NOT_WHOLE) if sign in str(error.details())}
 
 
 def _passing(error: grpc.RpcError) -> bool:

@@ -170,7 +170,7 @@ def test_a_task_that_is_terminated(live: Live, reader: HistoryReader) -> None:
 
 
 def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reader: HistoryReader) -> None:
-    live.fault("accounts", "slow", seconds=1.0, count=1)
+    live.fault("accounts", "slow", seconds=3.0, count=1)
     task_id = live.submit(tickets.refund("history-dies", 50_006))
     until(lambda: live.fired("accounts"), "the task is inside the step")
     live.stack.kill("worker")

@@ -126,8 +126,8 @@ def test_events_that_answer_come_too_early_or_never(other: Foreign) -> None:
 def test_a_pause_and_its_end(other: Foreign) -> None:
     other.start(flows.waiting, "paused")
     other.client.pause_workflow("paused")
-    assert other.reader.read("paused").status is RunStatus.SUSPENDED
-    assert other.reader.status("paused").status is RunStatus.SUSPENDED
+    other.read_when("paused", lambda run: run.status is RunStatus.SUSPENDED, "it is paused")
+    until(lambda: other.reader.status("paused").status is RunStatus.SUSPENDED, "and says so")
     other.client.raise_workflow_event("paused", "first", data=1)
     run = other.read_when("paused", lambda run: run.raised, "the event has arrived")
     assert run.status is RunStatus.SUSPENDED
@@ -147,7 +147,7 @@ def test_a_terminated_run_loses_what_it_had_begun(other: Foreign, tmp_path: Path
     until((tmp_path / "held").exists, "the step is under way")
     assert other.reader.read("ends").steps[0].last.outcome is Outcome.OPEN
     other.client.terminate_workflow("ends", output={"reason": "test"})
-    run = other.reader.read("ends")
+    run = other.ended("ends")
     assert (run.status, run.output and run.output.json()) == (RunStatus.TERMINATED, {"reason": "test"})
     assert (run.steps[0].last.outcome, run.steps[0].last.ended_at) == (Outcome.LOST, None)
     events = len(other.reader.events("ends"))
@@ -210,8 +210,8 @@ def test_a_rerun_does_not_wait_again_for_what_was_answered(other: Foreign) -> No
     assert split(run, run.ended_at).parts[Part.WAITING] == timedelta(0)
 
 
-def test_a_run_that_is_to_start_later_is_pending(other: Foreign) -> None:
-    run = other.reader.read("everything")
+def test_a_run_that_is_to_start_later_is_pending(other: Foreign, everything: str) -> None:
+    run = other.reader.read(everything)
     assert run.ended_at is not None
     other.client.schedule_new_workflow(flows.child, instance_id="later", start_at=run.ended_at + timedelta(hours=9))
     assert other.reader.status("later").status is RunStatus.PENDING
