@@ -19,6 +19,7 @@ from runtime.processes import Child
 _STOP_SECONDS = 10.0
 _STARTING_SECONDS = 1.0
 _LOG_LINES = 15
+_CLOCK_SECONDS = 0.02  # so far the clock that dates files lags behind
 _LOG_BYTES = 8_000
 _END = re.compile(r"process exited with error code|Exited (App|Dapr) successfully")
 
@@ -26,19 +27,21 @@ _END = re.compile(r"process exited with error code|Exited (App|Dapr) successfull
 class Apps:
     """The programs below one `dapr run`: for each app of dapr.yaml, its process and its daprd."""
 
-    def __init__(self, dapr: Child, app_logs: Path, app_ids: tuple[str, ...]) -> None:
+    def __init__(self, dapr: Child, app_logs: Path, app_ids: tuple[str, ...], *, since: float) -> None:
+        """`since`: a time, as `time.time` says it, before the CLI was started."""
         self.dapr = dapr
         self._app_logs = app_logs
         self._names = names(app_ids)
-        self._since = time.time()
+        self._since = since - _CLOCK_SECONDS
         self._seen: dict[int, str] = {}
 
     def check(self) -> None:
         """Raises `ChildDied` when the CLI or a program that it had started has ended."""
         self.dapr.check()
-        running = self._running()
-        self._seen.update(running)
-        lost = [name for pid, name in self._seen.items() if pid not in running]
+        below = self._below()
+        self._seen.update(_named(below))
+        # Not by name: a program that is becoming another one has none for a moment.
+        lost = [name for pid, name in self._seen.items() if pid not in below]
         for name in lost or self._reported():
             log = newest_log(self._app_logs, name)
             raise ChildDied(f"{name} has ended; its log {log or 'is missing and'} ends with:\n{_tail(log)}\n")
@@ -61,10 +64,11 @@ class Apps:
         return log.stat().st_mtime >= self._since
 
     def _running(self) -> dict[int, str]:
+        return _named(self._below())
+
+    def _below(self) -> set[int]:
         table = family.processes()
-        below = [pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie]
-        named = {pid: _name(pid) for pid in below}
-        return {pid: name for pid, name in named.items() if name}
+        return {pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie}
 
     def _end(self, pids: set[int]) -> None:
         for pid in pids:
@@ -95,6 +99,11 @@ def link_logs(source: Path, target: Path, app_ids: tuple[str, ...]) -> None:
         if log:
             link.unlink(missing_ok=True)
             link.symlink_to(log)
+
+
+def _named(pids: set[int]) -> dict[int, str]:
+    named = {pid: _name(pid) for pid in pids}
+    return {pid: name for pid, name in named.items() if name}
 
 
 def _name(pid: int) -> str:

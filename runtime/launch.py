@@ -7,7 +7,6 @@ SIGTERM, a program that dies, a failure of ours), everything that was started is
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from runtime.loopback import answers, past_proxies
 from runtime.ports import Port
 from runtime.problems import Problem
 from runtime.progress import Step
+from runtime.signals import Stopped, undisturbed, unwind_at_the_first
 
 STACK_LOCK = paths.STATE / "lock"
 LOGS = paths.STATE / "logs"
@@ -30,13 +30,6 @@ _APP_IDS = ("agent", "sandbox")
 _READY_SECONDS = 90.0
 _WATCH_SECONDS = 0.5
 _INTERRUPTED, _TERMINATED = 130, 143
-
-
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stopped(BaseException):
-    """SIGTERM or SIGHUP arrived; unwinds the stack as Ctrl-C does."""
 
 
 def run() -> int:
@@ -99,7 +92,7 @@ def _running() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
                 yield check, named
             finally:
                 link_logs(_APP_LOGS, LOGS, _APP_IDS)
-                with Step("stopping"), _undisturbed():
+                with Step("stopping"), undisturbed():
                     apps.stop()
 
 
@@ -119,15 +112,16 @@ def _control(named: Mapping[str, Port], needed: tuple[str, ...]) -> Iterator[Con
             control.start()
         yield control
     finally:
-        with _undisturbed():
+        with undisturbed():
             control.stop()
 
 
 def _start_apps(control: ControlPlane) -> Apps:
     environment = {**control.environment(), "DAPR_RUNTIME_PATH": str(paths.LAUNCH)}
     command = [str(paths.LAUNCH_BIN / "dapr"), "run", "-f", "."]
+    since = time.time()
     dapr = processes.start("dapr run", command, log=LOGS / "dapr-run.log", environment=environment, folder=paths.ROOT)
-    return Apps(dapr, _APP_LOGS, _APP_IDS)
+    return Apps(dapr, _APP_LOGS, _APP_IDS, since=since)
 
 
 def _wait_for_agent(check: Callable[[], None], port: int) -> None:
@@ -160,45 +154,14 @@ def _say_where(named: Mapping[str, Port]) -> None:
 def _watch(check: Callable[[], object]) -> None:
     pause = threading.Event()
     while True:
-        with _put_off():
-            check()
+        check()
         pause.wait(_WATCH_SECONDS)
-
-
-@contextmanager
-def _put_off() -> Iterator[None]:
-    """A signal waits until this is over: one that unwinds while a child is being looked at would leave the child's lock
-    taken, and whoever stops that child would wait for it for ever."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not cut the stopping short; it is bounded by deadlines anyway."""
-    before = [signal.signal(number, signal.SIG_IGN) for number in _ENDINGS]
-    try:
-        yield
-    finally:
-        for number, handler in zip(_ENDINGS, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _told_to_end(number: int, _frame: object) -> None:
-    """The first signal unwinds the stack; make passes on a second one at once, which must not cut that short."""
-    for each in _ENDINGS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt if number == signal.SIGINT else Stopped
 
 
 def main(arguments: list[str]) -> int:
     """Runs one of the three; problems are printed as sentences."""
     os.chdir(paths.ROOT)
-    for number in _ENDINGS:
-        signal.signal(number, _told_to_end)
+    unwind_at_the_first()
     processes.adopt_orphans()
     commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}
     try:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.problems import Problem
+
+# Who only asks whether a lock is held has it for a moment, and is no holder.
+_PATIENCE_SECONDS = 1.0
+_POLL_SECONDS = 0.02
 
 
 class Locked(Problem):
@@ -44,8 +49,11 @@ def held(path: Path) -> bool:
 
 
 def _take(descriptor: int, path: Path, what: str, wait: bool) -> None:
+    limit = time.monotonic() + _PATIENCE_SECONDS
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        while not wait and time.monotonic() < limit and not _taken(descriptor):
+            time.sleep(_POLL_SECONDS)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # again does no harm to who has it
     except BlockingIOError:
         holder = path.read_text().strip()
         raise Locked(
@@ -53,3 +61,11 @@ def _take(descriptor: int, path: Path, what: str, wait: bool) -> None:
             remedy="Stop it first, with Ctrl-C where it was started.",
             holder=holder,
         ) from None
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

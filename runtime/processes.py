@@ -22,10 +22,12 @@ from pathlib import Path
 
 from runtime import family
 from runtime.problems import ChildDied, NotReady
+from runtime.signals import put_off
 
 _TETHER = Path(__file__).with_name("tether.py")
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.05
+_KILL_SECONDS = 10.0
 _LOG_LINES = 15
 
 
@@ -45,7 +47,7 @@ class Child:
 
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self.process.poll() is None
+        return self._code() is None
 
     def last_lines(self, count: int = _LOG_LINES) -> str:
         """The end of its log, for an error message."""
@@ -55,11 +57,17 @@ class Child:
 
     def check(self) -> None:
         """Raises `ChildDied`, with the end of the log, when it has ended."""
-        code = self.process.poll()
+        code = self._code()
         if code is None:
             return
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         raise ChildDied(f"{self.name} has ended ({how}); its log {self.log} ends with:\n{self.last_lines()}\n")
+
+    def _code(self) -> int | None:
+        # A signal that unwinds in the middle of `poll` leaves the child's lock taken, and whoever stops the child then
+        # waits for it for ever.
+        with put_off():
+            return self.process.poll()
 
 
 class _Spawner:
@@ -185,10 +193,13 @@ def wait_until(
 
 
 def _end(child: Child) -> None:
-    for pid in family.members(child.pid, child.mark):
-        _signal(pid, signal.SIGKILL)
+    limit = time.monotonic() + _KILL_SECONDS
+    # Again and again: one that was seen may have started another before it was ended.
+    while (living := family.members(child.pid, child.mark)) and time.monotonic() < limit:
+        for pid in living:
+            _signal(pid, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
     child.process.wait()
-    _wait(lambda: not family.members(child.pid, child.mark), time.monotonic() + 5)
     _reap_adopted()
 
 

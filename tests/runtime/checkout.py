@@ -141,7 +141,7 @@ def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
     raise AssertionError(f"no line with {wanted!r} in:\n" + "\n".join(seen))
 
 
-def until(done: Callable[[], bool], what: Callable[[], Iterable[str]], seconds: float = 20.0) -> None:
+def until(done: Callable[[], bool], what: Callable[[], Iterable[str]], seconds: float = 60.0) -> None:
     """Polls with a deadline."""
     limit = time.monotonic() + seconds
     while not done():

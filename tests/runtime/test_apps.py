@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def apps(tmp_path: Path) -> Iterator[Apps]:
     logs = tmp_path / "logs"
     logs.mkdir()
     write(logs / "agent_app_1.log", "The App process exited with error code: an older run", age=1000)
+    since = time.time()
     child = processes.start("dapr run", [sys.executable, "-c", CLI], log=tmp_path / "dapr.log")
-    processes.wait_until(lambda: child.last_lines().count(" ") == 1, what="cli", deadline_seconds=20, children=[child])
-    yield Apps(child, logs, ("agent",))
+    processes.wait_until(lambda: child.last_lines().count(" ") == 1, what="cli", deadline_seconds=60, children=[child])
+    yield Apps(child, logs, ("agent",), since=since)
     processes.kill(child)
 
 
@@ -47,7 +49,7 @@ def check_for_a_while(apps: Apps) -> None:
         apps.check()
         return False
 
-    processes.wait_until(healthy, what="the report", deadline_seconds=20)
+    processes.wait_until(healthy, what="the report", deadline_seconds=60)
 
 
 def pids(apps: Apps) -> list[int]:
@@ -76,7 +78,8 @@ def test_a_sidecar_that_is_gone_is_named(apps: Apps, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["The App process exited with error code: 1", "Exited App successfully"])
 def test_an_app_that_died_before_it_was_seen_is_known_from_its_log(apps: Apps, tmp_path: Path, end: str) -> None:
-    write(tmp_path / "logs" / "agent_app_2.log", f"no licence\n{end}")
+    # A second ahead: the clock that dates files may lag behind the one that dates the start.
+    write(tmp_path / "logs" / "agent_app_2.log", f"no licence\n{end}", age=-1)
     with pytest.raises(ChildDied, match=r"agent has ended.*\n.*no licence"):
         apps.check()
 

@@ -22,9 +22,9 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - the point of the test
 def test_an_own_listener_is_seen_with_its_address(address: str, loopback: bool) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as holder:
-        holder.bind((address, 0))
+        (port,) = free_ports(1)
+        holder.bind((address, port))
         holder.listen()
-        port = holder.getsockname()[1]
         (found,) = [item for item in listeners({os.getpid()}) if item.port == port]
         assert found == Listener(found.protocol, address, port, os.getpid())
         assert found.loopback is loopback

@@ -38,7 +38,7 @@ time.sleep(600)
 """
 
 
-def until(done: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
     limit = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < limit, "it did not happen in time"
@@ -78,7 +78,7 @@ def test_kill_ends_them_at_once(stubborn: tuple[Child, list[int]]) -> None:
 def test_stop_gives_time_for_an_orderly_end(tmp_path: Path) -> None:
     child = processes.start("polite", [sys.executable, "-c", POLITE], log=tmp_path / "polite.log")
     until(lambda: "up" in child.last_lines())
-    processes.stop(child)
+    processes.stop(child, deadline_seconds=60)
     assert child.process.returncode == 0
     assert "bye" in child.last_lines()
 
@@ -87,7 +87,7 @@ def test_a_child_that_dies_early_is_named_with_the_end_of_its_log(tmp_path: Path
     code = "import sys; print('no such table'); sys.exit(3)"
     child = processes.start("ledger", [sys.executable, "-c", code], log=tmp_path / "ledger.log")
     with pytest.raises(ChildDied) as caught:
-        processes.wait_until(lambda: False, what="ledger", deadline_seconds=20, children=[child])
+        processes.wait_until(lambda: False, what="ledger", deadline_seconds=60, children=[child])
     assert "ledger has ended (exit code 3)" in str(caught.value)
     assert "no such table" in str(caught.value)
 
@@ -95,7 +95,7 @@ def test_a_child_that_dies_early_is_named_with_the_end_of_its_log(tmp_path: Path
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     child = processes.start("ghost", ["/nonexistent/ghost"], log=tmp_path / "ghost.log")
     with pytest.raises(ChildDied, match="/nonexistent/ghost cannot be started"):
-        processes.wait_until(lambda: False, what="ghost", deadline_seconds=20, children=[child])
+        processes.wait_until(lambda: False, what="ghost", deadline_seconds=60, children=[child])
 
 
 def test_a_deadline_is_kept_and_shows_the_log(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_stop_all_stops_the_last_one_first(tmp_path: Path) -> None:
         child = processes.start(name, [sys.executable, "-c", POLITE], log=tmp_path / name)
         until(lambda child=child: "up" in child.last_lines())  # type: ignore[misc]
         children.append(child)
-    processes.stop_all(children)
+    processes.stop_all(children, deadline_seconds=60)
     ends = [int(child.last_lines().split()[-1]) for child in children]
     assert ends == sorted(ends, reverse=True)
 
