@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -69,8 +70,11 @@ class Dispatcher:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            for tenant in outbox.waiting_tenants(self._books):
-                self.wake(tenant)
+            try:
+                for tenant in outbox.waiting_tenants(self._books):
+                    self.wake(tenant)
+            except sqlite3.Error:
+                _log.exception("events: looked for again in %g s", POLL_SECONDS)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _drain(self, tenant: str) -> None:

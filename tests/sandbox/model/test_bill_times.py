@@ -46,7 +46,7 @@ def test_an_answer_that_is_held_back_changes_no_date(served: Served, chat: dict[
 
 def wait_for_any(served: Served) -> None:
     """Returns once the bill has a row: its answer is still held back."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not served.bill():
-        assert time.monotonic() < deadline, "no row within ten seconds"
+        assert time.monotonic() < deadline, "no row within a minute"
         time.sleep(0.01)

@@ -24,8 +24,8 @@ PATH = "/v1/chat/completions"
 
 
 def wait_for_bill(served: Served, status: int) -> list[dict[str, Any]]:
-    """The bill once its only row has this status, or as it is after ten seconds."""
-    deadline = time.monotonic() + 10
+    """The bill once its only row has this status, or as it is after a minute."""
+    deadline = time.monotonic() + 60
     rows = served.bill()
     while [row["status"] for row in rows] != [status] and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -93,7 +93,7 @@ def test_a_timeout_outlasts_the_client_and_is_billed(served: Served, chat: dict[
     with pytest.raises(TimeoutError):
         connection.getresponse()
     connection.close()
-    (row,) = served.bill()
+    (row,) = wait_for_bill(served, 0)
     assert (row["status"], row["billed"]) == (0, True)
     assert row["output_tokens"] > 0
 
@@ -151,7 +151,7 @@ def sandbox(state: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if Served(port).call("GET", "/healthz")[0] == 200:
@@ -169,7 +169,7 @@ def test_a_crash_ends_the_process_and_keeps_the_bill(tmp_path: Path, chat: dict[
         assert Served(ports[1]).call("PUT", "/faults", {"target": "model", "kind": "crash"})[0] == 200
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
             client.call("POST", PATH, chat)
-        assert process.wait(10) == CRASH_EXIT_CODE
+        assert process.wait(60) == CRASH_EXIT_CODE
     with sandbox(tmp_path, ports):
         assert [row["status"] for row in client.bill()] == [200]
         assert client.call("GET", "/faults")[1] == {"faults": []}
@@ -181,6 +181,6 @@ def test_a_kill_loses_no_row_of_an_answer_that_left(tmp_path: Path, chat: dict[s
     with sandbox(tmp_path, ports) as process:
         answered = [client.call("POST", PATH, chat)[0] for _ in range(50)]
         process.kill()
-        process.wait(10)
+        process.wait(60)
     with sandbox(tmp_path, ports):
         assert len(client.bill()) == len(answered)

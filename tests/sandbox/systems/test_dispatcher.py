@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
@@ -83,6 +84,27 @@ def test_what_was_left_is_delivered_at_the_start_in_order(books: Books) -> None:
     run(scenario())
     assert recorder.taken == ids(1, 2, 3)
     assert {row["delivered_at"] for row in reconcile.rows(books, "outbox")} == {NOW.isoformat()}
+
+
+def test_a_look_that_fails_is_not_the_last_one(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    issue(books, 1)
+    monkeypatch.setattr(dispatching, "POLL_SECONDS", 0.01)
+    looks = itertools.count()
+    look = outbox.waiting_tenants
+
+    def locked_at_first(books: Books) -> list[str]:
+        if next(looks) == 0:
+            raise sqlite3.OperationalError("database is locked")
+        return look(books)
+
+    monkeypatch.setattr(outbox, "waiting_tenants", locked_at_first)
+    recorder = Recorder()
+
+    async def scenario() -> None:
+        async with Dispatcher(books, recorder, lambda: NOW, at_once).running():
+            await until(lambda: recorder.taken == ids(1))
+
+    run(scenario())
 
 
 def test_an_event_that_is_written_leaves_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

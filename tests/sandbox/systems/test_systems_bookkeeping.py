@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer, unused_port
+from aiohttp.test_utils import TestClient, TestServer
 
 from app.sandbox.faults import Fault, FaultBook, FaultKind
 from app.sandbox.systems import BOOKKEEPING_PATH, create_app, dispatcher
 from app.sandbox.systems.consumer import consumer
 from app.sandbox.systems.dispatcher import NotDelivered
 from app.sandbox.systems.outbox import Event
+from runtime.loopback import free_ports
 from tests.sandbox.systems.makers import case_body, refund_body
 from tests.sandbox.systems.test_systems_http import Client, ask
 
@@ -47,7 +48,7 @@ def clock() -> datetime:
 @asynccontextmanager
 async def systems(state: Path, faults: FaultBook) -> AsyncIterator[Client]:
     """A server that sends its events to itself."""
-    port = unused_port()
+    (port,) = free_ports(1)
     app = create_app(state, faults, clock, f"http://127.0.0.1:{port}{BOOKKEEPING_PATH}")
     async with TestClient(TestServer(app, port=port)) as client:
         yield client
@@ -167,7 +168,7 @@ def test_a_consumer_that_hangs_or_is_not_there_is_tried_again(tmp_path: Path) ->
         ):
             with pytest.raises(NotDelivered, match="TimeoutError"):
                 await send(EVENT)
-        async with consumer(f"http://127.0.0.1:{unused_port()}") as send:
+        async with consumer(f"http://127.0.0.1:{free_ports(1)[0]}") as send:
             with pytest.raises(NotDelivered, match="ClientConnectorError"):
                 await send(EVENT)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from aiohttp.test_utils import unused_port
 
+from runtime.loopback import free_ports
 from tests.sandbox.systems.makers import case_body, refund_body
 
 # The consumer fails as well, and loses answers: another seed in each life.
@@ -40,7 +40,7 @@ class Victim:
     """The internal systems as a process of their own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = unused_port()
+        (self.port,) = free_ports(1)
         self._folder = folder
         self._lives = 0
         self._process: subprocess.Popen[bytes] | None = None
