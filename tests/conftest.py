@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.live import Live, make_stack, repeat_model_calls
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

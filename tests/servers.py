@@ -39,7 +39,7 @@ from tests.debian import (
 __all__ = ["USER", "PostgresServer", "RedisServer", "ensure_installed"]
 
 USER = "bench"
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 
 
@@ -174,7 +174,10 @@ class PostgresServer(_Server):
 
     def _answers(self) -> bool:
         check = [str(self.programs / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
-        return subprocess.run(check, check=False, timeout=5).returncode == 0
+        try:
+            return subprocess.run(check, check=False, timeout=10).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
 
 class RedisServer(_Server):
@@ -195,7 +198,7 @@ class RedisServer(_Server):
 
     def ask(self, *words: str) -> str:
         """One command, its answer's first line. Raises Problem when Redis refuses it."""
-        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+        with socket.create_connection((HOST, self.port), timeout=30) as connection:
             connection.sendall(_encoded("AUTH", self.password) + _encoded(*words))
             with connection.makefile("rb") as answers:
                 lines = [answers.readline().decode().strip() for _ in range(2)]

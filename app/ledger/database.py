@@ -19,7 +19,7 @@ from app.ledger.migrations import upgrade
 # WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
 # any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.
 _BUSY_SECONDS = 30.0
-_SQLITE = ("synchronous=NORMAL", f"busy_timeout={_BUSY_SECONDS * 1000:.0f}", "foreign_keys=ON")
+_SQLITE = (f"busy_timeout={_BUSY_SECONDS * 1000:.0f}", "synchronous=NORMAL", "foreign_keys=ON")
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:

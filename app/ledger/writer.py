@@ -111,5 +111,5 @@ def _for_the_loop(engine: Engine) -> Engine | None:
     if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
         return None
     own = create_engine(engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-    tune_sqlite(own, "synchronous=NORMAL", "busy_timeout=0", "wal_autocheckpoint=0")
+    tune_sqlite(own, "busy_timeout=0", "synchronous=NORMAL", "wal_autocheckpoint=0")
     return own

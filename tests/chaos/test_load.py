@@ -72,7 +72,7 @@ def running(api: Api, seconds: float) -> Iterator[Load]:
 
 def until(condition: Callable[[], bool]) -> None:
     """Polls."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -86,7 +86,8 @@ def test_every_ticket_is_sent_again_until_the_agent_has_it() -> None:
     assert under_way.accepted == {each.task_id for each in TICKETS}
 
 
-def test_tickets_come_one_after_another_over_the_time() -> None:
+def test_tickets_come_one_after_another_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_SENDERS", 1)  # two that are late may overtake each other
     api = FakeApi()
     begun = time.monotonic()
     with running(api, 0.6) as under_way:

@@ -83,7 +83,7 @@ def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
 
 def test_no_more_requests_at_once_than_asked_for() -> None:
     desk, lock, state = FakeDesk(), threading.Lock(), {"now": 0, "most": 0}
-    barrier = threading.Barrier(3, timeout=10)
+    barrier = threading.Barrier(3, timeout=60)
 
     def send(ticket: Ticket) -> tuple[TaskView, bool]:
         with lock:

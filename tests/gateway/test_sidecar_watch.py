@@ -16,12 +16,14 @@ import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from app.errors import FailureCause
+from app.gateway import sidecar_watch
 from app.gateway.retries import RetryPolicy
 from app.gateway.sidecar_watch import SidecarWatch
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
 from app.ledger.writer import Writer
 from app.models import CallState
+from tests.live import until
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = RetryPolicy(1, timedelta(milliseconds=500), jitter=0.5)
@@ -140,8 +142,11 @@ def _counts(row: Any) -> tuple[int | None, int]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """An empty ledger and a sidecar that has asked nothing again yet."""
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """An empty ledger and a sidecar that has asked nothing again yet. It is slow to answer if the machine is, and only
+    looked at when the test says so."""
+    monkeypatch.setattr(sidecar_watch, "_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(sidecar_watch, "LOOK_SECONDS", 3600.0)
     engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     writer = Writer(engine)
     daprd = Daprd()
@@ -313,14 +318,16 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     assert watch.provider("llm") == ""
 
 
-def test_the_components_type_is_known_from_the_start_and_follows_a_switch(bench: Bench) -> None:
+def test_the_components_type_is_known_from_the_start_and_follows_a_switch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar_watch, "LOOK_SECONDS", 0.01)
     watch = bench.watch()
     watch.start()
     assert watch.provider("llm") == "conversation.openai"
     assert watch.provider("nobody") == ""
     bench.daprd.types["llm"] = "conversation.anthropic"
-    watch.look()
-    assert watch.provider("llm") == "conversation.anthropic"
+    until(lambda: watch.provider("llm") == "conversation.anthropic", "the switch to be seen")
     watch.stop()
 
 

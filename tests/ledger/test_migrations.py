@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +131,8 @@ def test_who_is_changing_a_new_file_is_waited_for(
         waits.append(seconds)
         changing.execute("ROLLBACK")
 
-    monkeypatch.setattr(time, "sleep", end_the_change)
+    own_time = SimpleNamespace(monotonic=time.monotonic, sleep=end_the_change)
+    monkeypatch.setattr(database, "time", own_time)  # other threads sleep as they like
     database.connect(f"sqlite:///{tmp_path / 'new'}").dispose()
     assert len(waits) == 1
     assert execute(f"sqlite:///{tmp_path / 'new'}", "PRAGMA journal_mode") == [("wal",)]

@@ -374,7 +374,7 @@ def test_whoever_saves_takes_the_rows_in_the_same_order_as_others(databases: Dat
         somebody.execute(text("SET lock_timeout = '5s'"))
         somebody.execute(text(HELD[table]), {"tenant": first.tenant})
         saved = pool.submit(ledger.save, last, first)
-        until(lambda: is_waiting(engine), "the saver to wait for its turn", 10)
+        until(lambda: is_waiting(engine), "the saver to wait for its turn")
         somebody.execute(text(HELD[table]), {"tenant": last.tenant})
         somebody.commit()
         assert saved.result(HALF_A_MINUTE) == {last.task_id, first.task_id}

@@ -44,7 +44,7 @@ def clean_bill(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Row]:
     return found.bill
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_whatever_is_killed_nothing_is_lost_doubled_or_paid_without_a_name(
     tmp_path: Path, clean_bill: Sequence[Row]
 ) -> None:

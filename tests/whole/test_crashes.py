@@ -22,14 +22,9 @@ HELD_BY = {
 
 def hold_in(live: Live, stage: str, ticket_id: str, number: int) -> str:
     """Sends a ticket and returns once its task hangs inside `stage`."""
-    if stage == "draft_refund":  # the model is needed twice: let it classify first
-        live.fault("accounts", "slow", seconds=1.0, count=1)
-        task_id = live.submit(tickets.refund(ticket_id, number))
-        until(lambda: live.fired("accounts"), "the account is being retrieved")
-        live.fault("model", "slow", seconds=2.0, count=1)
-    else:
-        live.fault(HELD_BY[stage], "slow", seconds=2.0, count=1)
-        task_id = live.submit(tickets.refund(ticket_id, number))
+    first = {"skip": 1, "containing": f"LD-{number}"} if stage == "draft_refund" else {}  # let the model classify first
+    live.fault(HELD_BY[stage], "slow", seconds=2.0, count=1, **first)
+    task_id = live.submit(tickets.refund(ticket_id, number))
     until(lambda: live.fired(HELD_BY[stage]), f"the task is inside {stage}")
     return task_id
 

@@ -3,6 +3,8 @@ a restart that rolls loses nothing."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ def ended(live: Live, task_id: str) -> TaskRecord:
     return recorded(records, task_id, *(status for status in TaskStatus if status.ended))
 
 
-def held_in_classify(live: Live, ticket_id: str, number: int, seconds: float = 3.0) -> str:
+def held_in_classify(live: Live, ticket_id: str, number: int, seconds: float = 5.0) -> str:
     """Sends a ticket and returns once the model works on it."""
     live.fault("model", "slow", seconds=seconds, count=1)
     task_id = live.submit(tickets.refund(ticket_id, number))
@@ -53,6 +55,7 @@ def the_failure(record: TaskRecord) -> FailureRecord:
 
 
 def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
+    begun = time.time()
     task_id = held_in_classify(live, "lost-worker", 14_000)
     live.stack.kill("worker")
     killed = time.time()
@@ -61,7 +64,7 @@ def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
     record = ended(live, task_id)
     failure = the_failure(record)
     assert failure.cause is Cause.WORKER_GONE
-    assert abs(failure.at.timestamp() - killed) < 3, "the last beat says when, to a second or so"
+    assert begun <= failure.at.timestamp() <= killed, "the worker's own last sign says when, not the one that took over"
     assert failure.resumed_at is not None
     assert len(record.workers) == 2
     assert record.parts[Part.RESTART] == failure.resumed_at - failure.at
@@ -71,24 +74,27 @@ def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
 
 def test_work_that_is_lost_with_the_sidecar_is_told_apart(live: Live) -> None:
     task_id = held_in_classify(live, "lost-sidecar", 14_010)
-    live.stack.kill("daprd")
     killed = time.time()
+    live.stack.kill("daprd")
     live.stack.start("daprd")
     live.wait(task_id, "completed")
     record = ended(live, task_id)
     failures = [each for each in record.failures if each.kind is FailureKind.INTERRUPTED]
     assert {each.cause for each in failures} <= {Cause.SIDECAR_GONE}
     assert failures
-    assert abs(failures[0].at.timestamp() - killed) < 2, "the worker noticed"
+    lost, resumed = failures[0].at, failures[0].resumed_at
+    assert resumed is not None
+    assert killed <= lost.timestamp() <= resumed.timestamp(), "after the kill, before the step is worked again"
     assert len(record.workers) == 1
 
 
 def test_a_worker_that_is_stopped_in_the_middle_says_so(tmp_path: Path) -> None:
-    """The model takes longer than the time of grace, and nobody's patience is shortened."""
+    """The model takes longer than the time of grace, and nobody's patience is shortened: whoever stops it waits."""
     with Stack(tmp_path) as stack:
         live = Live(stack)
-        task_id = held_in_classify(live, "stopped", 14_020, seconds=12)
-        stack.stop("worker")
+        task_id = held_in_classify(live, "stopped", 14_020, seconds=30)
+        os.kill(stack.pid("worker"), signal.SIGTERM)
+        stack.wait_dead("worker", deadline_seconds=60)
         stack.start("worker")
         live.wait(task_id, "completed")
         assert the_failure(ended(live, task_id)).cause is Cause.WORKER_STOPPED
@@ -137,13 +143,16 @@ def test_a_ticket_that_kills_every_worker_is_set_aside_and_the_others_get_throug
         poison = "bench:poison"
         with suppress(httpx.HTTPError):  # it may kill the worker before that has answered
             live.submit(tickets.refund("poison", int(POISON.removeprefix("load-") + "000")))
+
+        def dead_or_parked() -> bool:
+            return not stack.alive("worker") or _status(live, poison) == "parked"
+
         deaths = 0
-        while _status(live, poison) != "parked":
-            if not stack.alive("worker"):
-                deaths += 1
-                assert deaths < 10, "it is noticed after a bounded number of lives"
-                with suppress(ChildDied):  # before it was ready
-                    stack.start("worker")
+        while until(dead_or_parked, "the worker dies, or the task is set aside", 200) and not stack.alive("worker"):
+            deaths += 1
+            assert deaths < 10, "it is noticed after a bounded number of lives"
+            with suppress(ChildDied):  # before it was ready
+                stack.start("worker")
         live.wait_all(others, "completed")
         reason = live.view(poison)["waiting_for"]
         print(f"set aside after {deaths} deaths: {reason}")
