@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
@@ -92,13 +93,17 @@ def test_a_result_that_a_sidecar_no_longer_takes_is_noted_as_lost(
     stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    asyncio.run(until_noted(port, sidecar, noted))
+    server.stop(None)
+    assert noted.lost == lost
+
+
+async def until_noted(port: int, sidecar: Sidecar, noted: Noted) -> None:
+    """A worker's loop, until the step is over."""
     worker = EventLoopWorker(f"127.0.0.1:{port}", 10, lambda *_: None, noted, Well())  # type: ignore[arg-type]
     worker._registry.add_named_activity("stage", stage)
-    worker.start()
-    try:
-        assert noted.ended.wait(60)
-        assert noted.lost == lost
-    finally:
-        sidecar.over.set()
-        worker.stop()
-        server.stop(None)
+    running = asyncio.ensure_future(worker._async_run_loop())
+    assert await asyncio.to_thread(noted.ended.wait, 60)
+    worker._stopping.set()
+    sidecar.over.set()
+    await running
