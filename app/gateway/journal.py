@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import FailureCause
@@ -48,7 +48,8 @@ _CLOSE_LEFT = (
 )
 _OF_STEP = select(MODEL_CALLS.c.state).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
-_SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
+# It may have been given up meanwhile, because its worker stood still.
+_SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN | {"error": null()})
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN | {"error": bindparam("error")})
 
 

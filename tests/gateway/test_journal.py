@@ -164,7 +164,10 @@ def test_two_workers_at_once_cannot_both_settle(engine: Engine, writer: Writer) 
 
     first, second = asyncio.run(both())
     assert first.answer == second.answer, "both go on with the one answer that settled the step"
-    assert sorted(row["state"] for row in rows(engine)) == ["interrupted", "settled"]
+    assert {row["state"]: row["error"] for row in rows(engine)} == {
+        "interrupted": "another execution of the step settled first",
+        "settled": None,
+    }
     assert [row["input_tokens"] for row in rows(engine)] == [811, 811], "what the loser used is known, too"
 
 
