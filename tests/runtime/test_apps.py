@@ -69,6 +69,12 @@ def test_an_app_that_was_seen_and_is_gone_is_named_with_its_log(apps: Apps, tmp_
         check_for_a_while(apps)
 
 
+def test_one_that_is_becoming_another_program_has_not_ended(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps.check()
+    monkeypatch.setattr("runtime.apps._name", lambda _: "")  # as the kernel says in the moment of `exec`
+    apps.check()
+
+
 def test_a_sidecar_that_is_gone_is_named(apps: Apps, tmp_path: Path) -> None:
     apps.check()
     os.kill(pids(apps)[1], 9)

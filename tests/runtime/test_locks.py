@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,16 @@ def test_a_second_holder_is_told_who_holds_it(tmp_path: Path) -> None:
     assert not held(lock)
     with exclusive(lock, what="A stack"):
         pass
+
+
+def test_who_only_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking takes the lock for a moment."""
+    lock = tmp_path / "lock"
+    with lock.open("a+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with exclusive(lock, what="A stack"):
+            assert held(lock)
 
 
 def test_the_kernel_releases_the_lock_of_a_killed_holder(tmp_path: Path) -> None:

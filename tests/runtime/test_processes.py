@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -73,6 +74,20 @@ def test_kill_ends_them_at_once(stubborn: tuple[Child, list[int]]) -> None:
     processes.kill(child)
     assert [pid for pid in pids if running(pid)] == []
     assert child.process.returncode == -signal.SIGKILL
+
+
+def test_kill_ends_what_was_started_after_the_first_look(
+    stubborn: tuple[Child, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, pids = stubborn
+    members, looks = family.members, itertools.count()
+
+    def too_early(leader: int, mark: str) -> set[int]:
+        return {leader} if next(looks) == 0 else members(leader, mark)
+
+    monkeypatch.setattr(family, "members", too_early)
+    processes.kill(child)
+    assert not [pid for pid in pids if running(pid)]
 
 
 def test_stop_gives_time_for_an_orderly_end(tmp_path: Path) -> None:
