@@ -104,8 +104,6 @@ def serve(settings: Settings) -> None:
     process.log_to_stderr(settings.log_level)
     tokens.encoding()  # half a second, which the first model call would wait for otherwise
     rules = policy.load(settings.policy_file)
-    sdk_mends.reconnect_quickly()
-    sdk_mends.trace_nothing()
     with ExitStack() as ends:
         agent = make_agent(settings, rules, open_all(settings, ends))
         for part in agent.parts:
@@ -119,6 +117,8 @@ def serve(settings: Settings) -> None:
 
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
     """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
+    sdk_mends.reconnect_quickly()
+    sdk_mends.trace_nothing()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     engine = database.connect(settings.database_url)
     ends.callback(engine.dispose)

@@ -18,8 +18,8 @@ from runtime.processes import Child
 
 _STOP_SECONDS = 10.0
 _STARTING_SECONDS = 1.0
-_LOG_LINES = 15
 _CLOCK_SECONDS = 0.02  # so far the clock that dates files lags behind
+_LOG_LINES = 15
 _LOG_BYTES = 8_000
 _END = re.compile(r"process exited with error code|Exited (App|Dapr) successfully")
 

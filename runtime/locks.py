@@ -41,26 +41,23 @@ def held(path: Path) -> bool:
     if not path.exists():
         return False
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _taken(file.fileno())
 
 
 def _take(descriptor: int, path: Path, what: str, wait: bool) -> None:
+    if wait:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
     limit = time.monotonic() + _PATIENCE_SECONDS
-    try:
-        while not wait and time.monotonic() < limit and not _taken(descriptor):
-            time.sleep(_POLL_SECONDS)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # again does no harm to who has it
-    except BlockingIOError:
-        holder = path.read_text().strip()
-        raise Locked(
-            f"{what} runs already (process {holder or 'unknown'}, lock {path}).",
-            remedy="Stop it first, with Ctrl-C where it was started.",
-            holder=holder,
-        ) from None
+    while not _taken(descriptor):
+        if time.monotonic() > limit:
+            holder = path.read_text().strip()
+            raise Locked(
+                f"{what} runs already (process {holder or 'unknown'}, lock {path}).",
+                remedy="Stop it first, with Ctrl-C where it was started.",
+                holder=holder,
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _taken(descriptor: int) -> bool:

@@ -193,12 +193,14 @@ def wait_until(
 
 
 def _end(child: Child) -> None:
-    limit = time.monotonic() + _KILL_SECONDS
-    # Again and again: one that was seen may have started another before it was ended.
-    while (living := family.members(child.pid, child.mark)) and time.monotonic() < limit:
+    def all_are_gone() -> bool:
+        living = family.members(child.pid, child.mark)
         for pid in living:
             _signal(pid, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)
+        return not living
+
+    # Again and again: one that was seen may have started another before it was ended.
+    _wait(all_are_gone, time.monotonic() + _KILL_SECONDS)
     child.process.wait()
     _reap_adopted()
 

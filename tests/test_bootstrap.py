@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from app import bootstrap, process, sdk_mends
+from app import bootstrap, process
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -46,8 +46,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bootstrap, "open_all", open_all)
     for name in ("log_to_stderr", "keep_what_is_loaded"):
         monkeypatch.setattr(process, name, Mock())
-    for name in ("reconnect_quickly", "trace_nothing"):
-        monkeypatch.setattr(sdk_mends, name, Mock())
     monkeypatch.setattr(process, "until_told_to_stop", lambda: told.append("told to stop"))
     return told
 

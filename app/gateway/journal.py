@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, null, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import FailureCause
@@ -39,7 +39,7 @@ _TAKEN = exists().where(
     _OTHER.c.turn == bindparam("the_turn"),
     _OTHER.c.state == CallState.SETTLED,
 )
-_GIVEN: dict[str, Any] = {name: bindparam(name) for name in ("state", *_ANSWER_COLUMNS)}
+_GIVEN: dict[str, Any] = {name: bindparam(name) for name in ("state", "error", *_ANSWER_COLUMNS)}
 _FIND_SETTLED = select(MODEL_CALLS).where(_THIS_STEP, MODEL_CALLS.c.state == CallState.SETTLED)
 _CLOSE_LEFT = (
     update(MODEL_CALLS)
@@ -48,9 +48,8 @@ _CLOSE_LEFT = (
 )
 _OF_STEP = select(MODEL_CALLS.c.state).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
-# It may have been given up meanwhile, because its worker stood still.
-_SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN | {"error": null()})
-_KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN | {"error": bindparam("error")})
+_SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
+_KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ class Journal:
         """Closes a row with its answer. Returns the answer that settled the step, which may be another's."""
         values = _used(usage) | {
             "state": CallState.SETTLED.value,
+            "error": None,  # it may have been given up meanwhile, because this worker stood still
             "model": answer.model,
             "finish_reason": answer.finish_reason,
             "answer": answer_to_json(answer),

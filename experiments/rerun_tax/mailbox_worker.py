@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, process, sdk_mends, settings, tokens
+from app import bootstrap, process, settings, tokens
 from app.settings import Settings
 from app.stages.services import Services, as_activity
 from app.worker import Worker
@@ -31,8 +31,6 @@ class _Healthy(BaseHTTPRequestHandler):
 def serve(chosen: Settings) -> None:
     """Works mailboxes until SIGTERM."""
     tokens.encoding()
-    sdk_mends.reconnect_quickly()
-    sdk_mends.trace_nothing()
     with ExitStack() as ends:
         opened = bootstrap.open_all(chosen, ends)
         worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _ended: None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cost.book import PriceBook
@@ -23,7 +23,7 @@ from tests.cost.makers import NOW, OPENAI, origin
 from tests.cost.random_values import books, charges, usages
 
 # The same examples each time; a busy machine is no fault of the code.
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+SEEDED = settings(derandomize=True, max_examples=60)
 
 
 def priced(book: PriceBook, usage: Usage) -> CallPrice:

@@ -223,7 +223,7 @@ def played(program: list[Operation], moves: list[tuple[str, int]]) -> tuple[Run,
     return parse(INSTANCE, engine.history), truth, engine.ended, came_together(engine.history)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(programs(SEQUENTIAL), st.lists(MOVES, max_size=40))
 def test_the_history_tells_what_the_code_saw(program: list[Operation], moves: list[tuple[str, int]]) -> None:
     run, truth, ended, doubtful = played(program, moves)
@@ -237,7 +237,7 @@ def test_the_history_tells_what_the_code_saw(program: list[Operation], moves: li
         assert said == value or wait.name.casefold() in doubtful, wait
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(programs(ANY), st.lists(MOVES, max_size=40))
 def test_side_by_side_each_event_answers_one_wait_of_its_name(
     program: list[Operation], moves: list[tuple[str, int]]

@@ -123,7 +123,7 @@ def test_the_time_is_split_and_the_pauses_are_listed() -> None:
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_sum_to_the_wall_time_and_shares_to_the_active_time(seed: int) -> None:
     """Side by side or not, at each moment of a task."""
     told = story(seed)
@@ -220,7 +220,7 @@ def test_writes_are_the_events_that_a_step_left_and_the_rest_is_the_workflow_s()
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_event_is_written_once_and_every_byte_kept_once(seed: int) -> None:
     known = story(seed).end
     record = projected(known)
@@ -393,7 +393,7 @@ def test_a_call_whose_step_the_history_does_not_hold_is_charged_all_the_same() -
 
 
 @given(seeds)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None:
     told = story(seed)
     for turn in range(len(told.turns)):
@@ -410,7 +410,7 @@ def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_same_sources_give_the_same_record(seed: int) -> None:
     known = story(seed).end
     again = Snapshot(parse(known.run.instance_id, story(seed).events), known.calls, known.moment)

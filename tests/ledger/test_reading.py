@@ -81,7 +81,7 @@ def test_a_report_by_any_dimension_is_the_sum_of_the_charges(filled: Ledger, dim
 
 
 @given(dimensions, days, days, tenants)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_report_by_anything_of_any_days_and_tenants_is_the_sum_of_those_charges(
     filled: Ledger,
     everything: list[Charge],
@@ -95,7 +95,7 @@ def test_a_report_by_anything_of_any_days_and_tenants_is_the_sum_of_those_charge
 
 
 @given(days, days, tenants)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_charges_of_any_days_and_tenants_are_those_of_the_whole(
     filled: Ledger, everything: list[Charge], since: date | None, until: date | None, seen: frozenset[str] | None
 ) -> None:
@@ -196,7 +196,7 @@ def test_calls_are_those_of_the_records(filled: Ledger) -> None:
 
 
 @given(st.integers(0, 80), st.integers(0, 80), tenants)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_guessed_of_a_call_does_not_depend_on_what_is_asked_for(
     filled: Ledger, first: int, last: int, seen: frozenset[str] | None
 ) -> None:

@@ -231,7 +231,7 @@ STORIES: dict[str, tuple[bool | None, Sequence[str], list[str]]] = {
 }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(sorted(STORIES)), max_size=30), st.randoms(use_true_random=False))
 def test_every_story_is_told_once(stories: list[str], chance: Any) -> None:
     engine = create_engine("sqlite://")

@@ -254,7 +254,7 @@ def exact(groups: Sequence[Group]) -> dict[str, Decimal]:
 
 
 @given(st.lists(st.tuples(seeds, st.lists(st.integers(0, 30), max_size=3)), min_size=1, max_size=4), st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_stages_sum_to_tasks_tasks_to_tenants_tenants_to_the_total(
     ledger: Ledger, tasks: list[tuple[int, list[int]]], data: st.DataObject
 ) -> None:

@@ -56,7 +56,7 @@ def every(facts: Facts) -> list[tuple[Part, ...]]:
     return [parts(facts, by) for by in BYS]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.sampled_from(PERIODS), st.sampled_from([None, *TENANTS]))
 def test_the_ledger_tells_what_the_records_do(
     ledger: Ledger, seed: int, period: tuple[date | None, date | None], tenant: str | None

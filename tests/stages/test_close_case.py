@@ -124,7 +124,7 @@ AMOUNTS = st.sampled_from(["5.00", "6.00", "20.00", "20.01"])
 LOSSES = st.lists(st.sampled_from(["", "before", "after"]), max_size=4)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @example(runs=[("5.00", ["after"]), ("6.00", [])])
 @given(runs=st.lists(st.tuples(AMOUNTS, LOSSES), min_size=1, max_size=4))
 def test_one_ticket_one_refund_one_event(runs: list[tuple[str, list[str]]]) -> None:

@@ -76,7 +76,7 @@ def places(figure: Fraction) -> Decimal:
     return Decimal(round(figure * 10**6)).scaleb(-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6))
 def test_another_reckoning_comes_to_the_same(seed: int) -> None:
     dice = random.Random(seed)

@@ -112,7 +112,7 @@ def test_the_order_is_found(form: str | None, text: str, expected: str | None) -
     assert classify(Prompt(text=text, order_id=form)).order_id == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=400), st.text(max_size=60))
 def test_any_text_gets_an_honest_answer(text: str, subject: str) -> None:
     found = classify(Prompt(subject=subject, text=text))

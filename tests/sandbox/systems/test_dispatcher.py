@@ -219,7 +219,7 @@ async def live(path: Path, consumer: Fate, work: Iterator[tuple[str, int]]) -> N
     books.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     tenants=st.lists(st.sampled_from(["bench", "shop"]), min_size=1, max_size=8),
     fates=st.lists(st.sampled_from(sorted(FATES)), max_size=20),
