@@ -91,8 +91,3 @@ def test_one_file_reads_the_environment() -> None:
             readers.append(str(file.relative_to(APP)))
     # settings.py reads it through pydantic-settings; tiktoken is told its folder by the environment and nothing else.
     assert readers == ["tokens.py"]
-
-
-def test_files_stay_small() -> None:
-    long = {file.name: lines for file in APP.rglob("*.py") if (lines := len(file.read_text().splitlines())) > 270}
-    assert not long
