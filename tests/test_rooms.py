@@ -16,6 +16,7 @@ PURE = (
     "models.py",
     "books.py",
     "errors.py",
+    "reasons.py",
     "redaction.py",
     "history/model.py",
     "history/values.py",
@@ -48,7 +49,7 @@ ALLOWED = {
     "amplification": {"amplification", "cost"},
     "sandbox": {"sandbox"},
 }
-COMMON = {"models", "books", "errors", "policy", "redaction", "tokens", "yamlfile"}
+COMMON = {"models", "books", "errors", "policy", "reasons", "redaction", "tokens", "yamlfile"}
 
 
 def imports(file: Path) -> set[str]:

@@ -1,0 +1,127 @@
+"""Why a task waits for a person, in words: one table for the command line and the pages. Pure.
+
+A code is short and stable, and travels in the workflow's history; the words may change with any version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BOOKS_REFUSE = "books_refuse_"  # before the code by which the books refused to post a refund
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason. `words` follow on "waits because"; `advice` says what to look at before deciding."""
+
+    code: str
+    words: str
+    advice: str
+
+
+_OWN_REFUND = "look the ticket up; approve with the right refund (order, amount, currency), or reject"
+_REASONS = {
+    code: Reason(code, words, advice)
+    for code, words, advice in (
+        (
+            "above_limit",
+            "the refund is above the limit up to which nobody is asked",
+            "check the order and the proposed amount, then approve or reject",
+        ),
+        ("above_policy", "the refund is more than the refund policy allows for this order", _OWN_REFUND),
+        (
+            "above_refundable",
+            "the refund is more than what is left to refund on this order",
+            "see what was refunded before; approve a smaller amount, or reject",
+        ),
+        (
+            "account_at_risk",
+            "the customer's account is marked as a risk",
+            "check the account and its other orders, then approve or reject",
+        ),
+        (
+            "account_unknown",
+            "the books know no such customer",
+            "check the ticket's customer id; approve with the refund of the right order, or reject",
+        ),
+        (
+            "account_not_found",
+            "the books know no such customer",
+            "check the ticket's customer id; approve with the refund of the right order, or reject",
+        ),
+        (
+            "already_refunded_customer",
+            "this customer has had a refund for this already",
+            "compare it with the earlier refund, then approve or reject",
+        ),
+        ("classification_unusable", "the model's classification could not be used, twice", _OWN_REFUND),
+        ("currency_differs", "the refund is in another currency than the order", _OWN_REFUND),
+        ("currency_mismatch", "the refund is in another currency than the order", _OWN_REFUND),
+        ("draft_unusable", "the model's draft could not be used, twice", _OWN_REFUND),
+        (
+            "exceeds_refundable",
+            "the refund is more than what is left to refund on this order",
+            "see what was refunded before; approve a smaller amount, or reject",
+        ),
+        (
+            "fraud_reported",
+            "the ticket reports a fraud",
+            "hand it to the people who handle fraud; approve or reject when they have decided",
+        ),
+        (
+            "hold_refused",
+            "the books refused to set the refund's money aside",
+            "see what else is being refunded on this order, then approve again or reject",
+        ),
+        (
+            "idempotency_conflict",
+            "this ticket has had another refund already",
+            "compare it with the refund in the books; reject, since a ticket gets no second one",
+        ),
+        (
+            "low_confidence",
+            "the model is not sure enough of its draft",
+            "compare the draft with the ticket, then approve or reject",
+        ),
+        (
+            "many_refunds",
+            "the customer has had many refunds in the last 90 days",
+            "check the account's earlier refunds, then approve or reject",
+        ),
+        ("model_unsure", "the model leaves the decision to a person", _OWN_REFUND),
+        ("no_amount", "the draft names no amount to refund", _OWN_REFUND),
+        ("no_draft", "there is no draft", _OWN_REFUND),
+        ("no_policy", "no refund policy covers this kind of ticket", _OWN_REFUND),
+        (
+            "not_delivered",
+            "the order is not delivered yet",
+            "check where the parcel is, then approve or reject",
+        ),
+        ("order_not_found", "the books know no such order of this customer", _OWN_REFUND),
+        ("order_unknown", "the books know no such order of this customer", _OWN_REFUND),
+        (
+            "out_of_window",
+            "the time in which the refund policy covers this order is over",
+            "approve it as an exception, or reject",
+        ),
+        ("refund_missing", "it was approved without a refund, and the draft proposes none", _OWN_REFUND),
+        (
+            "ticket_already_refunded",
+            "this ticket has had its refund already",
+            "compare it with the refund in the books; reject, since a ticket gets no second one",
+        ),
+        ("too_many_turns", "the model did not come to a draft in the turns that it has", _OWN_REFUND),
+    )
+}
+CODES = frozenset(_REASONS)
+
+
+def explain(code: str) -> Reason:
+    """The reason behind a code. What is no code of ours is told as it stands: the books may have codes of their own,
+    and a parked task says in a sentence what went wrong."""
+    if code in _REASONS:
+        return _REASONS[code]
+    if code.startswith(BOOKS_REFUSE):
+        inner = explain(code.removeprefix(BOOKS_REFUSE))
+        return Reason(code, f"the books refused to post the refund: {inner.words}", inner.advice or _OWN_REFUND)
+    return Reason(code, code if " " in code else code.replace("_", " "), "")

@@ -1,0 +1,63 @@
+"""Every code for which a task waits has its words, and what to do about it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from app import reasons
+from app.steps import DECISION, RESUME
+from app.workflow import NAME
+
+APP = Path(__file__).parent.parent / "app"
+CODE = re.compile(r"[a-z]+(_[a-z0-9]+)+")
+# Where the workflow says why a person is needed, and where the sandbox's books refuse.
+SAYING = ("stages/guards.py", "waiting.py", "drafting.py", "workflow.py")
+REFUSING = ("refunds.py", "orders.py", "accounts.py", "entries.py")
+# What looks like a code there and is none: names of steps and of events.
+NAMES = {path.stem for path in (APP / "stages").glob("*.py")} | {"lookup_order", "lookup_refund_policy", NAME}
+NAMES |= {DECISION, RESUME}
+
+
+def texts(file: Path) -> set[str]:
+    """The texts in a file that have the form of a code."""
+    found = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
+    return {value for value in found if isinstance(value, str) and CODE.fullmatch(value)}
+
+
+def refusals(file: Path) -> set[str]:
+    """The codes with which a file of the sandbox refuses."""
+    calls = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+    named = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "refusal" and call.args)
+    return {str(call.args[0].value) for call in named if isinstance(call.args[0], ast.Constant)}
+
+
+def codes() -> set[str]:
+    said = set[str]().union(*(texts(APP / name) for name in SAYING)) - NAMES
+    refused = set[str]().union(*(refusals(APP / "sandbox" / "systems" / name) for name in REFUSING))
+    return said | {reasons.BOOKS_REFUSE + code for code in refused}
+
+
+def test_the_codes_are_found() -> None:
+    assert {"above_limit", "refund_missing", "too_many_turns", "account_unknown"} <= codes()
+    assert "books_refuse_exceeds_refundable" in codes()
+
+
+@pytest.mark.parametrize("code", sorted(codes()))
+def test_every_code_has_words_and_advice(code: str) -> None:
+    reason = reasons.explain(code)
+    assert reason.code == code
+    assert code.removeprefix(reasons.BOOKS_REFUSE) in reasons.CODES, f"app/reasons.py has no words for {code}"
+    for text in (reason.words, reason.advice):
+        assert len(text.split()) >= 3
+        assert "_" not in text
+        assert not text.endswith(".")
+
+
+def test_what_is_no_code_is_told_as_it_stands() -> None:
+    parked = "classify: ModelRefused: 401 from the provider of llm_2; put the key in order"
+    assert reasons.explain(parked).words == parked
+    assert reasons.explain("books_refuse_month_closed").words == "the books refused to post the refund: month closed"
