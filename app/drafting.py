@@ -23,6 +23,7 @@ class Findings:
     draft: Draft | None = None
     order: Order | None = None
     person_needed: str | None = None
+    account: Account | None = None
 
     @property
     def refund(self) -> Refund | None:

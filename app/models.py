@@ -115,11 +115,54 @@ class Refund(Frozen):
 
 
 class Decision(Frozen):
-    """What a person said about a waiting task. `refund` replaces the drafted one when given."""
+    """What a person said about a waiting task. `refund` replaces the drafted one when given; `question` is the number
+    of the question that it answers, `decision_id` names it in the ledger. A note for it stays in the ledger."""
 
     verdict: Literal["approve", "reject"]
     by: str = Field(min_length=1, max_length=100)
     refund: Refund | None = None
+    question: int | None = None
+    decision_id: str = Field(default="", max_length=36)
+
+
+class DecisionState(StrEnum):
+    """What became of a decision."""
+
+    HANDED_OVER = "handed_over"  # to the task, which has not taken it yet, as far as is known
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  # by the books, or before it reached the task
+    TOO_LATE = "too_late"  # its question was answered, or the task over, before it came
+
+
+class Settled(Frozen):
+    """What became of a decision, as the task itself says it: `code` is why it was not accepted, `most` what the order
+    had left then. Figures and ids alone, since it travels in the history."""
+
+    decision_id: str
+    question: int | None
+    verdict: Literal["approve", "reject"]
+    by: str
+    refund: Refund | None = None  # what was approved, the proposed one included
+    at: str  # ISO 8601, UTC
+    state: DecisionState
+    code: str = ""
+    most: Money | None = None
+    currency: Currency | None = None  # of `most`
+
+
+class DecisionView(Frozen):
+    """A decision about a task, or an attempt at one, for a reader. `words` says what became of it."""
+
+    at: str  # ISO 8601, UTC
+    by: str
+    verdict: Literal["approve", "reject"]
+    question: int | None = None
+    refund: Refund | None = None
+    note: str = ""
+    state: DecisionState
+    code: str = ""
+    words: str
+    settled_at: str | None = None
 
 
 class AnsweredBy(StrEnum):
@@ -197,23 +240,72 @@ class TaskStatus(StrEnum):
         return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED)
 
 
+class OrderFigures(Frozen):
+    """What our books said of an order when they were asked."""
+
+    order_id: Reference
+    currency: Currency
+    charged: Money
+    refunded: Money
+    refundable: Money  # what was charged and not given back yet
+
+
+class AccountFigures(Frozen):
+    """What our books said of the customer's account when they were asked."""
+
+    tier: str
+    risk: str
+    since_days: int
+    refunds_90d: int
+
+
+class Figures(Frozen):
+    """What a person needs to know to decide, as it was when the question was asked. Figures alone, no text."""
+
+    limit: Money | None = None  # up to which no person is asked, in the proposed refund's currency
+    order: OrderFigures | None = None
+    account: AccountFigures | None = None
+
+
+class Question(Figures):
+    """What a person is asked, beside the reason and the proposed refund. Each question of a task has a number of its
+    own, which the decision names."""
+
+    number: int
+    asked_at: str  # ISO 8601, UTC
+    expires_at: str  # when nobody has decided by then, the task ends as expired
+
+
 class Progress(Frozen):
     """What a running task says of itself; travels as the workflow's custom status."""
 
-    status: Literal[TaskStatus.WAITING, TaskStatus.PARKED]
-    reason: str  # a short code such as above_limit, or the stage and error it is parked at
+    status: Literal[TaskStatus.RUNNING, TaskStatus.WAITING, TaskStatus.PARKED]
+    reason: str = ""  # a short code such as above_limit, or the stage and error it is parked at
     category: Category | None = None
     refund: Refund | None = None  # the drafted refund that waits for approval
+    question: Question | None = None
+    decisions: tuple[Settled, ...] = ()  # the last ones that the task has taken
 
 
 class TaskResult(Frozen):
-    """What the workflow returns."""
+    """How a task ended."""
 
     outcome: Outcome
     category: Category | None
     refund: Refund | None = None
     refund_id: str | None = None
     decided_by: str | None = None
+
+
+class TaskOutput(TaskResult):
+    """What the workflow returns: how it ended, and what became of the decisions that it was given."""
+
+    decisions: tuple[Settled, ...] = ()
+
+    @property
+    def result(self) -> TaskResult:
+        """How it ended."""
+        return TaskResult.model_validate(self.model_dump(exclude={"decisions"}))
 
 
 class TaskView(Frozen):
@@ -228,8 +320,10 @@ class TaskView(Frozen):
     category: Category | None = None  # as far as it is known yet
     waiting_for: str | None = None  # the reason of a waiting or parked task
     proposed_refund: Refund | None = None
+    question: Question | None = None  # of a waiting task
     result: TaskResult | None = None
     error: str | None = None
+    decisions: tuple[DecisionView, ...] = ()  # oldest first; not in lists
 
 
 class TaskPage(Frozen):

@@ -14,7 +14,7 @@ from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
 from dapr.ext.workflow.logger import LoggerOptions
 
 from app.errors import Unreachable
-from app.models import Category, Decision, Progress, Refund, TaskResult, TaskStatus
+from app.models import Category, Decision, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
 from app.steps import DECISION, RESUME, TaskInput
 from app.workflow import NAME
 
@@ -41,8 +41,10 @@ class Run:
     category: Category | None = None
     waiting_for: str | None = None
     proposed_refund: Refund | None = None
+    question: Question | None = None
     result: TaskResult | None = None
     error: str | None = None
+    decisions: tuple[Settled, ...] = ()
 
 
 def connect(host: str, port: int) -> DaprWorkflowClient:
@@ -127,16 +129,18 @@ def _run(state: WorkflowState) -> Run:
     waiting = progress.status if progress else TaskStatus.RUNNING
     status = _STATUSES.get(state.runtime_status.name, waiting)
     ended = status.ended
-    result = TaskResult.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None
-    known = result or progress
+    output = TaskOutput.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None
+    known = output or progress
     return Run(
         status=status,
         updated_at=state.last_updated_at.replace(tzinfo=UTC).isoformat(timespec="milliseconds"),
-        waiting_for=progress.reason if progress and not ended else None,
+        waiting_for=(progress.reason or None) if progress and not ended else None,
         proposed_refund=progress.refund if progress and not ended else None,
+        question=progress.question if progress and not ended else None,
         category=known.category if known else None,
-        result=result,
+        result=output.result if output else None,
         error=_error(state) if ended and status is not TaskStatus.COMPLETED else None,
+        decisions=known.decisions if known else (),
     )
 
 

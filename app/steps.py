@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, TaskFailedError, when_all
+from pydantic import ValidationError
 
-from app.models import Decision, Frozen, Progress, Reference, TaskStatus, TenantId, TicketId, task_id
+from app.models import (
+    Decision,
+    DecisionState,
+    Figures,
+    Frozen,
+    Progress,
+    Question,
+    Reference,
+    Settled,
+    TaskStatus,
+    TenantId,
+    TicketId,
+    task_id,
+)
 from app.policy import Retries, Rules
 
 Output = TypeVar("Output", bound=Frozen)
@@ -21,6 +35,8 @@ Step = Generator[Any, Any, Output]
 DECISION = "decision"
 RESUME = "resume"
 _REASON_CHARACTERS = 300
+# How many decisions a task tells of; the ledger has them all.
+_TOLD_DECISIONS = 20
 
 
 class TaskInput(Frozen):
@@ -45,6 +61,13 @@ class Steps:
         self._context = context
         self._rules = rules
         self._patience = patience(rules.retries, context.instance_id)
+        self._questions = 0
+        self._settled: tuple[Settled, ...] = ()
+
+    @property
+    def decisions(self) -> tuple[Settled, ...]:
+        """What became of the last decisions that the task has taken."""
+        return self._settled[-_TOLD_DECISIONS:]
 
     def run(self, name: str, question: Frozen, output: type[Output]) -> Step[Output]:
         """One step: the activity `name`, retried slowly, parked when that does not help."""
@@ -66,24 +89,77 @@ class Steps:
             except TaskFailedError as failure:
                 yield from self._parked(questions[0][0], failure)
 
-    def decision(self) -> Generator[Any, Any, Decision | None]:
-        """Waits durably for a person: no thread, no memory. None when the time limit is over."""
-        limit = timedelta(hours=self._rules.approval.time_limit_hours)
-        try:
-            answer = yield self._context.wait_for_external_event(DECISION, timeout=limit)
-        except TimeoutError:
-            return None
-        return Decision.model_validate(answer)
+    def decision(self, asked: Progress, known: Figures) -> Generator[Any, Any, Decision | None]:
+        """Asks a person and waits durably: no thread, no memory. None when the time limit is over. What answers another
+        question, or is no decision at all, is left aside and takes nothing from the time."""
+        self._questions += 1
+        until = self._now() + timedelta(hours=self._rules.approval.time_limit_hours)
+        question = Question(number=self._questions, asked_at=_iso(self._now()), expires_at=_iso(until), **dict(known))
+        asked = asked.model_copy(update={"question": question})
+        while (left := until - self._now()) > timedelta(0):
+            self.show(asked)
+            try:
+                answer = yield self._context.wait_for_external_event(DECISION, timeout=left)
+            except TimeoutError:
+                break
+            decision = _decision(answer)
+            if decision is not None and decision.question in (None, self._questions):
+                self.show(None)
+                return decision
+            if decision is not None:
+                self.settle(decision, DecisionState.TOO_LATE, "answered_before")
+        self.show(None)
+        return None
+
+    def settle(self, decision: Decision, state: DecisionState, code: str = "", **figures: Any) -> None:
+        """Notes what became of a decision. `figures` are further fields of `Settled`."""
+        settled = Settled(
+            decision_id=decision.decision_id,
+            question=decision.question,
+            verdict=decision.verdict,
+            by=decision.by,
+            at=_iso(self._now()),
+            state=state,
+            code=code,
+            **{"refund": decision.refund} | figures,
+        )
+        self._settled += (settled,)
+
+    def overturn(self, code: str) -> None:
+        """Notes that the books have refused what a person's decision, accepted before, wanted posted."""
+        if self._settled and self._settled[-1].state is DecisionState.ACCEPTED:
+            *others, last = self._settled
+            refused = last.model_copy(update={"state": DecisionState.REFUSED, "code": code, "at": _iso(self._now())})
+            self._settled = (*others, refused)
 
     def show(self, progress: Progress | None) -> None:
         """Says what the task waits for; None that it goes on."""
-        self._context.set_custom_status(progress.model_dump_json() if progress else "")
+        if progress is None and self._settled:
+            progress = Progress(status=TaskStatus.RUNNING)
+        told = progress and progress.model_copy(update={"decisions": self.decisions})
+        self._context.set_custom_status(told.model_dump_json(exclude_defaults=True) if told else "")
+
+    def _now(self) -> datetime:
+        now: datetime = self._context.current_utc_datetime
+        return now.replace(tzinfo=UTC)
 
     def _parked(self, name: str, failure: TaskFailedError) -> Generator[Any, Any, None]:
         reason = f"{name}: {failure.details.message}"[:_REASON_CHARACTERS]
         self.show(Progress(status=TaskStatus.PARKED, reason=reason))
         yield self._context.wait_for_external_event(RESUME)
         self.show(None)
+
+
+def _decision(answer: object) -> Decision | None:
+    """None for what is no decision: anybody may raise an event by hand."""
+    try:
+        return Decision.model_validate(answer)
+    except ValidationError:
+        return None
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds")
 
 
 def patience(retries: Retries, instance_id: str) -> RetryPolicy:

@@ -7,13 +7,14 @@ Deterministic: no I/O, no clock, no chance. `app/steps.py` holds what every step
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
 from app.books import Account
 from app.drafting import Findings, drafted
-from app.models import Action, Classification, Outcome, TaskResult
+from app.models import Action, Classification, Outcome, TaskOutput
 from app.stages import guards
 from app.stages.classify import ClassifyInput, ClassifyOutput
 from app.stages.close_case import CloseInput, CloseOutput
@@ -40,13 +41,15 @@ def refund_ticket(context: DaprWorkflowContext, task: TaskInput) -> Generator[An
     findings = yield from _findings(steps, task, classification, account)
     settlement = yield from _settled(steps, task, findings)
     settlement, refund_id = yield from _carried_out(steps, task, findings, settlement)
-    return TaskResult(
+    output = TaskOutput(
         outcome=settlement.outcome,
         category=findings.category,
         refund=settlement.refund,
         refund_id=refund_id,
         decided_by=settlement.by,
-    ).model_dump(mode="json")
+        decisions=steps.decisions,
+    )
+    return output.model_dump(mode="json", exclude=None if output.decisions else {"decisions"})
 
 
 def _classified(steps: Steps, task: TaskInput) -> Generator[Any, Any, Classification | None]:
@@ -76,7 +79,7 @@ def _findings(
         return Findings(person_needed="classification_unusable")
     if account is None:
         return Findings(category=classification.category, person_needed="account_unknown")
-    return (yield from drafted(steps, task, classification, account))
+    return replace((yield from drafted(steps, task, classification, account)), account=account)
 
 
 def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any, Any, Settlement]:
@@ -84,7 +87,9 @@ def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any
     draft = findings.draft
     if draft is None or findings.person_needed is not None:
         proposed = guards.proposed(draft, findings.order)
-        settlement = yield from decided(steps, task, findings.category, findings.person_needed or "no_draft", proposed)
+        reason = findings.person_needed or "no_draft"
+        known = findings.order, findings.account
+        settlement = yield from decided(steps, task, findings.category, reason, proposed, *known)
     else:
         settlement = Settlement(_PROPOSED[draft.action], findings.refund)
     if draft is None or settlement.refund != findings.refund or settlement.outcome != _PROPOSED.get(draft.action):
@@ -103,9 +108,10 @@ def _carried_out(
         closed = yield from steps.run("close_case", _closing(task, settlement), CloseOutput)
         if closed.refusal is None:
             return settlement, closed.refund_id
-        settlement = yield from decided(
-            steps, task, findings.category, f"books_refuse_{closed.refusal}", settlement.refund
-        )
+        reason = f"books_refuse_{closed.refusal}"
+        steps.overturn(reason)
+        known = findings.order, findings.account
+        settlement = yield from decided(steps, task, findings.category, reason, settlement.refund, *known)
 
 
 def _notice(task: TaskInput, settlement: Settlement) -> NotifyInput:

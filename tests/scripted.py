@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from dapr.ext.workflow._durabletask.task import CompletableTask
 
-from app.models import Frozen, Progress, TaskResult
+from app.models import Frozen, Progress, TaskOutput, TaskStatus
 from app.steps import TaskInput
 from app.workflow import refund_ticket
 
@@ -27,12 +27,15 @@ class Call(CompletableTask):  # type: ignore[misc]  # the SDK ships no types
 
 @dataclass
 class Script:
-    """What the outside says: `answers` for each step, `events` for each wait (None is a time-out)."""
+    """What the outside says: `answers` for each step, `events` for each wait (None is a time-out). Each takes a minute
+    to come. `waits` are the time limits of the waits."""
 
     answers: Answers
     events: list[dict[str, Any] | None] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     shown: list[Progress | None] = field(default_factory=list)
+    waits: list[timedelta | None] = field(default_factory=list)
+    current_utc_datetime: datetime = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK has it
 
     @property
     def instance_id(self) -> str:
@@ -47,18 +50,25 @@ class Script:
 
     def wait_for_external_event(self, name: str, *, timeout: timedelta | None = None) -> str:
         """Waits for an event."""
+        self.waits.append(timeout)
         return name
 
     def set_custom_status(self, text: str) -> None:
         """Shows what the task waits for."""
         self.shown.append(Progress.model_validate_json(text) if text else None)
 
+    @property
+    def questions(self) -> list[Progress]:
+        """What a person was asked, as it was shown last."""
+        asked = [each for each in self.shown if each and each.status is TaskStatus.WAITING]
+        return list({each.question.number: each for each in asked if each.question}.values())
+
     def steps(self) -> list[str]:
         """The names of the scheduled steps, in order."""
         return [call.name for call in self.calls]
 
 
-def run(script: Script, task: TaskInput) -> TaskResult:
+def run(script: Script, task: TaskInput) -> TaskOutput:
     """Runs the whole workflow against the script."""
     process = refund_ticket(script, task)
     try:
@@ -66,7 +76,7 @@ def run(script: Script, task: TaskInput) -> TaskResult:
         while True:
             waited_for = _answer(script, process, waited_for)
     except StopIteration as end:
-        return TaskResult.model_validate(end.value)
+        return TaskOutput.model_validate(end.value)
 
 
 def _answer(script: Script, process: Generator[Any, Any, Any], waited_for: Any) -> Any:
@@ -75,6 +85,7 @@ def _answer(script: Script, process: Generator[Any, Any, Any], waited_for: Any) 
             if not call.is_complete:
                 call.complete(_json(script.answers(call.name, call.question)))
         return process.send(waited_for.get_result())
+    script.current_utc_datetime += timedelta(minutes=1)
     event = script.events.pop(0)
     if event is None:
         return process.throw(TimeoutError())

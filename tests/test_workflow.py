@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from app.books import Order
-from app.models import Category, Classification, Draft, Frozen, Outcome, Refund
+from app.models import Category, Classification, DecisionState, Draft, Frozen, Outcome, Refund, TaskStatus
 from app.stages.classify import ClassifyOutput
 from app.stages.close_case import CloseOutput
 from app.stages.draft_refund import DraftOutput
@@ -111,7 +112,8 @@ def test_an_approval_posts_what_was_proposed() -> None:
     script = Script(World(drafted(draft(confidence="0.10"))), events=[APPROVE])
     result = run(script, task())
     assert (result.outcome, result.decided_by, result.refund) == (Outcome.REFUNDED, "kim", REFUND)
-    assert script.shown[-1] is None, "the task no longer says that it waits"
+    assert script.shown[-1] is not None
+    assert script.shown[-1].status is TaskStatus.RUNNING, "the task no longer says that it waits"
 
 
 def test_a_rejection_posts_nothing_and_sends_our_words_not_the_models() -> None:
@@ -148,7 +150,7 @@ def test_not_even_a_person_gets_more_out_of_the_books_than_is_in_them() -> None:
         events=[APPROVE | {"refund": greedy}, APPROVE, {"verdict": "reject", "by": "kim"}],
     )
     assert run(script, task()).outcome is Outcome.REJECTED
-    reasons = [progress.reason for progress in script.shown if progress]
+    reasons = [progress.reason for progress in script.questions]
     assert reasons == ["model_unsure", "above_refundable", "refund_missing"]
 
 
@@ -156,7 +158,7 @@ def test_books_that_refuse_at_the_last_moment_bring_a_person_in() -> None:
     script = Script(World(refusals=["exceeds_refundable", None]), events=[{"verdict": "reject", "by": "kim"}])
     result = run(script, task())
     assert result.outcome is Outcome.REJECTED
-    assert [progress.reason for progress in script.shown if progress] == ["books_refuse_exceeds_refundable"]
+    assert [progress.reason for progress in script.questions] == ["books_refuse_exceeds_refundable"]
 
 
 def test_nonsense_gets_one_corrective_turn_then_a_person() -> None:
@@ -205,3 +207,63 @@ def test_results_of_tools_reach_the_next_turn() -> None:
         ("lookup_order", "order_not_found"),
         ("lookup_refund_policy", None),
     ]
+
+
+def said(question: int, decision_id: str, **more: Any) -> dict[str, Any]:
+    """An approval of what a question proposes."""
+    return APPROVE | {"question": question, "decision_id": decision_id} | more
+
+
+def test_a_person_is_shown_what_the_books_said_and_which_limit_holds() -> None:
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[None])
+    run(script, task())
+    question = script.questions[0].question
+    assert question is not None
+    assert question.order is not None
+    assert question.account is not None
+    assert (str(question.order.charged), str(question.order.refundable)) == ("49.90", "49.90")
+    assert (question.account.risk, question.account.refunds_90d) == ("low", 0)
+    assert question.limit == task().rules.limit("EUR")
+    assert (question.number, question.asked_at) == (1, "2026-11-22T12:00:00.000+00:00")
+
+
+def test_what_became_of_each_decision_is_told_and_returned() -> None:
+    greedy = {"order_id": "AC-10442", "amount": "9999.00", "currency": "EUR"}
+    rejected = {"verdict": "reject", "by": "kim", "question": 2, "decision_id": "b"}
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[said(1, "a", refund=greedy), rejected])
+    result = run(script, task())
+    first, second = result.decisions
+    assert (first.decision_id, first.state, first.code) == ("a", DecisionState.REFUSED, "above_refundable")
+    assert (str(first.most), first.currency, str(first.refund and first.refund.amount)) == ("49.90", "EUR", "9999.00")
+    assert (second.decision_id, second.state, second.by) == ("b", DecisionState.ACCEPTED, "kim")
+    assert script.questions[1].decisions == (first,), "whoever is asked again sees what came of it"
+
+
+def test_a_decision_answers_its_own_question_alone() -> None:
+    greedy = {"order_id": "AC-10442", "amount": "9999.00", "currency": "EUR"}
+    answers: list[dict[str, Any] | None] = [said(1, "a", refund=greedy), said(1, "b"), said(2, "c")]
+    script = Script(World(drafted(draft(confidence="0.10"))), events=answers)
+    result = run(script, task())
+    told = [(each.decision_id, each.state) for each in result.decisions]
+    assert told == [("a", DecisionState.REFUSED), ("b", DecisionState.TOO_LATE), ("c", DecisionState.ACCEPTED)]
+    assert len(script.questions) == 2
+    assert script.waits[1:] == [timedelta(hours=72), timedelta(hours=72, minutes=-1)], (
+        "what is left aside costs no time"
+    )
+
+
+@pytest.mark.parametrize("event", [{"approve": True}, "yes", 7, {"verdict": "reject"}, {"verdict": "pay", "by": "kim"}])
+def test_an_event_that_is_no_decision_decides_nothing(event: Any) -> None:
+    script = Script(World(drafted(draft(confidence="0.10"))), events=[event, None])
+    result = run(script, task())
+    assert (result.outcome, result.decisions) == (Outcome.EXPIRED, ())
+    assert len(script.questions) == 1
+
+
+def test_a_decision_that_the_books_refuse_at_the_last_moment_was_refused() -> None:
+    rejected = {"verdict": "reject", "by": "kim", "question": 2, "decision_id": "b"}
+    world = World(drafted(draft(confidence="0.10")), refusals=["exceeds_refundable", None])
+    script = Script(world, events=[said(1, "a"), rejected])
+    first, second = run(script, task()).decisions
+    assert (first.state, first.code) == (DecisionState.REFUSED, "books_refuse_exceeds_refundable")
+    assert second.state is DecisionState.ACCEPTED

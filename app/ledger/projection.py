@@ -30,7 +30,7 @@ from app.history.values import RunStatus
 from app.ledger.failures import failures
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
-from app.models import CallState, Known, TaskResult, TaskStatus
+from app.models import CallState, Known, TaskOutput, TaskStatus
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
@@ -136,12 +136,12 @@ def _status(run: Run, naming: Naming) -> TaskStatus:
     return TaskStatus.WAITING if waits else TaskStatus.RUNNING
 
 
-def _result(run: Run) -> TaskResult | None:
+def _result(run: Run) -> TaskOutput | None:
     """What the workflow returned, if it is a refund's; another workflow's output is none of ours."""
     if run.output is None or run.status is not RunStatus.COMPLETED:
         return None
     try:
-        return TaskResult.model_validate_json(run.output.text)
+        return TaskOutput.model_validate_json(run.output.text)
     except ValidationError:
         return None
 
