@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from app.errors import AccessDenied, ConfigurationError
-from app.models import Frozen, TenantId
+from app.models import CallerName, Frozen, TenantId
 
 ALL_TENANTS: Literal["*"] = "*"
 LOCAL_TOKEN_NAME = "local"  # noqa: S105 - the name of a token, not a secret
@@ -40,7 +40,7 @@ class Role(StrEnum):
 class Token(Frozen):
     """One token's record: its name stands in decisions, its secret only as a digest."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$")
+    name: CallerName
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
     roles: Annotated[frozenset[Role], Field(min_length=1)]
     tenants: Literal["*"] | Annotated[frozenset[TenantId], Field(min_length=1)]

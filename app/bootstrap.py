@@ -144,6 +144,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         activities_waiting=lambda: worker.waiting,
         tasks_to_record=lambda: projector.waiting,
         tasks_not_traced=(lambda: traces.dropped) if traces else None,
+        turns_set_aside=lambda: worker.turns_set_aside,
     )
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)

@@ -66,8 +66,9 @@ class TaskDesk:
         return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
 
     def pause(self, task_id: str) -> TaskView:
-        """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended."""
-        self._in_progress(task_id)
+        """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
+        if self._in_progress(task_id).status is TaskStatus.PAUSED:
+            raise NotWaiting(f"task {task_id} is paused already; `task resume` lets it go on")
         self._runs.pause(task_id)
         return self.get(task_id)
 

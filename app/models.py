@@ -19,6 +19,9 @@ TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 TicketId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+# Who calls, by the name of its token; stands in decisions.
+CallerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$")]
+
 Confidence = Annotated[Decimal, Field(ge=0, le=1), PlainSerializer(str, return_type=str)]
 
 MAX_TICKET_CHARACTERS = 64_000
@@ -119,7 +122,7 @@ class Decision(Frozen):
     of the question that it answers, `decision_id` names it in the ledger. A note for it stays in the ledger."""
 
     verdict: Literal["approve", "reject"]
-    by: str = Field(min_length=1, max_length=100)
+    by: CallerName
     refund: Refund | None = None
     question: int | None = None
     decision_id: str = Field(default="", max_length=36)

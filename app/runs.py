@@ -15,7 +15,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 
 from app.errors import Unreachable
 from app.models import Category, Decision, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
-from app.steps import DECISION, RESUME, TaskInput
+from app.steps import DECISION, RESUME, RESUMED, TaskInput
 from app.workflow import NAME
 
 Result = TypeVar("Result")
@@ -79,7 +79,7 @@ class Runs:
 
     def unpark(self, task_id: str) -> None:
         """Lets a parked task try its step again."""
-        self._ask(lambda client: client.raise_workflow_event(task_id, RESUME, data={"resume": True}))
+        self._ask(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
     def pause(self, task_id: str) -> None:
         """Suspends the task between two steps."""

@@ -10,27 +10,71 @@ from itertools import chain
 from typing import Any
 
 from dapr.ext.workflow._durabletask import worker as sdk
-from dapr.ext.workflow._durabletask.internal import shared
+from dapr.ext.workflow._durabletask.internal import protos, shared
 
 _STEPS = uuid.UUID("6f1d3f3e-5f0a-5c7e-9d53-1f0f4d0c7a10")
 _run_id: contextvars.ContextVar[str] = contextvars.ContextVar("run_id", default="")
 
-_ASKED = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent"})
+# What a workflow has asked for itself, and a pause: the SDK must not hold these back while a workflow is paused.
+_NEVER_HELD = frozenset(
+    {"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent", "executionSuspended"}
+)
 
 
 def survive_pauses() -> None:
     """When a pause and a step's completion arrive in one turn, the next step is scheduled behind the pause. The SDK
     then holds its own schedule back as if it came from outside, writes it again in each turn, and fails the
-    workflow as non-deterministic at resume. What a workflow has asked for itself is therefore never held back."""
+    workflow as non-deterministic at resume. A second pause is held back as well; at resume it pauses the workflow
+    again while the held events are being worked off, each of them is held back anew, and that goes on for ever."""
     suspendable = sdk._is_suspendable
-    if getattr(suspendable, "asks_nothing", False):
+    if getattr(suspendable, "mended", False):
         return
 
-    def comes_from_outside(event: Any) -> bool:
-        return event.WhichOneof("eventType") not in _ASKED and bool(suspendable(event))
+    def held_back(event: Any) -> bool:
+        return event.WhichOneof("eventType") not in _NEVER_HELD and bool(suspendable(event))
 
-    comes_from_outside.asks_nothing = True  # type: ignore[attr-defined]
-    sdk._is_suspendable = comes_from_outside
+    held_back.mended = True  # type: ignore[attr-defined]
+    sdk._is_suspendable = held_back
+
+
+def survive_events() -> None:
+    """Three things that anybody may send, and that break a workflow in the SDK: a resume of one that is not paused
+    fails it; so does an event whose payload is not JSON, whatever its name; and one that arrives behind a terminate
+    lets it go on, so that a step may be scheduled for a task that has ended."""
+    process = sdk._OrchestrationExecutor.process_event
+    if getattr(process, "mended", False):
+        return
+
+    def process_event(executor: Any, context: Any, event: Any) -> None:
+        kind = event.WhichOneof("eventType")
+        if _has_ended(context) or (kind == "executionResumed" and not executor._is_suspended):
+            return
+        if kind == "eventRaised" and not _readable(event.eventRaised.input.value):
+            event = _without_payload(event)
+        process(executor, context, event)
+
+    process_event.mended = True  # type: ignore[attr-defined]
+    sdk._OrchestrationExecutor.process_event = process_event
+
+
+def _has_ended(context: Any) -> bool:
+    """One that continues as new has not: it carries events over to its next run."""
+    continued = protos.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
+    return bool(context._is_complete) and context._completion_status != continued
+
+
+def _readable(payload: str) -> bool:
+    try:
+        return not payload or shared.from_json(payload) is not None
+    except Exception:  # whatever a payload from outside makes the decoder do: no JSON, too deep, too long a number
+        return False
+
+
+def _without_payload(event: Any) -> Any:
+    bare = protos.HistoryEvent()
+    bare.CopyFrom(event)
+    bare.eventRaised.ClearField("input")
+    return bare
 
 
 def name_steps_by_place() -> None:

@@ -5,6 +5,7 @@ Deterministic, as all workflow code: its only sources are the workflow's input a
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -29,11 +30,14 @@ from app.models import (
 )
 from app.policy import Retries, Rules
 
+log = logging.getLogger(__name__)
+
 Output = TypeVar("Output", bound=Frozen)
 Step = Generator[Any, Any, Output]
 
 DECISION = "decision"
 RESUME = "resume"
+RESUMED = {"resume": True}
 _REASON_CHARACTERS = 300
 # How many decisions a task tells of; the ledger has them all.
 _TOLD_DECISIONS = 20
@@ -108,6 +112,8 @@ class Steps:
                 return decision
             if decision is not None:
                 self.settle(decision, DecisionState.TOO_LATE, "answered_before")
+            else:
+                self._ignore(DECISION)
         self.show(None)
         return None
 
@@ -146,8 +152,14 @@ class Steps:
     def _parked(self, name: str, failure: TaskFailedError) -> Generator[Any, Any, None]:
         reason = f"{name}: {failure.details.message}"[:_REASON_CHARACTERS]
         self.show(Progress(status=TaskStatus.PARKED, reason=reason))
-        yield self._context.wait_for_external_event(RESUME)
+        while (yield self._context.wait_for_external_event(RESUME)) != RESUMED:
+            self._ignore(RESUME)
         self.show(None)
+
+    def _ignore(self, event: str) -> None:
+        """Says once that an event was none of ours; not what it held."""
+        if not self._context.is_replaying:
+            log.warning("task %s: an event %r that is none of ours is ignored", self._context.instance_id, event)
 
 
 def _decision(answer: object) -> Decision | None:

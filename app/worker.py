@@ -3,6 +3,9 @@
 The SDK's own loop hands each work item through three threads and two queues and sends each result from a thread of
 its own; under load that was more than half of the worker's CPU time. This one replaces only that loop: registration,
 replay and execution are the SDK's. A worker that stops takes no new work and lets running activities deliver.
+
+Nothing here waits without a bound: a turn and each stretch of a step are watched (`app/watchdog.py`), a step as a whole
+and each call of the sidecar have a time limit.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from app import sdk_mends
 from app.errors import StepSetAside
 from app.executions import Attempt, Executions
 from app.sidecar import Connected
+from app.turns import Turns
+from app.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,10 @@ Rested = Callable[[str, bool], None]
 
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.1
+# Longer than anything that a step may wait for by its own time limits (app/gateway/conversation.py, app/systems.py).
+STEP_SECONDS = 900.0
+# A call of the sidecar that takes longer is made again.
+_CALL_SECONDS = 30.0
 # After this, an activity that is still running is left to another worker: the sidecar hands it out again.
 GRACE_SECONDS = 8.0
 
@@ -56,6 +65,7 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
         super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         sdk_mends.survive_pauses()
+        sdk_mends.survive_events()
         sdk_mends.name_steps_by_place()
         address = f"{host}:{port}"
         self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
@@ -74,18 +84,33 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         """Activities that wait for a free slot."""
         return int(self._WorkflowRuntime__worker.waiting)
 
+    @property
+    def turns_set_aside(self) -> int:
+        """Workflow turns that did not come back, since the start."""
+        return int(self._WorkflowRuntime__worker.turns.set_aside)
+
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""
 
     def __init__(
-        self, address: str, activities_at_once: int, rested: Rested, executions: Executions, sidecar: Connected
+        self,
+        address: str,
+        activities_at_once: int,
+        rested: Rested,
+        executions: Executions,
+        sidecar: Connected,
+        watchdog: Watchdog | None = None,
+        step_seconds: float = STEP_SECONDS,
     ) -> None:
         super().__init__(host_address=address, log_handler=logging.NullHandler())
         self._address = address
         self._rested = rested
         self._executions = executions
         self._sidecar = sidecar
+        self._watchdog = watchdog or Watchdog()
+        self._step_seconds = step_seconds
+        self.turns = Turns(self._execute_orchestrator, self._watchdog)
         self._free = asyncio.Semaphore(activities_at_once)
         self.running = 0
         self.waiting = 0
@@ -107,15 +132,19 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _async_run_loop(self) -> None:
         """What the SDK's `start` runs in a thread: connects until told to stop."""
         self._loop = asyncio.get_running_loop()
-        while not self._stopping.is_set():
-            try:
-                await self._connected()
-            except grpc.aio.AioRpcError as error:
-                log.warning("sidecar %s: %s; connecting again", self._address, error.code().name)
-            if not self._stopping.is_set():
-                await self._executions.lose()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _RECONNECT_SECONDS)
+        self._watchdog.watch()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._connected()
+                except grpc.aio.AioRpcError as error:
+                    log.warning("sidecar %s: %s; connecting again", self._address, error.code().name)
+                if not self._stopping.is_set():
+                    await self._executions.lose()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _RECONNECT_SECONDS)
+        finally:
+            self._watchdog.rest()
 
     async def _connected(self) -> None:
         """One connection: reads work items until it breaks or the worker stops, then lets running ones deliver."""
@@ -123,7 +152,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         options = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
             stub = stubs.TaskHubSidecarServiceStub(channel)
-            await stub.Hello(empty_pb2.Empty(), metadata=self._metadata)
+            await stub.Hello(empty_pb2.Empty(), metadata=self._metadata, timeout=_CALL_SECONDS)
             stream = stub.GetWorkItems(protos.GetWorkItemsRequest(), metadata=self._metadata)
             self._stream_ready.set()
             taken_on = asyncio.ensure_future(self._sidecar.taken_on())
@@ -160,12 +189,10 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         task.add_done_callback(self._running.discard)
 
     async def _turn(self, stub: Any, item: Any) -> None:
-        """One turn of a workflow: the SDK replays and answers; only the delivery is ours."""
-        kept = _Kept()
-        sdk_mends.begin_turn(item.workflowRequest)
-        self._execute_orchestrator(item.workflowRequest, kept, item.completionToken)
-        await self._deliver(stub.CompleteOrchestratorTask, kept.response, item.workflowRequest.instanceId)
-        self._tell(kept.response, item.workflowRequest.instanceId)
+        """One turn of a workflow: the SDK replays and answers; only the bound and the delivery are ours."""
+        response = self.turns.answer(item)
+        await self._deliver(stub.CompleteOrchestratorTask, response, item.workflowRequest.instanceId)
+        self._tell(response, item.workflowRequest.instanceId)
 
     def _tell(self, response: Any, instance_id: str) -> None:
         """Says when a workflow has come to its end with this turn, or waits for an event from outside."""
@@ -196,18 +223,28 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _worked(self, request: Any, token: str) -> Any:
         """What came of it, as the sidecar wants to be told."""
         instance_id = request.workflowInstance.instanceId
+        work = self._activity_executor.execute_async(
+            self._registry.get_activity(request.name),
+            instance_id,
+            request.name,
+            request.taskId,
+            request.input.value,
+            request.taskExecutionId,
+        )
         try:
-            result = await self._activity_executor.execute_async(
-                self._registry.get_activity(request.name),
-                instance_id,
-                request.name,
-                request.taskId,
-                request.input.value,
-                request.taskExecutionId,
-            )
+            async with asyncio.timeout(self._step_seconds) as limit:
+                result = await self._watchdog.drive(work)
             return self._build_activity_result_response(request, instance_id, result, token)
         except Exception as error:
-            return self._build_activity_failure_response(request, instance_id, error, token)
+            overdue = isinstance(error, Overdue) or limit.expired()
+            failure = self._overdue(instance_id, request.name, error) if overdue else error
+            return self._build_activity_failure_response(request, instance_id, failure, token)
+
+    def _overdue(self, instance_id: str, step: str, error: Exception) -> Exception:
+        """What the workflow is told of a step that did not come back: it is not tried again, and its task parks."""
+        words = str(error) or f"it did not come back within {self._step_seconds:.0f} s"
+        log.error("task %s: step %s is ended: %s", instance_id, step, words)
+        return NonRetryableError(f"step {step} is ended: {words}; mend it, then `task resume {instance_id}`")
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -225,21 +262,18 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             self._free.release()
 
     async def _deliver(self, method: Any, response: Any, instance_id: str) -> bool:
-        """Hands a result to the sidecar; what it does not take is handed out again. False when it is gone."""
-        try:
-            await method(response, metadata=self._metadata)
-            return True
-        except (grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError) as error:
-            code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
-            reason = code.name if code else type(error).__name__
-            log.warning("task %s: a result was not delivered (%s); the step is executed again", instance_id, reason)
-            return code not in (None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        """Hands a result to the sidecar; what it does not take is handed out again. False when it is gone.
 
-
-class _Kept:
-    """Stands in for the sidecar's stub where the SDK answers a turn: keeps the answer."""
-
-    response: Any = None
-
-    def CompleteOrchestratorTask(self, response: Any) -> None:
-        self.response = response
+        A sidecar that is slow, or stands still, is handed it again: it waits for this result, and refuses a second."""
+        while True:
+            try:
+                await method(response, metadata=self._metadata, timeout=_CALL_SECONDS)
+                return True
+            except (grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError) as error:
+                code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+                reason = code.name if code else type(error).__name__
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED and not self._stopping.is_set():
+                    log.warning("task %s: the sidecar takes a result slowly; it is handed over again", instance_id)
+                    continue
+                log.warning("task %s: a result was not delivered (%s); the step is executed again", instance_id, reason)
+                return code not in (None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

@@ -37,6 +37,8 @@ class Script:
     waits: list[timedelta | None] = field(default_factory=list)
     current_utc_datetime: datetime = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK has it
 
+    is_replaying: bool = False
+
     @property
     def instance_id(self) -> str:
         """The id that the workflow sees."""

@@ -23,6 +23,7 @@ class Live:
     activities_waiting: Callable[[], int] | None = None  # for a slot in the worker
     tasks_to_record: Callable[[], int] | None = None
     tasks_not_traced: Callable[[], int] | None = None  # given up, since the start
+    turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
 
 
 class LiveCollector(Collector):
@@ -41,6 +42,9 @@ class LiveCollector(Collector):
         yield from _asked(GaugeMetricFamily, "tasks_to_record", "Tasks still to be recorded.", live.tasks_to_record)
         yield from _asked(
             CounterMetricFamily, "tasks_not_traced", "Tasks whose spans no collector took.", live.tasks_not_traced
+        )
+        yield from _asked(
+            CounterMetricFamily, "turns_set_aside", "Workflow turns that did not come back.", live.turns_set_aside
         )
 
 

@@ -1,0 +1,198 @@
+"""One workflow whose turn does not come back, and one step: the others go on, and both say why they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from dapr.ext.workflow._durabletask.internal import protos
+from google.protobuf import empty_pb2
+
+from app.models import Progress, TaskStatus
+from app.turns import Turns
+from app.watchdog import Watchdog
+from app.worker import EventLoopWorker
+from tests.test_worker import Noted, Well
+
+PATIENCE = {"looks": 5, "pause_seconds": 0.02}
+
+
+def workflow(context: Any, _input: Any) -> Generator[Any, Any, str]:
+    """Endless for one instance."""
+    while context.instance_id == "acme:endless":
+        pass
+    yield context.wait_for_external_event("never")
+    return "done"
+
+
+async def endless(_context: Any, _question: Any) -> None:
+    """A step that holds the loop."""
+    while True:
+        pass
+
+
+async def idle(_context: Any, _question: Any) -> None:
+    """A step that waits for ever."""
+    await asyncio.Event().wait()
+
+
+async def healthy(_context: Any, _question: Any) -> str:
+    """A step like any other."""
+    return "done"
+
+
+def turn(instance_id: str, *, terminate: bool = False) -> Any:
+    """The first turn of an instance, as the sidecar hands it out."""
+    item = protos.WorkItem(completionToken=f"token of {instance_id}")
+    item.workflowRequest.instanceId = instance_id
+    started = item.workflowRequest.newEvents.add(eventId=-1)
+    started.executionStarted.name = "w"
+    started.router.sourceAppID = "agent"
+    if terminate:
+        item.workflowRequest.newEvents.add(eventId=-1).executionTerminated.input.value = '{"reason": "it hangs"}'
+    return item
+
+
+def step(name: str) -> Any:
+    """One step of an instance of that name."""
+    item = protos.WorkItem()
+    item.activityRequest.name = name
+    item.activityRequest.taskExecutionId = name
+    item.activityRequest.workflowInstance.instanceId = f"acme:{name}"
+    return item
+
+
+class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # generated without types
+    """Hands out all of them at once, and keeps what it is answered."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+        self.turns: dict[str, Any] = {}
+        self.steps: dict[str, Any] = {}
+        self.answered = threading.Semaphore(0)
+        self.over = threading.Event()
+
+    def Hello(self, request: Any, context: Any) -> Any:
+        """As daprd."""
+        return empty_pb2.Empty()
+
+    def GetWorkItems(self, request: Any, context: Any) -> Iterator[Any]:
+        """Everything, and then nothing."""
+        yield from self._items
+        self.over.wait(60)
+
+    def CompleteOrchestratorTask(self, request: Any, context: Any) -> Any:
+        """Keeps it."""
+        self.turns[request.instanceId] = request
+        self.answered.release()
+        return protos.CompleteTaskResponse()
+
+    def CompleteActivityTask(self, request: Any, context: Any) -> Any:
+        """Keeps it."""
+        self.steps[request.instanceId] = request
+        self.answered.release()
+        return protos.CompleteTaskResponse()
+
+
+async def worked(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
+    """A worker's loop, until everything is answered."""
+    worker = EventLoopWorker(
+        f"127.0.0.1:{port}",
+        10,
+        lambda *_: None,
+        Noted(),  # type: ignore[arg-type]
+        Well(),  # type: ignore[arg-type]
+        Watchdog(**PATIENCE),  # type: ignore[arg-type]
+        step_seconds=0.5,
+    )
+    worker._registry.add_named_orchestrator("w", workflow)
+    for each in (endless, idle, healthy):
+        worker._registry.add_named_activity(each.__name__, each)
+    running = asyncio.ensure_future(worker._async_run_loop())
+    for _ in range(count):
+        assert await asyncio.to_thread(sidecar.answered.acquire, timeout=60)
+    worker._stopping.set()
+    sidecar.over.set()
+    await running
+    return worker
+
+
+def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None:
+    items = [turn("acme:endless"), step("endless"), step("idle"), step("healthy"), turn("acme:healthy")]
+    sidecar = Sidecar(items)
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    worker = asyncio.run(worked(port, sidecar, len(items)))
+    server.stop(None)
+
+    assert worker.turns.set_aside == 1
+    assert not sidecar.turns["acme:endless"].actions
+    progress = Progress.model_validate_json(sidecar.turns["acme:endless"].customStatus.value)
+    assert progress.status is TaskStatus.PARKED
+    assert "did not come back" in progress.reason
+    assert "task resume acme:endless" in progress.reason
+    assert [each.WhichOneof("workflowActionType") for each in sidecar.turns["acme:healthy"].actions] == ["createTimer"]
+    assert sidecar.steps["acme:healthy"].result.value == '"done"'
+    for name in ("endless", "idle"):
+        failure = sidecar.steps[f"acme:{name}"].failureDetails
+        assert failure.errorType == "NonRetryableError", "so the task parks at once"
+        assert f"step {name} is ended: it did not come back" in failure.errorMessage
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    """One with little patience."""
+    found = Watchdog(**PATIENCE)  # type: ignore[arg-type]
+    found.watch()
+    yield found
+    found.rest()
+
+
+class Endless:
+    """Executes turns as long as it is ill, and counts them."""
+
+    def __init__(self) -> None:
+        self.ill = True
+        self.begun = 0
+
+    def execute(self, request: Any, stub: Any, token: str) -> None:
+        """As the SDK."""
+        self.begun += 1
+        while self.ill:
+            pass
+        stub.CompleteOrchestratorTask(protos.WorkflowResponse(instanceId=request.instanceId, completionToken=token))
+
+
+def test_a_turn_that_was_set_aside_rests_longer_each_time_and_is_tried_again(watchdog: Watchdog) -> None:
+    now, sdk = [0.0], Endless()
+    turns = Turns(sdk.execute, watchdog, clock=lambda: now[0])
+    begun = []
+    for now[0] in (0.0, 59.0, 61.0, 120.0, 180.0, 182.0, 400.0, 423.0):
+        assert turns.answer(turn("acme:T-1")).customStatus.value
+        begun.append(sdk.begun)
+    assert begun == [1, 1, 2, 2, 2, 3, 3, 4], "at first, after 60 s, 120 s, 240 s"
+    assert turns.set_aside == 4
+    sdk.ill, now[0] = False, 1_000.0
+    assert not turns.answer(turn("acme:T-1")).HasField("customStatus"), "the workflow's own answer"
+    sdk.ill = True
+    turns.answer(turn("acme:T-1"))
+    assert sdk.begun == 6, "it had come back, so it does not rest any more"
+
+
+def test_a_task_that_does_not_come_back_can_be_terminated(watchdog: Watchdog) -> None:
+    turns = Turns(Endless().execute, watchdog)
+    turns.answer(turn("acme:T-1"))
+    response = turns.answer(turn("acme:T-1", terminate=True))
+    (action,) = response.actions
+    assert action.completeWorkflow.workflowStatus == protos.ORCHESTRATION_STATUS_TERMINATED
+    assert action.completeWorkflow.result.value == '{"reason": "it hangs"}'
+    assert action.router.sourceAppID == "agent"
+    assert response.completionToken == "token of acme:T-1"
