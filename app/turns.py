@@ -63,7 +63,9 @@ class Turns:
         _, before = self._resting.get(instance_id, (0.0, 0.0))
         rest = min(2 * before, _LONGEST_REST_SECONDS) or _FIRST_REST_SECONDS
         self._resting[instance_id] = (self._clock() + rest, rest)
-        log.error("task %s: a turn of its workflow is set aside: %s; not tried again for %.0f s", instance_id, overdue, rest)
+        log.error(
+            "task %s: a turn of its workflow is set aside: %s; not tried again for %.0f s", instance_id, overdue, rest
+        )
 
     def _parked(self, request: Any, token: str) -> Any:
         """What the workflow would answer if it were parked; or its end, when somebody terminates it."""
@@ -72,8 +74,8 @@ class Turns:
             return _terminated(request, ends[0].executionTerminated.input.value or None, token)
         until, _ = self._resting[request.instanceId]
         reason = (
-            f"workflow: a turn did not come back within {self._watchdog.limit_seconds:.0f} s and was set aside; find its "
-            f"place in the worker's log, mend it, then `task resume {request.instanceId}`, or `task terminate` it; "
+            f"workflow: a turn did not come back within {self._watchdog.limit_seconds:.0f} s and was set aside; find "
+            f"its place in the worker's log, mend it, then `task resume {request.instanceId}`, or `task terminate` it; "
             f"this worker tries it again in {max(0.0, until - self._clock()):.0f} s at the earliest"
         )
         progress = Progress(status=TaskStatus.PARKED, reason=reason)

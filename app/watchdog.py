@@ -78,7 +78,8 @@ class Watchdog:
 
     async def drive(self, work: Awaitable[Result]) -> Result:
         """Awaits the work; each stretch of it between two waits is watched. Raises Overdue."""
-        return await _Driven(self, work)
+        result: Result = await _Driven(self, work)
+        return result
 
     def _begin(self) -> None:
         with self._lock:

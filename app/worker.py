@@ -244,7 +244,10 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         """What the workflow is told of a step that did not come back: it is not tried again, and its task parks."""
         words = str(error) or f"it did not come back within {self._step_seconds:.0f} s"
         log.error("task %s: step %s is ended: %s", instance_id, step, words)
-        return NonRetryableError(f"step {step} is ended: {words}; mend it, then `task resume {instance_id}`")
+        failure: Exception = NonRetryableError(
+            f"step {step} is ended: {words}; mend it, then `task resume {instance_id}`"
+        )
+        return failure
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

@@ -146,6 +146,11 @@ class Live:
         """One of the sandbox's books: refunds, notifications, cases."""
         return list(self.outside.get(f"{self.stack.systems_url}/books/{book}").raise_for_status().json()["rows"])
 
+    def tell_sidecar(self, task_id: str, verb: str, payload: str = "") -> int:
+        """Speaks to Dapr's workflow API past the agent: `pause`, `raiseEvent/decision`... Returns the status."""
+        url = f"{self.stack.dapr_url}/v1.0/workflows/dapr/{task_id}/{verb}"
+        return self.outside.post(url, content=payload.encode()).status_code
+
     def bill(self) -> list[dict[str, Any]]:
         """Every request that reached the model server."""
         return list(self.outside.get(f"{self.stack.model_url}/bill").raise_for_status().json()["rows"])

@@ -66,7 +66,10 @@ def turn(*arrived: Any, past: Iterable[Any] = ()) -> list[Any]:
     """What the workflow asks for, after its start, what is `past`, and what has `arrived`."""
     registry = sdk._Registry()
     registry.add_named_orchestrator("w", waits_and_works)
-    start = [event(workflowStarted=protos.WorkflowStartedEvent()), event(executionStarted=protos.ExecutionStartedEvent())]
+    start = [
+        event(workflowStarted=protos.WorkflowStartedEvent()),
+        event(executionStarted=protos.ExecutionStartedEvent()),
+    ]
     start[1].executionStarted.name = "w"
     executor = sdk._OrchestrationExecutor(registry, logging.getLogger("quiet"))
     return list(executor.execute("acme:T-1", [*start, *past], list(arrived)).actions)

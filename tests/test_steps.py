@@ -27,7 +27,7 @@ def test_only_our_own_word_lets_a_parked_task_go_on_and_the_others_are_logged_on
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = Script(nothing)
-    steps = Steps(script, task().rules)  # type: ignore[arg-type]
+    steps = Steps(script, task().rules)
     running = steps.run("classify", task(), Frozen)
     next(running)
     failure = protos.TaskFailureDetails(errorType="NonRetryableError", errorMessage="the key is wrong")
