@@ -19,7 +19,6 @@ JUNK = [
     "[]",
     '{"verdict": "approve"}',
     '{"verdict": "reject", "by": "',
-] + [
     '{"verdict": "approve", "by": "nobody; of ours"}',
     '{"verdict": "approve", "by": "kim", "refund": {"order_id": "../x", "amount": "1e9", "currency": "EUR"}}',
 ]
