@@ -117,7 +117,7 @@ def _in_use() -> frozenset[Model] | None:
 
 
 def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> frozenset[Model]:
-    from app.cost.agreements import PROVIDERS, provider_id
+    from app.cost.providers import COMPONENT_TYPES, provider_id
 
     if model and provider:
         return frozenset({(provider, model)})
@@ -126,7 +126,7 @@ def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> froz
         return frozenset(each for each in used if provider_id(each[0]) == provider_id(provider))
     if not model:
         return used
-    listed = {(each, model) for each in PROVIDERS.values() if book.listed(each, model)}
+    listed = {(each, model) for each in COMPONENT_TYPES.values() if book.listed(each, model)}
     return frozenset(each for each in used if each[1] == model) or frozenset(listed or {("", model)})
 
 

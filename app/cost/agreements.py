@@ -7,24 +7,9 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from app.cost.price_file import NAME, Agreement, Batch, TokenPrices
+from app.cost.providers import provider_id
 from app.cost.schedule import BASE, NoPrice, Price, Schedule, less
 from app.cost.words import Line, Mode
-
-# What a Dapr component type is called in the list. Others have no bill (ollama, echo), or one that depends on who
-# runs the model (huggingface): finance's file may price them.
-PROVIDERS: Mapping[str, str] = {
-    "conversation.anthropic": "anthropic",
-    "conversation.aws.bedrock": "aws",
-    "conversation.deepseek": "deepseek",
-    "conversation.googleai": "google",
-    "conversation.mistral": "mistral",
-    "conversation.openai": "openai",
-}
-
-
-def provider_id(provider: str) -> str:
-    """The list's name for a component type; any other name stays as it is."""
-    return PROVIDERS.get(provider.lower(), provider.lower())
 
 
 def matches(agreement: Agreement, provider: str, model: str) -> bool:

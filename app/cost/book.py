@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 
 from app.cost import price_file
-from app.cost.agreements import agreed, discounted_list, matches, provider_id, suffix
+from app.cost.agreements import agreed, discounted_list, matches, suffix
 from app.cost.list_prices import CURRENCY, PACKAGE, ListedModel, ListPrices, bundled
 from app.cost.price_file import NAME, Agreement, Infrastructure, PriceFile
+from app.cost.providers import provider_id
 from app.cost.schedule import NoPrice, Price
 from app.cost.values import utc
 from app.cost.words import Mode

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
-from app.cost.agreements import provider_id
 from app.cost.book import PriceBook
 from app.cost.findings import Finding, Severity, error, warning
 from app.cost.list_prices import PACKAGE
 from app.cost.money import plain
 from app.cost.price_file import NAME, Agreement, Infrastructure
+from app.cost.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 from app.cost.sanity import infrastructure, token_prices
 from app.cost.schedule import NoPrice, rates_at
 from app.cost.second_opinion import PACKAGE as OTHER_PACKAGE
@@ -34,6 +35,7 @@ def check(
         *token_prices(book),
         *infrastructure(book),
         *_dates(book),
+        *_unknown_providers(book, in_use),
         *_shadowed(book),
         *_unpriced(book, in_use, utc(now)),
         *_stale(book, utc(now)),
@@ -49,6 +51,19 @@ def _dates(book: PriceBook) -> Iterator[Finding]:
     for (provider, model), entries in series.items():
         yield from _periods(book, entries, f"model {model} of provider {provider}", "the list price, or none,")
     yield from _periods(book, book.file.infrastructure, "infrastructure", "no price")
+
+
+def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterator[Finding]:
+    """Agreements with a provider of whom nobody here has heard: a slip of the pen makes a price that never applies."""
+    asked = {provider_id(provider) for provider, _ in in_use}
+    for each in book.file.agreements:
+        wanted = each.provider.lower()
+        heard_of = known_provider(wanted) or any(fnmatchcase(name, wanted) for name in (*known_ids(), *COMPONENT_TYPES))
+        if not heard_of and wanted not in asked:
+            remedy = "use a Dapr component type (conversation.openai) or one of: " + ", ".join(known_ids())
+            yield warning(
+                book.where.get(each.id, NAME), each.provider, f"{each.id}: no provider of that name is known", remedy
+            )
 
 
 def _periods(

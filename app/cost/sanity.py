@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 
-from app.cost.agreements import own, provider_id
+from app.cost.agreements import own
 from app.cost.book import PriceBook
 from app.cost.findings import Finding, error, warning
 from app.cost.list_prices import CURRENCY
 from app.cost.money import plain
 from app.cost.price_file import NAME, Agreement
+from app.cost.providers import provider_id
 from app.cost.schedule import Schedule, less, rates_at, tier_starts
 from app.cost.words import Line, Mode
 

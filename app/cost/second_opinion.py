@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from app.cost.agreements import provider_id
 from app.cost.money import product
+from app.cost.providers import provider_id
 from app.cost.words import Line
 from app.errors import ConfigurationError
 
