@@ -148,7 +148,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     )
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)
-    services = make_services(settings, opened, watch.provider)
+    services = make_services(settings, opened)
     desk = TaskDesk(services.tickets, Runs(connect(settings.dapr_host, settings.dapr_grpc_port)), rules)
     mend = Condemned(opened.writer, desk.restart).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
@@ -177,18 +177,17 @@ def make_watch(settings: Settings, opened: Opened, hint: Callable[[str], None]) 
         opened.incarnation.worker,
         utc_now,
         hint,
-        http=settings.dapr_http,
         metrics=settings.dapr_metrics,
     )
 
 
-def make_services(settings: Settings, opened: Opened, provider: Callable[[str], str]) -> Services:
+def make_services(settings: Settings, opened: Opened) -> Services:
     """The stages' collaborators, as they are in production."""
     engine, writer = opened.engine, opened.writer
     conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
     journal = Journal(writer, opened.incarnation.worker, utc_now)
     return Services(
-        gateway=ModelGateway(conversation, settings.llm_component, journal, provider),
+        gateway=ModelGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.dapr_http),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),

@@ -26,7 +26,7 @@ from dapr.clients.retry import RetryPolicy
 from grpc import StatusCode
 
 from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
-from app.sidecar import wait_until_ready
+from app.sidecar import READY_SECONDS, wait_until_ready
 
 # The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and
 # Anthropic's, Bedrock's, Mistral's.
@@ -127,6 +127,11 @@ class Conversation(Protocol):
         """One question, one answer. Raises ModelUnavailable, ModelRefused."""
         ...
 
+    async def provider(self, seconds: float) -> str | None:
+        """The type of the component behind it at this moment, like `conversation.openai`; empty while it is being
+        changed; None when the sidecar does not say so within `seconds`."""
+        ...
+
 
 class DaprConversation:
     """Asks the model behind one Dapr component."""
@@ -155,27 +160,37 @@ class DaprConversation:
         self._last_failure = ""
         return _answer(self._component, response)
 
+    async def provider(self, seconds: float) -> str | None:
+        """Asks the sidecar, every time: a component may be changed between any two calls, and no answer names it."""
+        try:
+            async with asyncio.timeout(seconds):
+                client = await self._connected(seconds)
+                told = await client.get_metadata()
+        except (ModelUnavailable, DaprGrpcError, TimeoutError):
+            return None
+        return next((each.type for each in told.registered_components if each.name == self._component), "")
+
     def _noted(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
         """Keeps what a call failed of, to be told with an open breaker: it says nothing of what to mend."""
         if error.cause not in (FailureCause.BREAKER_OPEN, FailureCause.SIDECAR_GONE):
             self._last_failure = str(error).partition(": ")[2].partition(";")[0]
         return error
 
-    async def _connected(self) -> DaprClient:
+    async def _connected(self, seconds: float = READY_SECONDS) -> DaprClient:
         """Made by the event loop that asks, as gRPC wants it. The SDK's constructor blocks until the sidecar is
         ready, so that is waited for elsewhere first."""
         async with self._connecting:
             if self._client is None:
-                await self._sidecar_ready()
+                await self._sidecar_ready(seconds)
                 self._connections += 1
                 limit = _MESSAGE_BYTES + self._connections
                 self._client = DaprClient(self._grpc, max_grpc_message_length=limit)
                 self._client.retry_policy = _NO_RETRY  # its constructor takes none
             return self._client
 
-    async def _sidecar_ready(self) -> None:
+    async def _sidecar_ready(self, seconds: float) -> None:
         try:
-            await asyncio.to_thread(wait_until_ready, self._http)
+            await asyncio.to_thread(wait_until_ready, self._http, seconds=seconds)
         except Unreachable as error:
             raise ModelUnavailable(str(error), cause=FailureCause.SIDECAR_GONE) from None
 

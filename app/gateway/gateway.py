@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from app.errors import ModelRefused, ModelUnavailable
@@ -15,6 +14,9 @@ from app.models import AnsweredBy, Known, ModelUse
 
 # Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
 _RESERVED_OUTPUT_TOKENS = 1_000
+# How long the sidecar has to name its component, which takes it a millisecond: before a call there is time, for nothing
+# works without a sidecar; after it, the answer waits to be written down.
+_BEFORE_SECONDS, _AFTER_SECONDS = 60.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,9 @@ class ModelAnswer:
 class ModelGateway:
     """The only way to a model: journal, then the Conversation API, then journal."""
 
-    def __init__(
-        self, conversation: Conversation, component: str, journal: Journal, provider: Callable[[str], str]
-    ) -> None:
-        """`provider` tells a component's type at this moment, empty when nobody knows; it must not block."""
+    def __init__(self, conversation: Conversation, component: str, journal: Journal) -> None:
         self._conversation = conversation
         self._component = component
-        self._provider = provider
         self._journal = journal
         self._in_flight: dict[tuple[str, int], asyncio.Future[ModelAnswer]] = {}
 
@@ -50,7 +48,7 @@ class ModelGateway:
         return await asyncio.shield(running)
 
     async def _ask(self, call: ModelCall) -> ModelAnswer:
-        provider = self._provider(self._component)
+        provider = await self._conversation.provider(_BEFORE_SECONDS) or ""
         asked = estimate.input_tokens(call.messages, call.tools, estimate.counting(provider, ""))
         begun = await self._journal.begin(call, self._component, provider, Reserve(asked, _RESERVED_OUTPUT_TOKENS))
         if isinstance(begun, Settled):
@@ -58,10 +56,17 @@ class ModelGateway:
         try:
             answer = await self._conversation.ask(call.messages, call.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            await self._journal.fail(begun, error.cause, str(error))
+            await self._journal.fail(begun, error.cause, str(error), await self._still(provider))
             raise
-        settled = await self._journal.settle(begun, call, answer, used(answer, call, provider))
+        provider = await self._still(provider)
+        settled = await self._journal.settle(begun, call, answer, used(answer, call, provider), provider)
         return self._answered(call, settled, AnsweredBy.PROVIDER)
+
+    async def _still(self, before: str) -> str:
+        """Whose call it was: the component's type from before, empty when it is another now, for then the call may
+        have gone to either. A sidecar that went away took its component with it, which was that of before."""
+        now = await self._conversation.provider(_AFTER_SECONDS)
+        return before if now in (before, None) else ""
 
     def _answered(self, call: ModelCall, settled: Settled, by: AnsweredBy) -> ModelAnswer:
         use = ModelUse(

@@ -31,7 +31,7 @@ USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_to
 
 # Built once: composing a statement costs more than running it.
 _OTHER = MODEL_CALLS.alias("other")
-_ANSWER_COLUMNS = ("model", "finish_reason", "answer", "ended_at", *USAGE_COLUMNS)
+_ANSWER_COLUMNS = ("provider", "model", "finish_reason", "answer", "ended_at", *USAGE_COLUMNS)
 _THIS_CALL = MODEL_CALLS.c.call_id == bindparam("the_call")
 _THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
 _TAKEN = exists().where(
@@ -70,13 +70,15 @@ class Journal:
 
     async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
         """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
-        type, empty when it is not known."""
+        type before the call, empty when it is not known; how it ends says whether it still was."""
         row = self._row(call, component, reserve) | {"provider": provider}
         return await self._writer.write(lambda connection: _begun(connection, row))
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage) -> Settled:
-        """Closes a row with its answer. Returns the answer that settled the step, which may be another's."""
+    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
+        """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
+        another's."""
         values = _used(usage) | {
+            "provider": provider,
             "state": CallState.SETTLED.value,
             "error": None,  # it may have been given up meanwhile, because this worker stood still
             "model": answer.model,
@@ -90,10 +92,15 @@ class Journal:
             before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         return before or Settled(answer, usage)
 
-    async def fail(self, call_id: str, cause: FailureCause, message: str) -> None:
+    async def fail(self, call_id: str, cause: FailureCause, message: str, provider: str) -> None:
         """Closes a row whose call failed; its error begins with the cause. What it may have cost stays its reserve
         unless the cause says that no model worked: unknown is not zero."""
-        values = {"state": CallState.FAILED, "error": cause.tell(message), "ended_at": self._clock()}
+        values = {
+            "state": CallState.FAILED,
+            "error": cause.tell(message),
+            "ended_at": self._clock(),
+            "provider": provider,
+        }
         change = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
         await self._writer.write(lambda connection: connection.execute(change).rowcount)
 

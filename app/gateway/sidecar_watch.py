@@ -1,4 +1,4 @@
-"""Watches the sidecar: counts the requests that it made to models on its own, and knows its components' types.
+"""Watches the sidecar: counts the requests that it made to models on its own.
 
 What daprd 1.18 tells: `dapr_resiliency_activations_total{policy="retry",target="Conversation_llm"}` goes up by one for
 each call that it asks again, at the first failure and never more (its retry helper reports once); with `maxRetries: 1`
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
 _NO_COUNT = "requests that it repeats are not counted"
-_NO_TYPES = "changed component types are not seen"
 _REMEDY = "it does not answer; check that it runs, and its HTTP and metrics ports"
 # A refusal that one window has counted is no candidate of another after this.
 _REMEMBERED = timedelta(seconds=60)
@@ -53,21 +52,18 @@ class SidecarWatch:
         clock: Callable[[], datetime],
         changed: Callable[[str], None],
         *,
-        http: str,
         metrics: str,
         policy: RetryPolicy = ONE_RETRY,
     ) -> None:
         """`worker`: whose calls go through this sidecar. `changed` is told each task whose calls were allocated
-        retries, after the commit. `http`, `metrics`: daprd's addresses, like http://127.0.0.1:3510."""
+        retries, after the commit. `metrics`: daprd's address, like http://127.0.0.1:9510."""
         self._writer = writer
         self._worker = worker
         self._clock = clock
         self._changed = changed
-        self._http = http
         self._metrics = metrics
         self._policy = policy
         self._client = httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False)
-        self._types: Mapping[str, str] = {}
         self._began = clock()
         self._last: Reading | None = None
         self._found: list[Found] = []
@@ -93,14 +89,9 @@ class SidecarWatch:
         self._write([*self._found, *self._end(answered=self._last is not before)])
         self._client.close()
 
-    def provider(self, component: str) -> str:
-        """A component's type, like `conversation.openai`; empty when it is not known. Does not block."""
-        return self._types.get(component, "")
-
     def look(self) -> None:
         """Writes what the last look found, and looks."""
         due, self._found = self._found, []
-        self._types = self._ask(self._component_types, _NO_TYPES) or self._types
         reading = self._ask(self._reading, _NO_COUNT)
         self._found = self._write(due)
         if reading is None:
@@ -129,10 +120,6 @@ class SidecarWatch:
     def _reading(self) -> Reading:
         page = exposition.parse(self._get(self._metrics).text)
         return Reading(self._clock(), page)
-
-    def _component_types(self) -> Mapping[str, str]:
-        found = self._get(f"{self._http}/v1.0/metadata").json()["components"]
-        return {str(component["name"]): str(component["type"]) for component in found}
 
     def _get(self, url: str) -> httpx.Response:
         # Uncompressed: over loopback, packing takes longer than sending.

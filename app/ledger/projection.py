@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
-from app.cost.lost import lost_usage
+from app.cost.lost import NOTHING, lost_usage
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
 from app.history.model import Run
 from app.history.times import Part, shares, spans
@@ -101,9 +101,10 @@ def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
     task are to be among them."""
     calls = tuple(_numbered(calls))
     settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
-    model_of = {call.component: call.model for call in calls if call.model}
+    model_of = {(call.component, call.provider): call.model for call in calls if call.model}
     return tuple(
-        _guessed(call, settled.get((call.execution_id, call.turn)), model_of.get(call.component, "")) for call in calls
+        _guessed(call, settled.get((call.execution_id, call.turn)), model_of.get((call.component, call.provider), ""))
+        for call in calls
     )
 
 
@@ -120,7 +121,8 @@ def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
 
 
 def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
-    named = call.model or (settled.model if settled else "") or model
+    repeated = settled if settled and settled.provider == call.provider else None
+    named = call.model or (repeated.model if repeated else "") or model
     lost = call.rerun and call.usage.known is Known.UNREPORTED
     if named == call.model and not lost:
         return call
@@ -213,7 +215,8 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
         provider=call.provider,
         component=call.component,
     )
-    yield from charge_call(book, call.usage, where, rerun=call.rerun)
+    if call.usage != NOTHING or call.provider:  # a call that found no sidecar was put to nobody and cost nothing
+        yield from charge_call(book, call.usage, where, rerun=call.rerun)
     if call.retries:
         # How many requests the sidecar made on its own is known as a share of a total; what they used, nobody says.
         unknown = Usage(None, None, known=Known.UNREPORTED)

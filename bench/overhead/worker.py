@@ -62,7 +62,7 @@ class Unwritten(Journal):
         """Never finds anything."""
         return str(uuid.uuid4())
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage) -> Settled:
+    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
         """Hands the answer back."""
         return Settled(answer, usage)
 

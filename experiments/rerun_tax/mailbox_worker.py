@@ -34,7 +34,7 @@ def serve(chosen: Settings) -> None:
     with ExitStack() as ends:
         opened = bootstrap.open_all(chosen, ends)
         worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _ended: None)
-        register(worker, bootstrap.make_services(chosen, opened, lambda _component: ""))
+        register(worker, bootstrap.make_services(chosen, opened))
         worker.start()
         ends.callback(worker.stop)
         health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _Healthy)

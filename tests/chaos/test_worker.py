@@ -41,6 +41,10 @@ class Model:
 
     asked = 0
 
+    async def provider(self, _seconds: float) -> str:
+        """Always the same."""
+        return "conversation.openai"
+
     async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
         """Always the same."""
         self.asked += 1
@@ -69,7 +73,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def ask_twice(engine: Engine, kind: type[Journal]) -> int:
     """Executes one step twice, one after the other; returns how often the model was asked."""
     writer, model = Writer(engine), Model()
-    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock()), lambda _: "conversation.openai")
+    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock()))
     try:
         for _ in range(2):
             assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"

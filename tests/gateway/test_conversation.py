@@ -122,6 +122,44 @@ class Failed(RpcError):  # type: ignore[misc]  # grpc ships no types
         return ()
 
 
+class Metadata:
+    """A sidecar that tells its components; `broken` says why it does not."""
+
+    def __init__(self, **types: str) -> None:
+        self.types = types
+        self.broken: Exception | None = None
+        self.slow = 0.0
+
+    async def get_metadata(self) -> SimpleNamespace:
+        """Its components."""
+        await asyncio.sleep(self.slow)
+        if self.broken:
+            raise self.broken
+        return SimpleNamespace(registered_components=[SimpleNamespace(name=n, type=t) for n, t in self.types.items()])
+
+
+def test_the_components_type_is_asked_for_at_each_moment() -> None:
+    sidecar = Metadata(llm="conversation.openai", statestore="state.sqlite")
+    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    model._client = cast(Any, sidecar)
+    assert asyncio.run(model.provider(5)) == "conversation.openai"
+    sidecar.types["llm"] = "conversation.echo"
+    assert asyncio.run(model.provider(5)) == "conversation.echo"
+    del sidecar.types["llm"]
+    assert asyncio.run(model.provider(5)) == "", "a component that is being changed is none"
+
+
+def test_a_sidecar_that_does_not_tell_its_components_in_time_is_not_waited_for() -> None:
+    sidecar = Metadata(llm="conversation.openai")
+    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    assert asyncio.run(model.provider(0.01)) is None, "nobody is there"
+    model._client = cast(Any, sidecar)
+    sidecar.slow = 60
+    assert asyncio.run(model.provider(0.01)) is None
+    sidecar.slow, sidecar.broken = 0, DaprGrpcError(Failed("gone"))
+    assert asyncio.run(model.provider(5)) is None
+
+
 def told(model: DaprConversation) -> str:
     """What a call says that fails."""
     with pytest.raises((ModelRefused, ModelUnavailable)) as error:

@@ -37,10 +37,15 @@ class Model:
 
     def __init__(self, usage: ReportedUsage = REPORTED) -> None:
         self.asked = 0
+        self.types: list[str | None] = []
         self.held = asyncio.Event()
         self.held.set()
         self.failing = False
         self._usage = usage
+
+    async def provider(self, seconds: float) -> str | None:
+        """What was told to it, in order; else always the same."""
+        return self.types.pop(0) if self.types else "conversation.openai"
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
         """Answers with the number of the question."""
@@ -82,7 +87,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 def gateway(model: Model, writer: Writer, worker: str = "w1") -> ModelGateway:
     """A gateway of one worker."""
-    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON), lambda _: "conversation.openai")
+    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON))
 
 
 def call(**changes: Any) -> ModelCall:
@@ -112,6 +117,32 @@ def test_a_call_is_journaled_with_what_the_provider_reported(engine: Engine, wri
     (row,) = rows(engine)
     assert (row["state"], row["known"], row["worker"], row["model"]) == ("settled", "reported", "w1", "sandbox-small")
     assert (row["input_tokens"], row["cached_tokens"], row["output_tokens"]) == (811, 100, 32)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "booked"),
+    [
+        ("conversation.openai", "conversation.openai", "conversation.openai"),
+        ("conversation.openai", "conversation.echo", ""),  # changed meanwhile: either may have answered
+        ("conversation.openai", "", ""),  # just being changed
+        ("", "conversation.echo", ""),
+        (None, "conversation.openai", ""),
+        ("conversation.openai", None, "conversation.openai"),  # its sidecar went away after it
+    ],
+)
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_call_is_booked_under_the_provider_that_answered_it_or_under_none(
+    engine: Engine, writer: Writer, before: str | None, after: str | None, booked: str, *, failing: bool
+) -> None:
+    model = Model()
+    model.types, model.failing = [before, after], failing
+    if failing:
+        with pytest.raises(ModelUnavailable):
+            asyncio.run(gateway(model, writer).ask(call()))
+    else:
+        asyncio.run(gateway(model, writer).ask(call()))
+    (row,) = rows(engine)
+    assert row["provider"] == booked
 
 
 def test_a_step_that_is_executed_again_is_answered_by_the_journal(engine: Engine, writer: Writer) -> None:

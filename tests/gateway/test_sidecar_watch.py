@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
@@ -23,14 +22,13 @@ from app.ledger import database
 from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
 from app.ledger.writer import Writer
 from app.models import CallState
-from tests.live import until
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = RetryPolicy(1, timedelta(milliseconds=500), jitter=0.5)
 
 
 class Daprd(ThreadingHTTPServer):
-    """Serves a metrics page and component metadata as daprd does."""
+    """Serves a metrics page as daprd does."""
 
     daemon_threads = True
 
@@ -38,7 +36,6 @@ class Daprd(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.started = NOON.timestamp() - 3600
         self.retried: dict[str, int] = {}
-        self.types = {"llm": "conversation.openai", "statestore": "state.sqlite"}
         self.silent = False
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -56,8 +53,7 @@ class _Answers(BaseHTTPRequestHandler):
     server: Daprd
 
     def do_GET(self) -> None:
-        components = [{"name": name, "type": kind, "version": "v1"} for name, kind in self.server.types.items()]
-        body = json.dumps({"components": components}) if "metadata" in self.path else self.server.page()
+        body = self.server.page()
         self.send_response(503 if self.server.silent else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -87,7 +83,6 @@ class Bench:
             worker,
             lambda: self.now,
             self.changed.append,
-            http=self.daprd.url,
             metrics=self.daprd.url,
             policy=POLICY,
         )
@@ -298,7 +293,6 @@ def test_a_silent_sidecar_is_one_warning_and_what_it_counted_meanwhile_is_found(
             bench.later(2)
             watch.look()
     assert len([record for record in caplog.records if "are not counted" in record.message]) == 1
-    assert watch.provider("llm") == "conversation.openai", "what was known stays known"
     bench.daprd.silent = False
     bench.call(3, 1)
     bench.daprd.retried["llm"] = 1
@@ -315,20 +309,6 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     bench.call(1, 0.5)
     watch.stop()
     assert bench.rows() == [(0, 2, None, 0)]
-    assert watch.provider("llm") == ""
-
-
-def test_the_components_type_is_known_from_the_start_and_follows_a_switch(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sidecar_watch, "LOOK_SECONDS", 0.01)
-    watch = bench.watch()
-    watch.start()
-    assert watch.provider("llm") == "conversation.openai"
-    assert watch.provider("nobody") == ""
-    bench.daprd.types["llm"] = "conversation.anthropic"
-    until(lambda: watch.provider("llm") == "conversation.anthropic", "the switch to be seen")
-    watch.stop()
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -324,6 +324,20 @@ def test_where_no_model_worked_it_is_nothing() -> None:
     ]
 
 
+def test_a_call_that_found_no_sidecar_was_put_to_nobody_and_is_no_charge() -> None:
+    nobody = lost_call(error=FailureCause.SIDECAR_GONE.tell("no"), provider="")
+    assert lines(record_of(one_step(), nobody).charges) == []
+
+
+def test_a_lost_call_is_not_taken_for_one_of_another_providers_model() -> None:
+    lost, settled = lost_call(provider="conversation.openai"), call(number=2, provider="conversation.anthropic")
+    first, second = record_of(one_step(), lost, settled).calls
+    assert (first.model, second.model) == ("", settled.model)
+    lost = lost_call(provider="conversation.anthropic")
+    first, _ = record_of(one_step(), lost, settled).calls
+    assert first.model == settled.model
+
+
 def test_an_answer_that_came_too_late_is_charged_as_it_was_reported() -> None:
     late = call(state=CallState.INTERRUPTED, number=2)
     charged = lines(record_of(one_step(), call(), late).charges)

@@ -87,7 +87,7 @@ def claims_of(calls: Iterable[CallRecord]) -> tuple[Claim, ...]:
     for call in ordered:
         turns[call.execution_id, call.turn].append(call)
     known = _Known(
-        {call.component: call.model for call in ordered if call.model},
+        {(call.component, call.provider): call.model for call in ordered if call.model},
         {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _reported(call)},
         _spread(ordered),
     )
@@ -99,14 +99,16 @@ class _Known:
     """What all calls together tell: the model behind a component, what a question's input came to, how far our
     estimates of a model's input were off."""
 
-    model_of: Mapping[str, str]
+    model_of: Mapping[tuple[str, str], str]
     asked: Mapping[tuple[str, str], int | None]
     spread: Mapping[str, int]
 
 
 def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Claim:
     settled = next((each for each in turn if each.state is CallState.SETTLED), None)
-    model = call.model or (settled.model if settled else "") or of_all.model_of.get(call.component, "")
+    repeated = settled if settled and settled.provider == call.provider else None
+    component = (call.component, call.provider)
+    model = call.model or (repeated.model if repeated else "") or of_all.model_of.get(component, "")
     usage = lost_usage(call, settled) if call.rerun else call.usage
     exact = _reported(call)
     known = usage.input_tokens if exact else of_all.asked.get((model, call.request_digest))
