@@ -109,10 +109,10 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.cost.reconciliation.views import verdict
+    from app.cost.reconciliation.views import remarks, verdict
 
     say(verdict(found))
-    for remark in _remarks(found):
+    for remark in remarks(found):
         say(remark)
     if found.cells:
         say("")
@@ -125,19 +125,6 @@ def _show(found: Reconciliation) -> None:
         show_table(columns, map(_row, ordered[:SHOWN_ROWS]), right=frozenset((5, 6, 7)))
         if len(ordered) > SHOWN_ROWS:
             complain(f"{len(ordered) - SHOWN_ROWS} more rows; all of them with --json")
-
-
-def _remarks(found: Reconciliation) -> Iterator[str]:
-    calls = f"{found.compared} calls, {found.agreeing} of them on the bill to the token"
-    yield calls + (f"; {found.outside} calls of another time or provider were left out" if found.outside else "")
-    if found.bill.unbilled:
-        yield f"{found.bill.unbilled} requests stand on the bill and cost nothing"
-    if found.bill.unread:
-        yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
-    for billed, ours in found.same_model.items():
-        yield f"model {billed} of the bill is taken as {ours}"
-    for (provider, model), tokens in found.unpriced.items():
-        yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:

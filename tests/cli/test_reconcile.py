@@ -130,6 +130,8 @@ def test_only_a_part_of_the_time(journal: Any, bill: Path) -> None:
         "compared": 2,
         "agreeing": 2,
         "outside": 0,
+        "other_providers": {},
+        "unknown_provider": {"calls": 0, "not_on_bill": 0},
     }
     assert ask("cost", "reconcile", "--bill", str(bill)).exit_code == 1
     wrong = ask("cost", "reconcile", "--bill", str(bill), "--since", "2026-11-22T13:00", "--until", "2026-11-22T13:00")

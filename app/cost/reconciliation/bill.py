@@ -36,7 +36,7 @@ class BillRow:
     """One row that costs something. `place` says where it stands in the bill.
 
     since, until: UTC; equal for a single request, else the stretch that the row sums up, `until` not in it.
-    provider: empty when the bill does not say.
+    provider: our id for who bills it; empty when the bill does not say.
     """
 
     place: str
@@ -57,6 +57,7 @@ class Bill:
     """A bill. `since` and `until` say which time it covers, None where it does not say; `until` is not in it.
 
     unbilled: requests that stand on it and cost nothing. unread: columns that were not looked at.
+    providers: our ids for whose bill it is; empty when it does not say.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Bill:
     until: datetime | None = None
     unbilled: int = 0
     unread: tuple[str, ...] = ()
+    providers: frozenset[str] = frozenset()
 
     @property
     def by_request(self) -> bool:

@@ -26,6 +26,7 @@ NOTES = {
     Cause.DIFFERS: "the provider reported other tokens to us than it billed",
     Cause.UNKNOWN: "billed, and no call of our record accounts for it",
     Cause.ESTIMATE: "the provider reports no usage; our record holds what we counted",
+    Cause.UNKNOWN_PROVIDER: "the component was changed while it was under way; it may stand on another provider's bill",
     Cause.BUCKET_EDGE: "under way at the edge of two of the bill's sums; it stands in the other one",
     Cause.PERIOD_EDGE: "under way at the edge of the bill's period; it may stand on the bill before or after",
 }
@@ -92,11 +93,13 @@ def _cause(claim: Claim, slot: Slot) -> Cause:
         case Rank.REPEATED:
             return Cause.SIDECAR_RETRY
         case Rank.VAIN:
-            return own_cause(claim)
+            return Cause.AGREES if claim.homeless and claim.exact else own_cause(claim)
 
 
 def own_cause(claim: Claim) -> Cause:
-    """Why a request of a call in vain stands on the bill."""
+    """Why a request of a call that owes none stands on the bill."""
+    if claim.homeless:
+        return Cause.UNKNOWN_PROVIDER
     return _OWN.get(claim.call.state, Cause.RUNNING_CALL)
 
 
@@ -159,12 +162,17 @@ def _left(matching: Matching, bill: Bill, differing: dict[Slot, int]) -> Iterato
             continue
         if (claim.record == NONE and not claim.owes) or not under_way(claim, bill):
             continue
-        cause = Cause.NOT_ON_BILL if claim.owes else Cause.NEVER_BILLED
+        cause = Cause.NOT_ON_BILL if claim.owes else of_none(claim)
         certainty = Certainty.CERTAIN
         if cause is Cause.NOT_ON_BILL and _crosses_an_edge(claim, bill):
             cause, certainty = Cause.PERIOD_EDGE, Certainty.BOUNDED
         call, at = claim.call, claim.since
         yield Finding(cause, certainty, call.model, at, call, "", claim.record, NONE, NOTES[cause], call.usage.known)
+
+
+def of_none(claim: Claim) -> Cause:
+    """Why our record counts what the bill does not hold, of a call that owes nothing."""
+    return Cause.UNKNOWN_PROVIDER if claim.homeless else Cause.NEVER_BILLED
 
 
 def under_way(claim: Claim, bill: Bill) -> bool:

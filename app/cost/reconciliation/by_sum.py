@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.cost.reconciliation.bill import Bill
-from app.cost.reconciliation.by_request import NOTES, own_cause
+from app.cost.reconciliation.by_request import NOTES, of_none, own_cause
 from app.cost.reconciliation.claims import LONGEST_CALL, Claim
 from app.cost.reconciliation.counts import NONE, Count, total
 from app.cost.reconciliation.leftover import Explanation, Maybe, Play, explain, shortfall
@@ -112,7 +112,7 @@ class _Comparison:
             yield _of_call(each, maybe.cause, maybe.claim, record, billed, _NOT_CERTAIN)
         for claim in each.vain:
             if claim.call.call_id not in named and claim.record != NONE:
-                yield _of_call(each, Cause.NEVER_BILLED, claim, claim.record, NONE, _NOT_CERTAIN)
+                yield _of_call(each, of_none(claim), claim, claim.record, NONE, _NOT_CERTAIN)
 
 
 def _maybes(claims: Sequence[Claim], unallocated: Sequence[Unallocated]) -> Iterator[Maybe]:

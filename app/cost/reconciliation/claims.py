@@ -41,9 +41,9 @@ class Claim:
     call: with what it may have used, when it came to nothing. record: what our record says.
     since, until: its own time. early, late: with the clocks' tolerance, which does not reach into the time of the same
     turn's other calls.
-    owes: whether it was paid, so that one request of it must stand on the bill. exact: whether the provider reported
-    what that one used. own: whether the bill may hold its own request. repeats: how many more it may hold, that the
-    sidecar made.
+    owes: whether it was paid, and to whom, so that one request of it must stand on the bill. exact: whether the
+    provider reported what that one used. own: whether the bill may hold its own request. repeats: how many more it may
+    hold, that the sidecar made.
     expected: input tokens of each of its requests, give or take `slack`; None when nobody counted them.
     """
 
@@ -65,12 +65,20 @@ class Claim:
         """How many requests the bill may hold of it at most."""
         return int(self.own) + self.repeats
 
+    @property
+    def homeless(self) -> bool:
+        """Whether it was paid, and nobody knows to whom."""
+        return not self.call.provider and (self.exact or self.call.state is CallState.SETTLED)
+
     def of_model(self, model: str) -> bool:
         """Whether it may have been put to that model."""
         return self.call.model in ("", model)
 
     def may_be(self, count: Count) -> bool:
-        """Whether a request of that size may be one of its own."""
+        """Whether a request of that size may be one of its own. One whose provider is not known, but not its tokens,
+        may be on this bill to the token or not at all."""
+        if self.exact and not self.owes:
+            return self.is_just(count)
         return self.expected is None or abs(count.input_tokens - self.expected) <= self.slack
 
     def is_just(self, count: Count) -> bool:
@@ -123,7 +131,7 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
         until=until,
         early=early,
         late=late,
-        owes=exact or call.state is CallState.SETTLED,
+        owes=bool(call.provider) and (exact or call.state is CallState.SETTLED),
         exact=exact,
         own=not turned_away or call.retries > 0 or until - since >= SHORTEST_PAUSE,
         repeats=max(0, call.retries - int(turned_away)),

@@ -95,6 +95,7 @@ def _sandbox(name: str, rows: Any) -> Bill:
         BillFormat.SANDBOX,
         tuple(_request(name, number, row) for number, row in enumerate(read) if row.billed),
         unbilled=sum(not row.billed for row in read),
+        providers=frozenset(row.protocol for row in read if row.protocol),
     )
 
 
@@ -103,7 +104,8 @@ def _request(name: str, number: int, row: _SandboxRow) -> BillRow:
         raise BadBill(name, f"rows[{number}]", f"row {row.id} is billed and names no model", "add its model")
     at = row.at.astimezone(UTC)
     cached = _part(name, f"rows[{number}].cached_tokens", row.cached_tokens, row.input_tokens)
-    return BillRow(f"row {row.id}", row.model, at, at, Count(1, row.input_tokens, cached, row.output_tokens))
+    count = Count(1, row.input_tokens, cached, row.output_tokens)
+    return BillRow(f"row {row.id}", row.model, at, at, count, provider=row.protocol)
 
 
 def _usage_export(name: str, pages: list[dict[str, Any]]) -> Bill:
@@ -124,6 +126,7 @@ def _usage_export(name: str, pages: list[dict[str, Any]]) -> Bill:
         rows,
         since=min((_time(bucket.start_time) for _, bucket in buckets), default=None),
         until=max((_time(bucket.end_time) for _, bucket in buckets), default=None),
+        providers=frozenset({"openai"}),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from app.cost.calls import CallRecord
-from app.cost.reconciliation.bill import Bill
+from app.cost.providers import SPEAKS_OPENAI, UNBILLED, may_bill, provider_id
+from app.cost.reconciliation.bill import Bill, BillFormat
 from app.cost.reconciliation.by_request import cells_of, compare_requests, under_way
 from app.cost.reconciliation.by_sum import compare_sums
 from app.cost.reconciliation.claims import CLOCK_TOLERANCE, LONGEST_CALL, Claim, claims_of
@@ -34,9 +36,12 @@ def reconcile(
     same = same_model({call.model for call in known}, {row.model for row in bill.rows})
     bill = replace(bill, rows=tuple(replace(row, model=same.get(row.model, row.model)) for row in bill.rows))
     claims = claims_of(known)
-    providers = {_provider(row.provider) for row in bill.rows}
-    covered = tuple(claim for claim in claims if _in_time(bill, claim) and _of_its_provider(claim, providers))
+    providers = billed_by(bill)
+    covered = tuple(claim for claim in claims if _in_time(bill, claim) and _may_stand(claim, providers))
     compared = sum(under_way(claim, bill) for claim in covered)
+    others = Counter(
+        claim.call.provider for claim in claims if under_way(claim, bill) and not _may_stand(claim, providers)
+    )
     lacking = frozenset(claim.call.call_id for claim in covered if not _has_price(claim, priced))
     if bill.by_request:
         findings = compare_requests(covered, bill, unallocated)
@@ -44,15 +49,19 @@ def reconcile(
         agreeing = sum(finding.cause is Cause.AGREES for finding in findings)
     else:
         findings, cells, agreeing = compare_sums(covered, bill, lacking, unallocated)
+    absent = [each for each in findings if each.cause is Cause.UNKNOWN_PROVIDER and not each.billed.requests]
     return Reconciliation(
         bill=bill,
         findings=tuple(finding for finding in findings if finding.cause is not Cause.AGREES),
         cells=cells,
         compared=compared,
         agreeing=agreeing,
-        outside=len(claims) - compared,
+        outside=len(claims) - compared - others.total(),
         same_model=same,
         unpriced=_unpriced(covered, lacking),
+        others=dict(sorted(others.items())),
+        unknown_provider=sum(claim.homeless and under_way(claim, bill) for claim in covered),
+        absent=len(absent),
     )
 
 
@@ -68,13 +77,23 @@ def _in_time(bill: Bill, claim: Claim) -> bool:
     return bill.until is None or claim.since - CLOCK_TOLERANCE < bill.until
 
 
-def _of_its_provider(claim: Claim, providers: set[str]) -> bool:
-    """Whether the call would stand on a bill of those providers; empty: the bill, or our record, does not say."""
-    return not providers or "" in providers or _provider(claim.call.provider) in ("", *providers)
+def billed_by(bill: Bill) -> frozenset[str]:
+    """Our ids for whose bill it is; empty when it does not say. The sandbox says which protocol it was asked in, and
+    plays everybody who speaks it."""
+    found = bill.providers or frozenset(row.provider for row in bill.rows)
+    if "" in found:
+        return frozenset()
+    return found | SPEAKS_OPENAI if bill.format is BillFormat.SANDBOX and "openai" in found else found
 
 
-def _provider(name: str) -> str:
-    return name.removeprefix("conversation.")
+def _may_stand(claim: Claim, providers: frozenset[str]) -> bool:
+    """Whether the call may stand on a bill of those providers: always, when nobody knows whose call it is."""
+    component = claim.call.provider
+    if not component:
+        return True
+    if not providers:
+        return provider_id(component) not in UNBILLED
+    return any(may_bill(provider, component) for provider in providers)
 
 
 def _has_price(claim: Claim, priced: Priced | None) -> bool:

@@ -7,7 +7,7 @@ once more, without signs, as unexplained tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -28,6 +28,7 @@ class Cause(StrEnum):
     SIDECAR_RETRY = "sidecar_retry"  # asked again by the sidecar; each request is billed
     NEVER_BILLED = "never_billed"  # failed or interrupted: our estimate stands for a request that was not billed
     PERIOD_EDGE = "period_edge"  # under way at the edge of the bill's period: may stand on the next bill
+    UNKNOWN_PROVIDER = "unknown_provider"  # nobody knows whose call it was: it may stand on another bill
     BUCKET_EDGE = "bucket_edge"  # under way at the edge of two of the bill's sums: stands in the other one
     DIFFERS = "differs"  # the provider reported other tokens than it billed
     NOT_ON_BILL = "not_on_bill"  # paid in our record, and not billed
@@ -111,7 +112,9 @@ class Reconciliation:
     """The comparison of our record with one bill.
 
     findings: every difference by name, by time; none where both agree. compared: calls that the bill covers.
-    outside: calls that it does not cover. agreeing: calls that stand on it to the token.
+    outside: calls of another time. others: calls of its time whose provider sends another bill, or none; by provider.
+    agreeing: calls that stand on it to the token.
+    unknown_provider: calls of its time whose provider nobody knows; absent: those of them that do not stand on it.
     same_model: names on the bill -> ours, where the bill adds a model's date. unpriced: (provider, model) -> tokens.
     """
 
@@ -123,6 +126,9 @@ class Reconciliation:
     outside: int
     same_model: Mapping[str, str]
     unpriced: Mapping[tuple[str, str], int]
+    others: Mapping[str, int] = field(default_factory=dict)
+    unknown_provider: int = 0
+    absent: int = 0
 
     @property
     def record(self) -> Count:

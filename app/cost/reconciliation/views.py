@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from app.cost.providers import UNBILLED, provider_id
 from app.cost.reconciliation.counts import Count
 from app.cost.reconciliation.values import Cause, Cell, Finding, Reconciliation
 
@@ -15,6 +17,7 @@ _WORDS = {
     Cause.RUNNING_CALL: "calls under way",
     Cause.SIDECAR_RETRY: "sidecar retries",
     Cause.NEVER_BILLED: "estimates of calls that were never billed",
+    Cause.UNKNOWN_PROVIDER: "calls whose provider is not known",
     Cause.PERIOD_EDGE: "calls at the edge of the bill's period",
     Cause.BUCKET_EDGE: "calls at the edge of two sums",
     Cause.DIFFERS: "calls billed with other tokens",
@@ -39,7 +42,13 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
         },
         "since": _time(found.bill.since),
         "until": _time(found.bill.until),
-        "calls": {"compared": found.compared, "agreeing": found.agreeing, "outside": found.outside},
+        "calls": {
+            "compared": found.compared,
+            "agreeing": found.agreeing,
+            "outside": found.outside,
+            "other_providers": dict(found.others),
+            "unknown_provider": {"calls": found.unknown_provider, "not_on_bill": found.absent},
+        },
         "record": _count(found.record),
         "billed": _count(found.billed),
         "difference": _count(found.difference),
@@ -63,6 +72,32 @@ def verdict(found: Reconciliation) -> str:
         return f"{whose}; they agree to the token."
     names = ", ".join(words(cause) for cause in found.causes)
     return f"{whose}; the difference of {found.difference.tokens:+,} tokens is explained by {names}."
+
+
+def remarks(found: Reconciliation) -> Iterator[str]:
+    """What a person has to know next to the verdict: what was compared, what was left out, what was taken for what."""
+    calls = f"{found.compared} calls, {found.agreeing} of them on the bill to the token"
+    yield calls + (f"; {found.outside} calls of another time were left out" if found.outside else "")
+    for provider, count in found.others.items():
+        yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
+    if found.unknown_provider:
+        stand = found.unknown_provider - found.absent
+        yield (
+            f"{found.unknown_provider} calls of an unknown provider, for their component was changed while they were "
+            f"under way: {stand} stand on this bill, {found.absent} do not and may stand on another one"
+        )
+    if found.bill.unbilled:
+        yield f"{found.bill.unbilled} requests stand on the bill and cost nothing"
+    if found.bill.unread:
+        yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
+    for billed, ours in found.same_model.items():
+        yield f"model {billed} of the bill is taken as {ours}"
+    for (provider, model), tokens in found.unpriced.items():
+        yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
+
+
+def _whose(provider: str) -> str:
+    return "nobody bills them" if provider_id(provider) in UNBILLED else "hold that provider's own bill against them"
 
 
 def words(cause: Cause) -> str:

@@ -75,7 +75,7 @@ def refusal(text: str) -> str:
 def test_the_sandboxs_bill() -> None:
     bill = parse_bill("b", sandbox(sandbox_row(), sandbox_row(id=8, billed=False, model="", status=429)))
     at = NOON + timedelta(milliseconds=250)
-    assert bill.rows == (BillRow("row 7", "m", at, at, Count(1, 900, 128, 50)),)
+    assert bill.rows == (BillRow("row 7", "m", at, at, Count(1, 900, 128, 50), provider="openai"),)
     assert (bill.format, bill.by_request, bill.unbilled) == (BillFormat.SANDBOX, True, 1)
     assert parse_bill("b", sandbox()).rows == ()
 

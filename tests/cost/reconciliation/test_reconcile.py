@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cost.calls import CallRecord
-from app.cost.reconciliation.bill import Bill, BillRow
+from app.cost.reconciliation.bill import Bill, BillFormat, BillRow
 from app.cost.reconciliation.counts import NONE, Count
 from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.values import Cause, Finding, Reconciliation
-from app.cost.reconciliation.views import as_json, verdict
+from app.cost.reconciliation.views import as_json, remarks, verdict
 from app.cost.values import Usage
 from app.models import Known
 from tests.cost.reconciliation.billing import (
@@ -25,6 +25,7 @@ from tests.cost.reconciliation.billing import (
     call,
     interrupted,
     request,
+    summed,
 )
 
 
@@ -162,7 +163,70 @@ def test_a_bill_of_part_of_the_time() -> None:
 def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     other = call(2, provider="conversation.anthropic")
     found = reconcile([call(1), other], bill_of(replace(billed(call(1)), provider="openai")))
-    assert (found.findings, found.compared, found.outside) == ((), 1, 1)
+    assert (found.findings, found.compared, found.outside) == ((), 1, 0)
+    assert found.others == {"conversation.anthropic": 1}
+    said = "1 calls of conversation.anthropic are not on this bill and were left out: hold that provider's own bill"
+    assert any(said in remark for remark in remarks(found))
+    assert as_json(found)["calls"]["other_providers"] == {"conversation.anthropic": 1}
+
+
+@pytest.mark.parametrize("whose", ["openai", ""])
+def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
+    calls = [call(1), *(call(number, provider="conversation.echo", model="") for number in range(2, 42))]
+    found = reconcile(calls, bill_of(replace(billed(call(1)), provider=whose)))
+    assert (found.unexplained_tokens, found.others) == (0, {"conversation.echo": 40})
+    assert "40 calls of conversation.echo are not on this bill and were left out: nobody bills them" in set(
+        remarks(found)
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "component", "held"),
+    [
+        ("azure", "conversation.openai", True),  # apiType azure
+        ("groq", "conversation.openai", True),  # an address of its own, OpenAI's protocol
+        ("anthropic", "conversation.openai", False),
+        ("openai", "conversation.ollama", False),
+        ("openai", "conversation.aws.bedrock", False),
+        ("aws", "conversation.aws.bedrock", True),
+    ],
+)
+def test_whose_bill_may_hold_which_components_calls(provider: str, component: str, *, held: bool) -> None:
+    one = call(1, provider=component)
+    found = reconcile([one], bill_of(format=BillFormat.CSV, providers=frozenset({provider})))
+    assert (found.compared, len(found.findings)) == (int(held), int(held))
+
+
+def test_the_sandbox_plays_everybody_who_speaks_the_protocol_that_it_was_asked_in() -> None:
+    calls = [call(1, provider="conversation.ollama"), call(2, 10, provider="conversation.anthropic")]
+    found = reconcile(calls, bill_of(billed(calls[0]), providers=frozenset({"openai"})))
+    assert (found.unexplained_tokens, found.compared, found.others) == (0, 1, {"conversation.anthropic": 1})
+
+
+def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> None:
+    here, elsewhere = call(1, provider=""), call(2, 10, provider="")
+    found = reconcile([here, elsewhere], bill_of(billed(here)))
+    assert (found.unexplained_tokens, found.unknown_provider, found.absent, found.agreeing) == (0, 2, 1, 1)
+    assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
+        (Cause.UNKNOWN_PROVIDER, elsewhere.call_id)
+    ]
+    assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(found))
+    assert as_json(found)["calls"]["unknown_provider"] == {"calls": 2, "not_on_bill": 1}
+
+
+def test_a_call_of_an_unknown_provider_stands_in_for_no_other() -> None:
+    known, unknown = call(1), call(1, 0.2, call_id="unknown", execution_id="e-u", provider="")
+    found = reconcile([known, unknown], bill_of(billed(known)))
+    assert (found.unexplained_tokens, found.absent, found.agreeing) == (0, 1, 1)
+    other = request("row 9", 0.5, 777)
+    assert reconcile([unknown], bill_of(other)).unexplained_tokens == other.count.tokens
+
+
+def test_a_call_of_an_unknown_provider_may_be_in_a_sum_or_not() -> None:
+    known, unknown = call(1), call(2, 10, provider="")
+    for rows in ([billed(known)], [billed(known), billed(unknown)]):
+        found = reconcile([known, unknown], summed(rows))
+        assert (found.unexplained_tokens, found.unknown_provider, found.absent) == (0, 1, 2 - len(rows))
 
 
 def test_models_without_a_price_are_named() -> None:
