@@ -7,6 +7,7 @@ tickets.py    JSON Lines into tickets, bad lines by number
 intake.py     many tickets at once: in order per task, at a rate, with patience
 watch.py      follows tasks until they rest
 screen.py     tables, progress and JSON on the terminal
+layout.py     how a table becomes lines, on wide and on narrow screens; pure
 judging.py    a demo run against what must come of the samples; pure
 checks.py     what doctor looks at
 faults.py     what can end a command

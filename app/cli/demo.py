@@ -10,7 +10,8 @@ from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.faults import AgentAway, NotUnderstood
 from app.cli.intake import Kind, Pace
 from app.cli.judging import Booked, RefundBook, Verdict, judge
-from app.cli.screen import complain, say, show_json, show_table
+from app.cli.layout import figures
+from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cli.submit import follow_with_meter, send_with_meter
 from app.cli.tickets import Line
 from app.errors import RefundAgentError
@@ -30,6 +31,7 @@ def demo(
     systems_url: SystemsUrl = SYSTEMS_URL,
     url: Url = None,
     token: Token = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Works the sample tickets; exit code 1 when a task or a booked refund is not as it must be, or when fewer
@@ -82,7 +84,7 @@ def _show(verdict: Verdict) -> None:
         rows.append((name, *(str(count or "") for count in counts), str(sum(counts))))
     sums = [sum(n for (_, of), n in verdict.tally.items() if of == tenant) for tenant in tenants]
     rows.append(("all", *map(str, sums), str(sum(sums))))
-    show_table(("outcome", *tenants, "all"), rows, right=frozenset(range(1, len(tenants) + 2)))
+    show_table(["outcome", *figures(*tenants, "all")], rows)
     say(f"classification  {verdict.clear_right} of {verdict.clear} clear tickets right{_share(verdict)}")
     say(f"refunds         {_refunds(verdict)}")
     waiting = sum(count for (name, _), count in verdict.tally.items() if name == TaskStatus.WAITING.value)

@@ -11,7 +11,8 @@ import typer
 from app.cli import retries
 from app.cli.connection import AsJson, Token, Url
 from app.cli.demo import SYSTEMS_URL, SystemsUrl
-from app.cli.screen import show_json, show_table
+from app.cli.layout import Column, Kind
+from app.cli.screen import Wide, show_json, show_table
 
 if TYPE_CHECKING:
     from app.cli.checks import Finding
@@ -30,6 +31,7 @@ def doctor(
     systems_url: SystemsUrl = SYSTEMS_URL,
     url: Url = None,
     token: Token = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks the machine, the configuration files and the running parts; changes nothing."""
@@ -40,7 +42,7 @@ def doctor(
         show_json([{"name": f.name, "ok": f.ok, "found": f.found, "remedy": f.remedy} for f in findings])
     else:
         rows = [(f.name, "ok" if f.ok else "wrong", f.found, f.remedy) for f in findings]
-        show_table(("what", "is", "found", "remedy"), rows)
+        show_table(("what", "is", Column("found", Kind.PROSE), Column("remedy", Kind.PROSE)), rows)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

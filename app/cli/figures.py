@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from app.cost.money import shown, total
+import typer
+
+from app.cost.money import ZERO, shown, total
 from app.cost.words import Line, MoneyKnown
 from app.models import Known
 
@@ -15,10 +18,56 @@ if TYPE_CHECKING:
     from app.cost.views import GroupView, MoneyView
 
 UNKNOWN = "?"
+Exact = Annotated[bool, typer.Option("--exact", help="Every digit of the amounts, instead of rounded ones.")]
 INPUT = (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE)
 KINDS = ("model", "compute", "orchestration", "rerun")
 _ONE, _ALL_BUT_ONE = Decimal("0.01"), Decimal("0.99")
 _SHORT_DIGEST = 12
+_CENTS, _MORE, _FULL = 2, 4, 6
+
+
+@dataclass(frozen=True)
+class Digits:
+    """To how many places the amounts of one table are shown, by currency. Sums are of the exact amounts, so where any
+    amount is `rounded` they may differ in the last place from what is shown."""
+
+    places: Mapping[str, int]
+    rounded: bool
+
+    def show(self, amount: Decimal, currency: str) -> str:
+        """An amount: `1,234.57`; never nothing for something: `<0.01`."""
+        places = self.places[currency]
+        rounded = Decimal(shown(amount, places))
+        if amount and not rounded:
+            unit = Decimal(1).scaleb(-places)
+            return f"<{unit:f}" if amount > 0 else f">-{unit:f}"
+        return f"{rounded if rounded else abs(rounded):,f}"
+
+    def notes(self) -> Iterator[str]:
+        """What a reader must know of the figures; nothing when they are exact."""
+        if self.rounded:
+            units = " and ".join(dict.fromkeys(f"{Decimal(1).scaleb(-places):f}" for places in self.places.values()))
+            yield f"amounts are rounded to {units}, sums are of the exact ones; --exact shows every digit"
+
+
+def digits_for(amounts: Iterable[tuple[Decimal, str]], *, exact: bool = False) -> Digits:
+    """For a table with these amounts, each with its currency: cents, or more places where even the largest is so small
+    that cents would say nothing; with `exact`, so many that none is rounded."""
+    needed: dict[str, int] = {}
+    largest: dict[str, Decimal] = {}
+    for amount, currency in amounts:
+        behind = -int(amount.normalize().as_tuple().exponent)
+        needed[currency] = max(needed.get(currency, _CENTS), behind)
+        largest[currency] = max(largest.get(currency, ZERO), abs(amount))
+    if exact:
+        return Digits(needed, rounded=False)
+    places = {currency: min(_telling(amount), needed[currency]) for currency, amount in largest.items()}
+    return Digits(places, rounded=any(places[currency] < needed[currency] for currency in places))
+
+
+def _telling(largest: Decimal) -> int:
+    """Places at which the largest amount of a table has two figures or more."""
+    return _CENTS if largest >= 1 else _MORE if largest >= _ONE else _FULL
 
 
 def count(value: int | None, known: Known) -> str:
@@ -42,9 +91,12 @@ def incomplete(group: GroupView) -> bool:
     return bool(group.unpriced or group.unreported)
 
 
-def money(group: GroupView) -> str:
-    """All that the group costs: `0.004321 USD`, `~` when a part of it is estimated; currencies stand side by side."""
-    sums = [f"{'~' if _rough(each) else ''}{shown(each.amount)} {each.currency}" for each in group.money]
+def money(group: GroupView, digits: Digits) -> str:
+    """All that the group costs: `0.0043 USD`, `~` when a part of it is estimated; currencies stand side by side."""
+    sums = [
+        f"{'~' if _rough(each) else ''}{digits.show(each.amount, each.currency)} {each.currency}"
+        for each in group.money
+    ]
     return " + ".join([", ".join(sums)] * bool(sums) + [UNKNOWN] * incomplete(group))
 
 
@@ -52,15 +104,22 @@ def _rough(sum_: MoneyView) -> bool:
     return any(part for known, part in sum_.by_known.items() if known is not MoneyKnown.REPORTED)
 
 
-def amount(sum_: MoneyView | None, group: GroupView) -> str:
+def amount(sum_: MoneyView | None, group: GroupView, digits: Digits) -> str:
     """The group's sum in one currency, without its name."""
-    sums = [shown(sum_.amount)] if sum_ else []
+    sums = [digits.show(sum_.amount, sum_.currency)] if sum_ else []
     return " + ".join([*sums, *([UNKNOWN] if incomplete(group) else [])])
 
 
-def of_kind(sum_: MoneyView | None, kind: str) -> str:
+def of_kind(sum_: MoneyView | None, kind: str, digits: Digits) -> str:
     """What one kind of work costs; empty when nothing was charged for it."""
-    return shown(sum_.by_kind[kind]) if sum_ and kind in sum_.by_kind else ""
+    return digits.show(sum_.by_kind[kind], sum_.currency) if sum_ and kind in sum_.by_kind else ""
+
+
+def amounts(*groups: GroupView) -> Iterator[tuple[Decimal, str]]:
+    """Every amount of the groups that a table may show, with its currency."""
+    for sum_ in (each for group in groups for each in group.money):
+        yield from ((part, sum_.currency) for part in (sum_.amount, sum_.list_amount, *sum_.by_kind.values()))
+        yield from ((part, sum_.currency) for part in sum_.by_known.values())
 
 
 def how_known(group: GroupView, sums: Iterable[MoneyView]) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from app.cli.connection import AsJson
-from app.cli.figures import INPUT, how_known, money, tokens
+from app.cli.figures import INPUT, Digits, amounts, digits_for, how_known, money, tokens
+from app.cli.layout import Column, Kind, figures
 from app.cli.opening import settings_with_ledger
-from app.cli.screen import Meter, say, show_json, show_table
+from app.cli.screen import Meter, Wide, say, show_json, show_table
 from app.cost.words import Line
 
 if TYPE_CHECKING:
@@ -69,14 +70,15 @@ def _verdict(differences: tuple[Difference, ...]) -> str:
 
 
 @commands.command("rebuild")
-def rebuild(as_json: AsJson = False) -> None:
+def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
     """Throws the record's tables away and makes them again from workflow histories and journal."""
     view = _rebuilt()
     if as_json:
         show_json(view.model_dump(mode="json"))
         return
-    rows = [_row("before", view.before), _row("after", view.after)]
-    show_table(("", "charges", "tokens in", "tokens out", "cost", "known"), rows, right=frozenset({1, 2, 3, 4}))
+    digits = digits_for(amounts(view.before, view.after), exact=True)
+    rows = [_row("before", view.before, digits), _row("after", view.after, digits)]
+    show_table(["", *figures("charges", "tokens in", "tokens out", "cost"), Column("known", Kind.PROSE)], rows)
     same = view.before == view.after
     say(f"{view.tasks:,} tasks made again, {'the same to the last digit' if same else 'with other sums'}")
     if view.kept:
@@ -123,6 +125,6 @@ class _Progress:
             self._meter.step()
 
 
-def _row(name: str, group: GroupView) -> tuple[str, ...]:
+def _row(name: str, group: GroupView, digits: Digits) -> tuple[str, ...]:
     spent = (tokens(group, *INPUT), tokens(group, Line.OUTPUT))
-    return (name, f"{group.charges:,}", *spent, money(group), how_known(group, group.money))
+    return (name, f"{group.charges:,}", *spent, money(group, digits), how_known(group, group.money))

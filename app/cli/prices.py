@@ -10,8 +10,9 @@ import typer
 from app.cli import opening
 from app.cli.connection import AsJson
 from app.cli.figures import digest
+from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
-from app.cli.screen import complain, say, show_json, show_table
+from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cost.money import plain
 from app.cost.words import TOKEN_LINES, Line
 
@@ -20,8 +21,22 @@ if TYPE_CHECKING:
     from app.cost.price_views import CheckView, InfrastructureView, PricesView, PriceView
 
 Model = tuple[str, str]  # provider (component type or id), model
-_PRICE_COLUMNS = ("provider", "model", "above", "in", "cached in", "cache write", "out", "currency", "price", "checked")
-_COLUMNS = ("line", "price", "per", "currency", "from (UTC)", "to", "price id", "checked")
+_PRICE_COLUMNS: tuple[Column | str, ...] = (
+    *name("provider", "model"),
+    *figures("above", "in", "cached in", "cache write", "out"),
+    Column("currency", common=True),
+    Column("price", spare=1),
+    Column("checked", spare=2),
+)
+_COLUMNS: tuple[Column | str, ...] = (
+    "line",
+    *figures("price", "per"),
+    Column("currency", common=True),
+    Column("from (UTC)", common=True),
+    "to",
+    Column("price id", spare=1),
+    Column("checked", common=True, spare=2),
+)
 
 commands = typer.Typer(help="Which prices hold, and what is wrong with them.", no_args_is_help=True)
 
@@ -39,6 +54,7 @@ def show(
         typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="As of that day, 00:00 UTC.  [default: now]"),
     ] = None,
     prices: Prices = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Shows the prices of models per million tokens, and what compute and keeping the record costs."""
@@ -47,9 +63,9 @@ def show(
     if as_json:
         show_json(view.model_dump(mode="json"))
         return
-    show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices], right=frozenset({2, 3, 4, 5, 6}))
+    show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices])
     say("")
-    show_table(_COLUMNS, [_infrastructure(row) for row in view.infrastructure], right=frozenset({1, 2}))
+    show_table(_COLUMNS, [_infrastructure(row) for row in view.infrastructure])
     say(f"book {digest(view.book)} at {view.at:%Y-%m-%d %H:%M} UTC")
     for row in view.prices:
         if row.problem:
@@ -59,7 +75,7 @@ def show(
 
 
 @commands.command("check")
-def check(prices: Prices = None, as_json: AsJson = False) -> None:
+def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) -> None:
     """Looks for mistakes in the price file; exit code 1 when amounts are wrong or missing. Changes nothing."""
     view = _checked(open_book(prices))
     if as_json:
@@ -73,7 +89,7 @@ def check(prices: Prices = None, as_json: AsJson = False) -> None:
 def _show_findings(view: CheckView) -> None:
     if view.findings:
         rows = [(each.severity, each.where, each.value, each.problem, each.remedy) for each in view.findings]
-        show_table(("is", "where", "found", "problem", "remedy"), rows)
+        show_table(("is", "where", *(Column(title, Kind.PROSE) for title in ("found", "problem", "remedy"))), rows)
     else:
         say(f"book {digest(view.book)}: nothing is wrong")
     if not view.second_opinion:

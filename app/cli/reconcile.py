@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.connection import AsJson
+from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import open_book, settings_with_ledger
-from app.cli.screen import complain, say, show_json, show_table
+from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
     from app.cost.reconciliation.counts import Count
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
 Times = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+_CELLS: tuple[Column | str, ...] = (
+    *name("model", "from (UTC)"),
+    *figures("record", "of it estimated", "bill", "difference"),
+    Column("why", Kind.PROSE),
+    *figures("unexplained"),
+)
+_FINDINGS: tuple[Column | str, ...] = (
+    Column("why", Kind.PROSE),
+    *name("task", "stage"),
+    Column("call", spare=2),
+    Column("on the bill", spare=1),
+    *figures("record", "bill", "difference"),
+)
 BillFile = Annotated[
     Path | None,
     typer.Option(
@@ -45,6 +59,7 @@ def reconcile(
     since: Since = None,
     until: Until = None,
     sandbox_url: SandboxUrl = SANDBOX_URL,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens of either are unexplained."""
@@ -116,13 +131,11 @@ def _show(found: Reconciliation) -> None:
         say(remark)
     if found.cells:
         say("")
-        columns = ("model", "from (UTC)", "record", "of it estimated", "bill", "difference", "why", "unexplained")
-        show_table(columns, _cells(found), right=frozenset((2, 3, 4, 5, 7)))
+        show_table(_CELLS, _cells(found))
     if found.findings:
         say("")
-        columns = ("why", "task", "stage", "call", "on the bill", "record", "bill", "difference")
         ordered = sorted(found.findings, key=lambda finding: finding.cause.explains)
-        show_table(columns, map(_row, ordered[:SHOWN_ROWS]), right=frozenset((5, 6, 7)))
+        show_table(_FINDINGS, map(_row, ordered[:SHOWN_ROWS]))
         if len(ordered) > SHOWN_ROWS:
             complain(f"{len(ordered) - SHOWN_ROWS} more rows; all of them with --json")
 

@@ -11,7 +11,11 @@ from app.cli.figures import (
     INPUT,
     KINDS,
     UNKNOWN,
+    Digits,
+    Exact,
+    amounts,
     count,
+    digits_for,
     duration,
     incomplete,
     moment,
@@ -20,32 +24,29 @@ from app.cli.figures import (
     remarks,
     tokens,
 )
-from app.cli.screen import say, show_json, show_table
+from app.cli.layout import Column, Kind, figures
+from app.cli.screen import Wide, say, show_facts, show_json, show_table
 from app.cli.tasks import TaskId
 from app.cli.tasks import money as refunded
-from app.cost.money import shown
 from app.cost.words import Line
 
 if TYPE_CHECKING:
     from app.ledger.views import CallView, RecordView, StepView
 
-_COLUMNS = (
+_COLUMNS: tuple[Column | str, ...] = (
     "stage, step, call",
-    "attempts",
+    Column("attempts", Kind.FIGURE),
     "state",
-    "answered",
-    "model",
-    "active",
-    "tokens in",
-    "cached",
-    "tokens out",
-    "retries",
-    "cost",
+    Column("answered", spare=2),
+    Column("model", common=True, spare=4),
+    Column("active", Kind.FIGURE, spare=1),
+    *figures("tokens in"),
+    Column("cached", Kind.FIGURE, spare=3),
+    *figures("tokens out", "retries", "cost"),
 )
-_FIGURES = frozenset({1, 5, 6, 7, 8, 9, 10})
 
 
-def record(task_id: TaskId, as_json: AsJson = False) -> None:
+def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: AsJson = False) -> None:
     """Shows the record of a task: stages, attempts, model calls, tokens and money. Reads the ledger itself."""
     from app.ledger.views import record_view
 
@@ -53,10 +54,11 @@ def record(task_id: TaskId, as_json: AsJson = False) -> None:
     if as_json:
         show_json(view.model_dump(mode="json"))
         return
-    show_table(("task", view.task_id), [(name, value) for name, value in _facts(view) if value])
+    show_facts([("task", view.task_id), *_facts(view)])
     say("")
-    show_table(_COLUMNS, list(_rows(view)), right=_FIGURES)
-    for line in _after(view):
+    digits = digits_for(amounts(view.total, *(step.cost for step in view.steps)), exact=exact)
+    show_table(_COLUMNS, list(_rows(view, digits)))
+    for line in _after(view, digits):
         say(line)
 
 
@@ -81,7 +83,7 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
     ]
 
 
-def _rows(view: RecordView) -> Iterator[tuple[str, ...]]:
+def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
     """Each stage, its steps, and their calls; then the calls that no step of the history belongs to."""
 
     for stage in view.stages:
@@ -89,15 +91,15 @@ def _rows(view: RecordView) -> Iterator[tuple[str, ...]]:
         spent = tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
         name = stage.stage or "(workflow)"
-        yield (name, "", "", "", "", active, *spent, "", money(group))
+        yield (name, "", "", "", "", active, *spent, "", money(group, digits))
         for step in view.steps:
             if step.stage == stage.stage:
-                yield _step(step)
-                yield from (_call(call) for call in view.calls if call.step == step.step)
-        yield from (_call(call) for call in view.calls if call.step is None and call.stage == stage.stage)
+                yield _step(step, digits)
+                yield from (_call(call, digits) for call in view.calls if call.step == step.step)
+        yield from (_call(call, digits) for call in view.calls if call.step is None and call.stage == stage.stage)
 
 
-def _step(step: StepView) -> tuple[str, ...]:
+def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
 
     return (
         f"  {step.step} {step.name}",
@@ -107,11 +109,11 @@ def _step(step: StepView) -> tuple[str, ...]:
         "",
         duration(step.active_seconds),
         *("", "", "", ""),
-        money(step.cost),
+        money(step.cost, digits),
     )
 
 
-def _call(call: CallView) -> tuple[str, ...]:
+def _call(call: CallView, digits: Digits) -> tuple[str, ...]:
 
     usage = call.usage
     counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
@@ -124,24 +126,24 @@ def _call(call: CallView) -> tuple[str, ...]:
         duration(call.ended_at - call.started_at) if call.ended_at else "",
         *(count(each, usage.known) for each in counts),
         f"{call.retries:,}" if call.retries else "",
-        money(call.cost),
+        money(call.cost, digits),
     )
 
 
-def _after(view: RecordView) -> Iterator[str]:
+def _after(view: RecordView, digits: Digits) -> Iterator[str]:
     """The totals, what went wrong on the way, and what is not known."""
 
     yield ""
     for sum_ in view.total.money:
-        kinds = " + ".join(f"{kind} {of_kind(sum_, kind)}" for kind in KINDS if kind in sum_.by_kind)
+        kinds = " + ".join(f"{kind} {of_kind(sum_, kind, digits)}" for kind in KINDS if kind in sum_.by_kind)
         missing = f" + {UNKNOWN}" if incomplete(view.total) else ""
-        yield f"total  {shown(sum_.amount)} {sum_.currency}{missing} = {kinds}{missing}"
+        yield f"total  {digits.show(sum_.amount, sum_.currency)} {sum_.currency}{missing} = {kinds}{missing}"
         for known, part in sum_.by_known.items():
             if part and known.value != "reported":
-                yield f"  of it {known} {shown(part)} {sum_.currency}"
+                yield f"  of it {known} {digits.show(part, sum_.currency)} {sum_.currency}"
         if sum_.list_amount != sum_.amount:
-            yield f"  at list prices {shown(sum_.list_amount)} {sum_.currency}"
-    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total)])
+            yield f"  at list prices {digits.show(sum_.list_amount, sum_.currency)} {sum_.currency}"
+    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *digits.notes()])
 
 
 def _failures(view: RecordView) -> Iterator[str]:

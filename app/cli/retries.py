@@ -11,8 +11,9 @@ import typer
 
 from app.cli import opening
 from app.cli.connection import AsJson
+from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
-from app.cli.screen import complain, say, show_json, show_table
+from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
     from app.amplification.targets import Target
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 FOLDERS = ("components", "resiliency")
 NO_BOUND = "no bound"
 NOT_MEASURED = "not measured"
-_COLUMNS = ("target", "type", "client x SDK x sidecar x workflow", "a step", "limit", "a task", "until parked")
-_MORE = ("money a step", "is", "measured: mean, most (steps)")
+_COLUMNS: tuple[Column | str, ...] = (
+    *name("target", "type"),
+    Column("client x SDK x sidecar x workflow"),
+    *figures("a step", "limit", "a task", "until parked", "money a step"),
+    Column("is", Kind.PROSE),
+    Column("measured: mean, most (steps)"),
+)
 
 
 def retries(
@@ -36,6 +42,7 @@ def retries(
     ] = None,
     prices: Prices = None,
     app_id: Annotated[str, typer.Option(help="The Dapr app whose sidecar is asked.")] = "agent",
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Multiplies the retries of client, sidecar and workflow; exit code 1 over a limit of the policy file."""
@@ -112,7 +119,7 @@ def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
 
 
 def _show(view: AmplificationView) -> None:
-    show_table((*_COLUMNS, *_MORE), map(_row, view.targets), right=frozenset({3, 4, 5, 6, 7}))
+    show_table(_COLUMNS, map(_row, view.targets))
     for line in _below(view):
         say(line)
 

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
+from app.cli.layout import Column, facts, lay_out
+
 PLAIN_EVERY_SECONDS = 2.0
-MIN_WIDTH_WITHOUT_TERMINAL = 240
+_WIDE: ContextVar[bool] = ContextVar("wide", default=False)
+
+
+def _set_wide(wide: bool) -> bool:
+    _WIDE.set(wide)
+    return wide
+
+
+# The option tells this module by itself: a command has it as a parameter, and need not pass it on.
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", callback=_set_wide, help="Every column and a line for each row, however wide the screen."),
+]
 
 
 def show_json(value: Any) -> None:
@@ -39,18 +54,34 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
-    """A table on stdout; the columns in `right` hold figures."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+def show_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout; a title alone stands for a column of names."""
+    width = screen_width()
+    named = [Column(column) if isinstance(column, str) else column for column in columns]
+    page = lay_out(named, ([printable(cell) for cell in row] for row in rows), width)
+    if page.common:
+        say("every row: " + ", ".join(f"{title} {text}" for title, text in page.common))
     console = Console(highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width: what is cut or wrapped for one is lost to grep.
-        console = Console(highlight=False, width=max(console.width, MIN_WIDTH_WITHOUT_TERMINAL))
-    console.print(table)
+    for number, line in enumerate(page.lines):
+        console.print(Text(line, style="bold" if number < page.titles else ""), soft_wrap=True)
+    if page.left_out:
+        say(f"note: no room for {', '.join(page.left_out)}; --wide shows every column")
+
+
+def show_facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names with what they are, on stdout; those of which nothing is known are left out."""
+    for line in facts(((name, printable(text)) for name, text in pairs if text), screen_width()):
+        typer.echo(line)
+
+
+def screen_width() -> int | None:
+    """The columns to lay out for; None with --wide, and where no person looks: what is wrapped for a pipe is lost to
+    grep."""
+    return None if _WIDE.get() else _terminal_width()
+
+
+def _terminal_width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 class Meter:

@@ -8,7 +8,8 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from app.cli.connection import AsJson, Token, Url, connect
-from app.cli.screen import complain, say, show_json, show_table
+from app.cli.layout import Column, Kind, figures, name
+from app.cli.screen import complain, say, show_facts, show_json, show_table
 from app.models import Frozen, Refund, TaskStatus, TaskView
 
 MAX_LISTED = 200
@@ -45,8 +46,8 @@ def list_tasks(
     if as_json:
         show_json(page.model_dump(mode="json"))
         return
-    columns = ("task", "status", "since", "outcome or reason", "refund")
-    show_table(columns, [_row(task) for task in page.tasks], right=frozenset({4}))
+    columns = [*name("task", "status", "since"), Column("outcome or reason", Kind.PROSE), *figures("refund")]
+    show_table(columns, [_row(task) for task in page.tasks])
     if page.next_after:
         complain(f"more with: --after {page.next_after}")
 
@@ -148,7 +149,7 @@ def _show_view(view: TaskView, *, as_json: bool) -> None:
     if as_json:
         show_json(view.model_dump(mode="json"))
         return
-    show_table(("task", view.task_id), [(name, value) for name, value in _facts(view) if value])
+    show_facts([("task", view.task_id), *_facts(view)])
 
 
 def _facts(view: TaskView) -> list[tuple[str, str]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.connection import AsJson
-from app.cli.figures import of_kind, remarks, tokens
+from app.cli.figures import Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
+from app.cli.layout import Column, figures
 from app.cli.period import Since, Tenant, Until, selection, tenants, when
-from app.cli.screen import say, show_json, show_table
+from app.cli.screen import Wide, say, show_json, show_table
 from app.cost.money import shown
 from app.cost.words import TOKEN_LINES, Kind
 
@@ -20,41 +21,68 @@ if TYPE_CHECKING:
 
 FEW = "*"
 _NAMELESS = "-"  # a step that the history does not hold any more
-_RUNNERS = ("begins again after", "failure rate", "at most", "by progress", "restart from zero", "durable resume")
-_MONEY = ("model spend", "crashes", "tokens", "every failure", "tokens", "compute", "orchestration", "currency")
-_PLACES = ("tenant, stage", "tasks", "failed", "failure rate", "progress", "from zero", "durable", "ratio", "currency")
-_CAUSES = ("kind", "cause", "failures", "tasks")
+_CURRENCY = Column("currency", common=True)
+_RUNNERS: tuple[Column | str, ...] = (
+    "begins again after",
+    *figures("failure rate", "at most", "by progress", "restart from zero", "durable resume", "ratio"),
+    _CURRENCY,
+)
+_MONEY: tuple[Column | str, ...] = (
+    "model spend",
+    *figures("crashes", "tokens", "every failure", "tokens", "compute", "orchestration"),
+    _CURRENCY,
+)
+_PLACES: tuple[Column | str, ...] = (
+    "tenant, stage",
+    *figures("tasks", "failed", "failure rate", "progress", "from zero", "durable", "ratio"),
+    _CURRENCY,
+)
+_CAUSES: tuple[Column | str, ...] = ("kind", "cause", *figures("failures", "tasks"))
 _SMALL, _SMALLEST = Decimal("0.0995"), Decimal("0.0001")
 
 
-def tax(since: Since = None, until: Until = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
+def tax(
+    since: Since = None,
+    until: Until = None,
+    tenant: Tenant = None,
+    exact: Exact = False,
+    wide: Wide = False,
+    as_json: AsJson = False,
+) -> None:
     """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
     from app.cost.tax.views import tax_view
 
     chosen = selection(since, until, tenant)
     view = tax_view(opening.open_records().tax(chosen.since, chosen.until, tenants(chosen)), chosen)
-    show_json(view.model_dump(mode="json")) if as_json else _show(view)
+    show_json(view.model_dump(mode="json")) if as_json else _show(view, exact=exact)
 
 
-def _show(view: TaxView) -> None:
-    whole = view.total
+def _show(view: TaxView, *, exact: bool) -> None:
+    whole, digits = view.total, _digits_of(view.total, exact=exact)
     if whole.tasks:
         failed = f"{whole.every_failure.failed_tasks:,} of them failed, {whole.failures:,} times in all"
         say(f"{whole.tasks:,} tasks ended{when(view.since, view.until)}; {failed}")
         say("shares are of the clean model spend, with their 95 % intervals")
-        _table((*_RUNNERS, "ratio", "currency"), _runners(whole), figures=range(1, 7))
-        _table(_MONEY, _sources(whole), figures=range(1, 7))
-        _table(_PLACES, _places(view), figures=range(1, 8))
-        _table(_CAUSES, _causes(whole), figures=range(2, 4))
-    for note in _notes(view):
+        _table(_RUNNERS, _runners(whole))
+        _table(_MONEY, _sources(whole, digits))
+        _table(_PLACES, _places(view))
+        _table(_CAUSES, _causes(whole))
+    for note in (*_notes(view), *digits.notes()):
         say(f"note: {note}")
 
 
-def _table(columns: Sequence[str], rows: Iterator[Sequence[str]], *, figures: range) -> None:
+def _digits_of(whole: PartView, *, exact: bool) -> Digits:
+    runners = whole.crashes, whole.every_failure
+    groups = [group for runner in runners for group in (runner.replay, runner.journal, runner.under_way)]
+    again = [(each.amount, each.currency) for runner in runners for each in runner.repeated]
+    return digits_for([*amounts(whole.rerun, *groups), *again], exact=exact)
+
+
+def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
     """Below an empty line; none without rows."""
     if found := list(rows):
         say("")
-        show_table(columns, found, right=frozenset(figures))
+        show_table(columns, found)
 
 
 def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
@@ -81,7 +109,7 @@ def _shares(part: PartView, runner: RunnerView, *, with_ends: bool) -> Iterator[
         yield ("", "", "", "")
 
 
-def _sources(whole: PartView) -> Iterator[tuple[str, ...]]:
+def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
     """What was repeated, and what prevented the rest: together what a restart from zero would have repeated."""
     crashes, every = whole.crashes, whole.every_failure
     parts = {
@@ -91,20 +119,21 @@ def _sources(whole: PartView) -> Iterator[tuple[str, ...]]:
         "not lost: under way": (crashes.under_way, every.under_way),
     }
     for name, groups in parts.items():
-        yield from _source(name, *groups)
+        yield from _source(name, *groups, digits)
     name = "restart from zero"
     for one, other in zip(crashes.repeated, every.repeated, strict=True):
-        yield (name, shown(one.amount), "", shown(other.amount), "", "", "", other.currency)
+        crashes_, failures_ = (digits.show(each.amount, each.currency) for each in (one, other))
+        yield (name, crashes_, "", failures_, "", "", "", other.currency)
         name = ""
 
 
-def _source(name: str, one: GroupView, other: GroupView) -> Iterator[tuple[str, ...]]:
+def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iterator[tuple[str, ...]]:
     """A row for each currency; the tokens, which have none, stand in the first. None where nothing was charged."""
     counts = tokens(one, *TOKEN_LINES), tokens(other, *TOKEN_LINES)
-    amounts = {sum_.currency: sum_ for sum_ in one.money}
+    crashes = {sum_.currency: sum_ for sum_ in one.money}
     for sum_ in other.money or (None,) * bool(other.charges):
-        model, *rest = (of_kind(sum_, kind) for kind in Kind)
-        first = of_kind(amounts.get(sum_.currency), Kind.MODEL) if sum_ else ""
+        model, *rest = (of_kind(sum_, kind, digits) for kind in Kind)
+        first = of_kind(crashes.get(sum_.currency), Kind.MODEL, digits) if sum_ else ""
         yield (name, first, counts[0], model, counts[1], *rest, sum_.currency if sum_ else "")
         name, counts = "", ("", "")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import opening
+from app.cli.figures import digits_for
 from app.cost.charges import charge_call
 from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
@@ -77,10 +78,10 @@ def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: Fake
     put(ledger, with_currencies())
     shown = ask("cost", "report", "--by", "tenant").stdout
     assert [cells(line) for line in shown.splitlines()[1:5]] == [
-        ["acme", "2,000", "0", "0", "0.002000", "0.002000", "EUR", "reported"],
-        ["acme", "0.002000", "0.002000", "USD", "reported"],
-        ["total", "2,000", "0", "0", "0.002000", "0.002000", "EUR", "reported"],
-        ["total", "0.002000", "0.002000", "USD", "reported"],
+        ["acme", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported"],
+        ["acme", "0.002", "0.002", "USD", "reported"],
+        ["total", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported"],
+        ["total", "0.002", "0.002", "USD", "reported"],
     ]
     assert "0.004" not in shown
 
@@ -225,3 +226,35 @@ def test_the_ledgers_own_sums_are_those_of_its_charges(monkeypatch: pytest.Monke
     found = told(*by)
     monkeypatch.setattr(opening, "open_records", lambda: FakeRecords(*records))
     assert found == told(*by)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "shown"),
+    [
+        (("1234567.891", "0.004", "0", "-0.001"), ("1,234,567.89", "<0.01", "0.00", ">-0.01")),
+        (("0.41234", "0.00002"), ("0.4123", "<0.0001")),
+        (("0.0041234", "0.0000002"), ("0.004123", "<0.000001")),
+        (("0.5", "0.25"), ("0.50", "0.25")),
+    ],
+)
+def test_amounts_have_cents_or_as_many_places_as_tell_something(
+    amounts: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    digits = digits_for((Decimal(amount), "USD") for amount in amounts)
+    assert tuple(digits.show(Decimal(amount), "USD") for amount in amounts) == shown
+    exact = digits_for(((Decimal(amount), "USD") for amount in amounts), exact=True)
+    assert [Decimal(exact.show(Decimal(each), "USD").replace(",", "")) for each in amounts] == list(
+        map(Decimal, amounts)
+    )
+    assert (list(digits.notes()) == []) == (shown == ("0.50", "0.25"))
+    assert list(exact.notes()) == []
+
+
+def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> None:
+    assert "note: amounts are rounded to 0.000001, sums are of the exact ones; --exact" in ask("cost", "report").stdout
+    exact = ask("cost", "report", "--by", "stage", "--exact").stdout
+    assert "rounded" not in exact
+    stages = [row(exact, f"{name} ")[-3] for name in ("classify", "close_case", "notify_customer", "retrieve_account")]
+    drafted, whole = row(exact, "draft_refund ")[-3], row(exact, "- ")[-3]
+    known = [Decimal(each.removesuffix(" + ?")) for each in (*stages, drafted, whole)]
+    assert sum(known) == EXACT

@@ -125,7 +125,7 @@ def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None])
     rebuild(Rebuilt(70, (), (), TOTAL, TOTAL))
     result = ask("ledger", "rebuild")
     assert result.exit_code == 0
-    sums = ["~4,200 + ?", "~1,240 + ?", "~0.003701 USD + ?", "59 % estimated, 2 unreported"]
+    sums = ["~4,200 + ?", "~1,240 + ?", "~0.003700975 USD + ?", "59 % estimated, 2 unreported"]
     assert row(result.stdout, "before")[2:] == row(result.stdout, "after")[2:] == sums
     assert result.stdout.endswith("70 tasks made again, the same to the last digit\n")
     assert "tasks: 70 of 70" in result.stderr

@@ -63,13 +63,13 @@ def test_what_was_repeated_and_what_prevented_the_rest_make_the_whole() -> None:
         column.replace("-", " ") for column in columns.split()
     ]
     assert row(shown, "repeated: in vain") == [
-        *("repeated: in vain", "0.030000", "~30,000", "0.030000", "~30,000", "USD"),
+        *("repeated: in vain", "0.0300", "~30,000", "0.0300", "~30,000", "USD"),
     ]
     assert row(shown, "prevented: replay")[1:] == [
-        *("0.012000", "12,000", "0.013000", "13,000", "0.000500", "0.000062", "USD"),
+        *("0.0120", "12,000", "0.0130", "13,000", "0.0005", "0.0001", "USD"),
     ]
-    assert row(shown, "prevented: journal")[1:] == ["0.006000", "6,000", "0.006000", "6,000", "USD"]
-    assert row(shown, "restart from zero")[1:] == ["0.048000", "0.049000", "USD"]
+    assert row(shown, "prevented: journal")[1:] == ["0.0060", "6,000", "0.0060", "6,000", "USD"]
+    assert row(shown, "restart from zero")[1:] == ["0.0480", "0.0490", "USD"]
     assert "under way" not in shown  # there was none
 
 

@@ -1,0 +1,199 @@
+"""Every table that the command line prints, on narrow and wide screens: each number and id is there, in one piece."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import bootstrap
+from app.cli import screen
+from app.cli.layout import Column, Kind, Page, facts, lay_out
+from app.ledger.rebuilding import Rebuilt
+from app.models import TaskStatus
+from tests.cli.books import RefundBookServer
+from tests.cli.conftest import CommandLine
+from tests.cli.reading import ask
+from tests.cli.test_demo import book, perfect
+from tests.cli.test_reconcile import HEADER, line
+from tests.cli.test_reconcile import journal as journal  # a fixture
+from tests.cost.tax.tasks import crashed, failed, fleet
+from tests.ledgers import FakeRecords
+from tests.records import task_record
+from tests.web.fakes import FakeDesk, make_ticket
+
+WIDTHS = (40, 80, 120)
+CLI = Path(__file__).parents[2] / "app" / "cli"
+TICKET = "T-2026-11-30-0000000000000000000000000000000042"
+TASK = f"nordwind-handelsgesellschaft:{TICKET}"
+HUGE = Decimal(9_876_543_210)
+
+
+class Seen:
+    """Watches what becomes of each table, and asserts that nothing of it is broken or lost."""
+
+    def __init__(self) -> None:
+        self.callers: set[tuple[str, str]] = set()
+        self.width: int | None = None
+        self.longest = 0
+
+    def lay_out(self, columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> Page:
+        found = [tuple(row) for row in rows]
+        page = lay_out(columns, found, width)
+        self._called()
+        text = "\n".join([*page.lines, *(f"{title} {said}" for title, said in page.common)])
+        for place, column in enumerate(columns):
+            for cell in (row[place] for row in found if column.title not in page.left_out):
+                assert set(cell.split()) <= set(text.split()), cell
+                if column.kind is not Kind.PROSE and (width is None or len(cell) <= width - 4):
+                    assert re.search(rf"(?:^|\s){re.escape(cell)}(?:\s|$)", text, re.MULTILINE), cell
+        self._measure(page.lines)
+        return page
+
+    def facts(self, pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
+        found = list(pairs)
+        lines = facts(found, width)
+        self._called()
+        assert {word for pair in found for text in pair for word in text.split()} <= set(" ".join(lines).split())
+        self._measure(lines)
+        return lines
+
+    def _called(self) -> None:
+        code = sys._getframe(3).f_code
+        self.callers.add((Path(code.co_filename).name, code.co_name))
+
+    def _measure(self, lines: Iterable[str]) -> None:
+        """A line may be longer than the screen for one word that cannot be broken, and for nothing else."""
+        for each in lines:
+            assert self.width is None or len(each) <= self.width or len(each.split()) == 1, each
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    watching = Seen()
+    monkeypatch.setattr(screen, "lay_out", watching.lay_out)
+    monkeypatch.setattr(screen, "facts", watching.facts)
+    monkeypatch.setattr(screen, "screen_width", lambda: watching.width)
+    return watching
+
+
+@pytest.fixture
+def large(ledger: FakeRecords) -> FakeRecords:
+    """A ledger with long ids and large figures, partly estimated and partly unknown, and with failures."""
+    record = task_record(task_id=TASK, tenant="nordwind-handelsgesellschaft")
+    dear = tuple(
+        replace(
+            charge,
+            task_id=TASK,
+            tenant=record.tenant,
+            quantity=None if charge.quantity is None else charge.quantity * HUGE,
+            amount=None if charge.amount is None else charge.amount * HUGE,
+            list_amount=None if charge.list_amount is None else charge.list_amount * HUGE,
+        )
+        for charge in record.charges
+    )
+    dollars = replace(record, charges=dear)
+    euros = tuple(replace(charge, currency=charge.currency and "EUR") for charge in dear)
+    other = task_record(task_id="acme:T-7", charges=euros)
+    crashes = [crashed(3, f"globex:C-{number}") for number in range(12)]
+    records = [dollars, other, *fleet(*crashes, failed(2, 3, "globex:B-1"), of=40)]
+    ledger.records = {each.task_id: each for each in records}
+    return ledger
+
+
+@pytest.fixture
+def desk_with_tasks(desk: FakeDesk) -> FakeDesk:
+    desk.submit(make_ticket(TICKET, "nordwind-handelsgesellschaft"))
+    desk.wait_for_a_person(TASK, "98765432.10")
+    desk.submit(make_ticket("T-2"))
+    desk.put("acme:T-2", status=TaskStatus.PARKED, waiting_for="classify: ModelRefused: status 401; put the key right")
+    return desk
+
+
+Command = Callable[[], Any]
+
+
+@pytest.fixture
+def commands(
+    large: FakeRecords,
+    desk_with_tasks: FakeDesk,
+    run: CommandLine,
+    journal: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Command]:
+    """Every command that prints a table."""
+    bill = tmp_path / "bill.csv"
+    bill.write_text(HEADER + line(0.5, 100) + line(0.7, 987_654_321))
+    total = large.report().total
+    kept = (TASK,) * 7
+    monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), total, total))
+    prices = "config/prices.yaml"
+    return {
+        "cost report": lambda: ask("cost", "report"),
+        "cost report, exact": lambda: ask("cost", "report", "--by", "task,step,model", "--exact"),
+        "cost report, total": lambda: ask("cost", "report", "--by", ""),
+        "cost report, prices": lambda: ask("cost", "report", "--prices", prices),
+        "cost tax": lambda: ask("cost", "tax"),
+        "cost reconcile": lambda: ask("cost", "reconcile", "--bill", str(bill)),
+        "record": lambda: ask("record", TASK),
+        "record, exact": lambda: ask("record", TASK, "--exact"),
+        "ledger rebuild": lambda: ask("ledger", "rebuild"),
+        "price show": lambda: ask("price", "show"),
+        "price check": lambda: ask("price", "check"),
+        "doctor": lambda: run("doctor", "--model-url", "http://127.0.0.1:1", "--systems-url", "http://127.0.0.1:1"),
+        "doctor retries": lambda: ask("doctor", "retries"),
+        "task list": lambda: run("task", "list"),
+        "task show": lambda: run("task", "show", TASK),
+    }
+
+
+def test_every_table_is_whole_on_every_screen(seen: Seen, commands: dict[str, Command]) -> None:
+    for name, command in commands.items():
+        for seen.width in (*WIDTHS, None):
+            result = command()
+            assert result.exception is None or isinstance(result.exception, SystemExit), (name, result.exc_info)
+            assert result.stdout, (name, result.stderr)
+    # All that print a table were asked, the demo apart.
+    assert seen.callers == calls_in_the_code() - {("demo.py", "_show")}
+
+
+def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, desk: FakeDesk) -> None:
+    desk.settle = perfect
+    with RefundBookServer(book()) as books:
+        for seen.width in (*WIDTHS, None):
+            assert run("demo", "--systems-url", books.url).exit_code == 0
+    assert seen.callers == {("demo.py", "_show")}
+
+
+def calls_in_the_code() -> set[tuple[str, str]]:
+    """File and function of every call that prints a table or facts."""
+    found = set()
+    for file in CLI.glob("*.py"):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef) and file.name != "screen.py":
+                names = {
+                    node.func.id
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                }
+                found |= {(file.name, function.name)} if names & {"show_table", "show_facts"} else set()
+    return found
+
+
+def test_wide_shows_a_terminal_what_a_pipe_is_shown(
+    monkeypatch: pytest.MonkeyPatch, large: FakeRecords, desk_with_tasks: FakeDesk
+) -> None:
+    piped = ask("cost", "report").stdout
+    monkeypatch.setattr(screen, "_terminal_width", lambda: 60)
+    narrow = ask("cost", "report").stdout
+    assert narrow != piped
+    assert ask("cost", "report", "--wide").stdout == piped
+    assert ask("cost", "report").stdout == narrow  # it holds for that command alone
