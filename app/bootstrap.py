@@ -27,6 +27,7 @@ from app.gateway.sidecar_watch import SidecarWatch
 from app.history.reader import HistoryReader
 from app.ledger import checking, comparing, database, rebuilding
 from app.ledger.checking import Difference
+from app.ledger.decisions import Decisions
 from app.ledger.projection import Naming
 from app.ledger.projector import Projector
 from app.ledger.reading import Records
@@ -40,7 +41,7 @@ from app.runs import Runs, connect
 from app.settings import Settings
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
-from app.steps import RESUME, TaskInput
+from app.steps import DECISION, RESUME, TaskInput
 from app.systems import DaprSystems
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
@@ -149,7 +150,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)
     services = make_services(settings, opened)
-    desk = TaskDesk(services.tickets, Runs(connect(settings.dapr_host, settings.dapr_grpc_port)), rules)
+    runs = Runs(connect(settings.dapr_host, settings.dapr_grpc_port))
+    desk = TaskDesk(services.tickets, runs, rules, Decisions(opened.engine, opened.writer, utc_now))
     mend = Condemned(opened.writer, desk.restart).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
@@ -207,7 +209,9 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
     """What records are made from."""
-    return Sources(engine, history.read, prices, Naming(stage_of=STAGE_OF, parked_at=RESUME), utc_now)
+    return Sources(
+        engine, history.read, prices, Naming(stage_of=STAGE_OF, parked_at=RESUME, decided_by=DECISION), utc_now
+    )
 
 
 def check_ledger(settings: Settings) -> tuple[Difference, ...]:

@@ -6,6 +6,7 @@ RefundAgentError
 ├── Conflict                    another body under an id that is in use
 ├── TaskNotFound                no such task, or not one that the caller may see
 ├── NotWaiting                  a decision for a task that waits for none
+│   └── TooLate                 somebody else, or the time limit, was first
 ├── AccessDenied                no token, a wrong one, or one without the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── ModelUnavailable
@@ -15,6 +16,7 @@ RefundAgentError
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
 ├── SystemRefused               an internal system refuses the request as such: a retry changes nothing
 └── Refused                     an internal system answered, and said no: a retry changes nothing
+    └── DecisionRefused         a person's decision that the books, or the task, do not allow
 
 Every message holds the value, the id and the remedy; no message holds a customer's text or a secret.
 """
@@ -63,6 +65,12 @@ class NotWaiting(RefundAgentError):
 
     status = 409
     title = "Task is not waiting for this"
+
+
+class TooLate(NotWaiting):
+    """The question that a decision answers was answered, or the task was over, before it came."""
+
+    title = "Decided before"
 
 
 class AccessDenied(RefundAgentError):
@@ -191,3 +199,9 @@ class Refused(RefundAgentError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class DecisionRefused(Refused):
+    """A decision that the books, or the task, do not allow; the task waits as before."""
+
+    title = "Decision refused"

@@ -154,8 +154,10 @@ class Settled(Frozen):
 
 
 class DecisionView(Frozen):
-    """A decision about a task, or an attempt at one, for a reader. `words` says what became of it."""
+    """A decision about a task, or an attempt at one, for a reader. `words` says what became of it; `most` is what the
+    order had left then, in `currency`."""
 
+    decision_id: str
     at: str  # ISO 8601, UTC
     by: str
     verdict: Literal["approve", "reject"]
@@ -164,6 +166,8 @@ class DecisionView(Frozen):
     note: str = ""
     state: DecisionState
     code: str = ""
+    most: Money | None = None
+    currency: Currency | None = None
     words: str
     settled_at: str | None = None
 

@@ -1,20 +1,31 @@
-"""One ticket is one run, whoever else sends it at the same moment."""
+"""One ticket is one run, whoever else sends it at the same moment; and every decision leaves a trail."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from app import policy
 from app.desk import TaskDesk
+from app.errors import DecisionRefused, NotWaiting, TooLate, Unreachable
 from app.ledger import database
+from app.ledger.decisions import Decisions
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import TaskStatus, Ticket
+from app.models import (
+    Decision,
+    DecisionState,
+    Question,
+    Refund,
+    Settled,
+    TaskStatus,
+    Ticket,
+)
 from app.runs import Run, Runs
 from app.steps import TaskInput
 
@@ -44,19 +55,36 @@ class Dapr(Runs):
         self.begun.append(task.task_id)
 
 
+def now() -> datetime:
+    """A clock that stands still."""
+    return datetime(2026, 11, 22, tzinfo=UTC)
+
+
 @pytest.fixture
-def tickets(tmp_path: Path) -> Iterator[Tickets]:
-    """Intake's memory."""
+def ledger(tmp_path: Path) -> Iterator[tuple[Engine, Writer]]:
+    """An empty one."""
     engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     writer = Writer(engine)
-    yield Tickets(engine, writer, lambda: datetime(2026, 11, 22, tzinfo=UTC))
+    yield engine, writer
     writer.close()
     engine.dispose()
 
 
-def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets) -> None:
+@pytest.fixture
+def tickets(ledger: tuple[Engine, Writer]) -> Tickets:
+    """Intake's memory."""
+    return Tickets(*ledger, now)
+
+
+@pytest.fixture
+def trail(ledger: tuple[Engine, Writer]) -> Decisions:
+    """Who decided what."""
+    return Decisions(*ledger, now)
+
+
+def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, dapr, policy.load(Path("config/policy.yaml")))
+    desk = TaskDesk(tickets, dapr, policy.load(Path("config/policy.yaml")), trail)
     late = threading.Thread(target=desk.submit, args=(TICKET,), name="late")
     late.start()
     assert dapr.asked.wait(60)
@@ -64,3 +92,159 @@ def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets) -> None:
     dapr.other_is_through.set()
     late.join()
     assert dapr.begun == ["bench:crowd"]
+
+
+REFUND = Refund.model_validate({"order_id": "O-1", "amount": "9999.00", "currency": "CHF"})
+PROPOSED = Refund.model_validate({"order_id": "O-1", "amount": "59.90", "currency": "EUR"})
+AT = "2026-11-22T00:00:01.000+00:00"
+
+
+class Waiting(Runs):
+    """A task that waits for a person. `answer` is how its state reads after a decision; None: as before."""
+
+    def __init__(self) -> None:
+        self.run = Run(TaskStatus.WAITING, AT, waiting_for="above_limit", proposed_refund=PROPOSED, question=asked(1))
+        self.answer: Callable[[Decision], Run] | None = None
+        self.events: list[Decision] = []
+        self.failure: Exception | None = None
+
+    def get(self, task_id: str) -> Run | None:
+        """As it is."""
+        return self.run
+
+    def start(self, task: TaskInput) -> None:
+        """It runs already."""
+
+    def decide(self, task_id: str, decision: Decision) -> None:
+        """The task takes it at once, if at all."""
+        if self.failure:
+            raise self.failure
+        self.events.append(decision)
+        self.run = self.answer(decision) if self.answer else self.run
+
+
+def asked(number: int) -> Question:
+    """The question of that number."""
+    return Question(number=number, asked_at=AT, expires_at=AT)
+
+
+def settled(decision: Decision, state: DecisionState, code: str = "", **figures: object) -> Settled:
+    """What the task says of it."""
+    return Settled.model_validate(decision.model_dump() | {"at": AT, "state": state, "code": code} | figures)
+
+
+def accepted(decision: Decision) -> Run:
+    """The task goes on."""
+    return Run(TaskStatus.RUNNING, AT, decisions=(settled(decision, DecisionState.ACCEPTED, refund=PROPOSED),))
+
+
+@pytest.fixture
+def dapr() -> Waiting:
+    """The task T-1, waiting."""
+    return Waiting()
+
+
+@pytest.fixture
+def desk(tickets: Tickets, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch) -> TaskDesk:
+    """A desk where nobody waits long."""
+    monkeypatch.setattr("app.desk._DECIDED_WITHIN_SECONDS", 0.0)
+    desk = TaskDesk(tickets, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk.submit(TICKET)
+    return desk
+
+
+def approve(by: str = "kim", refund: Refund | None = None) -> Decision:
+    """As the API makes one."""
+    return Decision(verdict="approve", by=by, refund=refund)
+
+
+def told(desk: TaskDesk) -> list[tuple[str, str, DecisionState, str]]:
+    """The trail, in short."""
+    return [(each.by, each.verdict, each.state, each.code) for each in desk.get(TICKET.task_id).decisions]
+
+
+def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Waiting) -> None:
+    dapr.answer = accepted
+    view, known = desk.decide(TICKET.task_id, approve(), "well said, kim@example.org")
+    assert known
+    assert dapr.events[0].question == 1
+    (made,) = view.decisions
+    assert (made.state, made.refund, made.note) == (DecisionState.ACCEPTED, PROPOSED, "well said, [e-mail]")
+    assert made.words == "accepted: 59.90 EUR for order O-1"
+    assert "example" not in dapr.events[0].model_dump_json(), "no note travels into the history"
+
+
+def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskDesk, dapr: Waiting) -> None:
+    def refused(decision: Decision) -> Run:
+        figures = {"most": "59.90", "currency": "CHF"}
+        told = settled(decision, DecisionState.REFUSED, "above_refundable", **figures)
+        return Run(TaskStatus.WAITING, AT, waiting_for="above_refundable", question=asked(2), decisions=(told,))
+
+    dapr.answer = refused
+    with pytest.raises(DecisionRefused, match=r"9,999\.00 CHF is more than order O-1 has left: 59\.90 CHF at most"):
+        desk.decide(TICKET.task_id, approve(refund=REFUND))
+    (made,) = desk.get(TICKET.task_id).decisions
+    assert (made.by, made.refund, made.state, made.code) == ("kim", REFUND, DecisionState.REFUSED, "above_refundable")
+
+
+def test_a_decision_that_the_task_has_not_taken_yet_is_neither(desk: TaskDesk, dapr: Waiting) -> None:
+    view, known = desk.decide(TICKET.task_id, approve())
+    assert not known
+    assert view.decisions[0].state is DecisionState.HANDED_OVER
+    dapr.run = accepted(dapr.events[0])
+    assert told(desk) == [("kim", "approve", DecisionState.ACCEPTED, "")], "whoever looks later sees what came of it"
+
+
+def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskDesk, dapr: Waiting) -> None:
+    desk.decide(TICKET.task_id, approve("ann"))
+    dapr.answer = lambda _: accepted(dapr.events[0])
+    with pytest.raises(TooLate, match="answered before"):
+        desk.decide(TICKET.task_id, Decision(verdict="reject", by="ben"))
+    assert told(desk) == [
+        ("ann", "approve", DecisionState.ACCEPTED, ""),
+        ("ben", "reject", DecisionState.TOO_LATE, "answered_before"),
+    ]
+
+
+def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskDesk, dapr: Waiting) -> None:
+    dapr.answer = lambda _: Run(TaskStatus.TERMINATED, AT)
+    with pytest.raises(TooLate, match="was over"):
+        desk.decide(TICKET.task_id, approve())
+    assert told(desk) == [("kim", "approve", DecisionState.TOO_LATE, "ended")]
+
+
+@pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PARKED, TaskStatus.PAUSED, TaskStatus.COMPLETED])
+def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskDesk, dapr: Waiting, status: TaskStatus) -> None:
+    dapr.run = Run(status, AT)
+    with pytest.raises(NotWaiting, match="only a waiting task takes a decision"):
+        desk.decide(TICKET.task_id, approve(refund=REFUND))
+    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "not_waiting")]
+    assert desk.get(TICKET.task_id).decisions[0].refund == REFUND, "what was tried is known"
+    assert dapr.events == []
+
+
+def test_who_comes_second_learns_who_was_first(desk: TaskDesk, dapr: Waiting) -> None:
+    dapr.answer = accepted
+    desk.decide(TICKET.task_id, approve("ann"))
+    with pytest.raises(NotWaiting, match="ann has sent `approve` before"):
+        desk.decide(TICKET.task_id, approve("ben"))
+
+
+def test_an_approval_of_nothing_is_refused_and_noted(desk: TaskDesk, dapr: Waiting) -> None:
+    dapr.run = Run(TaskStatus.WAITING, AT, waiting_for="no_draft", question=asked(1))
+    with pytest.raises(DecisionRefused, match="proposes no refund"):
+        desk.decide(TICKET.task_id, approve())
+    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "refund_missing")]
+
+
+def test_who_may_not_decide_is_noted_but_not_without_end(desk: TaskDesk) -> None:
+    for _ in range(120):
+        desk.denied(TICKET.task_id, approve("mallory"))
+    assert told(desk) == [("mallory", "approve", DecisionState.REFUSED, "no_role")] * 100
+
+
+def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskDesk, dapr: Waiting) -> None:
+    dapr.failure = Unreachable("away")
+    with pytest.raises(Unreachable):
+        desk.decide(TICKET.task_id, approve())
+    assert told(desk) == [("kim", "approve", DecisionState.HANDED_OVER, "")]

@@ -17,6 +17,7 @@ PURE = (
     "books.py",
     "errors.py",
     "reasons.py",
+    "decisions.py",
     "redaction.py",
     "history/model.py",
     "history/values.py",
@@ -49,7 +50,7 @@ ALLOWED = {
     "amplification": {"amplification", "cost"},
     "sandbox": {"sandbox"},
 }
-COMMON = {"models", "books", "errors", "policy", "reasons", "redaction", "tokens", "yamlfile"}
+COMMON = {"models", "books", "decisions", "errors", "policy", "reasons", "redaction", "tokens", "yamlfile"}
 
 
 def imports(file: Path) -> set[str]:

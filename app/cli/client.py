@@ -74,9 +74,15 @@ class AgentClient:
         return _read(self._ask("GET", "/tasks", params=query), TaskPage)
 
     def act(self, task_id: str, verb: str, body: BaseModel | None = None) -> TaskView:
-        """Does one of pause, resume, approve, reject, terminate."""
+        """Does one of pause, resume, terminate."""
         content = body.model_dump_json(exclude_none=True).encode() if body else b""
         return _read(self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", content=content), TaskView)
+
+    def decide(self, task_id: str, verb: str, body: BaseModel) -> tuple[TaskView, bool]:
+        """Approves or rejects; True when the task has accepted it, False when that is not known yet."""
+        content = body.model_dump_json(exclude_none=True).encode()
+        answer = self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", content=content)
+        return _read(answer, TaskView), answer.status_code == 200
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

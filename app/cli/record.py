@@ -26,7 +26,7 @@ from app.cli.figures import (
 )
 from app.cli.layout import Column, Kind, figures
 from app.cli.screen import Wide, say, show_facts, show_json, show_table
-from app.cli.tasks import TaskId
+from app.cli.tasks import TaskId, decision_line
 from app.cli.tasks import money as refunded
 from app.cost.words import Line
 
@@ -79,6 +79,7 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
         ("seen (UTC)", "" if view.ended_at else moment(view.projected_at)),
         ("time", spent),
         ("workers", f"{len(view.workers)}, one after another" if len(view.workers) > 1 else ""),
+        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
         ("history", f"{view.turns:,} turns, {view.events:,} events, {view.bytes:,} bytes"),
     ]
 

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.layout import Column, Kind, figures, name
 from app.cli.screen import complain, say, show_facts, show_json, show_table
-from app.models import Frozen, Refund, TaskStatus, TaskView
+from app.models import DecisionView, Frozen, Refund, TaskStatus, TaskView
 
 MAX_LISTED = 200
+Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tenant:ticket.")]
 
 commands = typer.Typer(help="Reads and steers tasks.", no_args_is_help=True)
@@ -22,6 +23,13 @@ class Approval(Frozen):
     """What `task approve` sends; without a refund, the drafted one is paid."""
 
     refund: Refund | None = None
+    note: str = ""
+
+
+class Rejection(Frozen):
+    """What `task reject` sends."""
+
+    note: str = ""
 
 
 class Termination(Frozen):
@@ -78,19 +86,22 @@ def approve_task(
     order: Annotated[str | None, typer.Option(help="Another order than the drafted one.")] = None,
     amount: Annotated[str | None, typer.Option(help="Another amount, as 12.30.")] = None,
     currency: Annotated[str | None, typer.Option(help="The amount's currency, as EUR.")] = None,
+    note: Note = "",
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approves what waits. A refund of your own needs --order, --amount and --currency together."""
-    approval = Approval(refund=_refund(order, amount, currency))
-    _act(task_id, "approve", approval, url, token, as_json=as_json)
+    """Approves what waits; exit code 1 when it is refused. A refund of your own needs --order, --amount, --currency."""
+    approval = Approval(refund=_refund(order, amount, currency), note=note)
+    _decide(task_id, "approve", approval, url, token, as_json=as_json)
 
 
 @commands.command("reject")
-def reject_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Rejects what waits: the customer is told, no money moves."""
-    _act(task_id, "reject", None, url, token, as_json=as_json)
+def reject_task(
+    task_id: TaskId, note: Note = "", url: Url = None, token: Token = None, as_json: AsJson = False
+) -> None:
+    """Rejects what waits: the customer is told, no money moves. Exit code 1 when it is refused."""
+    _decide(task_id, "reject", Rejection(note=note), url, token, as_json=as_json)
 
 
 @commands.command("terminate")
@@ -112,6 +123,21 @@ def _act(task_id: str, verb: str, body: BaseModel | None, url: str | None, token
         show_json(view.model_dump(mode="json"))
     else:
         say(f"{view.task_id} is {view.status.value}")
+
+
+def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: str | None, *, as_json: bool) -> None:
+    """Says what really happened; a refusal ends the command as an error."""
+    with connect(url, token) as client:
+        view, accepted = client.decide(task_id, verb, body)
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    elif accepted:
+        done = {"approve": "approved", "reject": "rejected"}[verb]
+        said = view.decisions[-1].refund if view.decisions else None
+        what = f": {money(said)} for order {said.order_id}" if said else ""
+        say(f"{task_id} {done}{what}; it is {view.status.value}")
+    else:
+        say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")
 
 
 def _refund(order: str | None, amount: str | None, currency: str | None) -> Refund | None:
@@ -168,7 +194,15 @@ def _facts(view: TaskView) -> list[tuple[str, str]]:
         ("refund", _paid(view)),
         ("decided by", (result.decided_by or "") if result else ""),
         ("error", view.error or ""),
+        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
     ]
+
+
+def decision_line(made: DecisionView) -> str:
+    """A decision, or an attempt at one, on one line."""
+    wanted = f" {money(made.refund)} for order {made.refund.order_id}" if made.refund else ""
+    note = f" ({' '.join(made.note.split())})" if made.note else ""
+    return f"{_moment(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
 
 
 def _paid(view: TaskView) -> str:

@@ -24,8 +24,9 @@ from app.ledger.summing import disagreements
 from app.ledger.tables import TICKETS
 
 _AT_ONCE = 50
-# When it was projected is no property of the task; calls are the journal's own; charges are compared one by one.
-_APART = frozenset({"projected_at", "calls", "charges"})
+# When it was projected is no property of the task; calls are the journal's own; of decisions the ledger knows more;
+# charges are compared one by one.
+_APART = frozenset({"projected_at", "calls", "decisions", "charges"})
 # As long as a task is under way, these go on.
 _MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "steps", "ended_at"})
 

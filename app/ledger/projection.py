@@ -18,19 +18,21 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
+from app import decisions
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import NOTHING, lost_usage
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
-from app.history.model import Run
+from app.history.model import RaisedEvent, Run
 from app.history.times import Part, shares, spans
 from app.history.values import Outcome as AttemptOutcome
 from app.history.values import RunStatus
+from app.ledger.decisions import view_of
 from app.ledger.failures import failures
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
-from app.models import CallState, Known, TaskOutput, TaskStatus
+from app.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
@@ -47,11 +49,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Naming:
-    """What a history does not say: `stage_of` an activity (its own name where it is not listed), and the event that a
-    parked task waits for."""
+    """What a history does not say: `stage_of` an activity (its own name where it is not listed), the event that a
+    parked task waits for, and the one that brings a person's decision."""
 
     stage_of: Mapping[str, str]
     parked_at: str
+    decided_by: str = "decision"
 
 
 def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
@@ -91,6 +94,7 @@ def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: dat
         calls=known,
         charges=(),
         trace_parent=run.trace_parent,
+        decisions=tuple(_decisions(run, result, naming)),
     )
     own = active.get(("", False), timedelta(0))
     return replace(record, charges=tuple(_charges(record, run, book, own)))
@@ -144,6 +148,37 @@ def _result(run: Run) -> TaskOutput | None:
         return None
     try:
         return TaskOutput.model_validate_json(run.output.text)
+    except ValidationError:
+        return None
+
+
+def _decisions(run: Run, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
+    """What was said, from the events that reached the run; what became of it, from what the run returned."""
+    told = result.decisions if result else ()
+    named = {each.decision_id: each for each in told if each.decision_id}
+    nameless = iter([each for each in told if not each.decision_id])  # raised by hand, and taken in this order
+    for event in run.raised:
+        decision = _decision(event) if event.name.casefold() == naming.decided_by.casefold() else None
+        if decision is not None:
+            known = named.get(decision.decision_id) if decision.decision_id else next(nameless, None)
+            at = event.at.isoformat(timespec="milliseconds")
+            yield view_of(run.instance_id, known or _unsettled(decision, at, run), said_at=at)
+
+
+def _unsettled(decision: Decision, at: str, run: Run) -> Settled:
+    """The run has not said what came of it, and once it is over it never will."""
+    over = run.ended_at
+    return Settled(
+        **decision.model_dump(),
+        at=over.isoformat(timespec="milliseconds") if over else at,
+        state=DecisionState.TOO_LATE if over else DecisionState.HANDED_OVER,
+        code=decisions.ENDED if over else "",
+    )
+
+
+def _decision(event: RaisedEvent) -> Decision | None:
+    try:
+        return Decision.model_validate_json(event.payload.text if event.payload else "")
     except ValidationError:
         return None
 

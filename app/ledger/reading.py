@@ -13,7 +13,7 @@ from app.cost.rollup import Dimension, Rollup, rollup_sums
 from app.cost.tax.values import Facts
 from app.cost.values import Charge
 from app.errors import TaskNotFound
-from app.ledger import restoring, tax
+from app.ledger import decisions, restoring, tax
 from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of
 from app.ledger.prices import Prices
@@ -76,10 +76,11 @@ class Records:
             found = {table: _rows(connection, table, row["task_no"]) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)}
             begun = connection.execute(_BEGUN, {"task_id": task_id}).mappings().all()
             calls = _calls(connection, MODEL_CALLS.c.task_id == task_id)
+            decided = decisions.read(connection, task_id)
         charges = tuple(self._charges(TASKS.c.task_no == row["task_no"]))
         failures = restoring.failures(found[FAILURES])
         steps = restoring.steps(found[STEPS], found[ATTEMPTS], begun, failures)
-        return restoring.task(row, steps, failures, found[PAUSES], calls, charges)
+        return restoring.task(row, steps, failures, found[PAUSES], calls, charges, decided)
 
     def report(
         self,

@@ -13,7 +13,7 @@ from app.history.causes import Cause
 from app.history.executions import Execution
 from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
-from app.models import AnsweredBy, CallState, Outcome, Refund, TaskStatus
+from app.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
 
 
 class FailureKind(StrEnum):
@@ -88,6 +88,8 @@ class TaskRecord:
     failures: what came to nothing, oldest first.
     calls: oldest first. charges: every line, corrections included, in the order of the steps.
     trace_parent: W3C `traceparent` of the trace that daprd opened for it, empty without one.
+    decisions: what people said about it, oldest first. A history knows less of them than the ledger: no notes, and
+    nothing of what did not reach the task.
     """
 
     task_id: str
@@ -115,6 +117,7 @@ class TaskRecord:
     calls: tuple[CallRecord, ...]
     charges: tuple[Charge, ...]
     trace_parent: str = ""
+    decisions: tuple[DecisionView, ...] = ()
 
     @property
     def final(self) -> bool:

@@ -18,7 +18,7 @@ from app.history.values import Outcome as AttemptOutcome
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy, Known, Outcome, Refund, TaskStatus
+from app.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
 
 Values = Mapping[Any, Any]
 
@@ -155,6 +155,7 @@ def task(
     pauses: Iterable[Values],
     calls: Sequence[CallRecord],
     charges: Sequence[Charge],
+    decisions: tuple[DecisionView, ...],
 ) -> TaskRecord:
     """The record of a task."""
     return TaskRecord(
@@ -183,6 +184,7 @@ def task(
         calls=tuple(calls),
         charges=tuple(charges),
         trace_parent=row["trace_parent"],
+        decisions=decisions,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, select, update
 
+from app.ledger import decisions
 from app.ledger.bulk import insert_many
 from app.ledger.daily import DailySums, Place, place_of
 from app.ledger.lines import Key, Line, corrected, line_of
@@ -65,6 +66,8 @@ def save(connection: Connection, records: Sequence[TaskRecord], prices: Mapping[
     if not records:
         return frozenset()
     _write(connection, records, known, prices)
+    for record in records:
+        decisions.keep(connection, record.task_id, record.decisions)
     ended = {record.task_id for record in records if record.ended_at is not None}
     return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
 

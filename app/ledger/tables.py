@@ -37,6 +37,28 @@ REPLIES = Table(
     Column("written_at", Instant, nullable=False),
 )
 
+DECISIONS = Table(
+    "decisions",  # what people said about tasks, refused attempts included
+    METADATA,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("decision_id", String(36), nullable=False, unique=True),
+    Column("task_id", String(100), nullable=False),
+    Column("question", Integer),  # NULL: it did not reach the task, or was raised by hand
+    Column("at", Instant, nullable=False),
+    Column("decided_by", String(100), nullable=False),  # the token's name
+    Column("verdict", String(10), nullable=False),
+    Column("order_id", String(64)),  # of another refund than the proposed one; once accepted, of what was approved
+    Column("amount", String(20)),
+    Column("currency", String(3)),
+    Column("note", Text, nullable=False),  # redacted
+    Column("state", String(11), nullable=False),
+    Column("code", String(64), nullable=False),  # why it was not accepted
+    Column("most", String(20)),  # what the order had left then
+    Column("most_currency", String(3)),
+    Column("settled_at", Instant),
+    Index("ix_decisions_task", "task_id", "at"),
+)
+
 MODEL_CALLS = Table(
     "model_calls",
     METADATA,

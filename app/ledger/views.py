@@ -15,7 +15,7 @@ from app.history.times import Part
 from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
-from app.models import AnsweredBy, CallState, Known, Outcome, Refund, TaskStatus
+from app.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
 
 
 class StepView(View):
@@ -134,6 +134,7 @@ class RecordView(View):
     category: str
     refund: Refund | None
     refund_id: str | None
+    decisions: tuple[DecisionView, ...]
     started_at: datetime
     ended_at: datetime | None
     projected_at: datetime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel
 
 from app.access import Access, Principal
-from app.errors import TaskNotFound
+from app.errors import AccessDenied, TaskNotFound
+from app.models import Decision
 from app.web.handlers import Answer, Books, Call, Desk
 from app.web.openapi import build_document
 from app.web.reading import read_body, read_query, read_text
@@ -52,7 +54,7 @@ def make_blueprint(
 
 def _view(route: Route, edge: Edge) -> Callable[..., Response]:
     def view(task_id: str = "") -> Response:
-        principal = _let_in(route, edge.access, task_id)
+        principal = _let_in(route, edge, task_id)
         if route.max_bytes is not None:
             request.max_content_length = route.max_bytes
         call = Call(
@@ -71,16 +73,22 @@ def _view(route: Route, edge: Edge) -> Callable[..., Response]:
     return view
 
 
-def _let_in(route: Route, access: Access, task_id: str) -> Principal | None:
+def _let_in(route: Route, edge: Edge, task_id: str) -> Principal | None:
     """The caller. A task of another tenant does not exist for it, whatever its roles are."""
     if route.role is None:
         return None
-    principal = access.authenticate(request.headers.get("Authorization"))
+    principal = edge.access.authenticate(request.headers.get("Authorization"))
     if route.on_task:
         known = TASK_ID.fullmatch(task_id)
         if not known or not principal.sees(known["tenant"]):
             raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
-    principal.require(route.role)
+    try:
+        principal.require(route.role)
+    except AccessDenied:
+        if route.decides:
+            with suppress(TaskNotFound):
+                edge.desk.denied(task_id, Decision(verdict=route.decides, by=principal.name))
+        raise
     return principal
 
 

@@ -22,7 +22,7 @@ from app.errors import AccessDenied
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
 from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
-from app.web.messages import Approval, CostQuery, Health, PeriodQuery, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -47,8 +47,12 @@ class Desk(Protocol):
     def resume(self, task_id: str) -> TaskView:
         """Lets a paused or parked task go on. Raises TaskNotFound, NotWaiting."""
 
-    def decide(self, task_id: str, decision: Decision) -> TaskView:
-        """Raises TaskNotFound, NotWaiting, Refused."""
+    def decide(self, task_id: str, decision: Decision, note: str) -> tuple[TaskView, bool]:
+        """Hands a decision over; True when the task has accepted it, False when nobody knows yet. Raises TaskNotFound,
+        NotWaiting, DecisionRefused."""
+
+    def denied(self, task_id: str, decision: Decision) -> None:
+        """Notes an attempt of somebody who may not decide. Raises TaskNotFound."""
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
         """Raises TaskNotFound, NotWaiting."""
@@ -220,14 +224,19 @@ def resume_task(call: Call) -> Answer:
 
 def approve_task(call: Call) -> Answer:
     """Approves the refund that waits; the decision carries the token's name."""
-    refund = _as(call.body, Approval).refund
-    decision = Decision(verdict="approve", by=call.caller.name, refund=refund)
-    return Answer(200, call.desk.decide(call.task_id, decision))
+    approval = _as(call.body, Approval)
+    return _decide(call, Decision(verdict="approve", by=call.caller.name, refund=approval.refund), approval.note)
 
 
 def reject_task(call: Call) -> Answer:
     """Rejects the refund that waits; the decision carries the token's name."""
-    return Answer(200, call.desk.decide(call.task_id, Decision(verdict="reject", by=call.caller.name)))
+    return _decide(call, Decision(verdict="reject", by=call.caller.name), _as(call.body, Rejection).note)
+
+
+def _decide(call: Call, decision: Decision, note: str) -> Answer:
+    """202 for a decision that was handed over, and of which the task has said nothing yet."""
+    view, accepted = call.desk.decide(call.task_id, decision, note)
+    return Answer(200 if accepted else 202, view)
 
 
 def terminate_task(call: Call) -> Answer:

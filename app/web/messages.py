@@ -25,10 +25,21 @@ class Nothing(Frozen):
     """A body without a field. It may be left out."""
 
 
+Note = Annotated[str, Field(max_length=500)]
+
+
 class Approval(Frozen):
-    """Approves what waits. `refund` replaces the drafted one; without it the drafted one is paid."""
+    """Approves what waits. `refund` replaces the drafted one; without it the drafted one is paid. `note` is kept in the
+    ledger, redacted."""
 
     refund: Refund | None = None
+    note: Note = ""
+
+
+class Rejection(Frozen):
+    """Rejects what waits. `note` is kept in the ledger, redacted; the customer does not see it."""
+
+    note: Note = ""
 
 
 class Termination(Frozen):
@@ -87,5 +98,6 @@ class Problem(Frozen):
     status: int = Field(ge=400, le=599)
     detail: str
     instance: str
+    code: str | None = None  # the reason of a refusal, such as above_refundable
     errors: tuple[FieldProblem, ...] | None = None
     error_id: str | None = None  # stands in the agent's log as well

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
+from app.errors import AccessDenied, RefundAgentError, Refused, TaskNotFound, Unreachable
 from app.web.messages import FieldProblem, Problem
 
 CONTENT_TYPE = "application/problem+json"
@@ -61,6 +61,8 @@ def _ours(error: RefundAgentError) -> Response:
     problem = make_problem(error.title, error.status, _detail(error), request.path)
     if isinstance(error, BadRequest) and error.errors:
         problem = problem.model_copy(update={"errors": error.errors})
+    if isinstance(error, Refused):
+        problem = problem.model_copy(update={"code": error.code})
     response = _respond(problem)
     if isinstance(error, Unreachable):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)

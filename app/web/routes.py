@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -18,7 +18,7 @@ from app.ledger.views import RecordView
 from app.models import TaskPage, TaskView, Ticket
 from app.web import handlers
 from app.web.handlers import Answer, Call
-from app.web.messages import Approval, CostQuery, Health, Nothing, PeriodQuery, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
 
 JSON = "application/json"
 # The text format of Prometheus, as its client library writes it.
@@ -58,7 +58,7 @@ class Route:
     `answers` are the good statuses, `headers` what their answers carry; `refusals` are the problem statuses
     that come from the task itself. Those of the edge follow from the other fields (see `problems`).
     `content_type` is that of the good answers. `uploads` are the content types of a body that is taken as it is, up to
-    `max_bytes`.
+    `max_bytes`. `decides` is the verdict of a person's decision: who lacks the role for it has tried, which is noted.
     """
 
     method: str
@@ -76,6 +76,7 @@ class Route:
     content_type: str = JSON
     uploads: tuple[str, ...] = ()
     max_bytes: int | None = None
+    decides: Literal["approve", "reject"] | None = None
 
     @property
     def on_task(self) -> bool:
@@ -104,10 +105,23 @@ def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], Answ
         name=f"{verb}_task",
         summary=summary,
         handler=handler,
-        answers={200: TaskView},
         role=role,
         refusals=frozenset({409}),
-        **{"body": Nothing, **more},
+        **{"body": Nothing, "answers": {200: TaskView}, **more},
+    )
+
+
+def _decision(
+    verdict: Literal["approve", "reject"], summary: str, handler: Callable[[Call], Answer], body: type[BaseModel]
+) -> Route:
+    return _on_task(
+        verdict,
+        f"{summary}. 202 when the task has not said yet what became of it",
+        Role.APPROVE,
+        handler,
+        body=body,
+        answers={200: TaskView, 202: TaskView},
+        decides=verdict,
     )
 
 
@@ -198,8 +212,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
     _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),
-    _on_task("approve", "Approve what waits", Role.APPROVE, handlers.approve_task, body=Approval),
-    _on_task("reject", "Reject what waits", Role.APPROVE, handlers.reject_task),
+    _decision("approve", "Approve what waits", handlers.approve_task, Approval),
+    _decision("reject", "Reject what waits", handlers.reject_task, Rejection),
     _on_task(
         "terminate",
         "End a task for good",

@@ -21,9 +21,9 @@ from tests.records import at, attempt_record, call_record, interrupted_call, ste
 
 TASK = "acme:T-1"
 KEYS = (
-    "task_id tenant agent workflow version execution_id rerun_of status outcome category refund refund_id started_at "
-    "ended_at projected_at seconds pauses turns events bytes trace_parent workers stages steps failures "
-    "calls charges total"
+    "task_id tenant agent workflow version execution_id rerun_of status outcome category refund refund_id "
+    "decisions started_at ended_at projected_at seconds pauses turns events bytes trace_parent workers stages "
+    "steps failures calls charges total"
 )
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from app.models import Category, Outcome, Refund, TaskPage, TaskResult, TaskStatus, TaskView
+from app.models import (
+    Category,
+    DecisionState,
+    DecisionView,
+    Outcome,
+    Refund,
+    TaskPage,
+    TaskResult,
+    TaskStatus,
+    TaskView,
+)
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket
 
@@ -93,7 +103,7 @@ def test_a_task_is_held_let_go_and_ended(run: CommandLine, desk: FakeDesk) -> No
 
 
 def test_what_waits_is_approved_as_it_is(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
-    assert run("task", "approve", TASK, who="acme-approve").stdout == "acme:T-1 is completed\n"
+    assert run("task", "approve", TASK, who="acme-approve").stdout == "acme:T-1 approved; it is completed\n"
     assert [(d.verdict, d.by, d.refund) for d in desk.decisions] == [("approve", "acme-approve", None)]
 
 
@@ -121,8 +131,40 @@ def test_a_sum_that_is_not_whole_is_a_usage_error(
 
 
 def test_what_waits_is_rejected(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
-    assert run("task", "reject", TASK).exit_code == 0
+    assert run("task", "reject", TASK, "--note", "twice in a month").exit_code == 0
     assert [(d.verdict, d.by) for d in desk.decisions] == [("reject", "root")]
+    assert desk.notes == ["twice in a month"]
+
+
+def test_a_refused_decision_ends_with_exit_code_1(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    own = ("--order", "O-2", "--amount", "9999.00", "--currency", "CHF")
+    result = run("task", "approve", TASK, *own)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "order O-2 cannot bear that" in result.stderr
+
+
+def test_a_decision_that_was_not_taken_yet_is_not_called_accepted(
+    run: CommandLine, desk: FakeDesk, waiting: TaskView
+) -> None:
+    desk.slow = True
+    assert "handed over, and the task has not taken it yet; look with" in run("task", "approve", TASK).stdout
+
+
+def test_a_task_shows_who_decided_what(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    greedy = Refund.model_validate({"order_id": "O-1", "amount": "9999.00", "currency": "CHF"})
+    made = DecisionView(
+        decision_id="d-1",
+        at="2026-01-02T03:04:05.000+00:00",
+        by="kim",
+        verdict="approve",
+        refund=greedy,
+        note="why not",
+        state=DecisionState.REFUSED,
+        words="order O-1 was paid in EUR, not in CHF",
+    )
+    desk.put(TASK, decisions=(made,))
+    line = "2026-01-02 03:04:05 kim: approve 9999.00 CHF for order O-1 (why not): order O-1 was paid in EUR, not in CHF"
+    assert line in run("task", "show", TASK).stdout
 
 
 @pytest.mark.parametrize("task_id", ["acme:T-9", "nonsense", "../healthz", "acme:T-1/../T-2", "a b"])

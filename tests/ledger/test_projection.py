@@ -3,6 +3,7 @@ charged for it, and that nothing is charged twice, or to nobody."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -23,7 +24,7 @@ from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
-from app.models import AnsweredBy, CallState, Category, Known, Outcome, TaskStatus
+from app.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
 from tests.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
 from tests.ledger.stories import Snapshot, story
@@ -429,3 +430,46 @@ def test_the_same_sources_give_the_same_record(seed: int) -> None:
     known = story(seed).end
     again = Snapshot(parse(known.run.instance_id, story(seed).events), known.calls, known.moment)
     assert projected(known) == projected(again)
+
+
+# What people decided
+
+
+def decision(decision_id: str, **more: Any) -> str:
+    """An event as the desk raises it."""
+    body = {"verdict": "approve", "by": "kim", "question": 1, "decision_id": decision_id, "refund": None}
+    return json.dumps(body | more)
+
+
+def test_a_history_tells_who_decided_and_what_became_of_it() -> None:
+    settled = {"decision_id": "d-1", "question": 1, "verdict": "approve", "by": "kim", "at": at(9).isoformat()}
+    output = json.loads(REFUNDED) | {"decisions": [settled | {"state": "accepted"}]}
+    told = one_step().waits(3, 2, "decision").turn(9).raised(8, "decision", decision("d-1"))
+    told.raised(8.5, "decision", decision("d-2", by="ann")).ended(10, text=json.dumps(output))
+    first, second = record_of(told).decisions
+    assert (first.decision_id, first.by, first.at) == ("d-1", "kim", at(8).isoformat(timespec="milliseconds"))
+    assert (first.state, first.settled_at) == (DecisionState.ACCEPTED, at(9).isoformat())
+    assert (second.by, second.state, second.code) == ("ann", DecisionState.TOO_LATE, "ended")
+
+
+def test_what_a_run_has_not_said_yet_is_open() -> None:
+    told = one_step().waits(3, 2, "decision").turn(9).raised(8, "decision", decision("d-1"))
+    (made,) = record_of(told).decisions
+    assert (made.state, made.settled_at) == (DecisionState.HANDED_OVER, None)
+
+
+@pytest.mark.parametrize("text", [None, "{}", "no JSON", '{"verdict": "pay", "by": "kim"}', '["approve"]'])
+def test_an_event_that_is_no_decision_is_none(text: str | None) -> None:
+    told = one_step().waits(3, 2, "decision").turn(9).raised(8, "decision", text)
+    assert record_of(told).decisions == ()
+
+
+def test_a_decision_that_was_raised_by_hand_has_the_same_name_each_time() -> None:
+    settled = {"decision_id": "", "question": None, "verdict": "reject", "by": "kim", "at": at(9).isoformat()}
+    output = json.loads(REFUNDED) | {"decisions": [settled | {"state": "accepted"}]}
+    by_hand = '{"verdict": "reject", "by": "kim"}'
+    told = one_step().waits(3, 2, "decision").turn(9).raised(8, "decision", by_hand)
+    before = record_of(told).decisions[0]
+    after = record_of(told.ended(10, text=json.dumps(output))).decisions[0]
+    assert before.decision_id == after.decision_id
+    assert after.state is DecisionState.ACCEPTED

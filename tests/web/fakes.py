@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.access import ALL_TENANTS, Access, Role, Token, digest_of
-from app.errors import Conflict, NotWaiting, Refused, TaskNotFound
+from app.errors import Conflict, DecisionRefused, NotWaiting, TaskNotFound
 from app.models import (
     Decision,
     Outcome,
@@ -63,7 +63,10 @@ class FakeDesk:
     def __init__(self, settle: Settle | None = None) -> None:
         self.settle = settle
         self.failure: Exception | None = None  # raised by every method while set
+        self.slow = False
         self.decisions: list[Decision] = []
+        self.notes: list[str] = []
+        self.attempts: list[tuple[str, str, str]] = []
         self.reasons: list[str] = []
         self.submissions = 0
         self._lock = threading.RLock()
@@ -124,10 +127,10 @@ class FakeDesk:
         """A paused or parked task."""
         return self._move(task_id, {TaskStatus.PAUSED, TaskStatus.PARKED}, status=TaskStatus.RUNNING)
 
-    def decide(self, task_id: str, decision: Decision) -> TaskView:
-        """Only a waiting task; an amount above 1000 is refused by the books."""
+    def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
+        """Only a waiting task; an amount above 1000 is refused by the books; while `slow`, nobody knows yet."""
         if decision.refund and decision.refund.amount > 1000:
-            raise Refused(f"order {decision.refund.order_id} cannot bear that", code="exceeds_refundable")
+            raise DecisionRefused(f"order {decision.refund.order_id} cannot bear that", code="above_refundable")
         approved = decision.verdict == "approve"
         view = self.get(task_id)
         result = TaskResult(
@@ -136,9 +139,17 @@ class FakeDesk:
             refund=(decision.refund or view.proposed_refund) if approved else None,
             decided_by=decision.by,
         )
+        if self.slow:
+            return view, False
         moved = self._move(task_id, {TaskStatus.WAITING}, status=TaskStatus.COMPLETED, result=result)
         self.decisions.append(decision)
-        return moved
+        self.notes.append(note)
+        return moved, True
+
+    def denied(self, task_id: str, decision: Decision) -> None:
+        """Notes who tried."""
+        self.get(task_id)
+        self.attempts.append((task_id, decision.verdict, decision.by))
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
         """Any task that has not ended."""

@@ -193,6 +193,42 @@ def test_a_refusal_of_the_books_is_told(client: DocumentedClient, desk: FakeDesk
     assert desk.get(TASK).status is TaskStatus.WAITING
 
 
+def test_a_refusal_carries_its_code(client: DocumentedClient, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    desk.wait_for_a_person(TASK)
+    refund = {"order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
+    answer = client.call("POST", f"/tasks/{TASK}/approve", body={"refund": refund})
+    assert answer.json is not None
+    assert answer.json["code"] == "above_refundable"
+    assert answer.json["type"] == "urn:refund-agent:problem:decision-refused"
+
+
+def test_a_decision_that_the_task_has_not_taken_yet_is_202(client: DocumentedClient, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    desk.wait_for_a_person(TASK)
+    desk.slow = True
+    assert client.call("POST", f"/tasks/{TASK}/reject", body={"note": "why"}).status_code == 202
+
+
+def test_a_note_goes_with_the_decision(client: DocumentedClient, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    desk.wait_for_a_person(TASK)
+    too_long = client.call("POST", f"/tasks/{TASK}/reject", body={"note": "n" * 501})
+    assert too_long.status_code == 422
+    assert client.call("POST", f"/tasks/{TASK}/reject", body={"note": "twice a month"}).status_code == 200
+    assert desk.notes == ["twice a month"]
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_who_may_not_decide_and_tries_is_noted(client: DocumentedClient, desk: FakeDesk, verb: str) -> None:
+    desk.submit(make_ticket())
+    for who in ("acme-read", "acme-submit"):
+        assert client.call("POST", f"/tasks/{TASK}/{verb}", who=who).status_code == 403
+        assert client.call("POST", "/tasks/acme:T-9/approve", who=who).status_code == 403
+    assert client.call("POST", f"/tasks/{TASK}/{verb}", who="globex-admin").status_code == 404
+    assert desk.attempts == [(TASK, verb, "acme-read"), (TASK, verb, "acme-submit")]
+
+
 @pytest.mark.parametrize("amount", ["-1.00", "1.234", "NaN", "Infinity", "1e999", "", None])
 def test_a_refund_that_is_no_money_is_refused(client: DocumentedClient, desk: FakeDesk, amount: Any) -> None:
     desk.submit(make_ticket())

@@ -64,7 +64,7 @@ def test_a_thousand_waiting_tasks(own_stack: Live, capsys: pytest.CaptureFixture
         live.stack.start(victim)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda task_id: approve(live, task_id), task_ids))
-    assert set(answers) == {200}
+    assert set(answers) <= {200, 202}, "accepted, or handed over"
     for view in live.wait_all(task_ids, "completed", seconds=300):
         assert view["result"]["outcome"] == "refunded"
         assert view["result"]["decided_by"] == "local"
