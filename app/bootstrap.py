@@ -38,7 +38,7 @@ from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.policy import Rules
 from app.runs import Runs, connect
-from app.settings import Settings
+from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
 from app.steps import DECISION, RESUME, TaskInput
@@ -120,6 +120,7 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
     sdk_mends.reconnect_quickly()
     sdk_mends.trace_nothing()
+    leave_proxies_out(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     engine = database.connect(settings.database_url)
     ends.callback(engine.dispose)
@@ -129,7 +130,7 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     incarnation = Incarnation(writer, utc_now)
     incarnation.begin()
     ends.callback(incarnation.end)
-    history = ends.enter_context(HistoryReader(settings.dapr_grpc))
+    history = ends.enter_context(HistoryReader(settings.daprd))
     return Opened(engine, writer, incarnation, history, book.load(settings.prices_file))
 
 
@@ -150,7 +151,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)
     services = make_services(settings, opened)
-    runs = Runs(connect(settings.dapr_host, settings.dapr_grpc_port))
+    runs = Runs(connect(settings.daprd))
     desk = TaskDesk(services.tickets, runs, rules, Decisions(opened.engine, opened.writer, utc_now))
     mend = Condemned(opened.writer, desk.restart).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
@@ -186,11 +187,11 @@ def make_watch(settings: Settings, opened: Opened, hint: Callable[[str], None]) 
 def make_services(settings: Settings, opened: Opened) -> Services:
     """The stages' collaborators, as they are in production."""
     engine, writer = opened.engine, opened.writer
-    conversation = DaprConversation(settings.llm_component, grpc=settings.dapr_grpc, http=settings.dapr_http)
+    conversation = DaprConversation(settings.llm_component, settings.daprd)
     journal = Journal(writer, opened.incarnation.worker, utc_now)
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component, journal),
-        systems=DaprSystems(settings.dapr_http),
+        systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),
     )
@@ -228,7 +229,7 @@ def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> 
 
 @contextmanager
 def _opened_sources(settings: Settings) -> Iterator[Sources]:
-    with HistoryReader(settings.dapr_grpc) as history:
+    with HistoryReader(settings.daprd) as history:
         engine = database.connect(settings.database_url)
         try:
             yield make_sources(engine, history, book.load(settings.prices_file))
@@ -239,8 +240,8 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
 def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
     """A workflow worker that knows no workflow yet; not started."""
     executions = Executions(opened.writer, opened.incarnation.worker, utc_now)
-    connected = sidecar.Connected(settings.dapr_http)
-    return Worker(settings.dapr_host, settings.dapr_grpc_port, _ACTIVITIES_AT_ONCE, rested, executions, connected)
+    connected = sidecar.Connected(settings.daprd)
+    return Worker(settings.daprd, _ACTIVITIES_AT_ONCE, rested, executions, connected)
 
 
 def register(worker: Worker, services: Services) -> None:
@@ -252,7 +253,7 @@ def register(worker: Worker, services: Services) -> None:
 
 def access(settings: Settings) -> Access:
     """The tokens of the secret store; without any there, one random local admin token in the state folder."""
-    text = sidecar.secret(settings.dapr_http, settings.secret_store, TOKENS_SECRET)
+    text = sidecar.secret(settings.daprd, settings.secret_store, TOKENS_SECRET)
     if text is not None:
         return Access(parse_tokens(text, f"secret {TOKENS_SECRET}"))
     local = make_local_token(settings.state_dir / "token")

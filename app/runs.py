@@ -13,6 +13,8 @@ import grpc
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
 from dapr.ext.workflow.logger import LoggerOptions
 
+from app import sdk_mends
+from app.daprd import Daprd
 from app.errors import Unreachable
 from app.models import Category, Decision, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
 from app.steps import DECISION, RESUME, RESUMED, TaskInput
@@ -47,10 +49,12 @@ class Run:
     decisions: tuple[Settled, ...] = ()
 
 
-def connect(host: str, port: int) -> DaprWorkflowClient:
-    """The SDK's client of the sidecar at `host`; what it would log, ours says with the task."""
+def connect(daprd: Daprd) -> DaprWorkflowClient:
+    """The SDK's client of that sidecar; what it would log, ours says with the task."""
     options = LoggerOptions(log_handler=logging.NullHandler())
-    return DaprWorkflowClient(host=host, port=str(port), logger_options=options)
+    host, _, port = daprd.grpc.rpartition(":")
+    sdk_mends.use_token(daprd.token)
+    return DaprWorkflowClient(host=host, port=port, logger_options=options)
 
 
 class Runs:

@@ -9,8 +9,11 @@ import uuid
 from itertools import chain
 from typing import Any
 
+from dapr.conf import settings
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos, shared
+
+from app.daprd import PAST_PROXIES
 
 _STEPS = uuid.UUID("6f1d3f3e-5f0a-5c7e-9d53-1f0f4d0c7a10")
 _run_id: contextvars.ContextVar[str] = contextvars.ContextVar("run_id", default="")
@@ -103,10 +106,16 @@ def run_id_of(request: Any) -> str:
 
 
 def reconnect_quickly() -> None:
-    """gRPC waits up to two minutes before it tries a lost sidecar again, and all connections with equal options share
-    that wait. The SDK offers no option for it, so its defaults are extended before the first connection is made."""
+    """gRPC waits up to two minutes before it tries a lost sidecar again, all connections with equal options share that
+    wait, and a proxy of the environment is asked for loopback too. The SDK offers no option for any of it, so its
+    defaults are extended before the first connection is made."""
     pause = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
-    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *pause)
+    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *pause, PAST_PROXIES)
+
+
+def use_token(token: str) -> None:
+    """The SDK's clients take the sidecar's token from its own settings alone, each when it is made."""
+    settings.DAPR_API_TOKEN = token or None
 
 
 def trace_nothing() -> None:

@@ -1,15 +1,20 @@
-"""The one file that reads the environment: `REFUND_AGENT_*`, and the three ports that Dapr announces."""
+"""The one file that reads the environment: `REFUND_AGENT_*`, and the three ports and the token that Dapr announces."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.daprd import Daprd
 from app.errors import ConfigurationError
+from app.proxies import past_proxies
 
 PREFIX = "REFUND_AGENT_"
+# The sidecar's token on a machine where nobody else announces one; `runtime/state.py` makes it.
+API_TOKEN_FILE = "sidecar-token"  # noqa: S105 - the name of a file, not a secret
 
 
 class Settings(BaseSettings):
@@ -42,6 +47,13 @@ class Settings(BaseSettings):
         default=9190, validation_alias=AliasChoices("REFUND_AGENT_DAPR_METRICS_PORT", "DAPR_METRICS_PORT")
     )
 
+    dapr_api_token: str = Field(
+        default="",
+        pattern=r"^[!-~]*$",  # what a header can carry
+        repr=False,
+        validation_alias=AliasChoices("REFUND_AGENT_DAPR_API_TOKEN", "DAPR_API_TOKEN"),
+    )
+
     @property
     def database_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
@@ -63,9 +75,31 @@ class Settings(BaseSettings):
         return f"{self.dapr_host}:{self.dapr_grpc_port}"
 
     @property
+    def daprd(self) -> Daprd:
+        """The sidecar's API. Raises ConfigurationError when the file that holds its token cannot be read."""
+        return Daprd(self.dapr_http, self.dapr_grpc, self.dapr_api_token or self._token_of_this_machine())
+
+    @property
     def dapr_metrics(self) -> str:
         """The sidecar's metrics page."""
         return f"http://{self.dapr_host}:{self.dapr_metrics_port}"
+
+    def _token_of_this_machine(self) -> str:
+        path = self.state_dir / API_TOKEN_FILE
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"{path}: the sidecar's token cannot be read ({type(error).__name__}); run this as the user who "
+                "started the agent, or give it in DAPR_API_TOKEN"
+            ) from None
+
+
+def leave_proxies_out(settings: Settings) -> None:
+    """Keeps this process's calls to its own sidecar past every proxy, those of libraries that offer no option too."""
+    os.environ.update(past_proxies(os.environ, settings.dapr_host))
 
 
 def load() -> Settings:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httpx
 
+from app.daprd import Daprd
 from app.errors import ConfigurationError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -38,17 +39,22 @@ def wait_until_ready(
 
 def _ready(sidecar: str) -> bool:
     try:
-        return httpx.get(f"{sidecar}/v1.0/healthz/outbound", timeout=2).is_success
+        return httpx.get(f"{sidecar}/v1.0/healthz/outbound", timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 
 
-def secret(sidecar: str, store: str, name: str) -> str | None:
+def secret(daprd: Daprd, store: str, name: str) -> str | None:
     """One secret from Dapr's secret store; None when the store holds none of that name."""
     try:
-        response = httpx.get(f"{sidecar}/v1.0/secrets/{store}/{name}", timeout=10)
+        with daprd.client(10) as client:
+            response = client.get(f"/v1.0/secrets/{store}/{name}")
     except httpx.HTTPError as error:
-        raise Unreachable(f"secret store {store}: {type(error).__name__} at {sidecar}; is the sidecar up?") from None
+        raise Unreachable(f"secret store {store}: {type(error).__name__} at {daprd.http}; is the sidecar up?") from None
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise ConfigurationError(
+            f"the sidecar at {daprd.http} does not know this agent's API token; give both the same DAPR_API_TOKEN"
+        )
     if response.is_success:
         return str(response.json()[name]) if response.content else None
     if "not found" in response.text:
@@ -72,8 +78,8 @@ class Connected:
     then accepted, but it is counted nowhere and is given no work, for ever. Only a sidecar that begins anew helps.
     """
 
-    def __init__(self, sidecar: str) -> None:
-        self._sidecar = sidecar
+    def __init__(self, daprd: Daprd) -> None:
+        self._daprd = daprd
         self._patience = TAKEN_ON_SECONDS
 
     async def taken_on(self) -> None:
@@ -91,15 +97,17 @@ class Connected:
     def _workers(self) -> int | None:
         """How many workers it counts; None when it does not say."""
         try:
-            found = httpx.get(f"{self._sidecar}/v1.0/metadata", timeout=2).raise_for_status().json()
+            with self._daprd.client(2) as client:
+                found = client.get("/v1.0/metadata").raise_for_status().json()
             return int(found.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out what is zero
         except (httpx.HTTPError, ValueError, AttributeError, TypeError):
             return None
 
     def _end(self) -> None:
-        log.error("sidecar %s has locked up and gives this worker no work; it is asked to end", self._sidecar)
+        log.error("sidecar %s has locked up and gives this worker no work; it is asked to end", self._daprd.http)
         try:
             # At once: what it would wait for is what it is locked up with, and all that matters is in the state store.
-            httpx.post(f"{self._sidecar}/v1.0/shutdown", headers={"dapr-force-shutdown": "true"}, timeout=5)
+            with self._daprd.client(5) as client:
+                client.post("/v1.0/shutdown", headers={"dapr-force-shutdown": "true"}).raise_for_status()
         except httpx.HTTPError as error:
-            log.error("sidecar %s does not end (%s): start it again", self._sidecar, type(error).__name__)
+            log.error("sidecar %s does not end (%s): start it again", self._daprd.http, type(error).__name__)

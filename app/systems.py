@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from app.daprd import Daprd
 from app.errors import RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
 
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them): the sidecar
@@ -33,13 +34,13 @@ class Systems(Protocol):
 class DaprSystems:
     """Asks through the sidecar's HTTP API, which applies each system's time-out, retries and breaker."""
 
-    def __init__(self, sidecar: str) -> None:
-        self._sidecar = sidecar
+    def __init__(self, daprd: Daprd) -> None:
+        self._daprd = daprd
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Sends one request and returns the answer without its `ok`."""
-        url = f"{self._sidecar}/v1.0/invoke/{system}/method/{method}"
+        url = f"{self._daprd.http}/v1.0/invoke/{system}/method/{method}"
         try:
             async with self._connected().post(url, json=body) as response:
                 if response.status != 200:
@@ -47,7 +48,7 @@ class DaprSystems:
                 answer = await response.json()
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise SystemUnavailable(
-                f"{system}/{method}: {type(error).__name__} at the sidecar {self._sidecar}; it is tried again later"
+                f"{system}/{method}: {type(error).__name__} at the sidecar {self._daprd.http}; it is tried again later"
             ) from None
         return _accepted(system, method, answer)
 
@@ -60,7 +61,9 @@ class DaprSystems:
         """The session belongs to the event loop that first asks, so it cannot be made earlier."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=_GIVE_UP_SECONDS)
+                connector=aiohttp.TCPConnector(limit=0),
+                headers=self._daprd.headers,
+                timeout=aiohttp.ClientTimeout(total=_GIVE_UP_SECONDS),
             )
         return self._session
 

@@ -18,8 +18,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from dapr.clients.http.client import DAPR_API_TOKEN_HEADER
-from dapr.conf import settings as dapr_settings
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
@@ -29,6 +27,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
 from app import sdk_mends
+from app.daprd import Daprd
 from app.errors import StepSetAside
 from app.executions import Attempt, Executions
 from app.sidecar import Connected
@@ -55,20 +54,20 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        daprd: Daprd,
         activities_at_once: int,
         rested: Rested,
         executions: Executions,
         sidecar: Connected,
     ) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
-        super().__init__(host=host, port=str(port), logger_options=LoggerOptions(log_handler=logging.NullHandler()))
+        host, _, port = daprd.grpc.rpartition(":")
+        sdk_mends.use_token(daprd.token)
+        super().__init__(host=host, port=port, logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         sdk_mends.survive_pauses()
         sdk_mends.survive_events()
         sdk_mends.name_steps_by_place()
-        address = f"{host}:{port}"
-        self._WorkflowRuntime__worker = EventLoopWorker(address, activities_at_once, rested, executions, sidecar)
+        self._WorkflowRuntime__worker = EventLoopWorker(daprd, activities_at_once, rested, executions, sidecar)
 
     def stop(self) -> None:
         """Takes no new work; what runs may deliver within `GRACE_SECONDS`."""
@@ -95,7 +94,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
 
     def __init__(
         self,
-        address: str,
+        daprd: Daprd,
         activities_at_once: int,
         rested: Rested,
         executions: Executions,
@@ -103,8 +102,8 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         watchdog: Watchdog | None = None,
         step_seconds: float = STEP_SECONDS,
     ) -> None:
-        super().__init__(host_address=address, log_handler=logging.NullHandler())
-        self._address = address
+        super().__init__(host_address=daprd.grpc, log_handler=logging.NullHandler())
+        self._address = daprd.grpc
         self._rested = rested
         self._executions = executions
         self._sidecar = sidecar
@@ -117,8 +116,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        token = dapr_settings.DAPR_API_TOKEN
-        self._metadata = ((DAPR_API_TOKEN_HEADER, token),) if token else ()
+        self._metadata = daprd.metadata
 
     def stop(self) -> None:
         """Takes no new work, waits for what runs, ends the loop's thread."""

@@ -13,12 +13,12 @@ import grpc
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
-from app import policy
+from app import policy, sdk_mends
 from app.ledger import database
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.models import Ticket
-from app.settings import Settings
+from app.settings import Settings, leave_proxies_out
 from app.steps import TaskInput
 from app.workflow import NAME
 from bench.books import CaseWatch
@@ -121,6 +121,8 @@ def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
 @asynccontextmanager
 async def _to_daprd(running: Running) -> AsyncIterator[Direct]:
     host, _, port = running.dapr_grpc.partition(":")
+    leave_proxies_out(Settings())
+    sdk_mends.use_token(running.api_token)
     silent = LoggerOptions(log_handler=logging.NullHandler())
     client = DaprWorkflowClient(host=host, port=port, logger_options=silent)
     engine = database.connect(running.ledger_url)

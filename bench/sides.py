@@ -34,15 +34,16 @@ class Running:
     leaders: dict[str, int]  # processes by name
     store_version: str
     dapr_grpc: str = ""  # ours: daprd's address
+    api_token: str = ""  # ours: what opens daprd's API
     ledger_url: str = ""  # ours: where tickets are kept before they are worked
 
     def set_latency(self, seconds: float) -> None:
         """Makes each model call take so long."""
-        httpx.put(f"{self.model_url}/latency", json={"seconds": seconds}).raise_for_status()
+        httpx.put(f"{self.model_url}/latency", json={"seconds": seconds}, trust_env=False).raise_for_status()
 
     def bill(self) -> dict[str, int]:
         """What the model was asked so far: requests and tokens."""
-        answer = httpx.get(f"{self.model_url}/bill/total").raise_for_status().json()
+        answer = httpx.get(f"{self.model_url}/bill/total", trust_env=False).raise_for_status().json()
         return {key: int(value) for key, value in answer.items() if isinstance(value, int)}
 
 
@@ -75,6 +76,7 @@ def _described(stack: Stack, prepared: Prepared) -> Running:
         leaders={name: stack.pid(name) for name in stack.parts} | prepared.leaders,
         store_version=prepared.version,
         dapr_grpc=stack.dapr_grpc,
+        api_token=stack.api_token,
         ledger_url=f"sqlite:///{stack.state / 'ledger.sqlite'}",
     )
 

@@ -67,7 +67,7 @@ def bill(stack: Stack) -> Sequence[Row]:
 def tasks(stack: Stack, api: Api, task_ids: Sequence[str]) -> dict[str, TaskSeen]:
     """Each task that the agent knows, with its steps from Dapr's history, verified against its signatures."""
     found: dict[str, TaskSeen] = {}
-    with HistoryReader(stack.dapr_grpc) as reader:
+    with HistoryReader(settings(stack).daprd) as reader:
         for task_id in task_ids:
             view = api.view(task_id)
             if view is not None:
@@ -83,7 +83,7 @@ def ledger_differences(stack: Stack, pause: Callable[[float], object]) -> tuple[
             return tuple(map(str, found))
         pause(_AGAIN_SECONDS)
     known = settings(stack)
-    checked = refunds.check(known.database_url, known.dapr_http)
+    checked = refunds.check(known.database_url, known.daprd)
     return (*map(str, checked.differences), *filter(None, [checked.problem]))
 
 

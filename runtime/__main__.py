@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from runtime import paths, prerequisites, processes
+from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.locks import exclusive, held
 from runtime.loopback import HOST, past_proxies
@@ -100,6 +100,7 @@ def _environment() -> int:
             f"There is no certificate authority yet ({anchors}).",
             remedy="Start `python3 -m runtime control-plane` in another shell first.",
         )
+    state.prepare(paths.STATE)
     values = {
         "DAPR_RUNTIME_PATH": str(paths.LAUNCH),
         "DAPR_TRUST_ANCHORS": anchors.read_text(),
@@ -109,6 +110,8 @@ def _environment() -> int:
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")
+    # The token itself is not shown: what is on a screen is soon in a log.
+    print(f'export DAPR_API_TOKEN="$(cat {shlex.quote(str(paths.STATE / state.API_TOKEN_FILE))})"')
     print(f'export PATH={shlex.quote(str(paths.LAUNCH_BIN))}:"$PATH"')
     return 0
 

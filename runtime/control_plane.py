@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from runtime import processes
+from runtime import processes, state
 from runtime.loopback import HOST, answers, free_ports, past_proxies
 from runtime.problems import Problem
 from runtime.processes import Child
@@ -125,8 +125,9 @@ class ControlPlane:
             child.check()
 
     def environment(self) -> dict[str, str]:
-        """What daprd (or the shell of `dapr run`) needs to join this control plane."""
+        """What daprd (or the shell of `dapr run`) needs to join this control plane, and to answer its app alone."""
         return {
+            "DAPR_API_TOKEN": state.api_token(self.state_dir),
             "DAPR_TRUST_ANCHORS": self.trust_anchors.read_text(),
             "NAMESPACE": NAMESPACE,
             "DAPR_HOST_IP": HOST,

@@ -139,6 +139,7 @@ def _client(named: Mapping[str, Port]) -> dict[str, str]:
         **past_proxies(),
         "REFUND_AGENT_WEB_PORT": str(named["agent web"].number),
         "REFUND_AGENT_STATE_DIR": str(paths.STATE),
+        "DAPR_API_TOKEN": state.api_token(paths.STATE),
         "DAPR_HTTP_PORT": str(named["agent daprd HTTP"].number),
         "DAPR_GRPC_PORT": str(named["agent daprd gRPC"].number),
     }

@@ -10,6 +10,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+from app import proxies
+
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections, so that a port stays free
 # while the program that owns it is being restarted.
@@ -62,10 +64,8 @@ def _shared_file() -> int:
 
 
 def past_proxies() -> dict[str, str]:
-    """Environment that keeps a machine's HTTP proxy out of calls to itself; gRPC for Python would use it."""
-    before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    value = ",".join(part for part in (before, HOST, "localhost") if part)
-    return {"no_proxy": value, "NO_PROXY": value}
+    """Environment that keeps a machine's proxies out of calls to itself."""
+    return proxies.past_proxies(os.environ)
 
 
 def answers(port: int, path: str) -> bool:

@@ -34,7 +34,7 @@ from runtime.stack_commands import (
     worker_command,
     worker_environment,
 )
-from runtime.state import prepare
+from runtime.state import api_token, prepare
 
 NAMES = (*CONTROL_PLANE, "sandbox", "daprd", "worker")
 READY_SECONDS = 60.0
@@ -103,6 +103,11 @@ class Stack:
     def dapr_grpc(self) -> str:
         """daprd's gRPC API, host:port."""
         return f"127.0.0.1:{self.ports.dapr_grpc}"
+
+    @property
+    def api_token(self) -> str:
+        """What opens daprd's APIs: header `dapr-api-token`."""
+        return api_token(self.state)
 
     @property
     def dapr_metrics_url(self) -> str:

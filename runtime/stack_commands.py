@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import paths
+from runtime import paths, state
 from runtime.control_plane import NAMESPACE, TRUST_DOMAIN, ControlPlanePorts
 from runtime.loopback import HOST, free_ports, past_proxies
 from runtime.ports import read_ports
@@ -37,12 +37,12 @@ def project_ports() -> tuple[int, int]:
     return ports["sandbox model"].number, ports["sandbox systems"].number
 
 
-def sandbox_command(ports: StackPorts, state: Path, latency_seconds: float) -> list[str]:
+def sandbox_command(ports: StackPorts, state_dir: Path, latency_seconds: float) -> list[str]:
     """The model server and the internal systems."""
     return [
         *(str(paths.VENV_PYTHON), "-m", "app.sandbox"),
         *("--model-port", str(ports.model), "--systems-port", str(ports.systems)),
-        *("--state", str(state / "sandbox"), "--latency", str(latency_seconds)),
+        *("--state", str(state_dir / "sandbox"), "--latency", str(latency_seconds)),
     ]
 
 
@@ -51,16 +51,17 @@ def worker_command() -> list[str]:
     return [str(paths.VENV_PYTHON), "-m", "app", "serve"]
 
 
-def worker_environment(ports: StackPorts, state: Path) -> dict[str, str]:
+def worker_environment(ports: StackPorts, state_dir: Path) -> dict[str, str]:
     """What `dapr run` would give the agent, and where its own state and web go."""
     return {
         **past_proxies(),
         "APP_ID": "agent",
+        "DAPR_API_TOKEN": state.api_token(state_dir),
         "DAPR_HTTP_PORT": str(ports.dapr_http),
         "DAPR_GRPC_PORT": str(ports.dapr_grpc),
         "DAPR_METRICS_PORT": str(ports.dapr_metrics),
         "REFUND_AGENT_WEB_PORT": str(ports.web),
-        "REFUND_AGENT_STATE_DIR": str(state),
+        "REFUND_AGENT_STATE_DIR": str(state_dir),
     }
 
 

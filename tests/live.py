@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import yaml
+from dapr.clients.grpc.interceptors import DaprClientInterceptor
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.daprd import PAST_PROXIES, Daprd
 from app.errors import TaskNotFound
 from app.gateway.retries import ONE_RETRY
 from app.ledger.reading import Records
@@ -52,6 +55,18 @@ def repeat_model_calls(stack: Stack) -> Stack:
     resource["spec"]["targets"]["components"]["llm"]["outbound"]["retry"] = "llm"
     file.write_text(yaml.safe_dump(resource))
     return stack
+
+
+def daprd_of(stack: Stack) -> Daprd:
+    """How a stack's sidecar is called."""
+    return Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token)
+
+
+@contextmanager
+def sidecar_channel(stack: Stack) -> Iterator[grpc.Channel]:
+    """A channel to a stack's sidecar that brings its token."""
+    with grpc.insecure_channel(stack.dapr_grpc, options=[PAST_PROXIES]) as channel:
+        yield grpc.intercept_channel(channel, DaprClientInterceptor(list(daprd_of(stack).metadata)))
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60.0) -> Any:
@@ -171,7 +186,7 @@ class Live:
 
     def history(self, task_id: str) -> list[Any]:
         """Dapr's own history of a task, verified against its signatures by daprd as it is read."""
-        with grpc.insecure_channel(self.stack.dapr_grpc) as channel:
+        with sidecar_channel(self.stack) as channel:
             stub = stubs.TaskHubSidecarServiceStub(channel)
             return list(until(lambda: _events(stub, task_id), f"{task_id} has a history"))
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from app import sidecar
+from app.daprd import Daprd
 from app.sidecar import Connected
 
 
@@ -14,7 +15,7 @@ class Sidecar(Connected):
     """Counts workers as it is told; the last word stays."""
 
     def __init__(self, *counts: int | None) -> None:
-        super().__init__("http://127.0.0.1:1")
+        super().__init__(Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
         self.counts = list(counts)
         self.looks = 0
         self.ended = 0

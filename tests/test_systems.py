@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.daprd import Daprd
 from app.errors import Refused, SystemRefused, SystemUnavailable, is_final
 from app.systems import DaprSystems
 
@@ -51,7 +52,7 @@ def ask(status: int, body: bytes) -> dict[str, Any]:
     """One question to such a sidecar."""
 
     async def asked(address: str) -> dict[str, Any]:
-        systems = DaprSystems(address)
+        systems = DaprSystems(Daprd(address, "", ""))
         try:
             return await systems.ask("orders", "get", {"tenant": "acme"})
         finally:

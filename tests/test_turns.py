@@ -14,6 +14,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 from google.protobuf import empty_pb2
 
+from app.daprd import Daprd
 from app.models import Progress, TaskStatus
 from app.turns import Turns
 from app.watchdog import Watchdog
@@ -103,7 +104,7 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
 async def worked(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
     """A worker's loop, until everything is answered."""
     worker = EventLoopWorker(
-        f"127.0.0.1:{port}",
+        Daprd("", f"127.0.0.1:{port}", ""),
         10,
         lambda *_: None,
         Noted(),  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 from google.protobuf import empty_pb2
 
+from app.daprd import Daprd
 from app.executions import Attempt
 from app.worker import EventLoopWorker
 
@@ -100,7 +101,8 @@ def test_a_result_that_a_sidecar_no_longer_takes_is_noted_as_lost(
 
 async def until_noted(port: int, sidecar: Sidecar, noted: Noted) -> None:
     """A worker's loop, until the step is over."""
-    worker = EventLoopWorker(f"127.0.0.1:{port}", 10, lambda *_: None, noted, Well())  # type: ignore[arg-type]
+    daprd = Daprd("", f"127.0.0.1:{port}", "")
+    worker = EventLoopWorker(daprd, 10, lambda *_: None, noted, Well())  # type: ignore[arg-type]
     worker._registry.add_named_activity("stage", stage)
     running = asyncio.ensure_future(worker._async_run_loop())
     assert await asyncio.to_thread(noted.ended.wait, 60)

@@ -2,6 +2,7 @@
 
 root.py       the commands and how an error ends one
 client.py     the agent's API as methods
+http.py       how it asks, past proxies, and whether a request that failed was sent
 connection.py where the agent is and which token opens it
 tickets.py    JSON Lines into tickets, bad lines by number
 intake.py     many tickets at once: in order per task, at a rate, with patience

@@ -12,7 +12,7 @@ import httpx
 import yaml
 
 from app import policy
-from app.cli.client import is_local
+from app.cli import http
 from app.cli.connection import connect
 from app.errors import ConfigurationError, RefundAgentError
 
@@ -52,8 +52,10 @@ def prerequisites() -> Iterator[Finding]:
 def answers(name: str, address: str) -> Finding:
     """Whether an address answers with a good status."""
     try:
-        answer = httpx.get(address, timeout=PROBE_SECONDS, trust_env=not is_local(address))
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        answer = http.get(address, PROBE_SECONDS)
+    except ConfigurationError as error:
+        return Finding(name, False, *str(error).split("; ", 1))
+    except httpx.RequestError as error:
         found = f"{address} does not answer ({type(error).__name__})"
         return Finding(name, False, found, "start everything with `make up`, or correct the address")
     if answer.is_success:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -10,7 +9,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from app.cli.faults import AgentAway, AgentRefused, NotUnderstood
+from app.cli import http
+from app.cli.faults import AgentAway, AgentRefused, NotUnderstood, OutcomeUnknown
 from app.models import TaskPage, TaskStatus, TaskView, Ticket
 
 TIMEOUT_SECONDS = 30.0
@@ -39,16 +39,12 @@ class Refusal(BaseModel):
 
 
 class AgentClient:
-    """One agent. Every method raises AgentAway, AgentRefused, NotUnderstood."""
+    """One agent. Every method raises AgentAway, AgentRefused, NotUnderstood; those that change something OutcomeUnknown
+    too."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=TIMEOUT_SECONDS,
-            trust_env=not is_local(self.url),  # a proxy has no way to this machine's own addresses
-        )
+        self._http = http.client(self.url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_SECONDS)
 
     def __enter__(self) -> AgentClient:
         return self
@@ -60,7 +56,8 @@ class AgentClient:
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
         """The ticket's task, and whether it is new."""
-        answer = self._ask("POST", "/tasks", content=ticket.model_dump_json().encode())
+        again = "send the ticket again: the same ticket is the same task"
+        answer = self._ask("POST", "/tasks", again, content=ticket.model_dump_json().encode())
         return _read(answer, TaskView), answer.status_code == 201
 
     def get(self, task_id: str) -> TaskView:
@@ -76,26 +73,38 @@ class AgentClient:
     def act(self, task_id: str, verb: str, body: BaseModel | None = None) -> TaskView:
         """Does one of pause, resume, terminate."""
         content = body.model_dump_json(exclude_none=True).encode() if body else b""
-        return _read(self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", content=content), TaskView)
+        return _read(self._change(task_id, verb, content), TaskView)
 
     def decide(self, task_id: str, verb: str, body: BaseModel) -> tuple[TaskView, bool]:
         """Approves or rejects; True when the task has accepted it, False when that is not known yet."""
-        content = body.model_dump_json(exclude_none=True).encode()
-        answer = self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", content=content)
+        answer = self._change(task_id, verb, body.model_dump_json(exclude_none=True).encode())
         return _read(answer, TaskView), answer.status_code == 200
 
-    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _change(self, task_id: str, verb: str, content: bytes) -> httpx.Response:
+        look = f"look with `refund-agent task show {task_id}` before you send it again"
+        return self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", look, content=content)
+
+    def _ask(self, method: str, path: str, in_doubt: str = "", **options: Any) -> httpx.Response:
+        """`in_doubt`: what to do when nobody knows whether the request was carried out; empty for one that only
+        reads."""
         try:
             headers = {"Content-Type": "application/json"} if options.get("content") else {}
             answer = self._http.request(method, path, headers=headers, **options)
-        except httpx.TransportError as error:
-            raise AgentAway(
-                f"the agent does not answer at {self.url} ({type(error).__name__}); "
-                "start it with `make up`, or name another with --url"
-            ) from None
+        except httpx.RequestError as error:
+            raise self._unanswered(error, in_doubt) from None
         if answer.status_code >= 300:
             raise self._refusal(answer)
         return answer
+
+    def _unanswered(self, error: httpx.RequestError, in_doubt: str) -> AgentAway:
+        why = f"at {self.url} ({type(error).__name__})"
+        if http.was_refused(error):
+            return AgentAway(f"the agent does not answer {why}; start it with `make up`, or name another with --url")
+        if not http.was_sent(error):
+            return AgentAway(f"there is no way to the agent {why}: {error}; check the address and the network")
+        if not in_doubt:
+            return AgentAway(f"the agent gave no whole answer {why}; this only reads, so it may be repeated")
+        return OutcomeUnknown(f"the agent gave no whole answer {why}, so the outcome is not known; {in_doubt}")
 
     def _refusal(self, answer: httpx.Response) -> AgentAway | AgentRefused | NotUnderstood:
         try:
@@ -116,14 +125,3 @@ def _read(answer: httpx.Response, model: type[M]) -> M:
         raise NotUnderstood(
             f"{answer.url} did not answer with a {model.__name__}; use the agent and command line of one version"
         ) from None
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is this machine's own."""
-    host = httpx.URL(url).host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

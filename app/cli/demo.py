@@ -60,13 +60,13 @@ def _refund_book(systems_url: str) -> tuple[Booked, ...]:
     import httpx
     from pydantic import ValidationError
 
-    from app.cli.client import is_local
+    from app.cli import http
 
     address = f"{systems_url.rstrip('/')}/books/refunds"
     try:
-        answer = httpx.get(address, trust_env=not is_local(address), timeout=30)
+        answer = http.get(address, 30)
         return RefundBook.model_validate_json(answer.raise_for_status().content).rows
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except httpx.RequestError as error:
         raise AgentAway(
             f"the refund book does not answer at {address} ({type(error).__name__}); start the sandbox with "
             "`make up`, or name another with --systems-url"

@@ -9,6 +9,10 @@ class AgentAway(Unreachable):
     """The agent does not answer, or says that it cannot now: the same call may succeed later."""
 
 
+class OutcomeUnknown(AgentAway):
+    """A request that may have changed something was sent, and no answer came: it was carried out, or not."""
+
+
 class AgentRefused(RefundAgentError):
     """The agent answered and said no. `refusal` is the HTTP status."""
 

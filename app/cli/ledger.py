@@ -34,7 +34,7 @@ def check(as_json: AsJson = False) -> None:
     from app.ledger import refunds
 
     differences = bootstrap.check_ledger(settings)
-    checked = refunds.check(settings.database_url, settings.dapr_http)
+    checked = refunds.check(settings.database_url, settings.daprd)
     differences += checked.differences
     _show_json(differences, checked) if as_json else _show(differences, checked)
     if differences or checked.problem:

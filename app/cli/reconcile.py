@@ -103,15 +103,15 @@ def _from_sandbox(url: str) -> Bill:
     """The sandbox's bill as it is now. What the agent asks from now on is not on it, and not expected on it."""
     import httpx
 
-    from app.cli.client import is_local
+    from app.cli import http
     from app.cli.faults import AgentAway, NotUnderstood
     from app.cost.reconciliation.parsing import parse_bill
 
     address = f"{url.rstrip('/')}/bill"
     now = datetime.now(UTC)
     try:
-        answer = httpx.get(address, trust_env=not is_local(address), timeout=30).raise_for_status()
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        answer = http.get(address, 30).raise_for_status()
+    except httpx.RequestError as error:
         raise AgentAway(
             f"the sandbox's bill does not answer at {address} ({type(error).__name__}); start it with `make up`, name "
             "another with --sandbox-url, or give a provider's bill with --bill FILE"

@@ -25,6 +25,8 @@ from dapr.clients.grpc.conversation import (
 from dapr.clients.retry import RetryPolicy
 from grpc import StatusCode
 
+from app import sdk_mends
+from app.daprd import Daprd
 from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
 from app.sidecar import READY_SECONDS, wait_until_ready
 
@@ -136,10 +138,9 @@ class Conversation(Protocol):
 class DaprConversation:
     """Asks the model behind one Dapr component."""
 
-    def __init__(self, component: str, *, grpc: str, http: str) -> None:
+    def __init__(self, component: str, daprd: Daprd) -> None:
         self._component = component
-        self._grpc = grpc
-        self._http = http
+        self._daprd = daprd
         self._client: DaprClient | None = None
         self._connections = 0
         self._last_failure = ""
@@ -184,13 +185,14 @@ class DaprConversation:
                 await self._sidecar_ready(seconds)
                 self._connections += 1
                 limit = _MESSAGE_BYTES + self._connections
-                self._client = DaprClient(self._grpc, max_grpc_message_length=limit)
+                sdk_mends.use_token(self._daprd.token)
+                self._client = DaprClient(self._daprd.grpc, max_grpc_message_length=limit)
                 self._client.retry_policy = _NO_RETRY  # its constructor takes none
             return self._client
 
     async def _sidecar_ready(self, seconds: float) -> None:
         try:
-            await asyncio.to_thread(wait_until_ready, self._http, seconds=seconds)
+            await asyncio.to_thread(wait_until_ready, self._daprd.http, seconds=seconds)
         except Unreachable as error:
             raise ModelUnavailable(str(error), cause=FailureCause.SIDECAR_GONE) from None
 

@@ -16,6 +16,7 @@ import grpc
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.daprd import PAST_PROXIES, Daprd
 from app.errors import ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
 from app.history import entries
 from app.history.model import Run
@@ -43,6 +44,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", -1),  # a history is as large as daprd lets it become
+    PAST_PROXIES,
 )
 _PAUSE_SECONDS = 0.25
 
@@ -77,20 +79,19 @@ class HistoryReader:
 
     def __init__(
         self,
-        address: str,
+        daprd: Daprd,
         *,
-        api_token: str = "",
         timeout_seconds: float = 10.0,
         patience_seconds: float = 3.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`address` is daprd's gRPC port, host:port; connects at the first question."""
-        self._address = address
-        self._metadata = (("dapr-api-token", api_token),) if api_token else ()
+        """Connects at the first question."""
+        self._address = daprd.grpc
+        self._metadata = daprd.metadata
         self._timeout = timeout_seconds
         self._patience = patience_seconds
         self._pause = pause
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(daprd.grpc, options=_OPTIONS)
         self._stub = stubs.TaskHubSidecarServiceStub(self._channel)
 
     def close(self) -> None:

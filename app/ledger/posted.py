@@ -8,6 +8,7 @@ from datetime import datetime
 import httpx
 from pydantic import ValidationError
 
+from app.daprd import Daprd
 from app.errors import SystemUnavailable
 from app.models import Currency, Frozen, Money, Reference, TenantId, TicketId
 
@@ -37,9 +38,9 @@ class _Page(Frozen):
     message: str = ""
 
 
-def posted_refunds(sidecar: str) -> Iterator[PostedRefund]:
+def posted_refunds(daprd: Daprd) -> Iterator[PostedRefund]:
     """All refunds of all tenants, in the order in which they were posted. Raises SystemUnavailable."""
-    with httpx.Client(base_url=sidecar, timeout=_GIVE_UP_SECONDS, trust_env=False) as client:
+    with daprd.client(_GIVE_UP_SECONDS) as client:
         after: str | None = None
         while True:
             page = _page(client, after)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, or_, select
 
+from app.daprd import Daprd
 from app.errors import Unreachable
 from app.ledger import database
 from app.ledger.checking import Difference
@@ -61,11 +62,11 @@ class RefundsChecked:
     problem: str = ""
 
 
-def check(database_url: str, sidecar: str) -> RefundsChecked:
+def check(database_url: str, daprd: Daprd) -> RefundsChecked:
     """Compares the ledger at that URL with the books behind that sidecar."""
     engine = database.connect(database_url)
     try:
-        return compare(engine, posted_refunds(sidecar))
+        return compare(engine, posted_refunds(daprd))
     finally:
         engine.dispose()
 

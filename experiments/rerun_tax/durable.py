@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 
 import grpc
 import httpx
-from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
-from dapr.ext.workflow.logger import LoggerOptions
+from dapr.ext.workflow import WorkflowState
 
-from app import policy
+from app import policy, runs
 from app.access import read_local_token
+from app.daprd import Daprd
 from app.settings import Settings
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.jobs import Job
@@ -33,8 +32,7 @@ class Durable:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._jobs: tuple[Job, ...] = ()
-        options = LoggerOptions(log_handler=logging.NullHandler())
-        self._client = DaprWorkflowClient(host="127.0.0.1", port=str(stack.ports.dapr_grpc), logger_options=options)
+        self._client = runs.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Hands the tickets to the agent, or starts the mailboxes."""

@@ -106,12 +106,13 @@ class Texts:
 async def work_all(folder: Path, at_once: int) -> None:
     """Works every job, so many at once."""
     known = settings.load()
+    settings.leave_proxies_out(known)
     rules = policy.load(known.policy_file)
     jobs = [Job.model_validate_json(line) for line in (folder / JOBS).read_text().splitlines()]
     free = asyncio.Semaphore(at_once)
-    conversation = DaprConversation(known.llm_component, grpc=known.dapr_grpc, http=known.dapr_http)
+    conversation = DaprConversation(known.llm_component, known.daprd)
     async with AsyncExitStack() as open_until:
-        systems = DaprSystems(known.dapr_http)
+        systems = DaprSystems(known.daprd)
         open_until.push_async_callback(systems.close)
         noted = open_until.enter_context((folder / REQUESTS).open("a", buffering=1))
         done = open_until.enter_context((folder / DONE).open("a", buffering=1))

@@ -11,6 +11,7 @@ import pytest
 
 from app import bootstrap
 from app.cost.rollup import rollup
+from app.daprd import Daprd
 from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.checking_views import CheckedView, RebuiltView
@@ -29,6 +30,7 @@ TOTAL = rollup(task_record().charges).total
 @pytest.fixture(autouse=True)
 def some_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
+    monkeypatch.setenv("DAPR_API_TOKEN", "opens")
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def find(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets the check find these differences, and the refunds so."""
 
     def to_find(*differences: Difference, checked: RefundsChecked = AGREED) -> None:
-        def compared(database_url: str, sidecar: str) -> RefundsChecked:
-            assert (database_url, sidecar) == ("sqlite://", "http://127.0.0.1:1")
+        def compared(database_url: str, daprd: Daprd) -> RefundsChecked:
+            assert (database_url, daprd.http, daprd.token) == ("sqlite://", "http://127.0.0.1:1", "opens")
             return checked
 
         monkeypatch.setattr(bootstrap, "check_ledger", lambda _: differences)

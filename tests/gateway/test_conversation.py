@@ -10,6 +10,7 @@ import pytest
 from dapr.clients.exceptions import DaprGrpcError
 from grpc import RpcError, StatusCode
 
+from app.daprd import Daprd
 from app.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.gateway import conversation
 from app.gateway.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
@@ -140,7 +141,7 @@ class Metadata:
 
 def test_the_components_type_is_asked_for_at_each_moment() -> None:
     sidecar = Metadata(llm="conversation.openai", statestore="state.sqlite")
-    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
     model._client = cast(Any, sidecar)
     assert asyncio.run(model.provider(5)) == "conversation.openai"
     sidecar.types["llm"] = "conversation.echo"
@@ -151,7 +152,7 @@ def test_the_components_type_is_asked_for_at_each_moment() -> None:
 
 def test_a_sidecar_that_does_not_tell_its_components_in_time_is_not_waited_for() -> None:
     sidecar = Metadata(llm="conversation.openai")
-    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
     assert asyncio.run(model.provider(0.01)) is None, "nobody is there"
     model._client = cast(Any, sidecar)
     sidecar.slow = 60
@@ -170,7 +171,7 @@ def told(model: DaprConversation) -> str:
 def test_an_open_breaker_says_what_it_opened_for_until_a_call_succeeds() -> None:
     status, breaker = f"{PREFIX}API returned unexpected status code: ", f"{PREFIX}circuit breaker is open"
     sidecar = Sidecar(breaker, f"{status}401: key", breaker, breaker, f"{status}500: oh", breaker)
-    model = DaprConversation("llm", grpc="127.0.0.1:1", http="http://127.0.0.1:1")
+    model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
     model._client = cast(Any, sidecar)
     assert told(model) == "model component llm: its circuit breaker is open; it is asked again later"
     assert "the provider refuses the request with status 401: check the key" in told(model)

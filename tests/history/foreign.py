@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 from dapr.ext.workflow import DaprWorkflowClient
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
-from dapr.ext.workflow.logger import LoggerOptions
 
+from app import runs
 from app.history.model import Run
 from app.history.reader import HistoryReader
 from runtime import paths
 from runtime.stack import Stack
-from tests.live import make_stack, until
+from runtime.stack_commands import worker_environment
+from tests.live import daprd_of, make_stack, sidecar_channel, until
 
 PARTS = ("sentry", "placement", "scheduler", "daprd")
 
@@ -82,11 +82,14 @@ class Foreign:
 @contextmanager
 def foreign(folder: Path) -> Iterator[Foreign]:
     """Starts sidecar and worker, and ends them."""
-    with make_stack(folder, parts=PARTS) as stack, HistoryReader(stack.dapr_grpc) as reader:
+    with make_stack(folder, parts=PARTS) as stack, HistoryReader(daprd_of(stack)) as reader:
         command = [sys.executable, "-m", "tests.history.foreign_worker", str(stack.ports.dapr_grpc), str(folder)]
-        quiet = LoggerOptions(log_handler=logging.NullHandler())
-        client = DaprWorkflowClient(host="127.0.0.1", port=str(stack.ports.dapr_grpc), logger_options=quiet)
-        with grpc.insecure_channel(stack.dapr_grpc) as channel, subprocess.Popen(command, cwd=paths.ROOT) as worker:
+        environment = os.environ | worker_environment(stack.ports, stack.state)
+        client = runs.connect(daprd_of(stack))
+        with (
+            sidecar_channel(stack) as channel,
+            subprocess.Popen(command, cwd=paths.ROOT, env=environment) as worker,
+        ):
             try:
                 until((folder / "ready").exists, "the worker is ready")
                 yield Foreign(stack, reader, client, stubs.TaskHubSidecarServiceStub(channel))

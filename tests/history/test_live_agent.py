@@ -13,7 +13,7 @@ from app.history.model import Run
 from app.history.reader import HistoryReader
 from app.history.times import Part, split
 from app.history.values import Outcome, RunStatus, WaitOutcome
-from tests.live import Live, until
+from tests.live import Live, daprd_of, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -24,7 +24,7 @@ ZERO = timedelta(0)
 @pytest.fixture
 def reader(live: Live) -> Iterator[HistoryReader]:
     """A reader of the agent's histories."""
-    with HistoryReader(live.stack.dapr_grpc) as found:
+    with HistoryReader(daprd_of(live.stack)) as found:
         yield found
 
 

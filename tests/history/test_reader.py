@@ -13,6 +13,7 @@ import pytest
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.daprd import Daprd
 from app.errors import ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
 from app.history.model import Run
 from app.history.reader import HistoryReader
@@ -61,6 +62,11 @@ def start(sidecar: Sidecar) -> grpc.Server:
     return server
 
 
+def reach(sidecar: Sidecar, token: str = "") -> Daprd:
+    """How it is called."""
+    return Daprd("", f"127.0.0.1:{sidecar.port}", token)
+
+
 @pytest.fixture
 def sidecar() -> Iterator[Sidecar]:
     """A sidecar that is up."""
@@ -73,7 +79,7 @@ def sidecar() -> Iterator[Sidecar]:
 @pytest.fixture
 def reader(sidecar: Sidecar) -> Iterator[HistoryReader]:
     """A reader that knows it, and is patient."""
-    with HistoryReader(f"127.0.0.1:{sidecar.port}", patience_seconds=60, pause=lambda _: time.sleep(0.02)) as found:
+    with HistoryReader(reach(sidecar), patience_seconds=60, pause=lambda _: time.sleep(0.02)) as found:
         yield found
 
 
@@ -113,9 +119,8 @@ def test_an_unknown_instance(sidecar: Sidecar, reader: HistoryReader) -> None:
 )
 def test_a_history_that_does_not_verify_is_named_with_daprs_words(sidecar: Sidecar, words: str) -> None:
     sidecar.history = fails(grpc.StatusCode.UNKNOWN, words)
-    address, pause = f"127.0.0.1:{sidecar.port}", lambda _: time.sleep(0.02)
     with (
-        HistoryReader(address, patience_seconds=0.3, pause=pause) as hasty,
+        HistoryReader(reach(sidecar), patience_seconds=0.3, pause=lambda _: time.sleep(0.02)) as hasty,
         pytest.raises(HistoryTampered) as caught,
     ):
         hasty.read("i")
@@ -148,7 +153,7 @@ def test_a_doubt_is_looked_into_however_long_the_first_reading_took(sidecar: Sid
         return tells(Told().turn(1).started(0))(request, context)
 
     sidecar.history = answer
-    with HistoryReader(f"127.0.0.1:{sidecar.port}", patience_seconds=0) as reader:
+    with HistoryReader(reach(sidecar), patience_seconds=0) as reader:
         assert reader.read("i").status is RunStatus.RUNNING
     assert sidecar.asked == 2
 
@@ -192,7 +197,7 @@ def test_a_sidecar_that_hangs(sidecar: Sidecar) -> None:
 
     sidecar.history = hang
     with (
-        HistoryReader(f"127.0.0.1:{sidecar.port}", timeout_seconds=0.2) as reader,
+        HistoryReader(reach(sidecar), timeout_seconds=0.2) as reader,
         pytest.raises(Unreachable, match="DEADLINE_EXCEEDED"),
     ):
         reader.read("i")
@@ -200,7 +205,7 @@ def test_a_sidecar_that_hangs(sidecar: Sidecar) -> None:
 
 def test_a_sidecar_that_is_not_there() -> None:
     with (
-        HistoryReader("127.0.0.1:1", patience_seconds=0.2, pause=lambda _: time.sleep(0.02)) as nowhere,
+        HistoryReader(Daprd("", "127.0.0.1:1", ""), patience_seconds=0.2, pause=lambda _: time.sleep(0.02)) as nowhere,
         pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 .*UNAVAILABLE"),
     ):
         nowhere.read("i")
@@ -210,7 +215,7 @@ def test_a_sidecar_that_comes_back_is_found_within_seconds() -> None:
     (port,) = free_ports(1)  # nobody else gets it while the sidecar is away
     sidecar = Sidecar(history=tells(Told().turn(1).started(0)), port=port)
     server = start(sidecar)
-    with HistoryReader(f"127.0.0.1:{port}", patience_seconds=30, pause=lambda _: time.sleep(0.05)) as reader:
+    with HistoryReader(reach(sidecar), patience_seconds=30, pause=lambda _: time.sleep(0.05)) as reader:
         assert reader.read("i").status is RunStatus.RUNNING
         server.stop(None).wait()
         with futures.ThreadPoolExecutor(1) as pool:
@@ -243,9 +248,9 @@ def test_pages_follow_each_other_and_each_instance_comes_once(sidecar: Sidecar, 
 
 
 def test_an_api_token_is_sent_where_there_is_one(sidecar: Sidecar) -> None:
-    with HistoryReader(f"127.0.0.1:{sidecar.port}", api_token=sidecar.__class__.__name__) as reader:
+    with HistoryReader(reach(sidecar, sidecar.__class__.__name__)) as reader:
         reader.events("i")
-    with HistoryReader(f"127.0.0.1:{sidecar.port}") as reader:
+    with HistoryReader(reach(sidecar)) as reader:
         reader.events("i")
     assert sidecar.tokens == ["Sidecar"]
 

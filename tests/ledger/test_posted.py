@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.daprd import Daprd
 from app.errors import SystemUnavailable
 from app.ledger import posted
 from app.ledger.posted import posted_refunds
@@ -53,7 +54,7 @@ class Sidecar:
                 """Says nothing."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.daprd = Daprd(f"http://127.0.0.1:{self.server.server_port}", "", "")
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def books_of(count: int) -> Answer:
 def test_all_pages_are_read(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(posted, "PAGE", 2)
     sidecar.answer = books_of(count)
-    refunds = list(posted_refunds(sidecar.url))
+    refunds = list(posted_refunds(sidecar.daprd))
     assert [refund.refund_id for refund in refunds] == [f"RF-{number:06d}" for number in range(1, count + 1)]
     assert sidecar.asked[0] == {"tenant": None, "after": None, "limit": 2}
     assert len(sidecar.asked) == count // 2 + 1
@@ -103,15 +104,15 @@ def test_all_pages_are_read(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, c
 def test_an_answer_that_is_none(sidecar: Sidecar, status: int, body: bytes, why: str) -> None:
     sidecar.answer = lambda _: (status, body)
     with pytest.raises(SystemUnavailable, match=f"refunds/list: .*{why}.*refund-agent doctor"):
-        list(posted_refunds(sidecar.url))
+        list(posted_refunds(sidecar.daprd))
 
 
 def test_pages_without_an_end(sidecar: Sidecar) -> None:
     sidecar.answer = lambda _: (200, json.dumps({"ok": True, "refunds": [row(1)], "next": "RF-000001"}).encode())
     with pytest.raises(SystemUnavailable, match="page RF-000001 is followed by itself"):
-        list(posted_refunds(sidecar.url))
+        list(posted_refunds(sidecar.daprd))
 
 
 def test_no_sidecar() -> None:
     with pytest.raises(SystemUnavailable, match=r"ConnectError at the sidecar http://127\.0\.0\.1:1"):
-        list(posted_refunds("http://127.0.0.1:1"))
+        list(posted_refunds(Daprd("http://127.0.0.1:1", "", "")))

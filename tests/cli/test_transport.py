@@ -1,0 +1,127 @@
+"""What a person reads when no answer comes: whether the request can have been carried out, and what to do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import client
+from app.cli.root import cli
+
+READS = (["task", "show", "acme:T-1"], ["task", "list"])
+CHANGES = (
+    ["task", "approve", "acme:T-1"],
+    ["task", "reject", "acme:T-1"],
+    ["task", "pause", "acme:T-1"],
+    ["task", "resume", "acme:T-1"],
+    ["task", "terminate", "acme:T-1", "--reason", "r"],
+)
+Answer = Callable[[socket.socket], object]
+
+
+def cut(connection: socket.socket) -> None:
+    """Ends without a word."""
+
+
+def half(connection: socket.socket) -> None:
+    """Ends in the middle of its answer."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+
+@contextmanager
+def server(answer: Answer | None) -> Iterator[str]:
+    """Reads each request and does this; without an answer it keeps the connection until the end."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+
+        def serve() -> None:
+            kept = []
+            while not over.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                connection.settimeout(5)
+                connection.recv(65_536)
+                if answer is None:
+                    kept.append(connection)
+                else:
+                    answer(connection)
+                    connection.close()
+            for connection in kept:
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        thread.join()
+
+
+def said(words: list[str], url: str) -> str:
+    """The one line of a command that failed."""
+    result = CliRunner().invoke(cli, [*words, "--url", url, "--token", "t"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("answer", [cut, half, None])
+@pytest.mark.parametrize("words", [*READS, *CHANGES], ids=lambda words: words[1])
+def test_an_answer_that_does_not_come(words: list[str], answer: Answer | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.3)
+    with server(answer) as url:
+        line = said(words, url)
+    assert line.startswith(f"error: the agent gave no whole answer at {url} (")
+    assert "start it" not in line
+    if words in READS:
+        assert line.endswith("; this only reads, so it may be repeated")
+    else:
+        assert line.endswith(
+            ", so the outcome is not known; look with `refund-agent task show acme:T-1` before you send it again"
+        )
+
+
+@pytest.mark.parametrize("words", [*READS, *CHANGES], ids=lambda words: words[1])
+def test_nobody_listens(words: list[str]) -> None:
+    assert "the agent does not answer at http://127.0.0.1:1 (ConnectError); start it with `make up`" in said(
+        words, "http://127.0.0.1:1"
+    )
+
+
+def test_no_such_host() -> None:
+    line = said(["task", "approve", "acme:T-1"], "http://nowhere.invalid:1")
+    assert "there is no way to the agent at http://nowhere.invalid:1 (ConnectError): " in line
+    assert "start it" not in line
+
+
+def test_a_ticket_may_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.intake.WAITS_SECONDS", (0.0,))
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "text": "hello"}\n')
+    with server(cut) as url:
+        line = said(["submit", str(file)], url)
+    assert "outcome is not known; send the ticket again: the same ticket is the same task" in line
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
+def test_a_proxy_that_cannot_be_used_is_none_of_this_machines(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert "the agent does not answer at" in said(["task", "list"], url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("HTTP_PROXY", "nonsense://x"), ("NO_PROXY", "[bad")]
+)
+def test_on_the_way_to_another_machine_it_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    line = said(["task", "list"], "http://agent.example.org")
+    assert "ALL_PROXY and NO_PROXY" in line or "there is no way to the agent" in line or "does not answer" in line
