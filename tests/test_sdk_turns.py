@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import random
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import pytest
@@ -116,7 +116,14 @@ def test_a_payload_that_is_no_json_fails_no_workflow(payload: str, name: str) ->
 
 
 def test_any_order_of_what_people_may_send_comes_back_and_says_the_same_when_it_is_replayed() -> None:
-    senders = (paused, resumed, terminated, lambda: raised("1"), lambda: raised("{"), lambda: raised("2", "other"))
+    senders: tuple[Callable[[], Any], ...] = (
+        paused,
+        resumed,
+        terminated,
+        lambda: raised("1"),
+        lambda: raised("{"),
+        lambda: raised("2", "other"),
+    )
     chance = random.Random(7)
     short = itertools.chain.from_iterable(itertools.product(senders, repeat=length) for length in (1, 2, 3))
     long = ([chance.choice(senders) for _ in range(30)] for _ in range(200))
