@@ -34,6 +34,7 @@ from app.ledger.reading import Records
 from app.ledger.rebuilding import Rebuilt
 from app.ledger.replies import Replies
 from app.ledger.sources import Sources
+from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.policy import Rules
@@ -41,6 +42,7 @@ from app.runs import Runs, connect
 from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
+from app.standing import Standing
 from app.steps import DECISION, RESUME, TaskInput
 from app.systems import DaprSystems
 from app.telemetry.live import Live
@@ -137,8 +139,13 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
 def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     """All parts of the worker's process; nothing has begun yet."""
 
-    def hint(task_id: str, ended: bool = False) -> None:
-        projector.hint(task_id, ended=ended)
+    def hint(task_id: str) -> None:
+        projector.hint(task_id, ended=False)
+
+    def rested(task_id: str, standing: Standing) -> None:
+        standings.tell(task_id, standing)
+        if standing.resting or standing.status.ended:
+            projector.hint(task_id, ended=standing.status.ended)
 
     traces = make_traces(settings, opened.engine)
     live = Live(
@@ -152,12 +159,14 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     watch = make_watch(settings, opened, hint)
     services = make_services(settings, opened)
     runs = Runs(connect(settings.daprd))
-    desk = TaskDesk(services.tickets, runs, rules, Decisions(opened.engine, opened.writer, utc_now))
+    standings = Standings(opened.engine, opened.writer, utc_now)
+    trail = Decisions(opened.engine, opened.writer, utc_now)
+    desk = TaskDesk(services.tickets, standings, runs, rules, trail)
     mend = Condemned(opened.writer, desk.restart).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
     projector = Projector(sources, opened.writer, observers, mend)
-    worker = make_worker(settings, opened, hint)
+    worker = make_worker(settings, opened, rested)
     register(worker, services)
     web = make_web(settings, opened, desk, telemetry)
     return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, web])
@@ -210,9 +219,13 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
     """What records are made from."""
-    return Sources(
-        engine, history.read, prices, Naming(stage_of=STAGE_OF, parked_at=RESUME, decided_by=DECISION), utc_now
-    )
+
+    def said(task_id: str) -> str | None:
+        status = history.status(task_id).custom_status
+        return status.text if status else None
+
+    naming = Naming(stage_of=STAGE_OF, parked_at=RESUME, decided_by=DECISION)
+    return Sources(engine, history.read, prices, naming, utc_now, said)
 
 
 def check_ledger(settings: Settings) -> tuple[Difference, ...]:

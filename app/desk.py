@@ -6,19 +6,28 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from app import decisions
-from app.errors import DecisionRefused, NotWaiting, TooLate, Unreachable
+from app.errors import (
+    DecisionRefused,
+    HistoryTampered,
+    NotWaiting,
+    RefundAgentError,
+    TaskNotFound,
+    TooLate,
+    Unreachable,
+)
 from app.ledger.decisions import Decisions
+from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import StoredTicket, Tickets
 from app.models import Decision, DecisionState, DecisionView, Settled, TaskPage, TaskStatus, TaskView, Ticket
 from app.policy import Rules
-from app.runs import Run, Runs
+from app.runs import Runs
+from app.standing import Standing, unknown
 from app.steps import TaskInput
 
-# A page by status looks through this many tickets at most; the cursor goes on from there.
-_LOOKED_THROUGH = 500
 # Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
 _STARTERS = 64
 # How long a decision is waited for: the task looks the order up, which takes a moment.
@@ -31,12 +40,14 @@ class TaskDesk:
     def __init__(
         self,
         tickets: Tickets,
+        standings: Standings,
         runs: Runs,
         rules: Rules,
         trail: Decisions,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tickets = tickets
+        self._standings = standings
         self._runs = runs
         self._rules = rules
         self._trail = trail
@@ -44,12 +55,15 @@ class TaskDesk:
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
-        """Accepts a ticket and starts its task; True when it is new. Raises Conflict, Unreachable."""
+        """Accepts a ticket and starts its task; True when it is new. One that Dapr has lost is begun again. Raises
+        Conflict, Unreachable."""
         stored, created = self._tickets.accept(ticket)
         if not stored.started:
             self._start(stored)
         if created:
-            return _view(stored, None), True
+            return _Seen(self._standings.get(stored.task_id)).view, True
+        if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
+            self._start(stored)
         return self.get(stored.task_id), False
 
     def start_waiting_tickets(self) -> int:
@@ -60,27 +74,21 @@ class TaskDesk:
         return len(waiting)
 
     def get(self, task_id: str) -> TaskView:
-        """Reads one task. Raises TaskNotFound."""
-        stored = self._tickets.get(task_id)
-        run = self._runs.get(task_id)
-        return _view(stored, run).model_copy(update={"decisions": self._decisions(task_id, run)})
+        """One task: as Dapr knows it, or as the ledger does, and then with the reason. Raises TaskNotFound."""
+        return self._whole(self._look(task_id))
 
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
     ) -> TaskPage:
-        """A page of tasks in order of arrival; `tenants` None is all, `after` the cursor of the page before."""
-        start = int(after or 0)
-        if status is None:
-            found = self._tickets.page(tenants, start, limit)
-            views = tuple(_view(stored, self._runs.get(stored.task_id)) for stored in found)
-            return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
-        return self._filtered(tenants, status, limit, start)
+        """A page of tasks in order of arrival; `tenants` None is all, `after` the cursor of the page before. As the
+        ledger knows them: Dapr is not asked."""
+        return _page(*self._standings.page(tenants, status, int(after or 0), limit))
 
-    def newest(self, tenants: frozenset[str] | None, limit: int, before: str | None) -> TaskPage:
-        """A page of tasks, newest first; `before` is the cursor of the page before."""
-        found = self._tickets.newest(tenants, int(before) if before else None, limit)
-        views = tuple(_view(stored, self._runs.get(stored.task_id)) for stored in found)
-        return TaskPage(tasks=views, next_after=str(found[-1].sequence) if len(found) == limit else None)
+    def newest(
+        self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None
+    ) -> TaskPage:
+        """The same, newest first; `before` is the cursor of the page before."""
+        return _page(*self._standings.newest(tenants, status, int(before) if before else None, limit))
 
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
@@ -136,7 +144,8 @@ class TaskDesk:
 
     def _to_decide(self, task_id: str, decision: Decision, note: str) -> TaskView:
         """The task, when it can take the decision; otherwise the attempt is noted, and refused."""
-        view = self.get(task_id)
+        seen = self._look(task_id)
+        view = self._whole(seen)
         if view.status is not TaskStatus.WAITING:
             self._refused(task_id, decision, note, decisions.NOT_WAITING)
             raise NotWaiting(
@@ -150,6 +159,7 @@ class TaskDesk:
                 "approve it with order, amount and currency, or reject it",
                 code=decisions.NO_REFUND,
             )
+        seen.must_be_current()
         return view
 
     def _refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
@@ -159,24 +169,21 @@ class TaskDesk:
         """The task as soon as it says what became of the decision, or when it has had its time."""
         limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
         while True:
-            try:
-                view = self.get(task_id)
-            except Unreachable:
-                view = _view(self._tickets.get(task_id), None)
-                view = view.model_copy(update={"decisions": self._trail.of(task_id)})
+            view = self.get(task_id)
             made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
             if made.state is not DecisionState.HANDED_OVER or time.monotonic() >= limit:
                 return view
             self._pause(_LOOK_AGAIN_SECONDS)
 
-    def _decisions(self, task_id: str, run: Run | None) -> tuple[DecisionView, ...]:
-        """The trail, brought up to date with what the run says."""
-        known = self._trail.of(task_id)
-        news = _news(known, run) if run else []
-        if not news:
-            return known
-        self._trail.settle(task_id, news)
-        return self._trail.of(task_id)
+    def _whole(self, seen: _Seen) -> TaskView:
+        """With the trail of decisions, brought up to date with what the task says."""
+        task_id = seen.known.task_id
+        trail = self._trail.of(task_id)
+        news = _news(trail, seen.standing)
+        if news:
+            self._trail.settle(task_id, news)
+            trail = self._trail.of(task_id)
+        return seen.view.model_copy(update={"decisions": trail})
 
     def _start(self, stored: StoredTicket) -> None:
         """Dapr would wipe a completed instance of the same id, so one that it knows is not started again. One at a
@@ -199,30 +206,92 @@ class TaskDesk:
         return self._runs.get(stored.task_id) is None
 
     def _in_progress(self, task_id: str) -> TaskView:
-        view = self.get(task_id)
-        if view.status.ended:
-            raise NotWaiting(f"task {task_id} has ended ({view.status.value}); it cannot be changed any more")
-        return view
+        """Raises NotWaiting for a task that has ended, or that Dapr does not know; HistoryTampered, Unreachable."""
+        seen = self._look(task_id)
+        if seen.standing.status.ended:
+            raise NotWaiting(f"task {task_id} has ended ({seen.standing.status.value}); it cannot be changed any more")
+        seen.must_be_current()
+        return seen.view
 
-    def _filtered(self, tenants: frozenset[str] | None, status: TaskStatus, limit: int, start: int) -> TaskPage:
-        """Dapr cannot be asked by status, so tickets are looked through until the page is full."""
-        views: list[TaskView] = []
-        looked = self._tickets.page(tenants, start, _LOOKED_THROUGH)
-        for stored in looked:
-            view = _view(stored, self._runs.get(stored.task_id))
-            if view.status is status:
-                views.append(view)
-            if len(views) == limit:
-                return TaskPage(tasks=tuple(views), next_after=str(stored.sequence))
-        more = str(looked[-1].sequence) if len(looked) == _LOOKED_THROUGH else None
-        return TaskPage(tasks=tuple(views), next_after=more)
+    def _look(self, task_id: str) -> _Seen:
+        """One task, as Dapr says or the ledger. What has ended for good, Dapr is not asked for. Raises TaskNotFound."""
+        known = self._standings.get(task_id)
+        if known.final:
+            return _Seen(known)
+        try:
+            now = self._runs.get(task_id)
+        except (HistoryTampered, Unreachable) as error:
+            return _Seen(known, trouble=error)
+        lost = now is None and known.started and not known.standing.status.ended
+        return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One task as the ledger knows it and as Dapr says `now`. trouble: why Dapr could not tell of it, if it has not
+    ended: TaskNotFound, HistoryTampered, Unreachable."""
+
+    known: ListedTask
+    now: Standing | None = None
+    trouble: RefundAgentError | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """As of the later turn: the worker tells of one a moment before Dapr has saved it."""
+        told = self.known.standing.at
+        if self.now is None or self.now.at is None or (told is not None and told > self.now.at):
+            return self.known.standing
+        return self.now
+
+    @property
+    def view(self) -> TaskView:
+        """For a reader, without decisions."""
+        standing = self.standing
+        return TaskView(
+            task_id=self.known.task_id,
+            tenant=self.known.tenant,
+            ticket_id=self.known.ticket_id,
+            status=standing.status,
+            created_at=_iso(self.known.received_at),
+            updated_at=_iso(standing.at) if standing.at else None,
+            category=standing.category,
+            waiting_for=standing.waiting_for,
+            proposed_refund=standing.proposed_refund,
+            question=standing.question,
+            result=standing.result,
+            error=standing.error,
+            caveat=self._caveat() or None,
+        )
+
+    def must_be_current(self) -> None:
+        """Raises why it cannot be steered: NotWaiting where Dapr does not know it; HistoryTampered, Unreachable."""
+        if isinstance(self.trouble, TaskNotFound):
+            status = self.known.standing.status.value
+            raise NotWaiting(f"task {self.known.task_id} (last known: {status}) is {self.trouble}")
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _caveat(self) -> str:
+        """What the ledger says in the same words it says with the time."""
+        words = str(self.trouble or "")
+        return self.known.caveat if self.now is None and self.known.caveat.startswith(words) else words
+
+
+def _page(found: Sequence[ListedTask], more: bool) -> TaskPage:
+    return TaskPage(
+        tasks=tuple(_Seen(each).view for each in found), next_after=str(found[-1].sequence) if more else None
+    )
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _news(trail: Sequence[DecisionView], run: Run) -> list[Settled]:
+def _news(trail: Sequence[DecisionView], run: Standing) -> list[Settled]:
     """What the run says and the trail does not. A decision whose question another one has answered, or whose run is
     over, is never taken any more."""
     told = {each.decision_id: each for each in run.decisions}
@@ -241,9 +310,9 @@ def _differs(known: DecisionView, told: Settled | None) -> bool:
     return told is not None and told.state is not known.state
 
 
-def _too_late(view: DecisionView, code: str, run: Run) -> Settled:
+def _too_late(view: DecisionView, code: str, run: Standing) -> Settled:
     same = view.model_dump(include={"decision_id", "question", "verdict", "by", "refund"})
-    return Settled(**same, at=run.updated_at, state=DecisionState.TOO_LATE, code=code)
+    return Settled(**same, at=_iso(run.at) if run.at else "", state=DecisionState.TOO_LATE, code=code)
 
 
 def _where_it_is(view: TaskView) -> str:
@@ -254,21 +323,3 @@ def _decided_before(trail: Sequence[DecisionView]) -> str:
     """Who was first, where somebody was."""
     taken = [each for each in trail if each.state in (DecisionState.ACCEPTED, DecisionState.HANDED_OVER)]
     return f"; {taken[-1].by} has sent `{taken[-1].verdict}` before" if taken else ""
-
-
-def _view(stored: StoredTicket, run: Run | None) -> TaskView:
-    """A ticket without a run was accepted a moment ago: its task is about to start."""
-    return TaskView(
-        task_id=stored.task_id,
-        tenant=stored.tenant,
-        ticket_id=stored.ticket_id,
-        status=run.status if run else TaskStatus.RUNNING,
-        created_at=stored.received_at.astimezone(UTC).isoformat(timespec="milliseconds"),
-        updated_at=run.updated_at if run else None,
-        category=run.category if run else None,
-        waiting_for=run.waiting_for if run else None,
-        proposed_refund=run.proposed_refund if run else None,
-        question=run.question if run else None,
-        result=run.result if run else None,
-        error=run.error if run else None,
-    )

@@ -23,6 +23,7 @@ Every message holds the value, the id and the remedy; no message holds a custome
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -153,17 +154,20 @@ class StepSetAside(RefundAgentError):
 
 
 class HistoryTampered(RefundAgentError):
-    """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it."""
+    """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it;
+    `given_up_at` when it ended the run for that, if it did."""
 
+    status = 409
     title = "Workflow history does not verify"
 
-    def __init__(self, instance_id: str, words: str) -> None:
+    def __init__(self, instance_id: str, words: str, given_up_at: datetime | None = None) -> None:
         super().__init__(
             f"workflow instance {instance_id}: its history does not verify: {words}; "
             "count nothing from it, keep the state store as it is, and find out who wrote to it"
         )
         self.instance_id = instance_id
         self.words = words
+        self.given_up_at = given_up_at
 
 
 # The 4xx that ask for patience: the same request may succeed later.

@@ -331,6 +331,7 @@ class TaskView(Frozen):
     result: TaskResult | None = None
     error: str | None = None
     decisions: tuple[DecisionView, ...] = ()  # oldest first; not in lists
+    caveat: str | None = None  # why this may not be how the task is now, and what to do about it
 
 
 class TaskPage(Frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC
 from typing import TypeVar
 
@@ -15,8 +14,10 @@ from dapr.ext.workflow.logger import LoggerOptions
 
 from app import sdk_mends
 from app.daprd import Daprd
-from app.errors import Unreachable
-from app.models import Category, Decision, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
+from app.errors import HistoryTampered, Unreachable
+from app.history.reader import NOT_GENUINE, NOT_WHOLE
+from app.models import Decision, TaskStatus
+from app.standing import Standing, ended, under_way
 from app.steps import DECISION, RESUME, RESUMED, TaskInput
 from app.workflow import NAME
 
@@ -32,21 +33,6 @@ _STATUSES = {
     "SUSPENDED": TaskStatus.PAUSED,
     "STALLED": TaskStatus.PARKED,  # by Dapr: another version of the workflow, or a history that is too big
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A workflow instance as the sidecar knows it."""
-
-    status: TaskStatus
-    updated_at: str
-    category: Category | None = None
-    waiting_for: str | None = None
-    proposed_refund: Refund | None = None
-    question: Question | None = None
-    result: TaskResult | None = None
-    error: str | None = None
-    decisions: tuple[Settled, ...] = ()
 
 
 def connect(daprd: Daprd) -> DaprWorkflowClient:
@@ -71,10 +57,13 @@ class Runs:
         except _AlreadyRunning:
             return
 
-    def get(self, task_id: str) -> Run | None:
-        """Reads one instance; None when Dapr knows none under this id."""
-        state = self._ask(lambda client: client.get_workflow_state(task_id))
-        return None if state is None else _run(state)
+    def get(self, task_id: str) -> Standing | None:
+        """Where one instance stands; None when Dapr knows none under this id. Raises HistoryTampered."""
+        try:
+            state = self._ask(lambda client: client.get_workflow_state(task_id))
+        except _NotGenuine as error:
+            raise HistoryTampered(task_id, str(error)) from None
+        return None if state is None else _standing(state)
 
     def decide(self, task_id: str, decision: Decision) -> None:
         """Hands a person's decision to the task."""
@@ -115,6 +104,10 @@ class _AlreadyRunning(Exception):
     """Dapr has an active instance under this id."""
 
 
+class _NotGenuine(Exception):
+    """Dapr does not trust the history of this id."""
+
+
 def _passing(error: grpc.RpcError) -> bool:
     """The call never left; or it read an instance in the very moment in which its inbox was being emptied."""
     details = str(error.details())
@@ -125,34 +118,15 @@ def _explained(error: grpc.RpcError) -> Exception:
     details = str(error.details())
     if "already exists" in details:
         return _AlreadyRunning()
+    if any(sign in details for sign in (*NOT_GENUINE, NOT_WHOLE)):
+        return _NotGenuine(details)
     return Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`")
 
 
-def _run(state: WorkflowState) -> Run:
-    progress = _progress(state.serialized_custom_status)
-    waiting = progress.status if progress else TaskStatus.RUNNING
-    status = _STATUSES.get(state.runtime_status.name, waiting)
-    ended = status.ended
-    output = TaskOutput.model_validate_json(state.serialized_output) if status is TaskStatus.COMPLETED else None
-    known = output or progress
-    return Run(
-        status=status,
-        updated_at=state.last_updated_at.replace(tzinfo=UTC).isoformat(timespec="milliseconds"),
-        waiting_for=(progress.reason or None) if progress and not ended else None,
-        proposed_refund=progress.refund if progress and not ended else None,
-        question=progress.question if progress and not ended else None,
-        category=known.category if known else None,
-        result=output.result if output else None,
-        error=_error(state) if ended and status is not TaskStatus.COMPLETED else None,
-        decisions=known.decisions if known else (),
-    )
-
-
-def _progress(custom_status: str | None) -> Progress | None:
-    return Progress.model_validate_json(custom_status) if custom_status else None
-
-
-def _error(state: WorkflowState) -> str:
-    if state.failure_details is not None:
-        return str(state.failure_details.message)
-    return str(state.serialized_output or state.runtime_status.name.lower())
+def _standing(state: WorkflowState) -> Standing:
+    at = state.last_updated_at.replace(tzinfo=UTC)
+    status = _STATUSES.get(state.runtime_status.name)
+    if status is None or not status.ended:
+        return under_way(state.serialized_custom_status, at, status)
+    failure = str(state.failure_details.message) if state.failure_details is not None else None
+    return ended(status, at, state.serialized_output, failure)

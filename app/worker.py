@@ -26,18 +26,19 @@ from dapr.ext.workflow._durabletask.task import NonRetryableError
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
-from app import sdk_mends
+from app import sdk_mends, told
 from app.daprd import Daprd
 from app.errors import StepSetAside
 from app.executions import Attempt, Executions
 from app.sidecar import Connected
+from app.standing import Standing
 from app.turns import Turns
 from app.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)
 
-# Told of an instance that has come to its end (True), or that waits for an event from outside (False).
-Rested = Callable[[str, bool], None]
+# Told of an instance where it stands after a turn that changed that.
+Rested = Callable[[str, Standing], None]
 
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.1
@@ -188,15 +189,11 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
 
     async def _turn(self, stub: Any, item: Any) -> None:
         """One turn of a workflow: the SDK replays and answers; only the bound and the delivery are ours."""
-        response = self.turns.answer(item)
-        await self._deliver(stub.CompleteOrchestratorTask, response, item.workflowRequest.instanceId)
-        self._tell(response, item.workflowRequest.instanceId)
-
-    def _tell(self, response: Any, instance_id: str) -> None:
-        """Says when a workflow has come to its end with this turn, or waits for an event from outside."""
-        ended = any(action.HasField("completeWorkflow") for action in response.actions)
-        if ended or any(action.createTimer.HasField("externalEvent") for action in response.actions):
-            self._rested(instance_id, ended)
+        response, request = self.turns.answer(item), item.workflowRequest
+        if await self._deliver(stub.CompleteOrchestratorTask, response, request.instanceId):
+            standing = told.standing_after(request, response)
+            if standing is not None:
+                self._rested(request.instanceId, standing)
 
     async def _activity(self, stub: Any, item: Any) -> None:
         """One execution. It lasts until its result is delivered: a worker that died before would have lost it."""

@@ -15,6 +15,7 @@ from app.desk import TaskDesk
 from app.errors import DecisionRefused, NotWaiting, TooLate, Unreachable
 from app.ledger import database
 from app.ledger.decisions import Decisions
+from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.models import (
@@ -26,7 +27,8 @@ from app.models import (
     TaskStatus,
     Ticket,
 )
-from app.runs import Run, Runs
+from app.runs import Runs
+from app.standing import Standing
 from app.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
@@ -42,9 +44,9 @@ class Dapr(Runs):
         self.asked = threading.Event()
         self.other_is_through = threading.Event()
 
-    def get(self, task_id: str) -> Run | None:
+    def get(self, task_id: str) -> Standing | None:
         """Whether there is one; the late thread stands still after it has asked."""
-        found = Run(TaskStatus.COMPLETED, "now") if task_id in self.begun else None
+        found = Standing(status=TaskStatus.COMPLETED, at=now()) if task_id in self.begun else None
         if threading.current_thread().name == "late" and found is None:
             self.asked.set()
             self.other_is_through.wait(STANDSTILL_SECONDS)
@@ -82,9 +84,15 @@ def trail(ledger: tuple[Engine, Writer]) -> Decisions:
     return Decisions(*ledger, now)
 
 
-def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, trail: Decisions) -> None:
+@pytest.fixture
+def standings(ledger: tuple[Engine, Writer]) -> Standings:
+    """Where tasks stand."""
+    return Standings(*ledger, now)
+
+
+def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
     late = threading.Thread(target=desk.submit, args=(TICKET,), name="late")
     late.start()
     assert dapr.asked.wait(60)
@@ -97,18 +105,21 @@ def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, trail: D
 REFUND = Refund.model_validate({"order_id": "O-1", "amount": "9999.00", "currency": "CHF"})
 PROPOSED = Refund.model_validate({"order_id": "O-1", "amount": "59.90", "currency": "EUR"})
 AT = "2026-11-22T00:00:01.000+00:00"
+TURN = datetime.fromisoformat(AT)
 
 
 class Waiting(Runs):
     """A task that waits for a person. `answer` is how its state reads after a decision; None: as before."""
 
     def __init__(self) -> None:
-        self.run = Run(TaskStatus.WAITING, AT, waiting_for="above_limit", proposed_refund=PROPOSED, question=asked(1))
-        self.answer: Callable[[Decision], Run] | None = None
+        self.run = Standing(
+            status=TaskStatus.WAITING, at=TURN, waiting_for="above_limit", proposed_refund=PROPOSED, question=asked(1)
+        )
+        self.answer: Callable[[Decision], Standing] | None = None
         self.events: list[Decision] = []
         self.failure: Exception | None = None
 
-    def get(self, task_id: str) -> Run | None:
+    def get(self, task_id: str) -> Standing | None:
         """As it is."""
         return self.run
 
@@ -133,9 +144,11 @@ def settled(decision: Decision, state: DecisionState, code: str = "", **figures:
     return Settled.model_validate(decision.model_dump() | {"at": AT, "state": state, "code": code} | figures)
 
 
-def accepted(decision: Decision) -> Run:
+def accepted(decision: Decision) -> Standing:
     """The task goes on."""
-    return Run(TaskStatus.RUNNING, AT, decisions=(settled(decision, DecisionState.ACCEPTED, refund=PROPOSED),))
+    return Standing(
+        status=TaskStatus.RUNNING, at=TURN, decisions=(settled(decision, DecisionState.ACCEPTED, refund=PROPOSED),)
+    )
 
 
 @pytest.fixture
@@ -145,10 +158,12 @@ def dapr() -> Waiting:
 
 
 @pytest.fixture
-def desk(tickets: Tickets, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch) -> TaskDesk:
+def desk(
+    tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> TaskDesk:
     """A desk where nobody waits long."""
     monkeypatch.setattr("app.desk._DECIDED_WITHIN_SECONDS", 0.0)
-    desk = TaskDesk(tickets, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
     desk.submit(TICKET)
     return desk
 
@@ -175,10 +190,12 @@ def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Wait
 
 
 def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskDesk, dapr: Waiting) -> None:
-    def refused(decision: Decision) -> Run:
+    def refused(decision: Decision) -> Standing:
         figures = {"most": "59.90", "currency": "CHF"}
         told = settled(decision, DecisionState.REFUSED, "above_refundable", **figures)
-        return Run(TaskStatus.WAITING, AT, waiting_for="above_refundable", question=asked(2), decisions=(told,))
+        return Standing(
+            status=TaskStatus.WAITING, at=TURN, waiting_for="above_refundable", question=asked(2), decisions=(told,)
+        )
 
     dapr.answer = refused
     with pytest.raises(DecisionRefused, match=r"9,999\.00 CHF is more than order O-1 has left: 59\.90 CHF at most"):
@@ -207,7 +224,7 @@ def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskDesk, dapr: Waiting
 
 
 def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskDesk, dapr: Waiting) -> None:
-    dapr.answer = lambda _: Run(TaskStatus.TERMINATED, AT)
+    dapr.answer = lambda _: Standing(status=TaskStatus.TERMINATED, at=TURN)
     with pytest.raises(TooLate, match="was over"):
         desk.decide(TICKET.task_id, approve())
     assert told(desk) == [("kim", "approve", DecisionState.TOO_LATE, "ended")]
@@ -215,7 +232,7 @@ def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskDe
 
 @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PARKED, TaskStatus.PAUSED, TaskStatus.COMPLETED])
 def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskDesk, dapr: Waiting, status: TaskStatus) -> None:
-    dapr.run = Run(status, AT)
+    dapr.run = Standing(status=status, at=TURN)
     with pytest.raises(NotWaiting, match="only a waiting task takes a decision"):
         desk.decide(TICKET.task_id, approve(refund=REFUND))
     assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "not_waiting")]
@@ -231,7 +248,7 @@ def test_who_comes_second_learns_who_was_first(desk: TaskDesk, dapr: Waiting) ->
 
 
 def test_an_approval_of_nothing_is_refused_and_noted(desk: TaskDesk, dapr: Waiting) -> None:
-    dapr.run = Run(TaskStatus.WAITING, AT, waiting_for="no_draft", question=asked(1))
+    dapr.run = Standing(status=TaskStatus.WAITING, at=TURN, waiting_for="no_draft", question=asked(1))
     with pytest.raises(DecisionRefused, match="proposes no refund"):
         desk.decide(TICKET.task_id, approve())
     assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "refund_missing")]

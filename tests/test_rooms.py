@@ -19,6 +19,7 @@ PURE = (
     "reasons.py",
     "decisions.py",
     "redaction.py",
+    "standing.py",
     "history/model.py",
     "history/values.py",
     "history/times.py",
@@ -50,7 +51,19 @@ ALLOWED = {
     "amplification": {"amplification", "cost"},
     "sandbox": {"sandbox"},
 }
-COMMON = {"models", "books", "daprd", "decisions", "errors", "policy", "reasons", "redaction", "tokens", "yamlfile"}
+COMMON = {
+    "models",
+    "books",
+    "daprd",
+    "decisions",
+    "errors",
+    "policy",
+    "reasons",
+    "redaction",
+    "standing",
+    "tokens",
+    "yamlfile",
+}
 
 
 def imports(file: Path) -> set[str]:

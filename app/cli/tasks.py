@@ -194,6 +194,7 @@ def _facts(view: TaskView) -> list[tuple[str, str]]:
         ("refund", _paid(view)),
         ("decided by", (result.decided_by or "") if result else ""),
         ("error", view.error or ""),
+        ("but", view.caveat or ""),
         *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
     ]
 

@@ -28,7 +28,7 @@ PAGE_SIZE = 500
 _TAMPERED = "DAPR_WORKFLOW_HISTORY_TAMPERED"
 # What daprd says when it reads a history that is not the signed one. One without any signature was written by a daprd
 # that did not sign, or its signatures were taken away: nobody can tell, so it proves nothing either.
-_NOT_GENUINE = (
+NOT_GENUINE = (
     "signature verification failed",
     "possible tampering",
     "unsigned history events but signing is enabled",
@@ -36,7 +36,7 @@ _NOT_GENUINE = (
 )
 # Rows that should be there are not: daprd reads their number first and the rows then, and a run that goes on, or is
 # purged, may save in between. When it stays so, somebody took them away.
-_NOT_WHOLE = "missing from state store"
+NOT_WHOLE = "missing from state store"
 _NOT_READABLE = ("signed history but no signer", "signed history but app ID", "signed history but namespace")
 # gRPC waits up to two minutes before it tries a lost sidecar again, and channels with equal options share that wait.
 _OPTIONS = (
@@ -113,7 +113,8 @@ class HistoryReader:
         request = protos.GetInstanceHistoryRequest(instanceId=instance_id)
         found = tuple(self._ask("GetInstanceHistory", request, instance_id).events)
         if found and found[-1].executionCompleted.failureDetails.errorType == _TAMPERED:
-            raise HistoryTampered(instance_id, found[-1].executionCompleted.failureDetails.errorMessage)
+            words = found[-1].executionCompleted.failureDetails.errorMessage
+            raise HistoryTampered(instance_id, words, entries.moment(found[-1].timestamp))
         return found
 
     def status(self, instance_id: str) -> InstanceStatus:
@@ -166,7 +167,7 @@ class HistoryReader:
         details = str(error.details())
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return _not_found(instance_id)
-        if any(sign in details for sign in (*_NOT_GENUINE, _NOT_WHOLE)):
+        if any(sign in details for sign in (*NOT_GENUINE, NOT_WHOLE)):
             return HistoryTampered(instance_id, details)
         if any(sign in details for sign in _NOT_READABLE):
             return ConfigurationError(f"{details}; switch WorkflowHistorySigning on again in config/dapr.yaml")
@@ -178,11 +179,11 @@ class HistoryReader:
 
 def _doubts(error: grpc.RpcError) -> set[str]:
     """What makes a history doubtful; nothing, for any other trouble."""
-    return {sign for sign in (*_NOT_GENUINE, _NOT_WHOLE) if sign in str(error.details())}
+    return {sign for sign in (*NOT_GENUINE, NOT_WHOLE) if sign in str(error.details())}
 
 
 def _passing(error: grpc.RpcError) -> bool:
-    return error.code() is grpc.StatusCode.UNAVAILABLE or _NOT_WHOLE in str(error.details())
+    return error.code() is grpc.StatusCode.UNAVAILABLE or NOT_WHOLE in str(error.details())
 
 
 def _not_found(instance_id: str) -> TaskNotFound:

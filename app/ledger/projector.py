@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.history.model import Run
+from app.ledger import standings
 from app.ledger.agenda import Agenda
 from app.ledger.database import insert_or_ignore
 from app.ledger.prices import Prices
@@ -25,8 +26,11 @@ from app.ledger.record import TaskRecord
 from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.saving import save
 from app.ledger.sources import Sources
+from app.ledger.standings import Standings
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
+from app.models import TaskStatus
+from app.standing import Standing, unknown
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class Projector:
         self._sources = sources
         self._begin_again = begin_again
         self._writer = writer
+        self._standings = Standings(sources.engine, writer, sources.clock)
         self._observers = observers
         self._prices = Prices(sources.engine)
         self._agenda = Agenda(time.monotonic)
@@ -141,11 +146,27 @@ class Projector:
         if not records:
             return
         prices = self._prices.numbers(charge for record in records for charge in record.charges)
+        standing = self._standing(runs, records)
         for start in range(0, len(records), _SAVED_AT_ONCE):
             some = records[start : start + _SAVED_AT_ONCE]
-            new = self._writer.run(partial(save, records=some, prices=prices))
+            new = self._writer.run(partial(save, records=some, prices=prices, standing=standing))
             for record in some:
                 self._recorded(record, new=record.task_id in new)
+
+    def _standing(self, runs: Sequence[Run], records: Sequence[TaskRecord]) -> Mapping[str, Standing]:
+        """Where the tasks stand of which nobody told so: the worker that brought them there died, or is another's."""
+        with self._sources.engine.connect() as connection:
+            known = standings.stood_at(connection, [run.instance_id for run in runs])
+        found: dict[str, Standing] = {}
+        for run, record in zip(runs, records, strict=True):
+            bare = standings.of_run(run, record.status, None)
+            told = known.get(run.instance_id)
+            if told is None or (bare.at is not None and told < bare.at):
+                found[run.instance_id] = bare
+                if bare.resting:
+                    said = self._sources.said(run.instance_id)
+                    found[run.instance_id] = standings.of_run(run, record.status, said)
+        return found
 
     def _recorded(self, record: TaskRecord, *, new: bool) -> None:
         ended = record.ended_at is not None
@@ -180,13 +201,18 @@ class Projector:
         if run.started_at is None:
             self._agenda.again(task_id)
             return None
+        self._told.discard(task_id)
         return run
 
-    def _tell(self, task_id: str, error: Exception) -> None:
-        """Once: each sweep comes to it again."""
-        if task_id not in self._told:
-            self._told.add(task_id)
-            log.error("task %s is not recorded: %s", task_id, error)
+    def _tell(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
+        """Once in the log: each sweep comes to it again. A reader of the ledger is to know it as well."""
+        if task_id in self._told:
+            return
+        self._told.add(task_id)
+        log.error("task %s is not recorded: %s", task_id, error)
+        if isinstance(error, HistoryTampered) and error.given_up_at is not None:
+            self._standings.tell(task_id, Standing(status=TaskStatus.FAILED, at=error.given_up_at, error=error.words))
+        self._standings.doubt(task_id, unknown(task_id) if isinstance(error, TaskNotFound) else str(error))
 
 
 def _short(error: Exception) -> str:

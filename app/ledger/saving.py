@@ -11,11 +11,12 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, or_, select, update
 
-from app.ledger import decisions
+from app.ledger import decisions, standings
 from app.ledger.bulk import insert_many
 from app.ledger.daily import DailySums, Place, place_of
 from app.ledger.lines import Key, Line, corrected, line_of
@@ -23,6 +24,8 @@ from app.ledger.prices import PriceRow, price_row
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.tables import TICKETS
+from app.models import TaskStatus
+from app.standing import Standing
 
 # Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
 _KNOWN = (
@@ -47,24 +50,36 @@ _INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES,
 _DELETE = {
     table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
 }
+# A history that could be read leaves no doubt about its task.
 _RECORDED = (
     update(TICKETS)
-    .where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded != bindparam("final"))
-    .values(recorded=bindparam("final"))
+    .where(
+        TICKETS.c.task_id == bindparam("the_task"),
+        or_(TICKETS.c.recorded != bindparam("final"), TICKETS.c.caveat != ""),
+    )
+    .values(recorded=bindparam("final"), caveat="")
 )
+_LOCK = update(TICKETS).where(TICKETS.c.sequence < 0).values(recorded=TICKETS.c.recorded)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def save(connection: Connection, records: Sequence[TaskRecord], prices: Mapping[PriceRow, int]) -> frozenset[str]:
-    """Writes each record; returns the tasks whose end is new to the ledger. `prices` has the number of each charge's
-    price. A task may be among them once only."""
+def save(
+    connection: Connection,
+    records: Sequence[TaskRecord],
+    prices: Mapping[PriceRow, int],
+    standing: Mapping[str, Standing] = MappingProxyType({}),
+) -> frozenset[str]:
+    """Writes each record, and where its task stands as far as `standing` says; returns the tasks whose end is new to
+    the ledger. `prices` has the number of each charge's price. A task may be among them once only."""
     # All who save go through the tasks in the same order, so that none waits for one who waits for him.
     records = sorted(records, key=lambda record: record.task_id)
-    _note_final(connection, records)
+    connection.execute(_LOCK)  # SQLite then lets nobody else write between what is read and what is made of it
     known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": [record.task_id for record in records]})}
-    records = [record for record in records if not _behind(record, known.get(record.task_id))]
+    records = [record for record in records if not behind(record, known.get(record.task_id))]
     if not records:
         return frozenset()
+    standings.found(connection, {name: standing[name] for each in records if (name := each.task_id) in standing})
+    connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
     _write(connection, records, known, prices)
     for record in records:
         decisions.keep(connection, record.task_id, record.decisions)
@@ -72,16 +87,13 @@ def save(connection: Connection, records: Sequence[TaskRecord], prices: Mapping[
     return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
 
 
-def _note_final(connection: Connection, records: Sequence[TaskRecord]) -> None:
-    """Notes which tasks need not be looked at again. Comes first: SQLite then lets nobody else write between what is
-    read and what is made of it."""
-    if records:
-        connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
-
-
-def _behind(record: TaskRecord, known: Row[Any] | None) -> bool:
-    """Whether the ledger knows more of this run already; a history only grows."""
-    return known is not None and known.execution_id == record.execution_id and known.events > record.events
+def behind(record: TaskRecord, known: Row[Any] | None) -> bool:
+    """Whether the ledger knows more of this run already: a history only grows, and a run that was completed stays so,
+    unless the state store was restored from an older backup."""
+    if known is None or known.execution_id != record.execution_id:
+        return False
+    completed = TaskStatus.COMPLETED.value
+    return bool(known.events > record.events or (known.status == completed and record.status.value != completed))
 
 
 def _write(

@@ -28,13 +28,15 @@ _BEGUN = (
 
 @dataclass(frozen=True)
 class Sources:
-    """`history` reads one run and raises TaskNotFound, HistoryTampered, Unreachable; `clock` gives the time in UTC."""
+    """`history` reads one run and raises TaskNotFound, HistoryTampered, Unreachable; `said` reads what a run says of
+    itself that goes on, which its history does not hold, and raises the same; `clock` gives the time in UTC."""
 
     engine: Engine
     history: Callable[[str], Run]
     book: PriceBook
     naming: Naming
     clock: Callable[[], datetime]
+    said: Callable[[str], str | None] = lambda _: None
 
     def written(self, task_ids: Sequence[str]) -> Mapping[str, Written]:
         """The model calls and executions of each task, as they are written down now."""

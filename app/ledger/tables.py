@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text
 
 from app.ledger.columns import METADATA, Instant
+from app.models import TaskStatus
 
 TICKETS = Table(
     "tickets",
@@ -21,7 +22,14 @@ TICKETS = Table(
     Column("received_at", Instant, nullable=False),
     Column("started", Boolean, nullable=False),
     Column("recorded", Boolean, nullable=False),  # its task has ended, and the record of it is final
+    # Where its task stands, for lists: told by the worker after a turn, and by the projector.
+    Column("status", String(10), nullable=False, default=TaskStatus.RUNNING.value),
+    Column("stood_at", Instant),  # the turn that brought it there; NULL: none was told of yet
+    Column("standing", Text, nullable=False, default="{}"),  # JSON: the rest of `standing.Standing`
+    Column("caveat", Text, nullable=False, default=""),  # why that may not be how it is now
     Index("ix_tickets_tenant_sequence", "tenant", "sequence"),
+    Index("ix_tickets_status_sequence", "status", "sequence"),
+    Index("ix_tickets_tenant_status", "tenant", "status", "sequence"),
 )
 # Both are looked for among all tickets, and few are found.
 for _name in ("started", "recorded"):

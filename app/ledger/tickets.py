@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Select, bindparam, select, update
+from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from app.errors import Conflict, TaskNotFound
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
-from app.models import Ticket
+from app.models import TaskStatus, Ticket
 from app.redaction import redact
-
-# Built once: composing a statement costs more than running it.
-_THIS_TASK = TICKETS.c.task_id == bindparam("the_task")
-_FIND = select(TICKETS).where(_THIS_TASK)
-_MARK = update(TICKETS).where(_THIS_TASK).values(started=True)
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,13 @@ class StoredTicket:
     received_at: datetime
     started: bool
     recorded: bool
+
+
+# Built once: composing a statement costs more than running it.
+_THIS_TASK = TICKETS.c.task_id == bindparam("the_task")
+_STORED = select(*(TICKETS.c[field.name] for field in fields(StoredTicket)))
+_FIND = _STORED.where(_THIS_TASK)
+_MARK = update(TICKETS).where(_THIS_TASK).values(started=True)
 
 
 class Tickets:
@@ -75,23 +77,7 @@ class Tickets:
 
     def not_started(self) -> list[StoredTicket]:
         """Tickets that were accepted by a process that died before it could start their task."""
-        query = select(TICKETS).where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence)
-        with self._engine.connect() as connection:
-            return [_ticket(row) for row in connection.execute(query)]
-
-    def page(self, tenants: frozenset[str] | None, after: int, limit: int) -> list[StoredTicket]:
-        """Up to `limit` tickets that arrived after sequence number `after`; `tenants` None is all."""
-        query = select(TICKETS).where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence).limit(limit)
-        return self._read(query, tenants)
-
-    def newest(self, tenants: frozenset[str] | None, before: int | None, limit: int) -> list[StoredTicket]:
-        """Up to `limit` tickets, newest first, that arrived before sequence number `before`; None is the newest."""
-        query = select(TICKETS).order_by(TICKETS.c.sequence.desc()).limit(limit)
-        return self._read(query if before is None else query.where(TICKETS.c.sequence < before), tenants)
-
-    def _read(self, query: Select[tuple[object, ...]], tenants: frozenset[str] | None) -> list[StoredTicket]:
-        if tenants is not None:
-            query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
+        query = _STORED.where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence)
         with self._engine.connect() as connection:
             return [_ticket(row) for row in connection.execute(query)]
 
@@ -113,6 +99,10 @@ class Tickets:
             "received_at": self._clock(),
             "started": False,
             "recorded": False,
+            "status": TaskStatus.RUNNING.value,
+            "stood_at": None,
+            "standing": "{}",
+            "caveat": "",
         }
 
         def insert(connection: Connection) -> StoredTicket | None:

@@ -33,7 +33,7 @@ def serve(chosen: Settings) -> None:
     tokens.encoding()
     with ExitStack() as ends:
         opened = bootstrap.open_all(chosen, ends)
-        worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _ended: None)
+        worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _standing: None)
         register(worker, bootstrap.make_services(chosen, opened))
         worker.start()
         ends.callback(worker.stop)

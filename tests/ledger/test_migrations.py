@@ -6,12 +6,16 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, text
@@ -19,6 +23,10 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from app.errors import ConfigurationError
 from app.ledger import database, migrations, record_tables, tables
 from app.ledger.columns import METADATA
+from app.ledger.standings import Standings
+from app.ledger.writer import Writer
+from app.models import Category, Outcome, Refund, TaskResult, TaskStatus
+from app.standing import Standing
 from tests.ledger import apart
 from tests.ledger.conftest import Databases
 
@@ -170,3 +178,49 @@ def test_a_step_that_fails_leaves_nothing_half_done(url: str, kind: str) -> None
     engine = create_engine(url)
     assert inspect(engine).get_table_names() == ["workers"]
     engine.dispose()
+
+
+def test_where_tasks_stand_is_taken_from_the_records_of_before(url: str) -> None:
+    migrate(url, "0002")
+    task = (
+        "INSERT INTO tasks (task_id, tenant, agent, workflow, version, execution_id, status, outcome, category,"
+        " order_id, refund_amount, refund_currency, refund_id, started_at, ended_at, projected_at, parts, turns,"
+        " events, size, trace_parent) VALUES ('{}', 'acme', '', '', '', '', {}, 3, '{{}}', 1, 1, 1, '')"
+    )
+    ticket = (
+        "INSERT INTO tickets (task_id, tenant, ticket_id, customer_id, digest, subject, text, received_at, started,"
+        " recorded) VALUES ('acme:{0}', 'acme', '{0}', 'C', '', '', '', 1, true, true)"
+    )
+    execute(
+        url,
+        *map(ticket.format, ("T-1", "T-2", "T-3")),
+        task.format("acme:T-1", "'completed', 'refunded', 'damaged', 'A-1', '49.90', 'EUR', 'R-1', 1000000, 2000000"),
+        task.format("acme:T-2", "'waiting', '', '', NULL, NULL, NULL, NULL, 1000000, NULL"),
+    )
+    engine = database.connect(url)
+    writer = Writer(engine)
+    found, _ = Standings(engine, writer, lambda: datetime.now(UTC)).page(None, None, 0, 10)
+    writer.close()
+    engine.dispose()
+    refund = Refund(order_id="A-1", amount=Decimal("49.90"), currency="EUR")
+    result = TaskResult(outcome=Outcome.REFUNDED, category=Category.DAMAGED, refund=refund, refund_id="R-1")
+    assert [each.standing for each in found] == [
+        Standing(status=TaskStatus.COMPLETED, at=epoch(2), category=Category.DAMAGED, result=result),
+        Standing(status=TaskStatus.WAITING, at=epoch(1)),
+        Standing(status=TaskStatus.RUNNING),
+    ]
+
+
+def migrate(url: str, revision: str) -> None:
+    """A ledger as an older version has left it."""
+    engine = create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def epoch(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -20,8 +20,10 @@ from app.ledger.projector import Observer, Projector
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.sources import Sources
+from app.ledger.standings import ListedTask, Standings
 from app.ledger.writer import Writer
-from app.models import CallState
+from app.models import CallState, Category, Progress, TaskStatus
+from app.standing import Standing
 from tests.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
 from tests.ledger.stories import Snapshot, story
@@ -63,12 +65,12 @@ class Office:
         self.histories = Histories()
         self.seen: list[str] = []
         self.sources = Sources(engine, self.histories, price_book(), NAMING, lambda: NOW)
-        self._writer = writer
+        self.writer = writer
         self._open: list[Projector] = []
 
     def projector(self, *observers: Observer, start: bool = False) -> Projector:
         """One that is stopped after the test."""
-        made = Projector(self.sources, self._writer, (*observers, self.observe))
+        made = Projector(self.sources, self.writer, (*observers, self.observe))
         if start:
             made.start()
             self._open.append(made)
@@ -376,3 +378,73 @@ def test_a_projector_stops_although_much_was_left(office: Office) -> None:
     stopper.join(60)
     assert not stopper.is_alive()
     assert sum(office.histories.reads.values()) < 1000, "the rest is found at the next start"
+
+
+# Where tasks stand
+
+
+def standing_of(office: Office, task_id: str = "acme:T-1") -> ListedTask:
+    return Standings(office.ledger.engine, office.writer, lambda: NOW).get(task_id)
+
+
+def test_what_a_dead_worker_could_not_tell_is_found(office: Office) -> None:
+    said = Progress(status=TaskStatus.WAITING, reason="above_limit", category=Category.DAMAGED)
+    office.ledger.tickets("acme:T-1", "acme:T-2")
+    office.histories.tell("acme:T-1", waiting())
+    office.histories.tell("acme:T-2", ended())
+    office.sources = replace(office.sources, said=lambda _: said.model_dump_json())
+    office.projector().record(["acme:T-1", "acme:T-2"])
+    waits, done = standing_of(office), standing_of(office, "acme:T-2")
+    assert (waits.standing.status, waits.standing.waiting_for, waits.final) == ("waiting", "above_limit", False)
+    assert (done.standing.status, done.final) == ("completed", True)
+
+
+def test_what_the_worker_told_of_the_same_turn_stands(office: Office) -> None:
+    office.ledger.tickets("acme:T-1")
+    run = office.histories.tell("acme:T-1", waiting())
+    told = Standing(status=TaskStatus.WAITING, at=run.replays[-1].started_at, waiting_for="above_limit")
+    Standings(office.ledger.engine, office.writer, lambda: NOW).tell("acme:T-1", told).result()
+    office.sources = replace(office.sources, said=lambda _: pytest.fail("nobody need be asked"))
+    office.projector().record(["acme:T-1"])
+    assert standing_of(office).standing == told
+
+
+def test_a_task_that_dapr_does_not_know_is_said_to_be_so_until_it_does(office: Office) -> None:
+    office.ledger.tickets("acme:T-1")
+    projector = office.projector()
+    projector.record(["acme:T-1"])
+    assert standing_of(office).caveat.startswith("not known to the workflow engine")
+    office.histories.tell("acme:T-1", waiting())
+    projector.record(["acme:T-1"])
+    assert standing_of(office).caveat == ""
+    office.histories.runs.clear()
+    projector.record(["acme:T-1"])
+    assert standing_of(office).caveat.startswith("not known to the workflow engine"), "again"
+
+
+def test_a_run_that_dapr_gave_up_has_failed_and_one_that_cannot_be_read_is_as_it_was(office: Office) -> None:
+    office.ledger.tickets("acme:T-1", "acme:T-2")
+    for task_id, given_up_at in (("acme:T-1", NOW), ("acme:T-2", None)):
+        office.histories.runs[task_id] = HistoryTampered(task_id, "digest mismatch", given_up_at)
+    office.projector().record(["acme:T-1", "acme:T-2"])
+    for task_id, status in (("acme:T-1", "failed"), ("acme:T-2", "running")):
+        found = standing_of(office, task_id)
+        assert found.standing.status == status
+        assert "its history does not verify: digest mismatch" in found.caveat
+
+
+def test_an_older_state_store_does_not_take_a_completed_task_back(office: Office) -> None:
+    """Restored from a backup, it has the task still waiting; that may last longer than the first time."""
+    office.ledger.tickets("acme:T-1")
+    office.histories.tell("acme:T-1", ended())
+    projector = office.projector()
+    projector.record(["acme:T-1"])
+    before = office.ledger.content()
+    office.histories.tell("acme:T-1", waiting())
+    projector.record(["acme:T-1"])
+    longer = one_step()
+    for number in range(2, 30):
+        longer.scheduled(100 + number, number, "lookup_order").completed(100.5 + number, number, "{}")
+    office.histories.tell("acme:T-1", longer.waits(200, 40, "decision"))
+    projector.record(["acme:T-1"])
+    assert office.ledger.content() == before

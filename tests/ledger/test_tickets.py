@@ -70,16 +70,6 @@ def test_tickets_that_were_not_started_are_found_after_a_crash(tickets: Tickets)
     assert [stored.ticket_id for stored in tickets.not_started()] == ["T-0", "T-2"]
 
 
-def test_pages_are_in_order_and_keep_to_their_tenants(tickets: Tickets) -> None:
-    for number in range(6):
-        tickets.accept(ticket(ticket_id=f"T-{number}", tenant=("acme", "lumen")[number % 2]))
-    first = tickets.page(frozenset({"acme"}), 0, 2)
-    rest = tickets.page(frozenset({"acme"}), first[-1].sequence, 2)
-    assert [stored.ticket_id for stored in (*first, *rest)] == ["T-0", "T-2", "T-4"]
-    assert len(tickets.page(None, 0, 100)) == 6
-    assert tickets.page(frozenset(), 0, 100) == []
-
-
 def test_an_unknown_task_is_named(tickets: Tickets) -> None:
     with pytest.raises(TaskNotFound, match="acme:T-9"):
         tickets.get("acme:T-9")
@@ -102,12 +92,3 @@ def test_a_database_that_cannot_be_had_is_named_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match="REFUND_AGENT_LEDGER_URL") as error:
         database.connect("postgresql+psycopg://agent:hunter2@127.0.0.1:1/ledger")
     assert "hunter2" not in str(error.value)
-
-
-def test_the_newest_come_first_page_by_page(tickets: Tickets) -> None:
-    for number in range(6):
-        tickets.accept(ticket(ticket_id=f"T-{number}", tenant=("acme", "lumen")[number % 2]))
-    first = tickets.newest(frozenset({"acme"}), None, 2)
-    rest = tickets.newest(frozenset({"acme"}), first[-1].sequence, 2)
-    assert [stored.ticket_id for stored in (*first, *rest)] == ["T-4", "T-2", "T-0"]
-    assert [stored.ticket_id for stored in tickets.newest(None, None, 2)] == ["T-5", "T-4"]

@@ -96,6 +96,7 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     facts += [Fact("Waits because of", view.waiting_for)] if view and view.waiting_for else []
     facts += [Fact("Decided by", result.decided_by)] if result and result.decided_by else []
     facts += [Fact("Error", view.error)] if view and view.error else []
+    facts += [Fact("But", view.caveat)] if view and view.caveat else []
     return tuple(facts)
 
 

@@ -1,0 +1,198 @@
+"""The desk between stores that disagree: a task is what Dapr says, or else what the ledger knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, update
+
+from app import policy
+from app.desk import TaskDesk
+from app.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
+from app.ledger import database
+from app.ledger.decisions import Decisions
+from app.ledger.standings import Standings
+from app.ledger.tables import TICKETS
+from app.ledger.tickets import Tickets
+from app.ledger.writer import Writer
+from app.models import Decision, Outcome, TaskResult, TaskStatus, Ticket
+from app.runs import Runs
+from app.standing import Standing
+from app.steps import TaskInput
+
+TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
+TASK = TICKET.task_id
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+WAITING = Standing(status=TaskStatus.WAITING, at=NOW, waiting_for="above_limit")
+DONE = Standing(
+    status=TaskStatus.COMPLETED,
+    at=NOW + timedelta(seconds=1),
+    result=TaskResult(outcome=Outcome.ANSWERED, category=None),
+)
+
+
+class Dapr(Runs):
+    """What daprd says of the one task, and what it is told to do."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.steered: list[str] = []
+        self.says: Standing | RefundAgentError | None = None
+
+    def get(self, task_id: str) -> Standing | None:
+        """What a test has it say."""
+        if isinstance(self.says, RefundAgentError):
+            raise self.says
+        return self.says or (Standing(status=TaskStatus.RUNNING, at=NOW) if task_id in self.begun else None)
+
+    def start(self, task: TaskInput) -> None:
+        """Begins a run."""
+        self.begun.append(task.task_id)
+
+    def pause(self, task_id: str) -> None:
+        """Stands for every way to steer."""
+        self.steered.append(task_id)
+
+    def lose(self) -> None:
+        """The state store is another one."""
+        self.begun.clear()
+        self.says = None
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger."""
+    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    """Its writer."""
+    writer = Writer(engine)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def standings(engine: Engine, writer: Writer) -> Standings:
+    """What the ledger knows of tasks."""
+    return Standings(engine, writer, lambda: NOW)
+
+
+@pytest.fixture
+def dapr() -> Dapr:
+    """It knows nothing yet."""
+    return Dapr()
+
+
+@pytest.fixture
+def desk(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> TaskDesk:
+    """The desk between both."""
+    tickets = Tickets(engine, writer, lambda: NOW)
+    trail = Decisions(engine, writer, lambda: NOW)
+    return TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+
+
+def submit(desk: TaskDesk, writer: Writer) -> None:
+    """Sends the ticket; its start is noted as well."""
+    desk.submit(TICKET)
+    writer.run(lambda connection: None)
+
+
+def make_final(engine: Engine) -> None:
+    """The projector has recorded it for good."""
+    with engine.begin() as connection:
+        connection.execute(update(TICKETS).values(recorded=True))
+
+
+def test_a_task_is_what_dapr_says(desk: TaskDesk, dapr: Dapr) -> None:
+    desk.submit(TICKET)
+    dapr.says = WAITING
+    view = desk.get(TASK)
+    assert (view.status, view.waiting_for, view.caveat) == (TaskStatus.WAITING, "above_limit", None)
+
+
+def test_what_the_worker_told_after_a_later_turn_is_newer_than_what_dapr_has_saved(
+    desk: TaskDesk, dapr: Dapr, standings: Standings
+) -> None:
+    desk.submit(TICKET)
+    dapr.says = WAITING
+    standings.tell(TASK, DONE).result()
+    assert (desk.get(TASK).status, desk.get(TASK).result) == (TaskStatus.COMPLETED, DONE.result)
+
+
+def test_lists_do_not_ask_dapr(desk: TaskDesk, dapr: Dapr, standings: Standings) -> None:
+    desk.submit(TICKET)
+    desk.submit(TICKET.model_copy(update={"ticket_id": "other"}))
+    standings.tell(TASK, WAITING).result()
+    dapr.says = Unreachable("away")
+    assert [view.task_id for view in desk.list(None, TaskStatus.WAITING, 10, None).tasks] == [TASK]
+    assert [view.ticket_id for view in desk.newest(None, 10, None).tasks] == ["other", "crowd"]
+    page = desk.list(None, None, 1, None)
+    assert page.next_after is not None
+    assert desk.list(None, None, 1, page.next_after).next_after is None, "no cursor that leads to an empty page"
+
+
+def test_a_completed_task_that_was_purged_stays_completed(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, engine: Engine
+) -> None:
+    desk.submit(TICKET)
+    standings.tell(TASK, DONE).result()
+    make_final(engine)
+    dapr.lose()
+    view, created = desk.submit(TICKET)
+    assert (view.status, view.result, view.caveat, created) == (TaskStatus.COMPLETED, DONE.result, None, False)
+    assert dapr.begun == [], "nothing starts"
+    with pytest.raises(NotWaiting, match=r"has ended \(completed\)"):
+        desk.pause(TASK)
+    with pytest.raises(NotWaiting, match=r"has ended \(completed\)"):
+        desk.terminate(TASK, "why")
+    with pytest.raises(NotWaiting, match=r"has ended \(completed\); only a waiting task"):
+        desk.decide(TASK, Decision(verdict="reject", by="Jo"))
+
+
+def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+) -> None:
+    submit(desk, writer)
+    standings.tell(TASK, WAITING).result()
+    dapr.lose()
+    view = desk.get(TASK)
+    assert (view.status, view.waiting_for) == (TaskStatus.WAITING, "above_limit"), "as it was known last"
+    assert view.caveat == f"not known to the workflow engine; `refund-agent task rerun {TASK}` begins it again"
+    with pytest.raises(NotWaiting, match=r"last known: waiting.*not known to the workflow engine"):
+        desk.pause(TASK)
+
+
+def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+) -> None:
+    submit(desk, writer)
+    standings.tell(TASK, WAITING).result()
+    dapr.lose()
+    view, created = desk.submit(TICKET)
+    assert (dapr.begun, created, view.caveat) == ([TASK], False, None)
+
+
+@pytest.mark.parametrize("error", [Unreachable("the sidecar is away"), HistoryTampered(TASK, "digest mismatch")])
+def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
+) -> None:
+    submit(desk, writer)
+    standings.tell(TASK, WAITING).result()
+    dapr.says = error
+    for view in (desk.get(TASK), desk.submit(TICKET)[0]):
+        assert (view.status, view.caveat) == (TaskStatus.WAITING, str(error))
+    with pytest.raises(type(error)):
+        desk.pause(TASK)
+    assert dapr.steered == []
+
+
+def test_a_task_that_is_not_known_at_all_is_not_found(desk: TaskDesk) -> None:
+    with pytest.raises(TaskNotFound):
+        desk.get("bench:nobody")
