@@ -43,11 +43,11 @@ format: ## format all Python files
 setup: ## only set up: virtual environment, development tools, Dapr programs
 	$(RUNTIME) setup
 
-doctor: ## say what this machine has and lacks, with the remedy; changes nothing
+doctor: ## say what this machine has and lacks, before anything runs; `refund-agent doctor` looks at what runs as well
 	$(RUNTIME) doctor
 
-clean-state: ## remove .state/ (tasks, ledger, keys, logs) after saying what is in it; refuses while a stack runs
-	$(RUNTIME) clean-state
+clean-state: ## remove .state/ (tasks, ledger, keys, logs), after asking or with ARGS=--yes; refuses while a stack runs
+	$(RUNTIME) clean-state $(ARGS)
 
 lock: ## compile requirements*.in into the hashed locks again (needs uv)
 	@for name in requirements requirements-dev bench/requirements-dbos; do \

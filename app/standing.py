@@ -34,6 +34,12 @@ class Standing(Frozen):
         return self.status in (TaskStatus.WAITING, TaskStatus.PARKED, TaskStatus.PAUSED)
 
 
+class _Termination(Frozen):
+    """What `Runs.terminate` leaves as the output."""
+
+    reason: str
+
+
 def under_way(custom_status: str | None, at: datetime, held: TaskStatus | None = None) -> Standing:
     """A task that has not ended: what it says of itself. `held` by others: paused, or parked by Dapr."""
     progress = _read(Progress, custom_status)
@@ -53,11 +59,17 @@ def under_way(custom_status: str | None, at: datetime, held: TaskStatus | None =
 def ended(status: TaskStatus, at: datetime, output: str | None, failure: str | None) -> Standing:
     """A task that has ended, with what it returned or why it failed."""
     if status is not TaskStatus.COMPLETED:
-        return Standing(status=status, at=at, error=failure or output or status.value)
+        return Standing(status=status, at=at, error=failure or _why(output) or status.value)
     told = _read(TaskOutput, output)
     if told is None:
         return Standing(status=status, at=at)
     return Standing(status=status, at=at, category=told.category, result=told.result, decisions=told.decisions)
+
+
+def _why(output: str | None) -> str | None:
+    """Why a task was ended, as `task terminate` was told; what anybody else left there, as it stands."""
+    told = _read(_Termination, output)
+    return told.reason if told else output
 
 
 def unknown(task_id: str) -> str:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "format": lambda _: _tool("ruff", "format", "."),
         "env": lambda _: _environment(),
         "doctor": lambda _: _doctor(),
-        "clean-state": lambda _: _clean_state(),
+        "clean-state": _clean_state,
     }
     parser = argparse.ArgumentParser(prog="python3 -m runtime", description="See `make help`.")
     parser.add_argument("command", choices=commands)
@@ -119,11 +119,16 @@ def _environment() -> int:
 def _doctor() -> int:
     code = prerequisites.show_checks(prerequisites.checks())
     if paths.VENV_PYTHON.exists():
-        return _in_environment("-m", "runtime.ports") or code
+        code = _in_environment("-m", "runtime.ports") or code
+        print("`.venv/bin/refund-agent doctor` looks at the configuration and at what runs as well.")
     return code
 
 
-def _clean_state() -> int:
+def _clean_state(rest: list[str]) -> int:
+    """Removes what runs have written, after somebody said so: here, or with --yes."""
+    parser = argparse.ArgumentParser(prog="make clean-state", description="ARGS=--yes removes without asking.")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    agreed = parser.parse_args(rest).yes
     folders = [folder for folder in (paths.STATE, _APP_LOGS) if folder.exists()]
     if held(_STACK_LOCK):
         raise Problem(f"A stack is running ({_STACK_LOCK} is held).", remedy="Stop it with Ctrl-C first.")
@@ -132,9 +137,23 @@ def _clean_state() -> int:
         return 0
     with exclusive(_STACK_LOCK, what="A stack of this project"):
         for folder in folders:
-            print(f"Removing {folder}: {_contents(folder)}")
+            print(f"{folder}: {_contents(folder)}")
+        if not (agreed or _agrees()):
+            print("Nothing was removed.")
+            return 1
+        for folder in folders:
+            print(f"Removing {folder}")
             shutil.rmtree(folder)
     return 0
+
+
+def _agrees() -> bool:
+    if not sys.stdin.isatty():
+        raise Problem("Tasks, ledger and keys would be gone for good.", remedy="Say so: make clean-state ARGS=--yes")
+    try:
+        return input("Remove all of it, tasks, ledger and keys, for good? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _contents(folder: os.PathLike[str]) -> str:

@@ -40,7 +40,7 @@ def run() -> int:
         code = _command(named, check, "demo", "--systems-url", systems)
         code = code or _command(named, check, "cost", "reconcile", "--sandbox-url", model)
     code = code or _command(named, lambda: None, "cost", "report", "--by", "tenant,stage")
-    _say_where(named)
+    _say_what_is_left()
     return code
 
 
@@ -148,6 +148,16 @@ def _client(named: Mapping[str, Port]) -> dict[str, str]:
 def _say_where(named: Mapping[str, Port]) -> None:
     print(f"  pages      http://127.0.0.1:{named['agent web'].number}/pages/tasks  (token: {paths.STATE / 'token'})")
     print(f"  API        http://127.0.0.1:{named['agent web'].number}/openapi.json")
+    print(f"  files      {paths.STATE}")
+    print(f"  logs       {LOGS}", flush=True)
+
+
+def _say_what_is_left() -> None:
+    """After everything has stopped: what can still be looked at, and how the rest comes back."""
+    print("Everything has stopped. The record can still be read, for example with")
+    print("  .venv/bin/refund-agent cost report --by task --top 5")
+    print("  .venv/bin/refund-agent cost tax")
+    print("`make up` starts it again and stays: pages, API, and the tasks that wait for a person.")
     print(f"  files      {paths.STATE}")
     print(f"  logs       {LOGS}", flush=True)
 

@@ -72,6 +72,10 @@ class FakeRecords:
         self._check()
         return facts_of(self.records.values(), since, until, tenants)
 
+    def tenants(self) -> frozenset[str]:
+        """The tenants of all its tasks."""
+        return frozenset(record.tenant for record in self.records.values())
+
     def models_in_use(self) -> frozenset[tuple[str, str]]:
         """Provider and model of every call that was answered."""
         return frozenset((call.provider, call.model) for call in self.calls() if call.model)

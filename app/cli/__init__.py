@@ -12,6 +12,8 @@ layout.py     how a table becomes lines, on wide and on narrow screens; pure
 judging.py    a demo run against what must come of the samples; pure
 checks.py     what doctor looks at
 faults.py     what can end a command
+period.py     days, times and tenants as options
+wording.py    what is wrong with a field, in our words; pure
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record
 submit.py tasks.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py experiment.py serve.py    the

@@ -15,6 +15,7 @@ from app.cli.figures import (
     INPUT,
     KINDS,
     UNKNOWN,
+    WORKFLOW,
     Digits,
     Exact,
     amount,
@@ -28,7 +29,7 @@ from app.cli.figures import (
 )
 from app.cli.layout import Column, Kind, figures
 from app.cli.opening import open_book
-from app.cli.period import Since, Tenant, Until, selection, tenants, when
+from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
 from app.cli.screen import Wide, say, show_json, show_table
 from app.cost.money import ZERO, difference
 from app.cost.rollup import Dimension
@@ -42,11 +43,12 @@ DEFAULT_BY = "tenant,stage"
 NONE = "-"
 _KNOWN = Column("known", Kind.PROSE, common=True)
 _CURRENCY = Column("currency", common=True)
+_SPARE = {"orchestration": 4, "compute": 3, "model": 1}  # what was spent in vain is never left out
 _FIGURES: tuple[Column | str, ...] = (
     *figures("tokens in"),
-    Column("cached", Kind.FIGURE, spare=1),
+    Column("cached", Kind.FIGURE, spare=2),
     *figures("tokens out"),
-    *(Column(kind, Kind.FIGURE, spare=2 + KINDS.index(kind)) for kind in KINDS),
+    *(Column(kind, Kind.FIGURE, spare=_SPARE.get(kind, 0)) for kind in KINDS),
     *figures("total"),
     _CURRENCY,
     _KNOWN,
@@ -109,7 +111,9 @@ def dimensions(text: str) -> tuple[Dimension, ...]:
 def _summed(chosen: Selection, by: tuple[Dimension, ...]) -> ReportView:
     from app.cost.views import report_view
 
-    return report_view(opening.open_records().report(by, chosen.since, chosen.until, tenants(chosen)), chosen)
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    return report_view(records.report(by, chosen.since, chosen.until, tenants(chosen)), chosen)
 
 
 def _repriced(chosen: Selection, prices: Path) -> RepricingView:
@@ -117,7 +121,9 @@ def _repriced(chosen: Selection, prices: Path) -> RepricingView:
     from app.cost.repricing import reprice
 
     book = open_book(prices)
-    charges = tuple(opening.open_records().charges(chosen.since, chosen.until, tenants(chosen)))
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    charges = tuple(records.charges(chosen.since, chosen.until, tenants(chosen)))
     return repricing_view(reprice(charges, book), {charge.book_digest for charge in charges}, chosen)
 
 
@@ -136,6 +142,8 @@ def _show_report(view: ReportView, *, exact: bool, as_json: bool) -> None:
 
 
 def _value(dimension: str, value: str) -> str:
+    if dimension in (Dimension.STAGE, Dimension.STEP):
+        return value or WORKFLOW
     return digest(value) if dimension == Dimension.PRICE_BOOK else value or NONE
 
 

@@ -34,7 +34,8 @@ def doctor(
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks the machine, the configuration files and the running parts; changes nothing."""
+    """Checks the machine, the configuration files and the running parts; changes nothing. `make doctor` checks the
+    machine alone, and works before anything is set up."""
     if context.invoked_subcommand is not None:
         return
     findings = list(_look(folder, url, token, [model_url, systems_url] if sandbox else []))

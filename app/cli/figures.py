@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.cost.views import GroupView, MoneyView
 
 UNKNOWN = "?"
+WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps
 Exact = Annotated[bool, typer.Option("--exact", help="Every digit of the amounts, instead of rounded ones.")]
 INPUT = (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE)
 KINDS = ("model", "compute", "orchestration", "rerun")
@@ -71,8 +72,9 @@ def _telling(largest: Decimal) -> int:
 
 
 def count(value: int | None, known: Known) -> str:
-    """One count: `811`, `~811` when it is not as reported, `?` when nobody knows."""
-    return UNKNOWN if value is None else f"{'' if known is Known.REPORTED else '~'}{value:,}"
+    """One count: `811`, `~811` when it is not as reported, `?` when nobody knows. A call is taken to have used nothing
+    only where nobody can have worked at it, so zero is sure."""
+    return UNKNOWN if value is None else f"{'~' if value and known is not Known.REPORTED else ''}{value:,}"
 
 
 def tokens(group: GroupView, *lines: Line) -> str:

@@ -71,4 +71,17 @@ def open_book(path: Path | None) -> PriceBook:
     from app.cost.book import load
     from app.settings import load as load_settings
 
-    return load(path or load_settings().prices_file)
+    return load(given_prices(path) or load_settings().prices_file)
+
+
+def given_prices(path: Path | None) -> Path | None:
+    """The file that --prices names. Raises BadParameter where there is none."""
+    return there(path, "--prices", "a price file, such as config/prices.yaml")
+
+
+def there(path: Path | None, option: str, what: str) -> Path | None:
+    """The file that an option names. Raises BadParameter where there is none: nobody but the caller can mend that."""
+    if path is not None and not path.is_file():
+        is_ = "is a folder" if path.is_dir() else "is not there"
+        raise typer.BadParameter(f"{path} {is_}; name {what}", param_hint=option)
+    return path

@@ -12,6 +12,7 @@ from app.cli.connection import AsJson
 from app.cli.figures import digest
 from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
+from app.cli.period import TIMES, instant
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cost.money import plain
 from app.cost.words import TOKEN_LINES, Line
@@ -51,7 +52,7 @@ def show(
     ] = None,
     at: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="As of that day, 00:00 UTC.  [default: now]"),
+        typer.Option(parser=instant, metavar="TIME", help=f"As of then, in UTC: {TIMES}.  [default: now]"),
     ] = None,
     prices: Prices = None,
     wide: Wide = False,
@@ -59,7 +60,7 @@ def show(
 ) -> None:
     """Shows the prices of models per million tokens, and what compute and keeping the record costs."""
     book = open_book(prices)
-    view = _prices(book, _asked_for(book, model, provider), at.replace(tzinfo=UTC) if at else _now())
+    view = _prices(book, _asked_for(book, model, provider), at or _now())
     if as_json:
         show_json(view.model_dump(mode="json"))
         return

@@ -12,6 +12,7 @@ import typer
 from app.cli.connection import AsJson
 from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import open_book, settings_with_ledger
+from app.cli.period import SinceTime, UntilTime
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
-Times = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 _CELLS: tuple[Column | str, ...] = (
     *name("model", "from (UTC)"),
     *figures("record", "of it estimated", "bill", "difference"),
@@ -45,19 +45,13 @@ BillFile = Annotated[
         show_default=False,
     ),
 ]
-Since = Annotated[
-    datetime | None, typer.Option(formats=Times, metavar="TIME", help="From then on, in UTC.", show_default=False)
-]
-Until = Annotated[
-    datetime | None, typer.Option(formats=Times, metavar="TIME", help="Until before then, in UTC.", show_default=False)
-]
 SandboxUrl = Annotated[str, typer.Option("--sandbox-url", help="The sandbox's model server.")]
 
 
 def reconcile(
     bill: BillFile = None,
-    since: Since = None,
-    until: Until = None,
+    since: SinceTime = None,
+    until: UntilTime = None,
     sandbox_url: SandboxUrl = SANDBOX_URL,
     wide: Wide = False,
     as_json: AsJson = False,
@@ -65,12 +59,11 @@ def reconcile(
     """Compares the record with the provider's bill; exit code 1 when tokens of either are unexplained."""
     from app.cost.reconciliation.views import as_json as values
 
-    first, last = _utc(since), _utc(until)
-    if first and last and first >= last:
-        raise typer.BadParameter(f"--until {last:%Y-%m-%dT%H:%M} is not after --since {first:%Y-%m-%dT%H:%M}")
+    if since and until and since >= until:
+        raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
     settings_with_ledger()  # what is wrong with it is said before a bill is fetched
     asked = _from_file(bill) if bill else _from_sandbox(sandbox_url)
-    found = _compared(asked.within(first, last))
+    found = _compared(asked.within(since, until))
     show_json(values(found)) if as_json else _show(found)
     if found.unexplained_tokens:
         raise typer.Exit(1)
@@ -177,7 +170,3 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 def _tokens(count: Count) -> str:
     return f"{count.input_tokens:,} + {count.output_tokens:,}" if count.tokens else "0"
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return at.replace(tzinfo=UTC) if at else None

@@ -11,6 +11,7 @@ from app.cli.figures import (
     INPUT,
     KINDS,
     UNKNOWN,
+    WORKFLOW,
     Digits,
     Exact,
     amounts,
@@ -91,7 +92,7 @@ def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
         group = stage.cost
         spent = tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
-        name = stage.stage or "(workflow)"
+        name = stage.stage or WORKFLOW
         yield (name, "", "", "", "", active, *spent, "", money(group, digits))
         for step in view.steps:
             if step.stage == stage.stage:
@@ -117,7 +118,8 @@ def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
 def _call(call: CallView, digits: Digits) -> tuple[str, ...]:
 
     usage = call.usage
-    counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+    cached = 0 if usage.input_tokens == 0 else usage.cached_tokens
+    counts = (usage.input_tokens, cached, usage.output_tokens)
     return (
         f"    call {call.turn}.{call.number}{'' if call.step else ' (no step)'}",
         "",

@@ -11,8 +11,8 @@ import typer
 
 from app.cli import opening
 from app.cli.connection import AsJson
-from app.cli.layout import Column, Kind, figures, name
-from app.cli.opening import Prices, has_ledger, open_book
+from app.cli.layout import Column, Kind, figures
+from app.cli.opening import Prices, given_prices, has_ledger, there
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ FOLDERS = ("components", "resiliency")
 NO_BOUND = "no bound"
 NOT_MEASURED = "not measured"
 _COLUMNS: tuple[Column | str, ...] = (
-    *name("target", "type"),
+    Column("target"),
+    Column("type", spare=1),
     Column("client x SDK x sidecar x workflow"),
     *figures("a step", "limit", "a task", "until parked", "money a step"),
     Column("is", Kind.PROSE),
-    Column("measured: mean, most (steps)"),
+    Column("measured: mean, most (steps)", spare=2),
 )
 
 
@@ -63,11 +64,13 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     from app.settings import load
 
     settings, folders = load(), [folder / name for name in FOLDERS]
-    path = policy_file or folder / settings.policy_file
+    path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
     rules, limits = policy.load(path), policy.retry_limits(path)
     policies, targets = reading.policies(folders, app_id), reading.targets(folders, app_id)
     asked = _asked()
-    found = worst(targets, policies, rules, _prices(targets, asked, prices or folder / settings.prices_file))
+    found = worst(
+        targets, policies, rules, _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
+    )
     findings = [*policies.findings, *unknown_names(targets, policies, rules, reading.components(folders))]
     return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
 
@@ -90,8 +93,9 @@ def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[
     """Of a request to each model component: the dearest of the model in its file and those that have answered."""
     from app.amplification.pricing import LONGEST, Reserve, dearest
     from app.amplification.targets import Kind
+    from app.cost.book import load
 
-    book, now = open_book(path), datetime.now(UTC)
+    book, now = load(path), datetime.now(UTC)
     found = {}
     for target in (each for each in targets if each.kind is Kind.MODEL):
         seen = asked.reserves.get(target.name, (0, 0)) if asked else (0, 0)

@@ -1,40 +1,109 @@
-"""The commands, and how an error ends one: one line on stderr with the remedy, exit code 1 (usage: 2)."""
+"""The commands, and how an error ends one: one line on stderr with the remedy, exit code 1 (usage: 2).
+
+With `--json` that line is one JSON object, so that a program need not read two languages.
+"""
 
 from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from app.cli import cost, demo, doctor, experiment, ledger, prices, record, serve, submit, tasks
+from app.cli.faults import AgentRefused
+from app.cli.screen import complain
 from app.errors import RefundAgentError
 
+NAME = "refund-agent"
+_NEVER_CUT = 1_000  # characters of the line that the list of commands has for each
 
-class _OneLineErrors(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer's own context class
+
+class Commands(TyperGroup):
+    """A group of commands whose list says each one's first sentence in full."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list into the help text."""
+        named = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(_NEVER_CUT)) for name, each in named if each])
+
+
+class _Root(Commands):
+    def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Runs a command and ends the process."""
+        words = list(sys.argv[1:] if args is None else args)
         try:
-            return super().invoke(ctx)
+            code = super().main(words, **options | {"prog_name": NAME, "standalone_mode": False})
         except RefundAgentError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(1) from None
+            code = _tell(error, as_json="--json" in words)
+        except typer.TyperException as error:
+            code = _tell_usage(error, as_json="--json" in words)
+        except typer.Abort:
+            complain("Aborted.")
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: RefundAgentError, *, as_json: bool) -> int:
+    line = " ".join(str(error).split())
+    status = error.refusal if isinstance(error, AgentRefused) else None
+    _complain_as_json(error.title, line, status, 1) if as_json else complain(f"error: {line}")
+    return 1
+
+
+def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    if as_json:
+        _complain_as_json("Wrong usage", " ".join(error.format_message().split()), None, error.exit_code)
+    else:
+        error.show()  # type: ignore[attr-defined]  # whatever is wrong with words on a command line has it
+    return error.exit_code
+
+
+def _complain_as_json(title: str, detail: str, status: int | None, exit_code: int) -> None:
+    """The problem as the API tells its own (RFC 9457); `status` is the agent's, where it was the agent that refused."""
+    problem = {"title": title, "detail": detail, "status": status, "exit_code": exit_code}
+    typer.echo(json.dumps(problem, ensure_ascii=False), err=True)
 
 
 cli = typer.Typer(
-    name="refund-agent",
-    cls=_OneLineErrors,
+    name=NAME,
+    cls=_Root,
     help="Works support tickets as durable tasks.  Exit codes: 0 fine, 1 something is wrong, 2 usage.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain text: quicker, and brackets in a help text stay
     pretty_exceptions_enable=False,  # its tracebacks print the values of variables
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from app.process import version
+
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Works support tickets as durable tasks.  Exit codes: 0 fine, 1 something is wrong, 2 usage."""
+
+
 cli.command("serve")(serve.serve)
 cli.command("submit")(submit.submit)
-cli.add_typer(tasks.commands, name="task")
+cli.add_typer(tasks.commands, name="task", cls=Commands)
 cli.command("record")(record.record)
-cli.add_typer(cost.commands, name="cost")
-cli.add_typer(prices.commands, name="price")
-cli.add_typer(ledger.commands, name="ledger")
+cli.add_typer(cost.commands, name="cost", cls=Commands)
+cli.add_typer(prices.commands, name="price", cls=Commands)
+cli.add_typer(ledger.commands, name="ledger", cls=Commands)
 cli.command("demo")(demo.demo)
-cli.add_typer(doctor.commands, name="doctor")
-cli.add_typer(experiment.commands, name="experiment")
+cli.add_typer(doctor.commands, name="doctor", cls=Commands)
+cli.add_typer(experiment.commands, name="experiment", cls=Commands)

@@ -13,6 +13,7 @@ import typer
 from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.faults import AgentAway
 from app.cli.intake import Kind, Pace, Receipt, Send, submit_all
+from app.cli.period import tenant_name
 from app.cli.screen import Meter, complain, say, show_json
 from app.cli.tickets import Line, raw_lines, read_lines
 from app.cli.watch import TROUBLED, Watch, follow
@@ -21,7 +22,9 @@ from app.models import TaskStatus, TaskView
 
 def submit(
     file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="JSON Lines, one ticket each.")],
-    tenant: Annotated[str | None, typer.Option(help="The tenant of lines that name none.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(parser=tenant_name, metavar="TENANT", help="The tenant of lines that name none.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the tasks until they rest.")] = False,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Tickets a second at most.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 4,

@@ -8,8 +8,11 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from app.cli.connection import AsJson, Token, Url, connect
+from app.cli.faults import NothingRecorded
 from app.cli.layout import Column, Kind, figures, name
-from app.cli.screen import complain, say, show_facts, show_json, show_table
+from app.cli.period import Tenant
+from app.cli.screen import Wide, complain, say, show_facts, show_json, show_table
+from app.cli.wording import what_is_wrong
 from app.models import DecisionView, Frozen, Refund, TaskStatus, TaskView
 
 MAX_LISTED = 200
@@ -40,19 +43,27 @@ class Termination(Frozen):
 
 @commands.command("list")
 def list_tasks(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: Tenant = None,
     status: Annotated[TaskStatus | None, typer.Option(help="Only those in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED, help="Tasks on a page.")] = 50,
     after: Annotated[str | None, typer.Option(help="The `next_after` of the page before.")] = None,
     url: Url = None,
     token: Token = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Lists tasks, oldest first."""
     with connect(url, token) as client:
         page = client.list(tenant, status, limit, after)
+        while not page.tasks and page.next_after:  # those it looked through are in other states
+            page = client.list(tenant, status, limit, page.next_after)
+        if not page.tasks and tenant and not client.list(tenant, None, 1, None).tasks:
+            raise NothingRecorded(f"there is no task of tenant {tenant}; `refund-agent task list` shows those of all")
     if as_json:
         show_json(page.model_dump(mode="json"))
+        return
+    if not page.tasks:
+        say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` makes some")
         return
     columns = [*name("task", "status", "since"), Column("outcome or reason", Kind.PROSE), *figures("refund")]
     show_table(columns, [_row(task) for task in page.tasks])
@@ -148,8 +159,10 @@ def _refund(order: str | None, amount: str | None, currency: str | None) -> Refu
         return Refund.model_validate(given)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
-        option = {"order_id": "--order"}.get(str(fault["loc"][0]), f"--{fault['loc'][0]}")
-        raise typer.BadParameter(f"{option}: {fault['msg']}; give --order, --amount and --currency") from None
+        field = str(fault["loc"][0])
+        option = {"order_id": "--order"}.get(field, f"--{field}")
+        wrong = "is missing" if given[field] is None else what_is_wrong(field, fault)
+        raise typer.BadParameter(f"{option} {wrong}; give --order, --amount and --currency") from None
 
 
 def money(refund: Refund | None) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.connection import AsJson
-from app.cli.figures import Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
+from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
 from app.cli.layout import Column, figures
-from app.cli.period import Since, Tenant, Until, selection, tenants, when
+from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
 from app.cli.screen import Wide, say, show_json, show_table
 from app.cost.money import shown
 from app.cost.words import TOKEN_LINES, Kind
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from app.cost.views import GroupView
 
 FEW = "*"
-_NAMELESS = "-"  # a step that the history does not hold any more
 _CURRENCY = Column("currency", common=True)
 _RUNNERS: tuple[Column | str, ...] = (
     "begins again after",
@@ -53,7 +52,9 @@ def tax(
     from app.cost.tax.views import tax_view
 
     chosen = selection(since, until, tenant)
-    view = tax_view(opening.open_records().tax(chosen.since, chosen.until, tenants(chosen)), chosen)
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    view = tax_view(records.tax(chosen.since, chosen.until, tenants(chosen)), chosen)
     show_json(view.model_dump(mode="json")) if as_json else _show(view, exact=exact)
 
 
@@ -143,7 +144,7 @@ def _places(view: TaxView) -> Iterator[tuple[str, ...]]:
     tenants = view.by_tenant if len(view.by_tenant) > 1 else ()
     stages = [part for part in view.by_stage if part.key["stage"] or part.failures]
     for part in (*tenants, *stages):
-        runner, name = part.every_failure, ", ".join(part.key.values()) or _NAMELESS
+        runner, name = part.every_failure, ", ".join(part.key.values()) or WORKFLOW
         failed = f"{runner.failed_tasks:,}{'' if runner.enough else FEW}"
         row = (name, f"{part.tasks:,}", failed, _interval(runner.failure_rate), _progress(runner))
         for shares in _shares(part, runner, with_ends=False):

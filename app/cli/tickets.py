@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from app.cli.wording import what_is_wrong
 from app.models import Ticket
 
 MAX_LINE_BYTES = 256 * 1024
@@ -66,8 +67,8 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _faults(error: ValidationError) -> str:
-    faults = error.errors(include_input=False, include_url=False, include_context=False)
-    named = [f"{_field(str(fault['loc'][0]))}: {fault['msg']}" for fault in faults[:MAX_NAMED_FIELDS]]
+    faults = error.errors(include_input=False, include_url=False)[:MAX_NAMED_FIELDS]
+    named = [f"{_field(key)}: {what_is_wrong(key, fault)}" for fault in faults for key in [str(fault["loc"][0])]]
     return "; ".join(dict.fromkeys(named))
 
 

@@ -138,6 +138,11 @@ class Records:
         """What failures cost, of the tasks that ended on these days."""
         return tax.facts(self._engine, since, until, tenants)
 
+    def tenants(self) -> frozenset[str]:
+        """The tenants of which anything was ever charged."""
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(select(DAILY_COSTS.c.tenant).distinct()).scalars())
+
     def models_in_use(self) -> frozenset[tuple[str, str]]:
         """Provider (component type) and model of all calls that were answered."""
         query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()

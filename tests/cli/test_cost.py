@@ -47,7 +47,7 @@ def test_stages_by_tenant_and_a_total(ledger: FakeRecords) -> None:
     columns = "tenant stage tokens-in cached tokens-out model compute orchestration rerun total currency known"
     assert cells(lines[0]) == [column.replace("-", " ") for column in columns.split()]
     assert [cells(line)[:2] for line in lines[1:7]] == [
-        ["acme", "-"],  # the workflow itself
+        ["acme", "(workflow)"],
         ["acme", "classify"],
         ["acme", "close_case"],
         ["acme", "draft_refund"],
@@ -255,6 +255,6 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
     exact = ask("cost", "report", "--by", "stage", "--exact").stdout
     assert "rounded" not in exact
     stages = [row(exact, f"{name} ")[-3] for name in ("classify", "close_case", "notify_customer", "retrieve_account")]
-    drafted, whole = row(exact, "draft_refund ")[-3], row(exact, "- ")[-3]
+    drafted, whole = row(exact, "draft_refund ")[-3], row(exact, "(workflow) ")[-3]
     known = [Decimal(each.removesuffix(" + ?")) for each in (*stages, drafted, whole)]
     assert sum(known) == EXACT

@@ -237,3 +237,15 @@ def test_without_a_ledger_none_is_made(words: tuple[str, ...]) -> None:
     assert "no ledger: " in result.stderr
     assert "`make up`" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_call_that_nobody_can_have_worked_at_used_nothing_for_sure(ledger: FakeRecords) -> None:
+    refused = call_record(
+        state=CallState.FAILED,
+        error="breaker_open: the breaker of llm is open",
+        usage=Usage(0, 0, known=Known.ESTIMATED),
+        model="",
+    )
+    put(ledger, task_record(steps=steps()[:1], calls=(refused,)))
+    line = row(ask("record", TASK).stdout, "call 1.1")
+    assert line[4:7] == ["0", "0", "0"]

@@ -63,7 +63,7 @@ def test_bad_lines_are_named_and_do_not_stop_the_rest(run: CommandLine, tmp_path
     assert result.stdout == totals(created=2, same=1, conflict=1, refused=2)
     assert sorted(result.stderr.splitlines()[:3]) == [
         "line 2: is not one JSON object in UTF-8 with each key once",
-        "line 3: customer_id: Field required; text: Input should be a valid string",
+        "line 3: customer_id: is missing; text: must be text",
         "line 5: acme:T-1: task 'acme:T-1' has another body; use a new ticket id",
     ]
     assert "4111" not in result.output

@@ -190,7 +190,38 @@ def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) ->
     assert run("task", *words).exit_code == 2
 
 
-def test_a_bad_field_is_told_in_one_line(run: CommandLine) -> None:
+def test_a_tenant_that_can_be_none_is_never_sent(run: CommandLine) -> None:
     result = run("task", "list", "--tenant", "ACME")
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "tenant: String should match pattern" in result.stderr
+    assert result.exit_code == 2
+    assert "'ACME' can be no tenant; a tenant is small letters, digits and -, such as acme" in result.stderr
+
+
+def test_an_empty_list_says_so_and_names_no_next_page(run: CommandLine, desk: FakeDesk) -> None:
+    assert run("task", "list").stdout == "there is no task yet; `refund-agent submit FILE` makes some\n"
+    desk.submit(make_ticket())
+    result = run("task", "list", "--status", "waiting")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "no task is waiting\n", "")
+
+
+def test_what_an_agent_looked_through_in_vain_is_passed_over(
+    run: CommandLine, desk: FakeDesk, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def pages(tenants: Any, status: Any, limit: int, after: str | None) -> TaskPage:
+        """As a desk that gives up after so many tasks in other states."""
+        asked.append(after)
+        return TaskPage(tasks=(waiting,)) if after == "1000" else TaskPage(tasks=(), next_after=f"{len(asked)}000")
+
+    monkeypatch.setattr(desk, "list", pages)
+    result = run("task", "list", "--status", "waiting")
+    assert (result.stdout.splitlines()[1].split()[0], result.stderr) == (TASK, "")
+    assert asked == [None, "1000"]
+
+
+def test_a_tenant_without_tasks_is_a_slip_of_the_pen(run: CommandLine, waiting: TaskView) -> None:
+    assert "acme:T-1" in run("task", "list", "--tenant", "acme").stdout
+    result = run("task", "list", "--tenant", "acne")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: there is no task of tenant acne; `refund-agent task list` shows those of all\n"
+    assert run("task", "list", "--tenant", "acme", "--status", "parked").stdout == "no task is parked\n"

@@ -45,7 +45,8 @@ def test_run_works_the_demo_says_where_things_are_and_stops(checkout: Checkout) 
     assert f"cost reconcile --sandbox-url http://127.0.0.1:{model}" in output
     assert "cost report --by tenant,stage" in output
     assert "Agent ready after" in output
-    assert f"API        http://127.0.0.1:{web}/openapi.json" in output
+    assert "Everything has stopped." in output
+    assert f"http://127.0.0.1:{web}" not in output.partition("Everything has stopped.")[2]  # nobody would answer there
     assert str(checkout.folder / ".state" / "logs") in output
     assert checkout.ended_orderly()
     assert checkout.left() == []
@@ -119,7 +120,10 @@ def test_a_second_stack_is_refused_and_so_is_cleaning_under_a_running_one(checko
     assert "A stack is running" in cleaning
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
-    cleaned, _ = checkout.make("clean-state").communicate(timeout=60)
+    refused, _ = checkout.make("clean-state").communicate(timeout=60)
+    assert "make clean-state ARGS=--yes" in refused
+    assert (checkout.folder / ".state").exists()
+    cleaned, _ = checkout.make("clean-state", ARGS="--yes").communicate(timeout=60)
     assert f"Removing {checkout.folder / '.state'}" in cleaned
     assert not (checkout.folder / ".state").exists()
 

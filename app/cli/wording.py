@@ -1,0 +1,27 @@
+"""What is wrong with a field, in words of our own: a library speaks of its types. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_BY_FIELD = {
+    "tenant": "must be small letters, digits and -, 31 at most",
+    "ticket_id": "must be letters, digits, dots, _ and -, 64 at most",
+    "customer_id": "must be letters, digits, dots, _ and -, 64 at most",
+    "order_id": "must be letters, digits, dots, _ and -, 64 at most",
+    "amount": "must be an amount with two places at most, such as 12.30",
+    "currency": "must be a currency's three capital letters, such as EUR",
+}
+_BY_TYPE = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "extra_forbidden": "is no field of a ticket",
+}
+
+
+def what_is_wrong(field: str, fault: Any) -> str:
+    """A fault as pydantic has it, as it follows on the field's name."""
+    kind = fault["type"]
+    if kind == "string_too_long":
+        return f"is longer than {fault['ctx']['max_length']:,} characters"
+    return _BY_TYPE.get(kind) or _BY_FIELD.get(field) or str(fault["msg"]).removeprefix("Value error, ")
