@@ -2,7 +2,7 @@
 
 Everything here may cross the workflow's history, so nothing here holds a person's text, address or
 secret: texts stay in the ledger and are named by digest. Import nothing but the standard library,
-pydantic and `app.errors`.
+pydantic, `app.errors` and `app.texts`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from app.texts import Text
 
 Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2), PlainSerializer(str, return_type=str)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -95,8 +97,8 @@ class Ticket(Frozen):
     ticket_id: TicketId
     customer_id: Reference
     order_id: Reference | None = None
-    subject: str = Field(default="", max_length=500)
-    text: str = Field(default="", max_length=MAX_TICKET_CHARACTERS)
+    subject: Text = Field(default="", max_length=500)
+    text: Text = Field(default="", max_length=MAX_TICKET_CHARACTERS)
 
     @property
     def task_id(self) -> str:

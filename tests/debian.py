@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's and Redis's programs, installs Debian's packages where that is allowed, and drops root.
+"""Finds PostgreSQL, PgBouncer and Redis, installs Debian's packages where that is allowed, and drops root.
 
 Installing starts no service and leaves a running one alone: Debian asks `policy-rc.d` before it starts any, and
 for the time of the installation that answers no.
@@ -20,7 +20,8 @@ from runtime.problems import Problem
 
 POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_isready", "psql")
 REDIS_PROGRAM = "redis-server"
-PACKAGES = {"postgres": "postgresql", "redis": "redis-server"}
+PGBOUNCER_PROGRAM = "pgbouncer"
+PACKAGES = {"postgres": "postgresql", "redis": "redis-server", "pgbouncer": "pgbouncer"}
 # PostgreSQL refuses to run as root; one of these is on every Debian machine.
 _UNPRIVILEGED = ("postgres", "nobody")
 _DEBIAN_HOMES = Path("/usr/lib/postgresql")
@@ -43,26 +44,40 @@ def find_postgres() -> Path:
 
 def find_redis() -> Path:
     """Redis's server program. Raises Problem when there is none."""
-    found = shutil.which(REDIS_PROGRAM)
+    return _on_path(REDIS_PROGRAM, "Redis's server is not installed.", "redis")
+
+
+def find_pgbouncer() -> Path:
+    """PgBouncer's program. Raises Problem when there is none."""
+    return _on_path(PGBOUNCER_PROGRAM, "PgBouncer is not installed.", "pgbouncer")
+
+
+def _on_path(program: str, otherwise: str, name: str) -> Path:
+    found = shutil.which(program)
     if found is None:
-        raise Problem("Redis's server is not installed.", remedy=_remedy("redis"))
+        raise Problem(otherwise, remedy=_remedy(name))
     return Path(found)
 
 
-def missing() -> list[str]:
-    """Which of `postgres` and `redis` are not installed."""
+def missing(*names: str) -> list[str]:
+    """Which of those, keys of `PACKAGES`, are not installed."""
     absent = []
-    for name, find in (("postgres", find_postgres), ("redis", find_redis)):
+    for name in names:
         try:
-            find()
+            _FIND[name]()
         except Problem:
             absent.append(name)
     return absent
 
 
-def ensure_installed() -> None:
-    """Installs what is missing when this is root on a Debian machine. Raises Problem with the remedy otherwise."""
-    absent = missing()
+_FIND = {"postgres": find_postgres, "redis": find_redis, "pgbouncer": find_pgbouncer}
+
+
+def ensure_installed(*more: str) -> None:
+    """Installs what is missing of PostgreSQL, Redis and `more` when this is root on a Debian machine. Raises Problem
+    with the remedy otherwise."""
+    needed = ("postgres", "redis", *more)
+    absent = missing(*needed)
     if not absent:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -70,7 +85,7 @@ def ensure_installed() -> None:
     with _no_services():
         _apt_get("update", "-qq")
         _apt_get("install", "-y", "-qq", "--no-install-recommends", *(PACKAGES[name] for name in absent))
-    still = missing()
+    still = missing(*needed)
     if still:
         raise Problem(
             f"apt-get installed its packages, but {', '.join(still)} cannot be found.", remedy=_remedy(*still)

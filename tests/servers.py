@@ -1,4 +1,4 @@
-"""Throw-away PostgreSQL and Redis servers for tests and benchmarks: loopback only, a free port, a temporary folder.
+"""Throw-away PostgreSQL, PgBouncer and Redis for tests and benchmarks: loopback only, a free port, a temporary folder.
 
     ensure_installed()
     with PostgresServer() as postgres:
@@ -30,13 +30,14 @@ from tests.debian import (
     POSTGRES_PROGRAMS,
     REDIS_PROGRAM,
     ensure_installed,
+    find_pgbouncer,
     find_postgres,
     find_redis,
     give_away,
     lowered,
 )
 
-__all__ = ["USER", "PostgresServer", "RedisServer", "ensure_installed"]
+__all__ = ["USER", "PgBouncer", "PostgresServer", "RedisServer", "ensure_installed"]
 
 USER = "bench"
 READY_SECONDS = 60.0
@@ -173,11 +174,49 @@ class PostgresServer(_Server):
         return [str(self.programs / "postgres"), "-D", str(self.data), *given]
 
     def _answers(self) -> bool:
-        check = [str(self.programs / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
+        return self.is_ready(self.port)
+
+    def is_ready(self, port: int) -> bool:
+        """Whether something at that port takes PostgreSQL's clients."""
+        check = [str(self.programs / "pg_isready"), "-q", "-h", HOST, "-p", str(port)]
         try:
             return subprocess.run(check, check=False, timeout=10).returncode == 0
         except subprocess.TimeoutExpired:
             return False
+
+
+class PgBouncer(_Server):
+    """A pooler in transaction mode before a PostgreSQL server: each transaction may get another of its few connections
+    to it, whoever used that before."""
+
+    name = "pgbouncer"
+    stop_signal = signal.SIGINT
+
+    def __init__(self, postgres: PostgresServer, connections: int = 2) -> None:
+        """Starts nothing. Raises Problem when PgBouncer is not installed."""
+        self.program = find_pgbouncer()
+        self.postgres = postgres
+        super().__init__()
+        users, settings = self.folder / "users.txt", self.folder / "pgbouncer.ini"
+        users.write_text(f'"{USER}" "{postgres.password}"\n')
+        settings.write_text(
+            f"[databases]\n* = host={HOST} port={postgres.port}\n[pgbouncer]\nlisten_addr = {HOST}\n"
+            f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
+            f"pool_mode = transaction\ndefault_pool_size = {connections}\nserver_round_robin = 1\n"
+        )
+        for file in (users, settings):
+            file.chmod(0o600)
+        give_away(users, settings)
+
+    def url(self, database: str, driver: str = "postgresql") -> str:
+        """The address of one database behind the pooler."""
+        return self.postgres.url(database, driver).replace(f":{self.postgres.port}/", f":{self.port}/")
+
+    def _command(self) -> list[str]:
+        return [str(self.program), str(self.folder / "pgbouncer.ini")]
+
+    def _answers(self) -> bool:
+        return self.postgres.is_ready(self.port)
 
 
 class RedisServer(_Server):

@@ -20,6 +20,7 @@ PURE = (
     "decisions.py",
     "redaction.py",
     "standing.py",
+    "texts.py",
     "history/model.py",
     "history/values.py",
     "history/times.py",
@@ -72,6 +73,7 @@ COMMON = {
     "reasons",
     "redaction",
     "standing",
+    "texts",
     "tokens",
     "yamlfile",
 }

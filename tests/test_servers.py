@@ -112,7 +112,7 @@ def test_a_server_listens_on_loopback_alone_and_not_as_root(
 
 
 def test_what_cannot_be_installed_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "missing", lambda: ["redis"])
+    monkeypatch.setattr(debian, "missing", lambda *_: ["redis"])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Problem, match=r"Not installed: redis\. .*apt-get install redis-server"):
         ensure_installed()
@@ -128,7 +128,7 @@ def test_the_policy_against_services_lasts_as_long_as_the_installation(
     seen: list[str] = []
     absent = iter([["redis"], []])
     monkeypatch.setattr(debian, "_POLICY", policy)
-    monkeypatch.setattr(debian, "missing", lambda: next(absent))
+    monkeypatch.setattr(debian, "missing", lambda *_: next(absent))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
     monkeypatch.setattr(debian, "_apt_get", lambda *_: seen.append(_executable(policy)))

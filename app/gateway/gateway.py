@@ -17,6 +17,8 @@ _RESERVED_OUTPUT_TOKENS = 1_000
 # How long the sidecar has to name its component, which takes it a millisecond: before a call there is time, for nothing
 # works without a sidecar; after it, the answer waits to be written down.
 _BEFORE_SECONDS, _AFTER_SECONDS = 60.0, 2.0
+# No call is that large; PostgreSQL keeps no larger number of tokens.
+_MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def used(answer: Answer, call: ModelCall, provider: str) -> Usage:
 def _can_be(reported: ReportedUsage, answer: Answer) -> bool:
     """Whether it is whole, no part exceeds its whole, and neither a question nor an answer is for nothing."""
     asked, said = reported.input_tokens, reported.output_tokens
-    if asked is None or said is None or asked <= 0:
+    if asked is None or said is None or not 0 < asked <= _MOST_TOKENS or said > _MOST_TOKENS:
         return False
     parts_fit = 0 <= (reported.cached_tokens or 0) <= asked and 0 <= (reported.reasoning_tokens or 0) <= said
     return parts_fit and (said > 0 or not (answer.text or answer.tool_calls))

@@ -27,6 +27,8 @@ from app.ledger.writer import Writer
 from app.models import CallState
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
+# Words of the provider's choosing; PostgreSQL refuses what is longer than its column.
+_MODEL_CHARACTERS, _REASON_CHARACTERS = 200, 32
 
 
 # Built once: composing a statement costs more than running it.
@@ -77,15 +79,18 @@ class Journal:
     async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
         """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
         another's."""
-        values = _used(usage) | {
-            "provider": provider,
-            "state": CallState.SETTLED.value,
-            "error": None,  # it may have been given up meanwhile, because this worker stood still
-            "model": answer.model,
-            "finish_reason": answer.finish_reason,
-            "answer": answer_to_json(answer),
-            "ended_at": microseconds(self._clock()),
-        }
+        values = (
+            _used(usage)
+            | {
+                "provider": provider,
+                "state": CallState.SETTLED.value,
+                "error": None,  # it may have been given up meanwhile, because this worker stood still
+                "model": answer.model[:_MODEL_CHARACTERS],
+                "finish_reason": answer.finish_reason[:_REASON_CHARACTERS],
+                "answer": answer_to_json(answer),
+                "ended_at": microseconds(self._clock()),
+            }
+        )
         try:
             before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         except IntegrityError:  # another process settled the step in this very moment

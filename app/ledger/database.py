@@ -8,18 +8,39 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, Insert, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import ConfigurationError
 from app.ledger.migrations import upgrade
+from app.texts import is_storable, storable
 
 # WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
 # any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.
 _BUSY_SECONDS = 30.0
 _SQLITE = (f"busy_timeout={_BUSY_SECONDS * 1000:.0f}", "synchronous=NORMAL", "foreign_keys=ON")
+
+# A statement that is prepared on the server belongs to one connection of its own, which a pooler between the two hands
+# to somebody else after each transaction (docs/operations.md). The rest is so that a server that is gone without a word
+# is noticed within a minute and not within a quarter of an hour.
+_PSYCOPG: dict[str, Any] = {
+    "prepare_threshold": None,
+    "connect_timeout": 5,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_READ_ONLY = "25006"
+_REMEDIES = {
+    "42501": (
+        "the agent makes and changes its tables by itself: grant its role CREATE and USAGE on the schema and all on "
+        "the tables in it, or let it use the role that owns them"
+    ),
+    _READ_ONLY: "this server is a standby: name the primary, or all of them with target_session_attrs=read-write",
+}
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
@@ -38,19 +59,65 @@ def connect(url: str) -> Engine:
     """Opens the database at `url` and brings its tables up to date. Raises ConfigurationError."""
     try:
         with contextlib.ExitStack() as when_it_fails:
-            engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), connect_args=_connect_args(url))
             when_it_fails.callback(engine.dispose)
+            store_any_text(engine)
             if engine.dialect.name == "sqlite":
                 tune_sqlite(engine, *_SQLITE)
                 _write_ahead(engine)
+            else:
+                event.listen(engine, "handle_error", _leave_a_standby)
+                _refuse_other_encodings(engine)
             upgrade(engine)
             when_it_fails.pop_all()
     except (SQLAlchemyError, ImportError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigurationError(
-            f"ledger {_without_password(url)}: {reason}; check REFUND_AGENT_LEDGER_URL and that the database is up"
-        ) from None
+        raise ConfigurationError(f"ledger {_without_password(url)}: {reason}; {_remedy(error)}") from None
     return engine
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a database server was away, or stood in its own way: the same may succeed in a moment. A SQLite file is
+    waited for already."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    return isinstance(error, OperationalError) or error.connection_invalidated
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """A server that has handed over goes on answering the connections that it has: they are given up, as if it had
+    gone."""
+    if _state(context.original_exception) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+def _state(error: object) -> str:
+    """PostgreSQL's five characters for what went wrong; empty when it gave none."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def _remedy(error: Exception) -> str:
+    return _REMEDIES.get(
+        _state(getattr(error, "orig", None)), "check REFUND_AGENT_LEDGER_URL and that the database is up"
+    )
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    """How psycopg connects: what the URL itself says comes first."""
+    given = make_url(url)
+    if given.get_driver_name() != "psycopg":
+        return {}
+    return {name: value for name, value in _PSYCOPG.items() if name not in given.query}
+
+
+def _refuse_other_encodings(engine: Engine) -> None:
+    with engine.connect() as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"ledger {_without_password(engine.url.render_as_string())}: the database's encoding is {encoding}, which "
+            "cannot hold every customer's text; make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def _write_ahead(engine: Engine) -> None:
@@ -84,6 +151,28 @@ def tune_sqlite(engine: Engine, *pragmas: str) -> None:
         cursor.close()
 
     event.listen(engine, "connect", tune)
+
+
+def store_any_text(engine: Engine) -> None:
+    """Has the engine write no character that one of the stores would refuse, wherever the text came from."""
+    event.listen(engine, "before_cursor_execute", _storable_values, retval=True)
+
+
+def _storable_values(
+    _connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool
+) -> tuple[str, Any]:
+    rows = isinstance(values, list | tuple) and values and isinstance(values[0], list | tuple | dict)
+    return statement, [_each_storable(row) for row in values] if rows else _each_storable(values)
+
+
+def _each_storable(values: Any) -> Any:
+    """The values of one statement, by name or by place; the same object when there is nothing to replace."""
+    by_name = isinstance(values, dict)
+    given = values.values() if by_name else values or ()
+    if all(type(value) is not str or is_storable(value) for value in given):
+        return values
+    kept = [storable(value) if type(value) is str else value for value in given]
+    return dict(zip(values, kept, strict=True)) if by_name else tuple(kept)
 
 
 def _without_password(url: str) -> str:

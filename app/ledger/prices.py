@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from app.cost.money import plain
 from app.cost.values import Charge
@@ -85,11 +85,12 @@ class Prices:
                 self._load()
             return self._numbers
 
-    def row(self, number: int) -> PriceRow:
-        """The price of that number. A price is committed before its first charge: whoever reads a charge finds it."""
+    def row(self, number: int, connection: Connection) -> PriceRow:
+        """The price of that number. A price is committed before its first charge: whoever reads a charge finds it, on
+        the connection that it has: if readers waited here for a second one, they could take all that there are."""
         if number not in self._rows:
             with self._lock:
-                self._load()
+                self._read(connection)
         return self._rows[number]
 
     def _add(self, missing: Iterable[PriceRow]) -> None:
@@ -98,9 +99,12 @@ class Prices:
 
     def _load(self) -> None:
         with self._engine.connect() as connection:
-            for number, *values in connection.execute(select(PRICES.c.price_no, *_COLUMNS)):
-                row = PriceRow(*values)
-                self._numbers[row], self._rows[number] = number, row
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        for number, *values in connection.execute(select(PRICES.c.price_no, *_COLUMNS)):
+            row = PriceRow(*values)
+            self._numbers[row], self._rows[number] = number, row
 
 
 _COLUMNS = tuple(PRICES.c[name] for name in PriceRow._fields)

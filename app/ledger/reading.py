@@ -157,13 +157,13 @@ class Records:
                 at = day_of(values.pop("day", 0))
                 values |= {"step_name": values.get("step"), "known": known, "rerun": rerun, "quantity": int(quantity)}
                 if times or quantity:
-                    yield restoring.charge(values, self._prices.row(price_no), at), int(times)
+                    yield restoring.charge(values, self._prices.row(price_no, connection), at), int(times)
 
     def _charges(self, *conditions: Any) -> Iterator[Charge]:
         query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
         with self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
-                yield restoring.charge(row, self._prices.row(row["price_no"]), row["at"])
+                yield restoring.charge(row, self._prices.row(row["price_no"], connection), row["at"])
 
 
 def _rows(connection: Connection, table: Any, task_no: int) -> Sequence[Any]:

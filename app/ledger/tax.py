@@ -132,7 +132,9 @@ class _Reader:
     def _sum(self, role: Role, place: _Place, quantity: int, times: int, *, crash: bool = False) -> Sum:
         # What a rerun was charged for is asked here, not that it was one: that is its role.
         values = place._asdict() | {"rerun": False, "quantity": quantity}
-        return Sum(role, crash, restoring.charge(values, self._prices.row(place.price_no), day_of(0)), times)
+        return Sum(
+            role, crash, restoring.charge(values, self._prices.row(place.price_no, self._connection), day_of(0)), times
+        )
 
 
 @contextmanager

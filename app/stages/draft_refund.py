@@ -17,6 +17,7 @@ from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id
 from app.stages.tools import ToolCall
+from app.texts import Text
 
 
 class Lookup(Frozen):
@@ -53,7 +54,7 @@ class DraftOutput(Frozen):
 class _Answer(Proposal):
     """The model's final answer, before its reply goes to the ledger."""
 
-    reply: str = Field(min_length=1, max_length=10_000)
+    reply: Text = Field(min_length=1, max_length=10_000)
 
 
 def draft_refund(services: Services) -> Activity:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from app.cost.rollup import Dimension
 from app.models import Frozen, Refund, TaskStatus, TenantId
+from app.texts import Text
 
 MAX_PAGE = 200
 _DIMENSION = f"({'|'.join(Dimension)})"
@@ -45,7 +46,7 @@ class Rejection(Frozen):
 class Termination(Frozen):
     """Ends a task for good."""
 
-    reason: str = Field(min_length=1, max_length=200)
+    reason: Text = Field(min_length=1, max_length=200)
 
 
 class TaskQuery(Frozen):

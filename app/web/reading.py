@@ -10,6 +10,7 @@ from flask import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from app.texts import storable_json
 from app.web.messages import FieldProblem
 from app.web.problems import BadRequest
 
@@ -36,7 +37,7 @@ def read_body(request: Request, model: type[M], *, required: bool) -> M:
         )
     _refuse_twins(raw)
     try:
-        return model.model_validate_json(raw)
+        return model.model_validate_json(storable_json(raw))
     except ValidationError as error:
         raise _refusal(error, "body") from None
 

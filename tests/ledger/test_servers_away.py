@@ -1,0 +1,282 @@
+"""A ledger on PostgreSQL that restarts, hands over, stands in its own way, or lies behind a pooler."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pytest
+from dapr.ext.workflow._durabletask.task import NonRetryableError
+from sqlalchemy import Connection, Engine, event, insert, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from app.errors import ConfigurationError, Unreachable
+from app.executions import Attempt, Executions
+from app.gateway.call import Reserve
+from app.gateway.conversation import Answer, ReportedUsage
+from app.gateway.gateway import used
+from app.gateway.journal import Journal, Settled
+from app.ledger import database
+from app.ledger.database import is_passing
+from app.ledger.reading import Records
+from app.ledger.tables import WORKERS
+from app.ledger.tickets import Tickets
+from app.ledger.writer import Writer
+from app.stages.services import as_activity
+from tests.ledger.kit import Ledger, projected
+from tests.ledger.stories import story
+from tests.ledger.test_texts import call
+from tests.makers import ticket
+from tests.servers import PgBouncer, PostgresServer, ensure_installed
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+DRIVER = "postgresql+psycopg"
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server of this file's own, since it is restarted."""
+    ensure_installed("pgbouncer")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def name(postgres: PostgresServer) -> str:
+    """An empty database."""
+    made = f"away{next(numbers)}"
+    postgres.create_database(made)
+    return made
+
+
+@pytest.fixture
+def engine(postgres: PostgresServer, name: str) -> Iterator[Engine]:
+    opened = database.connect(postgres.url(name, DRIVER))
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    opened = Writer(engine)
+    yield opened
+    opened.close()
+
+
+def add(connection: Connection, worker: str) -> str:
+    connection.execute(insert(WORKERS).values(worker=worker, started_at=NOON, seen_at=NOON))
+    return worker
+
+
+def workers(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return sorted(connection.execute(select(WORKERS.c.worker)).scalars())
+
+
+def test_a_server_that_restarts_is_waited_for(engine: Engine, writer: Writer, postgres: PostgresServer) -> None:
+    writer.run(lambda connection: add(connection, "before"))
+    postgres.kill()
+    futures = [writer.submit(partial(add, worker=f"during-{n}"), 60) for n in range(3)]
+    time.sleep(0.5)  # they have been tried, in vain
+    assert not any(future.done() for future in futures)
+    postgres.start()
+    assert [future.result(60) for future in futures] == ["during-0", "during-1", "during-2"]
+    assert workers(engine) == ["before", "during-0", "during-1", "during-2"]
+
+
+def test_a_caller_without_patience_is_told_and_nothing_is_written(
+    engine: Engine, writer: Writer, postgres: PostgresServer
+) -> None:
+    postgres.kill()
+    try:
+        with pytest.raises(OperationalError) as caught:
+            writer.submit(lambda connection: add(connection, "late"), 0).result(60)
+        assert is_passing(caught.value)
+    finally:
+        postgres.start()
+    assert workers(engine) == []
+    writer.run(lambda connection: add(connection, "next"))
+
+
+def test_a_step_whose_ledger_is_away_is_tried_again_and_does_not_park() -> None:
+    async def away(_context: Any, _question: Any) -> None:
+        raise OperationalError("", {}, Exception("the connection is closed"))
+
+    async def wrong(_context: Any, _question: Any) -> None:
+        raise ProgrammingError("", {}, Exception("no such column"))
+
+    class Context:
+        workflow_id = "acme:T-1"
+
+    with pytest.raises(Unreachable, match="the ledger's database does not answer"):
+        asyncio.run(as_activity(away)(Context(), None))  # type: ignore[arg-type]
+    with pytest.raises(NonRetryableError):
+        asyncio.run(as_activity(wrong)(Context(), None))  # type: ignore[arg-type]
+
+
+def test_who_stands_in_each_others_way_goes_on(engine: Engine, writer: Writer) -> None:
+    for each in ("a", "b"):
+        writer.run(partial(add, worker=each))
+    locked, go_on = threading.Event(), threading.Event()
+    change = text("UPDATE workers SET stopped_at = 1 WHERE worker = :worker")
+
+    def other() -> None:
+        with engine.connect() as connection:
+            connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))  # the writer is the one who gives way
+            connection.execute(change, {"worker": "b"})
+            locked.set()
+            assert go_on.wait(30)
+            connection.execute(change, {"worker": "a"})
+            connection.commit()
+
+    tries = []
+
+    def both(connection: Connection) -> int:
+        tries.append(1)
+        connection.execute(text("SET LOCAL deadlock_timeout = '100ms'"))
+        connection.execute(change, {"worker": "a"})
+        go_on.set()
+        connection.execute(change, {"worker": "b"})
+        return len(tries)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert locked.wait(30)
+    assert writer.submit(both, 60).result(60) == 2
+    thread.join()
+
+
+def test_a_server_that_became_a_standby_is_left_for_the_primary(
+    engine: Engine, writer: Writer, postgres: PostgresServer, name: str
+) -> None:
+    writer.run(lambda connection: add(connection, "before"))
+    postgres.run_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    engine.dispose()  # as after a hand-over: connections that are there answer, and write nothing
+    with engine.connect() as connection:
+        old = connection.connection.dbapi_connection
+    future = writer.submit(lambda connection: add(connection, "after"), 60)
+    time.sleep(0.5)
+    assert not future.done()
+    postgres.run_sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert future.result(60) == "after"
+    assert workers(engine) == ["after", "before"]
+    with engine.connect() as connection:
+        assert connection.connection.dbapi_connection is not old
+
+
+def test_what_is_lost_at_its_commit_is_not_done_a_second_time(engine: Engine, writer: Writer) -> None:
+    tries = []
+
+    def once(connection: Connection) -> None:
+        tries.append(1)
+        add(connection, "once")
+
+    def cut(connection: Connection) -> None:
+        connection.connection.driver_connection.close()  # type: ignore[union-attr]
+
+    event.listen(engine, "commit", cut)
+    with pytest.raises(DBAPIError):
+        writer.submit(once, 60).result(60)
+    event.remove(engine, "commit", cut)
+    assert len(tries) == 1
+
+
+def test_who_closes_the_writer_does_not_wait_for_a_server(
+    engine: Engine, writer: Writer, postgres: PostgresServer
+) -> None:
+    postgres.kill()
+    try:
+        future = writer.submit(lambda connection: add(connection, "never"), 3600)
+        writer.close()
+        assert isinstance(future.exception(), OperationalError)
+    finally:
+        postgres.start()
+
+
+def test_a_role_that_may_not_make_tables_is_told_what_to_grant(postgres: PostgresServer, name: str) -> None:
+    postgres.run_sql(f"CREATE ROLE guest{name} LOGIN PASSWORD 'x'")
+    url = f"{DRIVER}://guest{name}:x@127.0.0.1:{postgres.port}/{name}"
+    with pytest.raises(ConfigurationError, match=r"permission denied for schema public.*grant its role CREATE") as told:
+        database.connect(url)
+    assert "guest" not in str(told.value)
+    database.connect(postgres.url(name, DRIVER)).dispose()
+    with pytest.raises(ConfigurationError, match=r"permission denied for table alembic_version.*grant its role"):
+        database.connect(url)
+
+
+def test_a_standby_is_named(postgres: PostgresServer, name: str) -> None:
+    postgres.run_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(ConfigurationError, match=r"read-only.*target_session_attrs=read-write"):
+        database.connect(postgres.url(name, DRIVER))
+
+
+@pytest.fixture
+def pooled(postgres: PostgresServer, name: str) -> Iterator[Engine]:
+    """The ledger behind a pooler with two connections for everybody."""
+    with PgBouncer(postgres) as pooler:
+        opened = database.connect(pooler.url(name, DRIVER))
+        yield opened
+        opened.dispose()
+
+
+def in_a_crowd(work: Callable[[int], object], threads: int = 8, times: int = 10) -> None:
+    """Many connections of ours on the pooler's two, each statement often enough to be worth preparing."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads * times)))
+
+
+def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None:
+    writer = Writer(pooled)
+    tickets, records = Tickets(pooled, writer, lambda: NOON), Records(pooled)
+    journal = Journal(writer, "w", lambda: NOON)
+    executions = Executions(writer, "w", lambda: NOON)
+
+    def work(number: int) -> None:
+        sent = ticket(ticket_id=f"P-{number}")
+        stored, created = tickets.accept(sent)
+        assert created
+        assert tickets.get(stored.task_id) == stored
+        assert len(tickets.newest(frozenset({"acme"}), None, 5)) > 0
+        records.report()
+
+    async def steps() -> None:
+        for number in range(20):
+            asked = call()
+            async with executions.begun(Attempt(asked.task_id, asked.execution_id, number, "classify")):
+                begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
+                assert isinstance(begun, str)
+                answer = Answer("x", (), "stop", "m", ReportedUsage(5, 0, 5, 0))
+                await journal.settle(begun, asked, answer, used(answer, asked, ""), "")
+                assert isinstance(await journal.begin(asked, "llm", "", Reserve(1, 1)), Settled)
+
+    in_a_crowd(work)
+    asyncio.run(steps())
+    assert len(tickets.page(None, 0, 200)) == 80
+    writer.close()
+
+
+def test_records_charges_and_the_tax_are_read_behind_a_pooler(pooled: Engine) -> None:
+    ledger = Ledger(pooled)
+    told = [story(seed, task_id=f"acme:T-{seed}").end for seed in range(4)]
+    for each in told * 2:
+        ledger.keep(each)
+    expected = sum(len(projected(each).charges) for each in told)
+    in_a_crowd(lambda number: ledger.records.record(f"acme:T-{number % 4}"), times=3)
+    assert sum(len(ledger.records.record(f"acme:T-{seed}").charges) for seed in range(4)) == expected
+    assert sum(1 for _ in ledger.records.charges()) == expected
+    ledger.records.tax()
+
+
+def test_tables_are_made_behind_a_pooler_by_one_of_many(postgres: PostgresServer, name: str) -> None:
+    with PgBouncer(postgres) as pooler, ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: database.connect(pooler.url(name, DRIVER)), range(4)))
+        for each in opened:
+            each.dispose()

@@ -1,0 +1,219 @@
+"""What one store cannot hold has one answer with every store: it is kept in the same form, from wherever it came."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from sqlalchemy import Engine, insert, select
+
+from app import policy
+from app.desk import TaskDesk
+from app.errors import ConfigurationError, FailureCause
+from app.executions import Attempt, Executions
+from app.gateway.call import ModelCall, Reserve, Usage
+from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.gateway.gateway import used
+from app.gateway.journal import Journal, Settled
+from app.ledger import database
+from app.ledger.bulk import insert_many, run
+from app.ledger.decisions import Decisions
+from app.ledger.record_tables import PRICE_BOOKS
+from app.ledger.replies import Replies
+from app.ledger.tables import EXECUTIONS, MODEL_CALLS
+from app.ledger.tickets import Tickets
+from app.ledger.writer import Writer
+from app.models import Known
+from app.runs import Run, Runs
+from app.stages.answers import json_object, validated
+from app.stages.draft_refund import _Answer
+from app.steps import TaskInput
+from app.texts import storable
+from app.web.factory import create_app
+from tests.makers import ticket
+from tests.test_texts import ANY_TEXT
+from tests.web.fakes import make_access, secret
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+NASTY = "Invoice\0 total \ud800 and \udc00\ud800"
+PLAIN = "Invoice\ufffd total \ufffd and \ufffd\ufffd"
+JSON = "application/json"
+numbers = itertools.count(1)
+on_each_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+class NoDapr(Runs):
+    """Begins nothing and knows nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def get(self, task_id: str) -> Run | None:
+        """None."""
+        return None
+
+    def start(self, task: TaskInput) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    opened = Writer(engine)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def web(engine: Engine, writer: Writer) -> FlaskClient:
+    """The API, with intake as it is."""
+    tickets, trail = Tickets(engine, writer, lambda: NOON), Decisions(engine, writer, lambda: NOON)
+    desk = TaskDesk(tickets, NoDapr(), policy.load(Path("config/policy.yaml")), trail)
+    return create_app(desk, make_access(), version="1").test_client()
+
+
+def call(digest: str = "d" * 64) -> ModelCall:
+    return ModelCall(
+        tenant="acme",
+        task_id="acme:T-1",
+        stage="classify",
+        turn=1,
+        execution_id=f"step-{next(numbers)}",
+        prompt_version="p",
+        messages=(Message("user", "x"),),
+        tools=(),
+    )
+
+
+def posted(web: FlaskClient, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    answer = web.post(path, data=json.dumps(body), headers={"Authorization": f"Bearer {secret('root')}"}, mimetype=JSON)
+    return answer.status_code, answer.get_json()
+
+
+@on_each_store
+@given(text=ANY_TEXT)
+def test_a_ticket_of_any_text_is_kept(engine: Engine, writer: Writer, text: str) -> None:
+    tickets = Tickets(engine, writer, lambda: NOON)
+    sent = ticket(ticket_id=f"T-{next(numbers)}", text=text, subject=text[:500])
+    stored, created = tickets.accept(sent)
+    assert created
+    assert (sent.text, sent.subject) == (storable(text), storable(text[:500]))
+    assert tickets.get(stored.task_id) == stored
+    assert tickets.accept(sent) == (stored, False)
+
+
+def test_the_api_takes_such_a_ticket_and_finds_it_again(web: FlaskClient, engine: Engine, writer: Writer) -> None:
+    body = {"tenant": "acme", "ticket_id": "Z-2", "customer_id": "C-100", "subject": NASTY, "text": NASTY}
+    assert posted(web, "/tasks", body)[0] == 201
+    assert posted(web, "/tasks", body | {"text": PLAIN})[0] == 200
+    assert Tickets(engine, writer, lambda: NOON).get("acme:Z-2").text == PLAIN
+
+
+@pytest.mark.parametrize("field", ["tenant", "ticket_id", "customer_id", "order_id"])
+def test_an_id_with_such_a_character_is_refused_by_name(web: FlaskClient, field: str) -> None:
+    body = {"tenant": "acme", "ticket_id": "Z-2", "customer_id": "C-100", "text": "x"}
+    status, problem = posted(web, "/tasks", body | {field: "Z\0-2"})
+    assert (status, [error["field"] for error in problem["errors"]]) == (422, [field])
+
+
+@pytest.mark.parametrize("path", ["/tasks/acme:Z%00", "/tasks/acme:%ED%A0%80", "/tasks/acme:%FF"])
+def test_an_address_with_such_a_character_is_a_task_that_is_not_there(web: FlaskClient, path: str) -> None:
+    headers = {"Authorization": f"Bearer {secret('root')}"}
+    assert web.get(path, headers=headers).status_code == 404
+    assert web.post(f"{path}/terminate", json={"reason": NASTY}, headers=headers).status_code == 404
+
+
+@on_each_store
+@given(text=ANY_TEXT)
+def test_a_letter_of_any_text_is_kept(engine: Engine, writer: Writer, text: str) -> None:
+    written = {"action": "answer", "reason": "asked", "confidence": 1, "reply": f"Dear {text[:9000]}"}
+    proposal = validated(_Answer, json_object(f"Here it is: {json.dumps(written)}"))
+    replies = Replies(engine, writer, lambda: NOON)
+    digest = replies.keep("acme:T-1", proposal.reply)
+    assert replies.get("acme:T-1", digest) == proposal.reply == storable(json.loads(json.dumps(written))["reply"])
+
+
+def test_a_models_answer_of_any_words_settles_its_call(engine: Engine, writer: Writer) -> None:
+    asyncio.run(_answered(engine, writer))
+
+
+async def _answered(engine: Engine, writer: Writer) -> None:
+    journal, asked = Journal(writer, "w", lambda: NOON), call()
+    tools = (ToolRequest(NASTY, NASTY, NASTY),)
+    usage = ReportedUsage(2**40, None, 5, None)
+    answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
+    counted = used(answer, asked, "")
+    assert counted.known is Known.ESTIMATED  # no call is so large
+    begun = await journal.begin(asked, "llm", NASTY, Reserve(1, 1))
+    assert isinstance(begun, str)
+    await journal.settle(begun, asked, answer, counted, NASTY)
+    again = await journal.begin(asked, "llm", "", Reserve(1, 1))
+    assert isinstance(again, Settled)
+    assert storable(again.answer.text) == storable(again.answer.tool_calls[0].arguments) == PLAIN
+    with engine.connect() as connection:
+        row = connection.execute(select(MODEL_CALLS).where(MODEL_CALLS.c.call_id == begun)).mappings().one()
+    assert row["model"] == f"model {PLAIN} {'x' * 300}"[:200]
+    assert row["finish_reason"] == f"{PLAIN} {'and so on ' * 9}"[:32]
+
+
+def test_a_failures_words_are_kept(engine: Engine, writer: Writer) -> None:
+    asyncio.run(_failed(engine, writer))
+
+
+async def _failed(engine: Engine, writer: Writer) -> None:
+    journal, asked = Journal(writer, "w", lambda: NOON), call()
+    begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
+    assert isinstance(begun, str)
+    await journal.fail(begun, FailureCause.OTHER, NASTY, "")
+    with engine.connect() as connection:
+        kept = connection.execute(select(MODEL_CALLS.c.error).where(MODEL_CALLS.c.call_id == begun)).scalar_one()
+    assert kept.endswith(PLAIN)
+
+
+def test_the_loops_own_connection_keeps_them_too(engine: Engine, writer: Writer) -> None:
+    asyncio.run(_begun(engine, writer))
+
+
+async def _begun(engine: Engine, writer: Writer) -> None:
+    executions = Executions(writer, "w", lambda: NOON)
+    async with executions.begun(Attempt(f"acme:{NASTY}", "step", 1, "classify")):
+        pass
+    with engine.connect() as connection:
+        assert connection.execute(select(EXECUTIONS.c.task_id)).scalars().all() == [f"acme:{PLAIN}"]
+
+
+def test_many_rows_of_one_statement_are_kept(engine: Engine) -> None:
+    rows = [{"digest": f"{number}", "content": NASTY, "first_used_at": NOON} for number in range(3)]
+    with engine.begin() as connection:
+        connection.execute(insert(PRICE_BOOKS), rows)
+        returned = insert(PRICE_BOOKS).returning(PRICE_BOOKS.c.content)
+        told = connection.execute(returned, [{**row, "digest": f"again {row['digest']}"} for row in rows])
+        assert told.scalars().all() == [PLAIN] * 3
+        assert connection.execute(select(PRICE_BOOKS.c.content)).scalars().all() == [PLAIN] * 6
+
+
+def test_rows_that_go_straight_to_the_driver_are_kept(engine: Engine) -> None:
+    rows = [{"digest": f"{number}", "content": NASTY, "first_used_at": NOON} for number in range(3)]
+    statement = insert(PRICE_BOOKS)
+    with engine.begin() as connection:
+        insert_many(connection, statement, rows)
+        run(connection, statement, {"digest": "3", "content": NASTY, "first_used_at": 1})
+        assert connection.execute(select(PRICE_BOOKS.c.content)).scalars().all() == [PLAIN] * 4
+
+
+def test_a_database_that_cannot_hold_every_language_is_refused(databases: Any) -> None:
+    databases.postgres.run_sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(ConfigurationError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"):
+        database.connect(databases.postgres.url("latin", "postgresql+psycopg"))
+
+
+def test_usage_of_ordinary_size_is_taken_as_reported() -> None:
+    answer = Answer("x", (), "stop", "m", ReportedUsage(811, 100, 32, 0))
+    assert used(answer, call(), "") == Usage(811, 100, 32, 0, Known.REPORTED)
