@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Engine, insert, select
 
-from app import policy
-from app.desk import TaskDesk
 from app.errors import ConfigurationError, FailureCause
 from app.executions import Attempt, Executions
 from app.gateway.call import ModelCall, Reserve, Usage
@@ -25,22 +22,19 @@ from app.gateway.gateway import used
 from app.gateway.journal import Journal, Settled
 from app.ledger import database
 from app.ledger.bulk import insert_many, run
-from app.ledger.decisions import Decisions
 from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.replies import Replies
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Known
-from app.runs import Run, Runs
+from app.models import Known, TaskView, Ticket
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
-from app.steps import TaskInput
 from app.texts import storable
 from app.web.factory import create_app
 from tests.makers import ticket
 from tests.test_texts import ANY_TEXT
-from tests.web.fakes import make_access, secret
+from tests.web.fakes import FakeDesk, make_access, secret
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 NASTY = "Invoice\0 total \ud800 and \udc00\ud800"
@@ -50,18 +44,27 @@ numbers = itertools.count(1)
 on_each_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-class NoDapr(Runs):
-    """Begins nothing and knows nothing."""
+class Intake(FakeDesk):
+    """A desk that keeps tickets, and looks for tasks, where the real one does."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, tickets: Tickets) -> None:
+        super().__init__()
+        self.kept = tickets
 
-    def get(self, task_id: str) -> Run | None:
-        """None."""
-        return None
+    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+        """Raises Conflict."""
+        _, created = self.kept.accept(ticket)
+        return super().submit(ticket)[0], created
 
-    def start(self, task: TaskInput) -> None:
-        """Nothing."""
+    def get(self, task_id: str) -> TaskView:
+        """Raises TaskNotFound."""
+        self.kept.get(task_id)
+        return super().get(task_id)
+
+    def terminate(self, task_id: str, reason: str) -> TaskView:
+        """Raises TaskNotFound."""
+        self.kept.get(task_id)
+        return super().terminate(task_id, reason)
 
 
 @pytest.fixture
@@ -74,8 +77,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 @pytest.fixture
 def web(engine: Engine, writer: Writer) -> FlaskClient:
     """The API, with intake as it is."""
-    tickets, trail = Tickets(engine, writer, lambda: NOON), Decisions(engine, writer, lambda: NOON)
-    desk = TaskDesk(tickets, NoDapr(), policy.load(Path("config/policy.yaml")), trail)
+    desk = Intake(Tickets(engine, writer, lambda: NOON))
     return create_app(desk, make_access(), version="1").test_client()
 
 
