@@ -14,12 +14,9 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from sqlalchemy import update
-
 from app.errors import HistoryTampered, RefundAgentError
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.anew import give_up_calls
 from app.ledger.writer import Writer
-from app.models import CallState
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +38,8 @@ class Condemned:
         task_id = error.instance_id
         if not _HONEST.fullmatch(error.words) or self._begun[task_id] >= _MOST:
             return False
-        given_up = (
-            update(MODEL_CALLS)
-            .where(MODEL_CALLS.c.task_id == task_id, MODEL_CALLS.c.state.in_((CallState.SETTLED, CallState.STARTED)))
-            .values(state=CallState.INTERRUPTED, error=f"the run was given up by Dapr: {error.words}")
-        )
-        self._writer.run(lambda connection: connection.execute(given_up).rowcount)
+        why = f"the run was given up by Dapr: {error.words}"
+        self._writer.run(lambda connection: give_up_calls(connection, task_id, why))
         try:
             self._restart(task_id)
         except RefundAgentError as failure:

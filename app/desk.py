@@ -33,6 +33,8 @@ _STARTERS = 64
 # How long a decision is waited for: the task looks the order up, which takes a moment.
 _DECIDED_WITHIN_SECONDS, _LOOK_AGAIN_SECONDS = 5.0, 0.1
 
+_LOST = "the workflow engine has lost the run; the task was begun again"
+
 
 class TaskDesk:
     """Intake is idempotent: the same ticket is the same task, however often and whenever it arrives. Thread-safe."""
@@ -63,7 +65,7 @@ class TaskDesk:
         if created:
             return _Seen(self._standings.get(stored.task_id)).view, True
         if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
-            self._start(stored)
+            self._begin_again(stored.task_id, _LOST)
         return self.get(stored.task_id), False
 
     def start_waiting_tickets(self) -> int:
@@ -133,14 +135,44 @@ class TaskDesk:
         self._refused(task_id, decision, "", decisions.NO_ROLE)
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
-        """Ends a task for good; what is posted stays posted. Raises NotWaiting when it has ended."""
-        self._in_progress(task_id)
+        """Ends a task for good; what is posted stays posted. Raises NotWaiting when it has ended, unless an older state
+        store has it going on: that is ended, and the record stays."""
+        seen = self._look(task_id)
+        left_over = seen.known.final and _goes_on(self._runs.get(task_id))
+        if not left_over:
+            self._in_progress(task_id)
         self._runs.terminate(task_id, reason)
         return self.get(task_id)
 
-    def restart(self, task_id: str) -> None:
+    def rerun(self, task_id: str) -> TaskView:
+        """Begins a task again from its ticket: one that Dapr has lost, or that has failed or was terminated. What it
+        did before stays done, and is found by its keys. Raises NotWaiting for one that goes on or is completed."""
+        seen = self._look(task_id)
+        status = seen.standing.status
+        if status is TaskStatus.COMPLETED:
+            raise NotWaiting(f"task {task_id} is completed; send what is to be done anew under a new ticket id")
+        if status.ended:
+            self.restart(task_id, f"the run has ended ({status.value}); the task was begun again")
+        elif isinstance(seen.trouble, TaskNotFound):
+            self._begin_again(task_id, _LOST)
+        else:
+            seen.must_be_current()
+            raise NotWaiting(
+                f"task {task_id} is {status.value} and goes on; `task terminate` ends it, if it must begin again"
+            )
+        return self.get(task_id)
+
+    def restart(self, task_id: str, why: str = "the run was given up") -> None:
         """Starts a task's run anew; Dapr wipes the ended one. For a run that was given up for no fault of the task."""
-        self._runs.start(self._input(self._tickets.get(task_id)))
+        stored = self._tickets.get(task_id)
+        self._standings.begin_anew(task_id, why)
+        self._runs.start(self._input(stored))
+
+    def _begin_again(self, task_id: str, why: str) -> None:
+        """One at a time, as in `_start`."""
+        with self._starting[hash(task_id) % _STARTERS]:
+            if self._runs.get(task_id) is None:
+                self.restart(task_id, why)
 
     def _to_decide(self, task_id: str, decision: Decision, note: str) -> TaskView:
         """The task, when it can take the decision; otherwise the attempt is noted, and refused."""
@@ -285,6 +317,10 @@ def _page(found: Sequence[ListedTask], more: bool) -> TaskPage:
 
 def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _goes_on(now: Standing | None) -> bool:
+    return now is not None and not now.status.ended
 
 
 def _new_id() -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
 from app import policy
 from app.desk import TaskDesk
@@ -15,13 +15,15 @@ from app.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFou
 from app.ledger import database
 from app.ledger.decisions import Decisions
 from app.ledger.standings import Standings
-from app.ledger.tables import TICKETS
+from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.models import Decision, Outcome, TaskResult, TaskStatus, Ticket
 from app.runs import Runs
 from app.standing import Standing
 from app.steps import TaskInput
+from tests.ledger.kit import write_journal
+from tests.records import call_record
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
 TASK = TICKET.task_id
@@ -53,7 +55,11 @@ class Dapr(Runs):
         self.begun.append(task.task_id)
 
     def pause(self, task_id: str) -> None:
-        """Stands for every way to steer."""
+        """One way to steer."""
+        self.steered.append(task_id)
+
+    def terminate(self, task_id: str, reason: str) -> None:
+        """The other way to steer."""
         self.steered.append(task_id)
 
     def lose(self) -> None:
@@ -196,3 +202,82 @@ def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
 def test_a_task_that_is_not_known_at_all_is_not_found(desk: TaskDesk) -> None:
     with pytest.raises(TaskNotFound):
         desk.get("bench:nobody")
+
+
+FAILED = Standing(status=TaskStatus.FAILED, at=NOW, error="non-deterministic")
+
+
+def settled_call(engine: Engine) -> None:
+    """What the run before has paid."""
+    with engine.begin() as connection:
+        write_journal(connection, [call_record("e-1", task_id=TASK)])
+
+
+def call_states(engine: Engine) -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        return [(row.state, row.error) for row in connection.execute(select(MODEL_CALLS))]
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine, final: bool
+) -> None:
+    submit(desk, writer)
+    settled_call(engine)
+    standings.tell(TASK, FAILED).result()
+    if final:
+        make_final(engine)
+    dapr.begun.clear()
+    dapr.says = FAILED
+    desk.rerun(TASK)
+    dapr.says = WAITING.model_copy(update={"at": NOW + timedelta(seconds=9)})
+    assert (dapr.begun, desk.get(TASK).status) == ([TASK], TaskStatus.WAITING)
+    (found,) = desk.list(None, None, 10, None).tasks
+    assert (found.status, found.error) == (TaskStatus.RUNNING, None)
+    assert call_states(engine) == [("interrupted", "the run has ended (failed); the task was begun again")]
+
+
+def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+) -> None:
+    submit(desk, writer)
+    settled_call(engine)
+    standings.tell(TASK, WAITING).result()
+    dapr.lose()
+    view = desk.rerun(TASK)
+    assert (dapr.begun, view.status, view.caveat) == ([TASK], TaskStatus.RUNNING, None)
+    ((state, error),) = call_states(engine)
+    assert state == "interrupted"
+    assert "lost the run" in error
+
+
+def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+) -> None:
+    submit(desk, writer)
+    dapr.begun.clear()
+    dapr.says = WAITING
+    with pytest.raises(NotWaiting, match="is waiting and goes on"):
+        desk.rerun(TASK)
+    dapr.says = Unreachable("away")
+    with pytest.raises(Unreachable):
+        desk.rerun(TASK)
+    standings.tell(TASK, DONE).result()
+    with pytest.raises(NotWaiting, match="is completed"):
+        desk.rerun(TASK)
+    assert dapr.begun == []
+
+
+def test_what_an_older_state_store_has_left_of_a_completed_task_can_be_ended(
+    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+) -> None:
+    submit(desk, writer)
+    standings.tell(TASK, DONE).result()
+    make_final(engine)
+    dapr.says = WAITING
+    assert desk.terminate(TASK, "restored from a backup").status is TaskStatus.COMPLETED
+    assert dapr.steered == [TASK]
+    dapr.says = FAILED
+    with pytest.raises(NotWaiting, match="has ended"):
+        desk.terminate(TASK, "twice")
+    assert dapr.steered == [TASK]

@@ -91,6 +91,12 @@ def resume_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: 
     _act(task_id, "resume", None, url, token, as_json=as_json)
 
 
+@commands.command("rerun")
+def rerun_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Begins a task again from its ticket that the workflow engine has lost, or that failed or was terminated."""
+    _act(task_id, "rerun", None, url, token, as_json=as_json)
+
+
 @commands.command("approve")
 def approve_task(
     task_id: TaskId,

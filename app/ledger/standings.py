@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, func, 
 
 from app.errors import TaskNotFound
 from app.history.model import Run
+from app.ledger.anew import begin_anew
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
 from app.models import TaskStatus
@@ -88,6 +89,10 @@ class Standings:
         caveat = f"{words} (since {self._clock():%Y-%m-%d %H:%M} UTC at the latest)"
         values = {"the_task": task_id, "words": words, "length": len(words), "the_caveat": caveat}
         self._writer.run(lambda connection: connection.execute(_DOUBT, values).rowcount)
+
+    def begin_anew(self, task_id: str, why: str) -> None:
+        """Notes that a task's run is over for it, and another one is about to begin."""
+        self._writer.run(lambda connection: begin_anew(connection, task_id, why))
 
     def get(self, task_id: str) -> ListedTask:
         """One task. Raises TaskNotFound."""

@@ -57,6 +57,9 @@ class Desk(Protocol):
     def terminate(self, task_id: str, reason: str) -> TaskView:
         """Raises TaskNotFound, NotWaiting."""
 
+    def rerun(self, task_id: str) -> TaskView:
+        """Begins a lost, failed or terminated task again. Raises TaskNotFound, NotWaiting."""
+
 
 class Records(Protocol):
     """What the API needs of the ledger."""
@@ -242,3 +245,8 @@ def _decide(call: Call, decision: Decision, note: str) -> Answer:
 def terminate_task(call: Call) -> Answer:
     """Ends a task for good."""
     return Answer(200, call.desk.terminate(call.task_id, _as(call.body, Termination).reason))
+
+
+def rerun_task(call: Call) -> Answer:
+    """Begins a task again from its ticket."""
+    return Answer(200, call.desk.rerun(call.task_id))

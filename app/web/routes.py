@@ -212,6 +212,12 @@ ROUTES: tuple[Route, ...] = (
     ),
     _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
     _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),
+    _on_task(
+        "rerun",
+        "Begin a task again from its ticket that the workflow engine has lost, or that failed or was terminated",
+        Role.ADMIN,
+        handlers.rerun_task,
+    ),
     _decision("approve", "Approve what waits", handlers.approve_task, Approval),
     _decision("reject", "Reject what waits", handlers.reject_task, Rejection),
     _on_task(

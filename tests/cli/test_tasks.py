@@ -100,6 +100,7 @@ def test_a_task_is_held_let_go_and_ended(run: CommandLine, desk: FakeDesk) -> No
     assert desk.reasons == ["sent twice"]
     again = run("task", "pause", TASK)
     assert (again.exit_code, again.stderr) == (1, "error: task 'acme:T-1' is terminated; nothing was changed\n")
+    assert run("task", "rerun", TASK).stdout == "acme:T-1 is running\n"
 
 
 def test_what_waits_is_approved_as_it_is(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:

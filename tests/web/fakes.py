@@ -157,6 +157,10 @@ class FakeDesk:
         self.reasons.append(reason)
         return moved
 
+    def rerun(self, task_id: str) -> TaskView:
+        """A task that failed or was terminated."""
+        return self._move(task_id, {TaskStatus.FAILED, TaskStatus.TERMINATED}, status=TaskStatus.RUNNING)
+
     def put(self, task_id: str, **changes: Any) -> TaskView:
         """Sets what a task has come to."""
         with self._lock:

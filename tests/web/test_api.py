@@ -12,7 +12,7 @@ from tests.web.documented import DocumentedClient, ticket_body
 from tests.web.fakes import FakeDesk, make_ticket
 
 TASK = "acme:T-1"
-VERBS = ["pause", "resume", "approve", "reject", "terminate"]
+VERBS = ["pause", "resume", "rerun", "approve", "reject", "terminate"]
 
 
 def test_a_ticket_becomes_a_task_once(client: DocumentedClient, desk: FakeDesk) -> None:
@@ -251,6 +251,8 @@ def test_a_task_is_held_let_go_and_ended(client: DocumentedClient, desk: FakeDes
     assert statuses == ["paused", "running", "terminated"]
     assert desk.reasons == ["sent twice"]
     assert client.call("POST", f"/tasks/{TASK}/pause").status_code == 409
+    again = client.call("POST", f"/tasks/{TASK}/rerun", who="acme-admin")
+    assert (again.status_code, (again.json or {})["status"]) == (200, "running")
 
 
 def test_pages_hold_every_task_once(client: DocumentedClient, desk: FakeDesk) -> None:

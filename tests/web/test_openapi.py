@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 NEEDED_STATE: dict[str, str] = {
     "resume_task": "paused",
+    "rerun_task": "ended",
     "approve_task": "waiting",
     "reject_task": "waiting",
 }
@@ -176,6 +177,8 @@ def good(client: DocumentedClient, route: Route, status: int) -> None:
         client.desk.pause(TASK)
     if state == "waiting":
         client.desk.wait_for_a_person(TASK)
+    if state == "ended":
+        client.desk.terminate(TASK, "so that it can begin again")
     send(client, route)
 
 
@@ -199,7 +202,8 @@ def no_task(client: DocumentedClient, route: Route, _: int) -> None:
 def wrong_state(client: DocumentedClient, route: Route, _: int) -> None:
     if route.on_task:
         client.desk.submit(make_ticket())
-        client.desk.terminate(TASK, "so that nothing is left to do")
+        if route.name != "rerun_task":  # which begins what has ended
+            client.desk.terminate(TASK, "so that nothing is left to do")
     else:
         client.desk.submit(make_ticket(text="another text"))
     send(client, route)

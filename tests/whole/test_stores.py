@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 import pytest
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
@@ -12,7 +11,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from app.ledger import database
 from app.ledger.reading import Records
 from app.models import TaskStatus
-from tests.live import Live, recorded, until
+from tests.live import Live, recorded, sidecar_channel, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -30,14 +29,14 @@ def listed(live: Live, task_id: str, status: str) -> dict[str, Any]:
 
 def purge(live: Live, task_id: str) -> None:
     """Has Dapr forget an instance that has ended, as its API and its retention policy do."""
-    with grpc.insecure_channel(live.stack.dapr_grpc) as channel:
+    with sidecar_channel(live.stack) as channel:
         stub = stubs.TaskHubSidecarServiceStub(channel)
         purged = stub.PurgeInstances(protos.PurgeInstancesRequest(instanceId=task_id))
     assert purged.deletedInstanceCount == 1
 
 
 def test_a_task_is_listed_as_what_it_is_while_it_moves(live: Live) -> None:
-    task_id = live.submit(tickets.greedy("moves", 44_000))
+    task_id = live.submit(tickets.greedy("stores-moves", 44_500))
     waiting = listed(live, task_id, "waiting")
     assert waiting["waiting_for"]
     assert waiting["proposed_refund"]
@@ -47,14 +46,14 @@ def test_a_task_is_listed_as_what_it_is_while_it_moves(live: Live) -> None:
         now = listed(live, task_id, status)
     assert now["result"]["outcome"] == "rejected"
     assert (now["waiting_for"], now["caveat"]) == (None, None)
-    ended = live.submit(tickets.greedy("terminated", 44_001))
+    ended = live.submit(tickets.greedy("stores-ended", 44_501))
     listed(live, ended, "waiting")
     live.web.post(f"/tasks/{ended}/terminate", json={"reason": "a test"}).raise_for_status()
     assert "a test" in listed(live, ended, "terminated")["error"]
 
 
 def test_a_completed_task_that_dapr_purged_stays_completed(live: Live) -> None:
-    ticket = tickets.question("purged", 44_002)
+    ticket = tickets.question("stores-purged", 44_502)
     task_id = live.submit(ticket)
     before = live.wait(task_id, "completed")
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")

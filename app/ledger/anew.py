@@ -1,0 +1,23 @@
+"""What the ledger notes when a task's run is over for it and another one begins from its ticket."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, update
+
+from app.ledger.tables import MODEL_CALLS, TICKETS
+from app.models import CallState, TaskStatus
+
+
+def give_up_calls(connection: Connection, task_id: str, why: str) -> int:
+    """Marks what the run's model calls cost as in vain: another run's steps have other names, and none is answered from
+    them. They stay in the record. Returns how many there were."""
+    paid = MODEL_CALLS.c.state.in_((CallState.SETTLED, CallState.STARTED))
+    given_up = update(MODEL_CALLS).where(MODEL_CALLS.c.task_id == task_id, paid)
+    return connection.execute(given_up.values(state=CallState.INTERRUPTED, error=why)).rowcount
+
+
+def begin_anew(connection: Connection, task_id: str, why: str) -> int:
+    """The same, and the task stands where a new one does. Comes before the new run, which then tells of itself."""
+    begins = {"status": TaskStatus.RUNNING.value, "stood_at": None, "standing": "{}", "caveat": "", "recorded": False}
+    connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(begins))
+    return give_up_calls(connection, task_id, why)
