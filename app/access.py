@@ -90,6 +90,10 @@ class Access:
             raise AccessDenied("the bearer token is not known here; use a token of this agent", status=401)
         return _principal(found[0])
 
+    def holder(self, digest: str) -> Principal | None:
+        """The holder of the token of that digest; None when there is no such token any more."""
+        return next((_principal(token) for token in self._tokens if token.sha256 == digest), None)
+
 
 def _principal(token: Token) -> Principal:
     tenants = None if token.tenants == ALL_TENANTS else frozenset(token.tenants)

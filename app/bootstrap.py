@@ -33,6 +33,7 @@ from app.ledger.projector import Projector
 from app.ledger.reading import Records
 from app.ledger.rebuilding import Rebuilt
 from app.ledger.replies import Replies
+from app.ledger.sessions import Sessions
 from app.ledger.sources import Sources
 from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
@@ -48,6 +49,7 @@ from app.systems import DaprSystems
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
+from app.web.front import make_front
 from app.web.handlers import Books
 from app.web.pages import make_pages
 from app.web.server import WebServer
@@ -177,8 +179,9 @@ def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Tele
     engine, prices = opened.engine, opened.prices
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     known = access(settings)
-    pages = make_pages(desk, known, books.records, utc_now)
-    app = create_app(desk, known, version=process.version(), books=books, pages=pages)
+    front = make_front(settings.public_url)
+    pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), front)
+    app = create_app(desk, known, version=process.version(), books=books, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 
 

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     ledger_url: str = ""  # empty: SQLite in the state folder
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8088, ge=1, le=65535)
+    # Where browsers find the agent, when a reverse proxy stands in front: https://tools.example.com/refunds
+    public_url: str = ""
     llm_component: str = "llm"
     secret_store: str = "secrets"  # noqa: S105 - the name of a Dapr component, not a secret
     log_level: str = "INFO"

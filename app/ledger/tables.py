@@ -67,6 +67,15 @@ DECISIONS = Table(
     Index("ix_decisions_task", "task_id", "at"),
 )
 
+SESSIONS = Table(
+    "sessions",  # of browsers that are signed in
+    METADATA,
+    Column("digest", String(64), primary_key=True),  # of the session's id
+    Column("holder", String(64), nullable=False),  # the digest of the token
+    Column("ends_at", Instant, nullable=False),
+    Index("ix_sessions_end", "ends_at"),
+)
+
 MODEL_CALLS = Table(
     "model_calls",
     METADATA,

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from app.access import Access, Principal
 from app.errors import AccessDenied, TaskNotFound
 from app.models import Decision
+from app.web.front import Front
 from app.web.handlers import Answer, Books, Call, Desk
 from app.web.openapi import build_document
 from app.web.reading import read_body, read_query, read_text
@@ -33,14 +34,20 @@ class Edge:
     books: Books | None
     document: dict[str, Any]
     version: str
+    front: Front
 
 
 def make_blueprint(
-    desk: Desk, access: Access, books: Books | None, version: str, routes: Sequence[Route] = ROUTES
+    desk: Desk,
+    access: Access,
+    books: Books | None,
+    version: str,
+    front: Front,
+    routes: Sequence[Route] = ROUTES,
 ) -> Blueprint:
     """The API as a blueprint for `/`."""
     blueprint = Blueprint("api", __name__)
-    edge = Edge(desk, access, books, build_document(routes, version), version)
+    edge = Edge(desk, access, books, build_document(routes, version, front.prefix), version, front)
     for route in routes:
         blueprint.add_url_rule(
             route.path.replace("{task_id}", "<task_id>"),
@@ -68,7 +75,7 @@ def _view(route: Route, edge: Edge) -> Callable[..., Response]:
             text=read_text(request, route.uploads) if route.uploads else "",
             books=edge.books,
         )
-        return _respond(route, route.handler(call))
+        return _respond(route, route.handler(call), edge.front)
 
     return view
 
@@ -92,10 +99,11 @@ def _let_in(route: Route, edge: Edge, task_id: str) -> Principal | None:
     return principal
 
 
-def _respond(route: Route, answer: Answer) -> Response:
+def _respond(route: Route, answer: Answer, front: Front) -> Response:
     if answer.status not in route.answers:
         raise RuntimeError(f"route {route.name} answered {answer.status}, which its table does not name")
-    return Response(_bytes(answer.body), status=answer.status, headers=answer.headers, content_type=route.content_type)
+    headers = {name: front.path(value) if name == "Location" else value for name, value in answer.headers.items()}
+    return Response(_bytes(answer.body), status=answer.status, headers=headers, content_type=route.content_type)
 
 
 def _bytes(body: BaseModel | dict[str, Any] | bytes) -> bytes:

@@ -7,9 +7,11 @@ from flask import Blueprint, Flask, Response
 from app.access import Access
 from app.web import problems
 from app.web.api import make_blueprint
+from app.web.front import Front
 from app.web.handlers import Books, Desk
 
 MAX_BODY_BYTES = 256 * 1024
+NO_PROXY = Front()
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -28,17 +30,20 @@ def create_app(
     version: str,
     books: Books | None = None,
     pages: Blueprint | None = None,
+    front: Front = NO_PROXY,
 ) -> Flask:
     """The web app over `desk` and the `books`, open to the tokens of `access`; it is only without books in tests.
-    `pages` is what people see at a browser (`app.web.pages`); it sets the headers that it needs itself."""
+    `pages` is what people see at a browser (`app.web.pages`); it sets the headers that it needs itself. `front` is
+    where callers find it."""
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
     problems.install(app)
-    app.register_blueprint(make_blueprint(desk, access, books, version))
+    app.register_blueprint(make_blueprint(desk, access, books, version, front))
     if pages is not None:
         app.register_blueprint(pages)
     app.after_request(_secure)
+    app.wsgi_app = front.serve(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask says
     return app
 
 

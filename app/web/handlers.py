@@ -22,7 +22,7 @@ from app.errors import AccessDenied
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
 from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
-from app.web.messages import Approval, CostQuery, Health, PeriodQuery, Rejection, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -132,6 +132,11 @@ def _as(value: BaseModel | None, model: type[M]) -> M:
 def health(call: Call) -> Answer:
     """The web process answers."""
     return Answer(200, Health(status="ok", version=call.version))
+
+
+def index(call: Call) -> Answer:
+    """What this is, and where to go on."""
+    return Answer(200, Index(version=call.version))
 
 
 def openapi(call: Call) -> Answer:

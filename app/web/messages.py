@@ -22,6 +22,16 @@ class Health(Frozen):
     version: str
 
 
+class Index(Frozen):
+    """What this is, and where to go on: paths below this agent's own address."""
+
+    name: str = "refund-agent"
+    version: str
+    description: str = "/openapi.json"
+    tasks: str = "/tasks"
+    pages: str = "/pages/tasks"
+
+
 class Nothing(Frozen):
     """A body without a field. It may be left out."""
 

@@ -30,8 +30,9 @@ PROBLEM_HEADERS = {
 }
 
 
-def build_document(routes: Sequence[Route], version: str) -> JsonObject:
-    """The whole document; the same routes and version give the same document."""
+def build_document(routes: Sequence[Route], version: str, prefix: str = "") -> JsonObject:
+    """The whole document; the same routes and version give the same document. `prefix` stands before every path, where
+    a reverse proxy has put one."""
     schemas, components = _schemas(routes)
     paths: JsonObject = {}
     for route in routes:
@@ -40,6 +41,7 @@ def build_document(routes: Sequence[Route], version: str) -> JsonObject:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Refund agent", "version": version, "description": DESCRIPTION},
+        **({"servers": [{"url": prefix}]} if prefix else {}),
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in components.items() if name not in queries},

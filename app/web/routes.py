@@ -18,7 +18,7 @@ from app.ledger.views import RecordView
 from app.models import TaskPage, TaskView, Ticket
 from app.web import handlers
 from app.web.handlers import Answer, Call
-from app.web.messages import Approval, CostQuery, Health, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
+from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
 
 JSON = "application/json"
 # The text format of Prometheus, as its client library writes it.
@@ -126,6 +126,7 @@ def _decision(
 
 
 ROUTES: tuple[Route, ...] = (
+    Route("GET", "/", "index", "What this is; a browser is led to the pages", handlers.index, {200: Index}),
     Route("GET", "/healthz", "health", "Is the web process up?", handlers.health, {200: Health}),
     Route("GET", "/openapi.json", "openapi", "This document", handlers.openapi, {200: OPENAPI_SCHEMA}),
     Route(

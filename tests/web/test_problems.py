@@ -18,7 +18,7 @@ PRIVATE = "my card is 4111 1111 1111 1111, I am a@example.org"
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/tasks/", 404),
         ("GET", "/tasks//acme:T-1", 404),
         ("GET", "/tasks/acme:T-1/explode", 404),

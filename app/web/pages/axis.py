@@ -2,7 +2,8 @@
 
 A long pause would press all work into a few pixels. So pauses are shortened, the longest first, while one of them is
 longer than a third of what is drawn to scale, or while all of them together are longer than twice the work. What is
-shortened has the same small width, however long it was, and is marked as a break.
+shortened is marked as a break, and is the wider the longer it was, by its logarithm. A shorter pause is never drawn
+wider than a longer one: one that would be, to scale, is shortened as well.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from math import log10
 
-_BREAK_WIDTH = 7.0  # of one shortened pause
+_BREAK_WIDTH = 6.0  # of the shortest pause that is shortened
+_WIDER = 2.0  # of one that is ten times as long
 _BREAKS_WIDTH = 42.0  # of all of them at most
 _MOST_TICKS = 6
 _CHARACTER_WIDTH = 1.8  # of a label, on a phone
@@ -125,25 +128,40 @@ def make_axis(start: datetime, end: datetime, pauses: Iterable[Stretch]) -> Axis
 
 def _to_shorten(whole: timedelta, pauses: list[Stretch]) -> list[Stretch]:
     rest = sum((last - first for first, last in pauses), _NONE)
-    work, drawn, shortened = whole - rest, whole, []
+    work, drawn = whole - rest, whole
+    shortened: list[Stretch] = []
     for pause in sorted(pauses, key=lambda pause: pause[0] - pause[1]):
         long = pause[1] - pause[0]
-        if 3 * long <= drawn and rest <= 2 * work:
+        if 3 * long <= drawn and rest <= 2 * work and not _too_wide(long, drawn, shortened):
             break
         shortened.append(pause)
         rest, drawn = rest - long, drawn - long
     return sorted(shortened)
 
 
+def _too_wide(long: timedelta, drawn: timedelta, shortened: list[Stretch]) -> bool:
+    """Whether a pause, drawn to scale, would be wider than one of those that are shortened, which are longer."""
+    widths = _widths(shortened)
+    return bool(widths) and (100.0 - sum(widths)) * (long / drawn) > min(widths)
+
+
+def _widths(breaks: list[Stretch]) -> list[float]:
+    """Of the shortened pauses, each in its place."""
+    if not breaks:
+        return []
+    lengths = [last - first for first, last in breaks]
+    widths = [_BREAK_WIDTH + _WIDER * log10(length / min(lengths)) for length in lengths]
+    return [width * min(1.0, _BREAKS_WIDTH / sum(widths)) for width in widths]
+
+
 def _laid_out(start: datetime, end: datetime, breaks: list[Stretch]) -> Iterator[Piece]:
     drawn = end - start - sum((last - first for first, last in breaks), _NONE)
-    taken = min(_BREAK_WIDTH * len(breaks), _BREAKS_WIDTH) if drawn > _NONE else 100.0
-    left = 0.0
+    widths = _widths(breaks)
+    if drawn == _NONE:  # nothing but pauses: they have all the room
+        widths = [100.0 * width / sum(widths) for width in widths]
+    room, left, narrow = 100.0 - sum(widths), 0.0, iter(widths)
     for shortened, (first, last) in _in_turn(start, end, breaks):
-        if shortened:
-            width = taken / len(breaks)
-        else:
-            width = (100.0 - taken) * ((last - first) / drawn) if drawn > _NONE else 0.0
+        width = next(narrow) if shortened else room * ((last - first) / (drawn or _DAY))
         yield Piece(first, last, left, left + width, shortened)
         left += width
 

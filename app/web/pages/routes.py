@@ -8,7 +8,6 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -16,12 +15,13 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.access import Access, Principal, Role
+from app.access import Access, Principal, Role, digest_of
 from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.ledger.record import TaskRecord
 from app.models import TaskPage, TaskView
 from app.web import signin
 from app.web.api import TASK_ID
+from app.web.front import Front
 from app.web.pages import words
 from app.web.pages.lines import make_lines
 from app.web.pages.summary import ending, list_total, make_summary
@@ -37,6 +37,8 @@ HEADERS = {
 PAGE_SIZE = 25
 _CURSOR = re.compile(r"[0-9]{1,18}")
 _RETRY_AFTER_SECONDS = 5
+
+NO_PROXY = Front()
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +68,16 @@ class _Edge:
     access: Access
     records: Records
     sessions: Sessions
+    front: Front
 
 
 class _NotSignedIn(Exception):
     """There is no session."""
 
 
-def make_pages(desk: Desk, access: Access, records: Records, clock: Callable[[], datetime]) -> Blueprint:
-    """The pages as a blueprint for `/`. `clock` gives the time in UTC."""
-    edge = _Edge(desk, access, records, Sessions(clock))
+def make_pages(desk: Desk, access: Access, records: Records, sessions: Sessions, front: Front = NO_PROXY) -> Blueprint:
+    """The pages as a blueprint for `/`, at `front`."""
+    edge = _Edge(desk, access, records, sessions, front)
     pages = Blueprint(
         "pages", __name__, template_folder="../templates", static_folder="../static", static_url_path="/pages/static"
     )
@@ -82,11 +85,13 @@ def make_pages(desk: Desk, access: Access, records: Records, clock: Callable[[],
     _add(pages, "/signin", "POST", lambda: _signed_in(edge))
     _add(pages, "/signout", "GET", lambda: _page("signout.html"))
     _add(pages, "/signout", "POST", lambda: _signed_out(edge))
-    _add(pages, "/pages", "GET", lambda: redirect(HOME, 303))
+    _add(pages, "/pages", "GET", lambda: _to(edge, HOME))
     _add(pages, "/pages/tasks", "GET", lambda: _tasks(edge))
     _add(pages, "/pages/tasks/<task_id>", "GET", lambda task_id: _task(edge, task_id))
     _add(pages, "/pages/<path:rest>", "GET", lambda rest: _nothing_here())
-    pages.register_error_handler(_NotSignedIn, lambda _: _to_form())
+    pages.context_processor(lambda: {"at": front.path, "words": words})
+    pages.before_app_request(lambda: _home(edge))
+    pages.register_error_handler(_NotSignedIn, lambda _: _to_form(edge))
     pages.register_error_handler(RefundAgentError, _ours)
     pages.register_error_handler(HTTPException, _of_http)
     pages.register_error_handler(Exception, _unexpected)
@@ -105,7 +110,18 @@ def _with_headers(response: Response) -> Response:
 
 
 def _page(template: str, status: int = 200, **values: Any) -> Response:
-    return make_response(render_template(template, words=words, **values), status)
+    return make_response(render_template(template, **values), status)
+
+
+def _to(edge: _Edge, path: str) -> AnyResponse:
+    return redirect(edge.front.path(path), 303)
+
+
+def _home(edge: _Edge) -> AnyResponse | None:
+    """Whoever comes with a browser wants the pages; a program gets the API's own answer."""
+    wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    browses = request.path == "/" and request.method in ("GET", "HEAD") and wanted == "text/html"
+    return _to(edge, HOME) if browses else None
 
 
 # Sign-in.
@@ -115,41 +131,49 @@ def _form(wanted: str | None, status: int = 200, fault: str = "") -> Response:
     return _page("signin.html", status, wanted=signin.local_page(wanted), fault=fault)
 
 
-def _to_form() -> AnyResponse:
+def _to_form(edge: _Edge) -> AnyResponse:
     here = request.full_path.rstrip("?")
-    return redirect(f"/signin?next={quote(here, safe='/')}", 303)
+    return _to(edge, f"/signin?next={quote(here, safe='/')}")
 
 
 def _signed_in(edge: _Edge) -> AnyResponse:
     wanted = request.form.get("next")
-    if not signin.sent_from_here(request):
-        return _form(wanted, 403, "This form did not come from this agent's own page. Fill it in here.")
+    if not edge.front.sent_from_here(request):
+        return _form(wanted, 403, edge.front.foreign(request))
+    token = request.form.get("token", "")
     try:
-        principal = edge.access.authenticate(f"Bearer {request.form.get('token', '')}")
+        edge.access.authenticate(f"Bearer {token}")
     except AccessDenied:
         refused = _form(wanted, 401, "This token is not known here. Check it, and paste all of it.")
         refused.headers["WWW-Authenticate"] = 'Bearer realm="refund-agent"'
         return refused
     edge.sessions.end(request.cookies.get(signin.COOKIE))
-    response = make_response(redirect(signin.local_page(wanted), 303))
-    signin.give_cookie(response, request, edge.sessions.begin(principal))
+    response = make_response(_to(edge, signin.local_page(wanted)))
+    signin.give_cookie(response, request, edge.sessions.begin(digest_of(token.strip())), edge.front)
     return response
 
 
 def _signed_out(edge: _Edge) -> AnyResponse:
-    if not signin.sent_from_here(request):
-        return _page("signout.html", 403)
+    if not edge.front.sent_from_here(request):
+        return _page("signout.html", 403, fault=edge.front.foreign(request))
     edge.sessions.end(request.cookies.get(signin.COOKIE))
-    response = make_response(redirect("/signin", 303))
-    signin.take_cookie(response)
+    response = make_response(_to(edge, "/signin"))
+    signin.take_cookie(response, edge.front)
     return response
+
+
+def _caller(edge: _Edge) -> Principal:
+    """Who is signed in. A token that was taken away opens nothing any more."""
+    holder = edge.sessions.find(request.cookies.get(signin.COOKIE))
+    principal = edge.access.holder(holder) if holder else None
+    if principal is None:
+        raise _NotSignedIn
+    return principal
 
 
 def _reader(edge: _Edge, task_id: str | None = None) -> Principal:
     """The caller. A task of another tenant does not exist for it, whatever its roles are."""
-    principal = edge.sessions.find(request.cookies.get(signin.COOKIE))
-    if principal is None:
-        raise _NotSignedIn
+    principal = _caller(edge)
     if task_id is not None:
         known = TASK_ID.fullmatch(task_id)
         if not known or not principal.sees(known["tenant"]):

@@ -38,16 +38,18 @@ def test_a_short_pause_stays_to_scale() -> None:
 
 def test_a_long_pause_is_shortened_and_the_work_keeps_its_room() -> None:
     axis = make(3 * DAY + 10, (8, 3 * DAY + 8))
-    assert widths(axis) == pytest.approx((93, 7))
-    assert axis.x(at(4)) == pytest.approx(93 * 0.4)
-    assert axis.x(at(8)) == pytest.approx(93 * 0.8)
-    assert axis.x(at(3 * DAY + 8)) == pytest.approx(93 * 0.8 + 7)
+    assert widths(axis) == pytest.approx((94, 6))
+    assert axis.x(at(4)) == pytest.approx(94 * 0.4)
+    assert axis.x(at(8)) == pytest.approx(94 * 0.8)
+    assert axis.x(at(3 * DAY + 8)) == pytest.approx(94 * 0.8 + 6)
 
 
 def test_the_second_longest_pause_is_measured_against_what_is_left() -> None:
     axis = make(3 * DAY + 3610, (2, 3 * DAY), (3 * DAY + 5, 3 * DAY + 3605))
     assert len(axis.breaks) == 2
-    assert widths(axis)[0] == pytest.approx(86)
+    shorter, longer = sorted(piece.right - piece.left for piece in axis.breaks)
+    assert shorter == pytest.approx(6)
+    assert 8 < longer < 11, "days against an hour"
 
 
 def test_a_pause_of_more_than_a_third_of_what_is_drawn_is_shortened() -> None:
@@ -106,6 +108,20 @@ def test_whatever_the_pauses_the_work_has_a_fifth_of_the_drawing(lengths: list[t
     axis = make_axis(START, end, pauses)
     paused = sum(axis.x(last) - axis.x(first) for first, last in pauses)
     assert 100 - paused >= 100 * (1 - 0.42) / 3 - 1e-6
+
+
+@given(_lengths)
+def test_a_longer_pause_is_never_narrower(lengths: list[tuple[bool, float]]) -> None:
+    end, pauses = stretches(lengths)
+    axis = make_axis(START, end, pauses)
+    drawn = sorted((last - first, axis.x(last) - axis.x(first)) for first, last in pauses)
+    for one, other in pairwise(width for _, width in drawn):
+        assert one <= other + 1e-6
+
+
+def test_four_seconds_are_narrower_than_eight_minutes() -> None:
+    axis = make(500, (2, 6), (10, 490))
+    assert axis.x(at(6)) - axis.x(at(2)) < axis.x(at(490)) - axis.x(at(10))
 
 
 @given(_lengths)

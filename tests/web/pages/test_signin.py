@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 from flask.testing import FlaskClient
 
-from app.access import Principal, Role
+from app.access import digest_of
 from app.web import signin
-from app.web.signin import COOKIE, LIFETIME, Sessions
+from app.web.signin import COOKIE, LIFETIME
 from tests.web.fakes import secret
-from tests.web.pages.visitor import HERE, TASK, Clock, sign_in, text
-
-READER = Principal("reader", frozenset({Role.READ}), None)
+from tests.web.pages.visitor import HERE, TASK, FakeSessions, sign_in, text
 
 
 @pytest.mark.parametrize("path", ["/pages/tasks", f"/pages/tasks/{TASK}", "/pages/tasks?before=3"])
@@ -115,27 +112,16 @@ def test_signing_in_again_ends_the_session_before(browser: FlaskClient) -> None:
     assert browser.get("/pages/tasks").status_code == 303
 
 
-def test_a_session_ends_after_its_time_however_busy(browser: FlaskClient, clock: Clock) -> None:
+def test_a_session_of_a_token_that_was_taken_away_opens_nothing(browser: FlaskClient, sessions: FakeSessions) -> None:
     sign_in(browser)
-    clock.now += LIFETIME - timedelta(seconds=1)
-    assert browser.get("/pages/tasks").status_code == 200
-    clock.now += timedelta(seconds=1)
+    for session_id in sessions.open:
+        sessions.open[session_id] = "0" * 64
     assert browser.get("/pages/tasks").status_code == 303
 
 
-def test_the_number_of_sessions_is_bounded() -> None:
-    sessions = Sessions(Clock(), most=2)
-    ids = [sessions.begin(READER) for _ in range(3)]
-    assert [sessions.find(each) for each in ids] == [None, READER, READER]
-    assert len(set(ids)) == 3
-    assert sessions.find(None) is None
-    assert sessions.find("") is None
-
-
-def test_what_is_kept_of_a_session_does_not_open_it() -> None:
-    sessions = Sessions(Clock())
-    sessions.begin(READER)
-    assert all(sessions.find(kept) is None for kept in sessions._open)
+def test_what_is_kept_of_a_session_is_the_tokens_digest(browser: FlaskClient, sessions: FakeSessions) -> None:
+    sign_in(browser)
+    assert list(sessions.open.values()) == [digest_of(secret("root"))]
 
 
 def test_a_page_is_named_as_a_local_one() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from flask.testing import FlaskClient
@@ -29,15 +28,27 @@ class PagesDesk(FakeDesk):
         return TaskPage(tasks=tuple(view for _, view in page), next_after=more)
 
 
-class Clock:
-    """A clock that a test moves."""
+class FakeSessions:
+    """Sessions in memory, which never end by themselves."""
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+        self.open: dict[str, str] = {}
+        self.begun = 0
 
-    def __call__(self) -> datetime:
-        """The time."""
-        return self.now
+    def begin(self, holder: str) -> str:
+        """As long an id as the real ones."""
+        self.begun += 1
+        session_id = f"session-{self.begun}-".ljust(43, "x")
+        self.open[session_id] = holder
+        return session_id
+
+    def find(self, session_id: str | None) -> str | None:
+        """The holder."""
+        return self.open.get(session_id or "")
+
+    def end(self, session_id: str | None) -> None:
+        """Forgets it."""
+        self.open.pop(session_id or "", None)
 
 
 class Tags(HTMLParser):

@@ -1,4 +1,4 @@
-"""Decisions: who said what about a task, and what became of it."""
+"""Decisions: who said what about a task, and what became of it; and the sessions of browsers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,3 +31,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("decision_id"),
     )
     op.create_index("ix_decisions_task", "decisions", ["task_id", "at"], unique=False)
+    op.create_table(
+        "sessions",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=64), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_index("ix_sessions_end", "sessions", ["ends_at"], unique=False)
