@@ -44,6 +44,7 @@ from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
 from app.standing import Standing
+from app.starter import Starter
 from app.steps import DECISION, RESUME, TaskInput
 from app.systems import DaprSystems
 from app.telemetry.live import Live
@@ -64,8 +65,8 @@ log = logging.getLogger(__name__)
 TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
 _ACTIVITIES_AT_ONCE = 1000
-# Threads that serve the web; they wait for the sidecar most of the time.
-_THREADS = 16
+# Threads that serve the web: more than may wait for the sidecar at once (app/runs.py), so that the ledger can be read.
+_THREADS = 32
 
 
 def utc_now() -> datetime:
@@ -115,8 +116,7 @@ def serve(settings: Settings) -> None:
             part.start()
             ends.callback(part.stop)
         process.keep_what_is_loaded()
-        waiting = agent.desk.start_waiting_tickets()
-        log.info("ready on %s; %d accepted tickets were still to be started", agent.web.url, waiting)
+        log.info("ready on %s", agent.web.url)
         process.until_told_to_stop()
 
 
@@ -171,7 +171,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     web = make_web(settings, opened, desk, telemetry)
-    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, web])
+    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, Starter(desk), web])
 
 
 def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry) -> WebServer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +24,8 @@ from app.errors import (
 from app.ledger.decisions import Decisions
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import StoredTicket, Tickets
-from app.models import Decision, DecisionState, DecisionView, Settled, TaskPage, TaskStatus, TaskView, Ticket
+from app.line import left, within
+from app.models import Decision, DecisionState, DecisionView, Intake, Settled, TaskPage, TaskStatus, TaskView, Ticket
 from app.policy import Rules
 from app.runs import Runs
 from app.standing import Standing, unknown
@@ -32,6 +35,12 @@ from app.steps import TaskInput
 _STARTERS = 64
 # How long a decision is waited for: the task looks the order up, which takes a moment.
 _DECIDED_WITHIN_SECONDS, _LOOK_AGAIN_SECONDS = 5.0, 0.1
+# Whoever sends a ticket waits no longer than this for its task's start.
+_INTAKE_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
+_STARTED_TOGETHER, _STARTING_AT_ONCE = 200, 4
+
+log = logging.getLogger(__name__)
 
 _LOST = "the workflow engine has lost the run; the task was begun again"
 
@@ -54,26 +63,47 @@ class TaskDesk:
         self._rules = rules
         self._trail = trail
         self._pause = pause
+        self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
-    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
-        """Accepts a ticket and starts its task; True when it is new. One that Dapr has lost is begun again. Raises
-        Conflict, Unreachable."""
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
+        """Accepts a ticket and starts its task; one that Dapr has lost is begun again. It is kept before anything else,
+        so an engine that is away or slow is not waited for: `start_waiting` does the rest. Raises Conflict,
+        Unreachable when a lost one cannot be begun again."""
         stored, created = self._tickets.accept(ticket)
-        if not stored.started:
-            self._start(stored)
-        if created:
-            return _Seen(self._standings.get(stored.task_id)).view, True
-        if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
-            self._begin_again(stored.task_id, _LOST)
-        return self.get(stored.task_id), False
+        with within(_INTAKE_SECONDS):
+            if not stored.started:
+                try:
+                    self._start(stored)
+                except Unreachable as error:
+                    log.warning("task %s: accepted, to be started later: %s", stored.task_id, error)
+                    self.someone_waits.set()
+                    return self._known(stored.task_id), Intake.LATER
+            if created:
+                return self._known(stored.task_id), Intake.NEW
+            if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
+                self._begin_again(stored.task_id, _LOST)
+            return self.get(stored.task_id), Intake.KNOWN
 
-    def start_waiting_tickets(self) -> int:
-        """Starts what a process that died had accepted but not started; returns how many."""
-        waiting = self._tickets.not_started()
-        for stored in waiting:
+    def start_waiting(self, at_most: int = _STARTED_TOGETHER) -> int:
+        """Starts the oldest tickets that are accepted and not started, and returns how many were; fewer than there were
+        when the engine did not take one. Raises Unreachable when it took none."""
+        waiting = self._tickets.not_started(at_most)
+        with ThreadPoolExecutor(_STARTING_AT_ONCE) as pool:
+            failures = [error for error in pool.map(self._try_to_start, waiting) if error is not None]
+        if failures and len(failures) == len(waiting):
+            raise failures[0]
+        return len(waiting) - len(failures)
+
+    def _try_to_start(self, stored: StoredTicket) -> RefundAgentError | None:
+        try:
             self._start(stored)
-        return len(waiting)
+        except RefundAgentError as error:  # one that cannot be started must not hold up the others
+            return error
+        return None
+
+    def _known(self, task_id: str) -> TaskView:
+        return _Seen(self._standings.get(task_id)).view
 
     def get(self, task_id: str) -> TaskView:
         """One task: as Dapr knows it, or as the ledger does, and then with the reason. Raises TaskNotFound."""
@@ -220,9 +250,14 @@ class TaskDesk:
     def _start(self, stored: StoredTicket) -> None:
         """Dapr would wipe a completed instance of the same id, so one that it knows is not started again. One at a
         time: a task that another one starts between that question and the start may have completed by then."""
-        with self._starting[hash(stored.task_id) % _STARTERS]:
+        lock = self._starting[hash(stored.task_id) % _STARTERS]
+        if not lock.acquire(timeout=left(_PATIENCE_SECONDS)):
+            raise Unreachable(f"task {stored.task_id} is being started by another one; try again in some seconds")
+        try:
             if self._is_new(stored):
                 self._runs.start(self._input(stored))
+        finally:
+            lock.release()
         self._tickets.mark_started(stored.task_id)
 
     def _input(self, stored: StoredTicket) -> TaskInput:

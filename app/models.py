@@ -232,6 +232,14 @@ class Draft(Proposal):
     reply_digest: str
 
 
+class Intake(StrEnum):
+    """What became of a ticket that was sent."""
+
+    NEW = "new"  # its task is started
+    KNOWN = "known"  # it is the same ticket as before, and the same task
+    LATER = "later"  # it is kept; its task is started as soon as the engine answers
+
+
 class TaskStatus(StrEnum):
     """Where a task is, for a reader."""
 

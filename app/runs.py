@@ -1,4 +1,4 @@
-"""Starts, reads and steers workflow instances through the sidecar."""
+"""Starts, reads and steers workflow instances through the sidecar. Every call has a deadline."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
+from dapr.clients.grpc.interceptors import _ClientCallDetails
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
+from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow.logger import LoggerOptions
 
 from app import sdk_mends
 from app.daprd import Daprd
 from app.errors import HistoryTampered, Unreachable
 from app.history.reader import NOT_GENUINE, NOT_WHOLE
+from app.line import Line, Silence, left, within
 from app.models import Decision, TaskStatus
 from app.standing import Standing, ended, under_way
 from app.steps import DECISION, RESUME, RESUMED, TaskInput
@@ -25,6 +28,9 @@ Result = TypeVar("Result")
 
 # A lost connection is tried again once a second (`sdk_mends.reconnect_quickly`): this outlasts two such tries.
 _TRIES, _PAUSE_SECONDS = 12, 0.25
+# Without a bound, one thread of the web after the other would wait for a sidecar that stands still.
+STARTS_AT_ONCE, READS_AT_ONCE, WORDS_AT_ONCE = 12, 12, 4
+_START_SECONDS, _READ_SECONDS, _WORD_SECONDS = 10.0, 5.0, 10.0
 
 _STATUSES = {
     "COMPLETED": TaskStatus.COMPLETED,
@@ -40,7 +46,27 @@ def connect(daprd: Daprd) -> DaprWorkflowClient:
     options = LoggerOptions(log_handler=logging.NullHandler())
     host, _, port = daprd.grpc.rpartition(":")
     sdk_mends.use_token(daprd.token)
-    return DaprWorkflowClient(host=host, port=port, logger_options=options)
+    client = DaprWorkflowClient(host=host, port=port, logger_options=options)
+    inner = client._DaprWorkflowClient__obj  # it takes no interceptor, and waits for ever
+    inner._stub = stubs.TaskHubSidecarServiceStub(grpc.intercept_channel(inner._channel, _Deadline()))
+    return client
+
+
+class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC ships no types
+    """Gives each call what is left of the time that `within` allows."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(
+            _ClientCallDetails(
+                details.method,
+                left(_START_SECONDS),
+                details.metadata,
+                details.credentials,
+                details.wait_for_ready,
+                details.compression,
+            ),
+            request,
+        )
 
 
 class Runs:
@@ -49,18 +75,21 @@ class Runs:
     def __init__(self, client: DaprWorkflowClient, pause: Callable[[float], None] = time.sleep) -> None:
         self._client = client
         self._pause = pause
+        self._starts, self._reads, self._words = Line(STARTS_AT_ONCE), Line(READS_AT_ONCE), Line(WORDS_AT_ONCE)
 
     def start(self, task: TaskInput) -> None:
         """Starts a task's workflow; one that runs already is left alone."""
         try:
-            self._ask(lambda client: client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
+            with self._starts.place(), within(_START_SECONDS):
+                self._ask(lambda client: client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
         except _AlreadyRunning:
             return
 
     def get(self, task_id: str) -> Standing | None:
         """Where one instance stands; None when Dapr knows none under this id. Raises HistoryTampered."""
         try:
-            state = self._ask(lambda client: client.get_workflow_state(task_id))
+            with self._reads.place(), within(_READ_SECONDS):
+                state = self._ask(lambda client: client.get_workflow_state(task_id))
         except _NotGenuine as error:
             raise HistoryTampered(task_id, str(error)) from None
         return None if state is None else _standing(state)
@@ -68,23 +97,27 @@ class Runs:
     def decide(self, task_id: str, decision: Decision) -> None:
         """Hands a person's decision to the task."""
         data = decision.model_dump(mode="json")
-        self._ask(lambda client: client.raise_workflow_event(task_id, DECISION, data=data))
+        self._tell(lambda client: client.raise_workflow_event(task_id, DECISION, data=data))
 
     def unpark(self, task_id: str) -> None:
         """Lets a parked task try its step again."""
-        self._ask(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
+        self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
     def pause(self, task_id: str) -> None:
         """Suspends the task between two steps."""
-        self._ask(lambda client: client.pause_workflow(task_id))
+        self._tell(lambda client: client.pause_workflow(task_id))
 
     def resume(self, task_id: str) -> None:
         """Ends a suspension."""
-        self._ask(lambda client: client.resume_workflow(task_id))
+        self._tell(lambda client: client.resume_workflow(task_id))
 
     def terminate(self, task_id: str, reason: str) -> None:
         """Ends the task for good."""
-        self._ask(lambda client: client.terminate_workflow(task_id, output={"reason": reason}))
+        self._tell(lambda client: client.terminate_workflow(task_id, output={"reason": reason}))
+
+    def _tell(self, call: Callable[[DaprWorkflowClient], None]) -> None:
+        with self._words.place(), within(_WORD_SECONDS):
+            self._ask(call)
 
     def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
         """Asks the sidecar; one that is just starting is waited for a moment, as long as the call cannot have
@@ -93,7 +126,7 @@ class Runs:
             try:
                 return call(self._client)
             except grpc.RpcError as error:
-                if not _passing(error):
+                if not _passing(error) or not left(_PAUSE_SECONDS):
                     raise _explained(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
@@ -120,6 +153,11 @@ def _explained(error: grpc.RpcError) -> Exception:
         return _AlreadyRunning()
     if any(sign in details for sign in (*NOT_GENUINE, NOT_WHOLE)):
         return _NotGenuine(details)
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Silence(
+            "the Dapr sidecar does not answer in time, and whether it has done what was asked is not known: "
+            "look with `task show`; see `refund-agent doctor`"
+        )
     return Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`")
 
 

@@ -112,7 +112,7 @@ def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
 
     async def submit(ticket: Ticket) -> None:
         async with session.post(url, data=ticket.model_dump_json(), headers=headers) as response:
-            if response.status != 201:
+            if response.status not in (201, 202):
                 raise Problem(f"{url} answers {response.status} to {ticket.task_id}: {(await response.text())[:300]}")
 
     return submit

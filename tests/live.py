@@ -127,7 +127,7 @@ class Live:
             response = self.web.post("/tasks", json=ticket)
             if response.status_code == 503:  # the sidecar is being started again
                 return None
-            assert response.status_code in (200, 201), response.text
+            assert response.status_code in (200, 201, 202), response.text
             return dict(response.json())
 
         return str(until(accepted, f"{ticket['ticket_id']} is accepted")["task_id"])

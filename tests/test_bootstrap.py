@@ -52,8 +52,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def serve(parts: Sequence[Named], monkeypatch: pytest.MonkeyPatch) -> None:
     """Serves with these parts."""
-    desk = Mock(start_waiting_tickets=lambda: 0)
-    monkeypatch.setattr(bootstrap, "make_agent", lambda *_: bootstrap.Agent(desk, Mock(url="http://here"), parts))
+    monkeypatch.setattr(bootstrap, "make_agent", lambda *_: bootstrap.Agent(Mock(), Mock(url="http://here"), parts))
     bootstrap.serve(SETTINGS)
 
 

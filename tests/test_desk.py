@@ -12,15 +12,17 @@ from sqlalchemy import Engine
 
 from app import policy
 from app.desk import TaskDesk
-from app.errors import DecisionRefused, NotWaiting, TooLate, Unreachable
+from app.errors import DecisionRefused, HistoryTampered, NotWaiting, TooLate, Unreachable
 from app.ledger import database
 from app.ledger.decisions import Decisions
 from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
+from app.line import Silence, left
 from app.models import (
     Decision,
     DecisionState,
+    Intake,
     Question,
     Refund,
     Settled,
@@ -265,3 +267,72 @@ def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskDesk
     with pytest.raises(Unreachable):
         desk.decide(TICKET.task_id, approve())
     assert told(desk) == [("kim", "approve", DecisionState.HANDED_OVER, "")]
+
+
+class Away(Runs):
+    """A sidecar that answers as it is told: each call costs what is left of its time, or is taken."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.begun: list[str] = []
+        self.given: list[float] = []
+
+    def get(self, task_id: str) -> Standing | None:
+        """What it has begun."""
+        return Standing(status=TaskStatus.RUNNING, at=now()) if task_id in self.begun else None
+
+    def start(self, task: TaskInput) -> None:
+        """Not while it is away."""
+        self.given.append(left(60))
+        if self.away:
+            raise Silence("nobody answers")
+        self.begun.append(task.task_id)
+
+
+def test_a_ticket_is_accepted_while_the_engine_is_away_and_started_later(
+    tickets: Tickets, standings: Standings, trail: Decisions
+) -> None:
+    dapr = Away()
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    view, intake = desk.submit(TICKET)
+    assert (view.task_id, view.status, intake) == ("bench:crowd", TaskStatus.RUNNING, Intake.LATER)
+    assert desk.submit(TICKET)[1] is Intake.LATER, "the same again is as welcome"
+    assert desk.someone_waits.is_set()
+    assert max(dapr.given) <= 1.0, "whoever sends a ticket is not made to wait"
+    with pytest.raises(Silence):
+        desk.start_waiting()
+    dapr.away = False
+    assert desk.start_waiting() == 1
+    assert dapr.begun == ["bench:crowd"]
+    assert desk.submit(TICKET)[1] is Intake.KNOWN
+
+
+def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_be_holds_up_no_other(
+    tickets: Tickets, standings: Standings, trail: Decisions
+) -> None:
+    dapr = Away()
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    for number in range(5):
+        desk.submit(TICKET.model_copy(update={"ticket_id": f"T-{number}"}))
+    dapr.away = False
+    assert desk.start_waiting(2) == 2
+    assert sorted(dapr.begun) == ["bench:T-0", "bench:T-1"]
+    start = dapr.start
+
+    def picky(task: TaskInput) -> None:
+        if task.ticket_id == "T-2":
+            raise HistoryTampered(task.task_id, "changed")
+        start(task)
+
+    dapr.start = picky  # type: ignore[method-assign]
+    assert desk.start_waiting() >= 2
+    assert sorted(dapr.begun) == ["bench:T-0", "bench:T-1", "bench:T-3", "bench:T-4"]
+
+
+def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
+    dapr = Dapr()
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk.submit(TICKET)
+    dapr.get = lambda task_id: Standing(status=TaskStatus.PAUSED, at=now())  # type: ignore[method-assign]
+    with pytest.raises(NotWaiting, match="bench:crowd is paused already; `task resume`"):
+        desk.pause("bench:crowd")

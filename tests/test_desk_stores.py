@@ -18,7 +18,7 @@ from app.ledger.standings import Standings
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Decision, Outcome, TaskResult, TaskStatus, Ticket
+from app.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket
 from app.runs import Runs
 from app.standing import Standing
 from app.steps import TaskInput
@@ -151,8 +151,8 @@ def test_a_completed_task_that_was_purged_stays_completed(
     standings.tell(TASK, DONE).result()
     make_final(engine)
     dapr.lose()
-    view, created = desk.submit(TICKET)
-    assert (view.status, view.result, view.caveat, created) == (TaskStatus.COMPLETED, DONE.result, None, False)
+    view, intake = desk.submit(TICKET)
+    assert (view.status, view.result, view.caveat, intake) == (TaskStatus.COMPLETED, DONE.result, None, Intake.KNOWN)
     assert dapr.begun == [], "nothing starts"
     with pytest.raises(NotWaiting, match=r"has ended \(completed\)"):
         desk.pause(TASK)
@@ -181,8 +181,8 @@ def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
     submit(desk, writer)
     standings.tell(TASK, WAITING).result()
     dapr.lose()
-    view, created = desk.submit(TICKET)
-    assert (dapr.begun, created, view.caveat) == ([TASK], False, None)
+    view, intake = desk.submit(TICKET)
+    assert (dapr.begun, intake, view.caveat) == ([TASK], Intake.KNOWN, None)
 
 
 @pytest.mark.parametrize("error", [Unreachable("the sidecar is away"), HistoryTampered(TASK, "digest mismatch")])

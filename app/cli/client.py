@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from app.cli import http
 from app.cli.faults import AgentAway, AgentRefused, NotUnderstood, OutcomeUnknown
-from app.models import TaskPage, TaskStatus, TaskView, Ticket
+from app.models import Intake, TaskPage, TaskStatus, TaskView, Ticket
 
 TIMEOUT_SECONDS = 30.0
+_INTAKE = {201: Intake.NEW, 200: Intake.KNOWN, 202: Intake.LATER}
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -54,11 +55,11 @@ class AgentClient:
     ) -> None:
         self._http.close()
 
-    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
-        """The ticket's task, and whether it is new."""
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
+        """The ticket's task, and what became of the ticket."""
         again = "send the ticket again: the same ticket is the same task"
         answer = self._ask("POST", "/tasks", again, content=ticket.model_dump_json().encode())
-        return _read(answer, TaskView), answer.status_code == 201
+        return _read(answer, TaskView), _INTAKE.get(answer.status_code, Intake.KNOWN)
 
     def get(self, task_id: str) -> TaskView:
         """One task."""

@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from app.cli.faults import AgentAway, AgentRefused
 from app.cli.tickets import Line
-from app.models import TaskView, Ticket
+from app.models import Intake, TaskView, Ticket
 
 WAITS_SECONDS = (0.25, 0.5, 1.0, 2.0)
 FATAL = frozenset({401})  # says something about the caller, not about the ticket
 
-Send = Callable[[Ticket], tuple[TaskView, bool]]
+Send = Callable[[Ticket], tuple[TaskView, Intake]]
 
 
 class Kind(StrEnum):
@@ -23,8 +23,13 @@ class Kind(StrEnum):
 
     CREATED = "created"
     SAME = "same"  # the same ticket is known: the same task
+    LATER = "later"  # taken; the agent starts its task as soon as its engine answers
     CONFLICT = "conflict"  # another ticket has this id
     REFUSED = "refused"
+
+
+_KINDS = {Intake.NEW: Kind.CREATED, Intake.KNOWN: Kind.SAME, Intake.LATER: Kind.LATER}
+TAKEN = frozenset(_KINDS.values())
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,8 @@ def _collect(
 
 def _deliver(number: int, ticket: Ticket, send: Send, pace: Pace) -> Receipt:
     try:
-        view, created = _patiently(lambda: send(ticket), pace.sleep)
-        return Receipt(number, Kind.CREATED if created else Kind.SAME, view.task_id)
+        view, intake = _patiently(lambda: send(ticket), pace.sleep)
+        return Receipt(number, _KINDS[intake], view.task_id)
     except AgentRefused as error:
         if error.refusal in FATAL:
             raise
@@ -109,7 +114,7 @@ def _deliver(number: int, ticket: Ticket, send: Send, pace: Pace) -> Receipt:
         return Receipt(number, kind, ticket.task_id, str(error))
 
 
-def _patiently(ask: Callable[[], tuple[TaskView, bool]], sleep: Callable[[float], None]) -> tuple[TaskView, bool]:
+def _patiently(ask: Callable[[], tuple[TaskView, Intake]], sleep: Callable[[float], None]) -> tuple[TaskView, Intake]:
     # The same ticket is the same task, so asking again can do no harm.
     for seconds in WAITS_SECONDS:
         try:

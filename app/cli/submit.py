@@ -12,7 +12,7 @@ import typer
 
 from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.faults import AgentAway
-from app.cli.intake import Kind, Pace, Receipt, Send, submit_all
+from app.cli.intake import TAKEN, Kind, Pace, Receipt, Send, submit_all
 from app.cli.period import tenant_name
 from app.cli.screen import Meter, complain, say, show_json
 from app.cli.tickets import Line, raw_lines, read_lines
@@ -38,7 +38,7 @@ def submit(
     with connect(url, token) as client:
         lines = read_lines(raw_lines(file), tenant)
         receipts = send_with_meter(lines, client.submit, Pace(rate, concurrency), total)
-        taken = [receipt.task_id for receipt in receipts if receipt.kind in (Kind.CREATED, Kind.SAME)]
+        taken = [receipt.task_id for receipt in receipts if receipt.kind in TAKEN]
         rested, running = follow_with_meter(taken, client.get, timeout) if wait else ([], ())
     totals = count_kinds(receipts)
     states = count_states(rested, running) if wait else {}
@@ -65,7 +65,7 @@ def send_with_meter(lines: Iterable[Line], send: Send, pace: Pace, total: int | 
         try:
             submit_all(lines, send, pace, take)
         except AgentAway as error:
-            taken = counts[Kind.CREATED] + counts[Kind.SAME]
+            taken = sum(counts[kind] for kind in TAKEN)
             raise AgentAway(f"{error}; {taken} tickets were taken, so send the same again") from None
     return receipts
 

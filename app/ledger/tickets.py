@@ -75,9 +75,9 @@ class Tickets:
         the next start ask Dapr for the task once more."""
         return self._writer.submit(lambda connection: connection.execute(_MARK, {"the_task": task_id}).rowcount)
 
-    def not_started(self) -> list[StoredTicket]:
-        """Tickets that were accepted by a process that died before it could start their task."""
-        query = _STORED.where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence)
+    def not_started(self, limit: int) -> list[StoredTicket]:
+        """The oldest tickets that were accepted and whose task could not be started then."""
+        query = _STORED.where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence).limit(limit)
         with self._engine.connect() as connection:
             return [_ticket(row) for row in connection.execute(query)]
 

@@ -21,7 +21,7 @@ from app.cost.views import Selection, report_view
 from app.errors import AccessDenied
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
-from app.models import Decision, TaskPage, TaskStatus, TaskView, Ticket
+from app.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,8 +30,8 @@ M = TypeVar("M", bound=BaseModel)
 class Desk(Protocol):
     """What the API needs of the task desk."""
 
-    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
-        """The ticket's task, and whether it is new. Raises Conflict for another body under the same id."""
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
+        """The ticket's task, and what became of the ticket. Raises Conflict for another body under the same id."""
 
     def get(self, task_id: str) -> TaskView:
         """Raises TaskNotFound."""
@@ -144,12 +144,15 @@ def openapi(call: Call) -> Answer:
     return Answer(200, call.document)
 
 
+_INTAKE = {Intake.NEW: 201, Intake.KNOWN: 200, Intake.LATER: 202}
+
+
 def submit(call: Call) -> Answer:
-    """Takes a ticket in; the same ticket again is the same task."""
+    """Takes a ticket in; the same ticket again is the same task. 202: it is kept, and its task is started later."""
     ticket = _as(call.body, Ticket)
     call.caller.require(Role.SUBMIT, ticket.tenant)
-    view, created = call.desk.submit(ticket)
-    return Answer(201 if created else 200, view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
+    view, intake = call.desk.submit(ticket)
+    return Answer(_INTAKE[intake], view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
 
 
 def list_tasks(call: Call) -> Answer:

@@ -11,8 +11,10 @@ from typing import Any
 
 from flask import Flask
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.utilities import BadRequest
 
 from app.errors import ConfigurationError
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
@@ -20,6 +22,8 @@ from app.web.problems import CONTENT_TYPE, make_problem
 from app.web.routes import MAX_BILL_BYTES
 
 POLL_SECONDS = 0.01
+# Answered from memory. It has a thread of its own, so that it never waits behind those that wait for others.
+HEALTH = "/healthz"
 
 
 class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
@@ -37,8 +41,43 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
         self.write(body)
 
 
+class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no types
+    """Whatever bytes come, there is a path for the answer, and an error is the request's own."""
+
+    path = "/"
+
+    def received(self, data: bytes) -> int:
+        try:
+            return int(super().received(data))
+        except Exception as error:  # what its parser does not foresee, such as a length of five thousand digits
+            self.error = BadRequest(type(error).__name__)
+            self.completed = True
+            return len(data)
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
     error_task_class = _ProblemTask
+    parser_class = _Parser
+
+
+class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress ships no types
+    """Threads for all requests, and one for the health check alone."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self.set_thread_count(threads)
+        self._health = ThreadedTaskDispatcher()
+        self._health.set_thread_count(1)
+
+    def add_task(self, task: Any) -> None:
+        if task.requests[0].path == HEALTH:
+            self._health.add_task(task)
+        else:
+            super().add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        self._health.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -62,7 +101,7 @@ class WebServer:
         self._server: Any = create_server(
             app,
             sockets=[_bind(host, port)],
-            threads=threads,
+            _dispatcher=_Dispatcher(threads),
             ident="",
             max_request_body_size=MAX_BILL_BYTES + MAX_BODY_BYTES,
         )

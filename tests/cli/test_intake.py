@@ -10,7 +10,7 @@ import pytest
 from app.cli.faults import AgentAway, AgentRefused
 from app.cli.intake import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
 from app.cli.tickets import Line
-from app.models import TaskView, Ticket
+from app.models import Intake, TaskView, Ticket
 from tests.web.fakes import FakeDesk, make_ticket
 
 
@@ -36,7 +36,7 @@ def lines(*ticket_ids: str) -> list[Line]:
 
 
 def run(
-    given: list[Line], send: Callable[[Ticket], tuple[TaskView, bool]], rate: float | None = None, at_once: int = 4
+    given: list[Line], send: Callable[[Ticket], tuple[TaskView, Intake]], rate: float | None = None, at_once: int = 4
 ) -> tuple[list[Receipt], Time]:
     time, receipts = Time(), list[Receipt]()
     submit_all(given, send, Pace(rate, at_once, time.clock, time.sleep), receipts.append)
@@ -54,8 +54,15 @@ def test_every_line_gets_a_receipt() -> None:
     ]
 
 
+def test_what_the_agent_will_start_later_is_taken() -> None:
+    desk = FakeDesk()
+    desk.slow = True
+    receipts, _ = run(lines("T-1"), desk.submit)
+    assert receipts == [Receipt(1, Kind.LATER, "acme:T-1")]
+
+
 def test_refusals_do_not_stop_the_rest() -> None:
-    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+    def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         if ticket.ticket_id == "T-3":
             return FakeDesk().submit(ticket)
         raise AgentRefused("no", refusal=409 if ticket.ticket_id == "T-1" else 403)
@@ -70,7 +77,7 @@ def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
     given = [Line(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
     kinds: dict[int, Kind] = {}
 
-    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+    def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         try:
             return desk.submit(ticket)
         except Exception:
@@ -85,7 +92,7 @@ def test_no_more_requests_at_once_than_asked_for() -> None:
     desk, lock, state = FakeDesk(), threading.Lock(), {"now": 0, "most": 0}
     barrier = threading.Barrier(3, timeout=60)
 
-    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+    def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         with lock:
             state["now"] += 1
             state["most"] = max(state["most"], state["now"])
@@ -106,7 +113,7 @@ def test_the_rate_is_kept() -> None:
 def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
     desk, left = FakeDesk(), [AgentAway("starting"), AgentAway("starting")]
 
-    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+    def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         if left:
             raise left.pop()
         return desk.submit(ticket)
@@ -120,7 +127,7 @@ def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
 def test_what_concerns_every_ticket_ends_it(fault: Exception) -> None:
     asked: list[str] = []
 
-    def send(ticket: Ticket) -> tuple[TaskView, bool]:
+    def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         asked.append(ticket.ticket_id)
         raise fault
 

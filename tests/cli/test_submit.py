@@ -28,8 +28,8 @@ def write(path: Path, lines: Iterable[Ticket | str]) -> str:
     return str(path)
 
 
-def totals(created: int = 0, same: int = 0, conflict: int = 0, refused: int = 0) -> str:
-    return f"created {created}  same {same}  conflict {conflict}  refused {refused}\n"
+def totals(created: int = 0, same: int = 0, later: int = 0, conflict: int = 0, refused: int = 0) -> str:
+    return f"created {created}  same {same}  later {later}  conflict {conflict}  refused {refused}\n"
 
 
 def test_a_file_is_taken_once_however_often_it_is_sent(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
@@ -87,6 +87,7 @@ def test_totals_for_programs(run: CommandLine, tmp_path: Path) -> None:
     assert json.loads(run("submit", file, "--json").stdout) == {
         "created": 1,
         "same": 0,
+        "later": 0,
         "conflict": 0,
         "refused": 0,
         "states": {},

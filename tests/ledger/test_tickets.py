@@ -67,7 +67,8 @@ def test_tickets_that_were_not_started_are_found_after_a_crash(tickets: Tickets)
     for number in range(3):
         tickets.accept(ticket(ticket_id=f"T-{number}"))
     tickets.mark_started("acme:T-1").result()
-    assert [stored.ticket_id for stored in tickets.not_started()] == ["T-0", "T-2"]
+    assert [stored.ticket_id for stored in tickets.not_started(10)] == ["T-0", "T-2"]
+    assert [stored.ticket_id for stored in tickets.not_started(1)] == ["T-0"]
 
 
 def test_an_unknown_task_is_named(tickets: Tickets) -> None:

@@ -11,6 +11,7 @@ from app.access import ALL_TENANTS, Access, Role, Token, digest_of
 from app.errors import Conflict, DecisionRefused, NotWaiting, TaskNotFound
 from app.models import (
     Decision,
+    Intake,
     Outcome,
     Refund,
     TaskPage,
@@ -73,7 +74,7 @@ class FakeDesk:
         self._tickets: dict[str, Ticket] = {}
         self._views: dict[str, TaskView] = {}
 
-    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
         """Same ticket, same task; another body under the id is a Conflict."""
         with self._lock:
             self._check()
@@ -84,7 +85,8 @@ class FakeDesk:
             created = ticket.task_id not in self._views
             if created:
                 self._views[ticket.task_id] = self._new(ticket)
-            return self._views[ticket.task_id], created
+            intake = Intake.LATER if created and self.slow else Intake.NEW if created else Intake.KNOWN
+            return self._views[ticket.task_id], intake
 
     def _new(self, ticket: Ticket) -> TaskView:
         created = START + timedelta(seconds=len(self._views))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.models import Decision, Refund, TaskStatus, TaskView
+from app.models import Decision, Intake, Refund, TaskStatus, TaskView
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from tests.web.documented import DocumentedClient, ticket_body
 from tests.web.fakes import FakeDesk, make_ticket
@@ -31,7 +31,7 @@ def test_another_body_under_the_same_id_is_a_conflict(client: DocumentedClient, 
     assert answer.status_code == 409
     assert answer.json is not None
     assert answer.json["type"] == "urn:refund-agent:problem:ticket-id-already-used-with-another-body"
-    assert desk.submit(make_ticket(subject="", text="it broke"))[1] is False
+    assert desk.submit(make_ticket(subject="", text="it broke"))[1] is Intake.KNOWN
 
 
 @pytest.mark.parametrize(

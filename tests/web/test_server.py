@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
+import random
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from tests.web.documented import ticket_body
 from tests.web.fakes import FakeDesk, make_access, make_ticket, secret
 
 ROOT = {"Authorization": f"Bearer {secret('root')}"}
+CALL = {"headers": ROOT, "trust_env": False, "timeout": 60}
 
 
 class SlowDesk(FakeDesk):
@@ -108,6 +112,94 @@ def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
     assert (status, headers["content-type"]) == (400, "application/problem+json")
     assert {name.lower(): value for name, value in SECURITY_HEADERS.items()}.items() <= headers.items()
     assert json.loads(body)["title"] == "Bad Request"
+
+
+def test_the_health_check_waits_for_nobody() -> None:
+    desk = SlowDesk()
+    desk.submit(make_ticket())
+    server = WebServer(create_app(desk, make_access(), version="1"), port=0, threads=2)
+    server.start()
+    waiting = [
+        threading.Thread(target=httpx.get, args=(f"{server.url}/tasks/acme:T-1",), kwargs=CALL) for _ in range(6)
+    ]
+    for each in waiting:
+        each.start()
+    assert desk.entered.wait(60)
+    for path in ("/healthz", "/healthz?deep=1"):
+        assert httpx.get(f"{server.url}{path}", trust_env=False, timeout=30).json()["status"] == "ok"
+    desk.let_go.set()
+    for each in waiting:
+        each.join(60)
+    assert server.stop(60)
+
+
+def test_whatever_bytes_come_are_answered_or_hung_up_on_and_nothing_of_ours_breaks(
+    server: WebServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(17)
+    statuses = {exchange(server, mutated(chance)) for _ in range(600)} | {exchange(server, bytes_) for bytes_ in ODD}
+    assert {400, 200} <= statuses
+    assert statuses <= {None, 200, 400, 401, 404, 405, 413, 414, 415, 422, 431, 501}
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+    assert httpx.get(f"{server.url}/healthz", trust_env=False, timeout=60).is_success
+    until(lambda: not server._server.active_channels, "no connection stays")
+
+
+ODD = (
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+    b"\r\n\r\n\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"get /healthz HTTP/1.1\r\n\r\n",
+    b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /%ff%00\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /tasks HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /tasks HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    b"A" * 300_000,
+    b"GET / HTTP/1.1\r\n" + b"x" * 300_000 + b"\r\n\r\n",
+    bytes(range(256)) + b"\r\n\r\n",
+)
+
+
+def mutated(chance: random.Random) -> bytes:
+    """A request like any, with some bytes of it changed, doubled or lost."""
+    body = json.dumps(ticket_body()).encode()
+    method, path = chance.choice([(b"GET", b"/healthz"), (b"POST", b"/tasks"), (b"GET", b"/tasks/acme:T-1?x=%41")])
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n" % (method, path)
+    size = b"Content-Length: %d\r\n\r\n" % (len(body) if method == b"POST" else 0)
+    request = bytearray(head + size + (body if method == b"POST" else b""))
+    for _ in range(chance.randint(0, 6)):
+        place = chance.randrange(len(request))
+        match chance.randrange(4):
+            case 0:
+                request[place] = chance.randrange(256)
+            case 1:
+                del request[place : place + chance.randint(1, 8)]
+            case 2:
+                request[place:place] = request[place : place + 20]
+            case _:
+                request[place:place] = chance.choice([b"\r\n", b"\r\n\r\n", b"\x00", b"%", b": ", b"\xff\xfe"])
+        if not request:
+            break
+    return bytes(request)
+
+
+def exchange(server: WebServer, request: bytes) -> int | None:
+    """Sends it, says that there is nothing more, and returns the first status; None when there is none."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+        answer = b""
+        try:
+            raw.sendall(request)
+            raw.shutdown(socket.SHUT_WR)
+            while more := raw.recv(65_536):
+                answer += more
+        except ConnectionError:
+            pass  # it hung up before it had taken everything
+    status = re.match(rb"HTTP/1\.[01] (\d{3}) ", answer)
+    assert status or not answer, answer[:80]
+    return int(status[1]) if status else None
 
 
 def read_answer(raw: socket.socket) -> tuple[int, dict[str, str], bytes]:

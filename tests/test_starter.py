@@ -1,0 +1,55 @@
+"""Tickets that had to wait are started when the engine is back, and while it is away it is asked less and less."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from app.errors import Unreachable
+from app.starter import Starter
+from tests.live import until
+
+
+class Desk:
+    """Starts nothing while the engine is away."""
+
+    def __init__(self) -> None:
+        self.someone_waits = threading.Event()
+        self.away = True
+        self.waiting = 5
+        self.asked = 0
+
+    def start_waiting(self) -> int:
+        """Two at a time."""
+        self.asked += 1
+        if self.away:
+            raise Unreachable("nobody answers")
+        started = min(2, self.waiting)
+        self.waiting -= started
+        return started
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_waiting_tickets_are_started_once_the_engine_is_back(told: bool) -> None:
+    desk = Desk()
+    desk.away = told
+    starter = Starter(desk, look_seconds=0.05, first_seconds=0.01, longest_seconds=0.02)
+    starter.start()
+    if told:
+        until(lambda: desk.asked > 3, "it asks again and again")
+        desk.away = False
+    until(lambda: desk.waiting == 0, "all are started")
+    desk.waiting = 1
+    desk.someone_waits.set()
+    until(lambda: desk.waiting == 0, "the next one, too")
+    starter.stop()
+
+
+def test_it_stops_at_once_also_while_it_waits() -> None:
+    desk = Desk()
+    for desk.away in (True, False):
+        starter = Starter(desk, look_seconds=600, first_seconds=600, longest_seconds=600)
+        starter.start()
+        until(lambda: desk.asked, "it has begun")
+        starter.stop()
