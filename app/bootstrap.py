@@ -123,6 +123,7 @@ def serve(settings: Settings) -> None:
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
     """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
     sdk_mends.reconnect_quickly()
+    sdk_mends.ask_for_no_health()
     sdk_mends.trace_nothing()
     leave_proxies_out(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)

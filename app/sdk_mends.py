@@ -9,6 +9,7 @@ import uuid
 from itertools import chain
 from typing import Any
 
+from dapr.clients.health import DaprHealth
 from dapr.conf import settings
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos, shared
@@ -116,6 +117,12 @@ def reconnect_quickly() -> None:
 def use_token(token: str) -> None:
     """The SDK's clients take the sidecar's token from its own settings alone, each when it is made."""
     settings.DAPR_API_TOKEN = token or None
+
+
+def ask_for_no_health() -> None:
+    """The SDK's client asks a sidecar for its health when it is made: on the event loop, without a time limit for one
+    that stands still, and through the machine's proxies. Whoever makes a client has asked before, with all of that."""
+    DaprHealth.wait_for_sidecar = staticmethod(lambda: None)
 
 
 def trace_nothing() -> None:

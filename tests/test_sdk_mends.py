@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import pytest
+from dapr.aio.clients import DaprClient
+from dapr.clients.health import DaprHealth
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos
 
@@ -30,6 +34,19 @@ def test_a_step_has_the_same_name_in_whatever_turn_it_is_asked_for() -> None:
 def test_another_task_and_another_run_of_it_have_names_of_their_own() -> None:
     runs = [named("acme:T-1", "run-1"), named("acme:T-1", "run-2"), named("acme:T-2", "run-1")]
     assert len({name for names in runs for name in names}) == 9
+
+
+def test_a_client_is_made_without_asking_a_sidecar_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *given, **_: asked.append(given))
+    monkeypatch.setattr(DaprHealth, "wait_for_sidecar", DaprHealth.wait_for_sidecar)  # put back afterwards
+    sdk_mends.ask_for_no_health()
+
+    async def make() -> None:
+        await DaprClient("127.0.0.1:1").close()
+
+    asyncio.run(make())
+    assert asked == []
 
 
 def test_a_run_is_named_by_its_start_wherever_that_stands() -> None:

@@ -47,6 +47,9 @@ _MEND = {
 }
 _MEND_ANY = "check key, model name and endpoint"
 
+# Longer than any time-out of resiliency/llm.yaml should be: the sidecar decides when to give up, this only catches one
+# that hangs.
+GIVE_UP_SECONDS = 600.0
 _MESSAGE_BYTES = 16 * 1024 * 1024
 # One owner for retries: the SDK's own, which DAPR_API_MAX_RETRIES would switch on, repeat a call whose sidecar went
 # away, and the journal would see one request where there were several.
@@ -151,9 +154,17 @@ class DaprConversation:
         question = ConversationInputAlpha2(messages=[_outgoing(message) for message in messages])
         client = await self._connected()
         try:
-            response = await client.converse_alpha2(
-                name=self._component, inputs=[question], tools=[_tool(tool) for tool in tools] or None
-            )
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                response = await client.converse_alpha2(
+                    name=self._component, inputs=[question], tools=[_tool(tool) for tool in tools] or None
+                )
+        except TimeoutError:
+            self._forget(client)
+            raise ModelUnavailable(
+                f"model component {self._component}: the sidecar has not answered for {GIVE_UP_SECONDS:.0f} s; "
+                "it is asked again later",
+                cause=FailureCause.NO_ANSWER_IN_TIME,
+            ) from None
         except DaprGrpcError as error:
             if error.code() == StatusCode.UNAVAILABLE:
                 self._forget(client)

@@ -250,3 +250,16 @@ def test_each_kind_of_message_leaves_in_its_form() -> None:
     assert sent[1].of_user.content[0].text == "hello"
     assert sent[2].of_assistant.tool_calls[0].function.arguments == call.arguments
     assert sent[3].of_tool.tool_id == "c1"
+
+
+def test_a_sidecar_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hangs(Sidecar):
+        async def converse_alpha2(self, **_: Any) -> Any:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("app.gateway.conversation.GIVE_UP_SECONDS", 0.05)
+    model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
+    model._client = cast(Any, Hangs())
+    with pytest.raises(ModelUnavailable, match="the sidecar has not answered for") as error:
+        asyncio.run(model.ask((Message("user", "hello"),), ()))
+    assert error.value.cause is FailureCause.NO_ANSWER_IN_TIME
