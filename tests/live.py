@@ -164,7 +164,8 @@ class Live:
     def tell_sidecar(self, task_id: str, verb: str, payload: str = "") -> int:
         """Speaks to Dapr's workflow API past the agent: `pause`, `raiseEvent/decision`... Returns the status."""
         url = f"{self.stack.dapr_url}/v1.0/workflows/dapr/{task_id}/{verb}"
-        return self.outside.post(url, content=payload.encode()).status_code
+        headers = daprd_of(self.stack).headers
+        return self.outside.post(url, content=payload.encode(), headers=headers).status_code
 
     def bill(self) -> list[dict[str, Any]]:
         """Every request that reached the model server."""

@@ -47,7 +47,7 @@ def test_events_that_are_none_change_nothing(live: Live) -> None:
     asked = live.wait(task_id, "waiting")
     for junk in JUNK:
         for event in ("decision", "DECISION", "resume", "unheard-of"):
-            live.tell_sidecar(task_id, f"raiseEvent/{event}", junk)
+            assert live.tell_sidecar(task_id, f"raiseEvent/{event}", junk) == 202, (event, junk[:30])
     after = live.submit(tickets.refund("after-junk", 33_003))
     assert live.wait(after, "completed")["result"]["outcome"] == "refunded"
     view = live.wait(task_id, "waiting")
