@@ -244,7 +244,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
         stored, created = tickets.accept(sent)
         assert created
         assert tickets.get(stored.task_id) == stored
-        assert tickets.not_started()
+        assert tickets.not_started(100)
         records.report()
 
     async def steps() -> None:
@@ -259,7 +259,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
 
     in_a_crowd(work)
     asyncio.run(steps())
-    assert len(tickets.not_started()) == 80
+    assert len(tickets.not_started(100)) == 80
     writer.close()
 
 

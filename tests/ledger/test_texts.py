@@ -27,7 +27,7 @@ from app.ledger.replies import Replies
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Known, TaskView, Ticket
+from app.models import Intake, Known, TaskView, Ticket
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
 from app.texts import storable
@@ -44,17 +44,17 @@ numbers = itertools.count(1)
 on_each_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-class Intake(FakeDesk):
+class Keeping(FakeDesk):
     """A desk that keeps tickets, and looks for tasks, where the real one does."""
 
     def __init__(self, tickets: Tickets) -> None:
         super().__init__()
         self.kept = tickets
 
-    def submit(self, ticket: Ticket) -> tuple[TaskView, bool]:
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
         """Raises Conflict."""
         _, created = self.kept.accept(ticket)
-        return super().submit(ticket)[0], created
+        return super().submit(ticket)[0], Intake.NEW if created else Intake.KNOWN
 
     def get(self, task_id: str) -> TaskView:
         """Raises TaskNotFound."""
@@ -77,7 +77,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 @pytest.fixture
 def web(engine: Engine, writer: Writer) -> FlaskClient:
     """The API, with intake as it is."""
-    desk = Intake(Tickets(engine, writer, lambda: NOON))
+    desk = Keeping(Tickets(engine, writer, lambda: NOON))
     return create_app(desk, make_access(), version="1").test_client()
 
 
