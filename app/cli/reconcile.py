@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,32 +40,39 @@ BillFile = Annotated[
     typer.Option(
         "--bill",
         metavar="FILE",
-        help="The bill: OpenAI's usage export by model (JSON), CSV with a header, or the sandbox's; without it, the "
-        "sandbox is asked.",
+        help="The bill, a file or a folder: OpenAI's or Anthropic's usage by model or costs (JSON), CSV with a header, "
+        "or the sandbox's; without it, the sandbox is asked.",
         show_default=False,
     ),
 ]
+MoreFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[FILE]...", help="More of the bill's files: pages, parts, its costs.", show_default=False),
+]
+_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 SandboxUrl = Annotated[str, typer.Option("--sandbox-url", help="The sandbox's model server.")]
 
 
 def reconcile(
     bill: BillFile = None,
+    more: MoreFiles = None,
     since: SinceTime = None,
     until: UntilTime = None,
     sandbox_url: SandboxUrl = SANDBOX_URL,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compares the record with the provider's bill; exit code 1 when tokens of either are unexplained."""
+    """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
     from app.cost.reconciliation.views import as_json as values
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
     settings_with_ledger()  # what is wrong with it is said before a bill is fetched
-    asked = _from_file(bill) if bill else _from_sandbox(sandbox_url)
+    files = [*([bill] if bill else []), *(more or [])]
+    asked = _from_files(files) if files else _from_sandbox(sandbox_url)
     found = _compared(asked.within(since, until))
     show_json(values(found)) if as_json else _show(found)
-    if found.unexplained_tokens:
+    if not found.agrees:
         raise typer.Exit(1)
 
 
@@ -80,16 +87,32 @@ def _compared(bill: Bill) -> Reconciliation:
         engine.dispose()
 
 
-def _from_file(path: Path) -> Bill:
-    from app.cost.reconciliation.parsing import BadBill, parse_bill
+def _from_files(paths: Sequence[Path]) -> Bill:
+    from app.cost.reconciliation.parsing import parse_bills
+
+    return parse_bills([_text(file) for path in paths for file in _files(path)])
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; of a folder, all that may be of a bill."""
+    from app.cost.reconciliation.parsing import BadBill
+
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
+    if not found:
+        problem = f"the folder holds no file that ends with {', '.join(_SUFFIXES)}"
+        raise BadBill(str(path), "", problem, "give the path of the provider's bill")
+    return found
+
+
+def _text(path: Path) -> tuple[str, str]:
+    from app.cost.reconciliation.parsing import BadBill, text_of
 
     try:
-        return parse_bill(str(path), path.read_text(encoding="utf-8"))
+        return str(path), text_of(str(path), path.read_bytes())
     except OSError as error:
         raise BadBill(str(path), "", f"{error.strerror}", "give the path of the provider's bill") from None
-    except UnicodeDecodeError as error:
-        problem = f"byte {error.start} is no UTF-8 ({error.object[error.start]:#04x})"
-        raise BadBill(str(path), "", problem, "save it as UTF-8") from None
 
 
 def _from_sandbox(url: str) -> Bill:

@@ -1,16 +1,19 @@
-"""The ledger against a provider's bill: the calls of its time, what has a price, and retries that belong to no call."""
+"""The ledger against a provider's bill: the calls and charges of its time, prices, retries that belong to no call."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
 from app.cost.book import PriceBook
 from app.cost.reconciliation.bill import Bill
+from app.cost.reconciliation.money import rates_of
 from app.cost.reconciliation.reconcile import MARGIN, reconcile
 from app.cost.reconciliation.values import Reconciliation
 from app.cost.schedule import NoPrice
+from app.cost.values import Charge
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
 
@@ -23,5 +26,10 @@ def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
     def priced(provider: str, model: str, at: datetime) -> bool:
         return not isinstance(book.find(provider, model, at), NoPrice)
 
-    calls = Records(engine).calls(since, until)
-    return reconcile(calls, bill, priced=priced, unallocated=unallocated_retries(engine, since, until))
+    records = Records(engine)
+    charges: Iterable[Charge] = ()
+    if bill.amounts:
+        first, last = min(each.since for each in bill.amounts), max(each.until for each in bill.amounts)
+        charges = records.charges(first.date(), last.date() + timedelta(days=1))
+    repeats = unallocated_retries(engine, since, until)
+    return reconcile(records.calls(since, until), bill, priced, repeats, charges, rates_of(book))

@@ -16,6 +16,7 @@ from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
 from app.cost.calls import CallRecord
+from app.cost.reconciliation.money import Outcome
 from app.cost.reconciliation.values import Cause
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
@@ -181,7 +182,9 @@ def test_a_sandbox_that_is_away_or_is_none(journal: Any, sandbox: Sandbox) -> No
     ("content", "said"),
     [
         (b"", "it is empty; export it again"),
-        (b"\xff\xfe", "byte 0 is no UTF-8 (0xff); save it as UTF-8"),
+        (b"\xff\xfe", "it is empty; export it again"),
+        (b"time;mod\xe9l", "byte 8 is no UTF-8 (0xe9); save it as UTF-8"),
+        (b"PK\x03\x04", "it is an Excel workbook or another zip archive; save the sheet as CSV (UTF-8)"),
         ((HEADER + "2026-11-22;m;x;0;1\n").encode(), "line 2: input_tokens 'x' is no number of tokens or requests"),
         (None, "No such file or directory; give the path of the provider's bill"),
     ],
@@ -206,9 +209,36 @@ def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_key_and_every_cause_is_documented(journal: Any, bill: Path) -> None:
     section = DOCUMENT.split("## Reconciling with the provider's bill\n")[1]
     said = set(re.findall(r"\w+", section))
-    bill.write_text(bill.read_text() + line(0.7, 500))
+    bill.write_text((bill.read_text() + line(0.7, 500)).replace("\n", ";0.01\n").replace("0.01", "cost_usd", 1))
     found = json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)
     keys = {*found, *found["bill"], *found["calls"], *found["cells"][0], *found["rows"][0], *found["unpriced"][0]}
-    keys |= {*found["record"], *found["cells"][0]["record"]}
+    keys |= {*found["record"], *found["cells"][0]["record"], *found["money"][0]}
     assert keys - said == set()
     assert {cause.value for cause in Cause if cause is not Cause.AGREES} - said == set()
+    assert {outcome.value for outcome in Outcome} - said == set()
+
+
+def test_a_bill_in_several_files_or_a_folder(journal: Any, bill: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    first, second = folder / "a.csv", folder / "b.CSV"
+    first.write_bytes((HEADER + line(0.5, 100)).encode("utf-16"))
+    second.write_text("sep=;\n" + HEADER + line(5.5, 200))
+    for words in (("--bill", str(first), str(second)), (str(folder),), ("--bill", str(folder))):
+        result = ask("cost", "reconcile", *words)
+        assert result.exit_code == 0, result.stdout + result.stderr
+        assert "they agree to the token" in result.stdout
+    assert ask("cost", "reconcile", str(first)).exit_code == 1
+    (tmp_path / "nothing").mkdir()
+    assert "the folder holds no file that ends with .json" in ask("cost", "reconcile", str(tmp_path / "nothing")).stderr
+
+
+def test_money_that_differs_is_an_exit_code_of_one(journal: Any, bill: Path) -> None:
+    bill.write_text(bill.read_text().replace("\n", ";0.01\n").replace("0.01", "cost_usd", 1))
+    result = ask("cost", "reconcile", "--bill", str(bill))
+    assert result.exit_code == 1
+    assert "they agree to the token. 0.020000 USD billed, 0.000000 by our prices; 1 of 1 sums differ" in result.stdout
+    assert (
+        "compared: models, times, input tokens, output tokens, cached tokens, requests, money in USD" in result.stdout
+    )
+    assert "0.020000 USD billed, nothing by our prices: billed, and we have no charge for it" in result.stdout

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
 
@@ -28,6 +29,9 @@ class BillFormat(StrEnum):
 
     SANDBOX = "sandbox"
     OPENAI_USAGE = "openai-usage"
+    OPENAI_COSTS = "openai-costs"
+    ANTHROPIC_USAGE = "anthropic-usage"
+    ANTHROPIC_COSTS = "anthropic-costs"
     CSV = "csv"
 
 
@@ -36,7 +40,8 @@ class BillRow:
     """One row that costs something. `place` says where it stands in the bill.
 
     since, until: UTC; equal for a single request, else the stretch that the row sums up, `until` not in it.
-    provider: our id for who bills it; empty when the bill does not say.
+    provider: our id for who bills it; empty when the bill does not say. written: of its input, what was written to the
+    provider's cache; 0 where the bill does not tell.
     """
 
     place: str
@@ -45,6 +50,7 @@ class BillRow:
     until: datetime
     count: Count
     provider: str = ""
+    written: int = 0
 
     @property
     def one_request(self) -> bool:
@@ -52,12 +58,30 @@ class BillRow:
         return self.since == self.until
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """One amount of money on a bill, for a model in a stretch of time; below zero when it is given back.
+
+    model: empty for all models together; else as the bill names what it is for. currency: ISO 4217.
+    """
+
+    place: str
+    model: str
+    since: datetime
+    until: datetime
+    money: Decimal
+    currency: str
+    provider: str = ""
+
+
 @dataclass(frozen=True)
 class Bill:
     """A bill. `since` and `until` say which time it covers, None where it does not say; `until` is not in it.
 
     unbilled: requests that stand on it and cost nothing. unread: columns that were not looked at.
+    further: columns that hold a quantity which the record does not keep, with their sums.
     providers: our ids for whose bill it is; empty when it does not say.
+    amounts: its money, where it names any. counts: whether it names tokens at all.
     """
 
     name: str
@@ -68,16 +92,21 @@ class Bill:
     unbilled: int = 0
     unread: tuple[str, ...] = ()
     providers: frozenset[str] = frozenset()
+    amounts: tuple[Amount, ...] = ()
+    counts: bool = True
+    further: tuple[str, ...] = ()
 
     @property
     def by_request(self) -> bool:
         """Whether every row is a request of its own."""
-        return all(row.one_request for row in self.rows) and self.format is not BillFormat.OPENAI_USAGE
+        return all(row.one_request for row in self.rows) and self.format in (BillFormat.SANDBOX, BillFormat.CSV)
 
     def within(self, since: datetime | None, until: datetime | None) -> Bill:
         """The bill of that time alone. Raises BadBill when one of its sums lies on both sides of an edge."""
         kept = tuple(row for row in self.rows if _inside(row, since, until))
-        for row in self.rows:
+        amounts = tuple(amount for amount in self.amounts if _inside(amount, since, until))
+        dated: list[BillRow | Amount] = [*self.rows, *self.amounts]
+        for row in dated:
             for edge in (since, until):
                 if edge is not None and row.since < edge < row.until:
                     raise BadBill(
@@ -88,7 +117,7 @@ class Bill:
                         "begin and end where a row of the bill begins and ends",
                     )
         latest, earliest = _latest(self.since, since), _earliest(self.until, until)
-        return replace(self, rows=kept, since=latest, until=earliest)
+        return replace(self, rows=kept, amounts=amounts, since=latest, until=earliest)
 
 
 def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:
@@ -108,7 +137,7 @@ def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:
                 )
 
 
-def _inside(row: BillRow, since: datetime | None, until: datetime | None) -> bool:
+def _inside(row: BillRow | Amount, since: datetime | None, until: datetime | None) -> bool:
     return (since is None or row.since >= since) and (until is None or row.since < until)
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.bill import Bill
 from app.cost.reconciliation.counts import Count, total
+from app.cost.reconciliation.money import MoneyCell
 from app.models import Known
 
 
@@ -115,6 +116,7 @@ class Reconciliation:
     outside: calls of another time. others: calls of its time whose provider sends another bill, or none; by provider.
     agreeing: calls that stand on it to the token.
     unknown_provider: calls of its time whose provider nobody knows; absent: those of them that do not stand on it.
+    money: the bill's amounts against our charges. uncached: calls whose cached tokens our record does not know.
     same_model: names on the bill -> ours, where the bill adds a model's date. unpriced: (provider, model) -> tokens.
     """
 
@@ -126,6 +128,8 @@ class Reconciliation:
     outside: int
     same_model: Mapping[str, str]
     unpriced: Mapping[tuple[str, str], int]
+    money: tuple[MoneyCell, ...] = ()
+    uncached: int = 0
     others: Mapping[str, int] = field(default_factory=dict)
     unknown_provider: int = 0
     absent: int = 0
@@ -150,6 +154,11 @@ class Reconciliation:
         """The difference by cause, over all."""
         found = {cause: [cell.causes[cause] for cell in self.cells if cause in cell.causes] for cause in Cause}
         return {cause: total(counts) for cause, counts in found.items() if counts}
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all that could be compared, agrees or is explained."""
+        return not self.unexplained_tokens and all(cell.outcome.fine for cell in self.money)
 
     @property
     def unexplained_tokens(self) -> int:

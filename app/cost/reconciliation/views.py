@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from app.cost.money import ZERO, plain, shown, total
 from app.cost.providers import UNBILLED, provider_id
 from app.cost.reconciliation.counts import Count
+from app.cost.reconciliation.money import MoneyCell, Outcome
 from app.cost.reconciliation.values import Cause, Cell, Finding, Reconciliation
 
 _WORDS = {
@@ -24,6 +26,19 @@ _WORDS = {
     Cause.NOT_ON_BILL: "calls that are not on the bill",
     Cause.UNKNOWN: "requests that no call accounts for",
 }
+MONEY_WORDS = {
+    Outcome.AGREES: "agrees",
+    Outcome.TOKENS: "the bill's tokens at our prices; the difference is that of the tokens",
+    Outcome.ESTIMATES: "within what our record estimates or does not know",
+    Outcome.LIST_PRICE: "billed at the list price, not at the one agreed",
+    Outcome.OTHER_PRICE: "billed at another price than ours",
+    Outcome.DIFFERS: "another amount than ours, and the bill names no tokens",
+    Outcome.NOT_OURS: "billed, and we have no charge for it",
+    Outcome.NOT_BILLED: "charged by us, and not billed",
+    Outcome.UNPRICED: "our price book has no price",
+    Outcome.OTHER_CURRENCY: "our charges are in another currency, and no rate of exchange is known here",
+}
+_DAY = timedelta(days=1)
 
 
 def as_json(found: Reconciliation) -> dict[str, Any]:
@@ -53,6 +68,9 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
         "billed": _count(found.billed),
         "difference": _count(found.difference),
         "causes": {cause.value: _count(count) for cause, count in found.causes.items()},
+        "compared": list(compared(found)),
+        "not_compared": list(not_compared(found)),
+        "money": [_money(cell) for cell in found.money],
         "cells": [_cell(cell) for cell in found.cells],
         "rows": [_finding(finding) for finding in found.findings],
         "unpriced": [
@@ -64,19 +82,96 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
 
 
 def verdict(found: Reconciliation) -> str:
-    """What a person wants to know first, in a sentence."""
-    whose = f"{found.bill.name}: {found.billed.tokens:,} tokens billed, {found.record.tokens:,} in our record"
+    """What a person wants to know first, a sentence each for tokens and money, no stronger than what was compared."""
+    said = [_tokens_verdict(found)] if found.bill.counts else []
+    said += [_money_verdict(found)] if found.money else []
+    return f"{found.bill.name}: {' '.join(said) or 'it names neither tokens nor money.'}"
+
+
+def _tokens_verdict(found: Reconciliation) -> str:
+    whose = f"{found.billed.tokens:,} tokens billed, {found.record.tokens:,} in our record"
     if found.unexplained_tokens:
         return f"{whose}; {found.unexplained_tokens:,} tokens are unexplained."
     if not found.findings:
-        return f"{whose}; they agree to the token."
+        return f"{whose}; they agree to the token{'' if _has_cached(found) else ', cached ones not compared'}."
     names = ", ".join(words(cause) for cause in found.causes)
     return f"{whose}; the difference of {found.difference.tokens:+,} tokens is explained by {names}."
 
 
+def _money_verdict(found: Reconciliation) -> str:
+    said = []
+    for currency in sorted({cell.currency for cell in found.money}):
+        cells = [cell for cell in found.money if cell.currency == currency]
+        both = [cell for cell in cells if cell.outcome.compared]
+        if not both:
+            said.append(f"{currency} on the bill could not be compared.")
+            continue
+        billed, ours = total(cell.billed for cell in both), total(cell.contracted or ZERO for cell in both)
+        whose = f"{shown(billed)} {currency} billed, {shown(ours)} by our prices"
+        open_ = [cell for cell in both if not cell.outcome.fine]
+        if open_:
+            reasons = ", ".join(dict.fromkeys(MONEY_WORDS[cell.outcome] for cell in open_))
+            said.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
+        elif all(cell.outcome is Outcome.AGREES for cell in both):
+            said.append(f"{whose}; they agree as far as the bill's digits go.")
+        else:
+            said.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
+    return " ".join(said)
+
+
+def compared(found: Reconciliation) -> tuple[str, ...]:
+    """What of the bill was held against the record."""
+    bill = found.bill
+    said = ["models", "times"]
+    if bill.counts:
+        said += ["input tokens", "output tokens"]
+        said += ["cached tokens"] if _has_cached(found) else []
+        said += ["requests"] if _has_requests(found) else []
+    currencies = sorted({cell.currency for cell in found.money if cell.outcome.compared})
+    return (*said, *(f"money in {currency}" for currency in currencies))
+
+
+def not_compared(found: Reconciliation) -> tuple[str, ...]:
+    """What was not, and why."""
+    bill, said = found.bill, list[str]()
+    if not bill.counts:
+        said.append("tokens (not on this bill)")
+    else:
+        said += [] if _has_cached(found) else ["cached tokens (not on this bill)"]
+        said += [] if _has_requests(found) else ["requests (not on this bill)"]
+        if found.uncached and _has_cached(found):
+            said.append(f"cached tokens of {found.uncached} calls (their provider tells us none)")
+        if any(row.written for row in bill.rows):
+            said.append("tokens written to the cache apart from other input (our record does not keep them)")
+    said += [] if bill.amounts else ["money (not on this bill)"]
+    for outcome in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY):
+        models = dict.fromkeys(cell.model or "all models" for cell in found.money if cell.outcome is outcome)
+        said += [f"money of {', '.join(models)} ({MONEY_WORDS[outcome]})"] if models else []
+    return (*said, *(f"column {each}" for each in bill.further))
+
+
+def _has_cached(found: Reconciliation) -> bool:
+    return not found.bill.rows or any(row.count.cached_tokens is not None for row in found.bill.rows)
+
+
+def _has_requests(found: Reconciliation) -> bool:
+    return not found.bill.rows or any(row.count.requests is not None for row in found.bill.rows)
+
+
+def money_note(cell: MoneyCell) -> str:
+    """What is to be said of one sum of money: in words, with the price that the bill implies where there is one."""
+    note = MONEY_WORDS[cell.outcome]
+    if cell.outcome is Outcome.OTHER_PRICE and cell.expected:
+        note += f", {shown(cell.billed / cell.expected, 4)} times ours"
+    if cell.implied:
+        prices = " or ".join(f"{line.replace('_', ' ')} at {plain(price)}" for line, price in cell.implied.items())
+        note += f": as if {prices} a million"
+    return note
+
+
 def remarks(found: Reconciliation) -> Iterator[str]:
     """What a person has to know next to the verdict: what was compared, what was left out, what was taken for what."""
-    calls = f"{found.compared} calls, {found.agreeing} of them on the bill to the token"
+    calls = f"{found.compared} calls" + (f", {found.agreeing} of them on the bill to the token" * found.bill.counts)
     yield calls + (f"; {found.outside} calls of another time were left out" if found.outside else "")
     for provider, count in found.others.items():
         yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
@@ -88,12 +183,24 @@ def remarks(found: Reconciliation) -> Iterator[str]:
         )
     if found.bill.unbilled:
         yield f"{found.bill.unbilled} requests stand on the bill and cost nothing"
+    yield f"compared: {', '.join(compared(found))}"
+    if not_compared(found):
+        yield f"not compared: {'; '.join(not_compared(found))}"
+    for cell in found.money:
+        if cell.outcome is not Outcome.AGREES:
+            yield f"{_money_of(cell)}: {money_note(cell)}"
     if found.bill.unread:
         yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
     for billed, ours in found.same_model.items():
         yield f"model {billed} of the bill is taken as {ours}"
     for (provider, model), tokens in found.unpriced.items():
         yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
+
+
+def _money_of(cell: MoneyCell) -> str:
+    ours = "nothing" if cell.contracted is None else shown(cell.contracted)
+    when = f"{cell.since:%Y-%m-%d}" + ("" if cell.until - cell.since == _DAY else f" to {cell.until:%Y-%m-%d}")
+    return f"{cell.model or 'all models'} {when}: {shown(cell.billed)} {cell.currency} billed, {ours} by our prices"
 
 
 def _whose(provider: str) -> str:
@@ -142,6 +249,24 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "difference_tokens": finding.difference.tokens,
         "unexplained_tokens": finding.unexplained,
         "note": finding.note,
+    }
+
+
+def _money(cell: MoneyCell) -> dict[str, Any]:
+    return {
+        "model": cell.model or None,
+        "from": _time(cell.since),
+        "to": _time(cell.until),
+        "currency": cell.currency,
+        "outcome": cell.outcome.value,
+        "agrees": cell.outcome.fine,
+        "billed": plain(cell.billed),
+        "contracted": None if cell.contracted is None else plain(cell.contracted),
+        "listed": None if cell.listed is None else plain(cell.listed),
+        "expected": None if cell.expected is None else plain(cell.expected),
+        "difference": plain(cell.difference),
+        "implied_per_million": {line.value: plain(price) for line, price in cell.implied.items()},
+        "note": money_note(cell),
     }
 
 

@@ -240,7 +240,7 @@ def test_the_keys_are_stable() -> None:
     found = as_json(reconcile([call(1)], bill_of(request("row 7", 0.5, 200))))
     assert list(found) == [
         *("verdict", "unexplained_tokens", "difference_tokens", "bill", "since", "until", "calls", "record", "billed"),
-        *("difference", "causes", "cells", "rows", "unpriced", "same_model"),
+        *("difference", "causes", "compared", "not_compared", "money", "cells", "rows", "unpriced", "same_model"),
     ]
     assert found["cells"][0]["causes"].keys() == {"not_on_bill", "unknown"}
     assert "320 tokens are unexplained" in found["verdict"]
