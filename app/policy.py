@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app import yamlfile
 from app.errors import ConfigurationError
 from app.models import Confidence, Currency, Frozen, Money
+from app.yamlfile import plain_number
 
+# Numbers as they are written in the file, and no larger than time can be reckoned with.
+_Plain = BeforeValidator(plain_number)
+Whole = Annotated[int, _Plain]
+Amount = Annotated[Money, _Plain]
+_Hours = Annotated[float, _Plain, Field(gt=0, le=87_600)]  # ten years
+_Seconds = Annotated[float, _Plain, Field(gt=0, le=604_800)]  # a week
 _REMEDY = "restore it or set REFUND_AGENT_POLICY_FILE"
 
 
 class Approval(Frozen):
     """When a person decides, and how long the task waits for it."""
 
-    limits: dict[Currency, Money]
-    min_confidence: Confidence
-    serial_refunds: int = Field(ge=1)
-    time_limit_hours: float = Field(gt=0)
+    limits: dict[Currency, Amount]
+    min_confidence: Annotated[Confidence, _Plain]
+    serial_refunds: Whole = Field(ge=1)
+    time_limit_hours: _Hours
 
 
 class Drafting(Frozen):
     """How long a draft may take."""
 
-    max_turns: int = Field(ge=1, le=20)
+    max_turns: Whole = Field(ge=1, le=20)
 
 
 class Retries(Frozen):
     """The workflow's own retries of one step: exponential, factor 2."""
 
-    first_seconds: float = Field(gt=0)
-    max_seconds: float = Field(gt=0)
-    attempts: int = Field(ge=1, le=100)
+    first_seconds: _Seconds
+    max_seconds: _Seconds
+    attempts: Whole = Field(ge=1, le=100)
 
 
 class Rules(Frozen):
@@ -53,10 +61,10 @@ class RetryLimits(Frozen):
     """How much the retries of all layers together may amount to for one step. Checked by `doctor retries`; in no
     task's input, since it decides nothing about a task."""
 
-    model_requests_per_step: int = Field(ge=1)
-    system_requests_per_step: int = Field(ge=1)
-    hours_until_parked: float = Field(gt=0)
-    money_per_step: dict[Currency, Money]
+    model_requests_per_step: Whole = Field(ge=1)
+    system_requests_per_step: Whole = Field(ge=1)
+    hours_until_parked: _Hours
+    money_per_step: dict[Currency, Amount]
 
 
 class _File(Rules):

@@ -41,7 +41,14 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("max_turns: 4", "max_turns: many", "drafting.max_turns: Input should be a valid integer"),
+        ("max_turns: 4", "max_turns: many", "drafting.max_turns: 'many' is no plain decimal number"),
+        ("max_turns: 4", "max_turns: yes", "drafting.max_turns: 'True' is no plain decimal number"),
+        ("max_turns: 4", "max_turns: 04", "04 is no plain decimal number: write it as in 0.40 or 15"),
+        ('USD: "100.00"', "USD: 1:40", "1:40 is no plain decimal number"),
+        ('USD: "100.00"', 'USD: "1e2"', "limits.USD: '1e2' is no plain decimal number"),
+        ("time_limit_hours: 72", "time_limit_hours: .inf", ".inf is no plain decimal number"),
+        ("time_limit_hours: 72", 'time_limit_hours: "inf"', "'inf' is no plain decimal number"),
+        ("time_limit_hours: 72", "time_limit_hours: 999999999", "less than or equal to 87600"),
         ("max_turns: 4", "max_turns: 0", "drafting.max_turns: Input should be greater than or equal to 1"),
         ('min_confidence: "0.70"', 'min_confidence: "70"', "approval.min_confidence"),
         ('USD: "100.00"', 'USD: "-1"', "approval.limits.USD"),

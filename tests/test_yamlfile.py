@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,27 @@ def test_each_part_knows_its_line(tmp_path: Path) -> None:
         ("parts:", "parts: !!python/object:os.system", "whole.yaml:1: not valid YAML"),
         ("parts:", "- parts", "whole.yaml:2: not valid YAML"),
         (GOOD, "[" * 5000, "whole.yaml: is nested too deep"),
+        ("size: 2", "size: 010", "whole.yaml:5: not valid YAML: 010 is no plain decimal number"),
+        ("size: 2", "size: +2", "whole.yaml:5: not valid YAML: +2 is no plain decimal number"),
+        (
+            "size: 2",
+            "size: " + "9" * 5000,
+            "whole.yaml:5: not valid YAML: 9999999999999999999999999999999999999999… has",
+        ),
+        ("size: 2", "size: !!timestamp x", "whole.yaml:5: not valid YAML: 'x' is no timestamp; write it without a tag"),
+        ("size: 2", "size: !!bool x", "whole.yaml:5: not valid YAML: 'x' is no bool; write it without a tag"),
+        ("size: 2", 'size: !!int ""', "whole.yaml:5: not valid YAML"),
+        ("size: 2", "size: !!float x", "whole.yaml:5: not valid YAML"),
+        ("size: 2", "size: !!binary x", "whole.yaml:5: not valid YAML"),
+        ("size: 2", "size: !ours x", "whole.yaml:5: not valid YAML"),
+        ("size: 2", "size: 2\n---\nparts: []", "whole.yaml: holds 2 documents; keep the first"),
+        ("size: 2", "size: 2\0", "whole.yaml:5: is not text in UTF-8"),
+        ("parts:", "parts: &a [*a]\nold:", "whole.yaml:1: refers to itself; write it out"),
+        (
+            GOOD,
+            "a: &a [1, 1, 1]\n" + "".join(f"{n}: &{n} [*{o}, *{o}, *{o}]\n" for o, n in pairwise("abcdefghijklmn")),
+            "whole.yaml:11: has more parts than any file of ours, by its aliases; write it out",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -69,3 +91,10 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
 def test_a_missing_file_has_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file or directory; write one"):
         yamlfile.read(tmp_path / "none.yaml", Whole, remedy="write one")
+
+
+@pytest.mark.parametrize("text", ["0", "15", "-3", "0.40", "2026-11-20", "0.2.3", "30s", "::1", '"1e3"', "08:30"])
+def test_plain_numbers_and_what_only_looks_like_one_are_read(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "whole.yaml"
+    file.write_text(f"a: {text}\n---\nb: {text}\n")
+    assert len(yamlfile.documents(file)) == 2

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from app import yamlfile
 from app.amplification import resiliency
 from app.amplification.findings import Finding
 from app.amplification.resiliency import Policies
@@ -62,10 +61,4 @@ def _documents(folders: Sequence[Path]) -> Iterator[tuple[str, int, Mapping[str,
 
 
 def _parsed(path: Path) -> list[Any]:
-    try:
-        return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError(f"{path}:{line}: not valid YAML: {error.problem}; daprd passes over it") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    return [each for each in yamlfile.documents(path) if each is not None]

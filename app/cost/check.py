@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
+from app.cost.agreements import own
 from app.cost.book import PriceBook
 from app.cost.findings import Finding, Severity, error, warning
 from app.cost.list_prices import PACKAGE
@@ -18,6 +19,7 @@ from app.cost.schedule import NoPrice, rates_at
 from app.cost.second_opinion import PACKAGE as OTHER_PACKAGE
 from app.cost.second_opinion import SecondOpinion
 from app.cost.values import utc
+from app.cost.words import TOKEN_LINES, Line, Mode
 
 ModelInUse = tuple[str, str]  # provider (component type or id), model
 _TOLERANCE = Decimal("0.01")  # lists that differ by less agree
@@ -39,6 +41,7 @@ def check(
         *_shadowed(book),
         *_unpriced(book, in_use, utc(now)),
         *_stale(book, utc(now)),
+        *_lacking(book, in_use, utc(now)),
         *_disagreements(book, in_use, utc(now), second_opinion),
     ]
     return tuple(sorted(found, key=lambda each: each.severity is not Severity.ERROR))
@@ -146,11 +149,28 @@ def _disagreements(
         if isinstance(price, NoPrice) or theirs is None or _settled(book, provider, model, now):
             continue
         ours = rates_at(price.listed, 0)
-        apart = [line for line in ours if line in theirs and _differ(ours[line], theirs[line])]
+        apart = [line for line in TOKEN_LINES if _differ(ours.get(line), theirs.get(line))]
         if apart:
-            value = ", ".join(f"{line} {plain(ours[line])} or {plain(theirs[line])}" for line in apart)
+            value = ", ".join(f"{line} {_told(ours, line)} or {_told(theirs, line)}" for line in apart)
             problem = f"{PACKAGE} and {OTHER_PACKAGE} disagree on {provider} {model}, per million tokens"
             yield warning(price.id, value, problem, f"look at {price.source}; put what is right into config/{NAME}")
+
+
+def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[Finding]:
+    """Agreements that price a model in use, but not a kind of its tokens that the published list prices apart."""
+    for provider, model in in_use:
+        agreement = next((each for each in book.agreements(provider, model) if each.holds(now)), None)
+        schedule = own(agreement, Mode.STANDARD) if agreement else None
+        listed = book.listed(provider, model)
+        published = listed.at(now, Mode.STANDARD) if listed else None
+        if agreement is None or schedule is None or published is None:
+            continue
+        ours, theirs = rates_at(schedule, 0), rates_at(published.schedule, 0)
+        missing = [line for line in TOKEN_LINES if line in theirs and line not in ours]
+        if missing:
+            value = ", ".join(f"{line} {_told(ours, line)}, listed {plain(theirs[line])}" for line in missing)
+            problem = f"{agreement.id} has no price for some tokens of {provider} {model} that {PACKAGE} prices apart"
+            yield warning(book.where.get(agreement.id, NAME), value, problem, "add what was agreed for them")
 
 
 def _settled(book: PriceBook, provider: str, model: str, now: datetime) -> bool:
@@ -159,5 +179,13 @@ def _settled(book: PriceBook, provider: str, model: str, now: datetime) -> bool:
     return agreement is not None and agreement.per_million_tokens is not None
 
 
-def _differ(ours: Decimal, theirs: Decimal) -> bool:
+def _told(rates: Mapping[Line, Decimal], line: Line) -> str:
+    """A kind's price; what it is charged at where it has none."""
+    return plain(rates[line]) if line in rates else f"none (charged as input, {plain(rates[Line.INPUT])})"
+
+
+def _differ(ours: Decimal | None, theirs: Decimal | None) -> bool:
+    """Whether two lists differ on a kind of token; also where one of them alone has a price for it."""
+    if ours is None or theirs is None:
+        return ours is not theirs
     return abs(ours - theirs) > _TOLERANCE * max(ours, theirs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +20,9 @@ NAME = "prices.yaml"  # what price ids call the file, wherever it lies
 def _decimal(value: Any) -> Any:
     if isinstance(value, float):
         raise ValueError(f"write {value} in quotes: an unquoted fraction is not kept to the last digit")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{value!r} is no price; write it in quotes, as in '0.40'")
-    try:
-        return Decimal(value)
-    except InvalidOperation:
-        raise ValueError(f"{value!r} is no decimal number; write it as in '0.40'") from None
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError(f"{value!r:.40} is no price; write it in quotes, as in '0.40'")
+    return Decimal(yamlfile.plain_number(value))
 
 
 def _instant(value: Any) -> Any:
@@ -33,7 +30,10 @@ def _instant(value: Any) -> Any:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"time {value.isoformat()} has no zone; write it with Z, or write the day alone")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"time {value.isoformat()} is in no year of ours") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     return value
@@ -180,7 +180,7 @@ class PriceFile(_Strict):
     """All of `config/prices.yaml`. Of the agreements that match a call, the first in the file applies."""
 
     list_prices: ListPrices
-    stale_after_days: int = Field(gt=0)
+    stale_after_days: int = Field(gt=0, le=36_500)
     # How long the record of a task is kept; its bytes are counted to the thousandth of a month.
     retention_months: Annotated[Price, Field(decimal_places=3)]
     agreements: tuple[Agreement, ...] = Field(default=(), strict=False)

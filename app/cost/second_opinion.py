@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "aws": ("bedrock", "bedrock_converse"),
     "google": ("gemini", "vertex_ai", "vertex_ai-language-models"),
 }
+_FINE_TUNED = re.compile(r"ft:[^:]+")
+_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
 _MILLION = Decimal(1_000_000)
 
 
@@ -39,11 +42,23 @@ class SecondOpinion:
     def find(self, provider: str, model: str) -> dict[Line, Decimal] | None:
         """Prices per million tokens; `None` when this list does not know the model of that provider."""
         names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
-        for key in (*(f"{name}/{model}" for name in names), model):
-            entry = self._entries.get(key)
-            if isinstance(entry, dict) and entry.get("litellm_provider") in names:
-                return _prices(entry)
+        for each in self._called(model):
+            for key in (*(f"{name}/{each}" for name in names), each):
+                entry = self._entries.get(key)
+                if isinstance(entry, dict) and entry.get("litellm_provider") in names:
+                    return _prices(entry)
         return None
+
+    def _called(self, model: str) -> Iterator[str]:
+        """What the list may call a model: as it is; a fine-tuned one (`ft:base:organisation:name:id`) by its base; without
+        its date, or with the latest."""
+        base = _FINE_TUNED.match(model)
+        for name in dict.fromkeys((model, base[0] if base else model)):
+            yield name
+            undated = _DATE.sub("", name)
+            yield undated
+            dated = re.compile(re.escape(undated) + _DATE.pattern)
+            yield from sorted(filter(dated.fullmatch, self._entries), reverse=True)
 
 
 def _prices(entry: Mapping[str, Any]) -> dict[Line, Decimal]:

@@ -185,11 +185,23 @@ def test_a_second_document_of_a_file_is_not_read_by_daprd(folder: Path) -> None:
     assert [each.wrong for each in found.findings] == [True]
 
 
+def respell(folder: Path, old: str, new: str) -> None:
+    file = folder / "resiliency" / "llm.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda folder: (folder / "resiliency" / "llm.yaml").write_text("a: [1\n"), r"llm.yaml:2: not valid YAML"),
-        (lambda folder: (folder / "resiliency" / "llm.yaml").write_bytes(b"\xff"), r"llm.yaml: cannot be read"),
+        (lambda folder: (folder / "resiliency" / "llm.yaml").write_bytes(b"\xff"), r"llm.yaml: is not text in UTF-8"),
+        (
+            lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 01"),
+            r"llm.yaml:\d+: .*01 is no plain decimal",
+        ),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is no plain decimal number"),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is no timestamp"),
         (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is no folder; run this in"),
     ],
 )

@@ -204,6 +204,7 @@ def test_two_lists_that_disagree_are_a_warning_until_finance_settles_it() -> Non
             "openai/listed": {
                 "litellm_provider": "openai",
                 "input_cost_per_token": Decimal("0.000001"),
+                "cache_read_input_token_cost": Decimal("0.0000001"),
                 "output_cost_per_token": Decimal("0.000003"),
             }
         }
@@ -214,6 +215,49 @@ def test_two_lists_that_disagree_are_a_warning_until_finance_settles_it() -> Non
     assert len(check(price_book(discount), [(OPENAI, "listed")], NOW, other)) == 1
     assert check(price_book(priced()), [(OPENAI, "listed")], NOW, other) == ()
     assert check(price_book(), [(OPENAI, "tiered")], NOW, other) == ()
+
+
+CHEAP = {
+    "litellm_provider": "openai",
+    "input_cost_per_token": Decimal("0.000001"),
+    "output_cost_per_token": Decimal("0.000004"),
+}
+
+
+def test_a_price_that_one_list_alone_has_is_a_warning_that_names_both() -> None:
+    cached = CHEAP | {"cache_read_input_token_cost": Decimal("0.0000001")}
+    book, used = price_book(), [(OPENAI, "listed")]
+    assert check(book, used, NOW, SecondOpinion({"listed": cached})) == ()
+    lacking = only(check(book, used, NOW, SecondOpinion({"listed": CHEAP})), Severity.WARNING)
+    assert lacking.value == "cached_input 0.1 or none (charged as input, 1)"
+    more = cached | {"cache_creation_input_token_cost": Decimal("0.00000125")}
+    written = only(check(book, used, NOW, SecondOpinion({"listed": more})), Severity.WARNING)
+    assert written.value == "cache_write none (charged as input, 1) or 1.25"
+    assert "genai-prices and litellm disagree on conversation.openai listed" in written.problem
+
+
+@pytest.mark.parametrize("provider", ["openai", OPENAI, "OpenAI"])
+@pytest.mark.parametrize("name", ["ft:gpt-4o-mini-2024-07-18:acme::abc", "ft:gpt-4o-mini-2024-07-18:acme:support:abc"])
+def test_a_fine_tuned_model_is_found_in_both_lists(provider: str, name: str) -> None:
+    findings = check(book.load(PROJECT_FILE), [(provider, name)], NOW, second_opinion.load())
+    (finding,) = [each for each in findings if "disagree" in each.problem]
+    assert finding.value == "cached_input none (charged as input, 0.3) or 0.15"
+
+
+def test_an_agreement_without_a_price_that_the_list_has_apart_is_a_warning() -> None:
+    bare = agreement(model="listed", per_million_tokens={"input": "1", "output": "4"})
+    finding = only(check(price_book(bare), [(OPENAI, "listed")], NOW), Severity.WARNING)
+    assert finding.value == "cached_input none (charged as input, 1), listed 0.1"
+    assert check(price_book(bare), [], NOW) == ()
+
+
+def test_an_agreement_with_a_provider_that_nobody_knows_is_a_warning() -> None:
+    for name in ("OpenAI", "conversation.openai", "conversation.*", "open*", "Azure OpenAI", "AWS Bedrock"):
+        assert not any("no provider" in each.problem for each in found(priced() | {"provider": name}))
+    finding = next(each for each in found(priced() | {"provider": "opnai"}) if "no provider" in each.problem)
+    assert (finding.severity, finding.value) == (Severity.WARNING, "opnai")
+    mine = found(priced() | {"provider": "our own"}, in_use=(("our own", "listed"),))
+    assert not any("no provider" in each.problem for each in mine)
 
 
 def test_the_second_list_is_the_one_inside_the_installed_package() -> None:
