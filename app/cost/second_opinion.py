@@ -50,8 +50,8 @@ class SecondOpinion:
         return None
 
     def _called(self, model: str) -> Iterator[str]:
-        """What the list may call a model: as it is; a fine-tuned one (`ft:base:organisation:name:id`) by its base; without
-        its date, or with the latest."""
+        """What the list may call a model: as it is; a fine-tuned one (`ft:base:organisation:name:id`) by its base;
+        without its date, or with the latest."""
         base = _FINE_TUNED.match(model)
         for name in dict.fromkeys((model, base[0] if base else model)):
             yield name
