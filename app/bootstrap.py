@@ -229,7 +229,7 @@ def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> S
         return status.text if status else None
 
     naming = Naming(stage_of=STAGE_OF, parked_at=RESUME, decided_by=DECISION)
-    return Sources(engine, history.read, prices, naming, utc_now, said)
+    return Sources(engine, history.read, prices, naming, utc_now, said, history.instance_ids)
 
 
 def check_ledger(settings: Settings) -> tuple[Difference, ...]:

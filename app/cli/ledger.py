@@ -82,7 +82,12 @@ def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
     same = view.before == view.after
     say(f"{view.tasks:,} tasks made again, {'the same to the last digit' if same else 'with other sums'}")
     if view.kept:
-        say(f"note: {_named(view.kept)} left as they were, since Dapr holds no history of them that can be read")
+        say(
+            f"note: {_named(view.kept)} left as they were, since Dapr holds no history of them that can be read, "
+            "or an older one"
+        )
+    if view.restored:
+        say(f"note: {_named(view.restored)} restored from histories, which hold no texts; send the tickets again")
     if view.repriced:
         say(f"note: {_named(view.repriced)} priced by today's book, since the one they were billed by cannot be had")
 
@@ -99,6 +104,7 @@ def _rebuilt() -> RebuiltView:
         tasks=done.tasks,
         kept=done.kept,
         repriced=done.repriced,
+        restored=done.restored,
         before=group_view(done.before),
         after=group_view(done.after),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
+from app.ledger.tables import MODEL_CALLS
 from app.models import CallState, Known
 
+_OF_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
+_MAY_BE_NULL = ("model", "finish_reason", "error")
 UNKNOWN = Usage(None, None, known=Known.UNREPORTED)
 
 
@@ -38,6 +42,15 @@ def call_record(row: Mapping[Any, Any]) -> CallRecord:
         error=row["error"] or "",
         retries=row["retries"],
     )
+
+
+def call_row(call: CallRecord) -> dict[str, Any]:
+    """The row of a call whose answer is not kept."""
+    names = [column.name for column in MODEL_CALLS.c if column.name not in (*_OF_USAGE, *_MAY_BE_NULL, "answer")]
+    row = {name: getattr(call, name) for name in names}
+    row |= {name: getattr(call.usage, name) for name in _OF_USAGE}
+    row |= {name: getattr(call, name) or None for name in _MAY_BE_NULL}
+    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in row.items()}
 
 
 def call_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[CallRecord, ...]:

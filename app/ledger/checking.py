@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -15,19 +16,37 @@ from app.cost.values import Charge
 from app.errors import HistoryTampered, RefundAgentError, TaskNotFound
 from app.history.model import Run
 from app.ledger.daily import day_of
+from app.ledger.proven import proven_calls, told
 from app.ledger.reading import Records
 from app.ledger.rebuilding import Books
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import TASKS
+from app.ledger.recovering import ticket_of
+from app.ledger.saving import behind
 from app.ledger.sources import Sources
+from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import TICKETS
+from app.models import TaskStatus
+
+TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
+LOST = "the state store has lost it: `refund-agent task rerun {task_id}` begins it again"
+OLDER = (
+    "the state store is older than the ledger: where the task does not go on by itself, `refund-agent task terminate "
+    "{task_id} --reason ...` and then `refund-agent task rerun {task_id}`"
+)
+LEFT_OVER = (
+    "the state store is older than the ledger, whose record stays: `refund-agent task terminate {task_id} "
+    "--reason ...` ends what is left there"
+)
 
 _AT_ONCE = 50
 # When it was projected is no property of the task; calls are the journal's own; of decisions the ledger knows more;
 # charges are compared one by one.
 _APART = frozenset({"projected_at", "calls", "decisions", "charges"})
 # As long as a task is under way, these go on.
+_TICKETS = select(TICKETS.c.task_id, TICKETS.c.started, TICKETS.c.recorded, TICKETS.c.status, TICKETS.c.stood_at)
+_TASKS = select(TASKS.c.task_id, TASKS.c.execution_id, TASKS.c.status, TASKS.c.events, TASKS.c.ended_at)
 _MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "steps", "ended_at"})
 
 
@@ -51,24 +70,71 @@ class Difference:
         return f"{where}{self.what}: the {self.source} say {self.expected}, the ledger {self.found}{mend}"
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What the ledger has of one task: the ticket's row, and the record's. None where it has none."""
+
+    ticket: Any | None
+    record: Any | None
+
+
 def check(sources: Sources) -> Iterator[Difference]:
-    """All differences. Raises Unreachable when Dapr's histories cannot be read."""
+    """All differences, in any direction. Raises Unreachable when Dapr's histories cannot be read."""
     yield from _daily(sources)
     with sources.engine.connect() as connection:
-        started = set(connection.execute(select(TICKETS.c.task_id).where(TICKETS.c.started)).scalars())
-        recorded = set(connection.execute(select(TASKS.c.task_id)).scalars())
-    task_ids = sorted(started | recorded)
+        tickets = {row.task_id: row for row in connection.execute(_TICKETS)}
+        tasks = {row.task_id: row for row in connection.execute(_TASKS)}
+    started = {task_id for task_id, row in tickets.items() if row.started}
+    task_ids = sorted({*started, *tasks, *sources.known()})
     books, records = Books(sources.engine, sources.book), Records(sources.engine)
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
-        billed_by, written = books.of(some), sources.written(some)
-        for task_id in some:
-            run = _run(sources, task_id)
-            if isinstance(run, Difference):
-                yield run
-            elif run is not None:
+        runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
+        for task_id, run in runs.items():
+            held = _Held(tickets.get(task_id), tasks.get(task_id))
+            if not isinstance(run, Run):
+                yield from _unread(task_id, run, held)
+            elif run.started_at is not None and (held.ticket or held.record or ticket_of(run)):
                 expected = sources.record(run, written[task_id], billed_by.get(task_id))
-                yield from _task(expected, records.record(task_id) if task_id in recorded else None)
+                found = records.record(task_id) if held.record else None
+                yield from _read(run, expected, held, found)
+                yield from _journal(run, written[task_id])
+
+
+def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> Iterator[Difference]:
+    """There is no history to compare with. A record that is final is the only copy then, and stays."""
+    if isinstance(why, HistoryTampered):
+        yield Difference(task_id, "history", "one that verifies", _first_line(why), remedy=TAMPERED)
+        return
+    if held.ticket is None or held.ticket.recorded or (held.record and held.record.ended_at):
+        return
+    status = f"{held.ticket.status} since {_moment(held.ticket.stood_at)}"
+    if TaskStatus(held.ticket.status).ended:
+        yield Difference(task_id, "record", f"{status}, as its worker told", "no record")
+    else:
+        yield Difference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
+
+
+def _read(run: Run, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[Difference]:
+    """A history, against what the ledger has of its task."""
+    now = f"{expected.status.value} since {_moment(run.ended_at or run.started_at)}"
+    if held.ticket is None and ticket_of(run) is not None:
+        yield Difference(run.instance_id, "ticket", f"a task that is {now}", "none")
+    if held.record is not None and behind(expected, held.record):
+        if run.ended_at is None:
+            then = f"{held.record.status} with {held.record.events} events"
+            remedy = (LEFT_OVER if held.record.ended_at else OLDER).format(task_id=run.instance_id)
+            yield Difference(run.instance_id, "history", f"{now} with {run.events} events", then, remedy=remedy)
+        return
+    yield from _task(expected, found)
+    if held.ticket is not None and held.ticket.recorded and held.ticket.status != expected.status.value:
+        yield Difference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
+
+
+def _journal(run: Run, written: Written) -> Iterator[Difference]:
+    """Model calls that the history proves."""
+    for call in proven_calls(run, written.calls):
+        yield Difference(run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row")
 
 
 def _daily(sources: Sources) -> Iterator[Difference]:
@@ -82,19 +148,12 @@ def _sums(sums: tuple[int, int]) -> str:
     return f"{sums[1]} charges of {sums[0]}"
 
 
-def _run(sources: Sources, task_id: str) -> Run | Difference | None:
-    """None for one that has not begun, or whose history Dapr holds no more: there is nothing to compare with."""
-    try:
-        run = sources.history(task_id)
-    except TaskNotFound:
-        return None
-    except HistoryTampered as error:
-        return Difference(task_id, "history", "one that verifies", _first_line(error))
-    return run if run.started_at is not None else None
-
-
 def _first_line(error: RefundAgentError) -> str:
     return str(error).splitlines()[0]
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "its arrival"
 
 
 def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[Difference]:

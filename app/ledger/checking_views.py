@@ -35,11 +35,13 @@ class CheckedView(View):
 
 
 class RebuiltView(View):
-    """What all charges summed to before and after. `kept`: tasks without a history that can be read, left as they were.
-    `repriced`: tasks whose price book cannot be had any more, so that today's was taken."""
+    """What all charges summed to before and after. `kept`: tasks without a history that can be read, or with an older
+    one than the record, left as they were. `repriced`: tasks whose price book cannot be had any more, so that today's
+    was taken. `restored`: tasks that the ledger had lost; their tickets have no texts."""
 
     tasks: int
     kept: tuple[str, ...]
     repriced: tuple[str, ...]
+    restored: tuple[str, ...]
     before: GroupView
     after: GroupView

@@ -30,6 +30,7 @@ from app.history.values import Outcome as AttemptOutcome
 from app.history.values import RunStatus
 from app.ledger.decisions import view_of
 from app.ledger.failures import failures
+from app.ledger.proven import with_proven
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
 from app.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
@@ -61,7 +62,7 @@ def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: dat
     """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
     if run.started_at is None:
         raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
-    known = with_usages(written.calls)
+    known = with_usages(with_proven(run, written.calls))
     executions = executions_of(run, written.begun, at)
     idle = idle_of(executions)
     active = shares(run, at, idle)

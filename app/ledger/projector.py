@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.history.model import Run
-from app.ledger import standings
 from app.ledger.agenda import Agenda
 from app.ledger.database import insert_or_ignore
 from app.ledger.prices import Prices
@@ -146,27 +145,12 @@ class Projector:
         if not records:
             return
         prices = self._prices.numbers(charge for record in records for charge in record.charges)
-        standing = self._standing(runs, records)
+        standing = self._sources.standing(zip(runs, records, strict=True))
         for start in range(0, len(records), _SAVED_AT_ONCE):
             some = records[start : start + _SAVED_AT_ONCE]
             new = self._writer.run(partial(save, records=some, prices=prices, standing=standing))
             for record in some:
                 self._recorded(record, new=record.task_id in new)
-
-    def _standing(self, runs: Sequence[Run], records: Sequence[TaskRecord]) -> Mapping[str, Standing]:
-        """Where the tasks stand of which nobody told so: the worker that brought them there died, or is another's."""
-        with self._sources.engine.connect() as connection:
-            known = standings.stood_at(connection, [run.instance_id for run in runs])
-        found: dict[str, Standing] = {}
-        for run, record in zip(runs, records, strict=True):
-            bare = standings.of_run(run, record.status, None)
-            told = known.get(run.instance_id)
-            if told is None or (bare.at is not None and told < bare.at):
-                found[run.instance_id] = bare
-                if bare.resting:
-                    said = self._sources.said(run.instance_id)
-                    found[run.instance_id] = standings.of_run(run, record.status, said)
-        return found
 
     def _recorded(self, record: TaskRecord, *, new: bool) -> None:
         ended = record.ended_at is not None

@@ -1,12 +1,13 @@
 """Makes the record again from its sources, and the daily sums from the charges.
 
-A task whose history Dapr holds no more keeps the record that it has: that is the only copy. Every other task's is
-thrown away and made again by the price book that it was billed by, so the figures are the same.
+A task whose history Dapr holds no more, or an older one of, keeps the record that it has: that is the only copy. Every
+other task's is thrown away and made again by the price book that it was billed by, so the figures are the same. What
+the ledger lacks and the histories hold comes back: tickets (without their texts), model calls, decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, select
@@ -14,15 +15,19 @@ from sqlalchemy import Engine, bindparam, delete, select
 from app.cost import book as price_book
 from app.cost.book import PriceBook
 from app.cost.rollup import Group
-from app.errors import HistoryTampered, TaskNotFound
+from app.errors import TaskNotFound
 from app.history.model import Run
+from app.ledger import standings
 from app.ledger.prices import Prices
+from app.ledger.proven import proven_calls
 from app.ledger.reading import Records
 from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
-from app.ledger.saving import save
+from app.ledger.recovering import keep_calls, keep_tickets, run_without_history, tell_again, ticket_of
+from app.ledger.saving import behind, save
 from app.ledger.sources import Sources
 from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
+from app.models import TaskStatus
 
 _AT_ONCE = 50
 _OF_TASKS = (CHARGES, STEPS, ATTEMPTS, FAILURES, PAUSES)
@@ -34,17 +39,26 @@ _FIRST_BOOK = (
     .where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)), CHARGES.c.correction == 0)
     .order_by(CHARGES.c.at)
 )
-_NUMBERS = select(TASKS.c.task_no).where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
+_KNOWN = select(TASKS).where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
+_ENDED_UNRECORDED = (
+    select(TICKETS)
+    .where(TICKETS.c.task_id.in_(bindparam("ids", expanding=True)), TICKETS.c.recorded.is_(False))
+    .where(TICKETS.c.status.in_([status.value for status in TaskStatus if status.ended]))
+    .where(TICKETS.c.task_id.not_in(select(TASKS.c.task_id)))
+)
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild did. `kept`: tasks without a history, left as they were. `repriced`: tasks whose price book cannot
-    be had any more (another list is installed by now), so that today's was taken. `before`, `after`: all charges."""
+    """What a rebuild did. `kept`: tasks whose history is gone, cannot be read, or is older than the record; left as
+    they were. `repriced`: tasks whose price book cannot be had any more (another list is installed by now), so that
+    today's was taken. `restored`: tasks that the ledger had lost; their tickets have no texts. `before`, `after`: all
+    charges."""
 
     tasks: int
     kept: tuple[str, ...]
     repriced: tuple[str, ...]
+    restored: tuple[str, ...]
     before: Group
     after: Group
 
@@ -71,48 +85,79 @@ class Books:
 
 
 def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
-    """Makes every task's record again. `progress` is told how many of how many are done. Raises Unreachable, with what
-    was done so far done; it can be started again."""
+    """Makes every task's record again, and what else of a task the ledger lacks. `progress` is told how many of how
+    many are done. Raises Unreachable, with what was done so far done; it can be started again."""
     records = Records(sources.engine)
     before = records.report().total
     books = Books(sources.engine, sources.book)
     with sources.engine.connect() as connection:
-        task_ids = sorted(connection.execute(_IDS).scalars())
+        there = set(connection.execute(_IDS).scalars())
+        arrived = set(connection.execute(select(TICKETS.c.task_id)).scalars())
+    task_ids = sorted(there | set(sources.known()))
     kept: list[str] = []
     repriced: list[str] = []
+    restored: list[str] = []
     prices = Prices(sources.engine)
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
-        runs = dict(_runs(sources, some))
-        kept += [task_id for task_id in some if task_id not in runs]
         billed_by = books.of(some)
-        repriced += [task_id for task_id in runs if billed_by.get(task_id, sources.book) is None]
-        _replace(sources, runs, billed_by, prices)
+        runs = _runs(sources, some, there)
+        _recover(sources, runs)
+        done = _replace(sources, runs, billed_by, prices)
+        kept += [task_id for task_id in some if task_id in there and task_id not in done]
+        restored += [task_id for task_id in runs if task_id not in arrived and ticket_of(runs[task_id]) is not None]
+        repriced += [task_id for task_id in done if billed_by.get(task_id, sources.book) is None]
         progress(min(start + _AT_ONCE, len(task_ids)), len(task_ids))
     with sources.engine.begin() as connection:
         for table in _OF_TASKS:  # what belongs to no task any more
             connection.execute(delete(table).where(table.c.task_no.not_in(select(TASKS.c.task_no))))
         sum_anew(connection)
-    return Rebuilt(len(task_ids) - len(kept), tuple(kept), tuple(repriced), before, records.report().total)
+    after = records.report().total
+    return Rebuilt(len(task_ids) - len(kept), tuple(kept), tuple(repriced), tuple(restored), before, after)
 
 
-def _runs(sources: Sources, task_ids: Sequence[str]) -> Iterator[tuple[str, Run]]:
-    for task_id in task_ids:
-        try:
-            run = sources.history(task_id)
-        except (TaskNotFound, HistoryTampered):
-            continue
-        if run.started_at is not None:
-            yield task_id, run
+def _runs(sources: Sources, task_ids: Sequence[str], there: Collection[str]) -> dict[str, Run]:
+    """The histories of these tasks; of those that are gone, what the ledger alone knows and has not recorded. Other
+    workflows' are none of ours, unless they were recorded once."""
+    read = sources.runs(task_ids)
+    gone = [task_id for task_id, run in read.items() if isinstance(run, TaskNotFound)]
+    found = {
+        task_id: run
+        for task_id, run in read.items()
+        if isinstance(run, Run) and run.started_at is not None and (task_id in there or ticket_of(run) is not None)
+    }
+    with sources.engine.connect() as connection:
+        for row in connection.execute(_ENDED_UNRECORDED, {"ids": gone}).mappings():
+            found[row["task_id"]] = run_without_history(row["task_id"], row["received_at"], standings.standing_in(row))
+    return found
 
 
-def _replace(sources: Sources, runs: Mapping[str, Run], books: Mapping[str, PriceBook | None], prices: Prices) -> None:
+def _recover(sources: Sources, runs: Mapping[str, Run]) -> None:
+    """Tickets and rows of the journal that the ledger lacks."""
+    written = sources.written(list(runs))
+    calls = [call for task_id, run in runs.items() for call in proven_calls(run, written[task_id].calls)]
+    with sources.engine.begin() as connection:
+        keep_tickets(connection, runs.values())
+        keep_calls(connection, calls)
+
+
+def _replace(
+    sources: Sources, runs: Mapping[str, Run], books: Mapping[str, PriceBook | None], prices: Prices
+) -> frozenset[str]:
+    """Returns whose record was made again: not where the ledger knows more than an older state store."""
     written = sources.written(list(runs))
     records = [sources.record(run, written[task_id], books.get(task_id)) for task_id, run in runs.items()]
     numbers = prices.numbers(charge for record in records for charge in record.charges)
+    standing = sources.standing((runs[record.task_id], record) for record in records)
     with sources.engine.begin() as connection:
-        gone = list(connection.execute(_NUMBERS, {"ids": list(runs)}).scalars())
+        known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": list(runs)})}
+        records = [record for record in records if not behind(record, known.get(record.task_id))]
+        ended = [record for record in records if record.ended_at is not None]
+        tell_again(connection, [record.task_id for record in ended])
+        said = {each.task_id: standings.of_run(runs[each.task_id], each.status, None) for each in ended}
+        gone = [known[record.task_id].task_no for record in records if record.task_id in known]
         for table in (*_OF_TASKS, TASKS):
             connection.execute(delete(table).where(table.c.task_no.in_(gone)))
         if records:
-            save(connection, records, numbers)
+            save(connection, records, numbers, {**standing, **said})
+    return frozenset(record.task_id for record in records)

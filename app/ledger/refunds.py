@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, or_, select
 
 from app.daprd import Daprd
-from app.errors import Unreachable
+from app.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.history.reader import HistoryReader
 from app.ledger import database
 from app.ledger.checking import Difference
 from app.ledger.posted import PostedRefund, posted_refunds
@@ -26,7 +27,12 @@ from app.models import Outcome, task_id
 
 BOOKS = "books"
 LOST = "the customer was told of it: find out who took it out of the books, and post it again"
-NOBODYS = "no ticket asked for it: find out who posted it, and take it back"
+UNKNOWN = (
+    "neither the ledger nor the state store knows its ticket: if one of them was restored from a backup, restore a "
+    "newer one and run `refund-agent ledger rebuild`; if not, nobody asked for it: find out who posted it before it is "
+    "taken back"
+)
+LACKING = "the ledger lacks the task that the state store has; `refund-agent ledger rebuild` restores it"
 OTHERWISE = "the money went although the task says otherwise: tell the customer so, or take it back"
 CHANGED = "a line about the task's own record says that ours was changed; without one, correct the books"
 TWICE = "one ticket, one refund: find out who posted the second, and take it back"
@@ -66,15 +72,27 @@ def check(database_url: str, daprd: Daprd) -> RefundsChecked:
     """Compares the ledger at that URL with the books behind that sidecar."""
     engine = database.connect(database_url)
     try:
-        return compare(engine, posted_refunds(daprd))
+        with HistoryReader(daprd) as history:
+            return compare(engine, posted_refunds(daprd), lambda task_id: _has(history, task_id))
     finally:
         engine.dispose()
 
 
-def compare(engine: Engine, posted: Iterable[PostedRefund]) -> RefundsChecked:
-    """Compares. Books that become Unreachable on the way leave what was found until then, and the problem."""
+def _has(history: HistoryReader, task_id: str) -> bool:
+    try:
+        history.status(task_id)
+    except TaskNotFound:
+        return False
+    except HistoryTampered:
+        pass
+    return True
+
+
+def compare(engine: Engine, posted: Iterable[PostedRefund], has: Callable[[str], bool]) -> RefundsChecked:
+    """Compares. `has` says whether Dapr has a task that the ledger does not know. Books that become Unreachable on the
+    way leave what was found until then, and the problem."""
     with engine.connect() as connection:
-        comparison = _Comparison(_claims(connection))
+        comparison = _Comparison(_claims(connection), has)
     problem = ""
     try:
         for refund in posted:
@@ -106,7 +124,8 @@ _Claims = Mapping[tuple[str, str], Sequence[_Claim]]  # by tenant and refund id
 class _Comparison:
     """Takes the books' refunds one by one, and strikes them off ours."""
 
-    def __init__(self, claims: _Claims) -> None:
+    def __init__(self, claims: _Claims, has: Callable[[str], bool]) -> None:
+        self._has = has
         self._left = dict(claims)
         self._alone: list[PostedRefund] = []
         self._first: dict[str, str] = {}
@@ -156,7 +175,7 @@ class _Comparison:
         elif tasks:
             self._differs(refund, ticket, _ending(tasks[-1]), OTHERWISE)
         else:
-            self._differs(refund, ticket, "no such ticket", NOBODYS)
+            self._differs(refund, ticket, "no such ticket", LACKING if self._has(ticket) else UNKNOWN)
 
     def _agree(self, refund: PostedRefund, claims: Iterable[_Claim]) -> None:
         for claim in claims:

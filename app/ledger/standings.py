@@ -167,13 +167,14 @@ def _listed(row: RowMapping) -> ListedTask:
         received_at=row["received_at"],
         started=row["started"],
         final=row["recorded"],
-        standing=_standing(row),
+        standing=standing_in(row),
         caveat=row["caveat"],
     )
 
 
-def _standing(row: RowMapping) -> Standing:
-    """One row that a later version wrote, or somebody changed, hides none of the others."""
+def standing_in(row: RowMapping) -> Standing:
+    """Where the task of a ticket's row stands. A row that a later version wrote, or somebody changed, hides none of the
+    others."""
     bare: dict[str, Any] = {"status": row["status"], "at": row["stood_at"]}
     try:
         return Standing.model_validate(json.loads(row["standing"]) | bare)

@@ -18,6 +18,9 @@ from app.ledger.writer import Writer
 from app.models import TaskStatus, Ticket
 from app.redaction import redact
 
+# A ticket that was made again from a history, which holds no texts, takes those of the body that is sent for it next.
+NO_DIGEST = ""
+
 
 @dataclass(frozen=True)
 class StoredTicket:
@@ -61,6 +64,8 @@ class Tickets:
             if inserted is not None:
                 return inserted, True
             known = self.get(ticket.task_id)  # the same id arrived twice at once, and the other was first
+        if known.digest == NO_DIGEST:
+            known = self._with_texts(known, ticket, digest)
         return _same(known, digest), False
 
     def get(self, task_id: str) -> StoredTicket:
@@ -68,6 +73,16 @@ class Tickets:
         known = self._find(task_id)
         if known is None:
             raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+        return known
+
+    def to_read(self, task_id: str) -> StoredTicket:
+        """The same, for whoever reads its texts. Raises TaskNotFound also for one that a rebuild has made again."""
+        known = self.get(task_id)
+        if known.digest == NO_DIGEST:
+            raise TaskNotFound(
+                f"the texts of ticket {task_id} are not in this ledger: it was made again from the workflow's history; "
+                f"send the ticket again, then `task resume {task_id}`"
+            )
         return known
 
     def mark_started(self, task_id: str) -> Future[int]:
@@ -85,6 +100,15 @@ class Tickets:
         with self._engine.connect() as connection:
             row = connection.execute(_FIND, {"the_task": task_id}).one_or_none()
         return None if row is None else _ticket(row)
+
+    def _with_texts(self, known: StoredTicket, ticket: Ticket, digest: str) -> StoredTicket:
+        """Gives a ticket that was made again from a history its texts back, unless they are another customer's."""
+        if known.customer_id != ticket.customer_id or known.order_id != ticket.order_id:
+            return known
+        texts = {"digest": digest, "subject": redact(ticket.subject), "text": redact(ticket.text)}
+        change = update(TICKETS).where(TICKETS.c.task_id == known.task_id, TICKETS.c.digest == NO_DIGEST).values(texts)
+        self._writer.run(lambda connection: connection.execute(change).rowcount)
+        return self.get(known.task_id)
 
     def _insert(self, ticket: Ticket, digest: str) -> StoredTicket | None:
         values = {

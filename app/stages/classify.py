@@ -35,7 +35,7 @@ def classify(services: Services) -> Activity:
     """Builds the stage."""
 
     async def classify(context: WorkflowActivityContext, question: ClassifyInput) -> ClassifyOutput:
-        ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
+        ticket = await asyncio.to_thread(services.tickets.to_read, question.task_id)
         call = ModelCall(
             tenant=ticket.tenant,
             task_id=question.task_id,

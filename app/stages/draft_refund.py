@@ -62,7 +62,7 @@ def draft_refund(services: Services) -> Activity:
     offered = tools.definitions()
 
     async def draft_refund(context: WorkflowActivityContext, question: DraftInput) -> DraftOutput:
-        ticket = await asyncio.to_thread(services.tickets.get, question.task_id)
+        ticket = await asyncio.to_thread(services.tickets.to_read, question.task_id)
         call = ModelCall(
             tenant=ticket.tenant,
             task_id=question.task_id,

@@ -124,7 +124,7 @@ def test_differences_for_programs(find: Callable[..., None]) -> None:
 
 
 def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None]) -> None:
-    rebuild(Rebuilt(70, (), (), TOTAL, TOTAL))
+    rebuild(Rebuilt(70, (), (), (), TOTAL, TOTAL))
     result = ask("ledger", "rebuild")
     assert result.exit_code == 0
     sums = ["~4,200 + ?", "~1,240 + ?", "~0.003700975 USD + ?", "59 % estimated, 2 unreported"]
@@ -135,18 +135,19 @@ def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None])
 
 def test_other_sums_are_no_secret(rebuild: Callable[[Rebuilt], None]) -> None:
     cent = replace(TOTAL.money[0], amount=TOTAL.money[0].amount + Decimal("0.0000000001"))
-    rebuild(Rebuilt(70, (), (), TOTAL, replace(TOTAL, money=(cent,))))
+    rebuild(Rebuilt(70, (), (), (), TOTAL, replace(TOTAL, money=(cent,))))
     assert "70 tasks made again, with other sums\n" in ask("ledger", "rebuild").stdout
 
 
 def test_what_could_not_be_made_again_as_it_was_is_named(rebuild: Callable[[Rebuilt], None]) -> None:
     kept = tuple(f"acme:T-{number}" for number in range(7))
-    rebuild(Rebuilt(70, kept, ("acme:T-9",), TOTAL, TOTAL))
+    rebuild(Rebuilt(70, kept, ("acme:T-9",), ("acme:T-8",), TOTAL, TOTAL))
     shown = ask("ledger", "rebuild").stdout
     assert "note: 7 tasks (acme:T-0, acme:T-1, acme:T-2, acme:T-3, acme:T-4, ...) were left as they were" in shown
     assert "note: 1 tasks (acme:T-9) were priced by today's book" in shown
+    assert "note: 1 tasks (acme:T-8) were restored from histories, which hold no texts" in shown
     view = told("ledger", "rebuild")
-    assert list(view) == ["tasks", "kept", "repriced", "before", "after"]
+    assert list(view) == ["tasks", "kept", "repriced", "restored", "before", "after"]
     assert (view["kept"], view["repriced"]) == (list(kept), ["acme:T-9"])
     assert view["before"]["money"][0]["amount"] == "0.003700975"
     assert RebuiltView.model_validate(view)

@@ -134,7 +134,7 @@ def commands(
     bill.write_text(HEADER + line(0.5, 100) + line(0.7, 987_654_321))
     total = large.report().total
     kept = (TASK,) * 7
-    monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), total, total))
+    monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), (), total, total))
     prices = "config/prices.yaml"
     return {
         "cost report": lambda: ask("cost", "report"),

@@ -75,9 +75,14 @@ def record(engine: Engine, *rows: dict[str, Any]) -> None:
         connection.execute(insert(TASKS), list(rows))
 
 
+def nobody(task_id: str) -> bool:
+    """Dapr knows no task that the ledger lacks."""
+    return False
+
+
 def found(engine: Engine, *of_books: PostedRefund) -> tuple[Difference, ...]:
     """All differences; every one names the books and a remedy."""
-    differences = compare(engine, of_books).differences
+    differences = compare(engine, of_books, nobody).differences
     assert all(each.source == "books" and each.remedy for each in differences)
     return differences
 
@@ -88,7 +93,7 @@ def named(difference: Difference) -> tuple[str, str, str, str]:
 
 def test_two_books_that_agree(engine: Engine) -> None:
     record(engine, task_row(), task_row("acme:T-2", None), task_row("acme:T-3", "RF-9"))
-    checked = compare(engine, [posted(), posted("RF-9", "T-3")])
+    checked = compare(engine, [posted(), posted("RF-9", "T-3")], nobody)
     assert checked.differences == ()
     assert (checked.in_books, checked.in_ledger, checked.in_flight, checked.problem) == (2, 2, 0, "")
 
@@ -106,7 +111,16 @@ def test_a_refund_of_ours_that_is_not_in_the_books(engine: Engine) -> None:
 def test_a_refund_that_nobody_asked_for(engine: Engine) -> None:
     (difference,) = found(engine, posted())
     assert named(difference) == ("acme:T-1", "refund RF-1", FACTS, "no such ticket")
-    assert difference.remedy == refunds.NOBODYS
+    assert difference.remedy == refunds.UNKNOWN
+
+
+def test_an_honest_refund_whose_task_the_ledger_has_lost_is_never_to_be_taken_back(engine: Engine) -> None:
+    (difference,) = compare(engine, [posted()], lambda task_id: task_id == "acme:T-1").differences
+    assert difference.remedy == refunds.LACKING
+    assert "ledger rebuild" in difference.remedy
+    (difference,) = compare(engine, [posted()], lambda task_id: task_id == "acme:T-2").differences
+    assert difference.remedy == refunds.UNKNOWN
+    assert "backup" in difference.remedy
 
 
 @pytest.mark.parametrize(
@@ -175,7 +189,7 @@ def test_a_refund_of_a_task_that_goes_on_is_no_difference(ledger: Ledger) -> Non
     ledger.tickets("acme:T-3", started=False)
     record(ledger.engine, task_row("acme:T-1", None, status="parked", outcome="", ended_at=None))
     of_books = [posted(f"RF-{number}", f"T-{number}") for number in (1, 2, 3)]
-    checked = compare(ledger.engine, of_books)
+    checked = compare(ledger.engine, of_books, nobody)
     assert (checked.differences, checked.in_books, checked.in_ledger, checked.in_flight) == ((), 3, 0, 3)
 
 
@@ -191,7 +205,7 @@ def test_a_rerun_speaks_for_the_ticket_of_its_first_task(ledger: Ledger) -> None
         task_row("again-3", None, rerun_of="acme:T-3", status="failed", outcome=""),
         task_row("again-4", None, rerun_of="again-3", status="running", outcome="", ended_at=None),
     )
-    checked = compare(ledger.engine, [posted(f"RF-{number}", f"T-{number}") for number in (1, 2, 3)])
+    checked = compare(ledger.engine, [posted(f"RF-{number}", f"T-{number}") for number in (1, 2, 3)], nobody)
     assert (checked.differences, checked.in_ledger, checked.in_flight) == ((), 2, 1)
 
 
@@ -203,7 +217,7 @@ def test_a_task_that_ends_while_the_books_are_read_is_no_difference(sqlite_engin
         record(sqlite_engine, task_row())
         yield posted()
 
-    checked = compare(sqlite_engine, pages())
+    checked = compare(sqlite_engine, pages(), nobody)
     assert (checked.differences, checked.in_books, checked.in_ledger, checked.in_flight) == ((), 1, 1, 0)
 
 
@@ -214,7 +228,7 @@ def test_books_that_cannot_be_read_leave_what_was_found_until_then(sqlite_engine
         yield posted(amount="1.00")
         raise SystemUnavailable("refunds/list: status 503")
 
-    checked = compare(sqlite_engine, broken())
+    checked = compare(sqlite_engine, broken(), nobody)
     assert [each.what for each in checked.differences] == ["refund RF-1"], "what was not read is not lost"
     assert (checked.in_books, checked.problem) == (1, "refunds/list: status 503")
 
@@ -226,7 +240,7 @@ STORIES: dict[str, tuple[bool | None, Sequence[str], list[str]]] = {
     "lost": (True, [], [refunds.LOST]),
     "twice": (True, ["20.00", "1.00"], [refunds.TWICE]),
     "otherwise": (False, ["20.00"], [refunds.OTHERWISE]),
-    "nobody's": (None, ["20.00"], [refunds.NOBODYS]),
+    "nobody's": (None, ["20.00"], [refunds.UNKNOWN]),
     "rejected": (False, [], []),
 }
 
