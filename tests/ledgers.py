@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
 
 from app.cost.calls import CallRecord
@@ -13,7 +14,9 @@ from app.cost.rollup import Dimension, Rollup, rollup
 from app.cost.tax.values import Facts
 from app.cost.values import Charge
 from app.errors import TaskNotFound
+from app.ledger.counting import Work
 from app.ledger.record import TaskRecord
+from app.models import CallState
 from tests.cost.tax.plain import facts_of
 
 
@@ -71,6 +74,32 @@ class FakeRecords:
         """What is known of the failures of the tasks that ended on these days."""
         self._check()
         return facts_of(self.records.values(), since, until, tenants)
+
+    def tasks_charged(
+        self,
+        by: Sequence[Dimension],
+        since: date | None = None,
+        until: date | None = None,
+        tenants: frozenset[str] | None = None,
+    ) -> dict[tuple[str, ...], int]:
+        """How many tasks have charges on those days."""
+        names = [Dimension.TASK, *(each for each in by if each is not Dimension.TASK)]
+        keys = [dict(zip(names, group.key, strict=True)) for group in self.report(names, since, until, tenants).groups]
+        return Counter(tuple(key[name] for name in by) for key in keys)
+
+    def work(self, task_ids: Collection[str], since: date | None = None, until: date | None = None) -> dict[str, Work]:
+        """What was done for the tasks, whenever that was."""
+        vain = (CallState.FAILED, CallState.INTERRUPTED)
+        return {
+            task_id: Work(
+                calls=len(record.calls),
+                calls_in_vain=sum(call.state in vain for call in record.calls),
+                sidecar_retries=sum(call.retries for call in record.calls),
+                step_retries=sum(len(step.attempts) - 1 for step in record.steps if step.attempts),
+            )
+            for task_id, record in self.records.items()
+            if task_id in task_ids
+        }
 
     def tenants(self) -> frozenset[str]:
         """The tenants of all its tasks."""

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from app.cli import cost, demo, doctor, experiment, ledger, prices, record, serve, submit, tasks
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
+from app.cli.wording import in_our_words
 from app.errors import RefundAgentError
 
 NAME = "refund-agent"
@@ -56,6 +57,7 @@ def _tell(error: RefundAgentError, *, as_json: bool) -> int:
 
 
 def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    error.message = in_our_words(error.message)
     if as_json:
         _complain_as_json("Wrong usage", " ".join(error.format_message().split()), None, error.exit_code)
     else:

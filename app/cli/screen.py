@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from decimal import Decimal
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -17,8 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from app.cli.layout import Column, facts, lay_out
+from app.cost.money import plain
 
 PLAIN_EVERY_SECONDS = 2.0
+CsvCell = str | int | Decimal | None
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+AsCsv = Annotated[bool, typer.Option("--csv", help="CSV for spreadsheets, with every digit.")]
 _WIDE: ContextVar[bool] = ContextVar("wide", default=False)
 
 
@@ -37,6 +44,30 @@ Wide = Annotated[
 def show_json(value: Any) -> None:
     """A value for programs, on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def one_form(*, as_csv: bool, as_json: bool) -> None:
+    """Raises BadParameter when both were asked for."""
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json do not go together: give one of them")
+
+
+def show_csv(columns: Sequence[str], rows: Iterable[Sequence[CsvCell]]) -> None:
+    """A table for spreadsheets, on stdout: amounts and counts with every digit, what is not known empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    typer.echo(text.getvalue(), nl=False)
+
+
+def _csv_cell(cell: CsvCell) -> str:
+    """A text that a spreadsheet would take for a formula is marked as text."""
+    if cell is None:
+        return ""
+    if isinstance(cell, Decimal):
+        return plain(cell)
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else str(cell)
 
 
 def say(line: str) -> None:

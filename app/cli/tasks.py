@@ -7,15 +7,31 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ValidationError
 
+from app import reasons
 from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.faults import NothingRecorded
 from app.cli.layout import Column, Kind, figures, name
 from app.cli.period import Tenant
-from app.cli.screen import Wide, complain, say, show_facts, show_json, show_table
+from app.cli.screen import (
+    AsCsv,
+    CsvCell,
+    Wide,
+    complain,
+    one_form,
+    say,
+    show_csv,
+    show_facts,
+    show_json,
+    show_table,
+)
 from app.cli.wording import what_is_wrong
-from app.models import DecisionView, Frozen, Refund, TaskStatus, TaskView
+from app.models import DecisionView, Frozen, Refund, TaskPage, TaskStatus, TaskView
 
 MAX_LISTED = 200
+_CSV = (
+    *("task", "tenant", "ticket", "status", "created_at", "updated_at", "category", "waiting_for", "reason"),
+    *("outcome", "order", "amount", "currency", "error"),
+)
 Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tenant:ticket.")]
 
@@ -50,9 +66,11 @@ def list_tasks(
     url: Url = None,
     token: Token = None,
     wide: Wide = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Lists tasks, oldest first."""
+    one_form(as_csv=as_csv, as_json=as_json)
     with connect(url, token) as client:
         page = client.list(tenant, status, limit, after)
         while not page.tasks and page.next_after:  # those it looked through are in other states
@@ -62,13 +80,19 @@ def list_tasks(
     if as_json:
         show_json(page.model_dump(mode="json"))
         return
-    if not page.tasks:
+    if as_csv:
+        show_csv(_CSV, map(_csv_row, page.tasks))
+    elif not page.tasks:
         say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` makes some")
-        return
-    columns = [*name("task", "status", "since"), Column("outcome or reason", Kind.PROSE), *figures("refund")]
-    show_table(columns, [_row(task) for task in page.tasks])
+    else:
+        _show_list(page)
     if page.next_after:
         complain(f"more with: --after {page.next_after}")
+
+
+def _show_list(page: TaskPage) -> None:
+    columns = [*name("task", "status", "since"), Column("outcome or reason", Kind.PROSE), *figures("refund")]
+    show_table(columns, [_row(task) for task in page.tasks])
 
 
 @commands.command("show")
@@ -184,6 +208,27 @@ def what_came_of_it(view: TaskView) -> str:
 def _row(view: TaskView) -> tuple[str, ...]:
     refund = view.result.refund if view.result else view.proposed_refund
     return (view.task_id, view.status.value, _moment(view.created_at), what_came_of_it(view), money(refund))
+
+
+def _csv_row(view: TaskView) -> tuple[CsvCell, ...]:
+    result = view.result
+    refund = result.refund if result else view.proposed_refund
+    return (
+        view.task_id,
+        view.tenant,
+        view.ticket_id,
+        view.status.value,
+        view.created_at,
+        view.updated_at,
+        view.category.value if view.category else None,
+        view.waiting_for,
+        reasons.explain(view.waiting_for).words if view.waiting_for else None,
+        result.outcome.value if result else None,
+        refund.order_id if refund else None,
+        refund.amount if refund else None,
+        refund.currency if refund else None,
+        view.error,
+    )
 
 
 def _moment(text: str) -> str:

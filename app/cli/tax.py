@@ -11,7 +11,7 @@ from app.cli.connection import AsJson
 from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
 from app.cli.layout import Column, figures
 from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
-from app.cli.screen import Wide, say, show_json, show_table
+from app.cli.screen import AsCsv, CsvCell, Wide, one_form, say, show_csv, show_json, show_table
 from app.cost.money import shown
 from app.cost.words import TOKEN_LINES, Kind
 
@@ -36,6 +36,12 @@ _PLACES: tuple[Column | str, ...] = (
     *figures("tasks", "failed", "failure rate", "progress", "from zero", "durable", "ratio"),
     _CURRENCY,
 )
+_CSV = (
+    *("tenant", "stage", "tasks", "failed_tasks", "failures"),
+    *("failure_rate", "failure_rate_low", "failure_rate_high", "currency"),
+    *("durable_amount", "durable_share", "durable_share_low", "durable_share_high"),
+    *("from_zero_amount", "from_zero_share", "from_zero_share_low", "from_zero_share_high", "ratio"),
+)
 _CAUSES: tuple[Column | str, ...] = ("kind", "cause", *figures("failures", "tasks"))
 _SMALL, _SMALLEST = Decimal("0.0995"), Decimal("0.0001")
 
@@ -46,16 +52,21 @@ def tax(
     tenant: Tenant = None,
     exact: Exact = False,
     wide: Wide = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
     from app.cost.tax.views import tax_view
 
+    one_form(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)
     records = opening.open_records()
     known_tenants(chosen, records)
     view = tax_view(records.tax(chosen.since, chosen.until, tenants(chosen)), chosen)
-    show_json(view.model_dump(mode="json")) if as_json else _show(view, exact=exact)
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        show_csv(_CSV, _csv_rows(view)) if as_csv else _show(view, exact=exact)
 
 
 def _show(view: TaxView, *, exact: bool) -> None:
@@ -70,6 +81,33 @@ def _show(view: TaxView, *, exact: bool) -> None:
         _table(_CAUSES, _causes(whole))
     for note in (*_notes(view), *digits.notes()):
         say(f"note: {note}")
+
+
+def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
+    """A row for each part and currency, of all tasks (neither tenant nor stage) and of each cut of them; what any
+    failure would have cost a runner that begins again."""
+    for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
+        runner, durable = part.every_failure, {share.currency: share for share in part.durable}
+        key = [part.key.get("tenant"), part.key.get("stage")]
+        for again in runner.repeated or (None,):
+            ours = durable.get(again.currency) if again else None
+            yield [
+                *key,
+                part.tasks,
+                runner.failed_tasks,
+                part.failures,
+                *_ends(runner.failure_rate),
+                again and again.currency,
+                ours and ours.amount,
+                *_ends(ours and ours.share),
+                again and again.amount,
+                *_ends(again and again.share),
+                again and again.durable_ratio,
+            ]
+
+
+def _ends(found: IntervalView | None) -> list[Decimal | None]:
+    return [found.value, found.low, found.high] if found else [None] * 3
 
 
 def _digits_of(whole: PartView, *, exact: bool) -> Digits:

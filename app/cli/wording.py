@@ -1,7 +1,8 @@
-"""What is wrong with a field, in words of our own: a library speaks of its types. Pure."""
+"""What is wrong with a field or an option, in words of our own: a library speaks of its types. Pure."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _BY_FIELD = {
@@ -25,3 +26,20 @@ def what_is_wrong(field: str, fault: Any) -> str:
     if kind == "string_too_long":
         return f"is longer than {fault['ctx']['max_length']:,} characters"
     return _BY_TYPE.get(kind) or _BY_FIELD.get(field) or str(fault["msg"]).removeprefix("Value error, ")
+
+
+_OPTIONS = (
+    (re.compile(r"Value error, "), ""),
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"must be \1 or more"),
+    (re.compile(r"Input should be less than or equal to (\S+)"), r"must be \1 or less"),
+    (re.compile(r"Input should be a valid integer.*"), "must be a whole number"),
+    (re.compile(r"Input should be a valid number.*"), "must be a number"),
+    (re.compile(r"Input should be "), "must be "),
+)
+
+
+def in_our_words(message: str) -> str:
+    """What is wrong with an option, as a person would say it."""
+    for theirs, ours in _OPTIONS:
+        message = theirs.sub(ours, message)
+    return message

@@ -43,6 +43,11 @@ def discounted(price: Decimal, percent: Decimal) -> Decimal:
     return _EXACT.divide(_EXACT.multiply(price, _HUNDRED - percent), _HUNDRED)
 
 
+def share(amount: Decimal, of: int) -> Decimal:
+    """`amount` for each of so many, for a reader: no exact figure, since a division seldom ends."""
+    return _SHOWING.divide(amount, Decimal(of))
+
+
 def plain(amount: Decimal) -> str:
     """All digits without exponent and without trailing zeros: equal numbers have equal texts."""
     text = format(amount, "f")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, datetime
 
-from app.cost.repricing import Repricing
+from app.cost.repricing import Difference, Repricing
+from app.cost.rollup import Dimension
 from app.cost.views import Exact, GroupView, Selection, View, group_view
 from app.cost.words import Line, MoneyKnown
 
 
 class ChangeView(View):
-    """What was billed and what the same usage costs by the other book; an unknown part is in neither sum."""
+    """What was billed and what the same usage costs by the other book; an unknown part is in neither sum. `kind`,
+    `provider` and `model` are those of the `key`, empty where that has none."""
 
+    key: dict[str, str]
     kind: str
     provider: str
     model: str
@@ -102,5 +105,21 @@ def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection:
         book=repricing.book_digest,
         billed=group_view(repricing.billed),
         repriced=group_view(repricing.repriced),
-        changes=tuple(ChangeView.model_validate(each) for each in repricing.differences),
+        changes=tuple(_change_view(each, repricing.by) for each in repricing.differences),
+    )
+
+
+def _change_view(change: Difference, by: Iterable[Dimension]) -> ChangeView:
+    key = {dimension.value: value for dimension, value in zip(by, change.key, strict=True)}
+    return ChangeView(
+        key=key,
+        kind=key.get("kind", ""),
+        provider=key.get("provider", ""),
+        model=key.get("model", ""),
+        currency=change.currency,
+        billed=change.billed,
+        repriced=change.repriced,
+        change=change.change,
+        billed_known=change.billed_known,
+        repriced_known=change.repriced_known,
     )

@@ -17,16 +17,15 @@ from app.cost.values import ORIGIN_FIELDS, Charge, Origin, Quantity, Usage
 from app.cost.words import Kind, Line, Mode, MoneyKnown
 from app.models import Known
 
-_BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
+BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One row: what was billed and what it would be. With an unknown part on either side, the sums leave it out."""
+    """One row: what was billed and what it would be. With an unknown part on either side, the sums leave it out.
+    `key`: the values of the dimensions, in the order asked for."""
 
-    kind: str
-    provider: str
-    model: str
+    key: tuple[str, ...]
     currency: str
     billed: Decimal
     repriced: Decimal
@@ -41,21 +40,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Repricing:
-    """Both sums, the differences by kind and model, and the charges as the other book has them."""
+    """Both sums, the differences `by` dimensions, and the charges as the other book has them."""
 
     book_digest: str
+    by: tuple[Dimension, ...]
     billed: Group
     repriced: Group
     differences: tuple[Difference, ...]
     charges: tuple[Charge, ...]
 
 
-def reprice(charges: Iterable[Charge], book: PriceBook) -> Repricing:
+def reprice(charges: Iterable[Charge], book: PriceBook, by: Sequence[Dimension] = BY) -> Repricing:
     """Prices the usage of the charges again, each at its own time; usage that was corrected, as it was corrected."""
     billed = tuple(charges)
     again = tuple(chain.from_iterable(_again(call, book) for call in _calls(standing(billed))))
-    before, after = rollup(billed, _BY), rollup(again, _BY)
-    return Repricing(book.digest, before.total, after.total, _differences(before.groups, after.groups), again)
+    before, after = rollup(billed, by), rollup(again, by)
+    return Repricing(
+        book.digest, tuple(by), before.total, after.total, _differences(before.groups, after.groups), again
+    )
 
 
 def usage_of(call: Sequence[Charge]) -> Usage:
@@ -113,12 +115,9 @@ def _differences(before: Sequence[Group], after: Sequence[Group]) -> tuple[Diffe
 
 def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterator[Difference]:
     was, is_ = _money(old), _money(new)
-    kind, provider, model = key
     for currency in sorted(was | is_):
         yield Difference(
-            kind,
-            provider,
-            model,
+            key,
             currency,
             was[currency].amount if currency in was else ZERO,
             is_[currency].amount if currency in is_ else ZERO,

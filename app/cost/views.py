@@ -55,6 +55,24 @@ class GroupView(View):
     unpriced: int
 
 
+class WorkView(View):
+    """What was done for a task: model calls, how many of them came to nothing, further requests of the sidecar, and
+    attempts at steps beyond the first of each."""
+
+    calls: int
+    calls_in_vain: int
+    sidecar_retries: int
+    step_retries: int
+
+
+class CountedView(GroupView):
+    """A group with the number of tasks that it is the cost of (null where one task is in several groups), and what was
+    done for it where it is one task."""
+
+    tasks: int | None = None
+    work: WorkView | None = None
+
+
 class Selection(View):
     """Which charges: days in UTC, `until` not among them; `tenants` null means all of them."""
 
@@ -69,6 +87,14 @@ class ReportView(Selection):
     by: tuple[Dimension, ...]
     groups: tuple[GroupView, ...]
     total: GroupView
+
+
+class CountedReportView(ReportView):
+    """The same for those who divide and compare. `left_out` groups are in the total alone."""
+
+    groups: tuple[CountedView, ...]
+    total: CountedView
+    left_out: int = 0
 
 
 def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:

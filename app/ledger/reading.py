@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.cost.rollup import Dimension, Rollup, rollup_sums
 from app.cost.tax.values import Facts
 from app.cost.values import Charge
 from app.errors import TaskNotFound
-from app.ledger import decisions, restoring, tax
+from app.ledger import counting, decisions, restoring, tax
 from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of
 from app.ledger.prices import Prices
@@ -137,6 +137,18 @@ class Records:
     def tax(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
         """What failures cost, of the tasks that ended on these days."""
         return tax.facts(self._engine, since, until, tenants)
+
+    def tasks_charged(
+        self, by: Sequence[Dimension], since: date | None = None, until: date | None = None, tenants: Tenants = None
+    ) -> dict[tuple[str, ...], int]:
+        """How many tasks were charged on these days, by dimensions that are `counting.COUNTABLE`."""
+        return counting.tasks(self._engine, by, counting.Period(since, until), tenants)
+
+    def work(
+        self, task_ids: Collection[str], since: date | None = None, until: date | None = None
+    ) -> dict[str, counting.Work]:
+        """What was done for these tasks on these days."""
+        return counting.work(self._engine, task_ids, counting.Period(since, until))
 
     def tenants(self) -> frozenset[str]:
         """The tenants of which anything was ever charged."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +16,7 @@ from app.cost.charges import charge_call
 from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
 from app.cost.values import Usage
-from app.cost.views import ReportView
+from app.cost.views import CountedReportView
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
@@ -24,7 +26,7 @@ from tests.cli.reading import ask, cells, row, told
 from tests.cost.makers import agreement, price_book
 from tests.cost.makers import origin as some_origin
 from tests.ledgers import FakeRecords
-from tests.records import at, call_record, steps, task_record
+from tests.records import at, call_record, interrupted_call, steps, task_record
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))
 EXACT = Decimal("0.003700975")  # what `task_record()` costs, as far as that is known
@@ -78,10 +80,10 @@ def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: Fake
     put(ledger, with_currencies())
     shown = ask("cost", "report", "--by", "tenant").stdout
     assert [cells(line) for line in shown.splitlines()[1:5]] == [
-        ["acme", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported"],
-        ["acme", "0.002", "0.002", "USD", "reported"],
-        ["total", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported"],
-        ["total", "0.002", "0.002", "USD", "reported"],
+        ["acme", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported", "1", "0.002"],
+        ["acme", "0.002", "0.002", "USD", "reported", "0.002"],
+        ["total", "2,000", "0", "0", "0.002", "0.002", "EUR", "reported", "1", "0.002"],
+        ["total", "0.002", "0.002", "USD", "reported", "0.002"],
     ]
     assert "0.004" not in shown
 
@@ -115,16 +117,16 @@ def test_a_price_book_is_named_by_the_beginning_of_its_digest(ledger: FakeRecord
 
 def test_the_json_keeps_its_keys_and_all_digits(ledger: FakeRecords) -> None:
     view = told("cost", "report", "--by", "tenant,kind", "--tenant", "acme")
-    assert list(view) == ["since", "until", "tenants", "by", "groups", "total"]
+    assert list(view) == ["since", "until", "tenants", "by", "groups", "total", "left_out"]
     assert (view["by"], view["tenants"], view["since"]) == (["tenant", "kind"], ["acme"], None)
-    assert " ".join(view["total"]) == "key charges money quantities known unreported unpriced"
+    assert " ".join(view["total"]) == "key charges money quantities known unreported unpriced tasks work"
     money = view["total"]["money"][0]
     assert " ".join(money) == "currency amount list_amount by_known by_kind"
     assert money["amount"] == "0.003700975"
     assert money["by_kind"]["rerun"] == money["by_known"]["estimated"] == "0.0022"
     assert " ".join(view["total"]["quantities"][0]) == "line unit quantity by_known missing"
     assert [group["key"]["kind"] for group in view["groups"]] == ["compute", "model", "orchestration", "rerun"]
-    assert ReportView.model_validate(view)
+    assert CountedReportView.model_validate(view)
 
 
 def test_days_and_tenant_choose_the_charges(ledger: FakeRecords) -> None:
@@ -151,14 +153,93 @@ def test_nothing_charged_is_said_and_is_no_error(ledger: FakeRecords) -> None:
     [
         (("--by", "tenant,colour"), "'colour'; there are tenant, agent, workflow"),
         (("--since", "2026-11-22", "--until", "2026-11-22"), "--until 2026-11-22 is not after"),
-        (("--since", "yesterday"), "yesterday"),
-        (("--by", "tenant", "--prices", "x.yaml"), "--by does not go with --prices"),
+        (("--since", "tomorrow"), "'tomorrow' is no day"),
+        (("--top", "3", "--prices", "config/prices.yaml"), "--sort and --top do not go with --prices"),
+        (("--top", "0"), "must be 1 or more"),
+        (("--csv", "--json"), "--csv and --json do not go together"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(ledger: FakeRecords, words: tuple[str, ...], named: str) -> None:
     result = ask("cost", "report", *words)
     assert result.exit_code == 2
     assert named in " ".join(result.stderr.split())
+
+
+# The dearest first, and why.
+
+
+def ten_tasks(ledger: FakeRecords) -> None:
+    """T-0 costs one call, T-9 ten of them; two of T-9's came to nothing."""
+    records = []
+    for number in range(10):
+        calls = [call_record("e-1", 0.2, turn=turn + 1, task_id=f"acme:T-{number}") for turn in range(number + 1)]
+        records.append(task_record(task_id=f"acme:T-{number}", steps=steps()[:1], calls=tuple(calls)))
+    vain = [interrupted_call("e-1", 0.1, turn=turn, number=2, task_id="acme:T-9") for turn in (1, 2)]
+    put(ledger, *records[:-1], replace(records[-1], calls=(*records[-1].calls, *vain)))
+
+
+def test_the_dearest_tasks_are_named_with_why_they_are(ledger: FakeRecords) -> None:
+    ten_tasks(ledger)
+    shown = ask("cost", "report", "--by", "task", "--top", "3").stdout
+    tasks = [cells(line) for line in shown.splitlines()[1:4]]
+    assert [task[0] for task in tasks] == ["acme:T-9", "acme:T-8", "acme:T-7"]
+    assert [task[-1] for task in tasks] == ["12 calls, 2 in vain", "9 calls", "8 calls"]
+    assert "3 of 10 groups; the total is of all of them\n" in shown
+    assert "10 tasks, " in shown
+    view = told("cost", "report", "--by", "task", "--top", "3")
+    assert [group["key"]["task"] for group in view["groups"]] == ["acme:T-9", "acme:T-8", "acme:T-7"]
+    assert view["groups"][0]["work"] == {
+        "calls": 12,
+        "calls_in_vain": 2,
+        "sidecar_retries": 0,
+        "step_retries": 0,
+    }
+    assert (view["left_out"], view["total"]["tasks"]) == (7, 10)
+
+
+def test_groups_are_ordered_by_name_total_or_tokens(ledger: FakeRecords) -> None:
+    ten_tasks(ledger)
+
+    def order(*words: str) -> list[str]:
+        return [group["key"]["task"][-1] for group in told("cost", "report", "--by", "task", *words)["groups"]]
+
+    assert order() == order("--sort", "name") == list("0123456789")
+    assert order("--sort", "total") == order("--sort", "tokens") == list("9876543210")
+    assert order("--sort", "name", "--top", "2") == ["0", "1"]
+
+
+def test_each_currency_has_its_dearest(ledger: FakeRecords) -> None:
+    put(ledger, with_currencies(), task_record(task_id="acme:T-2"), task_record(task_id="acme:T-3", charges=()))
+    found = told("cost", "report", "--by", "task", "--top", "1")
+    assert [group["key"]["task"] for group in found["groups"]] == ["acme:T-1", "acme:T-2"]
+
+
+def test_what_a_task_costs_is_told_where_tasks_can_be_counted(ledger: FakeRecords) -> None:
+    ten_tasks(ledger)
+    shown = ask("cost", "report", "--by", "tenant").stdout
+    whole = sum(Decimal(sum_["amount"]) for sum_ in told("cost", "report")["total"]["money"])
+    assert row(shown, "acme ")[-2:] == row(shown, "total ")[-2:] == ["10", f"{whole / 10:.6f}"]
+    assert "per task" not in ask("cost", "report", "--by", "stage").stdout
+    assert f"10 tasks, {whole / 10:.6f} USD each\n" in ask("cost", "report", "--by", "stage").stdout
+
+
+def test_a_spreadsheet_gets_every_digit_and_no_sums(ledger: FakeRecords) -> None:
+    put(ledger, with_currencies(), task_record(task_id="acme:T-2"))
+    result = ask("cost", "report", "--by", "tenant,model", "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert {row["tenant"] for row in rows} == {"acme"}
+    view = told("cost", "report", "--by", "tenant,model")
+    for sum_ in view["total"]["money"]:
+        found = sum(Decimal(row["amount"]) for row in rows if row["currency"] == sum_["currency"])
+        assert found == Decimal(sum_["amount"])
+    tokens = sum(Decimal(each["quantity"]) for each in view["total"]["quantities"] if each["line"] == "input")
+    assert sum(Decimal(row["input"] or 0) for row in rows) == tokens
+    assert sum(int(row["unreported"] or 0) for row in rows) == view["total"]["unreported"]
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(ledger: FakeRecords) -> None:
+    put(ledger, task_record(steps=steps()[:1], calls=(call_record(model="=HYPERLINK(1)"),)))
+    assert "\n'=HYPERLINK(1)," in ask("cost", "report", "--by", "model", "--csv").stdout
 
 
 # By another price book.
@@ -188,11 +269,30 @@ def test_the_same_usage_by_other_prices(ledger: FakeRecords, tmp_path: Path) -> 
     assert row(shown, "total ") == ["total", "0.000475", "0.000795", "0.000320", *known]
     view = told("cost", "report", "--prices", dearer)
     assert list(view) == ["since", "until", "tenants", "billed_books", "book", "billed", "repriced", "changes"]
+    assert [each["key"]["kind"] for each in view["changes"]] == [each["kind"] for each in view["changes"]]
     assert view["billed_books"] == [ledger.records["acme:T-1"].charges[0].book_digest] != [view["book"]]
     assert f"billed by book {view['billed_books'][0][:12]}, repriced by book {view['book'][:12]}\n" in shown
     change = next(each for each in view["changes"] if each["kind"] == "model")
     assert (change["billed"], change["repriced"], change["change"]) == ("0.000458", "0.000778", "0.00032")
     assert RepricingView.model_validate(view)
+
+
+def test_other_prices_by_any_dimension(ledger: FakeRecords, tmp_path: Path) -> None:
+    other = task_record(task_id="globex:T-2", tenant="globex", steps=steps()[:1], calls=(call_record(),))
+    put(ledger, task_record(steps=steps()[:1], calls=(call_record(),)), other)
+    dearer = other_prices(
+        tmp_path,
+        '{input: "0.40", cached_input: "0.10", output: "1.60"}',
+        '{input: "0.80", cached_input: "0.10", output: "1.60"}',
+    )
+    words = ("cost", "report", "--prices", dearer, "--by", "tenant")
+    shown = ask(*words).stdout
+    assert row(shown, "globex ")[:4] == ["globex", "0.000475", "0.000795", "0.000320"]
+    assert row(shown, "total ")[3] == "0.000640"
+    assert told(*words)["changes"][0]["key"] == {"tenant": "acme"}
+    rows = list(csv.DictReader(io.StringIO(ask(*words, "--csv").stdout)))
+    assert [(row["tenant"], row["change"]) for row in rows] == [("acme", "0.00032"), ("globex", "0.00032")]
+    assert ask("cost", "report", "--prices", dearer, "--by", "").stdout.count("0.000640") == 1
 
 
 def test_a_price_that_the_other_book_lacks_is_no_saving(ledger: FakeRecords, tmp_path: Path) -> None:
@@ -205,9 +305,10 @@ def test_a_price_that_the_other_book_lacks_is_no_saving(ledger: FakeRecords, tmp
 
 
 def test_a_price_file_that_is_wrong_is_said_in_one_line(ledger: FakeRecords, tmp_path: Path) -> None:
-    result = ask("cost", "report", "--prices", str(tmp_path / "none.yaml"))
+    (tmp_path / "wrong.yaml").write_text("agreements: 3\n")
+    result = ask("cost", "report", "--prices", str(tmp_path / "wrong.yaml"))
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "none.yaml" in result.stderr
+    assert "wrong.yaml" in result.stderr
 
 
 # From the real ledger.
@@ -222,10 +323,21 @@ def test_the_ledgers_own_sums_are_those_of_its_charges(monkeypatch: pytest.Monke
         save(connection, records, numbers)
     engine.dispose()
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
-    by = ("cost", "report", "--by", "tenant,stage,model,outcome,kind")
-    found = told(*by)
+    asked = [
+        ("cost", "report", *words)
+        for words in (
+            ("--by", "tenant,stage,model,outcome,kind"),
+            ("--by", "tenant,outcome"),
+            ("--by", "agent,workflow", "--since", "2026-11-22", "--until", "2026-11-23"),
+            ("--by", "tenant", "--since", "2026-11-23"),
+            ("--by", "", "--tenant", "globex"),
+        )
+    ]
+    found = [told(*words) for words in asked]
     monkeypatch.setattr(opening, "open_records", lambda: FakeRecords(*records))
-    assert found == told(*by)
+    assert found == [told(*words) for words in asked]
+    assert [group["tasks"] for group in found[1]["groups"]] == [1, 1]
+    assert [view["total"]["tasks"] for view in found] == [2, 2, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

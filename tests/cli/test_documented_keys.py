@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from app.cost.price_views import CheckView, PricesView, RepricingView
 from app.cost.rollup import Dimension
 from app.cost.tax.views import TaxView
-from app.cost.views import ReportView
+from app.cost.views import CountedReportView, ReportView
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.views import RecordView
 from app.web.messages import CostQuery
@@ -23,6 +23,7 @@ SECTION = DOCUMENT.split("### JSON\n")[1]
 VIEWS: tuple[type[BaseModel], ...] = (
     RecordView,
     ReportView,
+    CountedReportView,
     RepricingView,
     PricesView,
     TaxView,

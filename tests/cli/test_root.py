@@ -102,6 +102,12 @@ def test_the_agents_own_status_is_told_to_programs(run: CommandLine) -> None:
         ("cost", "report", "--tenant", "ACME"),
         ("task", "list", "--tenant", "a b"),
         ("submit", "/dev/null", "--tenant", "Globex"),
+        ("submit", "/dev/null", "--rate", "x"),
+        ("task", "list", "--status", "done"),
+        ("task", "list", "--limit", "0"),
+        ("task", "list", "--limit", "201"),
+        ("cost", "report", "--by", "task", "--top", "1.5"),
+        ("cost", "report", "--sort", "size"),
         ("task", "approve", "acme:T-1", "--order", "O-2", "--amount", "9,99", "--currency", "EUR"),
     ],
 )

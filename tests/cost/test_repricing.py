@@ -32,7 +32,7 @@ def billed() -> list[Charge]:
 
 def test_the_difference_is_told_for_each_model_and_kind() -> None:
     found = reprice(billed(), NEW)
-    rows = {(row.kind, row.model): (row.billed, row.repriced, row.change) for row in found.differences}
+    rows = {(row.key[0], row.key[2]): (row.billed, row.repriced, row.change) for row in found.differences}
     assert rows == {
         ("model", "model-a"): (Decimal("0.0022"), Decimal("0.0014"), Decimal("-0.0008")),
         ("model", "model-b"): (Decimal(2), Decimal(0), Decimal(-2)),  # has no price in the new book: see below
@@ -44,7 +44,7 @@ def test_the_difference_is_told_for_each_model_and_kind() -> None:
 
 def test_a_model_that_the_other_book_does_not_price_is_said_to_be_unpriced() -> None:
     found = reprice(billed(), NEW)
-    row = next(row for row in found.differences if row.model == "model-b")
+    row = next(row for row in found.differences if row.key[2] == "model-b")
     assert (row.billed_known, row.repriced_known) == (MoneyKnown.REPORTED, MoneyKnown.UNPRICED)
     assert (found.billed.unpriced, found.repriced.unpriced) == (0, 3)
 
