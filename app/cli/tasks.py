@@ -225,7 +225,7 @@ def _csv_row(view: TaskView) -> tuple[CsvCell, ...]:
         reasons.explain(view.waiting_for).words if view.waiting_for else None,
         result.outcome.value if result else None,
         refund.order_id if refund else None,
-        refund.amount if refund else None,
+        str(refund.amount) if refund else None,
         refund.currency if refund else None,
         view.error,
     )

@@ -89,21 +89,13 @@ def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
     for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
         runner, durable = part.every_failure, {share.currency: share for share in part.durable}
         key = [part.key.get("tenant"), part.key.get("stage")]
-        for again in runner.repeated or (None,):
-            ours = durable.get(again.currency) if again else None
-            yield [
-                *key,
-                part.tasks,
-                runner.failed_tasks,
-                part.failures,
-                *_ends(runner.failure_rate),
-                again and again.currency,
-                ours and ours.amount,
-                *_ends(ours and ours.share),
-                again and again.amount,
-                *_ends(again and again.share),
-                again and again.durable_ratio,
-            ]
+        told = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
+        for again in runner.repeated:
+            ours = durable.get(again.currency)
+            resumed = [ours.amount, *_ends(ours.share)] if ours else [None] * 4
+            yield [*key, *told, again.currency, *resumed, again.amount, *_ends(again.share), again.durable_ratio]
+        if not runner.repeated:
+            yield [*key, *told, *[None] * (len(_CSV) - len(key) - len(told))]
 
 
 def _ends(found: IntervalView | None) -> list[Decimal | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -226,3 +228,12 @@ def test_a_tenant_without_tasks_is_a_slip_of_the_pen(run: CommandLine, waiting: 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: there is no task of tenant acne; `refund-agent task list` shows those of all\n"
     assert run("task", "list", "--tenant", "acme", "--status", "parked").stdout == "no task is parked\n"
+
+
+def test_the_list_for_spreadsheets(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    desk.submit(make_ticket("T-2", "globex"))
+    rows = list(csv.DictReader(io.StringIO(run("task", "list", "--csv").stdout)))
+    assert [row["task"] for row in rows] == [TASK, "globex:T-2"]
+    assert (rows[0]["amount"], rows[0]["currency"], rows[0]["waiting_for"]) == ("12.30", "EUR", "above_limit")
+    assert rows[0]["reason"] == "the refund is above the limit up to which nobody is asked"
+    assert run("task", "list", "--csv", "--json").exit_code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from decimal import Decimal
 
@@ -216,3 +218,14 @@ def test_the_ledgers_own_figures_are_those_of_its_records(
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
     assert told("cost", "tax") == expected
     assert opening.open_records().tax().ended == {"acme": 40}
+
+
+@pytest.mark.usefixtures("forty")
+def test_a_spreadsheet_gets_the_same_figures() -> None:
+    rows = list(csv.DictReader(io.StringIO(ask("cost", "tax", "--csv").stdout)))
+    whole = told("cost", "tax")["total"]["every_failure"]
+    assert (rows[0]["tenant"], rows[0]["stage"], rows[0]["tasks"], rows[0]["failed_tasks"]) == ("", "", "40", "13")
+    assert rows[0]["failure_rate"] == whole["failure_rate"]["value"]
+    assert (rows[0]["from_zero_amount"], rows[0]["currency"]) == (whole["repeated"][0]["amount"], "USD")
+    assert {row["stage"] for row in rows if not row["tenant"]} >= {"", "classify", "draft_refund"}
+    assert len({tuple(row) for row in rows}) == 1
