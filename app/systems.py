@@ -46,7 +46,7 @@ class DaprSystems:
                 if response.status != 200:
                     raise _failed(system, method, response.status, await response.text())
                 answer = await response.json()
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
             raise SystemUnavailable(
                 f"{system}/{method}: {type(error).__name__} at the sidecar {self._daprd.http}; it is tried again later"
             ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +41,11 @@ def test_no_card_number_survives(head: str, around: str) -> None:
     card = luhn_complete(head)
     frame = "".join(character for character in around if not character.isdigit())
     assert card not in redact(f"{frame} {card} {frame}")
+
+
+ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")  # what an address is, in few words and with much work
+
+
+@given(st.text(alphabet="ab@.+-_ é\n1", max_size=60))
+def test_every_address_is_found_and_nothing_else(text: str) -> None:
+    assert redact(text) == ADDRESS.sub("[e-mail]", text)

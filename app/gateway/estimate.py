@@ -102,7 +102,7 @@ def _as_xml(call: ToolRequest) -> str:
 def _parameters(arguments: str) -> str:
     try:
         given = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
     if not isinstance(given, dict):
         return arguments

@@ -22,7 +22,7 @@ def json_object(text: str) -> dict[str, Any]:
         raise Nonsense("it holds no JSON object")
     try:
         value = json.loads(text[start : end + 1], parse_float=Decimal)
-    except ValueError:
+    except (ValueError, ArithmeticError, RecursionError):  # a number beyond all bounds, or nested too deeply
         raise Nonsense("it is not valid JSON") from None
     if not isinstance(value, dict):
         raise Nonsense("it is not a JSON object")

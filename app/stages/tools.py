@@ -101,7 +101,7 @@ def _call(request: ToolRequest, call_id: str) -> ToolCall:
         raise Nonsense(f"there is no such tool; there are {', '.join(TOOLS)}")
     try:
         arguments = tool.arguments.model_validate(json.loads(request.arguments or "{}"))
-    except (ValueError, ValidationError):
+    except (ValueError, RecursionError, ValidationError):
         raise Nonsense(f"the arguments of {tool.name} do not fit its schema") from None
     (argument,) = arguments.model_dump().values()
     return ToolCall(id=call_id, tool=tool.name, argument=argument)

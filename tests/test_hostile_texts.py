@@ -1,0 +1,142 @@
+"""What customers and models write costs work in proportion to its length, and never breaks what reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from app import tokens
+from app.gateway import conversation, estimate
+from app.gateway.call import ModelCall
+from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.gateway.stored import answer_from_json, answer_to_json
+from app.history import causes
+from app.history.values import Failure
+from app.models import Classification
+from app.redaction import redact
+from app.sandbox.model.brain import answer_question
+from app.sandbox.model.exchange import Message as Said
+from app.sandbox.model.exchange import Question
+from app.stages import prompts, tools
+from app.stages.answers import Nonsense, json_object, validated
+from app.telemetry.texts import output_messages
+
+LENGTH = 60_000
+# Work that grows with the square grows sixteenfold with a text four times as long; in proportion, fourfold.
+_MOST = 10.0
+_NOTHING_SECONDS = 0.04
+
+TEXTS: dict[str, Callable[[int], str]] = {
+    name: lambda n, piece=piece: piece * (n // len(piece))
+    for name, piece in {
+        "one letter": "A",
+        "words": "a ",
+        "no domain": "a@",
+        "labels": "a.",
+        "digits": "4",
+        "digits apart": "1-",
+        "digits with spaces": "1 ",
+        "half an account": "AA00",
+        "accounts": "DE89 ",
+        "half a secret": "sk-a ",
+        "secrets": "sk-",
+        "braces": "{",
+        "brackets": "[",
+        "objects": "{}",
+        "keys": '{"a":',
+        "backslashes": "\\",
+        "quotes": '"',
+        "spaces": " ",
+        "lines": "\n",
+        "dots": ".",
+        "sentences": "! ",
+        "fences": "<ticket>",
+        "half a fence": "<ticket",
+        "dotted capitals": "\u0130\u0301",
+        "families": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "ideographs": "\u6f22",
+        "states": "status code: ",
+        "orders": "AC-1",
+        "sums": "1.000,",
+        "commands": "system override ignore ",
+        "apostrophes": "don't ",
+        "mixture": "aA1 .@-_{[\n+",
+    }.items()
+} | {
+    "an address at the end": lambda n: "a" * (n - 1) + "@",
+    "labels behind an at": lambda n: "@" + "a." * (n // 2),
+    "accents": lambda n: "e" + "\u0301" * n,
+    "a nest": lambda n: "{" + '"a":[' * (n // 10) + "]" * (n // 10) + "}",
+    "an open string": lambda n: '{"a":"' + "\\" * n,
+    "a long number": lambda n: '{"confidence":' + "9" * n + "}",
+    "a long fraction": lambda n: '{"confidence":0.' + "9" * n + "}",
+    "a long exponent": lambda n: '{"confidence":1e' + "9" * n + "}",
+}
+
+
+def answer(text: str, *calls: ToolRequest) -> Answer:
+    """A model's answer."""
+    return Answer(text, calls, "stop", "m", ReportedUsage(None, None, None, None))
+
+
+def classified(text: str) -> None:
+    """As the classify stage reads an answer."""
+    try:
+        validated(Classification, json_object(text))
+    except Nonsense:
+        return
+
+
+def called(text: str) -> None:
+    """As the draft stage reads a tool call."""
+    try:
+        tools.accepted((ToolRequest("1", "lookup_order", text),), 1)
+    except Nonsense:
+        return
+
+
+def asked(text: str) -> None:
+    """The sandbox's model at both stages."""
+    kinds = ((prompts.CLASSIFY, "Subject: s"), (prompts.DRAFT, "Category: damaged\nOrder: none\nAccount: {}"))
+    for system, head in kinds:
+        said = (Said("system", system), Said("user", f"{head}\n{prompts.ticket_block(text)}"))
+        answer_question(Question("m", said))
+
+
+CLAUDE = estimate.counting("conversation.anthropic", "")
+READERS: dict[str, Callable[[str], object]] = {
+    "redaction": redact,
+    "prompt": prompts.ticket_block,
+    "answer": classified,
+    "wrapped answer": lambda text: classified(f"{{{text}}}"),
+    "tool call": called,
+    "token count": tokens._counted,
+    "token estimate": lambda text: estimate.output_tokens(answer("", ToolRequest("1", "n", text)), CLAUDE),
+    "stored answer": lambda text: answer_from_json(answer_to_json(answer(text))),
+    "span": lambda text: output_messages(answer_to_json(answer(text, ToolRequest("1", "n", text)))),
+    "digest": lambda text: ModelCall("a", "b", "c", 1, "e", "v", (Message("user", text),)).digest,
+    "failure of a model": lambda text: conversation._explained("llm", text),
+    "failure of a step": lambda text: causes.cause(Failure("ModelUnavailable", text)),
+    "sandbox's model": asked,
+}
+
+
+def work(reader: Callable[[str], object], text: str) -> float:
+    """The least CPU time of this thread that reading the text takes."""
+    spent: list[float] = []
+    for _ in range(3):
+        begun = time.thread_time()
+        reader(text)
+        spent.append(time.thread_time() - begun)
+    return min(spent)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_work_grows_with_the_length_and_no_faster(reader: str) -> None:
+    tokens.encoding()
+    length = LENGTH // 20 if reader == "sandbox's model" else LENGTH
+    for name, text in TEXTS.items():
+        short, long = work(READERS[reader], text(length // 4)), work(READERS[reader], text(length))
+        assert long <= _MOST * short + _NOTHING_SECONDS, f"{name}: {short * 1e3:.1f} ms, then {long * 1e3:.1f} ms"
