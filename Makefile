@@ -8,7 +8,7 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 	&& exec $(PYTHON) -m runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test bench bench-ledger chaos experiment lint format setup doctor clean-state lock
+.PHONY: help run up reload test bench bench-ledger chaos experiment lint format setup doctor clean-state lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,6 +18,9 @@ run: ## set everything up, work the sample tickets, show what came of them, stop
 
 up: ## set everything up and stay up until Ctrl-C; the API is at http://127.0.0.1:8088/openapi.json
 	$(RUNTIME) up
+
+reload: ## have the running agent's sidecar read secrets and configuration again
+	$(RUNTIME) reload
 
 test: ## run all tests, those against the real Dapr runtime included; ARGS="-k name" goes to pytest
 	$(RUNTIME) test $(ARGS)

@@ -8,5 +8,6 @@ control_plane.py                              sentry, placement and scheduler
 launch.py apps.py ports.py                    run the two apps of dapr.yaml; with PyYAML, so in the environment
 stack.py stack_commands.py render.py          the same programs, one by one, for tests and crash drills
 loopback.py listeners.py locks.py state.py    ports, sockets, one at a time, the state folder
+reload.py                                     has the agent's sidecar read its files again
 progress.py follow.py versions.py problems.py paths.py   small parts
 """

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "format": lambda _: _tool("ruff", "format", "."),
         "env": lambda _: _environment(),
         "doctor": lambda _: _doctor(),
+        "reload": lambda _: _in_environment("-m", "runtime.reload"),
         "clean-state": _clean_state,
     }
     parser = argparse.ArgumentParser(prog="python3 -m runtime", description="See `make help`.")

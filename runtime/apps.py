@@ -21,6 +21,7 @@ _STARTING_SECONDS = 1.0
 _CLOCK_SECONDS = 0.02  # so far the clock that dates files lags behind
 _LOG_LINES = 15
 _LOG_BYTES = 8_000
+_FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 _END = re.compile(r"process exited with error code|Exited (App|Dapr) successfully")
 
 
@@ -44,7 +45,8 @@ class Apps:
         lost = [name for pid, name in self._seen.items() if pid not in below]
         for name in lost or self._reported():
             log = newest_log(self._app_logs, name)
-            raise ChildDied(f"{name} has ended; its log {log or 'is missing and'} ends with:\n{_tail(log)}\n")
+            last_words = _fatal(log) or f"ends with:\n{_tail(log)}"
+            raise ChildDied(f"{name} has ended; its log {log or 'is missing and'} {last_words}\n")
 
     def stop(self) -> None:
         """Ends the apps, then their daprds, then the CLI: each by SIGTERM, after a deadline by SIGKILL."""
@@ -119,9 +121,19 @@ def _name(pid: int) -> str:
     return found[0] if found else ""
 
 
+def _fatal(log: Path | None) -> str:
+    """What daprd says of its own end, without the thirty lines of its shutdown around it."""
+    found = _FATAL.findall(_end_of(log))
+    return f"says: {found[-1]}" if found else ""
+
+
 def _tail(log: Path | None) -> str:
+    return "\n".join(_end_of(log).splitlines()[-_LOG_LINES:])
+
+
+def _end_of(log: Path | None) -> str:
     if log is None:
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_BYTES))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-_LOG_LINES:])
+        return file.read().decode(errors="replace")

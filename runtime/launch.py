@@ -77,7 +77,8 @@ def control_plane() -> int:
 def _running() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
     begun = time.monotonic()
     with _locked() as named:
-        ports.check_components(named, paths.COMPONENTS)
+        for line in ports.unserved(named, paths.COMPONENTS):
+            print(f"warning: {line}", file=sys.stderr, flush=True)
         with _control(named, tuple(named)) as control:
             apps = _start_apps(control)
 

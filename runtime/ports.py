@@ -90,30 +90,30 @@ def _after_passing(held: list[Port]) -> list[Port]:
     return held
 
 
-def check_components(ports: Mapping[str, Port], components: Path) -> None:
-    """Raises one `Problem` with file and line for every loopback address that is not the sandbox's port."""
-    wrong = [
+def unserved(ports: Mapping[str, Port], components: Path) -> list[str]:
+    """A sentence with file and line for every address of this machine where nobody listens: no error, for what should
+    be there, such as a model server, may come later. The sandbox's ports count as served in the file meant for them."""
+    sandboxes = {ports[name].number for name in _POINTERS.values()}
+    return [
         line
         for file, name in _POINTERS.items()
         if (components / file).exists()
-        for line in _strays(components / file, ports[name])
+        for line in _strays(components / file, ports[name], sandboxes)
     ]
-    if wrong:
-        raise Problem("\n".join(wrong), remedy="\nWrite the same port in both places.")
 
 
 def checks() -> list[Check]:
     """Ports and addresses of the project, for a doctor. Ports count as free while its own stack holds them."""
     try:
         ports = read_ports(paths.DAPR_YAML)
-        check_components(ports, paths.COMPONENTS)
     except Problem as problem:
         return [Check("ports", False, problem.message, problem.remedy)]
+    addresses = Check("addresses", True, " ".join(unserved(ports, paths.COMPONENTS)) or "of components: all served")
     if held(paths.STATE / "lock"):
-        return [Check("ports", True, "in use by the running stack")]
+        return [Check("ports", True, "in use by the running stack"), addresses]
     taken = [port for port in ports.values() if not is_free(port.number)]
     free = f"{len(ports) - len(taken)} of {len(ports)} are free"
-    return [Check("ports", not taken, free, "; ".join(port.taken() for port in taken))]
+    return [Check("ports", not taken, free, "; ".join(port.taken() for port in taken)), addresses]
 
 
 def control_plane_ports(ports: Mapping[str, Port]) -> ControlPlanePorts:
@@ -121,14 +121,16 @@ def control_plane_ports(ports: Mapping[str, Port]) -> ControlPlanePorts:
     return ControlPlanePorts(*(ports[name].number for name in ("sentry", "placement", "scheduler")))
 
 
-def _strays(file: Path, expected: Port) -> Iterable[str]:
+def _strays(file: Path, expected: Port, sandboxes: set[int]) -> Iterable[str]:
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         code = line.partition(" #")[0] if not line.lstrip().startswith("#") else ""
         for found in _LOOPBACK.findall(code):
-            if int(found) != expected.number:
+            port = int(found)
+            if port != expected.number and (port in sandboxes or not is_listened_on(port)):
+                what = "which is another part of the sandbox" if port in sandboxes else "where nobody listens"
                 yield (
-                    f"{file}:{number} points at port {found}, but {expected.key} in dapr.yaml says"
-                    f" {expected.number} ({expected.name})."
+                    f"{file}:{number} points at port {found}, {what}; start what should be there, or write"
+                    f" {expected.number} ({expected.name}, {expected.key} in dapr.yaml)."
                 )
 
 

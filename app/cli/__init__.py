@@ -10,7 +10,7 @@ watch.py      follows tasks until they rest
 screen.py     tables, progress and JSON on the terminal
 layout.py     how a table becomes lines, on wide and on narrow screens; pure
 judging.py    a demo run against what must come of the samples; pure
-checks.py     what doctor looks at
+checks.py components.py   what doctor looks at
 faults.py     what can end a command
 period.py     days, times and tenants as options
 wording.py    what is wrong with a field, in our words; pure

@@ -13,8 +13,10 @@ import yaml
 
 from app import policy
 from app.cli import http
+from app.cli.components import missing
 from app.cli.connection import connect
 from app.errors import ConfigurationError, RefundAgentError
+from app.settings import Settings
 
 PROBE_SECONDS = 3.0
 GROUP = "dapr.io/"
@@ -63,6 +65,20 @@ def answers(name: str, address: str) -> Finding:
     return Finding(name, False, f"{address} answers {answer.status_code}", f"look into the log of {name}")
 
 
+def components(settings: Settings, folder: Path) -> Iterator[Finding]:
+    """Whether the sidecar has loaded every component; what it has not, it goes on without."""
+    try:
+        found = list(missing(settings, folder))
+    except (httpx.HTTPError, ValueError, KeyError, ConfigurationError) as error:
+        why = str(error) if isinstance(error, ConfigurationError) else f"not told ({type(error).__name__})"
+        yield Finding("sidecar's components", False, why, "start everything with `make up`; see its log")
+        return
+    for each in found:
+        yield Finding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
+    if not found:
+        yield Finding("sidecar's components", True, "all are loaded")
+
+
 def token_works(url: str | None, token: str | None) -> Finding:
     """Whether the agent knows the token that this command line would send."""
     try:
@@ -85,6 +101,7 @@ def policy_file(path: Path) -> Finding:
 
 def files(folder: Path) -> Iterator[Finding]:
     """Whether every Dapr resource file says what daprd can read; one finding for each folder, or wrong file."""
+    yield from _twins(folder)
     for name in FOLDERS:
         paths = sorted([*(folder / name).glob("*.yaml"), *(folder / name).glob("*.yml")])
         faults = [(path, fault) for path in paths for fault in _faults(path, must_be_dapr=name != "config")]
@@ -94,6 +111,27 @@ def files(folder: Path) -> Iterator[Finding]:
             yield Finding(name, False, f"no file in {folder / name}", "run this in the project's folder")
         elif not faults:
             yield Finding(name, True, f"{len(paths)} files can be read")
+
+
+def _twins(folder: Path) -> Iterator[Finding]:
+    """daprd ends when two files give a component the same name, one that runs too."""
+    seen: dict[str, Path] = {}
+    for path in sorted([*(folder / "components").glob("*.yaml"), *(folder / "components").glob("*.yml")]):
+        for name in _names(path):
+            if name in seen:
+                found = f"{path} and {seen[name]} both say {name}"
+                yield Finding("components", False, found, "move one of them elsewhere: the sidecar does not start so")
+            seen.setdefault(name, path)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(each, dict)]
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    kinds = ("Component", "HTTPEndpoint")
+    found = [each for each in documents if each.get("kind") in kinds]
+    return [f"{each['kind']} {(each.get('metadata') or {}).get('name')}" for each in found]
 
 
 def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
@@ -122,5 +160,8 @@ def _fault(document: Any, *, must_be_dapr: bool) -> str:
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return f"{kind} without metadata.name"
+    spec = document.get("spec")
+    if isinstance(spec, dict) and str(spec.get("type")).startswith("conversation.") and not spec.get("ignoreErrors"):
+        return f"{metadata['name']} without `ignoreErrors: true` below spec: a mistake in it would end the sidecar"
     needs_spec = kind != "Configuration"
     return f"{kind} {metadata['name']} without spec" if needs_spec and not document.get("spec") else ""

@@ -58,6 +58,7 @@ _NO_RETRY = RetryPolicy(max_attempts=0)
 # A proxy before the provider says these; the model behind it may have worked all the same.
 _GATEWAY = frozenset({408, 502, 504, 524})
 
+_NOT_LOADED = "the sidecar has not loaded it (`refund-agent doctor` says why)"
 # What Dapr and its provider client write, in lower case, and what it means.
 _CAUSES = (
     ("circuit breaker is open", FailureCause.BREAKER_OPEN, "its circuit breaker is open"),
@@ -65,7 +66,7 @@ _CAUSES = (
     ("deadline", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("timeout", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("failed to connect", FailureCause.SIDECAR_GONE, "the sidecar is not there"),
-    ("failed finding conversation component", FailureCause.SIDECAR_GONE, "the sidecar has no such component"),
+    ("failed finding conversation component", FailureCause.SIDECAR_GONE, _NOT_LOADED),
     ("failed to reach", FailureCause.CUT, "the provider is not there, or cut the connection"),
     ("connection refused", FailureCause.REFUSED_CONNECTION, "the provider is not there"),
     ("connection reset", FailureCause.CUT, "the connection was cut"),

@@ -18,6 +18,11 @@ PROJECT = Path(__file__).parents[2]
 COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: x}\nspec: {type: a.b, version: v1}\n"
 
 
+def named(name: str) -> str:
+    """A component of that name."""
+    return COMPONENT.replace("name: x", f"name: {name}")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in FOLDERS:
@@ -36,7 +41,7 @@ def test_this_projects_own_files_are_fine() -> None:
 
 
 def test_good_files_are_counted(folder: Path) -> None:
-    (folder / "components" / "two.yml").write_text(COMPONENT + "---\n" + COMPONENT, encoding="utf-8")
+    (folder / "components" / "two.yml").write_text(named("y") + "---\n" + named("z"), encoding="utf-8")
     (folder / "components" / "kustomization.yaml").write_text("kind: Kustomization\n", encoding="utf-8")
     assert [(finding.name, finding.found) for finding in files(folder)] == [
         ("components", "3 files can be read"),
@@ -153,3 +158,16 @@ def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0].split() == ["what", "is", "found", "remedy"]
     assert "make up" in result.stdout
+
+
+def test_two_components_of_one_name_are_found_before_the_sidecar_does(folder: Path) -> None:
+    (folder / "components" / "backup.yaml").write_text(COMPONENT, encoding="utf-8")
+    good, backup = folder / "components" / "good.yaml", folder / "components" / "backup.yaml"
+    assert wrong(folder) == [("components", f"{good} and {backup} both say Component x")]
+
+
+def test_a_model_component_that_could_end_the_sidecar_is_found(folder: Path) -> None:
+    text = named("own").replace("a.b", "conversation.openai")
+    (folder / "components" / "own.yaml").write_text(text, encoding="utf-8")
+    ((name, found),) = wrong(folder)
+    assert (name, found.rpartition(": ")[2]) == ("components", "a mistake in it would end the sidecar")

@@ -88,7 +88,7 @@ def test_a_component_that_is_being_replaced_is_waited_for() -> None:
     error = conversation._explained("llm", "failed finding conversation component llm")
     assert isinstance(error, ModelUnavailable)
     assert error.cause.no_model_worked
-    assert "the sidecar has no such component" in str(error)
+    assert "the sidecar has not loaded it (`refund-agent doctor` says why)" in str(error)
 
 
 class Sidecar:

@@ -69,6 +69,16 @@ def test_an_app_that_was_seen_and_is_gone_is_named_with_its_log(apps: Apps, tmp_
         check_for_a_while(apps)
 
 
+def test_a_sidecar_that_says_why_it_ends_is_quoted_without_the_rest(apps: Apps, tmp_path: Path) -> None:
+    apps.check()
+    why = 'level=fatal msg="Fatal error from runtime: duplicate definition of \\"llm\\"" app_id=agent'
+    write(tmp_path / "logs" / "agent_daprd_2.log", f"level=info msg=stopping\n{why}\nlevel=info msg=gone")
+    os.kill(pids(apps)[1], 9)
+    with pytest.raises(ChildDied) as error:
+        check_for_a_while(apps)
+    assert str(error.value).strip().endswith('says: Fatal error from runtime: duplicate definition of \\"llm\\"')
+
+
 def test_one_that_is_becoming_another_program_has_not_ended(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
     apps.check()
     monkeypatch.setattr("runtime.apps._name", lambda _: "")  # as the kernel says in the moment of `exec`

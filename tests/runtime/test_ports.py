@@ -10,7 +10,7 @@ import pytest
 
 from runtime import paths
 from runtime.loopback import free_ports
-from runtime.ports import Port, check_components, check_free, control_plane_ports, read_ports
+from runtime.ports import Port, check_free, control_plane_ports, read_ports, unserved
 from runtime.problems import Problem
 
 DAPR_YAML = paths.DAPR_YAML.read_text()
@@ -89,22 +89,26 @@ def test_free_ports_pass() -> None:
     check_free([Port("agent web", free_ports(1)[0], "key")])
 
 
-def test_components_that_point_elsewhere_are_named_with_file_and_line(tmp_path: Path) -> None:
-    (tmp_path / "llm.yaml").write_text("a: 1\n# http://127.0.0.1:9999 was once\nurl: http://127.0.0.1:8099/v1\n")
+def test_addresses_where_nobody_listens_are_named_with_file_and_line(tmp_path: Path) -> None:
+    (free,) = free_ports(1)
+    (tmp_path / "llm.yaml").write_text(f"a: 1\n# http://127.0.0.1:9999 was once\nurl: http://127.0.0.1:{free}/v1\n")
     (tmp_path / "systems.yaml").write_text("url: http://127.0.0.1:8092/a\nurl2: http://localhost:8091/b\n")
-    with pytest.raises(Problem) as caught:
-        check_components(read_ports(written(tmp_path)), tmp_path)
-    lines = caught.value.message.splitlines()
-    assert len(lines) == 2
-    assert f"{tmp_path / 'llm.yaml'}:3 points at port 8099" in lines[0]
-    assert "8091 (sandbox model)" in lines[0]
-    assert f"{tmp_path / 'systems.yaml'}:2 points at port 8091" in lines[1]
+    model, systems = unserved(read_ports(written(tmp_path)), tmp_path)
+    assert f"{tmp_path / 'llm.yaml'}:3 points at port {free}, where nobody listens; start what should be there" in model
+    assert "or write 8091 (sandbox model, --model-port of apps[sandbox].command in dapr.yaml)" in model
+    assert f"{tmp_path / 'systems.yaml'}:2 points at port 8091, which is another part of the sandbox" in systems
+
+
+def test_a_model_server_of_ones_own_is_as_good_as_the_sandbox(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        (tmp_path / "llm.yaml").write_text(f"endpoint: http://localhost:{own.getsockname()[1]}/v1\n")
+        assert unserved(read_ports(written(tmp_path)), tmp_path) == []
 
 
 def test_a_provider_on_the_internet_and_a_missing_file_are_fine(tmp_path: Path) -> None:
     (tmp_path / "llm.yaml").write_text("endpoint: https://models.example/v1\n")
-    check_components(read_ports(written(tmp_path)), tmp_path)
+    assert unserved(read_ports(written(tmp_path)), tmp_path) == []
 
 
-def test_the_project_own_components_point_at_its_sandbox() -> None:
-    check_components(read_ports(paths.DAPR_YAML), paths.COMPONENTS)
+def test_the_projects_own_components_point_at_its_sandbox() -> None:
+    assert unserved(read_ports(paths.DAPR_YAML), paths.COMPONENTS) == []

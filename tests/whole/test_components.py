@@ -1,0 +1,88 @@
+"""A component that cannot be loaded costs time and nothing else: the sidecar runs on, doctor and task say why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from app.cli.components import Missing, missing
+from app.settings import Settings
+from runtime.reload import reload
+from tests.live import Live, until
+from tests.whole import tickets
+
+pytestmark = [pytest.mark.runtime, pytest.mark.whole]
+SECRET = "own-model-key"  # noqa: S105 - the name of one
+
+
+@pytest.fixture
+def model(live: Live) -> Iterator[str]:
+    """The model's component as it was, and is again afterwards."""
+    file = live.stack.components / "llm.yaml"
+    before = file.read_text()
+    yield before
+    file.write_text(before)
+    until(lambda: not lost(live), "everything is loaded again")
+
+
+def lost(live: Live) -> list[Missing]:
+    """What doctor says is missing."""
+    settings = Settings(
+        state_dir=live.stack.state,
+        dapr_http_port=live.stack.ports.dapr_http,
+        dapr_grpc_port=live.stack.ports.dapr_grpc,
+    )
+    return list(missing(settings, live.stack.folder))
+
+
+def change(live: Live, text: str) -> Missing:
+    """Writes the model's component and waits until it is gone."""
+    (live.stack.components / "llm.yaml").write_text(text)
+    (found,) = until(lambda: lost(live), "the component is gone")
+    return Missing(found.name, found.why, found.remedy)
+
+
+def with_key(text: str) -> str:
+    """The same component, its key from the secret store."""
+    document = yaml.safe_load(text)
+    for entry in document["spec"]["metadata"]:
+        if entry["name"] == "key":
+            entry.pop("value")
+            entry["secretKeyRef"] = {"name": SECRET, "key": SECRET}
+    return yaml.safe_dump(document | {"auth": {"secretStore": "secrets"}})
+
+
+def test_a_missing_secret_is_named_and_the_task_goes_on_once_it_is_there(live: Live, model: str) -> None:
+    pid = live.stack.pid("daprd")
+    found = change(live, with_key(model))
+    assert (found.name, found.why) == ("llm", f"secret {SECRET} is not in the secret store secrets")
+    assert "make reload" in found.remedy
+    task_id = live.submit(tickets.refund("no-component", 61_500))
+    log = live.stack.log("worker")
+    said = "model component llm: the sidecar has not loaded it (`refund-agent doctor` says why)"
+    until(lambda: said in log.read_text(), "the task says what is missing")
+    secrets = live.stack.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {SECRET: "sandbox"}))
+    assert reload(live.stack.ports.dapr_http) == pid
+    assert live.wait(task_id)["status"] == "completed"
+    assert (live.stack.pid("daprd"), live.stack.alive("daprd")) == (pid, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("conversation.openai", "conversation.nosuch", "couldn't find conversation conversation.nosuch/v1"),
+        ("apiVersion: dapr.io/v1alpha1", "apiVersion: [", "no file of components/ that can be read says it"),
+    ],
+)
+def test_a_component_that_is_wrong_is_named_and_loaded_once_it_is_right(
+    live: Live, model: str, old: str, new: str, why: str
+) -> None:
+    pid = live.stack.pid("daprd")
+    found = change(live, model.replace(old, new))
+    assert found.name == "llm"
+    until(lambda: why in lost(live)[0].why, lambda: f"{lost(live)} says why")
+    assert (live.stack.pid("daprd"), live.stack.alive("daprd")) == (pid, True)
