@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator
 
 from app.texts import Text
 
@@ -99,6 +99,18 @@ class Ticket(Frozen):
     order_id: Reference | None = None
     subject: Text = Field(default="", max_length=500)
     text: Text = Field(default="", max_length=MAX_TICKET_CHARACTERS)
+
+    @field_validator("ticket_id", "customer_id", "order_id", mode="before")
+    @classmethod
+    def _id_of_a_help_desk(cls, value: Any) -> Any:
+        """Many help desks number their tickets, customers and orders, and export the bare number."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**20 else value
+
+    @field_validator("subject", "text", mode="before")
+    @classmethod
+    def _nothing_said(cls, value: Any) -> Any:
+        """They export an empty subject as null."""
+        return "" if value is None else value
 
     @property
     def task_id(self) -> str:

@@ -11,17 +11,21 @@ from typing import Annotated, BinaryIO
 import typer
 
 from app.cli.connection import AsJson, Token, Url, connect
+from app.cli.exports import read_export
 from app.cli.faults import AgentAway
 from app.cli.intake import TAKEN, Kind, Pace, Receipt, Send, submit_all
 from app.cli.period import tenant_name
 from app.cli.screen import Meter, complain, say, show_json
-from app.cli.tickets import Line, raw_lines, read_lines
+from app.cli.tickets import Line, raw_lines
 from app.cli.watch import TROUBLED, Watch, follow
 from app.models import TaskStatus, TaskView
 
 
 def submit(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="JSON Lines, one ticket each.")],
+    file: Annotated[
+        typer.FileBinaryRead,
+        typer.Argument(metavar="FILE|-", help="Tickets: JSON Lines, a JSON array or CSV."),
+    ],
     tenant: Annotated[
         str | None, typer.Option(parser=tenant_name, metavar="TENANT", help="The tenant of lines that name none.")
     ] = None,
@@ -34,10 +38,11 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submits tickets. The same ticket twice is the same task, so a file can be sent again at any time."""
-    total = _count_lines(file)
+    export = read_export(str(getattr(file, "name", "-")), file, tenant, _count_lines(file))
+    if export.passed_over:
+        complain(f"columns that are no field of a ticket were passed over: {', '.join(export.passed_over)}")
     with connect(url, token) as client:
-        lines = read_lines(raw_lines(file), tenant)
-        receipts = send_with_meter(lines, client.submit, Pace(rate, concurrency), total)
+        receipts = send_with_meter(export.lines, client.submit, Pace(rate, concurrency), export.total)
         taken = [receipt.task_id for receipt in receipts if receipt.kind in TAKEN]
         rested, running = follow_with_meter(taken, client.get, timeout) if wait else ([], ())
     totals = count_kinds(receipts)

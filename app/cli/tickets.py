@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -46,9 +46,14 @@ def _read_line(number: int, raw: bytes, tenant: str | None) -> Line:
     if len(raw.rstrip(b"\r\n")) > MAX_LINE_BYTES:
         return Line(number, fault=f"is longer than {MAX_LINE_BYTES} bytes")
     try:
-        given = json.loads(raw, object_pairs_hook=_without_twins)
+        given = json.loads(raw, object_pairs_hook=only_once)
     except (ValueError, RecursionError):
         return Line(number, fault="is not one JSON object in UTF-8 with each key once")
+    return read_given(number, given, tenant)
+
+
+def read_given(number: int, given: Any, tenant: str | None) -> Line:
+    """What one JSON value is as a ticket."""
     if not isinstance(given, dict):
         return Line(number, fault="is JSON, but not an object")
     if tenant is not None and given.setdefault("tenant", tenant) != tenant:
@@ -59,7 +64,8 @@ def _read_line(number: int, raw: bytes, tenant: str | None) -> Line:
         return Line(number, fault=_faults(error))
 
 
-def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The pairs as one object. Raises ValueError when a key stands twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key stands twice in one object")
