@@ -64,9 +64,13 @@ class Principal:
         """Whether tasks of this tenant exist for the caller at all."""
         return self.tenants is None or tenant in self.tenants
 
+    def may(self, role: Role) -> bool:
+        """Whether the caller has the role; an admin has every one."""
+        return role in self.roles or Role.ADMIN in self.roles
+
     def require(self, role: Role, tenant: str | None = None) -> None:
         """Raises AccessDenied (403) without the role, or, when a tenant is given, without that tenant."""
-        if role not in self.roles and Role.ADMIN not in self.roles:
+        if not self.may(role):
             raise AccessDenied(f"token {self.name!r} has no role {role.value!r}; ask an admin for one that has")
         if tenant is not None and not self.sees(tenant):
             raise AccessDenied(f"token {self.name!r} is not bound to tenant {tenant!r}; use that tenant's own token")

@@ -181,7 +181,7 @@ def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Tele
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     known = access(settings)
     front = make_front(settings.public_url)
-    pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), front)
+    pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
     app = create_app(desk, known, version=process.version(), books=books, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 

@@ -39,6 +39,11 @@ def words(
     return f"refused: {explain(code).words}" if code else state.value.replace("_", " ")
 
 
+def words_of(code: str) -> str:
+    """The words of a code that needs no figures."""
+    return _FIXED[code]
+
+
 def money(amount: Decimal, currency: str) -> str:
     """An amount for a sentence: `9,999.00 CHF`."""
     return f"{amount:,} {currency}"

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,20 @@ from app.ledger.decisions import Decisions
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import StoredTicket, Tickets
 from app.line import left, within
-from app.models import Decision, DecisionState, DecisionView, Intake, Settled, TaskPage, TaskStatus, TaskView, Ticket
+from app.models import (
+    Case,
+    Decision,
+    DecisionState,
+    DecisionView,
+    Inbox,
+    Intake,
+    Settled,
+    TaskPage,
+    TaskStatus,
+    TaskView,
+    Ticket,
+    TicketView,
+)
 from app.policy import Rules
 from app.runs import Runs
 from app.standing import Standing, unknown
@@ -122,6 +136,40 @@ class TaskDesk:
         """The same, newest first; `before` is the cursor of the page before."""
         return _page(*self._standings.newest(tenants, status, int(before) if before else None, limit))
 
+    def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
+        """How many tasks there are; `tenants` None is all."""
+        return self._standings.count(tenants, status)
+
+    def inbox(
+        self,
+        tenants: frozenset[str] | None,
+        narrowed_to: str | None,
+        reason: str | None,
+        asked_before: datetime | None,
+        limit: int,
+        after: str | None,
+    ) -> Inbox:
+        """A page of the tasks that wait for a person, in order of arrival, with what their customers wrote. `tenants`
+        are those of the reader (None: all), `narrowed_to` one of them."""
+        tally = self._standings.reasons(tenants)
+        of = tenants if narrowed_to is None else frozenset({narrowed_to})
+        found, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
+        tickets = self._tickets.some([each.task_id for each in found])
+        by_reason: Counter[str] = Counter()
+        for counts in tally.values():
+            by_reason.update(counts)
+        return Inbox(
+            cases=tuple(Case(task=_Seen(each).view, ticket=_ticket(tickets[each.task_id])) for each in found),
+            total=self._standings.count(of, TaskStatus.WAITING, reason, asked_before),
+            reasons=dict(by_reason.most_common()),
+            tenants={tenant: sum(counts.values()) for tenant, counts in sorted(tally.items())},
+            next_after=str(found[-1].sequence) if more else None,
+        )
+
+    def ticket(self, task_id: str) -> TicketView:
+        """What the customer wrote, redacted. Raises TaskNotFound."""
+        return _ticket(self._tickets.get(task_id))
+
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
         if self._in_progress(task_id).status is TaskStatus.PAUSED:
@@ -148,6 +196,9 @@ class TaskDesk:
         NotWaiting, TooLate, DecisionRefused."""
         view = self._to_decide(task_id, decision, note)
         question = view.question.number if view.question else None
+        if decision.question not in (None, question):
+            self._refused(task_id, decision, note, decisions.ANSWERED_BEFORE)
+            raise TooLate(f"task {task_id}: {decisions.words_of(decisions.ANSWERED_BEFORE)}; look at its new question")
         decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
         self._trail.write_down(task_id, decision, note)
         self._runs.decide(task_id, decision)
@@ -356,6 +407,17 @@ def _iso(at: datetime) -> str:
 
 def _goes_on(now: Standing | None) -> bool:
     return now is not None and not now.status.ended
+
+
+def _ticket(stored: StoredTicket) -> TicketView:
+    return TicketView(
+        task_id=stored.task_id,
+        customer_id=stored.customer_id,
+        order_id=stored.order_id,
+        subject=stored.subject,
+        text=stored.text,
+        received_at=_iso(stored.received_at),
+    )
 
 
 def _new_id() -> str:

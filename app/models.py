@@ -361,3 +361,32 @@ class TaskPage(Frozen):
 
     tasks: tuple[TaskView, ...]
     next_after: str | None = None
+
+
+class TicketView(Frozen):
+    """A ticket as it is kept: e-mail addresses, card numbers and the like are taken out of its texts."""
+
+    task_id: str
+    customer_id: str
+    order_id: str | None
+    subject: str
+    text: str
+    received_at: str  # ISO 8601, UTC
+
+
+class Case(Frozen):
+    """A task that waits for a person, with what its customer wrote."""
+
+    task: TaskView
+    ticket: TicketView
+
+
+class Inbox(Frozen):
+    """One page of tasks that wait for a person, the oldest first. `total` is how many there are of what was asked for;
+    `reasons` and `tenants` count all that wait."""
+
+    cases: tuple[Case, ...]
+    total: int
+    reasons: dict[str, int]
+    tenants: dict[str, int]
+    next_after: str | None = None

@@ -336,3 +336,21 @@ def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Stand
     dapr.get = lambda task_id: Standing(status=TaskStatus.PAUSED, at=now())  # type: ignore[method-assign]
     with pytest.raises(NotWaiting, match="bench:crowd is paused already; `task resume`"):
         desk.pause("bench:crowd")
+
+
+def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(desk: TaskDesk, dapr: Waiting) -> None:
+    with pytest.raises(TooLate, match="answered before"):
+        desk.decide(TICKET.task_id, approve().model_copy(update={"question": 7}))
+    assert dapr.events == []
+    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "answered_before")]
+
+
+def test_the_inbox_has_what_waits_with_the_customers_words(desk: TaskDesk, dapr: Waiting, standings: Standings) -> None:
+    standings.tell(TICKET.task_id, dapr.run).result()
+    found = desk.inbox(None, None, None, None, 10, None)
+    (case,) = found.cases
+    assert (case.task.question, case.task.proposed_refund) == (asked(1), PROPOSED)
+    assert (case.ticket.customer_id, case.ticket.subject, case.ticket.text) == ("load-1", "s", "t")
+    assert (found.total, found.reasons, found.tenants) == (1, {"above_limit": 1}, {"bench": 1})
+    assert desk.inbox(None, "acme", None, None, 10, None).total == 0
+    assert desk.inbox(frozenset({"acme"}), None, None, None, 10, None).tenants == {}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.cli import http
 from app.cli.faults import AgentAway, AgentRefused, NotUnderstood, OutcomeUnknown
-from app.models import Intake, TaskPage, TaskStatus, TaskView, Ticket
+from app.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 
 TIMEOUT_SECONDS = 30.0
 _INTAKE = {201: Intake.NEW, 200: Intake.KNOWN, 202: Intake.LATER}
@@ -64,6 +64,10 @@ class AgentClient:
     def get(self, task_id: str) -> TaskView:
         """One task."""
         return _read(self._ask("GET", f"/tasks/{quote(task_id, safe=':')}"), TaskView)
+
+    def ticket(self, task_id: str) -> TicketView:
+        """What the customer wrote, redacted."""
+        return _read(self._ask("GET", f"/tasks/{quote(task_id, safe=':')}/ticket"), TicketView)
 
     def list(self, tenant: str | None, status: TaskStatus | None, limit: int, after: str | None) -> TaskPage:
         """One page of tasks, oldest first."""

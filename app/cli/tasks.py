@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -25,9 +26,10 @@ from app.cli.screen import (
     show_table,
 )
 from app.cli.wording import what_is_wrong
-from app.models import DecisionView, Frozen, Refund, TaskPage, TaskStatus, TaskView
+from app.models import DecisionView, Frozen, Question, Refund, TaskPage, TaskStatus, TaskView, TicketView
 
 MAX_LISTED = 200
+MAX_LETTER = 1_000  # characters of a customer's text
 _CSV = (
     *("task", "tenant", "ticket", "status", "created_at", "updated_at", "category", "waiting_for", "reason"),
     *("outcome", "order", "amount", "currency", "error"),
@@ -97,10 +99,14 @@ def _show_list(page: TaskPage) -> None:
 
 @commands.command("show")
 def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Shows one task."""
+    """Shows one task; of one that waits for a person, what there is to know for the decision."""
     with connect(url, token) as client:
         view = client.get(task_id)
-    _show_view(view, as_json=as_json)
+        ticket = client.ticket(task_id) if view.question and not as_json else None
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        show_facts([("task", view.task_id), *_facts(view), *(_letter(ticket) if ticket else ())])
 
 
 @commands.command("pause")
@@ -235,13 +241,6 @@ def _moment(text: str) -> str:
     return text[:19].replace("T", " ")
 
 
-def _show_view(view: TaskView, *, as_json: bool) -> None:
-    if as_json:
-        show_json(view.model_dump(mode="json"))
-        return
-    show_facts([("task", view.task_id), *_facts(view)])
-
-
 def _facts(view: TaskView) -> list[tuple[str, str]]:
     result, proposed = view.result, view.proposed_refund
     category = (result.category if result else None) or view.category
@@ -253,6 +252,7 @@ def _facts(view: TaskView) -> list[tuple[str, str]]:
         ("updated (UTC)", _moment(view.updated_at or "")),
         ("waits for", view.waiting_for or ""),
         ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
+        *(_asked(view.question, proposed) if view.question else ()),
         ("outcome", result.outcome.value if result else ""),
         ("category", category.value if category else ""),
         ("refund", _paid(view)),
@@ -261,6 +261,29 @@ def _facts(view: TaskView) -> list[tuple[str, str]]:
         ("but", view.caveat or ""),
         *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
     ]
+
+
+def _asked(question: Question, proposed: Refund | None) -> Iterator[tuple[str, str]]:
+    """What the books said when the person was asked."""
+    if question.limit is not None and proposed:
+        yield "nobody is asked up to", f"{question.limit} {proposed.currency}"
+    if order := question.order:
+        yield (
+            f"order {order.order_id}",
+            (f"{order.charged} {order.currency} paid, {order.refunded} refunded, {order.refundable} left"),
+        )
+    if account := question.account:
+        known = f"{account.tier}, risk {account.risk}, {account.since_days} days"
+        yield "account", f"{known}, {account.refunds_90d} refunds in 90 days"
+    yield "asked (UTC)", _moment(question.asked_at)
+    yield "until (UTC)", _moment(question.expires_at)
+
+
+def _letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
+    yield "customer", ticket.customer_id
+    yield "subject", " ".join(ticket.subject.split())
+    text = " ".join(ticket.text.split())
+    yield "text", text if len(text) <= MAX_LETTER else f"{text[:MAX_LETTER]} ... ({len(text):,} characters)"
 
 
 def decision_line(made: DecisionView) -> str:

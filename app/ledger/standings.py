@@ -7,13 +7,13 @@ counts. A task whose record is final has ended for good, whatever an older state
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
 
 from app.errors import TaskNotFound
 from app.history.model import Run
@@ -117,17 +117,69 @@ class Standings:
         query = _LISTED.order_by(TICKETS.c.sequence.desc())
         return self._read(query if before is None else query.where(TICKETS.c.sequence < before), tenants, status, limit)
 
+    def waiting(
+        self,
+        tenants: frozenset[str] | None,
+        reason: str | None,
+        asked_before: datetime | None,
+        after: int,
+        limit: int,
+    ) -> tuple[list[ListedTask], bool]:
+        """Tasks that wait for a person because of `reason`, since before that time, in order of arrival; and whether
+        more follow. None is any."""
+        query = _LISTED.where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence)
+        return self._read(query.where(*_asked(reason, asked_before)), tenants, TaskStatus.WAITING, limit)
+
+    def count(
+        self,
+        tenants: frozenset[str] | None,
+        status: TaskStatus | None,
+        reason: str | None = None,
+        asked_before: datetime | None = None,
+    ) -> int:
+        """How many tasks there are of that kind."""
+        query = _narrowed(select(func.count()).select_from(TICKETS), tenants, status)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query.where(*_asked(reason, asked_before))).scalar_one())
+
+    def reasons(self, tenants: frozenset[str] | None) -> dict[str, dict[str, int]]:
+        """How many tasks wait, by tenant and reason."""
+        found: dict[str, dict[str, int]] = {}
+        query = _narrowed(select(TICKETS.c.tenant, TICKETS.c.standing), tenants, TaskStatus.WAITING)
+        with self._engine.connect() as connection:
+            for tenant, standing in connection.execute(query):
+                of, reason = found.setdefault(tenant, {}), _reason(standing)
+                of[reason] = of.get(reason, 0) + 1
+        return found
+
     def _read(
         self, query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None, limit: int
     ) -> tuple[list[ListedTask], bool]:
         """One row more is read than is asked for: it tells whether there are more."""
-        if tenants is not None:
-            query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
-        if status is not None:
-            query = query.where(TICKETS.c.status == status.value)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.limit(limit + 1)).mappings().all()
+            rows = connection.execute(_narrowed(query, tenants, status).limit(limit + 1)).mappings().all()
         return [_listed(row) for row in rows[:limit]], len(rows) > limit
+
+
+def _narrowed(query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None) -> Select[Any]:
+    if tenants is not None:
+        query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
+    return query if status is None else query.where(TICKETS.c.status == status.value)
+
+
+def _asked(reason: str | None, before: datetime | None) -> Iterator[ColumnElement[bool]]:
+    """Among the few that wait, the reason is looked for in the text of the standing."""
+    if reason is not None:
+        yield TICKETS.c.standing.contains(f'"waiting_for":{json.dumps(reason, ensure_ascii=False)}', autoescape=True)
+    if before is not None:
+        yield TICKETS.c.stood_at < before
+
+
+def _reason(standing: str) -> str:
+    try:
+        return str(json.loads(standing).get("waiting_for") or "")
+    except ValueError:
+        return ""
 
 
 def of_run(run: Run, status: TaskStatus, said: str | None) -> Standing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -84,6 +84,12 @@ class Tickets:
                 f"send the ticket again, then `task resume {task_id}`"
             )
         return known
+
+    def some(self, task_ids: Sequence[str]) -> dict[str, StoredTicket]:
+        """The tickets of these tasks, as far as they are known."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_STORED.where(TICKETS.c.task_id.in_(task_ids))).all()
+        return {row.task_id: _ticket(row) for row in rows}
 
     def mark_started(self, task_id: str) -> Future[int]:
         """Notes that the ticket's task was handed to Dapr. Not waited for: a note that a crash takes away only makes

@@ -21,7 +21,7 @@ from app.cost.views import Selection, report_view
 from app.errors import AccessDenied
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
-from app.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket
+from app.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
@@ -35,6 +35,9 @@ class Desk(Protocol):
 
     def get(self, task_id: str) -> TaskView:
         """Raises TaskNotFound."""
+
+    def ticket(self, task_id: str) -> TicketView:
+        """What the customer wrote, redacted. Raises TaskNotFound."""
 
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
@@ -170,6 +173,11 @@ def show_task(call: Call) -> Answer:
     return Answer(200, call.desk.get(call.task_id))
 
 
+def show_ticket(call: Call) -> Answer:
+    """The ticket of a task: what the customer wrote, redacted."""
+    return Answer(200, call.desk.ticket(call.task_id))
+
+
 def show_record(call: Call) -> Answer:
     """The record of a task."""
     return Answer(200, record_view(call.figures.records.record(call.task_id)))
@@ -236,12 +244,15 @@ def resume_task(call: Call) -> Answer:
 def approve_task(call: Call) -> Answer:
     """Approves the refund that waits; the decision carries the token's name."""
     approval = _as(call.body, Approval)
-    return _decide(call, Decision(verdict="approve", by=call.caller.name, refund=approval.refund), approval.note)
+    said = Decision(verdict="approve", by=call.caller.name, refund=approval.refund, question=approval.question)
+    return _decide(call, said, approval.note)
 
 
 def reject_task(call: Call) -> Answer:
     """Rejects the refund that waits; the decision carries the token's name."""
-    return _decide(call, Decision(verdict="reject", by=call.caller.name), _as(call.body, Rejection).note)
+    rejection = _as(call.body, Rejection)
+    said = Decision(verdict="reject", by=call.caller.name, question=rejection.question)
+    return _decide(call, said, rejection.note)
 
 
 def _decide(call: Call, decision: Decision, note: str) -> Answer:

@@ -36,21 +36,26 @@ class Nothing(Frozen):
     """A body without a field. It may be left out."""
 
 
+QuestionNumber = Annotated[int, Field(ge=1, le=999_999)]
 Note = Annotated[str, Field(max_length=500)]
 
 
 class Approval(Frozen):
     """Approves what waits. `refund` replaces the drafted one; without it the drafted one is paid. `note` is kept in the
-    ledger, redacted."""
+    ledger, redacted. `question` is the number of the question that is answered: when another one is asked by now, the
+    approval comes too late."""
 
     refund: Refund | None = None
     note: Note = ""
+    question: QuestionNumber | None = None
 
 
 class Rejection(Frozen):
-    """Rejects what waits. `note` is kept in the ledger, redacted; the customer does not see it."""
+    """Rejects what waits. `note` is kept in the ledger, redacted; the customer does not see it. `question`: as with an
+    approval."""
 
     note: Note = ""
+    question: QuestionNumber | None = None
 
 
 class Termination(Frozen):

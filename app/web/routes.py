@@ -15,7 +15,7 @@ from app.access import Role
 from app.cost.tax.views import TaxView
 from app.cost.views import ReportView
 from app.ledger.views import RecordView
-from app.models import TaskPage, TaskView, Ticket
+from app.models import TaskPage, TaskView, Ticket, TicketView
 from app.web import handlers
 from app.web.handlers import Answer, Call
 from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
@@ -162,6 +162,15 @@ ROUTES: tuple[Route, ...] = (
         "Show a task",
         handlers.show_task,
         {200: TaskView},
+        role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}/ticket",
+        "show_ticket",
+        "Show the ticket of a task: what the customer wrote, redacted",
+        handlers.show_ticket,
+        {200: TicketView},
         role=Role.READ,
     ),
     Route(

@@ -14,6 +14,7 @@ from app.models import (
     DecisionState,
     DecisionView,
     Outcome,
+    Question,
     Refund,
     TaskPage,
     TaskResult,
@@ -237,3 +238,25 @@ def test_the_list_for_spreadsheets(run: CommandLine, desk: FakeDesk, waiting: Ta
     assert (rows[0]["amount"], rows[0]["currency"], rows[0]["waiting_for"]) == ("12.30", "EUR", "above_limit")
     assert rows[0]["reason"] == "the refund is above the limit up to which nobody is asked"
     assert run("task", "list", "--csv", "--json").exit_code == 2
+
+
+def test_a_waiting_task_shows_what_there_is_to_know_for_the_decision(run: CommandLine, desk: FakeDesk) -> None:
+    desk.submit(make_ticket(text="It broke.\nPlease \x1b[31m help."))
+    desk.wait_for_a_person(TASK)
+    order = {"order_id": "O-1", "currency": "EUR", "charged": "99.00", "refunded": "9.00", "refundable": "90.00"}
+    account = {"tier": "gold", "risk": "high", "since_days": 12, "refunds_90d": 3}
+    times = {"asked_at": "2026-01-02T03:04:05.000+00:00", "expires_at": "2026-01-05T03:04:05.000+00:00"}
+    question = {"number": 1, "limit": "50.00", "order": order, "account": account, **times}
+    desk.put(TASK, question=Question.model_validate(question))
+    shown = run("task", "show", TASK).stdout
+    for fact in (
+        "50.00 EUR",
+        "99.00 EUR paid, 9.00 refunded, 90.00 left",
+        "gold, risk high, 12 days, 3 refunds in 90 days",
+        "2026-01-05 03:04:05",
+        "C-1",
+        "It broke. Please",
+    ):
+        assert fact in shown, fact
+    assert "\x1b" not in shown
+    assert "text" not in json.loads(run("task", "show", TASK, "--json").stdout)

@@ -164,3 +164,32 @@ def test_few_waiting_tasks_among_many_are_found_by_an_index(sqlite_engine: Engin
     assert "USING INDEX" in plan or "USING COVERING INDEX" in plan
     assert "status=?" in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_what_waits_is_narrowed_by_tenant_reason_and_age_and_counted(standings: Standings, ledger: Ledger) -> None:
+    kinds = {"acme:T-2": "above_limit", "acme:T-3": "above%limit", "acme:T-4": "above_limit", "globex:T-5": "no_draft"}
+    ledger.tickets(*kinds)
+    for hours, (task_id, code) in enumerate(kinds.items()):
+        standings.tell(task_id, WAITING.model_copy(update={"waiting_for": code, "at": AT + timedelta(hours=hours)}))
+    standings.tell("acme:T-4", DONE.model_copy(update={"at": AT + timedelta(hours=9)})).result()
+    acme = frozenset({"acme"})
+    assert standings.reasons(None) == {"acme": {"above_limit": 1, "above%limit": 1}, "globex": {"no_draft": 1}}
+    assert list(standings.reasons(acme)) == ["acme"]
+    late = AT + timedelta(hours=1)
+    for tenants, reason, before, found in (
+        (None, None, None, ["T-2", "T-3", "T-5"]),
+        (acme, None, None, ["T-2", "T-3"]),
+        (None, "above_limit", None, ["T-2"]),
+        (None, "above%limit", None, ["T-3"]),
+        (None, "above", None, []),
+        (None, None, late, ["T-2"]),
+        (acme, "no_draft", None, []),
+    ):
+        page, more = standings.waiting(tenants, reason, before, 0, 10)
+        assert (ids(page), more) == (found, False)
+        assert standings.count(tenants, TaskStatus.WAITING, reason, before) == len(found)
+    first, more = standings.waiting(None, None, None, 0, 2)
+    rest, none = standings.waiting(None, None, None, first[-1].sequence, 2)
+    assert (ids(first), more, ids(rest), none) == (["T-2", "T-3"], True, ["T-5"], False)
+    assert standings.count(None, None) == 5
+    assert standings.count(acme, TaskStatus.COMPLETED) == 1

@@ -19,6 +19,7 @@ from app.models import (
     TaskStatus,
     TaskView,
     Ticket,
+    TicketView,
 )
 from app.web.handlers import Books
 from tests.ledgers import FakeRecords
@@ -107,6 +108,13 @@ class FakeDesk:
             view = self._views[task_id]
             changes = self.settle(self._tickets[task_id]) if self.settle else None
             return self.put(task_id, **changes) if changes and view.status is TaskStatus.RUNNING else view
+
+    def ticket(self, task_id: str) -> TicketView:
+        """What the customer wrote."""
+        self.get(task_id)
+        ticket = self._tickets[task_id]
+        kept = ticket.model_dump(include={"customer_id", "order_id", "subject", "text"})
+        return TicketView(task_id=task_id, received_at=START.isoformat(), **kept)
 
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None

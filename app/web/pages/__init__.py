@@ -1,12 +1,15 @@
 """The pages: what a task did, used and cost, for people at a browser; they work without a script.
 
 routes.py     the blueprint: sign-in, the list of tasks, a task's record; errors as pages
+edge.py       what all pages share: who is signed in, what they need of the agent
+deciding.py   the inbox and the forms of decisions      inbox.py  what a person sees before deciding
 summary.py    how the task ended, its money, tokens and time
 timeline.py   the drawing: lanes, bars, pauses           axis.py   the time axis, with long pauses shortened
 lines.py      the table with the same content
 words.py      figures as words, with the marks of how they are known
 """
 
-from app.web.pages.routes import Desk, Records, make_pages
+from app.web.pages.edge import Desk, Records
+from app.web.pages.routes import make_pages
 
 __all__ = ["Desk", "Records", "make_pages"]

@@ -7,22 +7,33 @@ import re
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request
+from flask import Blueprint, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.access import Access, Principal, Role, digest_of
+from app.access import Access, digest_of
 from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.ledger.record import TaskRecord
-from app.models import TaskPage, TaskView
+from app.models import TaskStatus, TaskView
 from app.web import signin
-from app.web.api import TASK_ID
 from app.web.front import Front
 from app.web.pages import words
+from app.web.pages.deciding import about_deciding, show_inbox, take_decision
+from app.web.pages.edge import (
+    Desk,
+    Edge,
+    NotSignedIn,
+    Records,
+    every,
+    page,
+    query_with,
+    reader,
+    to,
+)
 from app.web.pages.lines import make_lines
 from app.web.pages.summary import ending, list_total, make_summary
 from app.web.pages.timeline import make_timeline
@@ -43,55 +54,32 @@ NO_PROXY = Front()
 log = logging.getLogger(__name__)
 
 
-class Desk(Protocol):
-    """What the pages need of the task desk."""
-
-    def get(self, task_id: str) -> TaskView:
-        """Raises TaskNotFound, Unreachable."""
-
-    def newest(self, tenants: frozenset[str] | None, limit: int, before: str | None) -> TaskPage:
-        """A page, newest first; `before` is the cursor of the page before. Raises Unreachable."""
-
-
-class Records(Protocol):
-    """What the pages need of the ledger."""
-
-    def record(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound, also for a task that was not recorded yet."""
-
-
-@dataclass(frozen=True)
-class _Edge:
-    """What every page shares."""
-
-    desk: Desk
-    access: Access
-    records: Records
-    sessions: Sessions
-    front: Front
-
-
-class _NotSignedIn(Exception):
-    """There is no session."""
-
-
-def make_pages(desk: Desk, access: Access, records: Records, sessions: Sessions, front: Front = NO_PROXY) -> Blueprint:
-    """The pages as a blueprint for `/`, at `front`."""
-    edge = _Edge(desk, access, records, sessions, front)
+def make_pages(
+    desk: Desk,
+    access: Access,
+    records: Records,
+    sessions: Sessions,
+    clock: Callable[[], datetime],
+    front: Front = NO_PROXY,
+) -> Blueprint:
+    """The pages as a blueprint for `/`, at `front`. `clock` gives the time in UTC."""
+    edge = Edge(desk, access, records, sessions, front, clock)
     pages = Blueprint(
         "pages", __name__, template_folder="../templates", static_folder="../static", static_url_path="/pages/static"
     )
     _add(pages, "/signin", "GET", lambda: _form(request.args.get("next")))
     _add(pages, "/signin", "POST", lambda: _signed_in(edge))
-    _add(pages, "/signout", "GET", lambda: _page("signout.html"))
+    _add(pages, "/signout", "GET", lambda: page("signout.html"))
     _add(pages, "/signout", "POST", lambda: _signed_out(edge))
-    _add(pages, "/pages", "GET", lambda: _to(edge, HOME))
+    _add(pages, "/pages", "GET", lambda: to(edge, HOME))
     _add(pages, "/pages/tasks", "GET", lambda: _tasks(edge))
+    _add(pages, "/pages/inbox", "GET", lambda: show_inbox(edge))
+    _add(pages, "/pages/tasks/<task_id>/decision", "POST", lambda task_id: take_decision(edge, task_id))
     _add(pages, "/pages/tasks/<task_id>", "GET", lambda task_id: _task(edge, task_id))
     _add(pages, "/pages/<path:rest>", "GET", lambda rest: _nothing_here())
     pages.context_processor(lambda: {"at": front.path, "words": words})
     pages.before_app_request(lambda: _home(edge))
-    pages.register_error_handler(_NotSignedIn, lambda _: _to_form(edge))
+    pages.register_error_handler(NotSignedIn, lambda _: _to_form(edge))
     pages.register_error_handler(RefundAgentError, _ours)
     pages.register_error_handler(HTTPException, _of_http)
     pages.register_error_handler(Exception, _unexpected)
@@ -109,34 +97,26 @@ def _with_headers(response: Response) -> Response:
     return response
 
 
-def _page(template: str, status: int = 200, **values: Any) -> Response:
-    return make_response(render_template(template, **values), status)
-
-
-def _to(edge: _Edge, path: str) -> AnyResponse:
-    return redirect(edge.front.path(path), 303)
-
-
-def _home(edge: _Edge) -> AnyResponse | None:
+def _home(edge: Edge) -> AnyResponse | None:
     """Whoever comes with a browser wants the pages; a program gets the API's own answer."""
     wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
     browses = request.path == "/" and request.method in ("GET", "HEAD") and wanted == "text/html"
-    return _to(edge, HOME) if browses else None
+    return to(edge, HOME) if browses else None
 
 
 # Sign-in.
 
 
 def _form(wanted: str | None, status: int = 200, fault: str = "") -> Response:
-    return _page("signin.html", status, wanted=signin.local_page(wanted), fault=fault)
+    return page("signin.html", status, wanted=signin.local_page(wanted), fault=fault)
 
 
-def _to_form(edge: _Edge) -> AnyResponse:
+def _to_form(edge: Edge) -> AnyResponse:
     here = request.full_path.rstrip("?")
-    return _to(edge, f"/signin?next={quote(here, safe='/')}")
+    return to(edge, f"/signin?next={quote(here, safe='/')}")
 
 
-def _signed_in(edge: _Edge) -> AnyResponse:
+def _signed_in(edge: Edge) -> AnyResponse:
     wanted = request.form.get("next")
     if not edge.front.sent_from_here(request):
         return _form(wanted, 403, edge.front.foreign(request))
@@ -148,68 +128,60 @@ def _signed_in(edge: _Edge) -> AnyResponse:
         refused.headers["WWW-Authenticate"] = 'Bearer realm="refund-agent"'
         return refused
     edge.sessions.end(request.cookies.get(signin.COOKIE))
-    response = make_response(_to(edge, signin.local_page(wanted)))
+    response = make_response(to(edge, signin.local_page(wanted)))
     signin.give_cookie(response, request, edge.sessions.begin(digest_of(token.strip())), edge.front)
     return response
 
 
-def _signed_out(edge: _Edge) -> AnyResponse:
+def _signed_out(edge: Edge) -> AnyResponse:
     if not edge.front.sent_from_here(request):
-        return _page("signout.html", 403, fault=edge.front.foreign(request))
+        return page("signout.html", 403, fault=edge.front.foreign(request))
     edge.sessions.end(request.cookies.get(signin.COOKIE))
-    response = make_response(_to(edge, "/signin"))
+    response = make_response(to(edge, "/signin"))
     signin.take_cookie(response, edge.front)
     return response
-
-
-def _caller(edge: _Edge) -> Principal:
-    """Who is signed in. A token that was taken away opens nothing any more."""
-    holder = edge.sessions.find(request.cookies.get(signin.COOKIE))
-    principal = edge.access.holder(holder) if holder else None
-    if principal is None:
-        raise _NotSignedIn
-    return principal
-
-
-def _reader(edge: _Edge, task_id: str | None = None) -> Principal:
-    """The caller. A task of another tenant does not exist for it, whatever its roles are."""
-    principal = _caller(edge)
-    if task_id is not None:
-        known = TASK_ID.fullmatch(task_id)
-        if not known or not principal.sees(known["tenant"]):
-            raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
-    principal.require(Role.READ)
-    return principal
 
 
 # The pages.
 
 
-def _tasks(edge: _Edge) -> Response:
-    principal = _reader(edge)
-    before = request.args.get("before", "")
+def _tasks(edge: Edge) -> Response:
+    principal = reader(edge)
+    before, wanted = request.args.get("before", ""), request.args.get("status", "")
     cursor = before if _CURSOR.fullmatch(before) else None
-    page = edge.desk.newest(principal.tenants, PAGE_SIZE, cursor)
-    listed = [(view, *_costs(edge, view)) for view in page.tasks]
-    return _page("tasks.html", principal=principal, listed=listed, more=page.next_after, first=cursor is None)
+    status = TaskStatus(wanted) if wanted in frozenset(TaskStatus) else None
+    listed = edge.desk.newest(principal.tenants, PAGE_SIZE, cursor, status)
+    return page(
+        "tasks.html",
+        principal=principal,
+        listed=[(view, *_costs(edge, view)) for view in listed.tasks],
+        total=edge.desk.count(principal.tenants, status),
+        statuses=[each.value for each in TaskStatus],
+        chosen=status.value if status else "",
+        query=query_with(status=status and status.value, before=cursor, refresh=request.args.get("refresh")),
+        more=listed.next_after,
+        first=cursor is None,
+        every=every(),
+        now=edge.clock(),
+    )
 
 
-def _costs(edge: _Edge, view: TaskView) -> tuple[words.MoneyCell | None, bool]:
+def _costs(edge: Edge, view: TaskView) -> tuple[words.MoneyCell | None, bool]:
     """What a task costs, and whether that is only so far."""
     record = _record(edge, view.task_id)
     return (list_total(record), record.ended_at is None) if record else (None, False)
 
 
-def _record(edge: _Edge, task_id: str) -> TaskRecord | None:
+def _record(edge: Edge, task_id: str) -> TaskRecord | None:
     try:
         return edge.records.record(task_id)
     except TaskNotFound:
         return None
 
 
-def _task(edge: _Edge, task_id: str) -> Response:
+def _task(edge: Edge, task_id: str) -> Response:
     """The ledger keeps a task's record when nothing else knows the task, and when nothing else answers."""
-    principal = _reader(edge, task_id)
+    principal = reader(edge, task_id)
     record = _record(edge, task_id)
     try:
         view = edge.desk.get(task_id)
@@ -218,6 +190,8 @@ def _task(edge: _Edge, task_id: str) -> Response:
             raise
         view = None
     values: dict[str, Any] = {"task_id": task_id, "view": view, "record": record, "ending": ending(view, record)}
+    values |= {"now": edge.clock(), "every": every(), "query": query_with(refresh=request.args.get("refresh"))}
+    values |= about_deciding(edge, principal, view, record)
     if record:
         values |= {
             "summary": make_summary(record),
@@ -225,7 +199,7 @@ def _task(edge: _Edge, task_id: str) -> Response:
             "steps": make_lines(record),
             "total": list_total(record),
         }
-    return _page("task.html", principal=principal, **values)
+    return page("task.html", principal=principal, **values)
 
 
 # Errors.
@@ -236,7 +210,7 @@ def _nothing_here() -> Response:
 
 
 def _error(status: int, title: str, detail: str) -> Response:
-    return _page("error.html", status, title=title, detail=detail)
+    return page("error.html", status, title=title, detail=detail)
 
 
 def _ours(error: RefundAgentError) -> Response:

@@ -11,6 +11,7 @@ from app.cost.words import Kind, MoneyKnown
 from app.history.times import Part
 from app.ledger.record import TaskRecord
 from app.models import Refund, TaskView
+from app.reasons import explain
 from app.web.pages import words
 
 _KINDS = {
@@ -93,7 +94,7 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     facts += [Fact("Outcome", outcome.value, strong=True)] if outcome else []
     facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
     facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
-    facts += [Fact("Waits because of", view.waiting_for)] if view and view.waiting_for else []
+    facts += [Fact("Waits because", explain(view.waiting_for).words)] if view and view.waiting_for else []
     facts += [Fact("Decided by", result.decided_by)] if result and result.decided_by else []
     facts += [Fact("Error", view.error)] if view and view.error else []
     facts += [Fact("But", view.caveat)] if view and view.caveat else []

@@ -12,7 +12,7 @@ from app.web.pages import make_pages
 from tests.ledgers import FakeRecords
 from tests.records import task_record
 from tests.web.fakes import make_access, make_ticket
-from tests.web.pages.visitor import TASK, FakeSessions, PagesDesk
+from tests.web.pages.visitor import NOW, TASK, FakeSessions, PagesDesk
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def sessions() -> FakeSessions:
 @pytest.fixture
 def app(desk: PagesDesk, records: FakeRecords, sessions: FakeSessions) -> Flask:
     access = make_access()
-    return create_app(desk, access, version="1.2.3", pages=make_pages(desk, access, records, sessions))
+    return create_app(desk, access, version="1.2.3", pages=make_pages(desk, access, records, sessions, lambda: NOW))
 
 
 @pytest.fixture

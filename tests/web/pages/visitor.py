@@ -4,28 +4,72 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.models import TaskPage
+from app.models import Case, Inbox, TaskPage, TaskStatus, TaskView
 from tests.web.fakes import FakeDesk, secret
 
 HERE = "http://localhost"
 TASK = "acme:T-1"
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 class PagesDesk(FakeDesk):
     """A desk that lists the newest first."""
 
-    def newest(self, tenants: frozenset[str] | None, limit: int, before: str | None) -> TaskPage:
+    def newest(
+        self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None
+    ) -> TaskPage:
         """The cursor is the number of the last task."""
-        views = self.list(tenants, None, 1_000_000, None).tasks
+        views = self.list(tenants, status, 1_000_000, None).tasks
         end = int(before) - 1 if before else len(views)
         page = list(enumerate(views, start=1))[:end][::-1][:limit]
         more = str(page[-1][0]) if page and page[-1][0] > 1 else None
         return TaskPage(tasks=tuple(view for _, view in page), next_after=more)
+
+    def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
+        """How many there are."""
+        return len(self.list(tenants, status, 1_000_000, None).tasks)
+
+    def inbox(
+        self,
+        tenants: frozenset[str] | None,
+        narrowed_to: str | None,
+        reason: str | None,
+        asked_before: datetime | None,
+        limit: int,
+        after: str | None,
+    ) -> Inbox:
+        """What waits; the cursor is a number of the list."""
+        waiting = self.list(tenants, TaskStatus.WAITING, 1_000_000, None).tasks
+        found = [
+            view
+            for view in waiting
+            if narrowed_to in (None, view.tenant)
+            and reason in (None, view.waiting_for)
+            and (
+                asked_before is None
+                or (view.question and datetime.fromisoformat(view.question.asked_at) < asked_before)
+            )
+        ]
+        begin = int(after or 0)
+        shown = found[begin : begin + limit]
+        return Inbox(
+            cases=tuple(Case(task=view, ticket=self.ticket(view.task_id)) for view in shown),
+            total=len(found),
+            reasons=dict(Counter(view.waiting_for or "" for view in waiting)),
+            tenants=dict(Counter(view.tenant for view in waiting)),
+            next_after=str(begin + limit) if len(found) > begin + limit else None,
+        )
+
+
+def _asked_at(view: TaskView) -> datetime:
+    return datetime.fromisoformat(view.question.asked_at if view.question else view.created_at)
 
 
 class FakeSessions:

@@ -1,0 +1,308 @@
+"""The inbox and the forms: what a person sees before deciding, who may, and that the answer says what happened."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app.errors import TooLate
+from app.models import Decision, DecisionState, DecisionView, Question, Refund, TaskView
+from tests.web.fakes import make_ticket
+from tests.web.pages.visitor import HERE, NOW, PagesDesk, Tags, sign_in, text
+
+WAITING = "acme:T-2"
+LETTER = "It broke. <b>Please</b> write to [e-mail]."
+
+
+def iso(hours: float) -> str:
+    """So many hours after now."""
+    return (NOW + timedelta(hours=hours)).isoformat()
+
+
+def asked(hours: float = -3, **changes: Any) -> Question:
+    """A question that was asked three hours ago, with all its figures."""
+    values: dict[str, Any] = {
+        "number": 4,
+        "asked_at": iso(hours),
+        "expires_at": iso(hours + 72),
+        "limit": "50.00",
+        "order": {
+            "order_id": "O-1",
+            "currency": "EUR",
+            "charged": "1129.00",
+            "refunded": "10.00",
+            "refundable": "1119.00",
+        },
+        "account": {"tier": "gold", "risk": "low", "since_days": 1400, "refunds_90d": 1},
+    }
+    return Question.model_validate(values | changes)
+
+
+@pytest.fixture
+def waiting(desk: PagesDesk) -> TaskView:
+    desk._tickets[WAITING] = make_ticket("T-2", subject="Broken", text=LETTER, order_id="O-1")
+    desk.wait_for_a_person(WAITING, "1234.50")
+    return desk.put(WAITING, question=asked())
+
+
+def send(browser: FlaskClient, task_id: str = WAITING, origin: str | None = HERE, **form: str) -> TestResponse:
+    """The form of a decision."""
+    headers = {"Origin": origin} if origin else {}
+    return browser.post(f"/pages/tasks/{task_id}/decision", data={"question": "4"} | form, headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/pages/inbox", f"/pages/tasks/{WAITING}"])
+def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: TaskView, path: str) -> None:
+    sign_in(browser)
+    answer = browser.get(path)
+    seen = text(answer)
+    for said in (
+        "Waits because the refund is above the limit up to which nobody is asked.",
+        "Proposed 1,234.50 EUR for order O-1",
+        "Nobody is asked up to 50.00 EUR",
+        "Order O-1 1,129.00 EUR paid",
+        "Refunded before 10.00 EUR",
+        "Left to refund 1,119.00 EUR",
+        "Account C-1 gold, risk low, customer for 1,400 days, 1 refund in 90 days",
+        "Asked 3 h 0 min ago, 2026-01-02 09:00:00 UTC",
+        "Time 2 d 21 h left, until 2026-01-05 09:00:00 UTC",
+        "Broken",
+        LETTER,
+        "Approve 1,234.50 EUR",
+    ):
+        assert said in seen, said
+    assert "<b>Please</b>" not in answer.text, "a letter is text"
+
+
+def test_a_task_without_a_proposal_can_be_given_one(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    desk.put(WAITING, proposed_refund=None, waiting_for="no_draft", question=asked(limit=None, account=None))
+    sign_in(browser)
+    answer = browser.get("/pages/inbox")
+    assert "Proposed no refund" in text(answer)
+    assert 'value="approve"' not in answer.text
+    assert re.search(r'name="order_id"[^>]* value="O-1"', answer.text), "the order that was looked at"
+
+
+def test_what_was_asked_by_an_older_version_is_shown_all_the_same(
+    browser: FlaskClient, desk: PagesDesk, waiting: TaskView
+) -> None:
+    desk.put(WAITING, question=None)
+    sign_in(browser)
+    assert "Proposed 1,234.50 EUR for order O-1 Waiting since" in text(browser.get("/pages/inbox"))
+
+
+def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    for number in range(45):
+        desk.submit(make_ticket(f"W-{number}"))
+        desk.wait_for_a_person(f"acme:W-{number}")
+        desk.put(f"acme:W-{number}", waiting_for="low_confidence", question=asked(-50 if number % 2 else -1))
+    desk.wait_for_a_person("globex:T-1")
+    sign_in(browser)
+    everything = text(browser.get("/pages/inbox"))
+    assert "47 tasks wait; 20 of them here." in everything
+    assert "acme (46) globex (1)" in everything
+    assert "the model is not sure enough of its draft (45)" in everything
+    for query, count in (
+        ("reason=low_confidence", 45),
+        ("reason=low_confidence&age=2d", 22),
+        ("tenant=globex", 1),
+        ("tenant=globex&reason=low_confidence", 0),
+        ("age=4h&tenant=acme", 22),
+        ("age=nonsense", 47),
+    ):
+        seen = text(browser.get(f"/pages/inbox?{query}"))
+        assert f"{count} task{'s' * (count != 1)} wait{'s' * (count == 1)}" in seen, query
+    found: list[str] = []
+    path: str | None = "/pages/inbox?reason=low_confidence"
+    while path:
+        page = browser.get(path).text
+        found += re.findall(r'<h2 id="[^"]+"><a href="/pages/tasks/([^"]+)"', page)
+        more = re.search(r'rel="next" href="([^"]+)"', page)
+        path = html.unescape(more[1]) if more else None
+    assert found == [f"acme:W-{number}" for number in range(45)]
+
+
+def test_a_tenant_sees_its_own_alone(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    desk.wait_for_a_person("globex:T-1")
+    sign_in(browser, "acme-read")
+    for path in ("/pages/inbox", "/pages/inbox?tenant=globex"):
+        assert "globex" not in browser.get(path).text.replace(path, "")
+    assert send(browser, "globex:T-1", verdict="approve").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("who", "reads", "decides"), [("acme-read", True, False), ("acme-approve", False, True), ("acme-admin", True, True)]
+)
+def test_each_role_sees_its_part(browser: FlaskClient, waiting: TaskView, who: str, reads: bool, decides: bool) -> None:
+    sign_in(browser, who)
+    answer = browser.get("/pages/inbox")
+    assert ("It broke" in text(answer)) is reads
+    assert ("C-1" in text(answer)) is reads
+    assert ("<textarea" in answer.text) is decides
+    assert ("may not decide" in text(answer)) is not decides
+
+
+def test_who_may_neither_sees_nothing(browser: FlaskClient, waiting: TaskView) -> None:
+    sign_in(browser, "acme-submit")
+    assert browser.get("/pages/inbox").status_code == 403
+
+
+def test_an_approval_says_what_it_did(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    sign_in(browser, "acme-approve")
+    answer = send(browser, verdict="approve", back="/pages/inbox?tenant=acme&age=4h")
+    assert (answer.status_code, "Approved" in text(answer)) == (200, True)
+    assert desk.decisions == [Decision(verdict="approve", by="acme-approve", question=4)]
+    assert 'href="/pages/inbox?tenant=acme&amp;age=4h"' in answer.text
+
+
+def test_another_amount_is_approved(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    sign_in(browser)
+    form = {"verdict": "approve_other", "order_id": "O-1", "amount": " 9.50 ", "currency": "eur", "note": "half"}
+    assert send(browser, **form).status_code == 200
+    refund = Refund.model_validate({"order_id": "O-1", "amount": "9.50", "currency": "EUR"})
+    assert desk.decisions == [Decision(verdict="approve", by="root", refund=refund, question=4)]
+    assert desk.notes == ["half"]
+
+
+def test_a_rejection_takes_its_note_along(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    sign_in(browser)
+    answer = send(browser, verdict="reject", note="twice in a month")
+    assert "Rejected" in text(answer)
+    assert (desk.decisions[0].verdict, desk.notes) == ("reject", ["twice in a month"])
+
+
+def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    sign_in(browser)
+    form = {"verdict": "approve_other", "order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
+    answer = send(browser, **form)
+    assert answer.status_code == 422
+    assert "Decision refused Order O-1 cannot bear that." in text(answer)
+
+
+def test_a_decision_that_comes_second_is_told_so(
+    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        raise TooLate("task acme:T-2: too late: the question had been answered before")
+
+    monkeypatch.setattr(desk, "decide", late)
+    sign_in(browser)
+    answer = send(browser, verdict="approve")
+    assert (answer.status_code, "too late" in text(answer)) == (409, True)
+
+
+def test_what_is_not_known_yet_is_not_called_done(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    desk.slow = True
+    sign_in(browser)
+    answer = send(browser, verdict="approve")
+    assert (answer.status_code, "Handed over" in text(answer)) == (202, True)
+    assert "Approved" not in text(answer)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", None])
+def test_a_decision_from_elsewhere_is_not_taken(
+    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, origin: str | None
+) -> None:
+    sign_in(browser)
+    assert send(browser, origin=origin, verdict="approve").status_code == 403
+    assert desk.decisions == []
+
+
+def test_without_a_session_nothing_is_decided(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    assert send(browser, verdict="approve").status_code == 303
+    assert desk.decisions == []
+
+
+def test_who_may_not_decide_and_tries_is_noted(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    sign_in(browser, "acme-read")
+    answer = send(browser, verdict="reject")
+    assert (answer.status_code, desk.decisions) == (403, [])
+    assert "has no role 'approve'" in text(answer)
+    assert desk.attempts == [(WAITING, "reject", "acme-read")]
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "59,90", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "-1", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "NaN", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "1.00", "currency": "euro"}, "three letters"),
+        ({"verdict": "approve_other", "order_id": "O 1", "amount": "1.00", "currency": "EUR"}, "The order's id"),
+        ({"verdict": "approve_other"}, "The order's id"),
+        ({"verdict": "reject", "note": "n" * 501}, "The note has 501 characters"),
+        ({"verdict": "pay"}, "not one of this agent's"),
+        ({"verdict": "approve", "question": "x"}, "not one of this agent's"),
+        ({}, "not one of this agent's"),
+    ],
+)
+def test_a_form_that_cannot_be_read_says_how_to_fill_it(
+    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, form: dict[str, str], said: str
+) -> None:
+    sign_in(browser)
+    answer = send(browser, **form)
+    assert (answer.status_code, said in text(answer)) == (422, True)
+    assert desk.decisions == []
+
+
+@pytest.mark.parametrize("back", ["https://evil.example", "//evil.example", "/pages/inbox?x=<script>", "/signout", ""])
+def test_an_answer_leads_back_to_the_inbox_and_nowhere_else(browser: FlaskClient, waiting: TaskView, back: str) -> None:
+    sign_in(browser)
+    assert 'href="/pages/inbox">Back' in send(browser, verdict="approve", back=back).text
+
+
+def test_every_field_has_a_label_and_enter_approves_nothing_by_accident(
+    browser: FlaskClient, waiting: TaskView
+) -> None:
+    sign_in(browser)
+    for path in ("/pages/inbox", f"/pages/tasks/{WAITING}"):
+        tags = Tags()
+        tags.feed(browser.get(path).text)
+        labels = {attributes["for"] for tag, attributes in tags.found if tag == "label"}
+        fields = [a for tag, a in tags.found if tag in ("input", "select", "textarea") and a.get("type") != "hidden"]
+        assert fields
+        assert {field["id"] for field in fields} <= labels
+    forms = re.findall(r"<form.*?</form>", browser.get("/pages/inbox").text, flags=re.DOTALL)
+    for form in forms:
+        if 'value="approve"' in form:
+            assert "<input id" not in form, "a field in it would approve the proposal when Enter is pressed"
+
+
+def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+    made = DecisionView(
+        decision_id="d-1",
+        at=iso(-1),
+        by="kim",
+        verdict="approve",
+        refund=Refund.model_validate({"order_id": "O-1", "amount": "9999.00", "currency": "CHF"}),
+        note="why not",
+        state=DecisionState.REFUSED,
+        words="order O-1 was paid in EUR, not in CHF",
+    )
+    desk.put(WAITING, decisions=(made,))
+    sign_in(browser)
+    line = "2026-01-02 11:00:00 kim approve 9,999.00 CHF for order O-1 why not order O-1 was paid in EUR, not in CHF"
+    assert line in text(browser.get(f"/pages/tasks/{WAITING}"))
+
+
+def test_the_list_is_narrowed_by_status(browser: FlaskClient, waiting: TaskView) -> None:
+    sign_in(browser)
+    found = re.findall(r'<a href="/pages/tasks/([^"]+:[^"]+)"', browser.get("/pages/tasks?status=waiting").text)
+    assert found == [WAITING]
+    assert "1 of 1 waiting" in text(browser.get("/pages/tasks?status=waiting"))
+    assert "3 of 3" in text(browser.get("/pages/tasks?status=nonsense"))
+    assert "No task is parked" in text(browser.get("/pages/tasks?status=parked"))
+
+
+def test_a_page_looks_again_when_somebody_asks_for_it(browser: FlaskClient, waiting: TaskView) -> None:
+    sign_in(browser)
+    for path in ("/pages/tasks", f"/pages/tasks/{WAITING}"):
+        assert 'http-equiv="refresh"' not in browser.get(path).text
+        assert '<meta http-equiv="refresh" content="10">' in browser.get(f"{path}?refresh=10").text
+        assert 'http-equiv="refresh"' not in browser.get(f"{path}?refresh=0").text
