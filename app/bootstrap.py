@@ -165,7 +165,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     desk = TaskDesk(services.tickets, standings, runs, rules, trail)
-    mend = Condemned(opened.writer, desk.restart).begin_again
+    mend = Condemned(opened.writer, desk.restart, utc_now).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
     projector = Projector(sources, opened.writer, observers, mend)

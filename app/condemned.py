@@ -5,46 +5,94 @@ sidecar goes while a turn's steps are handed out, a step's result may come in be
 saved. daprd then fails the run for good, since the result belongs to no step that it knows. Nothing of the history was
 changed. Such a task is worked again from its ticket; the refund's key and the books see to it that nothing is posted
 twice. Any other word about a history that does not verify is left as it is, for people to look into.
+
+Several workers see the same run given up: the ledger has a row for each new beginning, and whoever writes it begins.
+What condemned a run may last, a sidecar that stands still for instance, so each new beginning waits longer.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from app.errors import HistoryTampered, RefundAgentError
 from app.ledger.anew import give_up_calls
+from app.ledger.database import insert_or_ignore
+from app.ledger.tables import BEGINNINGS
 from app.ledger.writer import Writer
 
 log = logging.getLogger(__name__)
 
 _HONEST = re.compile(r"activity completion references unknown task scheduled id \d+")
-# It takes a crash at the worst moment each time; a task that meets it again and again has another trouble.
-_MOST = 3
+# From one beginning to the next. It takes a crash at the worst moment each time; a task that meets it more often than
+# there are pauses has another trouble.
+PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))
+MOST = len(PAUSES) + 1
+# A run that was begun is seen by then. If not, whoever was about to begin it has died.
+SEEN_AFTER = timedelta(seconds=30)
+
+_OF_TASK = select(BEGINNINGS).where(BEGINNINGS.c.task_id == bindparam("the_task")).order_by(BEGINNINGS.c.number)
+_THIS = (BEGINNINGS.c.task_id == bindparam("the_task")) & (BEGINNINGS.c.given_up_at == bindparam("the_end"))
+_TAKE_OVER = update(BEGINNINGS).where(_THIS, BEGINNINGS.c.at == bindparam("before")).values(at=bindparam("now"))
+_WITHDRAW = delete(BEGINNINGS).where(_THIS)
+
+
+class Turn(Enum):
+    """Whose turn it is to begin a task again."""
+
+    MINE = auto()
+    LATER = auto()  # another worker has begun it, or its pause is not over
+    OVER = auto()  # it was begun again as often as is allowed
 
 
 class Condemned:
-    """Begins them again; `restart` starts a task's run anew. Thread-safe enough for the one thread that records."""
+    """Begins them again; `restart` starts a task's run anew. Of all workers of a ledger, one does so for each run that
+    was given up. `clock` gives the time in UTC."""
 
-    def __init__(self, writer: Writer, restart: Callable[[str], None]) -> None:
+    def __init__(self, writer: Writer, restart: Callable[[str], None], clock: Callable[[], datetime]) -> None:
         self._writer = writer
         self._restart = restart
-        self._begun = Counter[str]()
+        self._clock = clock
 
     def begin_again(self, error: HistoryTampered) -> bool:
-        """Whether the task was begun again. What its model calls cost was in vain, and is marked so first."""
-        task_id = error.instance_id
-        if not _HONEST.fullmatch(error.words) or self._begun[task_id] >= _MOST:
+        """Whether the task is worked again: it was begun again, or is to be looked at once more for that. What its
+        model calls cost was in vain, and is marked so first."""
+        if error.given_up_at is None or not _HONEST.fullmatch(error.words):
             return False
+        task_id, ended, now = error.instance_id, error.given_up_at, self._clock()
+        turn = self._writer.run(lambda connection: _taken(connection, task_id, ended, now))
+        if turn is not Turn.MINE:
+            return turn is Turn.LATER
         why = f"the run was given up by Dapr: {error.words}"
         self._writer.run(lambda connection: give_up_calls(connection, task_id, why))
         try:
             self._restart(task_id)
         except RefundAgentError as failure:
             log.warning("task %s: cannot be begun again yet: %s", task_id, failure)
-            return False
-        self._begun[task_id] += 1
+            this = {"the_task": task_id, "the_end": ended}
+            self._writer.run(lambda connection: connection.execute(_WITHDRAW, this).rowcount)
+            return True
         log.error("task %s: Dapr gave its run up although nobody touched it (%s); begun again", task_id, error.words)
         return True
+
+
+def _taken(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:
+    """Writes the row that says who begins the task again. `ended`: when Dapr gave up the run that is there now."""
+    before = connection.execute(_OF_TASK, {"the_task": task_id}).all()
+    this = next((row for row in before if row.given_up_at == ended), None)
+    if this is not None:
+        if now - this.at < SEEN_AFTER:
+            return Turn.LATER
+        values = {"the_task": task_id, "the_end": ended, "before": this.at, "now": now}
+        return Turn.MINE if connection.execute(_TAKE_OVER, values).rowcount else Turn.LATER
+    if len(before) >= MOST:
+        return Turn.OVER
+    if before and now - before[-1].at < PAUSES[len(before) - 1]:
+        return Turn.LATER
+    row = {"task_id": task_id, "number": len(before) + 1, "given_up_at": ended, "at": now}
+    return Turn.MINE if connection.execute(insert_or_ignore(connection, BEGINNINGS), row).rowcount else Turn.LATER

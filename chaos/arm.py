@@ -34,7 +34,7 @@ class Work:
 def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
     """Works it on a stack that is not started yet, and stops that."""
     with stack:
-        api = Api(stack.web_url, read_local_token(stack.state / "token"))
+        api = Api(read_local_token(stack.state / "token"), *stack.web_urls)
         try:
             return _run(stack, api, work, say)
         finally:
@@ -79,7 +79,9 @@ def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, second
     pause = threading.Event().wait
     differences = gather.ledger_differences(stack, pause)
     tasks = gather.tasks(stack, api, [each.task_id for each in work.tickets])
-    stack.stop("worker")
+    for name in stack.parts:
+        if name.startswith("worker"):
+            stack.stop(name)
     kept = gather.kept(stack)
     return Evidence(
         tickets=work.tickets,
@@ -92,6 +94,7 @@ def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, second
         executions=kept.executions,
         workers=kept.workers,
         restarts=tuple(crew.restarts),
+        frozen=dict(crew.frozen),
         helped=dict(crew.helped),
         ledger=differences,
         spent=kept.spent,

@@ -96,8 +96,8 @@ class Evidence:
     """All of one run. `bill` is the provider's, a row a request; `calls`, `executions` and `workers` are our record's.
 
     accepted: the tasks whose ticket the agent took in. helped: how often a process had to be started again that
-    nobody had killed. ledger: what `ledger check` found. spent, rerun: money by currency, and what of it was work done
-    again. seconds: from the first ticket until the last task's end.
+    nobody had killed. frozen: how often each stood still for a while. ledger: what `ledger check` found. spent, rerun:
+    money by currency, and what of it was work done again. seconds: from the first ticket until the last task's end.
     """
 
     tickets: tuple[Expected, ...]
@@ -110,6 +110,7 @@ class Evidence:
     executions: tuple[Execution, ...] = ()
     workers: tuple[WorkerSeen, ...] = ()
     restarts: tuple[Restart, ...] = ()
+    frozen: Mapping[str, int] = field(default_factory=dict)
     helped: Mapping[str, int] = field(default_factory=dict)
     ledger: tuple[str, ...] = ()
     spent: Mapping[str, Decimal] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from app.ledger.unallocated import unallocated_retries
 from app.settings import Settings
 from chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from chaos.load import Api
+from chaos.twins import LEDGER_URL
 from runtime.stack import Stack
 
 _RECORDED_SECONDS = 60.0
@@ -46,7 +47,12 @@ class Kept:
 
 def settings(stack: Stack) -> Settings:
     """As the stack's agent has them."""
-    return Settings(state_dir=stack.state, dapr_grpc_port=stack.ports.dapr_grpc, dapr_http_port=stack.ports.dapr_http)
+    return Settings(
+        state_dir=stack.state,
+        ledger_url=stack.worker_env.get(LEDGER_URL, ""),
+        dapr_grpc_port=stack.ports.dapr_grpc,
+        dapr_http_port=stack.ports.dapr_http,
+    )
 
 
 def books(stack: Stack, pause: Callable[[float], object]) -> Books:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -20,16 +21,20 @@ _TIMEOUT_SECONDS = 20.0
 
 
 class Api:
-    """The agent's API while anything of it may be away: what does not answer is None, never an error."""
+    """The agent's API while anything of it may be away: what does not answer is None, never an error. Of several
+    workers each is asked in its turn, as by a load balancer that knows nothing of them."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS, trust_env=False
-        )
+    def __init__(self, token: str, *urls: str) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        self._clients = [
+            httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False) for url in urls
+        ]
+        self._turns = itertools.cycle(self._clients)
 
     def close(self) -> None:
         """Ends the connections."""
-        self._http.close()
+        for client in self._clients:
+            client.close()
 
     def submit(self, ticket: Ticket) -> bool:
         """Whether the agent says that it has the ticket."""
@@ -45,7 +50,7 @@ class Api:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = next(self._turns).request(method, path, json=body)
         except httpx.TransportError:
             return None
         return dict(answer.json()) if answer.is_success else None

@@ -1,15 +1,19 @@
-"""What is killed, when, and for how long: made from a seed alone, as values. Pure."""
+"""What is killed or stands still, when, and for how long: made from a seed alone, as values. Pure."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 VICTIMS = ("worker", "daprd", "scheduler", "placement", "sandbox")
+# Where there are two of an app, each of them: killed, or frozen and thawed again, which its twin cannot tell apart.
+TWINS = ("worker", "daprd", "worker-2", "daprd-2")
 # Worker and sidecar hold the work that is under way: they die twice as often as the others.
 _DECK = (*VICTIMS, "worker", "daprd")
+Card = TypeVar("Card")
 _TOGETHER = 0.25  # how often two die in the same moment
 _DURING_LEASE = 0.5
 
@@ -30,17 +34,19 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outage:
-    """So many seconds after the load has begun these are killed together, and started again `down` seconds later."""
+    """So many seconds after the load has begun these are killed together, and started again `down` seconds later;
+    `frozen` ones stand still for so long instead."""
 
     at: float
     victims: tuple[str, ...]
     down: float
+    frozen: bool = False
 
 
 def outages(seed: int, seconds: float, pace: Pace = Pace()) -> tuple[Outage, ...]:
     """The outages of that long a load, in order. Each process dies at least once, however short the load is."""
     chance = random.Random(seed)
-    deck = _decks(chance)
+    deck = _decks(chance, _DECK)
     found: list[Outage] = []
     missing = set(VICTIMS)
     at, lease = chance.uniform(*pace.between) / 2, 0.0
@@ -57,15 +63,40 @@ def outages(seed: int, seconds: float, pace: Pace = Pace()) -> tuple[Outage, ...
     return tuple(found)
 
 
+def twin_outages(seed: int, seconds: float, pace: Pace = Pace(down=(0.5, 15.0))) -> tuple[Outage, ...]:
+    """The outages of two workers with a sidecar each, one at a time, half of them frozen. Each dies and stands still at
+    least once, however short the load is."""
+    chance = random.Random(seed)
+    cards = [(victim, frozen) for victim in TWINS for frozen in (True, False)]
+    found: list[Outage] = []
+    at = chance.uniform(*pace.between) / 2
+    deck = _decks(chance, cards)
+    while at < seconds or len(found) < len(cards):
+        victim, frozen = next(deck)
+        down = chance.uniform(*pace.down)
+        found.append(Outage(round(at, 3), (victim,), round(down, 3), frozen))
+        at += down + chance.uniform(*pace.between)
+    return tuple(found)
+
+
 def killed(plan: Iterable[Outage]) -> dict[str, int]:
     """How often each process is killed."""
-    counted = Counter(victim for outage in plan for victim in outage.victims)
-    return {victim: counted[victim] for victim in VICTIMS}
+    return _counted(outage for outage in plan if not outage.frozen)
 
 
-def _decks(chance: random.Random) -> Iterator[str]:
+def frozen(plan: Iterable[Outage]) -> dict[str, int]:
+    """How often each process stands still."""
+    return {name: count for name, count in _counted(outage for outage in plan if outage.frozen).items() if count}
+
+
+def _counted(outages: Iterable[Outage]) -> dict[str, int]:
+    counted = Counter(victim for outage in outages for victim in outage.victims)
+    return {victim: counted[victim] for victim in dict.fromkeys((*VICTIMS, *sorted(counted)))}
+
+
+def _decks(chance: random.Random, cards: Sequence[Card]) -> Iterator[Card]:
     """One shuffled deck after another, so that none waits long for its turn."""
     while True:
-        deck = list(_DECK)
+        deck = list(cards)
         chance.shuffle(deck)
         yield from deck

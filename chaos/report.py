@@ -15,6 +15,7 @@ from chaos.tokens import Excess
 from chaos.verdict import Verdict
 
 CLEAN, FAULTS, WITHOUT_JOURNAL = "without faults", "with faults", "with faults, without the journal"
+TWINS = "two workers with a sidecar each"
 
 
 def show(console: Console, described: Mapping[str, str], runs: Mapping[str, Verdict]) -> None:
@@ -69,6 +70,7 @@ def _run(verdict: Verdict) -> dict[str, Any]:
         "tasks": verdict.tasks,
         "seconds": round(verdict.seconds, 1),
         "killed": dict(verdict.killed),
+        "frozen": dict(verdict.frozen),
         "started_again_by_the_supervisor": dict(verdict.helped),
         "must_be_zero": {
             check.key: {"title": check.title, "count": check.count, "found": list(check.found)}
@@ -100,8 +102,10 @@ def _happened(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
     verdicts = list(runs.values())
     yield "tasks", *(f"{each.tasks:,}" for each in verdicts)
     yield "seconds", *(f"{each.seconds:.0f}" for each in verdicts)
-    for name in verdicts[0].killed:
-        yield f"{name} killed", *(str(each.killed[name]) for each in verdicts)
+    for name in dict.fromkeys(name for each in verdicts for name in each.killed):
+        yield f"{name} killed", *(str(each.killed.get(name, 0)) for each in verdicts)
+    for name in dict.fromkeys(name for each in verdicts for name in each.frozen):
+        yield f"{name} frozen", *(str(each.frozen.get(name, 0)) for each in verdicts)
     yield "ended by itself, started again", *(_counts(each.helped) for each in verdicts)
     yield "steps begun by a worker", *(f"{each.executions:,}" for each in verdicts)
     yield "  of them again", *(f"{each.repeated:,}" for each in verdicts)

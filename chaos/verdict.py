@@ -31,15 +31,16 @@ class Resumed:
 class Verdict:
     """What a run proves. `held`: nothing was found of what must be zero.
 
-    killed: how often each process was. helped: how often one was started again that nobody had killed. repeated:
-    executions of an attempt beyond its first. handed_out_twice: those that began when the result had reached the
-    sidecar and was not in the history yet. journal_answers: executions that found their answer in the journal, and
+    killed, frozen: how often each process was. helped: how often one was started again that nobody had killed.
+    repeated: executions of an attempt beyond its first. handed_out_twice: those that began when the result had reached
+    the sidecar and was not in the history yet. journal_answers: executions that found their answer in the journal, and
     the tokens that these answers had cost. spent, rerun: money by currency, the latter of work that was done again.
     """
 
     tasks: int
     seconds: float
     killed: Mapping[str, int]
+    frozen: Mapping[str, int]
     helped: Mapping[str, int]
     checks: tuple[Check, ...]
     tokens: Tokens
@@ -81,7 +82,8 @@ def judge(evidence: Evidence, clean_bill: Sequence[Row], *, journal: bool = True
     return Verdict(
         tasks=len(evidence.tickets),
         seconds=evidence.seconds,
-        killed={name: killed[name] for name in VICTIMS},
+        killed={name: killed[name] for name in dict.fromkeys((*VICTIMS, *sorted(killed)))},
+        frozen=evidence.frozen,
         helped=evidence.helped,
         checks=tuple(check for check in found if journal or check.key not in ONLY_WITH_JOURNAL),
         tokens=counted,

@@ -10,10 +10,14 @@ fewer of them. Everything is written below `folder`: components/, resiliency/ an
 loopback ports are the free ones (daprd reloads a component that a test rewrites there), `.state` is the
 state folder, `.state/logs/<name>.log` the logs. No dapr CLI is involved; mTLS and signing are on. A daprd that ends
 by itself is started again, as kubelet does: the worker asks it to end when it has locked up.
+
+With `pairs=2` there are a second sidecar and a second worker of the same app, as on a cluster: `daprd-2`, `worker-2`.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +41,7 @@ from runtime.stack_commands import (
 from runtime.state import api_token, prepare
 
 NAMES = (*CONTROL_PLANE, "sandbox", "daprd", "worker")
+SECOND = ("daprd-2", "worker-2")
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 
@@ -54,6 +59,7 @@ class Stack:
         latency_seconds: float = 0.0,
         worker: Sequence[str] | None = None,
         bin_dir: Path | None = None,
+        pairs: int = 1,
     ) -> None:
         """Prepares `folder`; starts nothing.
 
@@ -62,15 +68,18 @@ class Stack:
         latency_seconds: the sandbox model's base latency.
         worker: another command in the place of the agent's own.
         bin_dir: the folder of daprd, placement, scheduler and sentry; those that set-up has found or built by default.
+        pairs: 1, or 2 for a second worker with a sidecar of its own.
         """
         self.folder = folder.resolve()
         self.state = self.folder / ".state"
         self.components = self.folder / "components"
-        self.parts = tuple(name for name in NAMES if name in _known(parts))
+        chosen = tuple(name for name in NAMES if name in _known(parts))
+        self.parts = chosen if pairs == 1 else tuple(sorted((*chosen, *SECOND), key=_place))
         self.worker_env = dict(worker_env or {})
         self.latency_seconds = latency_seconds
         self._worker = list(worker or worker_command())
         self.ports = StackPorts.free()
+        self._second_ports = self.ports.beside() if pairs > 1 else self.ports
         self.bin_dir = bin_dir or _programs()
         self.control_plane = ControlPlane(self.bin_dir, self.state, self.ports.control_plane)
         self._children: dict[str, Child] = {}
@@ -83,6 +92,11 @@ class Stack:
     def web_url(self) -> str:
         """The agent's API."""
         return f"http://127.0.0.1:{self.ports.web}"
+
+    @property
+    def web_urls(self) -> tuple[str, ...]:
+        """The API of each worker."""
+        return tuple(f"http://127.0.0.1:{self._ports_of(name).web}" for name in self.parts if _role(name) == "worker")
 
     @property
     def model_url(self) -> str:
@@ -174,7 +188,7 @@ class Stack:
             command,
             log=self.log(name),
             environment=environment,
-            folder=self.folder if name == "daprd" else paths.ROOT,
+            folder=self.folder if _role(name) == "daprd" else paths.ROOT,
         )
         return child, ready
 
@@ -187,6 +201,14 @@ class Stack:
         """SIGKILL, at once."""
         with self._turn:
             processes.kill(self._take(name))
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: the process stands still, and keeps its connections, until `thaw`."""
+        os.kill(self.pid(name), signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT."""
+        os.kill(self.pid(name), signal.SIGCONT)
 
     def alive(self, name: str) -> bool:
         """Whether the process runs now; false also after a crash of its own."""
@@ -209,20 +231,24 @@ class Stack:
     def _look_after_daprd(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
             with self._turn:
-                child = self._children.get("daprd")
-                if child is not None and not child.alive() and not self._ended.is_set():
-                    self._spawn("daprd")
+                for name in self.parts:
+                    child = self._children.get(name) if _role(name) == "daprd" else None
+                    if child is not None and not child.alive() and not self._ended.is_set():
+                        self._spawn(name)
 
     def _recipe(self, name: str) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
-        ports = self.ports
+        ports = self._ports_of(name)
         if name == "sandbox":
             ready = lambda: answers(ports.model, "/healthz") and answers(ports.systems, "/healthz")  # noqa: E731
             return sandbox_command(ports, self.state, self.latency_seconds), {}, ready
-        if name == "daprd":
+        if _role(name) == "daprd":
             command = daprd_command(self.bin_dir, ports)
             return command, self._joined(), lambda: answers(ports.dapr_http, "/v1.0/healthz/outbound")
         environment = {**worker_environment(ports, self.state), **self.worker_env}
         return self._worker, environment, lambda: answers(ports.web, "/healthz")
+
+    def _ports_of(self, name: str) -> StackPorts:
+        return self._second_ports if name in SECOND else self.ports
 
     def _joined(self) -> dict[str, str]:
         return self.control_plane.environment()
@@ -253,8 +279,17 @@ def _programs() -> Path:
     return paths.LAUNCH_BIN
 
 
+def _role(name: str) -> str:
+    """What a process is, the first or the second of its kind."""
+    return name.removesuffix("-2")
+
+
+def _place(name: str) -> int:
+    return NAMES.index(_role(name))
+
+
 def _known(names: Sequence[str]) -> Sequence[str]:
-    unknown = set(names) - set(NAMES)
+    unknown = set(names) - {*NAMES, *SECOND}
     if unknown:
         raise Problem(f"No such process: {', '.join(sorted(unknown))}.", remedy=f"Use {', '.join(NAMES)}.")
     return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import paths, state
@@ -23,6 +23,11 @@ class StackPorts:
     dapr_internal: int
     dapr_metrics: int
     control_plane: ControlPlanePorts
+
+    def beside(self) -> StackPorts:
+        """The ports of another worker and its sidecar in the same stack."""
+        web, http, grpc, internal, metrics = free_ports(5)
+        return replace(self, web=web, dapr_http=http, dapr_grpc=grpc, dapr_internal=internal, dapr_metrics=metrics)
 
     @classmethod
     def free(cls) -> StackPorts:

@@ -63,7 +63,7 @@ class Projector:
         observers: Sequence[Observer] = (),
         begin_again: Callable[[HistoryTampered], bool] = lambda _: False,
     ) -> None:
-        """`begin_again` may give a run that does not verify another go, and says whether it did."""
+        """`begin_again` may give a run that does not verify another go, now or later, and says whether it does."""
         self._sources = sources
         self._begin_again = begin_again
         self._writer = writer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
 from app.ledger.columns import METADATA, Instant
 from app.models import TaskStatus
@@ -154,5 +154,16 @@ EXECUTIONS = Table(
     Column("worker", String(36), nullable=False),
     Column("begun_at", Instant, nullable=False),
     Column("lost_at", Instant),  # when its worker, alive, lost the sidecar that waited for the result
+    sqlite_with_rowid=False,
+)
+
+BEGINNINGS = Table(
+    "beginnings",  # a row for each time that a task was begun again whose run Dapr had given up
+    METADATA,
+    Column("task_id", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
+    Column("given_up_at", Instant, nullable=False),  # when Dapr ended the run before: it is begun again once
+    Column("at", Instant, nullable=False),
+    UniqueConstraint("task_id", "given_up_at", name="uq_beginnings"),
     sqlite_with_rowid=False,
 )

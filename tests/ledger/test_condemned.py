@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select
 
-from app.condemned import Condemned
+from app.condemned import MOST, PAUSES, SEEN_AFTER, Condemned
 from app.errors import HistoryTampered, Unreachable
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
@@ -16,6 +18,27 @@ from tests.ledger.kit import Ledger
 from tests.records import call_record
 
 HONEST = "activity completion references unknown task scheduled id 4"
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> HistoryTampered:
+    """The word about a task's run of that number."""
+    return HistoryTampered(task_id, words, NOON - timedelta(hours=1) + run * SECOND)
+
+
+def condemned(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> Condemned:
+    return Condemned(writer, restart, clock or Clock())
 
 
 @pytest.fixture
@@ -42,7 +65,7 @@ def test_what_it_had_paid_is_marked_before_it_is_begun_again(ledger: Ledger, wri
     ]
     ledger.journal(calls)
     seen: list[dict[str, str]] = []
-    assert Condemned(writer, lambda _: seen.append(states(ledger))).begin_again(HistoryTampered("acme:T-1", HONEST))
+    assert condemned(writer, lambda _: seen.append(states(ledger))).begin_again(given_up())
     assert list(seen[0].values()) == ["interrupted", "interrupted", "failed", "settled"]
 
 
@@ -58,16 +81,59 @@ def test_what_it_had_paid_is_marked_before_it_is_begun_again(ledger: Ledger, wri
 def test_any_other_word_is_for_people_to_look_into(ledger: Ledger, writer: Writer, words: str) -> None:
     ledger.journal([call_record("e-1")])
     begun: list[str] = []
-    assert not Condemned(writer, begun.append).begin_again(HistoryTampered("acme:T-1", words))
+    assert not condemned(writer, begun.append).begin_again(given_up(words=words))
+    assert not condemned(writer, begun.append).begin_again(HistoryTampered("acme:T-1", HONEST)), "Dapr did not end it"
     assert (begun, list(states(ledger).values())) == ([], ["settled"])
 
 
-def test_not_without_end(writer: Writer) -> None:
+def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer: Writer) -> None:
+    begun, clock = list[str](), Clock()
+    mend = condemned(writer, begun.append, clock)
+    assert mend.begin_again(given_up(run=1))
+    for run, pause in enumerate(PAUSES, start=2):
+        clock.now += pause - SECOND
+        assert mend.begin_again(given_up(run=run)), "it will be"
+        assert len(begun) == run - 1
+        clock.now += SECOND
+        assert mend.begin_again(given_up(run=run))
+        assert len(begun) == run
+    clock.now += timedelta(days=1)
+    assert not mend.begin_again(given_up(run=MOST + 1))
+    assert mend.begin_again(given_up("acme:T-2"))
+    assert begun == ["acme:T-1"] * MOST + ["acme:T-2"]
+
+
+def test_of_all_workers_one_begins_a_run_again_and_all_count_together(ledger: Ledger, writer: Writer) -> None:
+    """Each has a process and a writer of its own; a run that completes meanwhile must not be begun by the second."""
     begun: list[str] = []
-    condemned = Condemned(writer, begun.append)
-    assert [condemned.begin_again(HistoryTampered("acme:T-1", HONEST)) for _ in range(5)] == [True] * 3 + [False] * 2
-    assert condemned.begin_again(HistoryTampered("acme:T-2", HONEST))
-    assert begun == ["acme:T-1"] * 3 + ["acme:T-2"]
+    others = [Writer(ledger.engine) for _ in range(3)]
+    workers = [condemned(each, begun.append) for each in (writer, *others)]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        assert all(pool.map(lambda worker: worker.begin_again(given_up()), workers * 5))
+    assert begun == ["acme:T-1"]
+    assert all(worker.begin_again(given_up(run=2)) for worker in workers)
+    assert begun == ["acme:T-1"], "the pause is everybody's"
+    for each in others:
+        each.close()
+
+
+def test_who_died_before_it_could_begin_is_followed_by_another(writer: Writer) -> None:
+    class Died(BaseException):
+        pass
+
+    def dies(_task_id: str) -> None:
+        raise Died
+
+    begun, clock = list[str](), Clock()
+    with pytest.raises(Died):
+        condemned(writer, dies, clock).begin_again(given_up())
+    another = condemned(writer, begun.append, clock)
+    assert another.begin_again(given_up())
+    assert begun == []
+    clock.now += SEEN_AFTER
+    assert another.begin_again(given_up())
+    assert another.begin_again(given_up())
+    assert begun == ["acme:T-1"]
 
 
 def test_one_that_cannot_be_begun_now_is_left_for_the_next_look(writer: Writer) -> None:
@@ -78,7 +144,6 @@ def test_one_that_cannot_be_begun_now_is_left_for_the_next_look(writer: Writer) 
             raise Unreachable(f"task {task_id}: the sidecar is away")
         begun.append(task_id)
 
-    condemned = Condemned(writer, restart)
-    given = [condemned.begin_again(HistoryTampered("acme:T-1", HONEST)) for _ in range(8)]
-    assert given == [False] * 4 + [True] * 3 + [False], "only what was begun counts"
-    assert begun == ["acme:T-1"] * 3
+    mend = condemned(writer, restart)
+    assert all(mend.begin_again(given_up()) for _ in range(8))
+    assert begun == ["acme:T-1"], "only what was begun counts"
