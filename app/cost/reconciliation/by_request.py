@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from app.cost.reconciliation.bill import Bill, BillRow
 from app.cost.reconciliation.claims import CLOCK_TOLERANCE, Claim, slack
 from app.cost.reconciliation.counts import NONE, Count
-from app.cost.reconciliation.matching import Matching, Rank, Slot
+from app.cost.reconciliation.matching import LATE_ARRIVAL, Matching, Rank, Slot
 from app.cost.reconciliation.repeats import Unallocated, other_repeats
 from app.cost.reconciliation.values import Cause, Cell, Certainty, Finding, cell
 from app.models import CallState
@@ -76,6 +77,8 @@ def _paired(matching: Matching, slot: Slot, index: int) -> Finding:
         cause = Cause.AGREES if record == billed else cause
     else:
         billed = row.count
+    if cause in _OWN.values() and row.since > claim.until + LATE_ARRIVAL:
+        return replace(_finding(cause, claim, row, record, billed), note=_arrived_late(claim, row))
     return _finding(cause, claim, row, record, billed)
 
 
@@ -139,6 +142,11 @@ def _differing(matching: Matching, taken_rows: set[int]) -> Iterator[tuple[Slot,
 def _other_tokens(matching: Matching, slot: Slot, index: int) -> Finding:
     claim, row = matching.claims[slot.claim], matching.rows[index]
     return _finding(Cause.DIFFERS, claim, row, *_alike(claim.record, row.count))
+
+
+def _arrived_late(claim: Claim, row: BillRow) -> str:
+    seconds = (row.since - claim.until).total_seconds()
+    return f"its request reached the provider {seconds:.1f} s after the call had given up, and was billed"
 
 
 def _finding(

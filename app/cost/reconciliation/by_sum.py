@@ -136,7 +136,8 @@ def _maybes(claims: Sequence[Claim], unallocated: Sequence[Unallocated]) -> Iter
 def _one_of(claim: Claim, number: int, cause: Cause, longest: int) -> Maybe:
     """A request of that very claim."""
     most = max(claim.call.reserve_output, longest)
-    return Maybe(claim, number, cause, claim.early, claim.late, claim.expected or 0, claim.slack, most)
+    late = max(claim.late, claim.last) if number == 0 and claim.slack == 0 else claim.late
+    return Maybe(claim, number, cause, claim.early, late, claim.expected or 0, claim.slack, most)
 
 
 def _repeat(claim: Claim, number: int, near: Sequence[Claim], longest: int) -> Maybe:

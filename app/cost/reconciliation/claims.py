@@ -22,6 +22,10 @@ from app.models import CallState, Known
 CLOCK_TOLERANCE = timedelta(seconds=2)
 # How long a call without an end may have been under way at most: the time-out of the providers' own clients.
 LONGEST_CALL = timedelta(minutes=10)
+_GOING_ON = (CallState.SETTLED, CallState.STARTED)
+# A request may lie in a connection that stands still, and be worked long after its call gave up and hung up. The
+# sender's kernel gives such a connection up after about a quarter of an hour.
+LONGEST_DELAY = timedelta(minutes=15)
 # A sidecar that repeats calls waits a second before it does (docs/operations.md); two requests of one call are at least
 # so far apart, also when they took unlike ways. A call that was turned away sooner made no request before that.
 SHORTEST_PAUSE = timedelta(milliseconds=750)
@@ -40,7 +44,7 @@ class Claim:
 
     call: with what it may have used, when it came to nothing. record: what our record says.
     since, until: its own time. early, late: with the clocks' tolerance, which does not reach into the time of the same
-    turn's other calls.
+    turn's other calls. last: until when its own request may still arrive, if the call gave up; else `until`.
     owes: whether it was paid, and to whom, so that one request of it must stand on the bill. exact: whether the
     provider reported what that one used. own: whether the bill may hold its own request. repeats: how many more it may
     hold, that the sidecar made.
@@ -53,6 +57,7 @@ class Claim:
     until: datetime
     early: datetime
     late: datetime
+    last: datetime
     owes: bool
     exact: bool
     own: bool
@@ -80,6 +85,10 @@ class Claim:
         if self.exact and not self.owes:
             return self.is_just(count)
         return self.expected is None or abs(count.input_tokens - self.expected) <= self.slack
+
+    def is_of_its_size(self, count: Count) -> bool:
+        """Whether a request has the very input that is expected: what a request that came late is known by."""
+        return self.expected == count.input_tokens
 
     def is_just(self, count: Count) -> bool:
         """Whether that is to the token what the provider reported for it."""
@@ -124,6 +133,8 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
     since, until, early, late = _window(call, turn)
     # Then the last of its requests was not billed, but one before that may have been.
     turned_away = call.rerun and usage == NOTHING
+    owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
+    own = not turned_away or call.retries > 0 or until - since >= SHORTEST_PAUSE
     return Claim(
         call=replace(call, model=model, usage=usage),
         record=counted(usage, int(_counts(call, usage))),
@@ -131,13 +142,21 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
         until=until,
         early=early,
         late=late,
-        owes=bool(call.provider) and (exact or call.state is CallState.SETTLED),
+        last=until + LONGEST_DELAY if own and not owes and _gave_up(call, turn) else until,
+        owes=owes,
         exact=exact,
-        own=not turned_away or call.retries > 0 or until - since >= SHORTEST_PAUSE,
+        own=own,
         repeats=max(0, call.retries - int(turned_away)),
         expected=expected or None,
         slack=0 if known is not None else slack(expected, of_all.spread.get(model)),
     )
+
+
+def _gave_up(call: CallRecord, turn: Sequence[CallRecord]) -> bool:
+    """Whether it came to nothing, and its turn went on without it. Of a turn without an answer the record may lack
+    the call that brought it: a request of the same size may be that one's, and nobody can tell."""
+    ended = call.ended_at is not None or any(each.started_at > call.started_at for each in turn)
+    return call.rerun and ended and any(each.state in _GOING_ON for each in turn)
 
 
 def slack(expected: int, proven: int | None) -> int:

@@ -75,16 +75,20 @@ class Matching:
             for tight in (True, False):
                 self._fill_nearest(slots[rank], tight=tight)
                 self._fill_in_order(slots[rank], tight=tight)
+        self._fill_in_order(slots[Rank.VAIN], tight=False, late=True)
 
-    def fitting(self, slot: Slot, *, tight: bool) -> Iterator[int]:
-        """The rows that may be the slot's, by time; `tight` without any tolerance."""
+    def fitting(self, slot: Slot, *, tight: bool, late: bool = False) -> Iterator[int]:
+        """The rows that may be the slot's, by time; `tight` without any tolerance. `late`: also those that arrived when
+        the call had given up long ago, if they are of the very size of its question."""
         claim = self.claims[slot.claim]
         begin, end = self._window(claim, slot, tight)
+        last = max(end, claim.last) if late and slot.rank is Rank.VAIN else end
         for listed in self._listed(claim, slot):
             first = bisect_left(listed, begin, key=lambda index: self.rows[index].since)
-            last = bisect_right(listed, end, key=lambda index: self.rows[index].since)
-            for index in listed[first:last]:
-                if _fits(claim, slot, self.rows[index]):
+            behind = bisect_right(listed, last, key=lambda index: self.rows[index].since)
+            for index in listed[first:behind]:
+                row = self.rows[index]
+                if _fits(claim, slot, row) and (row.since <= end or claim.is_of_its_size(row.count)):
                     yield index
 
     def _window(self, claim: Claim, slot: Slot, tight: bool) -> tuple[datetime, datetime]:
@@ -109,14 +113,14 @@ class Matching:
             return (self._by_input.get((model, claim.expected), []),)
         return (self._by_model.get(model, []),)
 
-    def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool) -> None:
+    def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool, late: bool = False) -> None:
         """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
         hopeless: set[int] = set()
         for slot in sorted(slots, key=lambda each: (self.claims[each.claim].until, each.claim, each.number)):
             if len(self.slot_of) == len(self.rows):
                 return
             if slot not in self.row_of:
-                self._make_room(slot, tight, hopeless)
+                self._make_room(slot, tight, late, hopeless)
 
     def _fill_nearest(self, slots: Iterable[Slot], *, tight: bool) -> None:
         """Pairs of slots and free requests, those with the least difference in tokens first."""
@@ -131,14 +135,14 @@ class Matching:
             if slot not in self.row_of and index not in self.slot_of:
                 self._take(slot, index)
 
-    def _make_room(self, slot: Slot, tight: bool, hopeless: set[int]) -> None:
+    def _make_room(self, slot: Slot, tight: bool, late: bool, hopeless: set[int]) -> None:
         """Gives the slot a request, if need be by moving others to other requests of theirs. Requests from which no
         chain leads to a free one become `hopeless`, and stay so, whatever is exchanged elsewhere."""
         came_from: dict[int, Slot] = {}
         waiting = deque([slot])
         while waiting:
             asking = waiting.popleft()
-            for index in self.fitting(asking, tight=tight):
+            for index in self.fitting(asking, tight=tight, late=late):
                 if index in came_from or index in hopeless:
                     continue
                 came_from[index] = asking

@@ -13,7 +13,7 @@ from app.cost.providers import SPEAKS_OPENAI, UNBILLED, may_bill, provider_id
 from app.cost.reconciliation.bill import Bill, BillFormat
 from app.cost.reconciliation.by_request import cells_of, compare_requests, under_way
 from app.cost.reconciliation.by_sum import compare_sums
-from app.cost.reconciliation.claims import CLOCK_TOLERANCE, LONGEST_CALL, Claim, claims_of
+from app.cost.reconciliation.claims import CLOCK_TOLERANCE, LONGEST_CALL, LONGEST_DELAY, Claim, claims_of
 from app.cost.reconciliation.money import RatesOf, compare_money
 from app.cost.reconciliation.repeats import Unallocated
 from app.cost.reconciliation.values import Cause, Cell, Finding, Reconciliation
@@ -21,7 +21,7 @@ from app.cost.values import Charge
 
 Priced = Callable[[str, str, datetime], bool]
 # How much earlier than a bill begins a call may have begun that stands on it.
-MARGIN = LONGEST_CALL + CLOCK_TOLERANCE
+MARGIN = LONGEST_CALL + LONGEST_DELAY + CLOCK_TOLERANCE
 _DATED = re.compile(r"(.+)-(?:\d{4}-\d{2}-\d{2}|\d{8})")
 
 
@@ -94,7 +94,7 @@ def same_model(ours: set[str], billed: set[str]) -> dict[str, str]:
 
 
 def _in_time(bill: Bill, claim: Claim) -> bool:
-    if bill.since is not None and claim.until + CLOCK_TOLERANCE < bill.since:
+    if bill.since is not None and max(claim.until + CLOCK_TOLERANCE, claim.last) < bill.since:
         return False
     return bill.until is None or claim.since - CLOCK_TOLERANCE < bill.until
 

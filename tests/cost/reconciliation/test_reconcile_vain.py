@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.cost.reconciliation.billing import (
     failed,
     interrupted,
     request,
+    summed,
 )
 
 
@@ -260,3 +262,92 @@ def test_calls_in_vain_excuse_no_paid_call(
     assert less.unexplained_tokens > 0
     twice = [*calls, replace(paid[chosen], call_id="twice", execution_id="other", request_digest="other", retries=0)]
     assert reconcile(twice, bill_of(*rows)).unexplained_tokens > 0
+
+
+def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -> None:
+    """The link stood still: the request lay in it, and the provider worked at it when nobody waited any more."""
+    first = failed(1, 0, 6)
+    second = again(first, 17)
+    found = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
+    finding = only(found)
+    assert (finding.cause, finding.place, finding.call) == (Cause.FAILED_CALL, "row 1", finding.call)
+    assert finding.call is not None
+    assert finding.call.call_id == "f-1"
+    assert finding.note == "its request reached the provider 9.2 s after the call had given up, and was billed"
+    assert found.unexplained_tokens == 0
+
+
+def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() -> None:
+    """Each ticket's call gave up twice before the link went on; the third was answered."""
+    calls, rows = [], []
+    for number in range(1, 9):
+        first = failed(number, 0.1 * number, 6)
+        second = replace(failed(number, 7 + 0.1 * number, 6), call_id=f"g-{number}", number=2)
+        third = again(first, 14.9 + 0.1 * number, number=3, call_id=f"h-{number}")
+        calls += [first, second, third]
+        rows += [request(f"row {number} {turn}", 15.0 + 0.01 * turn, 100 * number) for turn in (1, 2)]
+        rows.append(billed(third))
+    found = reconcile(calls, bill_of(*rows))
+    assert found.unexplained_tokens == 0
+    assert Counter(causes(found)) == {Cause.FAILED_CALL: 16}
+    assert {each.call.call_id for each in found.findings if each.call} == {
+        f"{c}-{n}" for c in "fg" for n in range(1, 9)
+    }
+    assert all(each.call and each.billed.input_tokens == each.call.reserve_input for each in found.findings)
+    more = reconcile(calls, bill_of(*rows, request("row 9", 15.1, 800)))
+    assert more.unexplained_tokens == 810, "no more of them than calls gave up"
+
+
+def test_a_late_request_is_known_by_its_size_to_the_token_and_by_its_time() -> None:
+    first = failed(1, 0, 6)
+    second = again(first, 17)
+    for strange in (request("row 1", 15, 101), request("row 1", 6 + 16 * 60, 100), request("row 1", -3, 100)):
+        found = reconcile([first, second], bill_of(strange, billed(second)))
+        assert Cause.UNKNOWN in causes(found), strange
+        assert found.unexplained_tokens == strange.count.tokens
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["status: the provider answers with status 429", "refused_connection: no", "breaker_open: no", "sidecar_gone: no"],
+)
+def test_a_call_that_no_model_worked_at_is_late_for_nothing(error: str) -> None:
+    first = failed(1, 0, 0.2, error=error)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 3.5, 100), billed(second)))
+    assert causes(found) == [Cause.UNKNOWN]
+
+
+def test_a_turn_without_an_answer_has_no_late_requests() -> None:
+    """The journal may have lost the call that brought it, and the row may be that one's."""
+    first, second = failed(1, 0, 6), replace(failed(1, 7, 6), call_id="g-1", number=2)
+    row = request("row 1", 20, 100)
+    assert reconcile([first, second], bill_of(row)).unexplained_tokens == 110
+    running = replace(second, state=CallState.STARTED, error="", ended_at=None, call_id="r-1", started_at=at(19))
+    found = reconcile([first, second, running], bill_of(row, request("row 2", 20, 100)))
+    assert found.unexplained_tokens == 0, "it goes on: the step is being asked"
+
+
+def test_a_call_whose_worker_went_away_may_be_late_once_its_turn_was_asked_again() -> None:
+    first = interrupted(1)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
+    assert (only(found).cause, found.unexplained_tokens) == (Cause.INTERRUPTED_CALL, 0)
+    assert "after the call had given up" in only(found).note
+
+
+def test_a_request_in_a_calls_own_time_is_its_own_before_it_is_anothers_late_one() -> None:
+    late, own = failed(1, 0, 6), failed(2, 14, 6, entered=100, request_digest="q-1")
+    answers = [again(late, 30), again(own, 31)]
+    found = reconcile([late, own, *answers], bill_of(request("row 1", 15, 100), *map(billed, answers)))
+    named = {each.cause: each.call.call_id for each in found.findings if each.call}
+    assert named == {Cause.FAILED_CALL: "f-2", Cause.NEVER_BILLED: "f-1"}
+
+
+def test_a_late_request_may_stand_on_the_next_bill() -> None:
+    first = failed(1, -7, 6)
+    second = again(first, -0.5, 0.1)
+    found = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))
+    assert (only(found).cause, found.unexplained_tokens) == (Cause.FAILED_CALL, 0)
+    bill = summed([request("row 1", 2, 100)], since=at(0), until=at(3600))
+    assert reconcile([first, second], bill).unexplained_tokens == 0
