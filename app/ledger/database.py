@@ -52,7 +52,8 @@ def insert_or_ignore(connection: Connection, table: Table) -> Insert:
 @lru_cache
 def _insert_or_ignore(dialect: str, table: Table) -> Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+    # Without being told to, SQLAlchemy does not ask psycopg for the count, and says -1.
+    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def connect(url: str) -> Engine:

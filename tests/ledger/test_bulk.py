@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.ledger.bulk import insert_many
-from app.ledger.record_tables import ATTEMPTS, CHARGES
+from app.ledger.database import insert_or_ignore
+from app.ledger.record_tables import ATTEMPTS, CHARGES, PRICE_BOOKS
 
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -60,3 +61,10 @@ def test_a_failure_is_sqlalchemys_and_leaves_nothing(engine: Engine) -> None:
 
 def _all(connection: Connection, table: Any) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.execute(select(table).order_by(table.c.step))]
+
+
+def test_an_insert_that_finds_its_row_there_says_so(engine: Engine) -> None:
+    row = {"digest": "d", "content": "c", "first_used_at": AT}
+    with engine.begin() as connection:
+        counts = [connection.execute(insert_or_ignore(connection, PRICE_BOOKS), row).rowcount for _ in range(2)]
+    assert counts == [1, 0]
