@@ -13,6 +13,7 @@ judging.py    a demo run against what must come of the samples; pure
 checks.py components.py   what doctor looks at
 faults.py     what can end a command
 period.py     days, times and tenants as options
+showing.py    a task in words, and what to do next; pure
 wording.py    what is wrong with a field, in our words; pure
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record

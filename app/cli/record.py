@@ -27,8 +27,9 @@ from app.cli.figures import (
 )
 from app.cli.layout import Column, Kind, figures
 from app.cli.screen import Wide, say, show_facts, show_json, show_table
-from app.cli.tasks import TaskId, decision_line
-from app.cli.tasks import money as refunded
+from app.cli.showing import decision_line
+from app.cli.showing import money as refunded
+from app.cli.tasks import TaskId
 from app.cost.words import Line
 
 if TYPE_CHECKING:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from pydantic import BaseModel, ValidationError
 
-from app import reasons
+from app.cli import showing
 from app.cli.connection import AsJson, Token, Url, connect
 from app.cli.faults import NothingRecorded
-from app.cli.layout import Column, Kind, figures, name
 from app.cli.period import Tenant
 from app.cli.screen import (
     AsCsv,
-    CsvCell,
     Wide,
     complain,
     one_form,
@@ -26,14 +23,9 @@ from app.cli.screen import (
     show_table,
 )
 from app.cli.wording import what_is_wrong
-from app.models import DecisionView, Frozen, Question, Refund, TaskPage, TaskStatus, TaskView, TicketView
+from app.models import Frozen, Refund, TaskStatus
 
 MAX_LISTED = 200
-MAX_LETTER = 1_000  # characters of a customer's text
-_CSV = (
-    *("task", "tenant", "ticket", "status", "created_at", "updated_at", "category", "waiting_for", "reason"),
-    *("outcome", "order", "amount", "currency", "error"),
-)
 Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tenant:ticket.")]
 
@@ -83,30 +75,27 @@ def list_tasks(
         show_json(page.model_dump(mode="json"))
         return
     if as_csv:
-        show_csv(_CSV, map(_csv_row, page.tasks))
+        show_csv(showing.CSV, map(showing.csv_row, page.tasks))
     elif not page.tasks:
         say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` makes some")
     else:
-        _show_list(page)
+        show_table(showing.COLUMNS, map(showing.row, page.tasks))
     if page.next_after:
         complain(f"more with: --after {page.next_after}")
 
 
-def _show_list(page: TaskPage) -> None:
-    columns = [*name("task", "status", "since"), Column("outcome or reason", Kind.PROSE), *figures("refund")]
-    show_table(columns, [_row(task) for task in page.tasks])
-
-
 @commands.command("show")
 def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Shows one task; of one that waits for a person, what there is to know for the decision."""
+    """Shows one task: where it is, why it waits, and the commands that decide it."""
     with connect(url, token) as client:
         view = client.get(task_id)
         ticket = client.ticket(task_id) if view.question and not as_json else None
     if as_json:
         show_json(view.model_dump(mode="json"))
-    else:
-        show_facts([("task", view.task_id), *_facts(view), *(_letter(ticket) if ticket else ())])
+        return
+    show_facts([*showing.facts(view), *(showing.letter(ticket) if ticket else ())])
+    for line in showing.next_steps(view):
+        say(line)
 
 
 @commands.command("pause")
@@ -181,7 +170,7 @@ def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: st
     elif accepted:
         done = {"approve": "approved", "reject": "rejected"}[verb]
         said = view.decisions[-1].refund if view.decisions else None
-        what = f": {money(said)} for order {said.order_id}" if said else ""
+        what = f": {showing.money(said)} for order {said.order_id}" if said else ""
         say(f"{task_id} {done}{what}; it is {view.status.value}")
     else:
         say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")
@@ -199,103 +188,3 @@ def _refund(order: str | None, amount: str | None, currency: str | None) -> Refu
         option = {"order_id": "--order"}.get(field, f"--{field}")
         wrong = "is missing" if given[field] is None else what_is_wrong(field, fault)
         raise typer.BadParameter(f"{option} {wrong}; give --order, --amount and --currency") from None
-
-
-def money(refund: Refund | None) -> str:
-    """A refund's sum for a table."""
-    return f"{refund.amount} {refund.currency}" if refund else ""
-
-
-def what_came_of_it(view: TaskView) -> str:
-    """A task's outcome, or what it waits for, or its error."""
-    return (view.result.outcome.value if view.result else None) or view.waiting_for or view.error or ""
-
-
-def _row(view: TaskView) -> tuple[str, ...]:
-    refund = view.result.refund if view.result else view.proposed_refund
-    return (view.task_id, view.status.value, _moment(view.created_at), what_came_of_it(view), money(refund))
-
-
-def _csv_row(view: TaskView) -> tuple[CsvCell, ...]:
-    result = view.result
-    refund = result.refund if result else view.proposed_refund
-    return (
-        view.task_id,
-        view.tenant,
-        view.ticket_id,
-        view.status.value,
-        view.created_at,
-        view.updated_at,
-        view.category.value if view.category else None,
-        view.waiting_for,
-        reasons.explain(view.waiting_for).words if view.waiting_for else None,
-        result.outcome.value if result else None,
-        refund.order_id if refund else None,
-        str(refund.amount) if refund else None,
-        refund.currency if refund else None,
-        view.error,
-    )
-
-
-def _moment(text: str) -> str:
-    return text[:19].replace("T", " ")
-
-
-def _facts(view: TaskView) -> list[tuple[str, str]]:
-    result, proposed = view.result, view.proposed_refund
-    category = (result.category if result else None) or view.category
-    return [
-        ("status", view.status.value),
-        ("tenant", view.tenant),
-        ("ticket", view.ticket_id),
-        ("created (UTC)", _moment(view.created_at)),
-        ("updated (UTC)", _moment(view.updated_at or "")),
-        ("waits for", view.waiting_for or ""),
-        ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
-        *(_asked(view.question, proposed) if view.question else ()),
-        ("outcome", result.outcome.value if result else ""),
-        ("category", category.value if category else ""),
-        ("refund", _paid(view)),
-        ("decided by", (result.decided_by or "") if result else ""),
-        ("error", view.error or ""),
-        ("but", view.caveat or ""),
-        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
-    ]
-
-
-def _asked(question: Question, proposed: Refund | None) -> Iterator[tuple[str, str]]:
-    """What the books said when the person was asked."""
-    if question.limit is not None and proposed:
-        yield "nobody is asked up to", f"{question.limit} {proposed.currency}"
-    if order := question.order:
-        yield (
-            f"order {order.order_id}",
-            (f"{order.charged} {order.currency} paid, {order.refunded} refunded, {order.refundable} left"),
-        )
-    if account := question.account:
-        known = f"{account.tier}, risk {account.risk}, {account.since_days} days"
-        yield "account", f"{known}, {account.refunds_90d} refunds in 90 days"
-    yield "asked (UTC)", _moment(question.asked_at)
-    yield "until (UTC)", _moment(question.expires_at)
-
-
-def _letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
-    yield "customer", ticket.customer_id
-    yield "subject", " ".join(ticket.subject.split())
-    text = " ".join(ticket.text.split())
-    yield "text", text if len(text) <= MAX_LETTER else f"{text[:MAX_LETTER]} ... ({len(text):,} characters)"
-
-
-def decision_line(made: DecisionView) -> str:
-    """A decision, or an attempt at one, on one line."""
-    wanted = f" {money(made.refund)} for order {made.refund.order_id}" if made.refund else ""
-    note = f" ({' '.join(made.note.split())})" if made.note else ""
-    return f"{_moment(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
-
-
-def _paid(view: TaskView) -> str:
-    result = view.result
-    if not result or not result.refund:
-        return ""
-    booked = f", booked as {result.refund_id}" if result.refund_id else ""
-    return f"{money(result.refund)} for order {result.refund.order_id}{booked}"

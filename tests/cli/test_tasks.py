@@ -25,6 +25,7 @@ from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket
 
 TASK = "acme:T-1"
+WORDS = "the refund is above the limit up to which nobody is asked"
 REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency": "EUR"})
 
 
@@ -48,8 +49,8 @@ def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView
     result = run("task", "list")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines == [
-        ["task", "status", "since", "outcome", "or", "reason", "refund"],
-        [TASK, "waiting", "2026-01-01", "00:00:00", "above_limit", "12.30", "EUR"],
+        ["task", "status", "received", "(UTC)", "refund", "outcome", "or", "reason"],
+        [TASK, "waiting", "2026-01-01", "00:00:00", "12.30", "EUR", *WORDS.split()],
         ["globex:T-2", "running", "2026-01-01", "00:00:01"],
     ]
 
@@ -167,7 +168,9 @@ def test_a_task_shows_who_decided_what(run: CommandLine, desk: FakeDesk, waiting
         words="order O-1 was paid in EUR, not in CHF",
     )
     desk.put(TASK, decisions=(made,))
-    line = "2026-01-02 03:04:05 kim: approve 9999.00 CHF for order O-1 (why not): order O-1 was paid in EUR, not in CHF"
+    line = (
+        "2026-01-02 03:04:05 kim: approve 9,999.00 CHF for order O-1 (why not): order O-1 was paid in EUR, not in CHF"
+    )
     assert line in run("task", "show", TASK).stdout
 
 
@@ -236,7 +239,7 @@ def test_the_list_for_spreadsheets(run: CommandLine, desk: FakeDesk, waiting: Ta
     rows = list(csv.DictReader(io.StringIO(run("task", "list", "--csv").stdout)))
     assert [row["task"] for row in rows] == [TASK, "globex:T-2"]
     assert (rows[0]["amount"], rows[0]["currency"], rows[0]["waiting_for"]) == ("12.30", "EUR", "above_limit")
-    assert rows[0]["reason"] == "the refund is above the limit up to which nobody is asked"
+    assert rows[0]["reason"] == WORDS
     assert run("task", "list", "--csv", "--json").exit_code == 2
 
 
@@ -251,8 +254,8 @@ def test_a_waiting_task_shows_what_there_is_to_know_for_the_decision(run: Comman
     shown = run("task", "show", TASK).stdout
     for fact in (
         "50.00 EUR",
-        "99.00 EUR paid, 9.00 refunded, 90.00 left",
-        "gold, risk high, 12 days, 3 refunds in 90 days",
+        "99.00 EUR charged, 9.00 refunded, 90.00 left",
+        "gold, risk high, customer for 12 days, 3 refunds in the last 90",
         "2026-01-05 03:04:05",
         "C-1",
         "It broke. Please",
@@ -260,3 +263,65 @@ def test_a_waiting_task_shows_what_there_is_to_know_for_the_decision(run: Comman
         assert fact in shown, fact
     assert "\x1b" not in shown
     assert "text" not in json.loads(run("task", "show", TASK, "--json").stdout)
+
+
+def question() -> Question:
+    return Question.model_validate(
+        {
+            "number": 1,
+            "asked_at": "2026-01-01T00:00:00+00:00",
+            "expires_at": "2026-01-04T00:00:00+00:00",
+            "limit": "50.00",
+            "order": {
+                "order_id": "O-1",
+                "currency": "EUR",
+                "charged": "1234.50",
+                "refunded": "10.00",
+                "refundable": "1224.50",
+            },
+            "account": {"tier": "gold", "risk": "low", "since_days": 400, "refunds_90d": 2},
+        }
+    )
+
+
+def test_a_waiting_task_says_why_and_how_it_is_decided(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+    desk.put(TASK, question=question())
+    shown = run("task", "show", TASK).stdout
+    for fact in (
+        f"waits because    {WORDS} (above_limit)",
+        "limit            50.00 EUR",
+        "proposed refund  12.30 EUR for order O-1",
+        "order            O-1: 1,234.50 EUR charged, 10.00 refunded, 1,224.50 left",
+        "account          gold, risk low, customer for 400 days, 2 refunds in the last 90",
+        "decide by (UTC)  2026-01-04 00:00:00",
+    ):
+        assert f"{fact}\n" in shown
+    *_, first, approve, other, reject = shown.splitlines()
+    assert first == "next: check the order and the proposed amount, then approve or reject"
+    assert other == f"{approve} --order O-1 --amount AMOUNT --currency EUR"
+    assert reject == f"  refund-agent task reject {TASK}"
+    # The command that is told is one that works.
+    words = approve.split()
+    assert words[0] == "refund-agent"
+    assert run(*words[1:]).exit_code == 0
+    assert desk.decisions[-1].verdict == "approve"
+
+
+def test_a_task_without_a_proposal_names_what_an_approval_needs(run: CommandLine, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    desk.put(TASK, status=TaskStatus.WAITING, waiting_for="order_unknown")
+    lines = run("task", "show", TASK).stdout.splitlines()
+    assert lines[-2:] == [
+        f"  refund-agent task approve {TASK} --order ORDER --amount AMOUNT --currency CURRENCY",
+        f"  refund-agent task reject {TASK}",
+    ]
+
+
+@pytest.mark.parametrize("status", [TaskStatus.PARKED, TaskStatus.PAUSED])
+def test_a_task_that_is_held_says_how_it_goes_on(run: CommandLine, desk: FakeDesk, status: TaskStatus) -> None:
+    desk.submit(make_ticket())
+    desk.put(TASK, status=status, waiting_for="classify: ModelRefused: status 401" if status == "parked" else None)
+    shown = run("task", "show", TASK).stdout
+    assert ("parked because" in shown) == (status is TaskStatus.PARKED)
+    assert run(*shown.splitlines()[-1].split()[1:]).exit_code == 0
+    assert desk.get(TASK).status is TaskStatus.RUNNING
