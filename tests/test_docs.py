@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from app.cli.root import cli
+from app.models import TaskStatus
+from app.sandbox.data import load_expected
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,18 +40,61 @@ def test_every_copy_of_the_readme_has_its_source() -> None:
         assert (ROOT / source).is_file(), source
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    said = set(re.findall(r"^refund-agent ((?:task )?[a-z]+)", README, re.MULTILINE))
-    assert said
-    for command in sorted(said):
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *command.split(), "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, command
+def commands(text: str) -> list[list[str]]:
+    """The words of every `refund-agent` command that stands on a line of its own or in a table."""
+    lines = re.findall(r"^refund-agent (.*)$", text, re.MULTILINE) + re.findall(r"`refund-agent ([^`]+)`", text)
+    found = (line.split(" #")[0].split() for line in lines)
+    # A word in capitals stands for one of the reader's own; `...` and what is a placeholder alone is no command.
+    return [words for words in found if words and words[0].islower()]
+
+
+def leaves(group: TyperGroup) -> Iterator[Any]:
+    """Every command that can be run."""
+    for command in group.commands.values():
+        yield from leaves(command) if isinstance(command, TyperGroup) else ()
+        yield command
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/rerun-tax.md"])
+def test_every_command_of_the_documents_is_one_with_its_options(
+    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found = commands((ROOT / document).read_text())
+    assert len(found) > 1
+    for words in found:
+        root = typer.main.get_command(cli)
+        assert isinstance(root, TyperGroup)
+        for command in leaves(root):
+            command.callback = lambda **_: None  # what it would do is another test's matter
+        if words[-1] in root.commands and isinstance(root.commands[words[-1]], TyperGroup):
+            continue  # a group named as such
+        with pytest.raises(SystemExit) as ended:
+            root.main(words)
+        assert ended.value.code == 0, (words, capsys.readouterr().err)
+
+
+def test_the_readme_shows_tasks_that_wait_when_the_samples_are_done() -> None:
+    expected = load_expected()
+    named = re.findall(r"refund-agent (?:task \w+|record) ([a-z]+:[\w-]+)", README)
+    assert len(named) >= 4
+    for task_id in named:
+        assert expected[task_id].status is TaskStatus.WAITING, task_id
+        assert expected[task_id].refund is not None, f"{task_id} proposes nothing, so it cannot be approved as it is"
+
+
+def test_the_shell_takes_the_readmes_commands_as_they_stand() -> None:
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        assert subprocess.run(["bash", "-n"], input=block, text=True, check=False).returncode == 0
+        for line in block.splitlines():
+            unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line.split(" #")[0])
+            assert not re.search(r"[?*\[]", unquoted), f"a shell would look for files of that name: {line}"
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"make test ARGS=(\S+?)`", README)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import cost, demo, doctor, experiment, ledger, prices, record, serve, submit, tasks
+from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
 from app.cli.wording import in_our_words
@@ -101,6 +101,7 @@ def root(
 
 cli.command("serve")(serve.serve)
 cli.command("submit")(submit.submit)
+tasks.commands.command("history")(history.history)
 cli.add_typer(tasks.commands, name="task", cls=Commands)
 cli.command("record")(record.record)
 cli.add_typer(cost.commands, name="cost", cls=Commands)

@@ -1,0 +1,79 @@
+"""`refund-agent task history TASK`: what Dapr itself keeps of a task, event by event; asked of the sidecar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.cli.connection import AsJson
+from app.cli.layout import Column, Kind, figures
+from app.cli.screen import Wide, say, show_json, show_table
+from app.cli.tasks import TaskId
+
+if TYPE_CHECKING:
+    from app.history.listing import Event
+
+_COLUMNS = [
+    Column("event", Kind.FIGURE),
+    Column("turn", Kind.FIGURE),
+    Column("at (UTC)"),
+    Column("kind"),
+    Column("name"),
+    *figures("attempt"),
+    Column("id", Kind.FIGURE, spare=1),
+    Column("ends", Kind.FIGURE, spare=2),
+    Column("error"),
+    *figures("bytes"),
+    Column("execution", spare=3),
+]
+
+
+def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> None:
+    """Shows Dapr's own history of a task, event by event, as daprd verifies it: times, steps, attempts, ids and sizes;
+    no texts."""
+    events = _read(task_id)
+    if as_json:
+        show_json({"task_id": task_id, "events": [_view(event) for event in events]})
+        return
+    show_table(_COLUMNS, map(_row, events))
+    say(f"{len(events):,} events, {sum(event.size for event in events):,} bytes")
+
+
+def _read(task_id: str) -> tuple[Event, ...]:
+    from app.history.listing import listed
+    from app.history.reader import HistoryReader
+    from app.settings import load
+
+    with HistoryReader(load().daprd) as reader:
+        return listed(reader.events(task_id))
+
+
+def _row(event: Event) -> tuple[str, ...]:
+    return (
+        str(event.number),
+        str(event.turn),
+        f"{event.at:%Y-%m-%d %H:%M:%S}.{event.at.microsecond // 1000:03}",
+        event.kind,
+        event.name,
+        str(event.attempt or ""),
+        "" if event.event_id is None else str(event.event_id),
+        "" if event.ends is None else str(event.ends),
+        event.error,
+        f"{event.size:,}",
+        event.execution_id,
+    )
+
+
+def _view(event: Event) -> dict[str, object]:
+    return {
+        "number": event.number,
+        "turn": event.turn,
+        "at": event.at.isoformat(),
+        "kind": event.kind,
+        "name": event.name,
+        "event_id": event.event_id,
+        "ends": event.ends,
+        "attempt": event.attempt,
+        "execution_id": event.execution_id,
+        "error": event.error,
+        "bytes": event.size,
+    }
