@@ -18,8 +18,8 @@ wording.py    what is wrong with a field, in our words; pure
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record
 report.py     the tables of `cost report`; repriced.py with --prices
-submit.py tasks.py history.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py experiment.py serve.py    the
-              commands
+submit.py tasks.py history.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py experiment.py
+              serve.py    the commands
 
 A person waits for each start: nothing here imports Dapr, Flask, SQLAlchemy or the agent's parts before a command needs
 them, and only `serve` and the commands that read the ledger do.
