@@ -39,6 +39,7 @@ from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.policy import Rules
+from app.private import private_folder, told
 from app.runs import Runs, connect
 from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
@@ -126,7 +127,8 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     sdk_mends.ask_for_no_health()
     sdk_mends.trace_nothing()
     leave_proxies_out(settings)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    if opened := private_folder(settings.state_dir):
+        log.warning("%s", told(opened))
     engine = database.connect(settings.database_url)
     ends.callback(engine.dispose)
     sidecar.wait_until_ready(settings.dapr_http)

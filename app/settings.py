@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
-        return self.ledger_url or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+        return self.ledger_url or f"sqlite:///{quote(str(self.state_dir / 'ledger.sqlite'))}"
 
     @property
     def agent_url(self) -> str:

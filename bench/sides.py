@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from app.access import read_local_token
+from app.settings import Settings
 from bench import environment
 from bench.plan import Block, Side, Store, Variant
 from bench.stores import DATABASE, Prepared, prepare
@@ -77,7 +78,7 @@ def _described(stack: Stack, prepared: Prepared) -> Running:
         store_version=prepared.version,
         dapr_grpc=stack.dapr_grpc,
         api_token=stack.api_token,
-        ledger_url=f"sqlite:///{stack.state / 'ledger.sqlite'}",
+        ledger_url=Settings(state_dir=stack.state).database_url,
     )
 
 

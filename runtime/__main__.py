@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from app.private import UMASK
 from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.locks import exclusive, held
@@ -111,6 +112,7 @@ def _environment() -> int:
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")
+    print(f"umask {UMASK:03o}")  # what daprd and the apps write is nobody else's
     # The token itself is not shown: what is on a screen is soon in a log.
     print(f'export DAPR_API_TOKEN="$(cat {shlex.quote(str(paths.STATE / state.API_TOKEN_FILE))})"')
     print(f'export PATH={shlex.quote(str(paths.LAUNCH_BIN))}:"$PATH"')

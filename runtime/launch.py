@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from app.private import keep_private
 from runtime import paths, ports, processes, state
 from runtime.apps import Apps, link_logs
 from runtime.control_plane import ControlPlane
@@ -173,6 +174,7 @@ def _watch(check: Callable[[], object]) -> None:
 def main(arguments: list[str]) -> int:
     """Runs one of the three; problems are printed as sentences."""
     os.chdir(paths.ROOT)
+    keep_private()
     unwind_at_the_first()
     processes.adopt_orphans()
     commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}

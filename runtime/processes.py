@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.private import UMASK
 from runtime import family
 from runtime.problems import ChildDied, NotReady
 from runtime.signals import put_off
@@ -105,13 +106,13 @@ def start(
 
     `private`: what it writes is its owner's alone (keys, books); otherwise the user's own umask holds.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
     tethered = [sys.executable, "-IS", str(_TETHER), str(os.getpid()), *command]
     full = {**os.environ, **(environment or {}), family.MARK: mark}
 
     def spawn() -> Child:
-        with log.open("ab") as output:
+        with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600 if private else 0o666)) as output:
             process = subprocess.Popen(
                 tethered,
                 stdin=subprocess.DEVNULL,
@@ -120,7 +121,7 @@ def start(
                 env=full,
                 cwd=folder,
                 start_new_session=True,
-                umask=0o077 if private else -1,
+                umask=UMASK if private else -1,
             )
         return Child(name, process, log, mark)
 

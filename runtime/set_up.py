@@ -51,7 +51,8 @@ def _set_up(development: bool) -> None:
 _COMMAND = """\
 #!/bin/sh
 here=$(dirname -- "$(readlink -f -- "$0")")
-PYTHONPATH="$here/../.." exec "$here/python" -m app "$@"
+exec "$here/python" -Pc 'import sys; sys.path.insert(0, sys.argv.pop(1)); from app.__main__ import main; main()' \\
+  "$here/../.." "$@"
 """
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
+from app.private import private_folder, told
 from runtime.problems import Problem
 
 # Without it daprd answers nobody; the agent reads it there too (`app/settings.py`).
@@ -16,8 +18,8 @@ _LEAST_CHARACTERS = 32
 def prepare(state: Path) -> None:
     """Makes the folder, the sidecar's token, and an empty secrets file for Dapr's local secret store where they are not
     there."""
-    state.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)
+    if opened := private_folder(state):
+        print(f"note: {told(opened)}", file=sys.stderr, flush=True)
     api_token(state)
     secrets_file = state / "secrets.json"
     if not secrets_file.exists():

@@ -71,6 +71,7 @@ COMMON = {
     "decisions",
     "errors",
     "policy",
+    "private",
     "reasons",
     "redaction",
     "standing",

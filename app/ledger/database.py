@@ -6,15 +6,17 @@ import contextlib
 import sqlite3
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, ExceptionContext, Insert, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, Insert, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import ConfigurationError
 from app.ledger.migrations import upgrade
+from app.private import private_file
 from app.texts import is_storable, storable
 
 # WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
@@ -60,10 +62,13 @@ def connect(url: str) -> Engine:
     """Opens the database at `url` and brings its tables up to date. Raises ConfigurationError."""
     try:
         with contextlib.ExitStack() as when_it_fails:
-            engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), connect_args=_connect_args(url))
+            where = make_url(url)
+            engine = create_engine(where, pool_pre_ping=not _is_sqlite(where), connect_args=_connect_args(where))
             when_it_fails.callback(engine.dispose)
             store_any_text(engine)
             if engine.dialect.name == "sqlite":
+                if where.database not in (None, "", ":memory:"):
+                    private_file(Path(where.database))  # SQLite gives its other files the same mode
                 tune_sqlite(engine, *_SQLITE)
                 _write_ahead(engine)
             else:
@@ -103,9 +108,12 @@ def _remedy(error: Exception) -> str:
     )
 
 
-def _connect_args(url: str) -> dict[str, Any]:
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _connect_args(given: URL) -> dict[str, Any]:
     """How psycopg connects: what the URL itself says comes first."""
-    given = make_url(url)
     if given.get_driver_name() != "psycopg":
         return {}
     return {name: value for name, value in _PSYCOPG.items() if name not in given.query}

@@ -18,6 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from app import tokens
+from app.private import keep_private
 from app.sandbox.bill import Bill
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain.lexicon import LANGUAGES, lexicon
@@ -95,6 +96,7 @@ async def run(chosen: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; gives the exit status."""
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
+    keep_private()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(run(chosen))

@@ -47,7 +47,8 @@ def _take_steps(connection: Connection) -> None:
             "the ledger was made before its tables had versions; move it away (or `make clean-state`) and start again"
         )
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    # Options are ini text, in which a path's % would be a reference.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
