@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, BinaryIO
 
 import typer
@@ -19,6 +19,8 @@ from app.cli.screen import Meter, complain, say, show_json
 from app.cli.tickets import Line, raw_lines
 from app.cli.watch import TROUBLED, Watch, follow
 from app.models import TaskStatus, TaskView
+
+NAMED = 10  # tasks that are named one by one
 
 
 def submit(
@@ -37,7 +39,9 @@ def submit(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submits tickets. The same ticket twice is the same task, so a file can be sent again at any time."""
+    """Submits tickets. The same ticket twice is the same task, so a file can be sent again at any time. Exit code 1
+    when a line was not taken or, with --wait, a task failed, parked, was ended or still ran at --timeout; tasks that
+    wait for a person are fine."""
     export = read_export(str(getattr(file, "name", "-")), file, tenant, _count_lines(file))
     if export.passed_over:
         complain(f"columns that are no field of a ticket were passed over: {', '.join(export.passed_over)}")
@@ -48,6 +52,8 @@ def submit(
     totals = count_kinds(receipts)
     states = count_states(rested, running) if wait else {}
     _show(totals, states, as_json=as_json)
+    for line in _left(rested, running, timeout):
+        complain(line)
     troubled = running or any(view.status in TROUBLED for view in rested)
     if totals[Kind.REFUSED.value] or totals[Kind.CONFLICT.value] or troubled:
         raise typer.Exit(1)
@@ -113,6 +119,29 @@ def _show(totals: dict[str, int], states: dict[str, int], *, as_json: bool) -> N
     say("  ".join(f"{name} {number}" for name, number in totals.items()))
     if states:
         say("  ".join(f"{name} {number}" for name, number in states.items()))
+
+
+def _left(rested: Iterable[TaskView], running: tuple[str, ...], timeout_seconds: float) -> Iterator[str]:
+    """What is left to do: for people, so that they need not look each task up."""
+    views = list(rested)
+    yield from _named(f"still run after {timeout_seconds:g} s", running)
+    for status in (status for status in TaskStatus if status in TROUBLED):
+        yield from _named(f"are {status.value}", [_said(view) for view in views if view.status is status])
+    waiting = sum(view.status is TaskStatus.WAITING for view in views)
+    if waiting:
+        yield f"{waiting:,} wait for a person: `refund-agent task list --status waiting`, or `task show TASK` of one"
+
+
+def _named(what: str, tasks: Sequence[str]) -> Iterator[str]:
+    if tasks:
+        yield f"{len(tasks):,} {what}:"
+        yield from (f"  {task}" for task in tasks[:NAMED])
+        yield from [f"  and {len(tasks) - NAMED:,} more"] * (len(tasks) > NAMED)
+
+
+def _said(view: TaskView) -> str:
+    why = view.waiting_for or view.error
+    return f"{view.task_id}: {why}" if why else view.task_id
 
 
 def _count_lines(file: BinaryIO) -> int | None:

@@ -19,7 +19,7 @@ from app.ledger.views import RecordView
 from app.web.messages import CostQuery
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text()
-SECTION = DOCUMENT.split("### JSON\n")[1]
+SECTION = DOCUMENT.split("### JSON\n")[1].split("\n## ")[0]
 VIEWS: tuple[type[BaseModel], ...] = (
     RecordView,
     ReportView,

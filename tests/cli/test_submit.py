@@ -180,3 +180,26 @@ def test_a_terminal_sees_a_bar_and_a_pipe_sees_counts(
     assert "━" in seen
     plain = run("submit", file)
     assert plain.stderr == "submitted: 30 of 30  same 30\n"
+
+
+def test_what_is_left_to_do_is_named(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
+    def settled(ticket: Ticket) -> dict[str, Any] | None:
+        states = {"p": TaskStatus.PARKED, "w": TaskStatus.WAITING, "c": TaskStatus.COMPLETED}
+        status = states.get(ticket.text)
+        return {"status": status, "waiting_for": "classify: status 401"} if status else None
+
+    desk.settle = settled
+    texts = ["p"] * 12 + ["w", "w", "c", "runs"]
+    file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}", text=text) for n, text in enumerate(texts)])
+    result = run("submit", file, "--wait", "--timeout", "2")
+    assert (result.exit_code, result.stdout) == (
+        1,
+        totals(created=16) + "running 1  waiting 2  parked 12  completed 1\n",
+    )
+    said = result.stderr[result.stderr.index("1 still run after 2 s:") :].splitlines()
+    assert said[:3] == ["1 still run after 2 s:", "  acme:T-15", "12 are parked:"]
+    assert said[3].endswith(": classify: status 401")
+    assert said[13:] == [
+        "  and 2 more",
+        "2 wait for a person: `refund-agent task list --status waiting`, or `task show TASK` of one",
+    ]

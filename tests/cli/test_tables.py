@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from app import bootstrap
-from app.cli import screen
+from app.cli import history, screen
 from app.cli.layout import Column, Kind, Page, facts, lay_out
+from app.history.listing import listed
 from app.ledger.rebuilding import Rebuilt
 from app.models import TaskStatus
 from tests.cli.books import RefundBookServer
@@ -25,6 +26,7 @@ from tests.cli.test_demo import book, perfect
 from tests.cli.test_reconcile import HEADER, line
 from tests.cli.test_reconcile import journal as journal  # a fixture
 from tests.cost.tax.tasks import crashed, failed, fleet
+from tests.history.told import Told
 from tests.ledgers import FakeRecords
 from tests.records import task_record
 from tests.web.fakes import FakeDesk, make_ticket
@@ -135,12 +137,16 @@ def commands(
     total = large.report().total
     kept = (TASK,) * 7
     monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), (), total, total))
+    dapr = Told().turn(1).started(0).scheduled(1, 1, "classify_" + "x" * 40, "k" * 36).turn(2).failed(2, 1)
+    monkeypatch.setattr(history, "_read", lambda _: listed(dapr.events))
     prices = "config/prices.yaml"
     return {
         "cost report": lambda: ask("cost", "report"),
         "cost report, exact": lambda: ask("cost", "report", "--by", "task,step,model", "--exact"),
         "cost report, total": lambda: ask("cost", "report", "--by", ""),
         "cost report, prices": lambda: ask("cost", "report", "--prices", prices),
+        "cost report, top": lambda: ask("cost", "report", "--by", "task", "--top", "5"),
+        "cost report, counted": lambda: ask("cost", "report", "--by", "tenant,outcome"),
         "cost tax": lambda: ask("cost", "tax"),
         "cost reconcile": lambda: ask("cost", "reconcile", "--bill", str(bill)),
         "record": lambda: ask("record", TASK),
@@ -151,6 +157,7 @@ def commands(
         "doctor": lambda: run("doctor", "--model-url", "http://127.0.0.1:1", "--systems-url", "http://127.0.0.1:1"),
         "doctor retries": lambda: ask("doctor", "retries"),
         "task list": lambda: run("task", "list"),
+        "task history": lambda: ask("task", "history", TASK),
         "task show": lambda: run("task", "show", TASK),
     }
 
