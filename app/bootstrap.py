@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dapr.ext.workflow import DaprWorkflowContext
@@ -17,6 +18,7 @@ from app.access import Access, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.cost import book
 from app.cost.book import PriceBook
+from app.daprd import Daprd
 from app.desk import TaskDesk
 from app.executions import Executions
 from app.gateway.conversation import DaprConversation
@@ -47,7 +49,7 @@ from app.stages.services import Services, as_activity
 from app.standing import Standing
 from app.starter import Starter
 from app.steps import DECISION, RESUME, TaskInput
-from app.systems import DaprSystems
+from app.systems import DaprSystems, ask_at_once
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
@@ -166,7 +168,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     runs = Runs(connect(settings.daprd))
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
-    desk = TaskDesk(services.tickets, standings, runs, rules, trail)
+    void = partial(void_refund, settings.daprd)
+    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void)
     mend = Condemned(opened.writer, desk.restart, utc_now).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
@@ -175,6 +178,11 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     register(worker, services)
     web = make_web(settings, opened, desk, telemetry)
     return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, Starter(desk), web])
+
+
+def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
+    """Tells the refund system that the ticket ends without a refund. Raises Refused, Unreachable."""
+    ask_at_once(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
 def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry) -> WebServer:

@@ -18,6 +18,7 @@ from app.errors import (
     HistoryTampered,
     NotWaiting,
     RefundAgentError,
+    Refused,
     TaskNotFound,
     TooLate,
     Unreachable,
@@ -69,6 +70,7 @@ class TaskDesk:
         runs: Runs,
         rules: Rules,
         trail: Decisions,
+        void: Callable[[str, str], None],
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tickets = tickets
@@ -76,6 +78,7 @@ class TaskDesk:
         self._runs = runs
         self._rules = rules
         self._trail = trail
+        self._void = void
         self._pause = pause
         self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
@@ -216,14 +219,24 @@ class TaskDesk:
         self._refused(task_id, decision, "", decisions.NO_ROLE)
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
-        """Ends a task for good; what is posted stays posted. Raises NotWaiting when it has ended, unless an older state
-        store has it going on: that is ended, and the record stays."""
+        """Ends a task for good, and its ticket gets no refund any more. Raises Unreachable; NotWaiting when it has
+        ended, unless an older state store has it going on (that is ended, and the record stays), or when the customer
+        is being told of a refund: that one can only be posted."""
         seen = self._look(task_id)
         left_over = seen.known.final and _goes_on(self._runs.get(task_id))
         if not left_over:
-            self._in_progress(task_id)
+            self._no_refund_any_more(self._in_progress(task_id))
         self._runs.terminate(task_id, reason)
         return self.get(task_id)
+
+    def _no_refund_any_more(self, view: TaskView) -> None:
+        try:
+            self._void(view.tenant, view.ticket_id)
+        except Refused as refusal:
+            raise NotWaiting(
+                f"task {view.task_id}: the books say {refusal.code}, since the customer is being told of the refund; "
+                "the task ends by itself, or after `task resume` where it is parked or paused"
+            ) from None
 
     def rerun(self, task_id: str) -> TaskView:
         """Begins a task again from its ticket: one that Dapr has lost, or that has failed or was terminated. What it
@@ -247,7 +260,7 @@ class TaskDesk:
         """Starts a task's run anew; Dapr wipes the ended one. For a run that was given up for no fault of the task."""
         stored = self._tickets.get(task_id)
         self._standings.begin_anew(task_id, why)
-        self._runs.start(self._input(stored))
+        self._runs.start(self._input(stored, again=True))
 
     def _begin_again(self, task_id: str, why: str) -> None:
         """One at a time, as in `_start`."""
@@ -311,13 +324,14 @@ class TaskDesk:
             lock.release()
         self._tickets.mark_started(stored.task_id)
 
-    def _input(self, stored: StoredTicket) -> TaskInput:
+    def _input(self, stored: StoredTicket, *, again: bool = False) -> TaskInput:
         return TaskInput(
             tenant=stored.tenant,
             ticket_id=stored.ticket_id,
             customer_id=stored.customer_id,
             order_id=stored.order_id,
             rules=self._rules,
+            again=again,
         )
 
     def _is_new(self, stored: StoredTicket) -> bool:

@@ -2,7 +2,7 @@
 
 Everything here may cross the workflow's history, so nothing here holds a person's text, address or
 secret: texts stay in the ledger and are named by digest. Import nothing but the standard library,
-pydantic, `app.errors` and `app.texts`.
+pydantic, iso4217, `app.errors` and `app.texts`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,50 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator
+import iso4217
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationInfo, field_validator
 
 from app.texts import Text
 
-Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2), PlainSerializer(str, return_type=str)]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+# Decimal places of every currency that money is paid in; precious metals and test codes have none and are left out.
+_MINOR_UNITS = {each.code: each.exponent for each in iso4217.Currency if each.exponent is not None}
+
+
+def minor_units(currency: str) -> int:
+    """How many decimal places amounts in `currency` have by ISO 4217: USD 2, JPY 0, KWD 3. Raises ValueError."""
+    if currency not in _MINOR_UNITS:
+        raise ValueError(f"{currency} is no currency of ISO 4217 that money is paid in")
+    return _MINOR_UNITS[currency]
+
+
+def is_currency(word: str) -> bool:
+    """Whether the word is a code of ISO 4217 for something that money is paid in."""
+    return word in _MINOR_UNITS
+
+
+def in_minor_units(amount: Decimal, currency: str) -> Decimal:
+    """`amount` in its one normal form, with exactly the decimal places of its currency: 1E+1 USD gives 10.00.
+
+    Raises ValueError for an amount with finer parts, such as 100.50 JPY.
+    """
+    places = minor_units(currency)
+    normal = amount.quantize(Decimal(1).scaleb(-places))
+    if normal != amount:
+        raise ValueError(f"{amount:f} {currency} has more than the {places} decimal places of {currency}")
+    return normal
+
+
+def _currency(code: str) -> str:
+    minor_units(code)
+    return code
+
+
+Money = Annotated[
+    Decimal,
+    Field(ge=0, max_digits=14, decimal_places=4),
+    PlainSerializer(lambda amount: format(amount, "f"), return_type=str),
+]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_currency)]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 TicketId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -33,6 +71,19 @@ class Frozen(BaseModel):
     """A value: immutable, and strict about keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InCurrency(Frozen):
+    """Something with an amount and its currency; with both, the amount is kept in the currency's normal form."""
+
+    currency: Currency | None
+    amount: Money | None
+
+    @field_validator("amount")
+    @classmethod
+    def _normal(cls, amount: Decimal | None, known: ValidationInfo) -> Decimal | None:
+        currency = known.data.get("currency")
+        return amount if amount is None or currency is None else in_minor_units(amount, currency)
 
 
 class Category(StrEnum):
@@ -123,12 +174,12 @@ def task_id(tenant: str, ticket_id: str) -> str:
     return f"{tenant}:{ticket_id}"
 
 
-class Refund(Frozen):
+class Refund(InCurrency):
     """Money that goes back for one order."""
 
     order_id: Reference
-    amount: Money
     currency: Currency
+    amount: Money
 
 
 class Decision(Frozen):
@@ -227,7 +278,7 @@ class Classification(Frozen):
     confidence: Confidence
 
 
-class Proposal(Frozen):
+class Proposal(InCurrency):
     """What the model proposes, without the letter that goes with it."""
 
     action: Action
@@ -276,7 +327,8 @@ class OrderFigures(Frozen):
     currency: Currency
     charged: Money
     refunded: Money
-    refundable: Money  # what was charged and not given back yet
+    held: Money = Decimal(0)  # in flight for other tickets
+    refundable: Money  # what was charged, not given back and not in flight
 
 
 class AccountFigures(Frozen):
@@ -286,6 +338,7 @@ class AccountFigures(Frozen):
     risk: str
     since_days: int
     refunds_90d: int
+    refunded_90d: Money | None = None  # received in 90 days or in flight for other tickets, in the order's currency
 
 
 class Figures(Frozen):

@@ -25,8 +25,8 @@ _REASONS = {
     for code, words, advice in (
         (
             "above_limit",
-            "the refund is above the limit up to which nobody is asked",
-            "check the order and the proposed amount, then approve or reject",
+            "the refund, with what the customer received in 90 days, is above the limit up to which nobody is asked",
+            "check the order, the proposed amount and the earlier refunds, then approve or reject",
         ),
         ("above_policy", "the refund is more than the refund policy allows for this order", _OWN_REFUND),
         (
@@ -50,9 +50,14 @@ _REASONS = {
             "check the ticket's customer id; approve with the refund of the right order, or reject",
         ),
         (
-            "already_refunded_customer",
-            "this customer has had a refund for this already",
-            "compare it with the earlier refund, then approve or reject",
+            "already_committed",
+            "the customer was told of another refund for this ticket already",
+            "compare it with the refund in the books; reject, since a ticket gets no second one",
+        ),
+        (
+            "already_told",
+            "the customer has a letter about this ticket already, which says something else",
+            "compare it with the letter in the books, and decide as that one says",
         ),
         ("classification_unusable", "the model's classification could not be used, twice", _OWN_REFUND),
         ("currency_differs", "the refund is in another currency than the order", _OWN_REFUND),
@@ -67,11 +72,6 @@ _REASONS = {
             "fraud_reported",
             "the ticket reports a fraud",
             "hand it to the people who handle fraud; approve or reject when they have decided",
-        ),
-        (
-            "hold_refused",
-            "the books refused to set the refund's money aside",
-            "see what else is being refunded on this order, then approve again or reject",
         ),
         (
             "idempotency_conflict",
@@ -97,6 +97,11 @@ _REASONS = {
             "the order is not delivered yet",
             "check where the parcel is, then approve or reject",
         ),
+        (
+            "not_sent",
+            "the order has not been sent yet, so it cannot be lost",
+            "check when it is sent, then approve or reject",
+        ),
         ("order_not_found", "the books know no such order of this customer", _OWN_REFUND),
         ("order_unknown", "the books know no such order of this customer", _OWN_REFUND),
         (
@@ -109,6 +114,11 @@ _REASONS = {
             "ticket_already_refunded",
             "this ticket has had its refund already",
             "compare it with the refund in the books; reject, since a ticket gets no second one",
+        ),
+        (
+            "ticket_voided",
+            "the ticket has ended without a refund before, so the books keep no money for it",
+            "reject, or send the customer's request again under a new ticket id",
         ),
         ("too_many_turns", "the model did not come to a draft in the turns that it has", _OWN_REFUND),
     )

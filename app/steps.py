@@ -38,19 +38,22 @@ Step = Generator[Any, Any, Output]
 DECISION = "decision"
 RESUME = "resume"
 RESUMED = {"resume": True}
+ANSWERED_BEFORE = "answered_before"  # why a decision came too late
 _REASON_CHARACTERS = 300
 # How many decisions a task tells of; the ledger has them all.
 _TOLD_DECISIONS = 20
 
 
 class TaskInput(Frozen):
-    """What a task starts with: whose ticket, and the rules that hold for it. No text."""
+    """What a task starts with: whose ticket, and the rules that hold for it. No text. `again` says that an earlier run
+    may have worked at the ticket, whose effects are then asked for before anything is drafted."""
 
     tenant: TenantId
     ticket_id: TicketId
     customer_id: Reference
     order_id: Reference | None
     rules: Rules
+    again: bool = False
 
     @property
     def task_id(self) -> str:
@@ -111,7 +114,7 @@ class Steps:
                 self.show(None)
                 return decision
             if decision is not None:
-                self.settle(decision, DecisionState.TOO_LATE, "answered_before")
+                self.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE)
             else:
                 self._ignore(DECISION)
         self.show(None)

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.books import Account, Order
+from app.books import Order
+from app.drafting import Findings, held, looked_up
 from app.models import (
     AccountFigures,
-    Category,
     DecisionState,
     Figures,
     Frozen,
@@ -20,8 +20,7 @@ from app.models import (
     TaskStatus,
 )
 from app.stages import guards
-from app.stages.lookups import OrderInput, OrderOutput
-from app.steps import Steps, TaskInput
+from app.steps import ANSWERED_BEFORE, Steps, TaskInput
 
 Value = TypeVar("Value", bound=Frozen)
 
@@ -37,19 +36,14 @@ class Settlement:
 
 
 def decided(
-    steps: Steps,
-    task: TaskInput,
-    category: Category | None,
-    reason: str,
-    proposed: Refund | None,
-    order: Order | None = None,
-    account: Account | None = None,
+    steps: Steps, task: TaskInput, findings: Findings, reason: str, proposed: Refund | None
 ) -> Generator[Any, Any, Settlement]:
-    """Waits until a person rejects, approves what the books allow, or the time limit is over. `order` and `account` are
-    what the books said of them last, for the person."""
+    """Waits until a person rejects, approves what the books accept, or the time limit is over. What is approved is held
+    by the books before anything else happens."""
+    order = findings.order
     while True:
-        asked = Progress(status=TaskStatus.WAITING, reason=reason, category=category, refund=proposed)
-        decision = yield from steps.decision(asked, _known(task, proposed, order, account))
+        asked = Progress(status=TaskStatus.WAITING, reason=reason, category=findings.category, refund=proposed)
+        decision = yield from steps.decision(asked, _known(task, proposed, order, findings))
         if decision is None:
             return Settlement(Outcome.EXPIRED)
         if decision.verdict == "reject":
@@ -57,12 +51,20 @@ def decided(
             steps.show(None)
             return Settlement(Outcome.REJECTED, by=decision.by)
         refund = decision.refund or proposed
-        found = (yield from _looked_up(steps, task, refund)) if refund else None
-        refusal = guards.refusal(refund, found) if refund else "refund_missing"
-        if refusal is None:
-            steps.settle(decision, DecisionState.ACCEPTED, refund=refund)
-            steps.show(None)
-            return Settlement(Outcome.REFUNDED, refund, by=decision.by)
+        refusal = "refund_missing"
+        found: Order | None = None
+        if refund is not None:
+            kept = yield from held(steps, task, refund)
+            if kept.hold is not None and kept.hold.refund != refund:  # another run of the ticket was faster
+                steps.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, refund=refund)
+                steps.show(None)
+                return Settlement(Outcome.REFUNDED, kept.hold.refund)
+            if kept.refusal is None:
+                steps.settle(decision, DecisionState.ACCEPTED, refund=refund)
+                steps.show(None)
+                return Settlement(Outcome.REFUNDED, refund, by=decision.by)
+            refusal = guards.refused(kept.refusal)
+            found = yield from looked_up(steps, task, refund.order_id)
         left = {"most": found.refundable, "currency": found.currency} if found else {}
         steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, **left)
         reason = refusal
@@ -70,21 +72,17 @@ def decided(
             order = found
 
 
-def _looked_up(steps: Steps, task: TaskInput, refund: Refund) -> Generator[Any, Any, Order | None]:
-    """Looks the order up afresh: it may have been refunded while the task waited."""
-    question = OrderInput(tenant=task.tenant, customer_id=task.customer_id, order_id=refund.order_id)
-    return (yield from steps.run("lookup_order", question, OrderOutput)).order
-
-
-def _known(task: TaskInput, proposed: Refund | None, order: Order | None, account: Account | None) -> Figures:
+def _known(task: TaskInput, proposed: Refund | None, order: Order | None, findings: Findings) -> Figures:
     """What the person is told, in figures."""
+    account, exposure = findings.account, findings.exposure
+    figures = account.model_dump() | (exposure.model_dump() if exposure else {}) if account else None
     return Figures(
         limit=task.rules.limit(proposed.currency) if proposed else None,
-        order=_some(OrderFigures, order) if order else None,
-        account=_some(AccountFigures, account) if account else None,
+        order=_some(OrderFigures, order.model_dump()) if order else None,
+        account=_some(AccountFigures, figures) if figures else None,
     )
 
 
-def _some(model: type[Value], whole: Frozen) -> Value:
-    """The fields of `whole` that `model` has."""
-    return model.model_validate(whole.model_dump(include=set(model.model_fields)))
+def _some(model: type[Value], values: dict[str, Any]) -> Value:
+    """The values that are fields of `model`."""
+    return model.model_validate({name: value for name, value in values.items() if name in model.model_fields})

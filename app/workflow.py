@@ -12,7 +12,7 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app.books import Account
+from app.books import Account, Effects
 from app.drafting import Findings, drafted
 from app.models import Action, Classification, Outcome, TaskOutput
 from app.stages import guards
@@ -37,9 +37,13 @@ def refund_ticket(context: DaprWorkflowContext, task: TaskInput) -> Generator[An
     """One ticket, from its arrival to its closed case."""
     steps = Steps(context, task.rules)
     classification = yield from _classified(steps, task)
-    account = yield from _account(steps, task)
-    findings = yield from _findings(steps, task, classification, account)
-    settlement = yield from _settled(steps, task, findings)
+    account, earlier = yield from _account(steps, task, task.again)
+    settlement = adopted(earlier)
+    if settlement is None:
+        findings = yield from _findings(steps, task, classification, account)
+        settlement = yield from _settled(steps, task, findings)
+    else:
+        findings = Findings(classification.category if classification else None, account=account)
     settlement, refund_id = yield from _carried_out(steps, task, findings, settlement)
     output = TaskOutput(
         outcome=settlement.outcome,
@@ -50,6 +54,16 @@ def refund_ticket(context: DaprWorkflowContext, task: TaskInput) -> Generator[An
         decisions=steps.decisions,
     )
     return output.model_dump(mode="json", exclude=None if output.decisions else {"decisions"})
+
+
+def adopted(earlier: Effects) -> Settlement | None:
+    """How an earlier run of the ticket has settled it: that cannot be taken back, so a run that starts over carries it
+    out. None when the customer was told nothing and no money is promised."""
+    if earlier.hold is not None and earlier.hold.final:
+        return Settlement(Outcome.REFUNDED, earlier.hold.refund)
+    if earlier.told is not None:
+        return Settlement(earlier.told.outcome, earlier.told.refund)
+    return None
 
 
 def _classified(steps: Steps, task: TaskInput) -> Generator[Any, Any, Classification | None]:
@@ -64,11 +78,11 @@ def _classified(steps: Steps, task: TaskInput) -> Generator[Any, Any, Classifica
     return None
 
 
-def _account(steps: Steps, task: TaskInput) -> Generator[Any, Any, Account | None]:
-    """Stage 2; None when the books know no such customer."""
-    question = AccountInput(tenant=task.tenant, customer_id=task.customer_id)
+def _account(steps: Steps, task: TaskInput, again: bool) -> Generator[Any, Any, tuple[Account | None, Effects]]:
+    """Stage 2; no account when the books know no such customer."""
+    question = AccountInput(tenant=task.tenant, ticket_id=task.ticket_id, customer_id=task.customer_id, again=again)
     answer = yield from steps.run("retrieve_account", question, AccountOutput)
-    return answer.account
+    return answer.account, answer.earlier
 
 
 def _findings(
@@ -84,46 +98,60 @@ def _findings(
 
 def _settled(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any, Any, Settlement]:
     """As the model proposed where no guard objects; else as a person decides."""
-    draft = findings.draft
+    draft, hold = findings.draft, findings.hold
+    if hold is not None and hold.final and hold.refund != findings.refund:  # another run of the ticket was faster
+        return Settlement(Outcome.REFUNDED, hold.refund)
     if draft is None or findings.person_needed is not None:
         proposed = guards.proposed(draft, findings.order)
-        reason = findings.person_needed or "no_draft"
-        known = findings.order, findings.account
-        settlement = yield from decided(steps, task, findings.category, reason, proposed, *known)
+        settlement = yield from decided(steps, task, findings, findings.person_needed or "no_draft", proposed)
     else:
         settlement = Settlement(_PROPOSED[draft.action], findings.refund)
     if draft is None or settlement.refund != findings.refund or settlement.outcome != _PROPOSED.get(draft.action):
         return settlement
-    return Settlement(settlement.outcome, settlement.refund, settlement.by, draft.reply_digest)
+    return replace(settlement, reply_digest=draft.reply_digest)
 
 
 def _carried_out(
     steps: Steps, task: TaskInput, findings: Findings, settlement: Settlement
 ) -> Generator[Any, Any, tuple[Settlement, str | None]]:
-    """Stages 4 and 5. Books that refuse the refund at the last moment bring the ticket back to a person."""
+    """Stages 4 and 5. Books that refuse to commit the refund bring the ticket back to a person, untold."""
     while True:
-        yield from steps.run("notify_customer", _notice(task, settlement), NotifyOutput)
-        if settlement.outcome is Outcome.EXPIRED:  # the case stays open with the support desk
-            return settlement, None
-        closed = yield from steps.run("close_case", _closing(task, settlement), CloseOutput)
-        if closed.refusal is None:
-            return settlement, closed.refund_id
-        reason = f"books_refuse_{closed.refusal}"
+        notice = yield from steps.run("notify_customer", _notice(task, findings, settlement), NotifyOutput)
+        if notice.refusal is None:
+            break
+        _, earlier = yield from _account(steps, task, again=True)
+        told = adopted(earlier)
+        if told is not None and (told.outcome, told.refund) != (settlement.outcome, settlement.refund):
+            settlement = told
+            continue
+        reason = guards.refused(notice.refusal)
         steps.overturn(reason)
-        known = findings.order, findings.account
-        settlement = yield from decided(steps, task, findings.category, reason, settlement.refund, *known)
+        settlement = yield from decided(steps, task, findings, reason, settlement.refund)
+    if settlement.outcome is Outcome.EXPIRED:  # the case stays open with the support desk
+        return settlement, None
+    closed = yield from steps.run("close_case", _closing(task, settlement), CloseOutput)
+    return settlement, closed.refund_id
 
 
-def _notice(task: TaskInput, settlement: Settlement) -> NotifyInput:
+def _notice(task: TaskInput, findings: Findings, settlement: Settlement) -> NotifyInput:
     return NotifyInput(
         task_id=task.task_id,
         tenant=task.tenant,
         ticket_id=task.ticket_id,
         customer_id=task.customer_id,
+        order_id=_order_of_customer(findings),
         outcome=settlement.outcome,
         refund=settlement.refund,
         reply_digest=settlement.reply_digest,
     )
+
+
+def _order_of_customer(findings: Findings) -> str | None:
+    """The order that the draft names, if the books know it as the customer's."""
+    orders = {each.order_id for each in findings.account.orders} if findings.account else set()
+    if findings.order is not None:
+        orders.add(findings.order.order_id)
+    return findings.draft.order_id if findings.draft and findings.draft.order_id in orders else None
 
 
 def _closing(task: TaskInput, settlement: Settlement) -> CloseInput:

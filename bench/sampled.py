@@ -132,7 +132,7 @@ async def _work_all(asked: Asked, systems: InternalSystems) -> None:
 
 async def _work_one(services: Services, ticket: Ticket) -> None:
     sorted_ = await classify(services)(_CONTEXT, ClassifyInput(task_id=ticket.task_id, turn=1))
-    whose = AccountInput(tenant=ticket.tenant, customer_id=ticket.customer_id)
+    whose = AccountInput(tenant=ticket.tenant, ticket_id=ticket.ticket_id, customer_id=ticket.customer_id)
     account: Account | None = (await retrieve_account(services)(_CONTEXT, whose)).account
     if sorted_.classification is None or account is None:
         return
@@ -148,7 +148,8 @@ async def _work_one(services: Services, ticket: Ticket) -> None:
 
 async def _look_up(services: Services, ticket: Ticket, turn: int, call: ToolCall) -> Lookup:
     if call.tool == "lookup_order":
-        order = OrderInput(tenant=ticket.tenant, customer_id=ticket.customer_id, order_id=call.argument)
+        whose = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id, "customer_id": ticket.customer_id}
+        order = OrderInput(**whose, order_id=call.argument)
         found = await lookup_order(services)(_CONTEXT, order)
         return Lookup(turn=turn, call=call, order=found.order, problem=found.problem)
     policy = PolicyInput(tenant=ticket.tenant, category=cast(Any, call.argument))

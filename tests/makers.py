@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app import policy
-from app.books import Account, Order, OrderItem, RefundPolicy
+from app.books import Account, Exposure, Order, OrderItem, RefundPolicy
 from app.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
 from app.steps import TaskInput
 
@@ -66,6 +66,12 @@ def order(**changes: Any) -> Order:
         "items": (OrderItem(sku="T1", name="Toaster", quantity=1, unit_price=Decimal("49.90")),),
     }
     return Order.model_validate(values | changes)
+
+
+def exposure(**changes: Any) -> Exposure:
+    """That order, of a customer who has received nothing."""
+    values = {"order": order(), "refunds_90d": 0, "refunded_90d": "0.00"}
+    return Exposure.model_validate(values | changes)
 
 
 def refund_policy(**changes: Any) -> RefundPolicy:

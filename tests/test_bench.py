@@ -145,7 +145,7 @@ def test_the_peer_stops_where_a_person_would_have_to_decide() -> None:
         {"action": "escalate", "reason": "unsure", "confidence": "0.9", "reply": "We will see."}
     )
     with pytest.raises(work.Unfit, match="model_unsure"):
-        work.settled(proposal, CLASSIFICATION, _account(), ())
+        work.settled(proposal, CLASSIFICATION, _account(), (), None)
 
 
 def test_the_peer_answers_without_money_when_the_model_says_so() -> None:
@@ -162,7 +162,7 @@ def test_the_peer_answers_without_money_when_the_model_says_so() -> None:
     }
     proposal = work.drafted(answer, 1)
     assert isinstance(proposal, work.Proposal)
-    assert work.settled(proposal, CLASSIFICATION, _account(), ()) == (Outcome.ANSWERED, None)
+    assert work.settled(proposal, CLASSIFICATION, _account(), (), None) == (Outcome.ANSWERED, None)
 
 
 def test_a_process_that_burns_cpu_is_charged_for_it() -> None:

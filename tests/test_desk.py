@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from app import policy
 from app.desk import TaskDesk
-from app.errors import DecisionRefused, HistoryTampered, NotWaiting, TooLate, Unreachable
+from app.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.ledger import database
 from app.ledger.decisions import Decisions
 from app.ledger.standings import Standings
@@ -94,7 +94,7 @@ def standings(ledger: tuple[Engine, Writer]) -> Standings:
 
 def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     late = threading.Thread(target=desk.submit, args=(TICKET,), name="late")
     late.start()
     assert dapr.asked.wait(60)
@@ -165,7 +165,7 @@ def desk(
 ) -> TaskDesk:
     """A desk where nobody waits long."""
     monkeypatch.setattr("app.desk._DECIDED_WITHIN_SECONDS", 0.0)
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     desk.submit(TICKET)
     return desk
 
@@ -178,6 +178,41 @@ def approve(by: str = "kim", refund: Refund | None = None) -> Decision:
 def told(desk: TaskDesk) -> list[tuple[str, str, DecisionState, str]]:
     """The trail, in short."""
     return [(each.by, each.verdict, each.state, each.code) for each in desk.get(TICKET.task_id).decisions]
+
+
+class Ended(Waiting):
+    """A task that can be ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[str] = []
+
+    def terminate(self, task_id: str, reason: str) -> None:
+        """It is ended."""
+        self.ended.append(task_id)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_task_is_ended_only_while_the_customer_is_told_of_no_refund(
+    tickets: Tickets, standings: Standings, trail: Decisions, told: bool
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def void(tenant: str, ticket_id: str) -> None:
+        asked.append((tenant, ticket_id))
+        if told:
+            raise Refused("refunds/void refuses: already_committed", code="already_committed")
+
+    dapr = Ended()
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)
+    desk.submit(TICKET)
+    if told:
+        with pytest.raises(NotWaiting, match=r"already_committed.*task resume"):
+            desk.terminate(TICKET.task_id, "a mistake")
+    else:
+        desk.terminate(TICKET.task_id, "a mistake")
+    assert asked == [(TICKET.tenant, TICKET.ticket_id)]
+    assert dapr.ended == ([] if told else [TICKET.task_id])
 
 
 def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Waiting) -> None:
@@ -293,7 +328,7 @@ def test_a_ticket_is_accepted_while_the_engine_is_away_and_started_later(
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     view, intake = desk.submit(TICKET)
     assert (view.task_id, view.status, intake) == ("bench:crowd", TaskStatus.RUNNING, Intake.LATER)
     assert desk.submit(TICKET)[1] is Intake.LATER, "the same again is as welcome"
@@ -311,7 +346,7 @@ def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_b
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     for number in range(5):
         desk.submit(TICKET.model_copy(update={"ticket_id": f"T-{number}"}))
     dapr.away = False
@@ -331,7 +366,7 @@ def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_b
 
 def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     desk.submit(TICKET)
     dapr.get = lambda task_id: Standing(status=TaskStatus.PAUSED, at=now())  # type: ignore[method-assign]
     with pytest.raises(NotWaiting, match="bench:crowd is paused already; `task resume`"):

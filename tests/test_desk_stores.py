@@ -101,7 +101,7 @@ def desk(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> Ta
     """The desk between both."""
     tickets = Tickets(engine, writer, lambda: NOW)
     trail = Decisions(engine, writer, lambda: NOW)
-    return TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail)
+    return TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
 
 
 def submit(desk: TaskDesk, writer: Writer) -> None:

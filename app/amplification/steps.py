@@ -1,7 +1,7 @@
 """Which step of the workflow asks whom, and how many such steps a task may have. Pure.
 
-A task in which a person decides again, because the books refuse at the last moment, has one more notice and closing for
-each time. A parked step that a person resumes begins anew.
+Each decision of a person has one more hold, and a look at the order where the books refuse it. A parked step that a
+person resumes begins anew.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def askings(rules: Rules) -> tuple[Asking, ...]:
     turns = rules.drafting.max_turns
     return (
         Asking("classify", (MODEL,), CLASSIFY_TURNS),
-        Asking("retrieve_account", ("accounts",), 1),
+        Asking("retrieve_account", ("accounts", "cases"), 1),  # cases only where the ticket is worked again
         Asking("draft_refund", (MODEL,), turns),
         Asking("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
         Asking("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
-        Asking("notify_customer", ("notifications",), 1),
+        Asking("hold_refund", ("refunds",), 1),
+        Asking("notify_customer", ("refunds", "notifications"), 1),
         Asking("close_case", ("refunds", "cases"), 1),
     )
 

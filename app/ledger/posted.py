@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from app.daprd import Daprd
 from app.errors import SystemUnavailable
-from app.models import Currency, Frozen, Money, Reference, TenantId, TicketId
+from app.models import Currency, Frozen, InCurrency, Money, Reference, TenantId, TicketId
 
 PAGE = 1_000
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them), as in `app/systems.py`.
 _GIVE_UP_SECONDS = 90.0
 
 
-class PostedRefund(Frozen):
+class PostedRefund(InCurrency):
     """A refund as refunds/list tells of it."""
 
     refund_id: Reference
@@ -25,8 +25,8 @@ class PostedRefund(Frozen):
     tenant: TenantId
     ticket_id: TicketId
     order_id: Reference
-    amount: Money
     currency: Currency
+    amount: Money
     at: datetime
 
 

@@ -23,7 +23,7 @@ from app.ledger.checking import Difference
 from app.ledger.posted import PostedRefund, posted_refunds
 from app.ledger.record_tables import TASKS
 from app.ledger.tables import TICKETS
-from app.models import Outcome, task_id
+from app.models import Outcome, in_minor_units, task_id
 
 BOOKS = "books"
 LOST = "the customer was told of it: find out who took it out of the books, and post it again"
@@ -237,5 +237,13 @@ def _posted_facts(refund: PostedRefund) -> str:
 
 def _facts(amount: str | Decimal | None, currency: str | None, order_id: str | None, ticket: str) -> str:
     """A refund in words; two are the same when their words are."""
-    money = f"{Decimal(amount):.2f} {currency}" if amount is not None else "an amount that is not known"
+    money = _money(Decimal(amount), currency) if amount is not None and currency else "an amount that is not known"
     return f"{money} for order {order_id} of ticket {ticket.partition(':')[2]}"
+
+
+def _money(amount: Decimal, currency: str) -> str:
+    """In the currency's normal form; an amount that has none, as it stands."""
+    try:
+        return f"{in_minor_units(amount, currency)} {currency}"
+    except ValueError:
+        return f"{amount} {currency}"

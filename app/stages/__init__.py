@@ -1,13 +1,14 @@
-"""The five stages, in order, and the tools between the turns of the third: each becomes a Dapr activity."""
+"""The five stages, in order, and the tools of the third: each becomes a Dapr activity."""
 
 from app.stages.classify import classify
 from app.stages.close_case import close_case
 from app.stages.draft_refund import draft_refund
+from app.stages.hold_refund import hold_refund
 from app.stages.lookups import lookup_order, lookup_refund_policy
 from app.stages.notify_customer import notify_customer
 from app.stages.retrieve_account import retrieve_account
 
 STAGES = (classify, retrieve_account, draft_refund, notify_customer, close_case)
-TOOLS = (lookup_order, lookup_refund_policy)
+TOOLS = (lookup_order, lookup_refund_policy, hold_refund)
 # The stage that each activity belongs to: what a tool costs is the third stage's.
 STAGE_OF = {each.__name__: each.__name__ for each in STAGES} | {each.__name__: draft_refund.__name__ for each in TOOLS}

@@ -134,4 +134,4 @@ def _request(lookup: Lookup) -> ToolRequest:
 
 def _result(lookup: Lookup) -> str:
     found = lookup.order or lookup.policy
-    return found.model_dump_json() if found else json.dumps({"error": lookup.problem})
+    return found.model_dump_json(exclude={"held"}) if found else json.dumps({"error": lookup.problem})

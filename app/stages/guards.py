@@ -1,21 +1,39 @@
-"""The rules that a refund must pass, from our own books alone: no model's word moves money. Pure."""
+"""The rules that a refund must pass, from our own books alone: no model's word moves money. Pure.
+
+They are asked once the books hold the money, with what the books said in that moment. So two tickets of one order or
+one customer cannot both miss each other: the second sees the first.
+"""
 
 from __future__ import annotations
 
 from decimal import ROUND_DOWN, Decimal
 
-from app.books import Account, Order, RefundPolicy
-from app.models import Action, Category, Draft, Refund
+from app.books import Account, Exposure, Order, RefundPolicy
+from app.models import Action, Category, Draft, Refund, minor_units
 from app.policy import Rules
+from app.reasons import BOOKS_REFUSE
 
-_CENT = Decimal("0.01")
+# The books' own words for what the guards call otherwise.
+_BOOKS_WORDS = {
+    "order_not_found": "order_unknown",
+    "currency_mismatch": "currency_differs",
+    "exceeds_refundable": "above_refundable",
+}
+# What must have happened to an order before somebody can say so of it: other claims need a person.
+_STATUSES = {
+    Category.DAMAGED: ({"delivered"}, "not_delivered"),
+    Category.WRONG_ITEM: ({"delivered"}, "not_delivered"),
+    Category.CHANGED_MIND: ({"delivered"}, "not_delivered"),
+    Category.NOT_RECEIVED: ({"shipped", "delivered"}, "not_sent"),
+    Category.CANCELLATION: ({"processing"}, "out_of_window"),
+}
 
 
 def objection(
     draft: Draft,
     category: Category,
     account: Account,
-    order: Order | None,
+    exposure: Exposure | None,
     policy: RefundPolicy | None,
     rules: Rules,
 ) -> str | None:
@@ -26,11 +44,11 @@ def objection(
         return None
     if category is Category.FRAUD:
         return "fraud_reported"
-    if order is None or order.order_id != draft.order_id:
+    if exposure is None or exposure.order.order_id != draft.order_id:
         return "order_unknown"
     if policy is None or policy.category is not category:
         return "no_policy"
-    return _against_books(draft, order, policy) or _against_rules(draft, account, rules)
+    return _against_books(draft, exposure.order, policy) or _against_rules(draft, account, exposure, rules)
 
 
 def _against_books(draft: Draft, order: Order, policy: RefundPolicy) -> str | None:
@@ -43,35 +61,44 @@ def _against_books(draft: Draft, order: Order, policy: RefundPolicy) -> str | No
         return "above_refundable"
     if amount > allowed(order, policy):
         return "above_policy"
+    if (status := against_status(order, policy.category)) is not None:
+        return status
     if not in_window(order, policy):
         return "out_of_window"
     return None
 
 
-def _against_rules(draft: Draft, account: Account, rules: Rules) -> str | None:
-    if (draft.amount or Decimal(0)) > rules.limit(draft.currency or ""):
+def _against_rules(draft: Draft, account: Account, exposure: Exposure, rules: Rules) -> str | None:
+    if (draft.amount or Decimal(0)) + exposure.refunded_90d > rules.limit(draft.currency or ""):
         return "above_limit"
     if draft.confidence < rules.approval.min_confidence:
         return "low_confidence"
     if account.risk != "low":
         return "account_at_risk"
-    if account.refunds_90d >= rules.approval.serial_refunds:
+    if exposure.refunds_90d >= rules.approval.serial_refunds:
         return "many_refunds"
     return None
 
 
 def allowed(order: Order, policy: RefundPolicy) -> Decimal:
-    """The most that the policy lets go back for the order; after a double charge, what was charged too much."""
+    """The most that the policy still lets go back for the order, after what was given back or is in flight. After a
+    double charge that is what was charged too much."""
     if policy.category is Category.DOUBLE_CHARGE:
-        return max(order.charged - order.total, Decimal(0))
-    share = order.charged * policy.refund_percent / 100
-    return share.quantize(_CENT, rounding=ROUND_DOWN)
+        share = order.charged - order.total
+    else:
+        share = order.charged * policy.refund_percent / 100
+    left = max(share - order.refunded - order.held, Decimal(0))
+    return left.quantize(Decimal(1).scaleb(-minor_units(order.currency)), rounding=ROUND_DOWN)
+
+
+def against_status(order: Order, category: Category) -> str | None:
+    """Why the order cannot be what the ticket says of it: nothing arrives broken that was not delivered."""
+    statuses, code = _STATUSES.get(category, ({order.status}, ""))
+    return None if order.status in statuses else code
 
 
 def in_window(order: Order, policy: RefundPolicy) -> bool:
     """Whether the policy still covers the order; before delivery, days since delivery have not begun."""
-    if policy.category is Category.CANCELLATION and order.status != "processing":
-        return False
     if policy.counted_from == "order":
         return order.placed_days_ago <= policy.window_days
     return order.delivered_days_ago is None or order.delivered_days_ago <= policy.window_days
@@ -87,12 +114,7 @@ def proposed(draft: Draft | None, order: Order | None) -> Refund | None:
     return Refund(order_id=order.order_id, amount=amount, currency=order.currency)
 
 
-def refusal(refund: Refund, order: Order | None) -> str | None:
-    """Why even a person's refund cannot be posted; a person may overrule the policy but not the books."""
-    if order is None:
-        return "order_unknown"
-    if refund.currency != order.currency:
-        return "currency_differs"
-    if not 0 < refund.amount <= order.refundable:
-        return "above_refundable"
-    return None
+def refused(code: str) -> str:
+    """The books' reason for not keeping a refund, as the short code that a person is shown. Not even a person's word
+    overrules the books."""
+    return _BOOKS_WORDS.get(code, BOOKS_REFUSE + code)

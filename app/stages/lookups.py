@@ -13,9 +13,10 @@ from app.stages.services import Activity, Services
 
 
 class OrderInput(Frozen):
-    """Which order; one of another customer is as unknown as one that never was."""
+    """Which order, for which ticket; one of another customer is as unknown as one that never was."""
 
     tenant: str
+    ticket_id: str
     customer_id: str
     order_id: str
 

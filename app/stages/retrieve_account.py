@@ -1,37 +1,53 @@
-"""Stage 2, a tool: the customer's account, without anything that names the person."""
+"""Stage 2, a tool: the customer's account, without anything that names the person, and what an earlier run of the same
+ticket has done."""
 
 from __future__ import annotations
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.books import Account
+from app.books import Account, Effects
 from app.errors import Refused
 from app.models import Frozen
 from app.stages.services import Activity, Services
 
 
 class AccountInput(Frozen):
-    """Whose account."""
+    """Whose account, and for which ticket; `again` where an earlier run may have worked at it."""
 
     tenant: str
+    ticket_id: str
     customer_id: str
+    again: bool = False
 
 
 class AccountOutput(Frozen):
-    """The account, or the code of why there is none."""
+    """The account, or the code of why there is none; and what was done for the ticket, if that was asked."""
 
     account: Account | None
     problem: str | None
+    earlier: Effects = Effects()
 
 
 def retrieve_account(services: Services) -> Activity:
     """Builds the stage."""
 
     async def retrieve_account(_context: WorkflowActivityContext, question: AccountInput) -> AccountOutput:
-        try:
-            answer = await services.systems.ask("accounts", "get", question.model_dump())
-        except Refused as refusal:
-            return AccountOutput(account=None, problem=refusal.code)
-        return AccountOutput(account=Account.model_validate(answer["account"]), problem=None)
+        account, problem = await _account(services, question)
+        effects = await _effects(services, question) if question.again else Effects()
+        return AccountOutput(account=account, problem=problem, earlier=effects)
 
     return retrieve_account
+
+
+async def _account(services: Services, question: AccountInput) -> tuple[Account | None, str | None]:
+    body = {"tenant": question.tenant, "customer_id": question.customer_id}
+    try:
+        answer = await services.systems.ask("accounts", "get", body)
+    except Refused as refusal:
+        return None, refusal.code
+    return Account.model_validate(answer["account"]), None
+
+
+async def _effects(services: Services, question: AccountInput) -> Effects:
+    body = {"tenant": question.tenant, "ticket_id": question.ticket_id}
+    return Effects.model_validate((await services.systems.ask("cases", "get", body))["effects"])

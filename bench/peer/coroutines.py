@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.books import Account
+from app.books import Account, Exposure
 from app.models import Classification, Outcome, Refund, Ticket
 from app.stages.tools import ToolCall
 from bench.peer import work
@@ -41,7 +41,14 @@ def make_workflow(outside: Coroutines) -> Work:
         return work.found(call, await outside.system(system, "get", body))
 
     @step
+    async def hold_refund(ticket: Ticket, refund: Refund) -> Exposure:
+        answer = await outside.system("refunds", "hold", work.holding(ticket, refund))
+        return Exposure.model_validate(answer["exposure"])
+
+    @step
     async def notify_customer(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> str:
+        if refund is not None:
+            await outside.system("refunds", "commit", work.refund_posting(ticket, refund))
         answer = await outside.system("notifications", "send", work.notice(ticket, outcome, refund, reply))
         return str(answer["notification_id"])
 
@@ -50,7 +57,7 @@ def make_workflow(outside: Coroutines) -> Work:
         refund_id = None
         if refund is not None:
             refund_id = (await outside.system("refunds", "post", work.refund_posting(ticket, refund)))["refund_id"]
-        answer = await outside.system("cases", "close", work.closing(ticket, outcome, refund, refund_id))
+        answer = await outside.system("cases", "close", work.closing(ticket, outcome, refund_id))
         return str(answer["case_id"])
 
     @workflow
@@ -65,7 +72,9 @@ def make_workflow(outside: Coroutines) -> Work:
             lookups += tuple(await asyncio.gather(*[look_up(ticket, call) for call in answer]))
         else:
             raise work.Unfit("too many turns; the load's tickets must not need a person")
-        outcome, refund = work.settled(answer, found, account, lookups)
+        wanted = work.proposed(answer)
+        exposure = await hold_refund(ticket, wanted) if wanted else None
+        outcome, refund = work.settled(answer, found, account, lookups, exposure)
         await notify_customer(ticket, outcome, refund, answer.reply)
         await close_case(ticket, outcome, refund)
         return outcome.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.books import Account
+from app.books import Account, Exposure
 from app.models import Classification, Outcome, Refund, Ticket
 from app.stages.tools import ToolCall
 from bench.peer import work
@@ -39,7 +39,14 @@ def make_workflow(outside: Threads) -> Work:
         return work.found(call, outside.system(system, "get", body))
 
     @step
+    def hold_refund(ticket: Ticket, refund: Refund) -> Exposure:
+        answer = outside.system("refunds", "hold", work.holding(ticket, refund))
+        return Exposure.model_validate(answer["exposure"])
+
+    @step
     def notify_customer(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> str:
+        if refund is not None:
+            outside.system("refunds", "commit", work.refund_posting(ticket, refund))
         answer = outside.system("notifications", "send", work.notice(ticket, outcome, refund, reply))
         return str(answer["notification_id"])
 
@@ -48,7 +55,7 @@ def make_workflow(outside: Threads) -> Work:
         refund_id = None
         if refund is not None:
             refund_id = outside.system("refunds", "post", work.refund_posting(ticket, refund))["refund_id"]
-        answer = outside.system("cases", "close", work.closing(ticket, outcome, refund, refund_id))
+        answer = outside.system("cases", "close", work.closing(ticket, outcome, refund_id))
         return str(answer["case_id"])
 
     @workflow
@@ -63,7 +70,9 @@ def make_workflow(outside: Threads) -> Work:
             lookups += tuple(look_up(ticket, call) for call in answer)
         else:
             raise work.Unfit("too many turns; the load's tickets must not need a person")
-        outcome, refund = work.settled(answer, found, account, lookups)
+        wanted = work.proposed(answer)
+        exposure = hold_refund(ticket, wanted) if wanted else None
+        outcome, refund = work.settled(answer, found, account, lookups, exposure)
         notify_customer(ticket, outcome, refund, answer.reply)
         close_case(ticket, outcome, refund)
         return outcome.value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app import policy
-from app.books import Account, Order, RefundPolicy
+from app.books import Account, Exposure, Order, RefundPolicy
 from app.gateway.conversation import ToolRequest
 from app.models import (
     Action,
@@ -23,10 +23,9 @@ from app.models import (
     Refund,
     Ticket,
 )
-from app.stages import guards, prompts, tools
+from app.stages import guards, letters, prompts, tools
 from app.stages.answers import json_object, validated
-from app.stages.close_case import CloseInput, case_key, refund_key
-from app.stages.notify_customer import NotifyInput, facts, notice_key
+from app.stages.keys import case_key, letter_key, refund_key
 from app.stages.tools import ToolCall
 
 RULES = policy.load(Path(__file__).resolve().parent.parent.parent / "config" / "policy.yaml")
@@ -93,46 +92,54 @@ def drafted(answer: Json, turn: int) -> Proposal | tuple[ToolCall, ...]:
     return validated(Proposal, json_object(message["content"]))
 
 
+def proposed(proposal: Proposal) -> Refund | None:
+    """The money that the proposal asks for."""
+    if proposal.action is not Action.REFUND:
+        return None
+    return Refund.model_validate(proposal.model_dump(include={"order_id", "amount", "currency"}))
+
+
 def settled(
-    proposal: Proposal, found: Classification, account: Account, lookups: tuple[Found, ...]
+    proposal: Proposal,
+    found: Classification,
+    account: Account,
+    lookups: tuple[Found, ...],
+    exposure: Exposure | None,
 ) -> tuple[Outcome, Refund | None]:
     """What the guards let through. Raises Unfit where a person would have to decide."""
-    order = next((each.order for each in lookups if each.order), None)
     terms = next((each.policy for each in lookups if each.policy), None)
     draft = Draft.model_validate(proposal.model_dump(exclude={"reply"}) | {"reply_digest": ""})
-    objection = guards.objection(draft, found.category, account, order, terms, RULES)
+    objection = guards.objection(draft, found.category, account, exposure, terms, RULES)
     if objection is not None:
         raise Unfit(f"the draft waits for a person ({objection}); the load's tickets must not")
-    if proposal.action is not Action.REFUND:
-        return (Outcome.DECLINED if proposal.action is Action.DECLINE else Outcome.ANSWERED), None
-    values = proposal.model_dump(include={"order_id", "amount", "currency"})
-    return Outcome.REFUNDED, Refund.model_validate(values)
+    refund = proposed(proposal)
+    if refund is not None:
+        return Outcome.REFUNDED, refund
+    return (Outcome.DECLINED if proposal.action is Action.DECLINE else Outcome.ANSWERED), None
 
 
 def notice(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> Json:
     """Stage 4's request."""
-    question = NotifyInput(
-        task_id=ticket.task_id,
-        tenant=ticket.tenant,
-        ticket_id=ticket.ticket_id,
-        customer_id=ticket.customer_id,
-        outcome=outcome,
-        refund=refund,
-        reply_digest=None,
-    )
-    text = "\n\n".join(filter(None, (reply, facts(refund))))
-    return _identity(ticket) | {"idempotency_key": notice_key(question), "text": text}
+    unfit = letters.unfit(reply, refund, refund.order_id if refund else None)
+    text = letters.composed(outcome, refund, None if unfit else reply)
+    says = {"outcome": outcome.value, "refund": refund.model_dump(mode="json") if refund else None, "text": text}
+    return _identity(ticket) | {"idempotency_key": letter_key(ticket.tenant, ticket.ticket_id)} | says
+
+
+def holding(ticket: Ticket, refund: Refund) -> Json:
+    """The request at the end of stage 3."""
+    return refund_posting(ticket, refund) | {"hours": RULES.approval.time_limit_hours}
 
 
 def refund_posting(ticket: Ticket, refund: Refund) -> Json:
-    """Stage 5's first request."""
+    """Stage 5's first request, and the one before the letter that commits the refund."""
     key = refund_key(ticket.tenant, ticket.ticket_id)
     return _identity(ticket) | {"idempotency_key": key, **refund.model_dump(mode="json")}
 
 
-def closing(ticket: Ticket, outcome: Outcome, refund: Refund | None, refund_id: str | None) -> Json:
+def closing(ticket: Ticket, outcome: Outcome, refund_id: str | None) -> Json:
     """Stage 5's second request."""
-    key = case_key(CloseInput(**_identity(ticket), outcome=outcome, refund=refund))
+    key = case_key(ticket.tenant, ticket.ticket_id)
     where = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id}
     return where | {"idempotency_key": key, "outcome": outcome.value, "refund_id": refund_id}
 
@@ -147,7 +154,7 @@ def found(call: ToolCall, answer: Json) -> Found:
 def lookup(ticket: Ticket, call: ToolCall) -> tuple[str, Json]:
     """The system that a tool call asks, and the request."""
     if call.tool == "lookup_order":
-        return "orders", {"tenant": ticket.tenant, "customer_id": ticket.customer_id, "order_id": call.argument}
+        return "orders", _identity(ticket) | {"order_id": call.argument}
     return "policies", {"tenant": ticket.tenant, "category": call.argument}
 
 
@@ -178,7 +185,7 @@ def _arguments(each: Found) -> str:
 
 def _result(each: Found) -> str:
     value = each.order or each.policy
-    return value.model_dump_json() if value else json.dumps({"error": "not_found"})
+    return value.model_dump_json(exclude={"held"}) if value else json.dumps({"error": "not_found"})
 
 
 def _message(answer: Json) -> Json:

@@ -24,6 +24,7 @@ from app.policy import Retries
 from app.stages import STAGES, TOOLS, tools
 from app.stages.close_case import CloseInput, close_case
 from app.stages.draft_refund import DraftInput, DraftOutput, Lookup, _messages
+from app.stages.hold_refund import HoldInput, hold_refund
 from app.stages.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
 from app.stages.notify_customer import NotifyInput, notify_customer
 from app.stages.retrieve_account import AccountInput, retrieve_account
@@ -46,9 +47,9 @@ class Noted:
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Says what every stage can go on with."""
         self.asked.append(system)
-        if system in ("accounts", "orders", "policies"):
+        if system in ("accounts", "orders", "policies") or method == "hold":
             raise Refused("no", code="no_such_thing")
-        return {"refund_id": "R-1", "notification_id": "N-1", "case_id": "C-1"}
+        return {"refund_id": "R-1", "notification_id": "N-1", "case_id": "C-1", "effects": {}}
 
 
 def counted(script: Script) -> Counter[str]:
@@ -72,13 +73,21 @@ def test_no_task_has_more_steps_than_we_say_and_one_has_as_many(tool: Any, argum
 
 NOON = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK's replays have it
 REJECT = {"verdict": "reject", "by": "kim", "refund": None}
-NOTICE = {"task_id": "acme:T-1", "ticket_id": "T-1", "outcome": Outcome.ANSWERED, "refund": None, "reply_digest": None}
-CLOSING = {"ticket_id": "T-1", "outcome": Outcome.REFUNDED, "refund": REFUND}
+HOLDING = {"refund": REFUND, "hours": 96}
+NOTICE = {
+    "task_id": "acme:T-1",
+    "order_id": None,
+    "outcome": Outcome.REFUNDED,
+    "refund": REFUND,
+    "reply_digest": None,
+}
+CLOSING = {"outcome": Outcome.REFUNDED, "refund": REFUND}
 # Each stage or tool that asks systems, and a question to it.
 QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
-    (retrieve_account, AccountInput, {}),
+    (retrieve_account, AccountInput, {"again": True}),
     (lookup_order, OrderInput, {"order_id": "AC-1"}),
     (lookup_refund_policy, PolicyInput, {"category": Category.DAMAGED}),
+    (hold_refund, HoldInput, HOLDING),
     (notify_customer, NotifyInput, NOTICE),
     (close_case, CloseInput, CLOSING),
 )
@@ -87,7 +96,7 @@ QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
 @pytest.mark.parametrize(("stage", "shape", "values"), QUESTIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dict[str, Any]) -> None:
     noted, nothing = Noted(), cast(Any, None)
-    whose = {"tenant": "acme", "customer_id": "C-1"} | values
+    whose = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
     question = shape.model_validate({name: each for name, each in whose.items() if name in shape.model_fields})
     services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing)
     asyncio.run(stage(services)(nothing, question))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from app.sandbox.systems import orders, visitors
 from app.sandbox.systems.answers import Answer, ok, refusal
 from app.sandbox.systems.bodies import GetAccount
 from app.sandbox.systems.books import Books
-
-REFUNDS_COUNTED = timedelta(days=90)
+from app.sandbox.systems.holds import COUNTED
 
 
 def get(books: Books, body: GetAccount, now: datetime) -> Answer:
@@ -25,7 +24,7 @@ def get(books: Books, body: GetAccount, now: datetime) -> Answer:
         "tier": row["tier"] if row else "standard",
         "since_days": today - row["since_day"] if row else visitors.SINCE_DAYS,
         "risk": row["risk"] if row else "low",
-        "refunds_90d": (row["refunds_90d"] if row else 0) + _posted_refunds(books, body, now),
+        "refunds_90d": refunds_before(books, body.tenant, body.customer_id) + _posted_refunds(books, body, now),
         "orders": [order.in_brief(today) for order in mine or visitors.orders_of(body.tenant, body.customer_id, today)],
     }
     return ok(account=account)
@@ -34,6 +33,12 @@ def get(books: Books, body: GetAccount, now: datetime) -> Answer:
 def exists(books: Books, tenant: str, customer_id: str) -> bool:
     """Says whether the customer is known."""
     return visitors.is_visitor(tenant, customer_id) or _row(books, tenant, customer_id) is not None
+
+
+def refunds_before(books: Books, tenant: str, customer_id: str) -> int:
+    """How many refunds of the last ninety days the customer had before these books began."""
+    row = _row(books, tenant, customer_id)
+    return 0 if row is None else int(row["refunds_90d"])
 
 
 def not_found(tenant: str, customer_id: str) -> Answer:
@@ -50,6 +55,6 @@ def _posted_refunds(books: Books, body: GetAccount, now: datetime) -> int:
         "SELECT count(*) AS posted FROM refunds WHERE tenant = ? AND customer_id = ? AND at >= ?",
         body.tenant,
         body.customer_id,
-        (now - REFUNDS_COUNTED).isoformat(),
+        (now - COUNTED).isoformat(),
     )
     return 0 if row is None else int(row["posted"])

@@ -60,9 +60,13 @@ METHODS: tuple[Method[Any], ...] = (
     Method("accounts", "get", bodies.GetAccount, accounts.get),
     Method("orders", "get", bodies.GetOrder, orders.get),
     Method("policies", "get", bodies.GetPolicy, policies.get),
+    Method("refunds", "hold", bodies.HoldRefund, refunds.hold),
+    Method("refunds", "commit", bodies.PostRefund, refunds.commit),
+    Method("refunds", "void", bodies.VoidRefund, refunds.void),
     Method("refunds", "post", bodies.PostRefund, refunds.post),
     Method("refunds", "list", bodies.ListRefunds, refunds.listed),
     Method("notifications", "send", bodies.SendNotification, notifications.send),
+    Method("cases", "get", bodies.GetCase, cases.get),
     Method("cases", "close", bodies.CloseCase, cases.close, writes_events=True),
     Method("bookkeeping", "record", bodies.RefundIssued, bookkeeping.record),
 )

@@ -9,16 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from app.models import Currency, Frozen, Outcome, Reference, TenantId, TicketId
+from app.models import Currency, Frozen, InCurrency, Outcome, Reference, TenantId, TicketId
 
 MAX_TEXT_CHARACTERS = 64_000
 MAX_LISTED = 1_000
-_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,2})?")
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,4})?")
 
 
 def _amount(value: object) -> Decimal:
     if not isinstance(value, str) or not _AMOUNT.fullmatch(value) or Decimal(value) == 0:
-        raise ValueError('must be a decimal string above zero with at most two places, like "12.30"')
+        raise ValueError('must be a decimal string above zero, like "12.30"')
     return Decimal(value)
 
 
@@ -36,9 +36,10 @@ class GetAccount(Frozen):
 
 
 class GetOrder(Frozen):
-    """orders/get."""
+    """orders/get. `ticket_id` is who asks: what is held for that ticket is not counted as held."""
 
     tenant: TenantId
+    ticket_id: TicketId | None = None
     customer_id: Reference
     order_id: Reference
 
@@ -50,8 +51,8 @@ class GetPolicy(Frozen):
     category: Annotated[str, Field(max_length=64)]
 
 
-class PostRefund(Frozen):
-    """refunds/post. The key stands for this refund, whoever posts it and however often."""
+class PostRefund(InCurrency):
+    """refunds/post and refunds/commit. The key stands for this refund, whoever posts it and however often."""
 
     idempotency_key: IdempotencyKey
     tenant: TenantId
@@ -62,6 +63,19 @@ class PostRefund(Frozen):
     currency: Currency
 
 
+class HoldRefund(PostRefund):
+    """refunds/hold. The hold ends by itself after `hours`, unless it was committed by then."""
+
+    hours: Annotated[float, Field(gt=0, le=24 * 365)]
+
+
+class VoidRefund(Frozen):
+    """refunds/void: the ticket ends without a refund."""
+
+    tenant: TenantId
+    ticket_id: TicketId
+
+
 class ListRefunds(Frozen):
     """refunds/list. `tenant` null asks for those of all; `after` is the cursor of the page before, null at first."""
 
@@ -70,14 +84,31 @@ class ListRefunds(Frozen):
     limit: Annotated[int, Field(ge=1, le=MAX_LISTED)]
 
 
+class Promised(InCurrency):
+    """The refund that a letter names."""
+
+    order_id: Reference
+    amount: Amount
+    currency: Currency
+
+
 class SendNotification(Frozen):
-    """notifications/send."""
+    """notifications/send. `outcome` and `refund` are what the letter says, whatever its wording."""
 
     idempotency_key: IdempotencyKey
     tenant: TenantId
     ticket_id: TicketId
     customer_id: Reference
+    outcome: Outcome
+    refund: Promised | None
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+
+
+class GetCase(Frozen):
+    """cases/get: what has happened for a ticket so far."""
+
+    tenant: TenantId
+    ticket_id: TicketId
 
 
 class CloseCase(Frozen):
@@ -90,7 +121,7 @@ class CloseCase(Frozen):
     refund_id: Reference | None
 
 
-class IssuedRefund(Frozen):
+class IssuedRefund(InCurrency):
     """What the event "refund issued" tells: ids and money, nothing of the customer."""
 
     refund_id: Reference

@@ -11,7 +11,7 @@ from datetime import datetime
 from app.sandbox.systems.answers import Answer, ok
 from app.sandbox.systems.bodies import RefundIssued
 from app.sandbox.systems.books import Books
-from app.sandbox.systems.money import to_cents
+from app.sandbox.systems.money import to_minor
 
 
 def record(books: Books, event: RefundIssued, now: datetime) -> Answer:
@@ -43,7 +43,7 @@ def _book(books: Books, event: RefundIssued, now: datetime) -> None:
         event.data.refund_id,
         event.data.ticket_id,
         event.data.order_id,
-        to_cents(event.data.amount),
+        to_minor(event.data.amount, event.data.currency),
         event.data.currency,
         event.time.isoformat(),
         now.isoformat(),

@@ -1,17 +1,33 @@
-"""The cases system: a case is closed once per key, with its outcome and its refund.
+"""The cases system: what has happened for a ticket; its case is closed once per key, with its outcome and its refund.
 
 A case that is closed with a refund and the event "refund issued" leave together: one transaction writes both.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import datetime
 
 from app.sandbox.systems import outbox, refunds
-from app.sandbox.systems.answers import Answer, refusal
-from app.sandbox.systems.bodies import CloseCase
+from app.sandbox.systems.answers import Answer, ok, refusal
+from app.sandbox.systems.bodies import CloseCase, GetCase
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.entries import CASES, add_entry, find_entry
+
+
+def get(books: Books, body: GetCase, _now: datetime) -> Answer:
+    """Answers cases/get: the ticket's refund or hold, and what its letter says; null for what is not there."""
+    letter = books.one(
+        "SELECT * FROM notifications WHERE tenant = ? AND ticket_id = ? AND outcome IS NOT NULL ORDER BY id LIMIT 1",
+        body.tenant,
+        body.ticket_id,
+    )
+    hold = refunds.of_ticket(books, body.tenant, body.ticket_id)
+    return ok(effects={"hold": hold, "told": letter and _letter(letter)})
+
+
+def _letter(row: sqlite3.Row) -> Answer:
+    return {"outcome": row["outcome"], "refund": refunds.money(row) if row["amount"] else None}
 
 
 def close(books: Books, body: CloseCase, now: datetime) -> Answer:

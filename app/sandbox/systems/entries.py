@@ -18,12 +18,14 @@ Value = str | int | None
 
 @dataclass(frozen=True)
 class Book:
-    """A book of entries: its table, the columns that make the body, and how its ids are called."""
+    """A book of entries: its table, the columns that make the body, and how its ids are called. What stands in the
+    columns of `unlike` may differ between two that are the same entry: the wording of a letter."""
 
     table: Literal["refunds", "notifications", "cases", "bookkeeping"]
     columns: tuple[str, ...]
     id_field: str
     id_prefix: str
+    unlike: tuple[str, ...] = ()
 
     def public_id(self, number: int) -> str:
         """The id an entry is known by outside: the prefix and the row number."""
@@ -37,7 +39,13 @@ class Book:
 
 
 REFUNDS = Book("refunds", ("ticket_id", "customer_id", "order_id", "amount", "currency"), "refund_id", "RF")
-NOTIFICATIONS = Book("notifications", ("ticket_id", "customer_id", "text"), "notification_id", "NT")
+NOTIFICATIONS = Book(
+    "notifications",
+    ("ticket_id", "customer_id", "outcome", "order_id", "amount", "currency"),
+    "notification_id",
+    "NT",
+    unlike=("text",),
+)
 CASES = Book("cases", ("ticket_id", "outcome", "refund_id"), "case_id", "CS")
 BOOKKEEPING = Book("bookkeeping", ("refund_id", "ticket_id", "order_id", "amount", "currency"), "entry_id", "BK")
 
@@ -48,7 +56,7 @@ def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Valu
     if row is None:
         return None
     public_id = book.public_id(row["id"])
-    if tuple(row[column] for column in book.columns) == body:
+    if tuple(row[column] for column in book.columns) == body[: len(book.columns)]:
         return ok(**{book.id_field: public_id, "created": False})
     return refusal(
         "idempotency_conflict",
@@ -58,8 +66,8 @@ def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Valu
 
 def add_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...], now: datetime) -> Answer:
     """Writes a new entry and answers with its id."""
-    columns = ", ".join(("tenant", "idempotency_key", *book.columns, "at"))
-    marks = ", ".join("?" for _ in range(len(book.columns) + 3))
+    names = ("tenant", "idempotency_key", *book.columns, *book.unlike, "at")
+    columns, marks = ", ".join(names), ", ".join("?" for _ in names)
     written = books.change(
         f"INSERT INTO {book.table} ({columns}) VALUES ({marks})",  # noqa: S608 - names of ours
         tenant,

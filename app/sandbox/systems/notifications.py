@@ -9,11 +9,14 @@ from app.sandbox.systems.answers import Answer
 from app.sandbox.systems.bodies import SendNotification
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.entries import NOTIFICATIONS, add_entry, find_entry
+from app.sandbox.systems.money import to_minor
 
 
 def send(books: Books, body: SendNotification, now: datetime) -> Answer:
     """Answers notifications/send: a new message, the one that the key stands for, or a refusal."""
-    entry = (body.ticket_id, body.customer_id, body.text)
+    refund = body.refund
+    money = (refund.order_id, to_minor(refund.amount, refund.currency), refund.currency) if refund else (None,) * 3
+    entry = (body.ticket_id, body.customer_id, body.outcome.value, *money, body.text)
     with books.transaction():
         known = find_entry(books, NOTIFICATIONS, body.tenant, body.idempotency_key, entry)
         if known is not None:

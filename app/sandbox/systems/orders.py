@@ -1,10 +1,11 @@
-"""The orders system: what was bought, paid and paid back. Refunds raise `refunded`; nothing else changes."""
+"""The orders system: what was bought, paid, paid back and is in flight. Refunds raise `refunded`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
-from app.sandbox.systems import visitors
+from app.sandbox.systems import holds, visitors
 from app.sandbox.systems.answers import Answer, ok, refusal
 from app.sandbox.systems.bodies import GetOrder
 from app.sandbox.systems.books import Books
@@ -13,15 +14,22 @@ from app.sandbox.systems.order import Order, from_row
 
 def get(books: Books, body: GetOrder, now: datetime) -> Answer:
     """Answers orders/get. Another customer's order is not found, exactly like one that does not exist."""
-    today = now.date().toordinal()
-    order = find(books, body.tenant, body.customer_id, body.order_id, today)
+    order = find(books, body.tenant, body.customer_id, body.order_id, now, but_of=body.ticket_id)
     if order is None:
         return not_found(body.customer_id, body.order_id)
-    return ok(order=order.in_full(today))
+    return ok(order=order.in_full(now.date().toordinal()))
 
 
-def find(books: Books, tenant: str, customer_id: str, order_id: str, today: int) -> Order | None:
-    """The order if it belongs to the customer; a load generator's customer has one without a row."""
+def find(
+    books: Books, tenant: str, customer_id: str, order_id: str, now: datetime, *, but_of: str | None
+) -> Order | None:
+    """The order if it belongs to the customer, with what tickets other than `but_of` have in flight for it."""
+    order = _stored(books, tenant, customer_id, order_id, now.date().toordinal())
+    return order and replace(order, held=holds.of_order(books, tenant, order_id, but_of, now))
+
+
+def _stored(books: Books, tenant: str, customer_id: str, order_id: str, today: int) -> Order | None:
+    """A load generator's customer has an order without a row."""
     row = books.one(
         "SELECT * FROM orders WHERE tenant = ? AND order_id = ? AND customer_id = ?",
         tenant,
@@ -69,11 +77,11 @@ def insert(books: Books, tenant: str, customer_id: str, order: Order) -> None:
     )
 
 
-def pay_back(books: Books, tenant: str, order_id: str, cents: int) -> None:
+def pay_back(books: Books, tenant: str, order_id: str, amount: int) -> None:
     """Raises what went back for an order. The books refuse more than was charged."""
     books.change(
         "UPDATE orders SET refunded = refunded + ? WHERE tenant = ? AND order_id = ?",
-        cents,
+        amount,
         tenant,
         order_id,
     )

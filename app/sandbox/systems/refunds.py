@@ -1,21 +1,70 @@
 """The refunds system: money goes back once per key, once per ticket, and never more than was charged.
 
-The refund's row and the order's `refunded` change in one transaction, so that no crash leaves one without
-the other.
+A refund is held first, then committed, then posted. What is held or committed counts for every other ticket like money
+that has gone already. Each method changes hold, refund and the order's `refunded` in one transaction, so that no crash
+leaves one without the other.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from app.sandbox.systems import orders
+from app.sandbox.systems import accounts, holds, orders
 from app.sandbox.systems.answers import Answer, ok, refusal
-from app.sandbox.systems.bodies import ListRefunds, PostRefund
+from app.sandbox.systems.bodies import HoldRefund, ListRefunds, PostRefund, VoidRefund
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.entries import REFUNDS, Value, add_entry, find_entry
-from app.sandbox.systems.money import to_cents, to_text
+from app.sandbox.systems.money import to_minor, to_text
 from app.sandbox.systems.order import Order
+
+
+def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:
+    """Answers refunds/hold: keeps the money for the ticket, in the place of what was held for it before.
+
+    A ticket whose refund is committed or posted keeps that one, whatever was asked for. `exposure` is what counts
+    beside it. Refuses what the books would not pay.
+    """
+    with books.transaction():
+        final = _final(books, body.tenant, body.ticket_id)
+        if final is not None:
+            order = _order_of(books, body, final["order_id"], now)
+            known = of_ticket(books, body.tenant, body.ticket_id)
+            return ok(hold=known, exposure=_exposure(books, body, order, now) if order else None)
+        order = _order_of(books, body, body.order_id, now)
+        refused = _not_payable(books, body, order)
+        if refused is not None or order is None:
+            return refused or orders.not_found(body.customer_id, body.order_id)
+        holds.put(books, body, "held", now, now + timedelta(hours=body.hours))
+        return ok(hold=of_ticket(books, body.tenant, body.ticket_id), exposure=_exposure(books, body, order, now))
+
+
+def commit(books: Books, body: PostRefund, now: datetime) -> Answer:
+    """Answers refunds/commit: from now on the money is the ticket's, until it is posted. A hold that has ended by
+    itself is made again if the order still has the money."""
+    with books.transaction():
+        final = _final(books, body.tenant, body.ticket_id)
+        if final is not None:
+            return ok() if holds.says(final, body) else _promised(body, final)
+        refused = _not_payable(books, body, _order_of(books, body, body.order_id, now))
+        if refused is not None:
+            return refused
+        holds.put(books, body, "committed", now)
+        return ok()
+
+
+def void(books: Books, body: VoidRefund, now: datetime) -> Answer:
+    """Answers refunds/void: the ticket gets no refund, now or later, and what was held is free again. Refuses once the
+    customer is being told of one."""
+    with books.transaction():
+        final = _final(books, body.tenant, body.ticket_id)
+        if final is not None:
+            return refusal(
+                "already_committed",
+                f"ticket {body.ticket_id}: the customer is told of {holds.told(final)}; it can only be posted",
+            )
+        holds.void(books, body.tenant, body.ticket_id, now)
+        return ok()
 
 
 def post(books: Books, body: PostRefund, now: datetime) -> Answer:
@@ -28,15 +77,17 @@ def post(books: Books, body: PostRefund, now: datetime) -> Answer:
         before = _of_ticket(books, body.tenant, body.ticket_id)
         if before is not None:
             return _already(body, before)
-        order = orders.find(books, body.tenant, body.customer_id, body.order_id, now.date().toordinal())
-        if order is None:
-            return orders.not_found(body.customer_id, body.order_id)
-        refused = _refusal(body, order)
-        if refused is not None:
-            return refused
+        final = _final(books, body.tenant, body.ticket_id)
+        if final is not None and not holds.says(final, body):
+            return _promised(body, final)
+        order = _order_of(books, body, body.order_id, now)
+        refused = _not_payable(books, body, order)
+        if refused is not None or order is None:
+            return refused or orders.not_found(body.customer_id, body.order_id)
         # A load generator's order has no row before its first refund.
         orders.insert(books, body.tenant, body.customer_id, order)
-        orders.pay_back(books, body.tenant, body.order_id, to_cents(body.amount))
+        orders.pay_back(books, body.tenant, body.order_id, to_minor(body.amount, body.currency))
+        holds.put(books, body, "posted", now)
         return add_entry(books, REFUNDS, body.tenant, body.idempotency_key, entry, now)
 
 
@@ -67,37 +118,87 @@ def find(books: Books, tenant: str, ticket_id: str, refund_id: str) -> sqlite3.R
     )
 
 
+def of_ticket(books: Books, tenant: str, ticket_id: str) -> Answer | None:
+    """The ticket's hold as it is told outside: held, committed or posted; None when nothing is kept for it."""
+    posted = _of_ticket(books, tenant, ticket_id)
+    if posted is not None:
+        return {"state": "posted", "refund": money(posted), "refund_id": REFUNDS.public_id(posted["id"])}
+    held = holds.of_ticket(books, tenant, ticket_id)
+    if held is None or held["state"] not in ("held", "committed"):
+        return None
+    return {"state": held["state"], "refund": money(held), "refund_id": None}
+
+
 def facts(row: sqlite3.Row) -> Answer:
     """A refund as it is told outside, without the customer."""
-    same = ("idempotency_key", "tenant", "ticket_id", "order_id", "currency", "at")
+    same = ("idempotency_key", "tenant", "ticket_id", "at")
     told: Answer = {name: row[name] for name in same}
-    return {"refund_id": REFUNDS.public_id(row["id"]), "amount": to_text(row["amount"]), **told}
+    return {"refund_id": REFUNDS.public_id(row["id"]), **money(row), **told}
+
+
+def money(row: sqlite3.Row) -> Answer:
+    """Order, amount and currency of a row of refunds, holds or notifications, as they are told outside."""
+    currency = row["currency"]
+    return {"order_id": row["order_id"], "amount": to_text(row["amount"], currency), "currency": currency}
 
 
 def _of_ticket(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
     return books.one("SELECT * FROM refunds WHERE tenant = ? AND ticket_id = ? LIMIT 1", tenant, ticket_id)
 
 
+def _final(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
+    """The refund that the ticket will keep: the posted one, or the hold that is committed."""
+    held = holds.of_ticket(books, tenant, ticket_id)
+    return _of_ticket(books, tenant, ticket_id) or (held if held and held["state"] == "committed" else None)
+
+
+def _order_of(books: Books, body: PostRefund, order_id: str, now: datetime) -> Order | None:
+    """The order as the ticket sees it: what other tickets have in flight is held, its own is not."""
+    return orders.find(books, body.tenant, body.customer_id, order_id, now, but_of=body.ticket_id)
+
+
+def _exposure(books: Books, body: PostRefund, order: Order, now: datetime) -> Answer:
+    count, amount = holds.of_customer(books, body.tenant, body.customer_id, order.currency, body.ticket_id, now)
+    return {
+        "order": order.in_full(now.date().toordinal()),
+        "refunds_90d": accounts.refunds_before(books, body.tenant, body.customer_id) + count,
+        "refunded_90d": to_text(amount, order.currency),
+    }
+
+
 def _already(body: PostRefund, row: sqlite3.Row) -> Answer:
-    before = f"{REFUNDS.public_id(row['id'])}: {to_text(row['amount'])} {row['currency']} for order {row['order_id']}"
+    before = (
+        f"{REFUNDS.public_id(row['id'])}: {to_text(row['amount'], row['currency'])} {row['currency']}"
+        f" for order {row['order_id']}"
+    )
     return refusal("ticket_already_refunded", f"ticket {body.ticket_id} has its refund, {before}; it gets no other")
 
 
+def _promised(body: PostRefund, hold: sqlite3.Row) -> Answer:
+    return refusal("already_committed", f"ticket {body.ticket_id} has its refund, {holds.told(hold)}; it gets no other")
+
+
 def _entry(body: PostRefund) -> tuple[Value, ...]:
-    return (body.ticket_id, body.customer_id, body.order_id, to_cents(body.amount), body.currency)
+    return (body.ticket_id, body.customer_id, body.order_id, to_minor(body.amount, body.currency), body.currency)
 
 
-def _refusal(body: PostRefund, order: Order) -> Answer | None:
+def _not_payable(books: Books, body: PostRefund, order: Order | None) -> Answer | None:
+    """Why the books would not pay this now; what the ticket has in flight itself is no reason."""
+    before = holds.of_ticket(books, body.tenant, body.ticket_id)
+    if before is not None and before["state"] == "voided":
+        return refusal("ticket_voided", f"ticket {body.ticket_id} has ended without a refund; it gets none any more")
+    if order is None:
+        return orders.not_found(body.customer_id, body.order_id)
     if order.currency != body.currency:
         return refusal(
             "currency_mismatch",
             f"order {order.order_id} was paid in {order.currency}, not in {body.currency}; "
             f"refund it in {order.currency}",
         )
-    if to_cents(body.amount) > order.refundable:
+    if to_minor(body.amount, body.currency) > order.refundable:
         return refusal(
             "exceeds_refundable",
             f"{body.amount} {body.currency} is more than order {order.order_id} has left; "
-            f"refund {to_text(order.refundable)} at most",
+            f"refund {to_text(order.refundable, order.currency)} at most",
         )
     return None

@@ -71,7 +71,24 @@ INSERT INTO outbox (event_id, type, tenant, at, data)
     GROUP BY refunds.id ORDER BY min(cases.id);
 """
 
-VERSIONS = (_FIRST, _EVENTS)
+# What a letter says of the money, and money that is kept for a ticket before it is posted.
+_HOLDS = """
+ALTER TABLE notifications ADD COLUMN outcome TEXT;
+ALTER TABLE notifications ADD COLUMN order_id TEXT;
+ALTER TABLE notifications ADD COLUMN amount INTEGER;
+ALTER TABLE notifications ADD COLUMN currency TEXT;
+CREATE INDEX notifications_of_ticket ON notifications (tenant, ticket_id);
+CREATE INDEX cases_of_ticket ON cases (tenant, ticket_id);
+CREATE TABLE holds (
+    tenant TEXT NOT NULL, ticket_id TEXT NOT NULL, state TEXT NOT NULL, idempotency_key TEXT, customer_id TEXT,
+    order_id TEXT, amount INTEGER CHECK (amount > 0), currency TEXT, at TEXT NOT NULL, expires_at TEXT,
+    PRIMARY KEY (tenant, ticket_id)
+) WITHOUT ROWID;
+CREATE INDEX holds_of_order ON holds (tenant, order_id);
+CREATE INDEX holds_of_customer ON holds (tenant, customer_id);
+"""
+
+VERSIONS = (_FIRST, _EVENTS, _HOLDS)
 
 
 def bring_up(db: sqlite3.Connection, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -133,23 +134,35 @@ def test_posted_refunds_count_for_ninety_days(books: Books, now: datetime) -> No
     assert (count(now), count(now + timedelta(days=90)), count(now + timedelta(days=91))) == (2, 2, 1)
 
 
+LETTER: dict[str, Any] = {
+    "idempotency_key": "n-1",
+    "tenant": "shop",
+    "ticket_id": "T-1",
+    "customer_id": "ada",
+    "outcome": "refunded",
+    "refund": {"order_id": "S-1", "amount": "30.00", "currency": "EUR"},
+    "text": "Your money is back.",
+}
+
+
 def test_notification_goes_out_once(books: Books, now: datetime) -> None:
-    body = SendNotification(
-        idempotency_key="n-1", tenant="shop", ticket_id="T-1", customer_id="ada", text="Your money is back."
-    )
+    body = SendNotification.model_validate(LETTER)
     assert notifications.send(books, body, now) == {
         "ok": True,
         "notification_id": "NT-000001",
         "created": True,
     }
     assert notifications.send(books, body, now)["created"] is False
-    other = body.model_copy(update={"text": "Something else."})
-    assert notifications.send(books, other, now)["code"] == "idempotency_conflict"
+    other_words = body.model_copy(update={"text": "Something else."})
+    assert notifications.send(books, other_words, now)["created"] is False, "the same letter in other words"
+    for changes in ({"outcome": "declined", "refund": None}, {"refund": LETTER["refund"] | {"amount": "30.01"}}):
+        other = SendNotification.model_validate(LETTER | changes)
+        assert notifications.send(books, other, now)["code"] == "idempotency_conflict"
     assert [row["text"] for row in reconcile.rows(books, "notifications")] == ["Your money is back."]
 
 
 def test_notification_to_nobody_is_refused(books: Books, now: datetime) -> None:
-    body = SendNotification(idempotency_key="n-1", tenant="shop", ticket_id="T-1", customer_id="eve", text="Hi")
+    body = SendNotification.model_validate(LETTER | {"customer_id": "eve"})
     assert notifications.send(books, body, now)["code"] == "account_not_found"
     visitor = body.model_copy(update={"tenant": "bench", "customer_id": "load-1"})
     assert notifications.send(books, visitor, now)["created"] is True

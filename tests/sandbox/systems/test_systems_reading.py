@@ -61,6 +61,7 @@ def test_order_in_full(books: Books, now: datetime) -> None:
             "total": "40.50",
             "charged": "40.50",
             "refunded": "0.00",
+            "held": "0.00",
             "refundable": "40.50",
             "items": [
                 {"sku": "L-1", "name": "Lamp", "quantity": 1, "unit_price": "30.00"},

@@ -72,5 +72,5 @@ def test_books_of_a_later_version_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "systems.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match=r"schema 99, this program knows 2; delete the file"):
+    with pytest.raises(ConfigurationError, match=r"schema 99, this program knows 3; delete the file"):
         Books(path)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from decimal import ROUND_DOWN, Decimal
 
-from app.models import Category
+from app.models import Category, minor_units
 from app.sandbox.model.brain.goods import named
 from app.sandbox.model.brain.injection import sums_in
 from app.sandbox.model.brain.lookups import Item, Order, Policy
 from app.sandbox.model.brain.signals import Signals, read_signals
 
-CENT = Decimal("0.01")
 _ENOUGH = 2.0
 _SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+")
 _WHOLE_ALWAYS = (Category.CANCELLATION, Category.DOUBLE_CHARGE)
@@ -27,7 +26,8 @@ def claim_worth(category: Category, order: Order, policy: Policy, ticket: str, s
         if part is None:
             return None
         base = min(base, part)
-    return (base * policy.refund_percent / 100).quantize(CENT, rounding=ROUND_DOWN)
+    smallest = Decimal(1).scaleb(-minor_units(order.currency))
+    return (base * policy.refund_percent / 100).quantize(smallest, rounding=ROUND_DOWN)
 
 
 def _items_sold(order: Order) -> int:

@@ -132,7 +132,7 @@ def _worded(case: Case, decision: Decision) -> str:
         {
             "action": decision.action.value,
             "order_id": decision.order_id,
-            "amount": None if decision.amount is None else f"{decision.amount:.2f}",
+            "amount": None if decision.amount is None else format(decision.amount, "f"),
             "currency": decision.currency,
             "reason": decision.reason,
             "confidence": _confidence(case, decision),
