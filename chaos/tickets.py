@@ -21,18 +21,18 @@ CURRENCY = "EUR"
 class Kind(StrEnum):
     """What a ticket is about."""
 
-    REFUND = "refund"  # refunded at once: 8 steps, 3 of them model calls
+    REFUND = "refund"  # refunded at once: 9 steps, 3 of them model calls
     QUESTION = "question"  # answered: 5 steps, 2 model calls
-    GREEDY = "greedy"  # asks for far too much, waits for a person, who rejects it: 8 steps, 3 model calls
+    GREEDY = "greedy"  # asks for far too much, waits for a person, who rejects it: 9 steps, 3 model calls
 
 
 OUTCOME = {Kind.REFUND: "refunded", Kind.QUESTION: "answered", Kind.GREEDY: "rejected"}
-_AFTER_LOOKING_UP = ("lookup_order", "lookup_refund_policy", "draft_refund")
+_FOR_MONEY = ("lookup_order", "lookup_refund_policy", "draft_refund", "hold_refund")
 _ALWAYS = ("classify", "retrieve_account", "draft_refund", "notify_customer", "close_case")
 STEPS = {
-    Kind.REFUND: tuple(sorted((*_ALWAYS, *_AFTER_LOOKING_UP))),
+    Kind.REFUND: tuple(sorted((*_ALWAYS, *_FOR_MONEY))),
     Kind.QUESTION: tuple(sorted(_ALWAYS)),
-    Kind.GREEDY: tuple(sorted((*_ALWAYS, *_AFTER_LOOKING_UP))),
+    Kind.GREEDY: tuple(sorted((*_ALWAYS, *_FOR_MONEY))),
 }
 _SHARES = {Kind.REFUND: 60, Kind.QUESTION: 30, Kind.GREEDY: 10}
 _INJECTION = (

@@ -19,7 +19,7 @@ from runtime.problems import Problem
 _BENCH, _CUSTOMER = "bench", "load-{:08d}"
 # Longer letters are shortened in prompts, and a handful of them would be half of the bill.
 _LONGEST, _SHORTEST = 2_000, 20
-_WITH_TICKET_ID = ("cases",)
+_WITH_TICKET_ID = ("cases", "refunds")
 
 
 class Job(Frozen):

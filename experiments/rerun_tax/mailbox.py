@@ -14,7 +14,7 @@ from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext
 
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Message
-from app.models import Category, Classification, Frozen, ModelUse, Ticket
+from app.models import Category, Classification, Frozen, ModelUse, Outcome, Ticket
 from app.policy import Rules
 from app.redaction import redact
 from app.sandbox.data import load_tickets
@@ -124,6 +124,8 @@ def send_tally(services: Services) -> Activity:
             "tenant": question.tenant,
             "ticket_id": question.ticket_id,
             "customer_id": question.customer_id,
+            "outcome": Outcome.ANSWERED.value,
+            "refund": None,
             "text": ", ".join(f"{count} x {category}" for category, count in sorted(question.counts.items())),
         }
         answer = await services.systems.ask("notifications", "send", notice)

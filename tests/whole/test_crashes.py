@@ -9,21 +9,24 @@ from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
 
-STAGES = ("classify", "retrieve_account", "draft_refund", "notify_customer", "close_case")
+STAGES = ("classify", "retrieve_account", "draft_refund", "hold_refund", "notify_customer", "close_case")
 # Holds a task inside a stage: which part of the outside world is slow, and what the stage before it is.
 HELD_BY = {
     "classify": "model",
     "retrieve_account": "accounts",
     "draft_refund": "model",
+    "hold_refund": "refunds",
     "notify_customer": "notifications",
     "close_case": "refunds",
 }
+# What the same target is asked by the task before: the model sorts first; the refund is held and committed first.
+ASKED_BEFORE = {"draft_refund": 1, "close_case": 2}
 
 
 def hold_in(live: Live, stage: str, ticket_id: str, number: int) -> str:
     """Sends a ticket and returns once its task hangs inside `stage`."""
-    first = {"skip": 1, "containing": f"LD-{number}"} if stage == "draft_refund" else {}  # let the model classify first
-    live.fault(HELD_BY[stage], "slow", seconds=2.0, count=1, **first)
+    skip = {"skip": ASKED_BEFORE[stage], "containing": f"LD-{number}"} if stage in ASKED_BEFORE else {}
+    live.fault(HELD_BY[stage], "slow", seconds=2.0, count=1, **skip)
     task_id = live.submit(tickets.refund(ticket_id, number))
     until(lambda: live.fired(HELD_BY[stage]), f"the task is inside {stage}")
     return task_id

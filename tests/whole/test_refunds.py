@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.root import cli
-from tests.live import Live, until
+from tests.live import Live, daprd_of, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -94,13 +94,17 @@ def agreed(count: int) -> dict[str, Any]:
 
 
 def find_a_refund_of_a_terminated_task(live: Live) -> None:
-    """The money went, the case cannot be closed, and somebody ends the task: no difference before, one after."""
+    """The money went, and the case cannot be closed. The agent does not end such a task; somebody who ends it in Dapr
+    makes a difference, which is found."""
     live.fault("cases", "status", status=503)
     task_id = live.submit(tickets.refund("ended", 31_100))
     until(lambda: "ended" in ids(live), "the refund is posted")
     meanwhile = checked(live)
     assert meanwhile == {"differences": [], "refunds": agreed(len(ALL)) | {"in_books": len(ALL) + 1, "in_flight": 1}}
-    live.web.post(f"/tasks/{task_id}/terminate", json={"reason": "test"}).raise_for_status()
+    refused = live.web.post(f"/tasks/{task_id}/terminate", json={"reason": "test"})
+    assert (refused.status_code, "already_committed" in refused.text) == (409, True)
+    with daprd_of(live.stack).client(30) as client:
+        client.post(f"/v1.0/workflows/dapr/{task_id}/terminate").raise_for_status()
     live.heal()
     (found,) = until(lambda: of_books(checked(live)), "the check says so, once the end is recorded")
     assert (found["task_id"], found["what"]) == (task_id, f"refund {ids(live)['ended']}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-# What a refund that ends by itself takes: every stage, two turns of the draft, two tools between them.
+# What a refund that ends by itself takes: every stage, two turns of the draft, two tools between them, the hold.
 REFUND_STEPS = Counter(
     classify=1,
     retrieve_account=1,
     draft_refund=2,
     lookup_order=1,
     lookup_refund_policy=1,
+    hold_refund=1,
     notify_customer=1,
     close_case=1,
 )
