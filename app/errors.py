@@ -9,6 +9,7 @@ RefundAgentError
 │   └── TooLate                 somebody else, or the time limit, was first
 ├── AccessDenied                no token, a wrong one, or one without the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
+│   ├── LedgerGone              the ledger's file was deleted, moved or replaced while it was in use
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
 ├── StepSetAside                a step that has cost several workers their life; names task and step
@@ -89,6 +90,18 @@ class Unreachable(RefundAgentError):
 
     status = 503
     title = "Temporarily unreachable"
+
+
+class LedgerGone(Unreachable):
+    """The ledger's file is not the one that was opened: what is written to it would be lost."""
+
+    title = "Ledger gone"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the ledger {path} was deleted, moved or replaced while the agent runs, so nothing is accepted; put it "
+            "back and restart the agent, or restart it with what is there and run `refund-agent ledger rebuild`"
+        )
 
 
 class FailureCause(StrEnum):

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.errors import StepSetAside
+from app.errors import LedgerGone, StepSetAside
 from app.ledger.bulk import run
 from app.ledger.columns import microseconds
 from app.ledger.tables import EXECUTIONS, WORKERS
@@ -103,7 +103,7 @@ class Executions:
             return
         try:
             await self._writer.write(lambda connection: [run(connection, _LOSE, each) for each in lost])
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
 
     async def _judge(self, attempt: Attempt) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.errors import LedgerGone
 from app.history.executions import GONE_AFTER
 from app.ledger.tables import MODEL_CALLS, WORKERS
 from app.ledger.writer import Writer
@@ -45,7 +46,10 @@ class Incarnation:
         self._thread.join()
         now = self._clock()
         stopped = update(WORKERS).where(WORKERS.c.worker == self.worker).values(seen_at=now, stopped_at=now)
-        self._writer.run(lambda connection: connection.execute(stopped).rowcount)
+        try:
+            self._writer.run(lambda connection: connection.execute(stopped).rowcount)
+        except LedgerGone as error:
+            log.error("%s", error)
 
     def beat(self) -> int:
         """Says that it lives and sweeps; returns how many model calls of dead workers were closed."""
@@ -56,7 +60,7 @@ class Incarnation:
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 closed = self.beat()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, LedgerGone) as error:
                 log.warning("ledger: no heartbeat: %s; tried again in %.0f s", type(error).__name__, BEAT_SECONDS)
                 continue
             if closed:

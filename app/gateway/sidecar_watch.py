@@ -22,6 +22,7 @@ import httpx
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.errors import LedgerGone
 from app.gateway import exposition, windows
 from app.gateway.retries import ONE_RETRY, RetryPolicy
 from app.gateway.retry_rows import Written, write_end, write_gap, write_window
@@ -130,7 +131,7 @@ class SidecarWatch:
         for number, found in enumerate(due):
             try:
                 self._written(self._writer.run(self._operation(found)), found)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, LedgerGone) as error:
                 log.warning("ledger: the sidecar's retries wait to be written: %s", type(error).__name__)
                 return due[number:]
         return []

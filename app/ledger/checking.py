@@ -90,14 +90,14 @@ def check(sources: Sources) -> Iterator[Difference]:
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
         runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
+        recorded = records.records(some)
         for task_id, run in runs.items():
             held = _Held(tickets.get(task_id), tasks.get(task_id))
             if not isinstance(run, Run):
                 yield from _unread(task_id, run, held)
             elif run.started_at is not None and (held.ticket or held.record or ticket_of(run)):
                 expected = sources.record(run, written[task_id], billed_by.get(task_id))
-                found = records.record(task_id) if held.record else None
-                yield from _read(run, expected, held, found)
+                yield from _read(run, expected, held, recorded.get(task_id))
                 yield from _journal(run, written[task_id])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from functools import lru_cache
@@ -14,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, LedgerGone
 from app.ledger.migrations import upgrade
 from app.private import private_file
 from app.texts import is_storable, storable
@@ -71,6 +72,7 @@ def connect(url: str) -> Engine:
                     private_file(Path(where.database))  # SQLite gives its other files the same mode
                 tune_sqlite(engine, *_SQLITE)
                 _write_ahead(engine)
+                stay_with_the_file(engine)
             else:
                 event.listen(engine, "handle_error", _leave_a_standby)
                 _refuse_other_encodings(engine)
@@ -148,6 +150,29 @@ def _switched(engine: Engine) -> bool:
         if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
             raise
         return False
+
+
+def stay_with_the_file(engine: Engine) -> None:
+    """Has each transaction of a SQLite engine raise LedgerGone when the file's name leads to another file by now, or to
+    none: SQLite goes on with the file that it has open, and what it commits there is gone with the process."""
+    path = engine.url.database
+    if path in (None, "", ":memory:"):
+        return
+    opened = _identity(path)
+
+    def look(_connection: Connection) -> None:
+        if _identity(path) != opened:
+            raise LedgerGone(path)
+
+    event.listen(engine, "begin", look)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def tune_sqlite(engine: Engine, *pragmas: str) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.errors import HistoryTampered, LedgerGone, TaskNotFound, Unreachable
 from app.history.model import Run
 from app.ledger.agenda import Agenda
 from app.ledger.database import insert_or_ignore
@@ -111,7 +111,7 @@ class Projector:
         try:
             with self._sources.engine.connect() as connection:
                 found = connection.execute(_NOT_RECORDED, {"after": self._swept, "before": self._sweep_before()}).all()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: cannot be read: %s; tried again", type(error).__name__)
             return False
         self._swept = found[-1].sequence if found else 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -52,7 +53,18 @@ _CHARGES = (
     .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
     .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
 )
-_BEGUN = select(EXECUTIONS).where(EXECUTIONS.c.task_id == bindparam("task_id")).order_by(*EXECUTIONS.primary_key)
+_TASKS = select(TASKS).where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
+_OF_TASKS = {
+    table: select(table)
+    .where(table.c.task_no.in_(bindparam("numbers", expanding=True)))
+    .order_by(*table.primary_key.columns)
+    for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
+}
+_BEGUN = (
+    select(EXECUTIONS)
+    .where(EXECUTIONS.c.task_id.in_(bindparam("ids", expanding=True)))
+    .order_by(*EXECUTIONS.primary_key.columns)
+)
 _IN_ORDER = tuple(CHARGES.primary_key.columns)
 _AT_ONCE = 10_000
 _DAY = timedelta(days=1)
@@ -69,18 +81,33 @@ class Records:
 
     def record(self, task_id: str) -> TaskRecord:
         """The record of one task. Raises TaskNotFound for one that is not in the ledger."""
+        found = self.records([task_id]).get(task_id)
+        if found is None:
+            raise TaskNotFound(f"task {task_id} has no record in the ledger; check tenant and ticket id")
+        return found
+
+    def records(self, task_ids: Sequence[str]) -> Mapping[str, TaskRecord]:
+        """The records of several tasks, those that are in the ledger."""
         with self._engine.connect() as connection:
-            row = connection.execute(select(TASKS).where(TASKS.c.task_id == task_id)).mappings().one_or_none()
-            if row is None:
-                raise TaskNotFound(f"task {task_id} has no record in the ledger; check tenant and ticket id")
-            found = {table: _rows(connection, table, row["task_no"]) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)}
-            begun = connection.execute(_BEGUN, {"task_id": task_id}).mappings().all()
-            calls = _calls(connection, MODEL_CALLS.c.task_id == task_id)
-            decided = decisions.read(connection, task_id)
-        charges = tuple(self._charges(TASKS.c.task_no == row["task_no"]))
-        failures = restoring.failures(found[FAILURES])
-        steps = restoring.steps(found[STEPS], found[ATTEMPTS], begun, failures)
-        return restoring.task(row, steps, failures, found[PAUSES], calls, charges, decided)
+            tasks = connection.execute(_TASKS, {"ids": list(task_ids)}).mappings().all()
+            numbers = {"numbers": [row["task_no"] for row in tasks]}
+            found = {table: _by(connection, query, numbers, "task_no") for table, query in _OF_TASKS.items()}
+            begun = _by(connection, _BEGUN, {"ids": list(task_ids)}, "task_id")
+            calls: defaultdict[str, list[CallRecord]] = defaultdict(list)
+            for call in _calls(connection, MODEL_CALLS.c.task_id.in_(task_ids)):
+                calls[call.task_id].append(call)
+            decided = {row["task_id"]: decisions.read(connection, row["task_id"]) for row in tasks}
+        charges: defaultdict[str, list[Charge]] = defaultdict(list)
+        for charge in self._charges(CHARGES.c.task_no.in_(numbers["numbers"])):
+            charges[charge.task_id].append(charge)
+        records = {}
+        for row in tasks:
+            task_id, number = row["task_id"], row["task_no"]
+            failures = restoring.failures(found[FAILURES][number])
+            steps = restoring.steps(found[STEPS][number], found[ATTEMPTS][number], begun[task_id], failures)
+            pauses, own = found[PAUSES][number], decided[task_id]
+            records[task_id] = restoring.task(row, steps, failures, pauses, calls[task_id], charges[task_id], own)
+        return records
 
     def report(
         self,
@@ -178,9 +205,12 @@ class Records:
                 yield restoring.charge(row, self._prices.row(row["price_no"], connection), row["at"])
 
 
-def _rows(connection: Connection, table: Any, task_no: int) -> Sequence[Any]:
-    query = select(table).where(table.c.task_no == task_no).order_by(*table.primary_key.columns)
-    return connection.execute(query).mappings().all()
+def _by(connection: Connection, query: Select[Any], values: dict[str, Any], key: str) -> defaultdict[Any, list[Any]]:
+    """The rows, in order, by one of their columns."""
+    found: defaultdict[Any, list[Any]] = defaultdict(list)
+    for row in connection.execute(query, values).mappings():
+        found[row[key]].append(row)
+    return found
 
 
 def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
-from app.ledger.database import is_passing, store_any_text, tune_sqlite
+from app.ledger.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
 
 Result = TypeVar("Result")
 Operation = Callable[[Connection], Any]
@@ -157,4 +157,5 @@ def _for_the_loop(engine: Engine) -> Engine | None:
     own = create_engine(engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
     store_any_text(own)
     tune_sqlite(own, "busy_timeout=0", "synchronous=NORMAL", "wal_autocheckpoint=0")
+    stay_with_the_file(own)
     return own

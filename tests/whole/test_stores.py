@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
+from typer.testing import CliRunner, Result
 
+from app.cli.root import cli
 from app.ledger import database
 from app.ledger.reading import Records
 from app.models import TaskStatus
@@ -70,3 +75,80 @@ def test_a_completed_task_that_dapr_purged_stays_completed(live: Live) -> None:
     for verb in ("pause", "resume", "reject"):
         answer = live.web.post(f"/tasks/{task_id}/{verb}")
         assert (answer.status_code, "has ended (completed)" in answer.json()["detail"]) == (409, True)
+
+
+def command(live: Live, *arguments: str) -> Result:
+    """`refund-agent ...`, as somebody runs it beside the agent."""
+    environment = {
+        "REFUND_AGENT_STATE_DIR": str(live.stack.state),
+        "REFUND_AGENT_DAPR_HTTP_PORT": str(live.stack.ports.dapr_http),
+        "REFUND_AGENT_DAPR_GRPC_PORT": str(live.stack.ports.dapr_grpc),
+    }
+    return CliRunner().invoke(cli, arguments, env=environment)
+
+
+def no_difference(live: Live) -> bool:
+    return command(live, "ledger", "check").exit_code == 0
+
+
+def backup(live: Live, name: str) -> Path:
+    """A copy of a SQLite store as it is now."""
+    copy = live.stack.state / f"{name}.backup"
+    with closing(sqlite3.connect(live.stack.state / name)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def restore(live: Live, name: str, copy: Path) -> None:
+    """Puts it in the place of the store; whoever has that open must not run."""
+    for file in live.stack.state.glob(f"{name}*"):
+        if file != copy:
+            file.unlink()
+    copy.rename(live.stack.state / name)
+
+
+def test_stores_that_were_lost_or_restored_are_brought_to_agree_again(own_stack: Live) -> None:
+    live, stack = own_stack, own_stack.stack
+    refunded = live.submit(tickets.refund("kept", 44_510))
+    waits_ticket = tickets.greedy("waits", 44_511)
+    waits = live.submit(waits_ticket)
+    live.wait_all([refunded, waits])
+    until(lambda: no_difference(live), lambda: command(live, "ledger", "check").stdout)
+    before = live.view(refunded)
+    older = backup(live, "workflow.sqlite")
+
+    for file in stack.state.glob("ledger.sqlite*"):
+        file.unlink()
+    refused = live.web.post("/tasks", json=tickets.question("into-nothing", 44_512))
+    assert (refused.status_code, "ledger rebuild" in refused.json()["detail"]) == (503, True)
+    stack.stop("worker")
+    stack.start("worker")
+    found = command(live, "ledger", "check")
+    assert f"task {refunded}: ticket: the sources say a task that is completed" in found.stdout
+    assert "restores it" in found.stdout
+    assert "taken back" not in found.stdout
+    assert command(live, "ledger", "rebuild").exit_code == 0
+    assert no_difference(live), command(live, "ledger", "check").stdout
+    assert live.view(refunded)["result"] == before["result"]
+    assert listed(live, waits, "waiting")["waiting_for"]
+
+    lost_ticket = tickets.greedy("lost", 44_513)
+    lost = live.submit(lost_ticket)
+    live.wait(lost, "waiting")
+    until(lambda: no_difference(live), lambda: command(live, "ledger", "check").stdout)
+    stack.stop("worker")
+    stack.stop("daprd")
+    restore(live, "workflow.sqlite", older)
+    stack.start("daprd")
+    stack.start("worker")
+    view = live.view(lost)
+    assert (view["status"], "not known to the workflow engine" in view["caveat"]) == ("waiting", True)
+    assert f"`refund-agent task rerun {lost}`" in command(live, "ledger", "check").stdout
+    live.web.post("/tasks", json=lost_ticket).raise_for_status()
+    until(lambda: live.view(lost)["caveat"] is None and live.view(lost)["status"] == "waiting", "it was begun again")
+    live.web.post("/tasks", json=waits_ticket).raise_for_status()
+    for task_id in (lost, waits):
+        live.web.post(f"/tasks/{task_id}/reject").raise_for_status()
+    live.wait_all([lost, waits], "completed")
+    until(lambda: no_difference(live), lambda: command(live, "ledger", "check").stdout)
+    assert live.view(refunded)["result"] == before["result"]
