@@ -211,7 +211,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
     """The stages' collaborators, as they are in production."""
     engine, writer = opened.engine, opened.writer
     conversation = DaprConversation(settings.llm_component, settings.daprd)
-    journal = Journal(writer, opened.incarnation.worker, utc_now)
+    journal = Journal(writer, opened.incarnation.worker, utc_now, policy.losses(settings.policy_file))
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.daprd),

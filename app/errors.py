@@ -14,6 +14,7 @@ RefundAgentError
 │   └── SystemUnavailable
 ├── StepSetAside                a step that has cost several workers their life; names task and step
 ├── HistoryTampered             a workflow's history is not what was signed; names the instance
+├── AskedInVain                 a step's answers were lost and probably billed, up to the policy's bound
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
 ├── SystemRefused               an internal system refuses the request as such: a retry changes nothing
 └── Refused                     an internal system answered, and said no: a retry changes nothing
@@ -114,6 +115,7 @@ class FailureCause(StrEnum):
     NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider gave up: 408, 502, 504, 524
     CUT = "cut"  # the connection broke, or was never there: the two cannot be told apart
     MALFORMED = "malformed"  # an answer came and could not be read
+    TOO_LARGE = "too_large"  # an answer came that is larger than what the sidecar hands over
     OTHER = "other"
 
     @property
@@ -198,6 +200,20 @@ class ModelRefused(RefundAgentError):
     status = 502
     title = "Refused by the model provider"
     cause = FailureCause.STATUS
+
+
+class AskedInVain(RefundAgentError):
+    """A step has lost as many answers that were probably billed as the policy allows."""
+
+    status = 502
+    title = "Model asked in vain"
+
+    def __init__(self, component: str, times: int, cause: str) -> None:
+        super().__init__(
+            f"model component {component}: asked {times} times in vain, each time probably billed (the last: "
+            f"{cause.replace('_', ' ')}); no more than that by retries.billed_attempts in config/policy.yaml: find out "
+            "why no answer arrives (time-out in resiliency/llm.yaml, length of the answer), then `task resume`"
+        )
 
 
 class SystemRefused(RefundAgentError):

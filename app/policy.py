@@ -67,16 +67,30 @@ class RetryLimits(Frozen):
     money_per_step: dict[Currency, Amount]
 
 
+class Losses(Retries):
+    """Retries, and how many of a step's requests to a model may be lost after the model has probably worked and was
+    probably billed. The agent's own, for all tasks: in no task's input."""
+
+    billed_attempts: Whole = Field(default=3, ge=1, le=100)
+
+
 class _File(Rules):
     """All of the policy file."""
 
+    retries: Losses
     retry_limits: RetryLimits | None = None
 
 
 def load(path: Path) -> Rules:
     """Reads the rules. Raises ConfigurationError with file, line, key and what is wrong."""
     found = _read(path)
-    return Rules(approval=found.approval, drafting=found.drafting, retries=found.retries)
+    retries = Retries(**found.retries.model_dump(include=set(Retries.model_fields)))
+    return Rules(approval=found.approval, drafting=found.drafting, retries=retries)
+
+
+def losses(path: Path) -> Losses:
+    """Reads how many answers a step may lose. Raises ConfigurationError."""
+    return _read(path).retries
 
 
 def retry_limits(path: Path) -> RetryLimits:

@@ -12,6 +12,7 @@ from app.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Tic
 from app.steps import TaskInput
 
 RULES = policy.load(Path(__file__).parent.parent / "config" / "policy.yaml")
+LOSSES = policy.losses(Path(__file__).parent.parent / "config" / "policy.yaml")
 # What a step says of its model call, where that does not matter.
 USE = ModelUse(
     answered_by=AnsweredBy.PROVIDER,

@@ -38,12 +38,14 @@ class Names:
 
 @dataclass(frozen=True)
 class Guard:
-    """What stands between a call and its target. timeout: None is none. matched: refusals are not asked again."""
+    """What stands between a call and its target. timeout: None is none. matched: refusals are not asked again.
+    counting: for how long the breaker counts; zero is for ever."""
 
     timeout: timedelta | None
     retry: Retry
     breaker: bool
     matched: bool
+    counting: timedelta = timedelta()
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Policies:
     timeouts: dict[str, timedelta] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     matched: set[str] = field(default_factory=set)
-    breakers: set[str] = field(default_factory=set)
+    breakers: dict[str, timedelta] = field(default_factory=dict)  # for how long each counts; zero is for ever
     apps: dict[str, Names] = field(default_factory=dict)
     components: dict[str, Names] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -81,6 +83,7 @@ class Policies:
             retry=self.retries.get(names.retry, NONE),
             breaker=names.breaker in self.breakers,
             matched=names.retry in self.matched,
+            counting=self.breakers.get(names.breaker, timedelta()),
         )
 
 
@@ -92,7 +95,7 @@ def read(resources: Iterable[tuple[str, Mapping[str, Any]]], app_id: str) -> Pol
         scopes = resource.get("scopes") or []
         if not scopes or app_id in scopes:
             _add(found, where, resource)
-    found.findings += _undefined(found)
+    found.findings += [*_undefined(found), *_never_open(found)]
     return found
 
 
@@ -105,8 +108,9 @@ def _add(found: Policies, where: str, resource: Mapping[str, Any]) -> None:
     for name, value in _named(found, f"{where}: policies.retries", policies.get("retries")):
         _add_retry(found, f"{where}: retries.{name}", name, value)
     for name, value in _named(found, f"{where}: policies.circuitBreakers", policies.get("circuitBreakers")):
-        _known(found, f"{where}: circuitBreakers.{name}", value, _BREAKER)
-        found.breakers.add(name)
+        place = f"{where}: circuitBreakers.{name}"
+        given = _known(found, place, value, _BREAKER)
+        found.breakers[name] = _duration(found, f"{place}.interval", given.get("interval"), timedelta())
     _add_targets(found, where, parts.get("targets"))
 
 
@@ -199,7 +203,23 @@ def _undefined(found: Policies) -> Iterator[Finding]:
         for kind, name, defined in (
             ("timeout", names.timeout, set(found.timeouts)),
             ("retry", names.retry, set(found.retries)),
-            ("circuitBreaker", names.breaker, found.breakers),
+            ("circuitBreaker", names.breaker, set(found.breakers)),
         ):
             if name and name not in defined:
                 yield Finding(f"{where}.{kind}", f"no policy is called {name!r}", wrong=True)
+
+
+def _never_open(found: Policies) -> Iterator[Finding]:
+    """Breakers that count for less time than a call may last. A call that begins in one count and fails in the next is
+    counted nowhere: a target that never answers in time does not open them."""
+    targets = [(f"apps.{name}", found.of_app(name)) for name in found.apps]
+    targets += [(f"components.{name}", found.of_model(name)) for name in found.components]
+    for where, guard in targets:
+        if guard.timeout is not None and timedelta() < guard.counting < guard.timeout:
+            counting, timeout = guard.counting.total_seconds(), guard.timeout.total_seconds()
+            yield Finding(
+                f"{where}.circuitBreaker",
+                f"its interval ({counting:g} s) is shorter than the time-out ({timeout:g} s): calls that get no "
+                f"answer in time are never counted, and it never opens; make it {2 * timeout:g} s",
+                wrong=True,
+            )

@@ -50,7 +50,8 @@ class MeasuredView(Frozen):
 
 
 class TargetView(Frozen):
-    """One target. `requests_*` and `seconds_until_parked` are null without a bound. `over` names the limits passed."""
+    """One target. `requests_*` and `seconds_until_parked` are null without a bound. `billed_requests_per_step`: how
+    many may be lost after the model has probably worked. `over` names the limits passed."""
 
     name: str
     kind: Kind
@@ -58,6 +59,7 @@ class TargetView(Frozen):
     layers: LayersView
     steps: tuple[StepView, ...]
     requests_per_step: int | None
+    billed_requests_per_step: int | None
     requests_per_task: int | None
     requests_limit: int
     seconds_until_parked: float | None
@@ -101,6 +103,7 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
         layers=LayersView.model_validate(worst.layers, from_attributes=True),
         steps=tuple(StepView(name=each.step, per_task=each.per_task) for each in worst.asking),
         requests_per_step=worst.requests,
+        billed_requests_per_step=worst.layers.billed_requests,
         requests_per_task=worst.per_task,
         requests_limit=worst.limit(limits),
         seconds_until_parked=None if parked is None else parked.total_seconds(),

@@ -37,19 +37,29 @@ class Over(StrEnum):
 
 @dataclass(frozen=True)
 class Layers:
-    """How many times each layer multiplies what the one above it asks; None without a bound."""
+    """How many times each layer multiplies what the one above it asks; None without a bound. billed: how many of the
+    workflow's may be lost after the model has probably worked."""
 
     client: int | None
     sdk: int
     sidecar: int | None
     workflow: int
+    billed: int = 0
 
     @property
     def requests(self) -> int | None:
         """Their product."""
+        return self._times(self.workflow)
+
+    @property
+    def billed_requests(self) -> int | None:
+        """Their product for what is probably billed."""
+        return self._times(self.billed)
+
+    def _times(self, attempts: int) -> int | None:
         if self.client is None or self.sidecar is None:
             return None
-        return self.client * self.sdk * self.sidecar * self.workflow
+        return self.client * self.sdk * self.sidecar * attempts
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,11 @@ class Worst:
 
     @property
     def money(self) -> Mapping[str, Decimal]:
-        """What a step costs; empty without a price or a bound."""
-        if self.requests is None:
+        """What a step costs when every answer is lost after the model has worked; empty without a price or a bound."""
+        billed = self.layers.billed_requests
+        if billed is None:
             return {}
-        return {currency: amount * self.requests for currency, amount in self.price.amounts.items()}
+        return {currency: amount * billed for currency, amount in self.price.amounts.items()}
 
     def limit(self, limits: RetryLimits) -> int:
         """Requests that a step may make."""
@@ -109,18 +120,21 @@ class Worst:
 
 
 def worst(
-    targets: Sequence[Target], policies: Policies, rules: Rules, prices: Mapping[str, Price]
+    targets: Sequence[Target], policies: Policies, rules: Rules, billed: int, prices: Mapping[str, Price]
 ) -> tuple[Worst, ...]:
-    """Each target, a model as if all models' steps asked it. prices: of a request, by the model component's name."""
-    return tuple(_worst(target, policies, rules, prices.get(target.name, Price({}))) for target in targets)
+    """Each target, a model as if all models' steps asked it. billed: how many of a step's requests to a model may be
+    lost and billed. prices: of a request, by the model component's name."""
+    return tuple(_worst(target, policies, rules, billed, prices.get(target.name, Price({}))) for target in targets)
 
 
-def _worst(target: Target, policies: Policies, rules: Rules, price: Price) -> Worst:
+def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price: Price) -> Worst:
     model = target.kind is Kind.MODEL
     name = MODEL if model else target.name
     asking = tuple(each for each in askings(rules) if name in each.asks)
     guard = policies.of_model(target.name) if model else policies.of_app(target.name)
-    layers = Layers(client(target).requests, SDK_REQUESTS, guard.retry.requests, rules.retries.attempts)
+    attempts = rules.retries.attempts
+    at_most = min(attempts, billed) if model else 0
+    layers = Layers(client(target).requests, SDK_REQUESTS, guard.retry.requests, attempts, at_most)
     # A step holds its task for as long as all that it asks one after another hold it.
     together = [[guard] if model else [policies.of_app(each) for each in step.asks] for step in asking] or [[guard]]
     lengths = [_attempt(target.kind, guards) for guards in together]

@@ -68,9 +68,8 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     rules, limits = policy.load(path), policy.retry_limits(path)
     policies, targets = reading.policies(folders, app_id), reading.targets(folders, app_id)
     asked = _asked()
-    found = worst(
-        targets, policies, rules, _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
-    )
+    priced = _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
+    found = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
     findings = [*policies.findings, *unknown_names(targets, policies, rules, reading.components(folders))]
     return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
 
@@ -162,6 +161,10 @@ def _below(view: AmplificationView) -> Iterator[str]:
     limits = view.limits
     money = ", ".join(f"{amount} {currency}" for currency, amount in sorted(limits.money_per_step.items()))
     yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"
+    for each in view.targets:
+        if each.billed_requests_per_step:
+            billed = each.billed_requests_per_step
+            yield f"{each.name}: {billed} requests of a step at most are lost and probably billed"
     yield from (f"{each.name}: {note}" for each in view.targets for note in each.notes)
     for each in view.targets:
         if each.unpriced_models:

@@ -63,6 +63,7 @@ _NOT_LOADED = "the sidecar has not loaded it (`refund-agent doctor` says why)"
 _CAUSES = (
     ("circuit breaker is open", FailureCause.BREAKER_OPEN, "its circuit breaker is open"),
     ("too many requests", FailureCause.BREAKER_OPEN, "its circuit breaker lets one probe through at a time"),
+    ("larger than max", FailureCause.TOO_LARGE, "the answer is larger than what the sidecar hands over"),
     ("deadline", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("timeout", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("failed to connect", FailureCause.SIDECAR_GONE, "the sidecar is not there"),

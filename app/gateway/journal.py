@@ -8,7 +8,7 @@ only the first answer settles the step; the other keeps its own row, with what i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,11 +20,13 @@ from app.errors import FailureCause
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
+from app.gateway.vain import Failed, Objection, objection
 from app.ledger.bulk import run
-from app.ledger.columns import microseconds
+from app.ledger.columns import instant, microseconds
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import CallState
+from app.policy import Losses
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 # Words of the provider's choosing; PostgreSQL refuses what is longer than its column.
@@ -48,7 +50,7 @@ _CLOSE_LEFT = (
     .where(_THIS_STEP, MODEL_CALLS.c.state == CallState.STARTED)
     .values(state=CallState.INTERRUPTED, error="the step was executed again")
 )
-_OF_STEP = select(MODEL_CALLS.c.state).where(_THIS_STEP)
+_OF_STEP = select(MODEL_CALLS.c.state, MODEL_CALLS.c.error, MODEL_CALLS.c.ended_at).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
 _SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
@@ -65,16 +67,26 @@ class Settled:
 class Journal:
     """The rows of this worker's model calls. `worker` names this incarnation of the process."""
 
-    def __init__(self, writer: Writer, worker: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, writer: Writer, worker: str, clock: Callable[[], datetime], losses: Losses) -> None:
+        """`losses` says how many answers a step may lose."""
         self._writer = writer
+        self._losses = losses
         self._worker = worker
         self._clock = clock
 
     async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
         """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
-        type before the call, empty when it is not known; how it ends says whether it still was."""
-        row = self._row(call, component, reserve) | {"provider": provider}
-        return await self._writer.write(lambda connection: _begun(connection, row))
+        type before the call, empty when it is not known; how it ends says whether it still was. Raises AskedInVain and
+        ModelUnavailable when the step has lost too many answers, or lost one a moment ago."""
+        row, now = self._row(call, component, reserve) | {"provider": provider}, self._clock()
+
+        def object_(failed: Sequence[Failed]) -> Objection | None:
+            return objection(component, failed, self._losses, now)
+
+        begun = await self._writer.write(lambda connection: _begun(connection, row, object_))
+        if isinstance(begun, Exception):
+            raise begun
+        return begun
 
     async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
         """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
@@ -130,14 +142,20 @@ class Journal:
         }
 
 
-def _begun(connection: Connection, row: dict[str, Any]) -> str | Settled:
-    """Looks for the settled row, marks what an earlier execution left open, and opens a row."""
+def _begun(
+    connection: Connection, row: dict[str, Any], object_: Callable[[Sequence[Failed]], Objection | None]
+) -> str | Settled | Objection:
+    """Looks for the settled row, marks what an earlier execution left open, and opens a row unless there is an
+    objection to the requests that failed before it."""
     step = _step(row["execution_id"], row["turn"])
     before = run(connection, _OF_STEP, step).all()  # none, nearly always
     if any(each.state == CallState.SETTLED for each in before):
         return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
     if any(each.state == CallState.STARTED for each in before):
         connection.execute(_CLOSE_LEFT, step)
+    failed = [Failed(each.error or "", instant(each.ended_at)) for each in before if each.state == CallState.FAILED]
+    if failed and (against := object_(failed)) is not None:
+        return against
     run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
 

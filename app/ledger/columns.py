@@ -32,7 +32,12 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """From the database."""
-        return None if value is None else _EPOCH + timedelta(microseconds=int(value))
+        return None if value is None else instant(int(value))
+
+
+def instant(kept: int) -> datetime:
+    """What `microseconds` kept."""
+    return _EPOCH + timedelta(microseconds=kept)
 
 
 def microseconds(at: datetime | None) -> int | None:

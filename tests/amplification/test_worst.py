@@ -22,6 +22,7 @@ from tests.cost.makers import agreement, price_book
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "config" / "policy.yaml"
 LIMITS = policy.retry_limits(POLICY)
+BILLED = policy.losses(POLICY).billed_attempts
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 Change = tuple[str, str, str]
 
@@ -40,7 +41,7 @@ def looked(folder: Path, prices: dict[str, Price] | None = None) -> dict[str, Wo
     found = reading.policies(folders, "agent")
     assert [each for each in found.findings if each.wrong] == []
     targets = reading.targets(folders, "agent")
-    return {each.target.name: each for each in worst.worst(targets, found, policy.load(POLICY), prices or {})}
+    return {each.target.name: each for each in worst.worst(targets, found, policy.load(POLICY), BILLED, prices or {})}
 
 
 def change(folder: Path, file: str, old: str, new: str) -> None:
@@ -89,7 +90,12 @@ MODEL_CHANGES: tuple[tuple[str, tuple[Change, ...], int | None, tuple[Over, ...]
     ("one repeat", (("resiliency/llm.yaml", "    circuitBreakers:\n", REPEATED), RETRY), 60, (Over.REQUESTS,)),
     ("endless", (("resiliency/llm.yaml", "    circuitBreakers:\n", ENDLESS), RETRY), None, (Over.REQUESTS, Over.TIME)),
     ("no time-out", (("resiliency/llm.yaml", "          timeout: llm\n", ""),), 30, (Over.TIME,)),
-    ("late", (("resiliency/llm.yaml", "llm: 60s", "llm: 10m"),), 30, (Over.TIME,)),
+    (
+        "late",
+        (("resiliency/llm.yaml", "llm: 60s", "llm: 10m"), ("resiliency/llm.yaml", "interval: 120s", "interval: 20m")),
+        30,
+        (Over.TIME,),
+    ),
     ("mistral", (("components/llm.yaml", "conversation.openai", "conversation.mistral"),), 150, (Over.REQUESTS,)),
     ("bedrock", (("components/llm.yaml", "conversation.openai", "conversation.aws.bedrock"),), 90, (Over.REQUESTS,)),
     ("anthropic", (("components/llm.yaml", "conversation.openai", "conversation.anthropic"),), 30, ()),
@@ -141,7 +147,7 @@ def test_a_raised_number_of_attempts_counts(folder: Path) -> None:
     rules = policy.load(POLICY)
     more = rules.model_copy(update={"retries": Retries(first_seconds=1, max_seconds=300, attempts=40)})
     folders = [folder / "components", folder / "resiliency"]
-    (model, *_) = worst.worst(reading.targets(folders, "agent"), reading.policies(folders, "agent"), more, {})
+    (model, *_) = worst.worst(reading.targets(folders, "agent"), reading.policies(folders, "agent"), more, BILLED, {})
     assert (model.requests, model.over(LIMITS)) == (40, (Over.REQUESTS, Over.TIME))
 
 
@@ -158,12 +164,12 @@ def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named(
     assert price.unpriced == ("(none)", "unheard-of")
 
 
-def test_money_is_the_price_of_every_request_and_its_limit_is_the_currencys(folder: Path) -> None:
-    price = Price({"USD": Decimal("0.0333"), "EUR": Decimal(5)}, ("dear",))
+def test_money_is_the_price_of_every_request_that_may_be_billed_and_its_limit_is_the_currencys(folder: Path) -> None:
+    price = Price({"USD": Decimal("0.0833"), "EUR": Decimal(5)}, ("dear",))
     found = looked(folder, {"llm": price})["llm"]
-    assert found.money == {"USD": Decimal("0.999"), "EUR": Decimal(150)}
+    assert found.money == {"USD": Decimal("0.2499"), "EUR": Decimal(15)}
     assert found.over(LIMITS) == (), "a currency without a limit has none"
-    assert looked(folder, {"llm": Price({"USD": Decimal("0.0334")})})["llm"].over(LIMITS) == (Over.MONEY,)
+    assert looked(folder, {"llm": Price({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (Over.MONEY,)
 
 
 def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:

@@ -23,6 +23,7 @@ from app.models import CallState
 from chaos import worker
 from chaos.checks import paid_again
 from chaos.worker import Silent
+from tests.makers import LOSSES
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 QUESTION = ModelCall(
@@ -73,7 +74,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def ask_twice(engine: Engine, kind: type[Journal]) -> int:
     """Executes one step twice, one after the other; returns how often the model was asked."""
     writer, model = Writer(engine), Model()
-    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock()))
+    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock(), LOSSES))
     try:
         for _ in range(2):
             assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"

@@ -64,8 +64,8 @@ def test_the_project_as_it_is_stays_within_its_limits() -> None:
         ("resiliency/llm.yaml", "llm: 60s", "llm: 600s", "llm", ["time"]),
         ("config/policy.yaml", "attempts: 30", "attempts: 31", "llm", ["requests"]),
         ("config/policy.yaml", "max_seconds: 300", "max_seconds: 3000", "llm", ["time"]),
-        ("config/policy.yaml", 'money_per_step: {USD: "1.00"}', 'money_per_step: {USD: "0.20"}', "llm", ["money"]),
-        ("config/prices.yaml", 'input: "0.40"', 'input: "4.00"', "llm", ["money"]),
+        ("config/policy.yaml", 'money_per_step: {USD: "0.25"}', 'money_per_step: {USD: "0.02"}', "llm", ["money"]),
+        ("config/prices.yaml", 'input: "0.40"', 'input: "40.00"', "llm", ["money"]),
         ("components/llm.yaml", "conversation.openai", "conversation.mistral", "llm", ["requests"]),
     ],
 )
@@ -95,6 +95,29 @@ def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folde
     assert code == 1
     assert not any(each["over"] for each in said["targets"])
     assert [each["problem"] for each in said["findings"]] == ["no policy is called 'llama'"]
+
+
+def test_a_breaker_that_counts_for_less_time_than_a_call_may_last_fails(folder: Path) -> None:
+    for interval, wrong in (("60s", False), ("59s", True), ("30s", True), ("0s", False)):
+        shutil.copy(PROJECT / "resiliency" / "llm.yaml", folder / "resiliency" / "llm.yaml")
+        change(folder, "resiliency/llm.yaml", "interval: 120s", f"interval: {interval}")
+        code, said = found(folder)
+        assert (code, bool(said["findings"])) == (int(wrong), wrong), interval
+        if wrong:
+            assert said["findings"][0]["where"].endswith("components.llm.circuitBreaker")
+            assert "it never opens; make it 120 s" in said["findings"][0]["problem"]
+    change(folder, "resiliency/systems.yaml", "interval: 60s", "interval: 4s")
+    assert found(folder)[0] == 1
+
+
+def test_what_is_probably_billed_has_a_bound_of_its_own(folder: Path) -> None:
+    _, said = found(folder)
+    model, system = said["targets"][0], said["targets"][1]
+    assert (model["requests_per_step"], model["billed_requests_per_step"]) == (30, 3)
+    assert system["billed_requests_per_step"] == 0
+    assert "llm: 3 requests of a step at most are lost and probably billed" in run(folder).stdout
+    change(folder, "config/policy.yaml", "billed_attempts: 3", "billed_attempts: 50")
+    assert found(folder)[1]["targets"][0]["billed_requests_per_step"] == 30, "no more than there are attempts"
 
 
 def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> None:
@@ -137,7 +160,7 @@ def test_what_was_measured_stands_beside_it(folder: Path) -> None:
 def test_the_price_is_that_of_the_dearest_model_in_use_at_the_largest_reserve(folder: Path) -> None:
     _, said = found(folder)
     model = said["targets"][0]
-    assert model["money_per_step"] == [{"amount": "0.408", "currency": "USD"}]  # 30 x (30,000 x 0.40 + 1,000 x 1.60)
+    assert model["money_per_step"] == [{"amount": "0.0408", "currency": "USD"}]  # 3 x (30,000 x 0.40 + 1,000 x 1.60)
     assert model["unpriced_models"] == ["no-price"]
 
 

@@ -24,6 +24,7 @@ from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import AnsweredBy, Known
+from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -87,7 +88,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 def gateway(model: Model, writer: Writer, worker: str = "w1") -> ModelGateway:
     """A gateway of one worker."""
-    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON))
+    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON, LOSSES))
 
 
 def call(**changes: Any) -> ModelCall:
@@ -258,7 +259,9 @@ def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are
     for worker, step in ((dead, "e1"), (living, "e2")):
         worker.begin()
         asyncio.run(
-            Journal(writer, worker.worker, lambda: NOON).begin(call(execution_id=step), "llm", "", Reserve(9, 9))
+            Journal(writer, worker.worker, lambda: NOON, LOSSES).begin(
+                call(execution_id=step), "llm", "", Reserve(9, 9)
+            )
         )
     now[0] += GONE_AFTER
     assert living.beat() == 1

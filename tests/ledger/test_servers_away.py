@@ -33,7 +33,7 @@ from app.stages.services import as_activity
 from tests.ledger.kit import Ledger, projected
 from tests.ledger.stories import story
 from tests.ledger.test_texts import call
-from tests.makers import ticket
+from tests.makers import LOSSES, ticket
 from tests.servers import PgBouncer, PostgresServer, ensure_installed
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -236,7 +236,7 @@ def in_a_crowd(work: Callable[[int], object], threads: int = 8, times: int = 10)
 def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None:
     writer = Writer(pooled)
     tickets, records = Tickets(pooled, writer, lambda: NOON), Records(pooled)
-    journal = Journal(writer, "w", lambda: NOON)
+    journal = Journal(writer, "w", lambda: NOON, LOSSES)
     executions = Executions(writer, "w", lambda: NOON)
 
     def work(number: int) -> None:

@@ -32,7 +32,7 @@ from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
 from app.texts import storable
 from app.web.factory import create_app
-from tests.makers import ticket
+from tests.makers import LOSSES, ticket
 from tests.test_texts import ANY_TEXT
 from tests.web.fakes import FakeDesk, make_access, secret
 
@@ -147,7 +147,7 @@ def test_a_models_answer_of_any_words_settles_its_call(engine: Engine, writer: W
 
 
 async def _answered(engine: Engine, writer: Writer) -> None:
-    journal, asked = Journal(writer, "w", lambda: NOON), call()
+    journal, asked = Journal(writer, "w", lambda: NOON, LOSSES), call()
     tools = (ToolRequest(NASTY, NASTY, NASTY),)
     usage = ReportedUsage(2**40, None, 5, None)
     answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
@@ -170,7 +170,7 @@ def test_a_failures_words_are_kept(engine: Engine, writer: Writer) -> None:
 
 
 async def _failed(engine: Engine, writer: Writer) -> None:
-    journal, asked = Journal(writer, "w", lambda: NOON), call()
+    journal, asked = Journal(writer, "w", lambda: NOON, LOSSES), call()
     begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
     assert isinstance(begun, str)
     await journal.fail(begun, FailureCause.OTHER, NASTY, "")
