@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from app.cli import http
-from app.cli.faults import AgentAway, AgentRefused, NotUnderstood, OutcomeUnknown
+from app.cli.faults import AgentAway, AgentRefused, NothingRecorded, NotUnderstood, OutcomeUnknown
 from app.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 
 TIMEOUT_SECONDS = 30.0
+_TASK_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,30}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# What the agent tells callers of its API to ask, as who types commands asks it.
+_COMMANDS = {"`GET /tasks`": "`refund-agent task list`"}
 _INTAKE = {201: Intake.NEW, 200: Intake.KNOWN, 202: Intake.LATER}
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,11 +66,11 @@ class AgentClient:
 
     def get(self, task_id: str) -> TaskView:
         """One task."""
-        return _read(self._ask("GET", f"/tasks/{quote(task_id, safe=':')}"), TaskView)
+        return _read(self._ask("GET", f"{_path(task_id)}"), TaskView)
 
     def ticket(self, task_id: str) -> TicketView:
         """What the customer wrote, redacted."""
-        return _read(self._ask("GET", f"/tasks/{quote(task_id, safe=':')}/ticket"), TicketView)
+        return _read(self._ask("GET", f"{_path(task_id)}/ticket"), TicketView)
 
     def list(self, tenant: str | None, status: TaskStatus | None, limit: int, after: str | None) -> TaskPage:
         """One page of tasks, oldest first."""
@@ -87,7 +90,7 @@ class AgentClient:
 
     def _change(self, task_id: str, verb: str, content: bytes) -> httpx.Response:
         look = f"look with `refund-agent task show {task_id}` before you send it again"
-        return self._ask("POST", f"/tasks/{quote(task_id, safe=':')}/{verb}", look, content=content)
+        return self._ask("POST", f"{_path(task_id)}/{verb}", look, content=content)
 
     def _ask(self, method: str, path: str, in_doubt: str = "", **options: Any) -> httpx.Response:
         """`in_doubt`: what to do when nobody knows whether the request was carried out; empty for one that only
@@ -116,11 +119,21 @@ class AgentClient:
             sentence = Refusal.model_validate_json(answer.content).sentence()
         except ValidationError:
             return NotUnderstood(f"{self.url} answered {answer.status_code}, and not as this agent does; check --url")
+        for request, command in _COMMANDS.items():
+            sentence = sentence.replace(request, command)
         if answer.status_code == 503:
             return AgentAway(sentence)
         if answer.status_code == 401:
             sentence += " (give it with --token or REFUND_AGENT_TOKEN)"
         return AgentRefused(sentence, refusal=answer.status_code)
+
+
+def _path(task_id: str) -> str:
+    """Where a task is. Raises NothingRecorded for what can be no task's id, and would be another address."""
+    if not _TASK_ID.fullmatch(task_id):
+        shape = "a task's id is tenant:ticket, such as acme:T-1063"
+        raise NothingRecorded(f"there is no task {task_id[:100]!r}; {shape}; `refund-agent task list` shows them")
+    return f"/tasks/{task_id}"
 
 
 def _read(answer: httpx.Response, model: type[M]) -> M:

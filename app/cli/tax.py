@@ -74,6 +74,8 @@ def _show(view: TaxView, *, exact: bool) -> None:
     if whole.tasks:
         failed = f"{whole.every_failure.failed_tasks:,} of them failed, {whole.failures:,} times in all"
         say(f"{whole.tasks:,} tasks ended{when(view.since, view.until)}; {failed}")
+        for line in _in_a_sentence(whole, digits):
+            say(line)
         say("shares are of the clean model spend, with their 95 % intervals")
         _table(_RUNNERS, _runners(whole))
         _table(_MONEY, _sources(whole, digits))
@@ -81,6 +83,17 @@ def _show(view: TaxView, *, exact: bool) -> None:
         _table(_CAUSES, _causes(whole))
     for note in (*_notes(view), *digits.notes()):
         say(f"note: {note}")
+
+
+def _in_a_sentence(whole: PartView, digits: Digits) -> Iterator[str]:
+    """What was wasted, and what it would have been, for those who read no table."""
+    durable = {share.currency: share for share in whole.durable}
+    for again in whole.every_failure.repeated:
+        ours = durable.get(again.currency)
+        if ours and ours.share and again.share:
+            wasted = f"{digits.show(ours.amount, again.currency)} {again.currency} of model spend was in vain"
+            zero = f"a restart from zero would have cost {digits.show(again.amount, again.currency)} {again.currency}"
+            yield f"{wasted} ({_percent(ours.share.value)}); {zero} ({_percent(again.share.value)})"
 
 
 def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
@@ -106,7 +119,8 @@ def _digits_of(whole: PartView, *, exact: bool) -> Digits:
     runners = whole.crashes, whole.every_failure
     groups = [group for runner in runners for group in (runner.replay, runner.journal, runner.under_way)]
     again = [(each.amount, each.currency) for runner in runners for each in runner.repeated]
-    return digits_for([*amounts(whole.rerun, *groups), *again], exact=exact)
+    durable = [(each.amount, each.currency) for each in whole.durable]
+    return digits_for([*amounts(whole.rerun, *groups), *again, *durable], exact=exact)
 
 
 def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:

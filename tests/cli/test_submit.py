@@ -191,13 +191,13 @@ def test_what_is_left_to_do_is_named(run: CommandLine, desk: FakeDesk, tmp_path:
     desk.settle = settled
     texts = ["p"] * 12 + ["w", "w", "c", "runs"]
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}", text=text) for n, text in enumerate(texts)])
-    result = run("submit", file, "--wait", "--timeout", "2")
+    result = run("submit", file, "--wait", "--timeout", "0.1")
     assert (result.exit_code, result.stdout) == (
         1,
         totals(created=16) + "running 1  waiting 2  parked 12  completed 1\n",
     )
-    said = result.stderr[result.stderr.index("1 still run after 2 s:") :].splitlines()
-    assert said[:3] == ["1 still run after 2 s:", "  acme:T-15", "12 are parked:"]
+    said = result.stderr[result.stderr.index("1 still run after 0.1 s:") :].splitlines()
+    assert said[:3] == ["1 still run after 0.1 s:", "  acme:T-15", "12 are parked:"]
     assert said[3].endswith(": classify: status 401")
     assert said[13:] == [
         "  and 2 more",

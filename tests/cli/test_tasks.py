@@ -179,6 +179,7 @@ def test_a_task_that_is_not_there_is_said_in_one_line(run: CommandLine, task_id:
     result = run("task", "show", task_id)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: there is no")
+    assert "GET /" not in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from app.cost.rollup import RERUN, Group, MoneySum, rollup
+from app.cost.values import Charge
 from app.cost.words import Kind, MoneyKnown
 from app.history.times import Part
 from app.ledger.record import TaskRecord
@@ -123,13 +124,20 @@ def _gaps(group: Group, record: TaskRecord) -> list[str]:
     """A sum without these lines is too low, and says so."""
     told = []
     if group.unpriced:
-        unpriced = {each.model or each.kind.value for each in record.charges if each.money_known is MoneyKnown.UNPRICED}
+        unpriced = {_priced(each) for each in record.charges if each.money_known is MoneyKnown.UNPRICED}
         told.append(
             f"{_lines(group.unpriced)} unpriced: the price book names no price for {', '.join(sorted(unpriced))}."
         )
     if group.unreported:
         told.append(f"{_lines(group.unreported)} unreported: nobody counted what was used.")
     return told
+
+
+def _priced(charge: Charge) -> str:
+    """What a price would be for; a call that got no answer may not say which model it was put to."""
+    if charge.kind is not Kind.MODEL:
+        return charge.line.value.replace("_", " ")
+    return charge.model or f"a model that component {charge.component} did not name"
 
 
 def _lines(number: int) -> str:

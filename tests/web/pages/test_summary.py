@@ -43,6 +43,11 @@ def test_what_has_no_price_is_no_zero() -> None:
     assert summary.gaps == ("3 lines are unpriced: the price book names no price for nobody-knows-it.",)
 
 
+def test_a_model_that_nobody_named_is_told_by_its_component() -> None:
+    summary = make_summary(task_record(calls=(call_record(model=""),)))
+    assert "no price for a model that component llm did not name." in summary.gaps[0]
+
+
 def test_what_was_not_counted_is_no_zero() -> None:
     call = call_record(usage=Usage(None, None, known=Known.UNREPORTED))
     summary = make_summary(task_record(calls=(call,)))
