@@ -31,17 +31,40 @@ def policies(folders: Sequence[Path], app_id: str) -> Policies:
 
 def targets(folders: Sequence[Path], app_id: str) -> tuple[Target, ...]:
     """The models and internal systems that the sidecar of `app_id` knows, models first."""
-    mine = [
-        document for _, _, document in _documents(folders) if not document.get("scopes") or app_id in document["scopes"]
-    ]
+    mine = [document for where, _, document in _documents(folders) if _loaded(where, document, app_id)]
     models = [model(each) for each in mine if each.get("kind") == "Component" and _is_model(each)]
     return (*models, *(system(each) for each in mine if each.get("kind") == "HTTPEndpoint"))
 
 
 def components(folders: Sequence[Path]) -> frozenset[str]:
     """The names of all components."""
-    named = [document for _, _, document in _documents(folders) if document.get("kind") == "Component"]
-    return frozenset(str((each.get("metadata") or {}).get("name")) for each in named)
+    named = [(where, each) for where, _, each in _documents(folders) if each.get("kind") == "Component"]
+    return frozenset(_name(where, each) for where, each in named)
+
+
+def _loaded(where: str, resource: Mapping[str, Any], app_id: str) -> bool:
+    """Whether the sidecar of `app_id` loads it as a component or an endpoint. Raises ConfigurationError for one that
+    daprd could not read."""
+    if resource.get("kind") not in ("Component", "HTTPEndpoint"):
+        return False
+    _name(where, resource)
+    spec, scopes = resource.get("spec"), resource.get("scopes") or []
+    if not isinstance(spec, Mapping) or not isinstance(scopes, list):
+        raise ConfigurationError(f"{where}: spec is no mapping, or scopes no list; daprd passes over it; correct it")
+    entries = spec.get("metadata") or []
+    if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
+        raise ConfigurationError(f"{where}: spec.metadata is no list of names and values; correct it")
+    return not scopes or app_id in scopes
+
+
+def _name(where: str, resource: Mapping[str, Any]) -> str:
+    metadata = resource.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"{where}: {resource.get('kind')} without metadata.name; daprd passes over it; name it"
+        )
+    return name
 
 
 def _is_model(component: Mapping[str, Any]) -> bool:

@@ -94,9 +94,11 @@ def _from_files(paths: Sequence[Path]) -> Bill:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself; of a folder, all that may be of a bill."""
+    """The file itself; of a folder, all that may be of a bill; of a pattern, all that it fits."""
     from app.cost.reconciliation.parsing import BadBill
 
+    if any(sign in path.name for sign in "*?[") and not path.exists():  # quoted, so that no shell has put files for it
+        return sorted(path.parent.glob(path.name)) or [path]
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)

@@ -30,6 +30,13 @@ class Exposition:
 
 def parse(page: str) -> Exposition:
     """Reads a metrics page. Raises ValueError for one that is none."""
+    try:
+        return _parsed(page)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # the library's own, on some lines
+        raise ValueError(f"no metrics page: {type(error).__name__}; check the sidecar's metrics port") from None
+
+
+def _parsed(page: str) -> Exposition:
     lines = [line for line in page.split("\n") if line.startswith(_WANTED)]
     started, retried = None, Counter[str]()
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 Value = TypeVar("Value", bound=BaseModel)
+_MOST_PLACES = 60
 
 
 class Nonsense(Exception):
@@ -21,12 +22,20 @@ def json_object(text: str) -> dict[str, Any]:
     if start < 0 or end < start:
         raise Nonsense("it holds no JSON object")
     try:
-        value = json.loads(text[start : end + 1], parse_float=Decimal)
+        value = json.loads(text[start : end + 1], parse_float=_number)
     except (ValueError, ArithmeticError, RecursionError):  # a number beyond all bounds, or nested too deeply
         raise Nonsense("it is not valid JSON") from None
     if not isinstance(value, dict):
         raise Nonsense("it is not a JSON object")
     return value
+
+
+def _number(text: str) -> Decimal:
+    """Exactly as written. Raises ValueError beyond what any field holds: 1e999999999 is slow to turn into anything."""
+    found = Decimal(text)
+    if abs(found.adjusted()) > _MOST_PLACES:
+        raise ValueError
+    return found
 
 
 def validated(model: type[Value], values: dict[str, Any]) -> Value:

@@ -224,7 +224,7 @@ def test_a_bill_in_several_files_or_a_folder(journal: Any, bill: Path, tmp_path:
     first, second = folder / "a.csv", folder / "b.CSV"
     first.write_bytes((HEADER + line(0.5, 100)).encode("utf-16"))
     second.write_text("sep=;\n" + HEADER + line(5.5, 200))
-    for words in (("--bill", str(first), str(second)), (str(folder),), ("--bill", str(folder))):
+    for words in (("--bill", str(first), str(second)), (str(folder),), ("--bill", str(folder / "*"))):
         result = ask("cost", "reconcile", *words)
         assert result.exit_code == 0, result.stdout + result.stderr
         assert "they agree to the token" in result.stdout

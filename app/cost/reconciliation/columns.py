@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ _INSIDE = frozenset(
 _QUANTITY = re.compile(
     r"token|request|count|quantity|audio|image|search|character|second|minute|cost|amount|price|fee|tax"
 )
+_MOST_COLUMNS = 500
 # Where a second name adds nothing that counts.
 _SAID_TWICE = frozenset({"start", "end", "model", "provider"})
 _OF_TIME = frozenset({"time", "date", "hour", "start"})
@@ -86,9 +88,13 @@ def plain_name(cell: str) -> str:
 def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
     """What the columns are. Raises BadBill when one is missing, doubled, or may be two things."""
     names = tuple(plain_name(cell) for cell in header)
-    twice = sorted({each for each in names if each and names.count(each) > 1})
+    if len(names) > _MOST_COLUMNS:
+        raise BadBill(
+            name, place, f"{len(names)} columns are more than any bill has", "export it again, one row a line"
+        )
+    twice = sorted(each for each, times in Counter(names).items() if each and times > 1)
     if twice:
-        raise BadBill(name, place, f"columns {twice} stand twice", "name each column once")
+        raise BadBill(name, place, f"columns {twice[:5]} stand twice", "name each column once")
     known: dict[str, int] = {}
     currency = ""
     for index, each in enumerate(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -15,6 +15,8 @@ from app.cost.reconciliation.checking import Tokens, checked, part, shown
 from app.cost.reconciliation.counts import Count
 from app.cost.reconciliation.pages import Page, page_of
 from app.cost.reconciliation.reports import ANTHROPIC_USAGE, OPENAI_USAGE, Report, report_of
+
+_MOST_PLACES = 60
 
 
 class _SandboxRow(BaseModel):
@@ -84,7 +86,14 @@ def _values(name: str, text: str) -> Iterator[Any]:
 def _exact(text: str) -> Decimal:
     if len(text) > 100:
         raise ValueError("a number of so many digits is none")
-    return Decimal(text)
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = None
+    # Whoever turns 1e999999999 into a whole number, or writes it out, is busy for hours.
+    if found is None or abs(found.adjusted()) > _MOST_PLACES:
+        raise ValueError(f"{text[:40]} is beyond all numbers of a bill")
+    return found
 
 
 def _no_number(text: str) -> Any:
