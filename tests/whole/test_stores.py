@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,10 +14,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from typer.testing import CliRunner, Result
 
 from app.cli.root import cli
-from app.ledger import database
-from app.ledger.reading import Records
-from app.models import TaskStatus
-from tests.live import Live, recorded, sidecar_channel, until
+from tests.live import Live, sidecar_channel, until
 from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
@@ -55,26 +53,6 @@ def test_a_task_is_listed_as_what_it_is_while_it_moves(live: Live) -> None:
     listed(live, ended, "waiting")
     live.web.post(f"/tasks/{ended}/terminate", json={"reason": "a test"}).raise_for_status()
     assert "a test" in listed(live, ended, "terminated")["error"]
-
-
-def test_a_completed_task_that_dapr_purged_stays_completed(live: Live) -> None:
-    ticket = tickets.question("stores-purged", 44_502)
-    task_id = live.submit(ticket)
-    before = live.wait(task_id, "completed")
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    recorded(Records(engine), task_id, TaskStatus.COMPLETED)
-    engine.dispose()
-    purge(live, task_id)
-    again = live.web.post("/tasks", json=ticket)
-    for view in (live.view(task_id), listed(live, task_id, "completed"), again.json()):
-        assert {key: view[key] for key in ("status", "result", "caveat")} == {
-            "status": "completed",
-            "result": before["result"],
-            "caveat": None,
-        }
-    for verb in ("pause", "resume", "reject"):
-        answer = live.web.post(f"/tasks/{task_id}/{verb}")
-        assert (answer.status_code, "has ended (completed)" in answer.json()["detail"]) == (409, True)
 
 
 def command(live: Live, *arguments: str) -> Result:
@@ -152,3 +130,39 @@ def test_stores_that_were_lost_or_restored_are_brought_to_agree_again(own_stack:
     live.wait_all([lost, waits], "completed")
     until(lambda: no_difference(live), lambda: command(live, "ledger", "check").stdout)
     assert live.view(refunded)["result"] == before["result"]
+
+    purge(live, refunded)
+    again = live.web.post("/tasks", json=tickets.refund("kept", 44_510)).json()
+    for view in (live.view(refunded), listed(live, refunded, "completed"), again):
+        assert (view["status"], view["result"], view["caveat"]) == ("completed", before["result"], None)
+    for verb in ("pause", "resume", "rerun", "reject"):
+        answer = live.web.post(f"/tasks/{refunded}/{verb}")
+        assert (answer.status_code, "completed" in answer.json()["detail"]) == (409, True)
+    assert no_difference(live), command(live, "ledger", "check").stdout
+
+
+def test_a_task_whose_history_was_changed_hides_no_other_and_says_so(own_stack: Live) -> None:
+    live = own_stack
+    changed, other = live.submit(tickets.greedy("changed", 44_520)), live.submit(tickets.greedy("other", 44_521))
+    live.wait_all([changed, other], "waiting")
+    live.stack.stop("worker")
+    live.stack.stop("daprd")
+    change_history(live, changed)
+    live.stack.start("daprd")
+    live.stack.start("worker")
+    view = live.view(changed)
+    assert (view["status"], "does not verify" in view["caveat"]) == ("waiting", True)
+    assert live.web.post(f"/tasks/{changed}/reject").status_code == 409
+    assert listed(live, changed, "waiting")["waiting_for"]
+    assert listed(live, other, "waiting")["waiting_for"]
+
+
+def change_history(live: Live, task_id: str) -> None:
+    """One bit of what the store holds of a task's first step."""
+    with closing(sqlite3.connect(live.stack.state / "workflow.sqlite")) as connection, connection:
+        row = connection.execute(
+            "SELECT key, value FROM state WHERE key LIKE ?", (f"%||{task_id}||history-000002",)
+        ).fetchone()
+        content = bytearray(base64.b64decode(row[1]))
+        content[-1] ^= 1
+        connection.execute("UPDATE state SET value = ? WHERE key = ?", (base64.b64encode(content).decode(), row[0]))
