@@ -173,7 +173,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     mend = Condemned(opened.writer, desk.restart, utc_now).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
-    projector = Projector(sources, opened.writer, observers, mend)
+    projector = Projector(sources, opened.writer, observers, mend, runs.wake)
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     web = make_web(settings, opened, desk, telemetry)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.errors import LedgerGone, StepSetAside
+from app.ledger.anew import look_again
 from app.ledger.bulk import run
 from app.ledger.columns import microseconds
 from app.ledger.tables import EXECUTIONS, WORKERS
@@ -144,6 +145,8 @@ class Executions:
 def _begun(connection: Connection, attempt: Attempt, row: dict[str, Any]) -> int:
     number = int(run(connection, _LAST, attempt.key).scalar_one() or 0) + 1
     run(connection, _BEGIN, row | {"number": number})
+    if number > 1:
+        look_again(connection, attempt.task_id)  # a sidecar that stood still may hand out what has long ended
     return number
 
 

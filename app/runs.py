@@ -21,7 +21,7 @@ from app.history.reader import NOT_GENUINE, NOT_WHOLE
 from app.line import Line, Silence, left, within
 from app.models import Decision, TaskStatus
 from app.standing import Standing, ended, under_way
-from app.steps import DECISION, RESUME, RESUMED, TaskInput
+from app.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 from app.workflow import NAME
 
 Result = TypeVar("Result")
@@ -102,6 +102,10 @@ class Runs:
     def unpark(self, task_id: str) -> None:
         """Lets a parked task try its step again."""
         self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
+
+    def wake(self, task_id: str) -> None:
+        """Has Dapr look at a task that it has taken in and never begun. The event says nothing to the task."""
+        self._tell(lambda client: client.raise_workflow_event(task_id, WAKE, data={"wake": True}))
 
     def pause(self, task_id: str) -> None:
         """Suspends the task between two steps."""

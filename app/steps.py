@@ -37,6 +37,8 @@ Step = Generator[Any, Any, Output]
 
 DECISION = "decision"
 RESUME = "resume"
+# Nobody waits for this one: an event of any name has Dapr run a turn (`Runs.wake`).
+WAKE = "wake"
 RESUMED = {"resume": True}
 ANSWERED_BEFORE = "answered_before"  # why a decision came too late
 _REASON_CHARACTERS = 300

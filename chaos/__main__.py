@@ -17,7 +17,8 @@ from bench.command import exit_code
 from chaos import arm, plan, report
 from chaos.arm import Work
 from chaos.evidence import Evidence, Row
-from chaos.tickets import make_tickets
+from chaos.tickets import Expected, make_tickets
+from chaos.twins import on_postgres
 from chaos.verdict import Verdict, judge
 from runtime import paths
 from runtime.problems import Problem
@@ -42,6 +43,7 @@ def _run(options: argparse.Namespace) -> None:
     runs = {report.CLEAN: judge(clean, clean.bill)}
     work = Work(tickets, seconds, outages)
     runs[report.FAULTS] = judge(_worked(report.FAULTS, options, work), clean.bill)
+    runs[report.TWINS] = judge(_twins(options, tickets), clean.bill)
     if options.without_journal:
         runs[report.WITHOUT_JOURNAL] = _without_journal(options, work, clean.bill)
     report.show(Console(width=160), described, runs)
@@ -55,19 +57,32 @@ def _run(options: argparse.Namespace) -> None:
 
 def _without_journal(options: argparse.Namespace, work: Work, clean_bill: Sequence[Row]) -> Verdict:
     command = [str(paths.VENV_PYTHON), "-m", "chaos.worker"]
-    return judge(_worked(report.WITHOUT_JOURNAL, options, work, command), clean_bill, journal=False)
+    return judge(_worked(report.WITHOUT_JOURNAL, options, work, worker=command), clean_bill, journal=False)
 
 
-def _worked(name: str, options: argparse.Namespace, work: Work, worker: Sequence[str] | None = None) -> Evidence:
-    """One run, on a stack and a state of its own."""
+def _twins(options: argparse.Namespace, tickets: tuple[Expected, ...]) -> Evidence:
+    """The same tickets, worked by two workers with a sidecar each, of which one at a time dies or stands still."""
+    seconds = 60 * options.minutes
+    outages = plan.twin_outages(options.seed, seconds)
+    with on_postgres() as both:
+        return _worked(report.TWINS, options, Work(tickets, seconds, outages), **both)
+
+
+def _worked(name: str, options: argparse.Namespace, work: Work, **made: Any) -> Evidence:
+    """One run, on a stack and a state of its own; `made`: how the stack is to be made."""
     folder = _folder(options.keep, name)
-    killed = ", ".join(f"{victim} {count}" for victim, count in plan.killed(work.plan).items() if count)
-    console.print(f"{name}: {len(work.tickets)} tasks; to be killed: {killed or 'nothing'}", highlight=False)
-    stack = Stack(folder, latency_seconds=options.latency, worker=worker)
+    killed, frozen = _told(plan.killed(work.plan)), _told(plan.frozen(work.plan))
+    victims = f"to be killed: {killed}; to be frozen: {frozen}"
+    console.print(f"{name}: {len(work.tickets)} tasks; {victims}", highlight=False)
+    stack = Stack(folder, latency_seconds=options.latency, **made)
     found = arm.run(stack, work, lambda line: console.print(f"  {line}", style="dim", highlight=False))
     if not options.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{victim} {count}" for victim, count in counts.items() if count) or "nothing"
 
 
 def _folder(keep: Path | None, name: str) -> Path:

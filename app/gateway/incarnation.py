@@ -6,14 +6,14 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import LedgerGone
 from app.history.executions import GONE_AFTER
-from app.ledger.tables import MODEL_CALLS, WORKERS
+from app.ledger.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS
 from app.ledger.writer import Writer
 from app.models import CallState
 
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # The last beat of a worker that was killed says when, about: how long its work lay idle is known to a second.
 BEAT_SECONDS = 1.0
+# No step takes longer.
+_LONGEST = timedelta(minutes=15)
 
 
 class Incarnation:
@@ -31,6 +33,7 @@ class Incarnation:
         self._writer = writer
         self._clock = clock
         self._stop = threading.Event()
+        self._seen: datetime | None = None
         self._thread = threading.Thread(target=self._beats, name="incarnation", daemon=True)
 
     def begin(self) -> None:
@@ -54,7 +57,9 @@ class Incarnation:
     def beat(self) -> int:
         """Says that it lives and sweeps; returns how many model calls of dead workers were closed."""
         now = self._clock()
-        return self._writer.run(lambda connection: _beat(connection, self.worker, now))
+        closed = self._writer.run(lambda connection: _beat(connection, self.worker, now, self._seen))
+        self._seen = now
+        return closed
 
     def _beats(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -67,8 +72,19 @@ class Incarnation:
                 log.warning("%d model calls of workers that are gone are closed as interrupted", closed)
 
 
-def _beat(connection: Connection, worker: str, now: datetime) -> int:
+def _beat(connection: Connection, worker: str, now: datetime, before: datetime | None) -> int:
+    if before is not None and now - before >= GONE_AFTER:
+        _come_back(connection, worker, before)
     connection.execute(update(WORKERS).where(WORKERS.c.worker == worker).values(seen_at=now))
     living = select(WORKERS.c.worker).where(WORKERS.c.seen_at > now - GONE_AFTER)
     left = update(MODEL_CALLS).where(MODEL_CALLS.c.state == CallState.STARTED, MODEL_CALLS.c.worker.not_in(living))
     return connection.execute(left.values(state=CallState.INTERRUPTED, error="the worker is gone")).rowcount
+
+
+def _come_back(connection: Connection, worker: str, since: datetime) -> None:
+    """Others took this worker for gone, and recorded so what it was at when it began to stand still."""
+    at_work = select(EXECUTIONS.c.task_id).where(
+        EXECUTIONS.c.worker == worker, EXECUTIONS.c.begun_at > since - _LONGEST
+    )
+    again = update(TICKETS).where(TICKETS.c.task_id.in_(at_work), TICKETS.c.recorded).values(recorded=False)
+    connection.execute(again)

@@ -21,6 +21,7 @@ from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
 from app.gateway.vain import Failed, Objection, objection
+from app.ledger.anew import look_again
 from app.ledger.bulk import run
 from app.ledger.columns import instant, microseconds
 from app.ledger.tables import MODEL_CALLS
@@ -52,6 +53,8 @@ _CLOSE_LEFT = (
 )
 _OF_STEP = select(MODEL_CALLS.c.state, MODEL_CALLS.c.error, MODEL_CALLS.c.ended_at).where(_THIS_STEP)
 _OPEN = insert(MODEL_CALLS)
+_IS_OPEN = MODEL_CALLS.c.state == CallState.STARTED
+_SETTLE_OPEN = update(MODEL_CALLS).where(_THIS_CALL, _IS_OPEN, ~_TAKEN).values(_GIVEN)
 _SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
 
@@ -118,8 +121,7 @@ class Journal:
             "ended_at": self._clock(),
             "provider": provider,
         }
-        change = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
-        await self._writer.write(lambda connection: connection.execute(change).rowcount)
+        await self._writer.write(lambda connection: _failed(connection, call_id, values))
 
     def _row(self, call: ModelCall, component: str, reserve: Reserve) -> dict[str, Any]:
         return {
@@ -163,11 +165,24 @@ def _begun(
 def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled | None:
     """None when the row settled the step; else what had settled it before."""
     step = _step(call.execution_id, call.turn)
-    if run(connection, _SETTLE, {"the_call": call_id, **step, **values}).rowcount:
+    given = {"the_call": call_id, **step, **values}
+    if run(connection, _SETTLE_OPEN, given).rowcount:
+        return None
+    look_again(connection, call.task_id)  # the row was closed by others, and perhaps recorded so
+    if run(connection, _SETTLE, given).rowcount:
         return None
     lost = {"state": CallState.INTERRUPTED.value, "error": "another execution of the step settled first"}
     run(connection, _KEEP_LOST, {"the_call": call_id, **values, **lost})
     return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
+
+
+def _failed(connection: Connection, call_id: str, values: dict[str, Any]) -> None:
+    this = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
+    if connection.execute(this.where(_IS_OPEN)).rowcount:
+        return
+    task_id = connection.execute(this.returning(MODEL_CALLS.c.task_id)).scalar_one_or_none()
+    if task_id is not None:
+        look_again(connection, task_id)  # as above
 
 
 def _step(execution_id: str, turn: int) -> dict[str, Any]:

@@ -7,10 +7,12 @@ the attempt's end in the history, that tells which execution brought it, which w
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 from app.history.causes import Cause, cause_of
 from app.history.model import Attempt
@@ -59,6 +61,21 @@ class Execution:
     ended_at: datetime | None
     outcome: ExecutionOutcome
     cause: Cause | None = None
+
+
+def fates_known(begun: Iterable[Begun], at: datetime) -> bool:
+    """Whether it is certain at `at` why each execution was lost that another one followed: a worker that has not been
+    heard of since may be gone, or only stand still."""
+    of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
+    for each in sorted(begun, key=lambda each: each.number):
+        of[each.execution_id, each.event_id].append(each)
+    return all(_fate_known(*pair, at) for each in of.values() for pair in pairwise(each))
+
+
+def _fate_known(each: Begun, following: Begun, at: datetime) -> bool:
+    if each.worker == following.worker or each.lost_at is not None or each.stopped_at is not None:
+        return True
+    return each.seen_at is None or each.seen_at > following.begun_at or at - each.seen_at >= GONE_AFTER
 
 
 def executions(attempt: Attempt, begun: Sequence[Begun], at: datetime) -> tuple[Execution, ...]:

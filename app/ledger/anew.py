@@ -1,11 +1,23 @@
-"""What the ledger notes when a task's run is over for it and another one begins from its ticket."""
+"""What the ledger notes when a task's run is over for it and another one begins from its ticket, and when something
+changes that a record was made from which counted as final."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, bindparam, update
 
+from app.ledger.bulk import run
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.models import CallState, TaskStatus
+
+_LOOK_AGAIN = (
+    update(TICKETS).where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded).values(recorded=False)
+)
+
+
+def look_again(connection: Connection, task_id: str) -> None:
+    """Has the task's record made once more by the next sweep. A worker or sidecar that stood still may come back when
+    its task has long ended without it, and say what became of its part."""
+    run(connection, _LOOK_AGAIN, {"the_task": task_id})
 
 
 def give_up_calls(connection: Connection, task_id: str, why: str) -> int:

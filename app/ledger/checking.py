@@ -43,7 +43,7 @@ LEFT_OVER = (
 _AT_ONCE = 50
 # When it was projected is no property of the task; calls are the journal's own; of decisions the ledger knows more;
 # charges are compared one by one.
-_APART = frozenset({"projected_at", "calls", "decisions", "charges"})
+_APART = frozenset({"projected_at", "certain", "calls", "decisions", "charges"})
 # As long as a task is under way, these go on.
 _TICKETS = select(TICKETS.c.task_id, TICKETS.c.started, TICKETS.c.recorded, TICKETS.c.status, TICKETS.c.stood_at)
 _TASKS = select(TASKS.c.task_id, TASKS.c.execution_id, TASKS.c.status, TASKS.c.events, TASKS.c.ended_at)

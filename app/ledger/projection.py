@@ -24,6 +24,7 @@ from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import NOTHING, lost_usage
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.history.executions import fates_known
 from app.history.model import RaisedEvent, Run
 from app.history.times import Part, shares, spans
 from app.history.values import Outcome as AttemptOutcome
@@ -95,6 +96,7 @@ def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: dat
         calls=known,
         charges=(),
         trace_parent=run.trace_parent,
+        certain=fates_known(written.begun, at),
         decisions=tuple(_decisions(run, result, naming)),
     )
     own = active.get(("", False), timedelta(0))

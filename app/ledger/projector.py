@@ -39,6 +39,8 @@ _AT_ONCE = 16
 _SAVED_AT_ONCE = 4
 # Younger ones are at work, and told of when they rest.
 _SWEPT_AFTER = timedelta(seconds=60)
+# How long a run that Dapr has taken in is seen without a turn before Dapr is asked for one.
+_PENDING_SECONDS = 20.0
 _SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
 _NOT_RECORDED = (
     select(TICKETS.c.sequence, TICKETS.c.task_id)
@@ -62,9 +64,13 @@ class Projector:
         writer: Writer,
         observers: Sequence[Observer] = (),
         begin_again: Callable[[HistoryTampered], bool] = lambda _: False,
+        wake: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`begin_again` may give a run that does not verify another go, now or later, and says whether it does."""
+        """`begin_again` may give a run that does not verify another go, now or later, and says whether it does. `wake`
+        has Dapr look at a run that it has not begun."""
         self._sources = sources
+        self._wake = wake
+        self._pending: dict[str, float] = {}
         self._begin_again = begin_again
         self._writer = writer
         self._standings = Standings(sources.engine, writer, sources.clock)
@@ -183,10 +189,25 @@ class Projector:
             self._tell(task_id, error)
             return None
         if run.started_at is None:
+            self._look_after_pending(task_id)
             self._agenda.again(task_id)
             return None
+        self._pending.pop(task_id, None)
         self._told.discard(task_id)
         return run
+
+    def _look_after_pending(self, task_id: str) -> None:
+        """daprd 1.18.2 asks for a run's first turn before it has saved the run: when it stands still in between,
+        another sidecar finds nothing to run, and nobody asks again. Only a sweep comes here: it is a minute old."""
+        now = time.monotonic()
+        if now - self._pending.setdefault(task_id, now) < _PENDING_SECONDS:
+            return
+        self._pending[task_id] = now
+        log.warning("task %s: Dapr has it and has not begun it; it is asked to", task_id)
+        try:
+            self._wake(task_id)
+        except Unreachable as error:
+            log.warning("task %s: %s", task_id, error)
 
     def _tell(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
         """Once in the log: each sweep comes to it again. A reader of the ledger is to know it as well."""

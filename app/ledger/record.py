@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -87,6 +87,7 @@ class TaskRecord:
     turns: how often the workflow's code was run. events, size: what its history holds, and its bytes.
     failures: what came to nothing, oldest first.
     calls: oldest first. charges: every line, corrections included, in the order of the steps.
+    certain: whether it is known for sure why each execution was lost; not kept.
     trace_parent: W3C `traceparent` of the trace that daprd opened for it, empty without one.
     decisions: what people said about it, oldest first. A history knows less of them than the ledger: no notes, and
     nothing of what did not reach the task.
@@ -117,12 +118,18 @@ class TaskRecord:
     calls: tuple[CallRecord, ...]
     charges: tuple[Charge, ...]
     trace_parent: str = ""
+    certain: bool = field(default=True, compare=False)
     decisions: tuple[DecisionView, ...] = ()
 
     @property
     def final(self) -> bool:
-        """Whether nothing of it can change any more: the task has ended, and none of its model calls is under way."""
-        return self.ended_at is not None and all(call.state is not CallState.STARTED for call in self.calls)
+        """Whether nothing of it is expected to change any more: the task has ended, none of its model calls is under
+        way, and what became of its workers is certain."""
+        return (
+            self.ended_at is not None
+            and self.certain
+            and all(call.state is not CallState.STARTED for call in self.calls)
+        )
 
     @property
     def workers(self) -> tuple[str, ...]:

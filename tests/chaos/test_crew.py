@@ -31,6 +31,14 @@ class FakeStack:
         self.dead.discard(name)
         self.pids[name] += 100
 
+    def freeze(self, name: str) -> None:
+        """It stands still."""
+        self.told.append(f"freeze {name}")
+
+    def thaw(self, name: str) -> None:
+        """It goes on."""
+        self.told.append(f"thaw {name}")
+
     def alive(self, name: str) -> bool:
         """Whether it is there."""
         return name not in self.dead
@@ -96,3 +104,24 @@ def test_a_sidecar_that_the_stack_has_started_again_is_counted_and_left_to_it() 
     working.work((Outage(0, ("daprd",), 0),))
     working.watch(0)
     assert dict(working.helped) == {"daprd": 1}, "what is killed is no help"
+
+
+def test_what_is_frozen_goes_on_as_the_same_process() -> None:
+    stack = FakeStack()
+    working = crew(stack)
+    before = dict(stack.pids)
+    working.work((Outage(0, ("daprd",), 0.01, frozen=True), Outage(0.05, ("worker",), 0)))
+    assert stack.told == ["freeze daprd", "thaw daprd", "kill worker", "start worker"]
+    assert stack.pids["daprd"] == before["daprd"]
+    assert dict(working.frozen) == {"daprd": 1}
+    assert [restart.name for restart in working.restarts] == ["worker"]
+
+
+def test_what_died_by_itself_is_not_frozen() -> None:
+    stack = FakeStack()
+    working = crew(stack)
+    working.watch(0)
+    stack.dead.add("daprd")
+    working.work((Outage(0, ("daprd",), 0, frozen=True),))
+    assert "freeze daprd" not in stack.told
+    assert not working.frozen

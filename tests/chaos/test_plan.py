@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.plan import VICTIMS, Pace, killed, outages
-from runtime.stack import NAMES
+from chaos.plan import TWINS, VICTIMS, Pace, frozen, killed, outages, twin_outages
+from runtime.stack import NAMES, SECOND
 
 SEEDS = st.integers(0, 10_000)
 
@@ -50,3 +50,14 @@ def test_some_strike_while_a_killed_scheduler_holds_its_lease_and_others_wait() 
     plan = outages(7, 3600)
     gaps = [after.at - before.at for before, after in pairwise(plan) if "scheduler" in before.victims]
     assert 0.2 < sum(gap < 20 for gap in gaps) / len(gaps) < 0.8
+
+
+@given(SEEDS, st.floats(0.1, 400))
+def test_of_twins_one_at_a_time_dies_or_stands_still_and_each_does_both(seed: int, seconds: float) -> None:
+    plan = twin_outages(seed, seconds)
+    assert plan == twin_outages(seed, seconds)
+    assert set(frozen(plan)) == set(TWINS) < {*NAMES, *SECOND}
+    assert {name for name, count in killed(plan).items() if count} == set(TWINS)
+    assert killed(plan)["scheduler"] == 0
+    assert all(len(outage.victims) == 1 for outage in plan)
+    assert all(after.at >= before.at + before.down for before, after in pairwise(plan))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaos import arm, plan
 from chaos.arm import Work
 from chaos.evidence import Evidence, Row
-from chaos.plan import Pace
+from chaos.plan import Outage, Pace
 from chaos.tickets import make_tickets
 from chaos.tokens import Excess
+from chaos.twins import on_postgres
 from chaos.verdict import judge
 from tests.live import make_stack
 
@@ -27,11 +29,18 @@ TICKETS = make_tickets(SEED, 60)
 PLAN = plan.outages(SEED, 1, Pace(between=(3.5, 6.0), down=(0.0, 1.0)))
 LOAD_SECONDS = PLAN[-1].at
 LATENCY_SECONDS = 0.7
+# Of two workers with a sidecar each, one at a time stands still, or dies.
+TWIN_PLAN = (
+    Outage(2.0, ("daprd",), 4.0, frozen=True),
+    Outage(7.0, ("worker-2",), 3.0, frozen=True),
+    Outage(11.0, ("daprd-2",), 0.5),
+    Outage(13.0, ("worker",), 0.5),
+)
 
 
-def worked(folder: Path, work: Work) -> Evidence:
+def worked(folder: Path, work: Work, **made: Any) -> Evidence:
     """One run on a stack of its own; what it says of itself is shown when the test fails."""
-    return arm.run(make_stack(folder, latency_seconds=LATENCY_SECONDS), work, print)
+    return arm.run(make_stack(folder, latency_seconds=LATENCY_SECONDS, **made), work, print)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +68,17 @@ def test_whatever_is_killed_nothing_is_lost_doubled_or_paid_without_a_name(
     assert sum(spent.excess.values()) == spent.billed - spent.clean
     assert verdict.repeated > 0
     assert verdict.resumed
+
+
+@pytest.mark.timeout(900)
+def test_of_two_workers_with_a_sidecar_each_any_may_die_or_stand_still(
+    tmp_path: Path, clean_bill: Sequence[Row]
+) -> None:
+    with on_postgres() as both:
+        found = worked(tmp_path, Work(TICKETS, TWIN_PLAN[-1].at, TWIN_PLAN, settle_seconds=240), **both)
+    verdict = judge(found, clean_bill)
+    assert verdict.held, verdict.broken
+    assert verdict.frozen == plan.frozen(TWIN_PLAN)
+    assert {name: count for name, count in verdict.killed.items() if count} == {"daprd-2": 1, "worker": 1}
+    print(f"{verdict.repeated} executions repeated, excess {dict(verdict.tokens.excess)}")
+    assert len({each.worker for each in found.executions}) >= 3, "both workers and the new one had a part in it"
