@@ -42,6 +42,7 @@ from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.policy import Rules
 from app.private import private_folder, told
+from app.retrying import Stuck
 from app.runs import Runs, connect
 from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
@@ -169,7 +170,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
-    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void)
+    stuck = Stuck(opened.history.read, utc_now)
+    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look)
     mend = Condemned(opened.writer, desk.restart, utc_now).begin_again
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)

@@ -34,6 +34,7 @@ from app.models import (
     DecisionView,
     Inbox,
     Intake,
+    Retrying,
     Settled,
     TaskPage,
     TaskStatus,
@@ -72,6 +73,7 @@ class TaskDesk:
         trail: Decisions,
         void: Callable[[str, str], None],
         pause: Callable[[float], None] = time.sleep,
+        stuck: Callable[[str, datetime | None], Retrying | None] = lambda _task, _turn: None,
     ) -> None:
         self._tickets = tickets
         self._standings = standings
@@ -80,6 +82,7 @@ class TaskDesk:
         self._trail = trail
         self._void = void
         self._pause = pause
+        self._stuck = stuck
         self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
@@ -124,7 +127,11 @@ class TaskDesk:
 
     def get(self, task_id: str) -> TaskView:
         """One task: as Dapr knows it, or as the ledger does, and then with the reason. Raises TaskNotFound."""
-        return self._whole(self._look(task_id))
+        seen = self._look(task_id)
+        view = self._whole(seen)
+        if view.status is not TaskStatus.RUNNING or seen.now is None:
+            return view
+        return view.model_copy(update={"retrying": self._stuck(task_id, seen.standing.at)})
 
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
@@ -203,7 +210,7 @@ class TaskDesk:
             self._refused(task_id, decision, note, decisions.ANSWERED_BEFORE)
             raise TooLate(f"task {task_id}: {decisions.words_of(decisions.ANSWERED_BEFORE)}; look at its new question")
         decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
-        self._trail.write_down(task_id, decision, note)
+        self._trail.write_down(task_id, decision, note, view.waiting_for or "")
         self._runs.decide(task_id, decision)
         view = self._settled(task_id, decision)
         made = next(each for each in view.decisions if each.decision_id == decision.decision_id)

@@ -216,6 +216,7 @@ class Settled(Frozen):
     code: str = ""
     most: Money | None = None
     currency: Currency | None = None  # of `most`
+    reason: str = ""  # why the person was asked
 
 
 class DecisionView(Frozen):
@@ -235,6 +236,7 @@ class DecisionView(Frozen):
     currency: Currency | None = None
     words: str
     settled_at: str | None = None
+    reason: str = ""  # why the person was asked; empty when that is not known
 
 
 class AnsweredBy(StrEnum):
@@ -390,6 +392,24 @@ class TaskOutput(TaskResult):
         return TaskResult.model_validate(self.model_dump(exclude={"decisions"}))
 
 
+class Retrying(Frozen):
+    """A step that failed and is tried again. attempt: the one that failed last, of `attempts` at most; next_at: when it
+    is tried again; None when that is under way."""
+
+    step: str
+    attempt: int
+    attempts: int | None
+    error: str
+    next_at: str | None  # ISO 8601, UTC
+
+    @property
+    def words(self) -> str:
+        """For a reader."""
+        of = f" of {self.attempts}" if self.attempts else ""
+        again = f"next at {self.next_at[:19].replace('T', ' ')} UTC" if self.next_at else "the next is under way"
+        return f"{self.step}: attempt {self.attempt}{of} failed, {again}: {self.error}"
+
+
 class TaskView(Frozen):
     """A task for a reader: API, CLI and pages."""
 
@@ -405,6 +425,7 @@ class TaskView(Frozen):
     question: Question | None = None  # of a waiting task
     result: TaskResult | None = None
     error: str | None = None
+    retrying: Retrying | None = None  # what a running task is stuck at; not in lists
     decisions: tuple[DecisionView, ...] = ()  # oldest first; not in lists
     caveat: str | None = None  # why this may not be how the task is now, and what to do about it
 

@@ -116,7 +116,7 @@ class Steps:
                 self.show(None)
                 return decision
             if decision is not None:
-                self.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE)
+                self.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, reason=asked.reason)
             else:
                 self._ignore(DECISION)
         self.show(None)

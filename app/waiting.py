@@ -47,7 +47,7 @@ def decided(
         if decision is None:
             return Settlement(Outcome.EXPIRED)
         if decision.verdict == "reject":
-            steps.settle(decision, DecisionState.ACCEPTED)
+            steps.settle(decision, DecisionState.ACCEPTED, reason=reason)
             steps.show(None)
             return Settlement(Outcome.REJECTED, by=decision.by)
         refund = decision.refund or proposed
@@ -56,17 +56,17 @@ def decided(
         if refund is not None:
             kept = yield from held(steps, task, refund)
             if kept.hold is not None and kept.hold.refund != refund:  # another run of the ticket was faster
-                steps.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, refund=refund)
+                steps.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, refund=refund, reason=reason)
                 steps.show(None)
                 return Settlement(Outcome.REFUNDED, kept.hold.refund)
             if kept.refusal is None:
-                steps.settle(decision, DecisionState.ACCEPTED, refund=refund)
+                steps.settle(decision, DecisionState.ACCEPTED, refund=refund, reason=reason)
                 steps.show(None)
                 return Settlement(Outcome.REFUNDED, refund, by=decision.by)
             refusal = guards.refused(kept.refusal)
             found = yield from looked_up(steps, task, refund.order_id)
         left = {"most": found.refundable, "currency": found.currency} if found else {}
-        steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, **left)
+        steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, reason=reason, **left)
         reason = refusal
         if found and (proposed is None or found.order_id == proposed.order_id):
             order = found

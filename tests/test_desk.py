@@ -223,6 +223,7 @@ def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Wait
     (made,) = view.decisions
     assert (made.state, made.refund, made.note) == (DecisionState.ACCEPTED, PROPOSED, "well said, [e-mail]")
     assert made.words == "accepted: 59.90 EUR for order O-1"
+    assert made.reason == "above_limit"
     assert "example" not in dapr.events[0].model_dump_json(), "no note travels into the history"
 
 

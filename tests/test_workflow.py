@@ -295,6 +295,7 @@ def test_what_became_of_each_decision_is_told_and_returned() -> None:
     assert (first.decision_id, first.state, first.code) == ("a", DecisionState.REFUSED, "above_refundable")
     assert (str(first.most), first.currency, str(first.refund and first.refund.amount)) == ("49.90", "EUR", "9999.00")
     assert (second.decision_id, second.state, second.by) == ("b", DecisionState.ACCEPTED, "kim")
+    assert [each.reason for each in result.decisions] == ["low_confidence", "above_refundable"]
     assert script.questions[1].decisions == (first,), "whoever is asked again sees what came of it"
 
 

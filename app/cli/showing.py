@@ -85,6 +85,7 @@ def facts(view: TaskView) -> list[tuple[str, str]]:
         ("refund", _paid(view)),
         ("decided by", (result.decided_by or "") if result else ""),
         ("error", view.error or ""),
+        ("stuck", view.retrying.words if view.retrying else ""),
         ("but", view.caveat or ""),
         *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
     ]

@@ -54,9 +54,9 @@ class Decisions:
         self._writer = writer
         self._clock = clock
 
-    def write_down(self, task_id: str, decision: Decision, note: str) -> None:
-        """Keeps a decision that is about to be handed to its task. The note is redacted."""
-        row = self._row(task_id, decision, note, DecisionState.HANDED_OVER, "")
+    def write_down(self, task_id: str, decision: Decision, note: str, reason: str = "") -> None:
+        """Keeps a decision that is about to be handed to its task, and why it was asked for. The note is redacted."""
+        row = self._row(task_id, decision, note, DecisionState.HANDED_OVER, "") | {"reason": reason[:300]}
         self._writer.run(lambda connection: _insert(connection, row))
 
     def refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
@@ -96,6 +96,7 @@ class Decisions:
             "most": None,
             "most_currency": None,
             "settled_at": None,
+            "reason": "",
         }
 
 
@@ -117,6 +118,7 @@ def keep(connection: Connection, task_id: str, views: Iterable[DecisionView]) ->
             "most": None if view.most is None else str(view.most),
             "most_currency": view.currency,
             "settled_at": datetime.fromisoformat(view.settled_at) if view.settled_at else None,
+            "reason": view.reason[:300],
         }
         _insert(connection, row)
         if view.state is not DecisionState.HANDED_OVER:
@@ -147,6 +149,7 @@ def view_of(task_id: str, settled: Settled, said_at: str | None = None) -> Decis
         currency=settled.currency,
         words=decisions.words(settled.state, settled.code, settled.refund, settled.most, settled.currency),
         settled_at=None if settled.state is DecisionState.HANDED_OVER else settled.at,
+        reason=settled.reason,
     )
 
 
@@ -193,6 +196,7 @@ def _view(row: Any) -> DecisionView:
         currency=row["most_currency"],
         words=decisions.words(state, row["code"], refund, most, row["most_currency"]),
         settled_at=_iso(row["settled_at"]) if row["settled_at"] else None,
+        reason=row["reason"],
     )
 
 

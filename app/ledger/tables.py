@@ -64,6 +64,7 @@ DECISIONS = Table(
     Column("most", String(20)),  # what the order had left then
     Column("most_currency", String(3)),
     Column("settled_at", Instant),
+    Column("reason", String(300), nullable=False),  # why the person was asked; empty: not known
     Index("ix_decisions_task", "task_id", "at"),
 )
 

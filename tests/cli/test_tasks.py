@@ -16,6 +16,7 @@ from app.models import (
     Outcome,
     Question,
     Refund,
+    Retrying,
     TaskPage,
     TaskResult,
     TaskStatus,
@@ -326,3 +327,11 @@ def test_a_task_that_is_held_says_how_it_goes_on(run: CommandLine, desk: FakeDes
     assert ("parked because" in shown) == (status is TaskStatus.PARKED)
     assert run(*shown.splitlines()[-1].split()[1:]).exit_code == 0
     assert desk.get(TASK).status is TaskStatus.RUNNING
+
+
+def test_a_stuck_task_says_what_it_is_stuck_at(run: CommandLine, desk: FakeDesk) -> None:
+    desk.submit(make_ticket())
+    at = "2026-01-02T03:04:05+00:00"
+    desk.put(TASK, retrying=Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=at))
+    said = "classify: attempt 3 of 30 failed, next at 2026-01-02 03:04:05 UTC: llm: status 503"
+    assert said in run("task", "show", TASK).stdout

@@ -145,6 +145,7 @@ class TrailLine:
     note: str
     kind: str
     words: str
+    reason: str
 
 
 def make_trail(trail: tuple[DecisionView, ...]) -> tuple[TrailLine, ...]:
@@ -157,6 +158,7 @@ def make_trail(trail: tuple[DecisionView, ...]) -> tuple[TrailLine, ...]:
             made.note,
             "bad" if made.state in (DecisionState.REFUSED, DecisionState.TOO_LATE) else made.state.value,
             made.words,
+            explain(made.reason).words if made.reason else words.NOTHING,
         )
         for made in trail
     )

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.errors import TooLate
-from app.models import Decision, DecisionState, DecisionView, Question, Refund, TaskView
+from app.models import Decision, DecisionState, DecisionView, Question, Refund, Retrying, TaskView
 from tests.web.fakes import make_ticket
 from tests.web.pages.visitor import HERE, NOW, PagesDesk, Tags, sign_in, text
 
@@ -284,11 +284,21 @@ def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, desk: PagesDes
         note="why not",
         state=DecisionState.REFUSED,
         words="order O-1 was paid in EUR, not in CHF",
+        reason="low_confidence",
     )
     desk.put(WAITING, decisions=(made,))
     sign_in(browser)
-    line = "2026-01-02 11:00:00 kim approve 9,999.00 CHF for order O-1 why not order O-1 was paid in EUR, not in CHF"
+    line = "2026-01-02 11:00:00 the model is not sure enough of its draft "
+    line += "kim approve 9,999.00 CHF for order O-1 why not order O-1 was paid in EUR, not in CHF"
     assert line in text(browser.get(f"/pages/tasks/{WAITING}"))
+
+
+def test_a_stuck_task_says_what_it_is_stuck_at(browser: FlaskClient, desk: PagesDesk) -> None:
+    stuck = Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=iso(1))
+    desk.put(WAITING, retrying=stuck)
+    sign_in(browser)
+    said = "Stuck classify: attempt 3 of 30 failed, next at 2026-01-02 13:00:00 UTC: llm: status 503"
+    assert said in text(browser.get(f"/pages/tasks/{WAITING}"))
 
 
 def test_the_list_is_narrowed_by_status(browser: FlaskClient, waiting: TaskView) -> None:
