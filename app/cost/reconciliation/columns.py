@@ -52,6 +52,13 @@ _QUANTITY = re.compile(
     r"token|request|count|quantity|audio|image|search|character|second|minute|cost|amount|price|fee|tax"
 )
 _MOST_COLUMNS = 500
+# Columns that the exports of one provider have, all of them, and nobody else's.
+_SIGNATURES = (
+    (frozenset({"start_time_iso", "end_time_iso", "num_model_requests", "input_cached_tokens"}), "openai"),
+    (frozenset({"start_time_iso", "end_time_iso", "amount_value", "amount_currency", "line_item"}), "openai"),
+    (frozenset({"usage_date_utc", "usage_output_tokens"}), "anthropic"),
+    (frozenset({"usage_date_utc", "token_type", "context_window"}), "anthropic"),
+)
 # Where a second name adds nothing that counts.
 _SAID_TWICE = frozenset({"start", "end", "model", "provider"})
 _OF_TIME = frozenset({"time", "date", "hour", "start"})
@@ -74,6 +81,12 @@ class Columns:
     def counts(self) -> bool:
         """Whether the table holds tokens."""
         return "output_tokens" in self.known
+
+    @property
+    def provider(self) -> str:
+        """Whose export it is, when its columns are those of one; empty when they may be anybody's."""
+        names = frozenset(self.names)
+        return next((whose for columns, whose in _SIGNATURES if columns <= names), "")
 
     def quantity(self, name: str) -> bool:
         """Whether an unread column looks like a quantity that stands nowhere else."""

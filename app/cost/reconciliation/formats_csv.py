@@ -48,6 +48,7 @@ def read_csv(name: str, text: str) -> Bill:
         unread=table.columns.unread,
         amounts=tuple(amount for each in read if (amount := each.amount())),
         counts=table.columns.counts,
+        providers=frozenset({table.columns.provider} - {""}),
         further=(*_quantities(table, lines), *_nameless(table, lines)),
     )
 
@@ -221,7 +222,7 @@ class _Row:
 
     def _provider(self) -> str:
         named = self.line["provider"]
-        found = known_provider(named) if named else ""
+        found = known_provider(named) if named else self.columns.provider
         if found is None:
             remedy = f"name one of {', '.join(known_ids())}, or leave the column out"
             raise self._bad(f"provider {named!r:.60} is nobody that is known here", remedy)

@@ -70,6 +70,7 @@ def reconcile(
         money=compare_money(bill, (each for each in mine if _in_bill(bill, each.at)), same, rates),
         uncached=sum(claim.record.cached_tokens is None for claim in compared),
         others=dict(sorted(others.items())),
+        whose=() if providers else tuple(sorted({claim.call.provider for claim in compared} - {""})),
         unknown_provider=sum(claim.homeless for claim in compared),
         absent=len(absent),
     )

@@ -115,6 +115,7 @@ class Reconciliation:
     findings: every difference by name, by time; none where both agree. compared: calls that the bill covers.
     outside: calls of another time. others: calls of its time whose provider sends another bill, or none; by provider.
     agreeing: calls that stand on it to the token.
+    whose: the providers of the calls that were compared, by name, where the bill does not say whose it is.
     unknown_provider: calls of its time whose provider nobody knows; absent: those of them that do not stand on it.
     money: the bill's amounts against our charges. uncached: calls whose cached tokens our record does not know.
     same_model: names on the bill -> ours, where the bill adds a model's date. unpriced: (provider, model) -> tokens.
@@ -131,6 +132,7 @@ class Reconciliation:
     money: tuple[MoneyCell, ...] = ()
     uncached: int = 0
     others: Mapping[str, int] = field(default_factory=dict)
+    whose: tuple[str, ...] = ()
     unknown_provider: int = 0
     absent: int = 0
 

@@ -52,6 +52,7 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
             "format": found.bill.format.value,
             "rows": len(found.bill.rows),
             "by_request": found.bill.by_request,
+            "providers": sorted(found.bill.providers | ({row.provider for row in found.bill.rows} - {""})),
             "unbilled_requests": found.bill.unbilled,
             "unread_columns": list(found.bill.unread),
         },
@@ -175,6 +176,11 @@ def remarks(found: Reconciliation) -> Iterator[str]:
     yield calls + (f"; {found.outside} calls of another time were left out" if found.outside else "")
     for provider, count in found.others.items():
         yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
+    if len(found.whose) > 1:
+        yield (
+            f"the bill does not say whose it is, so calls of {' and '.join(found.whose)} were held against it; "
+            "give it a column provider"
+        )
     if found.unknown_provider:
         stand = found.unknown_provider - found.absent
         yield (

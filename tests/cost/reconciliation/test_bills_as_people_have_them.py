@@ -172,6 +172,7 @@ def test_openais_dashboard_export() -> None:
     found = parse_bill("b", OPENAI_TSV)
     (row,) = found.rows
     assert (row.model, row.since, row.until) == ("gpt-5-mini-2025-08-07", DAY, DAY + 24 * HOUR)
+    assert (row.provider, list(found.providers)) == ("openai", ["openai"])
     assert row.count == Count(10, 14000, 5600, 420)
     assert found.further == ()
     assert parse_bill("b", OPENAI_TSV.replace("8400\t0\n", "8400\t77\n")).further == ("input_audio_tokens (77)",)
@@ -188,6 +189,7 @@ def test_anthropics_console_export() -> None:
     )
     (row,) = found.rows
     assert (row.count, row.written) == (Count(None, 3200, 200, 500), 1500)
+    assert (row.provider, list(found.providers)) == ("anthropic", ["anthropic"])
     assert (row.since, row.until) == (DAY, DAY + 24 * HOUR)
     assert found.further == ("web_search_count (3)",)
     costs = "usage_date_utc,model,token_type,cost_usd\n2026-11-20,claude-sonnet-4-5,output,1.5\n"

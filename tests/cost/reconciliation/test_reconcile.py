@@ -170,6 +170,15 @@ def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     assert as_json(found)["calls"]["other_providers"] == {"conversation.anthropic": 1}
 
 
+def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
+    calls = [call(1), call(2, 10, provider="conversation.anthropic")]
+    found = reconcile(calls, bill_of(billed(calls[0]), format=BillFormat.CSV))
+    assert found.unexplained_tokens > 0
+    said = "the bill does not say whose it is, so calls of conversation.anthropic and conversation.openai were held"
+    assert any(remark.startswith(said) for remark in remarks(found))
+    assert reconcile(calls[:1], bill_of(billed(calls[0]))).whose == ("conversation.openai",)
+
+
 @pytest.mark.parametrize("whose", ["openai", ""])
 def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
     calls = [call(1), *(call(number, provider="conversation.echo", model="") for number in range(2, 42))]
