@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = [
     Column("event", Kind.FIGURE),
-    Column("turn", Kind.FIGURE),
+    Column("turn", Kind.FIGURE, spare=2),
+    Column("day", common=True),
     Column("at (UTC)"),
     Column("kind"),
     Column("name"),
     *figures("attempt"),
     Column("id", Kind.FIGURE, spare=1),
-    Column("ends", Kind.FIGURE, spare=2),
+    Column("ends", Kind.FIGURE, spare=3),
     Column("error"),
     *figures("bytes"),
-    Column("execution", spare=3),
+    Column("execution", spare=4),
 ]
 
 
@@ -51,7 +52,8 @@ def _row(event: Event) -> tuple[str, ...]:
     return (
         str(event.number),
         str(event.turn),
-        f"{event.at:%Y-%m-%d %H:%M:%S}.{event.at.microsecond // 1000:03}",
+        f"{event.at:%Y-%m-%d}",
+        f"{event.at:%H:%M:%S}.{event.at.microsecond // 1000:03}",
         event.kind,
         event.name,
         str(event.attempt or ""),

@@ -25,7 +25,8 @@ CSV = (
 def row(view: TaskView) -> tuple[str, ...]:
     """A task in a list."""
     refund = view.result.refund if view.result else view.proposed_refund
-    return (view.task_id, view.status.value, moment(view.created_at), money(refund), what_came_of_it(view))
+    received = moment(view.created_at)[: len("2026-11-30 12:00")]
+    return (view.task_id, view.status.value, received, money(refund), what_came_of_it(view))
 
 
 def what_came_of_it(view: TaskView) -> str:

@@ -22,11 +22,12 @@ from app.models import (
     TaskStatus,
     TaskView,
 )
+from app.reasons import explain
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket
 
 TASK = "acme:T-1"
-WORDS = "the refund is above the limit up to which nobody is asked"
+WORDS = explain("above_limit").words
 REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency": "EUR"})
 
 
@@ -51,8 +52,8 @@ def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines == [
         ["task", "status", "received", "(UTC)", "refund", "outcome", "or", "reason"],
-        [TASK, "waiting", "2026-01-01", "00:00:00", "12.30", "EUR", *WORDS.split()],
-        ["globex:T-2", "running", "2026-01-01", "00:00:01"],
+        [TASK, "waiting", "2026-01-01", "00:00", "12.30", "EUR", *WORDS.split()],
+        ["globex:T-2", "running", "2026-01-01", "00:00"],
     ]
 
 
@@ -299,7 +300,7 @@ def test_a_waiting_task_says_why_and_how_it_is_decided(run: CommandLine, desk: F
     ):
         assert f"{fact}\n" in shown
     *_, first, approve, other, reject = shown.splitlines()
-    assert first == "next: check the order and the proposed amount, then approve or reject"
+    assert first == f"next: {explain('above_limit').advice}"
     assert other == f"{approve} --order O-1 --amount AMOUNT --currency EUR"
     assert reject == f"  refund-agent task reject {TASK}"
     # The command that is told is one that works.
