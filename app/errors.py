@@ -105,6 +105,17 @@ class LedgerGone(Unreachable):
         )
 
 
+class LedgerUnavailable(Unreachable):
+    """The ledger's database cannot do what is asked now; `code` says why: `disk_full`, `read_only`, `locked`, `disk`,
+    `damaged`, `away`, `crowded`."""
+
+    title = "Ledger unavailable"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class FailureCause(StrEnum):
     """Why a model call brought no answer, as far as it was told. Leads the error of a failed row of the journal."""
 

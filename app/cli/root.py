@@ -46,7 +46,19 @@ class _Root(Commands):
         except typer.Abort:
             complain("Aborted.")
             code = 1
+        except Exception as error:
+            known = _of_the_ledger(error)
+            if known is None:
+                raise
+            code = _tell(known, as_json="--json" in words)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_the_ledger(error: Exception) -> RefundAgentError | None:
+    """What an error of the database means; None for a fault of ours."""
+    from app.ledger.trouble import trouble
+
+    return trouble(error)
 
 
 def _tell(error: RefundAgentError, *, as_json: bool) -> int:

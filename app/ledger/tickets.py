@@ -141,7 +141,7 @@ class Tickets:
             row = connection.execute(_FIND, {"the_task": ticket.task_id}).one_or_none()
             return None if row is None else _ticket(row)
 
-        return self._writer.run(insert)
+        return self._writer.run_soon(insert)
 
 
 def body_digest(ticket: Ticket) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from app.errors import LedgerUnavailable
 from app.ledger.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
 
 Result = TypeVar("Result")
@@ -33,6 +34,12 @@ _TOGETHER = 256
 # be worked again, and a model perhaps paid again, if what it has to write down were lost.
 _PATIENCE_SECONDS, _STEPS_PATIENCE_SECONDS = 5.0, 60.0
 _PAUSE_SECONDS = 0.2
+# SQLite waits longer than that for another process that writes.
+_SOON_SECONDS = 8.0
+_NOT_SOON = (
+    f"the ledger has not taken it down within {_SOON_SECONDS:.0f} s: another process holds it, or its disk or server "
+    "is slow; send the same again"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +75,14 @@ class Writer:
     def run(self, operation: Callable[[Connection], Result]) -> Result:
         """The same, waited for; not for an event loop's thread."""
         return self.submit(operation).result()
+
+    def run_soon(self, operation: Callable[[Connection], Result]) -> Result:
+        """The same for somebody who holds a request open. Raises LedgerUnavailable when it is not committed in time; it
+        may be later, so it must be one that can be asked for again."""
+        try:
+            return self.submit(operation).result(_SOON_SECONDS)
+        except TimeoutError:
+            raise LedgerUnavailable("locked", _NOT_SOON) from None
 
     async def write(self, operation: Callable[[Connection], Result]) -> Result:
         """The same for a task of an event loop; one loop only."""

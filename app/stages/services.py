@@ -11,13 +11,13 @@ from typing import Any
 
 from dapr.ext.workflow import WorkflowActivityContext
 from dapr.ext.workflow._durabletask.task import NonRetryableError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import RefundAgentError, Unreachable
 from app.gateway.gateway import ModelGateway
-from app.ledger.database import is_passing
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
+from app.ledger.trouble import trouble
 from app.systems import Systems
 
 log = logging.getLogger(__name__)
@@ -47,11 +47,12 @@ def as_activity(stage: Activity) -> Activity:
             raise
         except RefundAgentError as error:
             raise NonRetryableError(str(error)) from None
-        except DBAPIError as error:
-            if not is_passing(error):
+        except SQLAlchemyError as error:
+            known = trouble(error)
+            if known is None:
                 raise _fault(context, stage, error) from None
-            log.warning("task %s: step %s: the ledger is away: %s", context.workflow_id, stage.__name__, _first(error))
-            raise Unreachable("the ledger's database does not answer; the step is tried again") from None
+            log.warning("task %s: step %s: %s (%s)", context.workflow_id, stage.__name__, known, known.code)
+            raise known from None
         except Exception as error:  # a fault of ours: say where, not with what values
             raise _fault(context, stage, error) from None
 
@@ -63,10 +64,6 @@ def _fault(context: WorkflowActivityContext, stage: Activity, error: Exception) 
     where = f"{type(error).__name__} in {place.name} (line {place.lineno})"
     log.error("task %s: step %s: %s", context.workflow_id, stage.__name__, where)
     return NonRetryableError(f"step {stage.__name__}: {where}; mend it, then `task resume`")
-
-
-def _first(error: DBAPIError) -> str:
-    return str(error.orig).partition("\n")[0][:200]
 
 
 def execution_id(context: WorkflowActivityContext) -> str:

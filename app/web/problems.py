@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app.errors import AccessDenied, RefundAgentError, Refused, TaskNotFound, Unreachable
+from app.errors import AccessDenied, LedgerUnavailable, RefundAgentError, Refused, TaskNotFound, Unreachable
+from app.ledger.trouble import trouble
 from app.web.messages import FieldProblem, Problem
 
 CONTENT_TYPE = "application/problem+json"
@@ -61,8 +62,10 @@ def _ours(error: RefundAgentError) -> Response:
     problem = make_problem(error.title, error.status, _detail(error), request.path)
     if isinstance(error, BadRequest) and error.errors:
         problem = problem.model_copy(update={"errors": error.errors})
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | LedgerUnavailable):
         problem = problem.model_copy(update={"code": error.code})
+    if isinstance(error, LedgerUnavailable):
+        log.error("%s %s: %s (%s)", request.method, _rule(), error, error.code)
     response = _respond(problem)
     if isinstance(error, Unreachable):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -103,6 +106,9 @@ def _http_detail(error: HTTPException, status: int) -> str:
 
 
 def _unexpected(error: Exception) -> Response:
+    known = trouble(error)
+    if known is not None:
+        return _ours(known)
     error_id = uuid.uuid4().hex
     # Types and places only: the message of an exception may hold what a customer wrote.
     places = "".join(traceback.format_tb(error.__traceback__))

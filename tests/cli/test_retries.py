@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
 from app.amplification.views import AmplificationView
@@ -172,6 +174,20 @@ def test_a_ledger_that_cannot_be_read_measures_nothing_and_says_why(
     assert result.exit_code == 0
     assert result.stderr.startswith("not measured: ")
     assert json.loads(result.stdout)["targets"][0]["measured"] is None
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_ledger_whose_disk_is_full_is_one_line_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Asked:
+        raised = sqlite3.OperationalError("database or disk is full")
+        raised.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise OperationalError("INSERT", {}, raised)
+
+    monkeypatch.setattr(opening, "open_requests", full)
+    result = run(folder)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the ledger's disk is full; make room")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from app.access import Access, digest_of
 from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.ledger.record import TaskRecord
+from app.ledger.trouble import trouble
 from app.models import TaskStatus, TaskView
 from app.web import signin
 from app.web.front import Front
@@ -230,6 +231,10 @@ def _of_http(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
+    known = trouble(error)
+    if known is not None:
+        log.error("%s page: %s (%s)", request.method, known, known.code)
+        return _ours(known)
     error_id = uuid.uuid4().hex
     # Types and places only: the message of an exception may hold what a customer wrote.
     places = "".join(traceback.format_tb(error.__traceback__))
