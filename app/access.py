@@ -25,6 +25,7 @@ from app.models import CallerName, Frozen, TenantId
 
 ALL_TENANTS: Literal["*"] = "*"
 LOCAL_TOKEN_NAME = "local"  # noqa: S105 - the name of a token, not a secret
+TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 MIN_SECRET_CHARACTERS = 32
 
 
@@ -81,6 +82,11 @@ class Access:
 
     def __init__(self, tokens: Iterable[Token]) -> None:
         self._tokens = tuple(tokens)
+
+    def replace(self, tokens: Iterable[Token]) -> frozenset[str]:
+        """From now on these are valid. Returns the names of those that came, went or changed."""
+        before, self._tokens = set(self._tokens), tuple(tokens)
+        return frozenset(token.name for token in before ^ set(self._tokens))
 
     def authenticate(self, header: str | None) -> Principal:
         """The caller behind an `Authorization` header. Raises AccessDenied (401) for anything but a known

@@ -14,7 +14,7 @@ from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
 from app import policy, process, sdk_mends, sidecar, tokens
-from app.access import Access, make_local_token, parse_tokens
+from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.cost import book
 from app.cost.book import PriceBook
@@ -53,6 +53,7 @@ from app.steps import DECISION, RESUME, TaskInput
 from app.systems import DaprSystems, ask_at_once
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
+from app.token_watch import TokenWatch
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.handlers import Books
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOKENS_SECRET = "api-tokens"  # noqa: S105 - the name of a secret, not a secret
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
 _ACTIVITIES_AT_ONCE = 1000
 # Threads that serve the web: more than may wait for the sidecar at once (app/runs.py), so that the ledger can be read.
@@ -178,8 +178,10 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     projector = Projector(sources, opened.writer, observers, mend, runs.wake)
     worker = make_worker(settings, opened, rested)
     register(worker, services)
-    web = make_web(settings, opened, desk, telemetry)
-    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, Starter(desk), web])
+    access = Access(valid_tokens(settings))
+    web = make_web(settings, opened, desk, telemetry, access)
+    tokens_watch = TokenWatch(access, lambda: valid_tokens(settings))
+    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, Starter(desk), tokens_watch, web])
 
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
@@ -187,11 +189,10 @@ def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
     ask_at_once(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
-def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry) -> WebServer:
+def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry, known: Access) -> WebServer:
     """The API and the pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
-    known = access(settings)
     front = make_front(settings.public_url)
     pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
     app = create_app(desk, known, version=process.version(), books=books, pages=pages, front=front)
@@ -280,14 +281,16 @@ def register(worker: Worker, services: Services) -> None:
         worker.register_activity(as_activity(stage(services)), name=stage.__name__)
 
 
-def access(settings: Settings) -> Access:
-    """The tokens of the secret store; without any there, one random local admin token in the state folder."""
+def valid_tokens(settings: Settings) -> tuple[Token, ...]:
+    """The tokens of the secret store, and the local admin token of the state folder. That is made where the store holds
+    none, and stays valid for the command line of this machine when somebody gets a token of their own."""
+    path = settings.state_dir / "token"
     text = sidecar.secret(settings.daprd, settings.secret_store, TOKENS_SECRET)
-    if text is not None:
-        return Access(parse_tokens(text, f"secret {TOKENS_SECRET}"))
-    local = make_local_token(settings.state_dir / "token")
-    log.info("no %s in the secret store: the bearer token of this machine is in %s", TOKENS_SECRET, local.path)
-    return Access([local.record])
+    given = () if text is None else parse_tokens(text, f"secret {TOKENS_SECRET}")
+    if given and not path.exists():
+        return given
+    others = tuple(token for token in given if token.name != LOCAL_TOKEN_NAME)
+    return (make_local_token(path).record, *others)
 
 
 def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any, dict[str, Any]]]:

@@ -15,6 +15,7 @@ faults.py     what can end a command
 period.py     days, times and tenants as options
 showing.py    a task in words, and what to do next; pure
 wording.py    what is wrong with a field, in our words; pure
+token.py secrets_file.py   tokens for people, in this machine's secret file
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record
 report.py     the tables of `cost report`; repriced.py with --prices

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks
+from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks, token
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
 from app.cli.wording import in_our_words
@@ -119,6 +119,7 @@ cli.command("record")(record.record)
 cli.add_typer(cost.commands, name="cost", cls=Commands)
 cli.add_typer(prices.commands, name="price", cls=Commands)
 cli.add_typer(ledger.commands, name="ledger", cls=Commands)
+cli.add_typer(token.commands, name="token", cls=Commands)
 cli.command("demo")(demo.demo)
 cli.add_typer(doctor.commands, name="doctor", cls=Commands)
 cli.add_typer(experiment.commands, name="experiment", cls=Commands)

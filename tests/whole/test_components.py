@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from app.cli.components import Missing, missing
+from app.cli.root import cli
 from app.settings import Settings
 from runtime.reload import reload
 from tests.live import Live, until
@@ -86,3 +89,24 @@ def test_a_component_that_is_wrong_is_named_and_loaded_once_it_is_right(
     assert found.name == "llm"
     until(lambda: why in lost(live)[0].why, lambda: f"{lost(live)} says why")
     assert (live.stack.pid("daprd"), live.stack.alive("daprd")) == (pid, True)
+
+
+def test_a_person_gets_a_token_and_loses_it_while_the_agent_runs_and_the_local_one_stays(live: Live) -> None:
+    def ask(*words: str) -> str:
+        done = CliRunner().invoke(cli, list(words), env={"REFUND_AGENT_STATE_DIR": str(live.stack.state)})
+        assert done.exit_code == 0, done.stderr
+        return done.stdout.strip()
+
+    def status(secret: str) -> int:
+        headers = {"Authorization": f"Bearer {secret}"}
+        return httpx.get(f"{live.stack.web_url}/tasks", headers=headers, trust_env=False, timeout=30).status_code
+
+    secret = ask("token", "create", "dana", "--role", "read", "--tenant", "acme")
+    assert status(secret) == 401
+    reload(live.stack.ports.dapr_http)
+    until(lambda: status(secret) == 200, "the new token is known")
+    ask("task", "list", "--url", live.stack.web_url)  # with the local token
+    ask("token", "revoke", "dana")
+    reload(live.stack.ports.dapr_http)
+    until(lambda: status(secret) == 401, "the revoked token is refused")
+    ask("task", "list", "--url", live.stack.web_url)
