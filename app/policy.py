@@ -19,7 +19,7 @@ Whole = Annotated[int, _Plain]
 Amount = Annotated[Money, _Plain]
 _Hours = Annotated[float, _Plain, Field(gt=0, le=87_600)]  # ten years
 _Seconds = Annotated[float, _Plain, Field(gt=0, le=604_800)]  # a week
-_REMEDY = "restore it or set REFUND_AGENT_POLICY_FILE"
+_REMEDY = "run this in the project's folder, restore it, or set REFUND_AGENT_POLICY_FILE"
 
 
 class Approval(Frozen):

@@ -202,4 +202,6 @@ class PriceFile(_Strict):
 
 def read(path: Path) -> yamlfile.Document[PriceFile]:
     """Reads the file. Raises ConfigurationError with file, line, key and what is wrong."""
-    return yamlfile.read(path, PriceFile, remedy="restore it or set REFUND_AGENT_PRICES_FILE")
+    return yamlfile.read(
+        path, PriceFile, remedy="run this in the project's folder, restore it, or set REFUND_AGENT_PRICES_FILE"
+    )
