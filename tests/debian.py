@@ -1,4 +1,4 @@
-"""Finds PostgreSQL, PgBouncer and Redis, installs Debian's packages where that is allowed, and drops root.
+"""Finds PostgreSQL, PgBouncer, Redis and nginx, installs Debian's packages where that is allowed, and drops root.
 
 Installing starts no service and leaves a running one alone: Debian asks `policy-rc.d` before it starts any, and
 for the time of the installation that answers no.
@@ -21,7 +21,8 @@ from runtime.problems import Problem
 POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_isready", "psql")
 REDIS_PROGRAM = "redis-server"
 PGBOUNCER_PROGRAM = "pgbouncer"
-PACKAGES = {"postgres": "postgresql", "redis": "redis-server", "pgbouncer": "pgbouncer"}
+NGINX_PROGRAM = "nginx"
+PACKAGES = {"postgres": "postgresql", "redis": "redis-server", "pgbouncer": "pgbouncer", "nginx": "nginx"}
 # PostgreSQL refuses to run as root; one of these is on every Debian machine.
 _UNPRIVILEGED = ("postgres", "nobody")
 _DEBIAN_HOMES = Path("/usr/lib/postgresql")
@@ -52,6 +53,14 @@ def find_pgbouncer() -> Path:
     return _on_path(PGBOUNCER_PROGRAM, "PgBouncer is not installed.", "pgbouncer")
 
 
+def find_nginx() -> Path:
+    """nginx's program, which Debian keeps from the path of others than root. Raises Problem when there is none."""
+    found = shutil.which(NGINX_PROGRAM, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise Problem("nginx is not installed.", remedy=_remedy("nginx"))
+    return Path(found)
+
+
 def _on_path(program: str, otherwise: str, name: str) -> Path:
     found = shutil.which(program)
     if found is None:
@@ -70,7 +79,7 @@ def missing(*names: str) -> list[str]:
     return absent
 
 
-_FIND = {"postgres": find_postgres, "redis": find_redis, "pgbouncer": find_pgbouncer}
+_FIND = {"postgres": find_postgres, "redis": find_redis, "pgbouncer": find_pgbouncer, "nginx": find_nginx}
 
 
 def ensure_installed(*more: str) -> None:
