@@ -178,11 +178,22 @@ class DaprConversation:
         """Asks the sidecar, every time: a component may be changed between any two calls, and no answer names it."""
         try:
             async with asyncio.timeout(seconds):
-                client = await self._connected(seconds)
-                told = await client.get_metadata()
+                told = await self._metadata(seconds)
         except (ModelUnavailable, DaprGrpcError, TimeoutError):
             return None
         return next((each.type for each in told.registered_components if each.name == self._component), "")
+
+    async def _metadata(self, seconds: float) -> Any:
+        """What the sidecar says of itself. A connection that lost its sidecar may not know yet that it is back: then a
+        new one is asked."""
+        client = await self._connected(seconds)
+        try:
+            return await client.get_metadata()
+        except DaprGrpcError as error:
+            if error.code() != StatusCode.UNAVAILABLE:
+                raise
+            self._forget(client)
+            return await (await self._connected(seconds)).get_metadata()
 
     def _noted(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
         """Keeps what a call failed of, to be told with an open breaker: it says nothing of what to mend."""

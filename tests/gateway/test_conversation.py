@@ -107,12 +107,13 @@ class Sidecar:
 class Failed(RpcError):  # type: ignore[misc]  # grpc ships no types
     """What daprd says of a call that failed."""
 
-    def __init__(self, details: str) -> None:
+    def __init__(self, details: str, code: StatusCode = StatusCode.INTERNAL) -> None:
         self._details = details
+        self._code = code
 
     def code(self) -> StatusCode:
-        """Always this one."""
-        return StatusCode.INTERNAL
+        """What it was made with."""
+        return self._code
 
     def details(self) -> str:
         """Its words."""
@@ -159,6 +160,22 @@ def test_a_sidecar_that_does_not_tell_its_components_in_time_is_not_waited_for()
     assert asyncio.run(model.provider(0.01)) is None
     sidecar.slow, sidecar.broken = 0, DaprGrpcError(Failed("gone"))
     assert asyncio.run(model.provider(5)) is None
+
+
+def test_a_connection_that_lost_its_sidecar_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, found = Metadata(), Metadata(llm="conversation.openai")
+    lost.broken = DaprGrpcError(Failed("gone", StatusCode.UNAVAILABLE))
+    model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
+    clients = [cast(Any, found), cast(Any, lost)]
+
+    async def connected(_seconds: float = 1) -> Any:
+        if model._client is None:
+            model._client = clients.pop()
+        return model._client
+
+    monkeypatch.setattr(model, "_connected", connected)
+    assert asyncio.run(model.provider(5)) == "conversation.openai"
+    assert model._client is found
 
 
 def told(model: DaprConversation) -> str:
