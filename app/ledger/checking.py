@@ -30,6 +30,10 @@ from app.ledger.tables import TICKETS
 from app.models import TaskStatus
 
 TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
+PURGED = (
+    "its history was purged before its end was recorded, so the record stays as it was; have Dapr keep histories of "
+    "ended tasks for some minutes at least (stateRetentionPolicy)"
+)
 LOST = "the state store has lost it: `refund-agent task rerun {task_id}` begins it again"
 OLDER = (
     "the state store is older than the ledger: where the task does not go on by itself, `refund-agent task terminate "
@@ -109,7 +113,9 @@ def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> I
     if held.ticket is None or held.ticket.recorded or (held.record and held.record.ended_at):
         return
     status = f"{held.ticket.status} since {_moment(held.ticket.stood_at)}"
-    if TaskStatus(held.ticket.status).ended:
+    if TaskStatus(held.ticket.status).ended and held.record is not None:
+        yield Difference(task_id, "record", f"{status}, as its worker told", held.record.status, remedy=PURGED)
+    elif TaskStatus(held.ticket.status).ended:
         yield Difference(task_id, "record", f"{status}, as its worker told", "no record")
     else:
         yield Difference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))

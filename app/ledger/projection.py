@@ -23,7 +23,7 @@ from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import NOTHING, lost_usage
-from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.cost.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 from app.history.executions import fates_known
 from app.history.model import RaisedEvent, Run
 from app.history.times import Part, shares, spans
@@ -205,6 +205,8 @@ def _charges(record: TaskRecord, run: Run, book: PriceBook, own: timedelta) -> I
     if run.ended_at is not None:
         written = run.events - sum(step.writes for step in record.steps)
         work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
+        if not run.events:  # its history was gone before anybody read it
+            work = Work(UNREPORTED, UNREPORTED, UNREPORTED)
         yield from charge_work(book, work, _origin(record, None))
 
 

@@ -23,13 +23,14 @@ from app.ledger.database import insert_or_ignore
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import PRICE_BOOKS
+from app.ledger.recovering import ended_without_history
 from app.ledger.saving import save
 from app.ledger.sources import Sources
 from app.ledger.standings import Standings
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
 from app.models import TaskStatus
-from app.standing import Standing, unknown
+from app.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -185,9 +186,11 @@ class Projector:
             if isinstance(error, HistoryTampered) and self._begin_again(error):
                 self._agenda.again(task_id)
                 return None
-            self._agenda.done(task_id)
-            self._tell(task_id, error)
-            return None
+            ended = self._without_history(task_id) if isinstance(error, TaskNotFound) else None
+            if ended is None:
+                self._agenda.done(task_id)
+                self._tell(task_id, error)
+            return ended
         if run.started_at is None:
             self._look_after_pending(task_id)
             self._agenda.again(task_id)
@@ -209,15 +212,23 @@ class Projector:
         except Unreachable as error:
             log.warning("task %s: %s", task_id, error)
 
+    def _without_history(self, task_id: str) -> Run | None:
+        """A task that has ended and was purged at once, as a retention policy may have it."""
+        with self._sources.engine.connect() as connection:
+            return ended_without_history(connection, [task_id]).get(task_id)
+
     def _tell(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
         """Once in the log: each sweep comes to it again. A reader of the ledger is to know it as well."""
         if task_id in self._told:
             return
         self._told.add(task_id)
         log.error("task %s is not recorded: %s", task_id, error)
-        if isinstance(error, HistoryTampered) and error.given_up_at is not None:
+        if isinstance(error, TaskNotFound):
+            self._standings.lost(task_id)
+            return
+        if error.given_up_at is not None:
             self._standings.tell(task_id, Standing(status=TaskStatus.FAILED, at=error.given_up_at, error=error.words))
-        self._standings.doubt(task_id, unknown(task_id) if isinstance(error, TaskNotFound) else str(error))
+        self._standings.doubt(task_id, str(error))
 
 
 def _short(error: Exception) -> str:

@@ -22,12 +22,11 @@ from app.ledger.prices import Prices
 from app.ledger.proven import proven_calls
 from app.ledger.reading import Records
 from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
-from app.ledger.recovering import keep_calls, keep_tickets, run_without_history, tell_again, ticket_of
+from app.ledger.recovering import ended_without_history, keep_calls, keep_tickets, tell_again, ticket_of
 from app.ledger.saving import behind, save
 from app.ledger.sources import Sources
 from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
-from app.models import TaskStatus
 
 _AT_ONCE = 50
 _OF_TASKS = (CHARGES, STEPS, ATTEMPTS, FAILURES, PAUSES)
@@ -40,12 +39,6 @@ _FIRST_BOOK = (
     .order_by(CHARGES.c.at)
 )
 _KNOWN = select(TASKS).where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
-_ENDED_UNRECORDED = (
-    select(TICKETS)
-    .where(TICKETS.c.task_id.in_(bindparam("ids", expanding=True)), TICKETS.c.recorded.is_(False))
-    .where(TICKETS.c.status.in_([status.value for status in TaskStatus if status.ended]))
-    .where(TICKETS.c.task_id.not_in(select(TASKS.c.task_id)))
-)
 
 
 @dataclass(frozen=True)
@@ -127,8 +120,7 @@ def _runs(sources: Sources, task_ids: Sequence[str], there: Collection[str]) -> 
         if isinstance(run, Run) and run.started_at is not None and (task_id in there or ticket_of(run) is not None)
     }
     with sources.engine.connect() as connection:
-        for row in connection.execute(_ENDED_UNRECORDED, {"ids": gone}).mappings():
-            found[row["task_id"]] = run_without_history(row["task_id"], row["received_at"], standings.standing_in(row))
+        found |= ended_without_history(connection, gone)
     return found
 
 

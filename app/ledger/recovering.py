@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection, bindparam, delete, insert, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from app.cost.calls import CallRecord
 from app.history.model import Run
 from app.history.values import Failure, Payload, RunStatus
 from app.ledger.calls import call_row
 from app.ledger.database import insert_or_ignore
+from app.ledger.record_tables import TASKS
+from app.ledger.standings import standing_in
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import NO_DIGEST
 from app.models import Reference, TaskStatus, TenantId, TicketId, task_id
@@ -24,6 +26,12 @@ _THESE = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
 _STARTED = update(TICKETS).where(_THESE, TICKETS.c.started.is_(False)).values(started=True)
 # What histories say of tasks that have ended is better than whatever was told, earlier or later.
 _TELL_AGAIN = update(TICKETS).where(_THESE).values(stood_at=None, caveat="")
+_ENDED_UNRECORDED = (
+    select(TICKETS)
+    .where(_THESE, TICKETS.c.recorded.is_(False))
+    .where(TICKETS.c.status.in_([status.value for status in TaskStatus if status.ended]))
+    .where(TICKETS.c.task_id.not_in(select(TASKS.c.task_id)))
+)
 _STATUSES = {
     TaskStatus.COMPLETED: RunStatus.COMPLETED,
     TaskStatus.FAILED: RunStatus.FAILED,
@@ -84,9 +92,15 @@ def tell_again(connection: Connection, task_ids: Sequence[str]) -> None:
     connection.execute(_TELL_AGAIN, {"ids": list(task_ids)})
 
 
-def run_without_history(task: str, received_at: datetime, standing: Standing) -> Run:
-    """What is known of a task that has ended although its history is gone: how it ended. What its model calls cost
-    stands in the journal; the time and the writes of its steps are lost."""
+def ended_without_history(connection: Connection, task_ids: Sequence[str]) -> dict[str, Run]:
+    """Of these tasks, whose histories are gone, those that have ended as their worker told, and have no record."""
+    rows = connection.execute(_ENDED_UNRECORDED, {"ids": list(task_ids)}).mappings()
+    return {row["task_id"]: _run(row["task_id"], row["received_at"], standing_in(row)) for row in rows}
+
+
+def _run(task: str, received_at: datetime, standing: Standing) -> Run:
+    """What is known of such a task: how it ended. What its model calls cost stands in the journal; the time and the
+    writes of its steps are not known any more."""
     result = standing.result
     return Run(
         instance_id=task,

@@ -21,7 +21,7 @@ from app.ledger.anew import begin_anew
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
 from app.models import TaskStatus
-from app.standing import Standing, ended, under_way
+from app.standing import Standing, ended, under_way, unknown
 
 # Built once: composing a statement costs more than running it. A ticket's texts are not read for a list.
 _LISTED = select(
@@ -49,6 +49,8 @@ _EARLIER = or_(TICKETS.c.stood_at.is_(None), TICKETS.c.stood_at < bindparam("now
 _TOLD = update(TICKETS).where(_THIS, TICKETS.c.recorded.is_(False), _EARLIER).values(_STANDS)
 _FOUND = update(TICKETS).where(_THIS, _EARLIER).values(_STANDS)
 _SAME_WORDS = func.substr(TICKETS.c.caveat, 1, bindparam("length")) == bindparam("words")
+_STATUS = select(TICKETS.c.status).where(_THIS)
+_NOT_ENDED = frozenset(status.value for status in TaskStatus if not status.ended)
 _DOUBTED = _THIS, TICKETS.c.recorded.is_(False), not_(_SAME_WORDS)
 _DOUBT = update(TICKETS).where(*_DOUBTED).values(caveat=bindparam("the_caveat"))
 _STOOD = select(TICKETS.c.task_id, TICKETS.c.stood_at).where(TICKETS.c.task_id.in_(bindparam("ids", expanding=True)))
@@ -89,6 +91,15 @@ class Standings:
         caveat = f"{words} (since {self._clock():%Y-%m-%d %H:%M} UTC at the latest)"
         values = {"the_task": task_id, "words": words, "length": len(words), "the_caveat": caveat}
         self._writer.run(lambda connection: connection.execute(_DOUBT, values).rowcount)
+
+    def lost(self, task_id: str) -> None:
+        """Notes that Dapr does not know a task any more, unless it has ended: then nobody need doubt how."""
+        if self._goes_on(task_id):
+            self.doubt(task_id, unknown(task_id))
+
+    def _goes_on(self, task_id: str) -> bool:
+        with self._engine.connect() as connection:
+            return connection.execute(_STATUS, {"the_task": task_id}).scalar() in _NOT_ENDED
 
     def begin_anew(self, task_id: str, why: str) -> None:
         """Notes that a task's run is over for it, and another one is about to begin."""

@@ -260,6 +260,35 @@ def test_a_task_that_ended_and_was_purged_before_it_was_recorded_gets_a_record(s
     assert stores.standings.get(TASK).standing.result == RESULT
 
 
+def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(stores: Stores) -> None:
+    """As a retention policy of no time has it."""
+    stores.ledger.tickets(TASK)
+    stores.ledger.journal([CALL])
+    done = Standing(status=TaskStatus.COMPLETED, at=NOW - timedelta(days=1), result=RESULT)
+    stores.standings.tell(TASK, done).result()
+    stores.post()
+    stores.record()
+    found = stores.standings.get(TASK)
+    assert (found.final, found.caveat, found.standing.result) == (True, "", RESULT)
+    assert stores.differences() == []
+    charges = stores.ledger.charges_of(TASK)
+    assert {each.known for each in charges if not each.turn} == {Known.UNREPORTED}, "not known is not zero"
+    assert model_tokens(stores) >= {("output", Decimal(40), "reported", False)}
+
+
+def test_a_task_whose_last_history_was_purged_unread_keeps_the_record_of_before(stores: Stores) -> None:
+    stores.work(waiting())
+    before = rows_of(stores.engine, TASKS)
+    stores.standings.tell(TASK, Standing(status=TaskStatus.COMPLETED, at=NOW, result=RESULT)).result()
+    stores.dapr.runs.clear()
+    ((what, _, remedy),) = [each for each in stores.differences() if each[0] == "record"]
+    assert (what, remedy) == ("record", checking.PURGED)
+    stores.rebuild()
+    stores.record()
+    assert rows_of(stores.engine, TASKS) == before
+    assert stores.standings.get(TASK).caveat == "", "it has ended: nothing is to be begun again"
+
+
 # The ledger lacks the task, or parts of it
 
 
