@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,10 @@ def open_records() -> Records:
     from app.ledger.database import connect
     from app.ledger.reading import Records
 
-    return Records(connect(url))
+    engine = connect(url)
+    records = Records(engine)
+    weakref.finalize(records, engine.dispose)  # a command reads, and is done
+    return records
 
 
 def open_requests() -> Asked:

@@ -263,5 +263,7 @@ def test_every_story_is_told_once(stories: list[str], chance: Any) -> None:
         expected += [(f"acme:T-{number}", remedy) for remedy in remedies]
     if "twice" not in stories:  # which of two is the second depends on their order
         chance.shuffle(of_books)
-    assert sorted((each.task_id, each.remedy) for each in found(engine, *of_books)) == sorted(expected)
-    engine.dispose()
+    try:
+        assert sorted((each.task_id, each.remedy) for each in found(engine, *of_books)) == sorted(expected)
+    finally:
+        engine.dispose()
