@@ -31,7 +31,7 @@ bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARG
 bench-ledger: ## measure the ledger with up to a million tasks (about an hour, 10 GB); ARGS=--quick takes 2 minutes
 	$(RUNTIME) bench-ledger $(ARGS)
 
-chaos: ## kill every process at random under load, show that nothing is lost (10 minutes); ARGS="--seed 7 --tasks 500"
+chaos: ## kill or freeze every process at random under load, show that nothing is lost (18 minutes); ARGS="--seed 7 --tasks 500"
 	$(RUNTIME) chaos $(ARGS)
 
 experiment: ## measure what crashes cost, resumed and restarted (about 10 minutes); ARGS=--quick takes 3
