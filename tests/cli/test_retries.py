@@ -194,8 +194,6 @@ def test_a_ledger_whose_disk_is_full_is_one_line_with_the_remedy(folder: Path, m
     ("words", "said"),
     [
         (("--folder", "/nowhere"), "/nowhere/config/policy.yaml: cannot be read"),
-        (("--policy", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
-        (("--prices", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_with_the_remedy(folder: Path, words: tuple[str, str], said: str) -> None:
