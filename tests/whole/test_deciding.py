@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -91,9 +92,7 @@ def test_a_decision_for_another_question_is_left_aside(live: Live) -> None:
     assert decide(live, task_id, "approve", refund=other(41_003, "9999.00")).status_code == 422
     late = {"verdict": "approve", "by": "late", "question": 1, "decision_id": "late-1", "refund": None}
     for event in (late, "yes", {"verdict": "pay"}):
-        live.outside.post(
-            f"{live.stack.dapr_url}/v1.0/workflows/dapr/{task_id}/raiseEvent/decision", json=event
-        ).raise_for_status()
+        assert live.tell_sidecar(task_id, "raiseEvent/decision", json.dumps(event)) == 202
 
     def left_aside() -> bool:
         view = live.view(task_id)
