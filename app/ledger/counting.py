@@ -98,12 +98,12 @@ def _calls(connection: Connection, task_ids: Sequence[str], period: Period) -> d
 
 def _step_retries(connection: Connection, task_ids: Sequence[str], period: Period) -> Mapping[str, int]:
     query = (
-        select(TASKS.c.task_id, func.count())
+        select(TASKS.c.task_id, func.count().label("retries"))
         .join(ATTEMPTS, ATTEMPTS.c.task_no == TASKS.c.task_no)
         .where(TASKS.c.task_id.in_(task_ids), ATTEMPTS.c.number > 1, *period.holds(ATTEMPTS.c.scheduled_at))
         .group_by(TASKS.c.task_id)
     )
-    return dict(connection.execute(query).tuples().all())
+    return {row.task_id: row.retries for row in connection.execute(query)}
 
 
 def _midnight(day: date) -> datetime:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from app.cli import opening
 from app.cli.figures import digits_for
@@ -17,16 +18,27 @@ from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
 from app.cost.values import Usage
 from app.cost.views import CountedReportView
+from app.history.values import Outcome as AttemptOutcome
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
+from app.ledger.tables import MODEL_CALLS
 from app.models import Known
 from tests.cli.reading import ask, cells, row, told
+from tests.cli.test_reconcile import journal_row
 from tests.cost.makers import agreement, price_book
 from tests.cost.makers import origin as some_origin
 from tests.ledgers import FakeRecords
-from tests.records import at, call_record, interrupted_call, steps, task_record
+from tests.records import (
+    at,
+    attempt_record,
+    call_record,
+    interrupted_call,
+    step_record,
+    steps,
+    task_record,
+)
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))
 EXACT = Decimal("0.003700975")  # what `task_record()` costs, as far as that is known
@@ -370,3 +382,29 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
     drafted, whole = row(exact, "draft_refund ")[-3], row(exact, "(workflow) ")[-3]
     known = [Decimal(each.removesuffix(" + ?")) for each in (*stages, drafted, whole)]
     assert sum(known) == EXACT
+
+
+def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    failed, again = attempt_record(0.1, outcome=AttemptOutcome.FAILED), attempt_record(0.6, number=2)
+    record = task_record(steps=(step_record("classify", 1, 0.1, attempts=(failed, again)), *steps()[1:]))
+    calls = [replace(call, call_id=f"c-{number}") for number, call in enumerate(record.calls)]
+    engine = database.connect(url)
+    numbers = Prices(engine).numbers(record.charges)
+    with engine.begin() as connection:
+        save(connection, (record,), numbers)
+        connection.execute(insert(MODEL_CALLS), [journal_row(call) for call in calls])
+    engine.dispose()
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
+    by = ("cost", "report", "--by", "task", "--top", "1")
+    assert told(*by)["groups"][0]["work"] == {
+        "calls": 4,
+        "calls_in_vain": 1,
+        "sidecar_retries": 1,
+        "step_retries": 1,
+    }
+    shown = ask(*by).stdout
+    assert "4 calls, 1 in vain, 1 repeated by the sidecar, 1 step again" in shown
+    assert told(*by, "--since", "2026-11-23")["groups"] == []
