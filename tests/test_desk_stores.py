@@ -274,7 +274,8 @@ def test_what_an_older_state_store_has_left_of_a_completed_task_can_be_ended(
     submit(desk, writer)
     standings.tell(TASK, DONE).result()
     make_final(engine)
-    dapr.says = WAITING
+    dapr.says = WAITING.model_copy(update={"at": NOW + timedelta(hours=1)})  # it has woken up, and waits again
+    assert desk.get(TASK).status is TaskStatus.COMPLETED
     assert desk.terminate(TASK, "restored from a backup").status is TaskStatus.COMPLETED
     assert dapr.steered == [TASK]
     dapr.says = FAILED

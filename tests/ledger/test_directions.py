@@ -350,6 +350,7 @@ def test_a_model_call_that_an_older_journal_lacks_is_proven_by_the_history(store
             open_row = {**nothing, "known": "unreported", "state": state, "reserve_input": 9_999}
             connection.execute(update(MODEL_CALLS).values(open_row))
     stores.record()
+    assert model_tokens(stores) == tokens, "charged before the journal has it again"
     (found,) = [each for each in stores.differences() if each[0].startswith("model call")]
     assert found == ("model call of classify, turn 1", "sandbox-small, 812 tokens in, 40 out", "")
     stores.rebuild()
