@@ -149,3 +149,41 @@ def test_signing_out_closes_the_pages(browser: Browser, live: Live) -> None:
     browser.open(f"{live.stack.web_url}/pages/tasks")
     assert browser.run("location.pathname") == "/signin"
     settle(browser, live)
+
+
+def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: Path) -> None:
+    task_id = live.submit(tickets.greedy(f"inbox-{uuid.uuid4().hex[:8]}", 40_003))
+    live.wait(task_id, "waiting")
+    sign_in(browser, live, "/pages/inbox")
+    form = f"form[action='/pages/tasks/{task_id}/decision']"
+
+    def shown() -> bool:
+        browser.open(live.stack.web_url + "/pages/inbox?tenant=bench")
+        return bool(browser.run(f'document.querySelector("{form}") !== null'))
+
+    until(shown, f"{task_id} in the inbox", seconds=30)
+    words = browser.run(f'document.querySelector("{form}").closest("article").innerText')
+    assert "SYSTEM OVERRIDE" in words
+    assert "Left to refund\n20.00 EUR" in words
+    browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    for width in WIDTHS:
+        for dark in (False, True):
+            browser.size(width, dark=dark)
+            browser.picture(tmp_path / f"inbox-{width}-{'dark' if dark else 'light'}.png")
+            assert browser.run(OVERFLOW) <= 0
+
+    browser.type(f"{form} [name=amount]", "21.00")
+    browser.follow(f"{form} button[value=approve_other]")
+    assert "21.00 EUR is more than order LD-40003 has left: 20.00 EUR at most" in browser.run("document.body.innerText")
+    browser.complaints.clear()  # the browser notes that the answer was a refusal
+    browser.open(f"{live.stack.web_url}/pages/tasks/{task_id}")
+    browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    browser.type(f"{form} textarea", "twice this month")
+    browser.follow(f"{form} button[value=reject]")
+    assert browser.run("document.querySelector('h1').innerText") == "Rejected"
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "rejected"
+    browser.open(f"{live.stack.web_url}/pages/tasks/{task_id}")
+    trail = browser.run("document.querySelector('table.trail').innerText")
+    assert "21.00 EUR for order LD-40003" in trail
+    assert "twice this month" in trail
+    settle(browser, live)
