@@ -30,9 +30,21 @@ class PostedRefund(InCurrency):
     at: datetime
 
 
+class PromisedRefund(InCurrency):
+    """A refund that the books have committed and nobody has posted yet, as refunds/promised tells of it."""
+
+    tenant: TenantId
+    ticket_id: TicketId
+    order_id: Reference
+    currency: Currency
+    amount: Money
+    at: datetime
+
+
 class _Page(Frozen):
     ok: bool
     refunds: tuple[PostedRefund, ...] = ()
+    promised: tuple[PromisedRefund, ...] = ()
     next: str | None = None
     code: str = ""
     message: str = ""
@@ -40,36 +52,47 @@ class _Page(Frozen):
 
 def posted_refunds(daprd: Daprd) -> Iterator[PostedRefund]:
     """All refunds of all tenants, in the order in which they were posted. Raises SystemUnavailable."""
+    for page in _pages(daprd, "list", {"tenant": None}):
+        yield from page.refunds
+
+
+def promised_refunds(daprd: Daprd) -> Iterator[PromisedRefund]:
+    """All commitments of all tenants that are not posted yet. Raises SystemUnavailable."""
+    for page in _pages(daprd, "promised", {}):
+        yield from page.promised
+
+
+def _pages(daprd: Daprd, method: str, question: dict[str, None]) -> Iterator[_Page]:
     with daprd.client(_GIVE_UP_SECONDS) as client:
         after: str | None = None
         while True:
-            page = _page(client, after)
-            yield from page.refunds
+            page = _page(client, method, question | {"after": after, "limit": PAGE})
+            yield page
             if page.next is None:
                 return
             if page.next == after:
-                raise _unavailable(f"page {after} is followed by itself")
+                raise _unavailable(method, f"page {after} is followed by itself")
             after = page.next
 
 
-def _page(client: httpx.Client, after: str | None) -> _Page:
-    question = {"tenant": None, "after": after, "limit": PAGE}
+def _page(client: httpx.Client, method: str, question: dict[str, object]) -> _Page:
     try:
-        response = client.post("/v1.0/invoke/refunds/method/list", json=question)
+        response = client.post(f"/v1.0/invoke/refunds/method/{method}", json=question)
         response.raise_for_status()
         page = _Page.model_validate_json(response.content)
     except httpx.HTTPStatusError as error:
-        raise _unavailable(f"status {error.response.status_code}") from None
+        raise _unavailable(method, f"status {error.response.status_code}") from None
     except httpx.HTTPError as error:
-        raise _unavailable(f"{type(error).__name__} at the sidecar {client.base_url}") from None
+        raise _unavailable(method, f"{type(error).__name__} at the sidecar {client.base_url}") from None
     except ValidationError:
-        raise _unavailable("the answer is not one we understand") from None
+        raise _unavailable(method, "the answer is not one we understand") from None
     if not page.ok:
-        raise _unavailable(f"refused, {page.code or 'without a reason'}")
+        raise _unavailable(method, f"refused, {page.code or 'without a reason'}")
     return page
 
 
-def _unavailable(why: str) -> SystemUnavailable:
+def _unavailable(method: str, why: str) -> SystemUnavailable:
     return SystemUnavailable(
-        f"refunds/list: {why}; check with `refund-agent doctor` whether sidecar and refund system are up, and try again"
+        f"refunds/{method}: {why}; check with `refund-agent doctor` whether sidecar and refund system are up, and try "
+        "again"
     )

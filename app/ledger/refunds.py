@@ -20,7 +20,7 @@ from app.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.history.reader import HistoryReader
 from app.ledger import database
 from app.ledger.checking import Difference
-from app.ledger.posted import PostedRefund, posted_refunds
+from app.ledger.posted import PostedRefund, PromisedRefund, posted_refunds, promised_refunds
 from app.ledger.record_tables import TASKS
 from app.ledger.tables import TICKETS
 from app.models import Outcome, in_minor_units, task_id
@@ -35,6 +35,7 @@ UNKNOWN = (
 LACKING = "the ledger lacks the task that the state store has; `refund-agent ledger rebuild` restores it"
 OTHERWISE = "the money went although the task says otherwise: tell the customer so, or take it back"
 CHANGED = "a line about the task's own record says that ours was changed; without one, correct the books"
+PROMISED = "the customer was told of it and it was never posted: `refund-agent task rerun` of the task posts it"
 TWICE = "one ticket, one refund: find out who posted the second, and take it back"
 
 _AT_ONCE = 500
@@ -73,7 +74,8 @@ def check(database_url: str, daprd: Daprd) -> RefundsChecked:
     engine = database.connect(database_url)
     try:
         with HistoryReader(daprd) as history:
-            return compare(engine, posted_refunds(daprd), lambda task_id: _has(history, task_id))
+            has = lambda task_id: _has(history, task_id)  # noqa: E731
+            return compare(engine, posted_refunds(daprd), has, promised_refunds(daprd))
     finally:
         engine.dispose()
 
@@ -88,19 +90,26 @@ def _has(history: HistoryReader, task_id: str) -> bool:
     return True
 
 
-def compare(engine: Engine, posted: Iterable[PostedRefund], has: Callable[[str], bool]) -> RefundsChecked:
-    """Compares. `has` says whether Dapr has a task that the ledger does not know. Books that become Unreachable on the
-    way leave what was found until then, and the problem."""
+def compare(
+    engine: Engine,
+    posted: Iterable[PostedRefund],
+    has: Callable[[str], bool],
+    promised: Iterable[PromisedRefund] = (),
+) -> RefundsChecked:
+    """Compares. `promised` is what the books have committed and not posted; `has` says whether Dapr has a task that the
+    ledger does not know. Books that become Unreachable on the way leave what was found until then, and the problem."""
     with engine.connect() as connection:
         comparison = _Comparison(_claims(connection), has)
-    problem = ""
+    problem, committed = "", list[PromisedRefund]()
     try:
         for refund in posted:
             comparison.take(refund)
+        committed = list(promised)
     except Unreachable as error:
         problem = str(error)
     with engine.connect() as connection:
         comparison.judge(connection)
+        comparison.keep_promises(connection, committed)
     return RefundsChecked(
         differences=(*comparison.differences, *(() if problem else comparison.lost())),
         in_books=comparison.in_books,
@@ -157,6 +166,17 @@ class _Comparison:
             for refund, ticket in zip(some, tickets, strict=True):
                 known = [rows[each] for each in (ticket, *families.get(ticket, ())) if each in rows]
                 self._judged(refund, known, ticket in arrived and ticket not in rows)
+
+    def keep_promises(self, connection: Connection, promised: Sequence[PromisedRefund]) -> None:
+        """Names what was promised by tasks that have ended without posting it."""
+        for start in range(0, len(promised), _AT_ONCE):
+            some = {task_id(each.tenant, each.ticket_id): each for each in promised[start : start + _AT_ONCE]}
+            for row in connection.execute(_OF_TICKETS, {"ids": list(some)}):
+                if row.ended_at is not None and row.refund_id is None:
+                    facts = _posted_facts(some[row.task_id])
+                    self.differences.append(
+                        Difference(row.task_id, "promised refund", facts, _ending(row), BOOKS, PROMISED)
+                    )
 
     def lost(self) -> Iterator[Difference]:
         """Refunds of ours that the books did not have."""
@@ -226,12 +246,12 @@ def _ending(row: Any) -> str:
     return f"{how} with {row.refund_id or 'no refund'}"
 
 
-def _ticket(refund: PostedRefund) -> str:
+def _ticket(refund: PostedRefund | PromisedRefund) -> str:
     """The task of the refund's ticket, as it is called when it was not a rerun."""
     return task_id(refund.tenant, refund.ticket_id)
 
 
-def _posted_facts(refund: PostedRefund) -> str:
+def _posted_facts(refund: PostedRefund | PromisedRefund) -> str:
     return _facts(refund.amount, refund.currency, refund.order_id, _ticket(refund))
 
 

@@ -16,7 +16,7 @@ from app.errors import SystemUnavailable
 from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.columns import METADATA
-from app.ledger.posted import PostedRefund
+from app.ledger.posted import PostedRefund, PromisedRefund
 from app.ledger.record_tables import TASKS
 from app.ledger.refunds import compare
 from tests.ledger.kit import Ledger
@@ -267,3 +267,19 @@ def test_every_story_is_told_once(stories: list[str], chance: Any) -> None:
         assert sorted((each.task_id, each.remedy) for each in found(engine, *of_books)) == sorted(expected)
     finally:
         engine.dispose()
+
+
+def test_a_promise_of_a_task_that_has_ended_is_named_and_one_of_a_task_that_goes_on_is_not(engine: Engine) -> None:
+    record(
+        engine,
+        task_row("acme:T-1", None, status="terminated", outcome=""),
+        task_row("acme:T-2", None, status="running", outcome="", ended_at=None),
+    )
+    promised = [
+        PromisedRefund(tenant="acme", ticket_id=each, order_id="LD-1", amount=Decimal("20"), currency="EUR", at=AT)
+        for each in ("T-1", "T-2", "T-3")
+    ]
+    (difference,) = compare(engine, [], nobody, promised).differences
+    assert (difference.task_id, difference.what) == ("acme:T-1", "promised refund")
+    assert difference.expected == "20.00 EUR for order LD-1 of ticket T-1"
+    assert (difference.found, difference.remedy) == ("terminated with no refund", refunds.PROMISED)

@@ -80,6 +80,7 @@ def test_refunds_are_booked_once_and_changed_books_are_found_out(own_stack: Live
 
     until(lambda: check(live).exit_code == 0, "the ledger agrees with the books")
     assert checked(live) == {"differences": [], "refunds": agreed(len(ALL))}
+    find_a_promise_that_is_not_kept(live)
     find_a_refund_of_a_terminated_task(live)
     find_tampering(live)
     find_books_that_are_down(live)
@@ -100,7 +101,7 @@ def find_a_refund_of_a_terminated_task(live: Live) -> None:
     task_id = live.submit(tickets.refund("ended", 31_100))
     until(lambda: "ended" in ids(live), "the refund is posted")
     meanwhile = checked(live)
-    assert meanwhile == {"differences": [], "refunds": agreed(len(ALL)) | {"in_books": len(ALL) + 1, "in_flight": 1}}
+    assert meanwhile == {"differences": [], "refunds": agreed(len(ALL) + 1) | {"in_books": len(ALL) + 2, "in_flight": 1}}
     refused = live.web.post(f"/tasks/{task_id}/terminate", json={"reason": "test"})
     assert (refused.status_code, "already_committed" in refused.text) == (409, True)
     with daprd_of(live.stack).client(30) as client:
@@ -139,11 +140,31 @@ def find_tampering(live: Live) -> None:
         f"{twice}, the ledger {known[twice]} already; ",
     ):
         assert [line for line in lines if line.startswith(sentence)], (sentence, lines)
-    assert lines[-2:] == [f"refunds: {len(ALL)} in the ledger, {len(ALL) + 2} in the books", "5 differences"]
+    assert lines[-2:] == [f"refunds: {len(ALL) + 1} in the ledger, {len(ALL) + 3} in the books", "5 differences"]
 
 
 def ids_of(live: Live, ticket_id: str) -> list[str]:
     return [row["refund_id"] for row in live.rows("refunds") if row["ticket_id"] == ticket_id]
+
+
+def find_a_promise_that_is_not_kept(live: Live) -> None:
+    """The customer was told, the refund cannot be posted, and somebody ends the task in Dapr. The check names it, and
+    its remedy posts the money."""
+    number = 31_200
+    live.fault("refunds", "status", status=503, containing=f"LD-{number}", skip=2)  # it is held and committed
+    task_id = live.submit(tickets.refund("promised", number))
+    until(lambda: live.fired("refunds"), "the refund is not posted")
+    with daprd_of(live.stack).client(30) as client:
+        client.post(f"/v1.0/workflows/dapr/{task_id}/terminate").raise_for_status()
+    live.heal()
+    (found,) = until(lambda: [each for each in of_books(checked(live)) if each["task_id"] == task_id], "it is named")
+    assert (found["what"], found["found"]) == ("promised refund", "terminated with no refund")
+    assert f"LD-{number} of ticket promised" in found["expected"]
+    assert "task rerun" in found["remedy"]
+    live.web.post(f"/tasks/{task_id}/rerun").raise_for_status()
+    assert live.wait(task_id, "completed")["result"]["outcome"] == "refunded"
+    until(lambda: not [each for each in of_books(checked(live)) if each["task_id"] == task_id], "nothing differs")
+    assert [row["ticket_id"] for row in live.rows("notifications")].count("promised") == 1
 
 
 def find_books_that_are_down(live: Live) -> None:

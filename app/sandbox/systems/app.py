@@ -65,6 +65,7 @@ METHODS: tuple[Method[Any], ...] = (
     Method("refunds", "void", bodies.VoidRefund, refunds.void),
     Method("refunds", "post", bodies.PostRefund, refunds.post),
     Method("refunds", "list", bodies.ListRefunds, refunds.listed),
+    Method("refunds", "promised", bodies.ListPromised, refunds.promised),
     Method("notifications", "send", bodies.SendNotification, notifications.send),
     Method("cases", "get", bodies.GetCase, cases.get),
     Method("cases", "close", bodies.CloseCase, cases.close, writes_events=True),

@@ -84,6 +84,13 @@ class ListRefunds(Frozen):
     limit: Annotated[int, Field(ge=1, le=MAX_LISTED)]
 
 
+class ListPromised(Frozen):
+    """refunds/promised. `after` is the cursor of the page before, null at first."""
+
+    after: Annotated[str, Field(max_length=100)] | None
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED)]
+
+
 class Promised(InCurrency):
     """The refund that a letter names."""
 

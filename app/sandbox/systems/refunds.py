@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from app.sandbox.systems import accounts, holds, orders
 from app.sandbox.systems.answers import Answer, ok, refusal
-from app.sandbox.systems.bodies import HoldRefund, ListRefunds, PostRefund, VoidRefund
+from app.sandbox.systems.bodies import HoldRefund, ListPromised, ListRefunds, PostRefund, VoidRefund
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.entries import REFUNDS, Value, add_entry, find_entry
 from app.sandbox.systems.money import to_minor, to_text
@@ -106,6 +106,20 @@ def listed(books: Books, body: ListRefunds, _now: datetime) -> Answer:
     )
     page = [facts(row) for row in rows]
     return ok(refunds=page, next=page[-1]["refund_id"] if len(page) == body.limit else None)
+
+
+def promised(books: Books, body: ListPromised, _now: datetime) -> Answer:
+    """Answers refunds/promised: one page of commitments that are not posted yet, of all tenants."""
+    rows = books.all(
+        "SELECT *, tenant || ':' || ticket_id AS cursor FROM holds WHERE state = 'committed' AND cursor > ?"
+        " ORDER BY cursor LIMIT ?",
+        body.after or "",
+        body.limit,
+    )
+    page: list[Answer] = [
+        {"tenant": row["tenant"], "ticket_id": row["ticket_id"], **money(row), "at": row["at"]} for row in rows
+    ]
+    return ok(promised=page, next=rows[-1]["cursor"] if len(rows) == body.limit else None)
 
 
 def find(books: Books, tenant: str, ticket_id: str, refund_id: str) -> sqlite3.Row | None:
