@@ -190,17 +190,18 @@ def test_a_ledger_whose_disk_is_full_is_one_line_with_the_remedy(folder: Path, m
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--folder", "/nowhere"), "/nowhere/config/policy.yaml: cannot be read"),
-    ],
-)
-def test_what_cannot_be_read_is_one_line_with_the_remedy(folder: Path, words: tuple[str, str], said: str) -> None:
-    result = run(folder, *words)
+def test_a_folder_that_cannot_be_read_is_one_line_with_the_remedy(folder: Path) -> None:
+    result = run(folder, "--folder", "/nowhere")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.startswith("error: /nowhere/config/policy.yaml: cannot be read")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--policy", "--prices"])
+def test_a_file_that_is_not_there_is_a_matter_of_usage(folder: Path, option: str) -> None:
+    result = run(folder, option, "/nowhere.yaml")
+    assert result.exit_code == 2
+    assert f"Invalid value for {option}: /nowhere.yaml is not there; name a" in result.stderr
 
 
 def test_a_policy_file_without_limits_is_an_error(folder: Path) -> None:

@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOT_KNOWN = Usage(None, None, known=Known.UNREPORTED)
 RESERVE = Usage(900, 1000, known=Known.ESTIMATED)
 NOTHING = Usage(0, 0, known=Known.ESTIMATED)
-MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "other")
+MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "too_large", "other")
 
 
 def call(**changes: Any) -> CallRecord:
