@@ -112,6 +112,8 @@ class Checkout:
         app = self.folder / "app"
         app.mkdir()
         (app / "__init__.py").touch()
+        for shared in ("private.py", "proxies.py"):  # what runtime/ uses of the product itself
+            shutil.copy(paths.ROOT / "app" / shared, app)
         (app / "__main__.py").write_text(_AGENT)
         (app / "sandbox.py").write_text(_SANDBOX)
 
