@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import event
-from sqlalchemy.pool import Pool
 
 from tests.live import Live, make_stack, repeat_model_calls
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("patient", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 settings.load_profile("patient")
-
-_open: dict[int, Any] = {}
-event.listen(Pool, "connect", lambda connection, _record: _open.__setitem__(id(connection), connection))
-event.listen(Pool, "close", lambda connection, _record: _open.pop(id(connection), None))
-
-
-@pytest.fixture(autouse=True)
-def no_connection_outlives_its_test() -> Iterator[None]:
-    """Closes the database connections that a test leaves open: from Python 3.13 on, one that is merely forgotten is a
-    warning, in whichever test runs when it is collected."""
-    before = set(_open)
-    yield
-    for key in set(_open) - before:
-        with suppress(Exception):  # one of another thread, or of a server that is gone
-            _open.pop(key).close()
 
 
 @pytest.fixture(scope="session")
