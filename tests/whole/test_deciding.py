@@ -37,16 +37,16 @@ def other(number: int, amount: str, currency: str = "EUR") -> dict[str, str]:
 
 
 def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_record(live: Live) -> None:
-    task_id = waiting(live, 41_001)
+    task_id = waiting(live, 46_001)
     question = live.view(task_id)["question"]
     assert (question["number"], question["order"]["refundable"]) == (1, "20.00")
     for refund, words, code in (
         (
-            other(41_001, "9999.00"),
-            "9,999.00 EUR is more than order LD-41001 has left: 20.00 EUR at most",
+            other(46_001, "9999.00"),
+            "9,999.00 EUR is more than order LD-46001 has left: 20.00 EUR at most",
             "above_refundable",
         ),
-        (other(41_001, "9.00", "CHF"), "was paid in EUR, not in CHF: 20.00 EUR at most", "currency_differs"),
+        (other(46_001, "9.00", "CHF"), "was paid in EUR, not in CHF: 20.00 EUR at most", "currency_differs"),
         (other(99, "9.00") | {"order_id": "XX-1"}, "the books know no order XX-1", "order_unknown"),
     ):
         answer = decide(live, task_id, "approve", refund=refund)
@@ -54,7 +54,7 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
         assert words in answer.json()["detail"]
         assert answer.json()["code"] == code
         assert live.wait(task_id, "waiting")["waiting_for"] == code
-    answer = decide(live, task_id, "approve", refund=other(41_001, "7.50"), note="a goodwill sum, ann@example.org")
+    answer = decide(live, task_id, "approve", refund=other(46_001, "7.50"), note="a goodwill sum, ann@example.org")
     assert answer.status_code == 200, answer.text
     assert live.wait(task_id, "completed")["result"]["refund"]["amount"] == "7.50"
     assert decide(live, task_id, "reject").status_code == 409
@@ -75,9 +75,9 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
 
 
 def test_of_many_who_decide_at_once_one_is_accepted(live: Live) -> None:
-    task_id = waiting(live, 41_002)
+    task_id = waiting(live, 46_002)
     with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(decide, live, task_id, "approve", refund=other(41_002, f"{n}.00")) for n in range(1, 7)]
+        asked = [pool.submit(decide, live, task_id, "approve", refund=other(46_002, f"{n}.00")) for n in range(1, 7)]
         statuses = sorted(each.result().status_code for each in asked)
     assert statuses.count(200) == 1
     assert set(statuses) <= {200, 409}
@@ -88,8 +88,8 @@ def test_of_many_who_decide_at_once_one_is_accepted(live: Live) -> None:
 
 
 def test_a_decision_for_another_question_is_left_aside(live: Live) -> None:
-    task_id = waiting(live, 41_003)
-    assert decide(live, task_id, "approve", refund=other(41_003, "9999.00")).status_code == 422
+    task_id = waiting(live, 46_003)
+    assert decide(live, task_id, "approve", refund=other(46_003, "9999.00")).status_code == 422
     late = {"verdict": "approve", "by": "late", "question": 1, "decision_id": "late-1", "refund": None}
     for event in (late, "yes", {"verdict": "pay"}):
         assert live.tell_sidecar(task_id, "raiseEvent/decision", json.dumps(event)) == 202

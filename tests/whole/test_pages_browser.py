@@ -88,7 +88,7 @@ def exact(titles: list[str]) -> Decimal:
 
 def test_a_finished_task_shows_each_step_token_and_cent(browser: Browser, live: Live, tmp_path: Path) -> None:
     paid_before = len(live.bill())
-    task_id = live.submit(tickets.refund(f"page-{uuid.uuid4().hex[:8]}", 40_001))
+    task_id = live.submit(tickets.refund(f"page-{uuid.uuid4().hex[:8]}", 47_001))
     live.wait(task_id, "completed")
     bill = live.bill()[paid_before:]
     sign_in(browser, live)
@@ -116,7 +116,7 @@ def test_a_finished_task_shows_each_step_token_and_cent(browser: Browser, live: 
 
 
 def test_a_wait_for_a_person_is_a_marked_break(browser: Browser, live: Live) -> None:
-    task_id = live.submit(tickets.greedy(f"page-{uuid.uuid4().hex[:8]}", 40_002))
+    task_id = live.submit(tickets.greedy(f"page-{uuid.uuid4().hex[:8]}", 47_002))
     live.wait(task_id, "waiting")
     sign_in(browser, live, f"/pages/tasks/{task_id}")
     assert "waiting" in browser.run("document.querySelector('.ending').innerText")
@@ -152,7 +152,7 @@ def test_signing_out_closes_the_pages(browser: Browser, live: Live) -> None:
 
 
 def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: Path) -> None:
-    task_id = live.submit(tickets.greedy(f"inbox-{uuid.uuid4().hex[:8]}", 40_003))
+    task_id = live.submit(tickets.greedy(f"inbox-{uuid.uuid4().hex[:8]}", 47_003))
     live.wait(task_id, "waiting")
     sign_in(browser, live, "/pages/inbox")
     form = f"form[action='/pages/tasks/{task_id}/decision']"
@@ -174,7 +174,7 @@ def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: P
 
     browser.type(f"{form} [name=amount]", "21.00")
     browser.follow(f"{form} button[value=approve_other]")
-    assert "21.00 EUR is more than order LD-40003 has left: 20.00 EUR at most" in browser.run("document.body.innerText")
+    assert "21.00 EUR is more than order LD-47003 has left: 20.00 EUR at most" in browser.run("document.body.innerText")
     browser.complaints.clear()  # the browser notes that the answer was a refusal
     browser.open(f"{live.stack.web_url}/pages/tasks/{task_id}")
     browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -184,6 +184,6 @@ def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: P
     assert live.wait(task_id, "completed")["result"]["outcome"] == "rejected"
     browser.open(f"{live.stack.web_url}/pages/tasks/{task_id}")
     trail = browser.run("document.querySelector('table.trail').innerText")
-    assert "21.00 EUR for order LD-40003" in trail
+    assert "21.00 EUR for order LD-47003" in trail
     assert "twice this month" in trail
     settle(browser, live)
