@@ -21,7 +21,7 @@ _ORDERS_THE_MODEL = re.compile(
     r"|polic\w*|politi\w*|polityk\w*|richtlini\w*|beleid)"
     r"|\byou are (now\b|\w*gpt)|\b\w*gpt\b|\b(maintenance|developer|service|debug|admin) mode|trybie serwisowym"
     r"|\bwartungsmodus|\bmode (de )?maintenance|modo (de )?mantenimiento|\bhi ai\b|\ban die ki\b|\bto the ai\b"
-    r"|^\s*(assistant|system)\s*:|\byour last answer was not usable|\bset wants_refund|\bstay in character"
+    r"|^[^\S\n]*+(assistant|system)\s*:|\byour last answer was not usable|\bset wants_refund|\bstay in character"
     r"|\blets play a game|</?ticket>|\bprint everything above|\bprint .{0,20}(system )?prompt"
     r"|\bdo not (mention|ask a human)|忽略.{0,12}(指示|指令|规则)",
     re.MULTILINE,

@@ -6,6 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 
+# No term is as long; a word's beginning is looked up by itself.
+_LONGEST = 64
+
+
 def one_less(word: str) -> Iterator[str]:
     """The word, and the word with any one letter but the first left out."""
     yield word
@@ -39,7 +43,7 @@ def slips(word: str, near: Mapping[str, frozenset[str]], lengths: Iterable[int],
     """The terms that the word, or its beginning, misspells; `lengths` are those of the stems."""
     found: set[str] = set()
     for n in {len(word), *(m + more for m in lengths if m >= least for more in (-1, 0, 1))}:
-        if n > len(word) or n < least - 1:
+        if n > min(len(word), _LONGEST) or n < least - 1:
             continue
         for piece in one_less(beginning := word[:n]):
             for term in near.get(piece, ()):
