@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-
 # No term is as long; a word's beginning is looked up by itself.
 _LONGEST = 64
 
