@@ -122,7 +122,7 @@ async def _work_all(asked: Asked, systems: InternalSystems) -> None:
     given: dict[str, Any] = {
         "gateway": asked,
         "systems": systems,
-        "tickets": SimpleNamespace(get=tickets.__getitem__),
+        "tickets": SimpleNamespace(to_read=tickets.__getitem__),
         "replies": SimpleNamespace(keep=lambda _task, _reply: "0" * 64),
     }
     services = Services(**given)

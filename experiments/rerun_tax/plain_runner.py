@@ -81,7 +81,7 @@ class OneTicket:
 
     ticket: Ticket
 
-    def get(self, _task_id: str) -> Ticket:
+    def to_read(self, _task_id: str) -> Ticket:
         """The ticket."""
         return self.ticket.model_copy(update={"subject": redact(self.ticket.subject), "text": redact(self.ticket.text)})
 

@@ -159,6 +159,7 @@ def commands(
         "task list": lambda: run("task", "list"),
         "task history": lambda: ask("task", "history", TASK),
         "task show": lambda: run("task", "show", TASK),
+        "token list": lambda: ask("token", "list"),
     }
 
 
