@@ -63,7 +63,9 @@ def test_wrong_values_are_named(tmp_path: Path, old: str, new: str, said: str) -
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="No such file or directory; restore it"):
+    with pytest.raises(
+        ConfigurationError, match="No such file or directory; run this in the project's folder, restore it"
+    ):
         policy.load(tmp_path / "none.yaml")
 
 

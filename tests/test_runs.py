@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[Runs], Any]] = {
     "get": lambda runs: runs.get("acme:T-1"),
     "decide": lambda runs: runs.decide("acme:T-1", Decision(verdict="reject", by="kim")),
     "unpark": lambda runs: runs.unpark("acme:T-1"),
+    "wake": lambda runs: runs.wake("acme:T-1"),
     "pause": lambda runs: runs.pause("acme:T-1"),
     "resume": lambda runs: runs.resume("acme:T-1"),
     "terminate": lambda runs: runs.terminate("acme:T-1", "why not"),
