@@ -22,7 +22,7 @@ from tests.whole.test_outages import failures
 pytestmark = pytest.mark.runtime
 
 FIRST, LATER = 8, 32
-MEMORY_SECONDS = 2.5  # of the model's breaker, as tests/live.py shortens it, and a little
+MEMORY_SECONDS = 12.5  # of the model's breaker, as tests/live.py shortens it, and a little
 # Status, what it stands for, and what the reason asks to be looked at.
 REFUSALS = (
     (400, "bad request", "takes such requests"),

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, request
 
 from app.access import Principal, Role
-from app.errors import AccessDenied, DecisionRefused, NotWaiting, TaskNotFound
+from app.errors import AccessDenied, DecisionRefused, NotWaiting, TaskNotFound, Unreachable
 from app.ledger.record import TaskRecord
 from app.models import Decision, TaskStatus, TaskView
 from app.reasons import explain
@@ -63,7 +63,7 @@ def about_deciding(
     waits = view is not None and view.status is TaskStatus.WAITING
     try:
         ticket = edge.desk.ticket(task_id)
-    except TaskNotFound:  # a task that another ledger took in
+    except (TaskNotFound, Unreachable):  # a task that another ledger took in, or nobody answers
         ticket = None
     return {
         "ticket": ticket,

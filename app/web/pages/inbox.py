@@ -126,13 +126,14 @@ def _other(form: Mapping[str, str]) -> Refund:
             currency=form.get("currency", "").strip().upper(),
         )
     except ValidationError as error:
-        field = str(error.errors(include_input=False)[0]["loc"][0])
+        wrong = {str(each["loc"][0]) for each in error.errors(include_input=False)}
         shown = {
             "order_id": "The order's id has letters, digits, dots, dashes and underscores alone.",
             "amount": "Write the amount with a point and without other marks, such as 1234.50.",
             "currency": "Write the currency as three letters, such as EUR.",
         }
-        raise BadForm(shown.get(field, "Give order, amount and currency.")) from None
+        first = next((said for field, said in shown.items() if field in wrong), "Give order, amount and currency.")
+        raise BadForm(first) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
     answer = browser.get(path)
     seen = text(answer)
     for said in (
-        "Waits because the refund is above the limit up to which nobody is asked.",
+        "Waits because the refund, with what the customer received in 90 days, is above the limit up to which",
         "Proposed 1,234.50 EUR for order O-1",
         "Nobody is asked up to 50.00 EUR",
         "Order O-1 1,129.00 EUR paid",
