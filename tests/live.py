@@ -95,11 +95,12 @@ def recorded(records: Records, task_id: str, *statuses: TaskStatus, seconds: flo
 
 
 def _events(stub: Any, task_id: str) -> Any:
-    """None in the very moment in which the sidecar is saving: it reads a run's rows one after another."""
+    """None in the very moment in which the sidecar is saving (it reads a run's rows one after another), and while the
+    task of an accepted ticket is still to be started."""
     try:
         return stub.GetInstanceHistory(protos.GetInstanceHistoryRequest(instanceId=task_id)).events
     except grpc.RpcError as error:
-        if "missing from state store" not in str(error.details()):
+        if not re.search("missing from state store|not found", str(error.details())):
             raise
         return None
 

@@ -101,7 +101,7 @@ def test_a_refused_request_is_made_once_and_what_waits_goes_on_when_it_is_mended
     probed = len(live.bill())
     until(lambda: len(live.bill()) > probed, "one more probe was refused", 30)
     live.heal()
-    ended = until(lambda: _none_under_way(live, task_ids), "what waited goes on by itself", 60)
+    ended = until(lambda: _none_under_way(live, task_ids), "what waited goes on by itself", 120)
     parked = [task_id for task_id, where in ended.items() if where == "parked"]
 
     rows = [row for row in live.bill()[before:] if row["status"] == status]
@@ -118,7 +118,7 @@ def test_a_refused_request_is_made_once_and_what_waits_goes_on_when_it_is_mended
 def finish(live: Live, task_ids: Sequence[str]) -> None:
     """Mends it, resumes what is parked, and sees that all complete."""
     live.heal()
-    ended = until(lambda: _none_under_way(live, task_ids), "what waits goes on by itself", 60)
+    ended = until(lambda: _none_under_way(live, task_ids), "what waits goes on by itself", 120)
     for task_id in (task_id for task_id, where in ended.items() if where == "parked"):
         assert live.web.post(f"/tasks/{task_id}/resume").status_code == 200
     live.wait_all(task_ids, "completed")
