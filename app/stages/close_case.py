@@ -5,7 +5,7 @@ from __future__ import annotations
 from dapr.ext.workflow import WorkflowActivityContext
 
 from app.models import Frozen, Outcome, Refund
-from app.stages.keys import case_key, refund_key
+from app.stages.keys import case_key, refund_request
 from app.stages.services import Activity, Services
 
 
@@ -47,11 +47,5 @@ def close_case(services: Services) -> Activity:
 async def _posted(services: Services, question: CloseInput) -> str | None:
     if question.refund is None:
         return None
-    body = {
-        "idempotency_key": refund_key(question.tenant, question.ticket_id),
-        "tenant": question.tenant,
-        "ticket_id": question.ticket_id,
-        "customer_id": question.customer_id,
-        **question.refund.model_dump(mode="json"),
-    }
+    body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
     return str((await services.systems.ask("refunds", "post", body))["refund_id"])

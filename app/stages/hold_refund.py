@@ -7,7 +7,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.books import Exposure, Hold
 from app.errors import Refused
 from app.models import Frozen, Refund
-from app.stages.keys import refund_key
+from app.stages.keys import refund_request
 from app.stages.services import Activity, Services
 
 
@@ -34,14 +34,8 @@ def hold_refund(services: Services) -> Activity:
     """Builds the tool."""
 
     async def hold_refund(_context: WorkflowActivityContext, question: HoldInput) -> HoldOutput:
-        body = {
-            "idempotency_key": refund_key(question.tenant, question.ticket_id),
-            "tenant": question.tenant,
-            "ticket_id": question.ticket_id,
-            "customer_id": question.customer_id,
-            "hours": question.hours,
-            **question.refund.model_dump(mode="json"),
-        }
+        body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
+        body["hours"] = question.hours
         try:
             return HoldOutput.model_validate(await services.systems.ask("refunds", "hold", body))
         except Refused as refusal:

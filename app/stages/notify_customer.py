@@ -15,7 +15,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.errors import Refused
 from app.models import Frozen, Outcome, Refund
 from app.stages import letters
-from app.stages.keys import letter_key, refund_key
+from app.stages.keys import letter_key, refund_request
 from app.stages.services import Activity, Services
 
 # The ticket has its letter already, and that one says something else: another run of the ticket was faster.
@@ -81,13 +81,11 @@ def notify_customer(services: Services) -> Activity:
 
 async def _settled_in_books(services: Services, question: NotifyInput) -> None:
     """Commits the refund that the letter names, or gives back what is held for good. Raises Refused."""
-    ticket = {"tenant": question.tenant, "ticket_id": question.ticket_id}
     if question.refund is not None:
-        key = refund_key(question.tenant, question.ticket_id)
-        body = {"idempotency_key": key, **ticket, "customer_id": question.customer_id}
-        await services.systems.ask("refunds", "commit", body | question.refund.model_dump(mode="json"))
+        body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
+        await services.systems.ask("refunds", "commit", body)
     else:
-        await services.systems.ask("refunds", "void", ticket)
+        await services.systems.ask("refunds", "void", {"tenant": question.tenant, "ticket_id": question.ticket_id})
 
 
 async def _letter(services: Services, question: NotifyInput) -> tuple[str | None, str | None]:
