@@ -21,11 +21,19 @@ pytestmark = pytest.mark.runtime
 
 
 def listed(live: Live, task_id: str, status: str) -> dict[str, Any]:
-    """The task, as soon as the list by that status has it."""
+    """The task, as soon as the list by that status has it, on whichever page: the stack is shared with other tests."""
 
     def found() -> dict[str, Any] | None:
-        page = live.web.get("/tasks", params={"status": status, "limit": 200}).raise_for_status().json()
-        return next((view for view in page["tasks"] if view["task_id"] == task_id), None)
+        after: str | None = None
+        while True:
+            asked = {"status": status, "limit": 200} | ({"after": after} if after else {})
+            page = live.web.get("/tasks", params=asked).raise_for_status().json()
+            for view in page["tasks"]:
+                if view["task_id"] == task_id:
+                    return dict(view)
+            after = page["next_after"]
+            if after is None:
+                return None
 
     return dict(until(found, f"{task_id} is listed as {status}"))
 
