@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app import decisions
+from app.deadline import left, within
 from app.errors import (
     DecisionRefused,
     HistoryTampered,
@@ -26,7 +27,6 @@ from app.errors import (
 from app.ledger.decisions import Decisions
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import StoredTicket, Tickets
-from app.line import left, within
 from app.models import (
     Case,
     Decision,

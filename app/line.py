@@ -7,30 +7,11 @@ of the web would wait for it, and what needs no sidecar (the ledger, the health 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
-import time
 from collections.abc import Iterator
 
+from app.deadline import left
 from app.errors import Unreachable
-
-_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """What is asked inside has to be answered within so many seconds, all together. Inner bounds only shorten it."""
-    end = time.monotonic() + seconds
-    before = _deadline.set(min(end, _deadline.get(end)))
-    try:
-        yield
-    finally:
-        _deadline.reset(before)
-
-
-def left(at_most: float) -> float:
-    """The seconds that are left for a call that may take `at_most`; zero when there are none."""
-    return max(0.0, min(at_most, _deadline.get(float("inf")) - time.monotonic()))
 
 
 class Silence(Unreachable):

@@ -18,12 +18,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime import processes
+from runtime import family, processes
 from runtime.loopback import HOST, free_ports
 from runtime.problems import Problem
 from tests.debian import (
@@ -90,6 +90,18 @@ class _Server:
         child, self._child = self._child, None
         if child is not None:
             processes.kill(child)
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Every process of the server stopped, as the kernel does it; connections stay and are acknowledged."""
+        pids = [self.pid, *family.descendants(self.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         """Stops the server and deletes its folder."""

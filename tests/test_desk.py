@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from app import policy
+from app.deadline import left
 from app.desk import TaskDesk
 from app.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.ledger import database
@@ -18,7 +19,7 @@ from app.ledger.decisions import Decisions
 from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.line import Silence, left
+from app.line import Silence
 from app.models import (
     Decision,
     DecisionState,

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from app.deadline import left, within
 from app.errors import Unreachable
-from app.line import Line, Silence, left, within
+from app.line import Line, Silence
 
 
 def test_what_is_left_is_the_shortest_of_all_bounds() -> None:

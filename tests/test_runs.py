@@ -12,8 +12,9 @@ import pytest
 
 from app import policy
 from app.daprd import Daprd
+from app.deadline import within
 from app.errors import Unreachable
-from app.line import Silence, within
+from app.line import Silence
 from app.models import Decision
 from app.runs import Runs, connect
 from app.steps import TaskInput

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from app.deadline import within
 from app.errors import LedgerUnavailable
 from app.ledger.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
 
@@ -34,6 +35,8 @@ _TOGETHER = 256
 # be worked again, and a model perhaps paid again, if what it has to write down were lost.
 _PATIENCE_SECONDS, _STEPS_PATIENCE_SECONDS = 5.0, 60.0
 _PAUSE_SECONDS = 0.2
+# How long one that has taken a statement may keep the thread waiting, and with it everybody else.
+_SILENT_SECONDS = 20.0
 # SQLite waits longer than that for another process that writes.
 _SOON_SECONDS = 8.0
 _NOT_SOON = (
@@ -130,7 +133,7 @@ class Writer:
         """Commits them; returns those that are to be tried again."""
         committing = False
         try:
-            with self._engine.begin() as connection:
+            with within(_SILENT_SECONDS), self._engine.begin() as connection:
                 results = [each.operation(connection) for each in group]
                 committing = True
         except Exception as error:

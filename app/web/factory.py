@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from flask import Blueprint, Flask, Response
 
 from app.access import Access
+from app.deadline import within
 from app.web import problems
 from app.web.api import make_blueprint
-from app.web.front import Front
+from app.web.front import Front, Wsgi
 from app.web.handlers import Books, Desk
 
 MAX_BODY_BYTES = 256 * 1024
+# However long an engine or a database takes: after this the thread is needed for somebody else.
+_REQUEST_SECONDS = 60.0
 NO_PROXY = Front()
 
 SECURITY_HEADERS = {
@@ -43,8 +49,18 @@ def create_app(
     if pages is not None:
         app.register_blueprint(pages)
     app.after_request(_secure)
-    app.wsgi_app = front.serve(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask says
+    app.wsgi_app = front.serve(_in_time(app.wsgi_app))  # type: ignore[method-assign, assignment]  # as Flask says
     return app
+
+
+def _in_time(serve: Wsgi) -> Wsgi:
+    """Whoever is asked for something on behalf of a request has so long to answer."""
+
+    def serve_in_time(asked: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with within(_REQUEST_SECONDS):
+            return serve(asked, start_response)
+
+    return serve_in_time
 
 
 def _secure(response: Response) -> Response:

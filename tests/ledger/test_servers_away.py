@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy import Connection, Engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
+from app import policy
+from app.deadline import within
+from app.desk import TaskDesk
 from app.errors import ConfigurationError, Unreachable
 from app.executions import Attempt, Executions
 from app.gateway.call import Reserve
@@ -25,16 +30,24 @@ from app.gateway.gateway import used
 from app.gateway.journal import Journal, Settled
 from app.ledger import database
 from app.ledger.database import is_passing
+from app.ledger.decisions import Decisions
 from app.ledger.reading import Records
+from app.ledger.standings import Standings
 from app.ledger.tables import WORKERS
 from app.ledger.tickets import Tickets
+from app.ledger.trouble import trouble
 from app.ledger.writer import Writer
+from app.runs import Runs
 from app.stages.services import as_activity
+from app.web.factory import create_app
+from app.web.server import WebServer
 from tests.ledger.kit import Ledger, projected
 from tests.ledger.stories import story
 from tests.ledger.test_texts import call
+from tests.live import until
 from tests.makers import LOSSES, ticket
 from tests.servers import PgBouncer, PostgresServer, ensure_installed
+from tests.web.fakes import make_access, secret
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 DRIVER = "postgresql+psycopg"
@@ -199,6 +212,66 @@ def test_who_closes_the_writer_does_not_wait_for_a_server(
         assert isinstance(future.exception(), OperationalError)
     finally:
         postgres.start()
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(
+    engine: Engine, writer: Writer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ledger.writer._SILENT_SECONDS", 0.5)
+    writer.run(lambda connection: add(connection, "before"))
+    with engine.connect() as held, postgres.standing_still():
+        begun = time.monotonic()
+        with within(0.5), pytest.raises(OperationalError) as caught:
+            held.execute(select(WORKERS.c.worker))
+        known = trouble(caught.value)
+        assert known
+        assert known.code == "away"
+        with pytest.raises(OperationalError) as caught:
+            writer.submit(lambda connection: add(connection, "during"), 0).result(60)
+        assert is_passing(caught.value)
+        future = writer.submit(lambda connection: add(connection, "after"), 60)
+        assert time.monotonic() - begun < 10
+    assert future.result(60) == "after"
+    assert workers(engine) == ["after", "before"]
+
+
+def test_a_request_does_not_wait_for_a_server_and_health_not_at_all(
+    engine: Engine, writer: Writer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.factory._REQUEST_SECONDS", 1.0)
+    tickets, standings = Tickets(engine, writer, lambda: NOON), Standings(engine, writer, lambda: NOON)
+    desk = TaskDesk(
+        tickets,
+        standings,
+        Runs.__new__(Runs),
+        policy.load(Path("config/policy.yaml")),
+        Decisions(engine, writer, lambda: NOON),
+        lambda *_: None,
+    )
+    server = WebServer(create_app(desk, make_access(), version="1"), port=0, threads=4)
+    server.start()
+    asking_as = {"Authorization": f"Bearer {secret('root')}"}
+
+    def get(path: str) -> httpx.Response:
+        return httpx.get(f"{server.url}{path}", headers=asking_as, trust_env=False, timeout=60)
+
+    def ask() -> tuple[int, str]:
+        answer = get("/tasks")
+        return answer.status_code, answer.json().get("code", "")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert ask() == (200, "")
+        with postgres.standing_still():
+            asking = [pool.submit(ask) for _ in range(8)]
+            begun = time.monotonic()
+            for _ in range(10):
+                assert get("/healthz").status_code == 200
+            taken = time.monotonic() - begun
+            assert not all(each.done() for each in asking), "health was asked while they waited"
+            assert {each.result() for each in asking} == {(503, "away")}
+        until(lambda: ask() == (200, ""), "the list is there again")
+    assert taken < 1.0
+    assert server.stop(60)
 
 
 def test_a_role_that_may_not_make_tables_is_told_what_to_grant(postgres: PostgresServer, name: str) -> None:

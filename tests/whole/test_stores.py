@@ -26,7 +26,7 @@ def listed(live: Live, task_id: str, status: str) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         after: str | None = None
         while True:
-            asked = {"status": status, "limit": 200} | ({"after": after} if after else {})
+            asked = {"status": status, "limit": "200"} | ({"after": after} if after else {})
             page = live.web.get("/tasks", params=asked).raise_for_status().json()
             for view in page["tasks"]:
                 if view["task_id"] == task_id:
