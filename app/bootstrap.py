@@ -155,6 +155,12 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         if standing.resting or standing.status.ended:
             projector.hint(task_id, ended=standing.status.ended)
 
+    def begun_again(task_id: str, words: str) -> bool:
+        if not condemned.is_begun_again(task_id, words):
+            return False
+        projector.look(task_id)
+        return True
+
     traces = make_traces(settings, opened.engine)
     live = Live(
         activities_running=lambda: worker.running,
@@ -171,11 +177,11 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
     stuck = Stuck(opened.history.read, utc_now)
-    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look)
-    mend = Condemned(opened.writer, desk.restart, utc_now).begin_again
+    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again)
+    condemned = Condemned(opened.writer, desk.restart, utc_now)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
-    projector = Projector(sources, opened.writer, observers, mend, runs.wake)
+    projector = Projector(sources, opened.writer, observers, condemned.begin_again, runs.wake)
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     access = Access(valid_tokens(settings))

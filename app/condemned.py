@@ -80,6 +80,13 @@ class Condemned:
         log.error("task %s: Dapr gave its run up although nobody touched it (%s); begun again", task_id, error.words)
         return True
 
+    def is_begun_again(self, task_id: str, words: str) -> bool:
+        """Whether a run that Dapr gave up with these words is worked again, now or soon: its task goes on."""
+        if not _HONEST.fullmatch(words):
+            return False
+        before = self._writer.run(lambda connection: connection.execute(_OF_TASK, {"the_task": task_id}).all())
+        return len(before) < MOST or self._clock() - before[-1].at < SEEN_AFTER
+
 
 def _taken(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:
     """Writes the row that says who begins the task again. `ended`: when Dapr gave up the run that is there now."""

@@ -58,6 +58,7 @@ _STARTED_TOGETHER, _STARTING_AT_ONCE = 200, 4
 
 log = logging.getLogger(__name__)
 
+_GIVEN_UP = "Dapr has given this run up although nobody touched it; the task is begun again, look in some seconds"
 _LOST = "the workflow engine has lost the run; the task was begun again"
 
 
@@ -74,7 +75,9 @@ class TaskDesk:
         void: Callable[[str, str], None],
         pause: Callable[[float], None] = time.sleep,
         stuck: Callable[[str, datetime | None], Retrying | None] = lambda _task, _turn: None,
+        begun_again: Callable[[str, str], bool] = lambda _task, _words: False,
     ) -> None:
+        """`begun_again` says whether a task goes on although its run has failed with these words."""
         self._tickets = tickets
         self._standings = standings
         self._runs = runs
@@ -83,6 +86,7 @@ class TaskDesk:
         self._void = void
         self._pause = pause
         self._stuck = stuck
+        self._begun_again = begun_again
         self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
@@ -361,6 +365,8 @@ class TaskDesk:
             now = self._runs.get(task_id)
         except (HistoryTampered, Unreachable) as error:
             return _Seen(known, trouble=error)
+        if now is not None and now.status is TaskStatus.FAILED and self._begun_again(task_id, now.error or ""):
+            return _Seen(known, trouble=Unreachable(_GIVEN_UP))
         lost = now is None and known.started and not known.standing.status.ended
         return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)
 

@@ -306,6 +306,25 @@ def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskDesk
     assert told(desk) == [("kim", "approve", DecisionState.HANDED_OVER, "")]
 
 
+def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
+    tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting
+) -> None:
+    hopeful = ["its words"]
+    desk = TaskDesk(
+        *(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None),
+        begun_again=lambda task_id, words: (task_id, words) in [(TICKET.task_id, each) for each in hopeful],
+    )
+    desk.submit(TICKET)
+    dapr.run = Standing(status=TaskStatus.FAILED, at=TURN, error="its words")
+    view = desk.get(TICKET.task_id)
+    assert (view.status, view.error) == (TaskStatus.RUNNING, None)
+    assert "begun again" in (view.caveat or "")
+    with pytest.raises(Unreachable, match="begun again"):
+        desk.pause(TICKET.task_id)
+    hopeful.clear()
+    assert desk.get(TICKET.task_id).status is TaskStatus.FAILED
+
+
 class Away(Runs):
     """A sidecar that answers as it is told: each call costs what is left of its time, or is taken."""
 

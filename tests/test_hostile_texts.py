@@ -136,7 +136,6 @@ def work(reader: Callable[[str], object], text: str) -> float:
 @pytest.mark.parametrize("reader", READERS)
 def test_work_grows_with_the_length_and_no_faster(reader: str) -> None:
     tokens.encoding()
-    length = LENGTH // 20 if reader == "sandbox's model" else LENGTH
     for name, text in TEXTS.items():
-        short, long = work(READERS[reader], text(length // 4)), work(READERS[reader], text(length))
+        short, long = work(READERS[reader], text(LENGTH // 4)), work(READERS[reader], text(LENGTH))
         assert long <= _MOST * short + _NOTHING_SECONDS, f"{name}: {short * 1e3:.1f} ms, then {long * 1e3:.1f} ms"

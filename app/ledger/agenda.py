@@ -34,13 +34,20 @@ class Agenda:
             self._due[task_id] = self._clock() + AFTER_SECONDS
             self._changed.notify()
 
+    def look(self, task_id: str) -> None:
+        """Puts a task in that is not in already: however often somebody asks, it does not become later."""
+        with self._changed:
+            self._due.setdefault(task_id, self._clock() + AFTER_SECONDS)
+            self._changed.notify()
+
     def again(self, task_id: str) -> None:
         """Puts a task in for another look, later each time; once closed, there is none."""
         with self._changed:
             if self._closed:
                 return
             tries = self._tries[task_id] = self._tries.get(task_id, 0) + 1
-            self._due.setdefault(task_id, self._clock() + min(_FIRST_SECONDS * 2 ** (tries - 1), _LONGEST_SECONDS))
+            pause = min(_FIRST_SECONDS * 2 ** min(tries - 1, _TRIES), _LONGEST_SECONDS)
+            self._due.setdefault(task_id, self._clock() + pause)
 
     def expects_more(self, task_id: str) -> bool:
         """Whether a task that is said to have ended is still worth another look soon."""

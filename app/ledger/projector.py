@@ -99,6 +99,10 @@ class Projector:
         """Says that a task has come to its end, or to rest. Never waits; any thread may call."""
         self._agenda.add(task_id, ended=ended)
 
+    def look(self, task_id: str) -> None:
+        """Asks for a task to be read soon. Never waits; any thread may call, as often as it likes."""
+        self._agenda.look(task_id)
+
     @property
     def waiting(self) -> int:
         """How many tasks are still to be recorded, as far as is known."""

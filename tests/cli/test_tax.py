@@ -125,7 +125,7 @@ def test_small_shares_have_more_digits_and_are_never_nothing(ledger: FakeRecords
     put(ledger, *fleet(crashed(3), of=200))
     assert row(ask("cost", "tax").stdout, "a crash ")[1:3] == ["0.50 % (0.09-2.78)", "0.50 %"]
     lookup = task("acme:T-2", failures=(failure(1, 0.5, 0.6),))
-    put(ledger, *fleet(lookup, of=20_000))
+    put(ledger, *fleet(lookup, of=11_000))
     assert row(ask("cost", "tax").stdout, "a crash ")[1:3] == ["<0.01 % (0.00-0.03)", "<0.01 %"]
 
 

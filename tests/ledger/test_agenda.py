@@ -142,6 +142,19 @@ def test_once_closed_nobody_is_put_off() -> None:
     assert due(agenda, clock) is None
 
 
+def test_a_task_that_is_never_where_it_was_said_to_be_is_looked_at_for_days() -> None:
+    agenda, clock = made()
+    assert looks(agenda, clock, "a", 2_000)[-1] == 15.0
+
+
+def test_however_often_somebody_asks_for_a_look_it_does_not_become_later() -> None:
+    agenda, clock = made()
+    for _ in range(10):
+        agenda.look("a")
+        clock.now += 0.1
+    assert due(agenda, clock) == ["a"]
+
+
 def test_who_waits_is_woken_by_news_and_by_the_end() -> None:
     agenda = Agenda(time.monotonic)
     found: list[list[str] | None] = []

@@ -97,8 +97,12 @@ def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer
         clock.now += SECOND
         assert mend.begin_again(given_up(run=run))
         assert len(begun) == run
+        assert mend.is_begun_again("acme:T-1", HONEST)
     clock.now += timedelta(days=1)
     assert not mend.begin_again(given_up(run=MOST + 1))
+    assert not mend.is_begun_again("acme:T-1", HONEST)
+    assert mend.is_begun_again("acme:T-2", HONEST)
+    assert not mend.is_begun_again("acme:T-2", "the model failed")
     assert mend.begin_again(given_up("acme:T-2"))
     assert begun == ["acme:T-1"] * MOST + ["acme:T-2"]
 

@@ -17,19 +17,19 @@ from tests.whole import tickets
 pytestmark = pytest.mark.runtime
 
 # `REFUND_AGENT_TEST_HOSTILE=1000` makes it a measurement.
-_TICKETS = int(os.environ.get("REFUND_AGENT_TEST_HOSTILE", "36"))
+_TICKETS = int(os.environ.get("REFUND_AGENT_TEST_HOSTILE", "40"))
 _HANGS_SECONDS = 20.0
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_hostile_letters_hold_up_nobody(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
     kinds = list(TEXTS)
     sent = []
     for number in range(_TICKETS):
         letter = tickets.question(f"hostile-{number}", 70_000 + number)
         head = "When do you open? "
-        body = TEXTS[kinds[number % len(kinds)]](MAX_TICKET_CHARACTERS - len(head) - 10)
-        sent.append(letter | {"text": head + body})
+        text = head + TEXTS[kinds[number % len(kinds)]](MAX_TICKET_CHARACTERS)
+        sent.append(letter | {"text": text[:MAX_TICKET_CHARACTERS]})
     answered: list[float] = []
     over = threading.Event()
 
@@ -46,7 +46,7 @@ def test_hostile_letters_hold_up_nobody(live: Live, capsys: pytest.CaptureFixtur
         try:
             task_ids = list(pool.map(live.submit, sent))
             taken = time.monotonic() - begun
-            views = live.wait_all(task_ids, "completed", "waiting", seconds=600)
+            views = live.wait_all(task_ids, "completed", "waiting", seconds=1500)
         finally:
             over.set()
         looking.result()

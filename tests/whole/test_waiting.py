@@ -1,7 +1,8 @@
-"""A thousand tasks wait for a person: the worker holds nothing for them, and all go on when the word comes."""
+"""Hundreds of tasks wait for a person: the worker holds nothing for them, and all go on when the word comes."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tests.whole import tickets
 
 pytestmark = pytest.mark.runtime
 
-TASKS = 1000
-# What a Python process that has worked a thousand tasks keeps for caches and fragmentation, not for the tasks.
+# `REFUND_AGENT_TEST_WAITING=1000` makes it a measurement.
+TASKS = int(os.environ.get("REFUND_AGENT_TEST_WAITING", "300"))
+# What a Python process that has worked that many tasks keeps for caches and fragmentation, not for the tasks.
 _MEBIBYTES_ALLOWED = 64
 
 
@@ -41,7 +43,7 @@ def approve(live: Live, task_id: str) -> int:
 
 
 @pytest.mark.timeout(900)
-def test_a_thousand_waiting_tasks(own_stack: Live, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_waiting_tasks(own_stack: Live, capsys: pytest.CaptureFixture[str]) -> None:
     live = own_stack
     work_a_few(live)
     threads_before, memory_before = threads_and_memory(live.stack.pid("worker"))
