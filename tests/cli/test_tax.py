@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.cli import opening
+from app.cli import opening, tax
 from app.cost.tax.views import TaxView
 from app.cost.values import Usage
 from app.ledger import database
@@ -121,12 +121,16 @@ def test_currencies_stand_in_lines_of_their_own(ledger: FakeRecords) -> None:
     assert len(named) == 3  # once each, however many currencies
 
 
-def test_small_shares_have_more_digits_and_are_never_nothing(ledger: FakeRecords) -> None:
+def test_small_shares_have_more_digits(ledger: FakeRecords) -> None:
     put(ledger, *fleet(crashed(3), of=200))
     assert row(ask("cost", "tax").stdout, "a crash ")[1:3] == ["0.50 % (0.09-2.78)", "0.50 %"]
-    lookup = task("acme:T-2", failures=(failure(1, 0.5, 0.6),))
-    put(ledger, *fleet(lookup, of=11_000))
-    assert row(ask("cost", "tax").stdout, "a crash ")[1:3] == ["<0.01 % (0.00-0.03)", "<0.01 %"]
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [("0.00004", "<0.01 %"), ("0.0001", "0.01 %"), ("0", "0.00 %"), ("0.5", "50.0 %")]
+)
+def test_a_share_is_never_nothing_for_something(share: str, shown: str) -> None:
+    assert tax._percent(Decimal(share)) == shown
 
 
 def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:
