@@ -20,7 +20,7 @@ from app.cost import book
 from app.cost.book import PriceBook
 from app.daprd import Daprd
 from app.desk import TaskDesk
-from app.executions import Executions
+from app.executions import Attempt, Executions
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
@@ -275,7 +275,11 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
 
 def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
     """A workflow worker that knows no workflow yet; not started."""
-    executions = Executions(opened.writer, opened.incarnation.worker, utc_now)
+
+    def completed(attempt: Attempt) -> str | None:
+        return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
+
+    executions = Executions(opened.writer, opened.incarnation.worker, utc_now, completed)
     connected = sidecar.Connected(settings.daprd)
     return Worker(settings.daprd, _ACTIVITIES_AT_ONCE, rested, executions, connected)
 

@@ -4,6 +4,9 @@ A worker that is killed tells nobody; the row that it wrote ahead does. The side
 and would do so for ever: an attempt that has cost several workers their life is a *suspect*. Suspects are worked one at
 a time, so that it shows which of them it is and the others, who only were there, get through; one that has cost even
 more is set aside: it fails with a reason, and its task parks.
+
+A sidecar that stood still may hand out a step that another one has completed meanwhile. Before a step is begun a second
+time, Dapr's history is asked; a result that is there is handed over as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.errors import LedgerGone, StepSetAside
+from app.errors import LedgerGone, RefundAgentError, StepSetAside
 from app.ledger.anew import look_again
 from app.ledger.bulk import run
 from app.ledger.columns import microseconds
@@ -74,7 +77,15 @@ class Attempt:
 class Executions:
     """The executions of this worker. For one event loop."""
 
-    def __init__(self, writer: Writer, worker: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        worker: str,
+        clock: Callable[[], datetime],
+        completed: Callable[[Attempt], str | None] = lambda _: None,
+    ) -> None:
+        """`completed` reads from Dapr's history what an attempt came to, as it was delivered; None when it has not."""
+        self._completed = completed
         self._writer = writer
         self._worker = worker
         self._clock = clock
@@ -82,19 +93,25 @@ class Executions:
         self._alone = asyncio.Lock()
 
     @asynccontextmanager
-    async def begun(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Around the work on an attempt. Raises StepSetAside, SQLAlchemyError."""
+    async def begun(self, attempt: Attempt) -> AsyncIterator[str | None]:
+        """Around the work on an attempt; with the result that the history has, when there is nothing left to work.
+        Raises StepSetAside, SQLAlchemyError."""
         number = await self._begin(attempt)
-        if number <= SUSPECT_AFTER or await self._dead(attempt) < SUSPECT_AFTER:
-            async with self._noted(attempt, number):
-                yield
-            return
-        # While it waits for its turn it must not look begun: another suspect may cost this worker its life.
-        await self._writer.write(lambda connection: run(connection, _WITHDRAW, _numbered(attempt, number)))
-        async with self._alone:
-            await self._judge(attempt)
-            async with self._noted(attempt, await self._begin(attempt)):
-                yield
+        if number > 1:
+            # While it is looked at or waits it must not look begun: another one may cost this worker its life.
+            await self._writer.write(lambda connection: run(connection, _WITHDRAW, _numbered(attempt, number)))
+            if (result := await self._known(attempt)) is not None:
+                yield result
+                return
+            if number > SUSPECT_AFTER and await self._dead(attempt) >= SUSPECT_AFTER:
+                async with self._alone:
+                    await self._judge(attempt)
+                    async with self._noted(attempt, await self._begin(attempt)):
+                        yield None
+                return
+            number = await self._begin(attempt)
+        async with self._noted(attempt, number):
+            yield None
 
     async def lose(self, only: Attempt | None = None) -> None:
         """Notes that the sidecar is gone that waits for what is running, or for one attempt: nobody takes it."""
@@ -106,6 +123,15 @@ class Executions:
             await self._writer.write(lambda connection: [run(connection, _LOSE, each) for each in lost])
         except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
+
+    async def _known(self, attempt: Attempt) -> str | None:
+        """The result in the history. One that cannot be read now decides nothing: working a step twice is harmless."""
+        try:
+            return await asyncio.to_thread(self._completed, attempt)
+        except RefundAgentError as error:
+            words = "begun again without knowing whether it is completed"
+            log.warning("task %s: step %s: %s: %s", attempt.task_id, attempt.step, words, error)
+            return None
 
     async def _judge(self, attempt: Attempt) -> None:
         dead = await self._dead(attempt)

@@ -202,8 +202,12 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         attempt = Attempt(instance_id, request.taskExecutionId, request.taskId, request.name)
         async with self._slot():
             try:
-                async with self._executions.begun(attempt):
-                    response = await self._worked(request, item.completionToken)
+                async with self._executions.begun(attempt) as known:
+                    if known is None:
+                        response = await self._worked(request, item.completionToken)
+                    else:
+                        done = request, instance_id, known, item.completionToken
+                        response = self._build_activity_result_response(*done)
                     there = await self._deliver(stub.CompleteActivityTask, response, instance_id)
                     if not (there or self._stopping.is_set()):
                         await self._executions.lose(attempt)  # it ends now: whoever looks later finds it no more

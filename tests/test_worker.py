@@ -47,6 +47,7 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
 
     def CompleteActivityTask(self, request: Any, context: Any) -> Any:
         """Says its word."""
+        self.result = request.result.value
         self.told.set()
         if self._word is not None:
             context.abort(self._word, "no")
@@ -56,14 +57,15 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
 class Noted:
     """Executions that remember what was lost, and when one was over."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: str | None = None) -> None:
+        self.known = known
         self.lost: list[Attempt | None] = []
         self.ended = threading.Event()
 
     @asynccontextmanager
-    async def begun(self, attempt: Attempt) -> AsyncIterator[None]:
+    async def begun(self, attempt: Attempt) -> AsyncIterator[str | None]:
         """Around the work."""
-        yield
+        yield self.known
         self.ended.set()
 
     async def lose(self, only: Attempt | None = None) -> None:
@@ -89,14 +91,25 @@ async def stage(context: Any, question: Any) -> str:
 def test_a_result_that_a_sidecar_no_longer_takes_is_noted_as_lost(
     word: grpc.StatusCode | None, lost: list[Attempt]
 ) -> None:
-    sidecar, noted = Sidecar(word), Noted()
+    noted = Noted()
+    worked(Sidecar(word), noted)
+    assert noted.lost == lost
+
+
+def worked(sidecar: Sidecar, noted: Noted) -> Sidecar:
+    """The sidecar, after a worker has had its step."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     asyncio.run(until_noted(port, sidecar, noted))
     server.stop(None)
-    assert noted.lost == lost
+    return sidecar
+
+
+@pytest.mark.parametrize(("known", "result"), [(None, '"done"'), ('"as before"', '"as before"')])
+def test_a_step_whose_result_is_in_the_history_is_not_worked_again(known: str | None, result: str) -> None:
+    assert worked(Sidecar(None), Noted(known)).result == result
 
 
 async def until_noted(port: int, sidecar: Sidecar, noted: Noted) -> None:

@@ -117,6 +117,15 @@ class HistoryReader:
             raise HistoryTampered(instance_id, words, entries.moment(found[-1].timestamp))
         return found
 
+    def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
+        """What a step came to that is completed, as it was delivered; None for one that is not. Raises TaskNotFound,
+        HistoryTampered."""
+        known = self.events(instance_id)
+        if not any(each.eventId == event_id and each.taskScheduled.taskExecutionId == execution_id for each in known):
+            return None  # of another run under the same id
+        done = (each.taskCompleted for each in known if each.HasField("taskCompleted"))
+        return next((each.result.value for each in done if each.taskScheduledId == event_id), None)
+
     def status(self, instance_id: str) -> InstanceStatus:
         """Where one instance is. Raises TaskNotFound, HistoryTampered: daprd loads and verifies the whole history for
         this too, so it spares bytes, not daprd's work."""

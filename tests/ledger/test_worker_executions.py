@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.errors import StepSetAside
+from app.errors import StepSetAside, Unreachable
 from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
 from app.gateway import incarnation
 from app.gateway.incarnation import Incarnation
@@ -37,6 +37,13 @@ def worker(writer: Writer, clock: Callable[[], datetime] = lambda: NOON, *, stop
     if stops:
         incarnation.end()
     return Executions(writer, incarnation.worker, clock)
+
+
+def knowing(writer: Writer, completed: Callable[[Attempt], str | None]) -> Executions:
+    """The same, with a history."""
+    incarnation = Incarnation(writer, lambda: NOON)
+    incarnation.begin()
+    return Executions(writer, incarnation.worker, lambda: NOON, completed)
 
 
 def rows(engine: Engine) -> list[dict[str, Any]]:
@@ -77,6 +84,36 @@ def test_each_execution_of_an_attempt_has_a_number_and_another_attempt_its_own(e
     for attempt in (STEP, STEP, again):
         asyncio.run(work(worker(writer), attempt))
     assert [(row["event_id"], row["number"]) for row in rows(engine)] == [(3, 1), (3, 2), (9, 1)]
+
+
+def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_nothing_to_work(
+    engine: Engine, writer: Writer
+) -> None:
+    asked: list[Attempt] = []
+
+    def completed(attempt: Attempt) -> str | None:
+        asked.append(attempt)
+        return '"refunded"' if len(asked) == 2 else None
+
+    async def story() -> list[str | None]:
+        found = []
+        for _ in range(4):
+            async with knowing(writer, completed).begun(STEP) as result:
+                found.append(result)
+        return found
+
+    assert asyncio.run(story()) == [None, None, '"refunded"', None]
+    assert asked == [STEP] * 3, "not before the first one"
+    assert [row["number"] for row in rows(engine)] == [1, 2, 3], "what was not worked was not begun"
+
+
+def test_a_history_that_cannot_be_read_holds_no_step_up(engine: Engine, writer: Writer) -> None:
+    def away(_attempt: Attempt) -> str | None:
+        raise Unreachable("the sidecar does not answer")
+
+    for _ in range(2):
+        asyncio.run(work(knowing(writer, away)))
+    assert [row["number"] for row in rows(engine)] == [1, 2]
 
 
 def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer: Writer) -> None:
