@@ -17,6 +17,8 @@ from app.history.values import Failure
 from app.models import Classification
 from app.redaction import redact
 from app.sandbox.model.brain import answer_question
+from app.sandbox.model.brain.injection import is_ordered, told_only
+from app.sandbox.model.brain.signals import read_signals
 from app.sandbox.model.exchange import Message as Said
 from app.sandbox.model.exchange import Question
 from app.stages import prompts, tools
@@ -98,7 +100,9 @@ def called(text: str) -> None:
 
 
 def asked(text: str) -> None:
-    """The sandbox's model at both stages."""
+    """The sandbox's model at both stages, as if it saw the text for the first time."""
+    for remembered in (read_signals, told_only, is_ordered):
+        remembered.cache_clear()
     kinds = ((prompts.CLASSIFY, "Subject: s"), (prompts.DRAFT, "Category: damaged\nOrder: none\nAccount: {}"))
     for system, head in kinds:
         said = (Said("system", system), Said("user", f"{head}\n{prompts.ticket_block(text)}"))

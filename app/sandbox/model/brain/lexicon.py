@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -71,10 +71,12 @@ class Lexicon:
 
     def find(self, tokens: list[str]) -> list[Found]:
         """Every phrase that the text holds, each at its first place that is not negated."""
-        heard = [self.vocabulary.of(token) for token in tokens]
+        fitting = {token: self.vocabulary.of(token) for token in set(tokens)}
+        heard = [fitting[token] for token in tokens]
+        starting = self._possible(frozenset().union(*fitting.values()))
         found: dict[str, Found] = {}
         for start, terms in enumerate(heard):
-            for phrase in self._starting_with(terms):
+            for phrase in (each for term in terms for each in starting.get(term, ())):
                 if (phrase.signal + phrase.text) in found:
                     continue
                 end = _match(phrase.terms, heard, tokens, start)
@@ -82,9 +84,13 @@ class Lexicon:
                     found[phrase.signal + phrase.text] = Found(phrase, start, end)
         return list(found.values())
 
-    def _starting_with(self, terms: frozenset[str]) -> Iterator[Phrase]:
-        for term in terms:
-            yield from self.by_first_term.get(term, ())
+    def _possible(self, present: frozenset[str]) -> dict[str, list[Phrase]]:
+        """By their first terms, the phrases of which a text that has these terms holds every one: in a letter of one
+        word said ten thousand times, next to none is worth looking for."""
+        return {
+            term: [phrase for phrase in self.by_first_term[term] if _all_in(phrase.terms, present)]
+            for term in present & self.by_first_term.keys()
+        }
 
     def _negated(self, phrase: Phrase, tokens: list[str], start: int, end: int) -> bool:
         if phrase.negates:
@@ -92,6 +98,10 @@ class Lexicon:
         if _near(tokens[max(0, start - NEGATION_REACH) : start][::-1], self.negations):
             return True
         return self.negates_backwards and _near(tokens[end : end + NEGATION_REACH], self.negations)
+
+
+def _all_in(terms: Terms, present: frozenset[str]) -> bool:
+    return all(isinstance(term, Gap) or term & present for term in terms)
 
 
 def _near(tokens: list[str], negations: frozenset[str]) -> bool:

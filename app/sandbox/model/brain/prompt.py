@@ -9,9 +9,6 @@ from typing import Any
 
 OPENING, CLOSING = "<ticket>", "</ticket>"
 _NONE = ("", "none", "null", "-")
-# Of a longer ticket the rules read this much of its beginning and of its end: where people say what they want.
-# Otherwise a crowd of letters of the greatest length would keep this process from everything else.
-_BEGINNING, _END = 6_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,11 @@ def read_prompt(message: str) -> Prompt:
     order_id = headers.get("order in the form", headers.get("order", ""))
     return Prompt(
         subject=headers.get("subject", ""),
-        text=_read(text.strip()),
+        text=text.strip(),
         order_id=None if order_id.lower() in _NONE else order_id,
         category=headers.get("category", "").lower(),
         account=_object(headers.get("account", "")),
     )
-
-
-def _read(text: str) -> str:
-    return text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n\n{text[-_END:]}"
 
 
 def _object(text: str) -> Mapping[str, Any]:

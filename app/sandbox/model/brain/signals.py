@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from app.sandbox.model.brain.injection import REMEMBERED
 from app.sandbox.model.brain.language import DEFAULT, ranked, readings
 from app.sandbox.model.brain.lexicon import Found, lexicon
 from app.sandbox.model.brain.orders import order_ids
@@ -29,6 +31,7 @@ class Signals:
         return sum(self.weights.get(name, 0.0) for name in names)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def read_signals(subject: str, text: str) -> Signals:
     """Weighs subject and text; the subject sums up, so its words count half as much again."""
     whole = f"{subject}\n\n{text}"
