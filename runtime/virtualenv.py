@@ -25,10 +25,11 @@ _NAME = re.compile(r"^([A-Za-z0-9._-]+)==")
 _KEPT = frozenset({"pip", "setuptools", "wheel"})
 # Runs inside the environment: names distributions whose own list of files is missing or names a lost file.
 _INSPECT = """
-import importlib.metadata, json
+import csv, importlib.metadata, json
 def whole(found):
-    listed = found.read_text("RECORD")
-    return bool(listed) and all(file.locate().exists() for file in found.files or [] if file.suffix != ".pyc")
+    # Python 3.12 and later leave files that are missing out of `files`: the list itself is read.
+    listed = [row[0] for row in csv.reader((found.read_text("RECORD") or "").splitlines()) if row]
+    return bool(listed) and all(found.locate_file(name).exists() for name in listed if not name.endswith(".pyc"))
 found = list(importlib.metadata.distributions())
 print(json.dumps({d.metadata["Name"]: whole(d) for d in found if d.metadata["Name"]}))
 """

@@ -57,9 +57,12 @@ def leaves(group: TyperGroup) -> Iterator[Any]:
 
 @pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/rerun-tax.md"])
 def test_every_command_of_the_documents_is_one_with_its_options(
-    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
+    # Completion is put into the home of whoever asks, for the shell that runs it.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     found = commands((ROOT / document).read_text())
     assert len(found) > 1
     for words in found:
