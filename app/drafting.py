@@ -39,7 +39,7 @@ class Findings:
         draft = self.draft
         if draft is None or draft.action is not Action.REFUND:
             return None
-        if draft.order_id is None or draft.amount is None or draft.currency is None:
+        if draft.order_id is None or not draft.amount or draft.currency is None:
             return None
         return Refund(order_id=draft.order_id, amount=draft.amount, currency=draft.currency)
 
@@ -54,10 +54,10 @@ def drafted(
         return Findings(category, person_needed=problem, account=account)
     order, policy = _looked_at(category, draft, lookups)
     found = Findings(category, draft, order, account=account)
+    if draft.action is Action.REFUND and draft.amount == 0:
+        return replace(found, person_needed="no_amount")
     if found.refund is None:
         return replace(found, person_needed=guards.objection(draft, category, account, None, policy, task.rules))
-    if found.refund.amount <= 0:
-        return replace(found, person_needed="no_amount")
     kept = yield from held(steps, task, found.refund)
     if kept.refusal is not None:
         order = order or (yield from looked_up(steps, task, found.refund.order_id))

@@ -179,7 +179,7 @@ class Refund(InCurrency):
 
     order_id: Reference
     currency: Currency
-    amount: Money
+    amount: Annotated[Money, Field(gt=0)]
 
 
 class Decision(Frozen):

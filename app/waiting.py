@@ -67,7 +67,8 @@ def decided(
             found = yield from looked_up(steps, task, refund.order_id)
         left = {"most": found.refundable, "currency": found.currency} if found else {}
         steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, reason=reason, **left)
-        reason = refusal
+        if refund == proposed or refusal not in guards.OF_THE_REFUND:
+            reason = refusal  # another refund than the proposed one, when refused, leaves the task as it was
         if found and (proposed is None or found.order_id == proposed.order_id):
             order = found
 

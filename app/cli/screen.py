@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -24,6 +26,7 @@ from app.cost.money import plain
 
 PLAIN_EVERY_SECONDS = 2.0
 CsvCell = str | int | Decimal | None
+_COMMAND, _JOINED = re.compile(r"`[^`]*`"), "\0"
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV for spreadsheets, with every digit.")]
 _WIDE: ContextVar[bool] = ContextVar("wide", default=False)
@@ -71,8 +74,15 @@ def _csv_cell(cell: CsvCell) -> str:
 
 
 def say(line: str) -> None:
-    """A line for people, on stdout."""
-    typer.echo(printable(line))
+    """A sentence for people, on stdout; on a terminal it is broken between words, and never inside a `command`."""
+    width = screen_width()
+    typer.echo(printable(line) if width is None else "\n".join(_broken(printable(line), width)))
+
+
+def _broken(line: str, width: int) -> Sequence[str]:
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINED), line)
+    pieces = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+    return [piece.replace(_JOINED, " ") for piece in pieces] or [""]
 
 
 def complain(line: str) -> None:

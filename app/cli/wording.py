@@ -10,7 +10,7 @@ _BY_FIELD = {
     "ticket_id": "must be letters, digits, dots, _ and -, 64 at most",
     "customer_id": "must be letters, digits, dots, _ and -, 64 at most",
     "order_id": "must be letters, digits, dots, _ and -, 64 at most",
-    "amount": "must be an amount with two places at most, such as 12.30",
+    "amount": "must be an amount above zero with the decimal places of its currency, such as 12.30",
     "currency": "must be a currency's three capital letters, such as EUR",
 }
 _BY_TYPE = {

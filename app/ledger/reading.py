@@ -83,7 +83,10 @@ class Records:
         """The record of one task. Raises TaskNotFound for one that is not in the ledger."""
         found = self.records([task_id]).get(task_id)
         if found is None:
-            raise TaskNotFound(f"task {task_id} has no record in the ledger; check tenant and ticket id")
+            raise TaskNotFound(
+                f"task {task_id} has no record in the ledger: that is made when a task first rests or ends; look with "
+                f"`task show {task_id}`, or check tenant and ticket id"
+            )
         return found
 
     def records(self, task_ids: Sequence[str]) -> Mapping[str, TaskRecord]:

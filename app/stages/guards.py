@@ -19,6 +19,8 @@ _BOOKS_WORDS = {
     "currency_mismatch": "currency_differs",
     "exceeds_refundable": "above_refundable",
 }
+# These speak of the refund that was given, not of the ticket: another one may be accepted.
+OF_THE_REFUND = frozenset({*_BOOKS_WORDS.values(), "refund_missing"})
 # What must have happened to an order before somebody can say so of it: other claims need a person.
 _STATUSES = {
     Category.DAMAGED: ({"delivered"}, "not_delivered"),

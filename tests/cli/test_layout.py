@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli import screen
 from app.cli.layout import Column, Kind, Page, facts, figures, lay_out, name
 
 LONG = "nordwind-handelsgesellschaft:T-2026-11-30-000000000000000000000000000000000042"
@@ -150,3 +151,22 @@ def test_facts_wrap_below_what_they_say() -> None:
 def test_wide_characters_keep_columns_straight() -> None:
     page = lay_out([Column("name"), Column("status")], [("漢字", "ok"), ("ab", "ok")], 80)
     assert page.lines[1:] == ("漢字  ok", "ab    ok")
+
+
+def test_a_sentence_is_broken_between_words_and_a_command_stays_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = (
+        "note: 0 of 369 tasks failed: too few for rates (5) and for shares of spend (10); look at the intervals: "
+        "`refund-agent cost report --by tenant,model --since 2026-11-01` says what the others cost"
+    )
+    for width in (80, 120):
+        monkeypatch.setattr(screen, "screen_width", lambda width=width: width)
+        screen.say(sentence)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert " ".join(line.strip() for line in lines) == sentence
+        assert any("`refund-agent cost report --by tenant,model --since 2026-11-01`" in line for line in lines)
+    monkeypatch.setattr(screen, "screen_width", lambda: None)
+    screen.say(sentence)
+    assert capsys.readouterr().out == f"{sentence}\n", "grep finds it"

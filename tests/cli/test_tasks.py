@@ -126,6 +126,7 @@ def test_what_waits_is_approved_with_another_sum(run: CommandLine, desk: FakeDes
         (("--amount", "9.99"), "--order"),
         (("--order", "O-2", "--amount", "9.999", "--currency", "EUR"), "--amount"),
         (("--order", "O-2", "--amount", "9.99", "--currency", "euro"), "--currency"),
+        (("--order", "O-2", "--amount", "0.00", "--currency", "EUR"), "--amount must be an amount above zero"),
     ],
 )
 def test_a_sum_that_is_not_whole_is_a_usage_error(

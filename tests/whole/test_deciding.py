@@ -38,7 +38,8 @@ def other(number: int, amount: str, currency: str = "EUR") -> dict[str, str]:
 
 def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_record(live: Live) -> None:
     task_id = waiting(live, 46_001)
-    question = live.view(task_id)["question"]
+    asked = live.view(task_id)
+    question, reason = asked["question"], asked["waiting_for"]
     assert (question["number"], question["order"]["refundable"]) == (1, "20.00")
     for refund, words, code in (
         (
@@ -53,7 +54,7 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
         assert answer.status_code == 422, answer.text
         assert words in answer.json()["detail"]
         assert answer.json()["code"] == code
-        assert live.wait(task_id, "waiting")["waiting_for"] == code
+        assert live.wait(task_id, "waiting")["waiting_for"] == reason, "it waits as before"
     answer = decide(live, task_id, "approve", refund=other(46_001, "7.50"), note="a goodwill sum, ann@example.org")
     assert answer.status_code == 200, answer.text
     assert live.wait(task_id, "completed")["result"]["refund"]["amount"] == "7.50"

@@ -129,7 +129,7 @@ def _other(form: Mapping[str, str]) -> Refund:
         wrong = {str(each["loc"][0]) for each in error.errors(include_input=False)}
         shown = {
             "order_id": "The order's id has letters, digits, dots, dashes and underscores alone.",
-            "amount": "Write the amount with a point and without other marks, such as 1234.50.",
+            "amount": "Write an amount above zero, with a point and without other marks, such as 1234.50.",
             "currency": "Write the currency as three letters, such as EUR.",
         }
         first = next((said for field, said in shown.items() if field in wrong), "Give order, amount and currency.")

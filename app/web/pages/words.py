@@ -86,7 +86,8 @@ def tokens(count: int | None, known: Known) -> str:
     """A number of tokens with its mark."""
     if count is None or known is Known.UNREPORTED:
         return UNKNOWN
-    return f"{'' if known is Known.REPORTED else ESTIMATE}{count:,}"
+    sure = known is Known.REPORTED or count == 0  # nothing is estimated where no model worked
+    return f"{'' if sure else ESTIMATE}{count:,}"
 
 
 def tokens_sum(parts: Iterable[tuple[int | None, Known]]) -> str:
@@ -96,7 +97,8 @@ def tokens_sum(parts: Iterable[tuple[int | None, Known]]) -> str:
     missing = len(counted) - len(found)
     if counted and not found:
         return UNKNOWN
-    worst = Known.REPORTED if all(known is Known.REPORTED for _, known in found) else Known.ESTIMATED
+    sure = all(known is Known.REPORTED or count == 0 for count, known in found)
+    worst = Known.REPORTED if sure else Known.ESTIMATED
     return tokens(sum(count for count, _ in found), worst) + (f" + {UNKNOWN}" if missing else "")
 
 

@@ -232,6 +232,7 @@ def test_who_may_not_decide_and_tries_is_noted(browser: FlaskClient, desk: Pages
     [
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "59,90", "currency": "EUR"}, "with a point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "-1", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "0", "currency": "EUR"}, "above zero"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "NaN", "currency": "EUR"}, "with a point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "1.00", "currency": "euro"}, "three letters"),
         ({"verdict": "approve_other", "order_id": "O 1", "amount": "1.00", "currency": "EUR"}, "The order's id"),
