@@ -10,6 +10,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -50,7 +51,11 @@ def calls_of(rows: list[Row]) -> Iterator[Row]:
 def usage_of(path: str) -> list[Row]:
     if path.endswith(".json"):
         return list(json.loads(Path(path).read_text()))
-    ledger = sqlite3.connect(path)
+    with closing(sqlite3.connect(path)) as ledger:
+        return usage_in(ledger)
+
+
+def usage_in(ledger: sqlite3.Connection) -> list[Row]:
     ledger.row_factory = lambda cursor, row: dict(zip([column[0] for column in cursor.description], row, strict=True))
     tasks: Row = {row["task_id"]: {"work": [], "calls": []} for row in ledger.execute("SELECT task_id FROM tasks")}
     for call in calls_of(ledger.execute("SELECT * FROM model_calls ORDER BY started_at").fetchall()):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy.pool import StaticPool
 
 from app.errors import SystemUnavailable
 from app.ledger import refunds
@@ -248,7 +249,7 @@ STORIES: dict[str, tuple[bool | None, Sequence[str], list[str]]] = {
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from(sorted(STORIES)), max_size=30), st.randoms(use_true_random=False))
 def test_every_story_is_told_once(stories: list[str], chance: Any) -> None:
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", poolclass=StaticPool)  # one connection, and dispose closes it
     METADATA.create_all(engine)
     expected: list[tuple[str, str]] = []
     of_books: list[PostedRefund] = []

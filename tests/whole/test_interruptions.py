@@ -35,8 +35,11 @@ pytestmark = pytest.mark.runtime
 
 def ended(live: Live, task_id: str) -> TaskRecord:
     """The record of a task that has ended, as soon as it is there."""
-    records = Records(database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}"))
-    return recorded(records, task_id, *(status for status in TaskStatus if status.ended))
+    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
+    try:
+        return recorded(Records(engine), task_id, *(status for status in TaskStatus if status.ended))
+    finally:
+        engine.dispose()
 
 
 def held_in_classify(live: Live, ticket_id: str, number: int, seconds: float = 5.0) -> str:

@@ -31,15 +31,21 @@ def settings(live: Live) -> Settings:
     return Settings(state_dir=live.stack.state, dapr_grpc_port=live.stack.ports.dapr_grpc)
 
 
-def open_records(live: Live) -> Records:
+@contextmanager
+def open_records(live: Live) -> Iterator[Records]:
     """The ledger, as a reader."""
-    return Records(database.connect(settings(live).database_url))
+    engine = database.connect(settings(live).database_url)
+    try:
+        yield Records(engine)
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def records(shared_stack: Live) -> Records:
+def records(shared_stack: Live) -> Iterator[Records]:
     """The shared product's ledger."""
-    return open_records(shared_stack)
+    with open_records(shared_stack) as opened:
+        yield opened
 
 
 @contextmanager
@@ -109,15 +115,15 @@ def test_a_terminated_task_is_recorded_within_thirty_seconds(live: Live, records
 def test_a_task_that_ended_while_nobody_looked_is_recorded_at_the_next_start(own_stack: Live) -> None:
     """The worker is killed between a task's end and its record, again and again."""
     live = own_stack
-    records = open_records(live)
     task_ids = [live.submit(tickets.refund(f"unseen-{number}", 12_000 + number)) for number in range(12)]
     for task_id in task_ids[::3]:
         live.wait(task_id, "completed")
         live.stack.kill("worker")
         live.stack.start("worker")
     live.wait_all(task_ids, "completed")
-    for task_id in task_ids:
-        recorded(records, task_id, TaskStatus.COMPLETED)
+    with open_records(live) as records:
+        for task_id in task_ids:
+            recorded(records, task_id, TaskStatus.COMPLETED)
     until(lambda: bootstrap.check_ledger(settings(live)) == (), "everything is recorded as it was")
 
 

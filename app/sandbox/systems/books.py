@@ -21,11 +21,15 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self.transaction():
-            bring_up(self._db, path)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            with self.transaction():
+                bring_up(self._db, path)
+        except BaseException:
+            self._db.close()
+            raise
 
     def one(self, sql: str, *values: object) -> sqlite3.Row | None:
         """Reads the first row of a query, or None."""
