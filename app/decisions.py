@@ -50,8 +50,6 @@ def money(amount: Decimal, currency: str) -> str:
 
 
 def _above(refund: Refund, most: Decimal | None, currency: str | None) -> str:
-    if refund.amount <= 0:
-        return f"{money(refund.amount, refund.currency)} gives nothing back{_limit(most, currency)}"
     if most is not None and most <= 0:
         return f"order {refund.order_id} has nothing left to give back"
     wanted = money(refund.amount, refund.currency)
