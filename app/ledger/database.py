@@ -75,7 +75,9 @@ def connect(url: str) -> Engine:
                 stay_with_the_file(engine)
             else:
                 event.listen(engine, "handle_error", _leave_a_standby)
-                _give_up_in_time(engine)
+                from app.ledger.silence import give_up_in_time  # psycopg is loaded where there is a server
+
+                give_up_in_time(engine)
                 _refuse_other_encodings(engine)
             upgrade(engine)
             when_it_fails.pop_all()
@@ -83,12 +85,6 @@ def connect(url: str) -> Engine:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(f"ledger {_without_password(url)}: {reason}; {_remedy(error)}") from None
     return engine
-
-
-def _give_up_in_time(engine: Engine) -> None:
-    from app.ledger.silence import give_up_in_time  # psycopg is loaded where there is a server
-
-    give_up_in_time(engine)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from app.cli import opening, tax
-from app.cost.tax.views import TaxView
+from app.cost.tax.views import IntervalView, TaxView
 from app.cost.values import Usage
 from app.ledger import database
 from app.ledger.prices import Prices
@@ -131,6 +131,11 @@ def test_small_shares_have_more_digits(ledger: FakeRecords) -> None:
 )
 def test_a_share_is_never_nothing_for_something(share: str, shown: str) -> None:
     assert tax._percent(Decimal(share)) == shown
+
+
+def test_a_share_of_next_to_nothing_keeps_its_interval() -> None:
+    one_of_20_000 = IntervalView(value=Decimal("0.00005"), low=Decimal("0.000009"), high=Decimal("0.00028"))
+    assert tax._interval(one_of_20_000) == "<0.01 % (0.00-0.03)"
 
 
 def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:

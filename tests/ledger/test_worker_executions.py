@@ -30,20 +30,19 @@ def writer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
     writer.close()
 
 
-def worker(writer: Writer, clock: Callable[[], datetime] = lambda: NOON, *, stops: bool = False) -> Executions:
-    """A new life of a worker, which either stops in order or is killed."""
+def worker(
+    writer: Writer,
+    clock: Callable[[], datetime] = lambda: NOON,
+    *,
+    stops: bool = False,
+    completed: Callable[[Attempt], str | None] = lambda _: None,
+) -> Executions:
+    """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
     incarnation = Incarnation(writer, clock)
     incarnation.begin()
     if stops:
         incarnation.end()
-    return Executions(writer, incarnation.worker, clock)
-
-
-def knowing(writer: Writer, completed: Callable[[Attempt], str | None]) -> Executions:
-    """The same, with a history."""
-    incarnation = Incarnation(writer, lambda: NOON)
-    incarnation.begin()
-    return Executions(writer, incarnation.worker, lambda: NOON, completed)
+    return Executions(writer, incarnation.worker, clock, completed)
 
 
 def rows(engine: Engine) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_noth
     async def story() -> list[str | None]:
         found = []
         for _ in range(4):
-            async with knowing(writer, completed).begun(STEP) as result:
+            async with worker(writer, completed=completed).begun(STEP) as result:
                 found.append(result)
         return found
 
@@ -112,7 +111,7 @@ def test_a_history_that_cannot_be_read_holds_no_step_up(engine: Engine, writer: 
         raise Unreachable("the sidecar does not answer")
 
     for _ in range(2):
-        asyncio.run(work(knowing(writer, away)))
+        asyncio.run(work(worker(writer, completed=away)))
     assert [row["number"] for row in rows(engine)] == [1, 2]
 
 

@@ -86,8 +86,12 @@ def tokens(count: int | None, known: Known) -> str:
     """A number of tokens with its mark."""
     if count is None or known is Known.UNREPORTED:
         return UNKNOWN
-    sure = known is Known.REPORTED or count == 0  # nothing is estimated where no model worked
-    return f"{'' if sure else ESTIMATE}{count:,}"
+    return f"{'' if _is_sure(count, known) else ESTIMATE}{count:,}"
+
+
+def _is_sure(count: int, known: Known) -> bool:
+    """Nothing is estimated where no model worked."""
+    return known is Known.REPORTED or count == 0
 
 
 def tokens_sum(parts: Iterable[tuple[int | None, Known]]) -> str:
@@ -97,8 +101,7 @@ def tokens_sum(parts: Iterable[tuple[int | None, Known]]) -> str:
     missing = len(counted) - len(found)
     if counted and not found:
         return UNKNOWN
-    sure = all(known is Known.REPORTED or count == 0 for count, known in found)
-    worst = Known.REPORTED if sure else Known.ESTIMATED
+    worst = Known.REPORTED if all(_is_sure(count, known) for count, known in found) else Known.ESTIMATED
     return tokens(sum(count for count, _ in found), worst) + (f" + {UNKNOWN}" if missing else "")
 
 
