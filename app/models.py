@@ -12,7 +12,16 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import iso4217
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
 from app.texts import Text
 
@@ -49,8 +58,16 @@ def _currency(code: str) -> str:
     return code
 
 
+def _digits(amount: object) -> object:
+    """Python reads `1_000` and the digits of every script as numbers; who writes so may mean something else."""
+    if isinstance(amount, str) and ("_" in amount or not amount.isascii()):
+        raise ValueError("an amount is written with the digits 0 to 9 and a point")
+    return amount
+
+
 Money = Annotated[
     Decimal,
+    BeforeValidator(_digits),
     Field(ge=0, max_digits=14, decimal_places=4),
     PlainSerializer(lambda amount: format(amount, "f"), return_type=str),
 ]

@@ -38,11 +38,13 @@ def run() -> int:
     0. The ledger is read when the agent has ended, and so has recorded everything."""
     with _running() as (check, named):
         systems, model = (f"http://127.0.0.1:{named[name].number}" for name in ("sandbox systems", "sandbox model"))
-        code = _command(named, check, "demo", "--systems-url", systems)
-        code = code or _command(named, check, "cost", "reconcile", "--sandbox-url", model)
-    code = code or _command(named, lambda: None, "cost", "report", "--by", "tenant,stage")
+        codes = [
+            _command(named, check, "demo", "--systems-url", systems),
+            _command(named, check, "cost", "reconcile", "--sandbox-url", model),
+        ]
+    codes.append(_command(named, lambda: None, "cost", "report", "--by", "tenant,stage"))
     _say_what_is_left()
-    return code
+    return next(filter(None, codes), 0)
 
 
 def _command(named: Mapping[str, Port], check: Callable[[], None], *arguments: str) -> int:

@@ -160,6 +160,7 @@ def _failures(view: RecordView) -> Iterator[str]:
         again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
         yield f"{what} ({failure.cause.words}): {why}{again}"
     for call in view.calls:
-        if call.error:
+        told = any(call.error in why for (step, _), why in errors.items() if why and step == call.step)
+        if call.error and not told:
             why = f" ({call.cause.words})" if call.cause else ""
             yield f"call {call.turn}.{call.number} of {call.stage} {call.state}{why}: {call.error}"

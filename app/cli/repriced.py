@@ -74,7 +74,11 @@ def _row(change: ChangeView, by: Sequence[Dimension], digits: Digits) -> tuple[s
     known = (change.billed_known, change.repriced_known)
     sums = (change.billed, change.repriced, change.change)
     key = (change.key[dimension] or NONE for dimension in by)
-    return (*key, *_figures(sums, change.currency, known, digits), change.currency, f"{known[0]}, {known[1]}")
+    return (*key, *_figures(sums, change.currency, known, digits), change.currency, _both(*known))
+
+
+def _both(billed: MoneyKnown, repriced: MoneyKnown) -> str:
+    return billed if billed is repriced else f"{billed}, then {repriced}"
 
 
 def _figures(
@@ -95,4 +99,4 @@ def _sums(view: RepricingView, names: int, digits: Digits) -> Iterator[tuple[str
         is_ = after[currency].amount if currency in after else ZERO
         known = (view.billed.known, view.repriced.known)
         sums = _figures((was, is_, difference(is_, was)), currency, known, digits)
-        yield ("total", *[""] * (names - 1), *sums, currency, f"{known[0]}, {known[1]}")
+        yield ("total", *[""] * (names - 1), *sums, currency, _both(*known))

@@ -52,6 +52,8 @@ def submit(
     totals = count_kinds(receipts)
     states = count_states(rested, running) if wait else {}
     _show(totals, states, as_json=as_json)
+    if not receipts:
+        complain(f"{getattr(file, 'name', '-')} holds no ticket")
     for line in _left(rested, running, timeout):
         complain(line)
     troubled = running or any(view.status in TROUBLED for view in rested)

@@ -29,7 +29,10 @@ def charge_work(book: PriceBook, work: Work, origin: Origin, *, rerun: bool = Fa
 def charges_of(
     origin: Origin, priced: CallPrice | Priced | Unpriced, *, mode: Mode = Mode.STANDARD, rerun: bool = False
 ) -> tuple[Charge, ...]:
-    """One charge a line; an unpriced one keeps its quantity and has no amount."""
+    """One charge a line; an unpriced one keeps its quantity and has no amount. What used nothing at all costs nothing
+    at any price: without one it is no charge, rather than one that lacks its price."""
+    if isinstance(priced, Unpriced) and all(line.quantity == 0 for line in priced.lines):
+        return ()
     currency, price_id = (priced.currency, priced.price_id) if isinstance(priced, Priced) else (None, None)
     where = {name: getattr(origin, name) for name in ORIGIN_FIELDS}
     return tuple(

@@ -274,7 +274,7 @@ def test_the_same_usage_by_other_prices(ledger: FakeRecords, tmp_path: Path) -> 
         '{input: "0.80", cached_input: "0.10", output: "1.60"}',
     )
     shown = ask("cost", "report", "--prices", dearer).stdout
-    known = ["USD", "reported, reported"]
+    known = ["USD", "reported"]
     model = ["model", "conversation.openai", "sandbox-small", "0.000458", "0.000778", "0.000320", *known]
     assert row(shown, "model ") == model
     assert row(shown, "compute ") == ["compute", "-", "-", "0.000007", "0.000007", "0.000000", *known]
@@ -311,7 +311,7 @@ def test_a_price_that_the_other_book_lacks_is_no_saving(ledger: FakeRecords, tmp
     put(ledger, task_record(steps=steps()[:1], calls=(call_record(),)))
     other = other_prices(tmp_path, "model: sandbox-*", "model: others-*")
     shown = ask("cost", "report", "--prices", other).stdout
-    assert row(shown, "model ")[3:] == ["0.000458", "?", "?", "USD", "reported, unpriced"]
+    assert row(shown, "model ")[3:] == ["0.000458", "?", "?", "USD", "reported, then unpriced"]
     assert row(shown, "total ")[1:4] == ["0.000475", "0.000017 + ?", "-0.000458 + ?"]
     assert f"note: {other} has no price for 3 charges, which are in no repriced sum; `refund-agent price check" in shown
 

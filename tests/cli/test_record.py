@@ -132,6 +132,15 @@ def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
     assert f"note: step 1 retrieve_account, {interruption}\n" in shown
 
 
+def test_a_failure_that_step_and_call_share_is_told_once(ledger: FakeRecords) -> None:
+    failed = attempt_record(0.1, number=1, outcome=AttemptOutcome.FAILED, error="ModelUnavailable: cut: half an answer")
+    step = step_record("classify", attempts=(failed,))
+    what = FailureRecord(step.step, 1, 1, at(0.6), None, FailureKind.FAILED, Cause.PROVIDER_ERROR, "w-1")
+    call = call_record(state=CallState.FAILED, error="cut: half an answer", execution_id=step.execution_id)
+    put(ledger, task_record(steps=(step,), calls=(call,), failures=(what,)))
+    assert ask("record", TASK).stdout.count("cut: half an answer") == 1
+
+
 def test_an_answer_from_the_journal_is_told_from_a_paid_one(ledger: FakeRecords) -> None:
     put(ledger, task_record(steps=(step_record(answered_by=AnsweredBy.JOURNAL),), calls=(call_record(),)))
     assert row(ask("record", TASK).stdout, "1 classify")[3] == "journal"

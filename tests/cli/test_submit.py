@@ -149,7 +149,7 @@ def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) ->
 
 def test_an_empty_file_is_fine(run: CommandLine) -> None:
     result = run("submit", "/dev/null")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, totals(), "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, totals(), "/dev/null holds no ticket\n")
 
 
 def spawn(run: CommandLine, file: str, stderr: int) -> subprocess.CompletedProcess[bytes]:

@@ -119,7 +119,8 @@ def main(usage: list[Row], prices: Row) -> dict[str, dict[str, str]]:
         for call in task["calls"]:
             price = holding(prices["agreements"], call["at"], provider=call["provider"], model=call["model"])
             reported = [2, call["cached"] is not None, call["written"] is not None]
-            book(sums, price, call_lines(call, price) if price else [None] * sum(reported))
+            lacking = [] if call["input"] == call["output"] == 0 else [None] * sum(reported)
+            book(sums, price, call_lines(call, price) if price else lacking)
     return {task: {name: str(value) for name, value in sums.items()} for task, sums in result.items()}
 
 

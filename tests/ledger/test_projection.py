@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cost.calls import CallRecord
+from app.cost.lost import NOTHING
+from app.cost.rollup import rollup
 from app.cost.values import Charge, Usage
 from app.cost.words import Kind, Line
 from app.errors import FailureCause
@@ -319,10 +321,18 @@ def test_without_a_settled_call_it_is_the_reserve() -> None:
 
 def test_where_no_model_worked_it_is_nothing() -> None:
     refused = lost_call(error=FailureCause.BREAKER_OPEN.tell("no"))
-    assert lines(record_of(one_step(), refused).charges) == [
+    record = record_of(one_step(), refused, call(number=2))
+    assert lines(record.charges)[:2] == [
         ("input", 1, True, 0, "estimated"),
         ("output", 1, True, 0, "estimated"),
     ]
+    group = rollup(record.charges).total
+    assert (group.unpriced, group.unreported) == (0, 0)
+
+
+def test_where_no_model_worked_and_nobody_says_which_nothing_lacks_a_price() -> None:
+    refused = lost_call(error=FailureCause.BREAKER_OPEN.tell("no"))
+    assert lines(record_of(one_step(), refused).charges) == []
 
 
 def test_a_call_that_found_no_sidecar_was_put_to_nobody_and_is_no_charge() -> None:
@@ -416,11 +426,12 @@ def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None
         record = projected(known)
         assert len({charge.id for charge in record.charges}) == len(record.charges)
         charged = {(charge.execution_id, charge.number) for charge in record.charges if charge.number > 0}
-        assert charged == {(each.execution_id, each.number) for each in known.calls if is_over(each)}
+        free = {(each.execution_id, each.number) for each in record.calls if each.usage == NOTHING and not each.model}
+        assert charged == {(each.execution_id, each.number) for each in known.calls if is_over(each)} - free
         again = {(charge.execution_id, -charge.number) for charge in record.charges if charge.number < 0}
         assert again == {(each.execution_id, each.number) for each in known.calls if is_over(each) and each.retries}
         lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number > 0 and charge.rerun}
-        assert lost == {(each.execution_id, each.number) for each in known.calls if each.rerun}
+        assert lost == {(each.execution_id, each.number) for each in known.calls if each.rerun} - free
         assert all(each.usage.known is not Known.UNREPORTED for each in record.calls if each.rerun)
 
 

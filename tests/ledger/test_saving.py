@@ -158,8 +158,8 @@ def test_an_estimate_that_was_wrong_is_taken_back_and_booked_anew(ledger: Ledger
 
 
 def test_a_model_that_is_known_later_gives_its_price_to_what_was_unpriced(ledger: Ledger) -> None:
-    """A task is parked while the provider is down: nobody has heard yet which model it is."""
-    refused = lost_call(error="breaker_open: no")
+    """A task is parked while the provider does not answer: nobody has heard yet which model it is."""
+    refused = lost_call()
     ledger.keep(snapshot(one_step().waits(3, 2, "resume"), refused))
     assert ledger.records.report().total.unpriced == 2
     wanted = ledger.keep(

@@ -86,19 +86,33 @@ def take_decision(edge: Edge, task_id: str) -> Response:
     try:
         decision, note = read_decision(request.form, principal.name)
     except BadForm as fault:
+        told |= _asked_again(edge, principal, task_id)
         return page("decided.html", 422, title="Not taken", detail=str(fault), **told)
     _let_decide(edge, principal, task_id, decision)
     try:
         view, accepted = edge.desk.decide(task_id, decision, note)
     except (NotWaiting, DecisionRefused) as refusal:
+        told |= _asked_again(edge, principal, task_id)
         return page("decided.html", refusal.status, title=refusal.title, detail=f"{_sentence(str(refusal))}", **told)
     if not accepted:
         detail = "The decision was handed over, and the task has not taken it yet. Its page shows what comes of it."
         return page("decided.html", 202, title="Handed over", detail=detail, **told | {"good": True})
-    return page("decided.html", title=_TITLES[decision.verdict], detail=_done(view), **told | {"good": True})
+    return page("decided.html", title=_TITLES[decision.verdict], detail=_done(view, decision), **told | {"good": True})
 
 
 _TITLES = {"approve": "Approved", "reject": "Rejected"}
+
+
+def _asked_again(edge: Edge, principal: Principal, task_id: str) -> dict[str, Any]:
+    """The question as it stands, with what the person wrote: nobody types it twice because of a slip."""
+    if not principal.may(Role.APPROVE):
+        return {}
+    try:
+        view = edge.desk.get(task_id)
+    except Unreachable:
+        return {}
+    waits = view.status is TaskStatus.WAITING
+    return {"question": make_question(view, edge.clock()) if waits else None, "given": request.form}
 
 
 def _let_decide(edge: Edge, principal: Principal, task_id: str, decision: Decision) -> None:
@@ -110,8 +124,10 @@ def _let_decide(edge: Edge, principal: Principal, task_id: str, decision: Decisi
         raise
 
 
-def _done(view: TaskView) -> str:
+def _done(view: TaskView, decision: Decision) -> str:
     said = view.decisions[-1].words if view.decisions else "accepted"
+    if decision.verdict == "reject":
+        said = "no money moves, and the customer is told"
     return f"{_sentence(said)} The task is {view.status.value}."
 
 

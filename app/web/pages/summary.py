@@ -11,7 +11,7 @@ from app.cost.values import Charge
 from app.cost.words import Kind, MoneyKnown
 from app.history.times import Part
 from app.ledger.record import TaskRecord
-from app.models import Refund, TaskView
+from app.models import Refund, TaskStatus, TaskView
 from app.reasons import explain
 from app.web.pages import words
 
@@ -95,7 +95,9 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     facts += [Fact("Outcome", outcome.value, strong=True)] if outcome else []
     facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
     facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
-    facts += [Fact("Waits because", explain(view.waiting_for).words)] if view and view.waiting_for else []
+    if view and view.waiting_for:
+        verb = "Parked" if view.status is TaskStatus.PARKED else "Waits"
+        facts.append(Fact(f"{verb} because", explain(view.waiting_for).words))
     facts += [Fact("Stuck", view.retrying.words)] if view and view.retrying else []
     facts += [Fact("Decided by", result.decided_by)] if result and result.decided_by else []
     facts += [Fact("Error", view.error)] if view and view.error else []
@@ -148,8 +150,8 @@ def _lines(number: int) -> str:
 def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
     for name, attribute in (("input", "input_tokens"), ("of it cached", "cached_tokens"), ("output", "output_tokens")):
-        counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
-        facts.append(Fact(name, words.tokens_sum(counted)))
+        used = [call.usage for call in record.calls if attribute != "cached_tokens" or call.usage.input_tokens != 0]
+        facts.append(Fact(name, words.tokens_sum((getattr(usage, attribute), usage.known) for usage in used)))
     vain = [call for call in record.calls if call.rerun]
     for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
         if vain:

@@ -173,7 +173,7 @@ def test_another_amount_is_approved(browser: FlaskClient, desk: PagesDesk, waiti
 def test_a_rejection_takes_its_note_along(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
     sign_in(browser)
     answer = send(browser, verdict="reject", note="twice in a month")
-    assert "Rejected" in text(answer)
+    assert "Rejected No money moves, and the customer is told. The task is completed." in text(answer)
     assert (desk.decisions[0].verdict, desk.notes) == ("reject", ["twice in a month"])
 
 
@@ -183,6 +183,9 @@ def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, desk: PagesDesk
     answer = send(browser, **form)
     assert answer.status_code == 422
     assert "Decision refused Order O-1 cannot bear that." in text(answer)
+    assert "Left to refund 1,119.00 EUR" in text(answer), "what is asked still stands there"
+    assert "<details open><summary>Another amount" in answer.text
+    assert re.search(r'name="amount"[^>]* value="5000.00"', answer.text), "what was typed is not lost"
 
 
 def test_a_decision_that_comes_second_is_told_so(
@@ -234,6 +237,8 @@ def test_who_may_not_decide_and_tries_is_noted(browser: FlaskClient, desk: Pages
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "-1", "currency": "EUR"}, "with a point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "0", "currency": "EUR"}, "above zero"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "NaN", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "\uff11\uff12", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "1_000", "currency": "EUR"}, "with a point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "1.00", "currency": "euro"}, "three letters"),
         ({"verdict": "approve_other", "order_id": "O 1", "amount": "1.00", "currency": "EUR"}, "The order's id"),
         ({"verdict": "approve_other"}, "The order's id"),
@@ -250,6 +255,13 @@ def test_a_form_that_cannot_be_read_says_how_to_fill_it(
     answer = send(browser, **form)
     assert (answer.status_code, said in text(answer)) == (422, True)
     assert desk.decisions == []
+    for each in map(html.escape, typed(form)):
+        assert f"{each}<" in answer.text or f'"{each}"' in answer.text, "nothing is typed twice"
+
+
+def typed(form: dict[str, str]) -> list[str]:
+    """What a person wrote into the form, where the form is ours."""
+    return [form[name] for name in ("order_id", "amount", "note") if name in form]
 
 
 @pytest.mark.parametrize("back", ["https://evil.example", "//evil.example", "/pages/inbox?x=<script>", "/signout", ""])

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.cost.lost import NOTHING
 from app.cost.values import Usage
 from app.history.times import Part, Span
 from app.models import Known, TaskStatus
@@ -66,6 +67,12 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
         "input in vain": "~1,500",
         "output in vain": "~1,000",
     }
+
+
+def test_of_no_input_no_part_is_unknown() -> None:
+    free = call_record(usage=NOTHING)
+    told = {fact.name: fact.text for fact in make_summary(task_record(calls=(call_record(), free))).tokens}
+    assert told["of it cached"] == "100"
 
 
 def test_time_is_split_into_its_parts() -> None:
