@@ -12,3 +12,5 @@
 
 `app/bootstrap.py` puts the parts together, `app/settings.py` alone reads the environment.
 """
+
+__version__ = "0.1.0"

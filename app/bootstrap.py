@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import policy, process, sdk_mends, sidecar, tokens
+from app import __version__, policy, process, sdk_mends, sidecar, tokens
 from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.cost import book
@@ -54,6 +54,7 @@ from app.systems import DaprSystems, ask_at_once
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.token_watch import TokenWatch
+from app.vitals import Vitals
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.handlers import Books
@@ -185,9 +186,11 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     access = Access(valid_tokens(settings))
-    web = make_web(settings, opened, desk, telemetry, access)
+    vitals = Vitals(worker.loop, partial(database.answers, opened.engine))
+    web = make_web(settings, opened, desk, telemetry, access, vitals)
     tokens_watch = TokenWatch(access, lambda: valid_tokens(settings))
-    return Agent(desk, web, [*([traces] if traces else []), projector, watch, worker, Starter(desk), tokens_watch, web])
+    parts: list[Part] = [projector, watch, worker, Starter(desk), tokens_watch, vitals, web]
+    return Agent(desk, web, [*([traces] if traces else []), *parts])
 
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
@@ -195,13 +198,15 @@ def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
     ask_at_once(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
-def make_web(settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry, known: Access) -> WebServer:
+def make_web(
+    settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry, known: Access, vitals: Vitals
+) -> WebServer:
     """The API and the pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
     books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     front = make_front(settings.public_url)
     pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
-    app = create_app(desk, known, version=process.version(), books=books, pages=pages, front=front)
+    app = create_app(desk, known, version=__version__, books=books, vitals=vitals, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 
 
@@ -237,7 +242,7 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
     from app.telemetry.texts import StoredAnswers
 
     texts = StoredAnswers(engine) if settings.trace_texts else None
-    return Traces(settings.otlp_endpoint, service="refund-agent", version=process.version(), texts=texts)
+    return Traces(settings.otlp_endpoint, service="refund-agent", version=__version__, texts=texts)
 
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
@@ -281,7 +286,7 @@ def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
 
     executions = Executions(opened.writer, opened.incarnation.worker, utc_now, completed)
     connected = sidecar.Connected(settings.daprd)
-    return Worker(settings.daprd, _ACTIVITIES_AT_ONCE, rested, executions, connected)
+    return Worker(settings.daprd, _ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
 
 
 def register(worker: Worker, services: Services) -> None:

@@ -10,6 +10,7 @@ RefundAgentError
 ├── AccessDenied                no token, a wrong one, or one without the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── LedgerGone              the ledger's file was deleted, moved or replaced while it was in use
+│   ├── NotReady                this process can do no work at this moment, as a probe is told
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
 ├── StepSetAside                a step that has cost several workers their life; names task and step
@@ -91,6 +92,12 @@ class Unreachable(RefundAgentError):
 
     status = 503
     title = "Temporarily unreachable"
+
+
+class NotReady(Unreachable):
+    """This process can do no work at this moment."""
+
+    title = "Not ready"
 
 
 class LedgerGone(Unreachable):

@@ -7,8 +7,6 @@ import logging
 import signal
 import threading
 import time
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 
 _LIBRARY_LEVELS = {
     "alembic": logging.WARNING,
@@ -42,11 +40,3 @@ def keep_what_is_loaded() -> None:
     """What is loaded stays: the collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
-
-
-def version() -> str:
-    """The product's version, as installed; a checkout that is not installed says so."""
-    try:
-        return installed_version("refund-agent")
-    except PackageNotFoundError:
-        return "0+checkout"

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     llm_component: str = "llm"
     secret_store: str = "secrets"  # noqa: S105 - the name of a Dapr component, not a secret
     log_level: str = "INFO"
+    # After a SIGTERM steps at work may still deliver for so long; where another worker takes over, a model call's time.
+    grace_seconds: float = Field(default=8.0, ge=0, le=600)
     # An OpenTelemetry collector's base URL, such as http://localhost:4318; empty: no traces.
     otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$", repr=False)
     trace_texts: bool = False  # the models' answers, redacted, in the spans as well

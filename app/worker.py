@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -46,6 +47,8 @@ _RECONNECT_SECONDS = 0.1
 STEP_SECONDS = 900.0
 # A call of the sidecar that takes longer is made again.
 _CALL_SECONDS = 30.0
+# A loop that moves says so this often.
+_BEAT_SECONDS = 1.0
 # After this, an activity that is still running is left to another worker: the sidecar hands it out again.
 GRACE_SECONDS = 8.0
 
@@ -60,34 +63,37 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         rested: Rested,
         executions: Executions,
         sidecar: Connected,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight."""
+        """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight; after `stop`, what is
+        has `grace_seconds` left."""
         host, _, port = daprd.grpc.rpartition(":")
         sdk_mends.use_token(daprd.token)
         super().__init__(host=host, port=port, logger_options=LoggerOptions(log_handler=logging.NullHandler()))
         sdk_mends.survive_pauses()
         sdk_mends.survive_events()
         sdk_mends.name_steps_by_place()
-        self._WorkflowRuntime__worker = EventLoopWorker(daprd, activities_at_once, rested, executions, sidecar)
+        self.loop = EventLoopWorker(daprd, activities_at_once, rested, executions, sidecar, grace_seconds=grace_seconds)
+        self._WorkflowRuntime__worker = self.loop
 
     def stop(self) -> None:
-        """Takes no new work; what runs may deliver within `GRACE_SECONDS`."""
+        """Takes no new work; what runs may deliver meanwhile."""
         self.shutdown()
 
     @property
     def running(self) -> int:
         """Activities at work now."""
-        return int(self._WorkflowRuntime__worker.running)
+        return self.loop.running
 
     @property
     def waiting(self) -> int:
         """Activities that wait for a free slot."""
-        return int(self._WorkflowRuntime__worker.waiting)
+        return self.loop.waiting
 
     @property
     def turns_set_aside(self) -> int:
         """Workflow turns that did not come back, since the start."""
-        return int(self._WorkflowRuntime__worker.turns.set_aside)
+        return self.loop.turns.set_aside
 
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
@@ -102,6 +108,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         sidecar: Connected,
         watchdog: Watchdog | None = None,
         step_seconds: float = STEP_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         super().__init__(host_address=daprd.grpc, log_handler=logging.NullHandler())
         self._address = daprd.grpc
@@ -110,10 +117,13 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         self._sidecar = sidecar
         self._watchdog = watchdog or Watchdog()
         self._step_seconds = step_seconds
+        self._grace_seconds = grace_seconds
         self.turns = Turns(self._execute_orchestrator, self._watchdog)
         self._free = asyncio.Semaphore(activities_at_once)
         self.running = 0
         self.waiting = 0
+        self.connected = False  # the stream is open, and its end not seen
+        self.moved_at = time.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,6 +141,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _async_run_loop(self) -> None:
         """What the SDK's `start` runs in a thread: connects until told to stop."""
         self._loop = asyncio.get_running_loop()
+        beating = asyncio.ensure_future(self._beat())
         self._watchdog.watch()
         try:
             while not self._stopping.is_set():
@@ -144,6 +155,12 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
                     await asyncio.wait_for(self._stopping.wait(), _RECONNECT_SECONDS)
         finally:
             self._watchdog.rest()
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self.moved_at = time.monotonic()
+            await asyncio.sleep(_BEAT_SECONDS)
 
     async def _connected(self) -> None:
         """One connection: reads work items until it breaks or the worker stops, then lets running ones deliver."""
@@ -154,12 +171,14 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             await stub.Hello(empty_pb2.Empty(), metadata=self._metadata, timeout=_CALL_SECONDS)
             stream = stub.GetWorkItems(protos.GetWorkItemsRequest(), metadata=self._metadata)
             self._stream_ready.set()
+            self.connected = True
             taken_on = asyncio.ensure_future(self._sidecar.taken_on())
             reading = asyncio.ensure_future(self._read(stub, stream))
             stopping = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             taken_on.cancel()
+            self.connected = False
             if reading.done():
                 reading.result()
             else:
@@ -169,7 +188,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
     async def _drain(self) -> None:
         """The stream stays open meanwhile: the sidecar takes no result from a worker that has hung up."""
         if self._running:
-            _, left = await asyncio.wait(self._running, timeout=GRACE_SECONDS)
+            _, left = await asyncio.wait(self._running, timeout=self._grace_seconds)
             log.info("stopped; %d running steps are left to another worker", len(left))
 
     async def _read(self, stub: Any, stream: Any) -> None:

@@ -71,6 +71,8 @@ CLI = Module(
     "github.com/dapr/cli",
     ("main.version", "github.com/dapr/cli/pkg/version.version"),
 )
+# Makes the manifests of k8s/ where no cluster's own tools are: for the tests.
+KUSTOMIZE = Module(paths.ROOT / "runtime" / "kustomize", "sigs.k8s.io/kustomize/kustomize/v5", ())
 
 
 def needed_go() -> Version:
@@ -98,6 +100,14 @@ def build(names: Iterable[str], venv: Path) -> None:
         _build(DAPR, go, from_dapr, "Dapr runtime")
     if "dapr" in wanted:
         _build(CLI, go, [CLI.source], "dapr command line")
+
+
+def kustomize(venv: Path) -> Path:
+    """The pinned kustomize, built when it is not there yet."""
+    program = paths.BUILT_PROGRAMS / "kustomize"
+    if not program.exists():
+        _build(KUSTOMIZE, find_go() or _fetch_go(venv), [KUSTOMIZE.source], "kustomize")
+    return program
 
 
 def count(lines: list[str]) -> str:

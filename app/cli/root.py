@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from app import __version__
 from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks, token
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
@@ -96,9 +97,7 @@ cli = typer.Typer(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        from app.process import version
-
-        typer.echo(f"{NAME} {version()}")
+        typer.echo(f"{NAME} {__version__}")
         raise typer.Exit
 
 

@@ -40,7 +40,7 @@ _READ_ONLY = "25006"
 _REMEDIES = {
     "42501": (
         "the agent makes and changes its tables by itself: grant its role CREATE and USAGE on the schema and all on "
-        "the tables in it, or let it use the role that owns them"
+        "the tables in it, or run `refund-agent ledger migrate` as the role that owns them"
     ),
     _READ_ONLY: "this server is a standby: name the primary, or all of them with target_session_attrs=read-write",
 }
@@ -85,6 +85,12 @@ def connect(url: str) -> Engine:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(f"ledger {_without_password(url)}: {reason}; {_remedy(error)}") from None
     return engine
+
+
+def answers(engine: Engine) -> None:
+    """Asks the database the smallest question there is. Raises what SQLAlchemy raises when it does not answer."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
 
 
 def is_passing(error: BaseException) -> bool:

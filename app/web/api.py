@@ -16,7 +16,7 @@ from app.access import Access, Principal
 from app.errors import AccessDenied, TaskNotFound
 from app.models import Decision
 from app.web.front import Front
-from app.web.handlers import Answer, Books, Call, Desk
+from app.web.handlers import Answer, Books, Call, Desk, Vitals
 from app.web.openapi import build_document
 from app.web.reading import read_body, read_query, read_text
 from app.web.routes import ROUTES, Route
@@ -32,6 +32,7 @@ class Edge:
     desk: Desk
     access: Access
     books: Books | None
+    vitals: Vitals | None
     document: dict[str, Any]
     version: str
     front: Front
@@ -43,11 +44,12 @@ def make_blueprint(
     books: Books | None,
     version: str,
     front: Front,
+    vitals: Vitals | None = None,
     routes: Sequence[Route] = ROUTES,
 ) -> Blueprint:
     """The API as a blueprint for `/`."""
     blueprint = Blueprint("api", __name__)
-    edge = Edge(desk, access, books, build_document(routes, version, front.prefix), version, front)
+    edge = Edge(desk, access, books, vitals, build_document(routes, version, front.prefix), version, front)
     for route in routes:
         blueprint.add_url_rule(
             route.path.replace("{task_id}", "<task_id>"),
@@ -74,6 +76,7 @@ def _view(route: Route, edge: Edge) -> Callable[..., Response]:
             query=read_query(request, route.query) if route.query else None,
             text=read_text(request, route.uploads) if route.uploads else "",
             books=edge.books,
+            vitals=edge.vitals,
         )
         return _respond(route, route.handler(call), edge.front)
 

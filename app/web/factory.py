@@ -12,7 +12,7 @@ from app.deadline import within
 from app.web import problems
 from app.web.api import make_blueprint
 from app.web.front import Front, Wsgi
-from app.web.handlers import Books, Desk
+from app.web.handlers import Books, Desk, Vitals
 
 MAX_BODY_BYTES = 256 * 1024
 # However long an engine or a database takes: after this the thread is needed for somebody else.
@@ -35,17 +35,19 @@ def create_app(
     *,
     version: str,
     books: Books | None = None,
+    vitals: Vitals | None = None,
     pages: Blueprint | None = None,
     front: Front = NO_PROXY,
 ) -> Flask:
-    """The web app over `desk` and the `books`, open to the tokens of `access`; it is only without books in tests.
+    """The web app over `desk` and the `books`, open to the tokens of `access`; it is only without books, or without
+    `vitals` for the probes, in tests.
     `pages` is what people see at a browser (`app.web.pages`); it sets the headers that it needs itself. `front` is
     where callers find it."""
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
     problems.install(app)
-    app.register_blueprint(make_blueprint(desk, access, books, version, front))
+    app.register_blueprint(make_blueprint(desk, access, books, version, front, vitals))
     if pages is not None:
         app.register_blueprint(pages)
     app.after_request(_secure)

@@ -88,6 +88,16 @@ class Books:
     metrics: Callable[[], bytes]
 
 
+class Vitals(Protocol):
+    """What probes ask of this process; both answer at once."""
+
+    def alive(self) -> None:
+        """Raises NotReady when only a new process helps."""
+
+    def ready(self) -> None:
+        """Raises NotReady when no work can be done here now."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One request, already let in and read."""
@@ -101,6 +111,7 @@ class Call:
     query: BaseModel | None
     text: str  # a body that is taken as it is
     books: Books | None
+    vitals: Vitals | None
 
     @property
     def caller(self) -> Principal:
@@ -115,6 +126,13 @@ class Call:
         if self.books is None:
             raise RuntimeError("this app was made without books, so it has no figures to tell")
         return self.books
+
+    @property
+    def process(self) -> Vitals:
+        """The vitals. Raises RuntimeError in an app that was made without them."""
+        if self.vitals is None:
+            raise RuntimeError("this app was made without vitals, so it cannot be probed")
+        return self.vitals
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,18 @@ def _as(value: BaseModel | None, model: type[M]) -> M:
 def health(call: Call) -> Answer:
     """The web process answers."""
     return Answer(200, Health(status="ok", version=call.version))
+
+
+def live(call: Call) -> Answer:
+    """The worker's event loop moves."""
+    call.process.alive()
+    return health(call)
+
+
+def ready(call: Call) -> Answer:
+    """Work can be done here."""
+    call.process.ready()
+    return health(call)
 
 
 def index(call: Call) -> Answer:

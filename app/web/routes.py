@@ -128,9 +128,13 @@ def _decision(
     )
 
 
+_NOT_READY = frozenset({503})
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", "index", "What this is; a browser is led to the pages", handlers.index, {200: Index}),
     Route("GET", "/healthz", "health", "Is the web process up?", handlers.health, {200: Health}),
+    Route("GET", "/livez", "live", "Does the worker move?", handlers.live, {200: Health}, refusals=_NOT_READY),
+    Route("GET", "/readyz", "ready", "Can work be done here now?", handlers.ready, {200: Health}, refusals=_NOT_READY),
     Route("GET", "/openapi.json", "openapi", "This document", handlers.openapi, {200: OPENAPI_SCHEMA}),
     Route(
         "POST",

@@ -22,8 +22,8 @@ from app.web.problems import CONTENT_TYPE, make_problem
 from app.web.routes import MAX_BILL_BYTES
 
 POLL_SECONDS = 0.01
-# Answered from memory. It has a thread of its own, so that it never waits behind those that wait for others.
-HEALTH = "/healthz"
+# Answered from memory. They have a thread of their own, so that they never wait behind those that wait for others.
+HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
@@ -61,7 +61,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
 
 
 class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress ships no types
-    """Threads for all requests, and one for the health check alone."""
+    """Threads for all requests, and one for the health checks alone."""
 
     def __init__(self, threads: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress shi
         self._health.set_thread_count(1)
 
     def add_task(self, task: Any) -> None:
-        if task.requests[0].path == HEALTH:
+        if task.requests[0].path in HEALTH:
             self._health.add_task(task)
         else:
             super().add_task(task)

@@ -14,8 +14,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
+from app import __version__
 from app.cli.root import cli
-from app.process import version
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask
 from tests.ledgers import FakeRecords
@@ -38,7 +38,7 @@ EVERY = list(paths(typer.main.get_command(cli)))  # type: ignore[arg-type]  # th
 
 
 def test_the_version_is_said() -> None:
-    assert ask("--version").stdout == f"refund-agent {version()}\n"
+    assert ask("--version").stdout == f"refund-agent {__version__}\n"
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

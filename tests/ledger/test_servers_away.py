@@ -31,6 +31,7 @@ from app.gateway.journal import Journal, Settled
 from app.ledger import database
 from app.ledger.database import is_passing
 from app.ledger.decisions import Decisions
+from app.ledger.migrations import HEAD
 from app.ledger.reading import Records
 from app.ledger.standings import Standings
 from app.ledger.tables import WORKERS
@@ -41,6 +42,7 @@ from app.runs import Runs
 from app.stages.services import as_activity
 from app.web.factory import create_app
 from app.web.server import WebServer
+from tests.cli.reading import ask
 from tests.ledger.kit import Ledger, projected
 from tests.ledger.stories import story
 from tests.ledger.test_texts import call
@@ -283,6 +285,24 @@ def test_a_role_that_may_not_make_tables_is_told_what_to_grant(postgres: Postgre
     database.connect(postgres.url(name, DRIVER)).dispose()
     with pytest.raises(ConfigurationError, match=r"permission denied for table alembic_version.*grant its role"):
         database.connect(url)
+
+
+def test_a_role_without_that_right_uses_what_the_owner_has_migrated(
+    postgres: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", postgres.url(name, DRIVER))
+    for _ in range(2):
+        assert ask("ledger", "migrate").stdout == f"the ledger's tables are of version {HEAD}\n"
+    guest = f"worker{name}"
+    postgres.run_sql(f"CREATE ROLE {guest} LOGIN PASSWORD 'x'")
+    grants = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {guest}"
+    postgres.run_sql(f"{grants}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {guest}", name)
+    engine = database.connect(f"{DRIVER}://{guest}:x@127.0.0.1:{postgres.port}/{name}")
+    writer = Writer(engine)
+    writer.submit(lambda connection: add(connection, "guest")).result(60)
+    assert workers(engine) == ["guest"]
+    writer.close()
+    engine.dispose()
 
 
 def test_a_standby_is_named(postgres: PostgresServer, name: str) -> None:

@@ -8,7 +8,7 @@ from flask import Flask
 from app.web.factory import create_app
 from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
-from tests.web.fakes import FakeDesk, make_access, make_books
+from tests.web.fakes import FakeDesk, FakeVitals, make_access, make_books
 
 
 @pytest.fixture
@@ -22,8 +22,13 @@ def records() -> FakeRecords:
 
 
 @pytest.fixture
-def flask_app(desk: FakeDesk, records: FakeRecords) -> Flask:
-    return create_app(desk, make_access(), version="1.2.3", books=make_books(records))
+def vitals() -> FakeVitals:
+    return FakeVitals()
+
+
+@pytest.fixture
+def flask_app(desk: FakeDesk, records: FakeRecords, vitals: FakeVitals) -> Flask:
+    return create_app(desk, make_access(), version="1.2.3", books=make_books(records), vitals=vitals)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.access import ALL_TENANTS, Access, Role, Token, digest_of
-from app.errors import Conflict, DecisionRefused, NotWaiting, TaskNotFound
+from app.errors import Conflict, DecisionRefused, NotReady, NotWaiting, TaskNotFound
 from app.models import (
     Decision,
     Intake,
@@ -51,6 +51,22 @@ def make_access() -> Access:
 def make_books(records: FakeRecords) -> Books:
     """All figures from one ledger in memory."""
     return Books(records, records.compare, records.metrics)
+
+
+class FakeVitals:
+    """A process that is well until somebody says what ails it."""
+
+    def __init__(self) -> None:
+        self.stands_still = self.lacks = ""
+
+    def alive(self) -> None:
+        if self.stands_still:
+            raise NotReady(self.stands_still)
+
+    def ready(self) -> None:
+        self.alive()
+        if self.lacks:
+            raise NotReady(self.lacks)
 
 
 def make_ticket(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) -> Ticket:

@@ -9,7 +9,7 @@ import pytest
 from app.models import Decision, Intake, Refund, TaskStatus, TaskView
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeDesk, FakeVitals, make_ticket
 
 TASK = "acme:T-1"
 VERBS = ["pause", "resume", "rerun", "approve", "reject", "terminate"]
@@ -303,6 +303,19 @@ def test_a_bad_query_names_the_parameter(client: DocumentedClient, query: str, f
 @pytest.mark.parametrize("task_id", ["T-1", "acme", ":T-1", "acme:", "acme:T-1:x", "acme:%20", "acme:%F0%9F"])
 def test_what_cannot_be_a_task_id_is_404(client: DocumentedClient, task_id: str) -> None:
     assert client.call("GET", f"/tasks/{task_id}").status_code == 404
+
+
+def test_probes_ask_for_no_token_and_say_what_is_missing(client: DocumentedClient, vitals: FakeVitals) -> None:
+    def asked() -> tuple[int, int]:
+        live, ready = (client.call("GET", path, who=None) for path in ("/livez", "/readyz"))
+        return live.status_code, ready.status_code
+
+    assert asked() == (200, 200)
+    vitals.lacks = "the worker has no stream"
+    assert asked() == (200, 503)
+    assert (client.call("GET", "/readyz", who=None).json or {})["detail"] == "the worker has no stream"
+    vitals.stands_still = "the loop has not moved"
+    assert asked() == (503, 503)
 
 
 def test_health_and_document_ask_for_no_token(client: DocumentedClient) -> None:

@@ -15,7 +15,7 @@ from app.web.openapi import build_document
 from app.web.routes import ROUTES, Route
 from tests.records import task_record
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import make_access, make_books, make_ticket
+from tests.web.fakes import FakeVitals, make_access, make_books, make_ticket
 
 DOCUMENT = build_document(ROUTES, "1.2.3")
 BY_NAME = {route.name: route for route in ROUTES}
@@ -238,6 +238,10 @@ def broken(client: DocumentedClient, route: Route, _: int) -> None:
 
 
 def unreachable(client: DocumentedClient, route: Route, _: int) -> None:
+    if route.role is None:
+        ill = FakeVitals()
+        ill.stands_still = "the loop has not moved"
+        client.use(create_app(client.desk, make_access(), version="1", vitals=ill))
     client.desk.failure = client.records.failure = SystemUnavailable("Dapr does not answer; start it")
     send(client, route)
 

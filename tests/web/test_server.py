@@ -21,7 +21,7 @@ from app.web.factory import SECURITY_HEADERS, create_app
 from app.web.server import WebServer
 from tests.live import until
 from tests.web.documented import ticket_body
-from tests.web.fakes import FakeDesk, make_access, make_ticket, secret
+from tests.web.fakes import FakeDesk, FakeVitals, make_access, make_ticket, secret
 
 ROOT = {"Authorization": f"Bearer {secret('root')}"}
 CALL = {"headers": ROOT, "trust_env": False, "timeout": 60}
@@ -117,7 +117,7 @@ def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
 def test_the_health_check_waits_for_nobody() -> None:
     desk = SlowDesk()
     desk.submit(make_ticket())
-    server = WebServer(create_app(desk, make_access(), version="1"), port=0, threads=2)
+    server = WebServer(create_app(desk, make_access(), version="1", vitals=FakeVitals()), port=0, threads=2)
     server.start()
     waiting = [
         threading.Thread(target=httpx.get, args=(f"{server.url}/tasks/acme:T-1",), kwargs=CALL) for _ in range(6)
@@ -125,7 +125,7 @@ def test_the_health_check_waits_for_nobody() -> None:
     for each in waiting:
         each.start()
     assert desk.entered.wait(60)
-    for path in ("/healthz", "/healthz?deep=1"):
+    for path in ("/healthz", "/healthz?deep=1", "/livez", "/readyz"):
         assert httpx.get(f"{server.url}{path}", trust_env=False, timeout=30).json()["status"] == "ok"
     desk.let_go.set()
     for each in waiting:

@@ -53,6 +53,18 @@ def test_a_task_survives_a_kill_in_each_stage(live: Live, stage: str, victim: st
     assert repeated in ((0, 1) if HELD_BY[stage] == "model" else (0,)), "only the call in flight may be paid again"
 
 
+def test_without_its_sidecar_a_worker_is_alive_and_not_ready_until_it_is_back(live: Live) -> None:
+    def probed(path: str) -> int:
+        return live.outside.get(f"{live.stack.web_url}{path}").status_code
+
+    until(lambda: probed("/readyz") == 200, "the worker is ready")
+    live.stack.kill("daprd")
+    until(lambda: probed("/readyz") == 503, "the probe to notice that the stream is gone")
+    assert probed("/livez") == 200
+    live.stack.start("daprd")
+    until(lambda: probed("/readyz") == 200, "the worker to connect again")
+
+
 def test_a_worker_that_is_told_to_stop_delivers_what_runs(live: Live) -> None:
     calls_before = len(live.bill())
     task_id = hold_in(live, "classify", "stop-gently", 10_090)
