@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -121,24 +121,32 @@ class Evidence:
 def steps_seen(run: Run, events: Sequence[Any]) -> tuple[StepSeen, ...]:
     """The steps of a history. `events` are those that `run` was read from."""
     completions = Counter(event.taskCompleted.taskScheduledId for event in events if event.HasField("taskCompleted"))
-    return tuple(_step(run, step, completions) for step in run.steps)
+    saved = _saved(events)
+    return tuple(_step(step, completions, saved) for step in run.steps)
 
 
-def _step(run: Run, step: Step, completions: Counter[int]) -> StepSeen:
+def _step(step: Step, completions: Counter[int], saved: Mapping[int, datetime]) -> StepSeen:
     done = next((each for each in step.attempts if each.outcome is Outcome.COMPLETED), None)
-    reported_at = done.ended_at if done else None
     return StepSeen(
         execution_id=step.execution_id,
         event_ids=tuple(attempt.event_id for attempt in step.attempts),
         name=step.name,
         completions=sum(completions[attempt.event_id] for attempt in step.attempts),
-        reported_at=reported_at,
-        saved_by=_saved_by(run, reported_at) if reported_at else None,
+        reported_at=done.ended_at if done else None,
+        saved_by=saved.get(done.event_id) if done else None,
         scheduled_after=sum(attempt.number > done.number for attempt in step.attempts) if done else 0,
     )
 
 
-def _saved_by(run: Run, reported_at: datetime) -> datetime | None:
-    """The first turn since then took the result in."""
-    turns = sorted(replay.started_at for replay in run.replays if replay.started_at >= reported_at)
-    return min([turns[0] + SAVED_WITHIN, *turns[1:2]]) if turns else None
+def _saved(events: Sequence[Any]) -> dict[int, datetime]:
+    """By schedule, when its completion was in the history for sure. It stands behind the turn that took it in, which
+    need not be the first one since it was reported: that one may have been on its way already."""
+    turns = [event.timestamp.ToDatetime(UTC) for event in events if event.HasField("workflowStarted")]
+    saved: dict[int, datetime] = {}
+    number = 0
+    for event in events:
+        number += event.HasField("workflowStarted")
+        if event.HasField("taskCompleted") and number:
+            by = min([turns[number - 1] + SAVED_WITHIN, *turns[number : number + 1]])
+            saved.setdefault(event.taskCompleted.taskScheduledId, by)
+    return saved

@@ -33,8 +33,14 @@ def test_a_turn_is_saved_long_before_a_next_one_that_is_far_away() -> None:
     assert seen(told)[0].saved_by == at(2.2) + SAVED_WITHIN
 
 
-def test_a_result_that_no_turn_has_taken_in_is_not_saved() -> None:
-    assert seen(begun().completed(2, 5))[0].saved_by is None
+def test_a_result_that_came_when_a_turn_had_begun_is_saved_by_the_next_one() -> None:
+    """Both reached the sidecar before it wrote the turn's time, and the turn held the first alone."""
+    told = (
+        Told().turn(1).started(0).scheduled(1.1, 5, name="accounts", key="k").scheduled(1.1, 6, name="orders", key="l")
+    )
+    told.turn(2.2).completed(2, 5).turn(20).completed(2.1, 6).turn(22)
+    first, second = seen(told)
+    assert (first.saved_by, second.saved_by) == (at(2.2) + SAVED_WITHIN, at(20) + SAVED_WITHIN)
 
 
 def test_a_step_that_failed_first_is_known_by_both_of_its_schedules() -> None:
