@@ -25,6 +25,9 @@ reload: ## have the running agent's sidecar read secrets and configuration again
 test: ## run all tests, those against the real Dapr runtime included; ARGS="-k name" goes to pytest
 	$(RUNTIME) test $(ARGS)
 
+test-cluster: ## test k8s/ on the cluster that kubectl is set to: Dapr and the image refund-agent:dev are there (about 30 minutes)
+	$(RUNTIME) test --cluster tests/cluster $(ARGS)
+
 bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARGS=--quick takes 3
 	$(RUNTIME) bench $(ARGS)
 

@@ -169,6 +169,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         tasks_to_record=lambda: projector.waiting,
         tasks_not_traced=(lambda: traces.dropped) if traces else None,
         turns_set_aside=lambda: worker.turns_set_aside,
+        tasks_pending=lambda: projector.pending,
+        histories_tampered=lambda: projector.tampered,
     )
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)

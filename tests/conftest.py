@@ -15,6 +15,16 @@ settings.register_profile("patient", deadline=None, suppress_health_check=(Healt
 settings.load_profile("patient")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The tests of a cluster change it, so they are asked for."""
+    parser.addoption("--cluster", action="store_true", help="run the tests of the cluster that kubectl is set to")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Left alone otherwise."""
+    return True if collection_path.name == "cluster" and not config.getoption("--cluster") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of two processes that test, one has all that needs the product: there is one stack, and it waits more than it
     works. The tests of a file stay together, for the sake of what they share."""

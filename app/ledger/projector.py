@@ -81,6 +81,7 @@ class Projector:
         self._swept = 0
         self._began = sources.clock()
         self._told: set[str] = set()
+        self.tampered = 0  # histories that do not verify, since the start
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
 
     def start(self) -> None:
@@ -107,6 +108,11 @@ class Projector:
     def waiting(self) -> int:
         """How many tasks are still to be recorded, as far as is known."""
         return len(self._agenda)
+
+    @property
+    def pending(self) -> int:
+        """How many tasks Dapr has taken in and not begun, for longer than it should take."""
+        return len(self._pending)
 
     def _run(self) -> None:
         sweep_at, pause = time.monotonic(), 0.0  # first all that was left by those before, beside what is news
@@ -226,6 +232,7 @@ class Projector:
         if task_id in self._told:
             return
         self._told.add(task_id)
+        self.tampered += isinstance(error, HistoryTampered)
         log.error("task %s is not recorded: %s", task_id, error)
         if isinstance(error, TaskNotFound):
             self._standings.lost(task_id)

@@ -24,6 +24,8 @@ class Live:
     tasks_to_record: Callable[[], int] | None = None
     tasks_not_traced: Callable[[], int] | None = None  # given up, since the start
     turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
+    tasks_pending: Callable[[], int] | None = None  # taken in by Dapr and not begun
+    histories_tampered: Callable[[], int] | None = None  # that do not verify, since the start
 
 
 class LiveCollector(Collector):
@@ -45,6 +47,12 @@ class LiveCollector(Collector):
         )
         yield from _asked(
             CounterMetricFamily, "turns_set_aside", "Workflow turns that did not come back.", live.turns_set_aside
+        )
+        yield from _asked(
+            GaugeMetricFamily, "tasks_pending", "Tasks that Dapr has taken in and not begun.", live.tasks_pending
+        )
+        yield from _asked(
+            CounterMetricFamily, "histories_tampered", "Histories that do not verify.", live.histories_tampered
         )
 
 

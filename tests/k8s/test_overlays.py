@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from runtime import paths
+from tests.k8s.make_schemas import FILE
 from tests.k8s.manifests import NAMESPACE, OVERLAYS, Document, build, containers, named, pods
 
+SCHEMAS = json.loads(FILE.read_text())
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
 CLUSTER_WIDE = {"Namespace"}
 # What the injector knows in Dapr 1.18 (pkg/injector/annotations): of another one it says nothing.
@@ -33,6 +39,44 @@ ANNOTATIONS = {
     "volume-mounts-rw",
     "log-as-json",
 }
+
+
+@overlays
+def test_everything_is_what_its_schema_allows(overlay: str) -> None:
+    for document in build(overlay):
+        assert not list(faults(document)), f"{document['kind']} {document['metadata']['name']}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value", "said"),
+    [
+        ("Deployment", "agent", ("spec", "replica"), 1, "replica"),
+        ("Deployment", "agent", ("spec", "template", "spec", "containers", 0, "resources", "limit"), {}, "limit"),
+        ("Component", "secrets", ("spec", "metadata"), None, "metadata"),
+        ("Configuration", "refund-agent", ("spec", "accessControl", "defaultaction"), "deny", "defaultaction"),
+        ("NetworkPolicy", "agent", ("spec", "ingress", 0, "ports", 0, "port"), [], "port"),
+    ],
+)
+def test_a_schema_finds_what_the_server_would_refuse(
+    kind: str, name: str, path: tuple[Any, ...], value: object, said: str
+) -> None:
+    document = copy.deepcopy(named(build("local"), kind, name))
+    place = document
+    for each in path[:-1]:
+        place = place[each]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    assert said in str(list(faults(document)))
+
+
+def faults(document: Document) -> Iterator[str]:
+    """What the bundled schemas of Kubernetes and Dapr have against it."""
+    kind = f"{document['apiVersion']}/{document['kind']}"
+    schema = {"$ref": f"#/definitions/{SCHEMAS['kinds'][kind]}", "definitions": SCHEMAS["definitions"]}
+    for error in jsonschema.Draft7Validator(schema).iter_errors(document):
+        yield f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
 
 
 @overlays

@@ -172,6 +172,7 @@ def test_a_run_that_dapr_never_begins_is_woken(engine: Engine, writer: Writer, m
     for _ in range(3):
         projector.record([TASK])
     assert woken == [TASK, TASK]
+    assert projector.pending == 1
     told.turn(1).started(0, name="refund_ticket")
     projector.record([TASK])
     assert woken == [TASK, TASK]

@@ -208,6 +208,7 @@ def test_what_can_never_be_recorded_is_said_once_and_dropped(
     for _ in range(3):  # as sweeps would
         projector.record(["acme:T-1"])
     assert projector.waiting == 0
+    assert projector.tampered == isinstance(trouble, HistoryTampered), "once, however often it is looked at"
     errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert len(errors) == 1
     assert words in errors[0]

@@ -1,0 +1,114 @@
+"""The production overlay with PostgreSQL: kills, rolling updates and an absent control plane lose nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.cluster.harness import Installed, kubectl, until
+from tests.whole import tickets
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+CALLS = 3  # of a model, for one refund
+_numbers = itertools.count(40_000)
+_names = itertools.count()
+
+
+def refunds(count: int) -> list[dict[str, Any]]:
+    """So many clear refunds of orders that no test has had."""
+    name = f"load-{next(_names)}"
+    return [tickets.refund(f"{name}-{number}", next(_numbers)) for number in range(count)]
+
+
+def billed(agent: Installed) -> dict[str, Any]:
+    """What the provider's bill and our record say of each other."""
+    found: dict[str, Any] = agent.agent_json("cost", "reconcile", "--sandbox-url", "http://sandbox:8091")
+    return found
+
+
+def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb: Callable[[], None]) -> dict[str, Any]:
+    """Works the tickets while something is disturbed; nothing may be lost or doubled, and all must be explained.
+    Returns the client's report with `calls`, the requests that the provider saw for them."""
+    before = billed(agent)["bill"]["rows"]
+    client = agent.working(sent, rate)
+    disturb()
+    report = client.result()
+    outcomes = Counter((each["status"], each["outcome"]) for each in report["tasks"].values())
+    assert outcomes == {("completed", "refunded"): len(sent)}
+    assert len({each["refund_id"] for each in report["tasks"].values()}) == len(sent)
+    until(lambda: agent_is_quiet(agent), "everything is recorded")
+    after = billed(agent)
+    assert after["unexplained_tokens"] == 0
+    checked = agent.agent_json("ledger", "check")
+    assert checked["differences"] == []
+    assert checked["refunds"]["in_books"] == checked["refunds"]["in_ledger"]
+    return report | {"calls": after["bill"]["rows"] - before}
+
+
+def agent_is_quiet(agent: Installed) -> bool:
+    """Whether the record has everything that the histories have."""
+    return not agent.agent_json("ledger", "check")["differences"]
+
+
+def test_the_tables_were_made_by_their_owner_and_two_agents_use_them(production: Installed) -> None:
+    job = json.loads(kubectl("get", "job", "migrate-ledger", "-o", "json"))
+    assert job["status"]["succeeded"] == 1
+    assert production.ready() == 2
+    report = hold(production, refunds(20), 10, lambda: None)
+    assert report["calls"] == CALLS * 20
+
+
+def test_agents_share_the_work(production: Installed) -> None:
+    hold(production, refunds(100), 10, lambda: None)
+    worked = Counter(execution["worker"] for each in executions(production) for execution in each)
+    assert len(worked) == 2
+    assert min(worked.values()) > 0.2 * sum(worked.values()), worked
+
+
+def executions(agent: Installed) -> list[list[dict[str, Any]]]:
+    """Who worked the steps of the newest tasks."""
+    page = agent.agent_json("task", "list", "--limit", "200")["tasks"][-100:]
+    return [
+        [one for step in record["steps"] for attempt in step["attempts"] for one in attempt["executions"]]
+        for record in (agent.agent_json("record", task["task_id"]) for task in page[:25])
+    ]
+
+
+def test_an_agent_that_is_killed_in_mid_task_loses_nothing(production: Installed) -> None:
+    def kill() -> None:
+        for _ in range(3):
+            time.sleep(8)  # in the middle of the traffic: there is nothing to wait for
+            pod = production.pods()[0]["metadata"]["name"]
+            kubectl("delete", "pod", pod, "--force", "--grace-period=0")
+            until(lambda: production.ready() == 2, "another agent")
+
+    report = hold(production, refunds(150), 4, kill)
+    in_flight = report["calls"] - CALLS * 150
+    assert 0 <= in_flight <= 12, "only what was in flight is paid again"
+
+
+def test_a_rolling_update_under_load_repeats_no_model_call(production: Installed) -> None:
+    def roll() -> None:
+        time.sleep(5)
+        kubectl("rollout", "restart", "deploy/agent")
+        kubectl("rollout", "status", "deploy/agent", "--timeout=400s")
+
+    report = hold(production, refunds(150), 4, roll)
+    assert report["calls"] == CALLS * 150
+
+
+@pytest.mark.parametrize("what", ["dapr-scheduler-server", "dapr-placement-server"])
+def test_a_control_plane_that_begins_anew_loses_nothing(production: Installed, what: str) -> None:
+    def restart() -> None:
+        time.sleep(5)
+        kubectl("delete", "pod", "-l", f"app={what}", "--force", "--grace-period=0", namespace="dapr-system")
+
+    report = hold(production, refunds(100), 4, restart)
+    assert report["calls"] == CALLS * 100
