@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ class Finding:
     ok: bool
     found: str
     remedy: str = ""
+
+
+# Release notes of Dapr 1.18.6. Where others share the cluster, it is not enough to have the agent's own rules.
+_LACKS = (
+    "below 1.18.6 any app of its namespace can run this one's activities, and %2F in a path gets around the access "
+    "rules of service invocation: on a cluster, give the agent a namespace of its own, or upgrade"
+)
 
 
 def prerequisites() -> Iterator[Finding]:
@@ -77,6 +85,28 @@ def components(settings: Settings, folder: Path) -> Iterator[Finding]:
         yield Finding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
     if not found:
         yield Finding("sidecar's components", True, "all are loaded")
+
+
+def runtime(settings: Settings) -> Finding:
+    """Which Dapr runs, and what it lacks."""
+    try:
+        with settings.daprd.client(PROBE_SECONDS) as client:
+            version = str(client.get("/v1.0/metadata").raise_for_status().json()["runtimeVersion"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, ConfigurationError) as error:
+        return Finding(
+            "Dapr", False, f"the version is not told ({type(error).__name__})", "start everything: `make up`"
+        )
+    return of_version(version)
+
+
+def of_version(version: str) -> Finding:
+    """What there is to say of a version of Dapr. The one that `make setup` builds is good enough for one user alone."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if not (1, 18, 0) <= numbers < (1, 19, 0):
+        return Finding("Dapr", False, version, "this agent works with Dapr 1.18")
+    if numbers < (1, 18, 6):
+        return Finding("Dapr", True, f"{version}; {_LACKS}")
+    return Finding("Dapr", True, version)
 
 
 def token_works(url: str | None, token: str | None) -> Finding:

@@ -49,14 +49,16 @@ def doctor(
 
 
 def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[Finding]:
-    from app.cli.checks import answers, components, files, policy_file, prerequisites, token_works
+    from app.cli.checks import answers, components, files, policy_file, prerequisites, runtime, token_works
     from app.settings import load
 
     settings = load()
-    yield from prerequisites()
-    yield from files(folder)
+    if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone
+        yield from prerequisites()
+        yield from files(folder)
     yield policy_file(folder / settings.policy_file)
     yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
+    yield runtime(settings)
     yield from components(settings, folder)
     yield answers("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")
     yield token_works(url, token)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.checks import FOLDERS, answers, files, policy_file, prerequisites, token_works
+from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, token_works
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import secret
@@ -123,6 +123,35 @@ def test_what_answers_is_told_from_what_does_not() -> None:
     away = answers("it", "http://127.0.0.1:1/healthz")
     assert (away.ok, "make up" in away.remedy) == (False, True)
     assert not answers("it", "http://[").ok
+
+
+@pytest.mark.parametrize(
+    ("version", "ok", "lacks"),
+    [
+        ("1.18.2", True, True),
+        ("1.18.5", True, True),
+        ("1.18.6", True, False),
+        ("1.18.12-rc.1", True, False),
+        ("1.17.9", False, False),
+        ("1.19.0", False, False),
+        ("edge", False, False),
+    ],
+)
+def test_what_a_version_of_dapr_lacks_is_named(version: str, *, ok: bool, lacks: bool) -> None:
+    found = of_version(version)
+    assert (found.ok, "any app of its namespace" in found.found) == (ok, lacks)
+    assert version in found.found
+    assert bool(found.remedy) is not ok
+
+
+def test_outside_of_a_checkout_no_file_is_asked_for(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("doctor", "--no-sandbox", "--json")
+    names = {finding["name"] for finding in json.loads(result.stdout)}
+    assert {"daprd", "Dapr", "agent", "token", "policy"} <= names
+    assert not names & {"machine", "components", "resiliency", "config"}
 
 
 def test_the_token_is_tried(run: CommandLine) -> None:
