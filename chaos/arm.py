@@ -96,6 +96,7 @@ def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, second
         restarts=tuple(crew.restarts),
         frozen=dict(crew.frozen),
         helped=dict(crew.helped),
+        begun_again=kept.begun_again,
         ledger=differences,
         spent=kept.spent,
         rerun=kept.rerun,

@@ -96,7 +96,8 @@ class Evidence:
     """All of one run. `bill` is the provider's, a row a request; `calls`, `executions` and `workers` are our record's.
 
     accepted: the tasks whose ticket the agent took in. helped: how often a process had to be started again that
-    nobody had killed. frozen: how often each stood still for a while. ledger: what `ledger check` found. spent, rerun:
+    nobody had killed. frozen: how often each stood still for a while. begun_again: the tasks whose run Dapr gave up for
+    no fault of theirs. ledger: what `ledger check` found. spent, rerun:
     money by currency, and what of it was work done again. seconds: from the first ticket until the last task's end.
     """
 
@@ -112,6 +113,7 @@ class Evidence:
     restarts: tuple[Restart, ...] = ()
     frozen: Mapping[str, int] = field(default_factory=dict)
     helped: Mapping[str, int] = field(default_factory=dict)
+    begun_again: frozenset[str] = frozenset()
     ledger: tuple[str, ...] = ()
     spent: Mapping[str, Decimal] = field(default_factory=dict)
     rerun: Mapping[str, Decimal] = field(default_factory=dict)

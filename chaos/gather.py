@@ -20,7 +20,7 @@ from app.history.parse import parse
 from app.history.reader import HistoryReader
 from app.ledger import database, refunds
 from app.ledger.reading import Records
-from app.ledger.tables import EXECUTIONS, WORKERS
+from app.ledger.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.ledger.unallocated import unallocated_retries
 from app.settings import Settings
 from chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
@@ -41,6 +41,7 @@ class Kept:
     unallocated: tuple[Unallocated, ...]
     executions: tuple[Execution, ...]
     workers: tuple[WorkerSeen, ...]
+    begun_again: frozenset[str]
     spent: Mapping[str, Decimal]
     rerun: Mapping[str, Decimal]
 
@@ -104,6 +105,7 @@ def kept(stack: Stack) -> Kept:
             unallocated=unallocated_retries(engine),
             executions=_executions(engine),
             workers=_workers(engine),
+            begun_again=_begun_again(engine),
             spent=spent,
             rerun=rerun,
         )
@@ -133,6 +135,11 @@ def _workers(engine: Engine) -> tuple[WorkerSeen, ...]:
     query = select(WORKERS.c.worker, WORKERS.c.started_at).order_by(WORKERS.c.started_at)
     with engine.connect() as connection:
         return tuple(WorkerSeen(**row) for row in connection.execute(query).mappings())
+
+
+def _begun_again(engine: Engine) -> frozenset[str]:
+    with engine.connect() as connection:
+        return frozenset(connection.execute(select(BEGINNINGS.c.task_id)).scalars())
 
 
 def _task(reader: HistoryReader, view: Mapping[str, Any]) -> TaskSeen:

@@ -61,9 +61,10 @@ def tokens(evidence: Evidence, clean_bill: Sequence[Row]) -> Tokens:
     found = reconcile(evidence.calls, bill, unallocated=evidence.unallocated)
     named = list(_named(evidence.calls, found))
     excess, requests = Counter[Excess](), Counter[Excess]()
-    for cause, spent in named:
+    for cause, spent, _ in named:
         excess[cause] += spent
         requests[cause] += 1
+    given_up = sum(spent for _, spent, task_id in named if task_id in evidence.begun_again)
     clean, billed = _paid(clean_bill), _paid(evidence.bill)
     return Tokens(
         clean=_sum(clean),
@@ -74,25 +75,26 @@ def tokens(evidence: Evidence, clean_bill: Sequence[Row]) -> Tokens:
         excess_requests=requests,
         checks=(
             _unexplained(found),
-            _unnamed(_sum(billed) - _sum(clean), excess.total()),
+            _unnamed(_sum(billed) - _sum(clean), excess.total(), given_up),
             _other_requests(billed, clean),
         ),
     )
 
 
-def _named(calls: Iterable[CallRecord], found: Reconciliation) -> Iterator[tuple[Excess, int]]:
-    """Every request on the bill that was spent in vain: with what it was spent on, and its tokens."""
+def _named(calls: Iterable[CallRecord], found: Reconciliation) -> Iterator[tuple[Excess, int, str]]:
+    """Every request on the bill that was spent in vain: with what it was spent on, its tokens and its task."""
     late = {call.call_id for call in paid_again(calls)}
     for finding in found.findings:
         if finding.cause.explains and finding.billed.tokens:
             again = finding.call is not None and finding.call.call_id in late
-            yield Excess.PAID_AGAIN if again else _OF_CAUSE.get(finding.cause, Excess.OTHERWISE), finding.billed.tokens
+            cause = Excess.PAID_AGAIN if again else _OF_CAUSE.get(finding.cause, Excess.OTHERWISE)
+            yield cause, finding.billed.tokens, finding.call.task_id if finding.call else ""
     # What came in vain with its usage agrees with the bill to the token, so it is no finding.
     found_by_id = {finding.call.call_id for finding in found.findings if finding.call}
     for call in calls:
         spent = (call.usage.input_tokens or 0) + (call.usage.output_tokens or 0)
         if call.rerun and call.usage.known is Known.REPORTED and call.call_id not in found_by_id:
-            yield Excess.PAID_AGAIN if call.call_id in late else Excess.OVERTAKEN, spent
+            yield Excess.PAID_AGAIN if call.call_id in late else Excess.OVERTAKEN, spent, call.task_id
 
 
 def _unexplained(found: Reconciliation) -> Check:
@@ -100,9 +102,12 @@ def _unexplained(found: Reconciliation) -> Check:
     return Check("unexplained_tokens", "tokens that nothing explains", found.unexplained_tokens, tuple(told[:_SHOWN]))
 
 
-def _unnamed(excess: int, named: int) -> Check:
-    told = (f"{excess:,} tokens beyond the clean run's bill, {named:,} of them named",) if excess != named else ()
-    return Check("unnamed_tokens", "tokens beyond the clean run's bill without a name", abs(excess - named), told)
+def _unnamed(excess: int, named: int, given_up: int) -> Check:
+    """The calls of a run that was given up are named as in vain, and the next run may be spared some of them: so many
+    tokens more than there are beyond the clean run's bill may have a name."""
+    count = max(0, excess - named) + max(0, named - given_up - excess)
+    told = (f"{excess:,} tokens beyond the clean run's bill, {named:,} of them named",) if count else ()
+    return Check("unnamed_tokens", "tokens beyond the clean run's bill without a name", count, told)
 
 
 def _other_requests(billed: Sequence[Row], clean: Sequence[Row]) -> Check:

@@ -19,8 +19,6 @@ from runtime.loopback import HOST, past_proxies
 from runtime.problems import Problem
 from runtime.set_up import set_up
 
-# What needs the stack beside what does not (tests/conftest.py).
-_ALL_TESTS = ("-n", "2", "--dist", "loadgroup")
 _STACK_LOCK = paths.STATE / "lock"
 _APP_LOGS = paths.ROOT / ".dapr" / "logs"
 
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": lambda _: _launch("run"),
         "up": lambda _: _launch("up"),
         "control-plane": lambda _: _launch("control-plane"),
-        "test": lambda rest: _tool("pytest", *(rest or _ALL_TESTS)),
+        "test": lambda rest: _tool("pytest", *rest),
         "bench": lambda rest: _tool("bench", *rest),
         "bench-ledger": lambda rest: _tool("bench.ledger", *rest),
         "chaos": lambda rest: _tool("chaos", *rest),

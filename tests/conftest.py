@@ -25,14 +25,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == "cluster" and not config.getoption("--cluster") else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes that test, one has all that needs the product: there is one stack, and it waits more than it
-    works. The tests of a file stay together, for the sake of what they share."""
-    for item in items:
-        group = "stack" if item.get_closest_marker("runtime") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """One running product for all tests that only send tickets and faults, and heal what they broke."""

@@ -66,6 +66,7 @@ ALLOWED = {
     "sandbox": {"sandbox"},
 }
 COMMON = {
+    "__version__",
     "models",
     "books",
     "daprd",

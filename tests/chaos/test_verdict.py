@@ -23,6 +23,7 @@ from tests.chaos.breaks import (
     interrupted,
     repeated,
     with_books,
+    with_step,
     with_task,
 )
 from tests.records import at
@@ -49,6 +50,19 @@ def test_each_thing_that_goes_wrong_is_found_under_its_name(what: str) -> None:
     found = broken(breaks(made.evidence()))
     assert found.keys() == expected.keys(), found
     assert all(found[key] == count for key, count in expected.items() if count), found
+
+
+def test_a_task_that_was_begun_again_may_be_left_with_fewer_steps_and_calls_and_no_others() -> None:
+    """What its first run did is found, and the calls of that run are named as in vain."""
+    again = replace(made.evidence(), begun_again=frozenset({REFUND.task_id}))
+    fewer = with_step(again, completions=0)
+    assert broken(fewer) == {}
+    assert broken(replace(fewer, begun_again=frozenset())).keys() == {"steps_other"}
+    assert broken(with_step(again, name="close_case")).keys() == {"steps_other"}, "another step is another step"
+    first = next(call for call in again.calls if call.task_id == REFUND.task_id)
+    spared = tuple(replace(each, state=CallState.INTERRUPTED) if each is first else each for each in again.calls)
+    assert broken(replace(again, calls=spared)) == {}
+    assert "unnamed_tokens" in broken(replace(again, calls=spared, begun_again=frozenset()))
 
 
 def test_what_was_found_is_named() -> None:
