@@ -68,11 +68,26 @@ class ClusterFault(Exception):
 
 def kubectl(*arguments: str, given: str | None = None, namespace: str = NAMESPACE, seconds: float = 900) -> str:
     """Runs kubectl and returns what it printed. Raises ClusterFault."""
-    command = ["kubectl", "--namespace", namespace, *arguments]
+    command = ["kubectl", *(["--namespace", namespace] if namespace else []), *arguments]
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=seconds)
     if done.returncode:
         raise ClusterFault(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}{done.stdout.strip()[-2000:]}")
     return done.stdout
+
+
+def apply(documents: str) -> None:
+    """Applies documents; once more when a namespace is so new that it has no service account yet."""
+    until(lambda: _applied(documents), "the documents to be taken", 30)
+
+
+def _applied(documents: str) -> bool:
+    try:
+        kubectl("apply", "-f", "-", given=documents, namespace="")
+    except ClusterFault as fault:
+        if "serviceaccount" not in str(fault):
+            raise
+        return False
+    return True
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
@@ -151,9 +166,9 @@ def installed(overlay: Path, *, tokens: bool) -> Iterator[Installed]:
     _clear()
     token = secrets.token_hex(24)
     record = {"name": "tests", "sha256": hashlib.sha256(token.encode()).hexdigest(), "roles": ["admin"], "tenants": "*"}
-    kubectl("apply", "-f", "-", given=CLIENT_PODS)
+    apply(CLIENT_PODS)
     if not kubectl("get", "storageclass", "-o", "name").strip():
-        kubectl("apply", "-f", "-", given=VOLUME)
+        apply(VOLUME)
         phase = ("get", "pod", "volume", "-o", "jsonpath={.status.phase}")
         until(lambda: kubectl(*phase, namespace=CLIENTS) == "Succeeded", "a volume")
     kubectl("create", "namespace", NAMESPACE)
@@ -162,7 +177,7 @@ def installed(overlay: Path, *, tokens: bool) -> Iterator[Installed]:
         kubectl(
             "create", "secret", "generic", "api-tokens", f"--from-literal=api-tokens={json.dumps({'tokens': [record]})}"
         )
-    kubectl("apply", "-k", str(overlay))
+    kubectl("apply", "-k", str(overlay), namespace="")
     try:
         for name in ("sandbox", "agent"):
             kubectl("rollout", "status", f"deploy/{name}", "--timeout=300s")

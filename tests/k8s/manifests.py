@@ -21,10 +21,11 @@ Document = dict[str, Any]
 @lru_cache
 def build(overlay: str) -> tuple[Document, ...]:
     """All documents of an overlay. Raises AssertionError with kustomize's words when it fails, or warns."""
-    return _built(paths.ROOT / "k8s" / "overlays" / overlay)
+    return built(paths.ROOT / "k8s" / "overlays" / overlay)
 
 
-def _built(folder: Path) -> tuple[Document, ...]:
+def built(folder: Path) -> tuple[Document, ...]:
+    """All documents of a folder."""
     command = [str(go_build.kustomize(paths.VENV)), "build", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -12,9 +12,10 @@ import jsonschema
 import pytest
 import yaml
 
+from app.sandbox.faults import SYSTEMS
 from runtime import paths
 from tests.k8s.make_schemas import FILE
-from tests.k8s.manifests import NAMESPACE, OVERLAYS, Document, build, containers, named, pods
+from tests.k8s.manifests import NAMESPACE, OVERLAYS, Document, build, built, containers, named, pods
 
 SCHEMAS = json.loads(FILE.read_text())
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
@@ -175,6 +176,15 @@ def test_what_dapr_reads_is_what_a_laptop_has_with_other_addresses(overlay: str)
             theirs = named(documents, ours["kind"], ours["metadata"]["name"])
             assert theirs["scopes"] == ours["scopes"]
             assert "127.0.0.1" not in str(theirs["spec"]), "nobody answers there in a pod"
+
+
+@pytest.mark.parametrize("folder", ["k8s/overlays/local", "tests/cluster/production"])
+def test_with_the_sandbox_every_address_is_its_own(folder: str) -> None:
+    documents = built(paths.ROOT / folder)
+    for system in SYSTEMS:
+        assert named(documents, "HTTPEndpoint", system)["spec"]["baseUrl"] == f"http://sandbox:8092/{system}"
+    model = {each["name"]: each["value"] for each in named(documents, "Component", "llm")["spec"]["metadata"]}
+    assert model == {"key": "sandbox", "model": "sandbox-small", "endpoint": "http://sandbox:8091/v1"}
 
 
 @overlays
