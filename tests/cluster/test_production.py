@@ -49,7 +49,7 @@ def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb:
     checked = agent.agent_json("ledger", "check")
     assert checked["differences"] == []
     assert checked["refunds"]["in_books"] == checked["refunds"]["in_ledger"]
-    return report | {"calls": after["bill"]["rows"] - before}
+    return report | {"calls": after["bill"]["rows"] - before, "causes": set(after["causes"])}
 
 
 def agent_is_quiet(agent: Installed) -> bool:
@@ -90,8 +90,8 @@ def test_an_agent_that_is_killed_in_mid_task_loses_nothing(production: Installed
             until(lambda: production.ready() == 2, "another agent")
 
     report = hold(production, refunds(150), 4, kill)
-    in_flight = report["calls"] - CALLS * 150
-    assert 0 <= in_flight <= 12, "only what was in flight is paid again"
+    assert report["causes"] <= {"interrupted_call", "failed_call"}, "only what was in flight is paid again"
+    assert report["calls"] - CALLS * 150 <= 3 * 20, "and that is what some seconds bring"
 
 
 def test_a_rolling_update_under_load_repeats_no_model_call(production: Installed) -> None:
