@@ -8,7 +8,7 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 	&& exec $(PYTHON) -m runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help run up reload test bench bench-ledger chaos experiment lint format setup doctor clean-state lock
+.PHONY: help run up reload test test-cluster bench bench-ledger chaos experiment lint format setup doctor clean-state lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,7 +26,7 @@ test: ## run all tests, those against the real Dapr runtime included; ARGS="-k n
 	$(RUNTIME) test $(ARGS)
 
 test-cluster: ## test k8s/ on the cluster that kubectl is set to: Dapr and the image refund-agent:dev are there (about 30 minutes)
-	$(RUNTIME) test --cluster tests/cluster $(ARGS)
+	$(RUNTIME) test-cluster $(ARGS)
 
 bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARGS=--quick takes 3
 	$(RUNTIME) bench $(ARGS)

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "up": lambda _: _launch("up"),
         "control-plane": lambda _: _launch("control-plane"),
         "test": lambda rest: _tool("pytest", *rest),
+        "test-cluster": lambda rest: _tool("pytest", "--cluster", "tests/cluster", *rest),
         "bench": lambda rest: _tool("bench", *rest),
         "bench-ledger": lambda rest: _tool("bench.ledger", *rest),
         "chaos": lambda rest: _tool("chaos", *rest),

@@ -11,7 +11,7 @@ import pytest
 
 from runtime import paths
 
-TARGETS = ("run", "up", "test", "lint", "format", "setup", "doctor", "clean-state")
+TARGETS = ("run", "up", "test", "test-cluster", "lint", "format", "setup", "doctor", "clean-state")
 MAKEFILE = (paths.ROOT / "Makefile").read_text()
 
 

@@ -71,7 +71,7 @@ def test_a_tool_that_is_down_delays_the_task_and_costs_no_model_call(live: Live,
     until(lambda: failures(live, task_id), f"the task meets {system}")
     calls = len(live.bill())
     struck = live.fired(system)
-    until(lambda: len(failures(live, task_id)) >= 4, "it has tried again some times")
+    until(lambda: len(failures(live, task_id)) >= 3, "it has tried again some times")
     assert len(live.bill()) == calls, "no model is asked to think about a tool that is down"
     assert live.fired(system) >= struck
     live.heal()

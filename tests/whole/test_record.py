@@ -152,24 +152,26 @@ TAMPERED = {
     "a task is gone": "DELETE FROM tasks WHERE task_no = {no}",
     "an outcome is another": "UPDATE tasks SET outcome = 'declined' WHERE task_no = {no}",
     "a step is gone": "DELETE FROM steps WHERE task_no = {no} AND step = 1",
-    "a daily sum is more": "UPDATE daily_costs SET quantity = quantity + 1 WHERE stage = 'close_case'",
     "a call in the journal is another": "UPDATE model_calls SET output_tokens = 9 WHERE task_id = '{task_id}'",
 }
 
 
-@pytest.mark.parametrize("damage", TAMPERED)
-def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_it(live: Live, records: Records, damage: str) -> None:
-    number = 11_500 + list(TAMPERED).index(damage)
-    task_id = live.submit(tickets.refund(f"damaged-{number}", number))
-    recorded(records, task_id, TaskStatus.COMPLETED)
+def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_them(live: Live, records: Records) -> None:
+    """Each kind in a task of its own, so that each is found for itself; a look at everything is what takes time."""
+    hurt = {kind: live.submit(tickets.refund(f"damaged-{n}", 11_500 + n)) for n, kind in enumerate(TAMPERED)}
+    for task_id in hurt.values():
+        recorded(records, task_id, TaskStatus.COMPLETED)
     until(lambda: bootstrap.check_ledger(settings(live)) == (), "everything is recorded")
     with ledger(live) as connection:
-        (task_no,) = connection.execute("SELECT task_no FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
-        assert connection.execute(TAMPERED[damage].format(no=task_no, task_id=task_id)).rowcount > 0
+        for kind, task_id in hurt.items():
+            (task_no,) = connection.execute("SELECT task_no FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+            assert connection.execute(TAMPERED[kind].format(no=task_no, task_id=task_id)).rowcount > 0, kind
     found = bootstrap.check_ledger(settings(live))
-    assert found, damage
-    if "daily" not in damage:
-        assert task_id in {difference.task_id for difference in found}
+    assert {difference.task_id for difference in found} >= set(hurt.values())
+    bootstrap.rebuild_ledger(settings(live), lambda *_: None)
+    with ledger(live) as connection:
+        assert connection.execute("UPDATE daily_costs SET quantity = quantity + 1 WHERE stage = 'close_case'").rowcount
+    assert {difference.what.split(" 2", 1)[0] for difference in bootstrap.check_ledger(settings(live))} == {"daily sum"}
     bootstrap.rebuild_ledger(settings(live), lambda *_: None)
     assert bootstrap.check_ledger(settings(live)) == ()
 
