@@ -38,6 +38,11 @@ class Usage:
         if self.output_tokens is not None and (self.reasoning_tokens or 0) > self.output_tokens:
             raise ValueError(f"impossible usage {self}: reasoning exceeds the output; take it as not reported")
 
+    @property
+    def cached(self) -> int | None:
+        """The cached tokens for people: of no input none is cached, also where nobody reported it."""
+        return 0 if self.input_tokens == 0 else self.cached_tokens
+
     def __add__(self, other: Usage) -> Usage:
         """Both together, known as the worse of the two; what one of them does not report is not known of the sum."""
         return Usage(

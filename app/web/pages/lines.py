@@ -170,7 +170,7 @@ def _call_line(
         answered_by=_answered_by(step, call),
         model=call.model or words.UNKNOWN,
         input=words.tokens(used.input_tokens, used.known),
-        cached=words.tokens(0 if used.input_tokens == 0 else used.cached_tokens, used.known),
+        cached=words.tokens(used.cached, used.known),
         output=words.tokens(used.output_tokens, used.known),
         retries=str(call.retries),
         money=money_cell(charges),

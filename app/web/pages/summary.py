@@ -149,9 +149,9 @@ def _lines(number: int) -> str:
 
 def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
-    for name, attribute in (("input", "input_tokens"), ("of it cached", "cached_tokens"), ("output", "output_tokens")):
-        used = [call.usage for call in record.calls if attribute != "cached_tokens" or call.usage.input_tokens != 0]
-        facts.append(Fact(name, words.tokens_sum((getattr(usage, attribute), usage.known) for usage in used)))
+    for name, attribute in (("input", "input_tokens"), ("of it cached", "cached"), ("output", "output_tokens")):
+        counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
+        facts.append(Fact(name, words.tokens_sum(counted)))
     vain = [call for call in record.calls if call.rerun]
     for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
         if vain:
