@@ -8,7 +8,7 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 	&& exec $(PYTHON) -m runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help run up reload test test-cluster bench bench-ledger chaos experiment lint format setup doctor clean-state lock
+.PHONY: help run up reload test test-cluster bench bench-ledger chaos experiment sbom lint format setup doctor clean-state lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,9 @@ chaos: ## kill or freeze every process at random under load, show that nothing i
 
 experiment: ## measure what crashes cost, resumed and restarted (about 10 minutes); ARGS=--quick takes 3
 	$(RUNTIME) experiment $(ARGS)
+
+sbom: ## write .state/sbom.cdx.json: the packages of the image with their hashes (CycloneDX)
+	$(RUNTIME) sbom
 
 lint: ## check style (ruff), format and types (mypy --strict)
 	$(RUNTIME) lint

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bench-ledger": lambda rest: _tool("bench.ledger", *rest),
         "chaos": lambda rest: _tool("chaos", *rest),
         "experiment": lambda rest: _tool("experiments.rerun_tax", *rest),
+        "sbom": lambda _: _sbom(),
         "lint": lambda _: _lint(),
         "format": lambda _: _tool("ruff", "format", "."),
         "env": lambda _: _environment(),
@@ -74,6 +75,17 @@ def _launch(what: str) -> int:
 def _tool(module: str, *arguments: str) -> int:
     set_up(development=True)
     return _become("-m", module, *arguments)
+
+
+def _sbom() -> int:
+    set_up(development=True)
+    file = paths.STATE / "sbom.cdx.json"
+    paths.STATE.mkdir(parents=True, exist_ok=True)
+    tool = ("-W", "ignore", "-m", "cyclonedx_py", "requirements", "requirements.lock", "--pyproject", "pyproject.toml")
+    code = _in_environment(*tool, "--output-reproducible", "-o", str(file))
+    if code == 0:
+        print(f"{file}: the packages of the image with their versions and hashes, as CycloneDX.")
+    return code
 
 
 def _lint() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,17 @@ def test_the_program_runs_from_what_is_copied_and_nothing_else(tmp_path: Path) -
     found = files()
     assert {"LICENSE", "requirements.lock", "app/__main__.py", "app/ledger/migrations/env.py"} <= found.keys()
     assert any(name.endswith(".html") for name in found)
+
+
+def test_the_bill_of_materials_names_every_package_of_the_lock() -> None:
+    command = [sys.executable, "-m", "runtime", "sbom"]
+    subprocess.run(command, cwd=paths.ROOT, check=True, capture_output=True)
+    bill = json.loads((paths.STATE / "sbom.cdx.json").read_text())
+    named = {(each["name"], each["version"]) for each in bill["components"]}
+    locked = re.findall(r"^([\w.-]+)==([\w.+!-]+)", (paths.ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert named == set(locked)
+    assert all(each["externalReferences"][0]["hashes"] for each in bill["components"])
+    assert bill["metadata"]["component"]["name"] == "refund-agent"
 
 
 def test_what_is_ignored_is_not_copied() -> None:
