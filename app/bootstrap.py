@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     sidecar.wait_until_ready(settings.dapr_http)
     writer = Writer(engine)
     ends.callback(writer.close)
-    incarnation = Incarnation(writer, utc_now)
+    incarnation = Incarnation(writer, utc_now, f"{socket.gethostname()} {settings.daprd.grpc}")
     incarnation.begin()
     ends.callback(incarnation.end)
     history = ends.enter_context(HistoryReader(settings.daprd))
@@ -164,11 +165,12 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
 
     traces = make_traces(settings, opened.engine)
     live = Live(
-        activities_running=lambda: worker.running,
-        activities_waiting=lambda: worker.waiting,
+        activities_running=lambda: worker.loop.running,
+        activities_waiting=lambda: worker.loop.waiting,
         tasks_to_record=lambda: projector.waiting,
         tasks_not_traced=(lambda: traces.dropped) if traces else None,
-        turns_set_aside=lambda: worker.turns_set_aside,
+        turns_set_aside=lambda: worker.loop.turns.set_aside,
+        turns_broken=lambda: worker.loop.turns.broken,
         tasks_pending=lambda: projector.pending,
         histories_tampered=lambda: projector.tampered,
     )
@@ -233,6 +235,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
         systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),
+        asked=opened.history.asked,
     )
 
 

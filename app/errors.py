@@ -14,6 +14,8 @@ RefundAgentError
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
 ├── StepSetAside                a step that has cost several workers their life; names task and step
+├── StepOver                    an attempt at a step that has failed elsewhere meanwhile
+├── NotAsked                    a step that moves money, and that its task's own history does not ask for
 ├── HistoryTampered             a workflow's history is not what was signed; names the instance
 ├── AskedInVain                 a step's answers were lost and probably billed, up to the policy's bound
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
@@ -183,6 +185,25 @@ class StepSetAside(RefundAgentError):
         super().__init__(
             f"step {step} is set aside: {dead} workers in a row went away while they worked at it; find out why "
             f"(the workers' exit codes, memory, logs), mend it, then `task resume {task_id}`"
+        )
+
+
+class StepOver(RefundAgentError):
+    """An attempt that has failed elsewhere is not begun again: the workflow has taken its failure."""
+
+    title = "Step over"
+
+
+class NotAsked(RefundAgentError):
+    """A step that moves money is worked for no one but the task whose history asks for it."""
+
+    title = "Not asked for"
+
+    def __init__(self, step: str, instance_id: str, task_id: str) -> None:
+        super().__init__(
+            f"step {step} was asked for {task_id} by instance {instance_id}, and the history of the task does not ask "
+            f"for it in these words; nothing was posted. Look for who did: `record {task_id}`, the sidecars' logs, and "
+            f"the apps that share this namespace (WorkflowAccessPolicy; Dapr 1.18.6 or later)"
         )
 
 

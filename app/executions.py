@@ -6,23 +6,25 @@ a time, so that it shows which of them it is and the others, who only were there
 more is set aside: it fails with a reason, and its task parks.
 
 A sidecar that stood still may hand out a step that another one has completed meanwhile. Before a step is begun a second
-time, Dapr's history is asked; a result that is there is handed over as it is.
+time, Dapr's history is asked; a result that is there is handed over as it is. And when a worker joins or leaves, Dapr
+hands steps over that another worker is still at: as long as that one lives, its result is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.errors import LedgerGone, RefundAgentError, StepSetAside
+from app.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
 from app.ledger.anew import look_again
 from app.ledger.bulk import run
 from app.ledger.columns import microseconds
@@ -37,6 +39,12 @@ SUSPECT_AFTER = 3
 # Alone, a step that loses its worker twice more is the reason.
 SET_ASIDE_AFTER = 5
 
+# A worker that has not beaten for so long is no more waited for: it beats once a second.
+_SILENT_AFTER = timedelta(seconds=3)
+# What another worker is at may take as long as a model call (resiliency/llm.yaml), and its result a moment to be saved.
+_ELSEWHERE_SECONDS, _LOOK_SECONDS = 90.0, (0.25, 1.0)
+
+_MINE = WORKERS.alias("mine")
 _THIS_ATTEMPT = and_(
     EXECUTIONS.c.task_id == bindparam("the_task"),
     EXECUTIONS.c.execution_id == bindparam("the_step"),
@@ -47,6 +55,20 @@ _LAST = select(func.max(EXECUTIONS.c.number)).where(_THIS_ATTEMPT)
 _BEGIN = insert(EXECUTIONS)
 _WITHDRAW = delete(EXECUTIONS).where(_THIS)
 _LOSE = update(EXECUTIONS).where(_THIS).values(lost_at=bindparam("lost"))
+# Another one that is at it: beside another sidecar, since one sidecar hands a step to one worker at a time.
+_ELSEWHERE = (
+    select(func.count())
+    .select_from(EXECUTIONS)
+    .join(WORKERS, WORKERS.c.worker == EXECUTIONS.c.worker)
+    .where(
+        _THIS_ATTEMPT,
+        EXECUTIONS.c.lost_at.is_(None),
+        WORKERS.c.sidecar
+        != select(_MINE.c.sidecar).where(_MINE.c.worker == bindparam("this_worker")).scalar_subquery(),
+        WORKERS.c.seen_at > bindparam("alive"),
+        WORKERS.c.stopped_at.is_(None),
+    )
+)
 _DEAD = (
     select(func.count(EXECUTIONS.c.worker.distinct()))
     .join(WORKERS, WORKERS.c.worker == EXECUTIONS.c.worker)
@@ -95,12 +117,12 @@ class Executions:
     @asynccontextmanager
     async def begun(self, attempt: Attempt) -> AsyncIterator[str | None]:
         """Around the work on an attempt; with the result that the history has, when there is nothing left to work.
-        Raises StepSetAside, SQLAlchemyError."""
+        Raises StepSetAside, StepOver, SQLAlchemyError."""
         number = await self._begin(attempt)
         if number > 1:
             # While it is looked at or waits it must not look begun: another one may cost this worker its life.
             await self._writer.write(lambda connection: run(connection, _WITHDRAW, _numbered(attempt, number)))
-            if (result := await self._known(attempt)) is not None:
+            if (result := await self._known_or_awaited(attempt)) is not None:
                 yield result
                 return
             if number > SUSPECT_AFTER and await self._dead(attempt) >= SUSPECT_AFTER:
@@ -124,10 +146,31 @@ class Executions:
         except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
 
+    async def _known_or_awaited(self, attempt: Attempt) -> str | None:
+        """The result in the history, once there is one, as long as another worker may bring it."""
+        until, pause = time.monotonic() + _ELSEWHERE_SECONDS, _LOOK_SECONDS[0]
+        while True:
+            elsewhere = await self._elsewhere(attempt)  # before the history is asked: its result may come in between
+            result = await self._known(attempt)
+            if result is not None or not elsewhere or time.monotonic() > until:
+                return result
+            if pause == _LOOK_SECONDS[0]:
+                log.info(
+                    "task %s: another worker is at step %s; its result is waited for", attempt.task_id, attempt.step
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LOOK_SECONDS[1])
+
+    async def _elsewhere(self, attempt: Attempt) -> bool:
+        values = attempt.key | {"this_worker": self._worker, "alive": microseconds(self._clock() - _SILENT_AFTER)}
+        return bool(await self._writer.write(lambda connection: run(connection, _ELSEWHERE, values).scalar_one()))
+
     async def _known(self, attempt: Attempt) -> str | None:
         """The result in the history. One that cannot be read now decides nothing: working a step twice is harmless."""
         try:
             return await asyncio.to_thread(self._completed, attempt)
+        except StepOver:
+            raise
         except RefundAgentError as error:
             words = "begun again without knowing whether it is completed"
             log.warning("task %s: step %s: %s: %s", attempt.task_id, attempt.step, words, error)

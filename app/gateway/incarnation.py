@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # The last beat of a worker that was killed says when, about: how long its work lay idle is known to a second.
 BEAT_SECONDS = 1.0
+_NAME_CHARACTERS = 200
 # No step takes longer.
 _LONGEST = timedelta(minutes=15)
 
@@ -28,7 +29,9 @@ _LONGEST = timedelta(minutes=15)
 class Incarnation:
     """One life of one worker process, from `begin` to `end`."""
 
-    def __init__(self, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(self, writer: Writer, clock: Callable[[], datetime], sidecar: str = "") -> None:
+        """`sidecar`: the machine and the address of the one beside it; others have another."""
+        self._sidecar = sidecar[:_NAME_CHARACTERS]
         self.worker = str(uuid.uuid4())
         self._writer = writer
         self._clock = clock
@@ -39,7 +42,7 @@ class Incarnation:
     def begin(self) -> None:
         """Writes itself into the ledger and beats from now on."""
         now = self._clock()
-        row = {"worker": self.worker, "started_at": now, "seen_at": now}
+        row = {"worker": self.worker, "started_at": now, "seen_at": now, "sidecar": self._sidecar}
         self._writer.run(lambda connection: connection.execute(insert(WORKERS).values(row)).rowcount)
         self._thread.start()
 

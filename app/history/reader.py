@@ -17,7 +17,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.daprd import PAST_PROXIES, Daprd
-from app.errors import ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
+from app.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 from app.history import entries
 from app.history.model import Run
 from app.history.parse import parse
@@ -117,12 +117,22 @@ class HistoryReader:
             raise HistoryTampered(instance_id, words, entries.moment(found[-1].timestamp))
         return found
 
+    def asked(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
+        """What a step was asked, as JSON; None as long as the history has no such step: daprd hands it out a moment
+        before it saves the turn that asks for it. Raises TaskNotFound, HistoryTampered."""
+        for event in self.events(instance_id):
+            if event.eventId == event_id and event.taskScheduled.taskExecutionId == execution_id:
+                return str(event.taskScheduled.input.value)
+        return None
+
     def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
-        """What a step came to that is completed, as it was delivered; None for one that is not. Raises TaskNotFound,
-        HistoryTampered."""
+        """What a step came to that is completed, as it was delivered; None for one that is not. Raises StepOver for
+        one that has failed, TaskNotFound, HistoryTampered."""
         known = self.events(instance_id)
         if not any(each.eventId == event_id and each.taskScheduled.taskExecutionId == execution_id for each in known):
             return None  # of another run under the same id
+        if any(each.taskFailed.taskScheduledId == event_id for each in known if each.HasField("taskFailed")):
+            raise StepOver(f"task {instance_id}: this attempt has failed elsewhere; the workflow knows")
         done = (each.taskCompleted for each in known if each.HasField("taskCompleted"))
         return next((each.result.value for each in done if each.taskScheduledId == event_id), None)
 

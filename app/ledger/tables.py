@@ -143,6 +143,7 @@ WORKERS = Table(
     Column("started_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
     Column("stopped_at", Instant),  # NULL: at work, or killed
+    Column("sidecar", String(200), nullable=False, default="", server_default=""),  # machine and address
 )
 
 EXECUTIONS = Table(

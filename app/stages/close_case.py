@@ -1,12 +1,23 @@
-"""Stage 5, a tool: posts the committed refund once, then closes the case."""
+"""Stage 5, a tool: posts the committed refund once, then closes the case.
+
+Money is posted only for a step that the task's own history asks for in the same words. Up to Dapr 1.18.5 another app of
+the namespace can have an activity run; its instance has a history of its own, which is not ours.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.models import Frozen, Outcome, Refund
+from app.errors import NotAsked, Unreachable
+from app.models import Frozen, Outcome, Refund, task_id
 from app.stages.keys import case_key, refund_request
-from app.stages.services import Activity, Services
+from app.stages.services import Activity, Services, execution_id
+
+# The turn that asks for a step is saved within milliseconds after the step is handed out.
+_SAVED_SECONDS, _LOOK_SECONDS = 5.0, 0.02
 
 
 class CloseInput(Frozen):
@@ -29,8 +40,8 @@ class CloseOutput(Frozen):
 def close_case(services: Services) -> Activity:
     """Builds the stage."""
 
-    async def close_case(_context: WorkflowActivityContext, question: CloseInput) -> CloseOutput:
-        refund_id = await _posted(services, question)
+    async def close_case(context: WorkflowActivityContext, question: CloseInput) -> CloseOutput:
+        refund_id = await _posted(services, context, question)
         case = {
             "idempotency_key": case_key(question.tenant, question.ticket_id),
             "tenant": question.tenant,
@@ -44,8 +55,22 @@ def close_case(services: Services) -> Activity:
     return close_case
 
 
-async def _posted(services: Services, question: CloseInput) -> str | None:
+async def _posted(services: Services, context: WorkflowActivityContext, question: CloseInput) -> str | None:
     if question.refund is None:
         return None
+    await _asked_for(services, context, question)
     body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
     return str((await services.systems.ask("refunds", "post", body))["refund_id"])
+
+
+async def _asked_for(services: Services, context: WorkflowActivityContext, question: CloseInput) -> None:
+    """Raises NotAsked; Unreachable as long as the history does not say."""
+    task, until = task_id(question.tenant, question.ticket_id), time.monotonic() + _SAVED_SECONDS
+    if context.workflow_id != task:
+        raise NotAsked("close_case", context.workflow_id, task)
+    while (asked := await asyncio.to_thread(services.asked, task, context.task_id, execution_id(context))) is None:
+        if time.monotonic() > until:
+            raise Unreachable(f"task {task}: its history does not ask for this step yet; it is tried again")
+        await asyncio.sleep(_LOOK_SECONDS)
+    if CloseInput.model_validate_json(asked) != question:
+        raise NotAsked("close_case", context.workflow_id, task)

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from dapr.ext.workflow import RetryPolicy
-from dapr.ext.workflow._durabletask.task import RetryableTask
+from dapr.ext.workflow import RetryPolicy, WorkflowActivityContext
+from dapr.ext.workflow._durabletask.task import ActivityContext, RetryableTask
 
 from app import systems
 from app.amplification import worst
@@ -98,8 +98,9 @@ def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dic
     noted, nothing = Noted(), cast(Any, None)
     whose = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
     question = shape.model_validate({name: each for name, each in whose.items() if name in shape.model_fields})
-    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing)
-    asyncio.run(stage(services)(nothing, question))
+    history = lambda *_: question.model_dump_json()  # noqa: E731
+    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, asked=history)
+    asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
     assert tuple(noted.asked) == ASKINGS[stage.__name__].asks
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.errors import StepSetAside, Unreachable
+from app import executions as executions_module
+from app.errors import StepOver, StepSetAside, Unreachable
 from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
 from app.gateway import incarnation
 from app.gateway.incarnation import Incarnation
@@ -36,9 +37,10 @@ def worker(
     *,
     stops: bool = False,
     completed: Callable[[Attempt], str | None] = lambda _: None,
+    sidecar: str = "",
 ) -> Executions:
     """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
-    incarnation = Incarnation(writer, clock)
+    incarnation = Incarnation(writer, clock, sidecar)
     incarnation.begin()
     if stops:
         incarnation.end()
@@ -104,6 +106,62 @@ def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_noth
     assert asyncio.run(story()) == [None, None, '"refunded"', None]
     assert asked == [STEP] * 3, "not before the first one"
     assert [row["number"] for row in rows(engine)] == [1, 2, 3], "what was not worked was not begun"
+
+
+def test_a_step_that_a_living_worker_beside_another_sidecar_is_at_is_waited_for(engine: Engine, writer: Writer) -> None:
+    """As Dapr hands steps over when a worker joins: the one before brings its result all the same."""
+    asked: list[Attempt] = []
+
+    def completed(attempt: Attempt) -> str | None:
+        asked.append(attempt)
+        return '"refunded"' if len(asked) == 3 else None
+
+    async def story() -> str | None:
+        one, two = worker(writer, sidecar="one"), worker(writer, sidecar="two", completed=completed)
+        async with one.begun(STEP), two.begun(STEP) as result:
+            return result
+
+    assert asyncio.run(story()) == '"refunded"'
+    assert [row["number"] for row in rows(engine)] == [1], "what was not worked was not begun"
+
+
+@pytest.mark.parametrize("why", ["silent", "stopped", "lost", "beside the same sidecar"])
+def test_a_step_whose_worker_can_bring_no_result_is_not_waited_for(engine: Engine, writer: Writer, why: str) -> None:
+    async def story() -> None:
+        first = worker(writer, sidecar="one", stops=why == "stopped")
+        async with first.begun(STEP):
+            if why == "lost":
+                await first.lose()
+            later = NOON + timedelta(seconds=4 if why == "silent" else 1)
+            second = worker(writer, lambda: later, sidecar="one" if "same" in why else "two")
+            async with asyncio.timeout(5), second.begun(STEP) as result:
+                assert result is None
+
+    asyncio.run(story())
+    assert [row["number"] for row in rows(engine)] == [1, 2]
+
+
+def test_a_worker_that_lives_and_brings_nothing_is_not_waited_for_for_ever(
+    engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executions_module, "_ELSEWHERE_SECONDS", 0.1)
+
+    async def story() -> None:
+        async with worker(writer, sidecar="one").begun(STEP), asyncio.timeout(5):
+            await work(worker(writer, sidecar="two"))
+
+    asyncio.run(story())
+    assert [row["number"] for row in rows(engine)] == [1, 2]
+
+
+def test_an_attempt_that_has_failed_elsewhere_is_not_begun_again(engine: Engine, writer: Writer) -> None:
+    def over(_attempt: Attempt) -> str | None:
+        raise StepOver("it has failed")
+
+    asyncio.run(work(worker(writer)))
+    with pytest.raises(StepOver):
+        asyncio.run(work(worker(writer, completed=over)))
+    assert [row["number"] for row in rows(engine)] == [1]
 
 
 def test_a_history_that_cannot_be_read_holds_no_step_up(engine: Engine, writer: Writer) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from dapr.ext.workflow import WorkflowActivityContext
+from dapr.ext.workflow._durabletask.task import ActivityContext
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import Refused, SystemUnavailable
+from app.errors import NotAsked, Refused, SystemUnavailable, Unreachable
 from app.models import Outcome, Refund
 from app.sandbox.systems import cases, reconcile, refunds
 from app.sandbox.systems.answers import Answer
@@ -29,6 +32,7 @@ from app.stages.services import Services
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TENANT, TICKET = "bench", "T-1"
+TASK = "bench:T-1"
 
 
 @dataclass
@@ -68,9 +72,13 @@ def opened(folder: Path) -> Iterator[Books]:
         books.close()
 
 
-def attempt(systems: LossySystems, refund: Refund | None) -> CloseOutput:
-    """One execution of the stage. Raises as it does."""
-    services = cast(Services, SimpleNamespace(systems=systems))
+def attempt(
+    systems: LossySystems,
+    refund: Refund | None,
+    instance_id: str = TASK,
+    histories: Callable[[CloseInput], Sequence[str | None]] = lambda question: [question.model_dump_json()],
+) -> CloseOutput:
+    """One execution of the stage. `histories` is what the task's history asks, look by look. Raises as it does."""
     question = CloseInput(
         tenant=TENANT,
         ticket_id=TICKET,
@@ -78,9 +86,18 @@ def attempt(systems: LossySystems, refund: Refund | None) -> CloseOutput:
         outcome=Outcome.REFUNDED if refund else Outcome.REJECTED,
         refund=refund,
     )
+    looks: list[str | None] = []
+
+    def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
+        assert (task_id, event_id, execution_id) == (TASK, 7, "e-1")
+        looks[:] = looks[1:] or histories(question)
+        return looks[0]
+
+    services = cast(Services, SimpleNamespace(systems=systems, asked=asked))
+    context = WorkflowActivityContext(ActivityContext(instance_id, 7, "e-1"))
 
     async def run() -> CloseOutput:
-        output: CloseOutput = await close_case(services)(cast(Any, None), question)
+        output: CloseOutput = await close_case(services)(context, question)
         return output
 
     return asyncio.run(run())
@@ -93,6 +110,32 @@ def refund(amount: str) -> Refund:
 def test_the_keys_are_made_of_the_ticket_alone() -> None:
     assert refund_key("acme", "T-1") != refund_key("acme", "T-2") != refund_key("lumen", "T-2")
     assert refund_key("acme", "T-1") != case_key("acme", "T-1")
+
+
+def test_money_is_posted_for_the_task_whose_history_asks_for_it_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module(CloseInput.__module__), "_SAVED_SECONDS", 0.05)
+    other = CloseInput(
+        tenant=TENANT, ticket_id=TICKET, customer_id="load-00007", outcome=Outcome.REFUNDED, refund=refund("4.00")
+    )
+    with opened(tmp_path) as books:
+        systems = LossySystems(books)
+        with pytest.raises(NotAsked, match="asked for bench:T-1 by instance mallory:T-1"):
+            attempt(systems, refund("5.00"), instance_id="mallory:T-1")
+        with pytest.raises(NotAsked):
+            attempt(systems, refund("5.00"), histories=lambda _: [other.model_dump_json()])
+        with pytest.raises(Unreachable, match="does not ask for this step yet"):
+            attempt(systems, refund("5.00"), histories=lambda _: [None])
+        assert not reconcile.rows(books, "refunds")
+        assert not reconcile.rows(books, "cases")
+        saved_late = attempt(systems, refund("5.00"), histories=lambda asked: [None, None, asked.model_dump_json()])
+        assert saved_late.refund_id == "RF-000001"
+
+
+def test_a_case_without_money_asks_no_history(tmp_path: Path) -> None:
+    with opened(tmp_path) as books:
+        assert attempt(LossySystems(books), None, histories=lambda _: pytest.fail("asked")).refund_id is None
 
 
 def test_another_amount_after_a_refund_that_nobody_heard_of_is_refused(tmp_path: Path) -> None:

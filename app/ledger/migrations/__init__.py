@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from app.errors import ConfigurationError
 
-HEAD = "0006"
+HEAD = "0007"
 _VERSION = "alembic_version"
 _LOCK = 5_121_477  # any number that is ours; PostgreSQL lets one process at a time pass
 
