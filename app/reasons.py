@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The words that follow come from the worker (`app/turns.py`).
+BROKEN = "workflow: its code"
 BOOKS_REFUSE = "books_refuse_"  # before the code by which the books refused to post a refund
 
 

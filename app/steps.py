@@ -78,6 +78,11 @@ class Steps:
         """What became of the last decisions that the task has taken."""
         return self._settled[-_TOLD_DECISIONS:]
 
+    def patched(self, change: str) -> bool:
+        """Whether a change of this name to the workflow's code holds for the task: True but for a task that has passed
+        the place already. Dapr notes it in the history, and keeps the task from workers that do not know the change."""
+        return bool(self._context.is_patched(change))
+
     def run(self, name: str, question: Frozen, output: type[Output]) -> Step[Output]:
         """One step: the activity `name`, retried slowly, parked when that does not help."""
         (result,) = yield from self.run_all([(name, question, output)])

@@ -5,6 +5,9 @@ reason. So the sidecar does not hand the turn out again and again. Nothing is lo
 arrived, and what the workflow wants to do follows from the history in its next turn. That turn comes with the next
 event, such as a person's `task resume`; should it not come back either, the task is left alone for a while that
 doubles. A person can end such a task: a terminate needs no workflow code.
+
+A turn whose code raises, or does not fit what the task has done so far, would fail its task for good. It is answered in
+the same way, and the task goes on under a worker whose code is right (`Projector`).
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dapr.ext.workflow._durabletask.internal import helpers, protos
+from dapr.ext.workflow._durabletask.task import NonDeterminismError
 
 from app import sdk_mends
 from app.models import Progress, TaskStatus
+from app.reasons import BROKEN
 from app.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)
@@ -40,23 +45,27 @@ class Turns:
         self._watchdog = watchdog
         self._clock = clock
         self._resting: dict[str, tuple[float, float]] = {}  # by instance: until when, and how long
-        self.set_aside = 0
+        self.set_aside = self.broken = 0
 
     def answer(self, item: Any) -> Any:
         """The turn's response, whatever the workflow does."""
-        request = item.workflowRequest
+        request, token = item.workflowRequest, item.completionToken
         until, _ = self._resting.get(request.instanceId, (0.0, 0.0))
         if self._clock() < until:
-            return self._parked(request, item.completionToken)
+            return _parked(request, token, self._overdue(request.instanceId))
         kept = _Kept()
         sdk_mends.begin_turn(request)
         try:
-            self._watchdog.run(lambda: self._execute(request, kept, item.completionToken))
+            self._watchdog.run(lambda: self._execute(request, kept, token))
         except Overdue as overdue:
             self._set_aside(request.instanceId, overdue)
-            return self._parked(request, item.completionToken)
+            return _parked(request, token, self._overdue(request.instanceId))
         self._resting.pop(request.instanceId, None)
-        return kept.response
+        failure = _failure(kept.response)
+        if failure is None:
+            return kept.response
+        self.broken += 1
+        return _parked(request, token, _why(request.instanceId, failure))
 
     def _set_aside(self, instance_id: str, overdue: Overdue) -> None:
         self.set_aside += 1
@@ -67,23 +76,56 @@ class Turns:
             "task %s: a turn of its workflow is set aside: %s; not tried again for %.0f s", instance_id, overdue, rest
         )
 
-    def _parked(self, request: Any, token: str) -> Any:
-        """What the workflow would answer if it were parked; or its end, when somebody terminates it."""
-        ends = [event for event in request.newEvents if event.HasField("executionTerminated")]
-        if ends:
-            return _terminated(request, ends[0].executionTerminated.input.value or None, token)
-        until, _ = self._resting[request.instanceId]
-        reason = (
+    def _overdue(self, instance_id: str) -> str:
+        until, _ = self._resting[instance_id]
+        return (
             f"workflow: a turn did not come back within {self._watchdog.limit_seconds:.0f} s and was set aside; find "
-            f"its place in the worker's log, mend it, then `task resume {request.instanceId}`, or `task terminate` it; "
+            f"its place in the worker's log, mend it, then `task resume {instance_id}`, or `task terminate` it; "
             f"this worker tries it again in {max(0.0, until - self._clock()):.0f} s at the earliest"
         )
-        progress = Progress(status=TaskStatus.PARKED, reason=reason)
-        return protos.WorkflowResponse(
-            instanceId=request.instanceId,
-            customStatus=helpers.get_string_value(progress.model_dump_json()),
-            completionToken=token,
+
+
+def _failure(response: Any) -> Any | None:
+    """What the workflow's code raised. It never means to: a step that fails for good parks its task."""
+    for action in response.actions:
+        if action.completeWorkflow.workflowStatus == protos.ORCHESTRATION_STATUS_FAILED:
+            return action.completeWorkflow.failureDetails
+    return None
+
+
+def _why(instance_id: str, failure: Any) -> str:
+    """Why the task is parked. The error's own words may hold what a customer wrote."""
+    log.error(
+        "task %s: its workflow raised %s; it is parked\n%s", instance_id, failure.errorType, failure.stackTrace.value
+    )
+    if failure.errorType == NonDeterminismError.__name__:
+        what = (
+            "does not fit what this task has done: deploy the version that began it, or guard the change with a patch"
         )
+    else:
+        what = f"raised {failure.errorType}: its place is in the worker's log; deploy a version that is mended"
+    return f"{BROKEN} {what}; the task then goes on by itself"
+
+
+def _parked(request: Any, token: str, reason: str) -> Any:
+    """What the workflow would answer if it were parked; or its end, when somebody terminates it."""
+    ends = [event for event in request.newEvents if event.HasField("executionTerminated")]
+    if ends:
+        return _terminated(request, ends[0].executionTerminated.input.value or None, token)
+    progress = Progress(status=TaskStatus.PARKED, reason=reason)
+    return protos.WorkflowResponse(
+        instanceId=request.instanceId,
+        customStatus=helpers.get_string_value(progress.model_dump_json()),
+        completionToken=token,
+        version=_version(request),
+    )
+
+
+def _version(request: Any) -> Any | None:
+    """The patches that the task has passed already: daprd stalls one that no longer names them."""
+    started = [event.workflowStarted.version for event in request.pastEvents if event.HasField("workflowStarted")]
+    patches = [patch for version in started for patch in version.patches]
+    return protos.WorkflowVersion(patches=patches) if patches else None
 
 
 def _terminated(request: Any, output: str | None, token: str) -> Any:

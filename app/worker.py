@@ -80,21 +80,6 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         """Takes no new work; what runs may deliver meanwhile."""
         self.shutdown()
 
-    @property
-    def running(self) -> int:
-        """Activities at work now."""
-        return self.loop.running
-
-    @property
-    def waiting(self) -> int:
-        """Activities that wait for a free slot."""
-        return self.loop.waiting
-
-    @property
-    def turns_set_aside(self) -> int:
-        """Workflow turns that did not come back, since the start."""
-        return self.loop.turns.set_aside
-
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
     """One stream of work items; every item is a coroutine on the loop that reads the stream."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
+from dapr.ext.workflow._durabletask.internal import helpers, protos
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
-from dapr.ext.workflow._durabletask.internal import protos
+from dapr.ext.workflow._durabletask.task import NonDeterminismError
 from google.protobuf import empty_pb2
 
 from app.daprd import Daprd
@@ -197,3 +198,52 @@ def test_a_task_that_does_not_come_back_can_be_terminated(watchdog: Watchdog) ->
     assert action.completeWorkflow.result.value == '{"reason": "it hangs"}'
     assert action.router.sourceAppID == "agent"
     assert response.completionToken == "token of acme:T-1"
+
+
+def answering(failure: type[Exception] | None, *words: str) -> Turns:
+    """Turns of a workflow whose code raises that."""
+
+    def execute(request: Any, stub: Any, token: str) -> None:
+        response = protos.WorkflowResponse(instanceId=request.instanceId, completionToken=token)
+        if failure is not None:
+            details = helpers.new_failure_details(failure(*words))
+            failed = protos.ORCHESTRATION_STATUS_FAILED
+            response.actions.append(helpers.new_complete_workflow_action(1, failed, None, details))
+        stub.CompleteOrchestratorTask(response)
+
+    return Turns(execute, Watchdog())
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "said"),
+    [
+        (NonDeterminismError, "a previous execution", "its code does not fit what this task has done"),
+        (KeyError, "ann@example.org", "its code raised KeyError"),
+        (ValueError, "ann@example.org", "its code raised ValueError"),
+    ],
+)
+def test_a_turn_whose_code_raises_parks_its_task(
+    failure: type[Exception], words: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = turn("acme:T-1")
+    for patches in (["first"], ["second", "third"]):
+        item.workflowRequest.pastEvents.add().workflowStarted.version.patches.extend(patches)
+    turns = answering(failure, words)
+    response = turns.answer(item)
+    assert not response.actions
+    progress = Progress.model_validate_json(response.customStatus.value)
+    assert progress.status is TaskStatus.PARKED
+    assert said in progress.reason
+    assert list(response.version.patches) == ["first", "second", "third"], "or daprd holds the task itself"
+    assert turns.broken == 1
+    assert "acme:T-1" in caplog.text
+    assert "example.org" not in caplog.text + response.customStatus.value
+
+    item.workflowRequest.newEvents.add().executionTerminated.input.value = '"enough"'
+    assert turns.answer(item).actions[0].completeWorkflow.workflowStatus == protos.ORCHESTRATION_STATUS_TERMINATED
+
+
+def test_a_turn_whose_code_is_right_is_answered_as_the_workflow_does() -> None:
+    response = answering(None).answer(turn("acme:T-1"))
+    assert not response.HasField("customStatus")
+    assert not response.HasField("version")

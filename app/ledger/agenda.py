@@ -26,6 +26,11 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._due)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is coming to its end."""
+        return self._closed
+
     def add(self, task_id: str, *, ended: bool) -> None:
         """Puts a task in as news: it has come to its end, or only to rest."""
         with self._changed:

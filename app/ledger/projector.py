@@ -42,6 +42,8 @@ _SAVED_AT_ONCE = 4
 _SWEPT_AFTER = timedelta(seconds=60)
 # How long a run that Dapr has taken in is seen without a turn before Dapr is asked for one.
 _PENDING_SECONDS = 20.0
+# Tasks that a worker's code could not run are tried again at the start, and then after pauses that double.
+_FIRST_TRY_SECONDS, _LAST_TRY_SECONDS = 60.0, 3_600.0
 _SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
 _NOT_RECORDED = (
     select(TICKETS.c.sequence, TICKETS.c.task_id)
@@ -68,10 +70,11 @@ class Projector:
         wake: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`begin_again` may give a run that does not verify another go, now or later, and says whether it does. `wake`
-        has Dapr look at a run that it has not begun."""
+        has Dapr run a turn of a run that it has not begun, or whose code could not run."""
         self._sources = sources
         self._wake = wake
         self._pending: dict[str, float] = {}
+        self._try_at, self._try_pause = 0.0, _FIRST_TRY_SECONDS
         self._begin_again = begin_again
         self._writer = writer
         self._standings = Standings(sources.engine, writer, sources.clock)
@@ -79,6 +82,7 @@ class Projector:
         self._prices = Prices(sources.engine)
         self._agenda = Agenda(time.monotonic)
         self._swept = 0
+        self._given_up = False
         self._began = sources.clock()
         self._told: set[str] = set()
         self.tampered = 0  # histories that do not verify, since the start
@@ -119,6 +123,8 @@ class Projector:
         while (due := self._agenda.take(_AT_ONCE, until=sweep_at)) is not None:
             if due:
                 self._safely(due)
+            if time.monotonic() >= self._try_at:
+                self._try_broken()
             if time.monotonic() >= sweep_at:
                 pause = pause if self._sweep() else _SWEEP_SECONDS
                 sweep_at = time.monotonic() + pause
@@ -187,9 +193,12 @@ class Projector:
 
     def _read(self, task_id: str) -> Run | None:
         """None for what cannot be recorded now, or at all; said once for each task."""
+        if self._given_up:
+            return None
         try:
             run = self._sources.history(task_id)
         except Unreachable:
+            self._given_up = self._agenda.closed  # the next start finds the others
             self._agenda.again(task_id)
             return None
         except (TaskNotFound, HistoryTampered) as error:
@@ -221,6 +230,16 @@ class Projector:
             self._wake(task_id)
         except Unreachable as error:
             log.warning("task %s: %s", task_id, error)
+
+    def _try_broken(self) -> None:
+        """The code may be another one by now, here or in another worker: an upgrade, or one that was taken back."""
+        self._try_at, self._try_pause = time.monotonic() + self._try_pause, min(2 * self._try_pause, _LAST_TRY_SECONDS)
+        try:
+            for task_id in self._standings.broken():
+                self._wake(task_id)
+        except (SQLAlchemyError, LedgerGone, Unreachable) as error:
+            log.warning("tasks parked by their workflow's code are not tried again yet: %s", type(error).__name__)
+            self._try_at = time.monotonic() + _SWEEP_SECONDS
 
     def _without_history(self, task_id: str) -> Run | None:
         """A task that has ended and was purged at once, as a retention policy may have it."""

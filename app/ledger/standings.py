@@ -21,6 +21,7 @@ from app.ledger.anew import begin_anew
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
 from app.models import TaskStatus
+from app.reasons import BROKEN
 from app.standing import Standing, ended, under_way, unknown
 
 # Built once: composing a statement costs more than running it. A ticket's texts are not read for a list.
@@ -162,6 +163,13 @@ class Standings:
                 of, reason = found.setdefault(tenant, {}), _reason(standing)
                 of[reason] = of.get(reason, 0) + 1
         return found
+
+    def broken(self) -> list[str]:
+        """The tasks that are parked because a worker's code could not run them."""
+        begins = TICKETS.c.standing.contains(f'"waiting_for":"{BROKEN}', autoescape=True)
+        query = select(TICKETS.c.task_id).where(TICKETS.c.status == TaskStatus.PARKED.value, begins)
+        with self._engine.connect() as connection:
+            return list(connection.execute(query.order_by(TICKETS.c.sequence)).scalars())
 
     def _read(
         self, query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None, limit: int

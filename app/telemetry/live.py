@@ -24,6 +24,7 @@ class Live:
     tasks_to_record: Callable[[], int] | None = None
     tasks_not_traced: Callable[[], int] | None = None  # given up, since the start
     turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
+    turns_broken: Callable[[], int] | None = None  # workflow turns whose code raised, or fitted no history
     tasks_pending: Callable[[], int] | None = None  # taken in by Dapr and not begun
     histories_tampered: Callable[[], int] | None = None  # that do not verify, since the start
 
@@ -44,6 +45,9 @@ class LiveCollector(Collector):
         yield from _asked(GaugeMetricFamily, "tasks_to_record", "Tasks still to be recorded.", live.tasks_to_record)
         yield from _asked(
             CounterMetricFamily, "tasks_not_traced", "Tasks whose spans no collector took.", live.tasks_not_traced
+        )
+        yield from _asked(
+            CounterMetricFamily, "turns_broken", "Workflow turns whose code raised an error.", live.turns_broken
         )
         yield from _asked(
             CounterMetricFamily, "turns_set_aside", "Workflow turns that did not come back.", live.turns_set_aside

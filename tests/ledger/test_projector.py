@@ -16,6 +16,7 @@ from app.cost.charges import standing
 from app.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.history.model import Run, Step
 from app.history.parse import parse
+from app.ledger import projector as projecting
 from app.ledger.projector import Observer, Projector
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import PRICE_BOOKS
@@ -23,6 +24,7 @@ from app.ledger.sources import Sources
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.writer import Writer
 from app.models import CallState, Category, Progress, TaskStatus
+from app.reasons import BROKEN
 from app.standing import Standing
 from tests.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
@@ -64,13 +66,14 @@ class Office:
         self.ledger = Ledger(engine)
         self.histories = Histories()
         self.seen: list[str] = []
+        self.woken: list[str] = []
         self.sources = Sources(engine, self.histories, price_book(), NAMING, lambda: NOW)
         self.writer = writer
         self._open: list[Projector] = []
 
     def projector(self, *observers: Observer, start: bool = False) -> Projector:
         """One that is stopped after the test."""
-        made = Projector(self.sources, self.writer, (*observers, self.observe))
+        made = Projector(self.sources, self.writer, (*observers, self.observe), wake=self.woken.append)
         if start:
             made.start()
             self._open.append(made)
@@ -381,6 +384,19 @@ def test_a_projector_stops_although_much_was_left(office: Office) -> None:
     assert sum(office.histories.reads.values()) < 1000, "the rest is found at the next start"
 
 
+def test_at_the_end_a_sidecar_that_is_gone_is_asked_once(office: Office) -> None:
+    names = [f"acme:T-{number}" for number in range(40)]
+    office.ledger.tickets(*names)
+    for name in names:
+        office.histories.runs[name] = Unreachable("it has gone first")
+    projector = office.projector()
+    for name in names:
+        projector.hint(name, ended=True)
+    projector.start()
+    projector.stop()
+    assert sum(office.histories.reads.values()) == 1, "each would be waited for"
+
+
 # Where tasks stand
 
 
@@ -398,6 +414,25 @@ def test_what_a_dead_worker_could_not_tell_is_found(office: Office) -> None:
     waits, done = standing_of(office), standing_of(office, "acme:T-2")
     assert (waits.standing.status, waits.standing.waiting_for, waits.final) == ("waiting", "above_limit", False)
     assert (done.standing.status, done.final) == ("completed", True)
+
+
+def test_tasks_that_a_worker_could_not_run_are_tried_again_by_the_next_one_and_then_now_and_then(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.ledger.tickets("acme:T-1", "acme:T-2", "acme:T-3", "acme:T-4")
+    standings = Standings(office.ledger.engine, office.writer, lambda: NOW)
+    for task_id, status, reason in (
+        ("acme:T-1", TaskStatus.PARKED, f"{BROKEN} raised KeyError"),
+        ("acme:T-2", TaskStatus.PARKED, "notify_customer: no answer"),
+        ("acme:T-3", TaskStatus.WAITING, "above_limit"),
+        ("acme:T-4", TaskStatus.PARKED, f"{BROKEN} does not fit"),
+    ):
+        standings.tell(task_id, Standing(status=status, at=NOW, waiting_for=reason)).result()
+    monkeypatch.setattr(projecting, "_FIRST_TRY_SECONDS", 0.05)
+    monkeypatch.setattr(projecting, "_SWEEP_SECONDS", 0.01)
+    office.projector(start=True)
+    until(lambda: len(office.woken) >= 6, "the broken ones to be tried thrice")
+    assert office.woken[:6] == ["acme:T-1", "acme:T-4"] * 3
 
 
 def test_what_the_worker_told_of_the_same_turn_stands(office: Office) -> None:
