@@ -72,6 +72,18 @@ def test_a_schema_finds_what_the_server_would_refuse(
     assert said in str(list(faults(document)))
 
 
+def test_what_the_documents_show_is_what_the_server_takes() -> None:
+    shown = [
+        document
+        for file in sorted((paths.ROOT / "docs").glob("*.md"))
+        for block in re.findall(r"^```\w*\n(apiVersion.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL)
+        for document in yaml.safe_load_all(block)
+    ]
+    assert shown
+    for document in shown:
+        assert not list(faults(document)), document["metadata"]["name"]
+
+
 def faults(document: Document) -> Iterator[str]:
     """What the bundled schemas of Kubernetes and Dapr have against it."""
     kind = f"{document['apiVersion']}/{document['kind']}"
