@@ -21,7 +21,7 @@ from enum import Enum, auto
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from app.errors import HistoryTampered, RefundAgentError
-from app.ledger.anew import give_up_calls
+from app.ledger.anew import GIVEN_UP, give_up_calls
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import BEGINNINGS
 from app.ledger.writer import Writer
@@ -60,15 +60,15 @@ class Condemned:
         self._clock = clock
 
     def begin_again(self, error: HistoryTampered) -> bool:
-        """Whether the task is worked again: it was begun again, or is to be looked at once more for that. What its
-        model calls cost was in vain, and is marked so first."""
+        """Whether the task is worked again: it was begun again, or is to be looked at once more for that. Its model
+        calls are marked as in vain first; the new run is answered from those that it would ask again."""
         if error.given_up_at is None or not _HONEST.fullmatch(error.words):
             return False
         task_id, ended, now = error.instance_id, error.given_up_at, self._clock()
         turn = self._writer.run(lambda connection: _taken(connection, task_id, ended, now))
         if turn is not Turn.MINE:
             return turn is Turn.LATER
-        why = f"the run was given up by Dapr: {error.words}"
+        why = f"{GIVEN_UP}: {error.words}"
         self._writer.run(lambda connection: give_up_calls(connection, task_id, why))
         try:
             self._restart(task_id)

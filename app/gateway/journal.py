@@ -3,6 +3,9 @@
 A step that is executed again finds the settled answer here. A row that was left `started` by an execution that is gone
 becomes `interrupted`, and its reserve says what it may have cost at most. Two executions at once may both ask, but
 only the first answer settles the step; the other keeps its own row, with what it used.
+
+A run that Dapr gave up without cause (`app/condemned.py`) leaves good answers behind. The run that takes its place asks
+the same questions in steps of other names: such an answer becomes that of the new step.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
 from app.gateway.vain import Failed, Objection, objection
-from app.ledger.anew import look_again
+from app.ledger.anew import GIVEN_UP, look_again
 from app.ledger.bulk import run
 from app.ledger.columns import instant, microseconds
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import CallState
 from app.policy import Losses
@@ -52,6 +55,29 @@ _CLOSE_LEFT = (
     .values(state=CallState.INTERRUPTED, error="the step was executed again")
 )
 _OF_STEP = select(MODEL_CALLS.c.state, MODEL_CALLS.c.error, MODEL_CALLS.c.ended_at).where(_THIS_STEP)
+_BEGUN_AGAIN = select(BEGINNINGS.c.number).where(BEGINNINGS.c.task_id == bindparam("the_task")).limit(1)
+_LEFT_BEHIND = (
+    select(MODEL_CALLS)
+    .where(
+        MODEL_CALLS.c.task_id == bindparam("the_task"),
+        MODEL_CALLS.c.stage == bindparam("the_stage"),
+        MODEL_CALLS.c.component == bindparam("the_component"),
+        MODEL_CALLS.c.request_digest == bindparam("the_digest"),
+        MODEL_CALLS.c.prompt_version == bindparam("the_version"),
+        MODEL_CALLS.c.state == CallState.INTERRUPTED,
+        MODEL_CALLS.c.error.startswith(GIVEN_UP, autoescape=True),
+        MODEL_CALLS.c.answer.is_not(None),
+    )
+    .order_by(MODEL_CALLS.c.started_at)
+    .limit(1)
+)
+_ADOPT = (
+    update(MODEL_CALLS)
+    .where(_THIS_CALL)
+    .values(
+        execution_id=bindparam("the_step"), turn=bindparam("the_turn"), number=1, state=CallState.SETTLED, error=None
+    )
+)
 _OPEN = insert(MODEL_CALLS)
 _IS_OPEN = MODEL_CALLS.c.state == CallState.STARTED
 _SETTLE_OPEN = update(MODEL_CALLS).where(_THIS_CALL, _IS_OPEN, ~_TAKEN).values(_GIVEN)
@@ -155,11 +181,31 @@ def _begun(
         return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
     if any(each.state == CallState.STARTED for each in before):
         connection.execute(_CLOSE_LEFT, step)
+    if not before and (left := _left_behind(connection, row)) is not None:
+        return left
     failed = [Failed(each.error or "", instant(each.ended_at)) for each in before if each.state == CallState.FAILED]
     if failed and (against := object_(failed)) is not None:
         return against
     run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
+
+
+def _left_behind(connection: Connection, row: dict[str, Any]) -> Settled | None:
+    """The answer to the same question that a run left behind which Dapr gave up; it settles this step from now on."""
+    if run(connection, _BEGUN_AGAIN, {"the_task": row["task_id"]}).first() is None:
+        return None
+    same = {
+        "the_task": row["task_id"],
+        "the_stage": row["stage"],
+        "the_component": row["component"],
+        "the_digest": row["request_digest"],
+        "the_version": row["prompt_version"],
+    }
+    found = connection.execute(_LEFT_BEHIND, same).mappings().first()
+    if found is None:
+        return None
+    connection.execute(_ADOPT, {"the_call": found["call_id"], **_step(row["execution_id"], row["turn"])})
+    return _stored(found)
 
 
 def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled | None:

@@ -9,6 +9,9 @@ from app.ledger.bulk import run
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.models import CallState, TaskStatus
 
+# Begins the reason of calls whose run Dapr gave up for no fault of the task's: their answers are good.
+GIVEN_UP = "the run was given up by Dapr"
+
 _LOOK_AGAIN = (
     update(TICKETS).where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded).values(recorded=False)
 )
@@ -22,7 +25,7 @@ def look_again(connection: Connection, task_id: str) -> None:
 
 def give_up_calls(connection: Connection, task_id: str, why: str) -> int:
     """Marks what the run's model calls cost as in vain: another run's steps have other names, and none is answered from
-    them. They stay in the record. Returns how many there were."""
+    them, unless Dapr gave the run up (`Journal`). They stay in the record. Returns how many there were."""
     paid = MODEL_CALLS.c.state.in_((CallState.SETTLED, CallState.STARTED))
     given_up = update(MODEL_CALLS).where(MODEL_CALLS.c.task_id == task_id, paid)
     return connection.execute(given_up.values(state=CallState.INTERRUPTED, error=why)).rowcount

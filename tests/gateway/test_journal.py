@@ -21,7 +21,9 @@ from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.history.executions import GONE_AFTER
 from app.ledger import database
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.anew import GIVEN_UP, give_up_calls
+from app.ledger.database import insert_or_ignore
+from app.ledger.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.writer import Writer
 from app.models import AnsweredBy, Known
 from tests.makers import LOSSES
@@ -269,3 +271,56 @@ def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are
     assert living.beat() == 0
     for worker in (dead, living):
         worker.end()
+
+
+def given_up(
+    writer: Writer, why: str = f"{GIVEN_UP}: activity completion references unknown task scheduled id 4"
+) -> None:
+    """The task's run is over, and another one is begun."""
+    row = {"task_id": "acme:T-1", "number": 1, "given_up_at": NOON, "at": NOON}
+    writer.run(lambda connection: connection.execute(insert_or_ignore(connection, BEGINNINGS), row).rowcount)
+    writer.run(lambda connection: give_up_calls(connection, "acme:T-1", why))
+
+
+def test_the_answers_of_a_run_that_dapr_gave_up_are_those_of_the_next_one(engine: Engine, writer: Writer) -> None:
+    model = Model()
+    first = asyncio.run(gateway(model, writer).ask(call()))
+    given_up(writer)
+    again = asyncio.run(gateway(model, writer, "w2").ask(call(execution_id="e2", turn=2)))
+    assert (again.answer, again.use.answered_by) == (first.answer, AnsweredBy.JOURNAL)
+    (row,) = rows(engine)
+    assert (row["execution_id"], row["turn"], row["state"], row["error"], row["worker"]) == (
+        "e2",
+        2,
+        "settled",
+        None,
+        "w1",
+    )
+    asyncio.run(gateway(model, writer).ask(call(execution_id="e3")))
+    assert model.asked == 2, "an answer is one step's only"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"messages": (Message("user", "another question"),)},
+        {"stage": "draft_refund"},
+        {"prompt_version": "p2"},
+        {"task_id": "acme:T-2"},
+    ],
+    ids=str,
+)
+def test_another_question_is_not_answered_by_it(engine: Engine, writer: Writer, other: dict[str, Any]) -> None:
+    model = Model()
+    asyncio.run(gateway(model, writer).ask(call()))
+    given_up(writer)
+    asyncio.run(gateway(model, writer).ask(call(execution_id="e2", **other)))
+    assert (model.asked, len(rows(engine))) == (2, 2)
+
+
+def test_a_run_that_a_person_begins_again_asks_anew(engine: Engine, writer: Writer) -> None:
+    model = Model()
+    asyncio.run(gateway(model, writer).ask(call()))
+    given_up(writer, "worked again")
+    asyncio.run(gateway(model, writer).ask(call(execution_id="e2")))
+    assert (model.asked, len(rows(engine))) == (2, 2)
