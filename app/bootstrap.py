@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
-_ACTIVITIES_AT_ONCE = 1000
+ACTIVITIES_AT_ONCE = 1000
 # Threads that serve the web: more than may wait for the sidecar at once (app/runs.py), so that the ledger can be read.
 _THREADS = 32
 
@@ -291,7 +291,7 @@ def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
 
     executions = Executions(opened.writer, opened.incarnation.worker, utc_now, completed)
     connected = sidecar.Connected(settings.daprd)
-    return Worker(settings.daprd, _ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
+    return Worker(settings.daprd, ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
 
 
 def register(worker: Worker, services: Services) -> None:

@@ -16,7 +16,7 @@ from runtime import paths
 def describe() -> dict[str, str]:
     """Names and values, ready to print."""
     return hardware() | {
-        "daprd": _daprd(),
+        "daprd": daprd(),
         "dapr-ext-workflow": version("dapr-ext-workflow"),
         "dbos": environment.version("dbos"),
     }
@@ -31,7 +31,8 @@ def hardware() -> dict[str, str]:
     }
 
 
-def _daprd() -> str:
+def daprd() -> str:
+    """The version of the daprd that is started."""
     done = subprocess.run([str(paths.LAUNCH_BIN / "daprd"), "--version"], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

@@ -64,10 +64,11 @@ def ours(store: Store, folder: Path, worker: Sequence[str] | None = None) -> Ite
     with ExitStack() as open_until:
         prepared = prepare(store, open_until)
         stack = open_until.enter_context(Stack(folder, overlay=prepared.overlay, worker=worker))
-        yield _described(stack, prepared)
+        yield described(stack, prepared)
 
 
-def _described(stack: Stack, prepared: Prepared) -> Running:
+def described(stack: Stack, prepared: Prepared) -> Running:
+    """A stack that runs, as the load generator needs it; its processes are those of the stack and of the store."""
     return Running(
         side=Side.OURS,
         web_url=stack.web_url,

@@ -62,11 +62,16 @@ class ControlPlane:
         self.log_dir = log_dir or state_dir / "logs"
         self.children: dict[str, Child] = {}
         self._health: dict[str, int] = {}
+        self._metrics: dict[str, int] = {}
 
     @property
     def trust_anchors(self) -> Path:
         """The certificate authority's certificate (PEM)."""
         return self.state_dir / "keys" / "ca.crt"
+
+    def metrics_url(self, name: str) -> str:
+        """The Prometheus metrics of placement or scheduler, once it was started; sentry has none."""
+        return f"http://{HOST}:{self._metrics[name]}"
 
     def start(self) -> None:
         """Starts all three and waits until each is healthy; stops what was started when one fails."""
@@ -104,9 +109,9 @@ class ControlPlane:
         if name in self.children:
             raise Problem(f"{name} runs already (pid {self.children[name].pid}).")
         self._prepare(name)
-        self._health[name], metrics = free_ports(2)
+        self._health[name], self._metrics[name] = free_ports(2)
         commands = {"sentry": self._sentry, "placement": self._placement, "scheduler": self._scheduler}
-        command = [str(self.bin_dir / name), *commands[name](), *_side_ports(self._health[name], metrics)]
+        command = [str(self.bin_dir / name), *commands[name](), *_side_ports(self._health[name], self._metrics[name])]
         self.children[name] = processes.start(
             name, command, log=self.log_dir / f"{name}.log", environment={"NAMESPACE": NAMESPACE, **GO_MEMORY}
         )
