@@ -95,16 +95,17 @@ class TaskDesk:
         so an engine that is away or slow is not waited for: `start_waiting` does the rest. Raises Conflict,
         Unreachable when a lost one cannot be begun again."""
         stored, created = self._tickets.accept(ticket)
-        with within(_INTAKE_SECONDS):
-            if not stored.started:
-                try:
+        if not stored.started:
+            try:
+                with within(_INTAKE_SECONDS):
                     self._start(stored)
-                except Unreachable as error:
-                    log.warning("task %s: accepted, to be started later: %s", stored.task_id, error)
-                    self.someone_waits.set()
-                    return self._known(stored.task_id), Intake.LATER
-            if created:
-                return self._known(stored.task_id), Intake.NEW
+            except Unreachable as error:
+                log.warning("task %s: accepted, to be started later: %s", stored.task_id, error)
+                self.someone_waits.set()
+                return self._known(stored.task_id), Intake.LATER
+        if created:
+            return self._known(stored.task_id), Intake.NEW
+        with within(_INTAKE_SECONDS):
             if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
                 self._begin_again(stored.task_id, _LOST)
             return self.get(stored.task_id), Intake.KNOWN

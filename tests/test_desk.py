@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from app.desk import TaskDesk
 from app.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.ledger import database
 from app.ledger.decisions import Decisions
-from app.ledger.standings import Standings
+from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.line import Silence
@@ -343,6 +344,31 @@ class Away(Runs):
         if self.away:
             raise Silence("nobody answers")
         self.begun.append(task.task_id)
+
+
+class Slow(Away):
+    """A sidecar that takes all the time that it is given, and gives no answer."""
+
+    def start(self, task: TaskInput) -> None:
+        """Stands still."""
+        time.sleep(left(60))
+        super().start(task)
+
+
+def test_the_ledger_has_time_of_its_own_to_say_what_was_accepted_when_the_engine_took_all_of_it(
+    tickets: Tickets, standings: Standings, trail: Decisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = TaskDesk(tickets, standings, Slow(), policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    times: list[float] = []
+    read = standings.get
+
+    def timed(task_id: str) -> ListedTask:
+        times.append(left(60))
+        return read(task_id)
+
+    monkeypatch.setattr(standings, "get", timed)
+    assert desk.submit(TICKET)[1] is Intake.LATER
+    assert times == [60], "a PostgreSQL ledger gives up at once where no time is left, and what was accepted is refused"
 
 
 def test_a_ticket_is_accepted_while_the_engine_is_away_and_started_later(
