@@ -276,3 +276,17 @@ def test_the_measurement_counts_what_a_real_stack_does(tmp_path: Path, monkeypat
         assert need["scheduler_written_bytes"] > 0
         assert need["cpu_ms_agent"] > 0
         assert need["cpu_ms_postgresql_state"] > 0
+
+
+def test_the_documentation_gives_what_comes_of_the_measured_figures() -> None:
+    said = (ROOT / "docs" / "scale.md").read_text()
+    _, rounds = measurement.read(ROOT / "docs" / "scale.json")
+    need = mixed(rounds, SITE.refund_share)
+    wanted = [demand(need, SITE, rate) for rate in (10, 1_000, 100_000)]
+    runs = [simulate(need, SITE, RETRIES, each, 1) for each in wanted]
+    tables = [command.costs(rounds), command.limits(wanted[-1], SITE)]
+    tables += [command.turned([command.demanded(each) for each in wanted])]
+    tables += [command.turned([command.simulated(each) for each in runs])]
+    for name, cells in ((name, cells) for table in tables for name, cells in table.items()):
+        row = f"| {' | '.join([name, *cells])} |"
+        assert row in said, row
