@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import Installed, kubectl, until
+from tests.cluster.harness import IMAGE, Installed, kubectl, until
 from tests.whole import tickets
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -113,11 +113,46 @@ def test_a_rolling_update_under_load_repeats_no_model_call(production: Installed
     assert report["calls"] == CALLS * 100
 
 
-@pytest.mark.parametrize("what", ["dapr-scheduler-server", "dapr-placement-server"])
-def test_a_control_plane_that_begins_anew_loses_nothing(production: Installed, what: str) -> None:
+def test_a_placement_that_begins_anew_loses_nothing(production: Installed) -> None:
     def restart() -> None:
         time.sleep(5)
-        kubectl("delete", "pod", "-l", f"app={what}", "--force", "--grace-period=0", namespace="dapr-system")
+        kubectl(
+            "delete", "pod", "-l", "app=dapr-placement-server", "--force", "--grace-period=0", namespace="dapr-system"
+        )
 
     report = hold(production, refunds(100), RATE, restart)
     assert report["calls"] == CALLS * 100
+
+
+def test_schedulers_that_begin_anew_one_after_another_lose_nothing(production: Installed) -> None:
+    """The process ends and not the pod: what a scheduler keeps may last no longer than its pod (in memory, or with a
+    volume of the node); without its data there is nothing left to hand out."""
+
+    def restart() -> None:
+        time.sleep(5)
+        for pod in pods_of("dapr-scheduler-server"):
+            before = restarts(pod)
+            end = "import os; os.kill(1, 15)"
+            name, options = pod["metadata"]["name"], ("--quiet", "--profile=general", f"--image={IMAGE}")
+            target = "--target=dapr-scheduler-server"
+            kubectl("debug", name, *options, target, "--", "python", "-c", end, namespace="dapr-system")
+            until(lambda name=name, before=before: _is_back(name, before), f"{name} begins anew")
+
+    report = hold(production, refunds(100), RATE, restart)
+    assert report["calls"] == CALLS * 100
+
+
+def pods_of(app: str) -> list[dict[str, Any]]:
+    """The pods of a part of Dapr's control plane."""
+    found = json.loads(kubectl("get", "pods", "-l", f"app={app}", "-o", "json", namespace="dapr-system"))
+    return list(found["items"])
+
+
+def restarts(pod: dict[str, Any]) -> int:
+    """How often its container began anew."""
+    return int(pod["status"]["containerStatuses"][0]["restartCount"])
+
+
+def _is_back(name: str, before: int) -> bool:
+    (pod,) = (each for each in pods_of("dapr-scheduler-server") if each["metadata"]["name"] == name)
+    return restarts(pod) > before and bool(pod["status"]["containerStatuses"][0]["ready"])
