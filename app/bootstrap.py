@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -230,12 +231,16 @@ def make_services(settings: Settings, opened: Opened) -> Services:
     engine, writer = opened.engine, opened.writer
     conversation = DaprConversation(settings.llm_component, settings.daprd)
     journal = Journal(writer, opened.incarnation.worker, utc_now, policy.losses(settings.policy_file))
+
+    async def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
+        return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
+
     return Services(
         gateway=ModelGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),
-        asked=opened.history.asked,
+        asked=asked,
     )
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from dapr.ext.workflow import WorkflowActivityContext
+from dapr.ext.workflow._durabletask.task import ActivityContext
+
 from app.errors import Refused, SystemUnavailable
 from app.models import Category, Classification, Draft, Frozen, TaskOutput
 from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
@@ -115,10 +118,14 @@ class Case:
         self.category = category
         self._drafts = iter(drafts)
         self._last = drafts[-1]
-        services = cast(
-            Services, SimpleNamespace(systems=shop, replies=SimpleNamespace(get=lambda _task, _digest: letter))
+        self._worked_on: Frozen | None = None
+        services = SimpleNamespace(
+            systems=shop,
+            replies=SimpleNamespace(get=lambda _task, _digest: letter),
+            asked=self._asked,
         )
-        self._tools = {stage.__name__: stage(services) for stage in (*STAGES, *TOOLS)}
+        self._context = WorkflowActivityContext(ActivityContext(self.task.task_id, 1))
+        self._tools = {stage.__name__: stage(cast(Services, services)) for stage in (*STAGES, *TOOLS)}
         self.run = self._begun()
 
     @property
@@ -193,6 +200,10 @@ class Case:
             return
         run.waits = isinstance(waited_for, str)
 
+    async def _asked(self, *_: object) -> str | None:
+        """Every history asks for the step, also that of a run that is gone: the books alone have to see to it."""
+        return self._worked_on.model_dump_json() if self._worked_on else None
+
     def _worked(self, call: Call, lives: int | None, answered: bool) -> Frozen | None:
         """What came of a step; None when the worker died at it, or it failed and is tried again later."""
         if call.name == "classify":
@@ -202,9 +213,9 @@ class Case:
             return ClassifyOutput(classification=found, problem=None, use=USE)
         if call.name == "draft_refund":
             return DraftOutput(draft=next(self._drafts, self._last), use=USE)
-        self._shop.lives, self._shop.answered = lives, answered
+        self._shop.lives, self._shop.answered, self._worked_on = lives, answered, call.question
         try:
-            return cast(Frozen, _answered(self._tools[call.name](cast(Any, None), call.question)))
+            return cast(Frozen, _answered(self._tools[call.name](self._context, call.question)))
         except (Killed, Refused, SystemUnavailable):
             return None
         finally:

@@ -68,7 +68,7 @@ async def _asked_for(services: Services, context: WorkflowActivityContext, quest
     task, until = task_id(question.tenant, question.ticket_id), time.monotonic() + _SAVED_SECONDS
     if context.workflow_id != task:
         raise NotAsked("close_case", context.workflow_id, task)
-    while (asked := await asyncio.to_thread(services.asked, task, context.task_id, execution_id(context))) is None:
+    while (asked := await services.asked(task, context.task_id, execution_id(context))) is None:
         if time.monotonic() > until:
             raise Unreachable(f"task {task}: its history does not ask for this step yet; it is tried again")
         await asyncio.sleep(_LOOK_SECONDS)

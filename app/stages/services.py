@@ -33,7 +33,9 @@ class Services:
     systems: Systems
     tickets: Tickets
     replies: Replies
-    asked: Callable[[str, int, str], str | None]  # what a task's history asks of a step (`HistoryReader.asked`)
+    asked: Callable[
+        [str, int, str], Awaitable[str | None]
+    ]  # what a task's history asks of a step (`HistoryReader.asked`)
 
 
 def as_activity(stage: Activity) -> Activity:

@@ -98,7 +98,10 @@ def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dic
     noted, nothing = Noted(), cast(Any, None)
     whose = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
     question = shape.model_validate({name: each for name, each in whose.items() if name in shape.model_fields})
-    history = lambda *_: question.model_dump_json()  # noqa: E731
+
+    async def history(*_: object) -> str:
+        return question.model_dump_json()
+
     services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, asked=history)
     asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
     assert tuple(noted.asked) == ASKINGS[stage.__name__].asks

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -136,7 +137,7 @@ def test_schedulers_that_begin_anew_one_after_another_lose_nothing(production: I
             name, options = pod["metadata"]["name"], ("--quiet", "--profile=general", f"--image={IMAGE}")
             target = "--target=dapr-scheduler-server"
             kubectl("debug", name, *options, target, "--", "python", "-c", end, namespace="dapr-system")
-            until(lambda name=name, before=before: _is_back(name, before), f"{name} begins anew")
+            until(partial(_is_back, name, before), f"{name} begins anew")
 
     report = hold(production, refunds(100), RATE, restart)
     assert report["calls"] == CALLS * 100

@@ -88,7 +88,7 @@ def attempt(
     )
     looks: list[str | None] = []
 
-    def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
+    async def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
         assert (task_id, event_id, execution_id) == (TASK, 7, "e-1")
         looks[:] = looks[1:] or histories(question)
         return looks[0]
