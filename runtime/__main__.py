@@ -78,7 +78,7 @@ def _tool(module: str, *arguments: str) -> int:
 
 
 def _test(rest: list[str]) -> int:
-    """All tests: those without a running product side by side, then the others, which need the machine to themselves."""
+    """All tests: those that start no product side by side, then the others, which need the machine to themselves."""
     if rest:
         return _tool("pytest", *rest)
     set_up(development=True)
