@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,14 +94,13 @@ class _Server:
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
         """Every process of the server stopped, as the kernel does it; connections stay and are acknowledged."""
+        os.kill(self.pid, signal.SIGSTOP)  # first: it makes no new ones then
         pids = [self.pid, *family.descendants(self.pid)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        _signal_each(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            _signal_each(pids, signal.SIGCONT)
 
     def remove(self) -> None:
         """Stops the server and deletes its folder."""
@@ -291,3 +290,10 @@ def _run(command: Sequence[str], **environment: str) -> str:
         program = next(Path(word).name for word in command if Path(word).name in (*POSTGRES_PROGRAMS, REDIS_PROGRAM))
         raise Problem(f"{program} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def _signal_each(pids: Iterable[int], number: int) -> None:
+    """One that was just ending may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -42,6 +42,10 @@ class Memory:
         self.calls.append(_Call(name, input))
         return self.calls[-1]
 
+    async def asked(self, _task_id: str, number: int, _execution_id: str) -> str:
+        """What a step was asked, as a history would have it."""
+        return self.calls[number].question.model_dump_json()
+
     def set_custom_status(self, text: str) -> None:
         """Nobody looks."""
 
@@ -58,7 +62,7 @@ class Memory:
 
     async def _worked(self, number: int, call: _Call, steps: Mapping[str, Step]) -> Frozen:
         inner = SimpleNamespace(task_execution_id=f"{self.instance_id}/{number}")
-        context = SimpleNamespace(workflow_id=self.instance_id, get_inner_context=lambda: inner)
+        context = SimpleNamespace(workflow_id=self.instance_id, task_id=number, get_inner_context=lambda: inner)
         return await steps[call.name](context, call.question)
 
 

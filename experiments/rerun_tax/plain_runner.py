@@ -132,9 +132,9 @@ async def work_all(folder: Path, at_once: int) -> None:
 async def worked(job: Job, rules: Rules, gateway: PlainGateway, systems: Systems) -> Any:
     """One job, from step one to its end."""
     parts: dict[str, Any] = {"gateway": gateway, "tickets": OneTicket(job.ticket), "replies": Texts()}
-    services = Services(systems=systems, **parts)
-    steps = {build.__name__: build(services) for build in (*STAGES, *TOOLS, *mailbox.STEPS)}
     memory = Memory(job.task_id)
+    services = Services(systems=systems, asked=memory.asked, **parts)
+    steps = {build.__name__: build(services) for build in (*STAGES, *TOOLS, *mailbox.STEPS)}
     return await in_memory.run(_process(job, rules, memory), memory, steps)
 
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
+import yaml
 
 from tests.cluster.harness import CLIENTS, Installed, apply, kubectl, until
+from tests.k8s.manifests import OVERLAYS, build
 from tests.whole import tickets
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_server_takes_every_manifest(local: Installed, overlay: str) -> None:
+    """In a namespace where nothing of it is yet: a job of the same name cannot be changed."""
+    documents = [copy.deepcopy(each) for each in build(overlay) if each["kind"] != "Namespace"]
+    for document in documents:
+        document["metadata"]["namespace"] = CLIENTS
+        for port in document["spec"]["ports"] if document["kind"] == "Service" else ():
+            port.pop("nodePort", None)  # taken by the one that is there
+    taken = kubectl("apply", "--dry-run=server", "-f", "-", given=yaml.safe_dump_all(documents), namespace="")
+    assert taken.count("server dry run") == len(documents)
 
 
 def test_every_pod_is_ready_with_its_sidecar(local: Installed) -> None:

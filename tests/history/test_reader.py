@@ -14,7 +14,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.daprd import Daprd
-from app.errors import ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
+from app.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 from app.history.model import Run
 from app.history.reader import HistoryReader
 from app.history.values import Failure, Payload, RunStatus
@@ -224,6 +224,19 @@ def test_a_sidecar_that_comes_back_is_found_within_seconds() -> None:
             server = start(sidecar)
             assert reading.result(timeout=30).status is RunStatus.RUNNING
     server.stop(None).wait()
+
+
+def test_what_a_step_was_asked_and_what_it_came_to(sidecar: Sidecar, reader: HistoryReader) -> None:
+    told = Told().turn(1).started(0).scheduled(1.1, 1, text='{"of": "one"}').scheduled(1.2, 2).scheduled(1.3, 3)
+    sidecar.history = tells(told.completed(2, 1, '"done"').failed(2.5, 2))
+    assert reader.asked("i", 1, "k") == '{"of": "one"}'
+    assert reader.asked("i", 4, "k") is None
+    assert reader.asked("i", 1, "of another run") is None
+    assert reader.result("i", 1, "k") == '"done"'
+    assert reader.result("i", 3, "k") is None
+    assert reader.result("i", 1, "of another run") is None
+    with pytest.raises(StepOver):
+        reader.result("i", 2, "k")
 
 
 def test_status(sidecar: Sidecar, reader: HistoryReader) -> None:
