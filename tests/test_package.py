@@ -73,3 +73,9 @@ def test_the_licence_is_the_whole_text() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_who_contributes_or_finds_a_hole_is_told_how() -> None:
+    contributing, security = ((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "SECURITY.md"))
+    assert "make test" in contributing
+    assert "report" in security.lower()

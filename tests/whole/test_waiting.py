@@ -14,7 +14,7 @@ from tests.whole import tickets
 pytestmark = pytest.mark.runtime
 
 # `REFUND_AGENT_TEST_WAITING=1000` makes it a measurement.
-TASKS = int(os.environ.get("REFUND_AGENT_TEST_WAITING", "100"))
+TASKS = int(os.environ.get("REFUND_AGENT_TEST_WAITING", "60"))
 # What a Python process that has worked that many tasks keeps for caches and fragmentation, not for the tasks.
 _MEBIBYTES_ALLOWED = 64
 
@@ -28,7 +28,7 @@ def threads_and_memory(pid: int) -> tuple[int, float]:
 def work_a_few(live: Live) -> None:
     """Lets the worker warm up: every code path used, every pool of threads filled."""
     with ThreadPoolExecutor(8) as pool:
-        sent = [tickets.refund(f"warm-{number}", 30_000 + number) for number in range(80)]
+        sent = [tickets.refund(f"warm-{number}", 30_000 + number) for number in range(48)]
         live.wait_all(list(pool.map(live.submit, sent)), "completed")
 
 
