@@ -94,7 +94,7 @@ def test_another_app_may_neither_invoke_the_agent_nor_steer_its_workflows(local:
     kubectl("wait", "--for=condition=Ready", "pod/stranger", "--timeout=180s")
     told = kubectl("exec", "stranger", "-c", "app", "--", "python", "-c", TRY)
     found = json.loads(told.splitlines()[-1])
-    assert "PermissionDenied" in found["invoked"], found
+    assert "failed to invoke, id: agent" in found["invoked"], "it listens to nobody: it has no app port"
     assert "access denied by workflow access policy" in found["activity"], found
     refunds = local.agent_json("ledger", "check")["refunds"]
     assert refunds["in_books"] == refunds["in_ledger"], "nothing was posted"
