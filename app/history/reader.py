@@ -7,7 +7,7 @@ is not raises `HistoryTampered`. daprd answers for its own app's instances alone
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -120,16 +120,14 @@ class HistoryReader:
     def asked(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
         """What a step was asked, as JSON; None as long as the history has no such step: daprd hands it out a moment
         before it saves the turn that asks for it. Raises TaskNotFound, HistoryTampered."""
-        for event in self.events(instance_id):
-            if event.eventId == event_id and event.taskScheduled.taskExecutionId == execution_id:
-                return str(event.taskScheduled.input.value)
-        return None
+        scheduled = _scheduled(self.events(instance_id), event_id, execution_id)
+        return None if scheduled is None else str(scheduled.input.value)
 
     def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
         """What a step came to that is completed, as it was delivered; None for one that is not. Raises StepOver for
         one that has failed, TaskNotFound, HistoryTampered."""
         known = self.events(instance_id)
-        if not any(each.eventId == event_id and each.taskScheduled.taskExecutionId == execution_id for each in known):
+        if _scheduled(known, event_id, execution_id) is None:
             return None  # of another run under the same id
         if any(each.taskFailed.taskScheduledId == event_id for each in known if each.HasField("taskFailed")):
             raise StepOver(f"task {instance_id}: this attempt has failed elsewhere; the workflow knows")
@@ -194,6 +192,14 @@ class HistoryReader:
             f"the Dapr sidecar at {self._address} does not give the workflow history "
             f"({error.code().name}: {details[:300]}); see `refund-agent doctor`"
         )
+
+
+def _scheduled(events: Iterable[Any], event_id: int, execution_id: str) -> Any | None:
+    """What asks for a step; None where the history has no such step, or another run's."""
+    for event in events:
+        if event.eventId == event_id and event.taskScheduled.taskExecutionId == execution_id:
+            return event.taskScheduled
+    return None
 
 
 def _doubts(error: grpc.RpcError) -> set[str]:

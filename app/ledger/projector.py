@@ -226,6 +226,10 @@ class Projector:
             return
         self._pending[task_id] = now
         log.warning("task %s: Dapr has it and has not begun it; it is asked to", task_id)
+        self._woken(task_id)
+
+    def _woken(self, task_id: str) -> None:
+        """One that Dapr does not know any more, or a sidecar that is away, keeps no other from it."""
         try:
             self._wake(task_id)
         except Unreachable as error:
@@ -235,11 +239,13 @@ class Projector:
         """The code may be another one by now, here or in another worker: an upgrade, or one that was taken back."""
         self._try_at, self._try_pause = time.monotonic() + self._try_pause, min(2 * self._try_pause, _LAST_TRY_SECONDS)
         try:
-            for task_id in self._standings.broken():
-                self._wake(task_id)
-        except (SQLAlchemyError, LedgerGone, Unreachable) as error:
+            broken = self._standings.broken()
+        except (SQLAlchemyError, LedgerGone) as error:
             log.warning("tasks parked by their workflow's code are not tried again yet: %s", type(error).__name__)
             self._try_at = time.monotonic() + _SWEEP_SECONDS
+            return
+        for task_id in broken:
+            self._woken(task_id)
 
     def _without_history(self, task_id: str) -> Run | None:
         """A task that has ended and was purged at once, as a retention policy may have it."""

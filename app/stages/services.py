@@ -33,9 +33,8 @@ class Services:
     systems: Systems
     tickets: Tickets
     replies: Replies
-    asked: Callable[
-        [str, int, str], Awaitable[str | None]
-    ]  # what a task's history asks of a step (`HistoryReader.asked`)
+    # What a task's history asks of a step (`HistoryReader.asked`).
+    asked: Callable[[str, int, str], Awaitable[str | None]]
 
 
 def as_activity(stage: Activity) -> Activity:
