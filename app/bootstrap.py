@@ -174,6 +174,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         turns_broken=lambda: worker.loop.turns.broken,
         tasks_pending=lambda: projector.pending,
         histories_tampered=lambda: projector.tampered,
+        sidecar_counted=lambda: int(watch.counts()),
     )
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)

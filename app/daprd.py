@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header, not a secret
 # gRPC would look for a proxy in the environment, for loopback too.
 PAST_PROXIES = ("grpc.enable_http_proxy", 0)
+# What Dapr below 1.18.5 answers on its metrics port, with status 500, once it has read its configuration again
+# (dapr#10535): the runtime before stays registered, so each series is there twice, until the process is another one.
+_TWICE = "was collected before with the same name and label values"
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,8 @@ class Daprd:
         import httpx
 
         return httpx.Client(base_url=self.http, headers=self.headers, timeout=seconds, trust_env=False)
+
+
+def has_lost_metrics(answer: str) -> bool:
+    """Whether a failed answer of the metrics port is that of a daprd which shows none until it is started again."""
+    return _TWICE in answer

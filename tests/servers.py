@@ -49,6 +49,7 @@ class _Server:
 
     name = "server"
     stop_signal = signal.SIGTERM
+    discard_signal = signal.SIGTERM  # where its data goes with it
 
     def __init__(self) -> None:
         """Prepares the folder; starts nothing."""
@@ -76,11 +77,14 @@ class _Server:
 
     def stop(self) -> None:
         """Ends the server in order; its data stays until `remove`."""
+        self._end(self.stop_signal)
+
+    def _end(self, number: signal.Signals) -> None:
         child, self._child = self._child, None
         if child is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, self.stop_signal)
+            os.kill(child.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(_STOP_SECONDS)
         processes.stop(child)
@@ -105,7 +109,7 @@ class _Server:
     def remove(self) -> None:
         """Stops the server and deletes its folder."""
         try:
-            self.stop()
+            self._end(self.discard_signal)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -136,6 +140,7 @@ class PostgresServer(_Server):
 
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": does not wait for clients to go
+    discard_signal = signal.SIGQUIT  # "immediate": writes nothing more, and leaves no shared memory as a kill would
 
     def __init__(self) -> None:
         """Makes the cluster (a second or two); does not start it. Raises Problem when PostgreSQL is not installed."""
@@ -169,7 +174,8 @@ class PostgresServer(_Server):
         password_file = self.folder / "password"
         password_file.write_text(self.password)
         give_away(password_file)
-        options = ["--auth=scram-sha-256", f"--pwfile={password_file}", "--no-instructions", "--encoding=UTF8"]
+        authentication = ["--auth=scram-sha-256", f"--pwfile={password_file}"]
+        options = [*authentication, "--no-instructions", "--no-sync", "--encoding=UTF8"]
         command = [str(self.programs / "initdb"), f"--pgdata={self.data}", f"--username={USER}", "--locale=C"]
         _run([*lowered(), *command, *options])
         password_file.unlink()

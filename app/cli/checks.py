@@ -16,6 +16,7 @@ from app import policy
 from app.cli import http
 from app.cli.components import missing
 from app.cli.connection import connect
+from app.daprd import has_lost_metrics
 from app.errors import ConfigurationError, RefundAgentError
 from app.settings import Settings
 
@@ -85,6 +86,22 @@ def components(settings: Settings, folder: Path) -> Iterator[Finding]:
         yield Finding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
     if not found:
         yield Finding("sidecar's components", True, "all are loaded")
+
+
+def metrics(settings: Settings) -> Finding:
+    """Whether the sidecar's metrics can be read: retries and breakers are known from there alone."""
+    name = "sidecar's metrics"
+    try:
+        answer = http.get(settings.dapr_metrics, PROBE_SECONDS)
+    except (httpx.RequestError, ConfigurationError) as error:
+        return Finding(
+            name, False, f"not told ({type(error).__name__})", "start everything with `make up`; see its log"
+        )
+    if answer.is_success:
+        return Finding(name, True, settings.dapr_metrics)
+    if has_lost_metrics(answer.text):
+        return Finding(name, False, "lost when it read its configuration again (Dapr below 1.18.5)", "start it again")
+    return Finding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
 
 
 def runtime(settings: Settings) -> Finding:

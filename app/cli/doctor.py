@@ -49,7 +49,7 @@ def doctor(
 
 
 def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[Finding]:
-    from app.cli.checks import answers, components, files, policy_file, prerequisites, runtime, token_works
+    from app.cli.checks import answers, components, files, metrics, policy_file, prerequisites, runtime, token_works
     from app.settings import load
 
     settings = load()
@@ -59,6 +59,7 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
     yield policy_file(folder / settings.policy_file)
     yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
     yield runtime(settings)
+    yield metrics(settings)
     yield from components(settings, folder)
     yield answers("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")
     yield token_works(url, token)

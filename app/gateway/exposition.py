@@ -28,6 +28,10 @@ class Exposition:
     retried: Mapping[str, int]
 
 
+# Stands for the page of a process that will show none any more: the next one that answers has begun after it.
+LOST = Exposition(0.0, {})
+
+
 def parse(page: str) -> Exposition:
     """Reads a metrics page. Raises ValueError for one that is none."""
     try:

@@ -61,7 +61,7 @@ def write_gap(connection: Connection, gap: Gap, worker: str) -> Written:
         since = max(written, gap.from_at) if written else gap.from_at
         still = asked.where(_ran(since, gap.to_at), MODEL_CALLS.c.component == component)
         if since < gap.to_at and connection.execute(still).first():
-            _add(connection, component, since, gap.to_at, None, 0)
+            _add_gap(connection, component, since, gap.to_at)
     return Written()
 
 
@@ -82,6 +82,14 @@ def _written_until(connection: Connection, component: str) -> datetime | None:
     last = select(func.max(SIDECAR_RETRIES.c.to_at)).where(SIDECAR_RETRIES.c.component == component)
     found: datetime | None = connection.execute(last).scalar_one()
     return found
+
+
+def _add_gap(connection: Connection, component: str, since: datetime, until: datetime) -> None:
+    """One that goes on is one row, however many looks it lasts."""
+    this = and_(SIDECAR_RETRIES.c.component == component, SIDECAR_RETRIES.c["count"].is_(None))
+    longer = update(SIDECAR_RETRIES).where(this, SIDECAR_RETRIES.c.to_at == since).values(to_at=until)
+    if not connection.execute(longer).rowcount:
+        _add(connection, component, since, until, None, 0)
 
 
 def _add(

@@ -8,6 +8,9 @@ time-out likewise, `policy="circuitbreaker"` changes of state; `dapr_resiliency_
 it is not asked again and no activation. One whose announced retry the breaker refuses has counted, and is taken off
 here (`retries.py`). No series counts requests to the provider: those are the calls that left plus these retries.
 The page is made when it is asked for, so it has no delay; a restarted daprd begins at zero.
+
+Dapr below 1.18.5 shows no page any more once it has read a Configuration or a Resiliency again (dapr#10535): what it
+asks again from then on is unknown, and written so, until it is started again.
 """
 
 from __future__ import annotations
@@ -16,28 +19,31 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import httpx
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.daprd import has_lost_metrics
 from app.errors import LedgerGone
 from app.gateway import exposition, windows
+from app.gateway.exposition import LOST
 from app.gateway.retries import ONE_RETRY, RetryPolicy
 from app.gateway.retry_rows import Written, write_end, write_gap, write_window
 from app.gateway.windows import End, Found, Gap, Reading
 from app.ledger.writer import Writer
 
-Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 # Longer than any first pause, so that a window is written once it is known which announced retries were refused;
 # short, so that few calls run in one. A look costs daprd and the worker 3 ms each, for a page of 300 kB.
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
-_NO_COUNT = "requests that it repeats are not counted"
-_REMEDY = "it does not answer; check that it runs, and its HTTP and metrics ports"
+_SILENT = "it does not answer; check that it runs, and its HTTP and metrics ports"
+_LOST = (
+    "it shows no metrics since it read its configuration again (Dapr below 1.18.5): start the sidecar again; on "
+    "Kubernetes `kubectl rollout restart`"
+)
 # A refusal that one window has counted is no candidate of another after this.
 _REMEMBERED = timedelta(seconds=60)
 
@@ -69,7 +75,7 @@ class SidecarWatch:
         self._last: Reading | None = None
         self._found: list[Found] = []
         self._in_vain: dict[str, datetime] = {}
-        self._silent: set[str] = set()
+        self._uncounted = ""
         self._told_to_stop = threading.Event()
         self._thread = threading.Thread(target=self._looks, name="sidecar-watch", daemon=True)
 
@@ -90,41 +96,50 @@ class SidecarWatch:
         self._write([*self._found, *self._end(answered=self._last is not before)])
         self._client.close()
 
+    def counts(self) -> bool:
+        """Whether the last look told what the sidecar repeats."""
+        return not self._uncounted
+
     def look(self) -> None:
         """Writes what the last look found, and looks."""
         due, self._found = self._found, []
-        reading = self._ask(self._reading, _NO_COUNT)
+        reading = self._reading()
         self._found = self._write(due)
         if reading is None:
             return
-        self._found += windows.between(self._last, reading) if self._last else windows.first(reading)
+        if reading.page is LOST:
+            self._found += windows.lost(self._last, self._began, reading.at)
+        else:
+            self._found += windows.between(self._last, reading) if self._last else windows.first(reading)
         self._last = reading
 
     def _looks(self) -> None:
         while not self._told_to_stop.wait(LOOK_SECONDS):
             self.look()
 
-    def _ask(self, question: Callable[[], Answer], lost: str) -> Answer | None:
-        """The sidecar's answer; None without one, which is said once with what is `lost` by it."""
+    def _reading(self) -> Reading | None:
+        """The sidecar's page; None without an answer."""
         try:
-            answer = question()
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            if lost not in self._silent:
-                log.warning("sidecar: %s (%s): %s", lost, type(error).__name__, _REMEDY)
-            self._silent.add(lost)
+            answer = self._get(self._metrics)
+            lost = answer.is_error and has_lost_metrics(answer.text)
+            page = LOST if lost else exposition.parse(answer.raise_for_status().text)
+        except (httpx.HTTPError, ValueError) as error:
+            self._say(f"{type(error).__name__}: {_SILENT}")
             return None
-        if lost in self._silent:
-            log.info("sidecar: answers again; that %s is over", lost)
-            self._silent.discard(lost)
-        return answer
-
-    def _reading(self) -> Reading:
-        page = exposition.parse(self._get(self._metrics).text)
+        self._say(_LOST if lost else "")
         return Reading(self._clock(), page)
+
+    def _say(self, uncounted: str) -> None:
+        """Logs why requests are not counted, once, and when they are counted again."""
+        if uncounted and uncounted != self._uncounted:
+            log.warning("sidecar: requests that it repeats are not counted: %s", uncounted)
+        elif self._uncounted and not uncounted:
+            log.info("sidecar: requests that it repeats are counted again")
+        self._uncounted = uncounted
 
     def _get(self, url: str) -> httpx.Response:
         # Uncompressed: over loopback, packing takes longer than sending.
-        return self._client.get(url, headers={"Accept-Encoding": "identity"}).raise_for_status()
+        return self._client.get(url, headers={"Accept-Encoding": "identity"})
 
     def _write(self, due: list[Found]) -> list[Found]:
         """Writes in order; returns what the ledger did not take, for the next time."""

@@ -68,6 +68,14 @@ def between(earlier: Reading, later: Reading) -> list[Found]:
     return [Gap(earlier.at, later.at), *_windows(earlier, later, Exposition(None, {}))]
 
 
+def lost(earlier: Reading | None, began: datetime, at: datetime) -> list[Found]:
+    """What a look says at a sidecar that shows no metrics until it is started again: nobody will know what it asked
+    again since the earlier look; without one, since the worker `began`, and what workers before it had not written."""
+    if earlier is not None:
+        return [Gap(earlier.at, at)]
+    return [Gap(began - _UNWRITTEN, at, predecessors=True), Gap(began, at)]
+
+
 def _windows(earlier: Reading, later: Reading, before: Exposition) -> list[Window]:
     counted = {name: count - before.retried.get(name, 0) for name, count in later.page.retried.items()}
     return [Window(name, earlier.at, later.at, count) for name, count in sorted(counted.items()) if count]

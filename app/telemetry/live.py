@@ -26,6 +26,7 @@ class Live:
     turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
     turns_broken: Callable[[], int] | None = None  # workflow turns whose code raised, or fitted no history
     tasks_pending: Callable[[], int] | None = None  # taken in by Dapr and not begun
+    sidecar_counted: Callable[[], int] | None = None  # 1 while the sidecar's metrics can be read, else 0
     histories_tampered: Callable[[], int] | None = None  # that do not verify, since the start
 
 
@@ -54,6 +55,9 @@ class LiveCollector(Collector):
         )
         yield from _asked(
             GaugeMetricFamily, "tasks_pending", "Tasks that Dapr has taken in and not begun.", live.tasks_pending
+        )
+        yield from _asked(
+            GaugeMetricFamily, "sidecar_counted", "Whether the sidecar's metrics can be read.", live.sidecar_counted
         )
         yield from _asked(
             CounterMetricFamily, "histories_tampered", "Histories that do not verify.", live.histories_tampered

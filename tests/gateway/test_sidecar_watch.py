@@ -37,10 +37,17 @@ class Daprd(ThreadingHTTPServer):
         self.started = NOON.timestamp() - 3600
         self.retried: dict[str, int] = {}
         self.silent = False
+        self.lost = False
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def page(self) -> str:
-        """Its metrics."""
+        """Its metrics; what 1.18.2 answers in their place once it has read its configuration again."""
+        if self.lost:
+            return (
+                "An error has occurred while serving metrics:\n\n1 error(s) occurred:\n"
+                '* collected metric "dapr_resiliency_loaded" { label:{name:"app_id" value:"agent"} counter:{value:1}} '
+                "was collected before with the same name and label values\n"
+            )
         labels = 'app_id="agent",flow_direction="outbound",name="llm",namespace="default",policy="retry",status=""'
         lines = [
             f'dapr_resiliency_activations_total{{{labels},target="Conversation_{name}"}} {count}'
@@ -54,7 +61,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.server.page()
-        self.send_response(503 if self.server.silent else 200)
+        self.send_response(503 if self.server.silent else 500 if self.server.lost else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
@@ -311,6 +318,46 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     assert bench.rows() == [(0, 2, None, 0)]
 
 
+def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sidecar_is_another(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = bench.watch()
+    watch.look()
+    assert watch.counts()
+    bench.daprd.lost = True
+    bench.call(-1, None)
+    for _ in range(4):
+        bench.later(2)
+        watch.look()
+    assert not watch.counts()
+    assert bench.rows() == [(0, 6, None, 0)], "one row that grows, written while it lasts: a worker may be killed"
+    (said,) = (record.message for record in caplog.records)
+    assert "1.18.5" in said
+    assert "start the sidecar again" in said
+    bench.daprd.lost = False
+    bench.daprd.started = bench.now.timestamp()
+    bench.daprd.retried["llm"] = 1
+    bench.later(2)
+    watch.look()
+    assert watch.counts()
+    bench.later(2)
+    watch.look()
+    assert bench.rows() == [(0, 10, None, 0), (8, 10, 1, 1)], "the new one has counted from its start"
+    watch.stop()
+
+
+def test_a_worker_that_finds_the_metrics_lost_says_so_of_the_worker_before_it_too(bench: Bench) -> None:
+    bench.call(3, 2.5, worker="w0")
+    bench.daprd.lost = True
+    watch = bench.watch()
+    watch.look()
+    bench.call(0, None)
+    bench.later(2)
+    watch.look()
+    watch.stop()
+    assert bench.rows() == [(-6, 2, None, 0)]
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_what_calls_have_sums_to_what_is_allocated(bench: Bench, seed: int) -> None:
     dice = random.Random(seed)
@@ -331,6 +378,7 @@ def test_what_calls_have_sums_to_what_is_allocated(bench: Bench, seed: int) -> N
             bench.daprd.started = bench.now.timestamp()
             bench.daprd.retried["llm"] = dice.randrange(2)
         bench.daprd.silent = dice.random() < 0.1
+        bench.daprd.lost = dice.random() < 0.05
         watch.look()
     watch.stop()
     assert sum(bench.retries().values()) == sum(allocated for *_, allocated in bench.rows())

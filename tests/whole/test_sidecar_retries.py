@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, select
 
+from app.cli.checks import metrics
 from app.gateway.retries import ONE_RETRY, Call, left_for_provider
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES
 from app.models import CallState
+from app.settings import Settings
 from tests.live import Live, until
 from tests.whole import tickets
 
@@ -40,6 +42,13 @@ def age_of_the_sidecar(live: Live) -> float:
     page = live.outside.get(f"{live.stack.dapr_metrics_url}/metrics").raise_for_status().text
     (started,) = re.findall(r"^process_start_time_seconds (\S+)$", page, re.MULTILINE)
     return time.time() - float(started)
+
+
+def counted(live: Live) -> int:
+    """What the agent's own metrics say of the sidecar's."""
+    page = live.web.get("/metrics").raise_for_status().text
+    (found,) = re.findall(r"^refund_agent_sidecar_counted (\S+)$", page, re.MULTILINE)
+    return int(float(found))
 
 
 def own_requests(rows: Sequence[dict[str, Any]]) -> int:
@@ -105,6 +114,34 @@ def test_a_restart_of_the_sidecar_is_a_time_of_which_nobody_knows(repeating_stac
     assert gap["count"] is None
     assert gap["from_at"] < gap["to_at"]
     assert gap["from_at"] < max(row["started_at"] for row in table(live, MODEL_CALLS))
+
+
+def test_metrics_lost_by_a_live_edit_are_noticed_until_the_sidecar_is_started_again(repeating_stack: Live) -> None:
+    live = repeating_stack
+    until(lambda: age_of_the_sidecar(live) > 3, "its start can be told from the next one's")
+    assert counted(live) == 1
+    policy = live.stack.folder / "resiliency" / "llm.yaml"
+    policy.write_text(re.sub(r"maxRequests: \d+", "maxRequests: 2", policy.read_text()))
+    until(lambda: counted(live) == 0, "the agent says that nothing is counted")
+    live.fault("model", "status", status=500, share=0.3, seed=8)
+    live.wait_all(send(live, "lost", 44_000, 5), "completed", seconds=100)
+    (gap,) = until(lambda: table(live, SIDECAR_RETRIES), "the time of which nobody knows is written while it lasts")
+    assert gap["count"] is None
+    finding = metrics(Settings(dapr_metrics_port=live.stack.ports.dapr_metrics))
+    assert not finding.ok
+    assert "1.18.5" in finding.found
+    live.stack.kill("daprd")
+    live.stack.start("daprd")
+    until(lambda: counted(live) == 1, "it counts again")
+    live.wait_all(send(live, "again", 45_000, 5), "completed", seconds=100)
+    live.stack.stop("worker")
+    calls, rows = table(live, MODEL_CALLS), table(live, SIDECAR_RETRIES)
+    gaps = [row for row in rows if row["count"] is None]
+    later = max(row["to_at"] for row in gaps)
+    assert len(gaps) <= 2, "one while it lasts, one until the next one answers"
+    known = own_requests(calls) + sum(row["count"] or 0 for row in rows)
+    assert known < len(live.bill()), "what is missing was asked in that time"
+    assert [row for row in calls if row["retries"] and row["started_at"] < later] == []
 
 
 def test_as_shipped_the_sidecar_repeats_nothing_and_every_request_is_a_row_of_the_journal(own_stack: Live) -> None:
