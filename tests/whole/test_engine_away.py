@@ -60,3 +60,17 @@ def test_tickets_are_taken_while_the_engine_stands_still(live: Live, name: str) 
     assert {view["result"]["outcome"] for view in views} == {"refunded"}
     refunds = [row["ticket_id"] for row in live.rows("refunds")]
     assert all(refunds.count(ticket["ticket_id"]) == 1 for ticket in sent)
+
+
+def test_a_ticket_that_comes_before_the_engine_knows_where_workflows_run_is_started_later(own_stack: Live) -> None:
+    """Right after a start the sidecar answers that it finds no address for the workflow's actor."""
+    live = own_stack
+    for name in ("worker", "daprd", "placement"):
+        live.stack.kill(name)
+    for name in ("daprd", "worker"):
+        live.stack.start(name)
+    answer = live.web.post("/tasks", json=tickets.refund("early", 37_000), timeout=_HANGS_SECONDS)
+    assert answer.status_code == 202
+    live.stack.start("placement")
+    view = live.wait(answer.json()["task_id"], "completed")
+    assert view["result"]["outcome"] == "refunded"
