@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -177,15 +178,15 @@ def test_a_process_that_burns_cpu_is_charged_for_it() -> None:
 
 
 def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
-    books = _books(tmp_path)
-    books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-0', 'answered')")
-    books.commit()
-    count, outcomes = asyncio.run(_watch(tmp_path, books))
+    with closing(_books(tmp_path)) as books:
+        books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-0', 'answered')")
+        books.commit()
+        count, outcomes = asyncio.run(_watch(tmp_path, books))
     assert (count, outcomes) == (1, {"refunded": 1}), "what was closed before is not counted"
 
 
 def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _books(tmp_path)
+    _books(tmp_path).close()
     monkeypatch.setattr("bench.books.GIVE_UP_SECONDS", 0.05)
     with pytest.raises(Problem, match="the case of B-1 was not closed"):
         asyncio.run(_wait_in_vain(tmp_path))
