@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from app import policy
 from app.books import Account, Exposure, Order, OrderItem, RefundPolicy
 from app.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
 from app.steps import TaskInput
+from tests.paths import ROOT
 
-RULES = policy.load(Path(__file__).parent.parent / "config" / "policy.yaml")
-LOSSES = policy.losses(Path(__file__).parent.parent / "config" / "policy.yaml")
+RULES = policy.load(ROOT / "config" / "policy.yaml")
+LOSSES = policy.losses(ROOT / "config" / "policy.yaml")
 # What a step says of its model call, where that does not matter.
 USE = ModelUse(
     answered_by=AnsweredBy.PROVIDER,

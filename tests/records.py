@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from app.cost import book
@@ -23,11 +22,12 @@ from app.history.times import Part, Span
 from app.history.values import Outcome as AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
+from tests.paths import ROOT
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PROVIDER = "conversation.openai"
 MODEL = "sandbox-small"
-_PRICES = Path(__file__).parent.parent / "config" / "prices.yaml"
+_PRICES = ROOT / "config" / "prices.yaml"
 _MODEL_STEPS = frozenset({"classify", "draft_refund"})
 
 

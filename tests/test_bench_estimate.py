@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bench.estimate import Figures, measured
+from tests.paths import ROOT
 
-SAID = (Path(__file__).parent.parent / "docs" / "cost-model.md").read_text()
+SAID = (ROOT / "docs" / "cost-model.md").read_text()
 ALLOWED_PERCENT = 5.0
 
 

@@ -19,8 +19,8 @@ from bench.sizing.demand import Round, Site, demand, medians, mixed
 from bench.sizing.simulation import Plan, Seen, Station, simulate
 from bench.tickets import Shape
 from runtime.problems import Problem
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SITE = Site()
 RETRIES = policy.load(ROOT / "config" / "policy.yaml").retries
 QUIET = Plan(arrivals=3600, outage=(3600, 3600))

@@ -29,8 +29,8 @@ from app.proxies import past_proxies
 from app.settings import Settings, leave_proxies_out
 from app.systems import DaprSystems
 from app.worker import EventLoopWorker
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DEAD = "http://127.0.0.1:9"
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "none": {},

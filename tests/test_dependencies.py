@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from runtime import virtualenv
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 # Loads every module of a package, where nothing can be imported that only others' locks install.
 LOAD = """
 import importlib, os, pkgutil, re, sys

@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 from app.cli.root import cli
 from app.models import TaskStatus
 from app.sandbox.data import load_expected
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 # Paths that only a run makes.
 MADE = (".state", ".venv", ".dapr")

@@ -12,8 +12,8 @@ import yaml
 from app import policy
 from app.amplification import steps
 from app.sandbox.faults import SYSTEMS
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FILES = sorted(
     [*(ROOT / "components").rglob("*.yaml"), *(ROOT / "resiliency").glob("*.yaml"), ROOT / "config/dapr.yaml"]
 )

@@ -33,10 +33,10 @@ from app.web.problems import BadRequest
 from app.web.reading import read_body
 from tests.cost.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.timeout(180)  # a parser that hangs
 
-ROOT = Path(__file__).parent.parent
 SEED = 20_261_124
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TICKET = json.dumps(

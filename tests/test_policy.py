@@ -11,8 +11,9 @@ from app import policy
 from app.errors import ConfigurationError
 from app.steps import TaskInput
 from tests.makers import task
+from tests.paths import ROOT
 
-PROJECT_FILE = Path(__file__).parent.parent / "config" / "policy.yaml"
+PROJECT_FILE = ROOT / "config" / "policy.yaml"
 
 
 def complaint(folder: Path, old: str, new: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from app import reasons
 from app.steps import DECISION, RESUME
 from app.workflow import NAME
+from tests.paths import ROOT
 
-APP = Path(__file__).parent.parent / "app"
+APP = ROOT / "app"
 CODE = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 # Where the workflow says why a person is needed, and where the sandbox's books refuse.
 SAYING = ("stages/guards.py", "waiting.py", "drafting.py", "workflow.py")

@@ -18,8 +18,8 @@ from app.amplification.worst import Over, Price, Worst
 from app.errors import ConfigurationError
 from app.policy import Retries
 from tests.cost.makers import agreement, price_book
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "config" / "policy.yaml"
 LIMITS = policy.retry_limits(POLICY)
 BILLED = policy.losses(POLICY).billed_attempts

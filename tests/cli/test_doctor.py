@@ -12,9 +12,9 @@ import pytest
 from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, token_works
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
+from tests.paths import ROOT
 from tests.web.fakes import secret
 
-PROJECT = Path(__file__).parents[2]
 COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: x}\nspec: {type: a.b, version: v1}\n"
 
 
@@ -36,8 +36,8 @@ def wrong(folder: Path) -> list[tuple[str, str]]:
 
 
 def test_this_projects_own_files_are_fine() -> None:
-    assert wrong(PROJECT) == []
-    assert policy_file(PROJECT / "config" / "policy.yaml").ok
+    assert wrong(ROOT) == []
+    assert policy_file(ROOT / "config" / "policy.yaml").ok
 
 
 def test_good_files_are_counted(folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_token_is_tried(run: CommandLine) -> None:
 
 
 def findings(run: CommandLine, *options: str) -> tuple[int, dict[str, Any]]:
-    result = run("doctor", "--folder", str(PROJECT), "--json", *options)
+    result = run("doctor", "--folder", str(ROOT), "--json", *options)
     return result.exit_code, {finding["name"]: finding for finding in json.loads(result.stdout)}
 
 
@@ -183,7 +183,7 @@ def test_without_the_sandbox_it_is_not_looked_for(run: CommandLine) -> None:
 
 
 def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
-    result = run("doctor", "--folder", str(PROJECT))
+    result = run("doctor", "--folder", str(ROOT))
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0].split() == ["what", "is", "found", "remedy"]
     assert "make up" in result.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -17,8 +16,9 @@ from app.cost.views import CountedReportView, ReportView
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.views import RecordView
 from app.web.messages import CostQuery
+from tests.paths import ROOT
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text()
+DOCUMENT = (ROOT / "docs" / "cost-model.md").read_text()
 SECTION = DOCUMENT.split("### JSON\n")[1].split("\n## ")[0]
 VIEWS: tuple[type[BaseModel], ...] = (
     RecordView,

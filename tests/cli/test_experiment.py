@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from app.cli import experiment
 from app.cli.root import cli
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -22,8 +22,9 @@ from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from tests.cli.reading import ask, told
 from tests.cost.reconciliation.billing import at, call, failed
+from tests.paths import ROOT
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text()
+DOCUMENT = (ROOT / "docs" / "cost-model.md").read_text()
 HEADER = "time;model;input_tokens;cached_tokens;output_tokens\n"
 PAID = (call(1), call(2, 5))
 

@@ -20,15 +20,14 @@ from app.cli import opening
 from app.cli.root import cli
 from app.ledger.requests import Asked, Measured
 from app.policy import RetryLimits
-
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the project's configuration."""
     for name in ("components", "resiliency", "config"):
-        shutil.copytree(PROJECT / name, tmp_path / name)
+        shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -52,7 +51,7 @@ def change(folder: Path, file: str, old: str, new: str) -> None:
 
 def test_the_project_as_it_is_stays_within_its_limits() -> None:
     """This is what fails where somebody configures more retries than the policy file allows."""
-    code, said = found(PROJECT)
+    code, said = found(ROOT)
     assert (code, said["ok"], said["findings"]) == (0, True, [])
     assert {each["name"]: each["over"] for each in said["targets"]} == {each["name"]: [] for each in said["targets"]}
     assert len(said["targets"]) == 7
@@ -101,7 +100,7 @@ def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folde
 
 def test_a_breaker_that_counts_for_less_time_than_a_call_may_last_fails(folder: Path) -> None:
     for interval, wrong in (("60s", False), ("59s", True), ("30s", True), ("0s", False)):
-        shutil.copy(PROJECT / "resiliency" / "llm.yaml", folder / "resiliency" / "llm.yaml")
+        shutil.copy(ROOT / "resiliency" / "llm.yaml", folder / "resiliency" / "llm.yaml")
         change(folder, "resiliency/llm.yaml", "interval: 120s", f"interval: {interval}")
         code, said = found(folder)
         assert (code, bool(said["findings"])) == (int(wrong), wrong), interval
@@ -212,7 +211,7 @@ def test_a_policy_file_without_limits_is_an_error(folder: Path) -> None:
 
 
 def test_doctor_without_a_word_still_looks_at_everything() -> None:
-    result = CliRunner().invoke(cli, ["doctor", "--folder", str(PROJECT), "--no-sandbox", "--json"])
+    result = CliRunner().invoke(cli, ["doctor", "--folder", str(ROOT), "--no-sandbox", "--json"])
     assert {"policy", "components", "resiliency"} <= {each["name"] for each in json.loads(result.stdout)}
 
 
@@ -229,5 +228,5 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_every_key_is_documented_and_every_documented_key_is_one() -> None:
-    section = (PROJECT / "docs" / "operations.md").read_text().partition("With `--json`: ")[2].partition("\n\n")[0]
+    section = (ROOT / "docs" / "operations.md").read_text().partition("With `--json`: ")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([a-z_]+)`", section)) == set(keys(AmplificationView))

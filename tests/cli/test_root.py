@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
@@ -19,9 +18,9 @@ from app.cli.root import cli
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask
 from tests.ledgers import FakeRecords
+from tests.paths import ROOT
 
 PROBLEM = ["title", "detail", "status", "exit_code"]
-ROOT = Path(__file__).parents[2]
 
 
 def paths(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:

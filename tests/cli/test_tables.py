@@ -28,11 +28,12 @@ from tests.cli.test_reconcile import journal as journal  # a fixture
 from tests.cost.tax.tasks import crashed, failed, fleet
 from tests.history.told import Told
 from tests.ledgers import FakeRecords
+from tests.paths import ROOT
 from tests.records import task_record
 from tests.web.fakes import FakeDesk, make_ticket
 
 WIDTHS = (40, 80, 120)
-CLI = Path(__file__).parents[2] / "app" / "cli"
+CLI = ROOT / "app" / "cli"
 TICKET = "T-2026-11-30-0000000000000000000000000000000042"
 TASK = f"nordwind-handelsgesellschaft:{TICKET}"
 HUGE = Decimal(9_876_543_210)

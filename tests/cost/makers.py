@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from genai_prices import types
@@ -15,8 +14,9 @@ from app.cost.book import PriceBook
 from app.cost.list_prices import ListPrices
 from app.cost.price_file import PriceFile
 from app.cost.values import Origin
+from tests.paths import ROOT
 
-PROJECT_FILE = Path(__file__).parent.parent.parent / "config" / "prices.yaml"
+PROJECT_FILE = ROOT / "config" / "prices.yaml"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OPENAI = "conversation.openai"
 

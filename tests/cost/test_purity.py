@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.paths import ROOT
+
 FILES = sorted((ROOT / "app" / "cost").glob("*.py"))
 IO = {"os", "socket", "subprocess", "urllib", "http", "sqlite3", "asyncio", "threading", "shutil", "tempfile"}
 # Who may read files (what they are handed), and who may import the published list.

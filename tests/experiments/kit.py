@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from app.cost import book
@@ -15,8 +14,9 @@ from experiments.rerun_tax.spend import Prices
 from experiments.rerun_tax.theory import Arm
 from experiments.rerun_tax.trace import MODEL, Point, Request, Timeline
 from experiments.rerun_tax.views import Assumptions, LoadView, RerunTaxView
+from tests.paths import ROOT
 
-PRICES = Path(__file__).parents[2] / "config" / "prices.yaml"
+PRICES = ROOT / "config" / "prices.yaml"
 NOTHING: Books = {book_: Counter() for book_ in ("refunds", "notifications", "cases")}
 
 

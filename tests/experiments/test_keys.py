@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from experiments.rerun_tax.views import RerunTaxView
 from tests.cli.test_documented_keys import keys
+from tests.paths import ROOT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "rerun-tax.md"
+DOCUMENT = ROOT / "docs" / "rerun-tax.md"
 
 
 def test_keys_and_document_agree() -> None:

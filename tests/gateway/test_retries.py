@@ -6,7 +6,6 @@ import itertools
 import random
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from app.errors import FailureCause
 from app.gateway.retries import ONE_RETRY, Call, RetryPolicy, allocate, left_for_provider
 from app.gateway.windows import Window
 from app.models import CallState
+from tests.paths import ROOT
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 ONCE = RetryPolicy(1, timedelta(milliseconds=500), jitter=0.5)
@@ -47,7 +47,7 @@ def window(retried: int, start: float = 0, end: float = 10) -> Window:
 
 
 def test_the_numbers_are_those_that_users_are_told_to_take() -> None:
-    said = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    said = (ROOT / "docs" / "operations.md").read_text()
     (block,) = [
         yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", said, re.DOTALL) if "maxRetries" in each
     ]

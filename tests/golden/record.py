@@ -13,9 +13,10 @@ from typing import Any
 
 from tests.golden.store import BILL, save
 from tests.live import Live, make_stack, until
+from tests.paths import ROOT
 from tests.whole import tickets
 
-_SAMPLES = Path(__file__).parents[2] / "app" / "sandbox" / "data" / "tickets.jsonl"
+_SAMPLES = ROOT / "app" / "sandbox" / "data" / "tickets.jsonl"
 _SAMPLE_COUNT = 14
 
 

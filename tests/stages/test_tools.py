@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from app.gateway.conversation import ToolDefinition, ToolRequest
 from app.stages.answers import Nonsense
 from app.stages.tools import TOOLS, accepted, definitions
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 # In a process of its own: importing dapr-agents warns, and starts more than a test wants.
 _AS_DAPR_AGENTS = """
 import json

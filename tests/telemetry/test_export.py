@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -19,10 +18,10 @@ from app.telemetry import export, sending
 from app.telemetry.export import Traces, traces_url
 from app.telemetry.spans import Texts, plan
 from runtime.loopback import free_ports
+from tests.paths import ROOT
 from tests.records import task_record
 from tests.telemetry.collector import attributes, running_collector
 
-ROOT = Path(__file__).parent.parent.parent
 SPANS = len(plan(task_record()))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from opentelemetry.semconv._incubating.attributes import error_attributes, gen_ai_attributes
@@ -14,8 +13,8 @@ from app.telemetry import names
 from app.telemetry.families import Families
 from app.telemetry.live import Live, LiveCollector
 from app.telemetry.names import provider_name
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text().partition("## Traces and metrics")[2].partition("\n## ")[0]
 PARTS = ("amount", "currency", "amounts", "known")
 OURS = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str) and "." in value}

@@ -12,7 +12,8 @@ import pytest
 
 from app.sandbox.data import load_tickets
 from tests.live import Live
-from tests.test_docs import README, ROOT, commands
+from tests.paths import ROOT
+from tests.test_docs import README, commands
 
 pytestmark = pytest.mark.runtime
 

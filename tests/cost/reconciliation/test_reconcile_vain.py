@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -34,6 +33,7 @@ from tests.cost.reconciliation.billing import (
     request,
     summed,
 )
+from tests.paths import ROOT
 
 
 def only(found: Reconciliation) -> Finding:
@@ -177,7 +177,7 @@ def test_two_requests_of_one_call_are_a_pause_apart() -> None:
     asked = call(1, 0, 10)
     soon = bill_of(request("row 1", 4.5, 100), billed(asked))
     assert reconcile([asked], soon, unallocated=[Unallocated("llm", at(0), at(12))]).unexplained_tokens == 110
-    advice = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    advice = (ROOT / "docs" / "operations.md").read_text()
     (pause,) = re.findall(r"duration: (\d+)s", advice)
     assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
 

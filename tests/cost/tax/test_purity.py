@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cost.test_purity import IO, ROOT, imports
+from tests.cost.test_purity import IO, imports
+from tests.paths import ROOT
 
 FILES = sorted((ROOT / "app" / "cost" / "tax").glob("*.py"))
 

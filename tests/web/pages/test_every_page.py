@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from app.errors import Unreachable
 from tests.ledgers import FakeRecords
+from tests.paths import ROOT
 from tests.web.pages.visitor import TASK, PagesDesk, Tags, sign_in, text
 
-STATIC = Path(__file__).parents[3] / "app" / "web" / "static"
+STATIC = ROOT / "app" / "web" / "static"
 
 
 @pytest.mark.parametrize(
