@@ -187,23 +187,32 @@ class TaskDesk:
 
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
-        if self._in_progress(task_id).status is TaskStatus.PAUSED:
+        view = self._in_progress(task_id)
+        if view.status is TaskStatus.PAUSED:
             raise NotWaiting(f"task {task_id} is paused already; `task resume` lets it go on")
-        self._runs.pause(task_id)
-        return self.get(task_id)
+        return self._steered(self._runs.pause, view)
 
     def resume(self, task_id: str) -> TaskView:
         """Lets a paused or parked task go on. Raises NotWaiting."""
         view = self._in_progress(task_id)
         if view.status is TaskStatus.PAUSED:
-            self._runs.resume(task_id)
-        elif view.status is TaskStatus.PARKED:
-            self._runs.unpark(task_id)
-        else:
-            raise NotWaiting(
-                f"task {task_id} is {view.status.value}, neither paused nor parked; there is nothing to resume"
-            )
-        return self.get(task_id)
+            return self._steered(self._runs.resume, view)
+        if view.status is TaskStatus.PARKED:
+            return self._steered(self._runs.unpark, view)
+        raise NotWaiting(
+            f"task {task_id} is {view.status.value}, neither paused nor parked; there is nothing to resume"
+        )
+
+    def _steered(self, steer: Callable[[str], None], before: TaskView) -> TaskView:
+        """The task after what was asked of it: Dapr takes the word, and the task hears it a moment later."""
+        steer(before.task_id)
+        limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
+        while True:
+            view = self.get(before.task_id)
+            stood = (view.status, view.updated_at) == (before.status, before.updated_at)
+            if not stood or time.monotonic() >= limit:
+                return view
+            self._pause(_LOOK_AGAIN_SECONDS)
 
     def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
         """Hands a person's decision to a waiting task, and waits a moment for what becomes of it: True when it is

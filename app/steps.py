@@ -103,14 +103,14 @@ class Steps:
             except TaskFailedError as failure:
                 yield from self._parked(questions[0][0], failure)
 
-    def decision(self, asked: Progress, known: Figures) -> Generator[Any, Any, Decision | None]:
-        """Asks a person and waits durably: no thread, no memory. None when the time limit is over. What answers another
-        question, or is no decision at all, is left aside and takes nothing from the time."""
+    def decision(self, asked: Progress, known: Figures, since: datetime) -> Generator[Any, Any, Decision | None]:
+        """Asks a person and waits durably: no thread, no memory. None when the time limit is over, which runs from
+        `since`. What answers another question, or is no decision at all, is left aside."""
         self._questions += 1
-        until = self._now() + timedelta(hours=self._rules.approval.time_limit_hours)
-        question = Question(number=self._questions, asked_at=_iso(self._now()), expires_at=_iso(until), **dict(known))
+        until = since + timedelta(hours=self._rules.approval.time_limit_hours)
+        question = Question(number=self._questions, asked_at=_iso(since), expires_at=_iso(until), **dict(known))
         asked = asked.model_copy(update={"question": question})
-        while (left := until - self._now()) > timedelta(0):
+        while (left := until - self.now()) > timedelta(0):
             self.show(asked)
             try:
                 answer = yield self._context.wait_for_external_event(DECISION, timeout=left)
@@ -134,7 +134,7 @@ class Steps:
             question=decision.question,
             verdict=decision.verdict,
             by=decision.by,
-            at=_iso(self._now()),
+            at=_iso(self.now()),
             state=state,
             code=code,
             **{"refund": decision.refund} | figures,
@@ -145,7 +145,7 @@ class Steps:
         """Notes that the books have refused what a person's decision, accepted before, wanted posted."""
         if self._settled and self._settled[-1].state is DecisionState.ACCEPTED:
             *others, last = self._settled
-            refused = last.model_copy(update={"state": DecisionState.REFUSED, "code": code, "at": _iso(self._now())})
+            refused = last.model_copy(update={"state": DecisionState.REFUSED, "code": code, "at": _iso(self.now())})
             self._settled = (*others, refused)
 
     def show(self, progress: Progress | None) -> None:
@@ -155,7 +155,8 @@ class Steps:
         told = progress and progress.model_copy(update={"decisions": self.decisions})
         self._context.set_custom_status(told.model_dump_json(exclude_defaults=True) if told else "")
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
+        """The time of this turn."""
         now: datetime = self._context.current_utc_datetime
         return now.replace(tzinfo=UTC)
 

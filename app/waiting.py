@@ -23,6 +23,8 @@ from app.stages import guards
 from app.steps import ANSWERED_BEFORE, Steps, TaskInput
 
 Value = TypeVar("Value", bound=Frozen)
+# A task that had a decision refused by version 0.1.0 got a new time limit with each; its history is replayed so.
+_ONE_LIMIT = "one-time-limit"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Settlement:
 def decided(
     steps: Steps, task: TaskInput, findings: Findings, reason: str, proposed: Refund | None
 ) -> Generator[Any, Any, Settlement]:
-    """Waits until a person rejects, approves what the books accept, or the time limit is over. What is approved is held
-    by the books before anything else happens."""
-    order = findings.order
+    """Waits until a person rejects, approves what the books accept, or the time limit is over: one limit, however many
+    decisions are refused. What is approved is held by the books before anything else happens."""
+    order, since = findings.order, steps.now()
     while True:
         asked = Progress(status=TaskStatus.WAITING, reason=reason, category=findings.category, refund=proposed)
-        decision = yield from steps.decision(asked, _known(task, proposed, order, findings))
+        decision = yield from steps.decision(asked, _known(task, proposed, order, findings), since)
         if decision is None:
             return Settlement(Outcome.EXPIRED)
         if decision.verdict == "reject":
@@ -67,6 +69,8 @@ def decided(
             found = yield from looked_up(steps, task, refund.order_id)
         left = {"most": found.refundable, "currency": found.currency} if found else {}
         steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, reason=reason, **left)
+        if not steps.patched(_ONE_LIMIT):
+            since = steps.now()
         if refund == proposed or refusal not in guards.OF_THE_REFUND:
             reason = refusal  # another refund than the proposed one, when refused, leaves the task as it was
         if found and (proposed is None or found.order_id == proposed.order_id):

@@ -67,7 +67,7 @@ def _fault(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
 def plain_number(value: Any) -> Any:
     """For numbers of our files, before they are validated: quoted or not, a plain decimal. Raises ValueError."""
     if isinstance(value, bool) or (isinstance(value, str) and not _PLAIN.fullmatch(value)):
-        raise ValueError(f"{str(value)[:40]!r} is no plain decimal number; write it as in '0.40'")
+        raise ValueError(f"{str(value)[:40]!r} is no plain decimal number; write it as in 4 or 0.40")
     if isinstance(value, str) and len(value) > _MOST_DIGITS:
         raise ValueError(f"{value[:40]}… has more digits than any number here")
     return value
@@ -168,9 +168,19 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "model_type": "must be a mapping of keys and values, and is none",
+    "dict_type": "must be a mapping of keys and values, and is none",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+}
+
+
 def _explain(path: Path, node: yaml.Node | None, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     return f"{path}:{_line(node, problem['loc'])}: {where or 'file'}: {message}"
 
 

@@ -16,7 +16,7 @@ from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.locks import exclusive, held
 from runtime.loopback import HOST, past_proxies
-from runtime.problems import Problem
+from runtime.problems import Problem, of_a_file
 from runtime.set_up import set_up
 
 _STACK_LOCK = paths.STATE / "lock"
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[chosen.command](chosen.rest)
     except Problem as problem:
         print(f"refund-agent: {problem}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)

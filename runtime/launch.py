@@ -20,7 +20,7 @@ from runtime.control_plane import ControlPlane
 from runtime.locks import exclusive
 from runtime.loopback import answers, past_proxies
 from runtime.ports import Port
-from runtime.problems import Problem
+from runtime.problems import Problem, of_a_file
 from runtime.progress import Step
 from runtime.signals import Stopped, undisturbed, unwind_at_the_first
 
@@ -184,6 +184,9 @@ def main(arguments: list[str]) -> int:
         return commands[arguments[0]]()
     except Problem as problem:
         print(f"refund-agent: {problem}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class Problem(Exception):
     """Something a person can mend. `remedy` says how; both are plain sentences."""
@@ -15,6 +17,20 @@ class Problem(Exception):
         """Message and remedy, as printed."""
         between = "" if self.remedy.startswith("\n") else " "
         return f"{self.message}{between}{self.remedy}".strip()
+
+
+def of_a_file(error: OSError) -> Problem:
+    """What a file that cannot be read, written or run means for the person; raises any other error again."""
+    if error.filename is None:
+        raise error
+    remedies = {
+        errno.EACCES: "Run this as the user who owns this checkout, or clone it anew.",
+        errno.EPERM: "Run this as the user who owns this checkout, or clone it anew.",
+        errno.EROFS: "It lies on a disk that is mounted read-only: use a checkout that can be written.",
+        errno.ENOSPC: "Its disk is full: make room.",
+    }
+    why = (error.strerror or type(error).__name__).lower()
+    return Problem(f"{error.filename}: {why}.", remedy=remedies.get(error.errno or 0, "Look at what is wrong with it."))
 
 
 class ChildDied(Problem):

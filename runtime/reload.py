@@ -14,7 +14,8 @@ from runtime import paths, processes
 from runtime.listeners import listeners
 from runtime.loopback import answers
 from runtime.ports import read_ports
-from runtime.problems import NotReady, Problem
+from runtime.problems import NotReady, Problem, of_a_file
+from runtime.state import check_secrets
 
 _GOES_SECONDS, _COMES_SECONDS = 3.0, 30.0
 
@@ -40,9 +41,13 @@ def _ready(port: int) -> bool:
 def main() -> int:
     """Reloads the sidecar of dapr.yaml's agent."""
     try:
+        check_secrets(paths.STATE)
         pid = reload(read_ports(paths.DAPR_YAML)["agent daprd HTTP"].number)
     except Problem as problem:
         print(f"refund-agent: {problem}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
         return 1
     print(f"The agent's sidecar (daprd, pid {pid}) has read secrets, components and configuration again.")
     print("Its own metrics are lost by that until it is started again, as in every Dapr below 1.18.5; nothing else is.")

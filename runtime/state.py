@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -21,10 +22,28 @@ def prepare(state: Path) -> None:
     if opened := private_folder(state):
         print(f"note: {told(opened)}", file=sys.stderr, flush=True)
     api_token(state)
+    check_secrets(state)
     secrets_file = state / "secrets.json"
     if not secrets_file.exists():
         secrets_file.touch(mode=0o600)
         secrets_file.write_text("{}\n")
+
+
+def check_secrets(state: Path) -> None:
+    """Raises `Problem` for a secrets file that daprd could not read: it would end with it, and the agent too."""
+    path = state / "secrets.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "no UTF-8 text"
+        raise Problem(
+            f"{place}: {why}.", remedy="Correct the file; it is one JSON object of names and values."
+        ) from None
+    if not isinstance(known, dict):
+        raise Problem(f"{path}: no JSON object.", remedy='Write {"name": "value"}.')
 
 
 def api_token(state: Path) -> str:

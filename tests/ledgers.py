@@ -109,6 +109,11 @@ class FakeRecords:
         """Provider and model of every call that was answered."""
         return frozenset((call.provider, call.model) for call in self.calls() if call.model)
 
+    def providers_of_nameless(self) -> frozenset[str]:
+        """Providers with charges of calls that failed before anybody said which model it was."""
+        unpriced = (charge for charge in self.charges() if charge.amount is None and not charge.model)
+        return frozenset(charge.provider for charge in unpriced if charge.provider)
+
     def compare(self, bill: Bill) -> Reconciliation:
         """All its calls against a bill."""
         return reconcile(self.calls(), bill)

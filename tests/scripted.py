@@ -38,6 +38,11 @@ class Script:
     current_utc_datetime: datetime = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK has it
 
     is_replaying: bool = False
+    patched: bool = True
+
+    def is_patched(self, change: str) -> bool:
+        """Whether changes of the workflow's code hold for the task."""
+        return self.patched
 
     @property
     def instance_id(self) -> str:

@@ -411,6 +411,34 @@ def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_b
     assert sorted(dapr.begun) == ["bench:T-0", "bench:T-1", "bench:T-3", "bench:T-4"]
 
 
+@pytest.mark.parametrize(
+    ("verb", "before", "after"),
+    [("pause", TaskStatus.RUNNING, TaskStatus.PAUSED), ("resume", TaskStatus.PARKED, TaskStatus.RUNNING)],
+)
+def test_steering_answers_with_what_became_of_it(
+    tickets: Tickets, standings: Standings, trail: Decisions, verb: str, before: TaskStatus, after: TaskStatus
+) -> None:
+    """Dapr takes the word at once; the task hears it a moment later."""
+    looks: list[TaskStatus] = []
+
+    class Slow(Dapr):
+        told_at = 0
+
+        def get(self, task_id: str) -> Standing | None:
+            looks.append(after if self.told_at and len(looks) > self.told_at + 2 else before)
+            return Standing(status=looks[-1], at=TURN)
+
+        def _heard(self, task_id: str) -> None:
+            self.told_at = len(looks)
+
+        pause = unpark = _heard
+
+    rules = policy.load(Path("config/policy.yaml"))
+    desk = TaskDesk(tickets, standings, Slow(), rules, trail, lambda *_: None, pause=lambda _seconds: None)
+    desk.submit(TICKET)
+    assert getattr(desk, verb)(TICKET.task_id).status is after
+
+
 def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
     desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)

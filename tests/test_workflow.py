@@ -299,6 +299,18 @@ def test_what_became_of_each_decision_is_told_and_returned() -> None:
     assert script.questions[1].decisions == (first,), "whoever is asked again sees what came of it"
 
 
+@pytest.mark.parametrize("patched", [True, False], ids=["now", "a task that was refused by 0.1.0"])
+def test_refused_decisions_take_nothing_from_the_time_limit_and_add_nothing(patched: bool) -> None:
+    greedy = {"order_id": "AC-10442", "amount": "9999.00", "currency": "EUR"}
+    answers = World(drafted(draft(confidence="0.10")))
+    script = Script(answers, events=[said(1, "a", refund=greedy), said(2, "b", refund=greedy), None], patched=patched)
+    assert run(script, task()).outcome is Outcome.EXPIRED
+    left = timedelta(hours=72)
+    assert script.waits == ([left, left - timedelta(minutes=1), left - timedelta(minutes=2)] if patched else [left] * 3)
+    asked = {each.question.asked_at for each in script.questions if each.question}
+    assert len(asked) == (1 if patched else 3)
+
+
 def test_a_decision_answers_its_own_question_alone() -> None:
     greedy = {"order_id": "AC-10442", "amount": "9999.00", "currency": "EUR"}
     answers: list[dict[str, Any] | None] = [said(1, "a", refund=greedy), said(1, "b"), said(2, "c")]
@@ -307,7 +319,7 @@ def test_a_decision_answers_its_own_question_alone() -> None:
     told = [(each.decision_id, each.state) for each in result.decisions]
     assert told == [("a", DecisionState.REFUSED), ("b", DecisionState.TOO_LATE), ("c", DecisionState.ACCEPTED)]
     assert len(script.questions) == 2
-    assert script.waits[1:] == [timedelta(hours=72), timedelta(hours=72, minutes=-1)], (
+    assert script.waits == [timedelta(hours=72) - timedelta(minutes=minute) for minute in range(3)], (
         "what is left aside costs no time"
     )
 

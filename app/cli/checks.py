@@ -16,6 +16,7 @@ from app import policy
 from app.cli import http
 from app.cli.components import missing
 from app.cli.connection import connect
+from app.cli.secrets_file import secrets_in
 from app.daprd import has_lost_metrics
 from app.errors import ConfigurationError, RefundAgentError
 from app.settings import Settings
@@ -27,6 +28,18 @@ KINDS = frozenset(
     {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"}
 )
 FOLDERS = ("components", "components/providers", "resiliency", "config")
+APP_ID = "agent"
+# What daprd's conversation components read of their metadata; it passes over every other name in silence.
+_ONLY_KEY = ("key", "model", "cachettl", "responsecachettl")
+_METADATA = {
+    "conversation.openai": (*_ONLY_KEY, "endpoint", "apiversion", "apitype"),
+    "conversation.anthropic": (*_ONLY_KEY, "endpoint", "apitype"),
+    "conversation.ollama": ("model", "endpoint", "cachettl", "responsecachettl"),
+    "conversation.mistral": _ONLY_KEY,
+    "conversation.googleai": _ONLY_KEY,
+    "conversation.huggingface": (*_ONLY_KEY, "endpoint"),
+    "conversation.deepseek": (*_ONLY_KEY, "endpoint", "maxtokens"),
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,17 @@ def metrics(settings: Settings) -> Finding:
     return Finding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
 
 
+def secrets_file(settings: Settings) -> Finding:
+    """Whether the local secret store's file can be read: with one that cannot, the sidecar does not start."""
+    path = settings.state_dir / "secrets.json"
+    try:
+        count = len(secrets_in(path))
+    except ConfigurationError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return Finding("secrets", False, found, remedy)
+    return Finding("secrets", True, f"{path} holds {count}")
+
+
 def runtime(settings: Settings) -> Finding:
     """Which Dapr runs, and what it lacks."""
     try:
@@ -154,10 +178,24 @@ def files(folder: Path) -> Iterator[Finding]:
         faults = [(path, fault) for path in paths for fault in _faults(path, must_be_dapr=name != "config")]
         for path, fault in faults:
             yield Finding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
+        if name == "resiliency" and paths and not faults:
+            faults = list(_of_resiliency(folder / name))
+            yield from (Finding(name, False, said, "correct it; daprd goes on without it") for _, said in faults)
         if not paths:
             yield Finding(name, False, f"no file in {folder / name}", "run this in the project's folder")
         elif not faults:
             yield Finding(name, True, f"{len(paths)} files can be read")
+
+
+def _of_resiliency(folder: Path) -> Iterator[tuple[Path, str]]:
+    from app.amplification import reading
+
+    try:
+        found = reading.policies([folder], APP_ID).findings
+    except ConfigurationError as error:
+        yield folder, str(error)
+        return
+    yield from ((folder, f"{each.where}: {each.problem}") for each in found if each.wrong)
 
 
 def _twins(folder: Path) -> Iterator[Finding]:
@@ -194,6 +232,15 @@ def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
     return [fault for document in documents if (fault := _fault(document, must_be_dapr=must_be_dapr))]
 
 
+def _unread(spec: dict[str, Any]) -> str:
+    """The first name of a model's metadata that daprd would pass over; empty when there is none."""
+    known, entries = _METADATA.get(str(spec.get("type"))), spec.get("metadata")
+    if known is None or not isinstance(entries, list):
+        return ""
+    names = (str(each.get("name")) for each in entries if isinstance(each, dict))
+    return next((name for name in names if name.lower() not in known), "")
+
+
 def _fault(document: Any, *, must_be_dapr: bool) -> str:
     if not isinstance(document, dict):
         return "is no mapping"
@@ -210,5 +257,8 @@ def _fault(document: Any, *, must_be_dapr: bool) -> str:
     spec = document.get("spec")
     if isinstance(spec, dict) and str(spec.get("type")).startswith("conversation.") and not spec.get("ignoreErrors"):
         return f"{metadata['name']} without `ignoreErrors: true` below spec: a mistake in it would end the sidecar"
+    if isinstance(spec, dict) and (unread := _unread(spec)):
+        names = ", ".join(_METADATA[str(spec["type"])])
+        return f"{metadata['name']}: metadata {unread!r} is none that {spec['type']} reads ({names})"
     needs_spec = kind != "Configuration"
     return f"{kind} {metadata['name']} without spec" if needs_spec and not document.get("spec") else ""

@@ -82,7 +82,8 @@ def _secrets(document: Mapping[str, Any]) -> Iterator[str]:
 def _last_word(name: str, folder: Path) -> str:
     """What daprd wrote last of a component that it could not load; empty without a log."""
     pattern = re.compile(rf'msg="Failed to init component {re.escape(name)} \(.*?: ((?:[^"\\]|\\.)*)"')
-    for path in sorted((path for form in _LOGS for path in folder.glob(form)), key=lambda path: path.stat().st_mtime):
+    logs = (path for form in _LOGS for path in folder.glob(form))
+    for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_BYTES))
             found = pattern.findall(file.read().decode(errors="replace"))

@@ -36,7 +36,17 @@ def connect(url: str | None, token: str | None) -> AgentClient:
     address = url or settings.agent_url
     if not address.startswith(("http://", "https://")):
         raise ConfigurationError(f"--url {address!r} is no address; it begins with http:// or https://")
-    return AgentClient(address, token or settings.token or _local_token())
+    return AgentClient(address, _usable(token or settings.token or _local_token()))
+
+
+def _usable(token: str) -> str:
+    """The token, if it can be sent at all. Its value is not shown."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(
+            "the token holds a character that no token has (a space, a line break, an umlaut); give it alone, "
+            "in --token or REFUND_AGENT_TOKEN"
+        )
+    return token
 
 
 def _local_token() -> str:

@@ -49,13 +49,24 @@ def doctor(
 
 
 def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[Finding]:
-    from app.cli.checks import answers, components, files, metrics, policy_file, prerequisites, runtime, token_works
+    from app.cli.checks import (
+        answers,
+        components,
+        files,
+        metrics,
+        policy_file,
+        prerequisites,
+        runtime,
+        secrets_file,
+        token_works,
+    )
     from app.settings import load
 
     settings = load()
     if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone
         yield from prerequisites()
         yield from files(folder)
+        yield secrets_file(settings)
     yield policy_file(folder / settings.policy_file)
     yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
     yield runtime(settings)

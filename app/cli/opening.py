@@ -59,7 +59,7 @@ def settings_with_ledger() -> Settings:
     settings = load()
     if not has_ledger(settings):
         raise ConfigurationError(
-            f"no ledger: {settings.state_dir / 'ledger.sqlite'} is not there; "
+            f"no ledger: {_ledger_file(settings)} is not there; "
             "work a ticket first (`make up`), or set REFUND_AGENT_STATE_DIR or REFUND_AGENT_LEDGER_URL"
         )
     return settings
@@ -67,7 +67,16 @@ def settings_with_ledger() -> Settings:
 
 def has_ledger(settings: Settings) -> bool:
     """Whether there is a ledger to read; a server's is believed to be."""
-    return bool(settings.ledger_url) or (settings.state_dir / "ledger.sqlite").exists()
+    file = _ledger_file(settings)
+    return file is None or file.exists()
+
+
+def _ledger_file(settings: Settings) -> Path | None:
+    """The file of a SQLite ledger; None for a server's, or one in memory."""
+    scheme, _, path = settings.database_url.partition(":///")
+    if not scheme.startswith("sqlite") or path in ("", ":memory:"):
+        return None
+    return Path(path.partition("?")[0]).absolute()
 
 
 def open_book(path: Path | None) -> PriceBook:

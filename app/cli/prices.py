@@ -107,8 +107,14 @@ def _checked(book: PriceBook) -> CheckView:
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
         second_opinion=other is not None,
-        findings=tuple(FindingView.model_validate(each) for each in look(book, used or (), _now(), other)),
+        findings=tuple(FindingView.model_validate(each) for each in look(book, used or (), _now(), other, _nameless())),
     )
+
+
+def _nameless() -> frozenset[str]:
+    from app.settings import load
+
+    return opening.open_records().providers_of_nameless() if has_ledger(load()) else frozenset()
 
 
 def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:

@@ -5,6 +5,7 @@ With `--json` that line is one JSON object, so that a program need not read two 
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,16 @@ from app.cli import cost, demo, doctor, experiment, history, ledger, prices, rec
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
 from app.cli.wording import in_our_words
-from app.errors import RefundAgentError
+from app.errors import ConfigurationError, RefundAgentError
 
 NAME = "refund-agent"
+_NOT_YOURS = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder that is yours"
+_REMEDIES = {
+    errno.EACCES: _NOT_YOURS,
+    errno.EPERM: _NOT_YOURS,
+    errno.EROFS: "it lies on a disk that is mounted read-only; name another folder with REFUND_AGENT_STATE_DIR",
+    errno.ENOSPC: "its disk is full; make room",
+}
 _NEVER_CUT = 1_000  # characters of the line that the list of commands has for each
 
 
@@ -48,11 +56,19 @@ class _Root(Commands):
             complain("Aborted.")
             code = 1
         except Exception as error:
-            known = _of_the_ledger(error)
+            known = _of_a_file(error) if isinstance(error, OSError) else _of_the_ledger(error)
             if known is None:
                 raise
             code = _tell(known, as_json="--json" in words)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_a_file(error: OSError) -> RefundAgentError | None:
+    """A file that this user may not read or write, or that cannot be; None for an error of something else."""
+    if error.filename is None:
+        return None
+    remedy = _REMEDIES.get(error.errno or 0, "look at what is wrong with it")
+    return ConfigurationError(f"{error.filename}: {(error.strerror or type(error).__name__).lower()}; {remedy}")
 
 
 def _of_the_ledger(error: Exception) -> RefundAgentError | None:

@@ -18,15 +18,14 @@ Change = Callable[[tuple[Token, ...]], tuple[Token, ...]]
 
 def tokens_in(path: Path) -> tuple[Token, ...]:
     """The tokens that the file gives. Raises ConfigurationError for a file that is not ours to read or change."""
-    return _tokens(_read(path), path)
+    return _tokens(secrets_in(path), path)
 
 
 def change_tokens(path: Path, change: Change) -> None:
     """Replaces the tokens; all other secrets stay as they are. Raises ConfigurationError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "a", opener=_private) as lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-        known = _read(path)
+        known = secrets_in(path)
         tokens = change(_tokens(known, path))
         known.pop(TOKENS_SECRET, None)
         if tokens:
@@ -45,7 +44,8 @@ def _tokens(known: dict[str, Any], path: Path) -> tuple[Token, ...]:
     return parse_tokens(text, f"{path}: {TOKENS_SECRET}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def secrets_in(path: Path) -> dict[str, Any]:
+    """All secrets of the file by name; none without a file. Raises ConfigurationError for one that is no such file."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

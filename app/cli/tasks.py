@@ -183,7 +183,7 @@ def _refund(order: str | None, amount: str | None, currency: str | None) -> Refu
     try:
         return Refund.model_validate(given)
     except ValidationError as error:
-        fault = error.errors(include_input=False)[0]
+        fault = error.errors()[0]  # the person's own words
         field = str(fault["loc"][0])
         option = {"order_id": "--order"}.get(field, f"--{field}")
         wrong = "is missing" if given[field] is None else what_is_wrong(field, fault)

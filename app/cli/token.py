@@ -95,4 +95,10 @@ def _shown(record: Token) -> dict[str, list[str] | str]:
 def _file() -> Path:
     from app.settings import load
 
-    return load().state_dir / "secrets.json"
+    folder = load().state_dir
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"no agent's state: there is no folder {folder.absolute()}; go to the project's folder, where `make up` "
+            "makes it, or set REFUND_AGENT_STATE_DIR"
+        )
+    return folder / "secrets.json"

@@ -22,10 +22,13 @@ _BY_TYPE = {
 
 def what_is_wrong(field: str, fault: Any) -> str:
     """A fault as pydantic has it, as it follows on the field's name."""
-    kind = fault["type"]
+    kind, given = fault["type"], fault.get("input")
     if kind == "string_too_long":
         return f"is longer than {fault['ctx']['max_length']:,} characters"
-    return _BY_TYPE.get(kind) or _BY_FIELD.get(field) or str(fault["msg"]).removeprefix("Value error, ")
+    shown = f", not {given[:40]}" if field in ("amount", "currency") and isinstance(given, str) and given else ""
+    if said := _BY_TYPE.get(kind):
+        return said
+    return f"{_BY_FIELD[field]}{shown}" if field in _BY_FIELD else str(fault["msg"]).removeprefix("Value error, ")
 
 
 _OPTIONS = (

@@ -30,8 +30,12 @@ def check(
     models_in_use: Iterable[ModelInUse],
     now: datetime,
     second_opinion: SecondOpinion | None = None,
+    nameless: Iterable[str] = (),
 ) -> tuple[Finding, ...]:
-    """All findings, errors first. Changes nothing and asks nobody. Raises ValueError for a `now` without a zone."""
+    """All findings, errors first. Changes nothing and asks nobody. Raises ValueError for a `now` without a zone.
+
+    nameless: providers with calls that failed before anybody said which model it was.
+    """
     in_use = sorted(set(models_in_use))
     found = [
         *token_prices(book),
@@ -43,6 +47,7 @@ def check(
         *_stale(book, utc(now)),
         *_lacking(book, in_use, utc(now)),
         *_disagreements(book, in_use, utc(now), second_opinion),
+        *_nameless(nameless),
     ]
     return tuple(sorted(found, key=lambda each: each.severity is not Severity.ERROR))
 
@@ -116,6 +121,12 @@ def _unpriced(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> I
             yield error(NAME, f"{provider} {model}", f"in use without a price: {price.reason}", price.remedy)
     if book.infrastructure(now) is None:
         yield error(NAME, f"{now:%Y-%m-%d}", "no infrastructure price holds now", "add one under `infrastructure:`")
+
+
+def _nameless(providers: Iterable[str]) -> Iterator[Finding]:
+    problem = "calls failed before anybody said which model it was: what they may have used has no price"
+    for provider in sorted(providers):
+        yield warning("ledger", provider, problem, "nothing: `cost reconcile` says whether the provider billed them")
 
 
 def _stale(book: PriceBook, now: datetime) -> Iterator[Finding]:

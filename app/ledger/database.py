@@ -6,9 +6,11 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, Insert, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -64,14 +66,17 @@ def connect(url: str) -> Engine:
     try:
         with contextlib.ExitStack() as when_it_fails:
             where = make_url(url)
-            engine = create_engine(where, pool_pre_ping=not _is_sqlite(where), connect_args=_connect_args(where))
+            only = _only_to_read(where)
+            given = {"creator": only} if only else {"connect_args": _connect_args(where)}
+            engine = create_engine(where, pool_pre_ping=not _is_sqlite(where), **given)
             when_it_fails.callback(engine.dispose)
             store_any_text(engine)
             if engine.dialect.name == "sqlite":
-                if where.database not in (None, "", ":memory:"):
+                if where.database not in (None, "", ":memory:") and not only:
                     private_file(Path(where.database))  # SQLite gives its other files the same mode
                 tune_sqlite(engine, *_SQLITE)
-                _write_ahead(engine)
+                if not only:
+                    _write_ahead(engine)
                 stay_with_the_file(engine)
             else:
                 event.listen(engine, "handle_error", _leave_a_standby)
@@ -114,13 +119,27 @@ def _state(error: object) -> str:
 
 
 def _remedy(error: Exception) -> str:
-    return _REMEDIES.get(
-        _state(getattr(error, "orig", None)), "check REFUND_AGENT_LEDGER_URL and that the database is up"
-    )
+    original = getattr(error, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        return "check REFUND_AGENT_LEDGER_URL, and that the file and its folder are yours to read and write"
+    return _REMEDIES.get(_state(original), "check REFUND_AGENT_LEDGER_URL and that the database is up")
 
 
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
+
+
+def _only_to_read(given: URL) -> Callable[[], sqlite3.Connection] | None:
+    """How to open a SQLite file that this user may only read, such as a copy on a read-only disk; None for another."""
+    path = str(given.database or "")
+    if not _is_sqlite(given) or not os.path.isfile(path):
+        return None
+    if all(os.access(each, os.W_OK) for each in (path, os.path.dirname(os.path.abspath(path)))):
+        return None
+    # Beside a writer the log tells what the file does not have yet; where there is no log, there is no writer.
+    how = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"
+    name = f"file:{quote(os.path.abspath(path))}?{how}"
+    return lambda: sqlite3.connect(name, uri=True, check_same_thread=False)
 
 
 def _connect_args(given: URL) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from app.ledger.daily import day_number, day_of
 from app.ledger.prices import Prices
 from app.ledger.projection import with_usages
 from app.ledger.record import TaskRecord
-from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, STEPS, TASKS
+from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.summing import charged_by_day
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 
@@ -190,6 +190,14 @@ class Records:
         query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()
         with self._engine.connect() as connection:
             return frozenset((row.provider, row.model) for row in connection.execute(query))
+
+    def providers_of_nameless(self) -> frozenset[str]:
+        """Providers (component types) with charges of calls that failed before anybody said which model it was."""
+        nameless = select(PRICES.c.provider).where(
+            PRICES.c.price_id == "", PRICES.c.model == "", PRICES.c.provider != ""
+        )
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(nameless.distinct()).scalars())
 
     def _sums(self, query: Select[Any], names: Sequence[str]) -> Iterator[tuple[Charge, int]]:
         with self._engine.connect() as connection:

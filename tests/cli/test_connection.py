@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from pathlib import Path
 
@@ -27,6 +28,26 @@ def only_line(result: Result) -> str:
     lines = result.stderr.splitlines()
     assert len(lines) == 1
     return lines[0]
+
+
+@pytest.mark.parametrize("secret", ["ü" * 40, "a b", "a\nb"])
+def test_what_no_token_can_be_is_said_and_not_shown(secret: str) -> None:
+    result = CliRunner().invoke(cli, ["task", "list", "--token", secret])
+    assert result.exit_code == 1
+    assert "the token holds a character that no token has" in result.stderr
+    assert secret not in result.stderr
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(13, "run this as the user who"), (30, "read-only"), (28, "make room")])
+def test_a_file_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch, number: int, remedy: str) -> None:
+    def fail(_path: Path) -> str:
+        raise OSError(number, os.strerror(number), ".state/token")
+
+    monkeypatch.setattr("app.access.read_local_token", fail)
+    result = CliRunner().invoke(cli, ["task", "list"])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(f"error: .state/token: {os.strerror(number).lower()}; ")
+    assert remedy in result.stderr
 
 
 def test_the_local_token_opens_the_local_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

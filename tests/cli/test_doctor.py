@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, token_works
+from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, secrets_file, token_works
+from app.cli.components import _last_word
+from app.settings import Settings
+from runtime.problems import Problem
+from runtime.state import check_secrets
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.paths import ROOT
@@ -85,6 +90,41 @@ def test_our_own_files_under_config_need_not_be_daprs(folder: Path) -> None:
     assert wrong(folder) == []
     (folder / "config" / "dapr.yaml").write_text("kind: Confguration\n", encoding="utf-8")
     assert len(wrong(folder)) == 1
+
+
+def test_a_name_that_daprd_does_not_read_and_a_duration_that_is_none_are_named(folder: Path) -> None:
+    model = "spec: {type: conversation.openai, version: v1, ignoreErrors: true, metadata: [{name: modle, value: x}]}"
+    (folder / "components" / "llm.yaml").write_text(COMPONENT.partition("spec")[0].replace("x", "llm") + model)
+    policies = "spec: {policies: {timeouts: {llm: 10x}}, targets: {}}"
+    resiliency = COMPONENT.partition("spec")[0].replace("kind: Component", "kind: Resiliency") + policies
+    (folder / "resiliency" / "llm.yaml").write_text(resiliency)
+    (of_model, of_policies) = (found for _, found in wrong(folder))
+    assert "llm: metadata 'modle' is none that conversation.openai reads (key, model, " in of_model
+    assert "10x" in of_policies
+    assert "daprd leaves out the rest" in of_policies
+
+
+@pytest.mark.parametrize("text", ['{"a": "b",}', "{", "[]", "", b"\xff"])
+def test_a_secrets_file_that_would_end_the_sidecar_is_named(tmp_path: Path, text: str | bytes) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    finding = secrets_file(Settings(state_dir=tmp_path))
+    assert (finding.ok, str(path) in finding.found, bool(finding.remedy)) == (False, True, True)
+    with pytest.raises(Problem, match=r"secrets\.json"):
+        check_secrets(tmp_path)
+    path.write_text('{"openai-api-key": "x"}')
+    assert secrets_file(Settings(state_dir=tmp_path)).ok
+    check_secrets(tmp_path)
+
+
+def test_the_sidecars_last_word_is_the_newest_logs(tmp_path: Path) -> None:
+    logs = tmp_path / ".dapr" / "logs"
+    logs.mkdir(parents=True)
+    for age, why in ((100, "missing the key"), (0, "no such type")):
+        log = logs / f"agent_daprd_{age}.log"
+        log.write_text(f'level=error msg="Failed to init component llm (conversation.openai/v1): {why}"\n')
+        os.utime(log, (1_000_000 - age, 1_000_000 - age))
+    assert _last_word("llm", tmp_path) == "no such type"
 
 
 def test_the_wrong_folder_is_said(tmp_path: Path) -> None:

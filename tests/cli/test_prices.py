@@ -9,7 +9,7 @@ import pytest
 from app.cost.price_views import CheckView, PricesView
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
-from tests.records import call_record, task_record
+from tests.records import call_record, interrupted_call, task_record
 
 PRICES = Path("config/prices.yaml")
 
@@ -156,6 +156,16 @@ def test_a_model_in_use_without_a_price_is_an_error(ledger: FakeRecords) -> None
     view = CheckView.model_validate_json(result.stdout)
     assert view.models_in_use == (("conversation.openai", "new-model"),)
     assert [each.value for each in view.findings] == ["conversation.openai new-model"]
+
+
+def test_what_failed_before_a_model_was_named_is_said(ledger: FakeRecords) -> None:
+    nameless = interrupted_call(model="", provider="conversation.openai")
+    ledger.records = {"acme:T-1": task_record(calls=(call_record(), nameless))}
+    result = ask("price", "check", "--json")
+    assert result.exit_code == 0
+    (finding,) = CheckView.model_validate_json(result.stdout).findings
+    assert (finding.value, finding.severity) == ("conversation.openai", "warning")
+    assert "before anybody said which model it was" in finding.problem
 
 
 def test_a_warning_is_no_failure(ledger: FakeRecords, tmp_path: Path) -> None:

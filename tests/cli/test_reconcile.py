@@ -201,6 +201,26 @@ def test_a_bad_file_is_one_line_with_the_remedy(journal: Any, bill: Path, conten
     assert said in line
 
 
+def test_a_time_in_which_there_is_nothing_is_no_agreement(journal: Any, bill: Path) -> None:
+    result = ask("cost", "reconcile", "--bill", str(bill), "--since", "2026-12")
+    assert result.exit_code == 1
+    assert "nothing was compared: neither bill nor record has anything in that time (" in result.stdout
+    assert "rows of the bill are of another time" in result.stdout
+    assert "agree" not in result.stdout
+
+
+@pytest.mark.parametrize("command", [("cost", "report"), ("cost", "tax"), ("price", "check"), ("cost", "reconcile")])
+def test_a_file_that_is_named_and_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "typo.sqlite"
+    monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", f"sqlite:///{file}")
+    result = ask(*command)
+    if command != ("price", "check"):  # which needs none, and says so
+        assert (result.exit_code, f"no ledger: {file} is not there" in result.stderr) == (1, True)
+    assert not file.exists()
+
+
 def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUND_AGENT_STATE_DIR", str(tmp_path))
     result = ask("cost", "reconcile")

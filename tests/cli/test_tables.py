@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -165,6 +166,7 @@ def commands(
 
 
 def test_every_table_is_whole_on_every_screen(seen: Seen, commands: dict[str, Command]) -> None:
+    Path(os.environ["REFUND_AGENT_STATE_DIR"]).mkdir(exist_ok=True)
     for name, command in commands.items():
         for seen.width in (*WIDTHS, None):
             result = command()

@@ -101,6 +101,14 @@ def test_a_file_that_is_none_is_named_and_left_as_it_is(file: Path, text: str) -
     assert file.read_text() == text
 
 
+def test_where_no_agent_has_its_state_no_token_is_made(tmp_path: Path) -> None:
+    for words in (("create", "dana", "--role", "read", "--tenant", "acme"), ("list",), ("revoke", "dana")):
+        refused = token(*words)
+        assert (refused.exit_code, refused.stdout) == (1, ""), words
+        assert f"no folder {tmp_path / 'state'}" in refused.stderr
+    assert not (tmp_path / "state").exists()
+
+
 def test_without_a_file_one_is_made(file: Path) -> None:
     file.unlink()
     assert token("create", "dana", "--role", "read", "--tenant", "acme").exit_code == 0

@@ -70,7 +70,7 @@ def test_the_example_in_the_files_comments_can_be_used(tmp_path: Path) -> None:
         ('discount_percent: "50"', 'discount_percent: "150"', "less than or equal to 100"),
         ('batch: {discount_percent: "50"}', "batch: {}", "either per_million_tokens or discount_percent"),
         ("model: sandbox-*", "modell: sandbox-*", "agreements.0.modell: unknown key"),
-        ("stale_after_days: 90", 'stale_after_days: "90"', "stale_after_days: Input should be a valid integer"),
+        ("stale_after_days: 90", 'stale_after_days: "90"', "stale_after_days: must be a whole number"),
         ("from: 2020-01-01", "from: yesterday", "infrastructure.0.from: Input should be a valid datetime"),
         ("from: 2020-01-01", "from: 2020-01-01T00:00:00", "has no zone"),
         ("from: 2020-01-01", "from: 2020-01-01\n    to: 2020-01-01", "ends (2020-01-01 00:00) before it begins"),

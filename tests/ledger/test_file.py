@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from app.errors import LedgerGone
 from app.gateway.incarnation import Incarnation
@@ -100,3 +101,29 @@ def test_a_worker_lives_on_and_ends_in_order(
         life.beat()
     life.end()
     assert "was deleted, moved or replaced" in caplog.text
+
+
+@pytest.mark.parametrize("beside_a_writer", [False, True], ids=["a copy", "beside the agent"])
+def test_a_ledger_that_may_only_be_read_is_read_and_left_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, beside_a_writer: bool
+) -> None:
+    """A read-only disk, or another user's folder; tests may run as a user who may write everywhere."""
+    engine = database.connect(f"sqlite:///{path}")
+    writer = Writer(engine)
+    tickets = Tickets(engine, writer, now)
+    tickets.accept(ticket(ticket_id="T-1"))
+    if not beside_a_writer:
+        writer.close()
+        engine.dispose()
+    before = {file.name for file in path.parent.iterdir()}
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    reader = database.connect(f"sqlite:///{path}")
+    with reader.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM tickets")).scalar() == 1
+    with reader.connect() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.execute(text("DELETE FROM tickets"))
+    reader.dispose()
+    assert {file.name for file in path.parent.iterdir()} == before
+    if beside_a_writer:
+        writer.close()
+        engine.dispose()

@@ -80,6 +80,7 @@ class Bill:
 
     unbilled: requests that stand on it and cost nothing. unread: columns that were not looked at.
     further: columns that hold a quantity which the record does not keep, with their sums.
+    elsewhen: rows and amounts of another time than what is asked for, left out.
     providers: our ids for whose bill it is; empty when it does not say.
     amounts: its money, where it names any. counts: whether it names tokens at all.
     """
@@ -95,6 +96,7 @@ class Bill:
     amounts: tuple[Amount, ...] = ()
     counts: bool = True
     further: tuple[str, ...] = ()
+    elsewhen: int = 0
 
     @property
     def by_request(self) -> bool:
@@ -117,7 +119,8 @@ class Bill:
                         "begin and end where a row of the bill begins and ends",
                     )
         latest, earliest = _latest(self.since, since), _earliest(self.until, until)
-        return replace(self, rows=kept, amounts=amounts, since=latest, until=earliest)
+        left_out = self.elsewhen + len(dated) - len(kept) - len(amounts)
+        return replace(self, rows=kept, amounts=amounts, since=latest, until=earliest, elsewhen=left_out)
 
 
 def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:

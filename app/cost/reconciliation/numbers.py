@@ -177,7 +177,7 @@ def instant(name: str, place: str, what: str, text: str) -> datetime:
 
 def _hint(text: str) -> str:
     if re.fullmatch(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*", text, re.DOTALL):
-        return " that can be read in one way (day or month first?)"
+        return ": it does not begin with the year, so day and month could be taken for each other"
     if re.search(r"\d\s*[A-Z]{2,5}$", text):
         return ": a zone by its letters is not one zone; write its offset, such as +01:00"
     return ""

@@ -159,8 +159,13 @@ class Reconciliation:
 
     @property
     def agrees(self) -> bool:
-        """Whether all that could be compared, agrees or is explained."""
-        return not self.unexplained_tokens and all(cell.outcome.fine for cell in self.money)
+        """Whether there was something to compare, and all of it agrees or is explained."""
+        return not self.empty and not self.unexplained_tokens and all(cell.outcome.fine for cell in self.money)
+
+    @property
+    def empty(self) -> bool:
+        """Whether neither the bill nor the record has anything in that time."""
+        return not (self.bill.rows or self.bill.amounts or self.compared or self.money)
 
     @property
     def unexplained_tokens(self) -> int:

@@ -84,6 +84,9 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
 
 def verdict(found: Reconciliation) -> str:
     """What a person wants to know first, a sentence each for tokens and money, no stronger than what was compared."""
+    if found.empty:
+        rows = f" ({found.bill.elsewhen:,} rows of the bill are of another time)" if found.bill.elsewhen else ""
+        return f"{found.bill.name}: nothing was compared: neither bill nor record has anything in that time{rows}."
     said = [_tokens_verdict(found)] if found.bill.counts else []
     said += [_money_verdict(found)] if found.money else []
     return f"{found.bill.name}: {' '.join(said) or 'it names neither tokens nor money.'}"

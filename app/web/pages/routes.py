@@ -15,7 +15,7 @@ from flask import Blueprint, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.access import Access, digest_of
+from app.access import Access, Role, digest_of
 from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.ledger.record import TaskRecord
 from app.ledger.trouble import trouble
@@ -23,12 +23,13 @@ from app.models import TaskStatus, TaskView
 from app.web import signin
 from app.web.front import Front
 from app.web.pages import words
-from app.web.pages.deciding import about_deciding, show_inbox, take_decision
+from app.web.pages.deciding import INBOX, about_deciding, show_inbox, take_decision
 from app.web.pages.edge import (
     Desk,
     Edge,
     NotSignedIn,
     Records,
+    caller,
     every,
     page,
     query_with,
@@ -146,7 +147,10 @@ def _signed_out(edge: Edge) -> AnyResponse:
 # The pages.
 
 
-def _tasks(edge: Edge) -> Response:
+def _tasks(edge: Edge) -> AnyResponse:
+    """The list; whoever may decide and not read is led to what waits."""
+    if not (principal := caller(edge)).may(Role.READ) and principal.may(Role.APPROVE):
+        return to(edge, INBOX)
     principal = reader(edge)
     before, wanted = request.args.get("before", ""), request.args.get("status", "")
     cursor = before if _CURSOR.fullmatch(before) else None

@@ -201,7 +201,7 @@ def test_csv_as_a_spreadsheet_writes_it() -> None:
         ("{time},m,-1,1", "input_tokens '-1'"),
         ("{time},m,,1", "input_tokens ''"),
         ("{time},m,1,²", "output_tokens '²'"),
-        ("22.11.2026 12:00,m,1,1", "line 2: time '22.11.2026 12:00' is no time that can be read in one way"),
+        ("22.11.2026 12:00,m,1,1", "line 2: time '22.11.2026 12:00' is no time: it does not begin with the year"),
         ("{time},,1,1", "line 2: it names no model"),
         ("{time},m,1,1,1", "line 2: 5 cells under 4 columns"),
         ('{time},"m,1,1', "line 2: no CSV"),

@@ -37,6 +37,15 @@ def test_the_form_takes_a_token_and_nothing_remembers_it(browser: FlaskClient) -
     assert secret("root") not in str(answer.headers) + answer.text
 
 
+def test_whoever_may_decide_and_not_read_is_led_to_the_inbox_and_to_no_dead_end(browser: FlaskClient) -> None:
+    sign_in(browser, who="acme-approve")
+    listed = browser.get("/pages/tasks")
+    assert (listed.status_code, urlsplit(listed.location).path) == (303, "/pages/inbox")
+    inbox = browser.get("/pages/inbox").text
+    assert 'href="/pages/tasks"' not in inbox
+    assert 'href="/pages/inbox"' in browser.get(f"/pages/tasks/{TASK}").text, "an error leads there too"
+
+
 def test_the_cookie_is_for_this_site_and_no_script(browser: FlaskClient) -> None:
     sign_in(browser)
     cookie = browser.get_cookie(COOKIE)

@@ -1,0 +1,48 @@
+"""What a person reads when a file of the checkout cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import runtime.__main__ as runtime
+from runtime import paths, prerequisites, reload
+from runtime.problems import of_a_file
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EACCES, "as the user who owns"), (errno.EROFS, "read-only"), (errno.ENOSPC, "make room"), (errno.EIO, "")],
+)
+def test_it_is_one_sentence_with_the_remedy(number: int, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), ".runtime/lock")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prerequisites, "checks", fail)
+        assert runtime.main(["doctor"]) == 1
+        patched.setattr(reload, "check_secrets", lambda _state: fail())
+        assert reload.main() == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second
+    assert first.startswith(f"refund-agent: .runtime/lock: {os.strerror(number).lower()}. ")
+    assert remedy in first
+
+
+def test_an_error_of_no_file_is_a_fault_of_ours() -> None:
+    with pytest.raises(OSError, match="no such luck"):
+        of_a_file(OSError("no such luck"))
+
+
+def test_a_secrets_file_that_is_none_is_refused_before_the_sidecar_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "secrets.json").write_text('{"a": "b",\n}')
+    monkeypatch.setattr(paths, "STATE", file.parent)
+    monkeypatch.setattr(reload, "reload", lambda _port: sys.exit("the sidecar was told"))
+    assert reload.main() == 1
+    assert f"{file}:2: " in capsys.readouterr().err
