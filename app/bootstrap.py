@@ -72,7 +72,7 @@ log = logging.getLogger(__name__)
 
 # Model calls spend their time waiting: far more of them fit into one worker than it has cores.
 ACTIVITIES_AT_ONCE = 1000
-# Threads that serve the web: more than may wait for the sidecar at once (app/runs.py), so that the ledger can be read.
+# Threads that serve the web: more than may wait for the sidecar at once, so that the ledger can still be read.
 _THREADS = 32
 
 

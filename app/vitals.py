@@ -17,7 +17,7 @@ from app.errors import NotReady
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# A workflow turn may keep the loop for half a minute, and is then set aside (app/watchdog.py): longer is a fault.
+# A workflow turn may keep the loop for half a minute, and is then set aside: longer is a fault.
 LOOP_SECONDS = 60.0
 # A database that hangs is noticed long before its own time limits.
 LEDGER_SECONDS = 10.0

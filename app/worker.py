@@ -4,8 +4,8 @@ The SDK's own loop hands each work item through three threads and two queues and
 its own; under load that was more than half of the worker's CPU time. This one replaces only that loop: registration,
 replay and execution are the SDK's. A worker that stops takes no new work and lets running activities deliver.
 
-Nothing here waits without a bound: a turn and each stretch of a step are watched (`app/watchdog.py`), a step as a whole
-and each call of the sidecar have a time limit.
+Nothing here waits without a bound: a turn and each stretch of a step are watched, a step as a whole and each call of
+the sidecar have a time limit.
 """
 
 from __future__ import annotations

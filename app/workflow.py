@@ -1,7 +1,7 @@
 """The process: five stages in order, and a durable wait where a person decides.
 
-Deterministic: no I/O, no clock, no chance. `app/steps.py` holds what every step shares (slow retries, parking),
-`app/waiting.py` the wait for a person, `app/drafting.py` the loop of the third stage.
+Deterministic: no I/O, no clock, no chance. `steps` holds what every step shares (slow retries, parking), `waiting` the
+wait for a person, `drafting` the loop of the third stage.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from app.policy import RetryLimits, Rules
 
 # The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
 GIVE_UP = timedelta(seconds=90)
-# Shorter, and the record cannot tell a breaker's refusal of a first request from that of a repeat (app/cost/lost.py).
+# Shorter, and the record cannot tell a breaker's refusal of a first request from that of a repeat.
 TELLING_PAUSE = timedelta(seconds=1)
 # The SDK's retries are switched off in the code, whatever DAPR_API_MAX_RETRIES says.
 SDK_REQUESTS = 1

@@ -62,7 +62,8 @@ def counting(provider: str, model: str) -> Counting:
 
 def input_tokens(messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], by: Counting = PLAIN) -> int:
     """Tokens of a question: every message with its frame, the tools by their compact JSON, the answer's opening."""
-    text = sum(_message(message, by) for message in messages) + sum(tokens.count(_definition(tool)) for tool in tools)
+    text = sum(_message(message, by) for message in messages)
+    text += sum(tokens.count(_definition(tool)) for tool in tools)
     framed = sum(by.frames_system or message.role != "system" for message in messages)
     fixed = framed * by.message_frame + by.answer_frame + (by.tools_prompt if tools else 0)
     return _scaled(text, by) + fixed

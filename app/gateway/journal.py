@@ -4,8 +4,8 @@ A step that is executed again finds the settled answer here. A row that was left
 becomes `interrupted`, and its reserve says what it may have cost at most. Two executions at once may both ask, but
 only the first answer settles the step; the other keeps its own row, with what it used.
 
-A run that Dapr gave up without cause (`app/condemned.py`) leaves good answers behind. The run that takes its place asks
-the same questions in steps of other names: such an answer becomes that of the new step.
+A run that Dapr gave up without cause leaves good answers behind. The run that takes its place asks the same questions
+in steps of other names: such an answer becomes that of the new step.
 """
 
 from __future__ import annotations

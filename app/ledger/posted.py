@@ -13,7 +13,7 @@ from app.errors import SystemUnavailable
 from app.models import Currency, Frozen, InCurrency, Money, Reference, TenantId, TicketId
 
 PAGE = 1_000
-# Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them), as in `app/systems.py`.
+# Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them).
 _GIVE_UP_SECONDS = 90.0
 
 

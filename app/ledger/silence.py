@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 
 class _Impatient(Connection[Any]):
-    """A connection that is closed when its server has not answered within what is left of `app.deadline.within`."""
+    """A connection that is closed when its server has not answered within what is left of the deadline."""
 
     def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
         seconds = left(float("inf") if timeout is None else timeout)
