@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.errors import RefundAgentError
 from app.history.model import Attempt, Run, Step
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 from app.models import Retrying
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,9 @@ class Stuck:
 
 def retrying(run: Run) -> Retrying | None:
     """The step that failed last and was not completed since. Pure."""
-    stuck = [step for step in run.steps if _failed(step) is not None and step.last.outcome is not Outcome.COMPLETED]
+    stuck = [
+        step for step in run.steps if _failed(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
+    ]
     if not stuck or run.ended_at is not None:
         return None
     step = max(stuck, key=lambda each: _moment(_failed(each)))
@@ -60,7 +62,9 @@ def retrying(run: Run) -> Retrying | None:
 
 def _failed(step: Step) -> Attempt | None:
     """The last attempt that failed."""
-    return next((each for each in reversed(step.attempts) if each.outcome in (Outcome.FAILED, Outcome.LOST)), None)
+    return next(
+        (each for each in reversed(step.attempts) if each.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)), None
+    )
 
 
 def _moment(attempt: Attempt | None) -> datetime:

@@ -12,7 +12,7 @@ from typing import Any
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.repeats import Unallocated
 from app.history.model import Run, Step
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 from chaos.tickets import Expected
 
 Row = Mapping[str, Any]
@@ -128,7 +128,7 @@ def steps_seen(run: Run, events: Sequence[Any]) -> tuple[StepSeen, ...]:
 
 
 def _step(step: Step, completions: Counter[int], saved: Mapping[int, datetime]) -> StepSeen:
-    done = next((each for each in step.attempts if each.outcome is Outcome.COMPLETED), None)
+    done = next((each for each in step.attempts if each.outcome is AttemptOutcome.COMPLETED), None)
     return StepSeen(
         execution_id=step.execution_id,
         event_ids=tuple(attempt.event_id for attempt in step.attempts),

@@ -19,7 +19,7 @@ from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
 from app.history.times import Part, Span
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
 from tests.paths import ROOT

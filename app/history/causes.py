@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from app.history.model import Attempt, Run, Step
-from app.history.values import Failure, Outcome
+from app.history.values import AttemptOutcome, Failure
 
 
 class Cause(StrEnum):
@@ -68,7 +68,7 @@ def cause(failure: Failure) -> Cause:
 
 def cause_of(attempt: Attempt) -> Cause | None:
     """Why an attempt brought no result; None when it did, or may still."""
-    if attempt.outcome is Outcome.LOST:
+    if attempt.outcome is AttemptOutcome.LOST:
         return Cause.UNKNOWN
     return cause(attempt.failure) if attempt.failure else None
 

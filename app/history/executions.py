@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from app.history.causes import Cause, cause_of
 from app.history.model import Attempt
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 
 # A worker that has said nothing for this long is gone.
 GONE_AFTER = timedelta(seconds=30)
@@ -113,7 +113,7 @@ def idle(found: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None
 
 def _last(attempt: Attempt, each: Begun, at: datetime) -> Execution:
     if attempt.ended_at is not None:
-        outcome = ExecutionOutcome.FAILED if attempt.outcome is Outcome.FAILED else ExecutionOutcome.COMPLETED
+        outcome = ExecutionOutcome.FAILED if attempt.outcome is AttemptOutcome.FAILED else ExecutionOutcome.COMPLETED
         return Execution(each.number, each.worker, each.begun_at, attempt.ended_at, outcome, cause_of(attempt))
     if _before(each.lost_at, at) or _before(each.stopped_at, at) or _before(each.seen_at, at - GONE_AFTER):
         return _lost(each, None, at)

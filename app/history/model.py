@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.history.values import Failure, Outcome, Payload, RunStatus, WaitOutcome
+from app.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Attempt:
     event_id: int
     scheduled_at: datetime
     ended_at: datetime | None
-    outcome: Outcome
+    outcome: AttemptOutcome
     failure: Failure | None = None
     result: Payload | None = None
     signer: str | None = None

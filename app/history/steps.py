@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from app.history import entries
 from app.history.entries import Entry, History
 from app.history.model import Attempt, ChildRun, RetryPause, Step
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 
 _RETRIES = {"activityRetry": "taskExecutionId", "childWorkflowRetry": "instanceId"}
 
@@ -102,7 +102,7 @@ def _attempt(history: History, number: int, schedule: Entry) -> Attempt:
     end = history.ends.get(schedule.id)
     inherited = history.inherited(schedule)
     if end is None:
-        outcome = Outcome.LOST if history.over else Outcome.OPEN
+        outcome = AttemptOutcome.LOST if history.over else AttemptOutcome.OPEN
         return Attempt(number, schedule.id, schedule.at, None, outcome, inherited=inherited)
     failed = end.kind.endswith("Failed")
     return Attempt(
@@ -110,7 +110,7 @@ def _attempt(history: History, number: int, schedule: Entry) -> Attempt:
         event_id=schedule.id,
         scheduled_at=schedule.at,
         ended_at=end.at,
-        outcome=Outcome.FAILED if failed else Outcome.COMPLETED,
+        outcome=AttemptOutcome.FAILED if failed else AttemptOutcome.COMPLETED,
         failure=entries.failure(end.body.failureDetails) if failed else None,
         result=None if failed else entries.payload(end.body, "result"),
         signer=entries.signer(end),

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from app.history.model import Attempt, Run
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 
 Key = tuple["Part", str]
 # By the schedule's event id: when nobody worked at an attempt; None while it goes on.
@@ -126,7 +126,7 @@ def _worked(
             yield begun, lost, True
         begun = again
     if begun is not None:
-        yield begun, attempt.ended_at, attempt.outcome is Outcome.FAILED
+        yield begun, attempt.ended_at, attempt.outcome is AttemptOutcome.FAILED
 
 
 def _share(found: Counter[Share], keys: list[Share], microseconds: int) -> None:

@@ -31,7 +31,7 @@ class RunStatus(StrEnum):
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.TERMINATED, RunStatus.CANCELED})
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How one attempt ended."""
 
     COMPLETED = "completed"

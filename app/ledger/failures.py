@@ -10,8 +10,7 @@ from app.cost.calls import CallRecord
 from app.history.causes import Cause, cause, cause_of
 from app.history.executions import ExecutionOutcome
 from app.history.model import Run
-from app.history.values import Failure
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome, Failure
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.models import CallState
 

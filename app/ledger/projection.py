@@ -27,8 +27,7 @@ from app.cost.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 from app.history.executions import fates_known
 from app.history.model import RaisedEvent, Run
 from app.history.times import Part, shares, spans
-from app.history.values import Outcome as AttemptOutcome
-from app.history.values import RunStatus
+from app.history.values import AttemptOutcome, RunStatus
 from app.ledger.decisions import view_of
 from app.ledger.failures import failures
 from app.ledger.proven import with_proven

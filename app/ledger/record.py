@@ -12,7 +12,7 @@ from app.cost.values import Charge
 from app.history.causes import Cause
 from app.history.executions import Execution
 from app.history.times import Part, Span
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
 
 

@@ -14,7 +14,7 @@ from app.cost.values import Charge
 from app.history.causes import Cause
 from app.history.executions import Execution, ExecutionOutcome
 from app.history.times import Part, Span
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord

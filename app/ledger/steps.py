@@ -11,7 +11,7 @@ from app.cost.calls import CallRecord
 from app.history.executions import Begun, Execution, executions, idle
 from app.history.model import Attempt, Run, Step
 from app.history.times import Idle, Share
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord
 from app.models import AnsweredBy
 

@@ -10,7 +10,7 @@ from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, not
 
 from app.cost.tax.values import INTERRUPTED, Role
 from app.cost.words import TOKEN_LINES
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 from app.ledger.daily import day_number
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, STEPS, TASKS
 from app.models import AnsweredBy
@@ -210,7 +210,7 @@ def prevented(restarting: CTE) -> Select[Any]:
 
 def _completed() -> ColumnElement[bool]:
     same = and_(_DONE.c.task_no == CHARGES.c.task_no, _DONE.c.step == CHARGES.c.step)
-    return and_(same, _DONE.c.outcome == Outcome.COMPLETED.value)
+    return and_(same, _DONE.c.outcome == AttemptOutcome.COMPLETED.value)
 
 
 def _done(restarting: CTE) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from app.cost.views import View
 from app.history.causes import Cause
 from app.history.executions import ExecutionOutcome
 from app.history.times import Part
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind
 
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]

@@ -11,7 +11,7 @@ from datetime import timedelta
 from app.cost.calls import CallRecord
 from app.errors import FailureCause
 from app.history.times import Part
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import StepRecord, TaskRecord
 from app.models import CallState, Known
 from app.telemetry import names

@@ -13,7 +13,7 @@ from app.cost.calls import CallRecord
 from app.cost.values import Usage
 from app.errors import FailureCause
 from app.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
-from app.history.values import Failure, Outcome, Payload, RunStatus, WaitOutcome
+from app.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.ledger.calls import UNKNOWN
 from app.models import AnsweredBy, CallState, Known, ModelUse
 from app.steps import DECISION
@@ -155,7 +155,7 @@ class Telling:
     ) -> Attempt:
         self._events += 2
         self._size += 220 + len(result or "")
-        outcome = Outcome.COMPLETED if failure is None else Outcome.FAILED
+        outcome = AttemptOutcome.COMPLETED if failure is None else AttemptOutcome.FAILED
         payload = None if result is None else Payload(result)
         return Attempt(number, self._id(), self._at(begun), self._at(end), outcome, failure, payload, _SIGNER)
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.cost.values import Usage
 from app.history.causes import Cause
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord
 from app.ledger.views import RecordView
 from app.models import AnsweredBy, CallState, Known, TaskStatus

@@ -12,11 +12,13 @@ from app.history.causes import Cause
 from app.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
 from app.history.model import Attempt, Run, Step
 from app.history.times import Part, shares, split
-from app.history.values import Failure, Outcome, RunStatus
+from app.history.values import AttemptOutcome, Failure, RunStatus
 from tests.history.told import at
 
 
-def attempt(ended: float | None = 10, outcome: Outcome = Outcome.COMPLETED, failure: Failure | None = None) -> Attempt:
+def attempt(
+    ended: float | None = 10, outcome: AttemptOutcome = AttemptOutcome.COMPLETED, failure: Failure | None = None
+) -> Attempt:
     """An attempt that was scheduled at 1."""
     return Attempt(1, 5, at(1), None if ended is None else at(ended), outcome, failure)
 
@@ -33,7 +35,7 @@ def told(found: tuple[Execution, ...]) -> list[tuple[str, datetime | None, Cause
 
 def test_one_execution_brings_what_the_attempt_brought() -> None:
     assert told(executions(attempt(), [begun(1, 1.1)], at(20))) == [("completed", at(10), None)]
-    failed = attempt(outcome=Outcome.FAILED, failure=Failure("ModelUnavailable", "status 429"))
+    failed = attempt(outcome=AttemptOutcome.FAILED, failure=Failure("ModelUnavailable", "status 429"))
     assert told(executions(failed, [begun(1, 1.1)], at(20))) == [("failed", at(10), Cause.RATE_LIMIT)]
 
 
@@ -86,7 +88,7 @@ def test_a_clock_that_is_ahead_makes_no_repetition() -> None:
 
 
 def test_an_attempt_without_an_end_is_open_until_its_worker_is_gone() -> None:
-    open_ = attempt(None, Outcome.OPEN)
+    open_ = attempt(None, AttemptOutcome.OPEN)
     now = at(10) + GONE_AFTER
     assert told(executions(open_, [begun(1, 2, seen=11)], now)) == [("open", None, None)]
     (gone,) = executions(open_, [begun(1, 2, seen=10)], now)
@@ -126,7 +128,7 @@ def rows(draw: st.DrawFn) -> list[Begun]:
 
 @given(rows(), st.none() | st.integers(1, 60))
 def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(written: list[Begun], ended: int | None) -> None:
-    end = attempt(ended, Outcome.OPEN if ended is None else Outcome.COMPLETED)
+    end = attempt(ended, AttemptOutcome.OPEN if ended is None else AttemptOutcome.COMPLETED)
     found = executions(end, written, at(100))
     assert [each.number for each in found] == [each.number for each in written]
     for each, after in itertools.pairwise(found):

@@ -12,7 +12,7 @@ from app.history.causes import Cause, cause_of
 from app.history.model import Run
 from app.history.reader import HistoryReader
 from app.history.times import Part, split
-from app.history.values import Outcome, RunStatus, WaitOutcome
+from app.history.values import AttemptOutcome, RunStatus, WaitOutcome
 from tests.live import Live, daprd_of, until
 from tests.whole import tickets
 
@@ -44,7 +44,7 @@ def test_a_task_without_trouble(live: Live, reader: HistoryReader) -> None:
     run = reader.read(task_id)
     assert (run.instance_id, run.name, run.status) == (task_id, "refund_ticket", RunStatus.COMPLETED)
     assert Counter(step.name for step in run.steps) == tickets.REFUND_STEPS
-    assert all(len(step.attempts) == 1 and step.last.outcome is Outcome.COMPLETED for step in run.steps)
+    assert all(len(step.attempts) == 1 and step.last.outcome is AttemptOutcome.COMPLETED for step in run.steps)
     assert len({step.execution_id for step in run.steps}) == len(run.steps)
     assert run.output is not None
     assert run.output.at("refund", "amount") == view["result"]["refund"]["amount"]
@@ -73,10 +73,10 @@ def test_a_system_that_is_down_and_heals(live: Live, reader: HistoryReader) -> N
     assert before.step(account.execution_id) is not None
     assert len(account.attempts) >= 3
     assert [attempt.number for attempt in account.attempts] == list(range(1, len(account.attempts) + 1))
-    assert {attempt.outcome for attempt in account.attempts[:-1]} == {Outcome.FAILED}
+    assert {attempt.outcome for attempt in account.attempts[:-1]} == {AttemptOutcome.FAILED}
     assert {cause_of(attempt) for attempt in account.attempts[:-1]} <= {Cause.TOOL_ERROR, Cause.BREAKER_OPEN}
     assert cause_of(account.attempts[0]) is Cause.TOOL_ERROR
-    assert account.last.outcome is Outcome.COMPLETED
+    assert account.last.outcome is AttemptOutcome.COMPLETED
     assert [pause.of for pause in run.pauses] == [account.execution_id] * (len(account.attempts) - 1)
     for pause, failed, again in zip(run.pauses, account.attempts, account.attempts[1:], strict=False):
         assert failed.ended_at is not None
@@ -179,7 +179,9 @@ def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reade
     live.wait(task_id, "completed")
     run = reader.read(task_id)
     account = next(step for step in run.steps if step.name == "retrieve_account")
-    assert [attempt.outcome for attempt in account.attempts] == [Outcome.COMPLETED], "Dapr writes no second attempt"
+    assert [attempt.outcome for attempt in account.attempts] == [AttemptOutcome.COMPLETED], (
+        "Dapr writes no second attempt"
+    )
     assert account.last.ended_at is not None
     assert account.last.scheduled_at < dead < account.last.ended_at
     assert accounted(run)[Part.ACTIVE] > account.last.ended_at - dead

@@ -12,7 +12,7 @@ import pytest
 from app.errors import HistoryTampered, TaskNotFound
 from app.history.causes import Cause, cause, cause_of, timed_out
 from app.history.times import Part, split
-from app.history.values import Outcome, RunStatus, WaitOutcome
+from app.history.values import AttemptOutcome, RunStatus, WaitOutcome
 from tests.history import foreign_worker as flows
 from tests.history.foreign import Foreign, foreign
 from tests.live import until
@@ -145,11 +145,11 @@ def test_a_pause_and_its_end(other: Foreign) -> None:
 def test_a_terminated_run_loses_what_it_had_begun(other: Foreign, tmp_path: Path) -> None:
     other.start(flows.patient, "ends", str(tmp_path))
     until((tmp_path / "held").exists, "the step is under way")
-    assert other.reader.read("ends").steps[0].last.outcome is Outcome.OPEN
+    assert other.reader.read("ends").steps[0].last.outcome is AttemptOutcome.OPEN
     other.client.terminate_workflow("ends", output={"reason": "test"})
     run = other.ended("ends")
     assert (run.status, run.output and run.output.json()) == (RunStatus.TERMINATED, {"reason": "test"})
-    assert (run.steps[0].last.outcome, run.steps[0].last.ended_at) == (Outcome.LOST, None)
+    assert (run.steps[0].last.outcome, run.steps[0].last.ended_at) == (AttemptOutcome.LOST, None)
     events = len(other.reader.events("ends"))
     (tmp_path / "may_go_on").touch()
     until((tmp_path / "gone_on").exists, "the step has ended")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.history.model import Parent, Replay, Run, Suspension
 from app.history.parse import parse
-from app.history.values import Failure, Outcome, Payload, RunStatus
+from app.history.values import AttemptOutcome, Failure, Payload, RunStatus
 from tests.history.told import Told, at, details
 
 
@@ -90,9 +90,9 @@ def test_a_step_and_its_attempts() -> None:
     first, second = step.attempts
     assert (step.execution_id, step.name, step.input) == ("k1", "draft", Payload('{"turn": 1}'))
     assert (first.number, first.event_id, first.scheduled_at, first.ended_at) == (1, 1, at(2), at(3))
-    assert first.outcome is Outcome.FAILED
+    assert first.outcome is AttemptOutcome.FAILED
     assert first.failure == Failure("ModelUnavailable", "status 500")
-    assert (second.number, second.event_id, second.outcome) == (2, 3, Outcome.COMPLETED)
+    assert (second.number, second.event_id, second.outcome) == (2, 3, AttemptOutcome.COMPLETED)
     assert second.result is not None
     assert second.result.at("use", "model") == "m"
     assert (first.signer, second.signer) == (None, "0a0b")
@@ -134,10 +134,10 @@ def test_what_a_run_leaves_behind_is_lost() -> None:
         .add(4, executionTerminated=protos.ExecutionTerminatedEvent(recurse=True))
     )
     before = run(events)
-    assert (before.steps[0].last.outcome, before.children[0].last.outcome) == (Outcome.OPEN, Outcome.OPEN)
+    assert (before.steps[0].last.outcome, before.children[0].last.outcome) == (AttemptOutcome.OPEN, AttemptOutcome.OPEN)
     assert before.waits[0].outcome == "open"
     found = run(events.ended(5, status=5, text='{"reason": "x"}'))
-    assert (found.steps[0].last.outcome, found.children[0].last.outcome) == (Outcome.LOST, Outcome.LOST)
+    assert (found.steps[0].last.outcome, found.children[0].last.outcome) == (AttemptOutcome.LOST, AttemptOutcome.LOST)
     assert found.waits[0].outcome == "abandoned"
     assert found.status is RunStatus.TERMINATED
 
@@ -157,7 +157,7 @@ def test_a_retried_child_is_one_child() -> None:
 def test_a_detached_child_is_let_go() -> None:
     body = protos.DetachedWorkflowInstanceCreatedEvent(instanceId="other")
     (child,) = run(told().add(2, 1, detachedWorkflowInstanceCreated=body)).children
-    assert (child.instance_id, child.detached, child.last.outcome) == ("other", True, Outcome.OPEN)
+    assert (child.instance_id, child.detached, child.last.outcome) == ("other", True, AttemptOutcome.OPEN)
 
 
 def test_a_step_in_another_app_says_so() -> None:
@@ -305,7 +305,7 @@ def test_signers_of_a_step_that_was_retried_while_others_worked() -> None:
 
 def test_the_first_end_counts() -> None:
     (step,) = run(told().scheduled(2, 1).turn(4).completed(3, 1).turn(6).failed(5, 1)).steps
-    assert (step.last.outcome, step.last.ended_at) == (Outcome.COMPLETED, at(3))
+    assert (step.last.outcome, step.last.ended_at) == (AttemptOutcome.COMPLETED, at(3))
 
 
 def test_clocks_that_differ_make_no_negative_time() -> None:

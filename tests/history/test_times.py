@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.history.model import Attempt, ChildRun, Replay, RetryPause, Run, Step, Suspension, Timer, Wait
 from app.history.parse import parse
 from app.history.times import Part, spans, split
-from app.history.values import Outcome, RunStatus, WaitOutcome
+from app.history.values import AttemptOutcome, RunStatus, WaitOutcome
 from tests.history.told import T0, Told, at
 
 ZERO = timedelta(0)
@@ -104,7 +104,7 @@ def made(build: Any) -> Any:
 
 def attempt(begun: datetime, ended: datetime | None) -> Attempt:
     """An attempt that lasted so long."""
-    return Attempt(1, 1, begun, ended, Outcome.OPEN)
+    return Attempt(1, 1, begun, ended, AttemptOutcome.OPEN)
 
 
 def runs() -> Any:

@@ -21,7 +21,7 @@ from app.cost.words import Kind, Line
 from app.errors import FailureCause
 from app.history.parse import parse
 from app.history.times import Part, Span
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord

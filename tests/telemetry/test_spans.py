@@ -12,7 +12,7 @@ import pytest
 
 from app.cost.values import Charge, Usage
 from app.history.times import Part, Span
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
 from app.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
 from app.telemetry.spans import PlannedSpan, SpanKind, plan

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
 from app.history.executions import ExecutionOutcome
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy, CallState
 from app.web.pages import words

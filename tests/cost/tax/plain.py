@@ -16,7 +16,7 @@ from app.cost.charges import standing
 from app.cost.tax.values import Facts, Failure, Role, Spent, Sum, Vain, progress_of
 from app.cost.values import Charge
 from app.cost.words import Kind
-from app.history.values import Outcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.models import AnsweredBy
 
@@ -89,7 +89,7 @@ class Told:
 
 def completed(step: StepRecord) -> datetime | None:
     """When a step was completed, if it was."""
-    return next((each.ended_at for each in step.attempts if each.outcome is Outcome.COMPLETED), None)
+    return next((each.ended_at for each in step.attempts if each.outcome is AttemptOutcome.COMPLETED), None)
 
 
 def money(charges: Iterable[Charge]) -> dict[str, Fraction]:

@@ -11,7 +11,7 @@ import pytest
 from app.cost.rollup import rollup
 from app.history.causes import Cause
 from app.history.executions import Execution, ExecutionOutcome
-from app.history.values import Outcome as AttemptOutcome
+from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
 from app.models import AnsweredBy, CallState
 from app.web.pages import words
