@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +15,8 @@ from app.cli.components import Missing, missing
 from app.cli.root import cli
 from app.settings import Settings
 from runtime.reload import reload
-from tests.live import Live, until
+from tests.live import Live, make_stack, until
+from tests.paths import ROOT
 from tests.whole import tickets
 
 pytestmark = [pytest.mark.runtime, pytest.mark.whole]
@@ -89,6 +91,20 @@ def test_a_component_that_is_wrong_is_named_and_loaded_once_it_is_right(
     assert found.name == "llm"
     until(lambda: why in lost(live)[0].why, lambda: f"{lost(live)} says why")
     assert (live.stack.pid("daprd"), live.stack.alive("daprd")) == (pid, True)
+
+
+def test_a_start_with_a_provider_whose_key_is_missing_is_a_start(tmp_path: Path) -> None:
+    """The README's way to another model, without the key: everything is up, and says what is missing."""
+    stack = make_stack(tmp_path)
+    (stack.components / "llm.yaml").write_text((ROOT / "components" / "providers" / "openai.yaml").read_text())
+    with stack:
+        live = Live(stack)
+        task_id = live.submit(tickets.question("no-key", 61_600))
+        (found,) = lost(live)
+        assert (found.name, found.why) == ("llm", "secret openai-api-key is not in the secret store secrets")
+        until(lambda: live.view(task_id)["retrying"], "the task says what it waits for")
+        assert stack.alive("daprd")
+        live.close()
 
 
 def test_a_person_gets_a_token_and_loses_it_while_the_agent_runs_and_the_local_one_stays(live: Live) -> None:
