@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from app.errors import AccessDenied, ConfigurationError
-from app.models import CallerName, Frozen, TenantId
+from app.domain.errors import AccessDenied, ConfigurationError
+from app.domain.models import CallerName, Frozen, TenantId
 
 ALL_TENANTS: Literal["*"] = "*"
 LOCAL_TOKEN_NAME = "local"  # noqa: S105 - the name of a token, not a secret

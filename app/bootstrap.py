@@ -22,6 +22,7 @@ from app.cost import book
 from app.cost.book import PriceBook
 from app.daprd import Daprd
 from app.desk import TaskDesk
+from app.domain.standing import Standing
 from app.executions import Attempt, Executions
 from app.gateway.conversation import DaprConversation
 from app.gateway.gateway import ModelGateway
@@ -49,7 +50,6 @@ from app.runs import Runs, connect
 from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
-from app.standing import Standing
 from app.starter import Starter
 from app.steps import DECISION, RESUME, TaskInput
 from app.systems import DaprSystems, ask_at_once

@@ -20,7 +20,7 @@ from enum import Enum, auto
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from app.errors import HistoryTampered, RefundAgentError
+from app.domain.errors import HistoryTampered, RefundAgentError
 from app.ledger.anew import GIVEN_UP, give_up_calls
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import BEGINNINGS

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from app import decisions
-from app.deadline import left, within
-from app.errors import (
+from app.domain import decisions
+from app.domain.deadline import left, within
+from app.domain.errors import (
     DecisionRefused,
     HistoryTampered,
     NotWaiting,
@@ -24,10 +24,7 @@ from app.errors import (
     TooLate,
     Unreachable,
 )
-from app.ledger.decisions import Decisions
-from app.ledger.standings import ListedTask, Standings
-from app.ledger.tickets import StoredTicket, Tickets
-from app.models import (
+from app.domain.models import (
     Case,
     Decision,
     DecisionState,
@@ -42,9 +39,12 @@ from app.models import (
     Ticket,
     TicketView,
 )
+from app.domain.standing import Standing, unknown
+from app.ledger.decisions import Decisions
+from app.ledger.standings import ListedTask, Standings
+from app.ledger.tickets import StoredTicket, Tickets
 from app.policy import Rules
 from app.runs import Runs
-from app.standing import Standing, unknown
 from app.steps import TaskInput
 
 # Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.

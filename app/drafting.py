@@ -7,8 +7,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.books import Account, Exposure, Hold, Order, RefundPolicy
-from app.models import REFUNDABLE, Action, Category, Classification, Draft, Frozen, Refund
+from app.domain.models import REFUNDABLE, Action, Category, Classification, Draft, Frozen, Refund
+from app.domain.orders import Account, Exposure, Hold, Order, RefundPolicy
 from app.stages import guards
 from app.stages.draft_refund import DraftInput, DraftOutput, Lookup
 from app.stages.hold_refund import HoldInput, HoldOutput

@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
+from app.domain.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
 from app.ledger.anew import look_again
 from app.ledger.bulk import run
 from app.ledger.columns import microseconds

@@ -10,8 +10,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from app.deadline import left
-from app.errors import Unreachable
+from app.domain.deadline import left
+from app.domain.errors import Unreachable
 
 
 class Silence(Unreachable):

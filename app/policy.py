@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from app import yamlfile
-from app.errors import ConfigurationError
-from app.models import Confidence, Currency, Frozen, Money
+from app.domain.errors import ConfigurationError
+from app.domain.models import Confidence, Currency, Frozen, Money
 from app.yamlfile import plain_number
 
 # Numbers as they are written in the file, and no larger than time can be reckoned with.

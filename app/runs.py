@@ -16,12 +16,12 @@ from dapr.ext.workflow.logger import LoggerOptions
 
 from app import sdk_mends
 from app.daprd import Daprd
-from app.deadline import left, within
-from app.errors import HistoryTampered, Unreachable
+from app.domain.deadline import left, within
+from app.domain.errors import HistoryTampered, Unreachable
+from app.domain.models import Decision, TaskStatus
+from app.domain.standing import Standing, ended, under_way
 from app.history.reader import NOT_GENUINE, NOT_WHOLE
 from app.line import Line, Silence
-from app.models import Decision, TaskStatus
-from app.standing import Standing, ended, under_way
 from app.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 from app.workflow import NAME
 

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.daprd import Daprd
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.proxies import past_proxies
 
 PREFIX = "REFUND_AGENT_"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import httpx
 
 from app.daprd import Daprd
-from app.errors import ConfigurationError, Unreachable
+from app.domain.errors import ConfigurationError, Unreachable
 
 log = logging.getLogger(__name__)
 

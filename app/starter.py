@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import RefundAgentError
+from app.domain.errors import RefundAgentError
 
 log = logging.getLogger(__name__)
 

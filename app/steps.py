@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, TaskFailedError, when_all
 from pydantic import ValidationError
 
-from app.models import (
+from app.domain.models import (
     Decision,
     DecisionState,
     Figures,

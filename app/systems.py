@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from app.daprd import Daprd
-from app.errors import RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
+from app.domain.errors import RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
 
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them): the sidecar
 # decides when to give up, this only catches one that hangs.

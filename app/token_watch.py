@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from app.access import Access, Token
-from app.errors import RefundAgentError
+from app.domain.errors import RefundAgentError
 
 log = logging.getLogger(__name__)
 

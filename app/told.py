@@ -8,8 +8,8 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.models import TaskStatus
-from app.standing import Standing, ended, under_way
+from app.domain.models import TaskStatus
+from app.domain.standing import Standing, ended, under_way
 
 _ENDED = {
     protos.ORCHESTRATION_STATUS_COMPLETED: TaskStatus.COMPLETED,

@@ -21,8 +21,8 @@ from dapr.ext.workflow._durabletask.internal import helpers, protos
 from dapr.ext.workflow._durabletask.task import NonDeterminismError
 
 from app import sdk_mends
-from app.models import Progress, TaskStatus
-from app.reasons import BROKEN
+from app.domain.models import Progress, TaskStatus
+from app.domain.reasons import BROKEN
 from app.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)

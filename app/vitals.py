@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from app.errors import NotReady
+from app.domain.errors import NotReady
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.books import Order
-from app.drafting import Findings, held, looked_up
-from app.models import (
+from app.domain.models import (
     AccountFigures,
     DecisionState,
     Figures,
@@ -19,6 +17,8 @@ from app.models import (
     Refund,
     TaskStatus,
 )
+from app.domain.orders import Order
+from app.drafting import Findings, held, looked_up
 from app.stages import guards
 from app.steps import ANSWERED_BEFORE, Steps, TaskInput
 

@@ -29,10 +29,10 @@ from google.protobuf import empty_pb2
 
 from app import sdk_mends, told
 from app.daprd import Daprd
-from app.errors import StepSetAside
+from app.domain.errors import StepSetAside
+from app.domain.standing import Standing
 from app.executions import Attempt, Executions
 from app.sidecar import Connected
-from app.standing import Standing
 from app.turns import Turns
 from app.watchdog import Overdue, Watchdog
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app.books import Account, Effects
+from app.domain.models import Action, Classification, Outcome, TaskOutput
+from app.domain.orders import Account, Effects
 from app.drafting import Findings, drafted
-from app.models import Action, Classification, Outcome, TaskOutput
 from app.stages import guards
 from app.stages.classify import ClassifyInput, ClassifyOutput
 from app.stages.close_case import CloseInput, CloseOutput

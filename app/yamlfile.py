@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 

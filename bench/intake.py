@@ -14,10 +14,10 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
 from app import policy, sdk_mends
+from app.domain.models import Ticket
 from app.ledger import database
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Ticket
 from app.settings import Settings, leave_proxies_out
 from app.steps import TaskInput
 from app.workflow import NAME

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from app.models import Ticket
+from app.domain.models import Ticket
 from bench.books import CaseWatch
 from bench.tickets import Shape, make_ticket
 

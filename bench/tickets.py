@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from app.models import Ticket
+from app.domain.models import Ticket
 
 TENANT = "bench"
 DIGITS = 8

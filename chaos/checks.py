@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.cost.calls import CallRecord
-from app.models import CallState
+from app.domain.models import CallState
 from chaos.evidence import Evidence, Execution, Row, StepSeen
 from chaos.tickets import Expected
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 from app import bootstrap
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.repeats import Unallocated
-from app.errors import HistoryTampered, TaskNotFound
+from app.domain.errors import HistoryTampered, TaskNotFound
 from app.history.parse import parse
 from app.history.reader import HistoryReader
 from app.ledger import database, refunds

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from app.models import Ticket
+from app.domain.models import Ticket
 from chaos.tickets import Expected, Kind
 
 _AGAIN_SECONDS = 0.2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from app.models import Refund, Ticket
+from app.domain.models import Refund, Ticket
 from bench.tickets import Shape, make_ticket
 
 PRICE = Decimal("20.00")

@@ -16,7 +16,7 @@ from app.cost.calls import CallRecord
 from app.cost.reconciliation.parsing import parse_bill
 from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.values import Cause, Reconciliation
-from app.models import Known
+from app.domain.models import Known
 from chaos.checks import Check, paid_again
 from chaos.evidence import Evidence, Row
 

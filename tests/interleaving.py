@@ -14,8 +14,8 @@ from typing import Any, cast
 from dapr.ext.workflow import WorkflowActivityContext
 from dapr.ext.workflow._durabletask.task import ActivityContext
 
-from app.errors import Refused, SystemUnavailable
-from app.models import Category, Classification, Draft, Frozen, TaskOutput
+from app.domain.errors import Refused, SystemUnavailable
+from app.domain.models import Category, Classification, Draft, Frozen, TaskOutput
 from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
 from app.sandbox.systems.app import METHODS
 from app.sandbox.systems.books import Books

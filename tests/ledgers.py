@@ -13,10 +13,10 @@ from app.cost.reconciliation.values import Reconciliation
 from app.cost.rollup import Dimension, Rollup, rollup
 from app.cost.tax.values import Facts
 from app.cost.values import Charge
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
+from app.domain.models import CallState
 from app.ledger.counting import Work
 from app.ledger.record import TaskRecord
-from app.models import CallState
 from tests.cost.tax.plain import facts_of
 
 

@@ -18,11 +18,11 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.daprd import PAST_PROXIES, Daprd
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
+from app.domain.models import TaskStatus
 from app.gateway.retries import ONE_RETRY
 from app.ledger.reading import Records
 from app.ledger.record import TaskRecord
-from app.models import TaskStatus
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from app import policy
-from app.books import Account, Exposure, Order, OrderItem, RefundPolicy
-from app.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
+from app.domain.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
+from app.domain.orders import Account, Exposure, Order, OrderItem, RefundPolicy
 from app.steps import TaskInput
 from tests.paths import ROOT
 

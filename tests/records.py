@@ -18,10 +18,10 @@ from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.domain.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
 from app.history.times import Part, Span
 from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
 from tests.paths import ROOT
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask.task import CompletableTask
 
-from app.models import Frozen, Progress, TaskOutput, TaskStatus
+from app.domain.models import Frozen, Progress, TaskOutput, TaskStatus
 from app.steps import TaskInput
 from app.workflow import refund_ticket
 

@@ -21,7 +21,7 @@ from app.access import (
     parse_tokens,
     read_local_token,
 )
-from app.errors import AccessDenied, ConfigurationError
+from app.domain.errors import AccessDenied, ConfigurationError
 
 SECRET = "a" * 43
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from app.books import Account
+from app.domain.models import Category, Classification, Outcome, Ticket
+from app.domain.orders import Account
 from app.gateway.conversation import Message
 from app.ledger.tickets import StoredTicket
-from app.models import Category, Classification, Outcome, Ticket
 from app.sandbox.systems.visitors import orders_of
 from app.stages import tools
 from bench import cpu, results

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, Row, Select, func, select, update
 from app.cost.calls import CallRecord
 from app.cost.rollup import Dimension, rollup
 from app.cost.values import Charge
+from app.domain.models import CallState, Known
 from app.ledger import projector
 from app.ledger.database import connect
 from app.ledger.reading import Records
@@ -25,7 +26,6 @@ from app.ledger.record import TaskRecord
 from app.ledger.record_tables import CHARGES, DAILY_COSTS
 from app.ledger.sources import Sources
 from app.ledger.tables import REPLIES, TICKETS
-from app.models import CallState, Known
 from bench.ledger import crew, questions, results, stores, writing
 from bench.ledger.__main__ import measured
 from bench.ledger.fates import Fate, fate

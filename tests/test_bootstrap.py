@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from app import bootstrap, process
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.settings import Settings
 
 SETTINGS = Settings(policy_file=Path("config/policy.yaml"))

@@ -21,7 +21,7 @@ from dapr.ext.workflow._durabletask.internal import shared
 
 from app import runs, sdk_mends, settings, sidecar
 from app.daprd import TOKEN_HEADER, Daprd
-from app.errors import ConfigurationError, RefundAgentError
+from app.domain.errors import ConfigurationError, RefundAgentError
 from app.gateway.conversation import DaprConversation, Message
 from app.history.reader import HistoryReader
 from app.ledger.posted import posted_refunds

@@ -12,27 +12,18 @@ import pytest
 from sqlalchemy import Engine
 
 from app import policy
-from app.deadline import left
 from app.desk import TaskDesk
-from app.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
+from app.domain.deadline import left
+from app.domain.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
+from app.domain.models import Decision, DecisionState, Intake, Question, Refund, Settled, TaskStatus, Ticket
+from app.domain.standing import Standing
 from app.ledger import database
 from app.ledger.decisions import Decisions
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.line import Silence
-from app.models import (
-    Decision,
-    DecisionState,
-    Intake,
-    Question,
-    Refund,
-    Settled,
-    TaskStatus,
-    Ticket,
-)
 from app.runs import Runs
-from app.standing import Standing
 from app.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")

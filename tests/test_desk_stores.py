@@ -11,16 +11,16 @@ from sqlalchemy import Engine, select, update
 
 from app import policy
 from app.desk import TaskDesk
-from app.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
+from app.domain.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
+from app.domain.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket
+from app.domain.standing import Standing
 from app.ledger import database
 from app.ledger.decisions import Decisions
 from app.ledger.standings import Standings
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket
 from app.runs import Runs
-from app.standing import Standing
 from app.steps import TaskInput
 from tests.ledger.kit import write_journal
 from tests.records import call_record

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from app.cli.root import cli
-from app.models import TaskStatus
+from app.domain.models import TaskStatus
 from app.sandbox.data import load_expected
 from tests.paths import ROOT
 

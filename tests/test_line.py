@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from app.deadline import left, within
-from app.errors import Unreachable
+from app.domain.deadline import left, within
+from app.domain.errors import Unreachable
 from app.line import Line, Silence
 
 

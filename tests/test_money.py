@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.models import Category, Draft, Refund
+from app.domain.models import Category, Draft, Refund
 from app.sandbox.systems import reconcile
 from app.stages import letters
 from tests.interleaving import A_HOLD_IS_OVER, CURRENCY, ORDER, Case, Shop, an_order, open_shop

@@ -22,10 +22,10 @@ from app.cost.reconciliation.bill import BadBill
 from app.cost.reconciliation.parsing import parse_bills, text_of
 from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.views import as_json, remarks, verdict
-from app.errors import BadTicket, ConfigurationError, RefundAgentError
+from app.domain.errors import BadTicket, ConfigurationError, RefundAgentError
+from app.domain.models import Classification, Proposal, Ticket
 from app.gateway import exposition
 from app.gateway.conversation import ToolRequest
-from app.models import Classification, Proposal, Ticket
 from app.stages import tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.web.messages import Approval

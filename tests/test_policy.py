@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import policy
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.steps import TaskInput
 from tests.makers import task
 from tests.paths import ROOT

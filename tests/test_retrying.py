@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.errors import Unreachable
+from app.domain.errors import Unreachable
+from app.domain.models import Retrying
 from app.history.model import Run
 from app.history.parse import parse
-from app.models import Retrying
 from app.retrying import STUCK_AFTER, Stuck, retrying
 from tests.history.told import Told, at
 

@@ -12,10 +12,10 @@ import pytest
 
 from app import policy
 from app.daprd import Daprd
-from app.deadline import within
-from app.errors import Unreachable
+from app.domain.deadline import within
+from app.domain.errors import Unreachable
+from app.domain.models import Decision
 from app.line import Silence
-from app.models import Decision
 from app.runs import Runs, connect
 from app.steps import TaskInput
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from app.errors import Unreachable
+from app.domain.errors import Unreachable
 from app.starter import Starter
 from tests.live import until
 

@@ -10,7 +10,7 @@ import pytest
 from dapr.ext.workflow import TaskFailedError
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.models import Frozen, TaskStatus
+from app.domain.models import Frozen, TaskStatus
 from app.steps import RESUMED, Steps
 from tests.makers import task
 from tests.scripted import Script

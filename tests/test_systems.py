@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.daprd import Daprd
-from app.errors import Refused, SystemRefused, SystemUnavailable, is_final
+from app.domain.errors import Refused, SystemRefused, SystemUnavailable, is_final
 from app.systems import DaprSystems
 
 OK = b'{"ok": true, "order": {}}'

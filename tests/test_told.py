@@ -8,8 +8,8 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.models import Category, Outcome, Progress, Refund, TaskResult, TaskStatus
-from app.standing import Standing
+from app.domain.models import Category, Outcome, Progress, Refund, TaskResult, TaskStatus
+from app.domain.standing import Standing
 from app.told import standing_after
 
 AT = datetime(2026, 11, 22, 12, 0, 1, 250_000, tzinfo=UTC)

@@ -16,7 +16,7 @@ from dapr.ext.workflow._durabletask.task import NonDeterminismError
 from google.protobuf import empty_pb2
 
 from app.daprd import Daprd
-from app.models import Progress, TaskStatus
+from app.domain.models import Progress, TaskStatus
 from app.turns import Turns
 from app.watchdog import Watchdog
 from app.worker import EventLoopWorker

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from app import vitals
-from app.errors import NotReady
+from app.domain.errors import NotReady
 from app.vitals import LEDGER_SECONDS, LOOP_SECONDS, Vitals
 from tests.live import until
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.books import Effects, Hold, Letter, Order
-from app.models import Category, Classification, DecisionState, Draft, Frozen, Outcome, Refund, TaskStatus
+from app.domain.models import Category, Classification, DecisionState, Draft, Frozen, Outcome, Refund, TaskStatus
+from app.domain.orders import Effects, Hold, Letter, Order
 from app.stages.classify import ClassifyOutput
 from app.stages.close_case import CloseOutput
 from app.stages.draft_refund import DraftOutput

@@ -9,8 +9,8 @@ import pytest
 from pydantic import Field
 
 from app import yamlfile
-from app.errors import ConfigurationError
-from app.models import Frozen
+from app.domain.errors import ConfigurationError
+from app.domain.models import Frozen
 
 
 class Part(Frozen):

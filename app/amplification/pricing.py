@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from app.amplification.worst import Price
 from app.cost.book import PriceBook
-from app.cost.money import amount_of, total
 from app.cost.schedule import NoPrice, rates_at
 from app.cost.words import Line
+from app.domain.money import amount_of, total
 
 _PER = Decimal(1_000_000)
 

@@ -11,7 +11,7 @@ from app.amplification import resiliency
 from app.amplification.findings import Finding
 from app.amplification.resiliency import Policies
 from app.amplification.targets import Target, model, system
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 Resource = tuple[str, Mapping[str, Any]]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.cli import http
 from app.cli.faults import AgentAway, AgentRefused, NothingRecorded, NotUnderstood, OutcomeUnknown
-from app.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
+from app.domain.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 
 TIMEOUT_SECONDS = 30.0
 _TASK_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,30}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

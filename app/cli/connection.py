@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.cli.client import AgentClient

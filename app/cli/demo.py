@@ -14,8 +14,8 @@ from app.cli.layout import figures
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cli.submit import follow_with_meter, send_with_meter
 from app.cli.tickets import Line
-from app.errors import RefundAgentError
-from app.models import Outcome, TaskStatus
+from app.domain.errors import RefundAgentError
+from app.domain.models import Outcome, TaskStatus
 
 SYSTEMS_URL = "http://127.0.0.1:8092"
 SystemsUrl = Annotated[str, typer.Option("--systems-url", help="The sandbox's internal systems.")]

@@ -14,7 +14,7 @@ import typer
 
 import app
 from app.cli.connection import AsJson
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 CHECKOUT = Path(app.__file__).resolve().parents[1]
 

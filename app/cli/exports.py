@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
 
-from app import textfiles
 from app.cli.tickets import MAX_LINE_BYTES, Line, only_once, raw_lines, read_given, read_lines
-from app.errors import BadTicket
-from app.models import Ticket
+from app.domain import text_files
+from app.domain.errors import BadTicket
+from app.domain.models import Ticket
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 # What a column may be called besides the field's own name.
@@ -52,7 +52,7 @@ def read_export(name: str, stream: BinaryIO, tenant: str | None, total: int | No
         blank += b"" if first.strip() else first
     if not first.strip():
         return Export(iter(()), 0)
-    encoding, mark = textfiles.encoding_of((blank + first)[:64])
+    encoding, mark = text_files.encoding_of((blank + first)[:64])
     if encoding == "utf-8" and _is_lines(first[0 if blank else mark :]):
         before = [b"\n"] * blank.count(b"\n")
         lines = read_lines(chain(before, _rest_of(first, stream), raw_lines(stream)), tenant)
@@ -65,8 +65,8 @@ def read_export(name: str, stream: BinaryIO, tenant: str | None, total: int | No
         most = f"{MAX_FILE_BYTES // 2**20} MiB"
         raise BadTicket(f"{name}: is larger than {most}; give JSON Lines, which are read as they come")
     try:
-        text = textfiles.text_of(raw)
-    except textfiles.NoText as error:
+        text = text_files.text_of(raw)
+    except text_files.NoText as error:
         raise BadTicket(f"{name}: {error}") from None
     passed_over: list[str] = []
     found = _not_all_alike(name, list(_read_text(name, text, tenant, passed_over)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.errors import RefundAgentError, Unreachable
+from app.domain.errors import RefundAgentError, Unreachable
 
 
 class AgentAway(Unreachable):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cost.money import ZERO, shown, total
 from app.cost.words import Line, MoneyKnown
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import ZERO, shown, total
 
 if TYPE_CHECKING:
     from app.cost.views import GroupView, MoneyView

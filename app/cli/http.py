@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 # Nothing of the request was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)

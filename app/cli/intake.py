@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from app.cli.faults import AgentAway, AgentRefused
 from app.cli.tickets import Line
-from app.models import Intake, TaskView, Ticket
+from app.domain.models import Intake, TaskView, Ticket
 
 WAITS_SECONDS = (0.25, 0.5, 1.0, 2.0)
 FATAL = frozenset({401})  # says something about the caller, not about the ticket

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from app.models import Category, Currency, Money, Outcome, Reference, Refund, TaskStatus, TaskView, task_id
+from app.domain.models import Category, Currency, Money, Outcome, Reference, Refund, TaskStatus, TaskView, task_id
 
 if TYPE_CHECKING:
     from app.sandbox.data import Expectation

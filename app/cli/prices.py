@@ -14,8 +14,8 @@ from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.period import TIMES, instant
 from app.cli.screen import Wide, complain, say, show_json, show_table
-from app.cost.money import plain
 from app.cost.words import TOKEN_LINES, Line
+from app.domain.money import plain
 
 if TYPE_CHECKING:
     from app.cost.book import PriceBook

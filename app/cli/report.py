@@ -26,9 +26,9 @@ from app.cli.figures import (
 from app.cli.layout import Column, Kind, figures
 from app.cli.period import known_tenants, tenants, when
 from app.cli.screen import CsvCell, say, show_csv, show_table
-from app.cost.money import share, total
 from app.cost.rollup import Dimension
 from app.cost.words import TOKEN_LINES, Line
+from app.domain.money import share, total
 
 if TYPE_CHECKING:
     from app.cost.views import CountedReportView, CountedView, GroupView, MoneyView, ReportView, Selection, WorkView

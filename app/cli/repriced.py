@@ -14,9 +14,9 @@ from app.cli.opening import open_book
 from app.cli.period import known_tenants, tenants
 from app.cli.report import CURRENCY, KNOWN, NONE, below
 from app.cli.screen import CsvCell, say, show_csv, show_table
-from app.cost.money import ZERO, difference
 from app.cost.rollup import Dimension
 from app.cost.words import MoneyKnown
+from app.domain.money import ZERO, difference
 
 if TYPE_CHECKING:
     from app.cost.price_views import ChangeView, RepricingView

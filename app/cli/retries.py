@@ -76,7 +76,7 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
 
 def _asked() -> Asked | None:
     """What the ledger knows; None without one, or with one that cannot be read, which is said."""
-    from app.errors import ConfigurationError
+    from app.domain.errors import ConfigurationError
     from app.settings import load
 
     if not has_ledger(load()):

@@ -19,7 +19,7 @@ from app.cli import cost, demo, doctor, experiment, history, ledger, prices, rec
 from app.cli.faults import AgentRefused
 from app.cli.screen import complain
 from app.cli.wording import in_our_words
-from app.errors import ConfigurationError, RefundAgentError
+from app.domain.errors import ConfigurationError, RefundAgentError
 
 NAME = "refund-agent"
 _NOT_YOURS = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder that is yours"

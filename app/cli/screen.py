@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from app.cli.layout import Column, facts, lay_out
-from app.cost.money import plain
+from app.domain.money import plain
 
 PLAIN_EVERY_SECONDS = 2.0
 CsvCell = str | int | Decimal | None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.access import TOKENS_SECRET, Token, parse_tokens
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 Change = Callable[[tuple[Token, ...]], tuple[Token, ...]]
 

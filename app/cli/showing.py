@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app import reasons
 from app.cli.layout import Column, Kind, figures, name
 from app.cli.screen import CsvCell
-from app.models import DecisionView, Question, Refund, TaskStatus, TaskView, TicketView
+from app.domain import reasons
+from app.domain.models import DecisionView, Question, Refund, TaskStatus, TaskView, TicketView
 
 MAX_LETTER = 1_000  # characters of a customer's text
 COLUMNS = [

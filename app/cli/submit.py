@@ -18,7 +18,7 @@ from app.cli.period import tenant_name
 from app.cli.screen import Meter, complain, say, show_json
 from app.cli.tickets import Line, raw_lines
 from app.cli.watch import TROUBLED, Watch, follow
-from app.models import TaskStatus, TaskView
+from app.domain.models import TaskStatus, TaskView
 
 NAMED = 10  # tasks that are named one by one
 

@@ -23,7 +23,7 @@ from app.cli.screen import (
     show_table,
 )
 from app.cli.wording import what_is_wrong
-from app.models import Frozen, Refund, TaskStatus
+from app.domain.models import Frozen, Refund, TaskStatus
 
 MAX_LISTED = 200
 Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]

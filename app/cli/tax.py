@@ -12,8 +12,8 @@ from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kin
 from app.cli.layout import Column, figures
 from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
 from app.cli.screen import AsCsv, CsvCell, Wide, one_form, say, show_csv, show_json, show_table
-from app.cost.money import shown
 from app.cost.words import TOKEN_LINES, Kind
+from app.domain.money import shown
 
 if TYPE_CHECKING:
     from app.cost.tax.views import IntervalView, PartView, RunnerView, TaxView

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 
 from app.cli.wording import what_is_wrong
-from app.models import Ticket
+from app.domain.models import Ticket
 
 MAX_LINE_BYTES = 256 * 1024
 MAX_NAMED_FIELDS = 5

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from app.models import TaskStatus, TaskView
+from app.domain.models import TaskStatus, TaskView
 
 AT_REST = frozenset(TaskStatus) - {TaskStatus.RUNNING}
 TROUBLED = frozenset({TaskStatus.FAILED, TaskStatus.PARKED, TaskStatus.TERMINATED})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.cost.values import Usage
-from app.models import CallState
+from app.domain.models import CallState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from app.cost.agreements import own
 from app.cost.book import PriceBook
 from app.cost.findings import Finding, Severity, error, warning
 from app.cost.list_prices import PACKAGE
-from app.cost.money import plain
 from app.cost.price_file import NAME, Agreement, Infrastructure
 from app.cost.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 from app.cost.sanity import infrastructure, token_prices
@@ -20,6 +19,7 @@ from app.cost.second_opinion import PACKAGE as OTHER_PACKAGE
 from app.cost.second_opinion import SecondOpinion
 from app.cost.values import utc
 from app.cost.words import TOKEN_LINES, Line, Mode
+from app.domain.money import plain
 
 ModelInUse = tuple[str, str]  # provider (component type or id), model
 _TOLERANCE = Decimal("0.01")  # lists that differ by less agree

@@ -13,12 +13,12 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.cost.book import PriceBook
-from app.cost.money import amount_of, product, total
 from app.cost.price_file import NAME
 from app.cost.schedule import BASE, NoPrice, Price, Schedule, step_at
 from app.cost.values import PricedLine, Quantity, Usage, Work, utc
 from app.cost.words import Line, Mode, MoneyKnown, worst, worst_of
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import amount_of, product, total
 
 _GB = Decimal(1).scaleb(-9)
 

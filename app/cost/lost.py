@@ -11,8 +11,8 @@ from datetime import timedelta
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
-from app.errors import FailureCause
-from app.models import Known
+from app.domain.errors import FailureCause
+from app.domain.models import Known
 
 # Nobody told us whether the sidecar repeats calls (docs/operations.md). Where it does, two refusals and its pause
 # between them take less than this; a call that lasted longer may hold an earlier request, unseen by us, that timed out

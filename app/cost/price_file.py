@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from app import yamlfile
-from app.cost.money import plain
 from app.cost.words import Line
-from app.models import Currency, Frozen
+from app.domain.models import Currency, Frozen
+from app.domain.money import plain
 
 NAME = "prices.yaml"  # what price ids call the file, wherever it lies
 

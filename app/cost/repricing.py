@@ -11,11 +11,11 @@ from itertools import chain
 from app.cost.book import PriceBook
 from app.cost.charges import charge_call, charges_of, standing
 from app.cost.formula import price_quantities
-from app.cost.money import ZERO, difference
 from app.cost.rollup import Dimension, Group, MoneySum, rollup
 from app.cost.values import ORIGIN_FIELDS, Charge, Origin, Quantity, Usage
 from app.cost.words import Kind, Line, Mode, MoneyKnown
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import ZERO, difference
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
 
-from app.cost.money import ZERO, add
 from app.cost.values import Charge
 from app.cost.words import TOKEN_LINES, Line, MoneyKnown, worst_of
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import ZERO, add
 
 _Key = TypeVar("_Key", bound=Hashable)
 RERUN = "rerun"  # the bucket of all charges for work that was done again, whatever they pay for

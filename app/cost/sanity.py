@@ -11,11 +11,11 @@ from app.cost.agreements import own
 from app.cost.book import PriceBook
 from app.cost.findings import Finding, error, warning
 from app.cost.list_prices import CURRENCY
-from app.cost.money import plain
 from app.cost.price_file import NAME, Agreement
 from app.cost.providers import provider_id
 from app.cost.schedule import Schedule, less, rates_at, tier_starts
 from app.cost.words import Line, Mode
+from app.domain.money import plain
 
 # A price per thousand or per token, put where one per million belongs, is off by 10^3 or 10^6; no discount is.
 _FAR = Decimal(300)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from app.cost.money import discounted
 from app.cost.words import TOKEN_LINES, Line, Mode
+from app.domain.money import discounted
 
 # Ascending (above, price per million) pairs: the price of the whole request once its input exceeds `above`.
 Steps = tuple[tuple[int, Decimal], ...]

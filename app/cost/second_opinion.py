@@ -10,10 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from app.cost.money import product
 from app.cost.providers import provider_id
 from app.cost.words import Line
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
+from app.domain.money import product
 
 PACKAGE = "litellm"
 _FILE = "model_prices_and_context_window_backup.json"

@@ -8,11 +8,11 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from app.cost.book import PriceBook
-from app.cost.money import total
 from app.cost.price_file import NAME
 from app.cost.schedule import BASE, NoPrice, Price, rates_at, tier_starts
 from app.cost.values import Charge, utc
 from app.cost.words import Line, Mode
+from app.domain.money import total
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit, worst
-from app.models import Known
+from app.domain.models import Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, PlainSerializer
 
-from app.cost.money import plain
 from app.cost.rollup import Dimension, Group, MoneySum, QuantitySum, Rollup
 from app.cost.words import Line, MoneyKnown, Unit
-from app.models import Frozen, Known
+from app.domain.models import Frozen, Known
+from app.domain.money import plain
 
 Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal text without exponent
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 
-from app.models import Known
+from app.domain.models import Known
 
 
 class MoneyKnown(StrEnum):

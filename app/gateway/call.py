@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+from app.domain.models import Known
 from app.gateway.conversation import Message, ToolDefinition
-from app.models import Known
 
 
 @dataclass(frozen=True)

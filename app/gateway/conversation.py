@@ -27,7 +27,7 @@ from grpc import StatusCode
 
 from app import sdk_mends
 from app.daprd import Daprd
-from app.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
+from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
 from app.sidecar import READY_SECONDS, wait_until_ready
 
 # The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and

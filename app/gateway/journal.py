@@ -19,7 +19,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import CallState
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
@@ -29,7 +30,6 @@ from app.ledger.bulk import run
 from app.ledger.columns import instant, microseconds
 from app.ledger.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.writer import Writer
-from app.models import CallState
 from app.policy import Losses
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import CallState
 from app.gateway.windows import Window
-from app.models import CallState
 
 # A pause may look so much shorter or longer than it was, by the clocks' drift and the wait for a processor.
 _CLOCKS = 0.1

@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.daprd import has_lost_metrics
-from app.errors import LedgerGone
+from app.domain.errors import LedgerGone
 from app.gateway import exposition, windows
 from app.gateway.exposition import LOST
 from app.gateway.retries import ONE_RETRY, RetryPolicy

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.errors import AskedInVain, FailureCause, ModelUnavailable
+from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
 from app.policy import Losses
 
 # Between the second such failure of a step and the next request; the policy's longest pause, where that is shorter.

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, update
 
+from app.domain.models import CallState, TaskStatus
 from app.ledger.bulk import run
 from app.ledger.tables import MODEL_CALLS, TICKETS
-from app.models import CallState, TaskStatus
 
 # Begins the reason of calls whose run Dapr gave up for no fault of the task's: their answers are good.
 GIVEN_UP = "the run was given up by Dapr"

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
+from app.domain.models import CallState, Known
 from app.ledger.tables import MODEL_CALLS
-from app.models import CallState, Known
 
 _OF_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 _MAY_BE_NULL = ("model", "finish_reason", "error")

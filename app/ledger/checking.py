@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import select
 
 from app.cost.charges import standing
-from app.cost.money import plain
 from app.cost.values import Charge
-from app.errors import HistoryTampered, RefundAgentError, TaskNotFound
+from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
+from app.domain.models import TaskStatus
+from app.domain.money import plain
 from app.history.model import Run
 from app.ledger.daily import day_of
 from app.ledger.proven import proven_calls, told
@@ -27,7 +28,6 @@ from app.ledger.sources import Sources
 from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import TICKETS
-from app.models import TaskStatus
 
 TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
 PURGED = (

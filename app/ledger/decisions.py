@@ -14,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
-from app import decisions
+from app.domain import decisions
+from app.domain.models import Decision, DecisionState, DecisionView, Refund, Settled
+from app.domain.redaction import redact
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import DECISIONS
 from app.ledger.writer import Writer
-from app.models import Decision, DecisionState, DecisionView, Refund, Settled
-from app.redaction import redact
 
 MAX_NOTE_CHARACTERS = 500
 # Attempts that were refused before they reached the task: so many of each are kept, whoever sends more.

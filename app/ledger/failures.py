@@ -7,12 +7,12 @@ from datetime import datetime
 from itertools import zip_longest
 
 from app.cost.calls import CallRecord
+from app.domain.models import CallState
 from app.history.causes import Cause, cause, cause_of
 from app.history.executions import ExecutionOutcome
 from app.history.model import Run
 from app.history.values import AttemptOutcome, Failure
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.models import CallState
 
 
 def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:

@@ -9,8 +9,8 @@ import httpx
 from pydantic import ValidationError
 
 from app.daprd import Daprd
-from app.errors import SystemUnavailable
-from app.models import Currency, Frozen, InCurrency, Money, Reference, TenantId, TicketId
+from app.domain.errors import SystemUnavailable
+from app.domain.models import Currency, Frozen, InCurrency, Money, Reference, TenantId, TicketId
 
 PAGE = 1_000
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them).

@@ -18,12 +18,13 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
-from app import decisions
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import NOTHING, lost_usage
 from app.cost.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
+from app.domain import decisions
+from app.domain.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
 from app.history.executions import fates_known
 from app.history.model import RaisedEvent, Run
 from app.history.times import Part, shares, spans
@@ -33,7 +34,6 @@ from app.ledger.failures import failures
 from app.ledger.proven import with_proven
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
-from app.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)

@@ -16,7 +16,9 @@ from functools import partial
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import HistoryTampered, LedgerGone, TaskNotFound, Unreachable
+from app.domain.errors import HistoryTampered, LedgerGone, TaskNotFound, Unreachable
+from app.domain.models import TaskStatus
+from app.domain.standing import Standing
 from app.history.model import Run
 from app.ledger.agenda import Agenda
 from app.ledger.database import insert_or_ignore
@@ -29,8 +31,6 @@ from app.ledger.sources import Sources
 from app.ledger.standings import Standings
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
-from app.models import TaskStatus
-from app.standing import Standing
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from app.cost.calls import CallRecord
 from app.cost.rollup import Dimension, Rollup, rollup_sums
 from app.cost.tax.values import Facts
 from app.cost.values import Charge
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
 from app.ledger import counting, decisions, restoring, tax
 from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, bindparam, delete, select
 from app.cost import book as price_book
 from app.cost.book import PriceBook
 from app.cost.rollup import Group
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
 from app.history.model import Run
 from app.ledger import standings
 from app.ledger.prices import Prices

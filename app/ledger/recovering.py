@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from app.cost.calls import CallRecord
+from app.domain.models import Reference, TaskStatus, TenantId, TicketId, task_id
+from app.domain.standing import Standing
 from app.history.model import Run
 from app.history.values import Failure, Payload, RunStatus
 from app.ledger.calls import call_row
@@ -19,8 +21,6 @@ from app.ledger.record_tables import TASKS
 from app.ledger.standings import standing_in
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import NO_DIGEST
-from app.models import Reference, TaskStatus, TenantId, TicketId, task_id
-from app.standing import Standing
 
 _THESE = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
 _STARTED = update(TICKETS).where(_THESE, TICKETS.c.started.is_(False)).values(started=True)

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, or_, select
 
 from app.daprd import Daprd
-from app.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
+from app.domain.models import Outcome, in_minor_units, task_id
 from app.history.reader import HistoryReader
 from app.ledger import database
 from app.ledger.checking import Difference
 from app.ledger.posted import PostedRefund, PromisedRefund, posted_refunds, promised_refunds
 from app.ledger.record_tables import TASKS
 from app.ledger.tables import TICKETS
-from app.models import Outcome, in_minor_units, task_id
 
 BOOKS = "books"
 LOST = "the customer was told of it: find out who took it out of the books, and post it again"

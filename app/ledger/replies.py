@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import REPLIES
 from app.ledger.writer import Writer

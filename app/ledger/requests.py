@@ -19,7 +19,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
 from app.ledger.record_tables import ATTEMPTS, STEPS, TASKS
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 

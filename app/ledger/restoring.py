@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from app.cost.calls import CallRecord
-from app.cost.money import amount_of
 from app.cost.values import Charge
+from app.domain.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
+from app.domain.money import amount_of
 from app.history.causes import Cause
 from app.history.executions import Execution, ExecutionOutcome
 from app.history.times import Part, Span
@@ -18,7 +19,6 @@ from app.history.values import AttemptOutcome
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
 
 Values = Mapping[Any, Any]
 

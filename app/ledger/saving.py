@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, or_, select, update
 
+from app.domain.models import TaskStatus
+from app.domain.standing import Standing
 from app.ledger import decisions, standings
 from app.ledger.bulk import insert_many
 from app.ledger.daily import DailySums, Place, place_of
@@ -24,8 +26,6 @@ from app.ledger.prices import PriceRow, price_row
 from app.ledger.record import TaskRecord
 from app.ledger.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.tables import TICKETS
-from app.models import TaskStatus
-from app.standing import Standing
 
 # Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
 _KNOWN = (

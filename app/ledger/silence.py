@@ -13,7 +13,7 @@ from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout
 from sqlalchemy import Engine, event
 
-from app.deadline import left
+from app.domain.deadline import left
 
 Answer = TypeVar("Answer")
 

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, bindparam, select
 
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
-from app.errors import HistoryTampered, TaskNotFound
+from app.domain.errors import HistoryTampered, TaskNotFound
+from app.domain.standing import Standing
 from app.history.executions import Begun
 from app.history.model import Run
 from app.ledger import standings
@@ -20,7 +21,6 @@ from app.ledger.projection import Naming, project
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS, WORKERS
-from app.standing import Standing
 
 _READ_AT_ONCE = 8
 

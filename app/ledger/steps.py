@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.cost.calls import CallRecord
+from app.domain.models import AnsweredBy
 from app.history.executions import Begun, Execution, executions, idle
 from app.history.model import Attempt, Run, Step
 from app.history.times import Idle, Share
 from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord
-from app.models import AnsweredBy
 
 _ANSWERERS = frozenset(AnsweredBy)
 _NOTHING = timedelta(0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
+from app.domain.models import TaskStatus
 from app.ledger.columns import METADATA, Instant
-from app.models import TaskStatus
 
 TICKETS = Table(
     "tickets",

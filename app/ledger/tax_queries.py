@@ -10,10 +10,10 @@ from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, not
 
 from app.cost.tax.values import INTERRUPTED, Role
 from app.cost.words import TOKEN_LINES
+from app.domain.models import AnsweredBy
 from app.history.values import AttemptOutcome
 from app.ledger.daily import day_number
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, STEPS, TASKS
-from app.models import AnsweredBy
 
 # Clocks of workers and sidecars differ by less: Dapr's certificates allow a quarter of that.
 _CLOCKS = timedelta(hours=1)

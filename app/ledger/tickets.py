@@ -11,12 +11,12 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.engine import Row
 
-from app.errors import Conflict, TaskNotFound
+from app.domain.errors import Conflict, TaskNotFound
+from app.domain.models import TaskStatus, Ticket
+from app.domain.redaction import redact
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
-from app.models import TaskStatus, Ticket
-from app.redaction import redact
 
 # A ticket that was made again from a history, which holds no texts, takes those of the body that is sent for it next.
 NO_DIGEST = ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from app.errors import LedgerUnavailable
+from app.domain.errors import LedgerUnavailable
 
 _LOCKED = ("locked", "another process holds the ledger; end what else has it open, and try again")
 _READ_ONLY = ("read_only", "the ledger cannot be written; check the owner and the rights of its file, and the mount")

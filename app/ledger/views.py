@@ -10,12 +10,12 @@ from app.cost.rollup import rollup
 from app.cost.values import Charge
 from app.cost.views import Exact, GroupView, View, group_view
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
+from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
 from app.history.causes import Cause
 from app.history.times import Part
 from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
-from app.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
 
 
 class StepView(View):

@@ -23,8 +23,8 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
-from app.deadline import within
-from app.errors import LedgerUnavailable
+from app.domain.deadline import within
+from app.domain.errors import LedgerUnavailable
 from app.ledger.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
 
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ import time
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.errors import NotAsked, Unreachable
-from app.models import Frozen, Outcome, Refund, task_id
+from app.domain.errors import NotAsked, Unreachable
+from app.domain.models import Frozen, Outcome, Refund, task_id
 from app.stages.keys import case_key, refund_request
 from app.stages.services import Activity, Services, execution_id
 

@@ -8,16 +8,16 @@ import json
 from dapr.ext.workflow import WorkflowActivityContext
 from pydantic import Field
 
-from app.books import Account, Order, RefundPolicy
+from app.domain.models import Action, Category, Draft, Frozen, ModelUse, Proposal
+from app.domain.orders import Account, Order, RefundPolicy
+from app.domain.texts import Text
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Message, ToolRequest
 from app.ledger.tickets import StoredTicket
-from app.models import Action, Category, Draft, Frozen, ModelUse, Proposal
 from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id
 from app.stages.tools import ToolCall
-from app.texts import Text
 
 
 class Lookup(Frozen):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.books import Exposure, Hold
-from app.errors import Refused
-from app.models import Frozen, Refund
+from app.domain.errors import Refused
+from app.domain.models import Frozen, Refund
+from app.domain.orders import Exposure, Hold
 from app.stages.keys import refund_request
 from app.stages.services import Activity, Services
 

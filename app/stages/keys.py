@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from app.models import Refund
+from app.domain.models import Refund
 
 
 def refund_key(tenant: str, ticket_id: str) -> str:

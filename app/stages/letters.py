@@ -12,7 +12,7 @@ import re
 import unicodedata
 from decimal import Decimal
 
-from app.models import Outcome, Refund, is_currency
+from app.domain.models import Outcome, Refund, is_currency
 
 _OURS = {
     Outcome.REFUNDED: "We have looked at your request and are sending your money back.",

@@ -6,9 +6,9 @@ from typing import Any
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.books import Order, RefundPolicy
-from app.errors import Refused
-from app.models import Category, Frozen
+from app.domain.errors import Refused
+from app.domain.models import Category, Frozen
+from app.domain.orders import Order, RefundPolicy
 from app.stages.services import Activity, Services
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.errors import Refused
-from app.models import Frozen, Outcome, Refund
+from app.domain.errors import Refused
+from app.domain.models import Frozen, Outcome, Refund
 from app.stages import letters
 from app.stages.keys import letter_key, refund_request
 from app.stages.services import Activity, Services

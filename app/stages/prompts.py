@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from app.models import MAX_TICKET_CHARACTERS, Category
+from app.domain.models import MAX_TICKET_CHARACTERS, Category
 
 # A letter of this length is some 12,000 tokens; of a longer one the two ends are most likely to hold the point.
 _SHOWN_CHARACTERS = 48_000

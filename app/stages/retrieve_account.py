@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.books import Account, Effects
-from app.errors import Refused
-from app.models import Frozen
+from app.domain.errors import Refused
+from app.domain.models import Frozen
+from app.domain.orders import Account, Effects
 from app.stages.services import Activity, Services
 
 

@@ -13,7 +13,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import RefundAgentError, Unreachable
+from app.domain.errors import RefundAgentError, Unreachable
 from app.gateway.gateway import ModelGateway
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.domain.models import REFUNDABLE, Frozen, Reference
 from app.gateway.conversation import ToolDefinition, ToolRequest
-from app.models import REFUNDABLE, Frozen, Reference
 from app.stages.answers import Nonsense
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]

@@ -12,11 +12,11 @@ from decimal import Decimal
 
 from app.cost.calls import CallRecord
 from app.cost.charges import standing
-from app.cost.money import add, plain
 from app.cost.values import Charge
 from app.cost.words import Kind, MoneyKnown, worst_of
+from app.domain.models import Known
+from app.domain.money import add, plain
 from app.ledger.record import StepRecord, TaskRecord
-from app.models import Known
 from app.telemetry import names
 
 Value = str | int | float | bool | tuple[str, ...]

@@ -18,9 +18,9 @@ from enum import StrEnum
 from itertools import count
 
 from app.cost.calls import CallRecord
+from app.domain.models import TaskStatus
 from app.history.times import Span
 from app.ledger.record import StepRecord, TaskRecord
-from app.models import TaskStatus
 from app.telemetry import names
 from app.telemetry.attributes import call_attributes, error_of, failure_of, step_attributes, task_attributes
 from app.telemetry.costs import Costs, Value, costs

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from app.cost.calls import CallRecord
+from app.domain.redaction import redact
 from app.ledger.tables import MODEL_CALLS
-from app.redaction import redact
 
 
 class StoredAnswers:

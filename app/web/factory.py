@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response
 
 from app.access import Access
-from app.deadline import within
+from app.domain.deadline import within
 from app.web import problems
 from app.web.api import make_blueprint
 from app.web.front import Front, Wsgi

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from flask import Request
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 SETTING = "REFUND_AGENT_PUBLIC_URL"
 _FORM = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?(/[a-z0-9._~-]+)*/?", re.IGNORECASE)

@@ -18,10 +18,10 @@ from app.cost.rollup import Dimension, Rollup
 from app.cost.tax.values import Facts
 from app.cost.tax.views import tax_view
 from app.cost.views import Selection, report_view
-from app.errors import AccessDenied
+from app.domain.errors import AccessDenied
+from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
-from app.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)

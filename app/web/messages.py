@@ -1,4 +1,4 @@
-"""What the API says and hears beyond `app.models`: small frozen bodies, all of them documented."""
+"""What the API says and hears beyond `app.domain.models`: small frozen bodies, all of them documented."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from app.cost.rollup import Dimension
-from app.models import Frozen, Refund, TaskStatus, TenantId
-from app.texts import Text
+from app.domain.models import Frozen, Refund, TaskStatus, TenantId
+from app.domain.texts import Text
 
 MAX_PAGE = 200
 _DIMENSION = f"({'|'.join(Dimension)})"

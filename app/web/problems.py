@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app.errors import AccessDenied, LedgerUnavailable, RefundAgentError, Refused, TaskNotFound, Unreachable
+from app.domain.errors import AccessDenied, LedgerUnavailable, RefundAgentError, Refused, TaskNotFound, Unreachable
 from app.ledger.trouble import trouble
 from app.web.messages import FieldProblem, Problem
 

@@ -10,7 +10,7 @@ from flask import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.texts import storable_json
+from app.domain.texts import storable_json
 from app.web.messages import FieldProblem
 from app.web.problems import BadRequest
 

@@ -16,7 +16,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from app.web.problems import CONTENT_TYPE, make_problem
 from app.web.routes import MAX_BILL_BYTES

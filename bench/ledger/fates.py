@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.models import Outcome
+from app.domain.models import Outcome
 
 
 class Fate(StrEnum):

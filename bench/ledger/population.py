@@ -13,7 +13,7 @@ from app.cost import book
 from app.cost.book import PriceBook
 from app.cost.list_prices import bundled
 from app.cost.price_file import Agreement
-from app.models import Known
+from app.domain.models import Known
 from runtime import paths
 
 BEGIN = datetime(2025, 11, 1, tzinfo=UTC)

@@ -8,10 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from app.cost.calls import CallRecord
+from app.domain.models import CallState, Known
 from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
 from app.gateway.stored import answer_to_json
 from app.ledger.tickets import body_digest
-from app.models import CallState, Known
 from bench.ledger import texts
 from bench.ledger.histories import Made
 

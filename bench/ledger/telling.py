@@ -11,11 +11,11 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import AnsweredBy, CallState, Known, ModelUse
 from app.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
 from app.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.ledger.calls import UNKNOWN
-from app.models import AnsweredBy, CallState, Known, ModelUse
 from app.steps import DECISION
 from bench.ledger import texts
 from bench.ledger.population import Person

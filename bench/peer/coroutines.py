@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.books import Account, Exposure
-from app.models import Classification, Outcome, Refund, Ticket
+from app.domain.models import Classification, Outcome, Refund, Ticket
+from app.domain.orders import Account, Exposure
 from app.stages.tools import ToolCall
 from bench.peer import work
 from bench.peer.durable import step, workflow

@@ -15,8 +15,8 @@ from aiohttp import web
 from dbos import DBOS, SetWorkflowID
 from pydantic import ValidationError
 
-from app.models import Ticket
-from app.redaction import redact
+from app.domain.models import Ticket
+from app.domain.redaction import redact
 from bench.peer import coroutines, threads
 from bench.peer.outside import Addresses, Coroutines, Threads
 from bench.tickets import Shape, make_ticket

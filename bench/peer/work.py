@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app import policy
-from app.books import Account, Exposure, Order, RefundPolicy
-from app.gateway.conversation import ToolRequest
-from app.models import (
+from app.domain.models import (
     Action,
     Classification,
     Confidence,
@@ -23,6 +21,8 @@ from app.models import (
     Refund,
     Ticket,
 )
+from app.domain.orders import Account, Exposure, Order, RefundPolicy
+from app.gateway.conversation import ToolRequest
 from app.stages import guards, letters, prompts, tools
 from app.stages.answers import json_object, validated
 from app.stages.keys import case_key, letter_key, refund_key

@@ -17,7 +17,7 @@ from rich.console import Console
 from app import settings
 from app.cost import book
 from app.cost.book import PriceBook
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from bench.command import exit_code
 from experiments.rerun_tax import figure, judging, plan, table, trace
 from experiments.rerun_tax.jobs import Job

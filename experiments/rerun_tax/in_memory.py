@@ -12,7 +12,7 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask.task import CompletableTask
 
-from app.models import Frozen
+from app.domain.models import Frozen
 
 Step = Callable[[Any, Any], Awaitable[Frozen]]
 

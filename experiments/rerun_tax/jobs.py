@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from app.models import Frozen, TaskStatus, Ticket
-from app.redaction import redact
+from app.domain.models import Frozen, TaskStatus, Ticket
+from app.domain.redaction import redact
 from app.sandbox.data import load_expected, load_tickets
 from experiments.rerun_tax.trace import MODEL
 from runtime.problems import Problem

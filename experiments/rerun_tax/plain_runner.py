@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from app import policy, settings, tokens
-from app.errors import Refused
+from app.domain.errors import Refused
+from app.domain.models import AnsweredBy, ModelUse, Ticket
+from app.domain.redaction import redact
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Conversation, DaprConversation
 from app.gateway.gateway import ModelAnswer, used
-from app.models import AnsweredBy, ModelUse, Ticket
 from app.policy import Rules
-from app.redaction import redact
 from app.stages import STAGES, TOOLS
 from app.stages.services import Services
 from app.steps import TaskInput

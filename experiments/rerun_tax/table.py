@@ -8,7 +8,7 @@ from decimal import Decimal
 from rich.console import Console
 from rich.table import Table
 
-from app.cost.money import shown
+from app.domain.money import shown
 from experiments.rerun_tax.views import ArmView, LoadView, RerunTaxView, TraceView
 
 TENTH = Decimal("0.1")

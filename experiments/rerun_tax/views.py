@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import PlainSerializer
 
-from app.cost.money import plain
-from app.models import Frozen
+from app.domain.models import Frozen
+from app.domain.money import plain
 from experiments.rerun_tax.spend import Spend
 from experiments.rerun_tax.theory import Arm
 from experiments.rerun_tax.trace import Kind

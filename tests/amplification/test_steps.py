@@ -16,10 +16,10 @@ from app import systems
 from app.amplification import worst
 from app.amplification.pricing import LONGEST
 from app.amplification.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
-from app.errors import Refused
+from app.domain.errors import Refused
+from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.gateway import estimate, gateway
 from app.ledger.tickets import StoredTicket
-from app.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.policy import Retries
 from app.stages import STAGES, TOOLS, tools
 from app.stages.close_case import CloseInput, close_case

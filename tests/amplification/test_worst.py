@@ -15,7 +15,7 @@ from app.amplification import reading, worst
 from app.amplification.pricing import Reserve, dearest
 from app.amplification.steps import pauses
 from app.amplification.worst import Over, Price, Worst
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.policy import Retries
 from tests.cost.makers import agreement, price_book
 from tests.paths import ROOT

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
-from app.models import CallState, Known
+from app.domain.models import CallState, Known
 from chaos.evidence import Evidence, Execution, StepSeen
 from tests.chaos import evidence as made
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
-from app.models import Known
+from app.domain.models import Known
 from chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from chaos.tickets import Expected, make_tickets
 from tests.records import at, call_record

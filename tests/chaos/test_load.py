@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.models import Ticket
+from app.domain.models import Ticket
 from chaos import load
 from chaos.load import Api, Load
 from chaos.tickets import Kind, make_tickets

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.models import CallState
+from app.domain.models import CallState
 from chaos import report
 from chaos.verdict import Verdict, judge
 from tests.chaos import evidence as made

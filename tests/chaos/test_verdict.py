@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.models import CallState
+from app.domain.models import CallState
 from chaos.checks import handed_out_twice, paid_again
 from chaos.evidence import Evidence, Execution, Restart, WorkerSeen
 from chaos.tokens import Excess

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app import bootstrap
+from app.domain.models import CallState
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition
 from app.gateway.gateway import ModelGateway
@@ -19,7 +20,6 @@ from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
-from app.models import CallState
 from chaos import worker
 from chaos.checks import paid_again
 from chaos.worker import Silent

@@ -18,13 +18,13 @@ from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
 from app.cost.values import Usage
 from app.cost.views import CountedReportView
+from app.domain.models import Known
 from app.history.values import AttemptOutcome
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
 from app.ledger.tables import MODEL_CALLS
-from app.models import Known
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
 from tests.cost.makers import agreement, price_book

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.models import Category, Outcome, TaskResult, TaskStatus, Ticket
+from app.domain.models import Category, Outcome, TaskResult, TaskStatus, Ticket
 from app.sandbox.data import load_expected, load_tickets
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine

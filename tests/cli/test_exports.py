@@ -12,8 +12,8 @@ import pytest
 from app.cli import exports
 from app.cli.exports import Export, read_export
 from app.cli.tickets import MAX_LINE_BYTES
-from app.errors import BadTicket
-from app.models import Ticket
+from app.domain.errors import BadTicket
+from app.domain.models import Ticket
 
 GIVEN: tuple[dict[str, Any], ...] = (
     {

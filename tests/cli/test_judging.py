@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.cli.judging import Booked, Verdict, judge
-from app.models import Category, Outcome, Refund, TaskResult, TaskStatus, TaskView
+from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus, TaskView
 from app.sandbox.data import Expectation
 
 TASK = "acme:T-1"

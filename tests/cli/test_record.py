@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from app.cost.values import Usage
+from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
 from app.history.causes import Cause
 from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord
 from app.ledger.views import RecordView
-from app.models import AnsweredBy, CallState, Known, TaskStatus
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from app.cli import screen
 from app.cli.root import cli
-from app.models import TaskStatus, Ticket
+from app.domain.models import TaskStatus, Ticket
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket, secret
 

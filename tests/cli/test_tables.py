@@ -17,9 +17,9 @@ import pytest
 from app import bootstrap
 from app.cli import history, screen
 from app.cli.layout import Column, Kind, Page, facts, lay_out
+from app.domain.models import TaskStatus
 from app.history.listing import listed
 from app.ledger.rebuilding import Rebuilt
-from app.models import TaskStatus
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask

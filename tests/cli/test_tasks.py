@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.models import (
+from app.domain.models import (
     Category,
     DecisionState,
     DecisionView,
@@ -22,7 +22,7 @@ from app.models import (
     TaskStatus,
     TaskView,
 )
-from app.reasons import explain
+from app.domain.reasons import explain
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket
 

@@ -12,11 +12,11 @@ import pytest
 from app.cli import opening, tax
 from app.cost.tax.views import IntervalView, TaxView
 from app.cost.values import Usage
+from app.domain.models import Known
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
-from app.models import Known
 from tests.cli.reading import ask, cells, row, told
 from tests.cost.tax.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 from tests.ledgers import FakeRecords

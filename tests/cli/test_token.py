@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from app.access import Access, Role, parse_tokens
 from app.cli.root import cli
 from app.cli.secrets_file import change_tokens, tokens_in
-from app.errors import AccessDenied
+from app.domain.errors import AccessDenied
 from app.token_watch import TokenWatch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from app.cli.watch import PAUSE_SECONDS, ROUND, Watch, follow
-from app.models import TaskStatus, TaskView
+from app.domain.models import TaskStatus, TaskView
 from tests.cli.test_intake import Time
 from tests.web.fakes import FakeDesk, make_ticket
 

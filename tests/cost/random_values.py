@@ -12,7 +12,7 @@ from app.cost.book import PriceBook
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import UNREPORTED, Charge, Quantity, Usage, Work
 from app.cost.words import Mode
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.makers import NOW, OPENAI, agreement, origin, price_book
 
 prices = st.decimals("0", "10000", places=6).map(str)

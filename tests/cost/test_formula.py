@@ -11,10 +11,10 @@ from genai_prices import types
 from app.cost.charges import charge_call, charge_work
 from app.cost.formula import CallPrice, Priced, Unpriced, price_call, price_work
 from app.cost.list_prices import ListPrices
-from app.cost.money import shown
 from app.cost.values import UNREPORTED, Quantity, Usage, Work
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import shown
 from tests.cost.makers import NOW, OPENAI, agreement, model, origin, price_book, prices, tariff
 
 TIERS = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "cached_input": "1", "output": "16"}}]

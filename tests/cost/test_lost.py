@@ -10,8 +10,8 @@ import pytest
 from app.cost.calls import CallRecord
 from app.cost.lost import lost_usage
 from app.cost.values import Usage
-from app.errors import FailureCause
-from app.models import CallState, Known
+from app.domain.errors import FailureCause
+from app.domain.models import CallState, Known
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOT_KNOWN = Usage(None, None, known=Known.UNREPORTED)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.cost import price_file
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from tests.cost.makers import PROJECT_FILE, agreement
 from tests.cost.makers import price_file as made
 

@@ -9,7 +9,7 @@ from app.cost.charges import charge_call, charge_work
 from app.cost.rollup import Dimension, rollup
 from app.cost.values import Charge, Quantity, Usage, Work
 from app.cost.words import Line, MoneyKnown
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.makers import NOW, agreement, origin, price_book
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.models import Category, Frozen
+from app.domain.models import Category, Frozen
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.in_memory import Memory, NeedsPerson, run
 from experiments.rerun_tax.jobs import mailboxes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.redaction import redact
+from app.domain.redaction import redact
 from app.sandbox.data import load_expected
 from experiments.rerun_tax import plan
 from experiments.rerun_tax.jobs import letter_mark, mailboxes, tickets

@@ -11,7 +11,7 @@ from dapr.clients.exceptions import DaprGrpcError
 from grpc import RpcError, StatusCode
 
 from app.daprd import Daprd
-from app.errors import FailureCause, ModelRefused, ModelUnavailable
+from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.gateway import conversation
 from app.gateway.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from app.domain.models import Known
 from app.gateway import estimate
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.gateway.estimate import PLAIN
 from app.gateway.gateway import used
-from app.models import Known
 
 NOTHING = ReportedUsage(None, None, None, None)
 ANTHROPIC = "conversation.anthropic"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from app.errors import FailureCause, ModelUnavailable
+from app.domain.errors import FailureCause, ModelUnavailable
+from app.domain.models import AnsweredBy, Known
 from app.gateway import incarnation
 from app.gateway.call import ModelCall, Reserve
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
@@ -25,7 +26,6 @@ from app.ledger.anew import GIVEN_UP, give_up_calls
 from app.ledger.database import insert_or_ignore
 from app.ledger.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.writer import Writer
-from app.models import AnsweredBy, Known
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import CallState
 from app.gateway.retries import ONE_RETRY, Call, RetryPolicy, allocate, left_for_provider
 from app.gateway.windows import Window
-from app.models import CallState
 from tests.paths import ROOT
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from app.errors import AskedInVain, FailureCause, ModelUnavailable
+from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
+from app.domain.models import AnsweredBy
 from app.gateway.conversation import Answer, Message, ToolDefinition
 from app.gateway.gateway import ModelGateway
 from app.gateway.journal import Journal
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
-from app.models import AnsweredBy
 from app.policy import Losses
 from tests.gateway.test_journal import NOON, Model, call
 

@@ -21,6 +21,7 @@ from app.access import Access, Role
 from app.cli.root import cli
 from app.cost import book
 from app.desk import TaskDesk
+from app.domain.standing import Standing
 from app.ledger import comparing, database
 from app.ledger.decisions import Decisions
 from app.ledger.reading import Records
@@ -29,7 +30,6 @@ from app.ledger.tables import TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.runs import Runs
-from app.standing import Standing
 from app.telemetry.metrics import Metrics
 from app.web.factory import create_app
 from app.web.handlers import Books

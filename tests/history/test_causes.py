@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import ModelRefused, Refused, SystemUnavailable
+from app.domain.errors import ModelRefused, Refused, SystemUnavailable
 from app.gateway.conversation import _CAUSES, _explained
 from app.history.causes import Cause, cause, cause_of, timed_out
 from app.history.parse import parse

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import HistoryTampered, TaskNotFound
+from app.domain.errors import HistoryTampered, TaskNotFound
 from app.history.causes import Cause, cause, cause_of, timed_out
 from app.history.times import Part, split
 from app.history.values import AttemptOutcome, RunStatus, WaitOutcome

@@ -14,7 +14,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.daprd import Daprd
-from app.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
+from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 from app.history.model import Run
 from app.history.reader import HistoryReader
 from app.history.values import Failure, Payload, RunStatus

@@ -14,6 +14,7 @@ from app.cost.calls import CallRecord
 from app.cost.charges import standing
 from app.cost.rollup import Dimension, Rollup, rollup
 from app.cost.values import Charge
+from app.domain.models import CallState
 from app.ledger.columns import METADATA
 from app.ledger.prices import Prices
 from app.ledger.projection import Naming, project
@@ -23,7 +24,6 @@ from app.ledger.saving import save
 from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import MODEL_CALLS, TICKETS
-from app.models import CallState
 from app.stages import STAGE_OF
 from tests.cost.makers import agreement
 from tests.cost.makers import price_book as book_of

@@ -14,11 +14,11 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import CallState, Known
 from app.history.model import Run
 from app.history.parse import parse
 from app.ledger.calls import UNKNOWN
-from app.models import CallState, Known
 from tests.history.told import Told, at
 
 OPENAI = "conversation.openai"

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.errors import FailureCause, Unreachable
+from app.domain.errors import FailureCause, Unreachable
+from app.domain.models import Known
 from app.executions import Attempt, Executions
 from app.gateway import incarnation
 from app.gateway.call import Reserve, Usage
@@ -27,7 +28,6 @@ from app.ledger.steps import Written
 from app.ledger.tables import TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Known
 from tests.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history

@@ -16,7 +16,9 @@ from sqlalchemy import Engine, delete, func, select, update
 from app.cost.calls import CallRecord
 from app.cost.rollup import Group
 from app.cost.values import Usage
-from app.errors import Conflict, HistoryTampered, TaskNotFound
+from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
+from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
+from app.domain.standing import Standing
 from app.history.parse import parse
 from app.ledger import checking, refunds
 from app.ledger.columns import METADATA
@@ -29,8 +31,6 @@ from app.ledger.standings import Standings
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
-from app.standing import Standing
 from tests.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from app.errors import LedgerGone
+from app.domain.errors import LedgerGone
 from app.gateway.incarnation import Incarnation
 from app.ledger import database
 from app.ledger.standings import Standings

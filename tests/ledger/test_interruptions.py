@@ -10,6 +10,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, insert
 
 from app.cost.words import Line
+from app.domain.models import CallState
 from app.history.causes import Cause
 from app.history.executions import Begun
 from app.history.parse import parse
@@ -21,7 +22,6 @@ from app.ledger.record import FailureKind, TaskRecord
 from app.ledger.sources import Sources
 from app.ledger.steps import Written
 from app.ledger.tables import EXECUTIONS, WORKERS
-from app.models import CallState
 from tests.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book

@@ -20,13 +20,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, text
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
+from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
+from app.domain.standing import Standing
 from app.ledger import database, migrations, record_tables, tables
 from app.ledger.columns import METADATA
 from app.ledger.standings import Standings
 from app.ledger.writer import Writer
-from app.models import Category, Outcome, Refund, TaskResult, TaskStatus
-from app.standing import Standing
 from tests.ledger import apart
 from tests.ledger.conftest import Databases
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.daprd import Daprd
-from app.errors import SystemUnavailable
+from app.domain.errors import SystemUnavailable
 from app.ledger import posted
 from app.ledger.posted import posted_refunds
 

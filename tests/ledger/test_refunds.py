@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, insert
 from sqlalchemy.pool import StaticPool
 
-from app.errors import SystemUnavailable
+from app.domain.errors import SystemUnavailable
 from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.columns import METADATA

@@ -18,13 +18,13 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from app.cost.charges import standing
-from app.cost.money import ZERO
 from app.cost.rollup import Dimension, Group
+from app.domain.models import CallState, TaskStatus
+from app.domain.money import ZERO
 from app.history.parse import parse
 from app.ledger import database
 from app.ledger.projection import Naming
 from app.ledger.record import TaskRecord
-from app.models import CallState, TaskStatus
 from app.stages import STAGE_OF
 from tests.history.told import Told, at
 from tests.ledger.conftest import Databases

@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from app import policy
-from app.deadline import within
 from app.desk import TaskDesk
-from app.errors import ConfigurationError, Unreachable
+from app.domain.deadline import within
+from app.domain.errors import ConfigurationError, Unreachable
 from app.executions import Attempt, Executions
 from app.gateway.call import Reserve
 from app.gateway.conversation import Answer, ReportedUsage

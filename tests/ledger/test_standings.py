@@ -10,12 +10,12 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Engine, text, update
 
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
+from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
+from app.domain.standing import Standing
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer
-from app.models import Category, Outcome, Refund, TaskResult, TaskStatus
-from app.standing import Standing
 from tests.ledger.kit import Ledger
 
 TASK = "acme:T-1"

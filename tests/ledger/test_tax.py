@@ -17,10 +17,10 @@ from app.cost.rollup import Dimension, Group
 from app.cost.tax.computing import PREVENTED, Part, model_money, parts
 from app.cost.tax.values import Facts, Role
 from app.cost.values import Usage
+from app.domain.models import Known
 from app.ledger.columns import METADATA
 from app.ledger.record import AttemptRecord, TaskRecord
 from app.ledger.record_tables import PRICES
-from app.models import Known
 from tests.cost.tax.crashes import TENANTS, sights, tales
 from tests.cost.tax.plain import facts_of
 from tests.cost.tax.tasks import call, crashed, failure, own_charges, task

@@ -14,7 +14,9 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Engine, insert, select
 
-from app.errors import ConfigurationError, FailureCause
+from app.domain.errors import ConfigurationError, FailureCause
+from app.domain.models import Intake, Known, TaskView, Ticket
+from app.domain.texts import storable
 from app.executions import Attempt, Executions
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
@@ -27,13 +29,11 @@ from app.ledger.replies import Replies
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.models import Intake, Known, TaskView, Ticket
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
-from app.texts import storable
 from app.web.factory import create_app
+from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
-from tests.test_texts import ANY_TEXT
 from tests.web.fakes import FakeDesk, make_access, secret
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

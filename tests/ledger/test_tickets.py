@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigurationError, Conflict, TaskNotFound
+from app.domain.errors import ConfigurationError, Conflict, TaskNotFound
 from app.ledger import database
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets

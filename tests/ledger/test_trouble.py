@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import LedgerUnavailable
+from app.domain.errors import LedgerUnavailable
+from app.domain.models import Intake, TaskView, Ticket
 from app.ledger import database, writer
 from app.ledger.tickets import Tickets
 from app.ledger.trouble import trouble
 from app.ledger.writer import Writer
-from app.models import Intake, TaskView, Ticket
 from app.web.factory import create_app
 from tests.live import until
 from tests.servers import PostgresServer, ensure_installed

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from app.domain.models import CallState
 from app.ledger.calls import UNKNOWN
 from app.ledger.projection import with_usages
-from app.models import CallState
 from tests.records import MODEL, call_record
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from app import executions as executions_module
-from app.errors import StepOver, StepSetAside, Unreachable
+from app.domain.errors import StepOver, StepSetAside, Unreachable
 from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
 from app.gateway import incarnation
 from app.gateway.incarnation import Incarnation

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.models import Decision, Refund
+from app.domain.models import Decision, Refund
 from tests.live import Live, make_stack, until
 from tests.whole import tickets
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.models import REFUNDABLE, Category, Outcome, TaskStatus, Ticket
+from app.domain.models import REFUNDABLE, Category, Outcome, TaskStatus, Ticket
 from app.sandbox.data import (
     Expectation,
     SeedCustomer,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.models import Category, Classification
 from app.gateway.conversation import ToolRequest
-from app.models import Category, Classification
 from app.stages import tools
 from app.stages.answers import Nonsense, json_object, validated
 

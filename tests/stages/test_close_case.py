@@ -20,8 +20,8 @@ from dapr.ext.workflow._durabletask.task import ActivityContext
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import NotAsked, Refused, SystemUnavailable, Unreachable
-from app.models import Outcome, Refund
+from app.domain.errors import NotAsked, Refused, SystemUnavailable, Unreachable
+from app.domain.models import Outcome, Refund
 from app.sandbox.systems import cases, reconcile, refunds
 from app.sandbox.systems.answers import Answer
 from app.sandbox.systems.bodies import CloseCase, PostRefund

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.books import Exposure
-from app.models import Category, Draft
+from app.domain.models import Category, Draft
+from app.domain.orders import Exposure
 from app.stages import guards
 from tests.makers import RULES, account, draft, order, refund_policy
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.models import Outcome, Refund, in_minor_units
+from app.domain.models import Outcome, Refund, in_minor_units
 from app.stages import letters
 
 ORDER = "AC-10442"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.models import Category
+from app.domain.models import Category
 from app.stages import prompts
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from app.cost.values import Charge, Usage
+from app.domain.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
 from app.history.times import Part, Span
 from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
-from app.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (
     START,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.access import ALL_TENANTS, Access, Role, Token, digest_of
-from app.errors import Conflict, DecisionRefused, NotReady, NotWaiting, TaskNotFound
-from app.models import (
+from app.domain.errors import Conflict, DecisionRefused, NotReady, NotWaiting, TaskNotFound
+from app.domain.models import (
     Decision,
     Intake,
     Outcome,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.models import Decision, Intake, Refund, TaskStatus, TaskView
+from app.domain.models import Decision, Intake, Refund, TaskStatus, TaskView
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from tests.web.documented import DocumentedClient, ticket_body
 from tests.web.fakes import FakeDesk, FakeVitals, make_ticket

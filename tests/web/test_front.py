@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.pages import make_pages

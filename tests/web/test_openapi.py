@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from flask import Flask
 
-from app.errors import SystemUnavailable
+from app.domain.errors import SystemUnavailable
 from app.web.factory import MAX_BODY_BYTES, create_app
 from app.web.openapi import build_document
 from app.web.routes import ROUTES, Route

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from flask import Flask
 
-from app.errors import ConfigurationError
-from app.models import TaskView
+from app.domain.errors import ConfigurationError
+from app.domain.models import TaskView
 from app.web.factory import SECURITY_HEADERS, create_app
 from app.web.server import WebServer
 from tests.live import until

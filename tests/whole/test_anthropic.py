@@ -19,10 +19,10 @@ from app.cost.lost import NOTHING, lost_usage
 from app.cost.rollup import rollup
 from app.cost.values import Charge, Origin, Usage
 from app.cost.words import MoneyKnown
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
+from app.domain.models import CallState, Known
 from app.ledger import database
 from app.ledger.reading import Records
-from app.models import CallState, Known
 from app.sandbox.data import load_tickets
 from runtime import paths
 from tests.live import Live, make_stack

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.domain.models import TaskStatus
 from app.ledger import database
 from app.ledger.reading import Records
-from app.models import TaskStatus
 from tests.live import Live, recorded, until
 from tests.whole import tickets
 

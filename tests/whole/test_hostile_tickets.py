@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.models import MAX_TICKET_CHARACTERS, TaskStatus
+from app.domain.models import MAX_TICKET_CHARACTERS, TaskStatus
 from tests.live import Live
 from tests.test_hostile_texts import TEXTS
 from tests.whole import tickets

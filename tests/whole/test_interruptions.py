@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.domain.models import TaskStatus
 from app.history.causes import Cause
 from app.history.times import Part
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord
-from app.models import TaskStatus
 from runtime import paths, processes
 from runtime.loopback import answers, free_ports
 from runtime.problems import ChildDied

@@ -21,10 +21,10 @@ from app.cost.reconciliation.parsing import parse_bill
 from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.repeats import Unallocated
 from app.cost.reconciliation.values import Cause, Reconciliation
+from app.domain.models import CallState
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
-from app.models import CallState
 from app.sandbox.data import load_tickets
 from tests.live import Live, until
 

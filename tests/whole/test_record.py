@@ -13,9 +13,9 @@ import pytest
 from app import bootstrap
 from app.cost.rollup import Dimension, rollup
 from app.cost.words import Line
+from app.domain.models import Outcome, TaskStatus
 from app.ledger import database
 from app.ledger.reading import Records
-from app.models import Outcome, TaskStatus
 from app.settings import Settings
 from app.stages import STAGE_OF
 from tests.live import Live, recorded, until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.errors import FailureCause
+from app.domain.errors import FailureCause
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from tests.live import Live, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import HistoryTampered
+from app.domain.errors import HistoryTampered
 from app.history.reader import HistoryReader
 from tests.live import Live, daprd_of
 from tests.whole import tickets

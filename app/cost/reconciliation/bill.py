@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from app.cost.reconciliation.counts import Count
-from app.errors import RefundAgentError
+from app.domain.errors import RefundAgentError
 
 
 class BadBill(RefundAgentError):

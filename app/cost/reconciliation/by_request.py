@@ -13,7 +13,7 @@ from app.cost.reconciliation.counts import NONE, Count
 from app.cost.reconciliation.matching import LATE_ARRIVAL, Matching, Rank, Slot
 from app.cost.reconciliation.repeats import Unallocated, other_repeats
 from app.cost.reconciliation.values import Cause, Cell, Certainty, Finding, cell
-from app.models import CallState
+from app.domain.models import CallState
 
 _HOUR = timedelta(hours=1)
 _OWN = {CallState.FAILED: Cause.FAILED_CALL, CallState.INTERRUPTED: Cause.INTERRUPTED_CALL}

@@ -20,7 +20,7 @@ from app.cost.reconciliation.leftover import Explanation, Maybe, Play, explain, 
 from app.cost.reconciliation.repeats import READING, Unallocated, in_flight
 from app.cost.reconciliation.sums import Sum, place, sums_of
 from app.cost.reconciliation.values import Cause, Cell, Certainty, Finding, cell
-from app.models import Known
+from app.domain.models import Known
 
 _NOT_CERTAIN = "the bill gives sums only, so this is one way to account for it, not the only one"
 # How far an estimated answer may be from the bill, in a sum.

@@ -16,7 +16,7 @@ from app.cost.calls import CallRecord
 from app.cost.lost import NOTHING, lost_usage
 from app.cost.reconciliation.counts import Count, counted
 from app.cost.values import Usage
-from app.models import CallState, Known
+from app.domain.models import CallState, Known
 
 # How far the provider's clock and ours may be apart.
 CLOCK_TOLERANCE = timedelta(seconds=2)

@@ -15,13 +15,13 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from app.cost.book import PriceBook
-from app.cost.money import ZERO, add, amount_of, difference, product
 from app.cost.reconciliation.bill import Amount, Bill
 from app.cost.reconciliation.counts import Count, total
 from app.cost.schedule import NoPrice, rates_at, tier_starts
 from app.cost.values import Charge
 from app.cost.words import TOKEN_LINES, Kind, Line, MoneyKnown, Unit
-from app.models import Known
+from app.domain.models import Known
+from app.domain.money import ZERO, add, amount_of, difference, product
 
 _DAY = timedelta(days=1)
 # What a provider rounds one amount to at most: half a cent. And what a float loses of its last digits.

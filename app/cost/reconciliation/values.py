@@ -15,7 +15,7 @@ from app.cost.calls import CallRecord
 from app.cost.reconciliation.bill import Bill
 from app.cost.reconciliation.counts import Count, total
 from app.cost.reconciliation.money import MoneyCell
-from app.models import Known
+from app.domain.models import Known
 
 
 class Cause(StrEnum):

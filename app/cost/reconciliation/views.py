@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.cost.money import ZERO, plain, shown, total
 from app.cost.providers import UNBILLED, provider_id
 from app.cost.reconciliation.counts import Count
 from app.cost.reconciliation.money import MoneyCell, Outcome
 from app.cost.reconciliation.values import Cause, Cell, Finding, Reconciliation
+from app.domain.money import ZERO, plain, shown, total
 
 _WORDS = {
     Cause.ESTIMATE: "estimates",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
-from app.cost.money import ZERO, add, product
 from app.cost.rollup import Dimension, Group, rollup_sums
 from app.cost.tax.intervals import Interval, Quartiles, quartiles, share_of_sum, wilson
 from app.cost.tax.values import Facts, Failure, Role, Sum, Vain
 from app.cost.words import Kind
+from app.domain.money import ZERO, add, product
 
 PREVENTED = (Role.REPLAY, Role.JOURNAL, Role.UNDER_WAY)
 Key = tuple[str, ...]

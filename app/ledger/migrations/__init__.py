@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 HEAD = "0007"
 _VERSION = "alembic_version"

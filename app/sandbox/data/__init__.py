@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.models import (
+from app.domain.models import (
     Category,
     Currency,
     Frozen,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from app.models import Currency, Frozen, InCurrency, Outcome, Reference, TenantId, TicketId
+from app.domain.models import Currency, Frozen, InCurrency, Outcome, Reference, TenantId, TicketId
 
 MAX_TEXT_CHARACTERS = 64_000
 MAX_LISTED = 1_000

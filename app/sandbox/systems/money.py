@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from app.models import in_minor_units, minor_units
+from app.domain.models import in_minor_units, minor_units
 
 
 def to_minor(amount: Decimal, currency: str) -> int:

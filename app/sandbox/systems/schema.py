@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 
 _FIRST = """
 CREATE TABLE accounts (

@@ -12,9 +12,9 @@ from flask import Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.access import Access, Principal, Role
-from app.errors import TaskNotFound
+from app.domain.errors import TaskNotFound
+from app.domain.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, TicketView
 from app.ledger.record import TaskRecord
-from app.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, TicketView
 from app.web import signin
 from app.web.api import TASK_ID
 from app.web.front import Front

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from app.decisions import money
-from app.models import Case, Decision, DecisionState, DecisionView, Refund, TaskView
-from app.reasons import explain
+from app.domain.decisions import money
+from app.domain.models import Case, Decision, DecisionState, DecisionView, Refund, TaskView
+from app.domain.reasons import explain
 from app.web.pages import words
 from app.web.pages.summary import Fact
 

@@ -14,10 +14,10 @@ from itertools import zip_longest
 
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
+from app.domain.models import AnsweredBy, CallState
 from app.history.executions import ExecutionOutcome
 from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy, CallState
 from app.web.pages import words
 from app.web.pages.timeline import call_end
 from app.web.pages.words import MoneyCell, money_cell

@@ -16,10 +16,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.access import Access, Role, digest_of
-from app.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
+from app.domain.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
+from app.domain.models import TaskStatus, TaskView
 from app.ledger.record import TaskRecord
 from app.ledger.trouble import trouble
-from app.models import TaskStatus, TaskView
 from app.web import signin
 from app.web.front import Front
 from app.web.pages import words

@@ -9,10 +9,10 @@ from decimal import Decimal
 from app.cost.rollup import RERUN, Group, MoneySum, rollup
 from app.cost.values import Charge
 from app.cost.words import Kind, MoneyKnown
+from app.domain.models import Refund, TaskStatus, TaskView
+from app.domain.reasons import explain
 from app.history.times import Part
 from app.ledger.record import TaskRecord
-from app.models import Refund, TaskStatus, TaskView
-from app.reasons import explain
 from app.web.pages import words
 
 _KINDS = {

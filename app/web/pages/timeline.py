@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.cost.calls import CallRecord
+from app.domain.models import CallState
 from app.history.executions import ExecutionOutcome
 from app.history.times import Span
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
-from app.models import CallState
 from app.web.pages import words
 from app.web.pages.axis import Axis, Tick, make_axis
 

@@ -12,7 +12,7 @@ from app.cost.calls import CallRecord
 from app.cost.reconciliation.bill import Bill, BillFormat, BillRow
 from app.cost.reconciliation.counts import Count, total
 from app.cost.values import Usage
-from app.models import CallState, Known
+from app.domain.models import CallState, Known
 from tests.cost.makers import NOW, OPENAI
 
 MODEL = "model-a"

@@ -14,7 +14,7 @@ from app.cost.reconciliation.bill import BillRow
 from app.cost.reconciliation.claims import claims_of
 from app.cost.reconciliation.matching import Matching, Rank, Slot, slots_of
 from app.cost.values import Usage
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.reconciliation.billing import call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])

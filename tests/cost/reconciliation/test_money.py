@@ -19,7 +19,7 @@ from app.cost.reconciliation.values import Reconciliation
 from app.cost.reconciliation.views import as_json, compared, not_compared, remarks, verdict
 from app.cost.values import Charge, Usage
 from app.cost.words import Line
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.makers import NOW, OPENAI, agreement, origin, price_book
 from tests.cost.reconciliation.billing import call
 

@@ -16,7 +16,7 @@ from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.values import Cause, Finding, Reconciliation
 from app.cost.reconciliation.views import as_json, remarks, verdict
 from app.cost.values import Usage
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.reconciliation.billing import (
     MODEL,
     at,

@@ -17,7 +17,7 @@ from app.cost.reconciliation.reconcile import reconcile
 from app.cost.reconciliation.repeats import Unallocated
 from app.cost.reconciliation.values import Cause, Certainty, Reconciliation
 from app.cost.values import Usage
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)

@@ -20,8 +20,8 @@ from app.cost.reconciliation.repeats import Unallocated
 from app.cost.reconciliation.values import Cause, Certainty, Finding, Reconciliation
 from app.cost.reconciliation.views import as_json
 from app.cost.values import Usage
+from app.domain.models import CallState, Known
 from app.gateway.journal import _CLOSE_LEFT
-from app.models import CallState, Known
 from tests.cost.reconciliation.billing import (
     again,
     at,

@@ -16,9 +16,9 @@ from app.cost.charges import standing
 from app.cost.tax.values import Facts, Failure, Role, Spent, Sum, Vain, progress_of
 from app.cost.values import Charge
 from app.cost.words import Kind
+from app.domain.models import AnsweredBy
 from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.models import AnsweredBy
 
 DECIMALS = 12  # of prices, in tests
 

@@ -10,7 +10,7 @@ import pytest
 from app.cost.rollup import Dimension
 from app.cost.tax.computing import parts
 from app.cost.values import Usage
-from app.models import Known
+from app.domain.models import Known
 from tests.cost.tax.figures import cents, part, spent, value
 from tests.cost.tax.plain import facts_of
 from tests.cost.tax.tasks import TOKENS, call, crashed, failed, failure, fleet, task

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.models import Category
+from app.domain.models import Category
 from app.sandbox.model.brain.classify import classify
 from app.sandbox.model.brain.prompt import Prompt
 

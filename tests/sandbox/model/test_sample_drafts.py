@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.models import Outcome, Ticket
+from app.domain.models import Outcome, Ticket
 from app.sandbox.data import Expectation, load_expected, load_tickets
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain import answer_question

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models import Category
+from app.domain.models import Category
 from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.seeding import seed

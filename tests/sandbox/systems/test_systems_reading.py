@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.sandbox.data import SeedBooks
 from app.sandbox.systems import accounts, orders, policies
 from app.sandbox.systems.bodies import GetAccount, GetOrder, GetPolicy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models import TaskStatus
+from app.domain.models import TaskStatus
 from app.sandbox.data import load_books, load_expected, load_tickets
 from app.sandbox.systems import accounts, orders, refunds
 from app.sandbox.systems.bodies import GetAccount, GetOrder, PostRefund

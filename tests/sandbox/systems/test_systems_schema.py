@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigurationError
+from app.domain.errors import ConfigurationError
 from app.sandbox.systems import reconcile
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.schema import VERSIONS

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.models import Outcome, TaskResult, TaskStatus
+from app.domain.models import Outcome, TaskResult, TaskStatus
 from app.web.factory import create_app
 from app.web.pages import make_pages
 from tests.ledgers import FakeRecords

@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.errors import TooLate
-from app.models import Decision, DecisionState, DecisionView, Question, Refund, Retrying, TaskView
+from app.domain.errors import TooLate
+from app.domain.models import Decision, DecisionState, DecisionView, Question, Refund, Retrying, TaskView
 from tests.web.fakes import make_ticket
 from tests.web.pages.visitor import HERE, NOW, PagesDesk, Tags, sign_in, text
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from app.errors import Unreachable
+from app.domain.errors import Unreachable
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
 from tests.web.pages.visitor import TASK, PagesDesk, Tags, sign_in, text

@@ -9,11 +9,11 @@ from decimal import Decimal
 import pytest
 
 from app.cost.rollup import rollup
+from app.domain.models import AnsweredBy, CallState
 from app.history.causes import Cause
 from app.history.executions import Execution, ExecutionOutcome
 from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
-from app.models import AnsweredBy, CallState
 from app.web.pages import words
 from app.web.pages.lines import TableLine, make_lines
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record

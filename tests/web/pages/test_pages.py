@@ -8,8 +8,8 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from app.errors import TaskNotFound, Unreachable
-from app.models import TaskStatus
+from app.domain.errors import TaskNotFound, Unreachable
+from app.domain.models import TaskStatus
 from app.web.pages import words
 from tests.ledgers import FakeRecords
 from tests.records import call_record, task_record

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.models import Case, Inbox, TaskPage, TaskStatus, TaskView
+from app.domain.models import Case, Inbox, TaskPage, TaskStatus, TaskView
 from tests.web.fakes import FakeDesk, secret
 
 HERE = "http://localhost"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.models import Category
+from app.domain.models import Category
 from app.sandbox.model.brain.goods import named
 from app.sandbox.model.brain.signals import Signals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import ROUND_DOWN, Decimal
 
-from app.models import Category, minor_units
+from app.domain.models import Category, minor_units
 from app.sandbox.model.brain.goods import named
 from app.sandbox.model.brain.injection import sums_in
 from app.sandbox.model.brain.lookups import Item, Order, Policy

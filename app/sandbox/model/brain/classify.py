@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.models import Category
+from app.domain.models import Category
 from app.sandbox.model.brain.injection import told_only, unspaced
 from app.sandbox.model.brain.orders import order_ids, sentence_with
 from app.sandbox.model.brain.prompt import Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from app.models import Action, Category
+from app.domain.models import Action, Category
 from app.sandbox.model.brain.amounts import claim_worth
 from app.sandbox.model.brain.lookups import Lookups, Order, Policy
 from app.sandbox.model.brain.signals import Signals

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from app.models import REFUNDABLE, Action, Category
+from app.domain.models import REFUNDABLE, Action, Category
 from app.sandbox.model.brain.account import order_status, plausible_order
 from app.sandbox.model.brain.classify import classify
 from app.sandbox.model.brain.decide import Decision, decide

@@ -2,7 +2,7 @@
 
 Everything here may cross the workflow's history, so nothing here holds a person's text, address or
 secret: texts stay in the ledger and are named by digest. Import nothing but the standard library,
-pydantic, iso4217, `app.errors` and `app.texts`.
+pydantic, iso4217, `app.domain.errors` and `app.domain.texts`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from app.texts import Text
+from app.domain.texts import Text
 
 # Decimal places of every currency that money is paid in; precious metals and test codes have none and are left out.
 _MINOR_UNITS = {each.code: each.exponent for each in iso4217.Currency if each.exponent is not None}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.texts import is_storable, storable, storable_json
+from app.domain.texts import is_storable, storable, storable_json
 
 # With NUL, and with each half of a surrogate pair alone.
 ANY_TEXT = st.text(st.characters(exclude_categories=())) | st.text("\0\ud83d\ude00\\u0dA8x\"'é😀", max_size=40)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.redaction import redact
+from app.domain.redaction import redact
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.models import TaskStatus
-from app.standing import ended
+from app.domain.models import TaskStatus
+from app.domain.standing import ended
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 

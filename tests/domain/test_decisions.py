@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from app.decisions import words
-from app.models import DecisionState, Refund
+from app.domain.decisions import words
+from app.domain.models import DecisionState, Refund
 
 REFUSED = DecisionState.REFUSED
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.models import Category, Currency, Frozen, Money, Outcome, Reference, Refund
+from app.domain.models import Category, Currency, Frozen, Money, Outcome, Reference, Refund
 
 
 class OrderSummary(Frozen):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import reasons
+from app.domain import reasons
 from app.steps import DECISION, RESUME
 from app.workflow import NAME
 from tests.paths import ROOT
@@ -51,7 +51,7 @@ def test_the_codes_are_found() -> None:
 def test_every_code_has_words_and_advice(code: str) -> None:
     reason = reasons.explain(code)
     assert reason.code == code
-    assert code.removeprefix(reasons.BOOKS_REFUSE) in reasons.CODES, f"app/reasons.py has no words for {code}"
+    assert code.removeprefix(reasons.BOOKS_REFUSE) in reasons.CODES, f"app/domain/reasons.py has no words for {code}"
     for text in (reason.words, reason.advice):
         assert len(text.split()) >= 3
         assert "_" not in text

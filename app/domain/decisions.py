@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from app.models import DecisionState, Refund
-from app.reasons import explain
+from app.domain.models import DecisionState, Refund
+from app.domain.reasons import explain
 
 # Codes of what never reached the task.
 NOT_WAITING, NO_ROLE, NO_REFUND = "not_waiting", "no_role", "refund_missing"

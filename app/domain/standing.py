@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.models import Category, Frozen, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
+from app.domain.models import Category, Frozen, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
 
 M = TypeVar("M", bound=BaseModel)
 
