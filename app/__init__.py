@@ -8,7 +8,7 @@
                                     4 notify_customer   (tool)
                                     5 close_case        (tool: posts the refund once, closes the case)
     model stage ──> gateway ──> Dapr Conversation API                    (app/gateway/)
-    tool stage  ──> Dapr service invocation to the internal systems      (app/systems.py)
+    tool stage  ──> Dapr service invocation to the internal systems      (app/dapr/systems.py)
 
 `app/bootstrap.py` puts the parts together, `app/settings.py` alone reads the environment.
 """

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import __version__, policy, process, sdk_mends, sidecar, tokens
+from app import __version__, policy, process, tokens
 from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.cost import book
 from app.cost.book import PriceBook
-from app.daprd import Daprd
+from app.dapr import sdk_patches, sidecar
+from app.dapr.daprd import Daprd
+from app.dapr.history.reader import HistoryReader
+from app.dapr.systems import DaprSystems, ask_at_once
 from app.desk import TaskDesk
 from app.domain.standing import Standing
 from app.executions import Attempt, Executions
@@ -29,7 +32,6 @@ from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.gateway.sidecar_watch import SidecarWatch
-from app.history.reader import HistoryReader
 from app.ledger import checking, comparing, database, rebuilding
 from app.ledger.checking import Difference
 from app.ledger.decisions import Decisions
@@ -52,7 +54,6 @@ from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
 from app.starter import Starter
 from app.steps import DECISION, RESUME, TaskInput
-from app.systems import DaprSystems, ask_at_once
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.token_watch import TokenWatch
@@ -129,9 +130,9 @@ def serve(settings: Settings) -> None:
 
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
     """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
-    sdk_mends.reconnect_quickly()
-    sdk_mends.ask_for_no_health()
-    sdk_mends.trace_nothing()
+    sdk_patches.reconnect_quickly()
+    sdk_patches.ask_for_no_health()
+    sdk_patches.trace_nothing()
     leave_proxies_out(settings)
     if opened := private_folder(settings.state_dir):
         log.warning("%s", told(opened))

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import RefundAgentError
 from app.domain.models import Retrying
-from app.history.model import Attempt, Run, Step
-from app.history.values import AttemptOutcome
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from dapr.ext.workflow import DaprWorkflowClient, WorkflowState
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow.logger import LoggerOptions
 
-from app import sdk_mends
-from app.daprd import Daprd
+from app.dapr import sdk_patches
+from app.dapr.daprd import Daprd
+from app.dapr.history.reader import NOT_GENUINE, NOT_WHOLE
 from app.domain.deadline import left, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
 from app.domain.standing import Standing, ended, under_way
-from app.history.reader import NOT_GENUINE, NOT_WHOLE
 from app.line import Line, Silence
 from app.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 from app.workflow import NAME
@@ -46,7 +46,7 @@ def connect(daprd: Daprd) -> DaprWorkflowClient:
     """The SDK's client of that sidecar; what it would log, ours says with the task."""
     options = LoggerOptions(log_handler=logging.NullHandler())
     host, _, port = daprd.grpc.rpartition(":")
-    sdk_mends.use_token(daprd.token)
+    sdk_patches.use_token(daprd.token)
     client = DaprWorkflowClient(host=host, port=port, logger_options=options)
     inner = client._DaprWorkflowClient__obj  # it takes no interceptor, and waits for ever
     inner._stub = stubs.TaskHubSidecarServiceStub(grpc.intercept_channel(inner._channel, _Deadline()))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.errors import ConfigurationError
 from app.proxies import past_proxies
 

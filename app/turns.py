@@ -20,7 +20,7 @@ from typing import Any
 from dapr.ext.workflow._durabletask.internal import helpers, protos
 from dapr.ext.workflow._durabletask.task import NonDeterminismError
 
-from app import sdk_mends
+from app.dapr import sdk_patches
 from app.domain.models import Progress, TaskStatus
 from app.domain.reasons import BROKEN
 from app.watchdog import Overdue, Watchdog
@@ -54,7 +54,7 @@ class Turns:
         if self._clock() < until:
             return _parked(request, token, self._overdue(request.instanceId))
         kept = _Kept()
-        sdk_mends.begin_turn(request)
+        sdk_patches.begin_turn(request)
         try:
             self._watchdog.run(lambda: self._execute(request, kept, token))
         except Overdue as overdue:

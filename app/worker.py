@@ -27,12 +27,13 @@ from dapr.ext.workflow._durabletask.task import NonRetryableError
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
-from app import sdk_mends, told
-from app.daprd import Daprd
+from app import told
+from app.dapr import sdk_patches
+from app.dapr.daprd import Daprd
+from app.dapr.sidecar import Connected
 from app.domain.errors import StepSetAside
 from app.domain.standing import Standing
 from app.executions import Attempt, Executions
-from app.sidecar import Connected
 from app.turns import Turns
 from app.watchdog import Overdue, Watchdog
 
@@ -43,7 +44,7 @@ Rested = Callable[[str, Standing], None]
 
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.1
-# Longer than anything that a step may wait for by its own time limits (app/gateway/conversation.py, app/systems.py).
+# Longer than anything that a step may wait for by its own time limits (app/gateway/conversation.py, app/dapr/systems.py).
 STEP_SECONDS = 900.0
 # A call of the sidecar that takes longer is made again.
 _CALL_SECONDS = 30.0
@@ -68,11 +69,11 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight; after `stop`, what is
         has `grace_seconds` left."""
         host, _, port = daprd.grpc.rpartition(":")
-        sdk_mends.use_token(daprd.token)
+        sdk_patches.use_token(daprd.token)
         super().__init__(host=host, port=port, logger_options=LoggerOptions(log_handler=logging.NullHandler()))
-        sdk_mends.survive_pauses()
-        sdk_mends.survive_events()
-        sdk_mends.name_steps_by_place()
+        sdk_patches.survive_pauses()
+        sdk_patches.survive_events()
+        sdk_patches.name_steps_by_place()
         self.loop = EventLoopWorker(daprd, activities_at_once, rested, executions, sidecar, grace_seconds=grace_seconds)
         self._WorkflowRuntime__worker = self.loop
 

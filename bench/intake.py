@@ -13,7 +13,8 @@ import grpc
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
-from app import policy, sdk_mends
+from app import policy
+from app.dapr import sdk_patches
 from app.domain.models import Ticket
 from app.ledger import database
 from app.ledger.tickets import Tickets
@@ -122,7 +123,7 @@ def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
 async def _to_daprd(running: Running) -> AsyncIterator[Direct]:
     host, _, port = running.dapr_grpc.partition(":")
     leave_proxies_out(Settings())
-    sdk_mends.use_token(running.api_token)
+    sdk_patches.use_token(running.api_token)
     silent = LoggerOptions(log_handler=logging.NullHandler())
     client = DaprWorkflowClient(host=host, port=port, logger_options=silent)
     engine = database.connect(running.ledger_url)

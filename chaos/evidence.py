@@ -11,8 +11,8 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.repeats import Unallocated
-from app.history.model import Run, Step
-from app.history.values import AttemptOutcome
+from app.dapr.history.model import Run, Step
+from app.dapr.history.values import AttemptOutcome
 from chaos.tickets import Expected
 
 Row = Mapping[str, Any]

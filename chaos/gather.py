@@ -15,9 +15,9 @@ from sqlalchemy import Engine, select
 from app import bootstrap
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.repeats import Unallocated
+from app.dapr.history.parse import parse
+from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
-from app.history.parse import parse
-from app.history.reader import HistoryReader
 from app.ledger import database, refunds
 from app.ledger.reading import Records
 from app.ledger.tables import BEGINNINGS, EXECUTIONS, WORKERS

@@ -17,7 +17,7 @@ from dapr.clients.grpc.interceptors import DaprClientInterceptor
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.daprd import PAST_PROXIES, Daprd
+from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.gateway.retries import ONE_RETRY

@@ -18,9 +18,9 @@ from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from tests.paths import ROOT
 

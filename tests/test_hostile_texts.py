@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from app import tokens
+from app.dapr.history import causes
+from app.dapr.history.values import Failure
 from app.domain.models import Classification
 from app.domain.redaction import redact
 from app.gateway import conversation, estimate
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
 from app.gateway.stored import answer_from_json, answer_to_json
-from app.history import causes
-from app.history.values import Failure
 from app.sandbox.model.brain import answer_question
 from app.sandbox.model.brain.injection import is_ordered, told_only
 from app.sandbox.model.brain.signals import read_signals

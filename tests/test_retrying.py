@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from app.dapr.history.model import Run
+from app.dapr.history.parse import parse
 from app.domain.errors import Unreachable
 from app.domain.models import Retrying
-from app.history.model import Run
-from app.history.parse import parse
 from app.retrying import STUCK_AFTER, Stuck, retrying
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 
 RULES = json.dumps({"rules": {"retries": {"attempts": 30}}})
 

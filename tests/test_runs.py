@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app import policy
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.deadline import within
 from app.domain.errors import Unreachable
 from app.domain.models import Decision

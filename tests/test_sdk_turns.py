@@ -13,7 +13,7 @@ import pytest
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app import sdk_mends
+from app.dapr import sdk_patches
 
 COMPLETED, TERMINATED, FAILED = (
     getattr(protos, f"ORCHESTRATION_STATUS_{name}") for name in ("COMPLETED", "TERMINATED", "FAILED")
@@ -23,8 +23,8 @@ COMPLETED, TERMINATED, FAILED = (
 @pytest.fixture(autouse=True)
 def mended() -> None:
     """The SDK, as the worker mends it."""
-    sdk_mends.survive_pauses()
-    sdk_mends.survive_events()
+    sdk_patches.survive_pauses()
+    sdk_patches.survive_events()
 
 
 def waits_and_works(context: Any, _input: Any) -> Generator[Any, Any, list[Any]]:

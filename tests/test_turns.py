@@ -15,7 +15,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.task import NonDeterminismError
 from google.protobuf import empty_pb2
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.models import Progress, TaskStatus
 from app.turns import Turns
 from app.watchdog import Watchdog

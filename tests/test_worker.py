@@ -15,7 +15,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 from google.protobuf import empty_pb2
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.executions import Attempt
 from app.worker import EventLoopWorker
 

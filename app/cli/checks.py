@@ -17,7 +17,7 @@ from app.cli import http
 from app.cli.components import missing
 from app.cli.connection import connect
 from app.cli.secrets_file import secrets_in
-from app.daprd import has_lost_metrics
+from app.dapr.daprd import has_lost_metrics
 from app.domain.errors import ConfigurationError, RefundAgentError
 from app.settings import Settings
 

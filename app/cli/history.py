@@ -10,7 +10,7 @@ from app.cli.screen import Wide, say, show_json, show_table
 from app.cli.tasks import TaskId
 
 if TYPE_CHECKING:
-    from app.history.listing import Event
+    from app.dapr.history.listing import Event
 
 _COLUMNS = [
     Column("event", Kind.FIGURE),
@@ -40,8 +40,8 @@ def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> Non
 
 
 def _read(task_id: str) -> tuple[Event, ...]:
-    from app.history.listing import listed
-    from app.history.reader import HistoryReader
+    from app.dapr.history.listing import listed
+    from app.dapr.history.reader import HistoryReader
     from app.settings import load
 
     with HistoryReader(load().daprd) as reader:

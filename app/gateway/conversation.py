@@ -25,10 +25,10 @@ from dapr.clients.grpc.conversation import (
 from dapr.clients.retry import RetryPolicy
 from grpc import StatusCode
 
-from app import sdk_mends
-from app.daprd import Daprd
+from app.dapr import sdk_patches
+from app.dapr.daprd import Daprd
+from app.dapr.sidecar import READY_SECONDS, wait_until_ready
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
-from app.sidecar import READY_SECONDS, wait_until_ready
 
 # The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and
 # Anthropic's, Bedrock's, Mistral's.
@@ -209,7 +209,7 @@ class DaprConversation:
                 await self._sidecar_ready(seconds)
                 self._connections += 1
                 limit = _MESSAGE_BYTES + self._connections
-                sdk_mends.use_token(self._daprd.token)
+                sdk_patches.use_token(self._daprd.token)
                 self._client = DaprClient(self._daprd.grpc, max_grpc_message_length=limit)
                 self._client.retry_policy = _NO_RETRY  # its constructor takes none
             return self._client

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import LedgerGone
 from app.domain.models import CallState
-from app.history.executions import GONE_AFTER
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS
 from app.ledger.writer import Writer
 

@@ -24,7 +24,7 @@ import httpx
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.daprd import has_lost_metrics
+from app.dapr.daprd import has_lost_metrics
 from app.domain.errors import LedgerGone
 from app.gateway import exposition, windows
 from app.gateway.exposition import LOST

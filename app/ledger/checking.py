@@ -12,10 +12,10 @@ from sqlalchemy import select
 
 from app.cost.charges import standing
 from app.cost.values import Charge
+from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.money import plain
-from app.history.model import Run
 from app.ledger.daily import day_of
 from app.ledger.proven import proven_calls, told
 from app.ledger.reading import Records

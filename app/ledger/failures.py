@@ -7,11 +7,11 @@ from datetime import datetime
 from itertools import zip_longest
 
 from app.cost.calls import CallRecord
+from app.dapr.history.causes import Cause, cause, cause_of
+from app.dapr.history.executions import ExecutionOutcome
+from app.dapr.history.model import Run
+from app.dapr.history.values import AttemptOutcome, Failure
 from app.domain.models import CallState
-from app.history.causes import Cause, cause, cause_of
-from app.history.executions import ExecutionOutcome
-from app.history.model import Run
-from app.history.values import AttemptOutcome, Failure
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import httpx
 from pydantic import ValidationError
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.errors import SystemUnavailable
 from app.domain.models import Currency, Frozen, InCurrency, Money, Reference, TenantId, TicketId
 

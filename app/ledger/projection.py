@@ -23,12 +23,12 @@ from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.lost import NOTHING, lost_usage
 from app.cost.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
+from app.dapr.history.executions import fates_known
+from app.dapr.history.model import RaisedEvent, Run
+from app.dapr.history.times import Part, shares, spans
+from app.dapr.history.values import AttemptOutcome, RunStatus
 from app.domain import decisions
 from app.domain.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
-from app.history.executions import fates_known
-from app.history.model import RaisedEvent, Run
-from app.history.times import Part, shares, spans
-from app.history.values import AttemptOutcome, RunStatus
 from app.ledger.decisions import view_of
 from app.ledger.failures import failures
 from app.ledger.proven import with_proven

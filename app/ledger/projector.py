@@ -16,10 +16,10 @@ from functools import partial
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, LedgerGone, TaskNotFound, Unreachable
 from app.domain.models import TaskStatus
 from app.domain.standing import Standing
-from app.history.model import Run
 from app.ledger.agenda import Agenda
 from app.ledger.database import insert_or_ignore
 from app.ledger.prices import Prices

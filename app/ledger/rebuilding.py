@@ -15,8 +15,8 @@ from sqlalchemy import Engine, bindparam, delete, select
 from app.cost import book as price_book
 from app.cost.book import PriceBook
 from app.cost.rollup import Group
+from app.dapr.history.model import Run
 from app.domain.errors import TaskNotFound
-from app.history.model import Run
 from app.ledger import standings
 from app.ledger.prices import Prices
 from app.ledger.proven import proven_calls

@@ -9,11 +9,11 @@ from enum import StrEnum
 
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
-from app.history.causes import Cause
-from app.history.executions import Execution
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 
 
 class FailureKind(StrEnum):

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from app.cost.calls import CallRecord
+from app.dapr.history.model import Run
+from app.dapr.history.values import Failure, Payload, RunStatus
 from app.domain.models import Reference, TaskStatus, TenantId, TicketId, task_id
 from app.domain.standing import Standing
-from app.history.model import Run
-from app.history.values import Failure, Payload, RunStatus
 from app.ledger.calls import call_row
 from app.ledger.database import insert_or_ignore
 from app.ledger.record_tables import TASKS

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, or_, select
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
+from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import Outcome, in_minor_units, task_id
-from app.history.reader import HistoryReader
 from app.ledger import database
 from app.ledger.checking import Difference
 from app.ledger.posted import PostedRefund, PromisedRefund, posted_refunds, promised_refunds

@@ -10,12 +10,12 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
 from app.domain.money import amount_of
-from app.history.causes import Cause
-from app.history.executions import Execution, ExecutionOutcome
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord

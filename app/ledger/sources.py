@@ -11,10 +11,10 @@ from sqlalchemy import Engine, bindparam, select
 
 from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
+from app.dapr.history.executions import Begun
+from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
-from app.history.executions import Begun
-from app.history.model import Run
 from app.ledger import standings
 from app.ledger.calls import call_records
 from app.ledger.projection import Naming, project

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
 
+from app.dapr.history.model import Run
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.reasons import BROKEN
 from app.domain.standing import Standing, ended, under_way, unknown
-from app.history.model import Run
 from app.ledger.anew import begin_anew
 from app.ledger.tables import TICKETS
 from app.ledger.writer import Writer

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.cost.calls import CallRecord
+from app.dapr.history.executions import Begun, Execution, executions, idle
+from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.times import Idle, Share
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.history.executions import Begun, Execution, executions, idle
-from app.history.model import Attempt, Run, Step
-from app.history.times import Idle, Share
-from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord
 
 _ANSWERERS = frozenset(AnsweredBy)

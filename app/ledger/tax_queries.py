@@ -10,8 +10,8 @@ from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, not
 
 from app.cost.tax.values import INTERRUPTED, Role
 from app.cost.words import TOKEN_LINES
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.history.values import AttemptOutcome
 from app.ledger.daily import day_number
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, STEPS, TASKS
 

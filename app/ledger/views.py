@@ -10,9 +10,9 @@ from app.cost.rollup import rollup
 from app.cost.values import Charge
 from app.cost.views import Exact, GroupView, View, group_view
 from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
+from app.dapr.history.causes import Cause
+from app.dapr.history.times import Part
 from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
-from app.history.causes import Cause
-from app.history.times import Part
 from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds

@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import PlainSerializer
 
 from app.cost.views import View
-from app.history.causes import Cause
-from app.history.executions import ExecutionOutcome
-from app.history.times import Part
-from app.history.values import AttemptOutcome
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import ExecutionOutcome
+from app.dapr.history.times import Part
+from app.dapr.history.values import AttemptOutcome
 from app.ledger.record import FailureKind
 
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]

@@ -13,12 +13,12 @@ from dapr.ext.workflow import WorkflowActivityContext
 from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.dapr.systems import Systems
 from app.domain.errors import RefundAgentError, Unreachable
 from app.gateway.gateway import ModelGateway
 from app.ledger.replies import Replies
 from app.ledger.tickets import Tickets
 from app.ledger.trouble import trouble
-from app.systems import Systems
 
 log = logging.getLogger(__name__)
 

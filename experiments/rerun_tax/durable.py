@@ -11,7 +11,7 @@ from dapr.ext.workflow import WorkflowState
 
 from app import policy, runs
 from app.access import read_local_token
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.settings import Settings
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.jobs import Job

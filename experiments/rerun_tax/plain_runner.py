@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from app import policy, settings, tokens
+from app.dapr.systems import DaprSystems, Systems
 from app.domain.errors import Refused
 from app.domain.models import AnsweredBy, ModelUse, Ticket
 from app.domain.redaction import redact
@@ -28,7 +29,6 @@ from app.policy import Rules
 from app.stages import STAGES, TOOLS
 from app.stages.services import Services
 from app.steps import TaskInput
-from app.systems import DaprSystems, Systems
 from app.workflow import refund_ticket
 from experiments.rerun_tax import in_memory, mailbox
 from experiments.rerun_tax.in_memory import Memory, NeedsPerson

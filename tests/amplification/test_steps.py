@@ -12,10 +12,10 @@ import pytest
 from dapr.ext.workflow import RetryPolicy, WorkflowActivityContext
 from dapr.ext.workflow._durabletask.task import ActivityContext, RetryableTask
 
-from app import systems
 from app.amplification import worst
 from app.amplification.pricing import LONGEST
 from app.amplification.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.dapr import systems
 from app.domain.errors import Refused
 from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.gateway import estimate, gateway

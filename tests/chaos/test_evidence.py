@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.history.parse import parse
+from app.dapr.history.parse import parse
 from chaos.evidence import SAVED_WITHIN, StepSeen, steps_seen
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 
 
 def seen(told: Told) -> tuple[StepSeen, ...]:

@@ -18,8 +18,8 @@ from app.cost.price_views import RepricingView
 from app.cost.rollup import Dimension
 from app.cost.values import Usage
 from app.cost.views import CountedReportView
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import Known
-from app.history.values import AttemptOutcome
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord

@@ -11,7 +11,7 @@ import pytest
 
 from app import bootstrap
 from app.cost.rollup import rollup
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.checking_views import CheckedView, RebuiltView

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from app.cost.values import Usage
+from app.dapr.history.causes import Cause
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
-from app.history.causes import Cause
-from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord
 from app.ledger.views import RecordView
 from tests.cli.reading import ask, row, told

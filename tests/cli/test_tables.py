@@ -17,8 +17,8 @@ import pytest
 from app import bootstrap
 from app.cli import history, screen
 from app.cli.layout import Column, Kind, Page, facts, lay_out
+from app.dapr.history.listing import listed
 from app.domain.models import TaskStatus
-from app.history.listing import listed
 from app.ledger.rebuilding import Rebuilt
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
@@ -27,7 +27,7 @@ from tests.cli.test_demo import book, perfect
 from tests.cli.test_reconcile import HEADER, line
 from tests.cli.test_reconcile import journal as journal  # a fixture
 from tests.cost.tax.tasks import crashed, failed, fleet
-from tests.history.told import Told
+from tests.dapr.history.told import Told
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
 from tests.records import task_record

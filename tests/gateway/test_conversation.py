@@ -10,7 +10,7 @@ import pytest
 from dapr.clients.exceptions import DaprGrpcError
 from grpc import RpcError, StatusCode
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.gateway import conversation
 from app.gateway.conversation import DaprConversation, Message, ReportedUsage, ToolRequest

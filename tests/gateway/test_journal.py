@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy, Known
 from app.gateway import incarnation
@@ -20,7 +21,6 @@ from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinit
 from app.gateway.gateway import ModelAnswer, ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
-from app.history.executions import GONE_AFTER
 from app.ledger import database
 from app.ledger.anew import GIVEN_UP, give_up_calls
 from app.ledger.database import insert_or_ignore

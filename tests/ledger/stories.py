@@ -14,12 +14,12 @@ from typing import Any
 
 from app.cost.calls import CallRecord
 from app.cost.values import Usage
+from app.dapr.history.model import Run
+from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.history.model import Run
-from app.history.parse import parse
 from app.ledger.calls import UNKNOWN
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"
 MODEL_STEPS = frozenset({"classify", "draft_refund"})

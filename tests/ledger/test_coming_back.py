@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
+from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
+from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause, Unreachable
 from app.domain.models import Known
 from app.executions import Attempt, Executions
@@ -19,8 +21,6 @@ from app.gateway.call import Reserve, Usage
 from app.gateway.conversation import Answer, ReportedUsage
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal, Settled
-from app.history.executions import GONE_AFTER, Begun, fates_known
-from app.history.parse import parse
 from app.ledger import projector as projecting
 from app.ledger.projection import project
 from app.ledger.sources import Sources
@@ -28,7 +28,7 @@ from app.ledger.steps import Written
 from app.ledger.tables import TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history
 from tests.ledger.test_texts import call

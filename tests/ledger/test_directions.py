@@ -16,10 +16,10 @@ from sqlalchemy import Engine, delete, func, select, update
 from app.cost.calls import CallRecord
 from app.cost.rollup import Group
 from app.cost.values import Usage
+from app.dapr.history.parse import parse
 from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
 from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
-from app.history.parse import parse
 from app.ledger import checking, refunds
 from app.ledger.columns import METADATA
 from app.ledger.posted import PostedRefund
@@ -31,7 +31,7 @@ from app.ledger.standings import Standings
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from tests.history.told import Told
+from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories
 from tests.records import call_record, price_book

@@ -10,11 +10,11 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, insert
 
 from app.cost.words import Line
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Begun
+from app.dapr.history.parse import parse
+from app.dapr.history.times import Part
 from app.domain.models import CallState
-from app.history.causes import Cause
-from app.history.executions import Begun
-from app.history.parse import parse
-from app.history.times import Part
 from app.ledger.calls import UNKNOWN
 from app.ledger.failures import cause_of_call
 from app.ledger.projection import project
@@ -22,7 +22,7 @@ from app.ledger.record import FailureKind, TaskRecord
 from app.ledger.sources import Sources
 from app.ledger.steps import Written
 from app.ledger.tables import EXECUTIONS, WORKERS
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book
 

@@ -15,7 +15,7 @@ from app.cost.values import Quantity, Work
 from app.cost.words import Line as CostLine
 from app.ledger.lines import Key, Line, corrected, line_of
 from tests.cost.makers import origin
-from tests.history.told import T0
+from tests.dapr.history.told import T0
 from tests.records import price_book
 
 INPUT = Key(1, 1, 1, "input", False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.domain.errors import SystemUnavailable
 from app.ledger import posted
 from app.ledger.posted import posted_refunds

@@ -18,16 +18,16 @@ from app.cost.lost import NOTHING
 from app.cost.rollup import rollup
 from app.cost.values import Charge, Usage
 from app.cost.words import Kind, Line
+from app.dapr.history.parse import parse
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
-from app.history.parse import parse
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
 from tests.ledger.stories import Snapshot, story
 from tests.records import MODEL, PROVIDER, call_record, price_book

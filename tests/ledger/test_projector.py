@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app.cost.charges import standing
+from app.dapr.history.model import Run, Step
+from app.dapr.history.parse import parse
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import CallState, Category, Progress, TaskStatus
 from app.domain.reasons import BROKEN
 from app.domain.standing import Standing
-from app.history.model import Run, Step
-from app.history.parse import parse
 from app.ledger import projector as projecting
 from app.ledger.projector import Observer, Projector
 from app.ledger.record import TaskRecord
@@ -26,7 +26,7 @@ from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.sources import Sources
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.writer import Writer
-from tests.history.told import Told
+from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
 from tests.ledger.stories import Snapshot, story
 from tests.ledger.test_projection import call, one_step

@@ -25,7 +25,7 @@ from app.ledger.sources import Sources
 from tests.cost import recompute
 from tests.cost.makers import agreement, tariff
 from tests.cost.test_recompute import random_price, random_tokens
-from tests.history.told import T0
+from tests.dapr.history.told import T0
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger
 from tests.ledger.stories import OPENAI, Story, story

@@ -19,14 +19,14 @@ from sqlalchemy.exc import IntegrityError
 
 from app.cost.charges import standing
 from app.cost.rollup import Dimension, Group
+from app.dapr.history.parse import parse
 from app.domain.models import CallState, TaskStatus
 from app.domain.money import ZERO
-from app.history.parse import parse
 from app.ledger import database
 from app.ledger.projection import Naming
 from app.ledger.record import TaskRecord
 from app.stages import STAGE_OF
-from tests.history.told import Told, at
+from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, by_id, projected, sums_of, two_currencies
 from tests.ledger.stories import Snapshot, Story, story

@@ -15,7 +15,7 @@ import pytest
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app import bootstrap, workflow
-from app.daprd import Daprd
+from app.dapr.daprd import Daprd
 from app.stages.close_case import CloseInput
 from app.steps import Steps, TaskInput
 from app.worker import Worker

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.cost.values import Charge, Usage
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (

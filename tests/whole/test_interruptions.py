@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.dapr.history.causes import Cause
+from app.dapr.history.times import Part
 from app.domain.models import TaskStatus
-from app.history.causes import Cause
-from app.history.times import Part
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord

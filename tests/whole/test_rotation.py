@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered
-from app.history.reader import HistoryReader
 from tests.live import Live, daprd_of
 from tests.whole import tickets
 

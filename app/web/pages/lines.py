@@ -14,9 +14,9 @@ from itertools import zip_longest
 
 from app.cost.calls import CallRecord
 from app.cost.values import Charge
+from app.dapr.history.executions import ExecutionOutcome
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
-from app.history.executions import ExecutionOutcome
-from app.history.values import AttemptOutcome
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.web.pages import words
 from app.web.pages.timeline import call_end

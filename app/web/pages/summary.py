@@ -9,9 +9,9 @@ from decimal import Decimal
 from app.cost.rollup import RERUN, Group, MoneySum, rollup
 from app.cost.values import Charge
 from app.cost.words import Kind, MoneyKnown
+from app.dapr.history.times import Part
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
-from app.history.times import Part
 from app.ledger.record import TaskRecord
 from app.web.pages import words
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.cost.calls import CallRecord
+from app.dapr.history.executions import ExecutionOutcome
+from app.dapr.history.times import Span
 from app.domain.models import CallState
-from app.history.executions import ExecutionOutcome
-from app.history.times import Span
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
 from app.web.pages import words
 from app.web.pages.axis import Axis, Tick, make_axis

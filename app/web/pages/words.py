@@ -13,9 +13,9 @@ from decimal import Decimal
 from app.cost.rollup import rollup
 from app.cost.values import Charge
 from app.cost.words import MoneyKnown
+from app.dapr.history.times import Part, Span
 from app.domain.models import Known
 from app.domain.money import shown
-from app.history.times import Part, Span
 
 ESTIMATE, UNKNOWN = "~", "?"
 NOTHING = "\N{EN DASH}"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from app.history.executions import Begun
-from app.history.model import Attempt, Run, Step
+from app.dapr.history.executions import Begun
+from app.dapr.history.model import Attempt, Run, Step
 from app.ledger.projection import project
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written

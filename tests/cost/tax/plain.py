@@ -16,8 +16,8 @@ from app.cost.charges import standing
 from app.cost.tax.values import Facts, Failure, Role, Spent, Sum, Vain, progress_of
 from app.cost.values import Charge
 from app.cost.words import Kind
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.history.values import AttemptOutcome
 from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
 
 DECIMALS = 12  # of prices, in tests

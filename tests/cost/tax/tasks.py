@@ -18,8 +18,8 @@ from app.cost.book import PriceBook
 from app.cost.calls import CallRecord
 from app.cost.charges import charge_call, charge_work
 from app.cost.values import Charge, Origin, Quantity, Usage, Work
+from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy, CallState, Known
-from app.history.causes import Cause
 from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from tests.cost.makers import OPENAI, agreement, price_book
 from tests.records import at, attempt_record, call_record, step_record, task_record

@@ -10,8 +10,8 @@ from typing import Any
 from app.cost.tax.intervals import Interval, share_of_sum
 from app.cost.tax.values import Role
 from app.cost.words import Kind
+from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy
-from app.history.causes import Cause
 from app.ledger.record import FailureKind
 from tests.cost.tax.figures import cents, part, spent, tokens, value
 from tests.cost.tax.tasks import crashed, failed, failure, fleet, step, task

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from app.cost.rollup import rollup
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
-from app.history.causes import Cause
-from app.history.executions import Execution, ExecutionOutcome
-from app.history.values import AttemptOutcome
 from app.ledger.record import TaskRecord
 from app.web.pages import words
 from app.web.pages.lines import TableLine, make_lines

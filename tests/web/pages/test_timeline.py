@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from app.cost.values import Usage
+from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
+from app.dapr.history.times import Part, Span
+from app.dapr.history.values import AttemptOutcome
 from app.domain.models import CallState, Known
-from app.history.causes import Cause
-from app.history.executions import Execution, ExecutionOutcome
-from app.history.times import Part, Span
-from app.history.values import AttemptOutcome
 from app.web.pages.timeline import make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 

@@ -1,0 +1,98 @@
+"""A sidecar with somebody else's worker: what starts and stirs its workflows, and a reader of their histories."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dapr.ext.workflow import DaprWorkflowClient
+from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from dapr.ext.workflow._durabletask.internal import protos
+
+from app import runs
+from app.dapr.history.model import Run
+from app.dapr.history.reader import HistoryReader
+from runtime import paths
+from runtime.stack import Stack
+from runtime.stack_commands import worker_environment
+from tests.live import daprd_of, make_stack, sidecar_channel, until
+
+PARTS = ("sentry", "placement", "scheduler", "daprd")
+
+
+class Foreign:
+    """The sidecar, and what talks to it."""
+
+    def __init__(self, stack: Stack, reader: HistoryReader, client: DaprWorkflowClient, stub: Any) -> None:
+        self.stack = stack
+        self.reader = reader
+        self.client = client
+        self.stub = stub
+
+    def start(self, workflow: Any, instance_id: str, value: Any = None) -> None:
+        """Starts a workflow and returns when its code has been run."""
+        self.client.schedule_new_workflow(workflow, input=value, instance_id=instance_id)
+
+    def read_when(self, instance_id: str, condition: Any, what: str) -> Run:
+        """The run, as soon as it is so."""
+
+        def reached() -> Run | None:
+            run = self.reader.read(instance_id)
+            return run if condition(run) else None
+
+        found = until(reached, f"{instance_id}: {what}")
+        assert isinstance(found, Run)
+        return found
+
+    def ended(self, instance_id: str) -> Run:
+        """The run, as soon as it has ended."""
+        return self.read_when(instance_id, lambda run: run.status.ended, "it ends")
+
+    def raise_event(self, instance_id: str, name: str, text: str) -> None:
+        """Raises an external event, if need be when the sidecar is back."""
+        request = protos.RaiseEventRequest(instanceId=instance_id, name=name)
+        request.input.value = text
+        self.stub.RaiseEvent(request, timeout=30, wait_for_ready=True)
+
+    def rerun(self, instance_id: str, event_id: int, new_id: str) -> None:
+        """Runs a workflow again from one of its events, under another id."""
+        request = protos.RerunWorkflowFromEventRequest(
+            sourceInstanceID=instance_id, eventID=event_id, newInstanceID=new_id
+        )
+        self.stub.RerunWorkflowFromEvent(request, timeout=30)
+
+    def change_an_event(self, instance_id: str, old: bytes, new: bytes) -> None:
+        """Writes into the state store behind Dapr's back: in the first event that holds `old`. The rows are base64."""
+        with sqlite3.connect(self.stack.state / "workflow.sqlite", timeout=30) as store:
+            like = f"%||{instance_id}||history-%"
+            rows = store.execute("SELECT key, value FROM state WHERE key LIKE ? ORDER BY key", (like,)).fetchall()
+            key, event = next((key, event) for key, value in rows if old in (event := base64.b64decode(value)))
+            changed = base64.b64encode(event.replace(old, new)).decode()
+            store.execute("UPDATE state SET value = ? WHERE key = ?", (changed, key))
+        store.close()
+
+
+@contextmanager
+def foreign(folder: Path) -> Iterator[Foreign]:
+    """Starts sidecar and worker, and ends them."""
+    with make_stack(folder, parts=PARTS) as stack, HistoryReader(daprd_of(stack)) as reader:
+        command = [sys.executable, "-m", "tests.dapr.history.foreign_worker", str(stack.ports.dapr_grpc), str(folder)]
+        environment = os.environ | worker_environment(stack.ports, stack.state)
+        client = runs.connect(daprd_of(stack))
+        with (
+            sidecar_channel(stack) as channel,
+            subprocess.Popen(command, cwd=paths.ROOT, env=environment) as worker,
+        ):
+            try:
+                until((folder / "ready").exists, "the worker is ready")
+                yield Foreign(stack, reader, client, stubs.TaskHubSidecarServiceStub(channel))
+            finally:
+                worker.kill()
+                client.close()

@@ -1,0 +1,46 @@
+"""A history event by event: which attempt, which step, how large; and no text of anybody."""
+
+from __future__ import annotations
+
+from app.dapr.history.listing import listed
+from tests.dapr.history.told import Told, at
+
+CARD = "my card 4111 1111 1111 1111"
+
+
+def told() -> Told:
+    """A step that failed once, waited and succeeded, and a wait for a person that was answered."""
+    run = Told().turn(1).started(0, text=CARD)
+    run.scheduled(1, 1, "classify", "k-1", text=CARD).turn(2).failed(2, 1, "ModelUnavailable", CARD)
+    run.pauses(2, 2, 3, "k-1").turn(3).fired(3, 2).scheduled(3, 3, "classify", "k-1").turn(4).completed(4, 3, CARD)
+    run.waits(4, 4, "decision", 60).turn(5).raised(5, "decision", CARD)
+    return run.ended(6, text=CARD)
+
+
+def test_every_event_says_what_it_belongs_to() -> None:
+    events = listed(told().events)
+    assert [event.number for event in events] == list(range(1, len(told().events) + 1))
+    steps = [
+        (each.kind, each.name, each.attempt, each.event_id, each.ends, each.error) for each in events if each.attempt
+    ]
+    assert steps == [
+        ("taskScheduled", "classify", 1, 1, None, ""),
+        ("taskFailed", "classify", 1, None, 1, "ModelUnavailable"),
+        ("taskScheduled", "classify", 2, 3, None, ""),
+        ("taskCompleted", "classify", 2, None, 3, ""),
+    ]
+    assert {each.execution_id for each in events if each.attempt} == {"k-1"}
+    assert [(each.name, each.turn) for each in events if each.kind == "eventRaised"] == [("decision", 5)]
+    assert events[0].at == at(1)
+    assert [each.ends for each in events if each.kind == "timerFired"] == [2]
+    assert [each.name for each in events if each.kind == "timerCreated"] == ["retry of classify", "decision"]
+
+
+def test_sizes_sum_to_the_history_and_no_text_is_in_it() -> None:
+    run = told()
+    assert sum(each.size for each in listed(run.events)) == sum(event.ByteSize() for event in run.events)
+    assert "4111" not in repr(listed(run.events))
+
+
+def test_a_run_that_is_pending_has_no_event() -> None:
+    assert listed(()) == ()

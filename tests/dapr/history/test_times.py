@@ -1,0 +1,170 @@
+"""A run's wall time, split: told by hand, and for any mixture of things at once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from dapr.ext.workflow._durabletask.internal import protos
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.dapr.history.model import Attempt, ChildRun, Replay, RetryPause, Run, Step, Suspension, Timer, Wait
+from app.dapr.history.parse import parse
+from app.dapr.history.times import Part, spans, split
+from app.dapr.history.values import AttemptOutcome, RunStatus, WaitOutcome
+from tests.dapr.history.told import T0, Told, at
+
+ZERO = timedelta(0)
+
+
+def pieces(run: Run, until: float = 1000) -> list[tuple[str, float, float]]:
+    """The run's spans, in seconds."""
+    return [
+        (span.part + (f" {span.label}" if span.label else ""), seconds(span.started_at), seconds(span.ended_at))
+        for span in spans(run, at(until))
+    ]
+
+
+def seconds(moment: datetime) -> float:
+    """Seconds after the beginning of the told time."""
+    return (moment - T0).total_seconds()
+
+
+def test_a_run_with_everything_in_it() -> None:
+    events = Told().turn(1).started(0).scheduled(1.5, 1)
+    events.turn(4).failed(3, 1).pauses(4, 2, due=9).turn(9.5).fired(9, 2).scheduled(10, 3)
+    events.turn(12).completed(11, 3).waits(12.5, 4, "Decision").turn(21).raised(20, "decision").child(21, 5)
+    events.turn(31).child_completed(30, 5).timer(31, 6, 40, createTimer=protos.TimerOriginCreateTimer())
+    events.turn(41).fired(40, 6).turn(43).suspended(42).turn(50).resumed(49).ended(50)
+    assert pieces(parse("i", events.events)) == [
+        ("idle", 0, 1),
+        ("active", 1, 3),
+        ("idle", 3, 4),
+        ("back_off", 4, 9),
+        ("idle", 9, 9.5),
+        ("active", 9.5, 11),
+        ("idle", 11, 12),
+        ("active", 12, 12.5),
+        ("waiting decision", 12.5, 20),
+        ("idle", 20, 21),
+        ("children", 21, 30),
+        ("idle", 30, 31),
+        ("timer", 31, 40),
+        ("idle", 40, 42),
+        ("suspended", 42, 49),
+        ("idle", 49, 50),
+    ]
+
+
+def test_work_goes_before_waiting_and_a_pause_before_both_waits() -> None:
+    events = Told().turn(0).started(0).waits(0, 1, "resume").waits(0, 2, "decision").scheduled(0, 3)
+    events.turn(10).completed(10, 3).turn(20).raised(20, "decision").turn(30).suspended(30)
+    assert pieces(parse("i", events.events), until=40) == [
+        ("active", 0, 10),
+        ("waiting decision", 10, 20),
+        ("waiting resume", 20, 30),
+        ("suspended", 30, 40),
+    ]
+    found = split(parse("i", events.events), at(40))
+    assert found.waiting_for == {"decision": timedelta(seconds=10), "resume": timedelta(seconds=10)}
+    assert found.parts[Part.WAITING] == timedelta(seconds=20)
+    assert found.active == timedelta(seconds=10)
+
+
+def test_what_a_terminated_run_left_open_ends_with_it() -> None:
+    events = Told().turn(0).started(0).scheduled(0, 1).ended(5, status=5)
+    assert pieces(parse("i", events.events), until=99) == [("active", 0, 5)]
+
+
+def test_inherited_work_and_detached_children_take_no_time_of_this_run() -> None:
+    events = Told().turn(0).started(0).scheduled(0, 1, key="k1").turn(9).completed(9, 1).scheduled(50, 2, key="k2")
+    events.events[-1].taskScheduled.rerunParentInstanceInfo.instanceID = "first"
+    body = protos.DetachedWorkflowInstanceCreatedEvent(instanceId="other")
+    events.turn(60).completed(60, 2).add(60, 3, detachedWorkflowInstanceCreated=body)
+    assert pieces(parse("i", events.events), until=70) == [("active", 50, 60), ("idle", 60, 70)]
+
+
+def test_a_pending_run_has_no_time() -> None:
+    assert split(parse("i", ()), at(0)).total == ZERO
+
+
+def test_a_run_that_starts_later_has_no_time_yet() -> None:
+    assert pieces(parse("i", Told().turn(10).started(10).events), until=5) == []
+
+
+MOMENTS = st.integers(-50, 150).map(at)
+ENDS = st.none() | MOMENTS
+
+
+def made(build: Any) -> Any:
+    """Some things that lasted from one moment to another; backwards ones and endless ones too."""
+    return st.lists(st.builds(build, MOMENTS, ENDS), max_size=4).map(tuple)
+
+
+def attempt(begun: datetime, ended: datetime | None) -> Attempt:
+    """An attempt that lasted so long."""
+    return Attempt(1, 1, begun, ended, AttemptOutcome.OPEN)
+
+
+def runs() -> Any:
+    """Runs in which anything may be at any time."""
+    return st.builds(
+        Run,
+        instance_id=st.just("i"),
+        name=st.just("w"),
+        status=st.just(RunStatus.RUNNING),
+        started_at=MOMENTS,
+        ended_at=ENDS,
+        steps=made(lambda begun, ended: Step("k", "a", (attempt(begun, ended),))),
+        children=made(lambda begun, ended: ChildRun("c", "c", (attempt(begun, ended),))),
+        pauses=made(lambda begun, ended: RetryPause("k", 1, begun, begun, ended)),
+        timers=made(lambda begun, ended: Timer(1, begun, begun, ended)),
+        waits=made(lambda begun, ended: Wait("E", 1, begun, None, ended, WaitOutcome.OPEN)),
+        suspensions=made(Suspension),
+        replays=made(lambda begun, ended: Replay(begun, ended or begun)),
+    )
+
+
+@given(runs(), MOMENTS)
+def test_the_parts_are_the_whole_without_gap_or_overlap(run: Run, until: datetime) -> None:
+    found = spans(run, until)
+    assert run.started_at is not None
+    end = max(run.started_at, run.ended_at or until)
+    edges = [run.started_at, *(span.ended_at for span in found)]
+    assert [span.started_at for span in found] == edges[:-1]
+    assert edges[-1] == end
+    assert all(span.length > ZERO for span in found)
+    parts = split(run, until)
+    assert parts.total == end - run.started_at
+    assert sum(parts.waiting_for.values(), ZERO) == parts.parts[Part.WAITING]
+    assert min(parts.parts.values()) >= ZERO
+
+
+@given(runs(), MOMENTS)
+def test_every_moment_has_the_part_of_its_first_claim(run: Run, until: datetime) -> None:
+    for span in spans(run, until):
+        middle = span.started_at + span.length / 2
+        assert span.part is first_claim(run, middle), middle
+
+
+def first_claim(run: Run, moment: datetime) -> Part:
+    """What a run was doing at a moment, asked one thing after the other."""
+
+    def during(begun: datetime, ended: datetime | None) -> bool:
+        return begun <= moment and (ended is None or moment < ended)
+
+    steps = [each for step in run.steps for each in step.attempts]
+    children = [each for child in run.children for each in child.attempts]
+    claims = {
+        Part.ACTIVE: [
+            *(during(each.scheduled_at, each.ended_at) for each in steps),
+            *(during(each.started_at, each.ended_at) for each in run.replays),
+        ],
+        Part.SUSPENDED: [during(each.started_at, each.ended_at) for each in run.suspensions],
+        Part.CHILDREN: [during(each.scheduled_at, each.ended_at) for each in children],
+        Part.WAITING: [during(each.started_at, each.ended_at) for each in run.waits],
+        Part.BACK_OFF: [during(each.started_at, each.ended_at) for each in run.pauses],
+        Part.TIMER: [during(each.started_at, each.ended_at) for each in run.timers],
+    }
+    return next((part for part, claimed in claims.items() if any(claimed)), Part.IDLE)

@@ -1,0 +1,100 @@
+"""What the sidecar says of an internal system: an answer, a no, worth another try, or nothing that a repeat changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from app.dapr.daprd import Daprd
+from app.dapr.systems import DaprSystems
+from app.domain.errors import Refused, SystemRefused, SystemUnavailable, is_final
+
+OK = b'{"ok": true, "order": {}}'
+NO = b'{"ok": false, "code": "order_not_found"}'
+OPEN = b'{"errorCode":"ERR_DIRECT_INVOKE","message":"circuit breaker is open"}'
+PROBED = b'{"errorCode":"ERR_DIRECT_INVOKE","message":"too many requests"}'
+
+
+@contextmanager
+def sidecar(status: int, body: bytes) -> Iterator[str]:
+    """Answers everything with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def ask(status: int, body: bytes) -> dict[str, Any]:
+    """One question to such a sidecar."""
+
+    async def asked(address: str) -> dict[str, Any]:
+        systems = DaprSystems(Daprd(address, "", ""))
+        try:
+            return await systems.ask("orders", "get", {"tenant": "acme"})
+        finally:
+            await systems.close()
+
+    with sidecar(status, body) as address:
+        return asyncio.run(asked(address))
+
+
+def test_an_answer_and_a_no() -> None:
+    assert ask(200, OK) == {"order": {}}
+    with pytest.raises(Refused) as refusal:
+        ask(200, NO)
+    assert refusal.value.code == "order_not_found"
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_worth_another_try(status: int) -> None:
+    assert not is_final(status)
+    with pytest.raises(SystemUnavailable, match=f"orders/get: status {status}; it is tried again later"):
+        ask(status, b"oh")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
+def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(status: int) -> None:
+    assert is_final(status)
+    with pytest.raises(SystemRefused) as error:
+        ask(status, b"circuit breaker is open, says somebody else")
+    for said in (
+        f"orders/get: the system refuses the request with status {status}",
+        "components/systems.yaml",
+        "resume",
+    ):
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [(OPEN, "its circuit breaker is open"), (PROBED, "its circuit breaker lets one probe through at a time")],
+)
+def test_an_open_breaker_is_told_from_a_system_that_answers(body: bytes, said: str) -> None:
+    with pytest.raises(SystemUnavailable, match=f"orders/get: {said}; it is tried again later"):
+        ask(500, body)
+    with pytest.raises(SystemUnavailable, match="orders/get: status 503"):
+        ask(503, body)
