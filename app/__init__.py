@@ -10,7 +10,7 @@
     model stage ──> gateway ──> Dapr Conversation API                    (app/gateway/)
     tool stage  ──> Dapr service invocation to the internal systems      (app/dapr/systems.py)
 
-`app/bootstrap.py` puts the parts together, `app/settings.py` alone reads the environment.
+`app/bootstrap.py` puts the parts together, `app/config/settings.py` alone reads the environment.
 """
 
 __version__ = "0.1.0"

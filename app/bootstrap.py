@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import __version__, policy, process, tokens
+from app import __version__, process, tokens
 from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
+from app.config import policy
+from app.config.policy import Rules
+from app.config.private_files import private_folder, told
+from app.config.settings import Settings, leave_proxies_out
 from app.cost import book
 from app.cost.book import PriceBook
 from app.dapr import sdk_patches, sidecar
@@ -45,11 +49,8 @@ from app.ledger.sources import Sources
 from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.policy import Rules
-from app.private import private_folder, told
 from app.retrying import Stuck
 from app.runs import Runs, connect
-from app.settings import Settings, leave_proxies_out
 from app.stages import STAGE_OF, STAGES, TOOLS
 from app.stages.services import Services, as_activity
 from app.starter import Starter

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from app.config.policy import Rules
 from app.domain import decisions
 from app.domain.deadline import left, within
 from app.domain.errors import (
@@ -43,7 +44,6 @@ from app.domain.standing import Standing, unknown
 from app.ledger.decisions import Decisions
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.tickets import StoredTicket, Tickets
-from app.policy import Rules
 from app.runs import Runs
 from app.steps import TaskInput
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, TaskFailedError, when_all
 from pydantic import ValidationError
 
+from app.config.policy import Retries, Rules
 from app.domain.models import (
     Decision,
     DecisionState,
@@ -28,7 +29,6 @@ from app.domain.models import (
     TicketId,
     task_id,
 )
-from app.policy import Retries, Rules
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import grpc
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
-from app import policy
+from app.config import policy
+from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches
 from app.domain.models import Ticket
 from app.ledger import database
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
-from app.settings import Settings, leave_proxies_out
 from app.steps import TaskInput
 from app.workflow import NAME
 from bench.books import CaseWatch

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from app.access import read_local_token
-from app.settings import Settings
+from app.config.settings import Settings
 from bench import environment
 from bench.plan import Block, Side, Store, Variant
 from bench.stores import DATABASE, Prepared, prepare

@@ -13,6 +13,7 @@ import httpx
 from sqlalchemy import Engine, select
 
 from app import bootstrap
+from app.config.settings import Settings
 from app.cost.calls import CallRecord
 from app.cost.reconciliation.repeats import Unallocated
 from app.dapr.history.parse import parse
@@ -22,7 +23,6 @@ from app.ledger import database, refunds
 from app.ledger.reading import Records
 from app.ledger.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.ledger.unallocated import unallocated_retries
-from app.settings import Settings
 from chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from chaos.load import Api
 from chaos.twins import LEDGER_URL

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
-from app import bootstrap, settings
+from app import bootstrap
+from app.config import settings
 from app.domain.models import CallState
 from app.gateway.call import ModelCall, Reserve
 from app.gateway.journal import Journal, Settled

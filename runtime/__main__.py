@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from app.private import UMASK
+from app.config.private_files import UMASK
 from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.locks import exclusive, held

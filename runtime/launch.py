@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from app.private import keep_private
+from app.config.private_files import keep_private
 from runtime import paths, ports, processes, state
 from runtime.apps import Apps, link_logs
 from runtime.control_plane import ControlPlane

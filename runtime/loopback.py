@@ -10,7 +10,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from app import proxies
+from app.config import proxies
 
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections, so that a port stays free

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.private import UMASK
+from app.config.private_files import UMASK
 from runtime import family
 from runtime.problems import ChildDied, NotReady
 from runtime.signals import put_off

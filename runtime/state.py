@@ -8,10 +8,10 @@ import secrets
 import sys
 from pathlib import Path
 
-from app.private import private_folder, told
+from app.config.private_files import private_folder, told
 from runtime.problems import Problem
 
-# Without it daprd answers nobody; the agent reads it there too (`app/settings.py`).
+# Without it daprd answers nobody; the agent reads it there too (`app/config/settings.py`).
 API_TOKEN_FILE = "sidecar-token"  # noqa: S105 - the name of a file, not a secret
 _LEAST_CHARACTERS = 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from app import policy
+from app.config import policy
 from app.domain.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
 from app.domain.orders import Account, Exposure, Order, OrderItem, RefundPolicy
 from app.steps import TaskInput

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app import policy
-from app.policy import Retries
+from app.config import policy
+from app.config.policy import Retries
 from bench.sizing import __main__ as command
 from bench.sizing import measurement
 from bench.sizing.demand import Round, Site, demand, medians, mixed

@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from app import bootstrap, process
+from app.config.settings import Settings
 from app.domain.errors import ConfigurationError
-from app.settings import Settings
 
 SETTINGS = Settings(policy_file=Path("config/policy.yaml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app import policy
+from app.config import policy
 from app.desk import TaskDesk
 from app.domain.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket

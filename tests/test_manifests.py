@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app import policy
 from app.amplification import steps
+from app.config import policy
 from app.sandbox.faults import SYSTEMS
 from tests.paths import ROOT
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from app.config.settings import Settings
 from app.ledger import database, migrations
 from app.ledger.writer import Writer
-from app.settings import Settings
 from runtime import paths, state
 from runtime.set_up import put_command
 

@@ -14,9 +14,9 @@ from flask import Request
 from pydantic import BaseModel
 from werkzeug.test import EnvironBuilder
 
-from app import policy
 from app.amplification import reading
 from app.cli.exports import read_export
+from app.config import policy
 from app.cost import price_file
 from app.cost.reconciliation.bill import BadBill
 from app.cost.reconciliation.parsing import parse_bills, text_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app import policy
+from app.config import policy
 from app.dapr.daprd import Daprd
 from app.domain.deadline import within
 from app.domain.errors import Unreachable

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import yamlfile
 from app.amplification import resiliency
 from app.amplification.findings import Finding
 from app.amplification.resiliency import Policies
 from app.amplification.targets import Target, model, system
+from app.config import yaml_file
 from app.domain.errors import ConfigurationError
 
 Resource = tuple[str, Mapping[str, Any]]
@@ -84,4 +84,4 @@ def _documents(folders: Sequence[Path]) -> Iterator[tuple[str, int, Mapping[str,
 
 
 def _parsed(path: Path) -> list[Any]:
-    return [each for each in yamlfile.documents(path) if each is not None]
+    return [each for each in yaml_file.documents(path) if each is not None]

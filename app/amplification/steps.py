@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.policy import Retries, Rules
+from app.config.policy import Retries, Rules
 
 MODEL = ""  # in the place of a system's name: the model
 CLASSIFY_TURNS = 2  # the second corrects the first

@@ -10,9 +10,9 @@ from pydantic import PlainSerializer
 from app.amplification.findings import Finding
 from app.amplification.targets import Kind
 from app.amplification.worst import Over, Worst
+from app.config.policy import RetryLimits
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.policy import RetryLimits
 
 _Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 

@@ -17,7 +17,7 @@ from app.amplification.findings import Finding
 from app.amplification.resiliency import Guard, Policies
 from app.amplification.steps import MODEL, Asking, askings
 from app.amplification.targets import Kind, Target, client
-from app.policy import RetryLimits, Rules
+from app.config.policy import RetryLimits, Rules
 
 # The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
 GIVE_UP = timedelta(seconds=90)

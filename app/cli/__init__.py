@@ -32,7 +32,7 @@ from __future__ import annotations
 def main() -> None:
     """The console command `refund-agent`; ends the process with its exit code."""
     from app.cli.root import cli
-    from app.private import keep_private
+    from app.config.private_files import keep_private
 
     keep_private()
     cli()

@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import yaml
 
-from app import policy
 from app.cli import http
 from app.cli.components import missing
 from app.cli.connection import connect
 from app.cli.secrets_file import secrets_in
+from app.config import policy
+from app.config.settings import Settings
 from app.dapr.daprd import has_lost_metrics
 from app.domain.errors import ConfigurationError, RefundAgentError
-from app.settings import Settings
 
 PROBE_SECONDS = 3.0
 GROUP = "dapr.io/"

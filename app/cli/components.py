@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
-from app.settings import Settings
+from app.config.settings import Settings
 
 _APP = "agent"
 _SECONDS = 3.0

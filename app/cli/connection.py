@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs; the key
 def connect(url: str | None, token: str | None) -> AgentClient:
     """A client for the agent. Raises ConfigurationError when there is no usable address or token."""
     from app.cli.client import AgentClient
-    from app.settings import load
+    from app.config.settings import load
 
     settings = load()
     address = url or settings.agent_url
@@ -51,7 +51,7 @@ def _usable(token: str) -> str:
 
 def _local_token() -> str:
     from app.access import read_local_token
-    from app.settings import load
+    from app.config.settings import load
 
     path = load().state_dir / "token"
     try:

@@ -60,7 +60,7 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
         secrets_file,
         token_works,
     )
-    from app.settings import load
+    from app.config.settings import load
 
     settings = load()
     if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone

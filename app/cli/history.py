@@ -40,9 +40,9 @@ def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> Non
 
 
 def _read(task_id: str) -> tuple[Event, ...]:
+    from app.config.settings import load
     from app.dapr.history.listing import listed
     from app.dapr.history.reader import HistoryReader
-    from app.settings import load
 
     with HistoryReader(load().daprd) as reader:
         return listed(reader.events(task_id))

@@ -73,9 +73,9 @@ def _verdict(differences: tuple[Difference, ...]) -> str:
 def migrate() -> None:
     """Brings the ledger's tables up to date, as the role that owns them; the agent's role needs no right to change them
     then. Needs no sidecar. Again on tables that are up to date it changes nothing."""
+    from app.config.settings import load
     from app.ledger import database
     from app.ledger.migrations import HEAD
-    from app.settings import load
 
     database.connect(load().database_url).dispose()
     say(f"the ledger's tables are of version {HEAD}")

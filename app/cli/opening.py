@@ -11,10 +11,10 @@ import typer
 from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from app.config.settings import Settings
     from app.cost.book import PriceBook
     from app.ledger.reading import Records
     from app.ledger.requests import Asked
-    from app.settings import Settings
 
 Prices = Annotated[
     Path | None,
@@ -54,7 +54,7 @@ def open_requests() -> Asked:
 
 def settings_with_ledger() -> Settings:
     """The settings. Raises ConfigurationError when they name a ledger file that is not there: reading makes none."""
-    from app.settings import load
+    from app.config.settings import load
 
     settings = load()
     if not has_ledger(settings):
@@ -81,8 +81,8 @@ def _ledger_file(settings: Settings) -> Path | None:
 
 def open_book(path: Path | None) -> PriceBook:
     """The price book of that file, else of the settings' one. Raises ConfigurationError."""
+    from app.config.settings import load as load_settings
     from app.cost.book import load
-    from app.settings import load as load_settings
 
     return load(given_prices(path) or load_settings().prices_file)
 

@@ -112,7 +112,7 @@ def _checked(book: PriceBook) -> CheckView:
 
 
 def _nameless() -> frozenset[str]:
-    from app.settings import load
+    from app.config.settings import load
 
     return opening.open_records().providers_of_nameless() if has_ledger(load()) else frozenset()
 
@@ -131,7 +131,7 @@ def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesVi
 
 def _in_use() -> frozenset[Model] | None:
     """Provider and model of what was called; None, and a word about it, without a ledger."""
-    from app.settings import load
+    from app.config.settings import load
 
     if has_ledger(load()):
         return opening.open_records().models_in_use()

@@ -57,11 +57,11 @@ def retries(
 
 
 def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> AmplificationView:
-    from app import policy
     from app.amplification import reading
     from app.amplification.views import target_view, view
     from app.amplification.worst import unknown_names, worst
-    from app.settings import load
+    from app.config import policy
+    from app.config.settings import load
 
     settings, folders = load(), [folder / name for name in FOLDERS]
     path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
@@ -76,8 +76,8 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
 
 def _asked() -> Asked | None:
     """What the ledger knows; None without one, or with one that cannot be read, which is said."""
+    from app.config.settings import load
     from app.domain.errors import ConfigurationError
-    from app.settings import load
 
     if not has_ledger(load()):
         return None

@@ -93,7 +93,7 @@ def _shown(record: Token) -> dict[str, list[str] | str]:
 
 
 def _file() -> Path:
-    from app.settings import load
+    from app.config.settings import load
 
     folder = load().state_dir
     if not folder.is_dir():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from app import yamlfile
+from app.config import yaml_file
 from app.cost.words import Line
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
@@ -22,7 +22,7 @@ def _decimal(value: Any) -> Any:
         raise ValueError(f"write {value} in quotes: an unquoted fraction is not kept to the last digit")
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError(f"{value!r:.40} is no price; write it in quotes, as in '0.40'")
-    return Decimal(yamlfile.plain_number(value))
+    return Decimal(yaml_file.plain_number(value))
 
 
 def _instant(value: Any) -> Any:
@@ -200,8 +200,8 @@ class PriceFile(_Strict):
         return timedelta(days=self.stale_after_days)
 
 
-def read(path: Path) -> yamlfile.Document[PriceFile]:
+def read(path: Path) -> yaml_file.Document[PriceFile]:
     """Reads the file. Raises ConfigurationError with file, line, key and what is wrong."""
-    return yamlfile.read(
+    return yaml_file.read(
         path, PriceFile, remedy="run this in the project's folder, restore it, or set REFUND_AGENT_PRICES_FILE"
     )

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from app.config.policy import Losses
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
 from app.gateway.call import ModelCall, Reserve, Usage
@@ -30,7 +31,6 @@ from app.ledger.bulk import run
 from app.ledger.columns import instant, microseconds
 from app.ledger.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.writer import Writer
-from app.policy import Losses
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 # Words of the provider's choosing; PostgreSQL refuses what is longer than its column.

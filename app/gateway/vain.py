@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.config.policy import Losses
 from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
-from app.policy import Losses
 
 # Between the second such failure of a step and the next request; the policy's longest pause, where that is shorter.
 _PAUSE = timedelta(seconds=60)

@@ -17,10 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.config.private_files import private_file
 from app.domain.errors import ConfigurationError, LedgerGone
 from app.domain.texts import is_storable, storable
 from app.ledger.migrations import upgrade
-from app.private import private_file
 
 # WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
 # any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.

@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from app import tokens
-from app.private import keep_private
+from app.config.private_files import keep_private
 from app.sandbox.bill import Bill
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain.lexicon import LANGUAGES, lexicon

@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from app import bootstrap, settings
+from app import bootstrap
+from app.config import settings
 from app.executions import Attempt, Executions
 from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer, DaprConversation, Message, ToolDefinition

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import policy
+from app.config import policy
 from app.domain.models import (
     Action,
     Classification,

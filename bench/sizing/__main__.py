@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from app import policy
+from app.config import policy
 from bench import machine
 from bench.command import exit_code
 from bench.sizing import measurement

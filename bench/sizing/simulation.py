@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.policy import Retries
+from app.config.policy import Retries
 from bench.sizing.demand import DATABASES, Demand, Site
 from bench.tickets import MODEL_CALLS, STEPS, Shape
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app import settings
+from app.config import settings
 from app.cost import book
 from app.cost.book import PriceBook
 from app.domain.errors import ConfigurationError

@@ -9,10 +9,11 @@ import grpc
 import httpx
 from dapr.ext.workflow import WorkflowState
 
-from app import policy, runs
+from app import runs
 from app.access import read_local_token
+from app.config import policy
+from app.config.settings import Settings
 from app.dapr.daprd import Daprd
-from app.settings import Settings
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.jobs import Job
 from experiments.rerun_tax.theory import Arm

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, process, settings, tokens
-from app.settings import Settings
+from app import bootstrap, process, tokens
+from app.config import settings
+from app.config.settings import Settings
 from app.stages.services import Services, as_activity
 from app.worker import Worker
 from experiments.rerun_tax import mailbox

@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from app import policy, settings, tokens
+from app import tokens
+from app.config import policy, settings
+from app.config.policy import Rules
 from app.dapr.systems import DaprSystems, Systems
 from app.domain.errors import Refused
 from app.domain.models import AnsweredBy, ModelUse, Ticket
@@ -25,7 +27,6 @@ from app.domain.redaction import redact
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Conversation, DaprConversation
 from app.gateway.gateway import ModelAnswer, used
-from app.policy import Rules
 from app.stages import STAGES, TOOLS
 from app.stages.services import Services
 from app.steps import TaskInput

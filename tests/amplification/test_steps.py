@@ -15,12 +15,12 @@ from dapr.ext.workflow._durabletask.task import ActivityContext, RetryableTask
 from app.amplification import worst
 from app.amplification.pricing import LONGEST
 from app.amplification.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.config.policy import Retries
 from app.dapr import systems
 from app.domain.errors import Refused
 from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.gateway import estimate, gateway
 from app.ledger.tickets import StoredTicket
-from app.policy import Retries
 from app.stages import STAGES, TOOLS, tools
 from app.stages.close_case import CloseInput, close_case
 from app.stages.draft_refund import DraftInput, DraftOutput, Lookup, _messages

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from app import policy
 from app.amplification import reading, worst
 from app.amplification.pricing import Reserve, dearest
 from app.amplification.steps import pauses
 from app.amplification.worst import Over, Price, Worst
+from app.config import policy
+from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
-from app.policy import Retries
 from tests.cost.makers import agreement, price_book
 from tests.paths import ROOT
 

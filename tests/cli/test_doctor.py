@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, secrets_file, token_works
 from app.cli.components import _last_word
-from app.settings import Settings
+from app.config.settings import Settings
 from runtime.problems import Problem
 from runtime.state import check_secrets
 from tests.cli.books import RefundBookServer

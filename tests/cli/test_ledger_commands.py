@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from app import bootstrap
+from app.config.settings import Settings
 from app.cost.rollup import rollup
 from app.dapr.daprd import Daprd
 from app.ledger import refunds
@@ -17,7 +18,6 @@ from app.ledger.checking import Difference
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.rebuilding import Rebuilt
 from app.ledger.refunds import RefundsChecked
-from app.settings import Settings
 from tests.cli.reading import ask, row, told
 from tests.records import task_record
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 from app.amplification.views import AmplificationView
 from app.cli import opening
 from app.cli.root import cli
+from app.config.policy import RetryLimits
 from app.ledger.requests import Asked, Measured
-from app.policy import RetryLimits
 from tests.paths import ROOT
 
 

@@ -19,7 +19,10 @@ import pytest
 from dapr.conf import settings as sdk_settings
 from dapr.ext.workflow._durabletask.internal import shared
 
-from app import runs, settings
+from app import runs
+from app.config import settings
+from app.config.proxies import past_proxies
+from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import TOKEN_HEADER, Daprd
 from app.dapr.history.reader import HistoryReader
@@ -27,8 +30,6 @@ from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
 from app.gateway.conversation import DaprConversation, Message
 from app.ledger.posted import posted_refunds
-from app.proxies import past_proxies
-from app.settings import Settings, leave_proxies_out
 from app.worker import EventLoopWorker
 from tests.paths import ROOT
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
+from app.config.policy import Losses
 from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy
 from app.gateway.conversation import Answer, Message, ToolDefinition
@@ -18,7 +19,6 @@ from app.gateway.journal import Journal
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.ledger.writer import Writer
-from app.policy import Losses
 from tests.gateway.test_journal import NOON, Model, call
 
 BILLED = [cause for cause in FailureCause if not cause.no_model_worked]

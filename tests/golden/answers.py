@@ -16,9 +16,9 @@ from flask import Flask
 from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
-from app import policy
 from app.access import Access, Role
 from app.cli.root import cli
+from app.config import policy
 from app.cost import book
 from app.desk import TaskDesk
 from app.domain.standing import Standing

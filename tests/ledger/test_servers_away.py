@@ -19,7 +19,7 @@ from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy import Connection, Engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from app import policy
+from app.config import policy
 from app.desk import TaskDesk
 from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable

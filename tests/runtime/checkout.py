@@ -110,10 +110,10 @@ class Checkout:
 
     def _stand_in(self) -> None:
         app = self.folder / "app"
-        app.mkdir()
+        (app / "config").mkdir(parents=True)
         (app / "__init__.py").touch()
-        for shared in ("private.py", "proxies.py"):  # what runtime/ uses of the product itself
-            shutil.copy(paths.ROOT / "app" / shared, app)
+        for shared in ("__init__.py", "private_files.py", "proxies.py"):  # what runtime/ uses of the product itself
+            shutil.copy(paths.ROOT / "app" / "config" / shared, app / "config")
         (app / "__main__.py").write_text(_AGENT)
         (app / "sandbox.py").write_text(_SANDBOX)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, settings, turns, worker
+from app import bootstrap, turns, worker
+from app.config import settings
 from app.steps import TaskInput
 from app.watchdog import Watchdog
 from app.workflow import refund_ticket

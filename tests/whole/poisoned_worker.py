@@ -11,7 +11,8 @@ from typing import Any
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app import bootstrap, settings
+from app import bootstrap
+from app.config import settings
 from app.stages import TOOLS
 from app.stages.lookups import OrderInput, lookup_order
 from app.stages.services import Activity, Services

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from app.cli.components import Missing, missing
 from app.cli.root import cli
-from app.settings import Settings
+from app.config.settings import Settings
 from runtime.reload import reload
 from tests.live import Live, make_stack, until
 from tests.paths import ROOT

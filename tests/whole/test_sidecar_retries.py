@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Table, select
 
 from app.cli.checks import metrics
+from app.config.settings import Settings
 from app.domain.models import CallState
 from app.gateway.retries import ONE_RETRY, Call, left_for_provider
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES
-from app.settings import Settings
 from tests.live import Live, until
 from tests.whole import tickets
 

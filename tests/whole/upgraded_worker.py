@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from app import bootstrap, settings, workflow
+from app import bootstrap, workflow
+from app.config import settings
 from app.steps import Steps, TaskInput
 
 CODE = "code"

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from app import yamlfile
+from app.config import yaml_file
+from app.config.yaml_file import plain_number
 from app.domain.errors import ConfigurationError
 from app.domain.models import Confidence, Currency, Frozen, Money
-from app.yamlfile import plain_number
 
 # Numbers as they are written in the file, and no larger than time can be reckoned with.
 _Plain = BeforeValidator(plain_number)
@@ -102,4 +102,4 @@ def retry_limits(path: Path) -> RetryLimits:
 
 
 def _read(path: Path) -> _File:
-    return yamlfile.read(path, _File, remedy=_REMEDY).value
+    return yaml_file.read(path, _File, remedy=_REMEDY).value

@@ -9,9 +9,9 @@ from urllib.parse import quote
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.config.proxies import past_proxies
 from app.dapr.daprd import Daprd
 from app.domain.errors import ConfigurationError
-from app.proxies import past_proxies
 
 PREFIX = "REFUND_AGENT_"
 # The sidecar's token on a machine where nobody else announces one; `runtime/state.py` makes it.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.config.private_files import private_folder, told
 from app.ledger import database
-from app.private import private_folder, told
 from runtime import paths, processes, state
 
 OPEN = 0o022

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import policy
+from app.config import policy
 from app.domain.errors import ConfigurationError
 from app.steps import TaskInput
 from tests.makers import task

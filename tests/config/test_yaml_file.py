@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from app import yamlfile
+from app.config import yaml_file
 from app.domain.errors import ConfigurationError
 from app.domain.models import Frozen
 
@@ -29,10 +29,10 @@ class Whole(Frozen):
 GOOD = "parts:\n  - name: a\n    size: 1\n  - name: b\n    size: 2\n"
 
 
-def read(folder: Path, text: str) -> yamlfile.Document[Whole]:
+def read(folder: Path, text: str) -> yaml_file.Document[Whole]:
     file = folder / "whole.yaml"
     file.write_text(text)
-    return yamlfile.read(file, Whole, remedy="write one")
+    return yaml_file.read(file, Whole, remedy="write one")
 
 
 def complaint(folder: Path, text: str) -> str:
@@ -90,11 +90,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
 
 def test_a_missing_file_has_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file or directory; write one"):
-        yamlfile.read(tmp_path / "none.yaml", Whole, remedy="write one")
+        yaml_file.read(tmp_path / "none.yaml", Whole, remedy="write one")
 
 
 @pytest.mark.parametrize("text", ["0", "15", "-3", "0.40", "2026-11-20", "0.2.3", "30s", "::1", '"1e3"', "08:30"])
 def test_plain_numbers_and_what_only_looks_like_one_are_read(tmp_path: Path, text: str) -> None:
     file = tmp_path / "whole.yaml"
     file.write_text(f"a: {text}\n---\nb: {text}\n")
-    assert len(yamlfile.documents(file)) == 2
+    assert len(yaml_file.documents(file)) == 2
