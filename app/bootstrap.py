@@ -22,8 +22,6 @@ from app.config import policy
 from app.config.policy import Rules
 from app.config.private_files import private_folder, told
 from app.config.settings import Settings, leave_proxies_out
-from app.cost import book
-from app.cost.book import PriceBook
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
@@ -49,6 +47,8 @@ from app.ledger.sources import Sources
 from app.ledger.standings import Standings
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
+from app.pricing import book
+from app.pricing.book import PriceBook
 from app.retrying import Stuck
 from app.runs import Runs, connect
 from app.stages import STAGE_OF, STAGES, TOOLS

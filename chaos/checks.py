@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from app.cost.calls import CallRecord
 from app.domain.models import CallState
+from app.pricing.calls import CallRecord
 from chaos.evidence import Evidence, Execution, Row, StepSeen
 from chaos.tickets import Expected
 

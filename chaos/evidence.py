@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.reconciliation.repeats import Unallocated
 from app.dapr.history.model import Run, Step
 from app.dapr.history.values import AttemptOutcome
+from app.pricing.calls import CallRecord
+from app.pricing.reconciliation.repeats import Unallocated
 from chaos.tickets import Expected
 
 Row = Mapping[str, Any]

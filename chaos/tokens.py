@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.cost.calls import CallRecord
-from app.cost.reconciliation.parsing import parse_bill
-from app.cost.reconciliation.reconcile import reconcile
-from app.cost.reconciliation.values import Cause, Reconciliation
 from app.domain.models import Known
+from app.pricing.calls import CallRecord
+from app.pricing.reconciliation.parsing import parse_bill
+from app.pricing.reconciliation.reconcile import reconcile
+from app.pricing.reconciliation.values import Cause, Reconciliation
 from chaos.checks import Check, paid_again
 from chaos.evidence import Evidence, Row
 

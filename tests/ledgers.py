@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
 
-from app.cost.calls import CallRecord
-from app.cost.reconciliation.bill import Bill
-from app.cost.reconciliation.reconcile import reconcile
-from app.cost.reconciliation.values import Reconciliation
-from app.cost.rollup import Dimension, Rollup, rollup
-from app.cost.tax.values import Facts
-from app.cost.values import Charge
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState
 from app.ledger.counting import Work
 from app.ledger.record import TaskRecord
-from tests.cost.tax.plain import facts_of
+from app.pricing.calls import CallRecord
+from app.pricing.reconciliation.bill import Bill
+from app.pricing.reconciliation.reconcile import reconcile
+from app.pricing.reconciliation.values import Reconciliation
+from app.pricing.rollup import Dimension, Rollup, rollup
+from app.pricing.tax.values import Facts
+from app.pricing.values import Charge
+from tests.pricing.tax.plain import facts_of
 
 
 class FakeRecords:

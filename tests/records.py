@@ -13,15 +13,15 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from app.cost import book
-from app.cost.book import PriceBook
-from app.cost.calls import CallRecord
-from app.cost.charges import charge_call, charge_work
-from app.cost.values import Charge, Origin, Quantity, Usage, Work
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.pricing import book
+from app.pricing.book import PriceBook
+from app.pricing.calls import CallRecord
+from app.pricing.charges import charge_call, charge_work
+from app.pricing.values import Charge, Origin, Quantity, Usage, Work
 from tests.paths import ROOT
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)

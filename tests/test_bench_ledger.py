@@ -15,9 +15,6 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Engine, Row, Select, func, select, update
 
-from app.cost.calls import CallRecord
-from app.cost.rollup import Dimension, rollup
-from app.cost.values import Charge
 from app.domain.models import CallState, Known
 from app.ledger import projector
 from app.ledger.database import connect
@@ -26,6 +23,9 @@ from app.ledger.record import TaskRecord
 from app.ledger.record_tables import CHARGES, DAILY_COSTS
 from app.ledger.sources import Sources
 from app.ledger.tables import REPLIES, TICKETS
+from app.pricing.calls import CallRecord
+from app.pricing.rollup import Dimension, rollup
+from app.pricing.values import Charge
 from bench.ledger import crew, questions, results, stores, writing
 from bench.ledger.__main__ import measured
 from bench.ledger.fates import Fate, fate

@@ -8,10 +8,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.amplification.worst import Price
-from app.cost.book import PriceBook
-from app.cost.schedule import NoPrice, rates_at
-from app.cost.words import Line
 from app.domain.money import amount_of, total
+from app.pricing.book import PriceBook
+from app.pricing.schedule import NoPrice, rates_at
+from app.pricing.words import Line
 
 _PER = Decimal(1_000_000)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cost.words import Line, MoneyKnown
 from app.domain.models import Known
 from app.domain.money import ZERO, shown, total
+from app.pricing.words import Line, MoneyKnown
 
 if TYPE_CHECKING:
-    from app.cost.views import GroupView, MoneyView
+    from app.pricing.views import GroupView, MoneyView
 
 UNKNOWN = "?"
 WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps

@@ -12,9 +12,9 @@ from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
-    from app.cost.book import PriceBook
     from app.ledger.reading import Records
     from app.ledger.requests import Asked
+    from app.pricing.book import PriceBook
 
 Prices = Annotated[
     Path | None,
@@ -82,7 +82,7 @@ def _ledger_file(settings: Settings) -> Path | None:
 def open_book(path: Path | None) -> PriceBook:
     """The price book of that file, else of the settings' one. Raises ConfigurationError."""
     from app.config.settings import load as load_settings
-    from app.cost.book import load
+    from app.pricing.book import load
 
     return load(given_prices(path) or load_settings().prices_file)
 

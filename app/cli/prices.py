@@ -14,12 +14,12 @@ from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.period import TIMES, instant
 from app.cli.screen import Wide, complain, say, show_json, show_table
-from app.cost.words import TOKEN_LINES, Line
 from app.domain.money import plain
+from app.pricing.words import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
-    from app.cost.book import PriceBook
-    from app.cost.price_views import CheckView, InfrastructureView, PricesView, PriceView
+    from app.pricing.book import PriceBook
+    from app.pricing.price_views import CheckView, InfrastructureView, PricesView, PriceView
 
 Model = tuple[str, str]  # provider (component type or id), model
 _PRICE_COLUMNS: tuple[Column | str, ...] = (
@@ -98,11 +98,11 @@ def _show_findings(view: CheckView) -> None:
 
 
 def _checked(book: PriceBook) -> CheckView:
-    from app.cost import second_opinion
-    from app.cost.check import check as look
-    from app.cost.price_views import CheckView, FindingView
+    from app.pricing import litellm_prices
+    from app.pricing.check import check as look
+    from app.pricing.price_views import CheckView, FindingView
 
-    used, other = _in_use(), second_opinion.load()
+    used, other = _in_use(), litellm_prices.load()
     return CheckView(
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
@@ -118,8 +118,8 @@ def _nameless() -> frozenset[str]:
 
 
 def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
-    from app.cost.price_views import InfrastructureView, PricesView, PriceView
-    from app.cost.show import infrastructure_rows, price_rows
+    from app.pricing.price_views import InfrastructureView, PricesView, PriceView
+    from app.pricing.show import infrastructure_rows, price_rows
 
     return PricesView(
         book=book.digest,
@@ -140,7 +140,7 @@ def _in_use() -> frozenset[Model] | None:
 
 
 def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> frozenset[Model]:
-    from app.cost.providers import COMPONENT_TYPES, provider_id
+    from app.pricing.providers import COMPONENT_TYPES, provider_id
 
     if model and provider:
         return frozenset({(provider, model)})

@@ -30,7 +30,7 @@ from app.cli.screen import Wide, say, show_facts, show_json, show_table
 from app.cli.showing import decision_line
 from app.cli.showing import money as refunded
 from app.cli.tasks import TaskId
-from app.cost.words import Line
+from app.pricing.words import Line
 
 if TYPE_CHECKING:
     from app.ledger.views import CallView, RecordView, StepView

@@ -14,21 +14,21 @@ from app.cli.opening import open_book
 from app.cli.period import known_tenants, tenants
 from app.cli.report import CURRENCY, KNOWN, NONE, below
 from app.cli.screen import CsvCell, say, show_csv, show_table
-from app.cost.rollup import Dimension
-from app.cost.words import MoneyKnown
 from app.domain.money import ZERO, difference
+from app.pricing.rollup import Dimension
+from app.pricing.words import MoneyKnown
 
 if TYPE_CHECKING:
-    from app.cost.price_views import ChangeView, RepricingView
-    from app.cost.views import Selection
+    from app.pricing.price_views import ChangeView, RepricingView
+    from app.pricing.views import Selection
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
 
 def repriced(chosen: Selection, by: Sequence[Dimension], prices: Path) -> RepricingView:
     """The charges by the book of that file, beside what was billed."""
-    from app.cost.price_views import repricing_view
-    from app.cost.repricing import reprice
+    from app.pricing.price_views import repricing_view
+    from app.pricing.repricing import reprice
 
     book = open_book(prices)
     records = opening.open_records()

@@ -92,7 +92,7 @@ def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[
     """Of a request to each model component: the dearest of the model in its file and those that have answered."""
     from app.amplification.pricing import LONGEST, Reserve, dearest
     from app.amplification.targets import Kind
-    from app.cost.book import load
+    from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
     found = {}

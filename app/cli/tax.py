@@ -12,12 +12,12 @@ from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kin
 from app.cli.layout import Column, figures
 from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
 from app.cli.screen import AsCsv, CsvCell, Wide, one_form, say, show_csv, show_json, show_table
-from app.cost.words import TOKEN_LINES, Kind
 from app.domain.money import shown
+from app.pricing.words import TOKEN_LINES, Kind
 
 if TYPE_CHECKING:
-    from app.cost.tax.views import IntervalView, PartView, RunnerView, TaxView
-    from app.cost.views import GroupView
+    from app.pricing.tax.views import IntervalView, PartView, RunnerView, TaxView
+    from app.pricing.views import GroupView
 
 FEW = "*"
 _CURRENCY = Column("currency", common=True)
@@ -56,7 +56,7 @@ def tax(
     as_json: AsJson = False,
 ) -> None:
     """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
-    from app.cost.tax.views import tax_view
+    from app.pricing.tax.views import tax_view
 
     one_form(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.domain.models import CallState, Known
 from app.ledger.tables import MODEL_CALLS
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 
 _OF_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 _MAY_BE_NULL = ("model", "finish_reason", "error")

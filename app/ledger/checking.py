@@ -10,8 +10,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from app.cost.charges import standing
-from app.cost.values import Charge
 from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
 from app.domain.models import TaskStatus
@@ -28,6 +26,8 @@ from app.ledger.sources import Sources
 from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import TICKETS
+from app.pricing.charges import standing
+from app.pricing.values import Charge
 
 TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
 PURGED = (

@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
-from app.cost.book import PriceBook
-from app.cost.reconciliation.bill import Bill
-from app.cost.reconciliation.money import rates_of
-from app.cost.reconciliation.reconcile import MARGIN, reconcile
-from app.cost.reconciliation.values import Reconciliation
-from app.cost.schedule import NoPrice
-from app.cost.values import Charge
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
+from app.pricing.book import PriceBook
+from app.pricing.reconciliation.bill import Bill
+from app.pricing.reconciliation.money import rates_of
+from app.pricing.reconciliation.reconcile import MARGIN, reconcile
+from app.pricing.reconciliation.values import Reconciliation
+from app.pricing.schedule import NoPrice
+from app.pricing.values import Charge
 
 
 def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 
-from app.cost.calls import CallRecord
 from app.dapr.history.causes import Cause, cause, cause_of
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import Run
 from app.dapr.history.values import AttemptOutcome, Failure
 from app.domain.models import CallState
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
 
 
 def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:

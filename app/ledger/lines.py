@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from app.cost.values import Charge
 from app.ledger.columns import whole
+from app.pricing.values import Charge
 
 
 class Key(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select
 
-from app.cost.values import Charge
-from app.cost.words import Line, Mode
 from app.domain.money import plain
 from app.ledger.database import insert_or_ignore
 from app.ledger.record_tables import PRICES
+from app.pricing.values import Charge
+from app.pricing.words import Line, Mode
 
 
 class PriceRow(NamedTuple):

@@ -18,11 +18,6 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
-from app.cost.book import PriceBook
-from app.cost.calls import CallRecord
-from app.cost.charges import charge_call, charge_work
-from app.cost.lost import NOTHING, lost_usage
-from app.cost.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 from app.dapr.history.executions import fates_known
 from app.dapr.history.model import RaisedEvent, Run
 from app.dapr.history.times import Part, shares, spans
@@ -34,6 +29,11 @@ from app.ledger.failures import failures
 from app.ledger.proven import with_proven
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.steps import Written, executions_of, idle_of, step_records, vain_writes
+from app.pricing.book import PriceBook
+from app.pricing.calls import CallRecord
+from app.pricing.charges import charge_call, charge_work
+from app.pricing.lost import NOTHING, lost_usage
+from app.pricing.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.dapr.history.model import Run, Step
 from app.domain.models import CallState, Known, ModelUse
 from app.ledger.calls import UNKNOWN, oldest_first
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 
 _CALLS = uuid.UUID("0c5b2f0e-6a36-5a57-8a55-6f3f5d1a7c11")
 _OPEN = frozenset({CallState.STARTED, CallState.INTERRUPTED})

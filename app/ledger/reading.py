@@ -9,10 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
 
-from app.cost.calls import CallRecord
-from app.cost.rollup import Dimension, Rollup, rollup_sums
-from app.cost.tax.values import Facts
-from app.cost.values import Charge
 from app.domain.errors import TaskNotFound
 from app.ledger import counting, decisions, restoring, tax
 from app.ledger.calls import call_records, oldest_first
@@ -23,6 +19,10 @@ from app.ledger.record import TaskRecord
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.summing import charged_by_day
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
+from app.pricing.calls import CallRecord
+from app.pricing.rollup import Dimension, Rollup, rollup_sums
+from app.pricing.tax.values import Facts
+from app.pricing.values import Charge
 
 # What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
 _COLUMNS = {

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, select
 
-from app.cost import book as price_book
-from app.cost.book import PriceBook
-from app.cost.rollup import Group
 from app.dapr.history.model import Run
 from app.domain.errors import TaskNotFound
 from app.ledger import standings
@@ -27,6 +24,9 @@ from app.ledger.saving import behind, save
 from app.ledger.sources import Sources
 from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
+from app.pricing import book as price_book
+from app.pricing.book import PriceBook
+from app.pricing.rollup import Group
 
 _AT_ONCE = 50
 _OF_TASKS = (CHARGES, STEPS, ATTEMPTS, FAILURES, PAUSES)

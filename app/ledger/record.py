@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.cost.calls import CallRecord
-from app.cost.values import Charge
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
+from app.pricing.calls import CallRecord
+from app.pricing.values import Charge
 
 
 class FailureKind(StrEnum):

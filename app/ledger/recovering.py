@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from app.cost.calls import CallRecord
 from app.dapr.history.model import Run
 from app.dapr.history.values import Failure, Payload, RunStatus
 from app.domain.models import Reference, TaskStatus, TenantId, TicketId, task_id
@@ -21,6 +20,7 @@ from app.ledger.record_tables import TASKS
 from app.ledger.standings import standing_in
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import NO_DIGEST
+from app.pricing.calls import CallRecord
 
 _THESE = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
 _STARTED = update(TICKETS).where(_THESE, TICKETS.c.started.is_(False)).values(started=True)

@@ -23,7 +23,7 @@ from app.domain.errors import FailureCause
 from app.ledger.record_tables import ATTEMPTS, STEPS, TASKS
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 
-# Sooner than this a breaker refused the call itself, not a repeat of it by the sidecar (app/cost/lost.py).
+# Sooner than this a breaker refused the call itself, not a repeat of it by the sidecar (app/pricing/lost.py).
 _AT_ONCE_MICROSECONDS = 750_000
 
 

@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Charge
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.times import Part, Span
@@ -19,6 +17,8 @@ from app.domain.money import amount_of
 from app.ledger.columns import quantity
 from app.ledger.prices import PriceRow
 from app.ledger.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
+from app.pricing.values import Charge
 
 Values = Mapping[Any, Any]
 

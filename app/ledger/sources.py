@@ -9,8 +9,6 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
-from app.cost.book import PriceBook
-from app.cost.calls import CallRecord
 from app.dapr.history.executions import Begun
 from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, TaskNotFound
@@ -21,6 +19,8 @@ from app.ledger.projection import Naming, project
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS, WORKERS
+from app.pricing.book import PriceBook
+from app.pricing.calls import CallRecord
 
 _READ_AT_ONCE = 8
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.cost.calls import CallRecord
 from app.dapr.history.executions import Begun, Execution, executions, idle
 from app.dapr.history.model import Attempt, Run, Step
 from app.dapr.history.times import Idle, Share
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
 from app.ledger.record import AttemptRecord, StepRecord
+from app.pricing.calls import CallRecord
 
 _ANSWERERS = frozenset(AnsweredBy)
 _NOTHING = timedelta(0)

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, select
 
-from app.cost.tax.values import INTERRUPTED, Facts, Failure, Role, Spent, Sum, Vain, progress_of
-from app.cost.tax.weights import weights
-from app.cost.words import TOKEN_LINES
 from app.ledger import restoring, tax_queries
 from app.ledger.daily import day_of
 from app.ledger.prices import Prices
 from app.ledger.record_tables import PRICES
 from app.ledger.tax_queries import Period
+from app.pricing.tax.values import INTERRUPTED, Facts, Failure, Role, Spent, Sum, Vain, progress_of
+from app.pricing.tax.weights import weights
+from app.pricing.words import TOKEN_LINES
 
 _TOKENS = (PRICES.c.line.in_([line.value for line in TOKEN_LINES]), PRICES.c.unit_price != "")
 _PRICES_OF_TOKENS = select(PRICES.c.price_no, PRICES.c.currency, PRICES.c.unit_price).where(*_TOKENS)

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, not_, or_, select
 
-from app.cost.tax.values import INTERRUPTED, Role
-from app.cost.words import TOKEN_LINES
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
 from app.ledger.daily import day_number
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, STEPS, TASKS
+from app.pricing.tax.values import INTERRUPTED, Role
+from app.pricing.words import TOKEN_LINES
 
 # Clocks of workers and sidecars differ by less: Dapr's certificates allow a quarter of that.
 _CLOCKS = timedelta(hours=1)

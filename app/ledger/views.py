@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from app.cost.calls import CallRecord
-from app.cost.rollup import rollup
-from app.cost.values import Charge
-from app.cost.views import Exact, GroupView, View, group_view
-from app.cost.words import Kind, Line, Mode, MoneyKnown, Unit
 from app.dapr.history.causes import Cause
 from app.dapr.history.times import Part
 from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
 from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
+from app.pricing.calls import CallRecord
+from app.pricing.rollup import rollup
+from app.pricing.values import Charge
+from app.pricing.views import Exact, GroupView, View, group_view
+from app.pricing.words import Kind, Line, Mode, MoneyKnown, Unit
 
 
 class StepView(View):

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import PlainSerializer
 
-from app.cost.views import View
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Part
 from app.dapr.history.values import AttemptOutcome
 from app.ledger.record import FailureKind
+from app.pricing.views import View
 
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]
 

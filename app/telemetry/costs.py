@@ -10,13 +10,13 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from app.cost.calls import CallRecord
-from app.cost.charges import standing
-from app.cost.values import Charge
-from app.cost.words import Kind, MoneyKnown, worst_of
 from app.domain.models import Known
 from app.domain.money import add, plain
 from app.ledger.record import StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
+from app.pricing.charges import standing
+from app.pricing.values import Charge
+from app.pricing.words import Kind, MoneyKnown, worst_of
 from app.telemetry import names
 
 Value = str | int | float | bool | tuple[str, ...]

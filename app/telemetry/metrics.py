@@ -19,11 +19,11 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-from app.cost.charges import standing
-from app.cost.rollup import bucket
-from app.cost.words import Kind
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.record import TaskRecord
+from app.pricing.charges import standing
+from app.pricing.rollup import bucket
+from app.pricing.words import Kind
 from app.telemetry.families import Families
 from app.telemetry.live import Live, LiveCollector
 

@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import count
 
-from app.cost.calls import CallRecord
 from app.dapr.history.times import Span
 from app.domain.models import TaskStatus
 from app.ledger.record import StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
 from app.telemetry import names
 from app.telemetry.attributes import call_attributes, error_of, failure_of, step_attributes, task_attributes
 from app.telemetry.costs import Costs, Value, costs

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from app.cost.calls import CallRecord
 from app.domain.redaction import redact
 from app.ledger.tables import MODEL_CALLS
+from app.pricing.calls import CallRecord
 
 
 class StoredAnswers:

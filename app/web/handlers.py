@@ -11,17 +11,17 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from app.access import Principal, Role
-from app.cost.reconciliation.parsing import Bill, parse_bill
-from app.cost.reconciliation.values import Reconciliation
-from app.cost.reconciliation.views import as_json
-from app.cost.rollup import Dimension, Rollup
-from app.cost.tax.values import Facts
-from app.cost.tax.views import tax_view
-from app.cost.views import Selection, report_view
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
+from app.pricing.reconciliation.parsing import Bill, parse_bill
+from app.pricing.reconciliation.values import Reconciliation
+from app.pricing.reconciliation.views import as_json
+from app.pricing.rollup import Dimension, Rollup
+from app.pricing.tax.values import Facts
+from app.pricing.tax.views import tax_view
+from app.pricing.views import Selection, report_view
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)

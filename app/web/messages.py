@@ -7,9 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from app.cost.rollup import Dimension
 from app.domain.models import Frozen, Refund, TaskStatus, TenantId
 from app.domain.texts import Text
+from app.pricing.rollup import Dimension
 
 MAX_PAGE = 200
 _DIMENSION = f"({'|'.join(Dimension)})"

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from app.access import Role
-from app.cost.tax.views import TaxView
-from app.cost.views import ReportView
 from app.domain.models import TaskPage, TaskView, Ticket, TicketView
 from app.ledger.views import RecordView
+from app.pricing.tax.views import TaxView
+from app.pricing.views import ReportView
 from app.web import handlers
 from app.web.handlers import Answer, Call
 from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.cost.calls import CallRecord
 from app.dapr.history.model import Run
 from app.dapr.history.values import Failure, RunStatus, WaitOutcome
 from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
+from app.pricing.calls import CallRecord
 from app.stages.classify import ClassifyOutput
 from app.stages.draft_refund import DraftOutput
 from bench.ledger import texts

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-from app.cost import book
-from app.cost.book import PriceBook
-from app.cost.list_prices import bundled
-from app.cost.price_file import Agreement
 from app.domain.models import Known
+from app.pricing import book
+from app.pricing.book import PriceBook
+from app.pricing.list_prices import bundled
+from app.pricing.price_file import Agreement
 from runtime import paths
 
 BEGIN = datetime(2025, 11, 1, tzinfo=UTC)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from app.cost.calls import CallRecord
 from app.domain.models import CallState, Known
 from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
 from app.gateway.stored import answer_to_json
 from app.ledger.tickets import body_digest
+from app.pricing.calls import CallRecord
 from bench.ledger import texts
 from bench.ledger.histories import Made
 

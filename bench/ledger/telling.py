@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
 from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Known, ModelUse
 from app.ledger.calls import UNKNOWN
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 from app.steps import DECISION
 from bench.ledger import texts
 from bench.ledger.population import Person

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from app.cost.book import PriceBook
 from app.ledger.database import insert_or_ignore
 from app.ledger.prices import Prices
 from app.ledger.projection import Naming, project
@@ -22,6 +21,7 @@ from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.saving import save
 from app.ledger.steps import Written
 from app.ledger.tables import MODEL_CALLS, REPLIES, TICKETS
+from app.pricing.book import PriceBook
 from app.stages import STAGE_OF
 from app.steps import RESUME
 from bench.ledger import rows

@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 
 from app.config import settings
-from app.cost import book
-from app.cost.book import PriceBook
 from app.domain.errors import ConfigurationError
+from app.pricing import book
+from app.pricing.book import PriceBook
 from bench.command import exit_code
 from experiments.rerun_tax import figure, judging, plan, table, trace
 from experiments.rerun_tax.jobs import Job

@@ -9,9 +9,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from app.cost.book import PriceBook
-from app.cost.formula import CallPrice, price_call
-from app.cost.values import Usage
+from app.pricing.book import PriceBook
+from app.pricing.formula import CallPrice, price_call
+from app.pricing.values import Usage
 from experiments.rerun_tax.theory import Digests
 from runtime.problems import Problem
 

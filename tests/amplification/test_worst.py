@@ -17,8 +17,8 @@ from app.amplification.worst import Over, Price, Worst
 from app.config import policy
 from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
-from tests.cost.makers import agreement, price_book
 from tests.paths import ROOT
+from tests.pricing.makers import agreement, price_book
 
 POLICY = ROOT / "config" / "policy.yaml"
 LIMITS = policy.retry_limits(POLICY)

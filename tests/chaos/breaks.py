@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.domain.models import CallState, Known
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 from chaos.evidence import Evidence, Execution, StepSeen
 from tests.chaos import evidence as made
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.domain.models import Known
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 from chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from chaos.tickets import Expected, make_tickets
 from tests.records import at, call_record

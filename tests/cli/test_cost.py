@@ -13,11 +13,6 @@ from sqlalchemy import insert
 
 from app.cli import opening
 from app.cli.figures import digits_for
-from app.cost.charges import charge_call
-from app.cost.price_views import RepricingView
-from app.cost.rollup import Dimension
-from app.cost.values import Usage
-from app.cost.views import CountedReportView
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import Known
 from app.ledger import database
@@ -25,11 +20,16 @@ from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
 from app.ledger.tables import MODEL_CALLS
+from app.pricing.charges import charge_call
+from app.pricing.price_views import RepricingView
+from app.pricing.rollup import Dimension
+from app.pricing.values import Usage
+from app.pricing.views import CountedReportView
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
-from tests.cost.makers import agreement, price_book
-from tests.cost.makers import origin as some_origin
 from tests.ledgers import FakeRecords
+from tests.pricing.makers import agreement, price_book
+from tests.pricing.makers import origin as some_origin
 from tests.records import (
     at,
     attempt_record,

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from app.cost.price_views import CheckView, PricesView, RepricingView
-from app.cost.rollup import Dimension
-from app.cost.tax.views import TaxView
-from app.cost.views import CountedReportView, ReportView
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.views import RecordView
+from app.pricing.price_views import CheckView, PricesView, RepricingView
+from app.pricing.rollup import Dimension
+from app.pricing.tax.views import TaxView
+from app.pricing.views import CountedReportView, ReportView
 from app.web.messages import CostQuery
 from tests.paths import ROOT
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from app.cost.values import Usage
 from app.dapr.history.causes import Cause
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
 from app.ledger.record import FailureKind, FailureRecord, TaskRecord
 from app.ledger.views import RecordView
+from app.pricing.values import Usage
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record

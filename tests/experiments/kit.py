@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from app.cost import book
+from app.pricing import book
 from experiments.rerun_tax.judging import Worked, judged
 from experiments.rerun_tax.plan import Load
 from experiments.rerun_tax.seen import Books, Clean, Seen

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from app.access import Access, Role
 from app.cli.root import cli
 from app.config import policy
-from app.cost import book
 from app.desk import TaskDesk
 from app.domain.standing import Standing
 from app.ledger import comparing, database
@@ -29,6 +28,7 @@ from app.ledger.standings import Standings
 from app.ledger.tables import TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
+from app.pricing import book
 from app.runs import Runs
 from app.telemetry.metrics import Metrics
 from app.web.factory import create_app

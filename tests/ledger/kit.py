@@ -9,11 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, delete, insert, select
 
-from app.cost.book import PriceBook
-from app.cost.calls import CallRecord
-from app.cost.charges import standing
-from app.cost.rollup import Dimension, Rollup, rollup
-from app.cost.values import Charge
 from app.domain.models import CallState
 from app.ledger.columns import METADATA
 from app.ledger.prices import Prices
@@ -24,10 +19,15 @@ from app.ledger.saving import save
 from app.ledger.steps import Written
 from app.ledger.summing import disagreements
 from app.ledger.tables import MODEL_CALLS, TICKETS
+from app.pricing.book import PriceBook
+from app.pricing.calls import CallRecord
+from app.pricing.charges import standing
+from app.pricing.rollup import Dimension, Rollup, rollup
+from app.pricing.values import Charge
 from app.stages import STAGE_OF
-from tests.cost.makers import agreement
-from tests.cost.makers import price_book as book_of
 from tests.ledger.stories import Snapshot
+from tests.pricing.makers import agreement
+from tests.pricing.makers import price_book as book_of
 from tests.records import price_book
 
 NAMING = Naming(stage_of=STAGE_OF, parked_at="resume")

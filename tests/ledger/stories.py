@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.cost.calls import CallRecord
-from app.cost.values import Usage
 from app.dapr.history.model import Run
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
 from app.ledger.calls import UNKNOWN
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
 from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"

@@ -13,9 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
 
-from app.cost.calls import CallRecord
-from app.cost.rollup import Group
-from app.cost.values import Usage
 from app.dapr.history.parse import parse
 from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
 from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
@@ -31,6 +28,9 @@ from app.ledger.standings import Standings
 from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
+from app.pricing.calls import CallRecord
+from app.pricing.rollup import Group
+from app.pricing.values import Usage
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories

@@ -9,7 +9,6 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, Engine, insert
 
-from app.cost.words import Line
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Begun
 from app.dapr.history.parse import parse
@@ -22,6 +21,7 @@ from app.ledger.record import FailureKind, TaskRecord
 from app.ledger.sources import Sources
 from app.ledger.steps import Written
 from app.ledger.tables import EXECUTIONS, WORKERS
+from app.pricing.words import Line
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book

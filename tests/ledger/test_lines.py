@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cost.charges import charge_work
-from app.cost.values import Quantity, Work
-from app.cost.words import Line as CostLine
 from app.ledger.lines import Key, Line, corrected, line_of
-from tests.cost.makers import origin
+from app.pricing.charges import charge_work
+from app.pricing.values import Quantity, Work
+from app.pricing.words import Line as CostLine
 from tests.dapr.history.told import T0
+from tests.pricing.makers import origin
 from tests.records import price_book
 
 INPUT = Key(1, 1, 1, "input", False)

@@ -13,11 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.cost.calls import CallRecord
-from app.cost.lost import NOTHING
-from app.cost.rollup import rollup
-from app.cost.values import Charge, Usage
-from app.cost.words import Kind, Line
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
@@ -27,6 +22,11 @@ from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
+from app.pricing.calls import CallRecord
+from app.pricing.lost import NOTHING
+from app.pricing.rollup import rollup
+from app.pricing.values import Charge, Usage
+from app.pricing.words import Kind, Line
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
 from tests.ledger.stories import Snapshot, story

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, select
 
-from app.cost.charges import standing
 from app.dapr.history.model import Run, Step
 from app.dapr.history.parse import parse
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
@@ -26,6 +25,7 @@ from app.ledger.record_tables import PRICE_BOOKS
 from app.ledger.sources import Sources
 from app.ledger.standings import ListedTask, Standings
 from app.ledger.writer import Writer
+from app.pricing.charges import standing
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
 from tests.ledger.stories import Snapshot, story

@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, event
 
-from app.cost.charges import standing
-from app.cost.rollup import Dimension
-from app.cost.values import Charge
 from app.dapr.history.parse import parse
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState, Known
 from app.ledger import database
 from app.ledger.calls import oldest_first
 from app.ledger.projection import with_usages
+from app.pricing.charges import standing
+from app.pricing.rollup import Dimension
+from app.pricing.values import Charge
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, between, by_id, sums_of, two_currencies

@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cost import book
-from app.cost.rollup import Dimension, Group
-from app.cost.values import Charge
 from app.ledger import database
 from app.ledger.sources import Sources
-from tests.cost import recompute
-from tests.cost.makers import agreement, tariff
-from tests.cost.test_recompute import random_price, random_tokens
+from app.pricing import book
+from app.pricing.rollup import Dimension, Group
+from app.pricing.values import Charge
 from tests.dapr.history.told import T0
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger
 from tests.ledger.stories import OPENAI, Story, story
+from tests.pricing import recompute
+from tests.pricing.makers import agreement, tariff
+from tests.pricing.test_recompute import random_price, random_tokens
 
 CHANGE = dt.date(2026, 11, 23)
 MODELS = tuple(f"model-{number}" for number in range(6))  # the last one has no price

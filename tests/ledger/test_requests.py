@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from app.cost.calls import CallRecord
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
 from app.ledger.requests import Asked, Measured, asked
 from app.ledger.tables import EXECUTIONS
+from app.pricing.calls import CallRecord
 from tests.ledger.kit import Ledger
 from tests.records import at, attempt_record, call_record, step_record, task_record
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from app.cost.charges import standing
-from app.cost.rollup import Dimension, Group
 from app.dapr.history.parse import parse
 from app.domain.models import CallState, TaskStatus
 from app.domain.money import ZERO
 from app.ledger import database
 from app.ledger.projection import Naming
 from app.ledger.record import TaskRecord
+from app.pricing.charges import standing
+from app.pricing.rollup import Dimension, Group
 from app.stages import STAGE_OF
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases

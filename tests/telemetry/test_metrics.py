@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cost.values import Usage
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
 from app.ledger.record import TaskRecord
+from app.pricing.values import Usage
 from app.telemetry.live import Live
 from app.telemetry.metrics import CONTENT_TYPE, Metrics
 from tests.records import at, call_record, step_record, task_record

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from app.cost import book
-from app.cost.calls import CallRecord
-from app.cost.charges import charge_call
-from app.cost.lost import NOTHING, lost_usage
-from app.cost.rollup import rollup
-from app.cost.values import Charge, Origin, Usage
-from app.cost.words import MoneyKnown
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
 from app.ledger import database
 from app.ledger.reading import Records
+from app.pricing import book
+from app.pricing.calls import CallRecord
+from app.pricing.charges import charge_call
+from app.pricing.lost import NOTHING, lost_usage
+from app.pricing.rollup import rollup
+from app.pricing.values import Charge, Origin, Usage
+from app.pricing.words import MoneyKnown
 from app.sandbox.data import load_tickets
 from runtime import paths
 from tests.live import Live, make_stack

@@ -14,17 +14,17 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cost.calls import CallRecord
-from app.cost.reconciliation.bill import Bill
-from app.cost.reconciliation.claims import CLOCK_TOLERANCE
-from app.cost.reconciliation.parsing import parse_bill
-from app.cost.reconciliation.reconcile import reconcile
-from app.cost.reconciliation.repeats import Unallocated
-from app.cost.reconciliation.values import Cause, Reconciliation
 from app.domain.models import CallState
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
+from app.pricing.calls import CallRecord
+from app.pricing.reconciliation.bill import Bill
+from app.pricing.reconciliation.claims import CLOCK_TOLERANCE
+from app.pricing.reconciliation.parsing import parse_bill
+from app.pricing.reconciliation.reconcile import reconcile
+from app.pricing.reconciliation.repeats import Unallocated
+from app.pricing.reconciliation.values import Cause, Reconciliation
 from app.sandbox.data import load_tickets
 from tests.live import Live, until
 

@@ -12,11 +12,11 @@ import pytest
 
 from app import bootstrap
 from app.config.settings import Settings
-from app.cost.rollup import Dimension, rollup
-from app.cost.words import Line
 from app.domain.models import Outcome, TaskStatus
 from app.ledger import database
 from app.ledger.reading import Records
+from app.pricing.rollup import Dimension, rollup
+from app.pricing.words import Line
 from app.stages import STAGE_OF
 from tests.live import Live, recorded, until
 from tests.whole import tickets

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 
-from app.cost.calls import CallRecord
-from app.cost.values import Charge
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
+from app.pricing.values import Charge
 from app.web.pages import words
 from app.web.pages.timeline import call_end
 from app.web.pages.words import MoneyCell, money_cell

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from app.cost.rollup import RERUN, Group, MoneySum, rollup
-from app.cost.values import Charge
-from app.cost.words import Kind, MoneyKnown
 from app.dapr.history.times import Part
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
 from app.ledger.record import TaskRecord
+from app.pricing.rollup import RERUN, Group, MoneySum, rollup
+from app.pricing.values import Charge
+from app.pricing.words import Kind, MoneyKnown
 from app.web.pages import words
 
 _KINDS = {

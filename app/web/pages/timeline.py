@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.cost.calls import CallRecord
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Span
 from app.domain.models import CallState
 from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.pricing.calls import CallRecord
 from app.web.pages import words
 from app.web.pages.axis import Axis, Tick, make_axis
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from app.cost.rollup import rollup
-from app.cost.values import Charge
-from app.cost.words import MoneyKnown
 from app.dapr.history.times import Part, Span
 from app.domain.models import Known
 from app.domain.money import shown
+from app.pricing.rollup import rollup
+from app.pricing.values import Charge
+from app.pricing.words import MoneyKnown
 
 ESTIMATE, UNKNOWN = "~", "?"
 NOTHING = "\N{EN DASH}"

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.cost.lost import NOTHING
-from app.cost.values import Usage
 from app.dapr.history.times import Part, Span
 from app.domain.models import Known, TaskStatus
+from app.pricing.lost import NOTHING
+from app.pricing.values import Usage
 from app.web.pages import words
 from app.web.pages.summary import ending, make_summary
 from tests.records import at, call_record, calls, task_record

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from app.cost.values import Usage
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import CallState, Known
+from app.pricing.values import Usage
 from app.web.pages.timeline import make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 

@@ -1,0 +1,214 @@
+"""The cost formula: what a model call, and the work around it, costs at its price; lines sum to the total exactly.
+
+A line stands for each kind of token that is reported, also when it is reported as zero; a kind that is not reported
+has no line. Where its price differs, the input that holds it can only be priced as if it were all plain input, so
+that line is `estimated`, and the call names the kind under `unsplit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from app.domain.models import Known
+from app.domain.money import amount_of, product, total
+from app.pricing.book import PriceBook
+from app.pricing.price_file import NAME
+from app.pricing.schedule import BASE, NoPrice, Price, Schedule, step_at
+from app.pricing.values import PricedLine, Quantity, Usage, Work, utc
+from app.pricing.words import Line, Mode, MoneyKnown, worst, worst_of
+
+_GB = Decimal(1).scaleb(-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Lines at their price. `amount` is the sum of what is known of them, `None` when nothing is."""
+
+    lines: tuple[PricedLine, ...]
+    currency: str
+    price_id: str
+    book_digest: str
+
+    @property
+    def amount(self) -> Decimal | None:
+        """What is paid, as far as it is known; `known` says how far that is."""
+        return _sum(line.amount for line in self.lines)
+
+    @property
+    def list_amount(self) -> Decimal | None:
+        """What it would cost at list prices."""
+        return _sum(line.list_amount for line in self.lines)
+
+    @property
+    def known(self) -> MoneyKnown:
+        """The worst of the lines."""
+        return worst_of(line.money_known for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CallPrice(Priced):
+    """What one model call costs. `tier` is the input size above which its prices hold, `None` for the base.
+
+    `unsplit` names the kinds of input that have a price of their own, but were not reported.
+    """
+
+    provider: str
+    model: str
+    at: datetime
+    mode: Mode
+    tier: int | None
+    unsplit: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """There is no price: no amount, not even zero. Its lines keep the quantities; the remedy makes a price."""
+
+    lines: tuple[PricedLine, ...]
+    book_digest: str
+    reason: str
+    remedy: str
+    provider: str = ""
+    model: str = ""
+
+    @property
+    def known(self) -> MoneyKnown:
+        """Unpriced, whatever the quantities are."""
+        return MoneyKnown.UNPRICED
+
+    def __str__(self) -> str:
+        return f"unpriced: {self.reason}; {self.remedy}"
+
+
+def price_call(
+    book: PriceBook, usage: Usage, *, at: datetime, model: str, provider: str, mode: Mode = Mode.STANDARD
+) -> CallPrice | Unpriced:
+    """Prices one call. `provider` is a Dapr component type or a provider id, `at` the time it was made."""
+    price = book.find(provider, model, at, mode)
+    if isinstance(price, NoPrice):
+        lines = tuple(PricedLine(line, quantity.value, quantity.known) for line, quantity in _quantities(usage, ()))
+        return Unpriced(lines, book.digest, price.reason, price.remedy, provider, model)
+    unsplit = _unsplit(usage, price)
+    tier = _tier(price, usage)
+    return CallPrice(
+        lines=tuple(_token_line(price, line, quantity, usage) for line, quantity in _quantities(usage, unsplit)),
+        currency=price.currency,
+        price_id=price.id if tier is None else f"{price.id}>{tier}",
+        book_digest=book.digest,
+        provider=price.provider,
+        model=model,
+        at=utc(at),
+        mode=mode,
+        tier=tier,
+        unsplit=unsplit,
+    )
+
+
+def price_work(book: PriceBook, work: Work, *, at: datetime) -> Priced | Unpriced:
+    """Prices compute, persisted writes, retained bytes and log bytes at the infrastructure's prices of that time."""
+    return price_quantities(book, tuple(_work(work, book.file.retention_months)), at=at)
+
+
+def price_quantities(
+    book: PriceBook, quantities: Sequence[tuple[Line, Quantity]], *, at: datetime
+) -> Priced | Unpriced:
+    """Prices lines of work that are in the units of their lines already."""
+    tariff = book.infrastructure(at)
+    if tariff is None:
+        lines = tuple(PricedLine(line, quantity.value, quantity.known) for line, quantity in quantities)
+        reason = f"no infrastructure price holds at {utc(at):%Y-%m-%d %H:%M} UTC"
+        return Unpriced(lines, book.digest, reason, f"add one under `infrastructure:` in config/{NAME}")
+    # No list is published for what our own cloud costs: the list price is the price.
+    lines = tuple(_at_cost(line, quantity, tariff.rate(line)) for line, quantity in quantities)
+    return Priced(lines, tariff.currency, f"{NAME}/{tariff.id}", book.digest)
+
+
+def _quantities(usage: Usage, unsplit: tuple[Line, ...]) -> Iterator[tuple[Line, Quantity]]:
+    """The tokens of each kind, each token in exactly one of them."""
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    known = worst(usage.known, Known.ESTIMATED) if unsplit else usage.known
+    plain = None if usage.input_tokens is None else usage.input_tokens - (cached or 0) - (written or 0)
+    yield Line.INPUT, _counted(plain, known)
+    if cached is not None:
+        yield Line.CACHED_INPUT, _counted(cached, usage.known)
+    if written is not None:
+        yield Line.CACHE_WRITE, _counted(written, usage.known)
+    yield Line.OUTPUT, _counted(usage.output_tokens, usage.known)
+
+
+def _counted(tokens: int | None, known: Known) -> Quantity:
+    """Tokens that nobody vouches for are not known, whatever their number says."""
+    if tokens is None or known is Known.UNREPORTED:
+        return Quantity(None, Known.UNREPORTED)
+    return Quantity(Decimal(tokens), known)
+
+
+def _unsplit(usage: Usage, price: Price) -> tuple[Line, ...]:
+    """The kinds of input with a price of their own of which it is not known how many tokens there are."""
+    missing = [
+        line
+        for line, count in ((Line.CACHED_INPUT, usage.cached_tokens), (Line.CACHE_WRITE, usage.cache_write_tokens))
+        if count is None and price.contracted.get(line) not in (None, price.contracted[Line.INPUT])
+    ]
+    rest = (usage.input_tokens or 0) - (usage.cached_tokens or 0) - (usage.cache_write_tokens or 0)
+    return tuple(missing) if rest > 0 else ()
+
+
+def _tier(price: Price, usage: Usage) -> int | None:
+    """The highest start among the steps that the request is on."""
+    reached = max(step_at(steps, usage.input_tokens or 0)[0] for steps in price.contracted.values())
+    return None if reached == BASE else reached
+
+
+def _token_line(price: Price, line: Line, quantity: Quantity, usage: Usage) -> PricedLine:
+    contracted = _unit_price(price.contracted, line, usage)
+    listed = _unit_price(price.listed, line, usage)
+    listed = contracted if listed is None else listed  # a list without that price has nothing to compare with
+    if usage.input_tokens is None and len(price.contracted[Line.INPUT]) > 1 and quantity.value is not None:
+        quantity = Quantity(quantity.value, worst(quantity.known, Known.ESTIMATED))  # of which tier, is not known
+    return _line(line, quantity, contracted, listed)
+
+
+def _unit_price(schedule: Schedule, line: Line, usage: Usage) -> Decimal | None:
+    """Cached and cache-written input without a price of its own costs as plain input does."""
+    steps = schedule.get(line)
+    if steps is None and line is Line.OUTPUT:
+        return None
+    return step_at(steps or schedule[Line.INPUT], usage.input_tokens or 0)[1]
+
+
+def _line(line: Line, quantity: Quantity, unit_price: Decimal | None, list_price: Decimal | None) -> PricedLine:
+    per, value = line.unit.per, quantity.value
+    amount = None if value is None or unit_price is None else amount_of(value, unit_price, per)
+    listed = amount  # mostly, the list price is the price: reckoned once
+    if list_price is not unit_price:
+        listed = None if value is None or list_price is None else amount_of(value, list_price, per)
+    return PricedLine(line, value, quantity.known, unit_price, amount, list_price, listed)
+
+
+def _at_cost(line: Line, quantity: Quantity, rate: Decimal) -> PricedLine:
+    return _line(line, quantity, rate, rate)
+
+
+def _work(work: Work, months: Decimal) -> Iterator[tuple[Line, Quantity]]:
+    """The quantities that the work has, in the units of their lines."""
+    if work.active_seconds is not None:
+        yield Line.COMPUTE, work.active_seconds
+    if work.step_writes is not None:
+        yield Line.STEP_WRITES, work.step_writes
+    if work.retained_bytes is not None:
+        yield Line.RETAINED_BYTES, _times(work.retained_bytes, product(_GB, months))
+    if work.log_bytes is not None:
+        yield Line.LOG_BYTES, _times(work.log_bytes, _GB)
+
+
+def _times(quantity: Quantity, factor: Decimal) -> Quantity:
+    return quantity if quantity.value is None else Quantity(product(quantity.value, factor), quantity.known)
+
+
+def _sum(amounts: Iterator[Decimal | None]) -> Decimal | None:
+    known = [amount for amount in amounts if amount is not None]
+    return total(known) if known else None

@@ -1,0 +1,80 @@
+"""A second published list: the JSON inside the installed litellm wheel, read without importing litellm."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from app.domain.errors import ConfigurationError
+from app.domain.money import product
+from app.pricing.providers import provider_id
+from app.pricing.words import Line
+
+PACKAGE = "litellm"
+_FILE = "model_prices_and_context_window_backup.json"
+_LINES = {
+    Line.INPUT: "input_cost_per_token",
+    Line.CACHED_INPUT: "cache_read_input_token_cost",
+    Line.CACHE_WRITE: "cache_creation_input_token_cost",
+    Line.OUTPUT: "output_cost_per_token",
+}
+# What the package calls our providers, in its keys and in its entries.
+_PROVIDERS: Mapping[str, tuple[str, ...]] = {
+    "aws": ("bedrock", "bedrock_converse"),
+    "google": ("gemini", "vertex_ai", "vertex_ai-language-models"),
+}
+_FINE_TUNED = re.compile(r"ft:[^:]+")
+_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
+_MILLION = Decimal(1_000_000)
+
+
+class SecondOpinion:
+    """Prices by another list. It has no dates, and its prices are per token."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries = entries
+
+    def find(self, provider: str, model: str) -> dict[Line, Decimal] | None:
+        """Prices per million tokens; `None` when this list does not know the model of that provider."""
+        names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
+        for each in self._called(model):
+            for key in (*(f"{name}/{each}" for name in names), each):
+                entry = self._entries.get(key)
+                if isinstance(entry, dict) and entry.get("litellm_provider") in names:
+                    return _prices(entry)
+        return None
+
+    def _called(self, model: str) -> Iterator[str]:
+        """What the list may call a model: as it is; a fine-tuned one (`ft:base:organisation:name:id`) by its base;
+        without its date, or with the latest."""
+        base = _FINE_TUNED.match(model)
+        for name in dict.fromkeys((model, base[0] if base else model)):
+            yield name
+            undated = _DATE.sub("", name)
+            yield undated
+            dated = re.compile(re.escape(undated) + _DATE.pattern)
+            yield from sorted(filter(dated.fullmatch, self._entries), reverse=True)
+
+
+def _prices(entry: Mapping[str, Any]) -> dict[Line, Decimal]:
+    found = {line: entry.get(key) for line, key in _LINES.items()}
+    return {
+        line: product(Decimal(price), _MILLION) for line, price in found.items() if isinstance(price, Decimal | int)
+    }
+
+
+def load() -> SecondOpinion | None:
+    """The installed list (about 0.1 s); `None` when litellm is not installed. Raises ConfigurationError."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(next(iter(spec.submodule_search_locations))) / _FILE
+    try:
+        return SecondOpinion(json.loads(file.read_text(encoding="utf-8"), parse_float=Decimal))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file}: cannot be read ({error}); install the lock file's {PACKAGE} again") from None

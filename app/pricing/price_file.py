@@ -1,0 +1,207 @@
+"""Reads `config/prices.yaml`, finance's own prices; an unknown key, a wrong type or a lost digit is an error."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from app.config import yaml_file
+from app.domain.models import Currency, Frozen
+from app.domain.money import plain
+from app.pricing.words import Line
+
+NAME = "prices.yaml"  # what price ids call the file, wherever it lies
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, float):
+        raise ValueError(f"write {value} in quotes: an unquoted fraction is not kept to the last digit")
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError(f"{value!r:.40} is no price; write it in quotes, as in '0.40'")
+    return Decimal(yaml_file.plain_number(value))
+
+
+def _instant(value: Any) -> Any:
+    """A day begins at midnight UTC."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"time {value.isoformat()} has no zone; write it with Z, or write the day alone")
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"time {value.isoformat()} is in no year of ours") from None
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value
+
+
+# Bounds on the digits keep every product of price, discount and quantity exact.
+_Exact = PlainSerializer(plain, return_type=str)
+Price = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, max_digits=20, decimal_places=12), _Exact]
+Percent = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, max_digits=10, decimal_places=7), _Exact]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class _Strict(Frozen):
+    """A part of the file: no unknown key, and no value that has to be turned into another type first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Dated(_Strict):
+    """Something that holds `from` (inclusive) until `to` (exclusive; never, when absent), by whose word and when."""
+
+    id: Name
+    from_: Instant = Field(alias="from")
+    to: Instant | None = None
+    source: Text
+    checked: date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Dated:
+        if self.to is not None and self.to <= self.from_:
+            raise ValueError(
+                f"{self.id} ends ({self.to:%Y-%m-%d %H:%M}) before it begins ({self.from_:%Y-%m-%d %H:%M})"
+            )
+        return self
+
+    def holds(self, at: datetime) -> bool:
+        """Whether it holds at that instant."""
+        return self.from_ <= at and (self.to is None or at < self.to)
+
+
+class TokenPrices(_Strict):
+    """Prices per million tokens. Cached and cache-written input without a price of its own costs as `input` does."""
+
+    input: Price
+    output: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+
+
+class Tier(_Strict):
+    """Prices of the whole request once its input has more than `above_input_tokens`."""
+
+    above_input_tokens: int = Field(gt=0)
+    per_million_tokens: TokenPrices
+
+
+def _ascending(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    starts = [tier.above_input_tokens for tier in tiers]
+    if sorted(set(starts)) != starts:
+        raise ValueError(f"tiers begin above {starts}; list each start once, lowest first")
+    return tiers
+
+
+Tiers = Annotated[tuple[Tier, ...], Field(strict=False)]
+
+
+class _Tariff(_Strict):
+    """Prices with their tiers."""
+
+    per_million_tokens: TokenPrices | None = None
+    tiers: Tiers = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Tariff:
+        _ascending(self.tiers)
+        if self.tiers and self.per_million_tokens is None:
+            raise ValueError("tiers need per_million_tokens, the prices below the first tier")
+        return self
+
+
+class Batch(_Tariff):
+    """What a batch costs: prices of its own, or a discount on the standard ones."""
+
+    discount_percent: Percent | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Batch:
+        if (self.per_million_tokens is None) == (self.discount_percent is None):
+            raise ValueError("batch takes either per_million_tokens or discount_percent")
+        return self
+
+
+class Agreement(_Dated, _Tariff):
+    """What was agreed for the models of a provider: own prices, a discount on the list's, or both.
+
+    `provider` is a Dapr component type or a provider id, `model` a model's name; both may hold `*` and `?`.
+    """
+
+    provider: Text
+    model: Text
+    currency: Currency = "USD"
+    batch: Batch | None = None
+    discount_percent: Percent = Decimal(0)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Agreement:
+        if self.per_million_tokens is None and not self.discount_percent:
+            raise ValueError(f"{self.id} has neither per_million_tokens nor a discount_percent on the list price")
+        if self.per_million_tokens is None and self.currency != "USD":
+            raise ValueError(f"{self.id}: a discount on the list price is in USD, as the list is, not {self.currency}")
+        return self
+
+
+class Infrastructure(_Dated):
+    """What running and keeping the record costs. GB are 10^9 bytes."""
+
+    currency: Currency = "USD"
+    compute_per_second: Price
+    writes_per_million: Price
+    storage_per_gb_month: Price
+    logs_per_gb: Price
+
+    def rate(self, line: Line) -> Decimal:
+        """The unit price of a line. Raises KeyError for a line of tokens, which has its model's price."""
+        return {
+            Line.COMPUTE: self.compute_per_second,
+            Line.STEP_WRITES: self.writes_per_million,
+            Line.RETAINED_BYTES: self.storage_per_gb_month,
+            Line.LOG_BYTES: self.logs_per_gb,
+        }[line]
+
+
+class ListPrices(_Strict):
+    """Which version of the published list finance has looked at, and when."""
+
+    version: Text
+    checked: date
+    source: Text
+
+
+class PriceFile(_Strict):
+    """All of `config/prices.yaml`. Of the agreements that match a call, the first in the file applies."""
+
+    list_prices: ListPrices
+    stale_after_days: int = Field(gt=0, le=36_500)
+    # How long the record of a task is kept; its bytes are counted to the thousandth of a month.
+    retention_months: Annotated[Price, Field(decimal_places=3)]
+    agreements: tuple[Agreement, ...] = Field(default=(), strict=False)
+    infrastructure: tuple[Infrastructure, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _unique(self) -> PriceFile:
+        names = [dated.id for dated in (*self.agreements, *self.infrastructure)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"id {', '.join(twice)} stands twice; a price id must name one price")
+        return self
+
+    @property
+    def stale_after(self) -> timedelta:
+        """How old a look at a source may be."""
+        return timedelta(days=self.stale_after_days)
+
+
+def read(path: Path) -> yaml_file.Document[PriceFile]:
+    """Reads the file. Raises ConfigurationError with file, line, key and what is wrong."""
+    return yaml_file.read(
+        path, PriceFile, remedy="run this in the project's folder, restore it, or set REFUND_AGENT_PRICES_FILE"
+    )

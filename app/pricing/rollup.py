@@ -1,0 +1,192 @@
+"""Sums of charges by any of their dimensions: exact, and each sum says how much of it is known how."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypeVar
+
+from app.domain.models import Known
+from app.domain.money import ZERO, add
+from app.pricing.values import Charge
+from app.pricing.words import TOKEN_LINES, Line, MoneyKnown, worst_of
+
+_Key = TypeVar("_Key", bound=Hashable)
+RERUN = "rerun"  # the bucket of all charges for work that was done again, whatever they pay for
+
+
+class Dimension(StrEnum):
+    """What charges can be grouped by."""
+
+    TENANT = "tenant"
+    AGENT = "agent"
+    WORKFLOW = "workflow"
+    TASK = "task"
+    STAGE = "stage"
+    STEP = "step"
+    TOOL = "tool"
+    MODEL = "model"
+    PROVIDER = "provider"
+    COMPONENT = "component"
+    OUTCOME = "outcome"
+    DAY = "day"  # in UTC
+    PRICE_BOOK = "price-book"
+    PRICE = "price"
+    KIND = "kind"  # model, compute, orchestration; rerun for what was done again
+    LINE = "line"
+
+
+def bucket(charge: Charge) -> str:
+    """What the charge pays for, reruns apart."""
+    return RERUN if charge.rerun else charge.kind.value
+
+
+_READ: Mapping[Dimension, Callable[[Charge], str]] = {
+    Dimension.TENANT: lambda charge: charge.tenant,
+    Dimension.AGENT: lambda charge: charge.agent,
+    Dimension.WORKFLOW: lambda charge: charge.workflow,
+    Dimension.TASK: lambda charge: charge.task_id,
+    Dimension.STAGE: lambda charge: charge.stage,
+    Dimension.STEP: lambda charge: charge.step,
+    Dimension.TOOL: lambda charge: charge.tool,
+    Dimension.MODEL: lambda charge: charge.model,
+    Dimension.PROVIDER: lambda charge: charge.provider,
+    Dimension.COMPONENT: lambda charge: charge.component,
+    Dimension.OUTCOME: lambda charge: charge.outcome,
+    Dimension.DAY: lambda charge: charge.at.date().isoformat(),
+    Dimension.PRICE_BOOK: lambda charge: charge.book_digest,
+    Dimension.PRICE: lambda charge: charge.price_id or "",
+    Dimension.KIND: bucket,
+    Dimension.LINE: lambda charge: charge.line.value,
+}
+
+
+@dataclass(frozen=True)
+class MoneySum:
+    """Money of one currency. `by_known` and `by_kind` each sum to `amount` exactly."""
+
+    currency: str
+    amount: Decimal
+    list_amount: Decimal
+    by_known: Mapping[MoneyKnown, Decimal]
+    by_kind: Mapping[str, Decimal]  # model, compute, orchestration, rerun
+
+
+@dataclass(frozen=True)
+class QuantitySum:
+    """What one line counts. `by_known` sums to `quantity`; `missing` charges have a quantity that is not known."""
+
+    line: Line
+    quantity: Decimal
+    by_known: Mapping[Known, Decimal]
+    missing: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """All charges with the same values of the dimensions. `key` holds those values in the order asked for.
+
+    `money` is what is known of it: `unreported` and `unpriced` charges are in no sum of money, so with any of them the
+    true sum is another one, and `known` says so.
+    """
+
+    key: tuple[str, ...]
+    charges: int
+    money: tuple[MoneySum, ...]  # one a currency, in alphabetical order
+    quantities: tuple[QuantitySum, ...]  # in the order of `Line`
+    known: MoneyKnown
+    unreported: int
+    unpriced: int
+
+    @property
+    def tokens(self) -> tuple[QuantitySum, ...]:
+        """The quantities that are tokens."""
+        return tuple(each for each in self.quantities if each.line in TOKEN_LINES)
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """Groups in the order of their keys, and all of them together."""
+
+    by: tuple[Dimension, ...]
+    groups: tuple[Group, ...]
+    total: Group
+
+
+@dataclass
+class _Sums:
+    """A group while it grows."""
+
+    charges: int = 0
+    money: dict[str, dict[tuple[MoneyKnown, str], Decimal]] = field(default_factory=dict)
+    listed: dict[str, Decimal] = field(default_factory=dict)
+    quantities: dict[Line, dict[Known, Decimal]] = field(default_factory=dict)
+    missing: Counter[Line] = field(default_factory=Counter)
+    knowns: Counter[MoneyKnown] = field(default_factory=Counter)
+
+    def take(self, charge: Charge, times: int) -> None:
+        """Adds what stands for so many charges."""
+        self.charges += times
+        self.knowns[charge.money_known] += times
+        if charge.amount is not None and charge.currency is not None:
+            _grow(self.money.setdefault(charge.currency, {}), (charge.money_known, bucket(charge)), charge.amount)
+            _grow(self.listed, charge.currency, charge.amount if charge.list_amount is None else charge.list_amount)
+        quantities = self.quantities.setdefault(charge.line, {})
+        if charge.quantity is None:
+            self.missing[charge.line] += times
+        else:
+            _grow(quantities, charge.known, charge.quantity)
+
+    def group(self, key: tuple[str, ...]) -> Group:
+        """What was added so far."""
+        return Group(
+            key=key,
+            charges=self.charges,
+            money=tuple(_money(currency, self.money[currency], self.listed) for currency in sorted(self.money)),
+            quantities=tuple(_quantity(self, line) for line in Line if line in self.quantities),
+            known=worst_of(+self.knowns),
+            unreported=self.knowns[MoneyKnown.UNREPORTED],
+            unpriced=self.knowns[MoneyKnown.UNPRICED],
+        )
+
+
+def rollup(charges: Iterable[Charge], by: Sequence[Dimension] = ()) -> Rollup:
+    """Sums the charges for each combination of the dimensions' values, and over all."""
+    return rollup_sums(((charge, -1 if charge.takes_back else 1) for charge in charges), by)
+
+
+def rollup_sums(sums_of: Iterable[tuple[Charge, int]], by: Sequence[Dimension] = ()) -> Rollup:
+    """The same of charges that are sums already, each with the number of charges that it stands for: those that equal
+    each other in everything but quantity and amounts. What is taken back counts as one less."""
+    readers = [_READ[dimension] for dimension in by]
+    sums: dict[tuple[str, ...], _Sums] = {}
+    whole = _Sums()
+    for charge, times in sums_of:
+        key = tuple(reader(charge) for reader in readers)
+        sums.setdefault(key, _Sums()).take(charge, times)
+        whole.take(charge, times)
+    return Rollup(tuple(by), tuple(sums[key].group(key) for key in sorted(sums)), whole.group(()))
+
+
+def _grow(sums: dict[_Key, Decimal], key: _Key, amount: Decimal) -> None:
+    sums[key] = add(sums.get(key, ZERO), amount)
+
+
+def _money(currency: str, parts: Mapping[tuple[MoneyKnown, str], Decimal], listed: Mapping[str, Decimal]) -> MoneySum:
+    amount, by_known, by_kind = ZERO, dict[MoneyKnown, Decimal](), dict[str, Decimal]()
+    for (known, kind), part in parts.items():
+        amount = add(amount, part)
+        _grow(by_known, known, part)
+        _grow(by_kind, kind, part)
+    return MoneySum(currency, amount, listed[currency], by_known, by_kind)
+
+
+def _quantity(sums: _Sums, line: Line) -> QuantitySum:
+    parts = sums.quantities[line]
+    whole = ZERO
+    for part in parts.values():
+        whole = add(whole, part)
+    return QuantitySum(line, whole, dict(parts), sums.missing[line])

@@ -1,0 +1,277 @@
+"""What `price check` finds: each mistake is put into a good book, and found with its place, value and remedy."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.pricing import book, litellm_prices
+from app.pricing.check import ModelInUse, check
+from app.pricing.findings import Finding, Severity
+from app.pricing.litellm_prices import SecondOpinion
+from app.pricing.words import Line
+from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, tariff
+
+RATES = {"input": "1", "cached_input": "0.1", "output": "4"}
+JULY, SEPTEMBER = dt.date(2026, 7, 1), dt.date(2026, 9, 1)
+
+
+def found(*agreements: dict[str, Any], in_use: tuple[ModelInUse, ...] = (), **changes: Any) -> tuple[Finding, ...]:
+    return check(price_book(*agreements, **changes), in_use, NOW)
+
+
+def priced(**changes: str) -> dict[str, Any]:
+    """An agreement about a model of the list, at the list's prices but for the changes."""
+    return agreement(model="listed", per_million_tokens=RATES | changes)
+
+
+def only(findings: tuple[Finding, ...], severity: Severity) -> Finding:
+    assert [each.severity for each in findings] == [severity], findings
+    return findings[0]
+
+
+def test_a_good_book_has_no_findings() -> None:
+    assert found(priced(), in_use=((OPENAI, "listed"), (OPENAI, "tiered"))) == ()
+
+
+def test_the_projects_own_book_is_good_on_the_day_it_was_made() -> None:
+    made = datetime(2026, 11, 22, tzinfo=UTC)
+    in_use = [(OPENAI, "sandbox-small"), (OPENAI, "gpt-5-mini"), ("conversation.anthropic", "claude-sonnet-4-5")]
+    assert check(book.load(PROJECT_FILE), in_use, made, litellm_prices.load()) == ()
+
+
+@pytest.mark.parametrize("factor", ["0.000001", "0.001", "1000", "1000000"])
+def test_a_price_for_another_number_of_tokens_is_found_against_the_list(factor: str) -> None:
+    wrong = {name: format(Decimal(price) * Decimal(factor), "f") for name, price in RATES.items()}
+    findings = found(priced(**wrong))
+    assert {each.severity for each in findings} == {Severity.ERROR}
+    units = [each for each in findings if "for another number of tokens" in each.problem]
+    assert [each.value.split()[0] for each in units] == ["input", "cached_input", "output"]
+    assert {each.remedy for each in units} == {"give the price of a million tokens"}
+
+
+def test_one_wrong_price_among_right_ones_is_found() -> None:
+    finding = found(priced(output="0.004"))[0]
+    assert finding.value == "output 0.004, listed 4"
+
+
+def test_a_pattern_is_compared_with_the_most_similar_model() -> None:
+    wrong = agreement(model="tiered-*", per_million_tokens={"input": "0.001", "output": "0.004"})
+    assert {each.value for each in found(wrong)} == {"input 0.001, tiered 1", "output 0.004, tiered 4"}
+
+
+def test_a_similar_model_may_be_cheaper_but_the_same_one_not() -> None:
+    dear = {"input": "3", "output": "12"}
+    assert found(agreement(model="tiered-*", per_million_tokens=dear)) == ()
+    assert len(found(agreement(model="tiered", per_million_tokens=dear))) == 2
+
+
+def test_equal_prices_are_no_mistake() -> None:
+    assert found(agreement(model="own", per_million_tokens={"input": "1", "cached_input": "1", "output": "1"})) == ()
+
+
+def test_an_honest_discount_is_no_unit_mistake() -> None:
+    assert found(priced(input="0.1", cached_input="0.01", output="0.4")) == ()
+
+
+def test_a_price_without_anything_to_compare_is_held_against_what_models_cost() -> None:
+    lonely = agreement(provider="*", model="own-*", per_million_tokens={"input": "0.0000004", "output": "1.60"})
+    finding = only(found(lonely), Severity.ERROR)
+    assert (finding.value, finding.problem) == ("0.0000004", "agreed: no model costs that per million input tokens")
+
+
+def test_other_currencies_are_not_held_against_dollars() -> None:
+    assert (
+        found(agreement(model="listed", currency="KRW", per_million_tokens={"input": "1400", "output": "56000"})) == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem", "value"),
+    [
+        (priced(cached_input="1.01"), "cached input is dearer than uncached", "1.01 > 1"),
+        (priced(input="4.5"), "input is dearer than output", "4.5 > 4"),
+        (priced(output="5"), "more than the list price is paid", "output 5, listed 4"),
+        (priced(input="0", cached_input="0"), "input cost nothing", "0"),
+        (priced() | {"discount_percent": "100"}, "makes everything free", "100"),
+        (priced() | {"batch": {"per_million_tokens": {"input": "2", "output": "1"}}}, "a batch is dearer", "input 2"),
+    ],
+)
+def test_prices_that_look_exchanged_or_absurd_are_warnings(changed: dict[str, Any], problem: str, value: str) -> None:
+    matching = [each for each in found(changed) if problem in each.problem]
+    assert [(each.severity, each.value) for each in matching] == [(Severity.WARNING, value)]
+
+
+def test_a_batch_price_for_another_number_of_tokens_is_found() -> None:
+    changed = priced() | {"batch": {"per_million_tokens": {"input": "0.0005", "output": "2"}}}
+    assert only(found(changed), Severity.ERROR).value == "input 0.0005, single 1"
+
+
+def test_a_tier_is_looked_at_too() -> None:
+    tier = {"above_input_tokens": 9, "per_million_tokens": {"input": "9000", "output": "9001"}}
+    problems = [each.problem for each in found(priced() | {"tiers": [tier]}) if each.severity is Severity.ERROR]
+    assert problems[0] == "agreed: no model costs that per million input tokens"
+
+
+def test_an_hourly_rate_in_place_of_one_per_second_is_found() -> None:
+    finding = only(found(infrastructure=[tariff(compute_per_second="0.05")]), Severity.WARNING)
+    assert (finding.value, finding.remedy) == ("0.05", "give the price per second")
+
+
+def test_two_prices_at_once_are_an_error_with_the_remedy() -> None:
+    findings = found(priced() | {"id": "old"}, priced() | {"id": "new", "from": JULY})
+    finding = only(findings, Severity.ERROR)
+    assert finding.value == "old ends never, new begins 2026-07-01"
+    assert finding.remedy == "give old `to: 2026-07-01`"
+
+
+def test_periods_that_meet_are_right_and_a_gap_is_a_warning() -> None:
+    old = priced() | {"id": "old", "to": JULY}
+    assert found(old, priced() | {"id": "new", "from": JULY}) == ()
+    finding = only(found(old, priced() | {"id": "new", "from": SEPTEMBER}), Severity.WARNING)
+    assert finding.value == "old ends 2026-07-01, new begins 2026-09-01"
+    assert "in between, the list price, or none, holds for model listed of provider openai" in finding.problem
+
+
+def test_a_long_period_over_two_short_ones_overlaps_both_and_leaves_no_gap() -> None:
+    findings = found(
+        priced() | {"id": "long"},
+        priced() | {"id": "one", "from": dt.date(2026, 2, 1), "to": dt.date(2026, 3, 1)},
+        priced() | {"id": "two", "from": JULY, "to": SEPTEMBER},
+    )
+    assert [each.severity for each in findings] == [Severity.ERROR, Severity.ERROR]
+
+
+def test_gaps_and_overlaps_of_infrastructure_are_found() -> None:
+    old = tariff(id="old", to=JULY)
+    assert [each.severity for each in found(infrastructure=[old, tariff(**{"from": SEPTEMBER})])] == [Severity.WARNING]
+    assert [each.severity for each in found(infrastructure=[tariff(id="old"), tariff(**{"from": JULY})])] == [
+        Severity.ERROR
+    ]
+
+
+def test_an_agreement_that_never_applies_is_found() -> None:
+    finding = only(found(agreement(id="all", model="*"), priced() | {"id": "one"}), Severity.ERROR)
+    assert finding.problem == "one never applies: all comes first"
+    assert found(priced() | {"id": "one"}, agreement(id="all", model="*")) == ()
+    assert found(agreement(id="all", model="*", to=JULY), priced() | {"id": "one"}) == ()
+
+
+def test_a_model_in_use_without_a_price_is_an_error() -> None:
+    finding = only(found(in_use=(("conversation.ollama", "llama3.2"),)), Severity.ERROR)
+    assert finding.value == "conversation.ollama llama3.2"
+    assert finding.remedy.startswith("add an agreement for provider conversation.ollama and model llama3.2")
+
+
+def test_no_infrastructure_price_now_is_an_error() -> None:
+    assert "no infrastructure price" in only(found(infrastructure=[]), Severity.ERROR).problem
+
+
+def test_sources_that_nobody_looked_at_for_long_are_warnings() -> None:
+    old = dt.date(2026, 8, 23)  # 91 days ago
+    finding = only(found(priced() | {"checked": old}), Severity.WARNING)
+    assert finding.problem == "agreed was looked at 91 days ago, more than 90"
+    assert found(priced() | {"checked": dt.date(2026, 8, 24)}) == ()
+    assert found(priced() | {"checked": old, "to": dt.date(2026, 11, 22)}) == ()  # holds no longer
+    assert "in the future" in found(priced() | {"checked": dt.date(2026, 11, 23)})[0].problem
+
+
+def test_another_version_of_the_list_is_a_warning() -> None:
+    looked = {"version": "0.9", "checked": dt.date(2026, 11, 1), "source": "the list"}
+    finding = only(found(list_prices=looked), Severity.WARNING)
+    assert finding.problem == "genai-prices 1 is installed, but finance looked at 0.9"
+
+
+def test_findings_name_file_and_line(tmp_path: Path) -> None:
+    changed = tmp_path / "prices.yaml"
+    changed.write_text(PROJECT_FILE.read_text().replace('input: "0.40"', 'input: "0.0000004"'))
+    line = next(
+        number for number, text in enumerate(changed.read_text().splitlines(), start=1) if text == "  - id: sandbox"
+    )
+    finding = check(book.load(changed), [], NOW)[0]
+    assert (finding.severity, finding.where) == (Severity.ERROR, f"{changed}:{line}")
+
+
+def test_two_lists_that_disagree_are_a_warning_until_finance_settles_it() -> None:
+    other = SecondOpinion(
+        {
+            "openai/listed": {
+                "litellm_provider": "openai",
+                "input_cost_per_token": Decimal("0.000001"),
+                "cache_read_input_token_cost": Decimal("0.0000001"),
+                "output_cost_per_token": Decimal("0.000003"),
+            }
+        }
+    )
+    finding = only(check(price_book(), [(OPENAI, "listed")], NOW, other), Severity.WARNING)
+    assert (finding.where, finding.value) == ("genai-prices-1/openai/listed", "output 4 or 3")
+    discount = agreement(model="listed", per_million_tokens=None, discount_percent="5")
+    assert len(check(price_book(discount), [(OPENAI, "listed")], NOW, other)) == 1
+    assert check(price_book(priced()), [(OPENAI, "listed")], NOW, other) == ()
+    assert check(price_book(), [(OPENAI, "tiered")], NOW, other) == ()
+
+
+CHEAP = {
+    "litellm_provider": "openai",
+    "input_cost_per_token": Decimal("0.000001"),
+    "output_cost_per_token": Decimal("0.000004"),
+}
+
+
+def test_a_price_that_one_list_alone_has_is_a_warning_that_names_both() -> None:
+    cached = CHEAP | {"cache_read_input_token_cost": Decimal("0.0000001")}
+    book, used = price_book(), [(OPENAI, "listed")]
+    assert check(book, used, NOW, SecondOpinion({"listed": cached})) == ()
+    lacking = only(check(book, used, NOW, SecondOpinion({"listed": CHEAP})), Severity.WARNING)
+    assert lacking.value == "cached_input 0.1 or none (charged as input, 1)"
+    more = cached | {"cache_creation_input_token_cost": Decimal("0.00000125")}
+    written = only(check(book, used, NOW, SecondOpinion({"listed": more})), Severity.WARNING)
+    assert written.value == "cache_write none (charged as input, 1) or 1.25"
+    assert "genai-prices and litellm disagree on conversation.openai listed" in written.problem
+
+
+@pytest.mark.parametrize("provider", ["openai", OPENAI, "OpenAI"])
+@pytest.mark.parametrize("name", ["ft:gpt-4o-mini-2024-07-18:acme::abc", "ft:gpt-4o-mini-2024-07-18:acme:support:abc"])
+def test_a_fine_tuned_model_is_found_in_both_lists(provider: str, name: str) -> None:
+    findings = check(book.load(PROJECT_FILE), [(provider, name)], NOW, litellm_prices.load())
+    (finding,) = [each for each in findings if "disagree" in each.problem]
+    assert finding.value == "cached_input none (charged as input, 0.3) or 0.15"
+
+
+def test_an_agreement_without_a_price_that_the_list_has_apart_is_a_warning() -> None:
+    bare = agreement(model="listed", per_million_tokens={"input": "1", "output": "4"})
+    finding = only(check(price_book(bare), [(OPENAI, "listed")], NOW), Severity.WARNING)
+    assert finding.value == "cached_input none (charged as input, 1), listed 0.1"
+    assert check(price_book(bare), [], NOW) == ()
+
+
+def test_an_agreement_with_a_provider_that_nobody_knows_is_a_warning() -> None:
+    for name in ("OpenAI", "conversation.openai", "conversation.*", "open*", "Azure OpenAI", "AWS Bedrock"):
+        assert not any("no provider" in each.problem for each in found(priced() | {"provider": name}))
+    finding = next(each for each in found(priced() | {"provider": "opnai"}) if "no provider" in each.problem)
+    assert (finding.severity, finding.value) == (Severity.WARNING, "opnai")
+    mine = found(priced() | {"provider": "our own"}, in_use=(("our own", "listed"),))
+    assert not any("no provider" in each.problem for each in mine)
+
+
+def test_the_second_list_is_the_one_inside_the_installed_package() -> None:
+    other = litellm_prices.load()
+    assert other is not None
+    prices = other.find(OPENAI, "gpt-4o")
+    assert prices is not None
+    assert prices[Line.INPUT] == Decimal("2.5")
+    assert other.find("conversation.mistral", "mistral-large-latest") is not None
+    assert other.find("conversation.aws.bedrock", "amazon.nova-lite-v1:0") is not None
+    assert other.find("conversation.anthropic", "gpt-4o") is None
+
+
+def test_prices_of_the_second_list_are_kept_to_the_last_digit() -> None:
+    text = '{"m": {"litellm_provider": "x", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 0.0}}'
+    prices = SecondOpinion(json.loads(text, parse_float=Decimal)).find("x", "m")
+    assert prices == {Line.INPUT: Decimal("0.15"), Line.OUTPUT: Decimal(0)}

@@ -1,0 +1,109 @@
+"""What a call used that settled nothing: zero only where that is proved, else an estimate, and never unknown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.domain.errors import FailureCause
+from app.domain.models import CallState, Known
+from app.pricing.calls import CallRecord
+from app.pricing.lost import lost_usage
+from app.pricing.values import Usage
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOT_KNOWN = Usage(None, None, known=Known.UNREPORTED)
+RESERVE = Usage(900, 1000, known=Known.ESTIMATED)
+NOTHING = Usage(0, 0, known=Known.ESTIMATED)
+MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "too_large", "other")
+
+
+def call(**changes: Any) -> CallRecord:
+    """A call that failed within a second, nobody says why."""
+    values: dict[str, Any] = {
+        "call_id": "c1",
+        "task_id": "acme:T-1",
+        "tenant": "acme",
+        "execution_id": "e1",
+        "stage": "classify",
+        "turn": 1,
+        "number": 1,
+        "worker": "w1",
+        "component": "llm",
+        "provider": "conversation.openai",
+        "model": "",
+        "prompt_version": "p1",
+        "request_digest": "d1",
+        "state": CallState.FAILED,
+        "started_at": NOON,
+        "ended_at": NOON + timedelta(seconds=1),
+        "reserve_input": 900,
+        "reserve_output": 1000,
+        "usage": NOT_KNOWN,
+    }
+    return CallRecord(**(values | changes))
+
+
+def settled(usage: Usage) -> CallRecord:
+    """The call that answered the same step afterwards."""
+    return call(number=2, state=CallState.SETTLED, usage=usage)
+
+
+def failed(cause: str, seconds: float = 0.5) -> CallRecord:
+    """A call that failed for this cause after so many seconds."""
+    error = FailureCause(cause).tell("model component llm: it is asked again later")
+    return call(error=error, ended_at=NOON + timedelta(seconds=seconds))
+
+
+def test_each_cause_is_told_and_read_again() -> None:
+    assert {FailureCause.told(cause.tell("model component llm: no")) for cause in FailureCause} == set(FailureCause)
+
+
+@pytest.mark.parametrize("error", ["", "the worker is gone", "status", "model component llm: status: 500"])
+def test_an_error_that_names_no_cause_proves_nothing(error: str) -> None:
+    expected = FailureCause.STATUS if error == "status" else FailureCause.OTHER
+    assert FailureCause.told(error) is expected
+
+
+@pytest.mark.parametrize("cause", sorted(set(FailureCause) - set(MAY_HAVE_WORKED)))
+def test_a_call_that_was_turned_away_used_nothing(cause: str) -> None:
+    assert lost_usage(failed(cause), None) == NOTHING
+    assert lost_usage(failed(cause), settled(Usage(811, 32, 100))) == NOTHING
+
+
+@pytest.mark.parametrize("cause", MAY_HAVE_WORKED)
+def test_a_call_that_may_have_been_worked_on_is_never_free(cause: str) -> None:
+    assert lost_usage(failed(cause), None) == RESERVE
+
+
+def test_a_last_request_turned_away_proves_nothing_of_those_before_it() -> None:
+    assert lost_usage(failed("breaker_open", seconds=121), None) == RESERVE
+
+
+def test_a_breaker_that_refused_the_repetition_says_nothing_of_the_request_that_had_left() -> None:
+    assert lost_usage(failed("breaker_open", seconds=0.7), None) == NOTHING
+    assert lost_usage(failed("breaker_open", seconds=1.1), None) == RESERVE
+    assert lost_usage(failed("status", seconds=1.1), None) == NOTHING, "refused twice"
+
+
+def test_what_the_step_s_answer_used_is_the_best_estimate() -> None:
+    answered = settled(Usage(811, 32, 100, reasoning_tokens=8))
+    assert lost_usage(failed("cut"), answered) == Usage(811, 32, known=Known.ESTIMATED)
+
+
+def test_what_the_answer_does_not_say_is_taken_from_the_reserve() -> None:
+    assert lost_usage(failed("cut"), settled(NOT_KNOWN)) == RESERVE
+    assert lost_usage(failed("cut"), settled(Usage(811, None))) == Usage(811, 1000, known=Known.ESTIMATED)
+
+
+def test_a_call_whose_worker_went_away_has_no_end_and_is_not_free() -> None:
+    gone = call(state=CallState.INTERRUPTED, error="the worker is gone", ended_at=None)
+    assert lost_usage(gone, None) == RESERVE
+
+
+def test_an_answer_that_came_too_late_keeps_what_it_used() -> None:
+    usage = Usage(805, 40, 0, reasoning_tokens=0)
+    late = call(state=CallState.INTERRUPTED, usage=usage, error="another execution of the step settled first")
+    assert lost_usage(late, settled(Usage(811, 32))) == usage

@@ -1,0 +1,173 @@
+"""What holds for every book and every usage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.pricing.book import PriceBook
+from app.pricing.charges import charge_call
+from app.pricing.formula import CallPrice, price_call
+from app.pricing.repricing import reprice, usage_of
+from app.pricing.rollup import Dimension, Group, rollup
+from app.pricing.schedule import Price, tier_starts
+from app.pricing.values import Charge, Usage
+from app.pricing.words import MoneyKnown
+from tests.pricing.makers import NOW, OPENAI, origin
+from tests.pricing.random_values import books, charges, usages
+
+# The same examples each time; a busy machine is no fault of the code.
+SEEDED = settings(derandomize=True, max_examples=60)
+
+
+def priced(book: PriceBook, usage: Usage) -> CallPrice:
+    found = price_call(book, usage, at=NOW, model="model-a", provider=OPENAI)
+    assert isinstance(found, CallPrice)
+    return found
+
+
+def exact(amount: Decimal | None) -> Fraction:
+    return Fraction(0) if amount is None else Fraction(amount)
+
+
+@st.composite
+def charged_books(draw: st.DrawFn) -> tuple[PriceBook, list[Charge]]:
+    book = draw(books())
+    return book, draw(charges(book))
+
+
+@SEEDED
+@given(books(), usages())
+def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: Usage) -> None:
+    found = priced(book, usage)
+    assert exact(found.amount) == sum(exact(line.amount) for line in found.lines)
+    for line in found.lines:
+        if line.quantity is not None and line.unit_price is not None:
+            assert exact(line.amount) == Fraction(line.quantity) * Fraction(line.unit_price) / 10**6
+
+
+@SEEDED
+@given(books(), usages(whole=True))
+def test_each_token_is_in_exactly_one_line(book: PriceBook, usage: Usage) -> None:
+    assert usage.input_tokens is not None
+    assert usage.output_tokens is not None
+    counted = sum(line.quantity or 0 for line in priced(book, usage).lines)
+    assert counted == usage.input_tokens + usage.output_tokens
+
+
+@SEEDED
+@given(books(tiers=False), usages(whole=True), usages(whole=True))
+def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: Usage, second: Usage) -> None:
+    apart = exact(priced(book, first).amount) + exact(priced(book, second).amount)
+    assert exact(priced(book, first + second).amount) == apart
+
+
+@SEEDED
+@given(books(), usages(whole=True), st.integers(0, 3_000), st.integers(0, 3_000))
+def test_more_tokens_never_cost_less_except_across_a_tier(
+    book: PriceBook, usage: Usage, more_input: int, more_output: int
+) -> None:
+    more = usage + Usage(more_input, more_output, 0, 0, 0)
+    price = book.find(OPENAI, "model-a", NOW)
+    assert isinstance(price, Price)
+    assert usage.input_tokens is not None
+    assert more.input_tokens is not None
+    starts = tier_starts(price.contracted)
+    crossed = any(usage.input_tokens <= start < more.input_tokens for start in starts)
+    assert crossed or exact(priced(book, more).amount) >= exact(priced(book, usage).amount)
+
+
+def money(groups: Sequence[Group]) -> dict[str, Fraction]:
+    found: dict[str, Fraction] = {}
+    for group in groups:
+        for each in group.money:
+            found[each.currency] = found.get(each.currency, Fraction(0)) + Fraction(each.amount)
+    return found
+
+
+LEVELS = (Dimension.TENANT, Dimension.TASK, Dimension.STAGE)
+
+
+@SEEDED
+@given(charged_books())
+def test_stages_sum_to_tasks_tasks_to_tenants_and_tenants_to_the_total(made: tuple[PriceBook, list[Charge]]) -> None:
+    _, charged = made
+    plain: dict[str, Fraction] = {}
+    for charge in charged:
+        if charge.amount is not None and charge.currency is not None:
+            plain[charge.currency] = plain.get(charge.currency, Fraction(0)) + Fraction(charge.amount)
+    finest = rollup(charged, LEVELS)
+    assert money([finest.total]) == plain
+    for depth in range(len(LEVELS)):
+        coarse = rollup(charged, LEVELS[:depth])
+        for group in coarse.groups:
+            inside = [each for each in finest.groups if each.key[:depth] == group.key]
+            assert money(inside) == money([group])
+            assert sum(each.charges for each in inside) == group.charges
+            assert sum(each.unpriced for each in inside) == group.unpriced
+            assert sum(each.unreported for each in inside) == group.unreported
+
+
+@SEEDED
+@given(charged_books(), st.lists(st.sampled_from(Dimension), unique=True, max_size=5))
+def test_any_combination_of_dimensions_sums_to_the_total(
+    made: tuple[PriceBook, list[Charge]], by: list[Dimension]
+) -> None:
+    _, charged = made
+    assert money(rollup(charged, by).groups) == money([rollup(charged).total])
+
+
+@SEEDED
+@given(charged_books())
+def test_a_sum_says_how_all_of_it_is_known_and_for_what(made: tuple[PriceBook, list[Charge]]) -> None:
+    _, charged = made
+    total = rollup(charged).total
+    for each in total.money:
+        assert sum(map(Fraction, each.by_known.values())) == Fraction(each.amount)
+        assert sum(map(Fraction, each.by_kind.values())) == Fraction(each.amount)
+    for quantity in total.quantities:
+        assert sum(map(Fraction, quantity.by_known.values())) == Fraction(quantity.quantity)
+    ranks = list(MoneyKnown)
+    assert ranks.index(total.known) == max((ranks.index(each.money_known) for each in charged), default=0)
+
+
+@SEEDED
+@given(charged_books(), st.randoms())
+def test_the_order_of_charges_does_not_matter(made: tuple[PriceBook, list[Charge]], dice: random.Random) -> None:
+    _, charged = made
+    mixed = list(charged)
+    dice.shuffle(mixed)
+    assert rollup(mixed, LEVELS) == rollup(charged, LEVELS)
+
+
+@SEEDED
+@given(charged_books())
+def test_repricing_with_the_same_book_changes_nothing(made: tuple[PriceBook, list[Charge]]) -> None:
+    book, charged = made
+    again = reprice(charged, book)
+    assert all(row.change == 0 for row in again.differences)
+    amounts = {charge.id: charge.amount for charge in charged}
+    assert {charge.id: charge.amount for charge in again.charges} == amounts
+
+
+@SEEDED
+@given(charged_books(), books())
+def test_repricing_there_and_back_gives_the_bill_again(made: tuple[PriceBook, list[Charge]], other: PriceBook) -> None:
+    book, charged = made
+    there = reprice(charged, other)
+    assert money([reprice(there.charges, book).repriced]) == money([there.billed])
+
+
+@SEEDED
+@given(books(), usages())
+def test_the_usage_can_be_read_from_the_charges(book: PriceBook, usage: Usage) -> None:
+    found = usage_of(charge_call(book, usage, origin()))
+    assert found.output_tokens == usage.output_tokens
+    if usage.input_tokens is not None:
+        assert replace(found, known=usage.known) == replace(usage, reasoning_tokens=None)

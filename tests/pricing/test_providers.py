@@ -1,0 +1,43 @@
+"""A provider is the same under every name that people, Dapr and bills give it, and nobody guesses at others."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.pricing.list_prices import bundled
+from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("OpenAI", "openai", "conversation.openai", "Open AI", "OPENAI", " open-ai ", "OpenAI, LLC"), "openai"),
+        (("azure", "Azure OpenAI", "azure_openai", "azure-openai", "Microsoft Azure", "az.ai.openai"), "azure"),
+        (("anthropic", "Anthropic", "conversation.anthropic", "Claude"), "anthropic"),
+        (("aws", "bedrock", "AWS Bedrock", "aws_bedrock", "Amazon Bedrock", "conversation.aws.bedrock"), "aws"),
+        (
+            ("google", "googleai", "Google AI", "vertex", "Vertex AI", "gcp.vertex_ai", "conversation.googleai"),
+            "google",
+        ),
+        (("mistral", "Mistral AI", "mistral_ai", "conversation.mistral"), "mistral"),
+        (("x-ai", "xAI", "x.ai"), "x-ai"),
+        (("conversation.echo", "Echo"), "echo"),
+    ],
+)
+def test_all_names_of_a_provider_are_one(names: tuple[str, ...], expected: str) -> None:
+    assert {provider_id(name) for name in names} == {expected}
+
+
+@pytest.mark.parametrize("name", ["", "open", "azur", "openaix", "my gateway", "aws lambda", "*"])
+def test_a_name_that_nobody_knows_stays_what_it_is(name: str) -> None:
+    assert known_provider(name) is None
+    assert provider_id(name) == name
+
+
+def test_the_published_list_and_we_call_providers_alike() -> None:
+    published = {provider.id: provider.name for provider in bundled()._snapshot.providers}
+    ours = {each for each in published if not each.startswith("huggingface_")}
+    assert ours - set(known_ids()) == set(), "the list has a provider that is not known here"
+    assert {known_provider(each) for each in ours} == ours
+    assert [known_provider(published[each]) for each in sorted(ours)] == sorted(ours)
+    assert set(COMPONENT_TYPES.values()) <= set(published)
