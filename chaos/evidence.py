@@ -11,8 +11,8 @@ from typing import Any
 
 from app.dapr.history.model import Run, Step
 from app.dapr.history.values import AttemptOutcome
+from app.finance.reconciliation.repeats import Unallocated
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.repeats import Unallocated
 from chaos.tickets import Expected
 
 Row = Mapping[str, Any]

@@ -17,12 +17,12 @@ from app.config.settings import Settings
 from app.dapr.history.parse import parse
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
+from app.finance.reconciliation.repeats import Unallocated
 from app.ledger import database, refunds
 from app.ledger.reading import Records
 from app.ledger.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.ledger.unallocated import unallocated_retries
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.repeats import Unallocated
 from chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from chaos.load import Api
 from chaos.twins import LEDGER_URL

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.domain.models import Known
+from app.finance.reconciliation.parsing import parse_bill
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.values import Cause, Reconciliation
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.parsing import parse_bill
-from app.pricing.reconciliation.reconcile import reconcile
-from app.pricing.reconciliation.values import Cause, Reconciliation
 from chaos.checks import Check, paid_again
 from chaos.evidence import Evidence, Row
 

@@ -8,16 +8,16 @@ from datetime import date, datetime
 
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState
+from app.finance.failures.values import Facts
+from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.values import Reconciliation
+from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.counting import Work
 from app.ledger.record import TaskRecord
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.bill import Bill
-from app.pricing.reconciliation.reconcile import reconcile
-from app.pricing.reconciliation.values import Reconciliation
-from app.pricing.rollup import Dimension, Rollup, rollup
-from app.pricing.tax.values import Facts
 from app.pricing.values import Charge
-from tests.pricing.tax.plain import facts_of
+from tests.finance.failures.plain import facts_of
 
 
 class FakeRecords:

@@ -16,6 +16,7 @@ from rich.console import Console
 from sqlalchemy import Engine, Row, Select, func, select, update
 
 from app.domain.models import CallState, Known
+from app.finance.rollup import Dimension, rollup
 from app.ledger import projector
 from app.ledger.database import connect
 from app.ledger.reading import Records
@@ -24,7 +25,6 @@ from app.ledger.record_tables import CHARGES, DAILY_COSTS
 from app.ledger.sources import Sources
 from app.ledger.tables import REPLIES, TICKETS
 from app.pricing.calls import CallRecord
-from app.pricing.rollup import Dimension, rollup
 from app.pricing.values import Charge
 from bench.ledger import crew, questions, results, stores, writing
 from bench.ledger.__main__ import measured

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.amplification import steps
 from app.config import policy
+from app.finance.retry_bounds import steps
 from app.sandbox.faults import SYSTEMS
 from tests.paths import ROOT
 
@@ -80,7 +80,7 @@ def test_the_model_and_every_tool_have_time_out_and_breaker_and_only_the_tools_r
 
 
 def test_the_product_of_fast_and_slow_retries_is_as_the_files_say() -> None:
-    """That it is within its limits is for tests/amplification/test_worst.py."""
+    """That it is within its limits is for tests/finance/retry_bounds/test_worst.py."""
     defined, targets = policies()
     rules = policy.load(ROOT / "config" / "policy.yaml")
     for name, target in targets.items():

@@ -14,26 +14,26 @@ from flask import Request
 from pydantic import BaseModel
 from werkzeug.test import EnvironBuilder
 
-from app.amplification import reading
 from app.cli.exports import read_export
 from app.config import policy
 from app.domain.errors import BadTicket, ConfigurationError, RefundAgentError
 from app.domain.models import Classification, Proposal, Ticket
+from app.finance.reconciliation.bill import BadBill
+from app.finance.reconciliation.parsing import parse_bills, text_of
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.views import as_json, remarks, verdict
+from app.finance.retry_bounds import reading
 from app.gateway import exposition
 from app.gateway.conversation import ToolRequest
 from app.pricing import price_file
-from app.pricing.reconciliation.bill import BadBill
-from app.pricing.reconciliation.parsing import parse_bills, text_of
-from app.pricing.reconciliation.reconcile import reconcile
-from app.pricing.reconciliation.views import as_json, remarks, verdict
 from app.stages import tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.web.messages import Approval
 from app.web.problems import BadRequest
 from app.web.reading import read_body
+from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT
-from tests.pricing.reconciliation.billing import call
 
 pytestmark = pytest.mark.timeout(180)  # a parser that hangs
 

@@ -188,7 +188,7 @@ def files(folder: Path) -> Iterator[Finding]:
 
 
 def _of_resiliency(folder: Path) -> Iterator[tuple[Path, str]]:
-    from app.amplification import reading
+    from app.finance.retry_bounds import reading
 
     try:
         found = reading.policies([folder], APP_ID).findings

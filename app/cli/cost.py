@@ -13,7 +13,7 @@ from app.cli.figures import Exact
 from app.cli.period import Since, Tenant, Until, selection
 from app.cli.report import Sort
 from app.cli.screen import AsCsv, Wide, one_form, show_json
-from app.pricing.rollup import Dimension
+from app.finance.rollup import Dimension
 
 DEFAULT_BY = "tenant,stage"
 By = Annotated[

@@ -15,7 +15,7 @@ from app.domain.money import ZERO, shown, total
 from app.pricing.words import Line, MoneyKnown
 
 if TYPE_CHECKING:
-    from app.pricing.views import GroupView, MoneyView
+    from app.finance.views import GroupView, MoneyView
 
 UNKNOWN = "?"
 WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps

@@ -15,10 +15,10 @@ from app.cli.screen import Meter, Wide, say, show_json, show_table
 from app.pricing.words import Line
 
 if TYPE_CHECKING:
+    from app.finance.views import GroupView
     from app.ledger.checking import Difference
     from app.ledger.checking_views import RebuiltView
     from app.ledger.refunds import RefundsChecked
-    from app.pricing.views import GroupView
 
 _NAMED = 5  # tasks that a note names; --json names all
 
@@ -107,8 +107,8 @@ def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
 def _rebuilt() -> RebuiltView:
     settings = settings_with_ledger()
     from app import bootstrap
+    from app.finance.views import group_view
     from app.ledger.checking_views import RebuiltView
-    from app.pricing.views import group_view
 
     with ExitStack() as stack:
         done = bootstrap.rebuild_ledger(settings, _Progress(stack))

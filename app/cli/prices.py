@@ -18,8 +18,8 @@ from app.domain.money import plain
 from app.pricing.words import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
+    from app.finance.price_views import CheckView, InfrastructureView, PricesView, PriceView
     from app.pricing.book import PriceBook
-    from app.pricing.price_views import CheckView, InfrastructureView, PricesView, PriceView
 
 Model = tuple[str, str]  # provider (component type or id), model
 _PRICE_COLUMNS: tuple[Column | str, ...] = (
@@ -98,9 +98,9 @@ def _show_findings(view: CheckView) -> None:
 
 
 def _checked(book: PriceBook) -> CheckView:
+    from app.finance.price_views import CheckView, FindingView
     from app.pricing import litellm_prices
     from app.pricing.check import check as look
-    from app.pricing.price_views import CheckView, FindingView
 
     used, other = _in_use(), litellm_prices.load()
     return CheckView(
@@ -118,7 +118,7 @@ def _nameless() -> frozenset[str]:
 
 
 def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
-    from app.pricing.price_views import InfrastructureView, PricesView, PriceView
+    from app.finance.price_views import InfrastructureView, PricesView, PriceView
     from app.pricing.show import infrastructure_rows, price_rows
 
     return PricesView(

@@ -16,9 +16,9 @@ from app.cli.period import SinceTime, UntilTime
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.pricing.reconciliation.counts import Count
-    from app.pricing.reconciliation.parsing import Bill
-    from app.pricing.reconciliation.values import Finding, Reconciliation
+    from app.finance.reconciliation.counts import Count
+    from app.finance.reconciliation.parsing import Bill
+    from app.finance.reconciliation.values import Finding, Reconciliation
 
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
@@ -63,7 +63,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
-    from app.pricing.reconciliation.views import as_json as values
+    from app.finance.reconciliation.views import as_json as values
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
@@ -88,14 +88,14 @@ def _compared(bill: Bill) -> Reconciliation:
 
 
 def _from_files(paths: Sequence[Path]) -> Bill:
-    from app.pricing.reconciliation.parsing import parse_bills
+    from app.finance.reconciliation.parsing import parse_bills
 
     return parse_bills([_text(file) for path in paths for file in _files(path)])
 
 
 def _files(path: Path) -> list[Path]:
     """The file itself; of a folder, all that may be of a bill; of a pattern, all that it fits."""
-    from app.pricing.reconciliation.parsing import BadBill
+    from app.finance.reconciliation.parsing import BadBill
 
     if any(sign in path.name for sign in "*?[") and not path.exists():  # quoted, so that no shell has put files for it
         return sorted(path.parent.glob(path.name)) or [path]
@@ -109,7 +109,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _text(path: Path) -> tuple[str, str]:
-    from app.pricing.reconciliation.parsing import BadBill, text_of
+    from app.finance.reconciliation.parsing import BadBill, text_of
 
     try:
         return str(path), text_of(str(path), path.read_bytes())
@@ -123,7 +123,7 @@ def _from_sandbox(url: str) -> Bill:
 
     from app.cli import http
     from app.cli.faults import AgentAway, NotUnderstood
-    from app.pricing.reconciliation.parsing import parse_bill
+    from app.finance.reconciliation.parsing import parse_bill
 
     address = f"{url.rstrip('/')}/bill"
     now = datetime.now(UTC)
@@ -142,7 +142,7 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.pricing.reconciliation.views import remarks, verdict
+    from app.finance.reconciliation.views import remarks, verdict
 
     say(verdict(found))
     for remark in remarks(found):
@@ -159,7 +159,7 @@ def _show(found: Reconciliation) -> None:
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    from app.pricing.reconciliation.views import words
+    from app.finance.reconciliation.views import words
 
     for cell in found.cells:
         why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
@@ -176,8 +176,8 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    from app.pricing.reconciliation.values import Certainty
-    from app.pricing.reconciliation.views import words
+    from app.finance.reconciliation.values import Certainty
+    from app.finance.reconciliation.views import words
 
     call = finding.call
     sure = finding.certainty is Certainty.CERTAIN

@@ -27,12 +27,12 @@ from app.cli.layout import Column, Kind, figures
 from app.cli.period import known_tenants, tenants, when
 from app.cli.screen import CsvCell, say, show_csv, show_table
 from app.domain.money import share, total
-from app.pricing.rollup import Dimension
+from app.finance.rollup import Dimension
 from app.pricing.words import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
+    from app.finance.views import CountedReportView, CountedView, GroupView, MoneyView, ReportView, Selection, WorkView
     from app.ledger.reading import Records
-    from app.pricing.views import CountedReportView, CountedView, GroupView, MoneyView, ReportView, Selection, WorkView
 
 NONE = "-"
 LOOKED_INTO = 500  # tasks of which a table says what was done for them
@@ -62,7 +62,7 @@ class Sort(StrEnum):
 
 def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | None) -> CountedReportView:
     """The report with its tasks counted, in that order; `top` keeps the first groups (by total: in each currency)."""
-    from app.pricing.views import CountedReportView, CountedView, report_view
+    from app.finance.views import CountedReportView, CountedView, report_view
 
     records = opening.open_records()
     known_tenants(chosen, records)
@@ -124,7 +124,7 @@ def _tasks(records: Records, by: Sequence[Dimension], chosen: Selection) -> dict
 
 
 def _works(groups: Sequence[GroupView], records: Records, chosen: Selection) -> dict[str, WorkView]:
-    from app.pricing.views import WorkView
+    from app.finance.views import WorkView
 
     task_ids = {group.key[Dimension.TASK] for group in groups if Dimension.TASK in group.key}
     if len(task_ids) > LOOKED_INTO:

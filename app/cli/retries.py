@@ -16,9 +16,9 @@ from app.cli.opening import Prices, given_prices, has_ledger, there
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.amplification.targets import Target
-    from app.amplification.views import AmplificationView, MeasuredView, TargetView
-    from app.amplification.worst import Price, Worst
+    from app.finance.retry_bounds.targets import Target
+    from app.finance.retry_bounds.views import AmplificationView, MeasuredView, TargetView
+    from app.finance.retry_bounds.worst import Price, Worst
     from app.ledger.requests import Asked
 
 # Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
@@ -57,11 +57,11 @@ def retries(
 
 
 def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> AmplificationView:
-    from app.amplification import reading
-    from app.amplification.views import target_view, view
-    from app.amplification.worst import unknown_names, worst
     from app.config import policy
     from app.config.settings import load
+    from app.finance.retry_bounds import reading
+    from app.finance.retry_bounds.views import target_view, view
+    from app.finance.retry_bounds.worst import unknown_names, worst
 
     settings, folders = load(), [folder / name for name in FOLDERS]
     path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
@@ -90,8 +90,8 @@ def _asked() -> Asked | None:
 
 def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[str, Price]:
     """Of a request to each model component: the dearest of the model in its file and those that have answered."""
-    from app.amplification.pricing import LONGEST, Reserve, dearest
-    from app.amplification.targets import Kind
+    from app.finance.retry_bounds.pricing import LONGEST, Reserve, dearest
+    from app.finance.retry_bounds.targets import Kind
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
@@ -106,8 +106,8 @@ def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[
 
 
 def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
-    from app.amplification.targets import Kind
-    from app.amplification.views import MeasuredView, mean
+    from app.finance.retry_bounds.targets import Kind
+    from app.finance.retry_bounds.views import MeasuredView, mean
 
     if asked is None:
         return None

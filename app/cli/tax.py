@@ -16,8 +16,8 @@ from app.domain.money import shown
 from app.pricing.words import TOKEN_LINES, Kind
 
 if TYPE_CHECKING:
-    from app.pricing.tax.views import IntervalView, PartView, RunnerView, TaxView
-    from app.pricing.views import GroupView
+    from app.finance.failures.views import IntervalView, PartView, RunnerView, TaxView
+    from app.finance.views import GroupView
 
 FEW = "*"
 _CURRENCY = Column("currency", common=True)
@@ -56,7 +56,7 @@ def tax(
     as_json: AsJson = False,
 ) -> None:
     """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
-    from app.pricing.tax.views import tax_view
+    from app.finance.failures.views import tax_view
 
     one_form(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.pricing.views import GroupView, View
+from app.finance.views import GroupView, View
 
 
 class DifferenceView(View):

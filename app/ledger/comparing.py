@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
+from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.money import rates_of
+from app.finance.reconciliation.reconcile import MARGIN, reconcile
+from app.finance.reconciliation.values import Reconciliation
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
 from app.pricing.book import PriceBook
-from app.pricing.reconciliation.bill import Bill
-from app.pricing.reconciliation.money import rates_of
-from app.pricing.reconciliation.reconcile import MARGIN, reconcile
-from app.pricing.reconciliation.values import Reconciliation
 from app.pricing.schedule import NoPrice
 from app.pricing.values import Charge
 

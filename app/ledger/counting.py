@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, case, exists, func, select
 
 from app.domain.models import CallState
+from app.finance.rollup import Dimension
 from app.ledger.record_tables import ATTEMPTS, CHARGES, TASKS
 from app.ledger.tables import MODEL_CALLS
-from app.pricing.rollup import Dimension
 
 # What belongs to a task as a whole: by anything else, one task is in several sums.
 COUNTABLE = {

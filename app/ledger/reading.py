@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
 
 from app.domain.errors import TaskNotFound
+from app.finance.failures.values import Facts
+from app.finance.rollup import Dimension, Rollup, rollup_sums
 from app.ledger import counting, decisions, restoring, tax
 from app.ledger.calls import call_records, oldest_first
 from app.ledger.daily import day_number, day_of
@@ -20,8 +22,6 @@ from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, P
 from app.ledger.summing import charged_by_day
 from app.ledger.tables import EXECUTIONS, MODEL_CALLS
 from app.pricing.calls import CallRecord
-from app.pricing.rollup import Dimension, Rollup, rollup_sums
-from app.pricing.tax.values import Facts
 from app.pricing.values import Charge
 
 # What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, bindparam, delete, select
 
 from app.dapr.history.model import Run
 from app.domain.errors import TaskNotFound
+from app.finance.rollup import Group
 from app.ledger import standings
 from app.ledger.prices import Prices
 from app.ledger.proven import proven_calls
@@ -26,7 +27,6 @@ from app.ledger.summing import sum_anew
 from app.ledger.tables import TICKETS
 from app.pricing import book as price_book
 from app.pricing.book import PriceBook
-from app.pricing.rollup import Group
 
 _AT_ONCE = 50
 _OF_TASKS = (CHARGES, STEPS, ATTEMPTS, FAILURES, PAUSES)

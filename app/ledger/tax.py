@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, select
 
+from app.finance.failures.values import INTERRUPTED, Facts, Failure, Role, Spent, Sum, Vain, progress_of
+from app.finance.failures.weights import weights
 from app.ledger import restoring, tax_queries
 from app.ledger.daily import day_of
 from app.ledger.prices import Prices
 from app.ledger.record_tables import PRICES
 from app.ledger.tax_queries import Period
-from app.pricing.tax.values import INTERRUPTED, Facts, Failure, Role, Spent, Sum, Vain, progress_of
-from app.pricing.tax.weights import weights
 from app.pricing.words import TOKEN_LINES
 
 _TOKENS = (PRICES.c.line.in_([line.value for line in TOKEN_LINES]), PRICES.c.unit_price != "")

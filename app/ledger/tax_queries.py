@@ -10,9 +10,9 @@ from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, not
 
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
+from app.finance.failures.values import INTERRUPTED, Role
 from app.ledger.daily import day_number
 from app.ledger.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, STEPS, TASKS
-from app.pricing.tax.values import INTERRUPTED, Role
 from app.pricing.words import TOKEN_LINES
 
 # Clocks of workers and sidecars differ by less: Dapr's certificates allow a quarter of that.

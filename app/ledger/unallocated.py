@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, or_, select
 
+from app.finance.reconciliation.repeats import Unallocated
 from app.ledger.tables import SIDECAR_RETRIES
-from app.pricing.reconciliation.repeats import Unallocated
 
 
 def unallocated_retries(

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from app.dapr.history.causes import Cause
 from app.dapr.history.times import Part
 from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
+from app.finance.rollup import rollup
+from app.finance.views import Exact, GroupView, View, group_view
 from app.ledger.failures import cause_of_call
 from app.ledger.record import StepRecord, TaskRecord
 from app.ledger.work_views import AttemptView, FailureView, PauseView, Seconds
 from app.pricing.calls import CallRecord
-from app.pricing.rollup import rollup
 from app.pricing.values import Charge
-from app.pricing.views import Exact, GroupView, View, group_view
 from app.pricing.words import Kind, Line, Mode, MoneyKnown, Unit
 
 

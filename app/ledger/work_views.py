@@ -11,8 +11,8 @@ from app.dapr.history.causes import Cause
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Part
 from app.dapr.history.values import AttemptOutcome
+from app.finance.views import View
 from app.ledger.record import FailureKind
-from app.pricing.views import View
 
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]
 

@@ -20,9 +20,9 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 
 from app.domain.models import AnsweredBy, CallState
+from app.finance.rollup import bucket
 from app.ledger.record import TaskRecord
 from app.pricing.charges import standing
-from app.pricing.rollup import bucket
 from app.pricing.words import Kind
 from app.telemetry.families import Families
 from app.telemetry.live import Live, LiveCollector

@@ -13,15 +13,15 @@ from pydantic import BaseModel
 from app.access import Principal, Role
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
+from app.finance.failures.values import Facts
+from app.finance.failures.views import tax_view
+from app.finance.reconciliation.parsing import Bill, parse_bill
+from app.finance.reconciliation.values import Reconciliation
+from app.finance.reconciliation.views import as_json
+from app.finance.rollup import Dimension, Rollup
+from app.finance.views import Selection, report_view
 from app.ledger.record import TaskRecord
 from app.ledger.views import record_view
-from app.pricing.reconciliation.parsing import Bill, parse_bill
-from app.pricing.reconciliation.values import Reconciliation
-from app.pricing.reconciliation.views import as_json
-from app.pricing.rollup import Dimension, Rollup
-from app.pricing.tax.values import Facts
-from app.pricing.tax.views import tax_view
-from app.pricing.views import Selection, report_view
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)

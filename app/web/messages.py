@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from app.domain.models import Frozen, Refund, TaskStatus, TenantId
 from app.domain.texts import Text
-from app.pricing.rollup import Dimension
+from app.finance.rollup import Dimension
 
 MAX_PAGE = 200
 _DIMENSION = f"({'|'.join(Dimension)})"

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from app.access import Role
 from app.domain.models import TaskPage, TaskView, Ticket, TicketView
+from app.finance.failures.views import TaxView
+from app.finance.views import ReportView
 from app.ledger.views import RecordView
-from app.pricing.tax.views import TaxView
-from app.pricing.views import ReportView
 from app.web import handlers
 from app.web.handlers import Answer, Call
 from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.database import connect
 from app.ledger.reading import Records
-from app.pricing.rollup import Dimension, Rollup, rollup
 from bench.ledger.population import BEGIN, MONTH, YEAR, Population
 from bench.ledger.stores import Store
 from runtime import paths

@@ -15,16 +15,16 @@ from app.cli import opening
 from app.cli.figures import digits_for
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import Known
+from app.finance.price_views import RepricingView
+from app.finance.rollup import Dimension
+from app.finance.views import CountedReportView
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
 from app.ledger.tables import MODEL_CALLS
 from app.pricing.charges import charge_call
-from app.pricing.price_views import RepricingView
-from app.pricing.rollup import Dimension
 from app.pricing.values import Usage
-from app.pricing.views import CountedReportView
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
 from tests.ledgers import FakeRecords

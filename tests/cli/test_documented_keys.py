@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from app.finance.failures.views import TaxView
+from app.finance.price_views import CheckView, PricesView, RepricingView
+from app.finance.rollup import Dimension
+from app.finance.views import CountedReportView, ReportView
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.views import RecordView
-from app.pricing.price_views import CheckView, PricesView, RepricingView
-from app.pricing.rollup import Dimension
-from app.pricing.tax.views import TaxView
-from app.pricing.views import CountedReportView, ReportView
 from app.web.messages import CostQuery
 from tests.paths import ROOT
 

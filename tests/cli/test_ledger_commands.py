@@ -12,12 +12,12 @@ import pytest
 from app import bootstrap
 from app.config.settings import Settings
 from app.dapr.daprd import Daprd
+from app.finance.rollup import rollup
 from app.ledger import refunds
 from app.ledger.checking import Difference
 from app.ledger.checking_views import CheckedView, RebuiltView
 from app.ledger.rebuilding import Rebuilt
 from app.ledger.refunds import RefundsChecked
-from app.pricing.rollup import rollup
 from tests.cli.reading import ask, row, told
 from tests.records import task_record
 

@@ -15,14 +15,14 @@ import pytest
 from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
+from app.finance.reconciliation.money import Outcome
+from app.finance.reconciliation.values import Cause
 from app.ledger import database
 from app.ledger.tables import MODEL_CALLS
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.money import Outcome
-from app.pricing.reconciliation.values import Cause
 from tests.cli.reading import ask, told
+from tests.finance.reconciliation.billing import at, call, failed
 from tests.paths import ROOT
-from tests.pricing.reconciliation.billing import at, call, failed
 
 DOCUMENT = (ROOT / "docs" / "cost-model.md").read_text()
 HEADER = "time;model;input_tokens;cached_tokens;output_tokens\n"

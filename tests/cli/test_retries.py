@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
-from app.amplification.views import AmplificationView
 from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
+from app.finance.retry_bounds.views import AmplificationView
 from app.ledger.requests import Asked, Measured
 from tests.paths import ROOT
 

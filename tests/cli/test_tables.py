@@ -27,9 +27,9 @@ from tests.cli.test_demo import book, perfect
 from tests.cli.test_reconcile import HEADER, line
 from tests.cli.test_reconcile import journal as journal  # a fixture
 from tests.dapr.history.told import Told
+from tests.finance.failures.tasks import crashed, failed, fleet
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
-from tests.pricing.tax.tasks import crashed, failed, fleet
 from tests.records import task_record
 from tests.web.fakes import FakeDesk, make_ticket
 

@@ -11,15 +11,15 @@ import pytest
 
 from app.cli import opening, tax
 from app.domain.models import Known
+from app.finance.failures.views import IntervalView, TaxView
 from app.ledger import database
 from app.ledger.prices import Prices
 from app.ledger.record import TaskRecord
 from app.ledger.saving import save
-from app.pricing.tax.views import IntervalView, TaxView
 from app.pricing.values import Usage
 from tests.cli.reading import ask, cells, row, told
+from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 from tests.ledgers import FakeRecords
-from tests.pricing.tax.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 
 KEYS = "key tasks failures causes clean rerun durable crashes every_failure"
 RUNNER = "failed_tasks failure_rate restarts progress unknown_progress replay journal under_way repeated enough note"

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, delete, insert, select
 
 from app.domain.models import CallState
+from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.columns import METADATA
 from app.ledger.prices import Prices
 from app.ledger.projection import Naming, project
@@ -22,7 +23,6 @@ from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.pricing.book import PriceBook
 from app.pricing.calls import CallRecord
 from app.pricing.charges import standing
-from app.pricing.rollup import Dimension, Rollup, rollup
 from app.pricing.values import Charge
 from app.stages import STAGE_OF
 from tests.ledger.stories import Snapshot

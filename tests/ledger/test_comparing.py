@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, insert
 
+from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
+from app.finance.reconciliation.counts import Count
+from app.finance.reconciliation.reconcile import MARGIN
+from app.finance.reconciliation.values import Cause
 from app.ledger.comparing import compare
 from app.ledger.tables import SIDECAR_RETRIES
-from app.pricing.reconciliation.bill import Bill, BillFormat, BillRow
-from app.pricing.reconciliation.counts import Count
-from app.pricing.reconciliation.reconcile import MARGIN
-from app.pricing.reconciliation.values import Cause
 from tests.ledger.kit import Ledger
 from tests.records import at, call_record, price_book
 

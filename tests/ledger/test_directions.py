@@ -17,6 +17,7 @@ from app.dapr.history.parse import parse
 from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
 from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
+from app.finance.rollup import Group
 from app.ledger import checking, refunds
 from app.ledger.columns import METADATA
 from app.ledger.posted import PostedRefund
@@ -29,7 +30,6 @@ from app.ledger.tables import MODEL_CALLS, TICKETS
 from app.ledger.tickets import Tickets
 from app.ledger.writer import Writer
 from app.pricing.calls import CallRecord
-from app.pricing.rollup import Group
 from app.pricing.values import Usage
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal

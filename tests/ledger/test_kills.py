@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.finance.rollup import Dimension
 from app.ledger import database
 from app.ledger.projector import Projector
 from app.ledger.sources import Sources
 from app.ledger.writer import Writer
 from app.pricing.charges import standing
-from app.pricing.rollup import Dimension
 from tests.ledger import apart, recorder
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger, by_id, projected, two_currencies

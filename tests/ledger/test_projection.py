@@ -18,13 +18,13 @@ from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
+from app.finance.rollup import rollup
 from app.ledger.calls import UNKNOWN
 from app.ledger.projection import project, with_usages
 from app.ledger.record import TaskRecord
 from app.ledger.steps import Written
 from app.pricing.calls import CallRecord
 from app.pricing.lost import NOTHING
-from app.pricing.rollup import rollup
 from app.pricing.values import Charge, Usage
 from app.pricing.words import Kind, Line
 from tests.dapr.history.told import Told, at

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.finance.rollup import Dimension, Group
 from app.ledger import database
 from app.ledger.sources import Sources
 from app.pricing import book
-from app.pricing.rollup import Dimension, Group
 from app.pricing.values import Charge
 from tests.dapr.history.told import T0
 from tests.ledger.conftest import Databases

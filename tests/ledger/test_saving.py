@@ -20,11 +20,11 @@ from sqlalchemy.exc import IntegrityError
 from app.dapr.history.parse import parse
 from app.domain.models import CallState, TaskStatus
 from app.domain.money import ZERO
+from app.finance.rollup import Dimension, Group
 from app.ledger import database
 from app.ledger.projection import Naming
 from app.ledger.record import TaskRecord
 from app.pricing.charges import standing
-from app.pricing.rollup import Dimension, Group
 from app.stages import STAGE_OF
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases

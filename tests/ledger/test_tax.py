@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
 from app.domain.models import Known
+from app.finance.failures.computing import PREVENTED, Part, model_money, parts
+from app.finance.failures.values import Facts, Role
+from app.finance.rollup import Dimension, Group
 from app.ledger.columns import METADATA
 from app.ledger.record import AttemptRecord, TaskRecord
 from app.ledger.record_tables import PRICES
-from app.pricing.rollup import Dimension, Group
-from app.pricing.tax.computing import PREVENTED, Part, model_money, parts
-from app.pricing.tax.values import Facts, Role
 from app.pricing.values import Usage
+from tests.finance.failures.crashes import TENANTS, sights, tales
+from tests.finance.failures.plain import facts_of
+from tests.finance.failures.tasks import call, crashed, failure, own_charges, task
 from tests.ledger.kit import Ledger
-from tests.pricing.tax.crashes import TENANTS, sights, tales
-from tests.pricing.tax.plain import facts_of
-from tests.pricing.tax.tasks import call, crashed, failure, own_charges, task
 
 BYS: tuple[tuple[Dimension, ...], ...] = (
     (),
@@ -77,7 +77,7 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     assert any(0 < spent.before < spent.clean for failure in failures for spent in failure.spent)
     sums = [sum_ for each in facts for sum_ in each.sums]
     here = {(sum_.role, sum_.crash) for sum_ in sums}
-    # None fails beside a model call that is under way; `tests/pricing/tax/test_figures.py` has one.
+    # None fails beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
     assert set(product(PREVENTED, (True, False))) - here == {(Role.UNDER_WAY, False)}
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
     assert any(each.vain for each in facts)

@@ -11,11 +11,11 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.finance.repricing import reprice, usage_of
+from app.finance.rollup import Dimension, Group, rollup
 from app.pricing.book import PriceBook
 from app.pricing.charges import charge_call
 from app.pricing.formula import CallPrice, price_call
-from app.pricing.repricing import reprice, usage_of
-from app.pricing.rollup import Dimension, Group, rollup
 from app.pricing.schedule import Price, tier_starts
 from app.pricing.values import Charge, Usage
 from app.pricing.words import MoneyKnown

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.cli import opening
-from app.pricing.tax.views import TaxView
+from app.finance.failures.views import TaxView
 from tests.cli.reading import told
+from tests.finance.failures.tasks import crashed, task
 from tests.ledgers import FakeRecords
-from tests.pricing.tax.tasks import crashed, task
 from tests.web.documented import DocumentedClient
 
 TAX = "/cost/tax"

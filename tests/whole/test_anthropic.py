@@ -14,13 +14,13 @@ import pytest
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
+from app.finance.rollup import rollup
 from app.ledger import database
 from app.ledger.reading import Records
 from app.pricing import book
 from app.pricing.calls import CallRecord
 from app.pricing.charges import charge_call
 from app.pricing.lost import NOTHING, lost_usage
-from app.pricing.rollup import rollup
 from app.pricing.values import Charge, Origin, Usage
 from app.pricing.words import MoneyKnown
 from app.sandbox.data import load_tickets

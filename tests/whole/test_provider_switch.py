@@ -11,10 +11,10 @@ from collections import Counter
 import pytest
 
 from app.domain.models import CallState
+from app.finance.reconciliation.parsing import parse_bill
+from app.finance.reconciliation.reconcile import reconcile
 from app.ledger import database
 from app.ledger.reading import Records
-from app.pricing.reconciliation.parsing import parse_bill
-from app.pricing.reconciliation.reconcile import reconcile
 from app.sandbox.data import load_tickets
 from tests.live import Live, until
 

@@ -15,16 +15,16 @@ import httpx
 import pytest
 
 from app.domain.models import CallState
+from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.claims import CLOCK_TOLERANCE
+from app.finance.reconciliation.parsing import parse_bill
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.repeats import Unallocated
+from app.finance.reconciliation.values import Cause, Reconciliation
 from app.ledger import database
 from app.ledger.reading import Records
 from app.ledger.unallocated import unallocated_retries
 from app.pricing.calls import CallRecord
-from app.pricing.reconciliation.bill import Bill
-from app.pricing.reconciliation.claims import CLOCK_TOLERANCE
-from app.pricing.reconciliation.parsing import parse_bill
-from app.pricing.reconciliation.reconcile import reconcile
-from app.pricing.reconciliation.repeats import Unallocated
-from app.pricing.reconciliation.values import Cause, Reconciliation
 from app.sandbox.data import load_tickets
 from tests.live import Live, until
 

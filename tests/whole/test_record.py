@@ -13,9 +13,9 @@ import pytest
 from app import bootstrap
 from app.config.settings import Settings
 from app.domain.models import Outcome, TaskStatus
+from app.finance.rollup import Dimension, rollup
 from app.ledger import database
 from app.ledger.reading import Records
-from app.pricing.rollup import Dimension, rollup
 from app.pricing.words import Line
 from app.stages import STAGE_OF
 from tests.live import Live, recorded, until

@@ -9,8 +9,8 @@ from decimal import Decimal
 from app.dapr.history.times import Part
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
+from app.finance.rollup import RERUN, Group, MoneySum, rollup
 from app.ledger.record import TaskRecord
-from app.pricing.rollup import RERUN, Group, MoneySum, rollup
 from app.pricing.values import Charge
 from app.pricing.words import Kind, MoneyKnown
 from app.web.pages import words

@@ -13,7 +13,7 @@ from decimal import Decimal
 from app.dapr.history.times import Part, Span
 from app.domain.models import Known
 from app.domain.money import shown
-from app.pricing.rollup import rollup
+from app.finance.rollup import rollup
 from app.pricing.values import Charge
 from app.pricing.words import MoneyKnown
 

@@ -1,0 +1,257 @@
+"""Bills in CSV: a header, then a row for each request, hour, day or other stretch; comma, semicolon or tab. Pure.
+
+The columns may stand in any order and go by the names that OpenAI's and Anthropic's exports and people give them
+(`columns`). Times without a zone are UTC. A row with a time is a request; one with a date, an hour, or a start and an
+end sums up that time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from app.finance.reconciliation.bill import Amount, BadBill, Bill, BillFormat, BillRow, refuse_overlaps
+from app.finance.reconciliation.columns import HEADER, Columns, columns_of, plain_name
+from app.finance.reconciliation.counts import Count
+from app.finance.reconciliation.numbers import Signs, amount_of_money, instant, number_of_tokens, signs_of
+from app.pricing.providers import known_ids, known_provider
+
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+# Columns that hold numbers, of which a table's signs are learnt.
+_NUMBERS = (
+    *("requests", "input_tokens", "uncached_tokens", "cached_tokens", "read_tokens", "written_tokens"),
+    *("written_5m_tokens", "written_1h_tokens", "output_tokens", "cost"),
+)
+_MOST_UNKNOWN = 10**18
+
+
+def read_csv(name: str, text: str) -> Bill:
+    """The bill in CSV. Raises BadBill."""
+    table = _Table(name, text)
+    lines = [line for line in table.lines() if not table.empty(line)]
+    # An hour's whole numbers may look like decimals of another way of writing: all numbers of a table tell together.
+    signs = signs_of(name, ((line.place, line[each]) for line in lines for each in _NUMBERS if line[each]))
+    read = [_Row(name, line, signs, table.columns) for line in lines]
+    rows = tuple(each.row() for each in read) if table.columns.counts else ()
+    if any(row.one_request for row in rows) and not all(row.one_request for row in rows):
+        raise BadBill(name, "", "some rows are requests and some are sums", "split it into two bills")
+    if not all(row.one_request for row in rows):
+        refuse_overlaps(name, rows)
+    return Bill(
+        name,
+        BillFormat.CSV,
+        rows,
+        unread=table.columns.unread,
+        amounts=tuple(amount for each in read if (amount := each.amount())),
+        counts=table.columns.counts,
+        providers=frozenset({table.columns.provider} - {""}),
+        further=(*_quantities(table, lines), *_nameless(table, lines)),
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of the table."""
+
+    place: str
+    cells: Sequence[str]
+    columns: Columns
+
+    def __getitem__(self, column: str) -> str:
+        """The cell under one of our columns; empty where the table has none."""
+        index = self.columns.known.get(column)
+        return "" if index is None else self.cells[index]
+
+    def called(self, column: str) -> str:
+        """What the table calls the column."""
+        index = self.columns.known.get(column)
+        return column if index is None else self.columns.names[index]
+
+
+class _Table:
+    """A text in lines and cells."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._skipped, delimiter, body = _delimited(text)
+        csv.field_size_limit(2**20)
+        self._reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+        header = next((cells for _, cells in self._cells() if any(cell.strip() for cell in cells)), None)
+        if header is None:
+            raise BadBill(name, "", "it has no header", f"head it {HEADER}")
+        self.columns = columns_of(name, f"line {self._reader.line_num + self._skipped}", header)
+
+    def lines(self) -> Iterator[_Line]:
+        """All lines with something in them."""
+        width = len(self.columns.names)
+        for number, cells in self._cells():
+            stripped = [cell.strip() for cell in cells]
+            if not any(stripped):
+                continue
+            while len(stripped) > width and not stripped[-1]:
+                stripped.pop()
+            if len(stripped) != width:
+                problem = f"{len(stripped)} cells under {width} columns"
+                raise BadBill(self._name, f"line {number}", problem, "give each row every column")
+            yield _Line(f"line {number}", stripped, self.columns)
+
+    def empty(self, line: _Line) -> bool:
+        """Whether a line names a time and nothing else: OpenAI exports days without any request so."""
+        return not any(line[each] for each in (*_NUMBERS, "model"))
+
+    def _cells(self) -> Iterator[tuple[int, list[str]]]:
+        while True:
+            number = self._reader.line_num + 1 + self._skipped
+            try:
+                yield number, next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                problem = f"no CSV ({str(error).partition('(')[0].strip()})"
+                raise BadBill(self._name, f"line {number}", problem, "export it again, whole") from None
+
+
+def _delimited(text: str) -> tuple[int, str, str]:
+    """How many lines come before the header, what stands between the cells, and the text from the header on.
+
+    Excel writes, and reads, a first line `sep=;`."""
+    first, _, rest = text.partition("\n")
+    told = first.strip().strip('"').lower()
+    if told.startswith("sep=") and len(told) <= 5:
+        return 1, first.strip().strip('"')[4:5] or "\t", rest
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return 0, max(",;\t", key=header.count), text
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line with what it says."""
+
+    name: str
+    line: _Line
+    signs: Signs
+    columns: Columns
+
+    def row(self) -> BillRow:
+        """Its tokens. Raises BadBill."""
+        line = self.line
+        if not line["model"]:
+            raise self._bad("it names no model", "fill the column model")
+        since, until = self.span()
+        requests = self._number("requests") if line["requests"] else None
+        if since == until and requests not in (None, 1):
+            problem = f"{requests} requests at the one time {line['time']!r}"
+            raise self._bad(problem, "give a row of several requests the column date or hour in place of time")
+        entered, cached, written = self._entered()
+        count = Count(1 if since == until else requests, entered, cached, self._number("output_tokens"))
+        return BillRow(line.place, line["model"], since, until, count, self._provider(), written)
+
+    def amount(self) -> Amount | None:
+        """Its money; None where it has none, or nobody says in which currency."""
+        line, currency = self.line, self.columns.currency or self.line["currency"].upper()
+        if not line["cost"] or not currency:
+            return None
+        if len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
+            raise self._bad(f"currency {currency!r:.20} is none", "write its three letters, such as USD")
+        money = amount_of_money(self.name, line.place, line.called("cost"), line["cost"], self.signs)
+        since, until = self.span()
+        # OpenAI's costs name a line of the invoice, its model before the first comma.
+        model = line["model"].partition(",")[0].strip() if line.called("model") == "line_item" else line["model"]
+        return Amount(line.place, model, since, until, money, currency, self._provider())
+
+    def span(self) -> tuple[datetime, datetime]:
+        """The time it is of, in UTC; both equal for a request. Raises BadBill."""
+        line = self.line
+        if line["time"]:
+            at = self._instant("time").astimezone(UTC)
+            return at, at
+        if line["start"]:
+            return self._stretch()
+        if line["date"]:
+            day = self._instant("date")
+            if day.time() != time(0):
+                raise self._bad(f"date {line['date']!r} is no day", "write it as 2026-11-22")
+            if not line["hour"]:
+                return day.astimezone(UTC), (day + _DAY).astimezone(UTC)
+            return self._hour_of(day)
+        return self._whole(self._instant("hour"))
+
+    def _stretch(self) -> tuple[datetime, datetime]:
+        since = self._instant("start").astimezone(UTC)
+        if not self.line["end"]:
+            raise self._bad("it begins and does not say when it ends", "add the column end_time, or use time or date")
+        until = self._instant("end").astimezone(UTC)
+        if until <= since:
+            raise self._bad(f"it ends at {until.isoformat()} and begins at {since.isoformat()}", "export it again")
+        return since, until
+
+    def _hour_of(self, day: datetime) -> tuple[datetime, datetime]:
+        text = self.line["hour"]
+        if text.isascii() and text.isdigit() and len(text) <= 2 and int(text) < 24:
+            start = (day + int(text) * _HOUR).astimezone(UTC)
+            return start, start + _HOUR
+        whole = text if "T" in text or " " in text else f"{day.date()}T{text}"
+        return self._whole(instant(self.name, self.line.place, self.line.called("hour"), whole))
+
+    def _whole(self, start: datetime) -> tuple[datetime, datetime]:
+        if start.minute or start.second or start.microsecond:
+            remedy = "write it as 2026-11-22T13:00Z, or use column time"
+            raise self._bad(f"hour {self.line['hour']!r:.60} is no full hour", remedy)
+        start = start.astimezone(UTC)
+        return start, start + _HOUR
+
+    def _entered(self) -> tuple[int, int | None, int]:
+        """Input tokens in all; how many of them were read from the cache, None where it does not say; how many were
+        written to it."""
+        line = self.line
+        read = self._number("read_tokens") if line["read_tokens"] else None
+        written = sum(
+            self._number(each) for each in ("written_tokens", "written_5m_tokens", "written_1h_tokens") if line[each]
+        )
+        if "uncached_tokens" in self.columns.known:
+            return self._number("uncached_tokens") + (read or 0) + written, read, written
+        entered = self._number("input_tokens")
+        cached = self._number("cached_tokens") if line["cached_tokens"] else None
+        if cached is not None and cached > entered:
+            raise self._bad(f"{cached} cached tokens are more than {entered} of input", "mend the row")
+        return entered, cached, written
+
+    def _provider(self) -> str:
+        named = self.line["provider"]
+        found = known_provider(named) if named else self.columns.provider
+        if found is None:
+            remedy = f"name one of {', '.join(known_ids())}, or leave the column out"
+            raise self._bad(f"provider {named!r:.60} is nobody that is known here", remedy)
+        return found
+
+    def _number(self, column: str) -> int:
+        return number_of_tokens(self.name, self.line.place, self.line.called(column), self.line[column], self.signs)
+
+    def _instant(self, column: str) -> datetime:
+        return instant(self.name, self.line.place, self.line.called(column), self.line[column])
+
+    def _bad(self, problem: str, remedy: str) -> BadBill:
+        return BadBill(self.name, self.line.place, problem, remedy)
+
+
+def _quantities(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
+    """Unread columns that hold a quantity, with its sum."""
+    sums: Counter[str] = Counter()
+    for name in table.columns.unread:
+        if table.columns.quantity(name):
+            index = table.columns.names.index(name)
+            for line in lines:
+                value = Signs().whole(line.cells[index]) if line.cells[index] else 0
+                sums[name] += min(value, _MOST_UNKNOWN) if value is not None else 1
+    yield from (f"{name} ({amount:,})" for name, amount in sums.items() if amount)
+
+
+def _nameless(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
+    """Money without a currency."""
+    if any(line["cost"] and not (table.columns.currency or line["currency"]) for line in lines):
+        called = plain_name(table.columns.names[table.columns.known["cost"]])
+        yield f"{called} (in no currency: head it {called}_usd, or add a column currency)"

@@ -1,0 +1,225 @@
+"""What the sidecar does about a failure, as its Resiliency resources say and as Dapr 1.18 reads them. Pure.
+
+Names of policies are shared by all resources; what is read later replaces what was read before. A key that Dapr does
+not know is passed over in silence, and what it was meant for keeps its default, which for `maxRetries` is no end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from app.finance.retry_bounds.durations import duration
+from app.finance.retry_bounds.findings import Finding
+from app.finance.retry_bounds.retrying import NONE, Retry
+
+_ROOT = ("apiVersion", "kind", "metadata", "scopes", "spec")
+_RETRY = ("policy", "duration", "maxInterval", "maxRetries", "matching")
+_MATCHING = ("httpStatusCodes", "gRPCStatusCodes")
+_BREAKER = ("maxRequests", "interval", "timeout", "trip")
+_NAMES = ("timeout", "retry", "circuitBreaker")
+_ENDPOINT = (*_NAMES, "circuitBreakerCacheSize")
+_NO_MAPPING = "is no mapping; daprd leaves the file out"
+# What a target without an entry of its own is under, where policies of these names are defined.
+APPS = ("App", "")
+MODELS = ("ConversationComponentOutbound", "ComponentOutbound", "Component", "")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The policies that a target names; empty where it names none."""
+
+    timeout: str = ""
+    retry: str = ""
+    breaker: str = ""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What stands between a call and its target. timeout: None is none. matched: refusals are not asked again.
+    counting: for how long the breaker counts; zero is for ever."""
+
+    timeout: timedelta | None
+    retry: Retry
+    breaker: bool
+    matched: bool
+    counting: timedelta = timedelta()
+
+
+@dataclass
+class Policies:
+    """All that one sidecar reads."""
+
+    timeouts: dict[str, timedelta] = field(default_factory=dict)
+    retries: dict[str, Retry] = field(default_factory=dict)
+    matched: set[str] = field(default_factory=set)
+    breakers: dict[str, timedelta] = field(default_factory=dict)  # for how long each counts; zero is for ever
+    apps: dict[str, Names] = field(default_factory=dict)
+    components: dict[str, Names] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def of_app(self, name: str) -> Guard:
+        """Of an app or HTTPEndpoint."""
+        return self._guard(self.apps.get(name) or self._defaults(APPS))
+
+    def of_model(self, name: str) -> Guard:
+        """Of a Conversation component."""
+        return self._guard(self.components.get(name) or self._defaults(MODELS))
+
+    def _defaults(self, levels: Iterable[str]) -> Names:
+        def first(kind: str, defined: Iterable[str]) -> str:
+            wanted = [f"Default{level}{kind}Policy" for level in levels]
+            return next((name for name in wanted if name in set(defined)), "")
+
+        return Names(
+            first("Timeout", self.timeouts), first("Retry", self.retries), first("CircuitBreaker", self.breakers)
+        )
+
+    def _guard(self, names: Names) -> Guard:
+        return Guard(
+            timeout=self.timeouts.get(names.timeout) or None,
+            retry=self.retries.get(names.retry, NONE),
+            breaker=names.breaker in self.breakers,
+            matched=names.retry in self.matched,
+            counting=self.breakers.get(names.breaker, timedelta()),
+        )
+
+
+def read(resources: Iterable[tuple[str, Mapping[str, Any]]], app_id: str) -> Policies:
+    """Reads resources in the order in which daprd does; each with what it is called. Those scoped to other apps are
+    not this sidecar's."""
+    found = Policies()
+    for where, resource in resources:
+        scopes = resource.get("scopes") or []
+        if not scopes or app_id in scopes:
+            _add(found, where, resource)
+    found.findings += [*_undefined(found), *_never_open(found)]
+    return found
+
+
+def _add(found: Policies, where: str, resource: Mapping[str, Any]) -> None:
+    spec = _known(found, where, resource, _ROOT).get("spec") or {}
+    parts = _known(found, f"{where}: spec", spec, ("policies", "targets"))
+    policies = _known(found, f"{where}: policies", parts.get("policies"), ("timeouts", "retries", "circuitBreakers"))
+    for name, value in _named(found, f"{where}: policies.timeouts", policies.get("timeouts")):
+        found.timeouts[name] = _duration(found, f"{where}: timeouts.{name}", value, timedelta())
+    for name, value in _named(found, f"{where}: policies.retries", policies.get("retries")):
+        _add_retry(found, f"{where}: retries.{name}", name, value)
+    for name, value in _named(found, f"{where}: policies.circuitBreakers", policies.get("circuitBreakers")):
+        place = f"{where}: circuitBreakers.{name}"
+        given = _known(found, place, value, _BREAKER)
+        found.breakers[name] = _duration(found, f"{place}.interval", given.get("interval"), timedelta())
+    _add_targets(found, where, parts.get("targets"))
+
+
+def _add_targets(found: Policies, where: str, value: Any) -> None:
+    targets = _known(found, f"{where}: targets", value, ("apps", "actors", "components"))
+    for name, given in _named(found, f"{where}: targets.apps", targets.get("apps")):
+        found.apps[name] = _names(found, f"{where}: apps.{name}", given, _ENDPOINT)
+    for name, given in _named(found, f"{where}: targets.components", targets.get("components")):
+        place = f"{where}: components.{name}"
+        directions = _known(found, place, given, ("inbound", "outbound"))
+        if "inbound" in directions:
+            _names(found, f"{place}.inbound", directions["inbound"], _NAMES)
+        found.components[name] = _names(found, f"{place}.outbound", directions.get("outbound"), _NAMES)
+
+
+def _names(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> Names:
+    given = _known(found, where, value, keys)
+    names = Names(*(str(given.get(key) or "") for key in _NAMES))
+    if names == Names():
+        found.findings.append(Finding(where, "names no policy: no time-out, no breaker", wrong=False))
+    return names
+
+
+def _add_retry(found: Policies, where: str, name: str, value: Any) -> None:
+    given = _known(found, where, value, _RETRY)
+    exponential = str(given.get("policy") or "constant").lower()
+    if exponential not in ("constant", "exponential"):
+        found.findings.append(Finding(where, f"policy {exponential!r} is neither constant nor exponential", wrong=True))
+    if exponential == "exponential" and "duration" in given:
+        found.findings.append(
+            Finding(where, "duration has no effect on an exponential policy: it begins with 0.5 s", wrong=False)
+        )
+    found.retries[name] = Retry(
+        exponential=exponential == "exponential",
+        duration=_duration(found, f"{where}.duration", given.get("duration"), Retry.duration),
+        max_interval=_duration(found, f"{where}.maxInterval", given.get("maxInterval"), Retry.max_interval),
+        max_retries=_count(found, f"{where}.maxRetries", given.get("maxRetries")),
+    )
+    found.matched.discard(name)
+    if _known(found, f"{where}.matching", given.get("matching"), _MATCHING):
+        found.matched.add(name)
+
+
+def _duration(found: Policies, where: str, value: Any, default: timedelta) -> timedelta:
+    if value is None:
+        return default
+    try:
+        return duration(value)
+    except ValueError as error:
+        found.findings.append(Finding(where, f"{error}; daprd leaves out the rest of the resource", wrong=True))
+        return default
+
+
+def _count(found: Policies, where: str, value: Any) -> int:
+    if value is None:
+        return Retry.max_retries
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found.findings.append(Finding(where, f"{value!r} is no whole number; daprd leaves the file out", wrong=True))
+    return Retry.max_retries
+
+
+def _named(found: Policies, where: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """The entries of a mapping whose keys are names."""
+    if value is not None and not isinstance(value, Mapping):
+        found.findings.append(Finding(where, _NO_MAPPING, wrong=True))
+        return ()
+    return [(str(name), each) for name, each in (value or {}).items()]
+
+
+def _known(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The value's known keys, in our spelling: Dapr does not mind capitals. The others are named."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        found.findings.append(Finding(where, _NO_MAPPING, wrong=True))
+        return {}
+    spelt = {key.lower(): key for key in keys}
+    for key in value:
+        if str(key).lower() not in spelt:
+            found.findings.append(Finding(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}", wrong=True))
+    return {spelt[str(key).lower()]: each for key, each in value.items() if str(key).lower() in spelt}
+
+
+def _undefined(found: Policies) -> Iterator[Finding]:
+    """Names of policies that nobody defined: daprd takes them for none, and a component's breaker ends it."""
+    targets = [*((f"apps.{name}", each) for name, each in found.apps.items())]
+    targets += [(f"components.{name}", each) for name, each in found.components.items()]
+    for where, names in targets:
+        for kind, name, defined in (
+            ("timeout", names.timeout, set(found.timeouts)),
+            ("retry", names.retry, set(found.retries)),
+            ("circuitBreaker", names.breaker, set(found.breakers)),
+        ):
+            if name and name not in defined:
+                yield Finding(f"{where}.{kind}", f"no policy is called {name!r}", wrong=True)
+
+
+def _never_open(found: Policies) -> Iterator[Finding]:
+    """Breakers that count for less time than a call may last. A call that begins in one count and fails in the next is
+    counted nowhere: a target that never answers in time does not open them."""
+    targets = [(f"apps.{name}", found.of_app(name)) for name in found.apps]
+    targets += [(f"components.{name}", found.of_model(name)) for name in found.components]
+    for where, guard in targets:
+        if guard.timeout is not None and timedelta() < guard.counting < guard.timeout:
+            counting, timeout = guard.counting.total_seconds(), guard.timeout.total_seconds()
+            yield Finding(
+                f"{where}.circuitBreaker",
+                f"its interval ({counting:g} s) is shorter than the time-out ({timeout:g} s): calls that get no "
+                f"answer in time are never counted, and it never opens; make it {2 * timeout:g} s",
+                wrong=True,
+            )

@@ -1,0 +1,84 @@
+"""Pairing requests with calls finds as many pairs as there can be: held against trying them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import permutations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.models import Known
+from app.finance.reconciliation.bill import BillRow
+from app.finance.reconciliation.claims import claims_of
+from app.finance.reconciliation.matching import Matching, Rank, Slot, slots_of
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
+from tests.finance.reconciliation.billing import call, failed, request
+
+SIZES = st.sampled_from([100, 101, 130])
+CALLS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), SIZES, st.integers(0, 1), st.booleans()), max_size=4)
+REQUESTS = st.lists(st.tuples(st.integers(0, 12), SIZES), max_size=5)
+
+
+def made(calls: Sequence[tuple[int, int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
+    """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
+    found = []
+    for number, (start, seconds, size, retries, vain) in enumerate(calls):
+        usage = Usage(size, 10, cached_tokens=40) if reported else Usage(size, 10, known=Known.ESTIMATED)
+        paid = call(number, start, seconds, entered=size, retries=retries, usage=usage)
+        found.append(failed(number, start, seconds, entered=size, retries=retries) if vain else paid)
+    return found
+
+
+def matching_of(calls: Sequence[CallRecord], rows: Sequence[BillRow]) -> Matching:
+    matching = Matching(claims_of(calls), rows, timedelta(0))
+    matching.run()
+    return matching
+
+
+def most(matching: Matching, slots: Sequence[Slot]) -> int:
+    """How many of these slots can be filled at once, by trying every order of the requests."""
+    fits = [set(matching.fitting(slot, tight=False)) for slot in slots]
+    rows = list(range(len(matching.rows))) + [-1] * len(slots)
+    tried = {order[: len(slots)] for order in permutations(rows, min(len(rows), len(slots)))}
+    return max((sum(row in fit for row, fit in zip(order, fits, strict=False)) for order in tried), default=0)
+
+
+@given(CALLS.filter(lambda calls: len(calls) <= 3), REQUESTS.filter(lambda rows: len(rows) <= 4), st.booleans())
+def test_of_the_surest_slots_as_many_are_filled_as_can_be(
+    calls: list[tuple[int, int, int, int, bool]], requests: list[tuple[int, int]], reported: bool
+) -> None:
+    rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
+    matching = matching_of(made(calls, reported=reported), rows)
+    slots = list(slots_of(matching.claims))
+    for rank in Rank:
+        upto = [slot for slot in slots if slot.rank <= rank]
+        if len(upto) > 4:
+            break
+        assert sum(slot in matching.row_of for slot in upto) == most(matching, upto), rank
+
+
+@given(CALLS, REQUESTS, st.booleans())
+def test_each_request_and_each_slot_stands_in_one_pair(
+    calls: list[tuple[int, int, int, int, bool]], requests: list[tuple[int, int]], reported: bool
+) -> None:
+    rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
+    matching = matching_of(made(calls, reported=reported), rows)
+    assert {index: slot for slot, index in matching.row_of.items()} == matching.slot_of
+    for slot, index in matching.row_of.items():
+        assert index in set(matching.fitting(slot, tight=False))
+    assert {*matching.free_rows, *matching.slot_of} == set(range(len(rows)))
+
+
+def test_an_exchange_reaches_through_several_calls() -> None:
+    """Three estimated calls, whose nearest requests leave the last without one, unless two of them exchange theirs."""
+    usages = [Usage(size, 10, known=Known.ESTIMATED) for size in (100, 100, 100)]
+    calls = [
+        call(1, 0, 3, entered=100, usage=usages[0]),
+        call(2, 2, 3, entered=100, usage=usages[1]),
+        call(3, 4, 3, entered=100, usage=usages[2]),
+    ]
+    rows = [request("row 1", 1, 140), request("row 2", 2.5, 100), request("row 3", 4.5, 100)]
+    assert matching_of(calls, rows).free_rows == []

@@ -1,0 +1,190 @@
+"""The money of a bill against our charges: a price that is another one is told from tokens that are other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.domain.models import Known
+from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow
+from app.finance.reconciliation.counts import Count
+from app.finance.reconciliation.money import Outcome, rates_of
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.values import Reconciliation
+from app.finance.reconciliation.views import as_json, compared, not_compared, remarks, verdict
+from app.pricing.charges import charge_call
+from app.pricing.values import Charge, Usage
+from app.pricing.words import Line
+from tests.finance.reconciliation.billing import call
+from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
+
+DAY = NOW.replace(hour=0)
+# A fifth off the list's 1 / 0.10 / 4 per million.
+BOOK = price_book(agreement(model="listed", discount_percent="20", per_million_tokens=None))
+USED = Usage(1_000_000, 100_000, cached_tokens=400_000)
+# 0.6 x 0.80 + 0.4 x 0.08 + 0.1 x 3.20, and the same by the list.
+OURS, BY_LIST = Decimal("0.832"), Decimal("1.04")
+
+
+def charges(usage: Usage = USED, number: int = 1, **changes: Any) -> tuple[Charge, ...]:
+    return charge_call(BOOK, usage, origin(execution_id=f"e-{number}", **({"model": "listed"} | changes)))
+
+
+def day_bill(money: str | None, count: Count | None = None, **changes: Any) -> Bill:
+    """A day of one model, with its money and its tokens as far as given."""
+    until = DAY + timedelta(days=1)
+    rows = () if count is None else (BillRow("line 2", "listed", DAY, until, count, "openai"),)
+    amounts = () if money is None else (Amount("line 2", "listed", DAY, until, Decimal(money), "USD", "openai"),)
+    values: dict[str, Any] = {"name": "bill", "format": BillFormat.CSV, "rows": rows, "amounts": amounts}
+    return Bill(**values | {"counts": count is not None, "providers": frozenset({"openai"})} | changes)
+
+
+def held(bill: Bill, booked: Sequence[Charge] | None = None, used: Usage = USED) -> Reconciliation:
+    booked = charges() if booked is None else booked
+    return reconcile([call(1, model="listed", usage=used)], bill, None, (), booked, rates_of(BOOK))
+
+
+SAME = Count(1, 1_000_000, 400_000, 100_000)
+
+
+def test_equal_money_agrees_and_says_what_was_compared() -> None:
+    found = held(day_bill("0.832", SAME))
+    (cell,) = found.money
+    assert (cell.outcome, cell.contracted, cell.listed, cell.difference) == (
+        Outcome.AGREES,
+        OURS,
+        BY_LIST,
+        Decimal(0),
+    )
+    assert found.agrees
+    tokens, money = verdict(found).split(". ", maxsplit=1)
+    assert tokens.endswith("they agree to the token")
+    assert money == "0.832000 USD billed, 0.832000 by our prices; they agree as far as the bill's digits go."
+    assert compared(found)[2:] == ("input tokens", "output tokens", "cached tokens", "requests", "money in USD")
+    assert not_compared(found) == ()
+
+
+@pytest.mark.parametrize(("money", "agrees"), [("0.83", True), ("0.84", False), ("0.8", False), ("0.832001", False)])
+def test_money_is_compared_as_far_as_the_bill_writes_it(money: str, *, agrees: bool) -> None:
+    assert held(day_bill(money)).agrees is agrees
+
+
+def test_the_list_price_in_place_of_the_agreed_one_is_named() -> None:
+    for count in (SAME, None):
+        found = held(day_bill("1.04", count))
+        assert (found.money[0].outcome, found.agrees) == (Outcome.LIST_PRICE, False)
+        assert "1 of 1 sums differ: billed at the list price, not at the one agreed." in verdict(found)
+
+
+def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> None:
+    found = held(day_bill("0.932", SAME))
+    (cell,) = found.money
+    assert (cell.outcome, found.agrees, found.unexplained_tokens) == (Outcome.OTHER_PRICE, False, 0)
+    assert cell.implied == {
+        Line.INPUT: Decimal("0.966667"),
+        Line.CACHED_INPUT: Decimal("0.33"),
+        Line.OUTPUT: Decimal("4.2"),
+    }
+    said = "billed at another price than ours, 1.1202 times ours: as if input at 0.966667 or cached input at 0.33 or"
+    assert any(said in remark for remark in remarks(found))
+    assert as_json(found)["money"][0]["implied_per_million"]["output"] == "4.2"
+
+
+def test_one_kind_of_token_alone_has_one_price() -> None:
+    used = Usage(1_000_000, 0, cached_tokens=0)
+    found = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
+    assert found.money[0].implied == {Line.INPUT: Decimal("1.2")}
+
+
+def test_other_tokens_at_our_prices_are_a_matter_of_tokens() -> None:
+    twice = Count(2, 2_000_000, 800_000, 200_000)
+    found = held(day_bill("1.664", twice))
+    assert (found.money[0].outcome, found.money[0].expected) == (Outcome.TOKENS, 2 * OURS)
+    assert found.unexplained_tokens > 0
+    assert not found.agrees
+    assert held(day_bill("2.08", twice)).money[0].outcome is Outcome.LIST_PRICE
+    assert held(day_bill("3.00", twice)).money[0].outcome is Outcome.OTHER_PRICE
+
+
+def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
+    found = held(day_bill("0.832", Count(1, 1_000_000, None, 100_000)))
+    assert found.agrees
+    assert "cached tokens (not on this bill)" in not_compared(found)
+    assert "they agree to the token, cached ones not compared." in verdict(found)
+    unsure = Count(2, 2_000_000, None, 200_000)
+    assert held(day_bill("1.664", unsure)).money[0].outcome is Outcome.TOKENS
+    assert held(day_bill("9.9", unsure)).money[0].outcome is Outcome.OTHER_PRICE
+
+
+def test_a_bill_of_money_alone() -> None:
+    assert held(day_bill("0.832")).agrees
+    found = held(day_bill("0.9"))
+    assert (found.money[0].outcome, found.agrees) == (Outcome.DIFFERS, False)
+    assert (found.cells, found.findings) == ((), ())
+    assert "tokens (not on this bill)" in not_compared(found)
+    assert "they agree" not in verdict(found)
+
+
+def test_what_is_estimated_may_be_off() -> None:
+    guessed = [*charges(), *charges(replace(USED, known=Known.ESTIMATED), 2)]
+    assert held(day_bill("0.90"), guessed).money[0].outcome is Outcome.ESTIMATES
+    assert held(day_bill("0.80"), guessed).money[0].outcome is Outcome.DIFFERS, "less than what was reported"
+    assert held(day_bill("9.90"), guessed).money[0].outcome is Outcome.DIFFERS
+
+
+def test_money_that_only_one_side_has() -> None:
+    other = replace(day_bill("0.5").amounts[0], model="text-embedding-3-small")
+    found = held(day_bill(None, amounts=(other,), counts=False))
+    assert [cell.outcome for cell in found.money] == [Outcome.NOT_BILLED, Outcome.NOT_OURS]
+    assert not found.agrees
+
+
+def test_models_together() -> None:
+    """OpenAI's costs without group_by name no model."""
+    both = [*charges(), *charges(number=2)]
+    whole = replace(day_bill("1.664").amounts[0], model="")
+    assert held(day_bill(None, amounts=(whole,), counts=False), both).agrees
+    assert not held(day_bill(None, amounts=(replace(whole, money=Decimal(2)),), counts=False), both).agrees
+
+
+def test_what_cannot_be_compared_is_said_and_fails_nothing() -> None:
+    euros = replace(day_bill("0.832").amounts[0], currency="EUR")
+    found = held(day_bill(None, SAME, amounts=(euros,)))
+    assert (found.money[0].outcome, found.agrees) == (Outcome.OTHER_CURRENCY, True)
+    assert any("no rate of exchange" in each for each in not_compared(found))
+    assert "EUR on the bill could not be compared." in verdict(found)
+    nameless = [*charges(model="unheard-of")]
+    found = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)
+    assert (found.money[0].outcome, found.agrees) == (Outcome.UNPRICED, True)
+    assert "money (not on this bill)" in not_compared(held(day_bill(None, SAME)))
+
+
+def test_charges_of_other_providers_days_and_unknown_ones_are_not_of_this_bill() -> None:
+    others = [
+        *charges(),
+        *charges(number=2, provider="conversation.anthropic"),
+        *charges(number=3, provider=""),
+        *charges(number=4, at=NOW + timedelta(days=1)),
+    ]
+    assert held(day_bill("0.832"), others).agrees
+
+
+def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
+    at = NOW + timedelta(seconds=0.5)
+    half = Amount("line 2", "listed-2026-01-31", at, at, Decimal("0.416"), "USD", "openai")
+    found = held(day_bill(None, amounts=(half, half), counts=False))
+    assert [(cell.model, cell.since, cell.outcome) for cell in found.money] == [("listed", DAY, Outcome.AGREES)]
+
+
+def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
+    used = Usage(2000, 100, cached_tokens=0)
+    booked = charge_call(BOOK, used, origin(model="tiered"))
+    ours = sum((each.amount for each in booked if each.amount), Decimal(0))
+    assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None
+    amount = replace(day_bill("1").amounts[0], model="tiered", money=ours)
+    assert held(day_bill(None, amounts=(amount,), counts=False), booked).agrees

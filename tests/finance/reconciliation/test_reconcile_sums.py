@@ -1,0 +1,251 @@
+"""Our record against bills of sums: to the token where calls were paid, bounded where they were in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.models import Known
+from app.finance.reconciliation.bill import Bill, BillRow
+from app.finance.reconciliation.counts import NONE, Count, total
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.repeats import Unallocated
+from app.finance.reconciliation.values import Cause, Certainty, Reconciliation
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
+from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
+
+DAY = timedelta(days=1)
+
+
+def causes(found: Reconciliation) -> list[Cause]:
+    return [finding.cause for finding in found.findings]
+
+
+def holds(found: Reconciliation, bill: Bill) -> None:
+    """What holds of every comparison: causes sum to the difference, and the bill is all there."""
+    for cell in found.cells:
+        assert total(cell.causes.values()).tokens == cell.difference.tokens
+    assert found.billed.tokens == total(row.count for row in bill.rows).tokens
+
+
+def test_sums_of_what_was_paid_leave_nothing() -> None:
+    calls = [call(1), call(2, 10), call(3, 4000), call(4, 20, model="model-b")]
+    bill = summed(map(billed, calls))
+    found = reconcile(calls, bill)
+    assert (found.findings, found.unexplained_tokens, found.agreeing) == ((), 0, 4)
+    assert [(cell.model, cell.since, cell.record) for cell in found.cells] == [
+        ("model-a", at(0), Count(2, 300, 80, 20)),
+        ("model-a", at(3600), Count(1, 300, 40, 10)),
+        ("model-b", at(0), Count(1, 400, 40, 10)),
+    ]
+    holds(found, bill)
+
+
+def test_an_hour_that_the_bill_lacks_is_counted() -> None:
+    calls = [call(1), call(2, 4000)]
+    found = reconcile(calls, summed([billed(call(1))]))
+    assert causes(found) == [Cause.NOT_ON_BILL]
+    assert (found.unexplained_tokens, found.difference.tokens) == (210, -210)
+    assert [cell.unexplained for cell in found.cells] == [0, 210]
+
+
+def test_an_hour_that_our_record_lacks_is_counted() -> None:
+    found = reconcile([call(1)], summed(map(billed, [call(1), call(2, 4000)])))
+    assert causes(found) == [Cause.UNKNOWN]
+    assert found.unexplained_tokens == 210
+
+
+def test_hours_do_not_make_up_for_each_other() -> None:
+    found = reconcile([call(2, 0)], summed([billed(call(2, 4000))]))
+    assert (found.difference.tokens, found.unexplained_tokens) == (0, 420)
+
+
+def test_calls_outside_of_an_export_are_not_compared() -> None:
+    calls = [call(1, -5000), call(2), call(3, 9000)]
+    found = reconcile(calls, summed([billed(call(2))], since=at(0), until=at(3600)))
+    assert (found.findings, found.compared, found.outside) == ((), 1, 2)
+
+
+def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
+    first = failed(1, 0, 1)
+    second = again(first, 5)
+    paid = call(3, 20)
+    rows = [request("x", 0.5, 100, output=7), billed(second), billed(paid)]
+    found = reconcile([first, second, paid], summed(rows))
+    assert [(each.cause, each.certainty) for each in found.findings] == [(Cause.FAILED_CALL, Certainty.BOUNDED)]
+    assert (found.unexplained_tokens, found.difference.tokens) == (0, -3), "the estimate took 10 tokens of output"
+    assert found.cells[0].certainty is Certainty.BOUNDED
+    without = reconcile([first, second, paid], summed(rows[1:]))
+    assert (causes(without), without.unexplained_tokens) == ([Cause.NEVER_BILLED], 0)
+    twice = reconcile([first, second, paid], summed([*rows, rows[0]]))
+    assert twice.unexplained_tokens == 100, "how much a call in vain answered is not known, so it may be all 14"
+    other = reconcile([first, second, paid], summed([replace(rows[0], count=Count(1, 160, 0, 7)), *rows[1:]]))
+    assert other.unexplained_tokens == 60, "a question of 100 tokens accounts for 100"
+
+
+def test_a_call_in_vain_accounts_for_one_request_in_one_sum() -> None:
+    vain = failed(1, 3599, 2)
+    paid = again(vain, 3700)
+    rows = [request("x", 3599.5, 100), request("y", 3600.5, 100)]
+    for row in rows:
+        assert reconcile([vain, paid], summed([row, billed(paid)])).unexplained_tokens == 0
+    assert reconcile([vain, paid], summed([*rows, billed(paid)])).unexplained_tokens == 110
+
+
+def test_a_sum_says_how_many_requests_there_are_to_account_for() -> None:
+    vain = failed(1)
+    paid = again(vain, 5)
+    bill = summed([billed(paid)])
+    (row,) = bill.rows
+    more = replace(bill, rows=(replace(row, count=row.count + Count(0, 100, 0, 10)),))
+    assert reconcile([vain, paid], more).unexplained_tokens == 110, "no request more, so no call in vain was billed"
+
+
+def test_which_calls_in_vain_were_billed_follows_from_their_sizes() -> None:
+    vain = [failed(number, number * 10.0, request_digest=f"q-{number}") for number in (1, 2, 4, 8)]
+    paid = [again(each, each.started_at.minute * 60 + each.started_at.second + 5.0) for each in vain]
+    found = reconcile([*vain, *paid], summed([*map(billed, paid), request("x", 1, 200), request("y", 1, 800)]))
+    billed_ones = {each.call.call_id for each in found.findings if each.cause is Cause.FAILED_CALL and each.call}
+    assert (billed_ones, found.unexplained_tokens) == ({"f-2", "f-8"}, 0)
+    odd = reconcile([*vain, *paid], summed([*map(billed, paid), request("x", 1, 200), request("y", 1, 801)]))
+    assert odd.unexplained_tokens == 1
+
+
+def test_interrupted_calls_and_retries_account_for_requests() -> None:
+    first = interrupted(1)
+    second = again(first, 5, 10, retries=1)
+    rows = [request("x", 0.5, 100), request("y", 6, 100, cached=0), billed(second)]
+    found = reconcile([first, second], summed(rows))
+    assert sorted(causes(found)) == [Cause.INTERRUPTED_CALL, Cause.SIDECAR_RETRY]
+    assert found.unexplained_tokens == 0
+    holds(found, summed(rows))
+
+
+def test_a_retry_may_be_that_of_another_call_of_its_time() -> None:
+    asked, other = call(1, 0, 10), call(5, 3, 10, retries=1)
+    rows = [request("x", 1, 100), billed(asked), billed(other)]
+    assert reconcile([asked, other], summed(rows)).unexplained_tokens == 0
+    beyond = [request("x", 1, 99), billed(asked), billed(other)]
+    assert reconcile([asked, other], summed(beyond)).unexplained_tokens == 1
+
+
+def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
+    asked = call(1, 0, 10)
+    bill = summed([request("x", 1, 100), billed(asked)])
+    assert reconcile([asked], bill).unexplained_tokens == 110
+    assert reconcile([asked], bill, unallocated=[Unallocated("llm", at(8), at(12))]).unexplained_tokens == 0
+
+
+def test_estimates_may_be_off_and_say_so() -> None:
+    estimated = [call(n, n, usage=Usage(n * 100, 12, known=Known.ESTIMATED)) for n in (1, 2)]
+    bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
+    found = reconcile(estimated, bill)
+    assert [(each.cause, each.difference.tokens) for each in found.findings] == [(Cause.ESTIMATE, 60 - 4)]
+    assert found.unexplained_tokens == 0
+    far = summed([request("x", 1, 13_000, cached=None), request("y", 2, 230, cached=None)])
+    assert reconcile(estimated, far).unexplained_tokens > 10_000
+
+
+def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
+    inside, edge, other = call(1, 10), call(2, 3599, 3), call(4, 5000)
+    bill = summed([billed(inside), billed(edge, share=0.9), billed(other)])
+    found = reconcile([inside, edge, other], bill)
+    assert [(each.cause, each.difference.tokens) for each in found.findings] == [
+        (Cause.BUCKET_EDGE, -210),
+        (Cause.BUCKET_EDGE, 210),
+    ]
+    assert (found.difference, found.unexplained_tokens) == (NONE, 0)
+    assert reconcile([inside, edge, other], summed(map(billed, [inside, other]))).unexplained_tokens == 210
+    early = reconcile([inside, edge, other], summed([billed(inside), billed(edge, share=0.1), billed(other)]))
+    assert early.findings == ()
+
+
+def test_a_call_at_the_edge_of_the_bills_period_may_stand_on_the_next() -> None:
+    inside, edge = call(1, 10), call(2, 3599, 3)
+    found = reconcile([inside, edge], summed([billed(inside)], since=at(0), until=at(3600)))
+    assert (causes(found), found.unexplained_tokens) == ([Cause.PERIOD_EDGE], 0)
+    before = call(3, -1, 2)
+    found = reconcile([inside, before], summed(map(billed, [inside]), since=at(0), until=at(3600)))
+    assert found.unexplained_tokens == 0
+    late = replace(billed(before), since=at(0.5), until=at(0.5))
+    found = reconcile([inside, before], summed([billed(inside), late], since=at(0), until=at(3600)))
+    assert (causes(found), found.unexplained_tokens) == ([Cause.BUCKET_EDGE], 0)
+
+
+def test_a_bill_that_counts_no_requests() -> None:
+    calls = [call(1), failed(2, 5), again(failed(2, 5), 9)]
+    rows = [billed(calls[0]), billed(calls[2])]
+
+    def uncounted(*more: BillRow) -> Bill:
+        bill = summed([*rows, *more])
+        return replace(bill, rows=tuple(replace(row, count=replace(row.count, requests=None)) for row in bill.rows))
+
+    assert reconcile(calls, uncounted()).unexplained_tokens == 0
+    assert reconcile(calls, uncounted(request("x", 6, 200))).unexplained_tokens == 0
+    assert reconcile(calls, uncounted(request("x", 6, 50))).unexplained_tokens == 60
+
+
+def test_models_without_a_price_are_named() -> None:
+    found = reconcile([call(1)], summed([billed(call(1))]), lambda *_: False)
+    assert (found.cells[0].unpriced, dict(found.unpriced)) == (110, {("conversation.openai", "model-a"): 110})
+
+
+paid_calls = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 20_000), st.sampled_from([0.2, 5.0, 90.0]), st.floats(0, 1)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def _paid(drawn: Sequence[tuple[int, int, float, float]]) -> list[CallRecord]:
+    return [
+        call(number, start, seconds, entered=size * 100, usage=Usage(size * 100, size + 7, cached_tokens=size))
+        for number, (size, start, seconds, _) in enumerate(drawn)
+    ]
+
+
+@given(paid_calls, st.sampled_from([timedelta(minutes=1), HOUR, DAY]))
+def test_sums_made_from_any_calls_agree(drawn: list[tuple[int, int, float, float]], width: timedelta) -> None:
+    """Also when calls lie across the edges of the sums: then each has moved at most to the next."""
+    calls = _paid(drawn)
+    bill = summed([billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)], width)
+    found = reconcile(calls, bill)
+    assert found.unexplained_tokens == 0
+    assert set(causes(found)) <= {Cause.BUCKET_EDGE}
+    assert found.difference == NONE
+    holds(found, bill)
+
+
+@given(paid_calls, st.sampled_from([timedelta(minutes=1), HOUR, DAY]), st.data())
+def test_any_change_of_either_side_is_seen(
+    drawn: list[tuple[int, int, float, float]], width: timedelta, data: st.DataObject
+) -> None:
+    calls = _paid(drawn)
+    rows = [billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)]
+    bill = summed(rows, width)
+    chosen = data.draw(st.integers(0, len(calls) - 1))
+    lost = [each for each in calls if each is not calls[chosen]]
+    assert reconcile(lost, bill).unexplained_tokens > 0
+    twice = [*calls, replace(calls[chosen], call_id="twice", execution_id="other")]
+    assert reconcile(twice, bill).unexplained_tokens > 0
+    more = data.draw(st.sampled_from([Count(0, 1, 0, 0), Count(0, 0, 1, 0), Count(0, 0, 0, -1)]))
+    changed = data.draw(st.integers(0, len(bill.rows) - 1))
+    off = [replace(row, count=row.count + more) if n == changed else row for n, row in enumerate(bill.rows)]
+    found = reconcile(calls, replace(bill, rows=tuple(off)))
+    assert found.unexplained_tokens > 0
+    holds(found, replace(bill, rows=tuple(off)))
+
+
+@pytest.mark.timeout(60)
+def test_a_busy_day_takes_seconds() -> None:
+    """A thousand calls in vain and thousands that were paid, in sums of an hour."""
+    paid = [call(n, n * 10.0, 15.0, entered=100 + n % 997) for n in range(8_000)]
+    vain = [failed(n, n * 80.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_000)]
+    rows = [*(billed(each, share=0.5) for each in paid), *(request("x", n * 80.0, 100 + n % 997) for n in range(500))]
+    assert reconcile([*paid, *vain], summed(rows)).unexplained_tokens == 0

@@ -1,0 +1,343 @@
+"""Calls in vain and repetitions by the sidecar: what they account for on a bill of requests, and no more."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.models import CallState, Known
+from app.finance.reconciliation.bill import BillRow
+from app.finance.reconciliation.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
+from app.finance.reconciliation.counts import NONE, Count, total
+from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.repeats import Unallocated
+from app.finance.reconciliation.values import Cause, Certainty, Finding, Reconciliation
+from app.finance.reconciliation.views import as_json
+from app.gateway.journal import _CLOSE_LEFT
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
+from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
+from tests.paths import ROOT
+
+
+def only(found: Reconciliation) -> Finding:
+    (finding,) = found.findings
+    return finding
+
+
+def causes(found: Reconciliation) -> list[Cause]:
+    return [finding.cause for finding in found.findings]
+
+
+def test_an_interrupted_call_that_was_billed_is_named() -> None:
+    first = interrupted(1)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, cached=0), billed(second)))
+    assert (only(found).cause, only(found).place) == (Cause.INTERRUPTED_CALL, "row 1")
+    assert found.unexplained_tokens == 0
+    assert only(found).record == Count(1, 100, None, 10), "what the step's answer used, as the ledger charges it"
+    row = as_json(found)["rows"][0]
+    assert (row["task_id"], row["stage"], row["call_id"]) == ("acme:T-1", "classify", "f-1")
+
+
+def test_a_failed_call_that_was_billed_is_named() -> None:
+    first = failed(1)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, output=70), billed(second)))
+    assert only(found).cause is Cause.FAILED_CALL
+    assert only(found).difference == Count(0, 0, None, 60)
+
+
+def test_a_call_in_vain_that_was_not_billed_takes_its_estimate_back() -> None:
+    first = failed(1)
+    found = reconcile([first, again(first, 5)], bill_of(billed(again(first, 5))))
+    assert only(found).cause is Cause.NEVER_BILLED
+    assert (found.difference.tokens, found.unexplained_tokens) == (-110, 0)
+
+
+def test_a_call_that_the_breaker_refused_accounts_for_nothing() -> None:
+    refused = failed(1, seconds=0.01, error="breaker_open: model component llm: its circuit breaker is open")
+    found = reconcile([refused, again(refused, 5)], bill_of(billed(again(refused, 5)), request("row 9", 0.0, 100)))
+    assert causes(found) == [Cause.UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("error", "record"),
+    [
+        ("breaker_open: its circuit breaker is open", Count(1, 100, None, 10)),  # so late, it refused the second one
+        ("status: the provider answers with status 429", NONE),
+    ],
+)
+def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error: str, record: Count) -> None:
+    """Its first request was cut, and billed; the sidecar paused, and was turned away the second time."""
+    turned = failed(1, seconds=1.5, error=error)
+    second = again(turned, 5)
+    found = reconcile([turned, second], bill_of(request("row 1", 0.1, 100), billed(second)))
+    assert (only(found).cause, only(found).record) == (Cause.FAILED_CALL, record)
+
+
+def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
+    turned = failed(1, seconds=1.5, error="status: the provider answers with status 429")
+    second = again(turned, 5)
+    allocated = replace(turned, retries=1)
+    rows = [request("row 1", 0.1, 100), request("row 2", 1.3, 100)]
+    assert reconcile([allocated, second], bill_of(rows[0], billed(second))).unexplained_tokens == 0
+    assert reconcile([allocated, second], bill_of(*rows, billed(second))).unexplained_tokens == 110
+
+
+def test_a_call_in_vain_accounts_for_no_other_question() -> None:
+    """Its step was answered later, so the size of its question is known to the token."""
+    first = failed(1)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 0.3, 101), billed(second)))
+    assert sorted(causes(found)) == [Cause.NEVER_BILLED, Cause.UNKNOWN]
+    assert found.unexplained_tokens == 111
+
+
+def test_a_call_in_vain_does_not_account_for_the_answer_that_came_after_it() -> None:
+    """Without the journal's row of the second call, its request stays unexplained, although it is the same question
+    and only half a second later."""
+    first = failed(1, 0, 1)
+    found = reconcile([first, replace(again(first, 1.5), request_digest="other")], bill_of(billed(again(first, 1.5))))
+    assert found.unexplained_tokens == 0
+    lost = reconcile([first, again(first, 1.2, state=CallState.STARTED, usage=first.usage)], bill_of())
+    assert causes(lost) == [Cause.NEVER_BILLED]
+
+
+def test_an_interrupted_call_does_not_account_for_a_row_that_the_journal_lost() -> None:
+    """It says that its step was executed again, and the call that did so is missing."""
+    first = interrupted(1)
+    found = reconcile([first], bill_of(billed(again(first, 5))))
+    assert sorted(causes(found)) == [Cause.NEVER_BILLED, Cause.UNKNOWN]
+    assert EXECUTED_AGAIN in _CLOSE_LEFT.compile().params.values()
+    gone = replace(first, error="the worker is gone")
+    assert reconcile([gone], bill_of(request("row 1", 5, 100))).unexplained_tokens == 0
+    assert reconcile([gone], bill_of(request("row 1", 700, 100))).unexplained_tokens > 0
+
+
+def test_a_call_still_under_way_may_be_billed() -> None:
+    running = call(1, seconds=None, state=CallState.STARTED, usage=Usage(None, None, known=Known.UNREPORTED))
+    assert reconcile([running], bill_of()).findings == ()
+    found = reconcile([running], bill_of(billed(call(1))))
+    assert (only(found).cause, found.unexplained_tokens) == (Cause.RUNNING_CALL, 0)
+
+
+def test_sidecar_retries_are_named_up_to_their_number() -> None:
+    asked = call(1, 0, 10, retries=1)
+    first, second, third = request("row 1", 1, 100, cached=0), request("row 2", 4, 100), request("row 3", 7, 100)
+    found = reconcile([asked], bill_of(first, second))
+    assert (only(found).cause, only(found).place) == (Cause.SIDECAR_RETRY, "row 1")
+    assert reconcile([asked], bill_of(first, second, third)).unexplained_tokens == 110
+    assert reconcile([replace(asked, retries=2)], bill_of(first, second, third)).unexplained_tokens == 0
+    assert reconcile([asked], bill_of(second, request("row 9", 1, 101))).unexplained_tokens == 111
+
+
+def test_a_retry_that_was_put_down_to_another_call_of_that_time_is_found() -> None:
+    """The sidecar says how many calls it asked again, and not which."""
+    asked, other = call(1, 0, 10), call(2, 3, 10, retries=1)
+    rows = [request("row 1", 1, 100), billed(asked), billed(other)]
+    found = reconcile([asked, other], bill_of(*rows))
+    assert (only(found).cause, only(found).certainty) == (Cause.SIDECAR_RETRY, Certainty.BOUNDED)
+    assert only(found).call == asked
+    more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)))
+    assert more.unexplained_tokens == 110, "there are no more of them than were counted"
+    later = replace(other, started_at=at(60), ended_at=at(70))
+    apart = reconcile([asked, later], bill_of(*rows[:2], billed(later)))
+    assert apart.unexplained_tokens == 110, "of another time"
+
+
+def test_while_the_sidecars_count_was_lost_a_call_may_have_been_asked_again() -> None:
+    asked = call(1, 0, 10)
+    rows = [request("row 1", 1, 100), billed(asked)]
+    assert reconcile([asked], bill_of(*rows)).unexplained_tokens == 110
+    found = reconcile([asked], bill_of(*rows), unallocated=[Unallocated("llm", at(8), at(12))])
+    assert (only(found).cause, only(found).certainty) == (Cause.SIDECAR_RETRY, Certainty.BOUNDED)
+    elsewhere = [Unallocated("llm", at(11), at(12)), Unallocated("other", at(1), at(9))]
+    assert reconcile([asked], bill_of(*rows), unallocated=elsewhere).unexplained_tokens == 110
+
+
+def test_two_requests_of_one_call_are_a_pause_apart() -> None:
+    """What comes sooner is no repetition by the sidecar, whatever was counted: somebody else asked."""
+    asked = call(1, 0, 10)
+    soon = bill_of(request("row 1", 4.5, 100), billed(asked))
+    assert reconcile([asked], soon, unallocated=[Unallocated("llm", at(0), at(12))]).unexplained_tokens == 110
+    advice = (ROOT / "docs" / "operations.md").read_text()
+    (pause,) = re.findall(r"duration: (\d+)s", advice)
+    assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
+
+
+def test_counted_retries_that_found_no_call_account_for_as_many() -> None:
+    calls = [call(1, 0, 10), call(2, 0, 10)]
+    rows = [request("row 1", 1, 100), request("row 2", 1, 200), *map(billed, calls)]
+    one, two = ([Unallocated("llm", at(0), at(2), count)] for count in (1, 2))
+    assert reconcile(calls, bill_of(*rows), unallocated=one).unexplained_tokens == 210
+    assert reconcile(calls, bill_of(*rows), unallocated=two).unexplained_tokens == 0
+
+
+def test_a_count_may_pass_from_call_to_call() -> None:
+    """The short call's repetition was counted first, and put down to the long one; the long one's own was counted at
+    its time-out, a minute later, when the short one was over."""
+    short, long = call(1, 0, 3), call(2, 0, 70, retries=1)
+    rows = [request("row 1", 0.5, 100), billed(short, share=0.9), request("row 2", 0.5, 200), billed(long, share=0.9)]
+    counted = [Unallocated("llm", at(60), at(62), 1)]
+    assert reconcile([short, long], bill_of(*rows), unallocated=counted).unexplained_tokens == 0
+    assert reconcile([short, long], bill_of(*rows)).unexplained_tokens == 110
+    assert (
+        reconcile([short, long], bill_of(*rows, request("row 3", 1.5, 100)), unallocated=counted).unexplained_tokens
+        == 110
+    )
+
+
+def test_the_right_one_of_two_like_calls_gets_the_retry() -> None:
+    """By the earliest end alone, the second call would take the first one's request."""
+    first, second = call(1, 0, 4, retries=1), call(2, 2, 4, entered=100)
+    rows = [request(f"row {n}", when, 100) for n, when in enumerate((0.5, 3, 5))]
+    assert reconcile([first, second], bill_of(*rows)).unexplained_tokens == 0
+
+
+@st.composite
+def steps_in_vain(draw: st.DrawFn) -> tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]]:
+    """Steps one after the other, each with its own size of question: calls in vain, billed or not, retried or not,
+    then a paid one. Returns calls and bill, and what of them was paid."""
+    calls: list[CallRecord] = []
+    rows: list[BillRow] = []
+    paid: list[CallRecord] = []
+    own: list[BillRow] = []
+    for step in range(1, draw(st.integers(2, 6))):
+        clock = step * 200.0
+        first = failed(step)
+        for number in range(1, draw(st.integers(1, 3))):
+            made = draw(st.sampled_from([failed, interrupted]))(step, clock)
+            retries = draw(st.integers(0, 2))
+            asked = draw(st.integers(0, retries + 1))
+            calls.append(replace(made, call_id=f"v-{step}-{number}", number=number, retries=retries))
+            rows += [request(f"vain {step}.{number}.{n}", clock + 0.2 * n, step * 100) for n in range(asked)]
+            clock += 5
+        last = again(first, clock, call_id=f"p-{step}", number=9, retries=draw(st.integers(0, 1)))
+        calls.append(last)
+        paid.append(last)
+        own.append(billed(last, share=0.9))
+        if last.retries and draw(st.booleans()):
+            rows.append(request(f"retry {step}", clock + 0.1, step * 100, cached=0, output=99))
+    return calls, [*rows, *own], paid, own
+
+
+@given(steps_in_vain())
+def test_whatever_calls_in_vain_did_is_explained(
+    drawn: tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]],
+) -> None:
+    calls, rows, _, _ = drawn
+    found = reconcile(calls, bill_of(*rows))
+    assert found.unexplained_tokens == 0
+    for cell in found.cells:
+        assert total(cell.causes.values()).tokens == cell.difference.tokens
+    assert found.billed == total(row.count for row in rows)
+
+
+@given(steps_in_vain(), st.data())
+def test_calls_in_vain_excuse_no_paid_call(
+    drawn: tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]], data: st.DataObject
+) -> None:
+    """Also among calls in vain, a paid call that one side lacks is seen: their times do not reach into its own."""
+    calls, rows, paid, own = drawn
+    chosen = data.draw(st.integers(0, len(paid) - 1))
+    assert reconcile([each for each in calls if each is not paid[chosen]], bill_of(*rows)).unexplained_tokens > 0
+    less = reconcile(calls, bill_of(*(row for row in rows if row is not own[chosen])))
+    assert less.unexplained_tokens > 0
+    twice = [*calls, replace(paid[chosen], call_id="twice", execution_id="other", request_digest="other", retries=0)]
+    assert reconcile(twice, bill_of(*rows)).unexplained_tokens > 0
+
+
+def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -> None:
+    """The link stood still: the request lay in it, and the provider worked at it when nobody waited any more."""
+    first = failed(1, 0, 6)
+    second = again(first, 17)
+    found = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
+    finding = only(found)
+    assert (finding.cause, finding.place, finding.call) == (Cause.FAILED_CALL, "row 1", finding.call)
+    assert finding.call is not None
+    assert finding.call.call_id == "f-1"
+    assert finding.note == "its request reached the provider 9.2 s after the call had given up, and was billed"
+    assert found.unexplained_tokens == 0
+
+
+def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() -> None:
+    """Each ticket's call gave up twice before the link went on; the third was answered."""
+    calls, rows = [], []
+    for number in range(1, 9):
+        first = failed(number, 0.1 * number, 6)
+        second = replace(failed(number, 7 + 0.1 * number, 6), call_id=f"g-{number}", number=2)
+        third = again(first, 14.9 + 0.1 * number, number=3, call_id=f"h-{number}")
+        calls += [first, second, third]
+        rows += [request(f"row {number} {turn}", 15.0 + 0.01 * turn, 100 * number) for turn in (1, 2)]
+        rows.append(billed(third))
+    found = reconcile(calls, bill_of(*rows))
+    assert found.unexplained_tokens == 0
+    assert Counter(causes(found)) == {Cause.FAILED_CALL: 16}
+    assert {each.call.call_id for each in found.findings if each.call} == {
+        f"{c}-{n}" for c in "fg" for n in range(1, 9)
+    }
+    assert all(each.call and each.billed.input_tokens == each.call.reserve_input for each in found.findings)
+    more = reconcile(calls, bill_of(*rows, request("row 9", 15.1, 800)))
+    assert more.unexplained_tokens == 810, "no more of them than calls gave up"
+
+
+def test_a_late_request_is_known_by_its_size_to_the_token_and_by_its_time() -> None:
+    first = failed(1, 0, 6)
+    second = again(first, 17)
+    for strange in (request("row 1", 15, 101), request("row 1", 6 + 16 * 60, 100), request("row 1", -3, 100)):
+        found = reconcile([first, second], bill_of(strange, billed(second)))
+        assert Cause.UNKNOWN in causes(found), strange
+        assert found.unexplained_tokens == strange.count.tokens
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["status: the provider answers with status 429", "refused_connection: no", "breaker_open: no", "sidecar_gone: no"],
+)
+def test_a_call_that_no_model_worked_at_is_late_for_nothing(error: str) -> None:
+    first = failed(1, 0, 0.2, error=error)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 3.5, 100), billed(second)))
+    assert causes(found) == [Cause.UNKNOWN]
+
+
+def test_a_turn_without_an_answer_has_no_late_requests() -> None:
+    """The journal may have lost the call that brought it, and the row may be that one's."""
+    first, second = failed(1, 0, 6), replace(failed(1, 7, 6), call_id="g-1", number=2)
+    row = request("row 1", 20, 100)
+    assert reconcile([first, second], bill_of(row)).unexplained_tokens == 110
+    running = replace(second, state=CallState.STARTED, error="", ended_at=None, call_id="r-1", started_at=at(19))
+    found = reconcile([first, second, running], bill_of(row, request("row 2", 20, 100)))
+    assert found.unexplained_tokens == 0, "it goes on: the step is being asked"
+
+
+def test_a_call_whose_worker_went_away_may_be_late_once_its_turn_was_asked_again() -> None:
+    first = interrupted(1)
+    second = again(first, 5)
+    found = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
+    assert (only(found).cause, found.unexplained_tokens) == (Cause.INTERRUPTED_CALL, 0)
+    assert "after the call had given up" in only(found).note
+
+
+def test_a_request_in_a_calls_own_time_is_its_own_before_it_is_anothers_late_one() -> None:
+    late, own = failed(1, 0, 6), failed(2, 14, 6, entered=100, request_digest="q-1")
+    answers = [again(late, 30), again(own, 31)]
+    found = reconcile([late, own, *answers], bill_of(request("row 1", 15, 100), *map(billed, answers)))
+    named = {each.cause: each.call.call_id for each in found.findings if each.call}
+    assert named == {Cause.FAILED_CALL: "f-2", Cause.NEVER_BILLED: "f-1"}
+
+
+def test_a_late_request_may_stand_on_the_next_bill() -> None:
+    first = failed(1, -7, 6)
+    second = again(first, -0.5, 0.1)
+    found = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))
+    assert (only(found).cause, found.unexplained_tokens) == (Cause.FAILED_CALL, 0)
+    bill = summed([request("row 1", 2, 100)], since=at(0), until=at(3600))
+    assert reconcile([first, second], bill).unexplained_tokens == 0

@@ -1,0 +1,124 @@
+"""What the sidecar reads of Resiliency resources, and what in them it does not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import yaml
+
+from app.finance.retry_bounds.resiliency import Policies, read
+from app.finance.retry_bounds.retrying import NONE, Retry
+
+GOOD = """
+kind: Resiliency
+apiVersion: dapr.io/v1alpha1
+metadata: {name: x}
+scopes: [agent]
+spec:
+  policies:
+    timeouts: {slow: 60s, quick: 250}
+    retries: {few: {policy: constant, duration: 1s, maxRetries: 2, matching: {httpStatusCodes: "429,500-599"}}}
+    circuitBreakers: {trips: {maxRequests: 1, interval: 60s, timeout: 30s, trip: consecutiveFailures >= 6}}
+  targets:
+    apps: {orders: {timeout: quick, retry: few, circuitBreaker: trips}}
+    components: {llm: {outbound: {timeout: slow, circuitBreaker: trips}}}
+"""
+
+
+def policies(*texts: str, app_id: str = "agent") -> Policies:
+    """What is read of these resources."""
+    return read([(f"file {number}", yaml.safe_load(text)) for number, text in enumerate(texts)], app_id)
+
+
+def changed(*changes: tuple[str, str]) -> str:
+    """The good resource with something else in it."""
+    text = GOOD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def complaints(*changes: tuple[str, str]) -> list[tuple[str, str, bool]]:
+    """What is found wrong then."""
+    return [(each.where, each.problem, each.wrong) for each in policies(changed(*changes)).findings]
+
+
+def test_a_good_resource() -> None:
+    found = policies(GOOD)
+    assert found.findings == []
+    model, system = found.of_model("llm"), found.of_app("orders")
+    assert (model.timeout, model.retry, model.breaker) == (timedelta(seconds=60), NONE, True)
+    assert (system.timeout, system.breaker, system.matched) == (timedelta(milliseconds=250), True, True)
+    assert system.retry == Retry(duration=timedelta(seconds=1), max_retries=2)
+
+
+def test_a_resource_for_another_app_is_not_ours() -> None:
+    assert policies(GOOD, app_id="other").of_app("orders").timeout is None
+    assert policies(GOOD.replace("scopes: [agent]\n", ""), app_id="other").of_app("orders").timeout
+
+
+def test_what_is_read_later_replaces_what_was_read_before() -> None:
+    later = changed(("maxRetries: 2", "maxRetries: 5"))
+    assert policies(GOOD, later).of_app("orders").retry.requests == 6
+    assert policies(later, GOOD).of_app("orders").retry.requests == 3
+
+
+def test_a_target_without_an_entry_is_under_the_defaults_of_its_kind() -> None:
+    text = changed(("few:", "DefaultConversationComponentOutboundRetryPolicy:"), ("slow:", "DefaultTimeoutPolicy:"))
+    found = policies(text)
+    assert found.of_model("another").retry.requests == 3
+    assert found.of_app("another").retry == NONE
+    assert found.of_app("another").timeout == timedelta(seconds=60)
+    assert found.of_model("another").breaker is False
+
+
+def test_dapr_does_not_mind_capitals() -> None:
+    assert policies(changed(("maxRetries", "MAXRETRIES"))).of_app("orders").retry.requests == 3
+
+
+def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
+    found = policies(changed(("maxRetries: 2", "maxRetires: 2")))
+    assert found.of_app("orders").retry.requests is None
+    ((where, problem, wrong),) = [(each.where, each.problem, each.wrong) for each in found.findings]
+    assert where == "file 0: retries.few.maxRetires"
+    assert problem.startswith("unknown key; there are policy, duration")
+    assert wrong
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "problem"),
+    [
+        ("timeouts: {", "timeout: {", "file 0: policies.timeout", "unknown key"),
+        ("  targets:", "  target:", "file 0: spec.target", "unknown key"),
+        ("duration: 1s", "duration: 1 s", "file 0: retries.few.duration", "'1 s' is no duration"),
+        ("maxRetries: 2", "maxRetries: two", "file 0: retries.few.maxRetries", "'two' is no whole number"),
+        ("policy: constant", "policy: linear", "file 0: retries.few", "policy 'linear' is neither"),
+        ("retry: few", "retry: many", "apps.orders.retry", "no policy is called 'many'"),
+        ("{timeout: slow, ", "{timeout: late, ", "components.llm.timeout", "no policy is called 'late'"),
+        ("outbound: {", "outgoing: {", "file 0: components.llm.outgoing", "unknown key"),
+        ("{slow: 60s, quick: 250}", "60s", "file 0: policies.timeouts", "is no mapping"),
+        (
+            "{llm: {outbound: {timeout: slow, circuitBreaker: trips}}}",
+            "[llm]",
+            "file 0: targets.components",
+            "is no map",
+        ),
+    ],
+)
+def test_what_daprd_does_not_read_is_named(old: str, new: str, where: str, problem: str) -> None:
+    found = complaints((old, new))
+    assert any(place == where and said.startswith(problem) and wrong for place, said, wrong in found), found
+
+
+def test_what_has_no_effect_is_named_and_is_no_fault() -> None:
+    ((where, problem, wrong),) = complaints(("policy: constant", "policy: exponential"))
+    assert (where, wrong) == ("file 0: retries.few", False)
+    assert "duration has no effect" in problem
+
+
+def test_a_target_that_names_no_policy_is_named() -> None:
+    ((where, problem, wrong),) = complaints(("{timeout: quick, retry: few, circuitBreaker: trips}", "{}"))
+    assert (where, wrong) == ("file 0: apps.orders", False)
+    assert problem.startswith("names no policy")

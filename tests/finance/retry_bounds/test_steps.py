@@ -1,0 +1,154 @@
+"""The figures about our own process are the process's: counted in runs of it, not copied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+from dapr.ext.workflow import RetryPolicy, WorkflowActivityContext
+from dapr.ext.workflow._durabletask.task import ActivityContext, RetryableTask
+
+from app.config.policy import Retries
+from app.dapr import systems
+from app.domain.errors import Refused
+from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
+from app.finance.retry_bounds import worst
+from app.finance.retry_bounds.pricing import LONGEST
+from app.finance.retry_bounds.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.gateway import estimate, gateway
+from app.ledger.tickets import StoredTicket
+from app.stages import STAGES, TOOLS, tools
+from app.stages.close_case import CloseInput, close_case
+from app.stages.draft_refund import DraftInput, DraftOutput, Lookup, _messages
+from app.stages.hold_refund import HoldInput, hold_refund
+from app.stages.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
+from app.stages.notify_customer import NotifyInput, notify_customer
+from app.stages.retrieve_account import AccountInput, retrieve_account
+from app.stages.services import Services
+from app.stages.tools import ToolCall
+from app.steps import patience
+from tests.makers import RULES, USE, account, order, task
+from tests.scripted import Script, run
+from tests.test_workflow import FOUND, REFUND, World
+
+ASKINGS = {each.step: each for each in askings(RULES)}
+
+
+class Noted:
+    """Internal systems that refuse everything and note who was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Says what every stage can go on with."""
+        self.asked.append(system)
+        if system in ("accounts", "orders", "policies") or method == "hold":
+            raise Refused("no", code="no_such_thing")
+        return {"refund_id": "R-1", "notification_id": "N-1", "case_id": "C-1", "effects": {}}
+
+
+def counted(script: Script) -> Counter[str]:
+    """How many steps of each kind the process takes."""
+    run(script, task())
+    return Counter(script.steps())
+
+
+@pytest.mark.parametrize(("tool", "argument"), [("lookup_order", "AC-1"), ("lookup_refund_policy", "damaged")])
+def test_no_task_has_more_steps_than_we_say_and_one_has_as_many(tool: Any, argument: str) -> None:
+    calls = tuple(ToolCall(id=f"c{n}", tool=tool, argument=argument) for n in range(tools.MAX_CALLS_A_TURN))
+    world = World(DraftOutput(tool_calls=calls, use=USE), classified=[None, FOUND])
+    found = counted(Script(world, events=[REJECT]))
+    for step, times in found.items():
+        assert times <= ASKINGS[step].per_task
+    assert [found[step] for step in ("classify", "draft_refund", tool)] == [
+        ASKINGS[step].per_task for step in ("classify", "draft_refund", tool)
+    ]
+    assert found["close_case"] == ASKINGS["close_case"].per_task
+
+
+NOON = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK's replays have it
+REJECT = {"verdict": "reject", "by": "kim", "refund": None}
+HOLDING = {"refund": REFUND, "hours": 96}
+NOTICE = {
+    "task_id": "acme:T-1",
+    "order_id": None,
+    "outcome": Outcome.REFUNDED,
+    "refund": REFUND,
+    "reply_digest": None,
+}
+CLOSING = {"outcome": Outcome.REFUNDED, "refund": REFUND}
+# Each stage or tool that asks systems, and a question to it.
+QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
+    (retrieve_account, AccountInput, {"again": True}),
+    (lookup_order, OrderInput, {"order_id": "AC-1"}),
+    (lookup_refund_policy, PolicyInput, {"category": Category.DAMAGED}),
+    (hold_refund, HoldInput, HOLDING),
+    (notify_customer, NotifyInput, NOTICE),
+    (close_case, CloseInput, CLOSING),
+)
+
+
+@pytest.mark.parametrize(("stage", "shape", "values"), QUESTIONS, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dict[str, Any]) -> None:
+    noted, nothing = Noted(), cast(Any, None)
+    whose = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
+    question = shape.model_validate({name: each for name, each in whose.items() if name in shape.model_fields})
+
+    async def history(*_: object) -> str:
+        return question.model_dump_json()
+
+    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, asked=history)
+    asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
+    assert tuple(noted.asked) == ASKINGS[stage.__name__].asks
+
+
+def test_every_step_that_asks_a_system_is_known() -> None:
+    assert {stage.__name__ for stage, *_ in QUESTIONS} == {
+        step for step, each in ASKINGS.items() if MODEL not in each.asks
+    }
+    assert set(ASKINGS) == {each.__name__ for each in (*STAGES, *TOOLS)}
+
+
+def test_our_figures_are_those_of_the_code() -> None:
+    assert LOOKUPS_A_TURN == tools.MAX_CALLS_A_TURN
+    assert worst.GIVE_UP.total_seconds() == systems._GIVE_UP_SECONDS
+    assert LONGEST.output_tokens == gateway._RESERVED_OUTPUT_TOKENS
+
+
+@pytest.mark.parametrize("retries", [RULES.retries, Retries(first_seconds=0.5, max_seconds=2, attempts=7)])
+def test_no_task_pauses_longer_than_we_say(retries: Retries) -> None:
+    ids = [f"acme:T-{number}" for number in range(300)]
+    longest = max(sum(_played(patience(retries, name))) for name in ids)
+    said = pauses(retries).total_seconds()
+    assert 0.9 * said <= longest <= said
+
+
+def _played(policy: RetryPolicy) -> Iterator[float]:
+    """The pauses that the SDK makes of a policy."""
+    running: Any = RetryableTask(policy.obj, NOON, is_sub_orch=False, task_name="any")
+    while (pause := running.compute_next_delay()) is not None:
+        yield pause.total_seconds()
+        running.increment_attempt_count()
+
+
+def test_the_longest_letter_fits_into_the_reserve_that_is_priced() -> None:
+    words = "The toaster that I ordered last week arrived broken and I would like my money back, please. "
+    letter = (words * 1_000)[:MAX_TICKET_CHARACTERS]
+    found = Lookup(turn=1, call=ToolCall(id="c", tool="lookup_order", argument="AC-1"), order=order())
+    most = [
+        found.model_copy(update={"turn": turn})
+        for turn in range(1, RULES.drafting.max_turns)
+        for _ in range(LOOKUPS_A_TURN)
+    ]
+    question = DraftInput(
+        task_id="acme:T-1", turn=4, category=Category.DAMAGED, order_id="AC-1", account=account(), lookups=tuple(most)
+    )
+    stored = StoredTicket("acme:T-1", 1, "acme", "T-1", "C-1", "AC-1", "d", "Broken " * 70, letter, NOON, True, False)
+    messages = _messages(stored, question)
+    used = estimate.input_tokens(messages, tools.definitions(), estimate.PLAIN)
+    assert 0.75 * LONGEST.input_tokens <= used <= LONGEST.input_tokens

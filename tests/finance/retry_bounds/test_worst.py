@@ -1,0 +1,220 @@
+"""The product of all layers for the files as shipped, and for each way to make it larger."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from app.config import policy
+from app.config.policy import Retries
+from app.domain.errors import ConfigurationError
+from app.finance.retry_bounds import reading, worst
+from app.finance.retry_bounds.pricing import Reserve, dearest
+from app.finance.retry_bounds.steps import pauses
+from app.finance.retry_bounds.worst import Over, Price, Worst
+from tests.paths import ROOT
+from tests.pricing.makers import agreement, price_book
+
+POLICY = ROOT / "config" / "policy.yaml"
+LIMITS = policy.retry_limits(POLICY)
+BILLED = policy.losses(POLICY).billed_attempts
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+Change = tuple[str, str, str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the sidecar's files."""
+    for name in ("components", "resiliency"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def looked(folder: Path, prices: dict[str, Price] | None = None) -> dict[str, Worst]:
+    """The worst of each target, by name."""
+    folders = [folder / "components", folder / "resiliency"]
+    found = reading.policies(folders, "agent")
+    assert [each for each in found.findings if each.wrong] == []
+    targets = reading.targets(folders, "agent")
+    return {each.target.name: each for each in worst.worst(targets, found, policy.load(POLICY), BILLED, prices or {})}
+
+
+def change(folder: Path, file: str, old: str, new: str) -> None:
+    """Writes something else into a file."""
+    path = folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_the_files_as_shipped_stay_below_their_limits() -> None:
+    found = looked(ROOT)
+    assert {name: (each.requests, each.per_task) for name, each in found.items()} == {
+        "llm": (30, 180),
+        "accounts": (90, 90),
+        "orders": (90, 1440),
+        "policies": (90, 1440),
+        "refunds": (90, 270),
+        "notifications": (90, 90),
+        "cases": (90, 180),
+    }
+    assert {name: each.over(LIMITS) for name, each in found.items()} == dict.fromkeys(found, ())
+    assert {name: each.notes for name, each in found.items()} == dict.fromkeys(found, ())
+
+
+def test_the_time_is_every_attempt_at_its_longest_and_every_pause() -> None:
+    found = looked(ROOT)
+    pause = pauses(policy.load(POLICY).retries)
+    assert pause == timedelta(seconds=2 + 4 + 8 + 16 + 32 + 64 + 128 + 256 + 21 * 300)
+    assert found["llm"].until_parked == 30 * timedelta(seconds=60) + pause
+    of_sidecar = timedelta(seconds=1.5 * (0.5 + 0.75))
+    both = 3 * timedelta(seconds=5 + 10) + 2 * of_sidecar
+    assert found["accounts"].until_parked == 30 * both + pause
+    both = 3 * timedelta(seconds=15 + 10) + 2 * of_sidecar
+    assert found["refunds"].until_parked == found["cases"].until_parked == 30 * both + pause
+
+
+def test_pauses_grow_to_their_limit() -> None:
+    assert pauses(Retries(first_seconds=1, max_seconds=5, attempts=5)) == timedelta(seconds=2 + 4 + 5 + 5)
+    assert pauses(Retries(first_seconds=1, max_seconds=5, attempts=1)) == timedelta()
+
+
+REPEATED = "    retries:\n      llm: {policy: constant, duration: 1s, maxRetries: 1}\n    circuitBreakers:\n"
+RETRY = ("resiliency/llm.yaml", "          timeout: llm\n", "          timeout: llm\n          retry: llm\n")
+ENDLESS = REPEATED.replace(", maxRetries: 1", "")
+MODEL_CHANGES: tuple[tuple[str, tuple[Change, ...], int | None, tuple[Over, ...]], ...] = (
+    ("one repeat", (("resiliency/llm.yaml", "    circuitBreakers:\n", REPEATED), RETRY), 60, (Over.REQUESTS,)),
+    ("endless", (("resiliency/llm.yaml", "    circuitBreakers:\n", ENDLESS), RETRY), None, (Over.REQUESTS, Over.TIME)),
+    ("no time-out", (("resiliency/llm.yaml", "          timeout: llm\n", ""),), 30, (Over.TIME,)),
+    (
+        "late",
+        (("resiliency/llm.yaml", "llm: 60s", "llm: 10m"), ("resiliency/llm.yaml", "interval: 120s", "interval: 20m")),
+        30,
+        (Over.TIME,),
+    ),
+    ("mistral", (("components/llm.yaml", "conversation.openai", "conversation.mistral"),), 150, (Over.REQUESTS,)),
+    ("bedrock", (("components/llm.yaml", "conversation.openai", "conversation.aws.bedrock"),), 90, (Over.REQUESTS,)),
+    ("anthropic", (("components/llm.yaml", "conversation.openai", "conversation.anthropic"),), 30, ()),
+    ("nobody knows", (("components/llm.yaml", "conversation.openai", "conversation.new"),), None, (Over.REQUESTS,)),
+)
+
+
+@pytest.mark.parametrize("what", MODEL_CHANGES, ids=lambda what: what[0])
+def test_each_layer_of_a_model_counts(
+    folder: Path, what: tuple[str, tuple[Change, ...], int | None, tuple[Over, ...]]
+) -> None:
+    _, changes, requests, over = what
+    for each in changes:
+        change(folder, *each)
+    found = looked(folder)["llm"]
+    assert (found.requests, found.over(LIMITS)) == (requests, over)
+    assert found.per_task == (None if requests is None else requests * 6)
+
+
+def test_a_model_that_the_sidecar_repeats_is_told_what_that_means(folder: Path) -> None:
+    often = REPEATED.replace("1s", "100ms").replace(": 1}", ": 4}")
+    change(folder, "resiliency/llm.yaml", "    circuitBreakers:\n", often)
+    change(folder, *RETRY)
+    said = " ".join(looked(folder)["llm"].notes)
+    for each in ("refused request again", "first pause is shorter", "the record counts one repeat"):
+        assert each in said
+
+
+def test_a_system_without_a_bound_of_its_own_is_given_up_by_the_agent(folder: Path) -> None:
+    change(folder, "resiliency/systems.yaml", "        maxRetries: 2\n", "")
+    change(folder, "resiliency/systems.yaml", "policy: exponential", "policy: constant")
+    found = looked(folder)["accounts"]
+    assert found.requests is None
+    assert found.over(LIMITS) == (Over.REQUESTS, Over.TIME)
+    assert found.until_parked == 30 * timedelta(seconds=90 + 90) + pauses(policy.load(POLICY).retries)
+
+
+def test_a_target_under_no_policy_asks_once_an_attempt_and_is_told_so(folder: Path) -> None:
+    for file in (folder / "resiliency").glob("*.yaml"):
+        file.unlink()
+    found = looked(folder)
+    assert (found["orders"].requests, found["llm"].requests) == (30, 30)
+    assert found["llm"].until_parked is None
+    assert all(each.notes[:2] == ("no time-out", each.notes[1]) for each in found.values())
+    assert all("no circuit breaker" in each.notes[1] for each in found.values())
+
+
+def test_a_raised_number_of_attempts_counts(folder: Path) -> None:
+    rules = policy.load(POLICY)
+    more = rules.model_copy(update={"retries": Retries(first_seconds=1, max_seconds=300, attempts=40)})
+    folders = [folder / "components", folder / "resiliency"]
+    (model, *_) = worst.worst(reading.targets(folders, "agent"), reading.policies(folders, "agent"), more, BILLED, {})
+    assert (model.requests, model.over(LIMITS)) == (40, (Over.REQUESTS, Over.TIME))
+
+
+def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named() -> None:
+    book = price_book(
+        agreement(id="cheap", model="cheap", per_million_tokens={"input": "1", "output": "2"}),
+        agreement(id="dear", model="dear", per_million_tokens={"input": "10", "output": "30"}),
+        agreement(id="euro", model="euro", per_million_tokens={"input": "5", "output": "5"}, currency="EUR"),
+    )
+    models = [("conversation.openai", name) for name in ("cheap", "dear", "euro", "unheard-of", "")]
+    price = dearest(book, models, Reserve(10_000, 1_000), NOW)
+    assert price.amounts == {"USD": Decimal("0.13"), "EUR": Decimal("0.055")}
+    assert price.models == ("dear", "euro")
+    assert price.unpriced == ("(none)", "unheard-of")
+
+
+def test_money_is_the_price_of_every_request_that_may_be_billed_and_its_limit_is_the_currencys(folder: Path) -> None:
+    price = Price({"USD": Decimal("0.0833"), "EUR": Decimal(5)}, ("dear",))
+    found = looked(folder, {"llm": price})["llm"]
+    assert found.money == {"USD": Decimal("0.2499"), "EUR": Decimal(15)}
+    assert found.over(LIMITS) == (), "a currency without a limit has none"
+    assert looked(folder, {"llm": Price({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (Over.MONEY,)
+
+
+def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:
+    change(folder, "components/systems.yaml", "  name: orders\n", "  name: order\n")
+    change(folder, "resiliency/llm.yaml", "      llm:\n        outbound:", "      lmm:\n        outbound:")
+    folders = [folder / "components", folder / "resiliency"]
+    found = reading.policies(folders, "agent")
+    names = worst.unknown_names(
+        reading.targets(folders, "agent"), found, policy.load(POLICY), reading.components(folders)
+    )
+    said = {(each.where, each.wrong) for each in names}
+    assert said == {("step lookup_order", True), ("apps.orders", False), ("components.lmm", False)}
+
+
+def test_a_second_document_of_a_file_is_not_read_by_daprd(folder: Path) -> None:
+    file = folder / "resiliency" / "llm.yaml"
+    file.write_text(f"{file.read_text()}---\n{file.read_text().replace('60s', '1s')}")
+    found = reading.policies([folder / "resiliency"], "agent")
+    assert found.timeouts["llm"] == timedelta(seconds=60)
+    assert [each.wrong for each in found.findings] == [True]
+
+
+def respell(folder: Path, old: str, new: str) -> None:
+    file = folder / "resiliency" / "llm.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "resiliency" / "llm.yaml").write_text("a: [1\n"), r"llm.yaml:2: not valid YAML"),
+        (lambda folder: (folder / "resiliency" / "llm.yaml").write_bytes(b"\xff"), r"llm.yaml: is not text in UTF-8"),
+        (
+            lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 01"),
+            r"llm.yaml:\d+: .*01 is no plain decimal",
+        ),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is no plain decimal number"),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is no timestamp"),
+        (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is no folder; run this in"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_an_error_with_the_remedy(
+    folder: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(ConfigurationError, match=said):
+        reading.policies([folder / "resiliency"], "agent")

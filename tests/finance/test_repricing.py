@@ -1,0 +1,82 @@
+"""The same usage under another book: both sums side by side, and nothing that was charged is changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from app.finance.repricing import reprice
+from app.pricing.charges import charge_call, charge_work
+from app.pricing.values import Charge, Quantity, Usage, Work
+from app.pricing.words import Line, MoneyKnown
+from tests.pricing.makers import agreement, origin, price_book, tariff
+
+OLD = price_book(agreement(), agreement(id="other", model="model-b"))
+TIER = {"above_input_tokens": 1000, "per_million_tokens": {"input": "10", "output": "10"}}
+NEW = price_book(
+    agreement(per_million_tokens={"input": "1", "output": "4"}, tiers=[TIER]),
+    infrastructure=[tariff(compute_per_second="0.00004")],
+    retention_months="12",
+)
+
+
+def billed() -> list[Charge]:
+    work = Work(Quantity(Decimal(10)), retained_bytes=Quantity(Decimal(10**9)))
+    return [
+        *charge_call(OLD, Usage(1000, 100, 400), origin()),
+        *charge_call(OLD, Usage(1001, 0, 0), origin(number=2), rerun=True),
+        *charge_call(OLD, Usage(10**6, 0, 0), origin(model="model-b")),
+        *charge_work(OLD, work, origin()),
+    ]
+
+
+def test_the_difference_is_told_for_each_model_and_kind() -> None:
+    found = reprice(billed(), NEW)
+    rows = {(row.key[0], row.key[2]): (row.billed, row.repriced, row.change) for row in found.differences}
+    assert rows == {
+        ("model", "model-a"): (Decimal("0.0022"), Decimal("0.0014"), Decimal("-0.0008")),
+        ("model", "model-b"): (Decimal(2), Decimal(0), Decimal(-2)),  # has no price in the new book: see below
+        ("rerun", "model-a"): (Decimal("0.002002"), Decimal("0.01001"), Decimal("0.008008")),
+        ("compute", ""): (Decimal("0.0002"), Decimal("0.0004"), Decimal("0.0002")),
+        ("orchestration", ""): (Decimal("0.25"), Decimal("0.25"), Decimal(0)),  # kept as long as was billed
+    }
+
+
+def test_a_model_that_the_other_book_does_not_price_is_said_to_be_unpriced() -> None:
+    found = reprice(billed(), NEW)
+    row = next(row for row in found.differences if row.key[2] == "model-b")
+    assert (row.billed_known, row.repriced_known) == (MoneyKnown.REPORTED, MoneyKnown.UNPRICED)
+    assert (found.billed.unpriced, found.repriced.unpriced) == (0, 3)
+
+
+def test_what_was_charged_is_left_alone() -> None:
+    before = billed()
+    reprice(before, NEW)
+    assert before == billed()
+
+
+def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
+    found = reprice(billed(), NEW)
+    assert {charge.book_digest for charge in found.charges} == {NEW.digest} == {found.book_digest}
+    assert [charge.at for charge in found.charges] == [charge.at for charge in billed()]
+
+
+def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
+    original = charge_call(OLD, Usage(1000, 0, 0), origin())
+    wrong = original[0]
+    assert wrong.amount is not None
+    back = replace(wrong, quantity=Decimal(-1000), amount=-wrong.amount, correction=1)
+    again = replace(wrong, quantity=Decimal(750), amount=Decimal("0.0015"), correction=2)
+    assert (back.correction_of, again.correction_of) == (wrong.id, back.id)
+    found = reprice([*original, back, again], OLD)
+    assert found.billed.money[0].amount == found.repriced.money[0].amount == Decimal("0.0015")
+    assert found.billed.charges == len(found.charges) == len(original)
+    gone = reprice([*original, back], OLD)
+    assert gone.repriced.money[0].amount == Decimal(0)
+
+
+def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
+    twice = [*charge_call(OLD, Usage(600, 1, 0), origin()), *charge_call(OLD, Usage(600, 1, 0), origin())]
+    found = reprice(twice, NEW)
+    inputs = [charge.quantity for charge in found.charges if charge.line is Line.INPUT]
+    assert inputs == [Decimal(600), Decimal(600)]  # and not one of 1,200, above the tier

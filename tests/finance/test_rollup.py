@@ -1,0 +1,80 @@
+"""Sums by dimension: what is known how, what is missing, and reruns apart."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+from app.domain.models import Known
+from app.finance.rollup import Dimension, rollup
+from app.pricing.charges import charge_call, charge_work
+from app.pricing.values import Charge, Quantity, Usage, Work
+from app.pricing.words import Line, MoneyKnown
+from tests.pricing.makers import NOW, agreement, origin, price_book
+
+BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))
+
+
+def charged() -> list[Charge]:
+    late = NOW + timedelta(hours=12)  # the next day, in UTC
+    return [
+        *charge_call(BOOK, Usage(1000, 100, 0), origin()),
+        *charge_call(BOOK, Usage(500, 0, 0, known=Known.ESTIMATED), origin(number=2), rerun=True),
+        *charge_call(BOOK, Usage(1000, 0, 0), origin(model="model-e", stage="draft_refund", tenant="globex")),
+        *charge_call(BOOK, Usage(70, 7), origin(model="unknown", stage="draft_refund")),
+        *charge_call(BOOK, Usage(None, 100), origin(at=late)),
+        *charge_work(BOOK, Work(Quantity(Decimal(2), Known.ALLOCATED)), origin(tool="get_account")),
+    ]
+
+
+def test_the_total_says_what_it_knows_and_what_it_misses() -> None:
+    total = rollup(charged()).total
+    euro, dollar = total.money
+    assert (euro.currency, euro.amount) == ("EUR", Decimal("0.002"))
+    assert (dollar.currency, dollar.amount) == ("USD", Decimal("0.00464"))
+    assert dollar.by_known == {
+        MoneyKnown.REPORTED: Decimal("0.0036"),
+        MoneyKnown.ESTIMATED: Decimal("0.001"),
+        MoneyKnown.ALLOCATED: Decimal("0.00004"),
+    }
+    assert dollar.by_kind == {"model": Decimal("0.0036"), "rerun": Decimal("0.001"), "compute": Decimal("0.00004")}
+    assert (total.charges, total.known, total.unreported, total.unpriced) == (14, MoneyKnown.UNPRICED, 1, 2)
+
+
+def test_tokens_of_unpriced_models_are_counted_and_unreported_ones_named() -> None:
+    plain, cached, output = rollup(charged()).total.tokens
+    assert (plain.line, plain.quantity, plain.missing) == (Line.INPUT, Decimal(2570), 1)
+    assert plain.by_known == {Known.REPORTED: Decimal(2070), Known.ESTIMATED: Decimal(500)}
+    assert (cached.line, cached.quantity) == (Line.CACHED_INPUT, Decimal(0))
+    assert output.quantity == 207
+
+
+def test_groups_come_in_the_order_of_their_keys() -> None:
+    found = rollup(charged(), [Dimension.TENANT, Dimension.STAGE, Dimension.MODEL])
+    assert [group.key for group in found.groups] == [
+        ("acme", "classify", ""),
+        ("acme", "classify", "model-a"),
+        ("acme", "draft_refund", "unknown"),
+        ("globex", "draft_refund", "model-e"),
+    ]
+
+
+def test_days_are_utc_and_reruns_a_kind() -> None:
+    days = rollup(charged(), [Dimension.DAY]).groups
+    assert [group.key for group in days] == [("2026-11-22",), ("2026-11-23",)]
+    kinds = rollup(charged(), [Dimension.KIND]).groups
+    assert [group.key for group in kinds] == [("compute",), ("model",), ("rerun",)]
+
+
+def test_every_dimension_can_be_grouped_by() -> None:
+    keys = {by: {group.key for group in rollup(charged(), [by]).groups} for by in Dimension}
+    assert keys[Dimension.PRICE_BOOK] == {(BOOK.digest,)}
+    assert keys[Dimension.TOOL] == {("",), ("get_account",)}
+    assert keys[Dimension.OUTCOME] == {("refunded",)}
+    assert keys[Dimension.PRICE] == {("",), ("prices.yaml/agreed",), ("prices.yaml/euro",), ("prices.yaml/cloud",)}
+
+
+def test_nothing_costs_nothing_and_nothing_is_missing() -> None:
+    found = rollup([], [Dimension.TENANT])
+    assert found.groups == ()
+    assert (found.total.money, found.total.known) == ((), MoneyKnown.REPORTED)
