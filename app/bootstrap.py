@@ -34,19 +34,21 @@ from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
 from app.gateway.sidecar_watch import SidecarWatch
-from app.ledger import checking, comparing, database, rebuilding
-from app.ledger.checking import Difference
-from app.ledger.decisions import Decisions
-from app.ledger.projection import Naming
-from app.ledger.projector import Projector
-from app.ledger.reading import Records
-from app.ledger.rebuilding import Rebuilt
-from app.ledger.replies import Replies
-from app.ledger.sessions import Sessions
-from app.ledger.sources import Sources
-from app.ledger.standings import Standings
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.audit import checking, rebuilding
+from app.ledger.audit.checking import Difference
+from app.ledger.audit.rebuilding import Rebuilt
+from app.ledger.reading import comparing
+from app.ledger.reading.queries import Records
+from app.ledger.recording.projection import Naming
+from app.ledger.recording.projector import Projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store import database
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.replies import Replies
+from app.ledger.store.sessions import Sessions
+from app.ledger.store.standings import Standings
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.retrying import Stuck

@@ -21,10 +21,10 @@ from enum import Enum, auto
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from app.domain.errors import HistoryTampered, RefundAgentError
-from app.ledger.anew import GIVEN_UP, give_up_calls
-from app.ledger.database import insert_or_ignore
-from app.ledger.tables import BEGINNINGS
-from app.ledger.writer import Writer
+from app.ledger.store.anew import GIVEN_UP, give_up_calls
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.tables import BEGINNINGS
+from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)
 

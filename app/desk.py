@@ -41,9 +41,9 @@ from app.domain.models import (
     TicketView,
 )
 from app.domain.standing import Standing, unknown
-from app.ledger.decisions import Decisions
-from app.ledger.standings import ListedTask, Standings
-from app.ledger.tickets import StoredTicket, Tickets
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.tickets import StoredTicket, Tickets
 from app.runs import Runs
 from app.steps import TaskInput
 

@@ -17,9 +17,9 @@ from app.config import policy
 from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches
 from app.domain.models import Ticket
-from app.ledger import database
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.steps import TaskInput
 from app.workflow import NAME
 from bench.books import CaseWatch

@@ -18,10 +18,11 @@ from app.dapr.history.parse import parse
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.finance.reconciliation.repeats import Unallocated
-from app.ledger import database, refunds
-from app.ledger.reading import Records
-from app.ledger.tables import BEGINNINGS, EXECUTIONS, WORKERS
-from app.ledger.unallocated import unallocated_retries
+from app.ledger.audit import refunds
+from app.ledger.reading.queries import Records
+from app.ledger.reading.unattributed_retries import unallocated_retries
+from app.ledger.store import database
+from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.pricing.calls import CallRecord
 from chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from chaos.load import Api

@@ -17,8 +17,8 @@ from app.config import settings
 from app.domain.models import CallState
 from app.gateway.call import ModelCall, Reserve
 from app.gateway.journal import Journal, Settled
-from app.ledger.bulk import run
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.store.bulk import run
+from app.ledger.store.tables import MODEL_CALLS
 
 _THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
 _COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)

@@ -13,8 +13,8 @@ from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.reconcile import reconcile
 from app.finance.reconciliation.values import Reconciliation
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.counting import Work
-from app.ledger.record import TaskRecord
+from app.ledger.reading.counting import Work
+from app.ledger.store.record import TaskRecord
 from app.pricing.calls import CallRecord
 from app.pricing.values import Charge
 from tests.finance.failures.plain import facts_of

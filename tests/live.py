@@ -21,8 +21,8 @@ from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.gateway.retries import ONE_RETRY
-from app.ledger.reading import Records
-from app.ledger.record import TaskRecord
+from app.ledger.reading.queries import Records
+from app.ledger.store.record import TaskRecord
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")

@@ -16,7 +16,7 @@ from typing import Any
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
-from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.ledger.store.record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.pricing.calls import CallRecord

@@ -17,13 +17,13 @@ from sqlalchemy import Engine, Row, Select, func, select, update
 
 from app.domain.models import CallState, Known
 from app.finance.rollup import Dimension, rollup
-from app.ledger import projector
-from app.ledger.database import connect
-from app.ledger.reading import Records
-from app.ledger.record import TaskRecord
-from app.ledger.record_tables import CHARGES, DAILY_COSTS
-from app.ledger.sources import Sources
-from app.ledger.tables import REPLIES, TICKETS
+from app.ledger.reading.queries import Records
+from app.ledger.recording import projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store.database import connect
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.record_tables import CHARGES, DAILY_COSTS
+from app.ledger.store.tables import REPLIES, TICKETS
 from app.pricing.calls import CallRecord
 from app.pricing.values import Charge
 from bench.ledger import crew, questions, results, stores, writing

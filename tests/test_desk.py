@@ -17,11 +17,11 @@ from app.domain.deadline import left
 from app.domain.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.domain.models import Decision, DecisionState, Intake, Question, Refund, Settled, TaskStatus, Ticket
 from app.domain.standing import Standing
-from app.ledger import database
-from app.ledger.decisions import Decisions
-from app.ledger.standings import ListedTask, Standings
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.line import Silence
 from app.runs import Runs
 from app.steps import TaskInput

@@ -14,12 +14,12 @@ from app.desk import TaskDesk
 from app.domain.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
-from app.ledger import database
-from app.ledger.decisions import Decisions
-from app.ledger.standings import Standings
-from app.ledger.tables import MODEL_CALLS, TICKETS
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.standings import Standings
+from app.ledger.store.tables import MODEL_CALLS, TICKETS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.runs import Runs
 from app.steps import TaskInput
 from tests.ledger.kit import write_journal

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from app.config.settings import Settings
-from app.ledger import database, migrations
-from app.ledger.writer import Writer
+from app.ledger.store import database, migrations
+from app.ledger.store.writer import Writer
 from runtime import paths, state
 from runtime.set_up import put_command
 

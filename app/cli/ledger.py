@@ -16,9 +16,9 @@ from app.pricing.words import Line
 
 if TYPE_CHECKING:
     from app.finance.views import GroupView
-    from app.ledger.checking import Difference
-    from app.ledger.checking_views import RebuiltView
-    from app.ledger.refunds import RefundsChecked
+    from app.ledger.audit.checking import Difference
+    from app.ledger.audit.checking_views import RebuiltView
+    from app.ledger.audit.refunds import RefundsChecked
 
 _NAMED = 5  # tasks that a note names; --json names all
 
@@ -31,7 +31,7 @@ def check(as_json: AsJson = False) -> None:
     1 when they differ, or when the books cannot be read. Changes nothing."""
     settings = settings_with_ledger()
     from app import bootstrap
-    from app.ledger import refunds
+    from app.ledger.audit import refunds
 
     differences = bootstrap.check_ledger(settings)
     checked = refunds.check(settings.database_url, settings.daprd)
@@ -42,7 +42,7 @@ def check(as_json: AsJson = False) -> None:
 
 
 def _show_json(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
-    from app.ledger.checking_views import CheckedView, DifferenceView, RefundsView
+    from app.ledger.audit.checking_views import CheckedView, DifferenceView, RefundsView
 
     rows = tuple(DifferenceView.model_validate(each) for each in differences)
     view = CheckedView(differences=rows, refunds=RefundsView.model_validate(checked))
@@ -74,8 +74,8 @@ def migrate() -> None:
     """Brings the ledger's tables up to date, as the role that owns them; the agent's role needs no right to change them
     then. Needs no sidecar. Again on tables that are up to date it changes nothing."""
     from app.config.settings import load
-    from app.ledger import database
-    from app.ledger.migrations import HEAD
+    from app.ledger.store import database
+    from app.ledger.store.migrations import HEAD
 
     database.connect(load().database_url).dispose()
     say(f"the ledger's tables are of version {HEAD}")
@@ -108,7 +108,7 @@ def _rebuilt() -> RebuiltView:
     settings = settings_with_ledger()
     from app import bootstrap
     from app.finance.views import group_view
-    from app.ledger.checking_views import RebuiltView
+    from app.ledger.audit.checking_views import RebuiltView
 
     with ExitStack() as stack:
         done = bootstrap.rebuild_ledger(settings, _Progress(stack))

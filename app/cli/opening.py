@@ -12,8 +12,8 @@ from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
-    from app.ledger.reading import Records
-    from app.ledger.requests import Asked
+    from app.ledger.reading.queries import Records
+    from app.ledger.reading.requests import Asked
     from app.pricing.book import PriceBook
 
 Prices = Annotated[
@@ -30,8 +30,8 @@ Prices = Annotated[
 def open_records() -> Records:
     """The ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
-    from app.ledger.database import connect
-    from app.ledger.reading import Records
+    from app.ledger.reading.queries import Records
+    from app.ledger.store.database import connect
 
     engine = connect(url)
     records = Records(engine)
@@ -42,8 +42,8 @@ def open_records() -> Records:
 def open_requests() -> Asked:
     """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
-    from app.ledger.database import connect
-    from app.ledger.requests import asked
+    from app.ledger.reading.requests import asked
+    from app.ledger.store.database import connect
 
     engine = connect(url)
     try:

@@ -12,7 +12,7 @@ from app.cli.faults import NothingRecorded
 
 if TYPE_CHECKING:
     from app.finance.views import Selection
-    from app.ledger.reading import Records
+    from app.ledger.reading.queries import Records
 
 DAYS = "2026-11-30, 2026-11 (its first day), today, yesterday, or 7d for seven days ago"
 TIMES = f"{DAYS}, or 2026-11-30T12:00"

@@ -77,8 +77,8 @@ def reconcile(
 
 
 def _compared(bill: Bill) -> Reconciliation:
-    from app.ledger.comparing import compare
-    from app.ledger.database import connect
+    from app.ledger.reading.comparing import compare
+    from app.ledger.store.database import connect
 
     engine = connect(settings_with_ledger().database_url)
     try:

@@ -32,7 +32,7 @@ from app.pricing.words import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
     from app.finance.views import CountedReportView, CountedView, GroupView, MoneyView, ReportView, Selection, WorkView
-    from app.ledger.reading import Records
+    from app.ledger.reading.queries import Records
 
 NONE = "-"
 LOOKED_INTO = 500  # tasks of which a table says what was done for them
@@ -113,7 +113,7 @@ def _all_tokens(group: GroupView) -> Decimal:
 
 def _counts(whole: ReportView, records: Records) -> dict[tuple[str, ...], int]:
     """The tasks of each group; none where one task is in several of them, or each group is one task."""
-    from app.ledger.counting import COUNTABLE
+    from app.ledger.reading.counting import COUNTABLE
 
     countable = whole.by and Dimension.TASK not in whole.by and COUNTABLE.keys() >= set(whole.by)
     return _tasks(records, whole.by, whole) if countable else {}

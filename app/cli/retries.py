@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.finance.retry_bounds.targets import Target
     from app.finance.retry_bounds.views import AmplificationView, MeasuredView, TargetView
     from app.finance.retry_bounds.worst import Price, Worst
-    from app.ledger.requests import Asked
+    from app.ledger.reading.requests import Asked
 
 # Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
 FOLDERS = ("components", "resiliency")

@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import LedgerGone
 from app.domain.models import CallState
-from app.ledger.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS
-from app.ledger.writer import Writer
+from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS
+from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)
 

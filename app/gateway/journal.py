@@ -26,11 +26,11 @@ from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer
 from app.gateway.stored import answer_from_json, answer_to_json
 from app.gateway.vain import Failed, Objection, objection
-from app.ledger.anew import GIVEN_UP, look_again
-from app.ledger.bulk import run
-from app.ledger.columns import instant, microseconds
-from app.ledger.tables import BEGINNINGS, MODEL_CALLS
-from app.ledger.writer import Writer
+from app.ledger.store.anew import GIVEN_UP, look_again
+from app.ledger.store.bulk import run
+from app.ledger.store.columns import instant, microseconds
+from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
+from app.ledger.store.writer import Writer
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 # Words of the provider's choosing; PostgreSQL refuses what is longer than its column.

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func,
 from app.domain.models import CallState
 from app.gateway.retries import Call, RetryPolicy, allocate
 from app.gateway.windows import End, Gap, Window
-from app.ledger.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
+from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
 
 # Dapr asks a call again for a quarter of an hour at most: what began earlier is not looked for.
 _LONGEST_CALL = timedelta(minutes=15)

@@ -31,7 +31,7 @@ from app.gateway.exposition import LOST
 from app.gateway.retries import ONE_RETRY, RetryPolicy
 from app.gateway.retry_rows import Written, write_end, write_gap, write_window
 from app.gateway.windows import End, Found, Gap, Reading
-from app.ledger.writer import Writer
+from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)
 

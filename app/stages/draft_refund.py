@@ -13,7 +13,7 @@ from app.domain.orders import Account, Order, RefundPolicy
 from app.domain.texts import Text
 from app.gateway.call import ModelCall
 from app.gateway.conversation import Message, ToolRequest
-from app.ledger.tickets import StoredTicket
+from app.ledger.store.tickets import StoredTicket
 from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id

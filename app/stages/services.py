@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.dapr.systems import Systems
 from app.domain.errors import RefundAgentError, Unreachable
 from app.gateway.gateway import ModelGateway
-from app.ledger.replies import Replies
-from app.ledger.tickets import Tickets
-from app.ledger.trouble import trouble
+from app.ledger.store.replies import Replies
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.trouble import trouble
 
 log = logging.getLogger(__name__)
 

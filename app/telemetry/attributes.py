@@ -12,7 +12,7 @@ from app.dapr.history.times import Part
 from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.store.record import StepRecord, TaskRecord
 from app.pricing.calls import CallRecord
 from app.telemetry import names
 from app.telemetry.costs import Value

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from app.domain.models import Known
 from app.domain.money import add, plain
-from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.store.record import StepRecord, TaskRecord
 from app.pricing.calls import CallRecord
 from app.pricing.charges import standing
 from app.pricing.values import Charge

@@ -21,7 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import bucket
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.pricing.charges import standing
 from app.pricing.words import Kind
 from app.telemetry.families import Families

@@ -19,7 +19,7 @@ from itertools import count
 
 from app.dapr.history.times import Span
 from app.domain.models import TaskStatus
-from app.ledger.record import StepRecord, TaskRecord
+from app.ledger.store.record import StepRecord, TaskRecord
 from app.pricing.calls import CallRecord
 from app.telemetry import names
 from app.telemetry.attributes import call_attributes, error_of, failure_of, step_attributes, task_attributes

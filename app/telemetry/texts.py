@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from app.domain.redaction import redact
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.calls import CallRecord
 
 

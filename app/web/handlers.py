@@ -20,8 +20,8 @@ from app.finance.reconciliation.values import Reconciliation
 from app.finance.reconciliation.views import as_json
 from app.finance.rollup import Dimension, Rollup
 from app.finance.views import Selection, report_view
-from app.ledger.record import TaskRecord
-from app.ledger.views import record_view
+from app.ledger.reading.views import record_view
+from app.ledger.store.record import TaskRecord
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from app.ledger.database import connect
+from app.ledger.store.database import connect
 from bench.ledger.population import Population
 from bench.ledger.writing import LedgerWriter, Progress, Spent
 from runtime.problems import Problem

@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.database import connect
-from app.ledger.reading import Records
+from app.ledger.reading.queries import Records
+from app.ledger.store.database import connect
 from bench.ledger.population import BEGIN, MONTH, YEAR, Population
 from bench.ledger.stores import Store
 from runtime import paths

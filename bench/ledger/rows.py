@@ -10,7 +10,7 @@ from typing import Any
 from app.domain.models import CallState, Known
 from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
 from app.gateway.stored import answer_to_json
-from app.ledger.tickets import body_digest
+from app.ledger.store.tickets import body_digest
 from app.pricing.calls import CallRecord
 from bench.ledger import texts
 from bench.ledger.histories import Made

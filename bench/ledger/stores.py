@@ -15,7 +15,7 @@ from typing import Protocol
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from app.ledger.database import connect
+from app.ledger.store.database import connect
 from tests.servers import PostgresServer
 
 # What the record takes is one thing, what it is made from is another.

@@ -13,7 +13,7 @@ from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run
 from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Known, ModelUse
-from app.ledger.calls import UNKNOWN
+from app.ledger.store.calls import UNKNOWN
 from app.pricing.calls import CallRecord
 from app.pricing.values import Usage
 from app.steps import DECISION

@@ -13,14 +13,14 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from app.ledger.database import insert_or_ignore
-from app.ledger.prices import Prices
-from app.ledger.projection import Naming, project
-from app.ledger.record import TaskRecord
-from app.ledger.record_tables import PRICE_BOOKS
-from app.ledger.saving import save
-from app.ledger.steps import Written
-from app.ledger.tables import MODEL_CALLS, REPLIES, TICKETS
+from app.ledger.recording.projection import Naming, project
+from app.ledger.recording.saving import save
+from app.ledger.recording.steps import Written
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.prices import Prices
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.record_tables import PRICE_BOOKS
+from app.ledger.store.tables import MODEL_CALLS, REPLIES, TICKETS
 from app.pricing.book import PriceBook
 from app.stages import STAGE_OF
 from app.steps import RESUME

@@ -16,10 +16,10 @@ from app.gateway.call import ModelCall
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition
 from app.gateway.gateway import ModelGateway
 from app.gateway.journal import Journal
-from app.ledger import database
-from app.ledger.reading import Records
-from app.ledger.tables import MODEL_CALLS
-from app.ledger.writer import Writer
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.writer import Writer
 from chaos import worker
 from chaos.checks import paid_again
 from chaos.worker import Silent

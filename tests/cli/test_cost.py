@@ -18,11 +18,11 @@ from app.domain.models import Known
 from app.finance.price_views import RepricingView
 from app.finance.rollup import Dimension
 from app.finance.views import CountedReportView
-from app.ledger import database
-from app.ledger.prices import Prices
-from app.ledger.record import TaskRecord
-from app.ledger.saving import save
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.recording.saving import save
+from app.ledger.store import database
+from app.ledger.store.prices import Prices
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.charges import charge_call
 from app.pricing.values import Usage
 from tests.cli.reading import ask, cells, row, told

@@ -13,8 +13,8 @@ from app.finance.failures.views import TaxView
 from app.finance.price_views import CheckView, PricesView, RepricingView
 from app.finance.rollup import Dimension
 from app.finance.views import CountedReportView, ReportView
-from app.ledger.checking_views import CheckedView, RebuiltView
-from app.ledger.views import RecordView
+from app.ledger.audit.checking_views import CheckedView, RebuiltView
+from app.ledger.reading.views import RecordView
 from app.web.messages import CostQuery
 from tests.paths import ROOT
 

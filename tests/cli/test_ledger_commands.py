@@ -13,11 +13,11 @@ from app import bootstrap
 from app.config.settings import Settings
 from app.dapr.daprd import Daprd
 from app.finance.rollup import rollup
-from app.ledger import refunds
-from app.ledger.checking import Difference
-from app.ledger.checking_views import CheckedView, RebuiltView
-from app.ledger.rebuilding import Rebuilt
-from app.ledger.refunds import RefundsChecked
+from app.ledger.audit import refunds
+from app.ledger.audit.checking import Difference
+from app.ledger.audit.checking_views import CheckedView, RebuiltView
+from app.ledger.audit.rebuilding import Rebuilt
+from app.ledger.audit.refunds import RefundsChecked
 from tests.cli.reading import ask, row, told
 from tests.records import task_record
 

@@ -17,8 +17,8 @@ from sqlalchemy import insert
 from app.cli.reconcile import SHOWN_ROWS
 from app.finance.reconciliation.money import Outcome
 from app.finance.reconciliation.values import Cause
-from app.ledger import database
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.calls import CallRecord
 from tests.cli.reading import ask, told
 from tests.finance.reconciliation.billing import at, call, failed

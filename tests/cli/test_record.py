@@ -12,8 +12,8 @@ import pytest
 from app.dapr.history.causes import Cause
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
-from app.ledger.record import FailureKind, FailureRecord, TaskRecord
-from app.ledger.views import RecordView
+from app.ledger.reading.views import RecordView
+from app.ledger.store.record import FailureKind, FailureRecord, TaskRecord
 from app.pricing.values import Usage
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords

@@ -19,7 +19,7 @@ from app.cli import history, screen
 from app.cli.layout import Column, Kind, Page, facts, lay_out
 from app.dapr.history.listing import listed
 from app.domain.models import TaskStatus
-from app.ledger.rebuilding import Rebuilt
+from app.ledger.audit.rebuilding import Rebuilt
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask

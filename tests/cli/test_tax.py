@@ -12,10 +12,10 @@ import pytest
 from app.cli import opening, tax
 from app.domain.models import Known
 from app.finance.failures.views import IntervalView, TaxView
-from app.ledger import database
-from app.ledger.prices import Prices
-from app.ledger.record import TaskRecord
-from app.ledger.saving import save
+from app.ledger.recording.saving import save
+from app.ledger.store import database
+from app.ledger.store.prices import Prices
+from app.ledger.store.record import TaskRecord
 from app.pricing.values import Usage
 from tests.cli.reading import ask, cells, row, told
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task

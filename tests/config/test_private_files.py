@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.config.private_files import private_folder, told
-from app.ledger import database
+from app.ledger.store import database
 from runtime import paths, processes, state
 
 OPEN = 0o022

@@ -29,7 +29,7 @@ from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
 from app.gateway.conversation import DaprConversation, Message
-from app.ledger.posted import posted_refunds
+from app.ledger.audit.posted_refunds import posted_refunds
 from app.worker import EventLoopWorker
 from tests.paths import ROOT
 

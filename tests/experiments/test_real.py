@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.domain.models import CallState
-from app.ledger import database
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
 from experiments.rerun_tax.__main__ import MAILBOX_WORKER, scene
 from experiments.rerun_tax.jobs import Job, mailboxes, tickets
 from experiments.rerun_tax.run import Scene

@@ -21,11 +21,11 @@ from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinit
 from app.gateway.gateway import ModelAnswer, ModelGateway
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal
-from app.ledger import database
-from app.ledger.anew import GIVEN_UP, give_up_calls
-from app.ledger.database import insert_or_ignore
-from app.ledger.tables import BEGINNINGS, MODEL_CALLS
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.anew import GIVEN_UP, give_up_calls
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
+from app.ledger.store.writer import Writer
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 

@@ -16,9 +16,9 @@ from app.domain.models import AnsweredBy
 from app.gateway.conversation import Answer, Message, ToolDefinition
 from app.gateway.gateway import ModelGateway
 from app.gateway.journal import Journal
-from app.ledger import database
-from app.ledger.tables import MODEL_CALLS
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.writer import Writer
 from tests.gateway.test_journal import NOON, Model, call
 
 BILLED = [cause for cause in FailureCause if not cause.no_model_worked]

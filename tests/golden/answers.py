@@ -21,13 +21,14 @@ from app.cli.root import cli
 from app.config import policy
 from app.desk import TaskDesk
 from app.domain.standing import Standing
-from app.ledger import comparing, database
-from app.ledger.decisions import Decisions
-from app.ledger.reading import Records
-from app.ledger.standings import Standings
-from app.ledger.tables import TICKETS
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.reading import comparing
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.standings import Standings
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.pricing import book
 from app.runs import Runs
 from app.telemetry.metrics import Metrics

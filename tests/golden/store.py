@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from app.ledger import database
-from app.ledger.columns import METADATA
+from app.ledger.store import database
+from app.ledger.store.columns import METADATA
 
 FOLDER = Path(__file__).parent
 LEDGER = FOLDER / "ledger.jsonl.gz"

@@ -28,7 +28,7 @@ def test_the_program_runs_from_what_is_copied_and_nothing_else(tmp_path: Path) -
         )
         assert said in done.stdout
     found = files()
-    assert {"LICENSE", "requirements.lock", "app/__main__.py", "app/ledger/migrations/env.py"} <= found.keys()
+    assert {"LICENSE", "requirements.lock", "app/__main__.py", "app/ledger/store/migrations/env.py"} <= found.keys()
     assert any(name.endswith(".html") for name in found)
 
 

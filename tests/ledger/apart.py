@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from app.ledger import database
+from app.ledger.store import database
 
 _SECONDS = 60.0
 

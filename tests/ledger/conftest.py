@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from app.ledger import database
+from app.ledger.store import database
 from tests.ledger.kit import Ledger
 from tests.servers import PostgresServer, ensure_installed
 

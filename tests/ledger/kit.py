@@ -11,15 +11,15 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select
 
 from app.domain.models import CallState
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.columns import METADATA
-from app.ledger.prices import Prices
-from app.ledger.projection import Naming, project
-from app.ledger.reading import Records
-from app.ledger.record import TaskRecord
-from app.ledger.saving import save
-from app.ledger.steps import Written
-from app.ledger.summing import disagreements
-from app.ledger.tables import MODEL_CALLS, TICKETS
+from app.ledger.reading.queries import Records
+from app.ledger.reading.summing import disagreements
+from app.ledger.recording.projection import Naming, project
+from app.ledger.recording.saving import save
+from app.ledger.recording.steps import Written
+from app.ledger.store.columns import METADATA
+from app.ledger.store.prices import Prices
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.pricing.book import PriceBook
 from app.pricing.calls import CallRecord
 from app.pricing.charges import standing

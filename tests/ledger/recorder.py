@@ -12,10 +12,10 @@ from datetime import timedelta
 from sqlalchemy import Engine, event
 
 from app.dapr.history.model import Run
-from app.ledger import database
-from app.ledger.projector import Projector
-from app.ledger.sources import Sources
-from app.ledger.writer import Writer
+from app.ledger.recording.projector import Projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store import database
+from app.ledger.store.writer import Writer
 from tests.dapr.history.told import T0
 from tests.ledger.kit import MODELS, NAMING, Ledger, two_currencies
 from tests.ledger.stories import Story, story

@@ -16,7 +16,7 @@ from app.dapr.history.model import Run
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.ledger.calls import UNKNOWN
+from app.ledger.store.calls import UNKNOWN
 from app.pricing.calls import CallRecord
 from app.pricing.values import Usage
 from tests.dapr.history.told import Told, at

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Engine, cast, insert, select
 
-from app.ledger.columns import quantity, whole
-from app.ledger.tables import WORKERS
+from app.ledger.store.columns import quantity, whole
+from app.ledger.store.tables import WORKERS
 from app.pricing.words import Unit
 
 DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}

@@ -21,13 +21,13 @@ from app.gateway.call import Reserve, Usage
 from app.gateway.conversation import Answer, ReportedUsage
 from app.gateway.incarnation import Incarnation
 from app.gateway.journal import Journal, Settled
-from app.ledger import projector as projecting
-from app.ledger.projection import project
-from app.ledger.sources import Sources
-from app.ledger.steps import Written
-from app.ledger.tables import TICKETS
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.recording import projector as projecting
+from app.ledger.recording.projection import project
+from app.ledger.recording.sources import Sources
+from app.ledger.recording.steps import Written
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history

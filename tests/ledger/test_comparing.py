@@ -12,8 +12,8 @@ from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
 from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.reconcile import MARGIN
 from app.finance.reconciliation.values import Cause
-from app.ledger.comparing import compare
-from app.ledger.tables import SIDECAR_RETRIES
+from app.ledger.reading.comparing import compare
+from app.ledger.store.tables import SIDECAR_RETRIES
 from tests.ledger.kit import Ledger
 from tests.records import at, call_record, price_book
 

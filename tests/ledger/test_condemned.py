@@ -12,8 +12,8 @@ from sqlalchemy import select
 from app.condemned import MOST, PAUSES, SEEN_AFTER, Condemned
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import CallState
-from app.ledger.tables import MODEL_CALLS
-from app.ledger.writer import Writer
+from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.writer import Writer
 from tests.ledger.kit import Ledger
 from tests.records import call_record
 

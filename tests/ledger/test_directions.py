@@ -18,17 +18,17 @@ from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
 from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
 from app.finance.rollup import Group
-from app.ledger import checking, refunds
-from app.ledger.columns import METADATA
-from app.ledger.posted import PostedRefund
-from app.ledger.projector import Projector
-from app.ledger.rebuilding import Rebuilt, rebuild
-from app.ledger.record_tables import PRICE_BOOKS, PRICES, TASKS
-from app.ledger.sources import Sources
-from app.ledger.standings import Standings
-from app.ledger.tables import MODEL_CALLS, TICKETS
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.audit import checking, refunds
+from app.ledger.audit.posted_refunds import PostedRefund
+from app.ledger.audit.rebuilding import Rebuilt, rebuild
+from app.ledger.recording.projector import Projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store.columns import METADATA
+from app.ledger.store.record_tables import PRICE_BOOKS, PRICES, TASKS
+from app.ledger.store.standings import Standings
+from app.ledger.store.tables import MODEL_CALLS, TICKETS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.pricing.calls import CallRecord
 from app.pricing.values import Usage
 from tests.dapr.history.told import Told

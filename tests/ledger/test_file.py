@@ -15,10 +15,10 @@ from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import LedgerGone
 from app.gateway.incarnation import Incarnation
-from app.ledger import database
-from app.ledger.standings import Standings
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.standings import Standings
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from tests.makers import ticket
 
 LOST: dict[str, Callable[[Path], object]] = {

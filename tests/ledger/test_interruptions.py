@@ -14,13 +14,13 @@ from app.dapr.history.executions import Begun
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part
 from app.domain.models import CallState
-from app.ledger.calls import UNKNOWN
-from app.ledger.failures import cause_of_call
-from app.ledger.projection import project
-from app.ledger.record import FailureKind, TaskRecord
-from app.ledger.sources import Sources
-from app.ledger.steps import Written
-from app.ledger.tables import EXECUTIONS, WORKERS
+from app.ledger.recording.failures import cause_of_call
+from app.ledger.recording.projection import project
+from app.ledger.recording.sources import Sources
+from app.ledger.recording.steps import Written
+from app.ledger.store.calls import UNKNOWN
+from app.ledger.store.record import FailureKind, TaskRecord
+from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.pricing.words import Line
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger

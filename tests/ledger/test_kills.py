@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from app.finance.rollup import Dimension
-from app.ledger import database
-from app.ledger.projector import Projector
-from app.ledger.sources import Sources
-from app.ledger.writer import Writer
+from app.ledger.recording.projector import Projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store import database
+from app.ledger.store.writer import Writer
 from app.pricing.charges import standing
 from tests.ledger import apart, recorder
 from tests.ledger.conftest import Databases

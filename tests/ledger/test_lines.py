@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.lines import Key, Line, corrected, line_of
+from app.ledger.store.lines import Key, Line, corrected, line_of
 from app.pricing.charges import charge_work
 from app.pricing.values import Quantity, Work
 from app.pricing.words import Line as CostLine

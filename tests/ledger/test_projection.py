@@ -19,10 +19,10 @@ from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
 from app.finance.rollup import rollup
-from app.ledger.calls import UNKNOWN
-from app.ledger.projection import project, with_usages
-from app.ledger.record import TaskRecord
-from app.ledger.steps import Written
+from app.ledger.recording.projection import project, with_usages
+from app.ledger.recording.steps import Written
+from app.ledger.store.calls import UNKNOWN
+from app.ledger.store.record import TaskRecord
 from app.pricing.calls import CallRecord
 from app.pricing.lost import NOTHING
 from app.pricing.values import Charge, Usage

@@ -18,13 +18,13 @@ from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import CallState, Category, Progress, TaskStatus
 from app.domain.reasons import BROKEN
 from app.domain.standing import Standing
-from app.ledger import projector as projecting
-from app.ledger.projector import Observer, Projector
-from app.ledger.record import TaskRecord
-from app.ledger.record_tables import PRICE_BOOKS
-from app.ledger.sources import Sources
-from app.ledger.standings import ListedTask, Standings
-from app.ledger.writer import Writer
+from app.ledger.recording import projector as projecting
+from app.ledger.recording.projector import Observer, Projector
+from app.ledger.recording.sources import Sources
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.record_tables import PRICE_BOOKS
+from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.writer import Writer
 from app.pricing.charges import standing
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
@@ -294,7 +294,7 @@ def test_what_had_ended_in_the_ledger_before_is_not_observed(office: Office) -> 
 
 
 def test_at_the_start_all_are_recorded_that_were_left(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ledger.projector._SWEEP_SECONDS", 3600.0)  # or the one that waits is read again
+    monkeypatch.setattr("app.ledger.recording.projector._SWEEP_SECONDS", 3600.0)  # or the one that waits is read again
     names = [f"acme:T-{number}" for number in range(130)]
     office.ledger.tickets(*names)
     office.ledger.tickets("acme:not-started", started=False)

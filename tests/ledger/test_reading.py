@@ -17,9 +17,9 @@ from app.dapr.history.parse import parse
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState, Known
 from app.finance.rollup import Dimension
-from app.ledger import database
-from app.ledger.calls import oldest_first
-from app.ledger.projection import with_usages
+from app.ledger.recording.projection import with_usages
+from app.ledger.store import database
+from app.ledger.store.calls import oldest_first
 from app.pricing.charges import standing
 from app.pricing.values import Charge
 from tests.dapr.history.told import Told, at

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from app.finance.rollup import Dimension, Group
-from app.ledger import database
-from app.ledger.sources import Sources
+from app.ledger.recording.sources import Sources
+from app.ledger.store import database
 from app.pricing import book
 from app.pricing.values import Charge
 from tests.dapr.history.told import T0

@@ -15,12 +15,12 @@ from sqlalchemy import Engine, create_engine, insert
 from sqlalchemy.pool import StaticPool
 
 from app.domain.errors import SystemUnavailable
-from app.ledger import refunds
-from app.ledger.checking import Difference
-from app.ledger.columns import METADATA
-from app.ledger.posted import PostedRefund, PromisedRefund
-from app.ledger.record_tables import TASKS
-from app.ledger.refunds import compare
+from app.ledger.audit import refunds
+from app.ledger.audit.checking import Difference
+from app.ledger.audit.posted_refunds import PostedRefund, PromisedRefund
+from app.ledger.audit.refunds import compare
+from app.ledger.store.columns import METADATA
+from app.ledger.store.record_tables import TASKS
 from tests.ledger.kit import Ledger
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, insert
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
-from app.ledger.requests import Asked, Measured, asked
-from app.ledger.tables import EXECUTIONS
+from app.ledger.reading.requests import Asked, Measured, asked
+from app.ledger.store.tables import EXECUTIONS
 from app.pricing.calls import CallRecord
 from tests.ledger.kit import Ledger
 from tests.records import at, attempt_record, call_record, step_record, task_record

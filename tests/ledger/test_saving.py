@@ -21,9 +21,9 @@ from app.dapr.history.parse import parse
 from app.domain.models import CallState, TaskStatus
 from app.domain.money import ZERO
 from app.finance.rollup import Dimension, Group
-from app.ledger import database
-from app.ledger.projection import Naming
-from app.ledger.record import TaskRecord
+from app.ledger.recording.projection import Naming
+from app.ledger.store import database
+from app.ledger.store.record import TaskRecord
 from app.pricing.charges import standing
 from app.stages import STAGE_OF
 from tests.dapr.history.told import Told, at

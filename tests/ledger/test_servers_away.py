@@ -28,16 +28,16 @@ from app.gateway.call import Reserve
 from app.gateway.conversation import Answer, ReportedUsage
 from app.gateway.gateway import used
 from app.gateway.journal import Journal, Settled
-from app.ledger import database
-from app.ledger.database import is_passing
-from app.ledger.decisions import Decisions
-from app.ledger.migrations import HEAD
-from app.ledger.reading import Records
-from app.ledger.standings import Standings
-from app.ledger.tables import WORKERS
-from app.ledger.tickets import Tickets
-from app.ledger.trouble import trouble
-from app.ledger.writer import Writer
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
+from app.ledger.store.database import is_passing
+from app.ledger.store.decisions import Decisions
+from app.ledger.store.migrations import HEAD
+from app.ledger.store.standings import Standings
+from app.ledger.store.tables import WORKERS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.trouble import trouble
+from app.ledger.store.writer import Writer
 from app.runs import Runs
 from app.stages.services import as_activity
 from app.web.factory import create_app
@@ -219,7 +219,7 @@ def test_who_closes_the_writer_does_not_wait_for_a_server(
 def test_a_server_that_never_answers_is_given_up_in_time(
     engine: Engine, writer: Writer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ledger.writer._SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("app.ledger.store.writer._SILENT_SECONDS", 0.5)
     writer.run(lambda connection: add(connection, "before"))
     with engine.connect() as held, postgres.standing_still():
         begun = time.monotonic()

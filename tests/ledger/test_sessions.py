@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.ledger.sessions import LIFETIME, Sessions
-from app.ledger.tables import SESSIONS
-from app.ledger.writer import Writer
+from app.ledger.store.sessions import LIFETIME, Sessions
+from app.ledger.store.tables import SESSIONS
+from app.ledger.store.writer import Writer
 from app.web import signin
 from tests.ledger.kit import Ledger
 

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, text, update
 from app.domain.errors import TaskNotFound
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
 from app.domain.standing import Standing
-from app.ledger.standings import ListedTask, Standings
-from app.ledger.tables import TICKETS
-from app.ledger.writer import Writer
+from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.writer import Writer
 from tests.ledger.kit import Ledger
 
 TASK = "acme:T-1"

@@ -17,9 +17,9 @@ from app.domain.models import Known
 from app.finance.failures.computing import PREVENTED, Part, model_money, parts
 from app.finance.failures.values import Facts, Role
 from app.finance.rollup import Dimension, Group
-from app.ledger.columns import METADATA
-from app.ledger.record import AttemptRecord, TaskRecord
-from app.ledger.record_tables import PRICES
+from app.ledger.store.columns import METADATA
+from app.ledger.store.record import AttemptRecord, TaskRecord
+from app.ledger.store.record_tables import PRICES
 from app.pricing.values import Usage
 from tests.finance.failures.crashes import TENANTS, sights, tales
 from tests.finance.failures.plain import facts_of

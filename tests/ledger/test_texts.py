@@ -22,13 +22,13 @@ from app.gateway.call import ModelCall, Reserve, Usage
 from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
 from app.gateway.gateway import used
 from app.gateway.journal import Journal, Settled
-from app.ledger import database
-from app.ledger.bulk import insert_many, run
-from app.ledger.record_tables import PRICE_BOOKS
-from app.ledger.replies import Replies
-from app.ledger.tables import EXECUTIONS, MODEL_CALLS
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.bulk import insert_many, run
+from app.ledger.store.record_tables import PRICE_BOOKS
+from app.ledger.store.replies import Replies
+from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
 from app.web.factory import create_app

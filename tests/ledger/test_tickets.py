@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ConfigurationError, Conflict, TaskNotFound
-from app.ledger import database
-from app.ledger.replies import Replies
-from app.ledger.tickets import Tickets
-from app.ledger.writer import Writer
+from app.ledger.store import database
+from app.ledger.store.replies import Replies
+from app.ledger.store.tickets import Tickets
+from app.ledger.store.writer import Writer
 from tests.makers import ticket
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.domain.models import CallState
-from app.ledger.calls import UNKNOWN
-from app.ledger.projection import with_usages
+from app.ledger.recording.projection import with_usages
+from app.ledger.store.calls import UNKNOWN
 from tests.records import MODEL, call_record
 
 

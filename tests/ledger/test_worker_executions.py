@@ -15,8 +15,8 @@ from app.domain.errors import StepOver, StepSetAside, Unreachable
 from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
 from app.gateway import incarnation
 from app.gateway.incarnation import Incarnation
-from app.ledger.tables import EXECUTIONS, WORKERS
-from app.ledger.writer import Writer
+from app.ledger.store.tables import EXECUTIONS, WORKERS
+from app.ledger.store.writer import Writer
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")

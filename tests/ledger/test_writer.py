@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, Engine, insert, select
 
-from app.ledger.tables import WORKERS
-from app.ledger.writer import Writer
+from app.ledger.store.tables import WORKERS
+from app.ledger.store.writer import Writer
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.pricing.values import Usage
 from app.telemetry.live import Live
 from app.telemetry.metrics import CONTENT_TYPE, Metrics

@@ -13,7 +13,7 @@ import pytest
 from app.dapr.history.times import Part, Span
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.pricing.values import Charge, Usage
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.cli import opening
 from app.finance.rollup import Dimension
-from app.ledger.views import RecordView, record_view
+from app.ledger.reading.views import RecordView, record_view
 from app.web.factory import MAX_BODY_BYTES
 from app.web.routes import METRICS
 from tests.cli.reading import told

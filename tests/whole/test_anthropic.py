@@ -15,8 +15,8 @@ import pytest
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
 from app.finance.rollup import rollup
-from app.ledger import database
-from app.ledger.reading import Records
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
 from app.pricing import book
 from app.pricing.calls import CallRecord
 from app.pricing.charges import charge_call

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from app.domain.models import TaskStatus
-from app.ledger import database
-from app.ledger.reading import Records
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
 from tests.live import Live, recorded, until
 from tests.whole import tickets
 

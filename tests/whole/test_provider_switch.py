@@ -13,8 +13,8 @@ import pytest
 from app.domain.models import CallState
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconcile import reconcile
-from app.ledger import database
-from app.ledger.reading import Records
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
 from app.sandbox.data import load_tickets
 from tests.live import Live, until
 

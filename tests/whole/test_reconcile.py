@@ -21,9 +21,9 @@ from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconcile import reconcile
 from app.finance.reconciliation.repeats import Unallocated
 from app.finance.reconciliation.values import Cause, Reconciliation
-from app.ledger import database
-from app.ledger.reading import Records
-from app.ledger.unallocated import unallocated_retries
+from app.ledger.reading.queries import Records
+from app.ledger.reading.unattributed_retries import unallocated_retries
+from app.ledger.store import database
 from app.pricing.calls import CallRecord
 from app.sandbox.data import load_tickets
 from tests.live import Live, until

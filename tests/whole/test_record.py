@@ -14,8 +14,8 @@ from app import bootstrap
 from app.config.settings import Settings
 from app.domain.models import Outcome, TaskStatus
 from app.finance.rollup import Dimension, rollup
-from app.ledger import database
-from app.ledger.reading import Records
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
 from app.pricing.words import Line
 from app.stages import STAGE_OF
 from tests.live import Live, recorded, until

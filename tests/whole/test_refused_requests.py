@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import select
 
 from app.domain.errors import FailureCause
-from app.ledger import database
-from app.ledger.tables import MODEL_CALLS
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
 from tests.live import Live, until
 from tests.whole import tickets
 from tests.whole.test_outages import failures

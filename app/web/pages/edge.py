@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from app.access import Access, Principal, Role
 from app.domain.errors import TaskNotFound
 from app.domain.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, TicketView
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.web import signin
 from app.web.api import TASK_ID
 from app.web.front import Front

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
-from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.ledger.store.record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.calls import CallRecord
 from app.pricing.values import Charge
 from app.web.pages import words

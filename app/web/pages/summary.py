@@ -10,7 +10,7 @@ from app.dapr.history.times import Part
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.pricing.values import Charge
 from app.pricing.words import Kind, MoneyKnown
 from app.web.pages import words

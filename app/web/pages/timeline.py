@@ -13,7 +13,7 @@ from datetime import datetime
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Span
 from app.domain.models import CallState
-from app.ledger.record import AttemptRecord, StepRecord, TaskRecord
+from app.ledger.store.record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.calls import CallRecord
 from app.web.pages import words
 from app.web.pages.axis import Axis, Tick, make_axis

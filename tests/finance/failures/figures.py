@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from app.finance.failures.computing import Part, Share, parts
 from app.finance.rollup import Group
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from tests.finance.failures.plain import facts_of
 
 MODEL = "model"

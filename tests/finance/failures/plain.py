@@ -15,7 +15,7 @@ from fractions import Fraction
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy
 from app.finance.failures.values import Facts, Failure, Role, Spent, Sum, Vain, progress_of
-from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.ledger.store.record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.charges import standing
 from app.pricing.values import Charge
 from app.pricing.words import Kind

@@ -16,7 +16,7 @@ from typing import Any
 
 from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy, CallState, Known
-from app.ledger.record import FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.ledger.store.record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
 from app.pricing.calls import CallRecord
 from app.pricing.charges import charge_call, charge_work

@@ -11,7 +11,7 @@ from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy
 from app.finance.failures.intervals import Interval, share_of_sum
 from app.finance.failures.values import Role
-from app.ledger.record import FailureKind
+from app.ledger.store.record import FailureKind
 from app.pricing.words import Kind
 from tests.finance.failures.figures import cents, part, spent, tokens, value
 from tests.finance.failures.tasks import crashed, failed, failure, fleet, step, task

@@ -7,7 +7,7 @@ from typing import Any
 from app.finance.failures.values import INTERRUPTED, Facts
 from app.finance.failures.views import ENOUGH_FOR_RATES, ENOUGH_FOR_SHARES, TaxView, note, tax_view
 from app.finance.views import Selection
-from app.ledger.record import FailureKind, TaskRecord
+from app.ledger.store.record import FailureKind, TaskRecord
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import crashed, fleet, task
 

@@ -13,7 +13,7 @@ from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import rollup
-from app.ledger.record import TaskRecord
+from app.ledger.store.record import TaskRecord
 from app.web.pages import words
 from app.web.pages.lines import TableLine, make_lines
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record

@@ -1,0 +1,1 @@
+"""The ledger against histories and refund books, and its rebuilding."""

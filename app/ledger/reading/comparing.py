@@ -1,0 +1,35 @@
+"""The ledger against a provider's bill: the calls and charges of its time, prices, retries that belong to no call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.money import rates_of
+from app.finance.reconciliation.reconcile import MARGIN, reconcile
+from app.finance.reconciliation.values import Reconciliation
+from app.ledger.reading.queries import Records
+from app.ledger.reading.unattributed_retries import unallocated_retries
+from app.pricing.book import PriceBook
+from app.pricing.schedule import NoPrice
+from app.pricing.values import Charge
+
+
+def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
+    """What agrees with the bill, what differs and why. The bill is of all tenants."""
+    since = bill.since - MARGIN if bill.since else None
+    until = bill.until + MARGIN if bill.until else None
+
+    def priced(provider: str, model: str, at: datetime) -> bool:
+        return not isinstance(book.find(provider, model, at), NoPrice)
+
+    records = Records(engine)
+    charges: Iterable[Charge] = ()
+    if bill.amounts:
+        first, last = min(each.since for each in bill.amounts), max(each.until for each in bill.amounts)
+        charges = records.charges(first.date(), last.date() + timedelta(days=1))
+    repeats = unallocated_retries(engine, since, until)
+    return reconcile(records.calls(since, until), bill, priced, repeats, charges, rates_of(book))

@@ -1,0 +1,247 @@
+"""Reads the ledger: the record of a task, sums, charges, model calls. Changes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
+
+from app.domain.errors import TaskNotFound
+from app.finance.failures.values import Facts
+from app.finance.rollup import Dimension, Rollup, rollup_sums
+from app.ledger.reading import counting, row_mapping, tax
+from app.ledger.reading.summing import charged_by_day
+from app.ledger.recording.projection import with_usages
+from app.ledger.store import decisions
+from app.ledger.store.calls import call_records, oldest_first
+from app.ledger.store.daily import day_number, day_of
+from app.ledger.store.prices import Prices
+from app.ledger.store.record import TaskRecord
+from app.ledger.store.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, PRICES, STEPS, TASKS
+from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
+from app.pricing.calls import CallRecord
+from app.pricing.values import Charge
+
+# What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
+_COLUMNS = {
+    Dimension.TENANT: "tenant",
+    Dimension.AGENT: "agent",
+    Dimension.WORKFLOW: "workflow",
+    Dimension.TASK: "task_id",
+    Dimension.OUTCOME: "outcome",
+    Dimension.STAGE: "stage",
+    Dimension.STEP: "step",
+    Dimension.TOOL: "tool",
+    Dimension.DAY: "day",
+}
+_PRICED = ("price_no", "known", "rerun")
+_CHARGES = (
+    select(
+        CHARGES,
+        TASKS.c.task_id,
+        TASKS.c.tenant,
+        TASKS.c.agent,
+        TASKS.c.workflow,
+        TASKS.c.outcome,
+        STEPS.c.stage,
+        STEPS.c.name.label("step_name"),
+        STEPS.c.tool,
+        STEPS.c.execution_id,
+    )
+    .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
+    .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
+)
+_TASKS = select(TASKS).where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
+_OF_TASKS = {
+    table: select(table)
+    .where(table.c.task_no.in_(bindparam("numbers", expanding=True)))
+    .order_by(*table.primary_key.columns)
+    for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
+}
+_BEGUN = (
+    select(EXECUTIONS)
+    .where(EXECUTIONS.c.task_id.in_(bindparam("ids", expanding=True)))
+    .order_by(*EXECUTIONS.primary_key.columns)
+)
+_IN_ORDER = tuple(CHARGES.primary_key.columns)
+_AT_ONCE = 10_000
+_DAY = timedelta(days=1)
+
+Tenants = frozenset[str] | None
+
+
+class Records:
+    """The ledger for readers. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._prices = Prices(engine)
+
+    def record(self, task_id: str) -> TaskRecord:
+        """The record of one task. Raises TaskNotFound for one that is not in the ledger."""
+        found = self.records([task_id]).get(task_id)
+        if found is None:
+            raise TaskNotFound(
+                f"task {task_id} has no record in the ledger: that is made when a task first rests or ends; look with "
+                f"`task show {task_id}`, or check tenant and ticket id"
+            )
+        return found
+
+    def records(self, task_ids: Sequence[str]) -> Mapping[str, TaskRecord]:
+        """The records of several tasks, those that are in the ledger."""
+        with self._engine.connect() as connection:
+            tasks = connection.execute(_TASKS, {"ids": list(task_ids)}).mappings().all()
+            numbers = {"numbers": [row["task_no"] for row in tasks]}
+            found = {table: _by(connection, query, numbers, "task_no") for table, query in _OF_TASKS.items()}
+            begun = _by(connection, _BEGUN, {"ids": list(task_ids)}, "task_id")
+            calls: defaultdict[str, list[CallRecord]] = defaultdict(list)
+            for call in _calls(connection, MODEL_CALLS.c.task_id.in_(task_ids)):
+                calls[call.task_id].append(call)
+            decided = {row["task_id"]: decisions.read(connection, row["task_id"]) for row in tasks}
+        charges: defaultdict[str, list[Charge]] = defaultdict(list)
+        for charge in self._charges(CHARGES.c.task_no.in_(numbers["numbers"])):
+            charges[charge.task_id].append(charge)
+        records = {}
+        for row in tasks:
+            task_id, number = row["task_id"], row["task_no"]
+            failures = row_mapping.failures(found[FAILURES][number])
+            steps = row_mapping.steps(found[STEPS][number], found[ATTEMPTS][number], begun[task_id], failures)
+            pauses, own = found[PAUSES][number], decided[task_id]
+            records[task_id] = row_mapping.task(row, steps, failures, pauses, calls[task_id], charges[task_id], own)
+        return records
+
+    def report(
+        self,
+        by: Sequence[Dimension] = (),
+        since: date | None = None,
+        until: date | None = None,
+        tenants: Tenants = None,
+    ) -> Rollup:
+        """Sums of charges by the dimensions, from day `since` to before day `until` (UTC). `tenants` None is all."""
+        sums: FromClause = DAILY_COSTS
+        if Dimension.TASK in by:
+            sums = charged_by_day(TASKS.c.task_id).where(*_charged_in(since, until)).subquery()
+        names = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
+        columns = [sums.c[name] for name in (*names, *_PRICED)]
+        query = select(*columns, func.sum(sums.c.quantity), func.sum(sums.c.charges)).group_by(*columns)
+        if since is not None:
+            query = query.where(sums.c.day >= day_number(since))
+        if until is not None:
+            query = query.where(sums.c.day < day_number(until))
+        if tenants is not None:
+            query = query.where(sums.c.tenant.in_(sorted(tenants)))
+        return rollup_sums(self._sums(query, names), by)
+
+    def charges(
+        self, since: date | None = None, until: date | None = None, tenants: Tenants = None
+    ) -> Iterator[Charge]:
+        """Every charge of these days, corrections included."""
+        conditions = list(_charged_in(since, until))
+        if tenants is not None:
+            conditions.append(TASKS.c.tenant.in_(sorted(tenants)))
+        return self._charges(*conditions)
+
+    def calls(
+        self, since: datetime | None = None, until: datetime | None = None, tenants: Tenants = None
+    ) -> tuple[CallRecord, ...]:
+        """Every model call that was begun in that time, oldest first, with what is known or guessed of its usage."""
+        conditions: list[Any] = []
+        if since is not None:
+            conditions.append(MODEL_CALLS.c.started_at >= since)
+        if until is not None:
+            conditions.append(MODEL_CALLS.c.started_at < until)
+        if tenants is not None:
+            conditions.append(MODEL_CALLS.c.tenant.in_(sorted(tenants)))
+        # What a failed call used is guessed from its task's other calls, whenever they were made.
+        theirs = MODEL_CALLS.c.task_id.in_(select(MODEL_CALLS.c.task_id).where(*conditions))
+        with self._engine.connect() as connection:
+            calls = _calls(connection, *([theirs] if conditions else []))
+        return tuple(
+            call
+            for call in calls
+            if (since is None or call.started_at >= since) and (until is None or call.started_at < until)
+        )
+
+    def tax(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
+        """What failures cost, of the tasks that ended on these days."""
+        return tax.facts(self._engine, since, until, tenants)
+
+    def tasks_charged(
+        self, by: Sequence[Dimension], since: date | None = None, until: date | None = None, tenants: Tenants = None
+    ) -> dict[tuple[str, ...], int]:
+        """How many tasks were charged on these days, by dimensions that are `counting.COUNTABLE`."""
+        return counting.tasks(self._engine, by, counting.Period(since, until), tenants)
+
+    def work(
+        self, task_ids: Collection[str], since: date | None = None, until: date | None = None
+    ) -> dict[str, counting.Work]:
+        """What was done for these tasks on these days."""
+        return counting.work(self._engine, task_ids, counting.Period(since, until))
+
+    def tenants(self) -> frozenset[str]:
+        """The tenants of which anything was ever charged."""
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(select(DAILY_COSTS.c.tenant).distinct()).scalars())
+
+    def models_in_use(self) -> frozenset[tuple[str, str]]:
+        """Provider (component type) and model of all calls that were answered."""
+        query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()
+        with self._engine.connect() as connection:
+            return frozenset((row.provider, row.model) for row in connection.execute(query))
+
+    def providers_of_nameless(self) -> frozenset[str]:
+        """Providers (component types) with charges of calls that failed before anybody said which model it was."""
+        nameless = select(PRICES.c.provider).where(
+            PRICES.c.price_id == "", PRICES.c.model == "", PRICES.c.provider != ""
+        )
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(nameless.distinct()).scalars())
+
+    def _sums(self, query: Select[Any], names: Sequence[str]) -> Iterator[tuple[Charge, int]]:
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                *key, price_no, known, rerun, quantity, times = row
+                values = dict(zip(names, key, strict=True))
+                at = day_of(values.pop("day", 0))
+                values |= {"step_name": values.get("step"), "known": known, "rerun": rerun, "quantity": int(quantity)}
+                if times or quantity:
+                    yield row_mapping.charge(values, self._prices.row(price_no, connection), at), int(times)
+
+    def _charges(self, *conditions: Any) -> Iterator[Charge]:
+        query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
+        with self._engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield row_mapping.charge(row, self._prices.row(row["price_no"], connection), row["at"])
+
+
+def _by(connection: Connection, query: Select[Any], values: dict[str, Any], key: str) -> defaultdict[Any, list[Any]]:
+    """The rows, in order, by one of their columns."""
+    found: defaultdict[Any, list[Any]] = defaultdict(list)
+    for row in connection.execute(query, values).mappings():
+        found[row[key]].append(row)
+    return found
+
+
+def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:
+    of: dict[str, list[CallRecord]] = {}
+    for call in call_records(connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()):
+        of.setdefault(call.task_id, []).append(call)
+    return oldest_first(call for calls in of.values() for call in with_usages(calls))
+
+
+def _charged_in(since: date | None, until: date | None) -> Iterator[Any]:
+    """Charges of these days. The tasks that were under way then are found first, by their index; a day more on either
+    side, since a worker's clock may differ from its sidecar's."""
+    if since is not None:
+        yield CHARGES.c.at >= _midnight(since)
+        yield or_(TASKS.c.ended_at.is_(None), TASKS.c.ended_at >= _midnight(since) - _DAY)
+    if until is not None:
+        yield CHARGES.c.at < _midnight(until)
+        yield TASKS.c.started_at < _midnight(until) + _DAY
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

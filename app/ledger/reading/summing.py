@@ -1,0 +1,78 @@
+"""The daily sums as the charges themselves have them: to make them anew, and to see whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    type_coerce,
+)
+
+from app.ledger.store.daily import DailyKey
+from app.ledger.store.record_tables import CHARGES, DAILY_COSTS, STEPS, TASKS
+
+_DAY = timedelta(days=1) // timedelta(microseconds=1)
+_KEY = (
+    (type_coerce(CHARGES.c.at, BigInteger) // _DAY).label("day"),
+    TASKS.c.tenant,
+    TASKS.c.agent,
+    TASKS.c.workflow,
+    TASKS.c.outcome,
+    func.coalesce(STEPS.c.stage, "").label("stage"),
+    func.coalesce(STEPS.c.name, "").label("step"),
+    func.coalesce(STEPS.c.tool, "").label("tool"),
+    CHARGES.c.price_no,
+    CHARGES.c.known,
+    CHARGES.c.rerun,
+)
+_COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
+
+
+def charged_by_day(*more: ColumnElement[Any]) -> Select[Any]:
+    """Every daily sum, in the columns of the table; split further by the columns of tasks that are given."""
+    sums = func.coalesce(func.sum(CHARGES.c.quantity), 0).label("quantity"), func.sum(_COUNTS).label("charges")
+    return (
+        select(*_KEY, *more, *sums)
+        .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
+        .join(STEPS, and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step), isouter=True)
+        .group_by(*_KEY, *more)
+    )
+
+
+def sum_anew(connection: Connection) -> None:
+    """Throws the daily sums away and makes them from the charges. Whoever writes meanwhile waits."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE daily_costs IN EXCLUSIVE MODE"))
+    connection.execute(delete(DAILY_COSTS))
+    connection.execute(insert(DAILY_COSTS).from_select([column.name for column in DAILY_COSTS.c], charged_by_day()))
+
+
+def disagreements(connection: Connection) -> Iterator[tuple[DailyKey, tuple[int, int], tuple[int, int]]]:
+    """Daily sums that are not what the charges say: where, what the charges say, what the sums say; each as quantity
+    and number of charges."""
+    charged = _by_key(connection, charged_by_day())
+    summed = _by_key(connection, select(DAILY_COSTS))
+    for key in sorted(charged.keys() | summed.keys()):
+        expected, found = charged.get(key, (0, 0)), summed.get(key, (0, 0))
+        if expected != found:
+            yield key, expected, found
+
+
+def _by_key(connection: Connection, query: Select[Any]) -> dict[DailyKey, tuple[int, int]]:
+    return {
+        DailyKey(*row[:-2])._replace(rerun=bool(row.rerun)): (int(row.quantity), int(row.charges))
+        for row in connection.execute(query)
+    }

@@ -1,0 +1,1 @@
+"""The record of a task, made from Dapr's history and the journal."""

@@ -1,0 +1,262 @@
+"""From a run's history and the journal's rows to the record of its task. Pure: the same input gives the same record.
+
+    Run (Dapr's history) ─┐
+    Written (journal)    ─┼─> TaskRecord: steps, attempts, failures, calls, charges
+    PriceBook ────────────┘
+
+What is charged: each model call that is over, each step that is over, and, once the run has ended, the workflow's own
+turns and the bytes that its history keeps. What came to nothing is charged apart, as `rerun`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from pydantic import ValidationError
+
+from app.dapr.history.executions import fates_known
+from app.dapr.history.model import RaisedEvent, Run
+from app.dapr.history.times import Part, shares, spans
+from app.dapr.history.values import AttemptOutcome, RunStatus
+from app.domain import decisions
+from app.domain.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
+from app.ledger.recording.failures import failures
+from app.ledger.recording.proven import with_proven
+from app.ledger.recording.steps import Written, executions_of, idle_of, step_records, vain_writes
+from app.ledger.store.decisions import view_of
+from app.ledger.store.record import StepRecord, TaskRecord
+from app.pricing.book import PriceBook
+from app.pricing.calls import CallRecord
+from app.pricing.charges import charge_call, charge_work
+from app.pricing.lost import NOTHING, lost_usage
+from app.pricing.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
+
+# In these parts a task holds nothing.
+_PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
+_STATUSES = {
+    RunStatus.COMPLETED: TaskStatus.COMPLETED,
+    RunStatus.FAILED: TaskStatus.FAILED,
+    RunStatus.TERMINATED: TaskStatus.TERMINATED,
+    RunStatus.CANCELED: TaskStatus.TERMINATED,
+    RunStatus.SUSPENDED: TaskStatus.PAUSED,
+    RunStatus.STALLED: TaskStatus.PARKED,
+}
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a history does not say: `stage_of` an activity (its own name where it is not listed), the event that a
+    parked task waits for, and the one that brings a person's decision."""
+
+    stage_of: Mapping[str, str]
+    parked_at: str
+    decided_by: str = "decision"
+
+
+def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
+    """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
+    if run.started_at is None:
+        raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
+    known = with_usages(with_proven(run, written.calls))
+    executions = executions_of(run, written.begun, at)
+    idle = idle_of(executions)
+    active = shares(run, at, idle)
+    steps = step_records(run, naming.stage_of, known, active, executions)
+    pieces = spans(run, at, idle)
+    result = _result(run)
+    record = TaskRecord(
+        task_id=run.instance_id,
+        tenant=known[0].tenant if known else run.instance_id.partition(":")[0],
+        agent=run.app_id,
+        workflow=run.name,
+        version=run.version,
+        execution_id=run.execution_id,
+        rerun_of=run.rerun_of,
+        status=_status(run, naming),
+        outcome=result.outcome if result else None,
+        category=result.category.value if result and result.category else "",
+        refund=result.refund if result else None,
+        refund_id=result.refund_id if result else None,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        projected_at=at,
+        parts=_lengths((span.part, span.length) for span in pieces),
+        pauses=tuple(span for span in pieces if span.part in _PAUSES),
+        turns=run.turns,
+        events=run.events,
+        size=run.size,
+        steps=steps,
+        failures=failures(run, steps),
+        calls=known,
+        charges=(),
+        trace_parent=run.trace_parent,
+        certain=fates_known(written.begun, at),
+        decisions=tuple(_decisions(run, result, naming)),
+    )
+    own = active.get(("", False), timedelta(0))
+    return replace(record, charges=tuple(_charges(record, run, book, own)))
+
+
+def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
+    """The calls, with what those that came to nothing may have used, and which model they were put to. All calls of a
+    task are to be among them."""
+    calls = tuple(_numbered(calls))
+    settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
+    model_of = {(call.component, call.provider): call.model for call in calls if call.model}
+    return tuple(
+        _guessed(call, settled.get((call.execution_id, call.turn)), model_of.get((call.component, call.provider), ""))
+        for call in calls
+    )
+
+
+def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
+    """Each with a number of its own within its step's turn: two workers that asked in the same moment may have taken
+    the same one, and each call is charged."""
+    taken: set[tuple[str, int, int]] = set()
+    for call in calls:
+        number = call.number
+        while (call.execution_id, call.turn, number) in taken:
+            number += 1
+        taken.add((call.execution_id, call.turn, number))
+        yield call if number == call.number else replace(call, number=number)
+
+
+def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
+    repeated = settled if settled and settled.provider == call.provider else None
+    named = call.model or (repeated.model if repeated else "") or model
+    lost = call.rerun and call.usage.known is Known.UNREPORTED
+    if named == call.model and not lost:
+        return call
+    return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
+
+
+def _status(run: Run, naming: Naming) -> TaskStatus:
+    if run.status in _STATUSES:
+        return _STATUSES[run.status]
+    waits = [wait.name.casefold() for wait in run.waits if wait.ended_at is None]
+    if naming.parked_at.casefold() in waits:
+        return TaskStatus.PARKED
+    return TaskStatus.WAITING if waits else TaskStatus.RUNNING
+
+
+def _result(run: Run) -> TaskOutput | None:
+    """What the workflow returned, if it is a refund's; another workflow's output is none of ours."""
+    if run.output is None or run.status is not RunStatus.COMPLETED:
+        return None
+    try:
+        return TaskOutput.model_validate_json(run.output.text)
+    except ValidationError:
+        return None
+
+
+def _decisions(run: Run, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
+    """What was said, from the events that reached the run; what became of it, from what the run returned."""
+    told = result.decisions if result else ()
+    named = {each.decision_id: each for each in told if each.decision_id}
+    nameless = iter([each for each in told if not each.decision_id])  # raised by hand, and taken in this order
+    for event in run.raised:
+        decision = _decision(event) if event.name.casefold() == naming.decided_by.casefold() else None
+        if decision is not None:
+            known = named.get(decision.decision_id) if decision.decision_id else next(nameless, None)
+            at = event.at.isoformat(timespec="milliseconds")
+            yield view_of(run.instance_id, known or _unsettled(decision, at, run), said_at=at)
+
+
+def _unsettled(decision: Decision, at: str, run: Run) -> Settled:
+    """The run has not said what came of it, and once it is over it never will."""
+    over = run.ended_at
+    return Settled(
+        **decision.model_dump(),
+        at=over.isoformat(timespec="milliseconds") if over else at,
+        state=DecisionState.TOO_LATE if over else DecisionState.HANDED_OVER,
+        code=decisions.ENDED if over else "",
+    )
+
+
+def _decision(event: RaisedEvent) -> Decision | None:
+    try:
+        return Decision.model_validate_json(event.payload.text if event.payload else "")
+    except ValidationError:
+        return None
+
+
+def _lengths(pieces: Iterable[tuple[Part, timedelta]]) -> dict[Part, timedelta]:
+    found: defaultdict[Part, timedelta] = defaultdict(timedelta)
+    for part, length in pieces:
+        found[part] += length
+    return dict(found)
+
+
+def _charges(record: TaskRecord, run: Run, book: PriceBook, own: timedelta) -> Iterator[Charge]:
+    """Every line, by step; the workflow's own last. `own`: how long its own code was at work."""
+    origins = {step.execution_id: _origin(record, step) for step in record.steps}
+    for call in record.calls:
+        if call.state is not CallState.STARTED:
+            yield from _call(call, origins[call.execution_id], book)
+    for step in record.steps:
+        if step.writes and (run.ended_at or _over(step)):
+            yield from _step(step, origins[step.execution_id], book)
+    if run.ended_at is not None:
+        written = run.events - sum(step.writes for step in record.steps)
+        work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
+        if not run.events:  # its history was gone before anybody read it
+            work = Work(UNREPORTED, UNREPORTED, UNREPORTED)
+        yield from charge_work(book, work, _origin(record, None))
+
+
+def _step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+    """The work on a step: that which brought its result, and that which came to nothing."""
+    vain = vain_writes(step)
+    yield from charge_work(book, _work(step.active - step.lost, step.writes - vain), origin)
+    if step.lost or vain:
+        yield from charge_work(book, _work(step.lost, vain), origin, rerun=True)
+
+
+def _over(step: StepRecord) -> bool:
+    """Whether nothing more can come of it, short of the run's end: it was completed, all else is tried again."""
+    return step.attempts[-1].outcome is AttemptOutcome.COMPLETED
+
+
+def _work(active: timedelta, writes: int) -> Work:
+    seconds = Decimal(active // _MICROSECOND).scaleb(-6)
+    return Work(active_seconds=Quantity(seconds), step_writes=Quantity(Decimal(writes)))
+
+
+def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
+    begun = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
+    begun = max(begun, record.started_at)  # a rerun inherits attempts that were made, and charged, before
+    return Origin(
+        task_id=record.task_id,
+        tenant=record.tenant,
+        agent=record.agent,
+        workflow=record.workflow,
+        at=begun,
+        stage=step.stage if step else "",
+        step=step.name if step else "",
+        tool=step.tool if step else "",
+        execution_id=step.execution_id if step else "",
+        outcome=record.outcome.value if record.outcome else "",
+    )
+
+
+def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+    where = replace(
+        origin,
+        at=call.started_at,
+        turn=call.turn,
+        number=call.number,
+        model=call.model,
+        provider=call.provider,
+        component=call.component,
+    )
+    if call.usage != NOTHING or call.provider:  # a call that found no sidecar was put to nobody and cost nothing
+        yield from charge_call(book, call.usage, where, rerun=call.rerun)
+    if call.retries:
+        # How many requests the sidecar made on its own is known as a share of a total; what they used, nobody says.
+        unknown = Usage(None, None, known=Known.UNREPORTED)
+        yield from charge_call(book, unknown, replace(where, number=-call.number), rerun=True)

@@ -1,0 +1,1 @@
+"""Tables, migrations, the one writer; what is written as it happens."""

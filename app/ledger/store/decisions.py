@@ -1,0 +1,204 @@
+"""The trail of decisions: who said what about a task, when, and what became of it; refused attempts included.
+
+A decision is written down before it is handed to the task. What became of it, the task says: whoever hears it first
+notes it (the desk that waits for it, a reader, the projector at the task's end).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
+
+from app.domain import decisions
+from app.domain.models import Decision, DecisionState, DecisionView, Refund, Settled
+from app.domain.redaction import redact
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.tables import DECISIONS
+from app.ledger.store.writer import Writer
+
+MAX_NOTE_CHARACTERS = 500
+# Attempts that were refused before they reached the task: so many of each are kept, whoever sends more.
+_MOST_ATTEMPTS = 100
+
+_OF_TASK = (
+    select(DECISIONS).where(DECISIONS.c.task_id == bindparam("the_task")).order_by(DECISIONS.c.at, DECISIONS.c.sequence)
+)
+_ATTEMPTS = (
+    select(func.count())
+    .select_from(DECISIONS)
+    .where(DECISIONS.c.task_id == bindparam("the_task"), DECISIONS.c.question.is_(None))
+)
+_SETTLED = ("state", "code", "order_id", "amount", "currency", "most", "most_currency", "settled_at")
+_SETTLE = (
+    update(DECISIONS)
+    .where(
+        DECISIONS.c.decision_id == bindparam("this"), DECISIONS.c.state.in_(bindparam("from_states", expanding=True))
+    )
+    .values({name: bindparam(name) for name in _SETTLED})
+)
+# What may still become another word: the books may refuse what the check before had accepted.
+_OPEN = (DecisionState.HANDED_OVER.value,)
+_OPEN_TO_REFUSAL = (DecisionState.HANDED_OVER.value, DecisionState.ACCEPTED.value)
+
+
+class Decisions:
+    """Reads and writes the trail. Thread-safe; every write is one committed transaction."""
+
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+
+    def write_down(self, task_id: str, decision: Decision, note: str, reason: str = "") -> None:
+        """Keeps a decision that is about to be handed to its task, and why it was asked for. The note is redacted."""
+        row = self._row(task_id, decision, note, DecisionState.HANDED_OVER, "") | {"reason": reason[:300]}
+        self._writer.run(lambda connection: _insert(connection, row))
+
+    def refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
+        """Keeps an attempt that does not reach the task."""
+        row = self._row(task_id, decision, note, DecisionState.REFUSED, code)
+        row["settled_at"] = row["at"]
+
+        def insert(connection: Connection) -> None:
+            if connection.execute(_ATTEMPTS, {"the_task": task_id}).scalar_one() < _MOST_ATTEMPTS:
+                _insert(connection, row)
+
+        self._writer.run(insert)
+
+    def settle(self, task_id: str, settled: Sequence[Settled]) -> None:
+        """Notes what the task says of decisions; of those that were raised by hand its history tells more."""
+        views = [view_of(task_id, each) for each in settled if each.decision_id]
+        if views:
+            self._writer.run(lambda connection: keep(connection, task_id, views))
+
+    def of(self, task_id: str) -> tuple[DecisionView, ...]:
+        """All decisions about a task and attempts at one, oldest first."""
+        with self._engine.connect() as connection:
+            return read(connection, task_id)
+
+    def _row(self, task_id: str, decision: Decision, note: str, state: DecisionState, code: str) -> dict[str, Any]:
+        return {
+            "decision_id": decision.decision_id,
+            "task_id": task_id,
+            "question": decision.question,
+            "at": self._clock(),
+            "decided_by": decision.by,
+            "verdict": decision.verdict,
+            **_money(decision.refund),
+            "note": _clean(note),
+            "state": state.value,
+            "code": code,
+            "most": None,
+            "most_currency": None,
+            "settled_at": None,
+            "reason": "",
+        }
+
+
+def keep(connection: Connection, task_id: str, views: Iterable[DecisionView]) -> None:
+    """Brings rows up to date with what a task says, and adds those that are not there. Doing it again changes nothing,
+    and what was said first of a decision stays."""
+    for view in views:
+        row = {
+            "decision_id": view.decision_id,
+            "task_id": task_id,
+            "question": view.question,
+            "at": datetime.fromisoformat(view.at),
+            "decided_by": view.by,
+            "verdict": view.verdict,
+            **_money(view.refund),
+            "note": "",
+            "state": view.state.value,
+            "code": view.code,
+            "most": None if view.most is None else str(view.most),
+            "most_currency": view.currency,
+            "settled_at": datetime.fromisoformat(view.settled_at) if view.settled_at else None,
+            "reason": view.reason[:300],
+        }
+        _insert(connection, row)
+        if view.state is not DecisionState.HANDED_OVER:
+            states = _OPEN_TO_REFUSAL if view.state is DecisionState.REFUSED else _OPEN
+            # Only what changes: a value under any other column's name would be written as well.
+            changes = {name: row[name] for name in _SETTLED}
+            connection.execute(_SETTLE, changes | {"this": view.decision_id, "from_states": states})
+
+
+def read(connection: Connection, task_id: str) -> tuple[DecisionView, ...]:
+    """All of a task, oldest first."""
+    return tuple(_view(row) for row in connection.execute(_OF_TASK, {"the_task": task_id}).mappings())
+
+
+def view_of(task_id: str, settled: Settled, said_at: str | None = None) -> DecisionView:
+    """What a task says of a decision; `said_at` is when it was made, where that is known better."""
+    said_at = said_at or settled.at
+    return DecisionView(
+        decision_id=settled.decision_id or _name(task_id, said_at),
+        at=said_at,
+        by=settled.by,
+        verdict=settled.verdict,
+        question=settled.question,
+        refund=settled.refund,
+        state=settled.state,
+        code=settled.code,
+        most=settled.most,
+        currency=settled.currency,
+        words=decisions.words(settled.state, settled.code, settled.refund, settled.most, settled.currency),
+        settled_at=None if settled.state is DecisionState.HANDED_OVER else settled.at,
+        reason=settled.reason,
+    )
+
+
+def _name(task_id: str, at: str) -> str:
+    """Names a decision that came without a name: one that was raised by hand. The same one has the same name."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task_id}|{at}"))
+
+
+def _insert(connection: Connection, row: dict[str, Any]) -> None:
+    connection.execute(insert_or_ignore(connection, DECISIONS), row)
+
+
+def _money(refund: Refund | None) -> dict[str, str | None]:
+    if refund is None:
+        return {"order_id": None, "amount": None, "currency": None}
+    return {"order_id": refund.order_id, "amount": str(refund.amount), "currency": refund.currency}
+
+
+def _clean(note: str) -> str:
+    """Redacted, and without what a database or a terminal does not take."""
+    plain = "".join(each if each.isprintable() or each == "\n" else " " for each in note)
+    return redact(plain.strip())[:MAX_NOTE_CHARACTERS]
+
+
+def _view(row: Any) -> DecisionView:
+    state = DecisionState(row["state"])
+    most = None if row["most"] is None else Decimal(row["most"])
+    refund = (
+        Refund(order_id=row["order_id"], amount=Decimal(row["amount"]), currency=row["currency"])
+        if row["amount"]
+        else None
+    )
+    return DecisionView(
+        decision_id=row["decision_id"],
+        at=_iso(row["at"]),
+        by=row["decided_by"],
+        verdict=row["verdict"],
+        question=row["question"],
+        refund=refund,
+        note=row["note"],
+        state=state,
+        code=row["code"],
+        most=most,
+        currency=row["most_currency"],
+        words=decisions.words(state, row["code"], refund, most, row["most_currency"]),
+        settled_at=_iso(row["settled_at"]) if row["settled_at"] else None,
+        reason=row["reason"],
+    )
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,253 @@
+"""Where each ticket's task stands, as the ledger knows it: what lists, filters and views are answered from.
+
+The worker tells after the turn that changed it, the projector what it finds in the history; whichever turn is later
+counts. A task whose record is final has ended for good, whatever an older state store says of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
+
+from app.dapr.history.model import Run
+from app.domain.errors import TaskNotFound
+from app.domain.models import TaskStatus
+from app.domain.reasons import BROKEN
+from app.domain.standing import Standing, ended, under_way, unknown
+from app.ledger.store.anew import begin_anew
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.writer import Writer
+
+# Built once: composing a statement costs more than running it. A ticket's texts are not read for a list.
+_LISTED = select(
+    TICKETS.c.task_id,
+    TICKETS.c.sequence,
+    TICKETS.c.tenant,
+    TICKETS.c.ticket_id,
+    TICKETS.c.received_at,
+    TICKETS.c.started,
+    TICKETS.c.recorded,
+    TICKETS.c.status,
+    TICKETS.c.stood_at,
+    TICKETS.c.standing,
+    TICKETS.c.caveat,
+)
+_THIS = TICKETS.c.task_id == bindparam("the_task")
+_GET = _LISTED.where(_THIS)
+_STANDS = {
+    "status": bindparam("now_status"),
+    "stood_at": bindparam("now_at"),
+    "standing": bindparam("now_standing"),
+    "caveat": "",
+}
+_EARLIER = or_(TICKETS.c.stood_at.is_(None), TICKETS.c.stood_at < bindparam("now_at"))
+_TOLD = update(TICKETS).where(_THIS, TICKETS.c.recorded.is_(False), _EARLIER).values(_STANDS)
+_FOUND = update(TICKETS).where(_THIS, _EARLIER).values(_STANDS)
+_SAME_WORDS = func.substr(TICKETS.c.caveat, 1, bindparam("length")) == bindparam("words")
+_STATUS = select(TICKETS.c.status).where(_THIS)
+_NOT_ENDED = frozenset(status.value for status in TaskStatus if not status.ended)
+_DOUBTED = _THIS, TICKETS.c.recorded.is_(False), not_(_SAME_WORDS)
+_DOUBT = update(TICKETS).where(*_DOUBTED).values(caveat=bindparam("the_caveat"))
+_STOOD = select(TICKETS.c.task_id, TICKETS.c.stood_at).where(TICKETS.c.task_id.in_(bindparam("ids", expanding=True)))
+
+
+@dataclass(frozen=True)
+class ListedTask:
+    """A ticket's task without the ticket's texts. started: it was handed to Dapr. final: it has ended and its record
+    cannot change any more. caveat: why the standing may not be how it is now; empty when nobody doubts it."""
+
+    task_id: str
+    sequence: int
+    tenant: str
+    ticket_id: str
+    received_at: datetime
+    started: bool
+    final: bool
+    standing: Standing
+    caveat: str
+
+
+class Standings:
+    """Reads and writes them. Thread-safe. `clock` gives the time in UTC."""
+
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+
+    def tell(self, task_id: str, standing: Standing) -> Future[int]:
+        """Notes where a task stands after a turn. Not waited for: what a crash takes away, the projector finds."""
+        values = _values(task_id, standing)
+        return self._writer.submit(lambda connection: connection.execute(_TOLD, values).rowcount)
+
+    def doubt(self, task_id: str, words: str) -> None:
+        """Notes why a task's standing may not be how it is now, until its history is read again. The first time that
+        these words are said counts: they say since when."""
+        caveat = f"{words} (since {self._clock():%Y-%m-%d %H:%M} UTC at the latest)"
+        values = {"the_task": task_id, "words": words, "length": len(words), "the_caveat": caveat}
+        self._writer.run(lambda connection: connection.execute(_DOUBT, values).rowcount)
+
+    def lost(self, task_id: str) -> None:
+        """Notes that Dapr does not know a task any more, unless it has ended: then nobody need doubt how."""
+        if self._goes_on(task_id):
+            self.doubt(task_id, unknown(task_id))
+
+    def _goes_on(self, task_id: str) -> bool:
+        with self._engine.connect() as connection:
+            return connection.execute(_STATUS, {"the_task": task_id}).scalar() in _NOT_ENDED
+
+    def begin_anew(self, task_id: str, why: str) -> None:
+        """Notes that a task's run is over for it, and another one is about to begin."""
+        self._writer.run(lambda connection: begin_anew(connection, task_id, why))
+
+    def get(self, task_id: str) -> ListedTask:
+        """One task. Raises TaskNotFound."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_GET, {"the_task": task_id}).mappings().one_or_none()
+        if row is None:
+            raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+        return _listed(row)
+
+    def page(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, after: int, limit: int
+    ) -> tuple[list[ListedTask], bool]:
+        """Up to `limit` tasks of tickets that arrived after sequence number `after`, and whether more follow; `tenants`
+        None is all."""
+        query = _LISTED.where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence)
+        return self._read(query, tenants, status, limit)
+
+    def newest(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, before: int | None, limit: int
+    ) -> tuple[list[ListedTask], bool]:
+        """The same, newest first, of tickets that arrived before sequence number `before`; None is the newest."""
+        query = _LISTED.order_by(TICKETS.c.sequence.desc())
+        return self._read(query if before is None else query.where(TICKETS.c.sequence < before), tenants, status, limit)
+
+    def waiting(
+        self,
+        tenants: frozenset[str] | None,
+        reason: str | None,
+        asked_before: datetime | None,
+        after: int,
+        limit: int,
+    ) -> tuple[list[ListedTask], bool]:
+        """Tasks that wait for a person because of `reason`, since before that time, in order of arrival; and whether
+        more follow. None is any."""
+        query = _LISTED.where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence)
+        return self._read(query.where(*_asked(reason, asked_before)), tenants, TaskStatus.WAITING, limit)
+
+    def count(
+        self,
+        tenants: frozenset[str] | None,
+        status: TaskStatus | None,
+        reason: str | None = None,
+        asked_before: datetime | None = None,
+    ) -> int:
+        """How many tasks there are of that kind."""
+        query = _narrowed(select(func.count()).select_from(TICKETS), tenants, status)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query.where(*_asked(reason, asked_before))).scalar_one())
+
+    def reasons(self, tenants: frozenset[str] | None) -> dict[str, dict[str, int]]:
+        """How many tasks wait, by tenant and reason."""
+        found: dict[str, dict[str, int]] = {}
+        query = _narrowed(select(TICKETS.c.tenant, TICKETS.c.standing), tenants, TaskStatus.WAITING)
+        with self._engine.connect() as connection:
+            for tenant, standing in connection.execute(query):
+                of, reason = found.setdefault(tenant, {}), _reason(standing)
+                of[reason] = of.get(reason, 0) + 1
+        return found
+
+    def broken(self) -> list[str]:
+        """The tasks that are parked because a worker's code could not run them."""
+        begins = TICKETS.c.standing.contains(f'"waiting_for":"{BROKEN}', autoescape=True)
+        query = select(TICKETS.c.task_id).where(TICKETS.c.status == TaskStatus.PARKED.value, begins)
+        with self._engine.connect() as connection:
+            return list(connection.execute(query.order_by(TICKETS.c.sequence)).scalars())
+
+    def _read(
+        self, query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None, limit: int
+    ) -> tuple[list[ListedTask], bool]:
+        """One row more is read than is asked for: it tells whether there are more."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_narrowed(query, tenants, status).limit(limit + 1)).mappings().all()
+        return [_listed(row) for row in rows[:limit]], len(rows) > limit
+
+
+def _narrowed(query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None) -> Select[Any]:
+    if tenants is not None:
+        query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
+    return query if status is None else query.where(TICKETS.c.status == status.value)
+
+
+def _asked(reason: str | None, before: datetime | None) -> Iterator[ColumnElement[bool]]:
+    """Among the few that wait, the reason is looked for in the text of the standing."""
+    if reason is not None:
+        yield TICKETS.c.standing.contains(f'"waiting_for":{json.dumps(reason, ensure_ascii=False)}', autoescape=True)
+    if before is not None:
+        yield TICKETS.c.stood_at < before
+
+
+def _reason(standing: str) -> str:
+    try:
+        return str(json.loads(standing).get("waiting_for") or "")
+    except ValueError:
+        return ""
+
+
+def of_run(run: Run, status: TaskStatus, said: str | None) -> Standing:
+    """Where a task stands by its history. `said`: the custom status of one that goes on."""
+    at = run.ended_at or (run.replays[-1].started_at if run.replays else run.started_at)
+    if at is None:
+        return Standing(status=status)
+    if status.ended:
+        output = run.output.text if run.output else None
+        return ended(status, at, output, run.failure.message if run.failure else None)
+    return under_way(said, at, status)
+
+
+def found(connection: Connection, standing: Mapping[str, Standing]) -> None:
+    """Writes what histories say, where nothing later was told."""
+    if standing:
+        connection.execute(_FOUND, [_values(task_id, each) for task_id, each in standing.items()])
+
+
+def stood_at(connection: Connection, task_ids: Iterable[str]) -> dict[str, datetime | None]:
+    """The turn that each ticket's task is known to stand at."""
+    rows = connection.execute(_STOOD, {"ids": list(task_ids)})
+    return {row.task_id: row.stood_at for row in rows}
+
+
+def _values(task_id: str, standing: Standing) -> dict[str, Any]:
+    more = standing.model_dump_json(exclude={"status", "at"}, exclude_defaults=True)
+    return {"the_task": task_id, "now_status": standing.status.value, "now_at": standing.at, "now_standing": more}
+
+
+def _listed(row: RowMapping) -> ListedTask:
+    return ListedTask(
+        task_id=row["task_id"],
+        sequence=row["sequence"],
+        tenant=row["tenant"],
+        ticket_id=row["ticket_id"],
+        received_at=row["received_at"],
+        started=row["started"],
+        final=row["recorded"],
+        standing=standing_in(row),
+        caveat=row["caveat"],
+    )
+
+
+def standing_in(row: RowMapping) -> Standing:
+    """Where the task of a ticket's row stands. A row that a later version wrote, or somebody changed, hides none of the
+    others."""
+    bare: dict[str, Any] = {"status": row["status"], "at": row["stood_at"]}
+    try:
+        return Standing.model_validate(json.loads(row["standing"]) | bare)
+    except ValueError:
+        return Standing.model_validate(bare)

@@ -1,0 +1,162 @@
+"""The tickets as they were accepted: redacted text, and whether their task was started."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, bindparam, select, update
+from sqlalchemy.engine import Row
+
+from app.domain.errors import Conflict, TaskNotFound
+from app.domain.models import TaskStatus, Ticket
+from app.domain.redaction import redact
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.writer import Writer
+
+# A ticket that was made again from a history, which holds no texts, takes those of the body that is sent for it next.
+NO_DIGEST = ""
+
+
+@dataclass(frozen=True)
+class StoredTicket:
+    """A ticket at rest. `text` and `subject` are redacted; `digest` is of the body as it arrived."""
+
+    task_id: str
+    sequence: int
+    tenant: str
+    ticket_id: str
+    customer_id: str
+    order_id: str | None
+    digest: str
+    subject: str
+    text: str
+    received_at: datetime
+    started: bool
+    recorded: bool
+
+
+# Built once: composing a statement costs more than running it.
+_THIS_TASK = TICKETS.c.task_id == bindparam("the_task")
+_STORED = select(*(TICKETS.c[field.name] for field in fields(StoredTicket)))
+_FIND = _STORED.where(_THIS_TASK)
+_MARK = update(TICKETS).where(_THIS_TASK).values(started=True)
+
+
+class Tickets:
+    """Reads and writes the tickets table. Thread-safe; every write is one committed transaction."""
+
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+
+    def accept(self, ticket: Ticket) -> tuple[StoredTicket, bool]:
+        """Keeps a new ticket, or finds the same one again; True when it is new. Raises Conflict."""
+        digest = body_digest(ticket)
+        known = self._find(ticket.task_id)
+        if known is None:
+            inserted = self._insert(ticket, digest)
+            if inserted is not None:
+                return inserted, True
+            known = self.get(ticket.task_id)  # the same id arrived twice at once, and the other was first
+        if known.digest == NO_DIGEST:
+            known = self._with_texts(known, ticket, digest)
+        return _same(known, digest), False
+
+    def get(self, task_id: str) -> StoredTicket:
+        """Finds a ticket by its task. Raises TaskNotFound."""
+        known = self._find(task_id)
+        if known is None:
+            raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+        return known
+
+    def to_read(self, task_id: str) -> StoredTicket:
+        """The same, for whoever reads its texts. Raises TaskNotFound also for one that a rebuild has made again."""
+        known = self.get(task_id)
+        if known.digest == NO_DIGEST:
+            raise TaskNotFound(
+                f"the texts of ticket {task_id} are not in this ledger: it was made again from the workflow's history; "
+                f"send the ticket again, then `task resume {task_id}`"
+            )
+        return known
+
+    def some(self, task_ids: Sequence[str]) -> dict[str, StoredTicket]:
+        """The tickets of these tasks, as far as they are known."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_STORED.where(TICKETS.c.task_id.in_(task_ids))).all()
+        return {row.task_id: _ticket(row) for row in rows}
+
+    def mark_started(self, task_id: str) -> Future[int]:
+        """Notes that the ticket's task was handed to Dapr. Not waited for: a note that a crash takes away only makes
+        the next start ask Dapr for the task once more."""
+        return self._writer.submit(lambda connection: connection.execute(_MARK, {"the_task": task_id}).rowcount)
+
+    def not_started(self, limit: int) -> list[StoredTicket]:
+        """The oldest tickets that were accepted and whose task could not be started then."""
+        query = _STORED.where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence).limit(limit)
+        with self._engine.connect() as connection:
+            return [_ticket(row) for row in connection.execute(query)]
+
+    def _find(self, task_id: str) -> StoredTicket | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(_FIND, {"the_task": task_id}).one_or_none()
+        return None if row is None else _ticket(row)
+
+    def _with_texts(self, known: StoredTicket, ticket: Ticket, digest: str) -> StoredTicket:
+        """Gives a ticket that was made again from a history its texts back, unless they are another customer's."""
+        if known.customer_id != ticket.customer_id or known.order_id != ticket.order_id:
+            return known
+        texts = {"digest": digest, "subject": redact(ticket.subject), "text": redact(ticket.text)}
+        change = update(TICKETS).where(TICKETS.c.task_id == known.task_id, TICKETS.c.digest == NO_DIGEST).values(texts)
+        self._writer.run(lambda connection: connection.execute(change).rowcount)
+        return self.get(known.task_id)
+
+    def _insert(self, ticket: Ticket, digest: str) -> StoredTicket | None:
+        values = {
+            "task_id": ticket.task_id,
+            "tenant": ticket.tenant,
+            "ticket_id": ticket.ticket_id,
+            "customer_id": ticket.customer_id,
+            "order_id": ticket.order_id,
+            "digest": digest,
+            "subject": redact(ticket.subject),
+            "text": redact(ticket.text),
+            "received_at": self._clock(),
+            "started": False,
+            "recorded": False,
+            "status": TaskStatus.RUNNING.value,
+            "stood_at": None,
+            "standing": "{}",
+            "caveat": "",
+        }
+
+        def insert(connection: Connection) -> StoredTicket | None:
+            if not connection.execute(insert_or_ignore(connection, TICKETS), values).rowcount:
+                return None
+            row = connection.execute(_FIND, {"the_task": ticket.task_id}).one_or_none()
+            return None if row is None else _ticket(row)
+
+        return self._writer.run_soon(insert)
+
+
+def body_digest(ticket: Ticket) -> str:
+    """Names a body without holding it: SHA-256 of its canonical JSON."""
+    return hashlib.sha256(ticket.model_dump_json().encode()).hexdigest()
+
+
+def _same(known: StoredTicket, digest: str) -> StoredTicket:
+    if known.digest != digest:
+        raise Conflict(
+            f"task {known.task_id} was made from another body (received {known.received_at:%Y-%m-%d %H:%M} UTC); "
+            "send the changed ticket under a new ticket id"
+        )
+    return known
+
+
+def _ticket(row: Row[tuple[object, ...]]) -> StoredTicket:
+    return StoredTicket(**row._mapping)

@@ -1,0 +1,179 @@
+"""One thread writes; what waits at the same moment is committed together. Each caller returns after its own commit.
+
+A commit costs a round trip whatever is in it, and SQLite has one writer anyway: under load many operations share one
+commit. An event loop hands its own to that thread as well; but a SQLite file that nobody else is writing to it writes
+itself, since that takes a fifth of a millisecond, and handing it over and back takes longer.
+
+A database server that restarts or hands over to its stand-by is waited for, as long as each caller's patience lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import StaticPool
+
+from app.domain.deadline import within
+from app.domain.errors import LedgerUnavailable
+from app.ledger.store.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
+
+Result = TypeVar("Result")
+Operation = Callable[[Connection], Any]
+
+_TOGETHER = 256
+# How long a database server may be away before a caller is told: one who holds a request open, and a step, which would
+# be worked again, and a model perhaps paid again, if what it has to write down were lost.
+_PATIENCE_SECONDS, _STEPS_PATIENCE_SECONDS = 5.0, 60.0
+_PAUSE_SECONDS = 0.2
+# How long one that has taken a statement may keep the thread waiting, and with it everybody else.
+_SILENT_SECONDS = 20.0
+# SQLite waits longer than that for another process that writes.
+_SOON_SECONDS = 8.0
+_NOT_SOON = (
+    f"the ledger has not taken it down within {_SOON_SECONDS:.0f} s: another process holds it, or its disk or server "
+    "is slow; send the same again"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """An operation, who waits for it, and until when (`time.monotonic`) it may be tried."""
+
+    operation: Operation
+    future: Future[Any]
+    until: float
+
+
+class Writer:
+    """Commits operations in order of arrival. An operation must tolerate being run a second time: when one of a group
+    raises, the group is rolled back and each is run alone, so that only the culprit fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._own = _for_the_loop(engine)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, operation: Callable[[Connection], Result], patience_seconds: float = _PATIENCE_SECONDS
+    ) -> Future[Result]:
+        """Queues an operation; the future has its result once it is committed, or its error. A server that is away is
+        tried again for that long."""
+        future: Future[Result] = Future()
+        self._waiting.put(_Waiting(operation, future, time.monotonic() + patience_seconds))
+        return future
+
+    def run(self, operation: Callable[[Connection], Result]) -> Result:
+        """The same, waited for; not for an event loop's thread."""
+        return self.submit(operation).result()
+
+    def run_soon(self, operation: Callable[[Connection], Result]) -> Result:
+        """The same for somebody who holds a request open. Raises LedgerUnavailable when it is not committed in time; it
+        may be later, so it must be one that can be asked for again."""
+        try:
+            return self.submit(operation).result(_SOON_SECONDS)
+        except TimeoutError:
+            raise LedgerUnavailable("locked", _NOT_SOON) from None
+
+    async def write(self, operation: Callable[[Connection], Result]) -> Result:
+        """The same for a task of an event loop; one loop only."""
+        if self._own is not None:
+            try:
+                with self._own.begin() as connection:
+                    return operation(connection)
+            except OperationalError as error:
+                if "locked" not in str(error.orig):
+                    raise
+        return await asyncio.wrap_future(self.submit(operation, _STEPS_PATIENCE_SECONDS))
+
+    def close(self) -> None:
+        """Writes what waits, then ends the thread; a server that is away is not waited for any more."""
+        self._closing = True
+        self._waiting.put(None)
+        self._thread.join()
+        if self._own is not None:
+            self._own.dispose()
+
+    def _run(self) -> None:
+        left: Sequence[_Waiting] = ()
+        while group := self._next_group(left):
+            left = self._commit(group)
+            if left:
+                time.sleep(_PAUSE_SECONDS)
+
+    def _next_group(self, left: Sequence[_Waiting]) -> list[_Waiting]:
+        """What is left of the group before, or else waits for one operation; and what has queued up behind it. Empty
+        when told to close."""
+        first = None if left else self._waiting.get()
+        group = [first] if first else list(left)
+        while group and len(group) < _TOGETHER:
+            try:
+                following = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                self._waiting.put(None)  # close after this group
+                break
+            group.append(following)
+        return group
+
+    def _commit(self, group: Sequence[_Waiting]) -> list[_Waiting]:
+        """Commits them; returns those that are to be tried again."""
+        committing = False
+        try:
+            with within(_SILENT_SECONDS), self._engine.begin() as connection:
+                results = [each.operation(connection) for each in group]
+                committing = True
+        except Exception as error:
+            if is_passing(error):
+                return self._later(group, error, unknown=committing)
+            return self._alone(group, error)
+        for each, result in zip(group, results, strict=True):
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more; what was paid is written all the same
+                each.future.set_result(result)
+        return []
+
+    def _later(self, group: Sequence[_Waiting], error: Exception, *, unknown: bool) -> list[_Waiting]:
+        """Those whose callers have patience left. What was lost at its commit may have been written: only the caller
+        knows how to find out."""
+        now = time.monotonic()
+        left = [] if unknown or self._closing else [each for each in group if each.until > now]
+        for each in group:
+            if each not in left:
+                _fail(each, error)
+        return left
+
+    def _alone(self, group: Sequence[_Waiting], error: Exception) -> list[_Waiting]:
+        if len(group) == 1:
+            _fail(group[0], error)
+            return []
+        return [left for each in group for left in self._commit([each])]
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    with contextlib.suppress(InvalidStateError):
+        waiting.future.set_exception(error)
+
+
+def _for_the_loop(engine: Engine) -> Engine | None:
+    """A connection to the same SQLite file that never waits: neither for another writer nor for the disk, since it
+    leaves it to the thread to move what was written from the log into the file. None for any other database."""
+    if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
+        return None
+    own = create_engine(engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    store_any_text(own)
+    tune_sqlite(own, "busy_timeout=0", "synchronous=NORMAL", "wal_autocheckpoint=0")
+    stay_with_the_file(own)
+    return own
