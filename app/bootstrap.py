@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import __version__, process, tokens
+from app import __version__, process
 from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.config import policy
@@ -29,10 +29,7 @@ from app.dapr.systems import DaprSystems, ask_at_once
 from app.desk import TaskDesk
 from app.domain.standing import Standing
 from app.executions import Attempt, Executions
-from app.gateway.conversation import DaprConversation
-from app.gateway.gateway import ModelGateway
 from app.gateway.incarnation import Incarnation
-from app.gateway.journal import Journal
 from app.gateway.sidecar_watch import SidecarWatch
 from app.ledger.audit import checking, rebuilding
 from app.ledger.audit.checking import Difference
@@ -49,6 +46,10 @@ from app.ledger.store.sessions import Sessions
 from app.ledger.store.standings import Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
+from app.llm import tokenizer
+from app.llm.conversation import DaprConversation
+from app.llm.gateway import ModelGateway
+from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.retrying import Stuck
@@ -119,7 +120,7 @@ def serve(settings: Settings) -> None:
     """Runs worker and web in this process until SIGTERM or SIGINT. What has begun is ended in the opposite order, also
     when a later part cannot begin."""
     process.log_to_stderr(settings.log_level)
-    tokens.encoding()  # half a second, which the first model call would wait for otherwise
+    tokenizer.encoding()  # half a second, which the first model call would wait for otherwise
     rules = policy.load(settings.policy_file)
     with ExitStack() as ends:
         agent = make_agent(settings, rules, open_all(settings, ends))

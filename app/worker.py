@@ -44,7 +44,7 @@ Rested = Callable[[str, Standing], None]
 
 # A sidecar that is gone is tried again this often.
 _RECONNECT_SECONDS = 0.1
-# Longer than anything that a step may wait for by its own time limits (app/gateway/conversation.py, app/dapr/systems.py).
+# Longer than anything that a step may wait for by its own time limits (app/llm/conversation.py, app/dapr/systems.py).
 STEP_SECONDS = 900.0
 # A call of the sidecar that takes longer is made again.
 _CALL_SECONDS = 30.0

@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.gateway import estimate
-from app.gateway.estimate import PLAIN, Counting
+from app.llm import estimate
+from app.llm.estimate import PLAIN, Counting
 from bench.sampled import ANTHROPIC, OPENAI, Billed, Protocol, work
 
 

@@ -17,9 +17,9 @@ from typing import Any, cast
 from app.domain.errors import Refused
 from app.domain.models import AnsweredBy, Known, ModelUse, Ticket
 from app.domain.orders import Account
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
-from app.gateway.gateway import ModelAnswer
+from app.llm.call import ModelCall
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.gateway import ModelAnswer
 from app.sandbox.data import load_books, load_tickets
 from app.sandbox.model import anthropic, openai
 from app.sandbox.model.brain import answer_question

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 from app import bootstrap
 from app.config import settings
 from app.domain.models import CallState
-from app.gateway.call import ModelCall, Reserve
-from app.gateway.journal import Journal, Settled
 from app.ledger.store.bulk import run
 from app.ledger.store.tables import MODEL_CALLS
+from app.llm.call import ModelCall, Reserve
+from app.llm.journal import Journal, Settled
 
 _THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
 _COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)

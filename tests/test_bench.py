@@ -19,8 +19,8 @@ import pytest
 
 from app.domain.models import Category, Classification, Outcome, Ticket
 from app.domain.orders import Account
-from app.gateway.conversation import Message
 from app.ledger.store.tickets import StoredTicket
+from app.llm.conversation import Message
 from app.sandbox.systems.visitors import orders_of
 from app.stages import tools
 from bench import cpu, results

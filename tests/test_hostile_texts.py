@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from app import tokens
 from app.dapr.history import causes
 from app.dapr.history.values import Failure
 from app.domain.models import Classification
 from app.domain.redaction import redact
-from app.gateway import conversation, estimate
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
-from app.gateway.stored import answer_from_json, answer_to_json
+from app.llm import conversation, estimate, tokenizer
+from app.llm.call import ModelCall
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.llm.stored import answer_from_json, answer_to_json
 from app.sandbox.model.brain import answer_question
 from app.sandbox.model.brain.injection import is_ordered, told_only
 from app.sandbox.model.brain.signals import read_signals
@@ -116,7 +115,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "answer": classified,
     "wrapped answer": lambda text: classified(f"{{{text}}}"),
     "tool call": called,
-    "token count": tokens._counted,
+    "token count": tokenizer._counted,
     "token estimate": lambda text: estimate.output_tokens(answer("", ToolRequest("1", "n", text)), CLAUDE),
     "stored answer": lambda text: answer_from_json(answer_to_json(answer(text))),
     "span": lambda text: output_messages(answer_to_json(answer(text, ToolRequest("1", "n", text)))),
@@ -139,7 +138,7 @@ def work(reader: Callable[[str], object], text: str) -> float:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_work_grows_with_the_length_and_no_faster(reader: str) -> None:
-    tokens.encoding()
+    tokenizer.encoding()
     for name, text in TEXTS.items():
         short, long = work(READERS[reader], text(LENGTH // 4)), work(READERS[reader], text(LENGTH))
         assert long <= _MOST * short + _NOTHING_SECONDS, f"{name}: {short * 1e3:.1f} ms, then {long * 1e3:.1f} ms"

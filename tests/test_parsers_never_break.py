@@ -24,7 +24,7 @@ from app.finance.reconciliation.reconcile import reconcile
 from app.finance.reconciliation.views import as_json, remarks, verdict
 from app.finance.retry_bounds import reading
 from app.gateway import exposition
-from app.gateway.conversation import ToolRequest
+from app.llm.conversation import ToolRequest
 from app.pricing import price_file
 from app.stages import tools
 from app.stages.answers import Nonsense, json_object, validated

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from app import tokens
 from app.config.private_files import keep_private
+from app.llm import tokenizer
 from app.sandbox.bill import Bill
 from app.sandbox.faults import FaultBook
 from app.sandbox.model.brain.lexicon import LANGUAGES, lexicon
@@ -72,7 +72,7 @@ def _events_to(chosen: argparse.Namespace) -> str:
 
 def warm_up() -> None:
     """Loads vocabulary and phrases before the first request, so that none pays for it."""
-    tokens.encoding()
+    tokenizer.encoding()
     for language in LANGUAGES:
         lexicon(language)
 

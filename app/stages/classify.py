@@ -7,9 +7,9 @@ import asyncio
 from dapr.ext.workflow import WorkflowActivityContext
 
 from app.domain.models import Classification, Frozen, ModelUse
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Message
 from app.ledger.store.tickets import StoredTicket
+from app.llm.call import ModelCall
+from app.llm.conversation import Message
 from app.stages import prompts
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id

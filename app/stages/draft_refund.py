@@ -11,9 +11,9 @@ from pydantic import Field
 from app.domain.models import Action, Category, Draft, Frozen, ModelUse, Proposal
 from app.domain.orders import Account, Order, RefundPolicy
 from app.domain.texts import Text
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Message, ToolRequest
 from app.ledger.store.tickets import StoredTicket
+from app.llm.call import ModelCall
+from app.llm.conversation import Message, ToolRequest
 from app.stages import prompts, tools
 from app.stages.answers import Nonsense, json_object, validated
 from app.stages.services import Activity, Services, execution_id

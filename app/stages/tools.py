@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.domain.models import REFUNDABLE, Frozen, Reference
-from app.gateway.conversation import ToolDefinition, ToolRequest
+from app.llm.conversation import ToolDefinition, ToolRequest
 from app.stages.answers import Nonsense
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]

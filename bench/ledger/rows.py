@@ -8,9 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from app.domain.models import CallState, Known
-from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
-from app.gateway.stored import answer_to_json
 from app.ledger.store.tickets import body_digest
+from app.llm.conversation import Answer, ReportedUsage, ToolRequest
+from app.llm.stored import answer_to_json
 from app.pricing.calls import CallRecord
 from bench.ledger import texts
 from bench.ledger.histories import Made

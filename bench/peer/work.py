@@ -22,7 +22,7 @@ from app.domain.models import (
     Ticket,
 )
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
-from app.gateway.conversation import ToolRequest
+from app.llm.conversation import ToolRequest
 from app.stages import guards, letters, prompts, tools
 from app.stages.answers import json_object, validated
 from app.stages.keys import case_key, letter_key, refund_key

@@ -15,8 +15,8 @@ from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext
 from app.config.policy import Rules
 from app.domain.models import Category, Classification, Frozen, ModelUse, Outcome, Ticket
 from app.domain.redaction import redact
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Message
+from app.llm.call import ModelCall
+from app.llm.conversation import Message
 from app.sandbox.data import load_tickets
 from app.stages import prompts
 from app.stages.answers import Nonsense, json_object, validated

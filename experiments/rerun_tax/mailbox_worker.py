@@ -12,9 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, process, tokens
+from app import bootstrap, process
 from app.config import settings
 from app.config.settings import Settings
+from app.llm import tokenizer
 from app.stages.services import Services, as_activity
 from app.worker import Worker
 from experiments.rerun_tax import mailbox
@@ -31,7 +32,7 @@ class _Healthy(BaseHTTPRequestHandler):
 
 def serve(chosen: Settings) -> None:
     """Works mailboxes until SIGTERM."""
-    tokens.encoding()
+    tokenizer.encoding()
     with ExitStack() as ends:
         opened = bootstrap.open_all(chosen, ends)
         worker = bootstrap.make_worker(chosen, opened, lambda _task_id, _standing: None)

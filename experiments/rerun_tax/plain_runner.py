@@ -17,16 +17,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from app import tokens
 from app.config import policy, settings
 from app.config.policy import Rules
 from app.dapr.systems import DaprSystems, Systems
 from app.domain.errors import Refused
 from app.domain.models import AnsweredBy, ModelUse, Ticket
 from app.domain.redaction import redact
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Conversation, DaprConversation
-from app.gateway.gateway import ModelAnswer, used
+from app.llm import tokenizer
+from app.llm.call import ModelCall
+from app.llm.conversation import Conversation, DaprConversation
+from app.llm.gateway import ModelAnswer, used
 from app.stages import STAGES, TOOLS
 from app.stages.services import Services
 from app.steps import TaskInput
@@ -152,5 +152,5 @@ def _note(noted: TextIO, task_id: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    tokens.encoding()
+    tokenizer.encoding()
     asyncio.run(work_all(Path(sys.argv[1]), int(sys.argv[2])))

@@ -12,14 +12,14 @@ from sqlalchemy import Engine, select
 
 from app import bootstrap
 from app.domain.models import CallState
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition
-from app.gateway.gateway import ModelGateway
-from app.gateway.journal import Journal
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
+from app.llm.call import ModelCall
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition
+from app.llm.gateway import ModelGateway
+from app.llm.journal import Journal
 from chaos import worker
 from chaos.checks import paid_again
 from chaos.worker import Silent

@@ -28,8 +28,8 @@ from app.dapr.daprd import TOKEN_HEADER, Daprd
 from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
-from app.gateway.conversation import DaprConversation, Message
 from app.ledger.audit.posted_refunds import posted_refunds
+from app.llm.conversation import DaprConversation, Message
 from app.worker import EventLoopWorker
 from tests.paths import ROOT
 
@@ -218,7 +218,7 @@ MAKERS = {
     },
     "aiohttp": {"app/dapr/systems.py": "the sidecar's", "app/sandbox/systems/consumer.py": "the sandbox itself"},
     "grpc": {"app/worker.py": "the sidecar's", "app/dapr/history/reader.py": "the sidecar's"},
-    "sdk": {"app/runs.py": "the sidecar's", "app/gateway/conversation.py": "the sidecar's"},
+    "sdk": {"app/runs.py": "the sidecar's", "app/llm/conversation.py": "the sidecar's"},
 }
 NAMES = {
     "httpx": {"httpx.Client", "httpx.AsyncClient", "httpx.get", "httpx.post", "httpx.put", "httpx.request"},

@@ -17,10 +17,7 @@ from app.domain.errors import FailureCause, Unreachable
 from app.domain.models import Known
 from app.executions import Attempt, Executions
 from app.gateway import incarnation
-from app.gateway.call import Reserve, Usage
-from app.gateway.conversation import Answer, ReportedUsage
 from app.gateway.incarnation import Incarnation
-from app.gateway.journal import Journal, Settled
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projection import project
 from app.ledger.recording.sources import Sources
@@ -28,6 +25,9 @@ from app.ledger.recording.steps import Written
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
+from app.llm.call import Reserve, Usage
+from app.llm.conversation import Answer, ReportedUsage
+from app.llm.journal import Journal, Settled
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history

@@ -24,10 +24,6 @@ from app.desk import TaskDesk
 from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable
 from app.executions import Attempt, Executions
-from app.gateway.call import Reserve
-from app.gateway.conversation import Answer, ReportedUsage
-from app.gateway.gateway import used
-from app.gateway.journal import Journal, Settled
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from app.ledger.store.database import is_passing
@@ -38,6 +34,10 @@ from app.ledger.store.tables import WORKERS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.trouble import trouble
 from app.ledger.store.writer import Writer
+from app.llm.call import Reserve
+from app.llm.conversation import Answer, ReportedUsage
+from app.llm.gateway import used
+from app.llm.journal import Journal, Settled
 from app.runs import Runs
 from app.stages.services import as_activity
 from app.web.factory import create_app

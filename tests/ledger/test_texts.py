@@ -18,10 +18,6 @@ from app.domain.errors import ConfigurationError, FailureCause
 from app.domain.models import Intake, Known, TaskView, Ticket
 from app.domain.texts import storable
 from app.executions import Attempt, Executions
-from app.gateway.call import ModelCall, Reserve, Usage
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolRequest
-from app.gateway.gateway import used
-from app.gateway.journal import Journal, Settled
 from app.ledger.store import database
 from app.ledger.store.bulk import insert_many, run
 from app.ledger.store.record_tables import PRICE_BOOKS
@@ -29,6 +25,10 @@ from app.ledger.store.replies import Replies
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
+from app.llm.call import ModelCall, Reserve, Usage
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.llm.gateway import used
+from app.llm.journal import Journal, Settled
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
 from app.web.factory import create_app

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import Category, Classification
-from app.gateway.conversation import ToolRequest
+from app.llm.conversation import ToolRequest
 from app.stages import tools
 from app.stages.answers import Nonsense, json_object, validated
 

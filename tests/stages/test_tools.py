@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from app.gateway.conversation import ToolDefinition, ToolRequest
+from app.llm.conversation import ToolDefinition, ToolRequest
 from app.stages.answers import Nonsense
 from app.stages.tools import TOOLS, accepted, definitions
 from tests.paths import ROOT

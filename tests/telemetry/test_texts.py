@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
-from app.gateway.stored import answer_to_json
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
+from app.llm.conversation import Answer, ReportedUsage, ToolRequest
+from app.llm.stored import answer_to_json
 from app.telemetry.texts import StoredAnswers, output_messages
 from tests.records import call_record
 

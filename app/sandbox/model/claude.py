@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from tokenizers import Tokenizer
 
-from app import tokens
+from app.llm import tokenizer as tokens
 
 _FILE = "anthropic_tokenizer.json"
 _SHA256 = "c241737df24b4e7f7c9af4fdcee29a0ca903dcb288a8b753bc346a3092911767"

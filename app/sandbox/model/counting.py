@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Protocol
 
-from app import tokens
+from app.llm import tokenizer
 from app.sandbox.model import claude
 from app.sandbox.model.exchange import Answer, Message, Question, ToolCall
 
@@ -60,26 +60,26 @@ class OpenAICounting:
 
     def offered(self, question: Question) -> int:
         """Each definition as compact JSON."""
-        return sum(tokens.count(tool.definition) for tool in question.tools)
+        return sum(tokenizer.count(tool.definition) for tool in question.tools)
 
     def message(self, message: Message) -> int:
         """Frame, role, text and tool calls."""
-        return tokens.count_message(message.role, message.text) + self._calls(message.tool_calls)
+        return tokenizer.count_message(message.role, message.text) + self._calls(message.tool_calls)
 
     def opening(self) -> int:
         """Three tokens."""
-        return tokens.ANSWER_FRAME
+        return tokenizer.ANSWER_FRAME
 
     def said(self, answer: Answer) -> int:
         """Text and tool calls."""
-        return tokens.count(answer.text) + self._calls(answer.tool_calls)
+        return tokenizer.count(answer.text) + self._calls(answer.tool_calls)
 
     def thought(self, answer: Answer) -> int:
         """As text."""
-        return tokens.count(answer.thoughts)
+        return tokenizer.count(answer.thoughts)
 
     def _calls(self, calls: Iterable[ToolCall]) -> int:
-        return sum(tokens.count(call.name) + tokens.count(call.arguments) for call in calls)
+        return sum(tokenizer.count(call.name) + tokenizer.count(call.arguments) for call in calls)
 
 
 class AnthropicCounting:

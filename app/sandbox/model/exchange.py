@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app import tokens
+from app.llm import tokenizer
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "tool_calls", "length"]
@@ -85,10 +85,10 @@ class Answer:
 
 def shortened(answer: Answer, max_output_tokens: int | None) -> Answer:
     """The answer, cut to at most so many tokens of text; tool calls are short and stay whole."""
-    if max_output_tokens is None or tokens.count(answer.text) <= max_output_tokens:
+    if max_output_tokens is None or tokenizer.count(answer.text) <= max_output_tokens:
         return answer
-    kept = tokens.encoding().encode_ordinary(answer.text)[:max_output_tokens]
-    return replace(answer, text=tokens.encoding().decode(kept), cut_short=True)
+    kept = tokenizer.encoding().encode_ordinary(answer.text)[:max_output_tokens]
+    return replace(answer, text=tokenizer.encoding().decode(kept), cut_short=True)
 
 
 def check_tool_turns(messages: Sequence[Message]) -> None:

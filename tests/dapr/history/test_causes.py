@@ -9,7 +9,7 @@ from app.dapr.history.parse import parse
 from app.dapr.history.values import Failure
 from app.dapr.systems import _accepted, _failure
 from app.domain.errors import ModelRefused, Refused, SystemUnavailable
-from app.gateway.conversation import _CAUSES, _explained
+from app.llm.conversation import _CAUSES, _explained
 from tests.dapr.history.told import Told
 
 CONVERSING = "failed conversing with component llm: "

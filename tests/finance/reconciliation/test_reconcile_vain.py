@@ -19,7 +19,7 @@ from app.finance.reconciliation.reconcile import reconcile
 from app.finance.reconciliation.repeats import Unallocated
 from app.finance.reconciliation.values import Cause, Certainty, Finding, Reconciliation
 from app.finance.reconciliation.views import as_json
-from app.gateway.journal import _CLOSE_LEFT
+from app.llm.journal import _CLOSE_LEFT
 from app.pricing.calls import CallRecord
 from app.pricing.values import Usage
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed

@@ -19,8 +19,8 @@ from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.finance.retry_bounds import worst
 from app.finance.retry_bounds.pricing import LONGEST
 from app.finance.retry_bounds.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
-from app.gateway import estimate, gateway
 from app.ledger.store.tickets import StoredTicket
+from app.llm import estimate, gateway
 from app.stages import STAGES, TOOLS, tools
 from app.stages.close_case import CloseInput, close_case
 from app.stages.draft_refund import DraftInput, DraftOutput, Lookup, _messages

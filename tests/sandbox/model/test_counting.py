@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import tokens
+from app.llm import tokenizer
 from app.sandbox.model import claude
 from app.sandbox.model.counting import AnthropicCounting, OpenAICounting, tools_prompt
 from app.sandbox.model.exchange import Answer, Message, Question, Tool, ToolCall
@@ -25,7 +25,7 @@ def test_known_counts_of_claudes_tokenizer(text: str, expected: int) -> None:
 
 def test_it_is_not_the_tokenizer_that_the_agent_estimates_with() -> None:
     text = "Die Bohrmaschine kam zerbrochen an, ich möchte bitte mein Geld zurück."
-    assert claude.count(text) > tokens.count(text)
+    assert claude.count(text) > tokenizer.count(text)
 
 
 def test_loading_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,10 +38,10 @@ def test_loading_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_altered_vocabulary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "vocabulary_folder", lambda: tmp_path)
+    monkeypatch.setattr(tokenizer, "vocabulary_folder", lambda: tmp_path)
     (tmp_path / "anthropic_tokenizer.json").write_text("{}")
     claude.tokenizer.cache_clear()
-    with pytest.raises(tokens.VocabularyMissing, match="install"):
+    with pytest.raises(tokenizer.VocabularyMissing, match="install"):
         claude.tokenizer()
     claude.tokenizer.cache_clear()
 

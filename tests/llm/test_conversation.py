@@ -12,8 +12,8 @@ from grpc import RpcError, StatusCode
 
 from app.dapr.daprd import Daprd
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
-from app.gateway import conversation
-from app.gateway.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
+from app.llm import conversation
+from app.llm.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
 
 PREFIX = "failed conversing with component llm: "
 
@@ -274,7 +274,7 @@ def test_a_sidecar_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
         async def converse_alpha2(self, **_: Any) -> Any:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr("app.gateway.conversation.GIVE_UP_SECONDS", 0.05)
+    monkeypatch.setattr("app.llm.conversation.GIVE_UP_SECONDS", 0.05)
     model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
     model._client = cast(Any, Hangs())
     with pytest.raises(ModelUnavailable, match="the sidecar has not answered for") as error:

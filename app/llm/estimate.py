@@ -11,8 +11,8 @@ import json
 import re
 from dataclasses import dataclass
 
-from app import tokens
-from app.gateway.conversation import Answer, Message, ToolDefinition, ToolRequest
+from app.llm import tokenizer
+from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Counting:
     """How a family of models counts. `percent`: its tokens for 100 of o200k_base; the rest is in its own tokens."""
 
     percent: int = 100
-    message_frame: int = tokens.MESSAGE_FRAME + 1  # the role is one token
-    answer_frame: int = tokens.ANSWER_FRAME
+    message_frame: int = tokenizer.MESSAGE_FRAME + 1  # the role is one token
+    answer_frame: int = tokenizer.ANSWER_FRAME
     tools_prompt: int = 0  # added to a request that offers any tool
     frames_system: bool = True
     xml_tools: bool = False
@@ -63,7 +63,7 @@ def counting(provider: str, model: str) -> Counting:
 def input_tokens(messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], by: Counting = PLAIN) -> int:
     """Tokens of a question: every message with its frame, the tools by their compact JSON, the answer's opening."""
     text = sum(_message(message, by) for message in messages)
-    text += sum(tokens.count(_definition(tool)) for tool in tools)
+    text += sum(tokenizer.count(_definition(tool)) for tool in tools)
     framed = sum(by.frames_system or message.role != "system" for message in messages)
     fixed = framed * by.message_frame + by.answer_frame + (by.tools_prompt if tools else 0)
     return _scaled(text, by) + fixed
@@ -72,7 +72,7 @@ def input_tokens(messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...
 def output_tokens(answer: Answer, by: Counting = PLAIN) -> int:
     """Tokens of an answer: its text, and the tool calls as the provider writes them. Thoughts that the provider bills
     and does not show are not among them."""
-    return _scaled(tokens.count(answer.text) + _calls(answer.tool_calls, by), by)
+    return _scaled(tokenizer.count(answer.text) + _calls(answer.tool_calls, by), by)
 
 
 def _scaled(count: int, by: Counting) -> int:
@@ -80,14 +80,14 @@ def _scaled(count: int, by: Counting) -> int:
 
 
 def _message(message: Message, by: Counting) -> int:
-    framed = tokens.count(_XML_RESULT) if by.xml_tools and message.role == "tool" else 0
-    return tokens.count(message.text) + _calls(message.tool_calls, by) + framed
+    framed = tokenizer.count(_XML_RESULT) if by.xml_tools and message.role == "tool" else 0
+    return tokenizer.count(message.text) + _calls(message.tool_calls, by) + framed
 
 
 def _calls(calls: tuple[ToolRequest, ...], by: Counting) -> int:
     if by.xml_tools and calls:
-        return tokens.count(_XML_CALLS) + sum(tokens.count(_as_xml(call)) for call in calls)
-    return sum(tokens.count(call.name) + tokens.count(call.arguments) for call in calls)
+        return tokenizer.count(_XML_CALLS) + sum(tokenizer.count(_as_xml(call)) for call in calls)
+    return sum(tokenizer.count(call.name) + tokenizer.count(call.arguments) for call in calls)
 
 
 # Claude writes tool calls, and reads results, as XML: the only form of them that Anthropic has published.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import tokens
+from app.llm import tokenizer
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,15 @@ from app import tokens
     [("", 0), ("hello world", 2), ("Rückerstattung", 4), ("<|endoftext|>", 7), ("🙂", 1), ("\ud800 x", 2)],
 )
 def test_known_counts_of_o200k(text: str, expected: int) -> None:
-    assert tokens.count(text) == expected
+    assert tokenizer.count(text) == expected
 
 
 def test_a_message_costs_its_frame_its_role_and_its_text() -> None:
-    assert tokens.count_message("user", "hello world") == tokens.MESSAGE_FRAME + 1 + 2
+    assert tokenizer.count_message("user", "hello world") == tokenizer.MESSAGE_FRAME + 1 + 2
 
 
 def test_long_texts_are_counted_as_short_ones_are() -> None:
-    assert tokens.count("hello world " * 5000) == 2 * 5000 + 1
+    assert tokenizer.count("hello world " * 5000) == 2 * 5000 + 1
 
 
 def test_loading_needs_no_network_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +34,8 @@ def test_loading_needs_no_network_and_leaves_no_trace(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     before = dict(os.environ)
-    tokens.encoding.cache_clear()
-    assert tokens.encoding().name == "o200k_base"
+    tokenizer.encoding.cache_clear()
+    assert tokenizer.encoding().name == "o200k_base"
     assert dict(os.environ) == before
 
 
@@ -46,14 +46,14 @@ def test_an_altered_vocabulary_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert real is not None
     spec = importlib.util.spec_from_file_location("litellm", None, submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    for file in (None, folder / tokens._FILE):
+    for file in (None, folder / tokenizer._FILE):
         if file is not None:
             file.write_bytes(b"aGVsbG8= 0\n")
-        with pytest.raises(tokens.VocabularyMissing, match="install"):
-            tokens.vocabulary_folder()
+        with pytest.raises(tokenizer.VocabularyMissing, match="install"):
+            tokenizer.vocabulary_folder()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(tokens.VocabularyMissing, match="litellm is not installed"):
-        tokens.vocabulary_folder()
+    with pytest.raises(tokenizer.VocabularyMissing, match="litellm is not installed"):
+        tokenizer.vocabulary_folder()

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from app.domain.errors import ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, Known, ModelUse
-from app.gateway import estimate
-from app.gateway.call import ModelCall, Reserve, Usage
-from app.gateway.conversation import Answer, Conversation, ReportedUsage
-from app.gateway.journal import Journal, Settled
+from app.llm import estimate
+from app.llm.call import ModelCall, Reserve, Usage
+from app.llm.conversation import Answer, Conversation, ReportedUsage
+from app.llm.journal import Journal, Settled
 
 # Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
 _RESERVED_OUTPUT_TOKENS = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from app.gateway.conversation import Answer, ReportedUsage, ToolRequest
+from app.llm.conversation import Answer, ReportedUsage, ToolRequest
 
 
 def answer_to_json(answer: Answer) -> str:

@@ -16,16 +16,16 @@ from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy, Known
 from app.gateway import incarnation
-from app.gateway.call import ModelCall, Reserve
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
-from app.gateway.gateway import ModelAnswer, ModelGateway
 from app.gateway.incarnation import Incarnation
-from app.gateway.journal import Journal
 from app.ledger.store import database
 from app.ledger.store.anew import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
+from app.llm.call import ModelCall, Reserve
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.gateway import ModelAnswer, ModelGateway
+from app.llm.journal import Journal
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 

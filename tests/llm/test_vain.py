@@ -13,13 +13,13 @@ from sqlalchemy import Engine, select
 from app.config.policy import Losses
 from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy
-from app.gateway.conversation import Answer, Message, ToolDefinition
-from app.gateway.gateway import ModelGateway
-from app.gateway.journal import Journal
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
-from tests.gateway.test_journal import NOON, Model, call
+from app.llm.conversation import Answer, Message, ToolDefinition
+from app.llm.gateway import ModelGateway
+from app.llm.journal import Journal
+from tests.llm.test_journal import NOON, Model, call
 
 BILLED = [cause for cause in FailureCause if not cause.no_model_worked]
 FREE = [cause for cause in FailureCause if cause.no_model_worked]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.domain.models import Known
-from app.gateway import estimate
-from app.gateway.call import ModelCall
-from app.gateway.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
-from app.gateway.estimate import PLAIN
-from app.gateway.gateway import used
+from app.llm import estimate
+from app.llm.call import ModelCall
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.estimate import PLAIN
+from app.llm.gateway import used
 
 NOTHING = ReportedUsage(None, None, None, None)
 ANTHROPIC = "conversation.anthropic"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from app.domain.models import Known
-from app.gateway.conversation import Message, ToolDefinition
+from app.llm.conversation import Message, ToolDefinition
 
 
 @dataclass(frozen=True)
