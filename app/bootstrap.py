@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
-from app import __version__, process
+from app import __version__
 from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
 from app.condemned import Condemned
 from app.config import policy
@@ -28,9 +28,6 @@ from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems, ask_at_once
 from app.desk import TaskDesk
 from app.domain.standing import Standing
-from app.executions import Attempt, Executions
-from app.gateway.incarnation import Incarnation
-from app.gateway.sidecar_watch import SidecarWatch
 from app.ledger.audit import checking, rebuilding
 from app.ledger.audit.checking import Difference
 from app.ledger.audit.rebuilding import Rebuilt
@@ -61,13 +58,17 @@ from app.steps import DECISION, RESUME, TaskInput
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.token_watch import TokenWatch
-from app.vitals import Vitals
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.handlers import Books
 from app.web.pages import make_pages
 from app.web.server import WebServer
-from app.worker import Rested, Worker
+from app.worker import process
+from app.worker.execution_log import Attempt, Executions
+from app.worker.heartbeat import Incarnation
+from app.worker.sidecar_watch import SidecarWatch
+from app.worker.vitals import Vitals
+from app.worker.worker import Rested, Worker
 from app.workflow import NAME, refund_ticket
 
 if TYPE_CHECKING:

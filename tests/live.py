@@ -20,9 +20,9 @@ from dapr.ext.workflow._durabletask.internal import protos
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
-from app.gateway.retries import ONE_RETRY
 from app.ledger.reading.queries import Records
 from app.ledger.store.record import TaskRecord
+from app.worker.sidecar_retries import ONE_RETRY
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")

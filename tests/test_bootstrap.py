@@ -10,9 +10,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from app import bootstrap, process
+from app import bootstrap
 from app.config.settings import Settings
 from app.domain.errors import ConfigurationError
+from app.worker import process
 
 SETTINGS = Settings(policy_file=Path("config/policy.yaml"))
 

@@ -23,7 +23,6 @@ from app.finance.reconciliation.parsing import parse_bills, text_of
 from app.finance.reconciliation.reconcile import reconcile
 from app.finance.reconciliation.views import as_json, remarks, verdict
 from app.finance.retry_bounds import reading
-from app.gateway import exposition
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file
 from app.stages import tools
@@ -31,6 +30,7 @@ from app.stages.answers import Nonsense, json_object, validated
 from app.web.messages import Approval
 from app.web.problems import BadRequest
 from app.web.reading import read_body
+from app.worker import sidecar_metrics
 from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT
@@ -272,7 +272,7 @@ def test_arguments_of_tools() -> None:
 
 def test_the_sidecars_metrics() -> None:
     def parse(raw: bytes) -> object:
-        return exposition.parse(raw.decode("utf-8", "replace"))
+        return sidecar_metrics.parse(raw.decode("utf-8", "replace"))
 
     held(each(parse, spoilt([METRICS], 3000, SEED), ValueError))
 
@@ -291,7 +291,7 @@ def test_long_inputs_take_no_longer_than_they_are(piece: bytes, tmp_path: Path) 
     text = long.decode("utf-8", "replace")
     for given in (text, "{" + text, text + "}", "{" + text + "}"):
         each(lambda _, given=given: json_object(given), [b""], Nonsense)  # type: ignore[misc]
-    each(lambda _: exposition.parse("dapr_resiliency_activations_total{" + text), [b""], ValueError)
+    each(lambda _: sidecar_metrics.parse("dapr_resiliency_activations_total{" + text), [b""], ValueError)
 
 
 def test_every_error_is_one_of_ours() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The words that follow come from the worker (`app/turns.py`).
+# The words that follow come from the worker (`app/worker/turns.py`).
 BROKEN = "workflow: its code"
 BOOKS_REFUSE = "books_refuse_"  # before the code by which the books refused to post a refund
 

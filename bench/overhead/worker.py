@@ -17,11 +17,11 @@ from typing import Any
 
 from app import bootstrap
 from app.config import settings
-from app.executions import Attempt, Executions
 from app.llm.call import ModelCall, Reserve, Usage
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.llm.gateway import ModelAnswer, ModelGateway
 from app.llm.journal import Journal, Settled
+from app.worker.execution_log import Attempt, Executions
 
 WHOLE, BARE = "whole", "bare"
 # When it ended, how long it took in all, how long of that it was with the sidecar; seconds.

@@ -12,12 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, process
+from app import bootstrap
 from app.config import settings
 from app.config.settings import Settings
 from app.llm import tokenizer
 from app.stages.services import Services, as_activity
-from app.worker import Worker
+from app.worker import process
+from app.worker.worker import Worker
 from experiments.rerun_tax import mailbox
 
 

@@ -30,7 +30,7 @@ from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
 from app.ledger.audit.posted_refunds import posted_refunds
 from app.llm.conversation import DaprConversation, Message
-from app.worker import EventLoopWorker
+from app.worker.worker import EventLoopWorker
 from tests.paths import ROOT
 
 DEAD = "http://127.0.0.1:9"
@@ -214,10 +214,10 @@ MAKERS = {
         "app/dapr/daprd.py": "the sidecar's",
         "app/dapr/sidecar.py": "its health, which is open",
         "app/cli/http.py": "the agent, the sandbox",
-        "app/gateway/sidecar_watch.py": "its metrics, which are open",
+        "app/worker/sidecar_watch.py": "its metrics, which are open",
     },
     "aiohttp": {"app/dapr/systems.py": "the sidecar's", "app/sandbox/systems/consumer.py": "the sandbox itself"},
-    "grpc": {"app/worker.py": "the sidecar's", "app/dapr/history/reader.py": "the sidecar's"},
+    "grpc": {"app/worker/worker.py": "the sidecar's", "app/dapr/history/reader.py": "the sidecar's"},
     "sdk": {"app/runs.py": "the sidecar's", "app/llm/conversation.py": "the sidecar's"},
 }
 NAMES = {

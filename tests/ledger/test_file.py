@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import LedgerGone
-from app.gateway.incarnation import Incarnation
 from app.ledger.store import database
 from app.ledger.store.standings import Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
+from app.worker.heartbeat import Incarnation
 from tests.makers import ticket
 
 LOST: dict[str, Callable[[Path], object]] = {

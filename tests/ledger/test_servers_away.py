@@ -23,7 +23,6 @@ from app.config import policy
 from app.desk import TaskDesk
 from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable
-from app.executions import Attempt, Executions
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from app.ledger.store.database import is_passing
@@ -42,6 +41,7 @@ from app.runs import Runs
 from app.stages.services import as_activity
 from app.web.factory import create_app
 from app.web.server import WebServer
+from app.worker.execution_log import Attempt, Executions
 from tests.cli.reading import ask
 from tests.ledger.kit import Ledger, projected
 from tests.ledger.stories import story

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, insert, select
 from app.domain.errors import ConfigurationError, FailureCause
 from app.domain.models import Intake, Known, TaskView, Ticket
 from app.domain.texts import storable
-from app.executions import Attempt, Executions
 from app.ledger.store import database
 from app.ledger.store.bulk import insert_many, run
 from app.ledger.store.record_tables import PRICE_BOOKS
@@ -32,6 +31,7 @@ from app.llm.journal import Journal, Settled
 from app.stages.answers import json_object, validated
 from app.stages.draft_refund import _Answer
 from app.web.factory import create_app
+from app.worker.execution_log import Attempt, Executions
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
 from tests.web.fakes import FakeDesk, make_access, secret

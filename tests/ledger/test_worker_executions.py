@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app import executions as executions_module
 from app.domain.errors import StepOver, StepSetAside, Unreachable
-from app.executions import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
-from app.gateway import incarnation
-from app.gateway.incarnation import Incarnation
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
+from app.worker import execution_log as executions_module
+from app.worker import heartbeat as incarnation
+from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
+from app.worker.heartbeat import Incarnation
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")

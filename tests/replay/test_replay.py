@@ -18,9 +18,9 @@ from app import bootstrap, workflow
 from app.dapr.daprd import Daprd
 from app.stages.close_case import CloseInput
 from app.steps import Steps, TaskInput
-from app.worker import Worker
+from app.worker.worker import Worker
 from tests.replay.record import FOLDER, read
-from tests.test_worker import Noted, Well
+from tests.worker.test_worker import Noted, Well
 
 HISTORIES = sorted(FOLDER.rglob("*.pb.gz"))
 # What a turn adds to its history, and the action that asks for it; everything else it is told.

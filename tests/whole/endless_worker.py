@@ -11,10 +11,11 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app import bootstrap, turns, worker
+from app import bootstrap
 from app.config import settings
 from app.steps import TaskInput
-from app.watchdog import Watchdog
+from app.worker import turns, worker
+from app.worker.watchdog import Watchdog
 from app.workflow import refund_ticket
 
 ENDLESS = "load-34"

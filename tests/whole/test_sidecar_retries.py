@@ -13,9 +13,9 @@ from sqlalchemy import Table, select
 from app.cli.checks import metrics
 from app.config.settings import Settings
 from app.domain.models import CallState
-from app.gateway.retries import ONE_RETRY, Call, left_for_provider
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES
+from app.worker.sidecar_retries import ONE_RETRY, Call, left_for_provider
 from tests.live import Live, until
 from tests.whole import tickets
 

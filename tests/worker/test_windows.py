@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.gateway import exposition, windows
-from app.gateway.exposition import Exposition
-from app.gateway.windows import Found, Gap, Reading, Window
+from app.worker import sidecar_metrics, windows
+from app.worker.sidecar_metrics import Exposition
+from app.worker.windows import Found, Gap, Reading, Window
 
 BORN = datetime(2026, 5, 4, 11, tzinfo=UTC)
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -33,16 +33,16 @@ def reading(seconds: float, born: float | None = 0, **retried: int) -> Reading:
 
 
 def test_a_page_tells_the_calls_that_were_asked_again_of_each_component() -> None:
-    assert exposition.parse(PAGE) == Exposition(1795340908.56, {"llm": 5, "other_one": 2})
+    assert sidecar_metrics.parse(PAGE) == Exposition(1795340908.56, {"llm": 5, "other_one": 2})
 
 
 def test_a_page_without_them_has_none() -> None:
-    assert exposition.parse("# TYPE go_threads gauge\ngo_threads 7\n") == Exposition(None, {})
+    assert sidecar_metrics.parse("# TYPE go_threads gauge\ngo_threads 7\n") == Exposition(None, {})
 
 
 def test_a_page_that_is_none_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"."):
-        exposition.parse("dapr_resiliency_activations_total{<html> what")
+        sidecar_metrics.parse("dapr_resiliency_activations_total{<html> what")
 
 
 def test_the_difference_is_what_was_asked_again() -> None:

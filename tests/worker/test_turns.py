@@ -17,10 +17,10 @@ from google.protobuf import empty_pb2
 
 from app.dapr.daprd import Daprd
 from app.domain.models import Progress, TaskStatus
-from app.turns import Turns
-from app.watchdog import Watchdog
-from app.worker import EventLoopWorker
-from tests.test_worker import Noted, Well
+from app.worker.turns import Turns
+from app.worker.watchdog import Watchdog
+from app.worker.worker import EventLoopWorker
+from tests.worker.test_worker import Noted, Well
 
 PATIENCE = {"looks": 5, "pause_seconds": 0.02}
 

@@ -16,12 +16,12 @@ from sqlalchemy import Engine, insert, select, update
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
-from app.gateway import sidecar_watch
-from app.gateway.retries import RetryPolicy
-from app.gateway.sidecar_watch import SidecarWatch
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
 from app.ledger.store.writer import Writer
+from app.worker import sidecar_watch
+from app.worker.sidecar_retries import RetryPolicy
+from app.worker.sidecar_watch import SidecarWatch
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = RetryPolicy(1, timedelta(milliseconds=500), jitter=0.5)

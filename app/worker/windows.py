@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from app.gateway.exposition import Exposition
+from app.worker.sidecar_metrics import Exposition
 
 # Linux tells a process's start relative to a boot time that moves by up to a second.
 _SAME_START_SECONDS = 1.5

@@ -27,15 +27,15 @@ from dapr.ext.workflow._durabletask.task import NonRetryableError
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
-from app import told
 from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.sidecar import Connected
 from app.domain.errors import StepSetAside
 from app.domain.standing import Standing
-from app.executions import Attempt, Executions
-from app.turns import Turns
-from app.watchdog import Overdue, Watchdog
+from app.worker import told
+from app.worker.execution_log import Attempt, Executions
+from app.worker.turns import Turns
+from app.worker.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from app import vitals
 from app.domain.errors import NotReady
-from app.vitals import LEDGER_SECONDS, LOOP_SECONDS, Vitals
+from app.worker import vitals
+from app.worker.vitals import LEDGER_SECONDS, LOOP_SECONDS, Vitals
 from tests.live import until
 
 

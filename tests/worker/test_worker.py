@@ -16,8 +16,8 @@ from dapr.ext.workflow._durabletask.internal import protos
 from google.protobuf import empty_pb2
 
 from app.dapr.daprd import Daprd
-from app.executions import Attempt
-from app.worker import EventLoopWorker
+from app.worker.execution_log import Attempt
+from app.worker.worker import EventLoopWorker
 
 GONE, REFUSES = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
 

@@ -26,12 +26,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.dapr.daprd import has_lost_metrics
 from app.domain.errors import LedgerGone
-from app.gateway import exposition, windows
-from app.gateway.exposition import LOST
-from app.gateway.retries import ONE_RETRY, RetryPolicy
-from app.gateway.retry_rows import Written, write_end, write_gap, write_window
-from app.gateway.windows import End, Found, Gap, Reading
 from app.ledger.store.writer import Writer
+from app.worker import sidecar_metrics, windows
+from app.worker.retry_rows import Written, write_end, write_gap, write_window
+from app.worker.sidecar_metrics import LOST
+from app.worker.sidecar_retries import ONE_RETRY, RetryPolicy
+from app.worker.windows import End, Found, Gap, Reading
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class SidecarWatch:
         try:
             answer = self._get(self._metrics)
             lost = answer.is_error and has_lost_metrics(answer.text)
-            page = LOST if lost else exposition.parse(answer.raise_for_status().text)
+            page = LOST if lost else sidecar_metrics.parse(answer.raise_for_status().text)
         except (httpx.HTTPError, ValueError) as error:
             self._say(f"{type(error).__name__}: {_SILENT}")
             return None

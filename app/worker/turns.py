@@ -23,7 +23,7 @@ from dapr.ext.workflow._durabletask.task import NonDeterminismError
 from app.dapr import sdk_patches
 from app.domain.models import Progress, TaskStatus
 from app.domain.reasons import BROKEN
-from app.watchdog import Overdue, Watchdog
+from app.worker.watchdog import Overdue, Watchdog
 
 log = logging.getLogger(__name__)
 

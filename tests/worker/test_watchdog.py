@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.watchdog import Overdue, Watchdog
+from app.worker.watchdog import Overdue, Watchdog
 
 
 @pytest.fixture

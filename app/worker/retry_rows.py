@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, insert, or_, select, update
 
 from app.domain.models import CallState
-from app.gateway.retries import Call, RetryPolicy, allocate
-from app.gateway.windows import End, Gap, Window
 from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
+from app.worker.sidecar_retries import Call, RetryPolicy, allocate
+from app.worker.windows import End, Gap, Window
 
 # Dapr asks a call again for a quarter of an hour at most: what began earlier is not looked for.
 _LONGEST_CALL = timedelta(minutes=15)
