@@ -51,10 +51,7 @@ from app.pricing import book
 from app.pricing.book import PriceBook
 from app.retrying import Stuck
 from app.runs import Runs, connect
-from app.stages import STAGE_OF, STAGES, TOOLS
-from app.stages.services import Services, as_activity
 from app.starter import Starter
-from app.steps import DECISION, RESUME, TaskInput
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.token_watch import TokenWatch
@@ -69,7 +66,10 @@ from app.worker.heartbeat import Incarnation
 from app.worker.sidecar_watch import SidecarWatch
 from app.worker.vitals import Vitals
 from app.worker.worker import Rested, Worker
-from app.workflow import NAME, refund_ticket
+from app.workflow.activities import STAGE_OF, STAGES, TOOLS
+from app.workflow.activities.services import Services, as_activity
+from app.workflow.refund import NAME, refund_ticket
+from app.workflow.steps import DECISION, RESUME, TaskInput
 
 if TYPE_CHECKING:
     from app.telemetry.export import Traces

@@ -45,7 +45,7 @@ from app.ledger.store.decisions import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import StoredTicket, Tickets
 from app.runs import Runs
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 
 # Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
 _STARTERS = 64

@@ -22,8 +22,8 @@ from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
 from app.domain.standing import Standing, ended, under_way
 from app.line import Line, Silence
-from app.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
-from app.workflow import NAME
+from app.workflow.refund import NAME
+from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 
 Result = TypeVar("Result")
 

@@ -20,8 +20,8 @@ from app.domain.models import Ticket
 from app.ledger.store import database
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.steps import TaskInput
-from app.workflow import NAME
+from app.workflow.refund import NAME
+from app.workflow.steps import TaskInput
 from bench.books import CaseWatch
 from bench.load import Lanes, Load, NumberSource, Submit, Told, timed
 from bench.plan import Side, Submission

@@ -29,12 +29,12 @@ from app.sandbox.model.meter import PromptCache, Usage, measure
 from app.sandbox.systems.app import METHODS
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.seeding import seed
-from app.stages.classify import ClassifyInput, classify
-from app.stages.draft_refund import DraftInput, Lookup, draft_refund
-from app.stages.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
-from app.stages.retrieve_account import AccountInput, retrieve_account
-from app.stages.services import Services
-from app.stages.tools import ToolCall
+from app.workflow.activities.classify import ClassifyInput, classify
+from app.workflow.activities.draft_refund import DraftInput, Lookup, draft_refund
+from app.workflow.activities.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
+from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
+from app.workflow.activities.services import Services
+from app.workflow.activities.tools import ToolCall
 
 MOST_TURNS = 4
 _NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

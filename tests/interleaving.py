@@ -20,12 +20,12 @@ from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedP
 from app.sandbox.systems.app import METHODS
 from app.sandbox.systems.books import Books
 from app.sandbox.systems.seeding import seed
-from app.stages import STAGES, TOOLS
-from app.stages.classify import ClassifyOutput
-from app.stages.draft_refund import DraftOutput
-from app.stages.services import Services
-from app.steps import TaskInput
-from app.workflow import refund_ticket
+from app.workflow.activities import STAGES, TOOLS
+from app.workflow.activities.classify import ClassifyOutput
+from app.workflow.activities.draft_refund import DraftOutput
+from app.workflow.activities.services import Services
+from app.workflow.refund import refund_ticket
+from app.workflow.steps import TaskInput
 from tests.makers import RULES, USE
 from tests.scripted import Call
 

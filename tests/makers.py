@@ -8,7 +8,7 @@ from typing import Any
 from app.config import policy
 from app.domain.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
 from app.domain.orders import Account, Exposure, Order, OrderItem, RefundPolicy
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 from tests.paths import ROOT
 
 RULES = policy.load(ROOT / "config" / "policy.yaml")

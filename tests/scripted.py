@@ -10,8 +10,8 @@ from typing import Any
 from dapr.ext.workflow._durabletask.task import CompletableTask
 
 from app.domain.models import Frozen, Progress, TaskOutput, TaskStatus
-from app.steps import TaskInput
-from app.workflow import refund_ticket
+from app.workflow.refund import refund_ticket
+from app.workflow.steps import TaskInput
 
 Answers = Callable[[str, Frozen], Frozen]
 

@@ -22,7 +22,7 @@ from app.domain.orders import Account
 from app.ledger.store.tickets import StoredTicket
 from app.llm.conversation import Message
 from app.sandbox.systems.visitors import orders_of
-from app.stages import tools
+from app.workflow.activities import tools
 from bench import cpu, results
 from bench.books import CaseWatch
 from bench.measure import Window
@@ -120,13 +120,13 @@ def test_the_peer_offers_the_same_tools_in_the_same_words() -> None:
 
 
 def test_the_peer_asks_in_the_same_words() -> None:
-    stage = importlib.import_module("app.stages.classify")
+    stage = importlib.import_module("app.workflow.activities.classify")
     ours = stage._messages(_stored(_ticket()), None)
     assert _as_sent(ours) == work.classify_request(_ticket())["messages"]
 
 
 def test_the_peer_drafts_in_the_same_words_after_the_same_lookups() -> None:
-    stage = importlib.import_module("app.stages.draft_refund")
+    stage = importlib.import_module("app.workflow.activities.draft_refund")
     call = tools.ToolCall(id="call_1_1", tool="lookup_order", argument="AC-10442")
     question = stage.DraftInput(
         task_id="bench:B-1",

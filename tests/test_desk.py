@@ -24,7 +24,7 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.line import Silence
 from app.runs import Runs
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
 # How long one of them stands still; a desk that lets the other in meanwhile begins a second run.

@@ -21,7 +21,7 @@ from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.runs import Runs
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 from tests.ledger.kit import write_journal
 from tests.records import call_record
 

@@ -20,9 +20,9 @@ from app.sandbox.model.brain.injection import is_ordered, told_only
 from app.sandbox.model.brain.signals import read_signals
 from app.sandbox.model.exchange import Message as Said
 from app.sandbox.model.exchange import Question
-from app.stages import prompts, tools
-from app.stages.answers import Nonsense, json_object, validated
 from app.telemetry.texts import output_messages
+from app.workflow.activities import prompts, tools
+from app.workflow.activities.answers import Nonsense, json_object, validated
 
 LENGTH = 60_000
 # Work that grows with the square grows sixteenfold with a text four times as long; in proportion, fourfold.

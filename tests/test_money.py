@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category, Draft, Refund
 from app.sandbox.systems import reconcile
-from app.stages import letters
+from app.workflow.activities import letters
 from tests.interleaving import A_HOLD_IS_OVER, CURRENCY, ORDER, Case, Shop, an_order, open_shop
 from tests.makers import RULES, draft
 

@@ -25,12 +25,12 @@ from app.finance.reconciliation.views import as_json, remarks, verdict
 from app.finance.retry_bounds import reading
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file
-from app.stages import tools
-from app.stages.answers import Nonsense, json_object, validated
 from app.web.messages import Approval
 from app.web.problems import BadRequest
 from app.web.reading import read_body
 from app.worker import sidecar_metrics
+from app.workflow.activities import tools
+from app.workflow.activities.answers import Nonsense, json_object, validated
 from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT

@@ -17,7 +17,7 @@ from app.domain.errors import Unreachable
 from app.domain.models import Decision
 from app.line import Silence
 from app.runs import Runs, connect
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 
 RULES = policy.load(Path("config/policy.yaml"))
 TASK = TaskInput(tenant="acme", ticket_id="T-1", customer_id="C-1", order_id=None, rules=RULES)

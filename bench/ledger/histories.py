@@ -10,8 +10,8 @@ from app.dapr.history.model import Run
 from app.dapr.history.values import Failure, RunStatus, WaitOutcome
 from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
 from app.pricing.calls import CallRecord
-from app.stages.classify import ClassifyOutput
-from app.stages.draft_refund import DraftOutput
+from app.workflow.activities.classify import ClassifyOutput
+from app.workflow.activities.draft_refund import DraftOutput
 from bench.ledger import texts
 from bench.ledger.fates import OUTCOMES, Fate, fate
 from bench.ledger.population import Person

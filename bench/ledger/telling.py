@@ -16,7 +16,7 @@ from app.domain.models import AnsweredBy, CallState, Known, ModelUse
 from app.ledger.store.calls import UNKNOWN
 from app.pricing.calls import CallRecord
 from app.pricing.values import Usage
-from app.steps import DECISION
+from app.workflow.steps import DECISION
 from bench.ledger import texts
 from bench.ledger.population import Person
 

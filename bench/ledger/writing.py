@@ -22,8 +22,8 @@ from app.ledger.store.record import TaskRecord
 from app.ledger.store.record_tables import PRICE_BOOKS
 from app.ledger.store.tables import MODEL_CALLS, REPLIES, TICKETS
 from app.pricing.book import PriceBook
-from app.stages import STAGE_OF
-from app.steps import RESUME
+from app.workflow.activities import STAGE_OF
+from app.workflow.steps import RESUME
 from bench.ledger import rows
 from bench.ledger.histories import Made, Sight, make
 from bench.ledger.population import BEGIN, Person, book_at, books

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from app.domain.models import Classification, Outcome, Refund, Ticket
 from app.domain.orders import Account, Exposure
-from app.stages.tools import ToolCall
+from app.workflow.activities.tools import ToolCall
 from bench.peer import work
 from bench.peer.durable import step, workflow
 from bench.peer.outside import Threads

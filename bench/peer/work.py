@@ -23,10 +23,10 @@ from app.domain.models import (
 )
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
 from app.llm.conversation import ToolRequest
-from app.stages import guards, letters, prompts, tools
-from app.stages.answers import json_object, validated
-from app.stages.keys import case_key, letter_key, refund_key
-from app.stages.tools import ToolCall
+from app.workflow.activities import guards, letters, prompts, tools
+from app.workflow.activities.answers import json_object, validated
+from app.workflow.activities.keys import case_key, letter_key, refund_key
+from app.workflow.activities.tools import ToolCall
 
 RULES = policy.load(Path(__file__).resolve().parent.parent.parent / "config" / "policy.yaml")
 MODEL = "sandbox-small"

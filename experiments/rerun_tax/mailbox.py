@@ -18,10 +18,10 @@ from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
 from app.sandbox.data import load_tickets
-from app.stages import prompts
-from app.stages.answers import Nonsense, json_object, validated
-from app.stages.services import Activity, Services, execution_id
-from app.steps import Steps
+from app.workflow.activities import prompts
+from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.services import Activity, Services, execution_id
+from app.workflow.steps import Steps
 from experiments.rerun_tax.jobs import Job, letter_mark
 
 NAME = "sort_mailbox"

@@ -16,9 +16,9 @@ from app import bootstrap
 from app.config import settings
 from app.config.settings import Settings
 from app.llm import tokenizer
-from app.stages.services import Services, as_activity
 from app.worker import process
 from app.worker.worker import Worker
+from app.workflow.activities.services import Services, as_activity
 from experiments.rerun_tax import mailbox
 
 

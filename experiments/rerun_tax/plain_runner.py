@@ -27,10 +27,10 @@ from app.llm import tokenizer
 from app.llm.call import ModelCall
 from app.llm.conversation import Conversation, DaprConversation
 from app.llm.gateway import ModelAnswer, used
-from app.stages import STAGES, TOOLS
-from app.stages.services import Services
-from app.steps import TaskInput
-from app.workflow import refund_ticket
+from app.workflow.activities import STAGES, TOOLS
+from app.workflow.activities.services import Services
+from app.workflow.refund import refund_ticket
+from app.workflow.steps import TaskInput
 from experiments.rerun_tax import in_memory, mailbox
 from experiments.rerun_tax.in_memory import Memory, NeedsPerson
 from experiments.rerun_tax.jobs import Job

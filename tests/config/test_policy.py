@@ -9,7 +9,7 @@ import pytest
 
 from app.config import policy
 from app.domain.errors import ConfigurationError
-from app.steps import TaskInput
+from app.workflow.steps import TaskInput
 from tests.makers import task
 from tests.paths import ROOT
 

@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 
 from app.domain import reasons
-from app.steps import DECISION, RESUME
-from app.workflow import NAME
+from app.workflow.refund import NAME
+from app.workflow.steps import DECISION, RESUME
 from tests.paths import ROOT
 
 APP = ROOT / "app"
 CODE = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 # Where the workflow says why a person is needed, and where the sandbox's books refuse.
-SAYING = ("stages/guards.py", "waiting.py", "drafting.py", "workflow.py")
+SAYING = ("activities/guards.py", "approval.py", "drafting.py", "refund.py")
 REFUSING = ("refunds.py", "orders.py", "accounts.py", "entries.py")
 # What looks like a code there and is none: names of steps and of events.
-NAMES = {path.stem for path in (APP / "stages").glob("*.py")} | {"lookup_order", "lookup_refund_policy", NAME}
+NAMES = {path.stem for path in (APP / "workflow" / "activities").glob("*.py")} | {
+    "lookup_order",
+    "lookup_refund_policy",
+    NAME,
+}
 NAMES |= {DECISION, RESUME}
 
 
@@ -37,7 +41,7 @@ def refusals(file: Path) -> set[str]:
 
 
 def codes() -> set[str]:
-    said = set[str]().union(*(texts(APP / name) for name in SAYING)) - NAMES
+    said = set[str]().union(*(texts(APP / "workflow" / name) for name in SAYING)) - NAMES
     refused = set[str]().union(*(refusals(APP / "sandbox" / "systems" / name) for name in REFUSING))
     return said | {reasons.BOOKS_REFUSE + code for code in refused}
 

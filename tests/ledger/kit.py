@@ -24,7 +24,7 @@ from app.pricing.book import PriceBook
 from app.pricing.calls import CallRecord
 from app.pricing.charges import standing
 from app.pricing.values import Charge
-from app.stages import STAGE_OF
+from app.workflow.activities import STAGE_OF
 from tests.ledger.stories import Snapshot
 from tests.pricing.makers import agreement
 from tests.pricing.makers import price_book as book_of

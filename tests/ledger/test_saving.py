@@ -25,7 +25,7 @@ from app.ledger.recording.projection import Naming
 from app.ledger.store import database
 from app.ledger.store.record import TaskRecord
 from app.pricing.charges import standing
-from app.stages import STAGE_OF
+from app.workflow.activities import STAGE_OF
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, by_id, projected, sums_of, two_currencies

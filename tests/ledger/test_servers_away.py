@@ -38,10 +38,10 @@ from app.llm.conversation import Answer, ReportedUsage
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
 from app.runs import Runs
-from app.stages.services import as_activity
 from app.web.factory import create_app
 from app.web.server import WebServer
 from app.worker.execution_log import Attempt, Executions
+from app.workflow.activities.services import as_activity
 from tests.cli.reading import ask
 from tests.ledger.kit import Ledger, projected
 from tests.ledger.stories import story

@@ -28,10 +28,10 @@ from app.llm.call import ModelCall, Reserve, Usage
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
-from app.stages.answers import json_object, validated
-from app.stages.draft_refund import _Answer
 from app.web.factory import create_app
 from app.worker.execution_log import Attempt, Executions
+from app.workflow.activities.answers import json_object, validated
+from app.workflow.activities.draft_refund import _Answer
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
 from tests.web.fakes import FakeDesk, make_access, secret

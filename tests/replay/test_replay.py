@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app import bootstrap, workflow
+from app import bootstrap
 from app.dapr.daprd import Daprd
-from app.stages.close_case import CloseInput
-from app.steps import Steps, TaskInput
 from app.worker.worker import Worker
+from app.workflow import refund
+from app.workflow.activities.close_case import CloseInput
+from app.workflow.steps import Steps, TaskInput
 from tests.replay.record import FOLDER, read
 from tests.worker.test_worker import Noted, Well
 
@@ -50,7 +51,7 @@ def replayed(events: list[Any]) -> Iterator[tuple[list[tuple[str, int, str]], li
     """What each turn comes to today and came to then, and what the task says of itself."""
     nobody: Any = Noted(), Well()
     worker = Worker(Daprd("", "127.0.0.1:1", ""), 1, lambda *_: None, *nobody)
-    worker.register_workflow(bootstrap._workflow(), name=workflow.NAME)
+    worker.register_workflow(bootstrap._workflow(), name=refund.NAME)
     for item, then in turns(events):
         answer = worker.loop.turns.answer(item)
         now = [(each.WhichOneof("workflowActionType"), each.id, each.scheduleTask.name) for each in answer.actions]
@@ -83,17 +84,17 @@ def test_there_is_one_of_each_way_through_the_workflow() -> None:
 
 
 def test_a_change_without_a_patch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    as_it_is = workflow._carried_out
+    as_it_is = refund._carried_out
 
     def carried_out(steps: Steps, task: TaskInput, *more: Any) -> Generator[Any, Any, Any]:
-        yield from workflow._account(steps, task, True)
+        yield from refund._account(steps, task, True)
         return (yield from as_it_is(steps, task, *more))
 
-    monkeypatch.setattr(workflow, "_carried_out", carried_out)
+    monkeypatch.setattr(refund, "_carried_out", carried_out)
     assert "does not fit what this task has done" in [said for _, _, said in replayed(recorded("refunded"))][-1]
 
 
 def test_a_step_that_asks_for_more_than_was_recorded_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a field without a default in what a step came to would."""
-    monkeypatch.setattr(workflow, "CloseOutput", CloseInput)
+    monkeypatch.setattr(refund, "CloseOutput", CloseInput)
     assert "raised ValidationError" in [said for _, _, said in replayed(recorded("refunded"))][-1]

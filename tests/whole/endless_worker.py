@@ -13,10 +13,10 @@ from dapr.ext.workflow import DaprWorkflowContext
 
 from app import bootstrap
 from app.config import settings
-from app.steps import TaskInput
 from app.worker import turns, worker
 from app.worker.watchdog import Watchdog
-from app.workflow import refund_ticket
+from app.workflow.refund import refund_ticket
+from app.workflow.steps import TaskInput
 
 ENDLESS = "load-34"
 MENDED = "mended"

@@ -13,9 +13,9 @@ from dapr.ext.workflow import WorkflowActivityContext
 
 from app import bootstrap
 from app.config import settings
-from app.stages import TOOLS
-from app.stages.lookups import OrderInput, lookup_order
-from app.stages.services import Activity, Services
+from app.workflow.activities import TOOLS
+from app.workflow.activities.lookups import OrderInput, lookup_order
+from app.workflow.activities.services import Activity, Services
 
 POISON = "load-13"
 

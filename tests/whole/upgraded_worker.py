@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from app import bootstrap, workflow
+from app import bootstrap
 from app.config import settings
-from app.steps import Steps, TaskInput
+from app.workflow import refund
+from app.workflow.steps import Steps, TaskInput
 
 CODE = "code"
 CHANGE = "books-before-letter"
@@ -22,15 +23,15 @@ def main() -> None:
     known = settings.load()
     file = known.state_dir / CODE
     code = file.read_text() if file.exists() else "old"
-    as_it_is = workflow._carried_out
+    as_it_is = refund._carried_out
 
     def carried_out(steps: Steps, task: TaskInput, *more: Any) -> Generator[Any, Any, Any]:
         if code == "careless" or steps.patched(CHANGE):
-            yield from workflow._account(steps, task, True)
+            yield from refund._account(steps, task, True)
         return (yield from as_it_is(steps, task, *more))
 
     if code != "old":
-        setattr(workflow, "_carried_out", carried_out)  # noqa: B010 - it is not exported there
+        setattr(refund, "_carried_out", carried_out)  # noqa: B010 - it is not exported there
     bootstrap.serve(known)
 
 

@@ -21,19 +21,19 @@ from app.finance.retry_bounds.pricing import LONGEST
 from app.finance.retry_bounds.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
 from app.ledger.store.tickets import StoredTicket
 from app.llm import estimate, gateway
-from app.stages import STAGES, TOOLS, tools
-from app.stages.close_case import CloseInput, close_case
-from app.stages.draft_refund import DraftInput, DraftOutput, Lookup, _messages
-from app.stages.hold_refund import HoldInput, hold_refund
-from app.stages.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
-from app.stages.notify_customer import NotifyInput, notify_customer
-from app.stages.retrieve_account import AccountInput, retrieve_account
-from app.stages.services import Services
-from app.stages.tools import ToolCall
-from app.steps import patience
+from app.workflow.activities import STAGES, TOOLS, tools
+from app.workflow.activities.close_case import CloseInput, close_case
+from app.workflow.activities.draft_refund import DraftInput, DraftOutput, Lookup, _messages
+from app.workflow.activities.hold_refund import HoldInput, hold_refund
+from app.workflow.activities.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
+from app.workflow.activities.notify_customer import NotifyInput, notify_customer
+from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
+from app.workflow.activities.services import Services
+from app.workflow.activities.tools import ToolCall
+from app.workflow.steps import patience
 from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run
-from tests.test_workflow import FOUND, REFUND, World
+from tests.workflow.test_refund import FOUND, REFUND, World
 
 ASKINGS = {each.step: each for each in askings(RULES)}
 

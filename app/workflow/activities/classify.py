@@ -10,9 +10,9 @@ from app.domain.models import Classification, Frozen, ModelUse
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
-from app.stages import prompts
-from app.stages.answers import Nonsense, json_object, validated
-from app.stages.services import Activity, Services, execution_id
+from app.workflow.activities import prompts
+from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.services import Activity, Services, execution_id
 
 
 class ClassifyInput(Frozen):

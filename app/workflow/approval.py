@@ -18,9 +18,9 @@ from app.domain.models import (
     TaskStatus,
 )
 from app.domain.orders import Order
-from app.drafting import Findings, held, looked_up
-from app.stages import guards
-from app.steps import ANSWERED_BEFORE, Steps, TaskInput
+from app.workflow.activities import guards
+from app.workflow.drafting import Findings, held, looked_up
+from app.workflow.steps import ANSWERED_BEFORE, Steps, TaskInput
 
 Value = TypeVar("Value", bound=Frozen)
 # A task that had a decision refused by version 0.1.0 got a new time limit with each; its history is replayed so.

@@ -9,15 +9,15 @@ import sys
 import pytest
 
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.stages.answers import Nonsense
-from app.stages.tools import TOOLS, accepted, definitions
+from app.workflow.activities.answers import Nonsense
+from app.workflow.activities.tools import TOOLS, accepted, definitions
 from tests.paths import ROOT
 
 # In a process of its own: importing dapr-agents warns, and starts more than a test wants.
 _AS_DAPR_AGENTS = """
 import json
 from dapr_agents.tool import AgentTool
-from app.stages.tools import TOOLS
+from app.workflow.activities.tools import TOOLS
 tools = [AgentTool(name=t.name, description=t.description, args_model=t.arguments) for t in TOOLS.values()]
 print(json.dumps([tool.to_function_call()["function"] for tool in tools]))
 """

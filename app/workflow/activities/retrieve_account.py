@@ -8,7 +8,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.domain.errors import Refused
 from app.domain.models import Frozen
 from app.domain.orders import Account, Effects
-from app.stages.services import Activity, Services
+from app.workflow.activities.services import Activity, Services
 
 
 class AccountInput(Frozen):

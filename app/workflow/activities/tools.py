@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.domain.models import REFUNDABLE, Frozen, Reference
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.stages.answers import Nonsense
+from app.workflow.activities.answers import Nonsense
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]
 RefundableCategory = Literal["damaged", "not_received", "wrong_item", "changed_mind", "double_charge", "cancellation"]

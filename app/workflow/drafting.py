@@ -9,12 +9,12 @@ from typing import Any
 
 from app.domain.models import REFUNDABLE, Action, Category, Classification, Draft, Frozen, Refund
 from app.domain.orders import Account, Exposure, Hold, Order, RefundPolicy
-from app.stages import guards
-from app.stages.draft_refund import DraftInput, DraftOutput, Lookup
-from app.stages.hold_refund import HoldInput, HoldOutput
-from app.stages.lookups import OrderInput, OrderOutput, PolicyInput, PolicyOutput
-from app.stages.tools import ToolCall
-from app.steps import Steps, TaskInput
+from app.workflow.activities import guards
+from app.workflow.activities.draft_refund import DraftInput, DraftOutput, Lookup
+from app.workflow.activities.hold_refund import HoldInput, HoldOutput
+from app.workflow.activities.lookups import OrderInput, OrderOutput, PolicyInput, PolicyOutput
+from app.workflow.activities.tools import ToolCall
+from app.workflow.steps import Steps, TaskInput
 
 # How much longer the books hold the money than a person may take to decide.
 _HOURS_BEYOND = 24

@@ -11,7 +11,7 @@ from dapr.ext.workflow import TaskFailedError
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.domain.models import Frozen, TaskStatus
-from app.steps import RESUMED, Steps
+from app.workflow.steps import RESUMED, Steps
 from tests.makers import task
 from tests.scripted import Script
 

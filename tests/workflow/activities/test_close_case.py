@@ -26,9 +26,9 @@ from app.sandbox.systems import cases, reconcile, refunds
 from app.sandbox.systems.answers import Answer
 from app.sandbox.systems.bodies import CloseCase, PostRefund
 from app.sandbox.systems.books import Books
-from app.stages.close_case import CloseInput, CloseOutput, close_case
-from app.stages.keys import case_key, refund_key
-from app.stages.services import Services
+from app.workflow.activities.close_case import CloseInput, CloseOutput, close_case
+from app.workflow.activities.keys import case_key, refund_key
+from app.workflow.activities.services import Services
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TENANT, TICKET = "bench", "T-1"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import Category
-from app.stages import prompts
+from app.workflow.activities import prompts
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

@@ -14,10 +14,10 @@ from app.domain.texts import Text
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message, ToolRequest
-from app.stages import prompts, tools
-from app.stages.answers import Nonsense, json_object, validated
-from app.stages.services import Activity, Services, execution_id
-from app.stages.tools import ToolCall
+from app.workflow.activities import prompts, tools
+from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.services import Activity, Services, execution_id
+from app.workflow.activities.tools import ToolCall
 
 
 class Lookup(Frozen):

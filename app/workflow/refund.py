@@ -1,6 +1,6 @@
 """The process: five stages in order, and a durable wait where a person decides.
 
-Deterministic: no I/O, no clock, no chance. `steps` holds what every step shares (slow retries, parking), `waiting` the
+Deterministic: no I/O, no clock, no chance. `steps` holds what every step shares (slow retries, parking), `approval` the
 wait for a person, `drafting` the loop of the third stage.
 """
 
@@ -14,14 +14,14 @@ from dapr.ext.workflow import DaprWorkflowContext
 
 from app.domain.models import Action, Classification, Outcome, TaskOutput
 from app.domain.orders import Account, Effects
-from app.drafting import Findings, drafted
-from app.stages import guards
-from app.stages.classify import ClassifyInput, ClassifyOutput
-from app.stages.close_case import CloseInput, CloseOutput
-from app.stages.notify_customer import NotifyInput, NotifyOutput
-from app.stages.retrieve_account import AccountInput, AccountOutput
-from app.steps import Steps, TaskInput
-from app.waiting import Settlement, decided
+from app.workflow.activities import guards
+from app.workflow.activities.classify import ClassifyInput, ClassifyOutput
+from app.workflow.activities.close_case import CloseInput, CloseOutput
+from app.workflow.activities.notify_customer import NotifyInput, NotifyOutput
+from app.workflow.activities.retrieve_account import AccountInput, AccountOutput
+from app.workflow.approval import Settlement, decided
+from app.workflow.drafting import Findings, drafted
+from app.workflow.steps import Steps, TaskInput
 
 NAME = "refund_ticket"
 

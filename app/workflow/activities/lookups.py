@@ -9,7 +9,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.domain.errors import Refused
 from app.domain.models import Category, Frozen
 from app.domain.orders import Order, RefundPolicy
-from app.stages.services import Activity, Services
+from app.workflow.activities.services import Activity, Services
 
 
 class OrderInput(Frozen):

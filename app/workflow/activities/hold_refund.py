@@ -7,8 +7,8 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.domain.errors import Refused
 from app.domain.models import Frozen, Refund
 from app.domain.orders import Exposure, Hold
-from app.stages.keys import refund_request
-from app.stages.services import Activity, Services
+from app.workflow.activities.keys import refund_request
+from app.workflow.activities.services import Activity, Services
 
 
 class HoldInput(Frozen):

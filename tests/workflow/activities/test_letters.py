@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import Outcome, Refund, in_minor_units
-from app.stages import letters
+from app.workflow.activities import letters
 
 ORDER = "AC-10442"
 REFUND = Refund(order_id=ORDER, amount=Decimal("1234.50"), currency="EUR")

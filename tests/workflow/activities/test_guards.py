@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category, Draft
 from app.domain.orders import Exposure
-from app.stages import guards
+from app.workflow.activities import guards
 from tests.makers import RULES, account, draft, order, refund_policy
 
 

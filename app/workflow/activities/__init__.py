@@ -1,0 +1,14 @@
+"""The five stages, in order, and the tools of the third: each becomes a Dapr activity."""
+
+from app.workflow.activities.classify import classify
+from app.workflow.activities.close_case import close_case
+from app.workflow.activities.draft_refund import draft_refund
+from app.workflow.activities.hold_refund import hold_refund
+from app.workflow.activities.lookups import lookup_order, lookup_refund_policy
+from app.workflow.activities.notify_customer import notify_customer
+from app.workflow.activities.retrieve_account import retrieve_account
+
+STAGES = (classify, retrieve_account, draft_refund, notify_customer, close_case)
+TOOLS = (lookup_order, lookup_refund_policy, hold_refund)
+# The stage that each activity belongs to: what a tool costs is the third stage's.
+STAGE_OF = {each.__name__: each.__name__ for each in STAGES} | {each.__name__: draft_refund.__name__ for each in TOOLS}
