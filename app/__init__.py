@@ -1,6 +1,6 @@
 """A refund agent whose durable record carries tokens and money.
 
-    ticket ──HTTP/CLI──> desk ──> Dapr workflow refund_ticket            (app/desk.py, app/workflow/refund.py)
+    ticket ──HTTP/CLI──> desk ──> Dapr workflow refund_ticket            (app/tasks/desk.py, app/workflow/refund.py)
                                     1 classify          (model)          (app/workflow/activities/)
                                     2 retrieve_account  (tool)
                                     3 draft_refund      (model; 1..n turns, tools between turns)

@@ -16,8 +16,6 @@ from dapr.ext.workflow import DaprWorkflowContext
 from sqlalchemy import Engine
 
 from app import __version__
-from app.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
-from app.condemned import Condemned
 from app.config import policy
 from app.config.policy import Rules
 from app.config.private_files import private_folder, told
@@ -26,7 +24,6 @@ from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems, ask_at_once
-from app.desk import TaskDesk
 from app.domain.standing import Standing
 from app.ledger.audit import checking, rebuilding
 from app.ledger.audit.checking import Difference
@@ -49,12 +46,15 @@ from app.llm.gateway import ModelGateway
 from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.retrying import Stuck
-from app.runs import Runs, connect
-from app.starter import Starter
+from app.tasks.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
+from app.tasks.desk import TaskDesk
+from app.tasks.rejected_runs import Condemned
+from app.tasks.retrying import Stuck
+from app.tasks.starter import Starter
+from app.tasks.token_watch import TokenWatch
+from app.tasks.workflow_client import Runs, connect
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
-from app.token_watch import TokenWatch
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.handlers import Books

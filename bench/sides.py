@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from app.access import read_local_token
 from app.config.settings import Settings
+from app.tasks.access import read_local_token
 from bench import environment
 from bench.plan import Block, Side, Store, Variant
 from bench.stores import DATABASE, Prepared, prepare

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.access import read_local_token
+from app.tasks.access import read_local_token
 from chaos import gather
 from chaos.crew import Crew
 from chaos.evidence import Evidence

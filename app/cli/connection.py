@@ -50,8 +50,8 @@ def _usable(token: str) -> str:
 
 
 def _local_token() -> str:
-    from app.access import read_local_token
     from app.config.settings import load
+    from app.tasks.access import read_local_token
 
     path = load().state_dir / "token"
     try:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.access import TOKENS_SECRET, Token, parse_tokens
 from app.domain.errors import ConfigurationError
+from app.tasks.access import TOKENS_SECRET, Token, parse_tokens
 
 Change = Callable[[tuple[Token, ...]], tuple[Token, ...]]
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from app.access import ALL_TENANTS, LOCAL_TOKEN_NAME, Role, Token, digest_of
 from app.cli.connection import AsJson
 from app.cli.screen import complain, say, show_json, show_table
 from app.cli.secrets_file import change_tokens, tokens_in
 from app.domain.errors import ConfigurationError
+from app.tasks.access import ALL_TENANTS, LOCAL_TOKEN_NAME, Role, Token, digest_of
 
 SECRET_BYTES = 32
 NOTICED = "the agent knows it after `make reload`, or when it is started again"

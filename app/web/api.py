@@ -12,9 +12,9 @@ from typing import Any
 from flask import Blueprint, Response, request
 from pydantic import BaseModel
 
-from app.access import Access, Principal
 from app.domain.errors import AccessDenied, TaskNotFound
 from app.domain.models import Decision
+from app.tasks.access import Access, Principal
 from app.web.front import Front
 from app.web.handlers import Answer, Books, Call, Desk, Vitals
 from app.web.openapi import build_document

@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response
 
-from app.access import Access
 from app.domain.deadline import within
+from app.tasks.access import Access
 from app.web import problems
 from app.web.api import make_blueprint
 from app.web.front import Front, Wsgi

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from app.access import Principal, Role
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.finance.failures.values import Facts
@@ -22,6 +21,7 @@ from app.finance.rollup import Dimension, Rollup
 from app.finance.views import Selection, report_view
 from app.ledger.reading.views import record_view
 from app.ledger.store.record import TaskRecord
+from app.tasks.access import Principal, Role
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)

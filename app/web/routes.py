@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.access import Role
 from app.domain.models import TaskPage, TaskView, Ticket, TicketView
 from app.finance.failures.views import TaxView
 from app.finance.views import ReportView
 from app.ledger.reading.views import RecordView
+from app.tasks.access import Role
 from app.web import handlers
 from app.web.handlers import Answer, Call
 from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination

@@ -9,11 +9,11 @@ import grpc
 import httpx
 from dapr.ext.workflow import WorkflowState
 
-from app import runs
-from app.access import read_local_token
 from app.config import policy
 from app.config.settings import Settings
 from app.dapr.daprd import Daprd
+from app.tasks import workflow_client
+from app.tasks.access import read_local_token
 from experiments.rerun_tax import mailbox
 from experiments.rerun_tax.jobs import Job
 from experiments.rerun_tax.theory import Arm
@@ -33,7 +33,7 @@ class Durable:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._jobs: tuple[Job, ...] = ()
-        self._client = runs.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
+        self._client = workflow_client.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Hands the tickets to the agent, or starts the mailboxes."""

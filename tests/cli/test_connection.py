@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.access import Access, make_local_token
 from app.cli.root import cli
+from app.tasks.access import Access, make_local_token
 from app.web.factory import create_app
 from app.web.server import WebServer
 from tests.cli.conftest import CommandLine
@@ -43,7 +43,7 @@ def test_a_file_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch,
     def fail(_path: Path) -> str:
         raise OSError(number, os.strerror(number), ".state/token")
 
-    monkeypatch.setattr("app.access.read_local_token", fail)
+    monkeypatch.setattr("app.tasks.access.read_local_token", fail)
     result = CliRunner().invoke(cli, ["task", "list"])
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith(f"error: .state/token: {os.strerror(number).lower()}; ")

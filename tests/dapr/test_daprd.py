@@ -19,7 +19,6 @@ import pytest
 from dapr.conf import settings as sdk_settings
 from dapr.ext.workflow._durabletask.internal import shared
 
-from app import runs
 from app.config import settings
 from app.config.proxies import past_proxies
 from app.config.settings import Settings, leave_proxies_out
@@ -30,6 +29,7 @@ from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
 from app.ledger.audit.posted_refunds import posted_refunds
 from app.llm.conversation import DaprConversation, Message
+from app.tasks import workflow_client
 from app.worker.worker import EventLoopWorker
 from tests.paths import ROOT
 
@@ -110,9 +110,9 @@ def _history(daprd: Daprd) -> None:
 
 
 def _runs(daprd: Daprd) -> None:
-    client = runs.connect(daprd)
+    client = workflow_client.connect(daprd)
     try:
-        runs.Runs(client).get("acme:T-1")
+        workflow_client.Runs(client).get("acme:T-1")
     finally:
         client.close()
 
@@ -218,7 +218,7 @@ MAKERS = {
     },
     "aiohttp": {"app/dapr/systems.py": "the sidecar's", "app/sandbox/systems/consumer.py": "the sandbox itself"},
     "grpc": {"app/worker/worker.py": "the sidecar's", "app/dapr/history/reader.py": "the sidecar's"},
-    "sdk": {"app/runs.py": "the sidecar's", "app/llm/conversation.py": "the sidecar's"},
+    "sdk": {"app/tasks/workflow_client.py": "the sidecar's", "app/llm/conversation.py": "the sidecar's"},
 }
 NAMES = {
     "httpx": {"httpx.Client", "httpx.AsyncClient", "httpx.get", "httpx.post", "httpx.put", "httpx.request"},

@@ -16,10 +16,8 @@ from flask import Flask
 from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
-from app.access import Access, Role
 from app.cli.root import cli
 from app.config import policy
-from app.desk import TaskDesk
 from app.domain.standing import Standing
 from app.ledger.reading import comparing
 from app.ledger.reading.queries import Records
@@ -30,7 +28,9 @@ from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.pricing import book
-from app.runs import Runs
+from app.tasks.access import Access, Role
+from app.tasks.desk import TaskDesk
+from app.tasks.workflow_client import Runs
 from app.telemetry.metrics import Metrics
 from app.web.factory import create_app
 from app.web.handlers import Books

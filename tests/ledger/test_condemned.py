@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.condemned import MOST, PAUSES, SEEN_AFTER, Condemned
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
+from app.tasks.rejected_runs import MOST, PAUSES, SEEN_AFTER, Condemned
 from tests.ledger.kit import Ledger
 from tests.records import call_record
 

@@ -20,7 +20,6 @@ from sqlalchemy import Connection, Engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from app.config import policy
-from app.desk import TaskDesk
 from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable
 from app.ledger.reading.queries import Records
@@ -37,7 +36,8 @@ from app.llm.call import Reserve
 from app.llm.conversation import Answer, ReportedUsage
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
-from app.runs import Runs
+from app.tasks.desk import TaskDesk
+from app.tasks.workflow_client import Runs
 from app.web.factory import create_app
 from app.web.server import WebServer
 from app.worker.execution_log import Attempt, Executions

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.access import ALL_TENANTS, Access, Role, Token, digest_of
 from app.domain.errors import Conflict, DecisionRefused, NotReady, NotWaiting, TaskNotFound
 from app.domain.models import (
     Decision,
@@ -21,6 +20,7 @@ from app.domain.models import (
     Ticket,
     TicketView,
 )
+from app.tasks.access import ALL_TENANTS, Access, Role, Token, digest_of
 from app.web.handlers import Books
 from tests.ledgers import FakeRecords
 

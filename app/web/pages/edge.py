@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 from flask import Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.access import Access, Principal, Role
 from app.domain.errors import TaskNotFound
 from app.domain.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, TicketView
 from app.ledger.store.record import TaskRecord
+from app.tasks.access import Access, Principal, Role
 from app.web import signin
 from app.web.api import TASK_ID
 from app.web.front import Front

@@ -15,11 +15,11 @@ from flask import Blueprint, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.access import Access, Role, digest_of
 from app.domain.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import TaskStatus, TaskView
 from app.ledger.store.record import TaskRecord
 from app.ledger.store.trouble import trouble
+from app.tasks.access import Access, Role, digest_of
 from app.web import signin
 from app.web.front import Front
 from app.web.pages import words

@@ -16,9 +16,9 @@ from dapr.ext.workflow import DaprWorkflowClient
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app import runs
 from app.dapr.history.model import Run
 from app.dapr.history.reader import HistoryReader
+from app.tasks import workflow_client
 from runtime import paths
 from runtime.stack import Stack
 from runtime.stack_commands import worker_environment
@@ -85,7 +85,7 @@ def foreign(folder: Path) -> Iterator[Foreign]:
     with make_stack(folder, parts=PARTS) as stack, HistoryReader(daprd_of(stack)) as reader:
         command = [sys.executable, "-m", "tests.dapr.history.foreign_worker", str(stack.ports.dapr_grpc), str(folder)]
         environment = os.environ | worker_environment(stack.ports, stack.state)
-        client = runs.connect(daprd_of(stack))
+        client = workflow_client.connect(daprd_of(stack))
         with (
             sidecar_channel(stack) as channel,
             subprocess.Popen(command, cwd=paths.ROOT, env=environment) as worker,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask.testing import FlaskClient
 
-from app.access import digest_of
+from app.tasks.access import digest_of
 from app.web import signin
 from app.web.signin import COOKIE, LIFETIME
 from tests.web.fakes import secret

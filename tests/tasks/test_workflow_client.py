@@ -15,8 +15,8 @@ from app.dapr.daprd import Daprd
 from app.domain.deadline import within
 from app.domain.errors import Unreachable
 from app.domain.models import Decision
-from app.line import Silence
-from app.runs import Runs, connect
+from app.tasks.line import Silence
+from app.tasks.workflow_client import Runs, connect
 from app.workflow.steps import TaskInput
 
 RULES = policy.load(Path("config/policy.yaml"))
@@ -58,6 +58,6 @@ def test_every_call_has_a_deadline(name: str, silent: int) -> None:
 
 
 def test_a_call_that_nobody_bounds_is_bounded_all_the_same(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.runs._READ_SECONDS", 0.2)
+    monkeypatch.setattr("app.tasks.workflow_client._READ_SECONDS", 0.2)
     with pytest.raises(Silence):
         Runs(connect(daprd(silent))).get("acme:T-1")

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from app.config import policy
-from app.desk import TaskDesk
 from app.domain.errors import HistoryTampered, NotWaiting, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import Decision, Intake, Outcome, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
@@ -20,7 +19,8 @@ from app.ledger.store.standings import Standings
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.runs import Runs
+from app.tasks.desk import TaskDesk
+from app.tasks.workflow_client import Runs
 from app.workflow.steps import TaskInput
 from tests.ledger.kit import write_journal
 from tests.records import call_record

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Engine
 
 from app.config import policy
-from app.desk import TaskDesk
 from app.domain.deadline import left
 from app.domain.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.domain.models import Decision, DecisionState, Intake, Question, Refund, Settled, TaskStatus, Ticket
@@ -22,8 +21,9 @@ from app.ledger.store.decisions import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.line import Silence
-from app.runs import Runs
+from app.tasks.desk import TaskDesk
+from app.tasks.line import Silence
+from app.tasks.workflow_client import Runs
 from app.workflow.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
@@ -157,7 +157,7 @@ def desk(
     tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> TaskDesk:
     """A desk where nobody waits long."""
-    monkeypatch.setattr("app.desk._DECIDED_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr("app.tasks.desk._DECIDED_WITHIN_SECONDS", 0.0)
     desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     desk.submit(TICKET)
     return desk

@@ -44,7 +44,7 @@ from app.domain.standing import Standing, unknown
 from app.ledger.store.decisions import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import StoredTicket, Tickets
-from app.runs import Runs
+from app.tasks.workflow_client import Runs
 from app.workflow.steps import TaskInput
 
 # Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.

@@ -6,8 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from app.access import Access, Token
 from app.domain.errors import RefundAgentError
+from app.tasks.access import Access, Token
 
 log = logging.getLogger(__name__)
 

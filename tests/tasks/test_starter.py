@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.domain.errors import Unreachable
-from app.starter import Starter
+from app.tasks.starter import Starter
 from tests.live import until
 
 

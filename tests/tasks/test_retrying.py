@@ -11,7 +11,7 @@ from app.dapr.history.model import Run
 from app.dapr.history.parse import parse
 from app.domain.errors import Unreachable
 from app.domain.models import Retrying
-from app.retrying import STUCK_AFTER, Stuck, retrying
+from app.tasks.retrying import STUCK_AFTER, Stuck, retrying
 from tests.dapr.history.told import Told, at
 
 RULES = json.dumps({"rules": {"retries": {"attempts": 30}}})

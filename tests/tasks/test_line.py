@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.deadline import left, within
 from app.domain.errors import Unreachable
-from app.line import Line, Silence
+from app.tasks.line import Line, Silence
 
 
 def test_what_is_left_is_the_shortest_of_all_bounds() -> None:

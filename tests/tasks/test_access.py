@@ -11,17 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.access import (
-    Access,
-    Principal,
-    Role,
-    Token,
-    digest_of,
-    make_local_token,
-    parse_tokens,
-    read_local_token,
-)
 from app.domain.errors import AccessDenied, ConfigurationError
+from app.tasks.access import Access, Principal, Role, Token, digest_of, make_local_token, parse_tokens, read_local_token
 
 SECRET = "a" * 43
 

@@ -1,0 +1,1 @@
+"""Tasks for people and programs: intake, reading, steering and decisions; who may do what."""
