@@ -19,6 +19,7 @@ COPY --from=packages /venv /venv
 COPY LICENSE /app/LICENSE
 COPY requirements.lock /app/requirements.lock
 COPY app /app/app
+COPY sandbox /app/sandbox
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /app
 USER 65532:65532

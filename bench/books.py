@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from app.sandbox.systems.app import BOOKS_FILE
 from runtime.problems import Problem
+from sandbox.systems.app import BOOKS_FILE
 
 GIVE_UP_SECONDS = 60.0
 

@@ -20,21 +20,21 @@ from app.domain.orders import Account
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.llm.gateway import ModelAnswer
-from app.sandbox.data import load_books, load_tickets
-from app.sandbox.model import anthropic, openai
-from app.sandbox.model.brain import answer_question
-from app.sandbox.model.exchange import Answer as Said
-from app.sandbox.model.exchange import shortened
-from app.sandbox.model.meter import PromptCache, Usage, measure
-from app.sandbox.systems.app import METHODS
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.seeding import seed
 from app.workflow.activities.classify import ClassifyInput, classify
 from app.workflow.activities.draft_refund import DraftInput, Lookup, draft_refund
 from app.workflow.activities.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
 from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
 from app.workflow.activities.services import Services
 from app.workflow.activities.tools import ToolCall
+from sandbox.data import load_books, load_tickets
+from sandbox.model import anthropic, openai
+from sandbox.model.brain import answer_question
+from sandbox.model.exchange import Answer as Said
+from sandbox.model.exchange import shortened
+from sandbox.model.meter import PromptCache, Usage, measure
+from sandbox.systems.app import METHODS
+from sandbox.systems.books import Books
+from sandbox.systems.seeding import seed
 
 MOST_TURNS = 4
 _NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

@@ -45,7 +45,7 @@ def project_ports() -> tuple[int, int]:
 def sandbox_command(ports: StackPorts, state_dir: Path, latency_seconds: float) -> list[str]:
     """The model server and the internal systems."""
     return [
-        *(str(paths.VENV_PYTHON), "-m", "app.sandbox"),
+        *(str(paths.VENV_PYTHON), "-m", "sandbox"),
         *("--model-port", str(ports.model), "--systems-port", str(ports.systems)),
         *("--state", str(state_dir / "sandbox"), "--latency", str(latency_seconds)),
     ]

@@ -16,16 +16,16 @@ from dapr.ext.workflow._durabletask.task import ActivityContext
 
 from app.domain.errors import Refused, SystemUnavailable
 from app.domain.models import Category, Classification, Draft, Frozen, TaskOutput
-from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
-from app.sandbox.systems.app import METHODS
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.seeding import seed
 from app.workflow.activities import STAGES, TOOLS
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
 from app.workflow.activities.services import Services
 from app.workflow.refund import refund_ticket
 from app.workflow.steps import TaskInput
+from sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
+from sandbox.systems.app import METHODS
+from sandbox.systems.books import Books
+from sandbox.systems.seeding import seed
 from tests.makers import RULES, USE
 from tests.scripted import Call
 

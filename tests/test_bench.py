@@ -21,7 +21,6 @@ from app.domain.models import Category, Classification, Outcome, Ticket
 from app.domain.orders import Account
 from app.ledger.store.tickets import StoredTicket
 from app.llm.conversation import Message
-from app.sandbox.systems.visitors import orders_of
 from app.workflow.activities import tools
 from bench import cpu, results
 from bench.books import CaseWatch
@@ -30,6 +29,7 @@ from bench.peer import work
 from bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from bench.tickets import Shape, make_ticket
 from runtime.problems import Problem
+from sandbox.systems.visitors import orders_of
 from tests import makers
 
 CLASSIFICATION = Classification(category=Category.DAMAGED, wants_refund=True, language="en", confidence=Decimal("0.9"))

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from app.cli.root import cli
 from app.domain.models import TaskStatus
-from app.sandbox.data import load_expected
+from sandbox.data import load_expected
 from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -15,14 +15,14 @@ from app.llm import conversation, estimate, tokenizer
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
 from app.llm.stored import answer_from_json, answer_to_json
-from app.sandbox.model.brain import answer_question
-from app.sandbox.model.brain.injection import is_ordered, told_only
-from app.sandbox.model.brain.signals import read_signals
-from app.sandbox.model.exchange import Message as Said
-from app.sandbox.model.exchange import Question
 from app.telemetry.texts import output_messages
 from app.workflow.activities import prompts, tools
 from app.workflow.activities.answers import Nonsense, json_object, validated
+from sandbox.model.brain import answer_question
+from sandbox.model.brain.injection import is_ordered, told_only
+from sandbox.model.brain.signals import read_signals
+from sandbox.model.exchange import Message as Said
+from sandbox.model.exchange import Question
 
 LENGTH = 60_000
 # Work that grows with the square grows sixteenfold with a text four times as long; in proportion, fourfold.

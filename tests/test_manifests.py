@@ -11,7 +11,7 @@ import yaml
 
 from app.config import policy
 from app.finance.retry_bounds import steps
-from app.sandbox.faults import SYSTEMS
+from sandbox.faults import SYSTEMS
 from tests.paths import ROOT
 
 FILES = sorted(

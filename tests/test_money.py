@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.models import Category, Draft, Refund
-from app.sandbox.systems import reconcile
 from app.workflow.activities import letters
+from sandbox.systems import reconcile
 from tests.interleaving import A_HOLD_IS_OVER, CURRENCY, ORDER, Case, Shop, an_order, open_shop
 from tests.makers import RULES, draft
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.paths import ROOT
 
+PACKAGES = ("app", "sandbox")
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -19,7 +21,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("package")
     source = folder / "source"
-    shutil.copytree(ROOT / "app", source / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.in"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-W", "ignore", "-c", "from setuptools import setup; setup()"]
@@ -30,15 +33,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_of_the_program_is_in_it_and_nothing_else(built: Path) -> None:
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    installed = {str(path.relative_to(built)) for path in (built / "app").rglob("*") if path.is_file()}
+    everything = (path for package in PACKAGES for path in (built / package).rglob("*"))
+    installed = {str(path.relative_to(built)) for path in everything if path.is_file()}
     assert {name for name in tracked if (ROOT / name).exists()} == installed
-    assert {path.name for path in built.iterdir()} == {"app", "refund_agent.egg-info"}
+    assert {path.name for path in built.iterdir()} == {*PACKAGES, "refund_agent.egg-info"}
 
 
 def test_it_asks_for_what_the_product_imports_and_brings_its_command(built: Path) -> None:

@@ -36,7 +36,7 @@ def demo(
 ) -> None:
     """Works the sample tickets; exit code 1 when a task or a booked refund is not as it must be, or when fewer
     than 95 of 100 clear tickets were understood."""
-    from app.sandbox.data import load_expected, load_tickets
+    from sandbox.data import load_expected, load_tickets
 
     lines = [Line(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
     with connect(url, token) as client:

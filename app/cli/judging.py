@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from app.domain.models import Category, Currency, Money, Outcome, Reference, Refund, TaskStatus, TaskView, task_id
 
 if TYPE_CHECKING:
-    from app.sandbox.data import Expectation
+    from sandbox.data import Expectation
 
 
 class Booked(BaseModel):

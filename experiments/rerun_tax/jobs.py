@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from app.domain.models import Frozen, TaskStatus, Ticket
 from app.domain.redaction import redact
-from app.sandbox.data import load_expected, load_tickets
 from experiments.rerun_tax.trace import MODEL
 from runtime.problems import Problem
+from sandbox.data import load_expected, load_tickets
 
 # The sandbox's books know every customer of this tenant with such a number.
 _BENCH, _CUSTOMER = "bench", "load-{:08d}"

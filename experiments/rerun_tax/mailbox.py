@@ -17,12 +17,12 @@ from app.domain.models import Category, Classification, Frozen, ModelUse, Outcom
 from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
-from app.sandbox.data import load_tickets
 from app.workflow.activities import prompts
 from app.workflow.activities.answers import Nonsense, json_object, validated
 from app.workflow.activities.services import Activity, Services, execution_id
 from app.workflow.steps import Steps
 from experiments.rerun_tax.jobs import Job, letter_mark
+from sandbox.data import load_tickets
 
 NAME = "sort_mailbox"
 Process = Generator[Any, Any, dict[str, Any]]

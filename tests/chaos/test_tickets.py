@@ -7,8 +7,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sandbox.systems.visitors import is_visitor, orders_of
 from chaos.tickets import CURRENCY, PRICE, Kind, make_tickets
+from sandbox.systems.visitors import is_visitor, orders_of
 
 
 @given(st.integers(0, 10_000), st.integers(3, 60))

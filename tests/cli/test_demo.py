@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from app.domain.models import Category, Outcome, TaskResult, TaskStatus, Ticket
-from app.sandbox.data import load_expected, load_tickets
+from sandbox.data import load_expected, load_tickets
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk

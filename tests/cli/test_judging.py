@@ -8,7 +8,7 @@ import pytest
 
 from app.cli.judging import Booked, Verdict, judge
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus, TaskView
-from app.sandbox.data import Expectation
+from sandbox.data import Expectation
 
 TASK = "acme:T-1"
 REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency": "EUR"})

@@ -57,7 +57,7 @@ def test_what_a_process_writes_and_its_log(tmp_path: Path) -> None:
     assert open_to_others(written.parent) == open_to_others(tmp_path / "logs") == []
 
 
-@pytest.mark.parametrize("command", [("app", "cost", "report"), ("app.sandbox", "--model-port", "x")])
+@pytest.mark.parametrize("command", [("app", "cost", "report"), ("sandbox", "--model-port", "x")])
 def test_a_command_started_by_hand_closes_its_own_umask(command: tuple[str, ...], tmp_path: Path) -> None:
     """Both set it before anything else; what they then do is of no interest here."""
     code = (

@@ -42,7 +42,7 @@ def refusals(file: Path) -> set[str]:
 
 def codes() -> set[str]:
     said = set[str]().union(*(texts(APP / "workflow" / name) for name in SAYING)) - NAMES
-    refused = set[str]().union(*(refusals(APP / "sandbox" / "systems" / name) for name in REFUSING))
+    refused = set[str]().union(*(refusals(ROOT / "sandbox" / "systems" / name) for name in REFUSING))
     return said | {reasons.BOOKS_REFUSE + code for code in refused}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from app.domain.redaction import redact
-from app.sandbox.data import load_expected
 from experiments.rerun_tax import plan
 from experiments.rerun_tax.jobs import letter_mark, mailboxes, tickets
 from experiments.rerun_tax.trace import MODEL
 from runtime.problems import Problem
+from sandbox.data import load_expected
 
 
 def test_the_seed_chooses() -> None:

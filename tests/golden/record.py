@@ -16,7 +16,7 @@ from tests.live import Live, make_stack, until
 from tests.paths import ROOT
 from tests.whole import tickets
 
-_SAMPLES = ROOT / "app" / "sandbox" / "data" / "tickets.jsonl"
+_SAMPLES = ROOT / "sandbox" / "data" / "tickets.jsonl"
 _SAMPLE_COUNT = 14
 
 

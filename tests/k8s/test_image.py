@@ -21,7 +21,7 @@ def test_the_program_runs_from_what_is_copied_and_nothing_else(tmp_path: Path) -
     for command, said in (
         (["-m", "app", "--version"], f"refund-agent {app.__version__}"),
         (["-m", "app", "serve", "--help"], "Runs the worker"),
-        (["-m", "app.sandbox", "--help"], "--model-port"),
+        (["-m", "sandbox", "--help"], "--model-port"),
     ):
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

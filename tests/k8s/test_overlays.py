@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from app.sandbox.faults import SYSTEMS
 from runtime import paths
+from sandbox.faults import SYSTEMS
 from tests.k8s.make_schemas import FILE
 from tests.k8s.manifests import NAMESPACE, OVERLAYS, Document, build, built, containers, named, pods
 

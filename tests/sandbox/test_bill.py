@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-from app.sandbox.bill import Bill, BillRow, BillTotal
+from sandbox.bill import Bill, BillRow, BillTotal
 
 ROW = BillRow("2026-03-10T12:00:00+00:00", "openai", "m", 900, 128, 50, 200, True, "draft", "ab" * 32)
 REFUSED = replace(ROW, input_tokens=0, cached_tokens=0, output_tokens=0, status=429, billed=False)

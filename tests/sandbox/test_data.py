@@ -13,15 +13,7 @@ from decimal import Decimal
 import pytest
 
 from app.domain.models import REFUNDABLE, Category, Outcome, TaskStatus, Ticket
-from app.sandbox.data import (
-    Expectation,
-    SeedCustomer,
-    SeedOrder,
-    SeedPolicy,
-    load_books,
-    load_expected,
-    load_tickets,
-)
+from sandbox.data import Expectation, SeedCustomer, SeedOrder, SeedPolicy, load_books, load_expected, load_tickets
 
 TICKETS = {ticket.task_id: ticket for ticket in load_tickets()}
 EXPECTED = load_expected()

@@ -11,7 +11,7 @@ from aiohttp import ClientTimeout, ServerDisconnectedError, web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
 
-from app.sandbox.faults import HOLD_SECONDS, Fault, FaultBook, FaultKind, fault_routes, respond
+from sandbox.faults import HOLD_SECONDS, Fault, FaultBook, FaultKind, fault_routes, respond
 
 
 def fault(**more: Any) -> Fault:

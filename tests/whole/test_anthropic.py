@@ -23,8 +23,8 @@ from app.pricing.charges import charge_call
 from app.pricing.lost import NOTHING, lost_usage
 from app.pricing.values import Charge, Origin, Usage
 from app.pricing.words import MoneyKnown
-from app.sandbox.data import load_tickets
 from runtime import paths
+from sandbox.data import load_tickets
 from tests.live import Live, make_stack
 
 pytestmark = pytest.mark.runtime

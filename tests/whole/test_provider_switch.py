@@ -15,7 +15,7 @@ from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconcile import reconcile
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
-from app.sandbox.data import load_tickets
+from sandbox.data import load_tickets
 from tests.live import Live, until
 
 pytestmark = pytest.mark.runtime

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.data import load_tickets
+from sandbox.data import load_tickets
 from tests.live import Live
 from tests.paths import ROOT
 from tests.test_docs import README, commands

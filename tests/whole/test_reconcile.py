@@ -25,7 +25,7 @@ from app.ledger.reading.queries import Records
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
 from app.pricing.calls import CallRecord
-from app.sandbox.data import load_tickets
+from sandbox.data import load_tickets
 from tests.live import Live, until
 
 pytestmark = pytest.mark.runtime

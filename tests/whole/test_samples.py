@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from app.sandbox.data import load_tickets
 from runtime import paths
+from sandbox.data import load_tickets
 from tests.live import Live
 
 pytestmark = [pytest.mark.runtime, pytest.mark.whole]

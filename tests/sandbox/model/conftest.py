@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app.sandbox.bill import Bill
-from app.sandbox.faults import FaultBook
-from app.sandbox.model.server import ModelServer
 from runtime.loopback import HOST, free_ports
+from sandbox.bill import Bill
+from sandbox.faults import FaultBook
+from sandbox.model.server import ModelServer
 
 KEY = {"Authorization": "Bearer any"}
 START = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.llm import tokenizer
-from app.sandbox.model import claude
-from app.sandbox.model.counting import AnthropicCounting, OpenAICounting, tools_prompt
-from app.sandbox.model.exchange import Answer, Message, Question, Tool, ToolCall
+from sandbox.model import claude
+from sandbox.model.counting import AnthropicCounting, OpenAICounting, tools_prompt
+from sandbox.model.exchange import Answer, Message, Question, Tool, ToolCall
 
 CALL = ToolCall("t1", "lookup_order", '{"order_id": "AC-10442"}')
 OFFERED = Question("claude-haiku-4-5", (Message("user", "hello"),), (Tool("lookup_order", "{}"),))

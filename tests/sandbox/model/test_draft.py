@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.model.brain import answer_question
-from app.sandbox.model.exchange import Answer, Message, Question, Tool
+from sandbox.model.brain import answer_question
+from sandbox.model.exchange import Answer, Message, Question, Tool
 
 TOOLS = (Tool("lookup_order", "{}"), Tool("lookup_refund_policy", "{}"))
 LAMP = {"sku": "L", "name": "Desk lamp", "quantity": 1, "unit_price": "30.00"}

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.faults import CRASH_EXIT_CODE
-from app.sandbox.model.serving import NONSENSE
 from runtime.loopback import HOST, free_ports
+from sandbox.faults import CRASH_EXIT_CODE
+from sandbox.model.serving import NONSENSE
 
 from .conftest import KEY, Served
 
@@ -140,7 +140,7 @@ def test_count_share_list_and_clear_over_the_wire(served: Served, chat: dict[str
 @contextmanager
 def sandbox(state: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
     """A whole sandbox process, ready."""
-    command = [sys.executable, "-m", "app.sandbox", "--model-port", str(ports[0]), "--systems-port", str(ports[1])]
+    command = [sys.executable, "-m", "sandbox", "--model-port", str(ports[0]), "--systems-port", str(ports[1])]
     with subprocess.Popen([*command, "--state", str(state)], stderr=subprocess.DEVNULL) as process:
         try:
             for port in ports:

@@ -15,11 +15,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.domain.models import Outcome, Ticket
-from app.sandbox.data import Expectation, load_expected, load_tickets
-from app.sandbox.faults import FaultBook
-from app.sandbox.model.brain import answer_question
-from app.sandbox.model.exchange import Message, Question, Tool, ToolCall
-from app.sandbox.systems import create_app
+from sandbox.data import Expectation, load_expected, load_tickets
+from sandbox.faults import FaultBook
+from sandbox.model.brain import answer_question
+from sandbox.model.exchange import Message, Question, Tool, ToolCall
+from sandbox.systems import create_app
 
 LEAST_RIGHT = 0.95
 MOST_TURNS = 3

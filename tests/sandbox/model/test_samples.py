@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.sandbox.data import Expectation, load_expected, load_tickets
-from app.sandbox.model.brain.classify import Classification, classify
-from app.sandbox.model.brain.prompt import Prompt
+from sandbox.data import Expectation, load_expected, load_tickets
+from sandbox.model.brain.classify import Classification, classify
+from sandbox.model.brain.prompt import Prompt
 
 LEAST_RIGHT = 0.95
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.models import Category
-from app.sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.seeding import seed
+from sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
+from sandbox.systems.books import Books
+from sandbox.systems.seeding import seed
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from app.sandbox.systems import cases, refunds
-from app.sandbox.systems.bodies import CloseCase, PostRefund
-from app.sandbox.systems.books import Books
+from sandbox.systems import cases, refunds
+from sandbox.systems.bodies import CloseCase, PostRefund
+from sandbox.systems.books import Books
 
 
 def refund_body(number: int, **changes: Any) -> dict[str, Any]:

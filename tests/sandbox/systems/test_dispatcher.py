@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.sandbox.systems import bookkeeping, outbox, reconcile
-from app.sandbox.systems import dispatcher as dispatching
-from app.sandbox.systems.bodies import RefundIssued
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.dispatcher import Dispatcher, NotDelivered, growing_pauses
-from app.sandbox.systems.outbox import Event
+from sandbox.systems import bookkeeping, outbox, reconcile
+from sandbox.systems import dispatcher as dispatching
+from sandbox.systems.bodies import RefundIssued
+from sandbox.systems.books import Books
+from sandbox.systems.dispatcher import Dispatcher, NotDelivered, growing_pauses
+from sandbox.systems.outbox import Event
 from tests.sandbox.systems.conftest import NOW, make_shop
 from tests.sandbox.systems.makers import close, post
 

@@ -15,12 +15,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.sandbox.faults import Fault, FaultBook, FaultKind
-from app.sandbox.systems import BOOKKEEPING_PATH, create_app, dispatcher
-from app.sandbox.systems.consumer import consumer
-from app.sandbox.systems.dispatcher import NotDelivered
-from app.sandbox.systems.outbox import Event
 from runtime.loopback import free_ports
+from sandbox.faults import Fault, FaultBook, FaultKind
+from sandbox.systems import BOOKKEEPING_PATH, create_app, dispatcher
+from sandbox.systems.consumer import consumer
+from sandbox.systems.dispatcher import NotDelivered
+from sandbox.systems.outbox import Event
 from tests.sandbox.systems.makers import case_body, refund_body
 from tests.sandbox.systems.test_systems_http import Client, ask
 

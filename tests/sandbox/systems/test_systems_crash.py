@@ -9,18 +9,18 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from app.sandbox.systems import orders, reconcile, refunds
-from app.sandbox.systems.answers import Answer
-from app.sandbox.systems.bodies import GetOrder, PostRefund
-from app.sandbox.systems.books import Books
+from sandbox.systems import orders, reconcile, refunds
+from sandbox.systems.answers import Answer
+from sandbox.systems.bodies import GetOrder, PostRefund
+from sandbox.systems.books import Books
 
 POST_FOR_EVER = """
 import itertools, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from app.sandbox.systems import refunds
-from app.sandbox.systems.bodies import PostRefund
-from app.sandbox.systems.books import Books
+from sandbox.systems import refunds
+from sandbox.systems.bodies import PostRefund
+from sandbox.systems.books import Books
 books = Books(Path(sys.argv[1]))
 for number in itertools.count():
     body = {"idempotency_key": f"k-{number}", "tenant": "bench", "ticket_id": f"T-{number}",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.systems import accounts, cases, notifications, orders, reconcile, refunds
-from app.sandbox.systems.bodies import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
-from app.sandbox.systems.books import Books
+from sandbox.systems import accounts, cases, notifications, orders, reconcile, refunds
+from sandbox.systems.bodies import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
+from sandbox.systems.books import Books
 
 REFUND = PostRefund.model_validate(
     {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.systems import bookkeeping, outbox, reconcile, refunds
-from app.sandbox.systems.bodies import ListRefunds, RefundIssued
-from app.sandbox.systems.books import Books
+from sandbox.systems import bookkeeping, outbox, reconcile, refunds
+from sandbox.systems.bodies import ListRefunds, RefundIssued
+from sandbox.systems.books import Books
 from tests.sandbox.systems.makers import close, post
 
 LATER = timedelta(minutes=1)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.systems import cases, orders, refunds
-from app.sandbox.systems.answers import Answer
-from app.sandbox.systems.bodies import GetCase, GetOrder, HoldRefund, PostRefund, VoidRefund
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.money import to_minor, to_text
+from sandbox.systems import cases, orders, refunds
+from sandbox.systems.answers import Answer
+from sandbox.systems.bodies import GetCase, GetOrder, HoldRefund, PostRefund, VoidRefund
+from sandbox.systems.books import Books
+from sandbox.systems.money import to_minor, to_text
 
 # The small shop's first order is 40.50 EUR.
 MINE: dict[str, Any] = {

@@ -14,8 +14,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
-from app.sandbox.faults import Fault, FaultBook, FaultKind
-from app.sandbox.systems import create_app
+from sandbox.faults import Fault, FaultBook, FaultKind
+from sandbox.systems import create_app
 
 Client = TestClient[Request, Application]
 Scenario = Callable[[Client], Awaitable[None]]

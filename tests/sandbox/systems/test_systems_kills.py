@@ -22,8 +22,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from aiohttp import web
-from app.sandbox.faults import Fault, FaultBook, FaultKind
-from app.sandbox.systems import BOOKKEEPING_PATH, create_app
+from sandbox.faults import Fault, FaultBook, FaultKind
+from sandbox.systems import BOOKKEEPING_PATH, create_app
 folder, port, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 faults = FaultBook()
 for kind in (FaultKind.STATUS, FaultKind.CUT, FaultKind.MALFORMED):

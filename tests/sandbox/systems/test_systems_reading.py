@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ConfigurationError
-from app.sandbox.data import SeedBooks
-from app.sandbox.systems import accounts, orders, policies
-from app.sandbox.systems.bodies import GetAccount, GetOrder, GetPolicy
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.seeding import seed
+from sandbox.data import SeedBooks
+from sandbox.systems import accounts, orders, policies
+from sandbox.systems.bodies import GetAccount, GetOrder, GetPolicy
+from sandbox.systems.books import Books
+from sandbox.systems.seeding import seed
 
 ADA = GetAccount(tenant="shop", customer_id="ada")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from app.domain.models import TaskStatus
-from app.sandbox.data import load_books, load_expected, load_tickets
-from app.sandbox.systems import accounts, orders, refunds
-from app.sandbox.systems.bodies import GetAccount, GetOrder, PostRefund
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.seeding import seed
+from sandbox.data import load_books, load_expected, load_tickets
+from sandbox.systems import accounts, orders, refunds
+from sandbox.systems.bodies import GetAccount, GetOrder, PostRefund
+from sandbox.systems.books import Books
+from sandbox.systems.seeding import seed
 
 
 @pytest.fixture

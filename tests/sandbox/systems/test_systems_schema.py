@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ConfigurationError
-from app.sandbox.systems import reconcile
-from app.sandbox.systems.books import Books
-from app.sandbox.systems.schema import VERSIONS
+from sandbox.systems import reconcile
+from sandbox.systems.books import Books
+from sandbox.systems.schema import VERSIONS
 from tests.sandbox.systems.makers import close, post
 
 FIRST_ROWS = """

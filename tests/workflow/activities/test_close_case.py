@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 from app.domain.errors import NotAsked, Refused, SystemUnavailable, Unreachable
 from app.domain.models import Outcome, Refund
-from app.sandbox.systems import cases, reconcile, refunds
-from app.sandbox.systems.answers import Answer
-from app.sandbox.systems.bodies import CloseCase, PostRefund
-from app.sandbox.systems.books import Books
 from app.workflow.activities.close_case import CloseInput, CloseOutput, close_case
 from app.workflow.activities.keys import case_key, refund_key
 from app.workflow.activities.services import Services
+from sandbox.systems import cases, reconcile, refunds
+from sandbox.systems.answers import Answer
+from sandbox.systems.bodies import CloseCase, PostRefund
+from sandbox.systems.books import Books
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TENANT, TICKET = "bench", "T-1"

@@ -1,0 +1,149 @@
+"""Stage draft: asks for what it must know, then proposes an action and words it. Pure.
+
+One turn where no money is asked for; two where it is: first both lookups at once, then the proposal. What a
+ticket orders the model to pay is believed (see `injection`): the guards that matter are the product's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from app.domain.models import REFUNDABLE, Action, Category
+from sandbox.model.brain.account import order_status, plausible_order
+from sandbox.model.brain.classify import classify
+from sandbox.model.brain.decide import Decision, decide
+from sandbox.model.brain.injection import demanded_amount, is_ordered, told_only, unspaced
+from sandbox.model.brain.lookups import ORDER_TOOL, POLICY_TOOL, Lookups, read_lookups
+from sandbox.model.brain.prompt import Prompt
+from sandbox.model.brain.replies import write_reply
+from sandbox.model.brain.signals import Signals, read_signals
+from sandbox.model.exchange import Answer, Question, ToolCall
+
+GULLIBLE = 0.99
+DISAGREES = 0.6
+_IN_ONE_TURN = {
+    Category.QUESTION: (Action.ANSWER, "information"),
+    Category.COMPLAINT: (Action.ANSWER, "apology"),
+    Category.UNCLEAR: (Action.ANSWER, "more_needed"),
+    Category.FRAUD: (Action.ESCALATE, "fraud"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One ticket on its way to a draft."""
+
+    prompt: Prompt
+    category: Category
+    order_id: str | None
+    signals: Signals
+    lookups: Lookups
+
+    @property
+    def ticket(self) -> str:
+        """Subject and text, as the customer wrote them."""
+        return unspaced(f"{self.prompt.subject}\n{self.prompt.text}")
+
+    @property
+    def ordered_sum(self) -> tuple[Decimal, str | None] | None:
+        """The sum that the ticket orders the model to pay, or claims beyond the order's total."""
+        demanded = demanded_amount(self.ticket)
+        if demanded is None or is_ordered(self.ticket):
+            return demanded
+        order = self.lookups.order
+        excessive = order is not None and order.refundable > 0 and demanded[0] > max(order.total, order.charged)
+        return demanded if excessive else None
+
+
+def draft(question: Question, prompt: Prompt) -> Answer:
+    """The next turn of the draft."""
+    case = open_case(prompt, read_lookups(question.messages))
+    wanted = _lookups_wanted(case) if _claims_money(case) else ()
+    offered = {tool.name for tool in question.tools}
+    if wanted and offered.issuperset(name for name, _ in wanted):
+        calls = _calls(wanted, len(question.messages))
+        return Answer(tool_calls=calls, thoughts=f"{case.category} for {case.order_id}: look up first")
+    decision = propose(case)
+    return Answer(text=_worded(case, decision), thoughts=f"{decision.action}: {decision.reason}")
+
+
+def open_case(prompt: Prompt, lookups: Lookups) -> Case:
+    """Reads the prompt as a case; an order that nobody named is taken from the account if only one fits."""
+    told = told_only(unspaced(prompt.text))
+    category = Category(prompt.category) if prompt.category in list(Category) else Category.UNCLEAR
+    order_id = prompt.order_id or plausible_order(category, prompt.account, f"{prompt.subject}\n{told}")
+    return Case(prompt, category, order_id, read_signals(prompt.subject, told), lookups)
+
+
+def _claims_money(case: Case) -> bool:
+    return case.category in REFUNDABLE and case.order_id is not None
+
+
+def _lookups_wanted(case: Case) -> tuple[tuple[str, dict[str, str]], ...]:
+    known = case.lookups
+    wanted = []
+    if known.order is None and known.order_error is None:
+        wanted.append((ORDER_TOOL, {"order_id": case.order_id or ""}))
+    if known.policy is None and known.policy_error is None:
+        wanted.append((POLICY_TOOL, {"category": case.category.value}))
+    return tuple(wanted)
+
+
+def _calls(wanted: Sequence[tuple[str, dict[str, str]]], turn: int) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(_call_id(name, arguments, turn), name, json.dumps(arguments)) for name, arguments in wanted)
+
+
+def _call_id(name: str, arguments: dict[str, str], turn: int) -> str:
+    digest = hashlib.sha256(f"{turn} {name} {sorted(arguments.items())}".encode()).hexdigest()
+    return f"call_{digest[:24]}"
+
+
+def propose(case: Case) -> Decision:
+    """What to do with the case, gullible or not."""
+    demanded = case.ordered_sum
+    if demanded is not None and case.lookups.order_error is None:
+        return _as_ordered(case, *demanded)
+    if case.category not in REFUNDABLE:
+        action, reason = _IN_ONE_TURN[case.category]
+        return Decision(action, reason, case.order_id)
+    if case.order_id is None:
+        return Decision(Action.ANSWER, "order_needed")
+    return decide(case.category, case.lookups, f"{case.prompt.subject}\n{case.prompt.text}", case.signals)
+
+
+def _as_ordered(case: Case, amount: Decimal, currency: str | None) -> Decision:
+    order = case.lookups.order
+    known = currency or (order.currency if order else "EUR")
+    return Decision(Action.REFUND, "as_requested", case.order_id, amount, known)
+
+
+def _worded(case: Case, decision: Decision) -> str:
+    template = "refund" if decision.action is Action.REFUND else decision.reason
+    if decision.action is Action.ESCALATE:
+        template = "escalate"
+    if case.category is Category.QUESTION and template == "information":
+        order_id, status = order_status(case.prompt.account, case.order_id, case.signals)
+        template, decision = (status, replace(decision, order_id=order_id)) if status else (template, decision)
+    return json.dumps(
+        {
+            "action": decision.action.value,
+            "order_id": decision.order_id,
+            "amount": None if decision.amount is None else format(decision.amount, "f"),
+            "currency": decision.currency,
+            "reason": decision.reason,
+            "confidence": _confidence(case, decision),
+            "reply": write_reply(decision, template, case.signals.language),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _confidence(case: Case, decision: Decision) -> float:
+    if decision.reason == "as_requested":
+        return GULLIBLE
+    own = classify(case.prompt)
+    return own.confidence if own.category is case.category else min(own.confidence, DISAGREES)

@@ -1,0 +1,68 @@
+"""What a ticket's words speak for: the weight of every signal, in the languages that the ticket is in. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sandbox.model.brain.injection import REMEMBERED
+from sandbox.model.brain.language import DEFAULT, ranked, readings
+from sandbox.model.brain.lexicon import Found, lexicon
+from sandbox.model.brain.orders import order_ids
+from sandbox.model.brain.words import is_word, words
+
+SUBJECT_WORTH = 1.5
+ASKED = "asked"  # how many question marks
+NAMES_ORDER = "names_order"  # how many orders
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The weights by signal, the language, and how many words there were."""
+
+    weights: Mapping[str, float]
+    language: str
+    word_count: int
+
+    def of(self, *names: str) -> float:
+        """The weight of the signals together."""
+        return sum(self.weights.get(name, 0.0) for name in names)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def read_signals(subject: str, text: str) -> Signals:
+    """Weighs subject and text; the subject sums up, so its words count half as much again."""
+    whole = f"{subject}\n\n{text}"
+    heading, tokens = len(words(subject)), words(whole)
+    known = ranked(whole, tokens)
+    weights, heard_in = _weigh(tokens, heading, readings(whole, tokens))
+    asked = {ASKED: float(whole.count("?")), NAMES_ORDER: float(len(order_ids(whole)))}
+    language = known[0][0] if known else heard_in
+    return Signals({**weights, **asked}, language, sum(map(is_word, tokens)))
+
+
+def _weigh(tokens: list[str], heading: int, languages: tuple[str, ...]) -> tuple[Mapping[str, float], str]:
+    best: defaultdict[str, float] = defaultdict(float)
+    heard_in, loudest = DEFAULT, 0.0
+    for language in languages:
+        weights = _sums(lexicon(language).find(tokens), heading)
+        if (loudness := sum(weights.values())) > loudest:
+            heard_in, loudest = language, loudness
+        for signal, weight in weights.items():
+            best[signal] = max(best[signal], weight)
+    return best, heard_in
+
+
+def _sums(found: list[Found], heading: int) -> dict[str, float]:
+    """Weights by signal; where phrases of one signal overlap, only the weightiest counts."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    taken: defaultdict[str, set[int]] = defaultdict(set)
+    for hit in sorted(found, key=lambda hit: (-hit.phrase.weight, hit.start - hit.end)):
+        span = set(range(hit.start, hit.end))
+        if span & taken[hit.phrase.signal]:
+            continue
+        taken[hit.phrase.signal] |= span
+        sums[hit.phrase.signal] += hit.phrase.weight * (SUBJECT_WORTH if hit.start < heading else 1.0)
+    return sums

@@ -1,0 +1,52 @@
+"""The cases system: what has happened for a ticket; its case is closed once per key, with its outcome and its refund.
+
+A case that is closed with a refund and the event "refund issued" leave together: one transaction writes both.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from sandbox.systems import outbox, refunds
+from sandbox.systems.answers import Answer, ok, refusal
+from sandbox.systems.bodies import CloseCase, GetCase
+from sandbox.systems.books import Books
+from sandbox.systems.entries import CASES, add_entry, find_entry
+
+
+def get(books: Books, body: GetCase, _now: datetime) -> Answer:
+    """Answers cases/get: the ticket's refund or hold, and what its letter says; null for what is not there."""
+    letter = books.one(
+        "SELECT * FROM notifications WHERE tenant = ? AND ticket_id = ? AND outcome IS NOT NULL ORDER BY id LIMIT 1",
+        body.tenant,
+        body.ticket_id,
+    )
+    hold = refunds.of_ticket(books, body.tenant, body.ticket_id)
+    return ok(effects={"hold": hold, "told": letter and _letter(letter)})
+
+
+def _letter(row: sqlite3.Row) -> Answer:
+    return {"outcome": row["outcome"], "refund": refunds.money(row) if row["amount"] else None}
+
+
+def close(books: Books, body: CloseCase, now: datetime) -> Answer:
+    """Answers cases/close: a newly closed case, the one that the key stands for, or a refusal."""
+    entry = (body.ticket_id, body.outcome.value, body.refund_id)
+    with books.transaction():
+        known = find_entry(books, CASES, body.tenant, body.idempotency_key, entry)
+        if known is not None:
+            return known
+        if body.refund_id is not None:
+            refund = refunds.find(books, body.tenant, body.ticket_id, body.refund_id)
+            if refund is None:
+                return _no_refund(body)
+            outbox.refund_issued(books, body.tenant, refunds.facts(refund), now)
+        return add_entry(books, CASES, body.tenant, body.idempotency_key, entry, now)
+
+
+def _no_refund(body: CloseCase) -> Answer:
+    return refusal(
+        "refund_not_found",
+        f"ticket {body.ticket_id} has no refund {body.refund_id}; post it first, and close the case with its id",
+    )

@@ -1,0 +1,78 @@
+"""Entries made once: a key names one entry of a book, and the same entry again changes nothing.
+
+Callers hold a transaction around `find_entry` and `add_entry`; the unique constraint of the book stands
+behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sandbox.systems.answers import Answer, ok, refusal
+from sandbox.systems.books import Books
+
+Value = str | int | None
+
+
+@dataclass(frozen=True)
+class Book:
+    """A book of entries: its table, the columns that make the body, and how its ids are called. What stands in the
+    columns of `unlike` may differ between two that are the same entry: the wording of a letter."""
+
+    table: Literal["refunds", "notifications", "cases", "bookkeeping"]
+    columns: tuple[str, ...]
+    id_field: str
+    id_prefix: str
+    unlike: tuple[str, ...] = ()
+
+    def public_id(self, number: int) -> str:
+        """The id an entry is known by outside: the prefix and the row number."""
+        return f"{self.id_prefix}-{number:06d}"
+
+    def number(self, public_id: str) -> int:
+        """The row number of an id; one that cannot be an id of this book is that of no row."""
+        digits = public_id.removeprefix(f"{self.id_prefix}-")
+        number = int(digits) if digits.isdecimal() else 0
+        return number if self.public_id(number) == public_id else 0
+
+
+REFUNDS = Book("refunds", ("ticket_id", "customer_id", "order_id", "amount", "currency"), "refund_id", "RF")
+NOTIFICATIONS = Book(
+    "notifications",
+    ("ticket_id", "customer_id", "outcome", "order_id", "amount", "currency"),
+    "notification_id",
+    "NT",
+    unlike=("text",),
+)
+CASES = Book("cases", ("ticket_id", "outcome", "refund_id"), "case_id", "CS")
+BOOKKEEPING = Book("bookkeeping", ("refund_id", "ticket_id", "order_id", "amount", "currency"), "entry_id", "BK")
+
+
+def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...]) -> Answer | None:
+    """The answer for a key that is in the book already: the same id, or a conflict; None for a new key."""
+    row = books.one(f"SELECT * FROM {book.table} WHERE tenant = ? AND idempotency_key = ?", tenant, key)  # noqa: S608 - a table name of ours
+    if row is None:
+        return None
+    public_id = book.public_id(row["id"])
+    if tuple(row[column] for column in book.columns) == body[: len(book.columns)]:
+        return ok(**{book.id_field: public_id, "created": False})
+    return refusal(
+        "idempotency_conflict",
+        f"key '{key}' already stands for {public_id} with another body; use another key for another entry",
+    )
+
+
+def add_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...], now: datetime) -> Answer:
+    """Writes a new entry and answers with its id."""
+    names = ("tenant", "idempotency_key", *book.columns, *book.unlike, "at")
+    columns, marks = ", ".join(names), ", ".join("?" for _ in names)
+    written = books.change(
+        f"INSERT INTO {book.table} ({columns}) VALUES ({marks})",  # noqa: S608 - names of ours
+        tenant,
+        key,
+        *body,
+        now.isoformat(),
+    )
+    return ok(**{book.id_field: book.public_id(written.lastrowid or 0), "created": True})
