@@ -59,6 +59,6 @@ clean-state: ## remove .state/ (tasks, ledger, keys, logs), after asking or with
 	$(RUNTIME) clean-state $(ARGS)
 
 lock: ## compile requirements*.in into the hashed locks again (needs uv)
-	@for name in requirements requirements-dev bench/requirements-dbos; do \
+	@for name in requirements requirements-dev lab/bench/requirements-dbos; do \
 	$(UV) pip compile $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock" -q -o $$name.lock || exit 1; done

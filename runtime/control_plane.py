@@ -21,7 +21,7 @@ from runtime.processes import Child
 NAMES = ("sentry", "placement", "scheduler")
 NAMESPACE = "default"
 # Go's collector runs when the heap has doubled; Dapr's heaps are small and churn, so it runs all the time. Letting them
-# grow to five times costs some 100 MB and takes a quarter off the CPU time of daprd and scheduler (`python -m bench`).
+# grow to five times costs some 100 MB and takes a quarter off the CPU time of daprd and scheduler.
 GO_MEMORY = {"GOGC": "400"}
 TRUST_DOMAIN = "localhost"
 _SCHEDULER_ID = "dapr-scheduler-server-0"

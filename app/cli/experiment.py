@@ -47,7 +47,7 @@ def rerun_tax(
     chosen = {"--tasks": tasks, "--rates": rates, "--output": _from_here(output), "--figure": _from_here(figure)}
     words = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
     flags = ["--quick"] * quick + ["--json"] * as_json
-    _become("experiments.rerun_tax", ["--seed", str(seed), *words, *flags])
+    _become("lab.crash_cost", ["--seed", str(seed), *words, *flags])
 
 
 def _from_here(file: Path | None) -> Path | None:
@@ -57,7 +57,7 @@ def _from_here(file: Path | None) -> Path | None:
 
 def _become(module: str, words: list[str]) -> NoReturn:
     """Replaces this process, so that signals and the exit code are the experiment's own. Raises ConfigurationError."""
-    if not (CHECKOUT / "experiments").is_dir():
+    if not (CHECKOUT / "lab").is_dir():
         raise ConfigurationError(
             f"experiments need the project's checkout, and {CHECKOUT} is none; "
             "clone the project, run `make setup` there, and use its .venv/bin/refund-agent"

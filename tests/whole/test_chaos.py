@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from chaos import arm, plan
-from chaos.arm import Work
-from chaos.evidence import Evidence, Row
-from chaos.plan import Outage, Pace
-from chaos.tickets import make_tickets
-from chaos.tokens import Excess
-from chaos.twins import on_postgres
-from chaos.verdict import judge
+from lab.chaos import arm, plan
+from lab.chaos.arm import Work
+from lab.chaos.evidence import Evidence, Row
+from lab.chaos.plan import Outage, Pace
+from lab.chaos.tickets import make_tickets
+from lab.chaos.tokens import Excess
+from lab.chaos.twins import on_postgres
+from lab.chaos.verdict import judge
 from tests.live import make_stack
 
 pytestmark = pytest.mark.runtime

@@ -1,0 +1,117 @@
+"""The command `python -m lab.bench`: runs the rounds, prints the tables, writes the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from lab.bench import environment, machine, report
+from lab.bench.command import exit_code
+from lab.bench.load import NumberSource
+from lab.bench.measure import Window, measure
+from lab.bench.plan import (
+    DEFAULT_VARIANTS,
+    FULL,
+    LATENCIES,
+    QUICK,
+    VARIANTS,
+    Block,
+    Case,
+    Pace,
+    Side,
+    Store,
+    Submission,
+    Variant,
+    blocks,
+)
+from lab.bench.results import goals, summaries
+from lab.bench.sides import running
+from lab.bench.tickets import Shape
+from runtime import paths
+from runtime.problems import Problem
+from tests.servers import ensure_installed
+
+_OUTPUT = paths.STATE / "bench" / "results.json"
+console = Console(stderr=True)
+
+
+def main() -> int:
+    """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
+    options = _options()
+    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.")
+
+
+def _run(options: argparse.Namespace) -> None:
+    ensure_installed()
+    environment.ensure()
+    pace = QUICK if options.quick else FULL
+    if options.rounds:
+        pace = replace(pace, rounds=options.rounds)
+    variants = dict(DEFAULT_VARIANTS) if options.quick else _quickest(pace)
+    stores = tuple(Store(name) for name in options.stores) or tuple(Store)
+    seen: dict[Case, list[Window]] = {}
+    described = machine.describe()
+    order = blocks(stores[:1] if options.quick else stores, variants, quick=options.quick)
+    for number in range(1, pace.rounds + 1):
+        for block in order:
+            described |= _work(block, pace, f"round {number} of {pace.rounds}", seen)
+    found = summaries(seen)
+    reached = goals(found)
+    report.show(Console(width=200), described, found, reached, variants)
+    report.write(options.output, described, found, reached, variants)
+    console.print(f"written to {options.output}", highlight=False, soft_wrap=True)
+
+
+def _work(block: Block, pace: Pace, what: str, seen: dict[Case, list[Window]]) -> dict[str, str]:
+    """All cases of a block, on processes of its own; the versions of what took part."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    numbers = NumberSource()
+    try:
+        with running(block, folder) as side:
+            for case in block.cases:
+                window = asyncio.run(measure(side, case, pace, numbers))
+                seen.setdefault(case, []).append(window)
+                console.print(f"{what}: {_line(case, window)}", highlight=False, soft_wrap=True)
+    except Problem:
+        console.print(f"bench: the logs of the run that failed are kept in {folder}", highlight=False, soft_wrap=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return {block.store.value: side.store_version} if side.store_version else {}
+
+
+def _line(case: Case, window: Window) -> str:
+    where = f"{case.side.value}, {case.store.value}, {case.submission.value}, {case.latency:.0f} s, {case.shape.value}"
+    return f"{where}: {window.rate:.1f} tasks/s, others kept {window.others_cores:.1f} cores busy"
+
+
+def _quickest(pace: Pace) -> dict[float, Variant]:
+    """The peer's best variant for each model latency, measured with short windows."""
+    short = replace(pace, window_seconds=pace.window_seconds / 2, alone=dict.fromkeys(LATENCIES, 0))
+    best: dict[float, tuple[float, Variant]] = {}
+    for variant in VARIANTS:
+        tried = [Case(Side.PEER, Store.POSTGRES, Submission.HTTP, latency, Shape.QUESTION) for latency in LATENCIES]
+        seen: dict[Case, list[Window]] = {}
+        _work(Block(Side.PEER, Store.POSTGRES, tuple(tried), variant), short, f"DBOS as {variant}", seen)
+        for case, (window,) in seen.items():
+            best[case.latency] = max(best.get(case.latency, (0.0, variant)), (window.rate, variant), key=lambda x: x[0])
+    return {latency: variant for latency, (_, variant) in best.items()}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lab.bench", description="Tasks a second, ours and DBOS's.")
+    parser.add_argument("--quick", action="store_true", help="PostgreSQL and one ticket shape, about three minutes")
+    parser.add_argument("--rounds", type=int, help="how often everything is repeated")
+    parser.add_argument("--stores", nargs="*", default=[], choices=[each.value for each in Store], metavar="STORE")
+    parser.add_argument("--output", type=Path, default=_OUTPUT, help=f"JSON; default {_OUTPUT}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The command `python -m lab.bench.ledger`: fills ledgers, asks them, prints the tables, writes the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from lab.bench import cpu, machine
+from lab.bench.command import exit_code
+from lab.bench.ledger import crew, questions, results
+from lab.bench.ledger.population import Population
+from lab.bench.ledger.results import Figures
+from lab.bench.ledger.stores import Database, Store, opened
+from runtime import paths
+from tests.servers import ensure_installed
+
+_OUTPUT = paths.STATE / "bench" / "ledger.json"
+_SIZES = (10_000, 100_000, 1_000_000)
+_TIMES = 7
+# Above this, adding up every single charge once more takes minutes.
+_CHECKED_UP_TO = 10_000
+console = Console(stderr=True)
+
+
+def main() -> int:
+    """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
+    options = _options()
+    return exit_code(lambda: _run(options), console, "Interrupted; what was measured is written.")
+
+
+def _run(options: argparse.Namespace) -> None:
+    kinds = [Database(name) for name in options.databases] or list(Database)
+    if Database.POSTGRES in kinds:
+        ensure_installed()
+    sizes = _SIZES[:1] if options.quick else options.tasks
+    described = machine.hardware() | {"sqlalchemy": version("sqlalchemy"), "psycopg": version("psycopg")}
+    found: list[Figures] = []
+    for kind in kinds:
+        for tasks in sizes:
+            found.append(measured(kind, tasks, options.processes, options.folder))
+            results.write(options.output, described, found)
+    results.show(Console(width=200), described, found)
+    console.print(f"written to {options.output}", highlight=False, soft_wrap=True)
+
+
+def measured(
+    kind: Database, tasks: int, processes_: int, folder: Path | None = None, times: int = _TIMES, seed: int = 7
+) -> Figures:
+    """A year of so many tasks: written, weighed, asked; then deleted."""
+    population = Population(tasks, seed)
+    with opened(kind, folder) as store:
+        pace = crew.Pace(tasks, lambda line: _say(kind, tasks, line))
+        begun, busy, used = time.perf_counter(), cpu.machine_busy(), cpu.used(os.getpid())
+        spent = crew.write(store.url, population, processes_, pace.progress)
+        seconds = time.perf_counter() - begun
+        others = (cpu.machine_busy() - busy - cpu.used(os.getpid()) + used) / seconds
+        settled = _timed(store.settle)
+        _say(kind, tasks, f"written in {seconds:.0f} s; {spent.milliseconds(*results.PRODUCT):.2f} ms of CPU a record")
+        return Figures(
+            database=kind,
+            version=store.version,
+            tasks=tasks,
+            processes=processes_,
+            seconds=seconds,
+            rates=tuple(pace.rates),
+            spent=spent,
+            settled_seconds=settled,
+            sizes=store.sizes(),
+            timings=tuple(_asked(store, population, times)),
+            others_cores=max(round(others, 2), 0.0),
+        )
+
+
+def _asked(store: Store, population: Population, times: int) -> list[questions.Timing]:
+    if population.tasks <= _CHECKED_UP_TO:
+        questions.check(store, population.tasks)
+    return questions.asked(store, population, times)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _say(kind: Database, tasks: int, line: str) -> None:
+    console.print(f"{kind.value}, {tasks:,} tasks: {line}", highlight=False, soft_wrap=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lab.bench.ledger", description="The ledger under a year of tasks.")
+    parser.add_argument("--quick", action="store_true", help=f"{_SIZES[0]:,} tasks only, about two minutes")
+    parser.add_argument("--tasks", type=int, nargs="+", default=list(_SIZES), help="the sizes to measure")
+    parser.add_argument("--databases", nargs="*", default=[], choices=[each.value for each in Database], metavar="NAME")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that write at once")
+    parser.add_argument("--folder", type=Path, help="where SQLite's files go; default the temporary folder")
+    parser.add_argument("--output", type=Path, default=_OUTPUT, help=f"JSON; default {_OUTPUT}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

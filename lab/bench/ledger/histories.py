@@ -1,0 +1,139 @@
+"""Makes tasks: a ticket, the history of its task as the projector sees it once or twice, its model calls. Seeded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from app.dapr.history.model import Run
+from app.dapr.history.values import Failure, RunStatus, WaitOutcome
+from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
+from app.pricing.calls import CallRecord
+from app.workflow.activities.classify import ClassifyOutput
+from app.workflow.activities.draft_refund import DraftOutput
+from lab.bench.ledger import texts
+from lab.bench.ledger.fates import OUTCOMES, Fate, fate
+from lab.bench.ledger.population import Person
+from lab.bench.ledger.telling import Telling
+
+_LATER = timedelta(milliseconds=400)  # a hint reaches the projector, and its batch is full
+_ORDER = "AC-10442"
+_MINUTE = 60_000_000
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A history as the projector reads it at a moment."""
+
+    at: datetime
+    run: Run
+
+
+@dataclass(frozen=True)
+class Made:
+    """A task with everything that the ledger gets of it. `reply` is the text of the letter, empty without one."""
+
+    ticket: Ticket
+    received_at: datetime
+    calls: tuple[CallRecord, ...]
+    reply: str
+    sights: tuple[Sight, ...]  # at rest, where it rests, and at its end
+
+
+def make(person: Person) -> Made:
+    """The task of a person's ticket."""
+    chosen = fate(person.chance)
+    ticket = Ticket(
+        tenant=person.tenant,
+        ticket_id=person.ticket_id,
+        customer_id=f"c-{person.chance.randint(1, 99_999)}",
+        order_id=_ORDER if chosen.looks_up else None,
+        subject=texts.subject(person.chance),
+        text=texts.letter(person.chance),
+    )
+    reply = texts.reply(person.chance)
+    telling = Telling(person, ticket.task_id)
+    _worked(telling, chosen)
+    sights = []
+    if chosen.waits:
+        telling.waits()
+        sights.append(_sight(telling, RunStatus.RUNNING))
+        _waited(telling, chosen)
+    sights.append(_ended(telling, chosen))
+    return Made(ticket, person.arrives_at, tuple(telling.calls), reply, tuple(sights))
+
+
+def _worked(telling: Telling, chosen: Fate) -> None:
+    """The first three stages."""
+    chance = telling.person.chance
+    category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
+    telling.model("classify", 1, lambda use: _classified(category, use))
+    telling.tools("retrieve_account")
+    turn = 1
+    if chosen.looks_up or chance.random() < 0.1:
+        telling.model("draft_refund", turn, lambda use: DraftOutput(use=use).model_dump_json())
+        telling.tools("lookup_order", *(("lookup_refund_policy",) if chance.random() < 0.8 else ()))
+        turn += 1
+    if chance.random() < 0.03:  # the model talked nonsense and was asked again
+        telling.model("draft_refund", turn, lambda use: DraftOutput(use=use, problem="no JSON").model_dump_json())
+        turn += 1
+    telling.model("draft_refund", turn, lambda use: _drafted(chosen, use))
+
+
+def _waited(telling: Telling, chosen: Fate) -> None:
+    if chosen is Fate.EXPIRED:
+        telling.decided(72 * 60 * _MINUTE, WaitOutcome.TIMED_OUT)
+    elif chosen is Fate.TERMINATED:
+        telling.decided(telling.person.chance.randint(_MINUTE, 600 * _MINUTE), WaitOutcome.ABANDONED)
+    else:
+        minutes = min(telling.person.chance.lognormvariate(4, 1.3), 70 * 60)
+        telling.decided(int(minutes * _MINUTE), WaitOutcome.ANSWERED)
+
+
+def _ended(telling: Telling, chosen: Fate) -> Sight:
+    """The last two stages, and the end."""
+    outcome = OUTCOMES[chosen]
+    if outcome is None:
+        failed = chosen is Fate.FAILED
+        failure = Failure("NonDeterminismError", "the history does not fit the code") if failed else None
+        return _sight(telling, RunStatus.FAILED if failed else RunStatus.TERMINATED, failure=failure)
+    telling.tools("notify_customer")
+    if chosen is not Fate.EXPIRED:
+        telling.tools("close_case")
+    return _sight(telling, RunStatus.COMPLETED, _result(telling, chosen, outcome).model_dump_json())
+
+
+def _sight(telling: Telling, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> Sight:
+    run = telling.run(status, output, failure)
+    return Sight(telling.person.arrives_at + timedelta(microseconds=telling.now) + _LATER, run)
+
+
+def _result(telling: Telling, chosen: Fate, outcome: Outcome) -> TaskResult:
+    refund = refund_id = None
+    if outcome is Outcome.REFUNDED:
+        amount = Decimal(telling.person.chance.randint(500, 40_000)).scaleb(-2)
+        refund = Refund(order_id=_ORDER, amount=amount, currency="EUR")
+        refund_id = f"R-{telling.person.number:08d}"
+    category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
+    by = "kim" if chosen in (Fate.APPROVED, Fate.REJECTED) else None
+    return TaskResult(outcome=outcome, category=category, refund=refund, refund_id=refund_id, decided_by=by)
+
+
+def _classified(category: Category, use: ModelUse) -> str:
+    found = Classification(
+        category=category, wants_refund=category is Category.DAMAGED, language="en", confidence=Decimal("0.94")
+    )
+    return ClassifyOutput(classification=found, problem=None, use=use).model_dump_json()
+
+
+def _drafted(chosen: Fate, use: ModelUse) -> str:
+    draft = Draft(**proposal(chosen).model_dump(), reply_digest=use.request_digest)
+    return DraftOutput(draft=draft, use=use).model_dump_json()
+
+
+def proposal(chosen: Fate) -> Proposal:
+    """What the model proposes for such a task."""
+    action = {Fate.ANSWERED: "answer", Fate.DECLINED: "decline"}.get(chosen, "refund")
+    money = {"order_id": _ORDER, "amount": "49.90", "currency": "EUR"} if action == "refund" else {}
+    return Proposal.model_validate({"action": action, "reason": "as_ordered", "confidence": "0.91", **money})

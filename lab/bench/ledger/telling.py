@@ -1,0 +1,229 @@
+"""Tells the history of one made-up task step by step, as Dapr would, and the model calls that belong to it."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
+from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
+from app.domain.errors import FailureCause
+from app.domain.models import AnsweredBy, CallState, Known, ModelUse
+from app.ledger.store.calls import UNKNOWN
+from app.pricing.calls import CallRecord
+from app.pricing.values import Usage
+from app.workflow.steps import DECISION
+from lab.bench.ledger import texts
+from lab.bench.ledger.population import Person
+
+PROMPTS = "afd128ef6544"
+_WORKERS = [str(uuid.UUID(int=number, version=4)) for number in range(1, 9)]
+_SIGNER = "5e" * 32
+_EVENT_BYTES = 170  # of an event without its payload
+_TOOL_FAILS, _CALL_FAILS, _CALL_IS_CUT, _SIDECAR_REPEATS = 0.012, 0.008, 0.004, 0.003
+
+
+class Telling:
+    """A task while it goes on. `now` is the time since its start in microseconds."""
+
+    def __init__(self, person: Person, task_id: str) -> None:
+        self.person = person
+        self.task_id = task_id
+        self.calls: list[CallRecord] = []
+        self.now = 0
+        self._chance = person.chance
+        self._events, self._size, self._ids = 2, 600, 0
+        self._steps: list[Step] = []
+        self._replays: list[Replay] = []
+        self._pauses: list[RetryPause] = []
+        self._waits: list[Wait] = []
+        self._raised: list[RaisedEvent] = []
+        self._execution_id = _uuid(self._chance)
+        self._turn()
+
+    def tools(self, *names: str) -> None:
+        """Steps side by side that ask our own systems."""
+        begun, ends = self.now, [self._tool(name) for name in names]
+        self.now = max(ends, default=begun)
+        self._turn()
+
+    def model(self, stage: str, turn: int, answer: Callable[[ModelUse], str]) -> None:
+        """A step with one model call; `answer` makes its result."""
+        execution_id, begun = _uuid(self._chance), self.now
+        attempts: list[Attempt] = []
+        rolled = self._chance.random()
+        if rolled < _CALL_FAILS:
+            attempts.append(self._failed_call(execution_id, stage, turn))
+        elif rolled < _CALL_FAILS + _CALL_IS_CUT:
+            self._call(execution_id, stage, turn, CallState.INTERRUPTED)
+            self._wait_for(60_000, 400_000)  # until another worker has the step
+        scheduled = self.now if attempts else begun
+        self._wait_for(4_000, 12_000)
+        call = self._call(execution_id, stage, turn, CallState.SETTLED)
+        self._wait_for(6_000, 20_000)
+        use = ModelUse(
+            answered_by=AnsweredBy.PROVIDER,
+            component=call.component,
+            model=call.model,
+            prompt_version=call.prompt_version,
+            request_digest=call.request_digest,
+            input_tokens=call.usage.input_tokens,
+            cached_tokens=call.usage.cached_tokens,
+            output_tokens=call.usage.output_tokens,
+            reasoning_tokens=call.usage.reasoning_tokens,
+            known=call.usage.known,
+        )
+        attempts.append(self._attempt(len(attempts) + 1, scheduled, self.now, result=answer(use)))
+        self._steps.append(Step(execution_id, stage, tuple(attempts), Payload("{}")))
+        self._turn()
+
+    def waits(self) -> None:
+        """A person is waited for."""
+        due = self._at(self.now + 72 * 3_600_000_000)
+        self._events += 1
+        self._waits.append(Wait(DECISION, self._id(), self._at(self.now), due, None, WaitOutcome.OPEN))
+
+    def decided(self, microseconds: int, outcome: WaitOutcome) -> None:
+        """The wait is over."""
+        self.now += microseconds
+        answer = Payload('{"verdict": "approve", "by": "kim"}') if outcome is WaitOutcome.ANSWERED else None
+        ended = replace(self._waits.pop(), ended_at=self._at(self.now), outcome=outcome, answer=answer)
+        self._waits.append(ended)
+        if answer is not None:
+            self._raised.append(RaisedEvent(DECISION, ended.ended_at or ended.started_at, answer, ended.event_id))
+        self._turn()
+
+    def run(self, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> Run:
+        """All that was told so far."""
+        return Run(
+            instance_id=self.task_id,
+            name="refund_ticket",
+            status=status,
+            started_at=self.person.arrives_at,
+            ended_at=self._at(self.now) if status.ended else None,
+            execution_id=self._execution_id,
+            app_id="agent",
+            output=None if output is None else Payload(output),
+            failure=failure,
+            steps=tuple(self._steps),
+            pauses=tuple(self._pauses),
+            waits=tuple(self._waits),
+            raised=tuple(self._raised),
+            replays=tuple(self._replays),
+            signers=(_SIGNER,),
+            events=self._events,
+            size=self._size + _EVENT_BYTES * self._events,
+            trace_parent=f"00-{self._execution_id.replace('-', '')}-{self._execution_id[-12:]}0000-01",
+        )
+
+    def _tool(self, name: str) -> int:
+        """One step that asks our own systems; when it ended."""
+        execution_id, begun = _uuid(self._chance), self.now
+        attempts: list[Attempt] = []
+        if self._chance.random() < _TOOL_FAILS:
+            attempts.append(self._failed(begun, self._chance.randint(20_000, 3_000_000), f"{name} answered 503"))
+            begun = self._back_off(execution_id, attempts[-1])
+        end = begun + self._chance.randint(14_000, 90_000)
+        attempts.append(self._attempt(len(attempts) + 1, begun, end, result=texts.RESULTS[name]))
+        self._steps.append(Step(execution_id, name, tuple(attempts), Payload("{}")))
+        return end
+
+    def _failed_call(self, execution_id: str, stage: str, turn: int) -> Attempt:
+        begun = self.now
+        call = self._call(execution_id, stage, turn, CallState.FAILED)
+        attempt = self._failed(begun, self.now - begun + 5_000, call.error)
+        self.now = self._back_off(execution_id, attempt)
+        return attempt
+
+    def _failed(self, begun: int, microseconds: int, message: str) -> Attempt:
+        return self._attempt(1, begun, begun + microseconds, failure=Failure("Unreachable", message))
+
+    def _back_off(self, execution_id: str, attempt: Attempt) -> int:
+        """The pause after a failed attempt; when it is over."""
+        ended = attempt.ended_at or attempt.scheduled_at
+        due = ended + timedelta(microseconds=self._chance.randint(5_000_000, 10_000_000))
+        self._pauses.append(RetryPause(execution_id, self._id(), ended, due, due))
+        self._events += 2
+        return (due - self.person.arrives_at) // timedelta(microseconds=1)
+
+    def _attempt(
+        self, number: int, begun: int, end: int, *, result: str | None = None, failure: Failure | None = None
+    ) -> Attempt:
+        self._events += 2
+        self._size += 220 + len(result or "")
+        outcome = AttemptOutcome.COMPLETED if failure is None else AttemptOutcome.FAILED
+        payload = None if result is None else Payload(result)
+        return Attempt(number, self._id(), self._at(begun), self._at(end), outcome, failure, payload, _SIGNER)
+
+    def _call(self, execution_id: str, stage: str, turn: int, state: CallState) -> CallRecord:
+        """A model call; a failed one is turned away, or not answered in time."""
+        begun, number = self.now, 1 + sum(each.execution_id == execution_id for each in self.calls)
+        self.now += int(1e6 * self._chance.lognormvariate(-0.2 if stage == "classify" else 0.6, 0.5))
+        model = self.person.model
+        call = CallRecord(
+            call_id=_uuid(self._chance),
+            task_id=self.task_id,
+            tenant=self.person.tenant,
+            execution_id=execution_id,
+            stage=stage,
+            turn=turn,
+            number=number,
+            worker=self._chance.choice(_WORKERS),
+            component=model.component,
+            provider=model.provider,
+            model="" if state is CallState.FAILED or state is CallState.INTERRUPTED else model.name,
+            prompt_version=PROMPTS,
+            request_digest=f"{self._chance.getrandbits(256):064x}",
+            state=state,
+            started_at=self._at(begun),
+            ended_at=None if state is CallState.INTERRUPTED else self._at(self.now),
+            reserve_input=self._chance.randint(500, 1100),
+            reserve_output=1000,
+            usage=UNKNOWN,
+        )
+        call = replace(call, **self._end_of(call))
+        self.calls.append(call)
+        return call
+
+    def _end_of(self, call: CallRecord) -> dict[str, Any]:
+        if call.state is CallState.INTERRUPTED:
+            return {"error": "the step was executed again"}
+        if call.state is CallState.FAILED:
+            slow = self._chance.random() < 0.3
+            cause = FailureCause.NO_ANSWER_IN_TIME if slow else FailureCause.STATUS
+            return {"error": cause.tell("no answer within 60 s" if slow else "the provider answered 429")}
+        repeats = int(self._chance.random() < _SIDECAR_REPEATS)
+        return {"usage": self._usage(call), "finish_reason": "stop", "retries": repeats}
+
+    def _usage(self, call: CallRecord) -> Usage:
+        spent = self._chance.randint(20, 160)
+        if self.person.model.known is Known.ESTIMATED:
+            return Usage(call.reserve_input, spent, known=Known.ESTIMATED)
+        cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
+        return Usage(call.reserve_input, spent, cached, None, spent // 3, Known.REPORTED)
+
+    def _turn(self) -> None:
+        """The workflow's code is run."""
+        self._events += 1
+        self._wait_for(3_000, 15_000)
+        begun = self.now
+        self._wait_for(500, 3_000)
+        self._replays.append(Replay(self._at(begun), self._at(self.now)))
+
+    def _wait_for(self, least: int, most: int) -> None:
+        self.now += self._chance.randint(least, most)
+
+    def _id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def _at(self, microseconds: int) -> datetime:
+        return self.person.arrives_at + timedelta(microseconds=microseconds)
+
+
+def _uuid(chance: random.Random) -> str:
+    return str(uuid.UUID(int=chance.getrandbits(128), version=4))

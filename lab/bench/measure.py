@@ -1,0 +1,113 @@
+"""Measures one case on a side that runs: the sustained rate, the CPU that each process needs, one task's latency."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lab.bench import cpu
+from lab.bench.books import CaseWatch
+from lab.bench.intake import opened
+from lab.bench.load import Load, NumberSource
+from lab.bench.plan import Case, Pace
+from lab.bench.sides import Running
+from lab.bench.tickets import MODEL_CALLS, OUTCOME
+from runtime.problems import Problem
+
+_FIRST_CASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was seen of one case in one round."""
+
+    tasks: int
+    seconds: float
+    others_cores: float  # cores that somebody else kept busy meanwhile
+    cpu_ms_per_task: Mapping[str, float]
+    input_tokens_per_task: float
+    output_tokens_per_task: float
+    alone_seconds: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """Tasks a second."""
+        return self.tasks / self.seconds
+
+
+@dataclass(frozen=True)
+class _Steady:
+    """A window of steady load."""
+
+    tasks: int
+    seconds: float
+    used: Mapping[str, float]  # CPU seconds by process
+    others_cores: float
+
+
+async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSource) -> Window:
+    """One case, once. Raises Problem when tasks end otherwise than the load's tickets must."""
+    running.set_latency(case.latency)
+    async with (
+        CaseWatch(running.sandbox_state, poll_seconds=0.02) as watch,
+        opened(running, case.submission, watch, numbers) as load,
+    ):
+        bill = running.bill()
+        steady = await _sustained(running, case, pace, watch, load)
+        tokens = _checked_bill(case, watch, bill, running.bill())
+        _check_outcomes(case, watch)
+    async with (
+        CaseWatch(running.sandbox_state, poll_seconds=0.002) as watch,
+        opened(running, case.submission, watch, numbers) as load,
+    ):
+        alone = await load.alone(case.shape, pace.alone[case.latency])
+    return Window(
+        tasks=steady.tasks,
+        seconds=steady.seconds,
+        others_cores=steady.others_cores,
+        cpu_ms_per_task={name: round(1000 * each / max(steady.tasks, 1), 2) for name, each in steady.used.items()},
+        input_tokens_per_task=tokens[0],
+        output_tokens_per_task=tokens[1],
+        alone_seconds=tuple(alone),
+    )
+
+
+async def _sustained(running: Running, case: Case, pace: Pace, watch: CaseWatch, load: Load) -> _Steady:
+    """Works until the load is steady, looks at a window of it, and lets the rest run out."""
+    await load.start(case.shape, pace.in_flight[case.latency], MODEL_CALLS[case.shape] * case.latency)
+    await _first_case(case, watch)
+    await asyncio.sleep(pace.warm_up_seconds)
+    count, begun, busy, before = watch.count, time.perf_counter(), cpu.machine_busy(), cpu.snapshot(running.leaders)
+    await asyncio.sleep(pace.window_seconds)
+    tasks, seconds = watch.count - count, time.perf_counter() - begun
+    used = cpu.since(before, cpu.snapshot(running.leaders))
+    others = (cpu.machine_busy() - busy - sum(used.values())) / seconds
+    await load.halt()
+    watch.look()
+    return _Steady(tasks, seconds, used, max(round(others, 2), 0.0))
+
+
+async def _first_case(case: Case, watch: CaseWatch) -> None:
+    limit = time.monotonic() + _FIRST_CASE_SECONDS
+    while not watch.count:
+        if time.monotonic() > limit:
+            raise Problem(f"{case}: no case was closed in {_FIRST_CASE_SECONDS:.0f} s; look into the logs of the run.")
+        await asyncio.sleep(0.02)
+
+
+def _checked_bill(
+    case: Case, watch: CaseWatch, before: Mapping[str, int], after: Mapping[str, int]
+) -> tuple[float, float]:
+    """Input and output tokens a task. Raises Problem when model calls were repeated or left out."""
+    spent = {key: after[key] - before[key] for key in after}
+    wanted = MODEL_CALLS[case.shape] * watch.count
+    if spent["requests"] != wanted:
+        raise Problem(f"{case}: {watch.count} tasks made {spent['requests']} model calls instead of {wanted}.")
+    return spent["input_tokens"] / watch.count, spent["output_tokens"] / watch.count
+
+
+def _check_outcomes(case: Case, watch: CaseWatch) -> None:
+    if set(watch.outcomes) != {OUTCOME[case.shape]}:
+        raise Problem(f"{case}: tasks ended as {dict(watch.outcomes)} instead of {OUTCOME[case.shape]}.")

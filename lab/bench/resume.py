@@ -1,0 +1,161 @@
+"""`python -m lab.bench.resume`: how long after a kill the work goes on, with many tasks interrupted at once.
+
+Each round sends tasks to a model that takes its time, kills the worker with SIGKILL while it waits for all of them, and
+starts it again. Counted from the start of the new process: when its API answers, when it begins the first of the
+interrupted steps, when it has begun all of them, and when the first model call is answered, which takes half a
+second. A kill may leave the sidecar locked up (daprd 1.18.2), so that it has to start again as well; those rounds are
+shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from lab.bench.command import exit_code
+from lab.bench.machine import hardware
+from lab.bench.tickets import Shape, make_ticket
+from runtime import processes
+from runtime.stack import Stack
+
+_SLOW_SECONDS, _QUICK_SECONDS = 30.0, 0.5
+_DEADLINE_SECONDS = 120.0
+_LOCKED_UP = "has locked up"
+# The executions that began in this life of the worker, of attempts that another life had begun and not ended.
+_RESUMED = """
+SELECT e.begun_at FROM executions e WHERE e.worker = :worker AND EXISTS (
+  SELECT 1 FROM executions o WHERE o.task_id = e.task_id AND o.execution_id = e.execution_id
+  AND o.event_id = e.event_id AND o.number < e.number AND o.worker <> e.worker)
+ORDER BY e.begun_at
+"""
+_ANSWERED = "SELECT MIN(ended_at) FROM model_calls WHERE worker = :worker AND state = 'settled'"
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds from the start of the new process."""
+
+    interrupted: int
+    ready: float
+    first: float
+    all: float
+    answered: float
+    locked_up: bool
+
+
+def measured(tasks: int, rounds: int) -> Iterator[Round]:
+    """Every round, on one stack."""
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
+        for number in range(rounds):
+            yield _round(stack, tasks, number)
+
+
+def _round(stack: Stack, tasks: int, number: int) -> Round:
+    with _api(stack) as api:
+        _latency(stack, _SLOW_SECONDS)
+        ids = [_submitted(api, number * tasks + each) for each in range(tasks)]
+        asked = "a model call of each task"
+        processes.wait_until(lambda: _open_calls(stack) == tasks, what=asked, deadline_seconds=_DEADLINE_SECONDS)
+        _latency(stack, _QUICK_SECONDS)
+        before = stack.log("worker").read_text().count(_LOCKED_UP)
+        stack.kill("worker")
+        began = time.time()
+        stack.start("worker")
+        ready = time.time() - began
+        processes.wait_until(lambda: _ended(api, ids), what="the end of all tasks", deadline_seconds=_DEADLINE_SECONDS)
+        resumed, answered = _resumed(stack)
+        locked = stack.log("worker").read_text().count(_LOCKED_UP) > before
+    return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, answered - began, locked)
+
+
+@contextmanager
+def _api(stack: Stack) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {(stack.state / 'token').read_text().strip()}"}
+    with httpx.Client(base_url=stack.web_url, headers=headers, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def _latency(stack: Stack, seconds: float) -> None:
+    httpx.put(f"{stack.model_url}/latency", json={"seconds": seconds}, trust_env=False).raise_for_status()
+
+
+def _submitted(api: httpx.Client, number: int) -> str:
+    ticket = make_ticket(Shape.REFUND, number)
+    api.post("/tasks", json=ticket.model_dump(mode="json")).raise_for_status()
+    return ticket.task_id
+
+
+def _ended(api: httpx.Client, ids: Sequence[str]) -> bool:
+    """False also while nobody answers."""
+    try:
+        return all(api.get(f"/tasks/{each}").json().get("status") == "completed" for each in ids)
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def _open_calls(stack: Stack) -> int:
+    return int(_rows(stack, "SELECT COUNT(*) FROM model_calls WHERE state = 'started'", {})[0][0])
+
+
+def _resumed(stack: Stack) -> tuple[list[float], float]:
+    """When the new worker began what the one before had begun, and when it had its first answer, by the clock."""
+    ((worker,),) = _rows(stack, "SELECT worker FROM workers ORDER BY started_at DESC LIMIT 1", {})
+    begun = [row[0] / 1e6 for row in _rows(stack, _RESUMED, {"worker": worker})]
+    ((answered,),) = _rows(stack, _ANSWERED, {"worker": worker})
+    return begun, answered / 1e6
+
+
+def _rows(stack: Stack, query: str, values: dict[str, Any]) -> list[Any]:
+    with closing(sqlite3.connect(stack.state / "ledger.sqlite", timeout=30)) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def show(rounds: Sequence[Round], console: Console) -> None:
+    """The rounds with and without a lock-up: median and worst."""
+    table = Table("sidecar", "rounds", "interrupted", "API answers", "first step", "all steps", "first answer")
+    for locked in (False, True):
+        some = [each for each in rounds if each.locked_up is locked]
+        if some:
+            columns = [[getattr(each, name) for each in some] for name in ("ready", "first", "all", "answered")]
+            cells = [f"{statistics.median(each):.2f} s (worst {max(each):.2f})" for each in columns]
+            count = f"{min(each.interrupted for each in some)}-{max(each.interrupted for each in some)}"
+            table.add_row("locked up, started again" if locked else "well", str(len(some)), count, *cells)
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints machine and figures."""
+    parser = argparse.ArgumentParser(prog="python -m lab.bench.resume", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--json", type=Path, help="also write the rounds to this file")
+    chosen = parser.parse_args(arguments)
+    console = Console()
+
+    def run() -> None:
+        for name, value in hardware().items():
+            console.print(f"{name:14} {value}", highlight=False)
+        rounds = list(measured(chosen.tasks, chosen.rounds))
+        show(rounds, console)
+        if chosen.json:
+            chosen.json.write_text(json.dumps([asdict(each) for each in rounds], indent=2))
+
+    return exit_code(run, console, "Interrupted.", name="lab.bench.resume")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

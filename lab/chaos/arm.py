@@ -1,0 +1,104 @@
+"""One run: a stack of its own, its load, its outages, until every task has ended; then what all that left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.tasks.access import read_local_token
+from lab.chaos import gather
+from lab.chaos.crew import Crew
+from lab.chaos.evidence import Evidence
+from lab.chaos.load import Api, Load
+from lab.chaos.plan import Outage
+from lab.chaos.tickets import Expected
+from runtime.stack import Stack
+
+_LOOK_SECONDS = 0.5
+_LOOKED_AT = 25  # tasks of those that are under way, in each look
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run works: the tickets, sent over `load_seconds`, and the outages. `settle_seconds` is how long after the
+    last outage and the last ticket the tasks may take; what has not ended then is lost."""
+
+    tickets: tuple[Expected, ...]
+    load_seconds: float
+    plan: tuple[Outage, ...] = ()
+    settle_seconds: float = 300.0
+
+
+def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
+    """Works it on a stack that is not started yet, and stops that."""
+    with stack:
+        api = Api(read_local_token(stack.state / "token"), *stack.web_urls)
+        try:
+            return _run(stack, api, work, say)
+        finally:
+            api.close()
+
+
+def _run(stack: Stack, api: Api, work: Work, say: Callable[[str], None]) -> Evidence:
+    begun = time.monotonic()
+    load, crew = Load(api, work.tickets, work.load_seconds), Crew(stack, say)
+    load.start()
+    try:
+        crew.work(work.plan)
+        crew.watch(begun + work.load_seconds - time.monotonic())
+        _settled(api, load, crew, work)
+    finally:
+        load.stop()
+    seconds = time.monotonic() - begun
+    say(f"worked {len(load.accepted)} tasks in {seconds:.0f} s; reading books, bill, journal and histories")
+    return _evidence(stack, api, work, load, crew, seconds)
+
+
+def _settled(api: Api, load: Load, crew: Crew, work: Work) -> None:
+    """Waits until every ticket is accepted and every task has ended, or until the time is over."""
+    deadline = time.monotonic() + work.settle_seconds
+    under_way = [each.task_id for each in work.tickets]
+    while under_way and time.monotonic() < deadline:
+        looked_at = under_way[:_LOOKED_AT]
+        ended = {task_id for task_id in looked_at if _ended(api, task_id)}
+        under_way = [task_id for task_id in under_way if task_id not in ended]
+        if len(ended) < len(looked_at):
+            # The first of them may be the last to end: look at others meanwhile.
+            under_way = under_way[len(looked_at) - len(ended) :] + under_way[: len(looked_at) - len(ended)]
+            crew.watch(_LOOK_SECONDS)
+
+
+def _ended(api: Api, task_id: str) -> bool:
+    view = api.view(task_id)
+    return view is not None and view["status"] in ("completed", "failed", "terminated")
+
+
+def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, seconds: float) -> Evidence:
+    pause = threading.Event().wait
+    differences = gather.ledger_differences(stack, pause)
+    tasks = gather.tasks(stack, api, [each.task_id for each in work.tickets])
+    for name in stack.parts:
+        if name.startswith("worker"):
+            stack.stop(name)
+    kept = gather.kept(stack)
+    return Evidence(
+        tickets=work.tickets,
+        accepted=load.accepted,
+        tasks=tasks,
+        books=gather.books(stack, pause),
+        bill=gather.bill(stack),
+        calls=kept.calls,
+        unallocated=kept.unallocated,
+        executions=kept.executions,
+        workers=kept.workers,
+        restarts=tuple(crew.restarts),
+        frozen=dict(crew.frozen),
+        helped=dict(crew.helped),
+        begun_again=kept.begun_again,
+        ledger=differences,
+        spent=kept.spent,
+        rerun=kept.rerun,
+        seconds=seconds,
+    )

@@ -1,0 +1,166 @@
+"""Prints what the runs prove, side by side, and writes it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lab.chaos.tokens import Excess
+from lab.chaos.verdict import Verdict
+
+CLEAN, FAULTS, WITHOUT_JOURNAL = "without faults", "with faults", "with faults, without the journal"
+TWINS = "two workers with a sidecar each"
+
+
+def show(console: Console, described: Mapping[str, str], runs: Mapping[str, Verdict]) -> None:
+    """All tables; then what was found of what must be zero."""
+    for name, value in described.items():
+        console.print(f"{name:>20}  {value}", highlight=False)
+    console.print(_table("What happened", runs, _happened(runs)))
+    console.print(_table("What must be zero", runs, _zeros(runs)))
+    console.print(_table("Tokens: the provider's bill beyond that of the run without faults", runs, _tokens(runs)))
+    for name, verdict in runs.items():
+        for check in verdict.broken:
+            console.print(f"{name}: {check.count} {check.title}", style="red", highlight=False)
+            for told in check.found:
+                console.print(f"    {told}", markup=False, highlight=False, soft_wrap=True)
+    saved = prevented(runs)
+    if saved is not None:
+        calls, tokens = saved
+        console.print(f"Paid model calls that the journal prevented: {calls:,} ({tokens:,} tokens)", highlight=False)
+
+
+def prevented(runs: Mapping[str, Verdict]) -> tuple[int, int] | None:
+    """Model calls and tokens that were paid again without the journal and not with it; None without such a run."""
+    if not {FAULTS, WITHOUT_JOURNAL} <= runs.keys():
+        return None
+    with_, without = runs[FAULTS].tokens, runs[WITHOUT_JOURNAL].tokens
+    again = Excess.PAID_AGAIN
+    calls = without.excess_requests.get(again, 0) - with_.excess_requests.get(again, 0)
+    return calls, without.excess.get(again, 0) - with_.excess.get(again, 0)
+
+
+def as_json(described: Mapping[str, str], options: Mapping[str, Any], runs: Mapping[str, Verdict]) -> dict[str, Any]:
+    """The same as JSON values."""
+    return {
+        "machine": dict(described),
+        "options": dict(options),
+        "held": all(verdict.held for verdict in runs.values()),
+        "runs": {name: _run(verdict) for name, verdict in runs.items()},
+    }
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Into a file, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _run(verdict: Verdict) -> dict[str, Any]:
+    spent = verdict.tokens
+    resume = verdict.resume_seconds
+    return {
+        "held": verdict.held,
+        "tasks": verdict.tasks,
+        "seconds": round(verdict.seconds, 1),
+        "killed": dict(verdict.killed),
+        "frozen": dict(verdict.frozen),
+        "started_again_by_the_supervisor": dict(verdict.helped),
+        "must_be_zero": {
+            check.key: {"title": check.title, "count": check.count, "found": list(check.found)}
+            for check in verdict.checks
+        },
+        "tokens": {
+            "billed": spent.billed,
+            "billed_without_faults": spent.clean,
+            "excess": spent.billed - spent.clean,
+            "excess_by_cause": {cause.name.lower(): count for cause, count in spent.excess.items() if count},
+            "requests": spent.requests,
+            "requests_without_faults": spent.clean_requests,
+            "excess_requests_by_cause": {
+                cause.name.lower(): count for cause, count in spent.excess_requests.items() if count
+            },
+        },
+        "executions": verdict.executions,
+        "executions_repeated": verdict.repeated,
+        "handed_out_again_before_saved": verdict.handed_out_twice,
+        "answered_by_journal": {"calls": verdict.journal_answers[0], "tokens": verdict.journal_answers[1]},
+        "resume_seconds": None if resume is None else {"median": round(resume[0], 2), "longest": round(resume[1], 2)},
+        "resume_seconds_of_record": [round(each.from_record, 3) for each in verdict.resumed],
+        "spent": _money(verdict.spent),
+        "rerun": _money(verdict.rerun),
+    }
+
+
+def _happened(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+    verdicts = list(runs.values())
+    yield "tasks", *(f"{each.tasks:,}" for each in verdicts)
+    yield "seconds", *(f"{each.seconds:.0f}" for each in verdicts)
+    for name in dict.fromkeys(name for each in verdicts for name in each.killed):
+        yield f"{name} killed", *(str(each.killed.get(name, 0)) for each in verdicts)
+    for name in dict.fromkeys(name for each in verdicts for name in each.frozen):
+        yield f"{name} frozen", *(str(each.frozen.get(name, 0)) for each in verdicts)
+    yield "ended by itself, started again", *(_counts(each.helped) for each in verdicts)
+    yield "steps begun by a worker", *(f"{each.executions:,}" for each in verdicts)
+    yield "  of them again", *(f"{each.repeated:,}" for each in verdicts)
+    yield "  result there, not yet saved", *(f"{each.handed_out_twice:,}" for each in verdicts)
+    yield "model answers that the journal gave", *(_journal(each) for each in verdicts)
+    yield "new worker at work, median s", *(_seconds(each, 0) for each in verdicts)
+    yield "new worker at work, longest s", *(_seconds(each, 1) for each in verdicts)
+    yield "spent", *(_told(each.spent) for each in verdicts)
+    yield "  of it for work done again", *(_told(each.rerun) for each in verdicts)
+
+
+def _zeros(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+    keys = dict.fromkeys((check.key, check.title) for verdict in runs.values() for check in verdict.checks)
+    for key, title in keys:
+        counts = [{check.key: check.count for check in verdict.checks} for verdict in runs.values()]
+        yield title, *(str(count[key]) if key in count else "" for count in counts)
+
+
+def _tokens(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+    spent = [verdict.tokens for verdict in runs.values()]
+    yield "billed", *(f"{each.billed:,} in {each.requests:,} requests" for each in spent)
+    yield "beyond the run without faults", *(f"{each.billed - each.clean:,}" for each in spent)
+    for cause in Excess:
+        if any(each.excess.get(cause) for each in spent):
+            told = (f"{each.excess.get(cause, 0):,} in {each.excess_requests.get(cause, 0)}" for each in spent)
+            yield f"  {cause.value}", *told
+
+
+def _table(title: str, runs: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in runs:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _counts(helped: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(helped.items())) or "0"
+
+
+def _journal(verdict: Verdict) -> str:
+    calls, tokens = verdict.journal_answers
+    return f"{calls:,} ({tokens:,} tokens)" if calls else "0"
+
+
+def _seconds(verdict: Verdict, which: int) -> str:
+    found = verdict.resume_seconds
+    return "" if found is None else f"{found[which]:.2f}"
+
+
+def _money(sums: Mapping[str, Decimal]) -> dict[str, str]:
+    return {currency: f"{amount:f}" for currency, amount in sorted(sums.items())}
+
+
+def _told(sums: Mapping[str, Decimal]) -> str:
+    return ", ".join(f"{amount:.4f} {currency}" for currency, amount in sorted(sums.items())) or "0"

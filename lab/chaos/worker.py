@@ -1,0 +1,59 @@
+"""The product's worker with a journal that keeps everything and never answers: what a crash costs without it.
+
+python -m lab.chaos.worker     takes the place of `python -m app serve`
+
+Its rows are written as always, so that record and bill can still be compared; only what a repeated execution would
+have found there is withheld, and the model is asked, and paid, again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+
+from app import bootstrap
+from app.config import settings
+from app.domain.models import CallState
+from app.ledger.store.bulk import run
+from app.ledger.store.tables import MODEL_CALLS
+from app.llm.call import ModelCall, Reserve
+from app.llm.journal import Journal, Settled
+
+_THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
+_COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)
+_CLOSE_LEFT = (
+    update(MODEL_CALLS)
+    .where(_THIS_STEP, MODEL_CALLS.c.state == CallState.STARTED)
+    .values(state=CallState.INTERRUPTED, error="the step was executed again")
+)
+_OPEN = insert(MODEL_CALLS)
+
+
+class Silent(Journal):
+    """A journal that answers nothing."""
+
+    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
+        """Opens a row, whatever was settled before."""
+        row = self._row(call, component, reserve) | {"provider": provider}
+        return await self._writer.write(lambda connection: _opened(connection, row))
+
+
+def _opened(connection: Connection, row: dict[str, Any]) -> str:
+    step = {"the_step": row["execution_id"], "the_turn": row["turn"]}
+    connection.execute(_CLOSE_LEFT, step)
+    before: int = connection.execute(_COUNT, step).scalar_one()
+    run(connection, _OPEN, row | {"number": before + 1})
+    return str(row["call_id"])
+
+
+def main() -> None:
+    """Serves until told to stop."""
+    for name, part in {"Journal": Silent}.items():
+        assert hasattr(bootstrap, name), f"{name} is not put together there any more"  # noqa: S101
+        setattr(bootstrap, name, part)
+    bootstrap.serve(settings.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The command `python -m lab.crash_cost`: works the loads, prints the tables, writes JSON and figure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from app.config import settings
+from app.domain.errors import ConfigurationError
+from app.pricing import book
+from app.pricing.book import PriceBook
+from lab.bench.command import exit_code
+from lab.crash_cost import figure, judging, plan, table, trace
+from lab.crash_cost.jobs import Job
+from lab.crash_cost.judging import Worked
+from lab.crash_cost.machine import described
+from lab.crash_cost.plan import Load
+from lab.crash_cost.run import Scene
+from lab.crash_cost.seen import Clean
+from lab.crash_cost.spend import Prices
+from lab.crash_cost.theory import Arm
+from lab.crash_cost.views import Assumptions, LoadView, RerunTaxView
+from runtime import paths
+from runtime.problems import Problem
+from runtime.stack import Stack
+
+_FOLDER = paths.STATE / "experiments"
+MAILBOX_WORKER = (str(paths.VENV_PYTHON), "-m", "lab.crash_cost.mailbox_worker")
+# The sandbox speaks OpenAI's protocol behind this component.
+_PROVIDER = "conversation.openai"
+console = Console(stderr=True)
+
+
+def main() -> int:
+    """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
+    options = _options()
+    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.", name="rerun-tax")
+
+
+def _run(options: argparse.Namespace) -> None:
+    result = experiment(options.seed, options.tasks, options.rates, _say, quick=options.quick)
+    document = json.dumps(result.model_dump(mode="json"), indent=2) + "\n"
+    for file, text in ((options.output, document), (options.figure, figure.figure(result))):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        _say(f"written to {file}")
+    if options.json:
+        sys.stdout.write(document)
+    else:
+        table.show(Console(width=200), result)
+
+
+def experiment(
+    seed: int, tasks: int, rates: Sequence[float], say: Callable[[str], None], *, quick: bool
+) -> RerunTaxView:
+    """All loads, the tickets on the product as it is, the mailboxes on their own worker."""
+    begun = time.monotonic()
+    prices_book = _prices()
+    prices = Prices(prices_book, _PROVIDER)
+    loads = _on_a_stack((plan.tickets(tasks, rates),), seed, prices, say, None)
+    loads += _on_a_stack(plan.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
+    return RerunTaxView(
+        seed=seed,
+        seconds=round(time.monotonic() - begun, 1),
+        currency=prices.currency,
+        price_id=prices.price_id,
+        book_digest=prices_book.digest,
+        machine=described(),
+        assumptions=Assumptions(
+            on_the_way_seconds=trace.ON_THE_WAY_SECONDS,
+            model_seconds=trace.MODEL_SECONDS,
+            system_seconds=trace.SYSTEM_SECONDS,
+        ),
+        loads=loads,
+    )
+
+
+def _prices() -> PriceBook:
+    """The book of the user's settings, which are then put away: the stacks have a ledger and prices of their own."""
+    try:
+        found = book.load(settings.load().prices_file)
+    except ConfigurationError as error:
+        raise Problem(str(error)) from None
+    for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
+        del os.environ[name]
+    return found
+
+
+def _on_a_stack(
+    loads: Sequence[Load], seed: int, prices: Prices, say: Callable[[str], None], worker: Sequence[str] | None
+) -> tuple[LoadView, ...]:
+    jobs = [load.jobs(seed) for load in loads]  # what cannot be had is said before anything is started
+    with tempfile.TemporaryDirectory(prefix="rerun-tax-") as folder, scene(Path(folder), worker, say) as stage:
+        return tuple(_worked(stage, load, own, seed, prices) for load, own in zip(loads, jobs, strict=True))
+
+
+@contextmanager
+def scene(folder: Path, worker: Sequence[str] | None, say: Callable[[str], None]) -> Iterator[Scene]:
+    """Both arms on a stack in `folder`; `worker` is another command than the product's own."""
+    with Stack(folder, worker=worker) as stack:
+        made = Scene(stack, folder / "plain", say)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def _worked(stage: Scene, load: Load, jobs: Sequence[Job], seed: int, prices: Prices) -> LoadView:
+    clean = stage.clean(jobs, load.name)
+    worked = []
+    for rate in load.rates:
+        points = _points(load, seed, rate, clean)
+        label = f"{load.name}-{rate:g}"
+        seen = {arm: stage.under(arm, jobs, points, clean, label) for arm in Arm}
+        worked.append(Worked(rate, points, seen))
+    return judging.judged(load, clean, worked, prices)
+
+
+def _points(load: Load, seed: int, rate: float, clean: Clean) -> tuple[trace.Point, ...]:
+    if load.at_the_end:
+        return tuple(trace.after_all_model_calls(job, timeline) for job, timeline in clean.timelines.items())
+    return trace.trace(f"{seed} {load.name}", rate / 100, clean.timelines)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.crash_cost", description="What crashes cost: resumed, or begun again at step one."
+    )
+    parser.add_argument("--seed", type=int, default=7, help="same seed, same tasks, same kills, same bill")
+    parser.add_argument("--tasks", type=int, help=f"refund tickets; default {plan.TASKS}, quick {plan.QUICK_TASKS}")
+    parser.add_argument("--rates", type=_percents, metavar="PERCENT,...", help="of the tasks; default 5,15,30")
+    parser.add_argument("--quick", action="store_true", help="few tasks, two rates, no lengths between")
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, in the place of the tables")
+    parser.add_argument("--output", type=Path, default=_FOLDER / "rerun-tax.json", help="the JSON file")
+    parser.add_argument("--figure", type=Path, default=_FOLDER / "rerun-tax.svg", help="the SVG file")
+    options = parser.parse_args()
+    options.tasks = options.tasks or (plan.QUICK_TASKS if options.quick else plan.TASKS)
+    options.rates = options.rates or (plan.QUICK_RATES if options.quick else plan.RATES)
+    if options.tasks < 1:
+        parser.error(f"--tasks {options.tasks} is less than one task")
+    return options
+
+
+def _percents(text: str) -> tuple[float, ...]:
+    """`5,15,30`. Raises ArgumentTypeError for what is no share."""
+    try:
+        rates = tuple(float(each) for each in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate <= 100 for rate in rates):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of per cents; write it as 5,15,30")
+    return rates
+
+
+if __name__ == "__main__":
+    sys.exit(main())

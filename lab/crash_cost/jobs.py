@@ -1,0 +1,91 @@
+"""The tasks of the experiment: sample tickets as they are, and mailboxes of as many letters as wanted. Pure.
+
+A job has one name in all runs, so that its requests are the same to the byte; its ticket's id differs from run to run,
+since Dapr keeps the runs before. How a request is told to be a job's stands here too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from app.domain.models import Frozen, TaskStatus, Ticket
+from app.domain.redaction import redact
+from lab.crash_cost.trace import MODEL
+from runtime.problems import Problem
+from sandbox.data import load_expected, load_tickets
+
+# The sandbox's books know every customer of this tenant with such a number.
+_BENCH, _CUSTOMER = "bench", "load-{:08d}"
+# Longer letters are shortened in prompts, and a handful of them would be half of the bill.
+_LONGEST, _SHORTEST = 2_000, 20
+_WITH_TICKET_ID = ("cases", "refunds")
+
+
+class Job(Frozen):
+    """One task. `letters`: which sample letters a mailbox holds; empty where the ticket itself is worked."""
+
+    name: str
+    ticket: Ticket
+    letters: tuple[int, ...] = ()
+
+    @property
+    def task_id(self) -> str:
+        """The workflow instance id."""
+        return self.ticket.task_id
+
+    def in_run(self, run: str) -> Job:
+        """The same job under an id of its own, which no other tenant's ticket has either."""
+        ticket_id = f"{self.ticket.ticket_id}-{self.ticket.tenant}-{run}"
+        return self.model_copy(update={"ticket": self.ticket.model_copy(update={"ticket_id": ticket_id})})
+
+    def mark(self, target: str, number: int) -> tuple[str, int]:
+        """What the job's `number`-th request to `target` says that no other job's does, and how many requests of the
+        job say it before."""
+        if target == MODEL and self.letters:
+            return letter_mark(self.name, number, len(self.letters)), 0
+        if target == MODEL:
+            return redact(self.ticket.text), number - 1
+        return (self.ticket.ticket_id if target in _WITH_TICKET_ID else self.ticket.customer_id), number - 1
+
+
+def letter_mark(job: str, number: int, of: int) -> str:
+    """The line that a mailbox's prompt begins with."""
+    return f"Mailbox: {job}, letter {number} of {of}"
+
+
+def tickets(seed: int, count: int) -> tuple[Job, ...]:
+    """Sample tickets that end without a person. Raises Problem when there are fewer."""
+    expected = load_expected()
+    fit = [each for each in _letters() if expected[each.task_id].status is TaskStatus.COMPLETED]
+    if count > len(fit):
+        raise Problem(f"{count} tickets are too many.", remedy=f"There are {len(fit)}: choose fewer with --tasks.")
+    chosen = random.Random(f"{seed} tickets").sample(fit, count)
+    return tuple(Job(name=each.task_id, ticket=each) for each in chosen)
+
+
+def mailboxes(seed: int, count: int, steps: int) -> tuple[Job, ...]:
+    """Mailboxes of `steps` letters each; a letter may lie in several of them."""
+    everything = load_tickets()
+    fit = [everything.index(each) for each in _letters()]
+    chance = random.Random(f"{seed} mailboxes {steps}")
+    return tuple(_mailbox(number, chance.sample(fit, steps)) for number in range(1, count + 1))
+
+
+def _letters() -> list[Ticket]:
+    """Sample tickets of usual length whose text no other holds; each has a customer of its own."""
+    everything = load_tickets()
+    texts = [each.text for each in everything]
+    usual = [each for each in everything if _SHORTEST <= len(each.text) <= _LONGEST]
+    return [each for each in usual if sum(each.text in text for text in texts) == 1]
+
+
+def _mailbox(number: int, letters: Sequence[int]) -> Job:
+    name = f"M{len(letters)}-{number:04d}"
+    # A customer for each mailbox of each length: requests tell jobs apart by it.
+    customer = _CUSTOMER.format(len(letters) * 10_000 + number)
+    return Job(
+        name=name,
+        ticket=Ticket(tenant=_BENCH, ticket_id=name, customer_id=customer, text="Please sort my mailbox."),
+        letters=tuple(letters),
+    )

@@ -1,0 +1,117 @@
+"""From bills to the result: what each arm paid twice, beside what its trace and the theory say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from lab.crash_cost import theory
+from lab.crash_cost.plan import Load
+from lab.crash_cost.seen import Clean, Seen, extra, otherwise
+from lab.crash_cost.spend import Prices, Spend, costing
+from lab.crash_cost.theory import Arm, Digests
+from lab.crash_cost.trace import Kind, Point
+from lab.crash_cost.views import ArmView, KindView, LoadView, PointView, TraceView, ratio, share, spend_view
+
+_HUNDRED = Decimal(100)
+
+
+@dataclass(frozen=True)
+class Worked:
+    """One trace, in both arms."""
+
+    rate: float
+    points: tuple[Point, ...]
+    seen: Mapping[Arm, Seen]
+
+
+def judged(load: Load, clean: Clean, worked: Sequence[Worked], prices: Prices) -> LoadView:
+    """One kind of task."""
+    judge = _Judge(clean, prices)
+    traces = tuple(judge.trace(each) for each in worked)
+    model_calls = Decimal(judge.clean_spend.requests) / len(clean.timelines)
+    return LoadView(
+        name=load.name,
+        title=load.title,
+        tasks=len(clean.timelines),
+        model_calls=share(model_calls, Decimal(1)),
+        clean=spend_view(judge.clean_spend),
+        traces=traces,
+        kinds=tuple(judge.kinds(worked)),
+        ratio=ratio(traces),
+        expected_ratio=share(Decimal(2), model_calls + 1),
+    )
+
+
+class _Judge:
+    def __init__(self, clean: Clean, prices: Prices) -> None:
+        self._clean = clean
+        self._prices = prices
+        self._cost = prices.by_digest(clean.rows)
+        self.clean_spend = prices.spend(clean.rows)
+
+    def trace(self, worked: Worked) -> TraceView:
+        killed = [point.job for point in worked.points]
+        rate = Decimal(len(killed)) / len(self._clean.timelines)
+        restart, resume = (self._arm(arm, worked) for arm in (Arm.RESTART, Arm.RESUME))
+        repeated = restart.repeated.amount
+        return TraceView(
+            rate=share(rate, Decimal(1)),
+            kills=len(killed),
+            upper_bound=rate * self.clean_spend.amount,
+            ceiling=self._costing(theory.everything(killed, self._clean.timelines)).amount,
+            restart=restart,
+            resume=resume,
+            ratio=share(resume.repeated.amount, repeated) if repeated else None,
+            points=tuple(self._point(point) for point in worked.points),
+        )
+
+    def kinds(self, worked: Sequence[Worked]) -> list[KindView]:
+        return [view for kind in Kind if (view := self._kind(kind, worked)) is not None]
+
+    def _arm(self, arm: Arm, worked: Worked) -> ArmView:
+        seen = worked.seen[arm]
+        more = self._prices.spend(seen.rows) - self.clean_spend
+        found, expected = extra(seen, self._clean), theory.repeated(arm, worked.points, self._clean.timelines)
+        return ArmView(
+            arm=arm,
+            repeated=spend_view(more),
+            share=share(more.amount, self.clean_spend.amount),
+            expected=spend_view(self._costing(expected)),
+            unexplained=(found - expected).total() + (expected - found).total(),
+            refunds_otherwise=otherwise(seen, self._clean, "refunds"),
+            notices_otherwise=otherwise(seen, self._clean, "notifications"),
+            cases_otherwise=otherwise(seen, self._clean, "cases"),
+            seconds=round(seen.seconds, 1),
+        )
+
+    def _kind(self, kind: Kind, worked: Sequence[Worked]) -> KindView | None:
+        """What was repeated by the tasks that were killed so, each request at its price of the clean run."""
+        timelines = self._clean.timelines
+        kills, clean, sums = 0, Spend(), dict.fromkeys(Arm, Spend())
+        for each in worked:
+            jobs = [point.job for point in each.points if point.kind(timelines[point.job]) is kind]
+            own = theory.everything(jobs, timelines)
+            kills, clean = kills + len(jobs), clean + self._costing(own)
+            for arm, seen in each.seen.items():
+                more = extra(seen, self._clean)
+                sums[arm] += self._costing(theory.Digests({name: times for name, times in more.items() if name in own}))
+        if not kills:
+            return None
+        restart, resume = sums[Arm.RESTART].amount, sums[Arm.RESUME].amount
+        return KindView(kind=kind, kills=kills, clean=clean.amount, restart=restart, resume=resume)
+
+    def _costing(self, wanted: Digests) -> Spend:
+        return costing(wanted, self._cost)
+
+    def _point(self, point: Point) -> PointView:
+        timeline = self._clean.timelines[point.job]
+        request = timeline[point.position]
+        return PointView(
+            task=point.job,
+            moment=round(point.moment, 4),
+            request=request.target,
+            number=request.number,
+            kind=point.kind(timeline),
+        )

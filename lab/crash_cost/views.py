@@ -1,0 +1,132 @@
+"""The result as JSON: money and shares are exact decimals as text; docs/rerun-tax.md names each key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated
+
+from pydantic import PlainSerializer
+
+from app.domain.models import Frozen
+from app.domain.money import plain
+from lab.crash_cost.spend import Spend
+from lab.crash_cost.theory import Arm
+from lab.crash_cost.trace import Kind
+
+Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
+_PLACES = Decimal("0.0001")
+
+
+class SpendView(Frozen):
+    """What stands on the bill. `input_tokens` holds the cached ones."""
+
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    amount: Exact
+
+
+class PointView(Frozen):
+    """One kill. `moment`: share of the task's time. `request`: whom the task was asking, `number`: for the how many-th
+    time."""
+
+    task: str
+    moment: float
+    request: str
+    number: int
+    kind: Kind
+
+
+class ArmView(Frozen):
+    """What one arm paid twice. `share`: of the clean spend. `expected`: what the trace makes it repeat, each request at
+    its price of the clean run. `unexplained`: requests that are on the bill once more, or not, against the trace.
+    `refunds_otherwise`, `notices_otherwise`, `cases_otherwise`: entries in which the books differ from the clean run's.
+    """
+
+    arm: Arm
+    repeated: SpendView
+    share: Exact
+    expected: SpendView
+    unexplained: int
+    refunds_otherwise: int
+    notices_otherwise: int
+    cases_otherwise: int
+    seconds: float
+
+
+class TraceView(Frozen):
+    """One rate. `upper_bound`: the rate times the clean spend. `ceiling`: all that the killed tasks cost when clean.
+    `ratio`: what resume repeated for each unit that restart did; null when that is nothing."""
+
+    rate: Exact
+    kills: int
+    upper_bound: Exact
+    ceiling: Exact
+    restart: ArmView
+    resume: ArmView
+    ratio: Exact | None
+    points: tuple[PointView, ...]
+
+
+class KindView(Frozen):
+    """All kills of one kind, whatever the rate. `clean`: what their tasks cost without a kill."""
+
+    kind: Kind
+    kills: int
+    clean: Exact
+    restart: Exact
+    resume: Exact
+
+
+class LoadView(Frozen):
+    """One kind of task. `model_calls`: of a task, on average. `expected_ratio`: 2 / (model_calls + 1)."""
+
+    name: str
+    title: str
+    tasks: int
+    model_calls: Exact
+    clean: SpendView
+    traces: tuple[TraceView, ...]
+    kinds: tuple[KindView, ...]
+    ratio: Exact | None
+    expected_ratio: Exact
+
+
+class Assumptions(Frozen):
+    """What the traces take for granted, in seconds."""
+
+    on_the_way_seconds: float
+    model_seconds: float
+    system_seconds: float
+
+
+class RerunTaxView(Frozen):
+    """The whole experiment."""
+
+    seed: int
+    seconds: float
+    currency: str
+    price_id: str
+    book_digest: str
+    machine: dict[str, str]
+    assumptions: Assumptions
+    loads: tuple[LoadView, ...]
+
+
+def spend_view(spend: Spend) -> SpendView:
+    """A spend."""
+    return SpendView(**vars(spend))
+
+
+def share(part: Decimal, whole: Decimal) -> Decimal:
+    """A share, to four places."""
+    return (part / whole).quantize(_PLACES, rounding=ROUND_HALF_EVEN)
+
+
+def ratio(traces: Sequence[TraceView]) -> Decimal | None:
+    """What resume repeated for each unit that restart did, over several traces."""
+    restart = sum((each.restart.repeated.amount for each in traces), Decimal(0))
+    resume = sum((each.resume.repeated.amount for each in traces), Decimal(0))
+    return share(resume, restart) if restart else None

@@ -1,0 +1,63 @@
+"""What is killed, when and for how long: the seed alone decides, and nobody is spared."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.chaos.plan import TWINS, VICTIMS, Pace, frozen, killed, outages, twin_outages
+from runtime.stack import NAMES, SECOND
+
+SEEDS = st.integers(0, 10_000)
+
+
+@given(SEEDS, st.floats(0.1, 400))
+def test_the_same_seed_gives_the_same_plan_and_each_process_dies(seed: int, seconds: float) -> None:
+    plan = outages(seed, seconds)
+    assert plan == outages(seed, seconds)
+    assert all(killed(plan).values())
+    assert set(killed(plan)) == set(VICTIMS) < set(NAMES)
+
+
+@given(SEEDS)
+def test_another_seed_gives_another_plan(seed: int) -> None:
+    assert outages(seed, 60) != outages(seed + 1, 60)
+
+
+@given(SEEDS)
+def test_outages_keep_their_pace(seed: int) -> None:
+    pace = Pace(between=(4.0, 6.0), down=(0.5, 1.0), lease=20.0)
+    plan = outages(seed, 300, pace)
+    assert all(0.5 <= outage.down <= 1.0 and outage.victims for outage in plan)
+    assert 2.0 <= plan[0].at <= 3.0
+    for before, after in pairwise(plan):
+        gap = round(after.at - before.at, 3)
+        assert 3.99 <= gap <= 6.01 or 23.99 <= gap <= 26.01, "only the scheduler's lease is waited for"
+
+
+def test_worker_and_sidecar_die_most_often_and_some_die_together() -> None:
+    plan = outages(7, 3600)
+    counted = killed(plan)
+    others = max(counted[name] for name in ("scheduler", "placement", "sandbox"))
+    assert min(counted["worker"], counted["daprd"]) > 1.5 * others
+    assert 0.1 < sum(len(outage.victims) > 1 for outage in plan) / len(plan) < 0.35
+    assert max(len(outage.victims) for outage in plan) == 2
+
+
+def test_some_strike_while_a_killed_scheduler_holds_its_lease_and_others_wait() -> None:
+    plan = outages(7, 3600)
+    gaps = [after.at - before.at for before, after in pairwise(plan) if "scheduler" in before.victims]
+    assert 0.2 < sum(gap < 20 for gap in gaps) / len(gaps) < 0.8
+
+
+@given(SEEDS, st.floats(0.1, 400))
+def test_of_twins_one_at_a_time_dies_or_stands_still_and_each_does_both(seed: int, seconds: float) -> None:
+    plan = twin_outages(seed, seconds)
+    assert plan == twin_outages(seed, seconds)
+    assert set(frozen(plan)) == set(TWINS) < {*NAMES, *SECOND}
+    assert {name for name, count in killed(plan).items() if count} == set(TWINS)
+    assert killed(plan)["scheduler"] == 0
+    assert all(len(outage.victims) == 1 for outage in plan)
+    assert all(after.at >= before.at + before.down for before, after in pairwise(plan))

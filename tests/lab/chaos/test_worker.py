@@ -1,0 +1,108 @@
+"""The worker without the journal's answers: it writes the same rows, and lets the model be asked, and paid, again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from app import bootstrap
+from app.domain.models import CallState
+from app.ledger.reading.queries import Records
+from app.ledger.store import database
+from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.writer import Writer
+from app.llm.call import ModelCall
+from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition
+from app.llm.gateway import ModelGateway
+from app.llm.journal import Journal
+from lab.chaos import worker
+from lab.chaos.checks import paid_again
+from lab.chaos.worker import Silent
+from tests.makers import LOSSES
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+QUESTION = ModelCall(
+    tenant="bench",
+    task_id="bench:B-1",
+    stage="classify",
+    turn=1,
+    execution_id="e-1",
+    prompt_version="p1",
+    messages=(Message("user", "Hello"),),
+)
+
+
+class Model:
+    """Answers each question alike, and counts them."""
+
+    asked = 0
+
+    async def provider(self, _seconds: float) -> str:
+        """Always the same."""
+        return "conversation.openai"
+
+    async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
+        """Always the same."""
+        self.asked += 1
+        return Answer("answer", (), "stop", "sandbox-small", ReportedUsage(300, 0, 50, 0))
+
+
+class Clock:
+    """A second later at each look."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def __call__(self) -> datetime:
+        self._looks += 1
+        return NOON + timedelta(seconds=self._looks)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger."""
+    engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    yield engine
+    engine.dispose()
+
+
+def ask_twice(engine: Engine, kind: type[Journal]) -> int:
+    """Executes one step twice, one after the other; returns how often the model was asked."""
+    writer, model = Writer(engine), Model()
+    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock(), LOSSES))
+    try:
+        for _ in range(2):
+            assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"
+    finally:
+        writer.close()
+    return model.asked
+
+
+def test_the_journal_answers_the_second_time_and_the_silent_one_does_not(engine: Engine) -> None:
+    assert ask_twice(engine, Journal) == 1
+    assert paid_again(Records(engine).calls()) == ()
+
+
+def test_what_is_paid_again_stands_in_the_journal_with_what_it_used(engine: Engine) -> None:
+    assert ask_twice(engine, Silent) == 2
+    first, second = Records(engine).calls()
+    assert (first.state, second.state) == (CallState.SETTLED, CallState.INTERRUPTED)
+    with engine.connect() as connection:
+        assert connection.execute(select(MODEL_CALLS.c.number)).scalars().all() == [1, 2]
+    assert second.usage == first.usage
+    assert paid_again((first, second)) == (second,)
+
+
+def test_nothing_but_the_journal_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = dict(vars(bootstrap)), {}
+    monkeypatch.setattr(bootstrap, "serve", lambda _: seen.update(vars(bootstrap)))
+    monkeypatch.setattr(bootstrap, "Journal", Journal)  # what `main` changes is put back afterwards
+    worker.main()
+    changed = {name for name, part in seen.items() if before[name] is not part}
+    assert changed == {"serve", "Journal"}
+    assert seen["Journal"] is Silent

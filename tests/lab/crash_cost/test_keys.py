@@ -1,0 +1,22 @@
+"""Every key of the experiment's JSON stands in its document, and the reverse."""
+
+from __future__ import annotations
+
+import re
+
+from lab.crash_cost.views import RerunTaxView
+from tests.cli.test_documented_keys import keys
+from tests.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "rerun-tax.md"
+
+
+def test_keys_and_document_agree() -> None:
+    section = DOCUMENT.read_text().split("## JSON\n")[1]
+    said = set(re.findall(r"`([a-z_]+)`", section))
+    assert set(keys(RerunTaxView)) == said
+
+
+def test_the_figure_of_the_document_is_there() -> None:
+    (name,) = re.findall(r"!\[[^]]+\]\(([\w.-]+\.svg)\)", DOCUMENT.read_text())
+    assert (DOCUMENT.parent / name).read_text().startswith("<svg")

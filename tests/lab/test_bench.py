@@ -1,0 +1,250 @@
+"""The benchmarks' own rules: like is compared with like, and the peer says the same words as the product."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.models import Category, Classification, Outcome, Ticket
+from app.domain.orders import Account
+from app.ledger.store.tickets import StoredTicket
+from app.llm.conversation import Message
+from app.workflow.activities import tools
+from lab.bench import cpu, results
+from lab.bench.books import CaseWatch
+from lab.bench.measure import Window
+from lab.bench.peer import work
+from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
+from lab.bench.tickets import Shape, make_ticket
+from runtime.problems import Problem
+from sandbox.systems.visitors import orders_of
+from tests import makers
+
+CLASSIFICATION = Classification(category=Category.DAMAGED, wants_refund=True, language="en", confidence=Decimal("0.9"))
+
+
+def window(rate: float, alone: tuple[float, ...] = ()) -> Window:
+    """A round in which so many tasks a second were worked."""
+    return Window(
+        tasks=round(10 * rate),
+        seconds=10,
+        others_cores=0.5,
+        cpu_ms_per_task={"worker": rate, "daprd": 1.0},
+        input_tokens_per_task=800,
+        output_tokens_per_task=80,
+        alone_seconds=alone,
+    )
+
+
+def case(side: Side = Side.OURS, **changes: Any) -> Case:
+    """A case without latency."""
+    values: dict[str, Any] = {"store": Store.POSTGRES, "submission": Submission.HTTP, "latency": 0.0}
+    return Case(side, **(values | {"shape": Shape.QUESTION} | changes))
+
+
+def test_the_median_of_the_rounds_counts() -> None:
+    (summary,) = results.summaries({case(): [window(10), window(50), window(20)]})
+    assert (summary.rate, summary.spread) == (20, (10, 50))
+    assert summary.cpu_ms_per_task == {"worker": 20, "daprd": 1.0}
+
+
+def test_percentiles_are_of_all_rounds_together() -> None:
+    (summary,) = results.summaries({case(): [window(1, (0.3, 0.1)), window(1, (0.2,))]})
+    assert [results.share(summary.alone, part) for part in (0.5, 0.95)] == [0.2, 0.3]
+    assert results.share([], 0.5) is None
+
+
+def test_the_peer_is_compared_on_the_same_database_and_submission_only() -> None:
+    found = results.summaries(
+        {
+            case(): [window(40)],
+            case(store=Store.REDIS): [window(90)],
+            case(submission=Submission.DIRECT): [window(95)],
+            case(Side.PEER): [window(60)],
+        }
+    )
+    (goal,) = results.goals(found)
+    assert (goal.met, goal.seen) == (False, "40.0 against 60.0 tasks/s")
+
+
+def test_the_latency_goal_takes_the_better_server_and_never_sqlite() -> None:
+    found = results.summaries(
+        {
+            case(latency=1.0): [window(29)],
+            case(latency=1.0, store=Store.REDIS): [window(31)],
+            case(latency=1.0, store=Store.SQLITE): [window(99)],
+        }
+    )
+    (goal,) = results.goals(found)
+    assert (goal.met, goal.seen) == (True, "31.0 (Redis, HTTP)")
+
+
+def test_a_round_begins_with_ours_and_the_peer_on_the_same_database() -> None:
+    order = blocks(tuple(Store), {0.0: VARIANTS[0], 1.0: VARIANTS[2]}, quick=False)
+    assert [(block.side, block.store) for block in order] == [
+        (Side.OURS, Store.POSTGRES),
+        (Side.PEER, Store.POSTGRES),
+        (Side.PEER, Store.POSTGRES),
+        (Side.OURS, Store.REDIS),
+        (Side.OURS, Store.SQLITE),
+    ]
+    ours, peer = order[0].cases, order[1].cases + order[2].cases
+    assert {results._likeness(each) for each in ours} == {results._likeness(each) for each in peer}
+
+
+@pytest.mark.parametrize("shape", Shape)
+def test_each_ticket_has_a_customer_whom_the_books_know(shape: Shape) -> None:
+    ticket = make_ticket(shape, 7)
+    (order,) = orders_of(ticket.tenant, ticket.customer_id, 700_000)
+    assert ticket.order_id in (None, order.order_id)
+    assert make_ticket(shape, 8).ticket_id != ticket.ticket_id
+
+
+def test_the_peer_offers_the_same_tools_in_the_same_words() -> None:
+    offered = work.draft_request(_ticket(), CLASSIFICATION, _account(), ())["tools"]
+    ours = [(each.name, each.description, each.parameters) for each in tools.definitions()]
+    theirs = [(f["name"], f["description"], f["parameters"]) for f in (each["function"] for each in offered)]
+    assert theirs == ours
+
+
+def test_the_peer_asks_in_the_same_words() -> None:
+    stage = importlib.import_module("app.workflow.activities.classify")
+    ours = stage._messages(_stored(_ticket()), None)
+    assert _as_sent(ours) == work.classify_request(_ticket())["messages"]
+
+
+def test_the_peer_drafts_in_the_same_words_after_the_same_lookups() -> None:
+    stage = importlib.import_module("app.workflow.activities.draft_refund")
+    call = tools.ToolCall(id="call_1_1", tool="lookup_order", argument="AC-10442")
+    question = stage.DraftInput(
+        task_id="bench:B-1",
+        turn=2,
+        category=CLASSIFICATION.category,
+        order_id=_ticket().order_id,
+        account=_account(),
+        lookups=(stage.Lookup(turn=1, call=call, order=makers.order()),),
+    )
+    lookups = (work.Found(call, order=makers.order()),)
+    theirs = work.draft_request(_ticket(), CLASSIFICATION, _account(), lookups)["messages"]
+    assert _as_sent(stage._messages(_stored(_ticket()), question)) == theirs
+
+
+def test_the_peer_stops_where_a_person_would_have_to_decide() -> None:
+    proposal = work.Proposal.model_validate(
+        {"action": "escalate", "reason": "unsure", "confidence": "0.9", "reply": "We will see."}
+    )
+    with pytest.raises(work.Unfit, match="model_unsure"):
+        work.settled(proposal, CLASSIFICATION, _account(), (), None)
+
+
+def test_the_peer_answers_without_money_when_the_model_says_so() -> None:
+    answer = {
+        "choices": [
+            {
+                "message": {
+                    "content": json.dumps(
+                        {"action": "answer", "reason": "information", "confidence": 0.9, "reply": "Yes."}
+                    )
+                }
+            }
+        ]
+    }
+    proposal = work.drafted(answer, 1)
+    assert isinstance(proposal, work.Proposal)
+    assert work.settled(proposal, CLASSIFICATION, _account(), (), None) == (Outcome.ANSWERED, None)
+
+
+def test_a_process_that_burns_cpu_is_charged_for_it() -> None:
+    code = "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as burner:
+        assert burner.stdout is not None
+        burner.stdout.readline()
+        assert 0.18 <= cpu.used(burner.pid) < 2
+        burner.communicate(b"\n")
+    assert cpu.since({"worker": 1.0}, {"worker": 3.5}) == {"worker": 2.5}
+    assert cpu.used(os.getpid(), with_children=False) > 0
+
+
+def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
+    with closing(_books(tmp_path)) as books:
+        books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-0', 'answered')")
+        books.commit()
+        count, outcomes = asyncio.run(_watch(tmp_path, books))
+    assert (count, outcomes) == (1, {"refunded": 1}), "what was closed before is not counted"
+
+
+def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _books(tmp_path).close()
+    monkeypatch.setattr("lab.bench.books.GIVE_UP_SECONDS", 0.05)
+    with pytest.raises(Problem, match="the case of B-1 was not closed"):
+        asyncio.run(_wait_in_vain(tmp_path))
+
+
+async def _watch(folder: Path, books: sqlite3.Connection) -> tuple[int, dict[str, int]]:
+    async with CaseWatch(folder, poll_seconds=0.001) as watch:
+        closed = watch.expect("B-1")
+        books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-1', 'refunded')")
+        books.commit()
+        await watch.closed(closed, "the case of B-1")
+        return watch.count, dict(watch.outcomes)
+
+
+async def _wait_in_vain(folder: Path) -> None:
+    async with CaseWatch(folder) as watch:
+        await watch.closed(watch.expect("B-1"), "the case of B-1")
+
+
+def _books(folder: Path) -> sqlite3.Connection:
+    books = sqlite3.connect(folder / "systems.sqlite")
+    books.execute("PRAGMA journal_mode = WAL")
+    books.execute("CREATE TABLE cases (id INTEGER PRIMARY KEY, ticket_id TEXT, outcome TEXT)")
+    books.commit()
+    return books
+
+
+def _ticket() -> Ticket:
+    return make_ticket(Shape.REFUND, 1)
+
+
+def _account() -> Account:
+    return makers.account()
+
+
+def _stored(ticket: Ticket) -> StoredTicket:
+    values = ticket.model_dump() | {
+        "task_id": ticket.task_id,
+        "sequence": 1,
+        "digest": "",
+        "started": True,
+        "recorded": False,
+    }
+    return StoredTicket(**values, received_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def _as_sent(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Our messages as OpenAI's protocol carries them."""
+    return [_one_as_sent(message) for message in messages]
+
+
+def _one_as_sent(message: Message) -> dict[str, Any]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}
+    sent: dict[str, Any] = {"role": message.role, "content": message.text or None}
+    if message.tool_calls:
+        sent["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return sent
