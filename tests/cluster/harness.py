@@ -114,6 +114,11 @@ class Installed:
         """The same, as a program is told."""
         return json.loads(self.agent(*words, "--json"))
 
+    def billed_rows(self) -> int:
+        """How many requests stand on the sandbox's bill."""
+        ask = "import json, urllib.request as u; print(len(json.load(u.urlopen('http://sandbox:8091/bill'))['rows']))"
+        return int(kubectl("exec", "deploy/agent", "-c", "agent", "--", "python", "-c", ask))
+
     def pods(self, name: str = "agent") -> list[dict[str, Any]]:
         """The pods of that name which are not on their way out."""
         found = json.loads(kubectl("get", "pods", "-l", f"app.kubernetes.io/name={name}", "-o", "json"))["items"]

@@ -38,7 +38,7 @@ def billed(agent: Installed) -> dict[str, Any]:
 def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb: Callable[[], None]) -> dict[str, Any]:
     """Works the tickets while something is disturbed; nothing may be lost or doubled, and all must be explained.
     Returns the client's report with `calls`, the requests that the provider saw for them."""
-    before = billed(agent)["bill"]["rows"]
+    before = agent.billed_rows()
     client = agent.working(sent, rate)
     disturb()
     report = client.result()
