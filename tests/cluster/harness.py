@@ -119,10 +119,10 @@ class Installed:
         ask = "import json, urllib.request as u; print(len(json.load(u.urlopen('http://sandbox:8091/bill'))['rows']))"
         return int(kubectl("exec", "deploy/agent", "-c", "agent", "--", "python", "-c", ask))
 
-    def pods(self, name: str = "agent") -> list[dict[str, Any]]:
-        """The pods of that name which are not on their way out."""
+    def pods(self, name: str = "agent", *, ending: bool = False) -> list[dict[str, Any]]:
+        """The pods of that name; those on their way out, which may still be at work, only when they are asked for."""
         found = json.loads(kubectl("get", "pods", "-l", f"app.kubernetes.io/name={name}", "-o", "json"))["items"]
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in found if ending or "deletionTimestamp" not in pod["metadata"]]
 
     def ready(self, name: str = "agent") -> int:
         """How many of them are ready, sidecars included."""
@@ -135,7 +135,7 @@ class Installed:
         """So many agents, and no more of those before."""
         kubectl("scale", "deploy/agent", f"--replicas={count}")
         kubectl("rollout", "status", "deploy/agent", "--timeout=300s")
-        until(lambda: len(self.pods()) == count == self.ready(), f"{count} agents")
+        until(lambda: len(self.pods(ending=True)) == count == self.ready(), f"{count} agents, and no other")
 
     def working(self, tickets: Sequence[dict[str, Any]], rate: float) -> Client:
         """Begins to send tickets, so many a second, from a pod beside the agent."""
