@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb:
     disturb()
     report = client.result()
     outcomes = Counter((each["status"], each["outcome"]) for each in report["tasks"].values())
-    assert outcomes == {("completed", "refunded"): len(sent)}
+    assert outcomes == {("completed", "refunded"): len(sent)}, why_not(agent, report["tasks"])
     assert len({each["refund_id"] for each in report["tasks"].values()}) == len(sent)
     until(lambda: agent_is_quiet(agent), "everything is recorded")
     after = billed(agent)
@@ -52,6 +52,14 @@ def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb:
     assert checked["differences"] == []
     assert checked["refunds"]["in_books"] == checked["refunds"]["in_ledger"]
     return report | {"calls": after["bill"]["rows"] - before, "causes": set(after["causes"])}
+
+
+def why_not(agent: Installed, tasks: Mapping[str, Any]) -> list[Any]:
+    """What the agent says of the tasks that did not end with a refund, and what its log says of them."""
+    others = [task_id for task_id, each in tasks.items() if each["outcome"] != "refunded"]
+    logs = [kubectl("logs", pod["metadata"]["name"], "-c", "agent").splitlines() for pod in agent.pods()]
+    lines = [line for log in logs for line in log if any(task_id in line for task_id in others)]
+    return [*(agent.agent_json("task", "show", task_id) for task_id in others), *lines]
 
 
 def agent_is_quiet(agent: Installed) -> bool:
