@@ -54,12 +54,13 @@ def hold(agent: Installed, sent: Sequence[dict[str, Any]], rate: float, disturb:
     return report | {"calls": after["bill"]["rows"] - before, "causes": set(after["causes"])}
 
 
-def why_not(agent: Installed, tasks: Mapping[str, Any]) -> list[Any]:
+def why_not(agent: Installed, tasks: Mapping[str, Any]) -> str:
     """What the agent says of the tasks that did not end with a refund, and what its log says of them."""
     others = [task_id for task_id, each in tasks.items() if each["outcome"] != "refunded"]
     logs = [kubectl("logs", pod["metadata"]["name"], "-c", "agent").splitlines() for pod in agent.pods()]
     lines = [line for log in logs for line in log if any(task_id in line for task_id in others)]
-    return [*(agent.agent_json("task", "show", task_id) for task_id in others), *lines]
+    errors = [f"{task_id}: {agent.agent_json('task', 'show', task_id)['error']}" for task_id in others]
+    return "\n".join([*errors, *lines])
 
 
 def agent_is_quiet(agent: Installed) -> bool:
