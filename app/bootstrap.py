@@ -25,8 +25,8 @@ from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems, ask_at_once
 from app.domain.standing import Standing
-from app.ledger.audit import checking, rebuilding
-from app.ledger.audit.checking import Difference
+from app.ledger.audit import ledger_check, rebuilding
+from app.ledger.audit.ledger_check import Difference
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.reading import comparing
 from app.ledger.reading.queries import Records
@@ -34,7 +34,7 @@ from app.ledger.recording.projection import Naming
 from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
-from app.ledger.store.decisions import Decisions
+from app.ledger.store.decision_log import Decisions
 from app.ledger.store.replies import Replies
 from app.ledger.store.sessions import Sessions
 from app.ledger.store.standings import Standings
@@ -47,10 +47,10 @@ from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.tasks.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
-from app.tasks.desk import TaskDesk
 from app.tasks.rejected_runs import Condemned
-from app.tasks.retrying import Stuck
+from app.tasks.service import TaskDesk
 from app.tasks.starter import Starter
+from app.tasks.stuck_steps import Stuck
 from app.tasks.token_watch import TokenWatch
 from app.tasks.workflow_client import Runs, connect
 from app.telemetry.live import Live
@@ -255,8 +255,8 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
     """Exports spans where a collector is named; where none is, its client is not even loaded."""
     if not settings.otlp_endpoint:
         return None
+    from app.telemetry.answer_texts import StoredAnswers
     from app.telemetry.export import Traces
-    from app.telemetry.texts import StoredAnswers
 
     texts = StoredAnswers(engine) if settings.trace_texts else None
     return Traces(settings.otlp_endpoint, service="refund-agent", version=__version__, texts=texts)
@@ -276,7 +276,7 @@ def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> S
 def check_ledger(settings: Settings) -> tuple[Difference, ...]:
     """Everything in the ledger that is not what histories and journal say; the sidecar has to run."""
     with _opened_sources(settings) as sources:
-        return tuple(checking.check(sources))
+        return tuple(ledger_check.check(sources))
 
 
 def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:

@@ -8,15 +8,15 @@ from datetime import date, datetime
 
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState
-from app.finance.failures.values import Facts
+from app.finance.failures.facts import Facts
 from app.finance.reconciliation.bill import Bill
-from app.finance.reconciliation.reconcile import reconcile
-from app.finance.reconciliation.values import Reconciliation
+from app.finance.reconciliation.comparison import reconcile
+from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.reading.counting import Work
-from app.ledger.store.record import TaskRecord
-from app.pricing.calls import CallRecord
-from app.pricing.values import Charge
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Charge
 from tests.finance.failures.plain import facts_of
 
 

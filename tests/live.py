@@ -21,7 +21,7 @@ from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import Records
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
 from app.worker.sidecar_retries import ONE_RETRY
 from runtime.stack import Stack
 

@@ -19,15 +19,15 @@ from app.config import policy
 from app.domain.errors import BadTicket, ConfigurationError, RefundAgentError
 from app.domain.models import Classification, Proposal, Ticket
 from app.finance.reconciliation.bill import BadBill
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bills, text_of
-from app.finance.reconciliation.reconcile import reconcile
-from app.finance.reconciliation.views import as_json, remarks, verdict
-from app.finance.retry_bounds import reading
+from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, verdict
+from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file
 from app.web.messages import Approval
 from app.web.problems import BadRequest
-from app.web.reading import read_body
+from app.web.request_reading import read_body
 from app.worker import sidecar_metrics
 from app.workflow.activities import tools
 from app.workflow.activities.answers import Nonsense, json_object, validated
@@ -213,13 +213,13 @@ def test_the_price_file(tmp_path: Path) -> None:
 
 def test_resiliency_and_components(tmp_path: Path) -> None:
     def parse(path: Path) -> object:
-        found = reading.policies([path.parent], "agent")
+        found = sidecar_files.policies([path.parent], "agent")
         return (
             [str(each) for each in found.findings],
             found.of_model("llm"),
             found.of_app("books"),
-            reading.targets([path.parent], "agent"),
-            reading.components([path.parent]),
+            sidecar_files.targets([path.parent], "agent"),
+            sidecar_files.components([path.parent]),
         )
 
     inputs = spoilt([RESILIENCY, COMPONENT], 500, SEED)
@@ -284,7 +284,7 @@ LONG = 200_000
 def test_long_inputs_take_no_longer_than_they_are(piece: bytes, tmp_path: Path) -> None:
     """What repeats for long must not be gone over again and again: quadratic time would be hours."""
     long = piece * (LONG // len(piece))
-    files = in_a_file(tmp_path / "f.yaml", lambda path: reading.policies([path.parent], "agent"))
+    files = in_a_file(tmp_path / "f.yaml", lambda path: sidecar_files.policies([path.parent], "agent"))
     each(files, [long[:20_000]], ConfigurationError)
     each(lambda raw: parse_bills([("bill", text_of("bill", raw))]), [long, b"[" + long, CSV_REQUESTS + long], BadBill)
     each(lambda raw: list(read_export("e", io.BytesIO(raw), None, None).lines), [long, b"[" + long], BadTicket)

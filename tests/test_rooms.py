@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,13 @@ FOR_THE_SANDBOX = ("app.domain", "app.llm.tokenizer", "app.config.private_files"
 # Rooms and files that do no I/O: what goes in comes as arguments.
 PURE = ("domain", "pricing", "finance")
 PURE_FILES = (
-    *(f"dapr/history/{name}.py" for name in ("model", "values", "times", "causes", "executions")),
+    *(f"dapr/history/{name}.py" for name in ("model", "history_values", "times", "causes", "executions")),
     "workflow/activities/guards.py",
     "workflow/activities/answers.py",
     "workflow/activities/prompts.py",
     *(f"telemetry/{name}.py" for name in ("spans", "attributes", "costs", "ids", "names")),
 )
-NOT_PURE = frozenset({"finance/retry_bounds/reading.py"})  # it reads the sidecar's files
+NOT_PURE = frozenset({"finance/retry_bounds/sidecar_files.py"})  # it reads the sidecar's files
 # What a pure file may not import, directly or through another of ours.
 IMPURE = ("dapr", "grpc", "aiohttp", "httpx", "sqlalchemy", "flask", "waitress", "os", "socket", "subprocess")
 
@@ -98,6 +99,12 @@ def test_inside_the_ledger_too(room: str) -> None:
     for file in (APP / "ledger" / room).rglob("*.py"):
         used = {name.split(".")[2] for name in imports(file) if name.startswith("app.ledger.")}
         assert used <= allowed, f"{file.relative_to(ROOT)} imports {used - allowed}"
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = Counter(file.name for file in files() if file.name not in ("__init__.py", "__main__.py"))
+    # The blueprint of the pages, and the commands, are named by convention.
+    assert {name for name, count in names.items() if count > 1} <= {"prices.py"}
 
 
 def test_the_sandbox_knows_nothing_of_the_agent() -> None:

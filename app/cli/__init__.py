@@ -4,7 +4,7 @@ root.py       the commands and how an error ends one
 client.py     the agent's API as methods
 http.py       how it asks, past proxies, and whether a request that failed was sent
 connection.py where the agent is and which token opens it
-tickets.py    JSON Lines into tickets, bad lines by number
+ticket_files.py  JSON Lines into tickets, bad lines by number
 intake.py     many tickets at once: in order per task, at a rate, with patience
 watch.py      follows tasks until they rest
 screen.py     tables, progress and JSON on the terminal
@@ -19,8 +19,8 @@ token.py secrets_file.py   tokens for people, in this machine's secret file
 figures.py    money, tokens and times for people, each with how it is known; pure
 opening.py    ledger and price book for the commands that read the record
 report.py     the tables of `cost report`; repriced.py with --prices
-submit.py tasks.py history.py record.py cost.py reconcile.py prices.py ledger.py demo.py doctor.py experiment.py
-              serve.py    the commands
+submit.py tasks.py history.py record.py cost.py failure_cost.py reconcile.py prices.py ledger.py demo.py doctor.py
+              experiment.py serve.py    the commands
 
 A person waits for each start: nothing here imports Dapr, Flask, SQLAlchemy or the agent's parts before a command needs
 them, and only `serve` and the commands that read the ledger do.

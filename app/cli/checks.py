@@ -188,10 +188,10 @@ def files(folder: Path) -> Iterator[Finding]:
 
 
 def _of_resiliency(folder: Path) -> Iterator[tuple[Path, str]]:
-    from app.finance.retry_bounds import reading
+    from app.finance.retry_bounds import sidecar_files
 
     try:
-        found = reading.policies([folder], APP_ID).findings
+        found = sidecar_files.policies([folder], APP_ID).findings
     except ConfigurationError as error:
         yield folder, str(error)
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import reconcile, report, repriced, tax
+from app.cli import failure_cost, reconcile, report, repriced
 from app.cli.connection import AsJson
 from app.cli.figures import Exact
 from app.cli.period import Since, Tenant, Until, selection
@@ -83,4 +83,4 @@ def dimensions(text: str) -> tuple[Dimension, ...]:
 
 
 commands.command("reconcile")(reconcile.reconcile)
-commands.command("tax")(tax.tax)
+commands.command("tax")(failure_cost.tax)

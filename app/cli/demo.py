@@ -13,7 +13,7 @@ from app.cli.judging import Booked, RefundBook, Verdict, judge
 from app.cli.layout import figures
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cli.submit import follow_with_meter, send_with_meter
-from app.cli.tickets import Line
+from app.cli.ticket_files import Line
 from app.domain.errors import RefundAgentError
 from app.domain.models import Outcome, TaskStatus
 

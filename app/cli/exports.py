@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
 
-from app.cli.tickets import MAX_LINE_BYTES, Line, only_once, raw_lines, read_given, read_lines
+from app.cli.ticket_files import MAX_LINE_BYTES, Line, only_once, raw_lines, read_given, read_lines
 from app.domain import text_files
 from app.domain.errors import BadTicket
 from app.domain.models import Ticket

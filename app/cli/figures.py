@@ -12,10 +12,10 @@ import typer
 
 from app.domain.models import Known
 from app.domain.money import ZERO, shown, total
-from app.pricing.words import Line, MoneyKnown
+from app.pricing.charge_kinds import Line, MoneyKnown
 
 if TYPE_CHECKING:
-    from app.finance.views import GroupView, MoneyView
+    from app.finance.report_schemas import GroupView, MoneyView
 
 UNKNOWN = "?"
 WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps

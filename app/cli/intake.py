@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.cli.faults import AgentAway, AgentRefused
-from app.cli.tickets import Line
+from app.cli.ticket_files import Line
 from app.domain.models import Intake, TaskView, Ticket
 
 WAITS_SECONDS = (0.25, 0.5, 1.0, 2.0)

@@ -11,7 +11,7 @@ import typer
 from app.cli.faults import NothingRecorded
 
 if TYPE_CHECKING:
-    from app.finance.views import Selection
+    from app.finance.report_schemas import Selection
     from app.ledger.reading.queries import Records
 
 DAYS = "2026-11-30, 2026-11 (its first day), today, yesterday, or 7d for seven days ago"
@@ -69,7 +69,7 @@ Tenant = Annotated[
 
 def selection(since: date | None, until: date | None, tenant: str | None) -> Selection:
     """Days and tenant of the options. Raises BadParameter for days that hold nothing."""
-    from app.finance.views import Selection
+    from app.finance.report_schemas import Selection
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until} is not after --since {since}; the day of --until is not among them")

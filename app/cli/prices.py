@@ -15,10 +15,10 @@ from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.period import TIMES, instant
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.domain.money import plain
-from app.pricing.words import TOKEN_LINES, Line
+from app.pricing.charge_kinds import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
-    from app.finance.price_views import CheckView, InfrastructureView, PricesView, PriceView
+    from app.finance.price_schemas import CheckView, InfrastructureView, PricesView, PriceView
     from app.pricing.book import PriceBook
 
 Model = tuple[str, str]  # provider (component type or id), model
@@ -98,7 +98,7 @@ def _show_findings(view: CheckView) -> None:
 
 
 def _checked(book: PriceBook) -> CheckView:
-    from app.finance.price_views import CheckView, FindingView
+    from app.finance.price_schemas import CheckView, FindingView
     from app.pricing import litellm_prices
     from app.pricing.check import check as look
 
@@ -118,7 +118,7 @@ def _nameless() -> frozenset[str]:
 
 
 def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
-    from app.finance.price_views import InfrastructureView, PricesView, PriceView
+    from app.finance.price_schemas import InfrastructureView, PricesView, PriceView
     from app.pricing.show import infrastructure_rows, price_rows
 
     return PricesView(

@@ -18,7 +18,7 @@ from app.cli.screen import Wide, complain, say, show_json, show_table
 if TYPE_CHECKING:
     from app.finance.reconciliation.counts import Count
     from app.finance.reconciliation.parsing import Bill
-    from app.finance.reconciliation.values import Finding, Reconciliation
+    from app.finance.reconciliation.reconciliation_types import Finding, Reconciliation
 
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
@@ -63,7 +63,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
-    from app.finance.reconciliation.views import as_json as values
+    from app.finance.reconciliation.reconciliation_schemas import as_json as values
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
@@ -142,7 +142,7 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.finance.reconciliation.views import remarks, verdict
+    from app.finance.reconciliation.reconciliation_schemas import remarks, verdict
 
     say(verdict(found))
     for remark in remarks(found):
@@ -159,7 +159,7 @@ def _show(found: Reconciliation) -> None:
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    from app.finance.reconciliation.views import words
+    from app.finance.reconciliation.reconciliation_schemas import words
 
     for cell in found.cells:
         why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
@@ -176,8 +176,8 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    from app.finance.reconciliation.values import Certainty
-    from app.finance.reconciliation.views import words
+    from app.finance.reconciliation.reconciliation_schemas import words
+    from app.finance.reconciliation.reconciliation_types import Certainty
 
     call = finding.call
     sure = finding.certainty is Certainty.CERTAIN

@@ -30,10 +30,10 @@ from app.cli.screen import Wide, say, show_facts, show_json, show_table
 from app.cli.showing import decision_line
 from app.cli.showing import money as refunded
 from app.cli.tasks import TaskId
-from app.pricing.words import Line
+from app.pricing.charge_kinds import Line
 
 if TYPE_CHECKING:
-    from app.ledger.reading.views import CallView, RecordView, StepView
+    from app.ledger.reading.record_schemas import CallView, RecordView, StepView
 
 _COLUMNS: tuple[Column | str, ...] = (
     "stage, step, call",
@@ -50,7 +50,7 @@ _COLUMNS: tuple[Column | str, ...] = (
 
 def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: AsJson = False) -> None:
     """Shows the record of a task: stages, attempts, model calls, tokens and money. Reads the ledger itself."""
-    from app.ledger.reading.views import record_view
+    from app.ledger.reading.record_schemas import record_view
 
     view = record_view(opening.open_records().record(task_id))
     if as_json:

@@ -28,10 +28,18 @@ from app.cli.period import known_tenants, tenants, when
 from app.cli.screen import CsvCell, say, show_csv, show_table
 from app.domain.money import share, total
 from app.finance.rollup import Dimension
-from app.pricing.words import TOKEN_LINES, Line
+from app.pricing.charge_kinds import TOKEN_LINES, Line
 
 if TYPE_CHECKING:
-    from app.finance.views import CountedReportView, CountedView, GroupView, MoneyView, ReportView, Selection, WorkView
+    from app.finance.report_schemas import (
+        CountedReportView,
+        CountedView,
+        GroupView,
+        MoneyView,
+        ReportView,
+        Selection,
+        WorkView,
+    )
     from app.ledger.reading.queries import Records
 
 NONE = "-"
@@ -62,7 +70,7 @@ class Sort(StrEnum):
 
 def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | None) -> CountedReportView:
     """The report with its tasks counted, in that order; `top` keeps the first groups (by total: in each currency)."""
-    from app.finance.views import CountedReportView, CountedView, report_view
+    from app.finance.report_schemas import CountedReportView, CountedView, report_view
 
     records = opening.open_records()
     known_tenants(chosen, records)
@@ -124,7 +132,7 @@ def _tasks(records: Records, by: Sequence[Dimension], chosen: Selection) -> dict
 
 
 def _works(groups: Sequence[GroupView], records: Records, chosen: Selection) -> dict[str, WorkView]:
-    from app.finance.views import WorkView
+    from app.finance.report_schemas import WorkView
 
     task_ids = {group.key[Dimension.TASK] for group in groups if Dimension.TASK in group.key}
     if len(task_ids) > LOOKED_INTO:

@@ -16,18 +16,18 @@ from app.cli.report import CURRENCY, KNOWN, NONE, below
 from app.cli.screen import CsvCell, say, show_csv, show_table
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension
-from app.pricing.words import MoneyKnown
+from app.pricing.charge_kinds import MoneyKnown
 
 if TYPE_CHECKING:
-    from app.finance.price_views import ChangeView, RepricingView
-    from app.finance.views import Selection
+    from app.finance.price_schemas import ChangeView, RepricingView
+    from app.finance.report_schemas import Selection
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
 
 def repriced(chosen: Selection, by: Sequence[Dimension], prices: Path) -> RepricingView:
     """The charges by the book of that file, beside what was billed."""
-    from app.finance.price_views import repricing_view
+    from app.finance.price_schemas import repricing_view
     from app.finance.repricing import reprice
 
     book = open_book(prices)

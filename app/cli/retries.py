@@ -16,8 +16,8 @@ from app.cli.opening import Prices, given_prices, has_ledger, there
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
+    from app.finance.retry_bounds.bound_schemas import AmplificationView, MeasuredView, TargetView
     from app.finance.retry_bounds.targets import Target
-    from app.finance.retry_bounds.views import AmplificationView, MeasuredView, TargetView
     from app.finance.retry_bounds.worst import Price, Worst
     from app.ledger.reading.requests import Asked
 
@@ -59,18 +59,18 @@ def retries(
 def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> AmplificationView:
     from app.config import policy
     from app.config.settings import load
-    from app.finance.retry_bounds import reading
-    from app.finance.retry_bounds.views import target_view, view
+    from app.finance.retry_bounds import sidecar_files
+    from app.finance.retry_bounds.bound_schemas import target_view, view
     from app.finance.retry_bounds.worst import unknown_names, worst
 
     settings, folders = load(), [folder / name for name in FOLDERS]
     path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
     rules, limits = policy.load(path), policy.retry_limits(path)
-    policies, targets = reading.policies(folders, app_id), reading.targets(folders, app_id)
+    policies, targets = sidecar_files.policies(folders, app_id), sidecar_files.targets(folders, app_id)
     asked = _asked()
     priced = _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
     found = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
-    findings = [*policies.findings, *unknown_names(targets, policies, rules, reading.components(folders))]
+    findings = [*policies.findings, *unknown_names(targets, policies, rules, sidecar_files.components(folders))]
     return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
 
 
@@ -106,8 +106,8 @@ def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[
 
 
 def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
+    from app.finance.retry_bounds.bound_schemas import MeasuredView, mean
     from app.finance.retry_bounds.targets import Kind
-    from app.finance.retry_bounds.views import MeasuredView, mean
 
     if asked is None:
         return None

@@ -73,7 +73,7 @@ def _of_a_file(error: OSError) -> RefundAgentError | None:
 
 def _of_the_ledger(error: Exception) -> RefundAgentError | None:
     """What an error of the database means; None for a fault of ours."""
-    from app.ledger.store.trouble import trouble
+    from app.ledger.store.database_errors import trouble
 
     return trouble(error)
 

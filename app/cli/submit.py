@@ -16,7 +16,7 @@ from app.cli.faults import AgentAway
 from app.cli.intake import TAKEN, Kind, Pace, Receipt, Send, submit_all
 from app.cli.period import tenant_name
 from app.cli.screen import Meter, complain, say, show_json
-from app.cli.tickets import Line, raw_lines
+from app.cli.ticket_files import Line, raw_lines
 from app.cli.watch import TROUBLED, Watch, follow
 from app.domain.models import TaskStatus, TaskView
 

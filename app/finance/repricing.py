@@ -12,10 +12,10 @@ from app.domain.models import Known
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension, Group, MoneySum, rollup
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown
+from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Quantity, Usage
 from app.pricing.charges import charge_call, charges_of, standing
 from app.pricing.formula import price_quantities
-from app.pricing.values import ORIGIN_FIELDS, Charge, Origin, Quantity, Usage
-from app.pricing.words import Kind, Line, Mode, MoneyKnown
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 

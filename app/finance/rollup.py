@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from app.domain.models import Known
 from app.domain.money import ZERO, add
-from app.pricing.values import Charge
-from app.pricing.words import TOKEN_LINES, Line, MoneyKnown, worst_of
+from app.pricing.charge_kinds import TOKEN_LINES, Line, MoneyKnown, worst_of
+from app.pricing.charge_types import Charge
 
 _Key = TypeVar("_Key", bound=Hashable)
 RERUN = "rerun"  # the bucket of all charges for work that was done again, whatever they pay for

@@ -8,10 +8,9 @@
 Every quantity says how it is known, every charge names its price and the digest of its price book; amounts are
 exact decimals that are rounded where they are shown, and nowhere else. `docs/cost-model.md` has the rules.
 
-    price_file   reads config/prices.yaml          list_prices   what providers publish (genai-prices)
-    book         which price applies               formula       what a call and a step's work cost
-    rollup       sums by any dimension             repricing     the same usage under another book
-    check        mistakes in a book                show          prices for a reader
-    calls        a row of the journal              lost          what a call that came to nothing may have used
-    reconciliation/   the record against a provider's bill
+    price_file    reads config/prices.yaml          list_prices   what providers publish (genai-prices)
+    book          which price applies               formula       what a call and a step's work cost
+    check         mistakes in a book                show          prices for a reader
+    charge_kinds  kinds, meters, units, how known   charge_types  usage, work, charges
+    call_record   a row of the journal              lost          what a call that came to nothing may have used
 """

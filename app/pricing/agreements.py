@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
+from app.pricing.charge_kinds import Line, Mode
 from app.pricing.price_file import NAME, Agreement, Batch, TokenPrices
 from app.pricing.providers import provider_id
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, less
-from app.pricing.words import Line, Mode
 
 
 def matches(agreement: Agreement, provider: str, model: str) -> bool:

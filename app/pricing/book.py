@@ -11,12 +11,12 @@ from pathlib import Path
 
 from app.pricing import price_file
 from app.pricing.agreements import agreed, discounted_list, matches, suffix
+from app.pricing.charge_kinds import Mode
+from app.pricing.charge_types import utc
 from app.pricing.list_prices import CURRENCY, PACKAGE, ListedModel, ListPrices, bundled
 from app.pricing.price_file import NAME, Agreement, Infrastructure, PriceFile
 from app.pricing.providers import provider_id
 from app.pricing.schedule import NoPrice, Price
-from app.pricing.values import utc
-from app.pricing.words import Mode
 
 _FORMULA = 1  # part of the digest: another way to reckon is another book
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Mode
+from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Usage, Work
 from app.pricing.formula import CallPrice, Priced, Unpriced, price_call, price_work
-from app.pricing.values import ORIGIN_FIELDS, Charge, Origin, Usage, Work
-from app.pricing.words import Mode
 
 
 def charge_call(

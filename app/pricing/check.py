@@ -10,16 +10,16 @@ from fnmatch import fnmatchcase
 from app.domain.money import plain
 from app.pricing.agreements import own
 from app.pricing.book import PriceBook
-from app.pricing.findings import Finding, Severity, error, warning
+from app.pricing.charge_kinds import TOKEN_LINES, Line, Mode
+from app.pricing.charge_types import utc
 from app.pricing.list_prices import PACKAGE
 from app.pricing.litellm_prices import PACKAGE as OTHER_PACKAGE
 from app.pricing.litellm_prices import SecondOpinion
 from app.pricing.price_file import NAME, Agreement, Infrastructure
+from app.pricing.price_findings import Finding, Severity, error, warning
 from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 from app.pricing.sanity import infrastructure, token_prices
 from app.pricing.schedule import NoPrice, rates_at
-from app.pricing.values import utc
-from app.pricing.words import TOKEN_LINES, Line, Mode
 
 ModelInUse = tuple[str, str]  # provider (component type or id), model
 _TOLERANCE = Decimal("0.01")  # lists that differ by less agree

@@ -15,10 +15,10 @@ from decimal import Decimal
 from app.domain.models import Known
 from app.domain.money import amount_of, product, total
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Line, Mode, MoneyKnown, worst, worst_of
+from app.pricing.charge_types import PricedLine, Quantity, Usage, Work, utc
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, step_at
-from app.pricing.values import PricedLine, Quantity, Usage, Work, utc
-from app.pricing.words import Line, Mode, MoneyKnown, worst, worst_of
 
 _GB = Decimal(1).scaleb(-9)
 

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from genai_prices import types
 from genai_prices.data_snapshot import DataSnapshot
 
+from app.pricing.charge_kinds import Line, Mode
 from app.pricing.schedule import BASE, Schedule, Steps
-from app.pricing.words import Line, Mode
 
 PACKAGE = "genai-prices"
 CURRENCY = "USD"

@@ -12,8 +12,8 @@ from typing import Any
 
 from app.domain.errors import ConfigurationError
 from app.domain.money import product
+from app.pricing.charge_kinds import Line
 from app.pricing.providers import provider_id
-from app.pricing.words import Line
 
 PACKAGE = "litellm"
 _FILE = "model_prices_and_context_window_backup.json"

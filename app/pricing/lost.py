@@ -11,8 +11,8 @@ from datetime import timedelta
 
 from app.domain.errors import FailureCause
 from app.domain.models import Known
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 
 # Nobody told us whether the sidecar repeats calls (docs/operations.md). Where it does, two refusals and its pause
 # between them take less than this; a call that lasted longer may hold an earlier request, unseen by us, that timed out

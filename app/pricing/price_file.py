@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_
 from app.config import yaml_file
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.pricing.words import Line
+from app.pricing.charge_kinds import Line
 
 NAME = "prices.yaml"  # what price ids call the file, wherever it lies
 

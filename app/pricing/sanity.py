@@ -10,12 +10,12 @@ from decimal import Decimal
 from app.domain.money import plain
 from app.pricing.agreements import own
 from app.pricing.book import PriceBook
-from app.pricing.findings import Finding, error, warning
+from app.pricing.charge_kinds import Line, Mode
 from app.pricing.list_prices import CURRENCY
 from app.pricing.price_file import NAME, Agreement
+from app.pricing.price_findings import Finding, error, warning
 from app.pricing.providers import provider_id
 from app.pricing.schedule import Schedule, less, rates_at, tier_starts
-from app.pricing.words import Line, Mode
 
 # A price per thousand or per token, put where one per million belongs, is off by 10^3 or 10^6; no discount is.
 _FAR = Decimal(300)

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 from app.domain.money import total
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_types import Charge, utc
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, rates_at, tier_starts
-from app.pricing.values import Charge, utc
-from app.pricing.words import Line, Mode
 
 
 @dataclass(frozen=True)

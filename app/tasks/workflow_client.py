@@ -21,7 +21,7 @@ from app.domain.deadline import left, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
 from app.domain.standing import Standing, ended, under_way
-from app.tasks.line import Line, Silence
+from app.tasks.waiting_line import Line, Silence
 from app.workflow.refund import NAME
 from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 

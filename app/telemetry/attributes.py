@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part
-from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.ledger.store.record import StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
+from app.ledger.store.task_record import StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
 from app.telemetry import names
 from app.telemetry.costs import Value
 

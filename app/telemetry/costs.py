@@ -12,11 +12,11 @@ from decimal import Decimal
 
 from app.domain.models import Known
 from app.domain.money import add, plain
-from app.ledger.store.record import StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
+from app.ledger.store.task_record import StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_kinds import Kind, MoneyKnown, worst_of
+from app.pricing.charge_types import Charge
 from app.pricing.charges import standing
-from app.pricing.values import Charge
-from app.pricing.words import Kind, MoneyKnown, worst_of
 from app.telemetry import names
 
 Value = str | int | float | bool | tuple[str, ...]

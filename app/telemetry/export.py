@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from urllib.parse import urlsplit
 
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
 from app.telemetry.encoding import Encoding
 from app.telemetry.sending import Sender
 from app.telemetry.spans import Texts, plan

@@ -21,9 +21,9 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import bucket
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_kinds import Kind
 from app.pricing.charges import standing
-from app.pricing.words import Kind
 from app.telemetry.families import Families
 from app.telemetry.live import Live, LiveCollector
 

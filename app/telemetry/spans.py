@@ -19,8 +19,8 @@ from itertools import count
 
 from app.dapr.history.times import Span
 from app.domain.models import TaskStatus
-from app.ledger.store.record import StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
+from app.ledger.store.task_record import StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
 from app.telemetry import names
 from app.telemetry.attributes import call_attributes, error_of, failure_of, step_attributes, task_attributes
 from app.telemetry.costs import Costs, Value, costs

@@ -12,15 +12,15 @@ from pydantic import BaseModel
 
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
-from app.finance.failures.values import Facts
-from app.finance.failures.views import tax_view
+from app.finance.failures.facts import Facts
+from app.finance.failures.failure_schemas import tax_view
 from app.finance.reconciliation.parsing import Bill, parse_bill
-from app.finance.reconciliation.values import Reconciliation
-from app.finance.reconciliation.views import as_json
+from app.finance.reconciliation.reconciliation_schemas import as_json
+from app.finance.reconciliation.reconciliation_types import Reconciliation
+from app.finance.report_schemas import Selection, report_view
 from app.finance.rollup import Dimension, Rollup
-from app.finance.views import Selection, report_view
-from app.ledger.reading.views import record_view
-from app.ledger.store.record import TaskRecord
+from app.ledger.reading.record_schemas import record_view
+from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Principal, Role
 from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 

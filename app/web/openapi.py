@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.web.messages import Problem
 from app.web.problems import CONTENT_TYPE as PROBLEM_TYPE
-from app.web.routes import JSON, Route
+from app.web.route_table import JSON, Route
 
 JsonObject = dict[str, Any]
 Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], JsonObject]

@@ -25,9 +25,9 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.domain.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
-from app.ledger.store.anew import look_again
 from app.ledger.store.bulk import run
 from app.ledger.store.columns import microseconds
+from app.ledger.store.restarts import look_again
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
 

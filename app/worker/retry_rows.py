@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func,
 
 from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
+from app.worker.metric_windows import End, Gap, Window
 from app.worker.sidecar_retries import Call, RetryPolicy, allocate
-from app.worker.windows import End, Gap, Window
 
 # Dapr asks a call again for a quarter of an hour at most: what began earlier is not looked for.
 _LONGEST_CALL = timedelta(minutes=15)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
-from app.worker.windows import Window
+from app.worker.metric_windows import Window
 
 # A pause may look so much shorter or longer than it was, by the clocks' drift and the wait for a processor.
 _CLOCKS = 0.1

@@ -27,11 +27,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.dapr.daprd import has_lost_metrics
 from app.domain.errors import LedgerGone
 from app.ledger.store.writer import Writer
-from app.worker import sidecar_metrics, windows
+from app.worker import metric_windows, sidecar_metrics
+from app.worker.metric_windows import End, Found, Gap, Reading
 from app.worker.retry_rows import Written, write_end, write_gap, write_window
 from app.worker.sidecar_metrics import LOST
 from app.worker.sidecar_retries import ONE_RETRY, RetryPolicy
-from app.worker.windows import End, Found, Gap, Reading
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +108,9 @@ class SidecarWatch:
         if reading is None:
             return
         if reading.page is LOST:
-            self._found += windows.lost(self._last, self._began, reading.at)
+            self._found += metric_windows.lost(self._last, self._began, reading.at)
         else:
-            self._found += windows.between(self._last, reading) if self._last else windows.first(reading)
+            self._found += metric_windows.between(self._last, reading) if self._last else metric_windows.first(reading)
         self._last = reading
 
     def _looks(self) -> None:

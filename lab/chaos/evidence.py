@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.model import Run, Step
-from app.dapr.history.values import AttemptOutcome
 from app.finance.reconciliation.repeats import Unallocated
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from lab.chaos.tickets import Expected
 
 Row = Mapping[str, Any]

@@ -23,7 +23,7 @@ from app.ledger.reading.queries import Records
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from lab.chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from lab.chaos.load import Api
 from lab.chaos.twins import LEDGER_URL

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.domain.models import Known
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.finance.reconciliation.reconcile import reconcile
-from app.finance.reconciliation.values import Cause, Reconciliation
-from app.pricing.calls import CallRecord
+from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
+from app.pricing.call_record import CallRecord
 from lab.chaos.checks import Check, paid_again
 from lab.chaos.evidence import Evidence, Row
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from app.pricing.book import PriceBook
+from app.pricing.charge_types import Usage
 from app.pricing.formula import CallPrice, price_call
-from app.pricing.values import Usage
 from lab.crash_cost.theory import Digests
 from runtime.problems import Problem
 

@@ -13,18 +13,18 @@ from sqlalchemy import insert
 
 from app.cli import opening
 from app.cli.figures import digits_for
-from app.dapr.history.values import AttemptOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.domain.models import Known
-from app.finance.price_views import RepricingView
+from app.finance.price_schemas import RepricingView
+from app.finance.report_schemas import CountedReportView
 from app.finance.rollup import Dimension
-from app.finance.views import CountedReportView
 from app.ledger.recording.saving import save
 from app.ledger.store import database
-from app.ledger.store.prices import Prices
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.price_rows import Prices
 from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import Usage
 from app.pricing.charges import charge_call
-from app.pricing.values import Usage
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
 from tests.ledgers import FakeRecords

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from app.finance.failures.views import TaxView
-from app.finance.price_views import CheckView, PricesView, RepricingView
+from app.finance.failures.failure_schemas import TaxView
+from app.finance.price_schemas import CheckView, PricesView, RepricingView
+from app.finance.report_schemas import CountedReportView, ReportView
 from app.finance.rollup import Dimension
-from app.finance.views import CountedReportView, ReportView
-from app.ledger.audit.checking_views import CheckedView, RebuiltView
-from app.ledger.reading.views import RecordView
+from app.ledger.audit.check_schemas import CheckedView, RebuiltView
+from app.ledger.reading.record_schemas import RecordView
 from app.web.messages import CostQuery
 from tests.paths import ROOT
 

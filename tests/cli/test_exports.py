@@ -11,7 +11,7 @@ import pytest
 
 from app.cli import exports
 from app.cli.exports import Export, read_export
-from app.cli.tickets import MAX_LINE_BYTES
+from app.cli.ticket_files import MAX_LINE_BYTES
 from app.domain.errors import BadTicket
 from app.domain.models import Ticket
 

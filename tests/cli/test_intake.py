@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.faults import AgentAway, AgentRefused
 from app.cli.intake import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
-from app.cli.tickets import Line
+from app.cli.ticket_files import Line
 from app.domain.models import Intake, TaskView, Ticket
 from tests.web.fakes import FakeDesk, make_ticket
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.finance.price_views import CheckView, PricesView
+from app.finance.price_schemas import CheckView, PricesView
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import call_record, interrupted_call, task_record

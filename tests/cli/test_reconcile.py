@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
-from app.finance.reconciliation.money import Outcome
-from app.finance.reconciliation.values import Cause
+from app.finance.reconciliation.billed_money import Outcome
+from app.finance.reconciliation.reconciliation_types import Cause
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from tests.cli.reading import ask, told
 from tests.finance.reconciliation.billing import at, call, failed
 from tests.paths import ROOT

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.values import AttemptOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
-from app.ledger.reading.views import RecordView
-from app.ledger.store.record import FailureKind, FailureRecord, TaskRecord
-from app.pricing.values import Usage
+from app.ledger.reading.record_schemas import RecordView
+from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
+from app.pricing.charge_types import Usage
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
-from app.finance.retry_bounds.views import AmplificationView
+from app.finance.retry_bounds.bound_schemas import AmplificationView
 from app.ledger.reading.requests import Asked, Measured
 from tests.paths import ROOT
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from decimal import Decimal
 
 from app.finance.repricing import reprice
+from app.pricing.charge_kinds import Line, MoneyKnown
+from app.pricing.charge_types import Charge, Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
-from app.pricing.values import Charge, Quantity, Usage, Work
-from app.pricing.words import Line, MoneyKnown
 from tests.pricing.makers import agreement, origin, price_book, tariff
 
 OLD = price_book(agreement(), agreement(id="other", model="model-b"))

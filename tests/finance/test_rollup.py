@@ -7,9 +7,9 @@ from decimal import Decimal
 
 from app.domain.models import Known
 from app.finance.rollup import Dimension, rollup
+from app.pricing.charge_kinds import Line, MoneyKnown
+from app.pricing.charge_types import Charge, Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
-from app.pricing.values import Charge, Quantity, Usage, Work
-from app.pricing.words import Line, MoneyKnown
 from tests.pricing.makers import NOW, agreement, origin, price_book
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))

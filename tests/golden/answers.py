@@ -22,14 +22,14 @@ from app.domain.standing import Standing
 from app.ledger.reading import comparing
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
-from app.ledger.store.decisions import Decisions
+from app.ledger.store.decision_log import Decisions
 from app.ledger.store.standings import Standings
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.pricing import book
 from app.tasks.access import Access, Role
-from app.tasks.desk import TaskDesk
+from app.tasks.service import TaskDesk
 from app.tasks.workflow_client import Runs
 from app.telemetry.metrics import Metrics
 from app.web.factory import create_app

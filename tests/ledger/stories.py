@@ -16,9 +16,9 @@ from app.dapr.history.model import Run
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.ledger.store.calls import UNKNOWN
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.ledger.store.call_rows import UNKNOWN
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Engine, cast, insert, select
 
 from app.ledger.store.columns import quantity, whole
 from app.ledger.store.tables import WORKERS
-from app.pricing.words import Unit
+from app.pricing.charge_kinds import Unit
 
 DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}
 units = st.sampled_from(Unit)

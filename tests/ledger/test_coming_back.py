@@ -18,7 +18,7 @@ from app.domain.models import Known
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projection import project
 from app.ledger.recording.sources import Sources
-from app.ledger.recording.steps import Written
+from app.ledger.recording.step_records import Written
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer

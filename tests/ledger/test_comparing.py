@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
+from app.finance.reconciliation.comparison import MARGIN
 from app.finance.reconciliation.counts import Count
-from app.finance.reconciliation.reconcile import MARGIN
-from app.finance.reconciliation.values import Cause
+from app.finance.reconciliation.reconciliation_types import Cause
 from app.ledger.reading.comparing import compare
 from app.ledger.store.tables import SIDECAR_RETRIES
 from tests.ledger.kit import Ledger

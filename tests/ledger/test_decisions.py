@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.domain.models import Decision, DecisionState, Refund, Settled
-from app.ledger.store.decisions import Decisions, view_of
+from app.ledger.store.decision_log import Decisions, view_of
 from app.ledger.store.writer import Writer
 from tests.ledger.kit import Ledger
 from tests.records import task_record

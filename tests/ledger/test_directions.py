@@ -18,7 +18,7 @@ from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
 from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
 from app.domain.standing import Standing
 from app.finance.rollup import Group
-from app.ledger.audit import checking, refunds
+from app.ledger.audit import ledger_check, refunds
 from app.ledger.audit.posted_refunds import PostedRefund
 from app.ledger.audit.rebuilding import Rebuilt, rebuild
 from app.ledger.recording.projector import Projector
@@ -29,8 +29,8 @@ from app.ledger.store.standings import Standings
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories
@@ -139,10 +139,10 @@ class Stores:
 
     def differences(self) -> list[tuple[str, str, str]]:
         """What a check finds, in short: what, what is expected, and the remedy."""
-        found = [*checking.check(self.sources), *self.compared()]
+        found = [*ledger_check.check(self.sources), *self.compared()]
         return [(each.what, each.expected, each.remedy) for each in found]
 
-    def compared(self) -> tuple[checking.Difference, ...]:
+    def compared(self) -> tuple[ledger_check.Difference, ...]:
         return refunds.compare(self.engine, self.books, lambda task_id: task_id in self.dapr.runs).differences
 
     def rebuild(self) -> Rebuilt:
@@ -282,7 +282,7 @@ def test_a_task_whose_last_history_was_purged_unread_keeps_the_record_of_before(
     stores.standings.tell(TASK, Standing(status=TaskStatus.COMPLETED, at=NOW, result=RESULT)).result()
     stores.dapr.runs.clear()
     ((what, _, remedy),) = [each for each in stores.differences() if each[0] == "record"]
-    assert (what, remedy) == ("record", checking.PURGED)
+    assert (what, remedy) == ("record", ledger_check.PURGED)
     stores.rebuild()
     stores.record()
     assert rows_of(stores.engine, TASKS) == before

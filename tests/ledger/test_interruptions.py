@@ -17,11 +17,11 @@ from app.domain.models import CallState
 from app.ledger.recording.failures import cause_of_call
 from app.ledger.recording.projection import project
 from app.ledger.recording.sources import Sources
-from app.ledger.recording.steps import Written
-from app.ledger.store.calls import UNKNOWN
-from app.ledger.store.record import FailureKind, TaskRecord
+from app.ledger.recording.step_records import Written
+from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.tables import EXECUTIONS, WORKERS
-from app.pricing.words import Line
+from app.ledger.store.task_record import FailureKind, TaskRecord
+from app.pricing.charge_kinds import Line
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book

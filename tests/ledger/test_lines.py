@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.store.lines import Key, Line, corrected, line_of
+from app.ledger.store.charge_lines import Key, Line, corrected, line_of
+from app.pricing.charge_kinds import Line as CostLine
+from app.pricing.charge_types import Quantity, Work
 from app.pricing.charges import charge_work
-from app.pricing.values import Quantity, Work
-from app.pricing.words import Line as CostLine
 from tests.dapr.history.told import T0
 from tests.pricing.makers import origin
 from tests.records import price_book

@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, Span
-from app.dapr.history.values import AttemptOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
 from app.finance.rollup import rollup
 from app.ledger.recording.projection import project, with_usages
-from app.ledger.recording.steps import Written
-from app.ledger.store.calls import UNKNOWN
-from app.ledger.store.record import TaskRecord
-from app.pricing.calls import CallRecord
+from app.ledger.recording.step_records import Written
+from app.ledger.store.call_rows import UNKNOWN
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_kinds import Kind, Line
+from app.pricing.charge_types import Charge, Usage
 from app.pricing.lost import NOTHING
-from app.pricing.values import Charge, Usage
-from app.pricing.words import Kind, Line
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
 from tests.ledger.stories import Snapshot, story

@@ -21,9 +21,9 @@ from app.domain.standing import Standing
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projector import Observer, Projector
 from app.ledger.recording.sources import Sources
-from app.ledger.store.record import TaskRecord
 from app.ledger.store.record_tables import PRICE_BOOKS
 from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import Writer
 from app.pricing.charges import standing
 from tests.dapr.history.told import Told

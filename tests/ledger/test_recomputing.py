@@ -21,7 +21,7 @@ from app.finance.rollup import Dimension, Group
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
 from app.pricing import book
-from app.pricing.values import Charge
+from app.pricing.charge_types import Charge
 from tests.dapr.history.told import T0
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from app.domain.errors import SystemUnavailable
 from app.ledger.audit import refunds
-from app.ledger.audit.checking import Difference
+from app.ledger.audit.ledger_check import Difference
 from app.ledger.audit.posted_refunds import PostedRefund, PromisedRefund
 from app.ledger.audit.refunds import compare
 from app.ledger.store.columns import METADATA

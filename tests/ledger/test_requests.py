@@ -11,7 +11,7 @@ from app.domain.errors import FailureCause
 from app.domain.models import CallState
 from app.ledger.reading.requests import Asked, Measured, asked
 from app.ledger.store.tables import EXECUTIONS
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from tests.ledger.kit import Ledger
 from tests.records import at, attempt_record, call_record, step_record, task_record
 

@@ -25,18 +25,18 @@ from app.domain.errors import ConfigurationError, Unreachable
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from app.ledger.store.database import is_passing
-from app.ledger.store.decisions import Decisions
+from app.ledger.store.database_errors import trouble
+from app.ledger.store.decision_log import Decisions
 from app.ledger.store.migrations import HEAD
 from app.ledger.store.standings import Standings
 from app.ledger.store.tables import WORKERS
 from app.ledger.store.tickets import Tickets
-from app.ledger.store.trouble import trouble
 from app.ledger.store.writer import Writer
 from app.llm.call import Reserve
 from app.llm.conversation import Answer, ReportedUsage
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
-from app.tasks.desk import TaskDesk
+from app.tasks.service import TaskDesk
 from app.tasks.workflow_client import Runs
 from app.web.factory import create_app
 from app.web.server import WebServer

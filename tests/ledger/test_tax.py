@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
 from app.domain.models import Known
-from app.finance.failures.computing import PREVENTED, Part, model_money, parts
-from app.finance.failures.values import Facts, Role
+from app.finance.failures.facts import Facts, Role
+from app.finance.failures.failure_figures import PREVENTED, Part, model_money, parts
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.columns import METADATA
-from app.ledger.store.record import AttemptRecord, TaskRecord
 from app.ledger.store.record_tables import PRICES
-from app.pricing.values import Usage
+from app.ledger.store.task_record import AttemptRecord, TaskRecord
+from app.pricing.charge_types import Usage
 from tests.finance.failures.crashes import TENANTS, sights, tales
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import call, crashed, failure, own_charges, task

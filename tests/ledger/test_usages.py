@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.models import CallState
 from app.ledger.recording.projection import with_usages
-from app.ledger.store.calls import UNKNOWN
+from app.ledger.store.call_rows import UNKNOWN
 from tests.records import MODEL, call_record
 
 

@@ -16,8 +16,8 @@ from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy, Known
 from app.ledger.store import database
-from app.ledger.store.anew import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.restarts import GIVEN_UP, give_up_calls
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall, Reserve

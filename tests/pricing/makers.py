@@ -11,9 +11,9 @@ from genai_prices import types
 
 from app.pricing import book
 from app.pricing.book import PriceBook
+from app.pricing.charge_types import Origin
 from app.pricing.list_prices import ListPrices
 from app.pricing.price_file import PriceFile
-from app.pricing.values import Origin
 from tests.paths import ROOT
 
 PROJECT_FILE = ROOT / "config" / "prices.yaml"

@@ -11,9 +11,9 @@ import pytest
 
 from app.pricing import book
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Line, Mode
 from app.pricing.list_prices import ListPrices
 from app.pricing.schedule import NoPrice, Price
-from app.pricing.words import Line, Mode
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, price_file, small_list, tariff
 
 MIDNIGHT = datetime(2026, 7, 1, tzinfo=UTC)

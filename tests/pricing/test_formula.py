@@ -10,11 +10,11 @@ from genai_prices import types
 
 from app.domain.models import Known
 from app.domain.money import shown
+from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit
+from app.pricing.charge_types import UNREPORTED, Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.formula import CallPrice, Priced, Unpriced, price_call, price_work
 from app.pricing.list_prices import ListPrices
-from app.pricing.values import UNREPORTED, Quantity, Usage, Work
-from app.pricing.words import Kind, Line, Mode, MoneyKnown, Unit
 from tests.pricing.makers import NOW, OPENAI, agreement, model, origin, price_book, prices, tariff
 
 TIERS = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "cached_input": "1", "output": "16"}}]

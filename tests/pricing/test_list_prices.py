@@ -11,11 +11,11 @@ from genai_prices import types
 from genai_prices.data import providers
 
 from app.pricing import book
+from app.pricing.charge_kinds import Mode
+from app.pricing.charge_types import Usage
 from app.pricing.formula import CallPrice, price_call
 from app.pricing.list_prices import ListPrices, bundled
 from app.pricing.schedule import NoPrice
-from app.pricing.values import Usage
-from app.pricing.words import Mode
 from tests.pricing.makers import NOW, model, price_book, price_file, prices, small_list
 
 TIMES = (NOW, datetime(2025, 3, 1, 20, tzinfo=UTC), datetime(2026, 8, 1, 0, 29, 59, tzinfo=UTC))

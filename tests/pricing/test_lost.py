@@ -9,9 +9,9 @@ import pytest
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, Known
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from app.pricing.lost import lost_usage
-from app.pricing.values import Usage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOT_KNOWN = Usage(None, None, known=Known.UNREPORTED)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from app.finance.repricing import reprice, usage_of
 from app.finance.rollup import Dimension, Group, rollup
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import MoneyKnown
+from app.pricing.charge_types import Charge, Usage
 from app.pricing.charges import charge_call
 from app.pricing.formula import CallPrice, price_call
 from app.pricing.schedule import Price, tier_starts
-from app.pricing.values import Charge, Usage
-from app.pricing.words import MoneyKnown
 from tests.pricing.makers import NOW, OPENAI, origin
 from tests.pricing.random_values import books, charges, usages
 

@@ -6,10 +6,10 @@ import datetime as dt
 from datetime import timedelta
 from decimal import Decimal
 
+from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_types import Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.show import billed_prices, infrastructure_rows, price_rows
-from app.pricing.values import Quantity, Usage, Work
-from app.pricing.words import Line, Mode
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book, tariff
 
 

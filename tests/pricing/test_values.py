@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from app.pricing.values import Origin
+from app.pricing.charge_types import Origin
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

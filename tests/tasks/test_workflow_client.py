@@ -15,7 +15,7 @@ from app.dapr.daprd import Daprd
 from app.domain.deadline import within
 from app.domain.errors import Unreachable
 from app.domain.models import Decision
-from app.tasks.line import Silence
+from app.tasks.waiting_line import Silence
 from app.tasks.workflow_client import Runs, connect
 from app.workflow.steps import TaskInput
 

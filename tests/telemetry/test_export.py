@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from app.telemetry import export, sending
 from app.telemetry.export import Traces, traces_url
 from app.telemetry.spans import Texts, plan

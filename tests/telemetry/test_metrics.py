@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
-from app.ledger.store.record import TaskRecord
-from app.pricing.values import Usage
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import Usage
 from app.telemetry.live import Live
 from app.telemetry.metrics import CONTENT_TYPE, Metrics
 from tests.records import at, call_record, step_record, task_record

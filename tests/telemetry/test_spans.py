@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
-from app.ledger.store.record import TaskRecord
-from app.pricing.values import Charge, Usage
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import Charge, Usage
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (
     START,

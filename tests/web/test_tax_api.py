@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.cli import opening
-from app.finance.failures.views import TaxView
+from app.finance.failures.failure_schemas import TaxView
 from tests.cli.reading import told
 from tests.finance.failures.tasks import crashed, task
 from tests.ledgers import FakeRecords

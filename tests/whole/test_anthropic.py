@@ -18,11 +18,11 @@ from app.finance.rollup import rollup
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from app.pricing import book
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_kinds import MoneyKnown
+from app.pricing.charge_types import Charge, Origin, Usage
 from app.pricing.charges import charge_call
 from app.pricing.lost import NOTHING, lost_usage
-from app.pricing.values import Charge, Origin, Usage
-from app.pricing.words import MoneyKnown
 from runtime import paths
 from sandbox.data import load_tickets
 from tests.live import Live, make_stack

@@ -19,7 +19,7 @@ from app.dapr.history.times import Part
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
-from app.ledger.store.record import FailureKind, FailureRecord, TaskRecord
+from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from runtime import paths, processes
 from runtime.loopback import answers, free_ports
 from runtime.problems import ChildDied

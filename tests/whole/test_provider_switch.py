@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from app.domain.models import CallState
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.finance.reconciliation.reconcile import reconcile
 from app.ledger.reading.queries import Records
 from app.ledger.store import database
 from sandbox.data import load_tickets

@@ -13,8 +13,8 @@ import yaml
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
+from app.worker.metric_windows import Window
 from app.worker.sidecar_retries import ONE_RETRY, Call, RetryPolicy, allocate, left_for_provider
-from app.worker.windows import Window
 from tests.paths import ROOT
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
+from app.dapr.history.history_values import AttemptOutcome, Failure
 from app.dapr.history.model import Attempt, Run, Step
-from app.dapr.history.values import AttemptOutcome, Failure
 
 
 class Cause(StrEnum):

@@ -13,7 +13,7 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask.internal import attestation_pb2
 
-from app.dapr.history.values import Failure, Payload
+from app.dapr.history.history_values import Failure, Payload
 
 ACTIONS = frozenset(
     {

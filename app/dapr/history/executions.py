@@ -15,8 +15,8 @@ from enum import StrEnum
 from itertools import pairwise
 
 from app.dapr.history.causes import Cause, cause_of
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.model import Attempt
-from app.dapr.history.values import AttemptOutcome
 
 # A worker that has said nothing for this long is gone.
 GONE_AFTER = timedelta(seconds=30)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
+from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 
 
 @dataclass(frozen=True, slots=True)

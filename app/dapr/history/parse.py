@@ -1,4 +1,4 @@
-"""Dapr's history events to a `Run`. Pure; `entries.py`, `steps.py` and `waits.py` each know one part of it."""
+"""Dapr's history events to a run. Pure; `entries.py`, `step_parsing.py` and `waits.py` each know one part of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app.dapr.history import entries, steps, waits
+from app.dapr.history import entries, step_parsing, waits
 from app.dapr.history.entries import ACTIONS, Entry, History
+from app.dapr.history.history_values import Failure, RunStatus
 from app.dapr.history.model import ChildRun, Parent, Replay, Run, Stall, Step, Suspension
-from app.dapr.history.values import Failure, RunStatus
 
 _ENDS = {
     1: RunStatus.COMPLETED,
@@ -26,14 +26,14 @@ def parse(instance_id: str, events: Sequence[Any]) -> Run:
     """Reads a whole history. `events` are Dapr's `HistoryEvent`s in their order; none is a run that is pending."""
     history = entries.index(events)
     run = _outline(instance_id, history)
-    retries, answers = steps.retries(history), waits.answers(history)
+    retries, answers = step_parsing.retries(history), waits.answers(history)
     retry_timers = frozenset(retries.timer)
-    found, children = steps.steps(history, retries, run.app_id), steps.children(history, run.app_id)
+    found, children = step_parsing.steps(history, retries, run.app_id), step_parsing.children(history, run.app_id)
     return replace(
         run,
         steps=found,
         children=children,
-        pauses=steps.pauses(history, retries),
+        pauses=step_parsing.pauses(history, retries),
         timers=waits.timers(history, retry_timers),
         waits=waits.waits(history, answers, retry_timers),
         raised=waits.raised(history, answers),

@@ -18,9 +18,9 @@ from dapr.ext.workflow._durabletask.internal import protos
 
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.dapr.history import entries
+from app.dapr.history.history_values import Failure, Payload, RunStatus
 from app.dapr.history.model import Run
 from app.dapr.history.parse import parse
-from app.dapr.history.values import Failure, Payload, RunStatus
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 
 PAGE_SIZE = 500

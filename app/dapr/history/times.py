@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.model import Attempt, Run
-from app.dapr.history.values import AttemptOutcome
 
 Key = tuple["Part", str]
 # By the schedule's event id: when nobody worked at an attempt; None while it goes on.

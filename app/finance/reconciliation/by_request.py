@@ -12,8 +12,8 @@ from app.finance.reconciliation.bill import Bill, BillRow
 from app.finance.reconciliation.claims import CLOCK_TOLERANCE, Claim, slack
 from app.finance.reconciliation.counts import NONE, Count
 from app.finance.reconciliation.matching import LATE_ARRIVAL, Matching, Rank, Slot
+from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
 from app.finance.reconciliation.repeats import Unallocated, other_repeats
-from app.finance.reconciliation.values import Cause, Cell, Certainty, Finding, cell
 
 _HOUR = timedelta(hours=1)
 _OWN = {CallState.FAILED: Cause.FAILED_CALL, CallState.INTERRUPTED: Cause.INTERRUPTED_CALL}

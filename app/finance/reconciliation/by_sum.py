@@ -18,9 +18,9 @@ from app.finance.reconciliation.by_request import NOTES, of_none, own_cause
 from app.finance.reconciliation.claims import LONGEST_CALL, Claim
 from app.finance.reconciliation.counts import NONE, Count, total
 from app.finance.reconciliation.leftover import Explanation, Maybe, Play, explain, shortfall
+from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
 from app.finance.reconciliation.repeats import READING, Unallocated, in_flight
 from app.finance.reconciliation.sums import Sum, place, sums_of
-from app.finance.reconciliation.values import Cause, Cell, Certainty, Finding, cell
 
 _NOT_CERTAIN = "the bill gives sums only, so this is one way to account for it, not the only one"
 # How far an estimated answer may be from the bill, in a sum.

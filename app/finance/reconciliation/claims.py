@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 
 from app.domain.models import CallState, Known
 from app.finance.reconciliation.counts import Count, counted
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from app.pricing.lost import NOTHING, lost_usage
-from app.pricing.values import Usage
 
 # How far the provider's clock and ours may be apart.
 CLOCK_TOLERANCE = timedelta(seconds=2)

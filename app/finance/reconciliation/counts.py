@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.pricing.values import Usage
+from app.pricing.charge_types import Usage
 
 
 @dataclass(frozen=True, slots=True)

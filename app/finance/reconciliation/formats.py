@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.finance.reconciliation.bill import BadBill, Bill, BillFormat, BillRow
-from app.finance.reconciliation.checking import Tokens, checked, part, shown
+from app.finance.reconciliation.bill_checks import Tokens, checked, part, shown
 from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.pages import Page, page_of
 from app.finance.reconciliation.reports import ANTHROPIC_USAGE, OPENAI_USAGE, Report, report_of

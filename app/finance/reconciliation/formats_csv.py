@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from app.finance.reconciliation.bill import Amount, BadBill, Bill, BillFormat, BillRow, refuse_overlaps
-from app.finance.reconciliation.columns import HEADER, Columns, columns_of, plain_name
+from app.finance.reconciliation.bill_columns import HEADER, Columns, columns_of, plain_name
 from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.numbers import Signs, amount_of_money, instant, number_of_tokens, signs_of
 from app.pricing.providers import known_ids, known_provider

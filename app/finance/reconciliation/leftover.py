@@ -12,8 +12,8 @@ from datetime import datetime
 
 from app.finance.reconciliation.claims import Claim
 from app.finance.reconciliation.counts import NONE, Count
+from app.finance.reconciliation.reconciliation_types import Cause
 from app.finance.reconciliation.subsets import nearest_subset
-from app.finance.reconciliation.values import Cause
 
 
 @dataclass(frozen=True, slots=True)

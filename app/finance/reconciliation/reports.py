@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.finance.reconciliation.bill import Amount, BadBill, Bill, BillFormat, BillRow, refuse_overlaps
-from app.finance.reconciliation.checking import Tokens, checked, part, shown
+from app.finance.reconciliation.bill_checks import Tokens, checked, part, shown
 from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.numbers import instant, since_1970
 from app.finance.reconciliation.pages import Bucket, Page, ordered

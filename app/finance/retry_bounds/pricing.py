@@ -10,8 +10,8 @@ from decimal import Decimal
 from app.domain.money import amount_of, total
 from app.finance.retry_bounds.worst import Price
 from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import Line
 from app.pricing.schedule import NoPrice, rates_at
-from app.pricing.words import Line
 
 _PER = Decimal(1_000_000)
 

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any
 
 from app.finance.retry_bounds.durations import duration
-from app.finance.retry_bounds.findings import Finding
-from app.finance.retry_bounds.retrying import NONE, Retry
+from app.finance.retry_bounds.file_findings import Finding
+from app.finance.retry_bounds.retry_policies import NONE, Retry
 
 _ROOT = ("apiVersion", "kind", "metadata", "scopes", "spec")
 _RETRY = ("policy", "duration", "maxInterval", "maxRetries", "matching")

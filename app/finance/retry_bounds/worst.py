@@ -13,10 +13,10 @@ from decimal import Decimal
 from enum import StrEnum
 
 from app.config.policy import RetryLimits, Rules
-from app.finance.retry_bounds import steps
-from app.finance.retry_bounds.findings import Finding
+from app.finance.retry_bounds import step_calls
+from app.finance.retry_bounds.file_findings import Finding
 from app.finance.retry_bounds.resiliency import Guard, Policies
-from app.finance.retry_bounds.steps import MODEL, Asking, askings
+from app.finance.retry_bounds.step_calls import MODEL, Asking, askings
 from app.finance.retry_bounds.targets import Kind, Target, client
 
 # The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
@@ -146,7 +146,7 @@ def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | N
     known = [each for each in attempts if each is not None]
     if len(known) < len(attempts):
         return None
-    return max(known) * rules.retries.attempts + steps.pauses(rules.retries)
+    return max(known) * rules.retries.attempts + step_calls.pauses(rules.retries)
 
 
 def _attempt(kind: Kind, guards: Sequence[Guard]) -> timedelta | None:

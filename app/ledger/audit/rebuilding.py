@@ -22,7 +22,7 @@ from app.ledger.recording.recovering import ended_without_history, keep_calls, k
 from app.ledger.recording.saving import behind, save
 from app.ledger.recording.sources import Sources
 from app.ledger.store import standings
-from app.ledger.store.prices import Prices
+from app.ledger.store.price_rows import Prices
 from app.ledger.store.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
 from app.ledger.store.tables import TICKETS
 from app.pricing import book as price_book

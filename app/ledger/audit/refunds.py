@@ -19,7 +19,7 @@ from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import Outcome, in_minor_units, task_id
-from app.ledger.audit.checking import Difference
+from app.ledger.audit.ledger_check import Difference
 from app.ledger.audit.posted_refunds import PostedRefund, PromisedRefund, posted_refunds, promised_refunds
 from app.ledger.store import database
 from app.ledger.store.record_tables import TASKS

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 
 from app.finance.reconciliation.bill import Bill
-from app.finance.reconciliation.money import rates_of
-from app.finance.reconciliation.reconcile import MARGIN, reconcile
-from app.finance.reconciliation.values import Reconciliation
+from app.finance.reconciliation.billed_money import rates_of
+from app.finance.reconciliation.comparison import MARGIN, reconcile
+from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.ledger.reading.queries import Records
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.pricing.book import PriceBook
+from app.pricing.charge_types import Charge
 from app.pricing.schedule import NoPrice
-from app.pricing.values import Charge
 
 
 def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:

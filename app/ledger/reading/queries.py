@@ -10,20 +10,20 @@ from typing import Any
 from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
 
 from app.domain.errors import TaskNotFound
-from app.finance.failures.values import Facts
+from app.finance.failures.facts import Facts
 from app.finance.rollup import Dimension, Rollup, rollup_sums
-from app.ledger.reading import counting, row_mapping, tax
+from app.ledger.reading import counting, failure_facts, row_mapping
 from app.ledger.reading.summing import charged_by_day
 from app.ledger.recording.projection import with_usages
-from app.ledger.store import decisions
-from app.ledger.store.calls import call_records, oldest_first
+from app.ledger.store import decision_log
+from app.ledger.store.call_rows import call_records, oldest_first
 from app.ledger.store.daily import day_number, day_of
-from app.ledger.store.prices import Prices
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.price_rows import Prices
 from app.ledger.store.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
-from app.pricing.calls import CallRecord
-from app.pricing.values import Charge
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Charge
 
 # What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
 _COLUMNS = {
@@ -100,7 +100,7 @@ class Records:
             calls: defaultdict[str, list[CallRecord]] = defaultdict(list)
             for call in _calls(connection, MODEL_CALLS.c.task_id.in_(task_ids)):
                 calls[call.task_id].append(call)
-            decided = {row["task_id"]: decisions.read(connection, row["task_id"]) for row in tasks}
+            decided = {row["task_id"]: decision_log.read(connection, row["task_id"]) for row in tasks}
         charges: defaultdict[str, list[Charge]] = defaultdict(list)
         for charge in self._charges(CHARGES.c.task_no.in_(numbers["numbers"])):
             charges[charge.task_id].append(charge)
@@ -167,7 +167,7 @@ class Records:
 
     def tax(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
         """What failures cost, of the tasks that ended on these days."""
-        return tax.facts(self._engine, since, until, tenants)
+        return failure_facts.facts(self._engine, since, until, tenants)
 
     def tasks_charged(
         self, by: Sequence[Dimension], since: date | None = None, until: date | None = None, tenants: Tenants = None

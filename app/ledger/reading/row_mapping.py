@@ -10,15 +10,15 @@ from typing import Any
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.dapr.history.values import AttemptOutcome
 from app.domain.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
 from app.domain.money import amount_of
 from app.ledger.store.columns import quantity
-from app.ledger.store.prices import PriceRow
-from app.ledger.store.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
-from app.pricing.values import Charge
+from app.ledger.store.price_rows import PriceRow
+from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Charge
 
 Values = Mapping[Any, Any]
 

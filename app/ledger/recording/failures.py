@@ -8,11 +8,11 @@ from itertools import zip_longest
 
 from app.dapr.history.causes import Cause, cause, cause_of
 from app.dapr.history.executions import ExecutionOutcome
+from app.dapr.history.history_values import AttemptOutcome, Failure
 from app.dapr.history.model import Run
-from app.dapr.history.values import AttemptOutcome, Failure
 from app.domain.models import CallState
-from app.ledger.store.record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
+from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
 
 
 def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:

@@ -19,21 +19,21 @@ from decimal import Decimal
 from pydantic import ValidationError
 
 from app.dapr.history.executions import fates_known
+from app.dapr.history.history_values import AttemptOutcome, RunStatus
 from app.dapr.history.model import RaisedEvent, Run
 from app.dapr.history.times import Part, shares, spans
-from app.dapr.history.values import AttemptOutcome, RunStatus
 from app.domain import decisions
 from app.domain.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
 from app.ledger.recording.failures import failures
 from app.ledger.recording.proven import with_proven
-from app.ledger.recording.steps import Written, executions_of, idle_of, step_records, vain_writes
-from app.ledger.store.decisions import view_of
-from app.ledger.store.record import StepRecord, TaskRecord
+from app.ledger.recording.step_records import Written, executions_of, idle_of, step_records, vain_writes
+from app.ledger.store.decision_log import view_of
+from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.lost import NOTHING, lost_usage
-from app.pricing.values import UNREPORTED, Charge, Origin, Quantity, Usage, Work
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)

@@ -25,11 +25,11 @@ from app.ledger.recording.recovering import ended_without_history
 from app.ledger.recording.saving import save
 from app.ledger.recording.sources import Sources
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.prices import Prices
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.price_rows import Prices
 from app.ledger.store.record_tables import PRICE_BOOKS
 from app.ledger.store.standings import Standings
 from app.ledger.store.tables import TICKETS
+from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)

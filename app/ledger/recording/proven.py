@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from app.dapr.history.model import Run, Step
 from app.domain.models import CallState, Known, ModelUse
-from app.ledger.store.calls import UNKNOWN, oldest_first
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.ledger.store.call_rows import UNKNOWN, oldest_first
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 
 _CALLS = uuid.UUID("0c5b2f0e-6a36-5a57-8a55-6f3f5d1a7c11")
 _OPEN = frozenset({CallState.STARTED, CallState.INTERRUPTED})

@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from app.dapr.history.history_values import Failure, Payload, RunStatus
 from app.dapr.history.model import Run
-from app.dapr.history.values import Failure, Payload, RunStatus
 from app.domain.models import Reference, TaskStatus, TenantId, TicketId, task_id
 from app.domain.standing import Standing
-from app.ledger.store.calls import call_row
+from app.ledger.store.call_rows import call_row
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.record_tables import TASKS
 from app.ledger.store.standings import standing_in
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import NO_DIGEST
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 
 _THESE = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
 _STARTED = update(TICKETS).where(_THESE, TICKETS.c.started.is_(False)).values(started=True)

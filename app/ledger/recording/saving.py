@@ -18,14 +18,14 @@ from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, or_, s
 
 from app.domain.models import TaskStatus
 from app.domain.standing import Standing
-from app.ledger.store import decisions, standings
+from app.ledger.store import decision_log, standings
 from app.ledger.store.bulk import insert_many
+from app.ledger.store.charge_lines import Key, Line, corrected, line_of
 from app.ledger.store.daily import DailySums, Place, place_of
-from app.ledger.store.lines import Key, Line, corrected, line_of
-from app.ledger.store.prices import PriceRow, price_row
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.price_rows import PriceRow, price_row
 from app.ledger.store.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
 from app.ledger.store.tables import TICKETS
+from app.ledger.store.task_record import TaskRecord
 
 # Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
 _KNOWN = (
@@ -82,7 +82,7 @@ def save(
     connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
     _write(connection, records, known, prices)
     for record in records:
-        decisions.keep(connection, record.task_id, record.decisions)
+        decision_log.keep(connection, record.task_id, record.decisions)
     ended = {record.task_id for record in records if record.ended_at is not None}
     return frozenset(ended - {task_id for task_id, row in known.items() if row.ended_at is not None})
 

@@ -14,13 +14,13 @@ from app.dapr.history.model import Run
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
 from app.ledger.recording.projection import Naming, project
-from app.ledger.recording.steps import Written
+from app.ledger.recording.step_records import Written
 from app.ledger.store import standings
-from app.ledger.store.calls import call_records
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.call_rows import call_records
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, WORKERS
+from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 
 _READ_AT_ONCE = 8
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, MetaData
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from app.pricing.words import Unit
+from app.pricing.charge_kinds import Unit
 
 METADATA = MetaData()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.ledger.store.bulk import insert_many
-from app.ledger.store.lines import Line
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.charge_lines import Line
 from app.ledger.store.record_tables import DAILY_COSTS
+from app.ledger.store.task_record import TaskRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)

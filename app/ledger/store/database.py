@@ -80,7 +80,9 @@ def connect(url: str) -> Engine:
                 stay_with_the_file(engine)
             else:
                 event.listen(engine, "handle_error", _leave_a_standby)
-                from app.ledger.store.silence import give_up_in_time  # psycopg is loaded where there is a server
+                from app.ledger.store.server_deadline import (
+                    give_up_in_time,  # psycopg is loaded where there is a server
+                )
 
                 give_up_in_time(engine)
                 _refuse_other_encodings(engine)

@@ -20,7 +20,7 @@ from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.reasons import BROKEN
 from app.domain.standing import Standing, ended, under_way, unknown
-from app.ledger.store.anew import begin_anew
+from app.ledger.store.restarts import begin_anew
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.writer import Writer
 

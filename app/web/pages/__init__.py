@@ -6,7 +6,7 @@ deciding.py   the inbox and the forms of decisions      inbox.py  what a person 
 summary.py    how the task ended, its money, tokens and time
 timeline.py   the drawing: lanes, bars, pauses           axis.py   the time axis, with long pauses shortened
 lines.py      the table with the same content
-words.py      figures as words, with the marks of how they are known
+page_words.py figures as words, with the marks of how they are known
 """
 
 from app.web.pages.edge import Desk, Records

@@ -10,7 +10,7 @@ from flask import Response, request
 from app.domain.errors import AccessDenied, DecisionRefused, NotWaiting, TaskNotFound, Unreachable
 from app.domain.models import Decision, TaskStatus, TaskView
 from app.domain.reasons import explain
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Principal, Role
 from app.web.pages.edge import Edge, caller, page, query_with, seen
 from app.web.pages.inbox import AGES, BadForm, make_asked, make_question, make_trail, read_decision

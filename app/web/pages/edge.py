@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app.domain.errors import TaskNotFound
 from app.domain.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, TicketView
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Principal, Role
 from app.web import signin
 from app.web.api import TASK_ID

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.domain.decisions import money
 from app.domain.models import Case, Decision, DecisionState, DecisionView, Refund, TaskView
 from app.domain.reasons import explain
-from app.web.pages import words
+from app.web.pages import page_words as words
 from app.web.pages.summary import Fact
 
 # The ages that the inbox can be narrowed to, by their names in the address.

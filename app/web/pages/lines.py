@@ -13,14 +13,14 @@ from datetime import datetime
 from itertools import zip_longest
 
 from app.dapr.history.executions import ExecutionOutcome
-from app.dapr.history.values import AttemptOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
-from app.ledger.store.record import AttemptRecord, StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
-from app.pricing.values import Charge
-from app.web.pages import words
+from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Charge
+from app.web.pages import page_words
+from app.web.pages.page_words import MoneyCell, money_cell
 from app.web.pages.timeline import call_end
-from app.web.pages.words import MoneyCell, money_cell
 
 _FAILED = (AttemptOutcome.FAILED, AttemptOutcome.LOST)
 _CallKey = tuple[str, int, int]
@@ -129,7 +129,7 @@ def _attempt_line(step: StepRecord, attempt: AttemptRecord, charges: tuple[Charg
         name=step.name,
         attempt=str(attempt.number),
         started_at=attempt.scheduled_at,
-        duration=words.length((attempt.ended_at or end) - attempt.scheduled_at),
+        duration=page_words.length((attempt.ended_at or end) - attempt.scheduled_at),
         state="running" if attempt.outcome is AttemptOutcome.OPEN else attempt.outcome.value,
         error="; ".join(filter(None, (*_interruptions(attempt), attempt.error))),
         money=money_cell(charges),
@@ -142,7 +142,7 @@ def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
     """What of it was lost, and how long nobody took it up."""
     for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
         if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
-            again = f", taken up again after {words.length(after.begun_at - execution.ended_at)}" if after else ""
+            again = f", taken up again after {page_words.length(after.begun_at - execution.ended_at)}" if after else ""
             yield f"execution {execution.number} interrupted ({execution.cause.words}){again}"
 
 
@@ -163,15 +163,15 @@ def _call_line(
         name=step.name,
         attempt=str(attempt.number) if attempt else "",
         started_at=call.started_at,
-        duration=words.length(max(ended, call.started_at) - call.started_at),
+        duration=page_words.length(max(ended, call.started_at) - call.started_at),
         call=f"{call.turn}.{call.number}",
         state="running" if call.state is CallState.STARTED else call.state.value,
         error=call.error,
         answered_by=_answered_by(step, call),
-        model=call.model or words.UNKNOWN,
-        input=words.tokens(used.input_tokens, used.known),
-        cached=words.tokens(used.cached, used.known),
-        output=words.tokens(used.output_tokens, used.known),
+        model=call.model or page_words.UNKNOWN,
+        input=page_words.tokens(used.input_tokens, used.known),
+        cached=page_words.tokens(used.cached, used.known),
+        output=page_words.tokens(used.output_tokens, used.known),
         retries=str(call.retries),
         money=money_cell(charges),
         charges=charges,
@@ -183,6 +183,6 @@ def _call_line(
 def _answered_by(step: StepRecord, call: CallRecord) -> str:
     """A settled call was answered by the provider, once; an execution that came later found that in the journal."""
     if call.state is not CallState.SETTLED:
-        return words.NOTHING
+        return page_words.NOTHING
     again = step.answered_by is AnsweredBy.JOURNAL
     return f"{AnsweredBy.PROVIDER.value}, then {AnsweredBy.JOURNAL.value}" if again else AnsweredBy.PROVIDER.value

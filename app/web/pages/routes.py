@@ -17,12 +17,12 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app.domain.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import TaskStatus, TaskView
-from app.ledger.store.record import TaskRecord
-from app.ledger.store.trouble import trouble
+from app.ledger.store.database_errors import trouble
+from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Role, digest_of
 from app.web import signin
 from app.web.front import Front
-from app.web.pages import words
+from app.web.pages import page_words
 from app.web.pages.deciding import INBOX, about_deciding, show_inbox, take_decision
 from app.web.pages.edge import (
     Desk,
@@ -79,7 +79,7 @@ def make_pages(
     _add(pages, "/pages/tasks/<task_id>/decision", "POST", lambda task_id: take_decision(edge, task_id))
     _add(pages, "/pages/tasks/<task_id>", "GET", lambda task_id: _task(edge, task_id))
     _add(pages, "/pages/<path:rest>", "GET", lambda rest: _nothing_here())
-    pages.context_processor(lambda: {"at": front.path, "words": words})
+    pages.context_processor(lambda: {"at": front.path, "words": page_words})
     pages.before_app_request(lambda: _home(edge))
     pages.register_error_handler(NotSignedIn, lambda _: _to_form(edge))
     pages.register_error_handler(RefundAgentError, _ours)
@@ -171,7 +171,7 @@ def _tasks(edge: Edge) -> AnyResponse:
     )
 
 
-def _costs(edge: Edge, view: TaskView) -> tuple[words.MoneyCell | None, bool]:
+def _costs(edge: Edge, view: TaskView) -> tuple[page_words.MoneyCell | None, bool]:
     """What a task costs, and whether that is only so far."""
     record = _record(edge, view.task_id)
     return (list_total(record), record.ended_at is None) if record else (None, False)

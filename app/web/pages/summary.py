@@ -10,10 +10,10 @@ from app.dapr.history.times import Part
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
-from app.ledger.store.record import TaskRecord
-from app.pricing.values import Charge
-from app.pricing.words import Kind, MoneyKnown
-from app.web.pages import words
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_kinds import Kind, MoneyKnown
+from app.pricing.charge_types import Charge
+from app.web.pages import page_words
 
 _KINDS = {
     Kind.MODEL.value: "model calls",
@@ -73,14 +73,14 @@ def make_summary(record: TaskRecord) -> Summary:
         gaps=tuple(_gaps(group, record)),
         tokens=_tokens(record),
         time=tuple(_share(part, record.parts[part], whole) for part in Part if record.parts.get(part)),
-        whole=words.length(whole),
+        whole=page_words.length(whole),
         about=tuple(_about(record)),
     )
 
 
-def list_total(record: TaskRecord) -> words.MoneyCell:
+def list_total(record: TaskRecord) -> page_words.MoneyCell:
     """What a task costs, for one cell of a list."""
-    return words.money_cell(record.charges)
+    return page_words.money_cell(record.charges)
 
 
 def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]:
@@ -91,7 +91,7 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     refund = result.refund if result else record.refund if record else None
     refund_id = result.refund_id if result else record.refund_id if record else None
     proposed = view.proposed_refund if view else None
-    facts = [Fact("Status", status.value if status else words.NOTHING, strong=True)]
+    facts = [Fact("Status", status.value if status else page_words.NOTHING, strong=True)]
     facts += [Fact("Outcome", outcome.value, strong=True)] if outcome else []
     facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
     facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
@@ -114,13 +114,13 @@ def _total(money: MoneySum, missing: int) -> Total:
     guessed = sum((money.by_known.get(known, Decimal(0)) for known in _GUESSED), Decimal(0))
     parts = [Fact(title, _some(money.by_kind.get(kind), money.currency)) for kind, title in _KINDS.items()]
     parts.append(Fact("of all this, estimated", _some(guessed, money.currency)))
-    text = (words.ESTIMATE if guessed else "") + words.money(money.amount, money.currency)
-    text += f" + {words.UNKNOWN}" if missing else ""
+    text = (page_words.ESTIMATE if guessed else "") + page_words.money(money.amount, money.currency)
+    text += f" + {page_words.UNKNOWN}" if missing else ""
     return Total(text, f"{money.amount:f} {money.currency}", tuple(parts))
 
 
 def _some(amount: Decimal | None, currency: str) -> str:
-    return words.money(amount, currency) if amount else "none"
+    return page_words.money(amount, currency) if amount else "none"
 
 
 def _gaps(group: Group, record: TaskRecord) -> list[str]:
@@ -151,17 +151,17 @@ def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
     for name, attribute in (("input", "input_tokens"), ("of it cached", "cached"), ("output", "output_tokens")):
         counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
-        facts.append(Fact(name, words.tokens_sum(counted)))
+        facts.append(Fact(name, page_words.tokens_sum(counted)))
     vain = [call for call in record.calls if call.rerun]
     for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
         if vain:
-            facts.append(Fact(name, words.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
+            facts.append(Fact(name, page_words.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
     return (Fact("model calls", str(len(record.calls))), *facts)
 
 
 def _share(part: Part, length: timedelta, whole: timedelta) -> Share:
     percent = round(100 * (length / whole), 1) if whole else 0.0
-    return Share(words.part(part), words.length(length), percent, part.value)
+    return Share(page_words.part(part), page_words.length(length), percent, part.value)
 
 
 def _about(record: TaskRecord) -> list[Fact]:
@@ -169,10 +169,10 @@ def _about(record: TaskRecord) -> list[Fact]:
         Fact("Tenant", record.tenant),
         Fact("Agent", record.agent),
         Fact("Workflow", f"{record.workflow} {record.version}".strip()),
-        Fact("Category", record.category or words.NOTHING),
-        Fact("Begun", f"{words.instant(record.started_at)} UTC"),
-        Fact("Ended", f"{words.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
-        Fact("History", f"{record.events:,} events, {words.size(record.size)}, {record.turns:,} turns"),
+        Fact("Category", record.category or page_words.NOTHING),
+        Fact("Begun", f"{page_words.instant(record.started_at)} UTC"),
+        Fact("Ended", f"{page_words.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
+        Fact("History", f"{record.events:,} events, {page_words.size(record.size)}, {record.turns:,} turns"),
     ]
     facts += [Fact("Rerun of", record.rerun_of)] if record.rerun_of else []
     facts += [Fact("Trace", record.trace_parent.split("-")[1])] if record.trace_parent.count("-") == 3 else []

@@ -13,9 +13,9 @@ from datetime import datetime
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Span
 from app.domain.models import CallState
-from app.ledger.store.record import AttemptRecord, StepRecord, TaskRecord
-from app.pricing.calls import CallRecord
-from app.web.pages import words
+from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
+from app.web.pages import page_words
 from app.web.pages.axis import Axis, Tick, make_axis
 
 LANE_HEIGHT = 42  # px: a line of text, and the bars below it
@@ -134,7 +134,7 @@ def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datet
     inner = tuple(_call_bar(axis, call, call_end(call, calls, step.attempts, end)) for call in calls)
     asked = f"{len(calls)} model call{'s' * (len(calls) > 1)}" if calls else ("tool" if step.tool else "")
     tried = f"{len(step.attempts)} attempts" if len(step.attempts) > 1 else ""
-    figures = (_time_of(step, end), *words.money_cell(record.charges_of(step)).lines)
+    figures = (_time_of(step, end), *page_words.money_cell(record.charges_of(step)).lines)
     name = f"{step.step} {step.name}"
     return Lane(top, name, " · ".join(filter(None, (asked, tried))), " · ".join(filter(None, figures)), attempts, inner)
 
@@ -143,7 +143,7 @@ def _time_of(step: StepRecord, end: datetime) -> str:
     """From its first attempt to the end of its last."""
     if not step.attempts:
         return ""
-    return words.length((step.attempts[-1].ended_at or end) - step.attempts[0].scheduled_at)
+    return page_words.length((step.attempts[-1].ended_at or end) - step.attempts[0].scheduled_at)
 
 
 def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator[Bar]:
@@ -163,8 +163,8 @@ def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator
 
 def _call_bar(axis: Axis, call: CallRecord, ended: datetime) -> Bar:
     used = call.usage
-    counted = f"{words.tokens(used.input_tokens, used.known)} tokens in, "
-    counted += f"{words.tokens(used.output_tokens, used.known)} out"
+    counted = f"{page_words.tokens(used.input_tokens, used.known)} tokens in, "
+    counted += f"{page_words.tokens(used.output_tokens, used.known)} out"
     hint = f"model call {call.turn}.{call.number} {call.state.value}, {_when(call.started_at, ended)}, {counted}"
     return _bar(axis, call.started_at, ended, call.state.value, hint)
 
@@ -176,7 +176,8 @@ def _bar(axis: Axis, first: datetime, last: datetime, state: str, hint: str) -> 
 
 
 def _when(first: datetime, last: datetime) -> str:
-    return f"{words.clock_time(first)} to {words.clock_time(last)} UTC ({words.length(max(first, last) - first)})"
+    length = page_words.length(max(first, last) - first)
+    return f"{page_words.clock_time(first)} to {page_words.clock_time(last)} UTC ({length})"
 
 
 def _bands(axis: Axis, pauses: Iterable[Span]) -> Iterator[Band]:
@@ -191,8 +192,8 @@ def _bands(axis: Axis, pauses: Iterable[Span]) -> Iterator[Band]:
             row = next((number for number, end in enumerate(taken) if end <= begins), None)
         if row is not None:
             taken[row] = begins + _LABEL_WIDTH
-        text = words.length(pause.length)
-        hint = f"{words.pause(pause)}, {_when(pause.started_at, pause.ended_at)}" + (", shortened" * is_short)
+        text = page_words.length(pause.length)
+        hint = f"{page_words.pause(pause)}, {_when(pause.started_at, pause.ended_at)}" + (", shortened" * is_short)
         yield Band(_percent(left), _percent(max(right - left, 0.1)), is_short, text, hint, row, anchor)
 
 
@@ -214,7 +215,8 @@ def _description(record: TaskRecord, bands: Sequence[Band]) -> str:
     vain = sum(call.rerun for call in record.calls)
     whole = (record.ended_at or record.projected_at) - record.started_at
     told = (
-        f"{len(record.steps)} steps in {words.length(whole)}, {len(record.calls)} model calls, {vain} of them in vain."
+        f"{len(record.steps)} steps in {page_words.length(whole)}, {len(record.calls)} model calls, "
+        f"{vain} of them in vain."
     )
     if bands:
         told += f" Pauses: {'; '.join(band.hint for band in bands)}."

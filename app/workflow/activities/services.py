@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.dapr.systems import Systems
 from app.domain.errors import RefundAgentError, Unreachable
+from app.ledger.store.database_errors import trouble
 from app.ledger.store.replies import Replies
 from app.ledger.store.tickets import Tickets
-from app.ledger.store.trouble import trouble
 from app.llm.gateway import ModelGateway
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from app.dapr.history.history_values import Failure, RunStatus, WaitOutcome
 from app.dapr.history.model import Run
-from app.dapr.history.values import Failure, RunStatus, WaitOutcome
 from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
 from lab.bench.ledger import texts

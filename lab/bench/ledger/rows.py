@@ -10,8 +10,8 @@ from typing import Any
 from app.domain.models import CallState, Known
 from app.ledger.store.tickets import body_digest
 from app.llm.conversation import Answer, ReportedUsage, ToolRequest
-from app.llm.stored import answer_to_json
-from app.pricing.calls import CallRecord
+from app.llm.stored_answers import answer_to_json
+from app.pricing.call_record import CallRecord
 from lab.bench.ledger import texts
 from lab.bench.ledger.histories import Made
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
-from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Known, ModelUse
-from app.ledger.store.calls import UNKNOWN
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.ledger.store.call_rows import UNKNOWN
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from app.workflow.steps import DECISION
 from lab.bench.ledger import texts
 from lab.bench.ledger.population import Person

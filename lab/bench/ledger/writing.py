@@ -15,12 +15,12 @@ from sqlalchemy import Engine, insert
 
 from app.ledger.recording.projection import Naming, project
 from app.ledger.recording.saving import save
-from app.ledger.recording.steps import Written
+from app.ledger.recording.step_records import Written
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.prices import Prices
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.price_rows import Prices
 from app.ledger.store.record_tables import PRICE_BOOKS
 from app.ledger.store.tables import MODEL_CALLS, REPLIES, TICKETS
+from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
 from app.workflow.activities import STAGE_OF
 from app.workflow.steps import RESUME

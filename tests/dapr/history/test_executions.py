@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
+from app.dapr.history.history_values import AttemptOutcome, Failure, RunStatus
 from app.dapr.history.model import Attempt, Run, Step
 from app.dapr.history.times import Part, shares, split
-from app.dapr.history.values import AttemptOutcome, Failure, RunStatus
 from tests.dapr.history.told import at
 
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.dapr.history.causes import Cause, cause_of
+from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
 from app.dapr.history.model import Run
 from app.dapr.history.reader import HistoryReader
 from app.dapr.history.times import Part, split
-from app.dapr.history.values import AttemptOutcome, RunStatus, WaitOutcome
 from tests.live import Live, daprd_of, until
 from tests.whole import tickets
 

@@ -9,9 +9,9 @@ from dapr.ext.workflow._durabletask.internal import protos
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus
 from app.dapr.history.model import Parent, Replay, Run, Suspension
 from app.dapr.history.parse import parse
-from app.dapr.history.values import AttemptOutcome, Failure, Payload, RunStatus
 from tests.dapr.history.told import Told, at, details
 
 

@@ -9,10 +9,10 @@ from dapr.ext.workflow._durabletask.internal import protos
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
 from app.dapr.history.model import Attempt, ChildRun, Replay, RetryPause, Run, Step, Suspension, Timer, Wait
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, spans, split
-from app.dapr.history.values import AttemptOutcome, RunStatus, WaitOutcome
 from tests.dapr.history.told import T0, Told, at
 
 ZERO = timedelta(0)

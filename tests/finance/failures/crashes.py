@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from app.dapr.history.executions import Begun
 from app.dapr.history.model import Attempt, Run, Step
 from app.ledger.recording.projection import project
-from app.ledger.recording.steps import Written
-from app.ledger.store.record import TaskRecord
+from app.ledger.recording.step_records import Written
+from app.ledger.store.task_record import TaskRecord
 from tests.ledger.kit import MODELS, NAMING, two_currencies
 from tests.ledger.stories import Story, story
 

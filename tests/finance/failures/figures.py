@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from app.finance.failures.computing import Part, Share, parts
+from app.finance.failures.failure_figures import Part, Share, parts
 from app.finance.rollup import Group
-from app.ledger.store.record import TaskRecord
+from app.ledger.store.task_record import TaskRecord
 from tests.finance.failures.plain import facts_of
 
 MODEL = "model"

@@ -16,11 +16,11 @@ from typing import Any
 
 from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy, CallState, Known
-from app.ledger.store.record import FailureKind, FailureRecord, StepRecord, TaskRecord
+from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.calls import CallRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Charge, Origin, Quantity, Usage, Work
 from app.pricing.charges import charge_call, charge_work
-from app.pricing.values import Charge, Origin, Quantity, Usage, Work
 from tests.pricing.makers import OPENAI, agreement, price_book
 from tests.records import at, attempt_record, call_record, step_record, task_record
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.finance.failures.computing import PREVENTED, Part, Runner, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Part, Runner, model_money, parts
 from app.finance.rollup import Dimension, Group
 from tests.finance.failures.crashes import sights, tales
 from tests.finance.failures.plain import Figures, facts_of, figures

@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 
 from app.domain.models import Known
-from app.finance.failures.computing import parts
+from app.finance.failures.failure_figures import parts
 from app.finance.rollup import Dimension
-from app.pricing.values import Usage
+from app.pricing.charge_types import Usage
 from tests.finance.failures.figures import cents, part, spent, value
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.finance.failures.values import INTERRUPTED, Facts
-from app.finance.failures.views import ENOUGH_FOR_RATES, ENOUGH_FOR_SHARES, TaxView, note, tax_view
-from app.finance.views import Selection
-from app.ledger.store.record import FailureKind, TaskRecord
+from app.finance.failures.facts import INTERRUPTED, Facts
+from app.finance.failures.failure_schemas import ENOUGH_FOR_RATES, ENOUGH_FOR_SHARES, TaxView, note, tax_view
+from app.finance.report_schemas import Selection
+from app.ledger.store.task_record import FailureKind, TaskRecord
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import crashed, fleet, task
 

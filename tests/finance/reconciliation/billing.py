@@ -11,8 +11,8 @@ from typing import Any
 from app.domain.models import CallState, Known
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
 from app.finance.reconciliation.counts import Count, total
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.pricing.makers import NOW, OPENAI
 
 MODEL = "model-a"

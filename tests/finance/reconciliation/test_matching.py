@@ -13,8 +13,8 @@ from app.domain.models import Known
 from app.finance.reconciliation.bill import BillRow
 from app.finance.reconciliation.claims import claims_of
 from app.finance.reconciliation.matching import Matching, Rank, Slot, slots_of
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.finance.reconciliation.billing import call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])

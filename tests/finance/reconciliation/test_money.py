@@ -12,14 +12,14 @@ import pytest
 
 from app.domain.models import Known
 from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow
+from app.finance.reconciliation.billed_money import Outcome, rates_of
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import Count
-from app.finance.reconciliation.money import Outcome, rates_of
-from app.finance.reconciliation.reconcile import reconcile
-from app.finance.reconciliation.values import Reconciliation
-from app.finance.reconciliation.views import as_json, compared, not_compared, remarks, verdict
+from app.finance.reconciliation.reconciliation_schemas import as_json, compared, not_compared, remarks, verdict
+from app.finance.reconciliation.reconciliation_types import Reconciliation
+from app.pricing.charge_kinds import Line
+from app.pricing.charge_types import Charge, Usage
 from app.pricing.charges import charge_call
-from app.pricing.values import Charge, Usage
-from app.pricing.words import Line
 from tests.finance.reconciliation.billing import call
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 

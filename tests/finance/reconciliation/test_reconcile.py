@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from app.domain.models import Known
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import NONE, Count
-from app.finance.reconciliation.reconcile import reconcile
-from app.finance.reconciliation.values import Cause, Finding, Reconciliation
-from app.finance.reconciliation.views import as_json, remarks, verdict
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, verdict
+from app.finance.reconciliation.reconciliation_types import Cause, Finding, Reconciliation
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 
 

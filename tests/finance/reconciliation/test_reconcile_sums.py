@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from app.domain.models import Known
 from app.finance.reconciliation.bill import Bill, BillRow
+from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import NONE, Count, total
-from app.finance.reconciliation.reconcile import reconcile
+from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Reconciliation
 from app.finance.reconciliation.repeats import Unallocated
-from app.finance.reconciliation.values import Cause, Certainty, Reconciliation
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)

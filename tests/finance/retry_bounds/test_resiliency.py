@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from app.finance.retry_bounds.resiliency import Policies, read
-from app.finance.retry_bounds.retrying import NONE, Retry
+from app.finance.retry_bounds.retry_policies import NONE, Retry
 
 GOOD = """
 kind: Resiliency

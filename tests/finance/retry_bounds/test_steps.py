@@ -18,7 +18,7 @@ from app.domain.errors import Refused
 from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.finance.retry_bounds import worst
 from app.finance.retry_bounds.pricing import LONGEST
-from app.finance.retry_bounds.steps import LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.finance.retry_bounds.step_calls import LOOKUPS_A_TURN, MODEL, askings, pauses
 from app.ledger.store.tickets import StoredTicket
 from app.llm import estimate, gateway
 from app.workflow.activities import STAGES, TOOLS, tools

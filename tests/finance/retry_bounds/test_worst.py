@@ -13,9 +13,9 @@ import pytest
 from app.config import policy
 from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
-from app.finance.retry_bounds import reading, worst
+from app.finance.retry_bounds import sidecar_files, worst
 from app.finance.retry_bounds.pricing import Reserve, dearest
-from app.finance.retry_bounds.steps import pauses
+from app.finance.retry_bounds.step_calls import pauses
 from app.finance.retry_bounds.worst import Over, Price, Worst
 from tests.paths import ROOT
 from tests.pricing.makers import agreement, price_book
@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
 def looked(folder: Path, prices: dict[str, Price] | None = None) -> dict[str, Worst]:
     """The worst of each target, by name."""
     folders = [folder / "components", folder / "resiliency"]
-    found = reading.policies(folders, "agent")
+    found = sidecar_files.policies(folders, "agent")
     assert [each for each in found.findings if each.wrong] == []
-    targets = reading.targets(folders, "agent")
+    targets = sidecar_files.targets(folders, "agent")
     return {each.target.name: each for each in worst.worst(targets, found, policy.load(POLICY), BILLED, prices or {})}
 
 
@@ -147,7 +147,9 @@ def test_a_raised_number_of_attempts_counts(folder: Path) -> None:
     rules = policy.load(POLICY)
     more = rules.model_copy(update={"retries": Retries(first_seconds=1, max_seconds=300, attempts=40)})
     folders = [folder / "components", folder / "resiliency"]
-    (model, *_) = worst.worst(reading.targets(folders, "agent"), reading.policies(folders, "agent"), more, BILLED, {})
+    (model, *_) = worst.worst(
+        sidecar_files.targets(folders, "agent"), sidecar_files.policies(folders, "agent"), more, BILLED, {}
+    )
     assert (model.requests, model.over(LIMITS)) == (40, (Over.REQUESTS, Over.TIME))
 
 
@@ -176,9 +178,9 @@ def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:
     change(folder, "components/systems.yaml", "  name: orders\n", "  name: order\n")
     change(folder, "resiliency/llm.yaml", "      llm:\n        outbound:", "      lmm:\n        outbound:")
     folders = [folder / "components", folder / "resiliency"]
-    found = reading.policies(folders, "agent")
+    found = sidecar_files.policies(folders, "agent")
     names = worst.unknown_names(
-        reading.targets(folders, "agent"), found, policy.load(POLICY), reading.components(folders)
+        sidecar_files.targets(folders, "agent"), found, policy.load(POLICY), sidecar_files.components(folders)
     )
     said = {(each.where, each.wrong) for each in names}
     assert said == {("step lookup_order", True), ("apps.orders", False), ("components.lmm", False)}
@@ -187,7 +189,7 @@ def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:
 def test_a_second_document_of_a_file_is_not_read_by_daprd(folder: Path) -> None:
     file = folder / "resiliency" / "llm.yaml"
     file.write_text(f"{file.read_text()}---\n{file.read_text().replace('60s', '1s')}")
-    found = reading.policies([folder / "resiliency"], "agent")
+    found = sidecar_files.policies([folder / "resiliency"], "agent")
     assert found.timeouts["llm"] == timedelta(seconds=60)
     assert [each.wrong for each in found.findings] == [True]
 
@@ -217,4 +219,4 @@ def test_a_file_that_cannot_be_read_is_an_error_with_the_remedy(
 ) -> None:
     spoil(folder)
     with pytest.raises(ConfigurationError, match=said):
-        reading.policies([folder / "resiliency"], "agent")
+        sidecar_files.policies([folder / "resiliency"], "agent")

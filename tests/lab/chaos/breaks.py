@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from app.domain.models import CallState, Known
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from lab.chaos.evidence import Evidence, Execution, StepSeen
 from tests.lab.chaos import evidence as made
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.models import Known
-from app.pricing.calls import CallRecord
-from app.pricing.values import Usage
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import Usage
 from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from lab.chaos.tickets import Expected, make_tickets
 from tests.records import at, call_record

@@ -10,11 +10,11 @@ import pytest
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
-from app.dapr.history.values import AttemptOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import rollup
-from app.ledger.store.record import TaskRecord
-from app.web.pages import words
+from app.ledger.store.task_record import TaskRecord
+from app.web.pages import page_words
 from app.web.pages.lines import TableLine, make_lines
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
@@ -79,7 +79,7 @@ def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
     interrupted = all_lines(task_record())[4]
     assert (interrupted.call, interrupted.state, interrupted.rerun) == ("1.1", "interrupted", True)
     assert (interrupted.input, interrupted.cached, interrupted.output) == ("~1,500", "?", "~1,000")
-    assert (interrupted.answered_by, interrupted.duration) == (words.NOTHING, "4.50 s")
+    assert (interrupted.answered_by, interrupted.duration) == (page_words.NOTHING, "4.50 s")
     assert interrupted.money.lines == ("~0.002200 USD",)
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from app.dapr.history.times import Part, Span
 from app.domain.models import Known, TaskStatus
+from app.pricing.charge_types import Usage
 from app.pricing.lost import NOTHING
-from app.pricing.values import Usage
-from app.web.pages import words
+from app.web.pages import page_words
 from app.web.pages.summary import ending, make_summary
 from tests.records import at, call_record, calls, task_record
 
@@ -90,7 +90,7 @@ def test_the_record_alone_says_how_the_task_ended() -> None:
         "Outcome": "refunded",
         "Refund": "49.90 EUR for order AC-10442, refund R-1",
     }
-    assert ending(None, None)[0].text == words.NOTHING
+    assert ending(None, None)[0].text == page_words.NOTHING
     assert ending(None, task_record(status=TaskStatus.FAILED, outcome=None, refund=None))[0].text == "failed"
 
 
@@ -109,7 +109,7 @@ def test_the_record_alone_says_how_the_task_ended() -> None:
     ],
 )
 def test_lengths(seconds: float, text: str) -> None:
-    assert words.length(timedelta(seconds=seconds)) == text
+    assert page_words.length(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_lengths(seconds: float, text: str) -> None:
     ],
 )
 def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | None, Known]], text: str) -> None:
-    assert words.tokens_sum(parts) == text
+    assert page_words.tokens_sum(parts) == text
 
 
 def test_no_charge_is_an_empty_cell_and_not_zero() -> None:
-    assert words.money_cell(()).lines == ()
+    assert page_words.money_cell(()).lines == ()
 
 
 def test_the_cell_keeps_every_digit_for_who_asks() -> None:
-    assert words.money_cell(task_record().charges).exact.startswith("0.00370097500 USD")
+    assert page_words.money_cell(task_record().charges).exact.startswith("0.00370097500 USD")
 
 
 def test_pauses_are_named_by_what_was_waited_for() -> None:
     spans = [Span(Part.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
-    told = [words.pause(span) for span in (*spans, Span(Part.BACK_OFF, at(0), at(1)))]
+    told = [page_words.pause(span) for span in (*spans, Span(Part.BACK_OFF, at(0), at(1)))]
     assert told == [
         "waiting for a person's decision",
         "parked until resumed",

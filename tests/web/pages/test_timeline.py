@@ -6,10 +6,10 @@ import pytest
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
+from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.dapr.history.values import AttemptOutcome
 from app.domain.models import CallState, Known
-from app.pricing.values import Usage
+from app.pricing.charge_types import Usage
 from app.web.pages.timeline import make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 

@@ -1,0 +1,248 @@
+"""`refund-agent cost tax`: what failures cost, and what they would have cost a runner that starts again from zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from app.cli import opening
+from app.cli.connection import AsJson
+from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
+from app.cli.layout import Column, figures
+from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
+from app.cli.screen import AsCsv, CsvCell, Wide, one_form, say, show_csv, show_json, show_table
+from app.domain.money import shown
+from app.pricing.charge_kinds import TOKEN_LINES, Kind
+
+if TYPE_CHECKING:
+    from app.finance.failures.failure_schemas import IntervalView, PartView, RunnerView, TaxView
+    from app.finance.report_schemas import GroupView
+
+FEW = "*"
+_CURRENCY = Column("currency", common=True)
+_RUNNERS: tuple[Column | str, ...] = (
+    "begins again after",
+    *figures("failure rate", "at most", "by progress", "restart from zero", "durable resume", "ratio"),
+    _CURRENCY,
+)
+_MONEY: tuple[Column | str, ...] = (
+    "model spend",
+    *figures("crashes", "tokens", "every failure", "tokens", "compute", "orchestration"),
+    _CURRENCY,
+)
+_PLACES: tuple[Column | str, ...] = (
+    "tenant, stage",
+    *figures("tasks", "failed", "failure rate", "progress", "from zero", "durable", "ratio"),
+    _CURRENCY,
+)
+_CSV = (
+    *("tenant", "stage", "tasks", "failed_tasks", "failures"),
+    *("failure_rate", "failure_rate_low", "failure_rate_high", "currency"),
+    *("durable_amount", "durable_share", "durable_share_low", "durable_share_high"),
+    *("from_zero_amount", "from_zero_share", "from_zero_share_low", "from_zero_share_high", "ratio"),
+)
+_CAUSES: tuple[Column | str, ...] = ("kind", "cause", *figures("failures", "tasks"))
+_SMALL, _SMALLEST = Decimal("0.0995"), Decimal("0.0001")
+
+
+def tax(
+    since: Since = None,
+    until: Until = None,
+    tenant: Tenant = None,
+    exact: Exact = False,
+    wide: Wide = False,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
+) -> None:
+    """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
+    from app.finance.failures.failure_schemas import tax_view
+
+    one_form(as_csv=as_csv, as_json=as_json)
+    chosen = selection(since, until, tenant)
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    view = tax_view(records.tax(chosen.since, chosen.until, tenants(chosen)), chosen)
+    if as_json:
+        show_json(view.model_dump(mode="json"))
+    else:
+        show_csv(_CSV, _csv_rows(view)) if as_csv else _show(view, exact=exact)
+
+
+def _show(view: TaxView, *, exact: bool) -> None:
+    whole, digits = view.total, _digits_of(view.total, exact=exact)
+    if whole.tasks:
+        failed = f"{whole.every_failure.failed_tasks:,} of them failed, {whole.failures:,} times in all"
+        say(f"{whole.tasks:,} tasks ended{when(view.since, view.until)}; {failed}")
+        for line in _in_a_sentence(whole, digits):
+            say(line)
+        say("shares are of the clean model spend, with their 95 % intervals")
+        _table(_RUNNERS, _runners(whole))
+        _table(_MONEY, _sources(whole, digits))
+        _table(_PLACES, _places(view))
+        _table(_CAUSES, _causes(whole))
+    for note in (*_notes(view), *digits.notes()):
+        say(f"note: {note}")
+
+
+def _in_a_sentence(whole: PartView, digits: Digits) -> Iterator[str]:
+    """What was wasted, and what it would have been, for those who read no table."""
+    durable = {share.currency: share for share in whole.durable}
+    for again in whole.every_failure.repeated:
+        ours = durable.get(again.currency)
+        if ours and ours.share and again.share:
+            wasted = f"{digits.show(ours.amount, again.currency)} {again.currency} of model spend was in vain"
+            zero = f"a restart from zero would have cost {digits.show(again.amount, again.currency)} {again.currency}"
+            yield f"{wasted} ({_percent(ours.share.value)}); {zero} ({_percent(again.share.value)})"
+
+
+def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
+    """A row for each part and currency, of all tasks (neither tenant nor stage) and of each cut of them; what any
+    failure would have cost a runner that begins again."""
+    for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
+        runner, durable = part.every_failure, {share.currency: share for share in part.durable}
+        key = [part.key.get("tenant"), part.key.get("stage")]
+        told = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
+        for again in runner.repeated:
+            ours = durable.get(again.currency)
+            resumed = [ours.amount, *_ends(ours.share)] if ours else [None] * 4
+            yield [*key, *told, again.currency, *resumed, again.amount, *_ends(again.share), again.durable_ratio]
+        if not runner.repeated:
+            yield [*key, *told, *[None] * (len(_CSV) - len(key) - len(told))]
+
+
+def _ends(found: IntervalView | None) -> list[Decimal | None]:
+    return [found.value, found.low, found.high] if found else [None] * 3
+
+
+def _digits_of(whole: PartView, *, exact: bool) -> Digits:
+    runners = whole.crashes, whole.every_failure
+    groups = [group for runner in runners for group in (runner.replay, runner.journal, runner.under_way)]
+    again = [(each.amount, each.currency) for runner in runners for each in runner.repeated]
+    durable = [(each.amount, each.currency) for each in whole.durable]
+    return digits_for([*amounts(whole.rerun, *groups), *again, *durable], exact=exact)
+
+
+def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
+    """Below an empty line; none without rows."""
+    if found := list(rows):
+        say("")
+        show_table(columns, found)
+
+
+def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
+    """The upper bound and what was measured, for who begins again after crashes, and for who does after any failure."""
+    for name, runner in (("a crash", whole.crashes), ("any failure", whole.every_failure)):
+        rate, at_most, by_progress = _interval(runner.failure_rate), "", ""
+        if runner.failure_rate:
+            at_most = _percent(runner.failure_rate.value)
+        if runner.failure_rate and runner.progress:
+            by_progress = _percent(runner.failure_rate.value * runner.progress.mean)
+        for shares in _shares(whole, runner, with_ends=True):
+            yield (name, rate, at_most, by_progress, *shares)
+            name, rate, at_most, by_progress = "", "", "", ""
+
+
+def _shares(part: PartView, runner: RunnerView, *, with_ends: bool) -> Iterator[tuple[str, str, str, str]]:
+    """From zero, durable, the ratio, and the currency: for each of them."""
+    durable = {share.currency: share.share for share in part.durable}
+    for repeated in runner.repeated:
+        ratio = "" if repeated.durable_ratio is None else shown(repeated.durable_ratio, 2)
+        from_zero = _interval(repeated.share, with_ends=with_ends)
+        yield from_zero, _interval(durable.get(repeated.currency), with_ends=with_ends), ratio, repeated.currency
+    if not runner.repeated:
+        yield ("", "", "", "")
+
+
+def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
+    """What was repeated, and what prevented the rest: together what a restart from zero would have repeated."""
+    crashes, every = whole.crashes, whole.every_failure
+    parts = {
+        "repeated: in vain": (whole.rerun, whole.rerun),
+        "prevented: replay": (crashes.replay, every.replay),
+        "prevented: journal": (crashes.journal, every.journal),
+        "not lost: under way": (crashes.under_way, every.under_way),
+    }
+    for name, groups in parts.items():
+        yield from _source(name, *groups, digits)
+    name = "restart from zero"
+    for one, other in zip(crashes.repeated, every.repeated, strict=True):
+        crashes_, failures_ = (digits.show(each.amount, each.currency) for each in (one, other))
+        yield (name, crashes_, "", failures_, "", "", "", other.currency)
+        name = ""
+
+
+def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iterator[tuple[str, ...]]:
+    """A row for each currency; the tokens, which have none, stand in the first. None where nothing was charged."""
+    counts = tokens(one, *TOKEN_LINES), tokens(other, *TOKEN_LINES)
+    crashes = {sum_.currency: sum_ for sum_ in one.money}
+    for sum_ in other.money or (None,) * bool(other.charges):
+        model, *rest = (of_kind(sum_, kind, digits) for kind in Kind)
+        first = of_kind(crashes.get(sum_.currency), Kind.MODEL, digits) if sum_ else ""
+        yield (name, first, counts[0], model, counts[1], *rest, sum_.currency if sum_ else "")
+        name, counts = "", ("", "")
+
+
+def _places(view: TaxView) -> Iterator[tuple[str, ...]]:
+    """Tenants, where there are several, and the stages of all of them."""
+    tenants = view.by_tenant if len(view.by_tenant) > 1 else ()
+    stages = [part for part in view.by_stage if part.key["stage"] or part.failures]
+    for part in (*tenants, *stages):
+        runner, name = part.every_failure, ", ".join(part.key.values()) or WORKFLOW
+        failed = f"{runner.failed_tasks:,}{'' if runner.enough else FEW}"
+        row = (name, f"{part.tasks:,}", failed, _interval(runner.failure_rate), _progress(runner))
+        for shares in _shares(part, runner, with_ends=False):
+            yield (*row, *shares)
+            row = ("", "", "", "", "")
+
+
+def _causes(whole: PartView) -> Iterator[tuple[str, ...]]:
+    for cause in whole.causes:
+        yield cause.kind, cause.cause.replace("_", " "), f"{cause.failures:,}", f"{cause.tasks:,}"
+
+
+def _notes(view: TaxView) -> Iterator[str]:
+    whole = view.total
+    if view.note:
+        yield view.note
+    elif whole.crashes.note:
+        yield whole.crashes.note
+    if not whole.tasks:
+        return
+    if any(not part.every_failure.enough for part in (*view.by_tenant, *view.by_stage)):
+        yield f"{FEW} few tasks failed there; `--json` has the intervals of their shares"
+    if whole.every_failure.progress:
+        yield "progress: mean (and quartiles) of the task's clean model spend that was paid when it failed"
+    if unknown := whole.every_failure.unknown_progress:
+        yield f"{unknown:,} restarts have no progress: their task asked no model, or its price or usage is not known"
+    yield from (f"of the clean spend, {remark}" for remark in remarks(whole.clean))
+    yield from (f"of what was in vain, {remark}" for remark in remarks(whole.rerun))
+
+
+def _progress(runner: RunnerView) -> str:
+    if runner.progress is None:
+        return ""
+    middle = (runner.progress.mean, runner.progress.lower, runner.progress.upper)
+    mean, lower, upper = (shown(100 * each, 0) for each in middle)
+    return f"{mean} % ({lower}-{upper})"
+
+
+def _interval(found: IntervalView | None, *, with_ends: bool = True) -> str:
+    """`15.5 % (13.6-17.7)`."""
+    if found is None:
+        return ""
+    if not with_ends:
+        return _percent(found.value)
+    places = _digits(found.high)
+    low, high = (shown(100 * each, places) for each in (found.low, found.high))
+    return f"{_percent(found.value, places)} ({low}-{high})"
+
+
+def _percent(share: Decimal, places: int | None = None) -> str:
+    """A share; never nothing for something."""
+    return "<0.01 %" if 0 < share < _SMALLEST else f"{shown(100 * share, places or _digits(share))} %"
+
+
+def _digits(share: Decimal) -> int:
+    """Behind the point, so that two or three are told."""
+    return 1 if share >= _SMALL else 2

@@ -1,0 +1,227 @@
+"""From what the ledger tells to the figures: for all tasks, by tenant, by stage, by both."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeVar
+
+from app.domain.money import ZERO, add, product
+from app.finance.failures.facts import Facts, Failure, Role, Sum, Vain
+from app.finance.failures.intervals import Interval, Quartiles, quartiles, share_of_sum, wilson
+from app.finance.rollup import Dimension, Group, rollup_sums
+from app.pricing.charge_kinds import Kind
+
+PREVENTED = (Role.REPLAY, Role.JOURNAL, Role.UNDER_WAY)
+Key = tuple[str, ...]
+Groups = Mapping[Key, Group]
+_Fact = TypeVar("_Fact", Failure, Vain)
+_NOTHING = rollup_sums(()).total
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Model spend in one currency, and as a share of the clean model spend; None where there is none of that."""
+
+    currency: str
+    amount: Decimal
+    share: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a restart from zero repeats at most, in one currency: failure rate x clean model spend, and that x mean
+    progress; None where no progress is known."""
+
+    currency: str
+    at_most: Decimal
+    by_progress: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A runner without a record, that begins again from zero at some failures.
+
+    failed: tasks with such a failure. unknown: restarts of which the progress is not known. prevented: what it would
+    have paid again and was not, by what prevented it. repeated: that and what is measured, in each currency.
+    """
+
+    failed: int
+    rate: Interval | None
+    restarts: int
+    progress: Quartiles | None
+    unknown: int
+    bounds: tuple[Bound, ...]
+    prevented: Mapping[Role, Group]
+    repeated: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """How many failures of a kind had a cause, and in how many tasks."""
+
+    kind: str
+    cause: str
+    failures: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The figures of all tasks, or of a tenant, a stage, or both.
+
+    A stage has the failures of its steps, and all tasks, since each might have failed there. Shares are of the clean
+    model spend of all stages: those of the stages add up.
+    crashes, every: a runner that begins again at crashes alone, and one that does at every failure.
+    """
+
+    key: Key
+    tasks: int
+    failures: int
+    causes: tuple[Cause, ...]
+    clean: Group
+    rerun: Group
+    durable: tuple[Share, ...]
+    crashes: Runner
+    every: Runner
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What a part is made of. `spend`: the clean model spend of all stages."""
+
+    key: Key
+    tasks: int
+    spend: Mapping[str, Decimal]
+    failures: Sequence[Failure]
+    vain: Sequence[Vain]
+    rerun: Group
+
+
+def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[Part, ...]:
+    """The figures for each combination of the dimensions (of tenant and stage), in the order of their keys; without
+    any, those of all tasks."""
+    across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)
+    failures, vain = _keyed(facts.failures, by), _keyed(facts.vain, by)
+    clean, rerun = _grouped(facts.sums, by, Role.CLEAN), _grouped(facts.sums, by, Role.RERUN)
+    whole = _grouped(facts.sums, across, Role.CLEAN)
+    prevented = [
+        {role: _grouped(facts.sums, by, role, crashes_alone=alone) for role in PREVENTED} for alone in (True, False)
+    ]
+    found = []
+    for key in _keys(facts, by, failures, clean, rerun):
+        tasks = facts.ended.get(key[0], 0) if across else sum(facts.ended.values())
+        spend = model_money(whole.get(key[: len(across)], _NOTHING))
+        scope = _Scope(key, tasks, spend, failures.get(key, ()), vain.get(key, ()), rerun.get(key, _NOTHING))
+        runners = (
+            _runner(scope, {role: groups.get(key, _NOTHING) for role, groups in each.items()}, crashes_alone=alone)
+            for each, alone in zip(prevented, (True, False), strict=True)
+        )
+        found.append(_part(scope, clean.get(key, _NOTHING), *runners))
+    return tuple(found)
+
+
+def model_money(group: Group) -> dict[str, Decimal]:
+    """What a group's model calls cost, by currency."""
+    kinds = {sum_.currency: sum_.by_kind.get(Kind.MODEL.value) for sum_ in group.money}
+    return {currency: amount for currency, amount in kinds.items() if amount is not None}
+
+
+def _keys(facts: Facts, by: Sequence[Dimension], *found: Iterable[Key]) -> list[Key]:
+    """A tenant without failures and charges is one as well; so are all together."""
+    keys = {key for each in found for key in each}
+    if tuple(by) == (Dimension.TENANT,):
+        keys |= {(tenant,) for tenant in facts.ended}
+    return sorted(keys) if by else [()]
+
+
+def _keyed(facts: Iterable[_Fact], by: Sequence[Dimension]) -> dict[Key, list[_Fact]]:
+    names = [dimension.value for dimension in by]
+    found: defaultdict[Key, list[_Fact]] = defaultdict(list)
+    for fact in facts:
+        found[tuple(getattr(fact, name) for name in names)].append(fact)
+    return found
+
+
+def _grouped(sums: Iterable[Sum], by: Sequence[Dimension], role: Role, *, crashes_alone: bool = False) -> Groups:
+    chosen = ((sum_.charge, sum_.times) for sum_ in sums if sum_.role is role and (sum_.crash or not crashes_alone))
+    summed = rollup_sums(chosen, by)
+    return {group.key: group for group in summed.groups}
+
+
+def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> Part:
+    return Part(
+        key=scope.key,
+        tasks=scope.tasks,
+        failures=len(scope.failures),
+        causes=_causes(scope.failures),
+        clean=clean,
+        rerun=scope.rerun,
+        durable=_shares(scope, model_money(scope.rerun), ()),
+        crashes=crashes,
+        every=every,
+    )
+
+
+def _causes(failures: Iterable[Failure]) -> tuple[Cause, ...]:
+    """The most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    tasks: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for failure in failures:
+        counts[failure.kind, failure.cause] += 1
+        tasks[failure.kind, failure.cause].add(failure.task)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Cause(*key, count, len(tasks[key])) for key, count in ordered)
+
+
+def _runner(scope: _Scope, prevented: Mapping[Role, Group], *, crashes_alone: bool) -> Runner:
+    chosen = [failure for failure in scope.failures if failure.crash or not crashes_alone]
+    failed = len({failure.task for failure in chosen})
+    restarts = [failure for failure in chosen if failure.restarts]
+    known = [failure.progress for failure in restarts if failure.progress is not None]
+    rate, progress = wilson(failed, scope.tasks), quartiles(known)
+    return Runner(
+        failed=failed,
+        rate=rate,
+        restarts=len(restarts),
+        progress=progress,
+        unknown=len(restarts) - len(known),
+        bounds=tuple(_bound(currency, spend, rate, progress) for currency, spend in sorted(scope.spend.items())),
+        prevented=prevented,
+        repeated=_shares(scope, _added(model_money(group) for group in (scope.rerun, *prevented.values())), restarts),
+    )
+
+
+def _bound(currency: str, spend: Decimal, rate: Interval | None, progress: Quartiles | None) -> Bound:
+    at_most = product(spend, rate.value) if rate else ZERO
+    return Bound(currency, at_most, product(at_most, progress.mean) if progress else None)
+
+
+def _added(sums: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
+    found: dict[str, Decimal] = {}
+    for each in sums:
+        for currency, amount in each.items():
+            found[currency] = add(found.get(currency, ZERO), amount)
+    return found
+
+
+def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[Failure]) -> tuple[Share, ...]:
+    """One for each currency of the spend: what was in vain, and what would have been paid again at the restarts."""
+    by_task: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for lost in scope.vain:
+        by_task[lost.currency][lost.task] += lost.spent
+    for failure in restarts:
+        for spent in failure.spent:
+            by_task[spent.currency][failure.task] += spent.before
+    return tuple(
+        _share(currency, amounts.get(currency, ZERO), spend, by_task[currency].values(), scope.tasks)
+        for currency, spend in sorted((dict.fromkeys(amounts, ZERO) | dict(scope.spend)).items())
+    )
+
+
+def _share(currency: str, amount: Decimal, spend: Decimal, weights: Iterable[int], tasks: int) -> Share:
+    if spend <= 0:
+        return Share(currency, amount, None)
+    return Share(currency, amount, share_of_sum(amount / spend, weights, tasks))

@@ -1,0 +1,125 @@
+"""Prices for programs: the JSON of repricing, of the prices that hold, and of what a look at the book finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime
+
+from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
+from app.finance.repricing import Difference, Repricing
+from app.finance.rollup import Dimension
+from app.pricing.charge_kinds import Line, MoneyKnown
+
+
+class ChangeView(View):
+    """What was billed and what the same usage costs by the other book; an unknown part is in neither sum. `kind`,
+    `provider` and `model` are those of the `key`, empty where that has none."""
+
+    key: dict[str, str]
+    kind: str
+    provider: str
+    model: str
+    currency: str
+    billed: Exact
+    repriced: Exact
+    change: Exact
+    billed_known: MoneyKnown
+    repriced_known: MoneyKnown
+
+
+class RepricingView(Selection):
+    """The same usage by another price book. `billed_books` are the digests that it was billed by, `book` the other."""
+
+    billed_books: tuple[str, ...]
+    book: str
+    billed: GroupView
+    repriced: GroupView
+    changes: tuple[ChangeView, ...]
+
+
+class PriceView(View):
+    """A price per million tokens, for requests above `above` input tokens; `problem` says why there is none."""
+
+    provider: str
+    model: str
+    mode: str
+    price_id: str
+    currency: str
+    above: int | None
+    contracted: dict[Line, Exact] | None
+    listed: dict[Line, Exact] | None
+    source: str
+    checked: date | None
+    where: str
+    problem: str
+
+
+class InfrastructureView(View):
+    """What `per` of a line of compute or orchestration cost, and when."""
+
+    price_id: str
+    line: Line
+    currency: str
+    unit_price: Exact
+    per: Exact
+    source: str
+    checked: date
+    where: str
+    begins: datetime
+    ends: datetime | None
+
+
+class PricesView(View):
+    """The prices that hold at an instant, by the book with this digest."""
+
+    book: str
+    at: datetime
+    prices: tuple[PriceView, ...]
+    infrastructure: tuple[InfrastructureView, ...]
+
+
+class FindingView(View):
+    """One thing that a look at the price book found."""
+
+    severity: str
+    where: str
+    value: str
+    problem: str
+    remedy: str
+
+
+class CheckView(View):
+    """What a look at the price book found; `models_in_use` is null when no ledger says which those are."""
+
+    book: str
+    models_in_use: tuple[tuple[str, str], ...] | None
+    second_opinion: bool
+    findings: tuple[FindingView, ...]
+
+
+def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection: Selection) -> RepricingView:
+    """A repricing of the selected charges."""
+    return RepricingView(
+        **dict(selection),
+        billed_books=tuple(sorted(billed_books)),
+        book=repricing.book_digest,
+        billed=group_view(repricing.billed),
+        repriced=group_view(repricing.repriced),
+        changes=tuple(_change_view(each, repricing.by) for each in repricing.differences),
+    )
+
+
+def _change_view(change: Difference, by: Iterable[Dimension]) -> ChangeView:
+    key = {dimension.value: value for dimension, value in zip(by, change.key, strict=True)}
+    return ChangeView(
+        key=key,
+        kind=key.get("kind", ""),
+        provider=key.get("provider", ""),
+        model=key.get("model", ""),
+        currency=change.currency,
+        billed=change.billed,
+        repriced=change.repriced,
+        change=change.change,
+        billed_known=change.billed_known,
+        repriced_known=change.repriced_known,
+    )

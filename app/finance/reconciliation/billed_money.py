@@ -1,0 +1,327 @@
+"""The money of a bill against our charges: by model and day, or by the bill's own stretch where that is longer. Pure.
+
+Where the bill names tokens as well, they tell a price that is another one from a quantity that is another one: the
+bill's own tokens at our prices must come to its money. Amounts are compared as far as the bill writes them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+
+from app.domain.models import Known
+from app.domain.money import ZERO, add, amount_of, difference, product
+from app.finance.reconciliation.bill import Amount, Bill
+from app.finance.reconciliation.counts import Count, total
+from app.pricing.book import PriceBook
+from app.pricing.charge_kinds import TOKEN_LINES, Kind, Line, MoneyKnown, Unit
+from app.pricing.charge_types import Charge
+from app.pricing.schedule import NoPrice, rates_at, tier_starts
+
+_DAY = timedelta(days=1)
+# What a provider rounds one amount to at most: half a cent. And what a float loses of its last digits.
+_HALF_A_CENT = Decimal("0.005")
+_FLOAT = Decimal("1e-9")
+_HALF = Decimal("0.5")
+
+
+class Outcome(StrEnum):
+    """What became of one comparison of money."""
+
+    AGREES = "agrees"  # our charges, as far as the bill's digits go
+    TOKENS = "tokens"  # the bill's tokens at our prices: the difference is that of the tokens, which are compared above
+    ESTIMATES = "estimates"  # within what our record estimates, or does not know
+    LIST_PRICE = "list_price"  # billed at the published price, not at the one agreed
+    OTHER_PRICE = "other_price"  # billed at a price that we do not know
+    DIFFERS = "differs"  # another amount, and the bill names no tokens that would say why
+    NOT_OURS = "not_ours"  # money for what we have no call of
+    NOT_BILLED = "not_billed"  # we have charges, the bill has nothing
+    UNPRICED = "unpriced"  # our price book has no price
+    OTHER_CURRENCY = "other_currency"  # no rate of exchange is known here
+
+    @property
+    def compared(self) -> bool:
+        """Whether there were two amounts to compare."""
+        return self not in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY)
+
+    @property
+    def fine(self) -> bool:
+        """Whether nothing is left open that could have been compared."""
+        return self in (Outcome.AGREES, Outcome.TOKENS, Outcome.ESTIMATES) or not self.compared
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a million tokens of each kind cost at some time; a kind without a price of its own costs as input does."""
+
+    contracted: Mapping[Line, Decimal]
+    listed: Mapping[Line, Decimal]
+
+
+RatesOf = Callable[[str, str, datetime], Rates | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyCell:
+    """One model's money in one stretch of time.
+
+    model: empty for all models together. billed: what the bill asks. contracted, listed: our charges as agreed and by
+    the published list; None where we have none in that currency. expected: what the bill's own tokens come to at our
+    prices; None where it names none, or nobody can say. implied: for each kind of token, the price of a million that
+    the bill would be right at, were the other kinds' prices ours.
+    """
+
+    model: str
+    since: datetime
+    until: datetime
+    currency: str
+    outcome: Outcome
+    billed: Decimal
+    contracted: Decimal | None = None
+    listed: Decimal | None = None
+    expected: Decimal | None = None
+    implied: Mapping[Line, Decimal] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> Decimal:
+        """The bill minus our charges."""
+        return difference(self.billed, self.contracted or ZERO)
+
+
+@dataclass
+class _Ours:
+    """Our charges for one model in one stretch, in one currency."""
+
+    contracted: Decimal = ZERO
+    listed: Decimal = ZERO
+    estimated: Decimal = ZERO
+    unknown: bool = False
+    tokens: dict[Line, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    model: tuple[str, str] = ("", "")
+
+    def take(self, charge: Charge) -> None:
+        """Adds one."""
+        self.model = (charge.provider, charge.model)
+        if charge.quantity is not None:
+            self.tokens[charge.line] = add(self.tokens[charge.line], charge.quantity)
+        if charge.amount is None:
+            self.unknown = True
+            return
+        self.contracted = add(self.contracted, charge.amount)
+        self.listed = add(self.listed, charge.list_amount if charge.list_amount is not None else charge.amount)
+        if charge.known is not Known.REPORTED:
+            self.estimated = add(self.estimated, abs(charge.amount))
+
+
+_Span = tuple[datetime, datetime]
+_Key = tuple[str, _Span]
+
+
+def rates_of(book: PriceBook) -> RatesOf:
+    """A book's prices. None for what it has no price for, and where a price has tiers: what a tier costs depends on
+    each request, which sums do not tell."""
+
+    def rates(provider: str, model: str, at: datetime) -> Rates | None:
+        price = book.find(provider, model, at)
+        if isinstance(price, NoPrice) or len(tier_starts(price.contracted)) + len(tier_starts(price.listed)) > 2:
+            return None
+        return Rates(rates_at(price.contracted, 0), rates_at(price.listed, 0))
+
+    return rates
+
+
+def compare_money(
+    bill: Bill, charges: Iterable[Charge], model_of: Mapping[str, str], rates: RatesOf
+) -> tuple[MoneyCell, ...]:
+    """Every amount of the bill against our charges of its providers, by time. `charges`: of the bill's providers and
+    time. `model_of`: names on the bill -> ours. Nothing without money on the bill."""
+    if not bill.amounts:
+        return ()
+    named = any(amount.model for amount in bill.amounts)
+    asked: defaultdict[tuple[_Key, str], list[Amount]] = defaultdict(list)
+    for amount in bill.amounts:
+        asked[(model_of.get(amount.model, amount.model), _span(amount.since, amount.until)), amount.currency].append(
+            amount
+        )
+    spans = sorted({span for (_, span), _ in asked})
+    ours, unpriced = _ours(charges, spans, named=named)
+    counts = _counts(bill, spans, model_of, named=named)
+    places = max(_places(amount.money) for amount in bill.amounts)
+    cells = [
+        _cell(key, currency, amounts, ours, unpriced, counts.get(key), rates, places)
+        for (key, currency), amounts in asked.items()
+    ]
+    billed = {key for key, _ in asked}
+    cells += [
+        MoneyCell(model, *span, currency, Outcome.NOT_BILLED, ZERO, each.contracted, each.listed)
+        for ((model, span), currency), each in ours.items()
+        if (model, span) not in billed and each.contracted
+    ]
+    return tuple(sorted(cells, key=lambda cell: (cell.since, cell.model, cell.currency)))
+
+
+def _span(since: datetime, until: datetime) -> _Span:
+    """The day that holds the time, in UTC; the time itself when it is longer than that, or lies over midnight."""
+    day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (day, day + _DAY) if until <= day + _DAY else (since, until)
+
+
+def _holding(spans: Sequence[_Span], at: datetime) -> _Span | None:
+    return next((span for span in spans if span[0] <= at < span[1]), None)
+
+
+def _ours(
+    charges: Iterable[Charge], spans: Sequence[_Span], *, named: bool
+) -> tuple[dict[tuple[_Key, str], _Ours], set[_Key]]:
+    """Our charges by what the bill is split by, and by currency; and where some of them have no price."""
+    found: defaultdict[tuple[_Key, str], _Ours] = defaultdict(_Ours)
+    unpriced: set[_Key] = set()
+    for charge in charges:
+        span = _holding(spans, charge.at)
+        if span is None or charge.kind is not Kind.MODEL or charge.unit is not Unit.TOKENS:
+            continue
+        key = (charge.model if named else "", span)
+        if charge.money_known is MoneyKnown.UNPRICED:
+            if charge.quantity != 0:
+                unpriced.add(key)
+        else:
+            found[key, charge.currency or ""].take(charge)
+    return dict(found), unpriced
+
+
+def _counts(
+    bill: Bill, spans: Sequence[_Span], model_of: Mapping[str, str], *, named: bool
+) -> dict[_Key, tuple[Count, int]]:
+    """The bill's tokens by what its money is split by, with how many of them were written to the cache."""
+    found: defaultdict[_Key, list[tuple[Count, int]]] = defaultdict(list)
+    for row in bill.rows:
+        span = _holding(spans, row.since)
+        if span is not None:
+            found[model_of.get(row.model, row.model) if named else "", span].append((row.count, row.written))
+    return {
+        key: (total(count for count, _ in each), sum(written for _, written in each)) for key, each in found.items()
+    }
+
+
+def _cell(
+    key: _Key,
+    currency: str,
+    amounts: Sequence[Amount],
+    ours: Mapping[tuple[_Key, str], _Ours],
+    unpriced: set[_Key],
+    counted: tuple[Count, int] | None,
+    rates: RatesOf,
+    places: int,
+) -> MoneyCell:
+    model, (since, until) = key
+    billed = ZERO
+    for amount in amounts:
+        billed = add(billed, amount.money)
+    mine = ours.get((key, currency))
+    slack = _slack(billed, len(amounts), places)
+
+    def made(
+        outcome: Outcome, expected: Decimal | None = None, implied: Mapping[Line, Decimal] = MappingProxyType({})
+    ) -> MoneyCell:
+        contracted, listed = (mine.contracted, mine.listed) if mine else (None, None)
+        return MoneyCell(model, since, until, currency, outcome, billed, contracted, listed, expected, implied)
+
+    if key in unpriced:
+        return made(Outcome.UNPRICED)
+    if mine is None:
+        elsewhere = any(other == key for other, _ in ours)
+        return made(
+            Outcome.OTHER_CURRENCY if elsewhere else Outcome.NOT_OURS if abs(billed) > slack else Outcome.AGREES
+        )
+    if abs(difference(billed, mine.contracted)) <= slack and not mine.unknown:
+        return made(Outcome.AGREES)
+    price = rates(*mine.model, since) if model and counted else None
+    if counted and price:
+        return _by_tokens(made, billed, slack, mine, counted, price)
+    if abs(difference(billed, mine.listed)) <= slack and mine.listed != mine.contracted:
+        return made(Outcome.LIST_PRICE)
+    sure = difference(mine.contracted, mine.estimated)
+    most = add(add(sure, product(mine.estimated, Decimal(2))), slack)
+    guessed = bool(mine.estimated) or mine.unknown
+    if guessed and billed >= difference(sure, slack) and (mine.unknown or billed <= most):
+        return made(Outcome.ESTIMATES)
+    return made(Outcome.DIFFERS)
+
+
+def _by_tokens(
+    made: Callable[..., MoneyCell],
+    billed: Decimal,
+    slack: Decimal,
+    mine: _Ours,
+    counted: tuple[Count, int],
+    price: Rates,
+) -> MoneyCell:
+    """What the bill's own tokens say of its money."""
+    ways = list(_ways(counted, mine))
+    at_ours = [_valued(way, price.contracted) for way in ways]
+    expected = at_ours[0] if len(ways) == 1 else None
+    if min(at_ours) - slack <= billed <= max(at_ours) + slack:
+        return made(Outcome.TOKENS, expected)
+    at_list = [_valued(way, price.listed) for way in ways]
+    if min(at_list) - slack <= billed <= max(at_list) + slack:
+        return made(Outcome.LIST_PRICE, expected)
+    implied = dict(_implied(ways[0], price.contracted, difference(billed, at_ours[0]))) if len(ways) == 1 else {}
+    return made(Outcome.OTHER_PRICE, expected, implied=implied)
+
+
+def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Line, int]]:
+    """The bill's tokens by kind. Where it does not say what was cached: as we have it, if its input is ours; else all
+    of its input, or none."""
+    count, written = counted
+    entered = sum(mine.tokens.get(line, ZERO) for line in (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE))
+    if count.cached_tokens is not None:
+        cached: tuple[int, ...] = (count.cached_tokens,)
+    elif entered == count.input_tokens:
+        cached = (int(mine.tokens.get(Line.CACHED_INPUT, ZERO)),)
+    else:
+        cached = (0, count.input_tokens - written)
+    for each in cached:
+        yield {
+            Line.INPUT: count.input_tokens - each - written,
+            Line.CACHED_INPUT: each,
+            Line.CACHE_WRITE: written,
+            Line.OUTPUT: count.output_tokens,
+        }
+
+
+def _valued(tokens: Mapping[Line, int], prices: Mapping[Line, Decimal]) -> Decimal:
+    value = ZERO
+    for line in TOKEN_LINES:
+        value = add(value, amount_of(Decimal(tokens[line]), _price(prices, line), Unit.TOKENS.per))
+    return value
+
+
+def _price(prices: Mapping[Line, Decimal], line: Line) -> Decimal:
+    return prices.get(line, prices[Line.INPUT])
+
+
+def _implied(
+    tokens: Mapping[Line, int], prices: Mapping[Line, Decimal], more: Decimal
+) -> Iterator[tuple[Line, Decimal]]:
+    """For each kind of token, the price that would make up for `more`, to ten digits; never one below zero."""
+    for line in TOKEN_LINES:
+        if tokens[line]:
+            found = _price(prices, line) + more * Unit.TOKENS.per / tokens[line]
+            if found >= 0:
+                yield line, found.quantize(Decimal("1e-6")).normalize()
+
+
+def _slack(billed: Decimal, amounts: int, places: int) -> Decimal:
+    """By how much a sum of that many amounts may be off, each rounded to so many places."""
+    each = min(_HALF.scaleb(-places), _HALF_A_CENT)
+    return add(product(each, Decimal(amounts)), product(abs(billed), _FLOAT))
+
+
+def _places(money: Decimal) -> int:
+    exponent = money.as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0

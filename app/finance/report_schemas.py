@@ -1,0 +1,136 @@
+"""Costs for programs: the JSON of the command line and of the HTTP API. Its keys stay; its amounts have all digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import ConfigDict, PlainSerializer
+
+from app.domain.models import Frozen, Known
+from app.domain.money import plain
+from app.finance.rollup import Dimension, Group, MoneySum, QuantitySum, Rollup
+from app.pricing.charge_kinds import Line, MoneyKnown, Unit
+
+Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal text without exponent
+
+
+class View(Frozen):
+    """A value for programs; made of the attributes of the value that it shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+class MoneyView(View):
+    """A sum in one currency. `by_known` and `by_kind` each sum to `amount`."""
+
+    currency: str
+    amount: Exact
+    list_amount: Exact
+    by_known: dict[MoneyKnown, Exact]
+    by_kind: dict[str, Exact]
+
+
+class QuantityView(View):
+    """What one line counts; `missing` charges have a quantity that is not known, and that is in no sum."""
+
+    line: Line
+    unit: Unit
+    quantity: Exact
+    by_known: dict[Known, Exact]
+    missing: int
+
+
+class GroupView(View):
+    """Charges with the same `key`. `unreported` and `unpriced` count the charges that are in no sum of money."""
+
+    key: dict[str, str]
+    charges: int
+    money: tuple[MoneyView, ...]
+    quantities: tuple[QuantityView, ...]
+    known: MoneyKnown
+    unreported: int
+    unpriced: int
+
+
+class WorkView(View):
+    """What was done for a task: model calls, how many of them came to nothing, further requests of the sidecar, and
+    attempts at steps beyond the first of each."""
+
+    calls: int
+    calls_in_vain: int
+    sidecar_retries: int
+    step_retries: int
+
+
+class CountedView(GroupView):
+    """A group with the number of tasks that it is the cost of (null where one task is in several groups), and what was
+    done for it where it is one task."""
+
+    tasks: int | None = None
+    work: WorkView | None = None
+
+
+class Selection(View):
+    """Which charges: days in UTC, `until` not among them; `tenants` null means all of them."""
+
+    since: date | None = None
+    until: date | None = None
+    tenants: tuple[str, ...] | None = None
+
+
+class ReportView(Selection):
+    """Sums for each combination of the dimensions' values, and over all."""
+
+    by: tuple[Dimension, ...]
+    groups: tuple[GroupView, ...]
+    total: GroupView
+
+
+class CountedReportView(ReportView):
+    """The same for those who divide and compare. `left_out` groups are in the total alone."""
+
+    groups: tuple[CountedView, ...]
+    total: CountedView
+    left_out: int = 0
+
+
+def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:
+    """A group, its key under the names of the dimensions."""
+    return GroupView(
+        key={dimension.value: value for dimension, value in zip(by, group.key, strict=True)},
+        charges=group.charges,
+        money=tuple(money_view(each) for each in group.money),
+        quantities=tuple(quantity_view(each) for each in group.quantities),
+        known=group.known,
+        unreported=group.unreported,
+        unpriced=group.unpriced,
+    )
+
+
+def money_view(money: MoneySum) -> MoneyView:
+    """A sum of money."""
+    return MoneyView.model_validate(money)
+
+
+def quantity_view(quantity: QuantitySum) -> QuantityView:
+    """A sum of quantities, with its unit."""
+    return QuantityView(
+        line=quantity.line,
+        unit=quantity.line.unit,
+        quantity=quantity.quantity,
+        by_known=dict(quantity.by_known),
+        missing=quantity.missing,
+    )
+
+
+def report_view(rollup: Rollup, selection: Selection) -> ReportView:
+    """A report over the selected charges."""
+    return ReportView(
+        **dict(selection),
+        by=rollup.by,
+        groups=tuple(group_view(group, rollup.by) for group in rollup.groups),
+        total=group_view(rollup.total),
+    )

@@ -1,0 +1,203 @@
+"""Holds the ledger against what it is made from: histories, journal, and its own charges. Changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from app.dapr.history.model import Run
+from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
+from app.domain.models import TaskStatus
+from app.domain.money import plain
+from app.ledger.audit.rebuilding import Books
+from app.ledger.reading.queries import Records
+from app.ledger.reading.summing import disagreements
+from app.ledger.recording.proven import proven_calls, told
+from app.ledger.recording.recovering import ticket_of
+from app.ledger.recording.saving import behind
+from app.ledger.recording.sources import Sources
+from app.ledger.recording.step_records import Written
+from app.ledger.store.daily import day_of
+from app.ledger.store.record_tables import TASKS
+from app.ledger.store.tables import TICKETS
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import Charge
+from app.pricing.charges import standing
+
+TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
+PURGED = (
+    "its history was purged before its end was recorded, so the record stays as it was; have Dapr keep histories of "
+    "ended tasks for some minutes at least (stateRetentionPolicy)"
+)
+LOST = "the state store has lost it: `refund-agent task rerun {task_id}` begins it again"
+OLDER = (
+    "the state store is older than the ledger: where the task does not go on by itself, `refund-agent task terminate "
+    "{task_id} --reason ...` and then `refund-agent task rerun {task_id}`"
+)
+LEFT_OVER = (
+    "the state store is older than the ledger, whose record stays: `refund-agent task terminate {task_id} "
+    "--reason ...` ends what is left there"
+)
+
+_AT_ONCE = 50
+# When it was projected is no property of the task; calls are the journal's own; of decisions the ledger knows more;
+# charges are compared one by one.
+_APART = frozenset({"projected_at", "certain", "calls", "decisions", "charges"})
+# As long as a task is under way, these go on.
+_TICKETS = select(TICKETS.c.task_id, TICKETS.c.started, TICKETS.c.recorded, TICKETS.c.status, TICKETS.c.stood_at)
+_TASKS = select(TASKS.c.task_id, TASKS.c.execution_id, TASKS.c.status, TASKS.c.events, TASKS.c.ended_at)
+_MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "steps", "ended_at"})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in the ledger that is not what its sources say. `task_id` is empty for a sum of many tasks.
+
+    source: who says what is expected. remedy: what to do, where making the ledger again is not the way.
+    """
+
+    task_id: str
+    what: str
+    expected: str
+    found: str
+    source: str = "sources"
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"task {self.task_id}: " if self.task_id else ""
+        mend = f"; {self.remedy}" if self.remedy else ""
+        return f"{where}{self.what}: the {self.source} say {self.expected}, the ledger {self.found}{mend}"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the ledger has of one task: the ticket's row, and the record's. None where it has none."""
+
+    ticket: Any | None
+    record: Any | None
+
+
+def check(sources: Sources) -> Iterator[Difference]:
+    """All differences, in any direction. Raises Unreachable when Dapr's histories cannot be read."""
+    yield from _daily(sources)
+    with sources.engine.connect() as connection:
+        tickets = {row.task_id: row for row in connection.execute(_TICKETS)}
+        tasks = {row.task_id: row for row in connection.execute(_TASKS)}
+    started = {task_id for task_id, row in tickets.items() if row.started}
+    task_ids = sorted({*started, *tasks, *sources.known()})
+    books, records = Books(sources.engine, sources.book), Records(sources.engine)
+    for start in range(0, len(task_ids), _AT_ONCE):
+        some = task_ids[start : start + _AT_ONCE]
+        runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
+        recorded = records.records(some)
+        for task_id, run in runs.items():
+            held = _Held(tickets.get(task_id), tasks.get(task_id))
+            if not isinstance(run, Run):
+                yield from _unread(task_id, run, held)
+            elif run.started_at is not None and (held.ticket or held.record or ticket_of(run)):
+                expected = sources.record(run, written[task_id], billed_by.get(task_id))
+                yield from _read(run, expected, held, recorded.get(task_id))
+                yield from _journal(run, written[task_id])
+
+
+def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> Iterator[Difference]:
+    """There is no history to compare with. A record that is final is the only copy then, and stays."""
+    if isinstance(why, HistoryTampered):
+        yield Difference(task_id, "history", "one that verifies", _first_line(why), remedy=TAMPERED)
+        return
+    if held.ticket is None or held.ticket.recorded or (held.record and held.record.ended_at):
+        return
+    status = f"{held.ticket.status} since {_moment(held.ticket.stood_at)}"
+    if TaskStatus(held.ticket.status).ended and held.record is not None:
+        yield Difference(task_id, "record", f"{status}, as its worker told", held.record.status, remedy=PURGED)
+    elif TaskStatus(held.ticket.status).ended:
+        yield Difference(task_id, "record", f"{status}, as its worker told", "no record")
+    else:
+        yield Difference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
+
+
+def _read(run: Run, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[Difference]:
+    """A history, against what the ledger has of its task."""
+    now = f"{expected.status.value} since {_moment(run.ended_at or run.started_at)}"
+    if held.ticket is None and ticket_of(run) is not None:
+        yield Difference(run.instance_id, "ticket", f"a task that is {now}", "none")
+    if held.record is not None and behind(expected, held.record):
+        if run.ended_at is None:
+            then = f"{held.record.status} with {held.record.events} events"
+            remedy = (LEFT_OVER if held.record.ended_at else OLDER).format(task_id=run.instance_id)
+            yield Difference(run.instance_id, "history", f"{now} with {run.events} events", then, remedy=remedy)
+        return
+    yield from _task(expected, found)
+    if held.ticket is not None and held.ticket.recorded and held.ticket.status != expected.status.value:
+        yield Difference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
+
+
+def _journal(run: Run, written: Written) -> Iterator[Difference]:
+    """Model calls that the history proves."""
+    for call in proven_calls(run, written.calls):
+        yield Difference(run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row")
+
+
+def _daily(sources: Sources) -> Iterator[Difference]:
+    with sources.engine.connect() as connection:
+        for key, expected, found in disagreements(connection):
+            named = ", ".join(str(value) for value in key[1:8] if value)
+            yield Difference("", f"daily sum {day_of(key.day):%Y-%m-%d} {named}", _sums(expected), _sums(found))
+
+
+def _sums(sums: tuple[int, int]) -> str:
+    return f"{sums[1]} charges of {sums[0]}"
+
+
+def _first_line(error: RefundAgentError) -> str:
+    return str(error).splitlines()[0]
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "its arrival"
+
+
+def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[Difference]:
+    if found is None:
+        if expected.ended_at is not None:
+            yield Difference(
+                expected.task_id, "record", f"{expected.status.value} since {expected.ended_at}", "no record"
+            )
+        return
+    ignored = _APART if expected.ended_at is not None else _APART | _MOVING
+    for field in fields(TaskRecord):
+        old, new = getattr(expected, field.name), getattr(found, field.name)
+        if field.name not in ignored and old != new:
+            yield Difference(expected.task_id, field.name, _told(old), _told(new))
+    if expected.ended_at is not None:
+        yield from _charges(expected, found)
+
+
+def _charges(expected: TaskRecord, found: TaskRecord) -> Iterator[Difference]:
+    """Compared by what they are for and what they come to. What stands twice, or is missing, is named."""
+    wanted, booked = _lines(expected.charges), _lines(found.charges)
+    for line in sorted((wanted | booked).keys()):
+        if wanted[line] != booked[line]:
+            yield Difference(expected.task_id, f"charge {' '.join(line)}", f"{wanted[line]} of it", f"{booked[line]}")
+
+
+def _lines(charges: Sequence[Charge]) -> Counter[tuple[str, ...]]:
+    return Counter(_line(charge) for charge in standing(charges))
+
+
+def _line(charge: Charge) -> tuple[str, ...]:
+    quantity, amount = (plain(each) if each is not None else "?" for each in (charge.quantity, charge.amount))
+    vain = ("rerun",) if charge.rerun else ()
+    place = charge.step or "workflow"
+    turn = (f"turn {charge.turn}.{charge.number}",) if charge.turn else ()
+    return (place, *turn, charge.line.value, *vain, quantity, charge.known.value, f"= {amount} {charge.currency or ''}")
+
+
+def _told(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

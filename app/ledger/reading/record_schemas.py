@@ -1,0 +1,243 @@
+"""The record of a task for programs: the JSON of the command line and of the HTTP API. Its keys stay. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from app.dapr.history.causes import Cause
+from app.dapr.history.times import Part
+from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
+from app.finance.report_schemas import Exact, GroupView, View, group_view
+from app.finance.rollup import rollup
+from app.ledger.reading.work_schemas import AttemptView, FailureView, PauseView, Seconds
+from app.ledger.recording.failures import cause_of_call
+from app.ledger.store.task_record import StepRecord, TaskRecord
+from app.pricing.call_record import CallRecord
+from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit
+from app.pricing.charge_types import Charge
+
+
+class StepView(View):
+    """One step; `cost` is what its charges sum to, its model calls among them. `lost_seconds` of the active ones were
+    in vain."""
+
+    step: int
+    execution_id: str
+    name: str
+    stage: str
+    tool: str
+    active_seconds: Seconds
+    lost_seconds: Seconds
+    writes: int
+    answered_by: AnsweredBy | None
+    attempts: tuple[AttemptView, ...]
+    cost: GroupView
+
+
+class StageView(View):
+    """One stage; `stage` is empty for what the workflow itself costs. The stages sum to the task."""
+
+    stage: str
+    steps: int
+    active_seconds: Seconds
+    cost: GroupView
+
+
+class UsageView(View):
+    """What a call used; null is not reported. Cached and cache-written tokens are inside the input."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    known: Known
+
+
+class CallView(View):
+    """One model call; `step` is null when the history holds no step for it. `rerun`: it was spent in vain; `cause`:
+    why, as far as it can be known."""
+
+    call_id: str
+    step: int | None
+    execution_id: str
+    stage: str
+    turn: int
+    number: int
+    state: CallState
+    worker: str
+    component: str
+    provider: str
+    model: str
+    prompt_version: str
+    request_digest: str
+    started_at: datetime
+    ended_at: datetime | None
+    usage: UsageView
+    reserve_input: int
+    reserve_output: int
+    finish_reason: str
+    error: str
+    cause: Cause | None
+    retries: int
+    rerun: bool
+    cost: GroupView
+
+
+class ChargeView(View):
+    """One priced line; amount = quantity x unit_price / the unit's `per`. Null is not known."""
+
+    id: str
+    kind: Kind
+    line: Line
+    stage: str
+    step: str
+    tool: str
+    execution_id: str
+    turn: int
+    number: int
+    at: datetime
+    provider: str
+    component: str
+    model: str
+    quantity: Exact | None
+    unit: Unit
+    known: Known
+    unit_price: Exact | None
+    amount: Exact | None
+    list_unit_price: Exact | None
+    list_amount: Exact | None
+    currency: str | None
+    money_known: MoneyKnown
+    price_id: str | None
+    book_digest: str
+    mode: Mode
+    rerun: bool
+    correction: int
+    correction_of: str | None
+
+
+class RecordView(View):
+    """The record of a task. `seconds` sum to the time from its start to its end, or to `projected_at`. `workers`: the
+    incarnations of workers that had a part in it."""
+
+    task_id: str
+    tenant: str
+    agent: str
+    workflow: str
+    version: str
+    execution_id: str
+    rerun_of: str | None
+    status: TaskStatus
+    outcome: Outcome | None
+    category: str
+    refund: Refund | None
+    refund_id: str | None
+    decisions: tuple[DecisionView, ...]
+    started_at: datetime
+    ended_at: datetime | None
+    projected_at: datetime
+    seconds: dict[Part, Seconds]
+    pauses: tuple[PauseView, ...]
+    turns: int
+    events: int
+    bytes: int
+    trace_parent: str
+    workers: tuple[str, ...]
+    stages: tuple[StageView, ...]
+    steps: tuple[StepView, ...]
+    failures: tuple[FailureView, ...]
+    calls: tuple[CallView, ...]
+    charges: tuple[ChargeView, ...]
+    total: GroupView
+
+
+_MADE = frozenset({"pauses", "steps", "failures", "calls", "charges"})
+
+
+def record_view(record: TaskRecord) -> RecordView:
+    """The whole record, with what each stage, step and call costs, and all together."""
+    steps = {step.execution_id: step.step for step in record.steps}
+    same = set(RecordView.model_fields) & set(TaskRecord.__dataclass_fields__) - _MADE
+    return RecordView(
+        **{name: getattr(record, name) for name in same},
+        seconds=dict(record.parts),
+        pauses=tuple(
+            PauseView(
+                part=span.part,
+                label=span.label,
+                started_at=span.started_at,
+                ended_at=span.ended_at,
+                seconds=span.length,
+            )
+            for span in record.pauses
+        ),
+        bytes=record.size,
+        workers=record.workers,
+        stages=tuple(_stage(record, stage) for stage in stages_of(record)),
+        steps=tuple(_step(record, step) for step in record.steps),
+        failures=tuple(FailureView.model_validate(each) for each in record.failures),
+        calls=tuple(_call(record, call, steps.get(call.execution_id)) for call in record.calls),
+        charges=tuple(ChargeView.model_validate(charge) for charge in record.charges),
+        total=sum_of(record.charges),
+    )
+
+
+def stages_of(record: TaskRecord) -> tuple[str, ...]:
+    """The stages in the order in which they came; the empty one, the workflow's own, is the last."""
+    named = [*(step.stage for step in record.steps), *(call.stage for call in record.calls)]
+    found = dict.fromkeys([*named, *(charge.stage for charge in record.charges)])
+    return tuple(sorted(found, key=lambda stage: not stage))
+
+
+def charges_of_call(record: TaskRecord, call: CallRecord) -> tuple[Charge, ...]:
+    """The charges of one model call. Those of the sidecar's own repeats, whose number is negative, are among them."""
+    key = (call.execution_id, call.turn, call.number)
+    return tuple(
+        charge
+        for charge in record.charges
+        if charge.kind is Kind.MODEL and (charge.execution_id, charge.turn, abs(charge.number)) == key
+    )
+
+
+def sum_of(charges: Iterable[Charge]) -> GroupView:
+    """What the charges sum to."""
+    return group_view(rollup(charges).total)
+
+
+def _stage(record: TaskRecord, stage: str) -> StageView:
+    steps = [step for step in record.steps if step.stage == stage]
+    return StageView(
+        stage=stage,
+        steps=len(steps),
+        active_seconds=sum((step.active for step in steps), timedelta(0)),
+        cost=sum_of(charge for charge in record.charges if charge.stage == stage),
+    )
+
+
+def _step(record: TaskRecord, step: StepRecord) -> StepView:
+    return StepView(
+        step=step.step,
+        execution_id=step.execution_id,
+        name=step.name,
+        stage=step.stage,
+        tool=step.tool,
+        active_seconds=step.active,
+        lost_seconds=step.lost,
+        writes=step.writes,
+        answered_by=step.answered_by,
+        attempts=tuple(AttemptView.model_validate(each) for each in step.attempts),
+        cost=sum_of(record.charges_of(step)),
+    )
+
+
+def _call(record: TaskRecord, call: CallRecord, step: int | None) -> CallView:
+    same = set(CallView.model_fields) - {"step", "usage", "cause", "cost"}
+    return CallView(
+        **{name: getattr(call, name) for name in same},
+        step=step,
+        usage=UsageView.model_validate(call.usage),
+        cause=cause_of_call(record, call),
+        cost=sum_of(charges_of_call(record, call)),
+    )

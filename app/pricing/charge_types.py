@@ -1,0 +1,193 @@
+"""The values of the cost record: frozen, checked when made, and never zero for what is not known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from app.domain.models import Known
+from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit, worst
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one model call used. `None` is "not reported", which is not zero.
+
+    `input_tokens` holds the cached and the cache-written ones, `output_tokens` the reasoning ones, as providers of
+    OpenAI's protocol and OpenTelemetry count. Raises ValueError for what cannot be: less than none, or a part that
+    is more than its whole.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    known: Known = Known.REPORTED
+
+    def __post_init__(self) -> None:
+        parts = (self.cached_tokens or 0) + (self.cache_write_tokens or 0)
+        counts = (self.input_tokens, self.output_tokens, self.cached_tokens, self.cache_write_tokens)
+        if any(count is not None and count < 0 for count in (*counts, self.reasoning_tokens)):
+            raise ValueError(f"impossible usage {self}: a count is below zero; take it as not reported")
+        if self.input_tokens is not None and parts > self.input_tokens:
+            raise ValueError(f"impossible usage {self}: cached tokens exceed the input; take them as not reported")
+        if self.output_tokens is not None and (self.reasoning_tokens or 0) > self.output_tokens:
+            raise ValueError(f"impossible usage {self}: reasoning exceeds the output; take it as not reported")
+
+    @property
+    def cached(self) -> int | None:
+        """The cached tokens for people: of no input none is cached, also where nobody reported it."""
+        return 0 if self.input_tokens == 0 else self.cached_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together, known as the worse of the two; what one of them does not report is not known of the sum."""
+        return Usage(
+            _sum(self.input_tokens, other.input_tokens),
+            _sum(self.output_tokens, other.output_tokens),
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.cache_write_tokens, other.cache_write_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
+            worst(self.known, other.known),
+        )
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number and how it is known; `None` goes with `unreported`, and only with it."""
+
+    value: Decimal | None
+    known: Known = Known.REPORTED
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != (self.known is Known.UNREPORTED):
+            raise ValueError(f"quantity {self.value} cannot be {self.known}: only what is not known has no value")
+        if self.value is not None and not (self.value.is_finite() and self.value >= 0):
+            raise ValueError(f"quantity {self.value} is below zero or no number")
+
+
+UNREPORTED = Quantity(None, Known.UNREPORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a task or a step did next to its model calls.
+
+    A part that the work has none of is `Quantity(Decimal(0))`; one that was not measured is `UNREPORTED`. `None`
+    says that the part is charged elsewhere, and gives no line.
+    """
+
+    active_seconds: Quantity | None = None
+    step_writes: Quantity | None = None
+    retained_bytes: Quantity | None = None
+    log_bytes: Quantity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PricedLine:
+    """One line: `amount` is exactly `quantity` x `unit_price` / `line.unit.per`, and `None` when one of them is."""
+
+    line: Line
+    quantity: Decimal | None
+    known: Known
+    unit_price: Decimal | None = None
+    amount: Decimal | None = None
+    list_unit_price: Decimal | None = None
+    list_amount: Decimal | None = None
+
+    @property
+    def money_known(self) -> MoneyKnown:
+        """How the amount is known."""
+        return _money_known(self.unit_price, self.known)
+
+
+def _money_known(unit_price: Decimal | None, known: Known) -> MoneyKnown:
+    return MoneyKnown.UNPRICED if unit_price is None else MoneyKnown(known.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a cost arises. `provider` is a component type (`conversation.openai`) or a provider id (`openai`)."""
+
+    task_id: str
+    tenant: str
+    agent: str
+    workflow: str
+    at: datetime
+    stage: str = ""
+    step: str = ""
+    tool: str = ""
+    execution_id: str = ""
+    turn: int = 0
+    number: int = 0
+    model: str = ""
+    provider: str = ""
+    component: str = ""
+    outcome: str = ""
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is not UTC:
+            object.__setattr__(self, "at", utc(self.at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge(Origin):
+    """One priced line with all that it is attributed by. `amount` is `None` while a quantity or a price is not known.
+
+    A charge is never changed. One that turns out to be wrong is taken back by a correcting line, `correction` 1, with
+    the opposite quantity and amount, and booked anew by the next, 2; should that be wrong as well, 3 and 4 follow.
+    """
+
+    kind: Kind
+    line: Line
+    quantity: Decimal | None
+    unit: Unit
+    known: Known
+    unit_price: Decimal | None
+    amount: Decimal | None
+    list_unit_price: Decimal | None
+    list_amount: Decimal | None
+    currency: str | None
+    price_id: str | None
+    book_digest: str
+    mode: Mode = Mode.STANDARD
+    rerun: bool = False
+    correction: int = 0
+
+    @property
+    def money_known(self) -> MoneyKnown:
+        """How the amount is known."""
+        return _money_known(self.unit_price, self.known)
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether it takes back the line before it."""
+        return self.correction % 2 == 1
+
+    @property
+    def correction_of(self) -> str | None:
+        """The id of the line that this one corrects; None for a first line."""
+        return replace(self, correction=self.correction - 1).id if self.correction else None
+
+    @property
+    def id(self) -> str:
+        """Names the charge by what it is for: charging the same line of the same attempt again gives the same id."""
+        return hashlib.sha256(json.dumps([str(getattr(self, name)) for name in _IDENTITY]).encode()).hexdigest()[:32]
+
+
+_IDENTITY = ("task_id", "execution_id", "stage", "step", "turn", "number", "line", "rerun", "correction")
+ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
+
+
+def utc(at: datetime) -> datetime:
+    """The same instant in UTC. Raises ValueError for a time without a zone, which names no instant."""
+    if at.tzinfo is None:
+        raise ValueError(f"time {at.isoformat()} has no zone; give it in UTC")
+    return at if at.tzinfo is UTC else at.astimezone(UTC)

@@ -1,0 +1,495 @@
+"""The desk where tickets arrive and people decide: intake, reading and steering of tasks, for web and command line."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from app.config.policy import Rules
+from app.domain import decisions
+from app.domain.deadline import left, within
+from app.domain.errors import (
+    DecisionRefused,
+    HistoryTampered,
+    NotWaiting,
+    RefundAgentError,
+    Refused,
+    TaskNotFound,
+    TooLate,
+    Unreachable,
+)
+from app.domain.models import (
+    Case,
+    Decision,
+    DecisionState,
+    DecisionView,
+    Inbox,
+    Intake,
+    Retrying,
+    Settled,
+    TaskPage,
+    TaskStatus,
+    TaskView,
+    Ticket,
+    TicketView,
+)
+from app.domain.standing import Standing, unknown
+from app.ledger.store.decision_log import Decisions
+from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.tickets import StoredTicket, Tickets
+from app.tasks.workflow_client import Runs
+from app.workflow.steps import TaskInput
+
+# Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
+_STARTERS = 64
+# How long a decision is waited for: the task looks the order up, which takes a moment.
+_DECIDED_WITHIN_SECONDS, _LOOK_AGAIN_SECONDS = 5.0, 0.1
+# Whoever sends a ticket waits no longer than this for its task's start.
+_INTAKE_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
+_STARTED_TOGETHER, _STARTING_AT_ONCE = 200, 4
+
+log = logging.getLogger(__name__)
+
+_GIVEN_UP = "Dapr has given this run up although nobody touched it; the task is begun again, look in some seconds"
+_LOST = "the workflow engine has lost the run; the task was begun again"
+
+
+class TaskDesk:
+    """Intake is idempotent: the same ticket is the same task, however often and whenever it arrives. Thread-safe."""
+
+    def __init__(
+        self,
+        tickets: Tickets,
+        standings: Standings,
+        runs: Runs,
+        rules: Rules,
+        trail: Decisions,
+        void: Callable[[str, str], None],
+        pause: Callable[[float], None] = time.sleep,
+        stuck: Callable[[str, datetime | None], Retrying | None] = lambda _task, _turn: None,
+        begun_again: Callable[[str, str], bool] = lambda _task, _words: False,
+    ) -> None:
+        """`begun_again` says whether a task goes on although its run has failed with these words."""
+        self._tickets = tickets
+        self._standings = standings
+        self._runs = runs
+        self._rules = rules
+        self._trail = trail
+        self._void = void
+        self._pause = pause
+        self._stuck = stuck
+        self._begun_again = begun_again
+        self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
+        self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
+
+    def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
+        """Accepts a ticket and starts its task; one that Dapr has lost is begun again. It is kept before anything else,
+        so an engine that is away or slow is not waited for: `start_waiting` does the rest. Raises Conflict,
+        Unreachable when a lost one cannot be begun again."""
+        stored, created = self._tickets.accept(ticket)
+        if not stored.started:
+            try:
+                with within(_INTAKE_SECONDS):
+                    self._start(stored)
+            except Unreachable as error:
+                log.warning("task %s: accepted, to be started later: %s", stored.task_id, error)
+                self.someone_waits.set()
+                return self._known(stored.task_id), Intake.LATER
+        if created:
+            return self._known(stored.task_id), Intake.NEW
+        with within(_INTAKE_SECONDS):
+            if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
+                self._begin_again(stored.task_id, _LOST)
+            return self.get(stored.task_id), Intake.KNOWN
+
+    def start_waiting(self, at_most: int = _STARTED_TOGETHER) -> int:
+        """Starts the oldest tickets that are accepted and not started, and returns how many were; fewer than there were
+        when the engine did not take one. Raises Unreachable when it took none."""
+        waiting = self._tickets.not_started(at_most)
+        with ThreadPoolExecutor(_STARTING_AT_ONCE) as pool:
+            failures = [error for error in pool.map(self._try_to_start, waiting) if error is not None]
+        if failures and len(failures) == len(waiting):
+            raise failures[0]
+        return len(waiting) - len(failures)
+
+    def _try_to_start(self, stored: StoredTicket) -> RefundAgentError | None:
+        try:
+            self._start(stored)
+        except RefundAgentError as error:  # one that cannot be started must not hold up the others
+            return error
+        return None
+
+    def _known(self, task_id: str) -> TaskView:
+        return _Seen(self._standings.get(task_id)).view
+
+    def get(self, task_id: str) -> TaskView:
+        """One task: as Dapr knows it, or as the ledger does, and then with the reason. Raises TaskNotFound."""
+        seen = self._look(task_id)
+        view = self._whole(seen)
+        if view.status is not TaskStatus.RUNNING or seen.now is None:
+            return view
+        return view.model_copy(update={"retrying": self._stuck(task_id, seen.standing.at)})
+
+    def list(
+        self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
+    ) -> TaskPage:
+        """A page of tasks in order of arrival; `tenants` None is all, `after` the cursor of the page before. As the
+        ledger knows them: Dapr is not asked."""
+        return _page(*self._standings.page(tenants, status, int(after or 0), limit))
+
+    def newest(
+        self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None
+    ) -> TaskPage:
+        """The same, newest first; `before` is the cursor of the page before."""
+        return _page(*self._standings.newest(tenants, status, int(before) if before else None, limit))
+
+    def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
+        """How many tasks there are; `tenants` None is all."""
+        return self._standings.count(tenants, status)
+
+    def inbox(
+        self,
+        tenants: frozenset[str] | None,
+        narrowed_to: str | None,
+        reason: str | None,
+        asked_before: datetime | None,
+        limit: int,
+        after: str | None,
+    ) -> Inbox:
+        """A page of the tasks that wait for a person, in order of arrival, with what their customers wrote. `tenants`
+        are those of the reader (None: all), `narrowed_to` one of them."""
+        tally = self._standings.reasons(tenants)
+        of = tenants if narrowed_to is None else frozenset({narrowed_to})
+        found, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
+        tickets = self._tickets.some([each.task_id for each in found])
+        by_reason: Counter[str] = Counter()
+        for counts in tally.values():
+            by_reason.update(counts)
+        return Inbox(
+            cases=tuple(Case(task=_Seen(each).view, ticket=_ticket(tickets[each.task_id])) for each in found),
+            total=self._standings.count(of, TaskStatus.WAITING, reason, asked_before),
+            reasons=dict(by_reason.most_common()),
+            tenants={tenant: sum(counts.values()) for tenant, counts in sorted(tally.items())},
+            next_after=str(found[-1].sequence) if more else None,
+        )
+
+    def ticket(self, task_id: str) -> TicketView:
+        """What the customer wrote, redacted. Raises TaskNotFound."""
+        return _ticket(self._tickets.get(task_id))
+
+    def pause(self, task_id: str) -> TaskView:
+        """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
+        view = self._in_progress(task_id)
+        if view.status is TaskStatus.PAUSED:
+            raise NotWaiting(f"task {task_id} is paused already; `task resume` lets it go on")
+        return self._steered(self._runs.pause, view)
+
+    def resume(self, task_id: str) -> TaskView:
+        """Lets a paused or parked task go on. Raises NotWaiting."""
+        view = self._in_progress(task_id)
+        if view.status is TaskStatus.PAUSED:
+            return self._steered(self._runs.resume, view)
+        if view.status is TaskStatus.PARKED:
+            return self._steered(self._runs.unpark, view)
+        raise NotWaiting(
+            f"task {task_id} is {view.status.value}, neither paused nor parked; there is nothing to resume"
+        )
+
+    def _steered(self, steer: Callable[[str], None], before: TaskView) -> TaskView:
+        """The task after what was asked of it: Dapr takes the word, and the task hears it a moment later."""
+        steer(before.task_id)
+        limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
+        while True:
+            view = self.get(before.task_id)
+            stood = (view.status, view.updated_at) == (before.status, before.updated_at)
+            if not stood or time.monotonic() >= limit:
+                return view
+            self._pause(_LOOK_AGAIN_SECONDS)
+
+    def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
+        """Hands a person's decision to a waiting task, and waits a moment for what becomes of it: True when it is
+        accepted, False when nobody knows yet. Each decision is written down, and so is what became of it. Raises
+        NotWaiting, TooLate, DecisionRefused."""
+        view = self._to_decide(task_id, decision, note)
+        question = view.question.number if view.question else None
+        if decision.question not in (None, question):
+            self._refused(task_id, decision, note, decisions.ANSWERED_BEFORE)
+            raise TooLate(f"task {task_id}: {decisions.words_of(decisions.ANSWERED_BEFORE)}; look at its new question")
+        decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
+        self._trail.write_down(task_id, decision, note, view.waiting_for or "")
+        self._runs.decide(task_id, decision)
+        view = self._settled(task_id, decision)
+        made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
+        if made.state is DecisionState.REFUSED:
+            raise DecisionRefused(f"task {task_id}: {made.words}; it waits as before", code=made.code)
+        if made.state is DecisionState.TOO_LATE:
+            raise TooLate(f"task {task_id}: {made.words}; look with `task show {task_id}`")
+        return view, made.state is DecisionState.ACCEPTED
+
+    def denied(self, task_id: str, decision: Decision) -> None:
+        """Notes that somebody tried to decide who may not. Raises TaskNotFound."""
+        self._tickets.get(task_id)
+        self._refused(task_id, decision, "", decisions.NO_ROLE)
+
+    def terminate(self, task_id: str, reason: str) -> TaskView:
+        """Ends a task for good, and its ticket gets no refund any more. Raises Unreachable; NotWaiting when it has
+        ended, unless an older state store has it going on (that is ended, and the record stays), or when the customer
+        is being told of a refund: that one can only be posted."""
+        seen = self._look(task_id)
+        left_over = seen.known.final and _goes_on(self._runs.get(task_id))
+        if not left_over:
+            self._no_refund_any_more(self._in_progress(task_id))
+        self._runs.terminate(task_id, reason)
+        return self.get(task_id)
+
+    def _no_refund_any_more(self, view: TaskView) -> None:
+        try:
+            self._void(view.tenant, view.ticket_id)
+        except Refused as refusal:
+            raise NotWaiting(
+                f"task {view.task_id}: the books say {refusal.code}, since the customer is being told of the refund; "
+                "the task ends by itself, or after `task resume` where it is parked or paused"
+            ) from None
+
+    def rerun(self, task_id: str) -> TaskView:
+        """Begins a task again from its ticket: one that Dapr has lost, or that has failed or was terminated. What it
+        did before stays done, and is found by its keys. Raises NotWaiting for one that goes on or is completed."""
+        seen = self._look(task_id)
+        status = seen.standing.status
+        if status is TaskStatus.COMPLETED:
+            raise NotWaiting(f"task {task_id} is completed; send what is to be done anew under a new ticket id")
+        if status.ended:
+            self.restart(task_id, f"the run has ended ({status.value}); the task was begun again")
+        elif isinstance(seen.trouble, TaskNotFound):
+            self._begin_again(task_id, _LOST)
+        else:
+            seen.must_be_current()
+            raise NotWaiting(
+                f"task {task_id} is {status.value} and goes on; `task terminate` ends it, if it must begin again"
+            )
+        return self.get(task_id)
+
+    def restart(self, task_id: str, why: str = "the run was given up") -> None:
+        """Starts a task's run anew; Dapr wipes the ended one. For a run that was given up for no fault of the task."""
+        stored = self._tickets.get(task_id)
+        self._standings.begin_anew(task_id, why)
+        self._runs.start(self._input(stored, again=True))
+
+    def _begin_again(self, task_id: str, why: str) -> None:
+        """One at a time, as in `_start`."""
+        with self._starting[hash(task_id) % _STARTERS]:
+            if self._runs.get(task_id) is None:
+                self.restart(task_id, why)
+
+    def _to_decide(self, task_id: str, decision: Decision, note: str) -> TaskView:
+        """The task, when it can take the decision; otherwise the attempt is noted, and refused."""
+        seen = self._look(task_id)
+        view = self._whole(seen)
+        if view.status is not TaskStatus.WAITING:
+            self._refused(task_id, decision, note, decisions.NOT_WAITING)
+            raise NotWaiting(
+                f"task {task_id} {_where_it_is(view)}; only a waiting task takes a decision"
+                + _decided_before(view.decisions)
+            )
+        if decision.verdict == "approve" and decision.refund is None and view.proposed_refund is None:
+            self._refused(task_id, decision, note, decisions.NO_REFUND)
+            raise DecisionRefused(
+                f"task {task_id} waits because of {view.waiting_for} and proposes no refund; "
+                "approve it with order, amount and currency, or reject it",
+                code=decisions.NO_REFUND,
+            )
+        seen.must_be_current()
+        return view
+
+    def _refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
+        self._trail.refused(task_id, decision.model_copy(update={"decision_id": _new_id()}), note, code)
+
+    def _settled(self, task_id: str, decision: Decision) -> TaskView:
+        """The task as soon as it says what became of the decision, or when it has had its time."""
+        limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
+        while True:
+            view = self.get(task_id)
+            made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
+            if made.state is not DecisionState.HANDED_OVER or time.monotonic() >= limit:
+                return view
+            self._pause(_LOOK_AGAIN_SECONDS)
+
+    def _whole(self, seen: _Seen) -> TaskView:
+        """With the trail of decisions, brought up to date with what the task says."""
+        task_id = seen.known.task_id
+        trail = self._trail.of(task_id)
+        news = _news(trail, seen.standing)
+        if news:
+            self._trail.settle(task_id, news)
+            trail = self._trail.of(task_id)
+        return seen.view.model_copy(update={"decisions": trail})
+
+    def _start(self, stored: StoredTicket) -> None:
+        """Dapr would wipe a completed instance of the same id, so one that it knows is not started again. One at a
+        time: a task that another one starts between that question and the start may have completed by then."""
+        lock = self._starting[hash(stored.task_id) % _STARTERS]
+        if not lock.acquire(timeout=left(_PATIENCE_SECONDS)):
+            raise Unreachable(f"task {stored.task_id} is being started by another one; try again in some seconds")
+        try:
+            if self._is_new(stored):
+                self._runs.start(self._input(stored))
+        finally:
+            lock.release()
+        self._tickets.mark_started(stored.task_id)
+
+    def _input(self, stored: StoredTicket, *, again: bool = False) -> TaskInput:
+        return TaskInput(
+            tenant=stored.tenant,
+            ticket_id=stored.ticket_id,
+            customer_id=stored.customer_id,
+            order_id=stored.order_id,
+            rules=self._rules,
+            again=again,
+        )
+
+    def _is_new(self, stored: StoredTicket) -> bool:
+        return self._runs.get(stored.task_id) is None
+
+    def _in_progress(self, task_id: str) -> TaskView:
+        """Raises NotWaiting for a task that has ended, or that Dapr does not know; HistoryTampered, Unreachable."""
+        seen = self._look(task_id)
+        if seen.standing.status.ended:
+            raise NotWaiting(f"task {task_id} has ended ({seen.standing.status.value}); it cannot be changed any more")
+        seen.must_be_current()
+        return seen.view
+
+    def _look(self, task_id: str) -> _Seen:
+        """One task, as Dapr says or the ledger. What has ended for good, Dapr is not asked for. Raises TaskNotFound."""
+        known = self._standings.get(task_id)
+        if known.final:
+            return _Seen(known)
+        try:
+            now = self._runs.get(task_id)
+        except (HistoryTampered, Unreachable) as error:
+            return _Seen(known, trouble=error)
+        if now is not None and now.status is TaskStatus.FAILED and self._begun_again(task_id, now.error or ""):
+            return _Seen(known, trouble=Unreachable(_GIVEN_UP))
+        lost = now is None and known.started and not known.standing.status.ended
+        return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One task as the ledger knows it and as Dapr says `now`. trouble: why Dapr could not tell of it, if it has not
+    ended: TaskNotFound, HistoryTampered, Unreachable."""
+
+    known: ListedTask
+    now: Standing | None = None
+    trouble: RefundAgentError | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """As of the later turn: the worker tells of one a moment before Dapr has saved it."""
+        told = self.known.standing.at
+        if self.now is None or self.now.at is None or (told is not None and told > self.now.at):
+            return self.known.standing
+        return self.now
+
+    @property
+    def view(self) -> TaskView:
+        """For a reader, without decisions."""
+        standing = self.standing
+        return TaskView(
+            task_id=self.known.task_id,
+            tenant=self.known.tenant,
+            ticket_id=self.known.ticket_id,
+            status=standing.status,
+            created_at=_iso(self.known.received_at),
+            updated_at=_iso(standing.at) if standing.at else None,
+            category=standing.category,
+            waiting_for=standing.waiting_for,
+            proposed_refund=standing.proposed_refund,
+            question=standing.question,
+            result=standing.result,
+            error=standing.error,
+            caveat=self._caveat() or None,
+        )
+
+    def must_be_current(self) -> None:
+        """Raises why it cannot be steered: NotWaiting where Dapr does not know it; HistoryTampered, Unreachable."""
+        if isinstance(self.trouble, TaskNotFound):
+            status = self.known.standing.status.value
+            raise NotWaiting(f"task {self.known.task_id} (last known: {status}) is {self.trouble}")
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _caveat(self) -> str:
+        """What the ledger says in the same words it says with the time."""
+        words = str(self.trouble or "")
+        return self.known.caveat if self.now is None and self.known.caveat.startswith(words) else words
+
+
+def _page(found: Sequence[ListedTask], more: bool) -> TaskPage:
+    return TaskPage(
+        tasks=tuple(_Seen(each).view for each in found), next_after=str(found[-1].sequence) if more else None
+    )
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _goes_on(now: Standing | None) -> bool:
+    return now is not None and not now.status.ended
+
+
+def _ticket(stored: StoredTicket) -> TicketView:
+    return TicketView(
+        task_id=stored.task_id,
+        customer_id=stored.customer_id,
+        order_id=stored.order_id,
+        subject=stored.subject,
+        text=stored.text,
+        received_at=_iso(stored.received_at),
+    )
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _news(trail: Sequence[DecisionView], run: Standing) -> list[Settled]:
+    """What the run says and the trail does not. A decision whose question another one has answered, or whose run is
+    over, is never taken any more."""
+    told = {each.decision_id: each for each in run.decisions}
+    answered = {each.question for each in run.decisions if each.state is DecisionState.ACCEPTED}
+    news = [told[each.decision_id] for each in trail if _differs(each, told.get(each.decision_id))]
+    for each in trail:
+        if each.state is DecisionState.HANDED_OVER and each.decision_id not in told:
+            if each.question in answered:
+                news.append(_too_late(each, decisions.ANSWERED_BEFORE, run))
+            elif run.status.ended:
+                news.append(_too_late(each, decisions.ENDED, run))
+    return news
+
+
+def _differs(known: DecisionView, told: Settled | None) -> bool:
+    return told is not None and told.state is not known.state
+
+
+def _too_late(view: DecisionView, code: str, run: Standing) -> Settled:
+    same = view.model_dump(include={"decision_id", "question", "verdict", "by", "refund"})
+    return Settled(**same, at=_iso(run.at) if run.at else "", state=DecisionState.TOO_LATE, code=code)
+
+
+def _where_it_is(view: TaskView) -> str:
+    return f"has ended ({view.status.value})" if view.status.ended else f"is {view.status.value}"
+
+
+def _decided_before(trail: Sequence[DecisionView]) -> str:
+    """Who was first, where somebody was."""
+    taken = [each for each in trail if each.state in (DecisionState.ACCEPTED, DecisionState.HANDED_OVER)]
+    return f"; {taken[-1].by} has sent `{taken[-1].verdict}` before" if taken else ""

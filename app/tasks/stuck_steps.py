@@ -1,0 +1,80 @@
+"""What a task is stuck at: which step failed last, why, how often, and when it is tried again. From its history."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import Attempt, Run, Step
+from app.domain.errors import RefundAgentError
+from app.domain.models import Retrying
+
+log = logging.getLogger(__name__)
+
+# A task whose last turn is younger than this is at work; its history is not read for every look at it.
+STUCK_AFTER = timedelta(seconds=2)
+_ERROR_CHARACTERS = 300
+
+
+class Stuck:
+    """Looks at running tasks. `history` reads one run and raises RefundAgentError; `clock` gives the time in UTC."""
+
+    def __init__(self, history: Callable[[str], Run], clock: Callable[[], datetime]) -> None:
+        self._history = history
+        self._clock = clock
+
+    def look(self, task_id: str, last_turn: datetime | None) -> Retrying | None:
+        """What a running task is stuck at; None for one that is at work, or whose history cannot be read now."""
+        if last_turn is None or self._clock() - last_turn < STUCK_AFTER:
+            return None
+        try:
+            return retrying(self._history(task_id))
+        except (RefundAgentError, ValueError) as error:
+            log.info("task %s: what it is stuck at cannot be told: %s", task_id, type(error).__name__)
+            return None
+
+
+def retrying(run: Run) -> Retrying | None:
+    """The step that failed last and was not completed since. Pure."""
+    stuck = [
+        step for step in run.steps if _failed(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
+    ]
+    if not stuck or run.ended_at is not None:
+        return None
+    step = max(stuck, key=lambda each: _moment(_failed(each)))
+    failed = _failed(step)
+    due = [pause.due_at for pause in run.pauses if pause.of == step.execution_id and pause.ended_at is None]
+    if failed is None or (not due and step.last is failed):
+        return None  # it was its last attempt: the task parks, and says so itself
+    root = failed.failure.root if failed.failure else None
+    error = f"{root.type}: {root.message}" if root else "it failed"
+    return Retrying(
+        step=step.name,
+        attempt=failed.number,
+        attempts=_most(run),
+        error=" ".join(error.split())[:_ERROR_CHARACTERS],
+        next_at=due[0].astimezone(UTC).isoformat(timespec="seconds") if due else None,
+    )
+
+
+def _failed(step: Step) -> Attempt | None:
+    """The last attempt that failed."""
+    return next(
+        (each for each in reversed(step.attempts) if each.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)), None
+    )
+
+
+def _moment(attempt: Attempt | None) -> datetime:
+    known = attempt.ended_at or attempt.scheduled_at if attempt else None
+    return known or datetime.min.replace(tzinfo=UTC)
+
+
+def _most(run: Run) -> int | None:
+    """How many attempts its rules allow; they travel in the input."""
+    try:
+        return int(json.loads(run.input.text if run.input else "")["rules"]["retries"]["attempts"])
+    except (ValueError, KeyError, TypeError):
+        return None

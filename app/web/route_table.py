@@ -1,0 +1,248 @@
+"""The table of the API: it registers the routes and it is the OpenAPI document, so they cannot drift.
+
+Add a route here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from app.domain.models import TaskPage, TaskView, Ticket, TicketView
+from app.finance.failures.failure_schemas import TaxView
+from app.finance.report_schemas import ReportView
+from app.ledger.reading.record_schemas import RecordView
+from app.tasks.access import Role
+from app.web import handlers
+from app.web.handlers import Answer, Call
+from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
+
+JSON = "application/json"
+# The text format of Prometheus, as its client library writes it.
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+CSV = "text/csv"
+MAX_BILL_BYTES = 16 * 1024 * 1024
+OPENAPI_SCHEMA = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
+_COUNTS = {"type": "object", "required": ["requests", "input_tokens", "cached_tokens", "output_tokens", "tokens"]}
+RECONCILIATION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "verdict": {"type": "string"},
+        "unexplained_tokens": {"type": "integer"},
+        "difference_tokens": {"type": "integer"},
+        "bill": {"type": "object", "required": ["name", "format", "rows", "by_request"]},
+        "since": {"type": ["string", "null"]},
+        "until": {"type": ["string", "null"]},
+        "calls": {"type": "object", "required": ["compared", "agreeing", "outside"]},
+        "record": _COUNTS,
+        "billed": _COUNTS,
+        "difference": _COUNTS,
+        "causes": {"type": "object", "additionalProperties": _COUNTS},
+        "compared": {"type": "array", "items": {"type": "string"}},
+        "not_compared": {"type": "array", "items": {"type": "string"}},
+        "money": {"type": "array", "items": {"type": "object", "required": ["model", "currency", "outcome", "billed"]}},
+        "cells": {"type": "array", "items": {"type": "object", "required": ["model", "from", "to", "difference"]}},
+        "rows": {"type": "array", "items": {"type": "object", "required": ["cause", "explained", "certainty"]}},
+        "unpriced": {"type": "array", "items": {"type": "object", "required": ["provider", "model", "tokens"]}},
+        "same_model": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "required": ["verdict", "unexplained_tokens", "bill", "record", "billed", "difference", "causes", "cells", "rows"],
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method at one path.
+
+    `role` None means that no token is asked for. `body_required` False lets an empty body stand for `{}`.
+    `answers` are the good statuses, `headers` what their answers carry; `refusals` are the problem statuses
+    that come from the task itself. Those of the edge follow from the other fields (see `problems`).
+    `content_type` is that of the good answers. `uploads` are the content types of a body that is taken as it is, up to
+    `max_bytes`. `decides` is the verdict of a person's decision: who lacks the role for it has tried, which is noted.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Callable[[Call], Answer]
+    answers: dict[int, type[BaseModel] | dict[str, Any]]
+    role: Role | None = None
+    body: type[BaseModel] | None = None
+    body_required: bool = False
+    query: type[BaseModel] | None = None
+    refusals: frozenset[int] = frozenset()
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+    uploads: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    decides: Literal["approve", "reject"] | None = None
+
+    @property
+    def on_task(self) -> bool:
+        """Whether the path names a task."""
+        return "{task_id}" in self.path
+
+    @property
+    def problems(self) -> tuple[int, ...]:
+        """Every problem status that this route can answer, in order."""
+        found = set(self.refusals) | {500}
+        if self.role is not None:
+            found |= {401, 403, 503}
+        if self.on_task:
+            found |= {404}
+        if self.body is not None or self.uploads:
+            found |= {400, 413, 415, 422}
+        if self.query is not None:
+            found |= {422}
+        return tuple(sorted(found))
+
+
+def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], Answer], **more: Any) -> Route:
+    return Route(
+        method="POST",
+        path=f"/tasks/{{task_id}}/{verb}",
+        name=f"{verb}_task",
+        summary=summary,
+        handler=handler,
+        role=role,
+        refusals=frozenset({409}),
+        **{"body": Nothing, "answers": {200: TaskView}, **more},
+    )
+
+
+def _decision(
+    verdict: Literal["approve", "reject"], summary: str, handler: Callable[[Call], Answer], body: type[BaseModel]
+) -> Route:
+    return _on_task(
+        verdict,
+        f"{summary}. 202 when the task has not said yet what became of it",
+        Role.APPROVE,
+        handler,
+        body=body,
+        answers={200: TaskView, 202: TaskView},
+        decides=verdict,
+    )
+
+
+_NOT_READY = frozenset({503})
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/", "index", "What this is; a browser is led to the pages", handlers.index, {200: Index}),
+    Route("GET", "/healthz", "health", "Is the web process up?", handlers.health, {200: Health}),
+    Route("GET", "/livez", "live", "Does the worker move?", handlers.live, {200: Health}, refusals=_NOT_READY),
+    Route("GET", "/readyz", "ready", "Can work be done here now?", handlers.ready, {200: Health}, refusals=_NOT_READY),
+    Route("GET", "/openapi.json", "openapi", "This document", handlers.openapi, {200: OPENAPI_SCHEMA}),
+    Route(
+        "POST",
+        "/tasks",
+        "submit",
+        "Take a ticket in. The same ticket again is the same task. 202: it is kept, and its task is started later",
+        handlers.submit,
+        {201: TaskView, 200: TaskView, 202: TaskView},
+        role=Role.SUBMIT,
+        body=Ticket,
+        body_required=True,
+        refusals=frozenset({409}),
+        headers={"Location": "The task's own address"},
+    ),
+    Route(
+        "GET",
+        "/tasks",
+        "list_tasks",
+        "List tasks, oldest first",
+        handlers.list_tasks,
+        {200: TaskPage},
+        role=Role.READ,
+        query=TaskQuery,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}",
+        "show_task",
+        "Show a task",
+        handlers.show_task,
+        {200: TaskView},
+        role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}/ticket",
+        "show_ticket",
+        "Show the ticket of a task: what the customer wrote, redacted",
+        handlers.show_ticket,
+        {200: TicketView},
+        role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/tasks/{task_id}/record",
+        "show_record",
+        "Show the record of a task: steps, model calls, tokens, money",
+        handlers.show_record,
+        {200: RecordView},
+        role=Role.READ,
+    ),
+    Route(
+        "GET",
+        "/cost/report",
+        "report_costs",
+        "Sum what was charged, by any dimensions; a token bound to tenants sees these",
+        handlers.report_costs,
+        {200: ReportView},
+        role=Role.READ,
+        query=CostQuery,
+    ),
+    Route(
+        "GET",
+        "/cost/tax",
+        "tax_failures",
+        "What failures cost, and what they would have cost a runner that starts again from zero",
+        handlers.tax_failures,
+        {200: TaxView},
+        role=Role.READ,
+        query=PeriodQuery,
+    ),
+    Route(
+        "POST",
+        "/cost/reconcile",
+        "reconcile_bill",
+        "Compare the record with a provider's bill, for a token of all tenants",
+        handlers.reconcile_bill,
+        {200: RECONCILIATION_SCHEMA},
+        role=Role.ADMIN,
+        uploads=(JSON, CSV),
+        max_bytes=MAX_BILL_BYTES,
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        "show_metrics",
+        "Metrics for Prometheus, for a token of all tenants",
+        handlers.show_metrics,
+        {200: {"type": "string"}},
+        role=Role.READ,
+        content_type=METRICS,
+    ),
+    _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
+    _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),
+    _on_task(
+        "rerun",
+        "Begin a task again from its ticket that the workflow engine has lost, or that failed or was terminated",
+        Role.ADMIN,
+        handlers.rerun_task,
+    ),
+    _decision("approve", "Approve what waits", handlers.approve_task, Approval),
+    _decision("reject", "Reject what waits", handlers.reject_task, Rejection),
+    _on_task(
+        "terminate",
+        "End a task for good",
+        Role.ADMIN,
+        handlers.terminate_task,
+        body=Termination,
+        body_required=True,
+    ),
+)
