@@ -29,7 +29,7 @@ from app.ledger.audit import ledger_check, rebuilding
 from app.ledger.audit.ledger_check import Difference
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.reading import comparing
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.recording.projection import Naming
 from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
@@ -42,17 +42,17 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.llm import tokenizer
 from app.llm.conversation import DaprConversation
-from app.llm.gateway import ModelGateway
+from app.llm.gateway import LLMGateway
 from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.tasks.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
-from app.tasks.rejected_runs import Condemned
-from app.tasks.service import TaskDesk
+from app.tasks.rejected_runs import RejectedRuns
+from app.tasks.service import TaskService
 from app.tasks.starter import Starter
 from app.tasks.stuck_steps import Stuck
 from app.tasks.token_watch import TokenWatch
-from app.tasks.workflow_client import Runs, connect
+from app.tasks.workflow_client import WorkflowClient, connect
 from app.telemetry.live import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
@@ -62,7 +62,7 @@ from app.web.pages import make_pages
 from app.web.server import WebServer
 from app.worker import process
 from app.worker.execution_log import Attempt, Executions
-from app.worker.heartbeat import Incarnation
+from app.worker.heartbeat import Heartbeat
 from app.worker.sidecar_watch import SidecarWatch
 from app.worker.vitals import Vitals
 from app.worker.worker import Rested, Worker
@@ -103,7 +103,7 @@ class Opened:
 
     engine: Engine
     writer: Writer
-    incarnation: Incarnation
+    incarnation: Heartbeat
     history: HistoryReader
     prices: PriceBook
 
@@ -112,7 +112,7 @@ class Opened:
 class Agent:
     """The agent, put together; `parts` begin in this order and end in the opposite one."""
 
-    desk: TaskDesk
+    desk: TaskService
     web: WebServer
     parts: Sequence[Part]
 
@@ -146,7 +146,7 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     sidecar.wait_until_ready(settings.dapr_http)
     writer = Writer(engine)
     ends.callback(writer.close)
-    incarnation = Incarnation(writer, utc_now, f"{socket.gethostname()} {settings.daprd.grpc}")
+    incarnation = Heartbeat(writer, utc_now, f"{socket.gethostname()} {settings.daprd.grpc}")
     incarnation.begin()
     ends.callback(incarnation.end)
     history = ends.enter_context(HistoryReader(settings.daprd))
@@ -185,13 +185,13 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)
     services = make_services(settings, opened)
-    runs = Runs(connect(settings.daprd))
+    runs = WorkflowClient(connect(settings.daprd))
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
     stuck = Stuck(opened.history.read, utc_now)
-    desk = TaskDesk(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again)
-    condemned = Condemned(opened.writer, desk.restart, utc_now)
+    desk = TaskService(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again)
+    condemned = RejectedRuns(opened.writer, desk.restart, utc_now)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
     projector = Projector(sources, opened.writer, observers, condemned.begin_again, runs.wake)
@@ -211,11 +211,11 @@ def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
 
 
 def make_web(
-    settings: Settings, opened: Opened, desk: TaskDesk, telemetry: Telemetry, known: Access, vitals: Vitals
+    settings: Settings, opened: Opened, desk: TaskService, telemetry: Telemetry, known: Access, vitals: Vitals
 ) -> WebServer:
     """The API and the pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
-    books = Books(Records(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
+    books = Books(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     front = make_front(settings.public_url)
     pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
     app = create_app(desk, known, version=__version__, books=books, vitals=vitals, pages=pages, front=front)
@@ -243,7 +243,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
         return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
 
     return Services(
-        gateway=ModelGateway(conversation, settings.llm_component, journal),
+        gateway=LLMGateway(conversation, settings.llm_component, journal),
         systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),

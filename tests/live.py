@@ -20,7 +20,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store.task_record import TaskRecord
 from app.worker.sidecar_retries import ONE_RETRY
 from runtime.stack import Stack
@@ -79,7 +79,7 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: 
     return value
 
 
-def recorded(records: Records, task_id: str, *statuses: TaskStatus, seconds: float = 60.0) -> TaskRecord:
+def recorded(records: LedgerQueries, task_id: str, *statuses: TaskStatus, seconds: float = 60.0) -> TaskRecord:
     """The record, as soon as it says one of these."""
 
     def found() -> TaskRecord | None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.config import policy
-from app.domain.models import Action, AnsweredBy, Category, Draft, Known, ModelUse, Ticket
+from app.domain.models import Action, AnsweredBy, Category, Draft, ModelUse, Ticket, UsageBasis
 from app.domain.orders import Account, Exposure, Order, OrderItem, RefundPolicy
 from app.workflow.steps import TaskInput
 from tests.paths import ROOT
@@ -24,7 +24,7 @@ USE = ModelUse(
     cached_tokens=None,
     output_tokens=1,
     reasoning_tokens=None,
-    known=Known.REPORTED,
+    known=UsageBasis.REPORTED,
 )
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.domain.models import AnsweredBy, CallState, Category, Known, Outcome, Refund, TaskStatus
+from app.domain.models import AnsweredBy, CallState, Category, Outcome, Refund, TaskStatus, UsageBasis
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge, Origin, Quantity, Usage, Work
+from app.pricing.charge_types import Charge, Origin, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.paths import ROOT
 
@@ -88,7 +88,7 @@ def call_record(execution_id: str = "e-1", start: float = 0.2, **changes: Any) -
         "ended_at": at(start + 0.3),
         "reserve_input": 950,
         "reserve_output": 1000,
-        "usage": Usage(900, 80, 100, None, 20, Known.REPORTED),
+        "usage": TokenUsage(900, 80, 100, None, 20, UsageBasis.REPORTED),
         "finish_reason": "stop",
     }
     return CallRecord(**values | changes)
@@ -102,7 +102,7 @@ def interrupted_call(execution_id: str = "e-3", start: float = 1.2, **changes: A
         "ended_at": None,
         "finish_reason": "",
         "error": "the step was executed again",
-        "usage": Usage(1_500, 1_000, known=Known.ESTIMATED),
+        "usage": TokenUsage(1_500, 1_000, known=UsageBasis.ESTIMATED),
     }
     return call_record(execution_id, start, **values | changes)
 
@@ -176,7 +176,7 @@ def _of_step(record: TaskRecord, step: StepRecord) -> Iterator[Charge]:
         model = {"model": call.model, "provider": call.provider, "component": call.component}
         yield from charge_call(price_book(), call.usage, _changed(origin, named | model), rerun=call.rerun)
         if call.retries:
-            unknown, again = Usage(None, None, known=Known.UNREPORTED), named | {"number": -call.number}
+            unknown, again = TokenUsage(None, None, known=UsageBasis.UNREPORTED), named | {"number": -call.number}
             yield from charge_call(price_book(), unknown, _changed(origin, again | model), rerun=True)
     work = Work(Quantity(Decimal(str(step.active.total_seconds()))), _count(step.writes))
     begun = step.attempts[0].scheduled_at if step.attempts else record.started_at

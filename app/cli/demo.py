@@ -13,7 +13,7 @@ from app.cli.judging import Booked, RefundBook, Verdict, judge
 from app.cli.layout import figures
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.cli.submit import follow_with_meter, send_with_meter
-from app.cli.ticket_files import Line
+from app.cli.ticket_files import TicketLine
 from app.domain.errors import RefundAgentError
 from app.domain.models import Outcome, TaskStatus
 
@@ -38,7 +38,7 @@ def demo(
     than 95 of 100 clear tickets were understood."""
     from sandbox.data import load_expected, load_tickets
 
-    lines = [Line(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
+    lines = [TicketLine(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
     with connect(url, token) as client:
         receipts = send_with_meter(lines, client.submit, Pace(None, concurrency), len(lines))
         refused = [receipt for receipt in receipts if receipt.kind in (Kind.CONFLICT, Kind.REFUSED)]

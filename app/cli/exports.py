@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
 
-from app.cli.ticket_files import MAX_LINE_BYTES, Line, only_once, raw_lines, read_given, read_lines
+from app.cli.ticket_files import MAX_LINE_BYTES, TicketLine, only_once, raw_lines, read_given, read_lines
 from app.domain import text_files
 from app.domain.errors import BadTicket
 from app.domain.models import Ticket
@@ -39,7 +39,7 @@ class Export:
     """The lines of a file. total: how many tickets it holds, None while nobody knows. passed_over: columns that are no
     field of a ticket."""
 
-    lines: Iterator[Line]
+    lines: Iterator[TicketLine]
     total: int | None
     passed_over: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ def read_export(name: str, stream: BinaryIO, tenant: str | None, total: int | No
     return Export(iter(found), len(found), tuple(passed_over))
 
 
-def _not_all_alike(name: str, lines: list[Line]) -> list[Line]:
+def _not_all_alike(name: str, lines: list[TicketLine]) -> list[TicketLine]:
     """The lines. Raises BadTicket when every one of them is refused for one reason: then the file is another thing."""
     faults = {line.fault for line in lines}
     if len(lines) > 1 and len(faults) == 1 and (fault := next(iter(faults))):
@@ -99,7 +99,7 @@ def _rest_of(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
         first = stream.readline(MAX_LINE_BYTES + 1)
 
 
-def _read_text(name: str, text: str, tenant: str | None, passed_over: list[str]) -> Iterator[Line]:
+def _read_text(name: str, text: str, tenant: str | None, passed_over: list[str]) -> Iterator[TicketLine]:
     head = text.lstrip()[:1]
     if head in ("{", "["):
         return _read_json(name, text, tenant)
@@ -108,7 +108,7 @@ def _read_text(name: str, text: str, tenant: str | None, passed_over: list[str])
     return _read_csv(name, text, tenant, passed_over)
 
 
-def _read_json(name: str, text: str, tenant: str | None) -> Iterator[Line]:
+def _read_json(name: str, text: str, tenant: str | None) -> Iterator[TicketLine]:
     found: list[Any] = []
     decoder, at = json.JSONDecoder(object_pairs_hook=only_once), 0
     while at < len(text):
@@ -140,7 +140,7 @@ def _tickets(value: Any) -> Sequence[Any]:
     return [value]
 
 
-def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) -> Iterator[Line]:
+def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) -> Iterator[TicketLine]:
     first, _, rest = text.partition("\n")
     told = first.strip().strip('"').lower()
     skipped, body = (1, rest) if told.startswith("sep=") and len(told) <= 5 else (0, text)
@@ -161,7 +161,7 @@ def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) 
         raise BadTicket(f"{name}: line {reader.line_num + skipped}: is no CSV ({problem}); {_KNOWN_FORMS}") from None
     for number, cells in rows:
         if len(cells) != len(columns):
-            yield Line(number, fault=f"{len(cells)} cells under {len(columns)} columns")
+            yield TicketLine(number, fault=f"{len(cells)} cells under {len(columns)} columns")
         else:
             given = {field: cell for field, cell in zip(columns, cells, strict=True) if field and cell.strip()}
             yield read_given(number, given, tenant)

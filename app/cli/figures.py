@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import ZERO, shown, total
-from app.pricing.charge_kinds import Line, MoneyKnown
+from app.pricing.charge_kinds import CostBasis, Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import GroupView, MoneyView
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNKNOWN = "?"
 WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps
 Exact = Annotated[bool, typer.Option("--exact", help="Every digit of the amounts, instead of rounded ones.")]
-INPUT = (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE)
+INPUT = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE)
 KINDS = ("model", "compute", "orchestration", "rerun")
 _ONE, _ALL_BUT_ONE = Decimal("0.01"), Decimal("0.99")
 _SHORT_DIGEST = 12
@@ -71,19 +71,19 @@ def _telling(largest: Decimal) -> int:
     return _CENTS if largest >= 1 else _MORE if largest >= _ONE else _FULL
 
 
-def count(value: int | None, known: Known) -> str:
+def count(value: int | None, known: UsageBasis) -> str:
     """One count: `811`, `~811` when it is not as reported, `?` when nobody knows. A call is taken to have used nothing
     only where nobody can have worked at it, so zero is sure."""
-    return UNKNOWN if value is None else f"{'~' if value and known is not Known.REPORTED else ''}{value:,}"
+    return UNKNOWN if value is None else f"{'~' if value and known is not UsageBasis.REPORTED else ''}{value:,}"
 
 
-def tokens(group: GroupView, *lines: Line) -> str:
+def tokens(group: GroupView, *lines: Meter) -> str:
     """The tokens of these lines together; `811 + ?` when some calls did not report theirs."""
     found = [each for each in group.quantities if each.line in lines]
     parts = [part for each in found for part in each.by_known.items()]
     if not parts:
         return UNKNOWN if found else ""
-    rough = any(known is not Known.REPORTED and value for known, value in parts)
+    rough = any(known is not UsageBasis.REPORTED and value for known, value in parts)
     text = f"{'~' if rough else ''}{int(total(value for _, value in parts)):,}"
     return f"{text} + {UNKNOWN}" if any(each.missing for each in found) else text
 
@@ -103,7 +103,7 @@ def money(group: GroupView, digits: Digits) -> str:
 
 
 def _rough(sum_: MoneyView) -> bool:
-    return any(part for known, part in sum_.by_known.items() if known is not MoneyKnown.REPORTED)
+    return any(part for known, part in sum_.by_known.items() if known is not CostBasis.REPORTED)
 
 
 def amount(sum_: MoneyView | None, group: GroupView, digits: Digits) -> str:
@@ -129,11 +129,11 @@ def how_known(group: GroupView, sums: Iterable[MoneyView]) -> str:
     said = list(dict.fromkeys(text for each in sums for text in _shares(each)))
     said += [f"{group.unreported:,} unreported"] * bool(group.unreported)
     said += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
-    return ", ".join(said) or (MoneyKnown.REPORTED.value if group.charges else "")
+    return ", ".join(said) or (CostBasis.REPORTED.value if group.charges else "")
 
 
 def _shares(sum_: MoneyView) -> Iterator[str]:
-    for known in (MoneyKnown.ESTIMATED, MoneyKnown.ALLOCATED):
+    for known in (CostBasis.ESTIMATED, CostBasis.ALLOCATED):
         if part := sum_.by_known.get(known):
             yield f"{_share(part, sum_.amount)} {known}".strip()
 

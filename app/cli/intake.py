@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.cli.faults import AgentAway, AgentRefused
-from app.cli.ticket_files import Line
+from app.cli.ticket_files import TicketLine
 from app.domain.models import Intake, TaskView, Ticket
 
 WAITS_SECONDS = (0.25, 0.5, 1.0, 2.0)
@@ -52,7 +52,7 @@ class Pace:
     sleep: Callable[[float], None] = time.sleep
 
 
-def submit_all(lines: Iterable[Line], send: Send, pace: Pace, on_receipt: Callable[[Receipt], None]) -> None:
+def submit_all(lines: Iterable[TicketLine], send: Send, pace: Pace, on_receipt: Callable[[Receipt], None]) -> None:
     """Sends every ticket and hands over a receipt for each line, in no certain order.
 
     Raises AgentAway when the agent stays away, and AgentRefused when it does not know the token; tickets

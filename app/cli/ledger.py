@@ -11,8 +11,8 @@ from app.cli.connection import AsJson
 from app.cli.figures import INPUT, Digits, amounts, digits_for, how_known, money, tokens
 from app.cli.layout import Column, Kind, figures
 from app.cli.opening import settings_with_ledger
-from app.cli.screen import Meter, Wide, say, show_json, show_table
-from app.pricing.charge_kinds import Line
+from app.cli.screen import ProgressMeter, Wide, say, show_json, show_table
+from app.pricing.charge_kinds import Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import GroupView
@@ -132,17 +132,17 @@ class _Progress:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._meter: Meter | None = None
+        self._meter: ProgressMeter | None = None
         self._done = 0
 
     def __call__(self, done: int, total: int) -> None:
         if self._meter is None:
-            self._meter = self._stack.enter_context(Meter("tasks", total))
+            self._meter = self._stack.enter_context(ProgressMeter("tasks", total))
         while self._done < done:
             self._done += 1
             self._meter.step()
 
 
 def _row(name: str, group: GroupView, digits: Digits) -> tuple[str, ...]:
-    spent = (tokens(group, *INPUT), tokens(group, Line.OUTPUT))
+    spent = (tokens(group, *INPUT), tokens(group, Meter.OUTPUT))
     return (name, f"{group.charges:,}", *spent, money(group, digits), how_known(group, group.money))

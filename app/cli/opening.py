@@ -12,7 +12,7 @@ from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
-    from app.ledger.reading.queries import Records
+    from app.ledger.reading.queries import LedgerQueries
     from app.ledger.reading.requests import Asked
     from app.pricing.book import PriceBook
 
@@ -27,14 +27,14 @@ Prices = Annotated[
 ]
 
 
-def open_records() -> Records:
+def open_records() -> LedgerQueries:
     """The ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
-    from app.ledger.reading.queries import Records
+    from app.ledger.reading.queries import LedgerQueries
     from app.ledger.store.database import connect
 
     engine = connect(url)
-    records = Records(engine)
+    records = LedgerQueries(engine)
     weakref.finalize(records, engine.dispose)  # a command reads, and is done
     return records
 

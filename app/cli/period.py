@@ -12,7 +12,7 @@ from app.cli.faults import NothingRecorded
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import Selection
-    from app.ledger.reading.queries import Records
+    from app.ledger.reading.queries import LedgerQueries
 
 DAYS = "2026-11-30, 2026-11 (its first day), today, yesterday, or 7d for seven days ago"
 TIMES = f"{DAYS}, or 2026-11-30T12:00"
@@ -81,7 +81,7 @@ def tenants(chosen: Selection) -> frozenset[str] | None:
     return None if chosen.tenants is None else frozenset(chosen.tenants)
 
 
-def known_tenants(chosen: Selection, records: Records) -> None:
+def known_tenants(chosen: Selection, records: LedgerQueries) -> None:
     """Raises NothingRecorded for a tenant of which nothing was ever recorded, and names those there are."""
     unknown = sorted((tenants(chosen) or frozenset()) - (known := records.tenants()))
     if unknown:

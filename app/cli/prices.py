@@ -15,7 +15,7 @@ from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.period import TIMES, instant
 from app.cli.screen import Wide, complain, say, show_json, show_table
 from app.domain.money import plain
-from app.pricing.charge_kinds import TOKEN_LINES, Line
+from app.pricing.charge_kinds import TOKEN_LINES, Meter
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import CheckView, InfrastructureView, PricesView, PriceView
@@ -162,7 +162,7 @@ def _price(row: PriceView) -> tuple[str, ...]:
     return (*what, *prices, row.currency, row.price_id, f"{row.checked or ''}")
 
 
-def _rate(row: PriceView, line: Line) -> str:
+def _rate(row: PriceView, line: Meter) -> str:
     """The price that is paid, and the list's where it is another."""
     paid, listed = (row.contracted or {}).get(line), (row.listed or {}).get(line)
     if paid is None:

@@ -30,7 +30,7 @@ from app.cli.screen import Wide, say, show_facts, show_json, show_table
 from app.cli.showing import decision_line
 from app.cli.showing import money as refunded
 from app.cli.tasks import TaskId
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 
 if TYPE_CHECKING:
     from app.ledger.reading.record_schemas import CallView, RecordView, StepView
@@ -91,7 +91,7 @@ def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
 
     for stage in view.stages:
         group = stage.cost
-        spent = tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT)
+        spent = tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
         name = stage.stage or WORKFLOW
         yield (name, "", "", "", "", active, *spent, "", money(group, digits))

@@ -28,7 +28,7 @@ from app.cli.period import known_tenants, tenants, when
 from app.cli.screen import CsvCell, say, show_csv, show_table
 from app.domain.money import share, total
 from app.finance.rollup import Dimension
-from app.pricing.charge_kinds import TOKEN_LINES, Line
+from app.pricing.charge_kinds import TOKEN_LINES, Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Selection,
         WorkView,
     )
-    from app.ledger.reading.queries import Records
+    from app.ledger.reading.queries import LedgerQueries
 
 NONE = "-"
 LOOKED_INTO = 500  # tasks of which a table says what was done for them
@@ -119,7 +119,7 @@ def _all_tokens(group: GroupView) -> Decimal:
     return total(each.quantity for each in group.quantities if each.line in TOKEN_LINES)
 
 
-def _counts(whole: ReportView, records: Records) -> dict[tuple[str, ...], int]:
+def _counts(whole: ReportView, records: LedgerQueries) -> dict[tuple[str, ...], int]:
     """The tasks of each group; none where one task is in several of them, or each group is one task."""
     from app.ledger.reading.counting import COUNTABLE
 
@@ -127,11 +127,11 @@ def _counts(whole: ReportView, records: Records) -> dict[tuple[str, ...], int]:
     return _tasks(records, whole.by, whole) if countable else {}
 
 
-def _tasks(records: Records, by: Sequence[Dimension], chosen: Selection) -> dict[tuple[str, ...], int]:
+def _tasks(records: LedgerQueries, by: Sequence[Dimension], chosen: Selection) -> dict[tuple[str, ...], int]:
     return records.tasks_charged(by, chosen.since, chosen.until, tenants(chosen))
 
 
-def _works(groups: Sequence[GroupView], records: Records, chosen: Selection) -> dict[str, WorkView]:
+def _works(groups: Sequence[GroupView], records: LedgerQueries, chosen: Selection) -> dict[str, WorkView]:
     from app.finance.report_schemas import WorkView
 
     task_ids = {group.key[Dimension.TASK] for group in groups if Dimension.TASK in group.key}
@@ -173,7 +173,7 @@ def _value(dimension: str, value: str) -> str:
 
 def _rows(key: list[str], group: CountedView, digits: Digits, each: Digits) -> Iterator[tuple[str, ...]]:
     """A row for each currency, which are never added; tokens and tasks stand in the first."""
-    spent = (tokens(group, *INPUT), tokens(group, Line.CACHED_INPUT), tokens(group, Line.OUTPUT))
+    spent = (tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT))
     count, why = f"{group.tasks:,}" if group.tasks else "", _why(group.work)
     for sum_ in group.money or (None,):
         kinds = (of_kind(sum_, kind, digits) for kind in KINDS)

@@ -16,7 +16,7 @@ from app.cli.report import CURRENCY, KNOWN, NONE, below
 from app.cli.screen import CsvCell, say, show_csv, show_table
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension
-from app.pricing.charge_kinds import MoneyKnown
+from app.pricing.charge_kinds import CostBasis
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import ChangeView, RepricingView
@@ -77,15 +77,15 @@ def _row(change: ChangeView, by: Sequence[Dimension], digits: Digits) -> tuple[s
     return (*key, *_figures(sums, change.currency, known, digits), change.currency, _both(*known))
 
 
-def _both(billed: MoneyKnown, repriced: MoneyKnown) -> str:
+def _both(billed: CostBasis, repriced: CostBasis) -> str:
     return billed if billed is repriced else f"{billed}, then {repriced}"
 
 
 def _figures(
-    sums: tuple[Decimal, Decimal, Decimal], currency: str, known: tuple[MoneyKnown, MoneyKnown], digits: Digits
+    sums: tuple[Decimal, Decimal, Decimal], currency: str, known: tuple[CostBasis, CostBasis], digits: Digits
 ) -> Iterator[str]:
     """Billed, repriced, change. A sum that misses something says so; without one of them there is no change to see."""
-    lacking = [each in (MoneyKnown.UNREPORTED, MoneyKnown.UNPRICED) for each in known]
+    lacking = [each in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for each in known]
     nothing = [lacks and not sum_ for sum_, lacks in zip(sums, lacking, strict=False)]
     for sum_, none, lacks in zip(sums, [*nothing, any(nothing)], [*lacking, any(lacking)], strict=True):
         yield UNKNOWN if none else digits.show(sum_, currency) + f" + {UNKNOWN}" * lacks

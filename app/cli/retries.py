@@ -16,7 +16,7 @@ from app.cli.opening import Prices, given_prices, has_ledger, there
 from app.cli.screen import Wide, complain, say, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.finance.retry_bounds.bound_schemas import AmplificationView, MeasuredView, TargetView
+    from app.finance.retry_bounds.bound_schemas import MeasuredView, RetryBoundsView, TargetView
     from app.finance.retry_bounds.targets import Target
     from app.finance.retry_bounds.worst import Price, Worst
     from app.ledger.reading.requests import Asked
@@ -56,7 +56,7 @@ def retries(
         raise typer.Exit(1)
 
 
-def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> AmplificationView:
+def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> RetryBoundsView:
     from app.config import policy
     from app.config.settings import load
     from app.finance.retry_bounds import sidecar_files
@@ -121,7 +121,7 @@ def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
     return MeasuredView(steps=whole.steps, requests=whole.requests, mean=average, most=whole.most)
 
 
-def _show(view: AmplificationView) -> None:
+def _show(view: RetryBoundsView) -> None:
     show_table(_COLUMNS, map(_row, view.targets))
     for line in _below(view):
         say(line)
@@ -157,7 +157,7 @@ def _said(measured: MeasuredView | None) -> str:
     return NOT_MEASURED if measured is None else f"{measured.mean}, {measured.most} ({measured.steps:,})"
 
 
-def _below(view: AmplificationView) -> Iterator[str]:
+def _below(view: RetryBoundsView) -> Iterator[str]:
     limits = view.limits
     money = ", ".join(f"{amount} {currency}" for currency, amount in sorted(limits.money_per_step.items()))
     yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"

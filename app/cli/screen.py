@@ -125,7 +125,7 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-class Meter:
+class ProgressMeter:
     """Progress on stderr: a bar on a terminal, a line of counts every two seconds elsewhere."""
 
     def __init__(self, what: str, total: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -138,7 +138,7 @@ class Meter:
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ProgressMeter:
         if sys.stderr.isatty():
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))

@@ -15,8 +15,8 @@ from app.cli.exports import read_export
 from app.cli.faults import AgentAway
 from app.cli.intake import TAKEN, Kind, Pace, Receipt, Send, submit_all
 from app.cli.period import tenant_name
-from app.cli.screen import Meter, complain, say, show_json
-from app.cli.ticket_files import Line, raw_lines
+from app.cli.screen import ProgressMeter, complain, say, show_json
+from app.cli.ticket_files import TicketLine, raw_lines
 from app.cli.watch import TROUBLED, Watch, follow
 from app.domain.models import TaskStatus, TaskView
 
@@ -61,7 +61,7 @@ def submit(
         raise typer.Exit(1)
 
 
-def send_with_meter(lines: Iterable[Line], send: Send, pace: Pace, total: int | None) -> list[Receipt]:
+def send_with_meter(lines: Iterable[TicketLine], send: Send, pace: Pace, total: int | None) -> list[Receipt]:
     """Submits with progress on the screen; names each line that was not taken. Raises AgentAway, AgentRefused."""
     receipts: list[Receipt] = []
     counts: Counter[Kind] = Counter()
@@ -74,7 +74,7 @@ def send_with_meter(lines: Iterable[Line], send: Send, pace: Pace, total: int | 
             complain(f"line {receipt.number}: {task}{receipt.reason}")
         meter.step("  ".join(f"{kind.value} {number}" for kind, number in counts.items()))
 
-    with Meter("submitted", total) as meter:
+    with ProgressMeter("submitted", total) as meter:
         try:
             submit_all(lines, send, pace, take)
         except AgentAway as error:
@@ -96,7 +96,7 @@ def follow_with_meter(
         counts[view.status.value] += 1
         meter.step("  ".join(f"{name} {number}" for name, number in counts.items()))
 
-    with Meter("at rest", len(unique)) as meter:
+    with ProgressMeter("at rest", len(unique)) as meter:
         running = follow(unique, get, Watch(timeout_seconds), take)
     return rested, running
 

@@ -17,7 +17,7 @@ MAX_NAMED_FIELDS = 5
 
 
 @dataclass(frozen=True)
-class Line:
+class TicketLine:
     """One line of a file: a ticket, or why it is none."""
 
     number: int
@@ -34,7 +34,7 @@ def raw_lines(stream: BinaryIO) -> Iterator[bytes]:
         yield raw
 
 
-def read_lines(raws: Iterable[bytes], tenant: str | None) -> Iterator[Line]:
+def read_lines(raws: Iterable[bytes], tenant: str | None) -> Iterator[TicketLine]:
     """The tickets of a file, in order; `tenant` is for lines that name none. Empty lines are passed over."""
     for number, raw in enumerate(raws, start=1):
         text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
@@ -42,26 +42,26 @@ def read_lines(raws: Iterable[bytes], tenant: str | None) -> Iterator[Line]:
             yield _read_line(number, text, tenant)
 
 
-def _read_line(number: int, raw: bytes, tenant: str | None) -> Line:
+def _read_line(number: int, raw: bytes, tenant: str | None) -> TicketLine:
     if len(raw.rstrip(b"\r\n")) > MAX_LINE_BYTES:
-        return Line(number, fault=f"is longer than {MAX_LINE_BYTES} bytes")
+        return TicketLine(number, fault=f"is longer than {MAX_LINE_BYTES} bytes")
     try:
         given = json.loads(raw, object_pairs_hook=only_once)
     except (ValueError, RecursionError):
-        return Line(number, fault="is not one JSON object in UTF-8 with each key once")
+        return TicketLine(number, fault="is not one JSON object in UTF-8 with each key once")
     return read_given(number, given, tenant)
 
 
-def read_given(number: int, given: Any, tenant: str | None) -> Line:
+def read_given(number: int, given: Any, tenant: str | None) -> TicketLine:
     """What one JSON value is as a ticket."""
     if not isinstance(given, dict):
-        return Line(number, fault="is JSON, but not an object")
+        return TicketLine(number, fault="is JSON, but not an object")
     if tenant is not None and given.setdefault("tenant", tenant) != tenant:
-        return Line(number, fault=f"tenant: the line names another tenant than --tenant {tenant}")
+        return TicketLine(number, fault=f"tenant: the line names another tenant than --tenant {tenant}")
     try:
-        return Line(number, ticket=Ticket.model_validate(given))
+        return TicketLine(number, ticket=Ticket.model_validate(given))
     except ValidationError as error:
-        return Line(number, fault=_faults(error))
+        return TicketLine(number, fault=_faults(error))
 
 
 def only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

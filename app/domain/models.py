@@ -130,7 +130,7 @@ REFUNDABLE = frozenset(
 )
 
 
-class Known(StrEnum):
+class UsageBasis(StrEnum):
     """How a quantity is known, best first; a sum is as good as the worst of its parts. Unknown is never zero."""
 
     REPORTED = "reported"  # by the provider
@@ -284,7 +284,7 @@ class ModelUse(Frozen):
     cached_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
-    known: Known
+    known: UsageBasis
 
 
 class Classification(Frozen):

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.repricing import Difference, Repricing
 from app.finance.rollup import Dimension
-from app.pricing.charge_kinds import Line, MoneyKnown
+from app.pricing.charge_kinds import CostBasis, Meter
 
 
 class ChangeView(View):
@@ -23,8 +23,8 @@ class ChangeView(View):
     billed: Exact
     repriced: Exact
     change: Exact
-    billed_known: MoneyKnown
-    repriced_known: MoneyKnown
+    billed_known: CostBasis
+    repriced_known: CostBasis
 
 
 class RepricingView(Selection):
@@ -46,8 +46,8 @@ class PriceView(View):
     price_id: str
     currency: str
     above: int | None
-    contracted: dict[Line, Exact] | None
-    listed: dict[Line, Exact] | None
+    contracted: dict[Meter, Exact] | None
+    listed: dict[Meter, Exact] | None
     source: str
     checked: date | None
     where: str
@@ -58,7 +58,7 @@ class InfrastructureView(View):
     """What `per` of a line of compute or orchestration cost, and when."""
 
     price_id: str
-    line: Line
+    line: Meter
     currency: str
     unit_price: Exact
     per: Exact

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, PlainSerializer
 
-from app.domain.models import Frozen, Known
+from app.domain.models import Frozen, UsageBasis
 from app.domain.money import plain
 from app.finance.rollup import Dimension, Group, MoneySum, QuantitySum, Rollup
-from app.pricing.charge_kinds import Line, MoneyKnown, Unit
+from app.pricing.charge_kinds import CostBasis, Meter, Unit
 
 Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal text without exponent
 
@@ -29,17 +29,17 @@ class MoneyView(View):
     currency: str
     amount: Exact
     list_amount: Exact
-    by_known: dict[MoneyKnown, Exact]
+    by_known: dict[CostBasis, Exact]
     by_kind: dict[str, Exact]
 
 
 class QuantityView(View):
     """What one line counts; `missing` charges have a quantity that is not known, and that is in no sum."""
 
-    line: Line
+    line: Meter
     unit: Unit
     quantity: Exact
-    by_known: dict[Known, Exact]
+    by_known: dict[UsageBasis, Exact]
     missing: int
 
 
@@ -50,7 +50,7 @@ class GroupView(View):
     charges: int
     money: tuple[MoneyView, ...]
     quantities: tuple[QuantityView, ...]
-    known: MoneyKnown
+    known: CostBasis
     unreported: int
     unpriced: int
 

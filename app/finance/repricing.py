@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension, Group, MoneySum, rollup
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown
-from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Quantity, Usage
+from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode
+from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Quantity, TokenUsage
 from app.pricing.charges import charge_call, charges_of, standing
 from app.pricing.formula import price_quantities
 
@@ -29,8 +29,8 @@ class Difference:
     currency: str
     billed: Decimal
     repriced: Decimal
-    billed_known: MoneyKnown
-    repriced_known: MoneyKnown
+    billed_known: CostBasis
+    repriced_known: CostBasis
 
     @property
     def change(self) -> Decimal:
@@ -60,23 +60,23 @@ def reprice(charges: Iterable[Charge], book: PriceBook, by: Sequence[Dimension] 
     )
 
 
-def usage_of(call: Sequence[Charge]) -> Usage:
+def usage_of(call: Sequence[Charge]) -> TokenUsage:
     """The usage that the charges of one model call stand for; a kind without a line was not reported."""
     counts = {charge.line: None if charge.quantity is None else int(charge.quantity) for charge in call}
-    cached, written = counts.get(Line.CACHED_INPUT), counts.get(Line.CACHE_WRITE)
-    plain = counts.get(Line.INPUT)
-    return Usage(
+    cached, written = counts.get(Meter.CACHED_INPUT), counts.get(Meter.CACHE_WRITE)
+    plain = counts.get(Meter.INPUT)
+    return TokenUsage(
         input_tokens=None if plain is None else plain + (cached or 0) + (written or 0),
-        output_tokens=counts.get(Line.OUTPUT),
+        output_tokens=counts.get(Meter.OUTPUT),
         cached_tokens=cached,
         cache_write_tokens=written,
         known=_best(charge.known for charge in call),
     )
 
 
-def _best(knowns: Iterable[Known]) -> Known:
+def _best(knowns: Iterable[UsageBasis]) -> UsageBasis:
     """Pricing can only make a line worse than what was reported, so the best line is as the call was."""
-    return min(knowns, key=list(Known).index)
+    return min(knowns, key=list(UsageBasis).index)
 
 
 def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
@@ -85,7 +85,7 @@ def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
     A line that comes again under the same origin is another call's, since a call has each line once.
     """
     calls: dict[tuple[Origin, Kind, Mode, bool, int], list[Charge]] = {}
-    seen: Counter[tuple[Origin, Kind, Mode, bool, Line]] = Counter()
+    seen: Counter[tuple[Origin, Kind, Mode, bool, Meter]] = Counter()
     for charge in charges:
         together = (_origin(charge), charge.kind, charge.mode, charge.rerun)
         nth = seen[(*together, charge.line)]
@@ -121,8 +121,8 @@ def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterato
             currency,
             was[currency].amount if currency in was else ZERO,
             is_[currency].amount if currency in is_ else ZERO,
-            old.known if old else MoneyKnown.REPORTED,
-            new.known if new else MoneyKnown.REPORTED,
+            old.known if old else CostBasis.REPORTED,
+            new.known if new else CostBasis.REPORTED,
         )
 
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import ZERO, add
-from app.pricing.charge_kinds import TOKEN_LINES, Line, MoneyKnown, worst_of
+from app.pricing.charge_kinds import TOKEN_LINES, CostBasis, Meter, worst_of
 from app.pricing.charge_types import Charge
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -71,7 +71,7 @@ class MoneySum:
     currency: str
     amount: Decimal
     list_amount: Decimal
-    by_known: Mapping[MoneyKnown, Decimal]
+    by_known: Mapping[CostBasis, Decimal]
     by_kind: Mapping[str, Decimal]  # model, compute, orchestration, rerun
 
 
@@ -79,9 +79,9 @@ class MoneySum:
 class QuantitySum:
     """What one line counts. `by_known` sums to `quantity`; `missing` charges have a quantity that is not known."""
 
-    line: Line
+    line: Meter
     quantity: Decimal
-    by_known: Mapping[Known, Decimal]
+    by_known: Mapping[UsageBasis, Decimal]
     missing: int
 
 
@@ -96,8 +96,8 @@ class Group:
     key: tuple[str, ...]
     charges: int
     money: tuple[MoneySum, ...]  # one a currency, in alphabetical order
-    quantities: tuple[QuantitySum, ...]  # in the order of `Line`
-    known: MoneyKnown
+    quantities: tuple[QuantitySum, ...]  # in the order of `Meter`
+    known: CostBasis
     unreported: int
     unpriced: int
 
@@ -121,11 +121,11 @@ class _Sums:
     """A group while it grows."""
 
     charges: int = 0
-    money: dict[str, dict[tuple[MoneyKnown, str], Decimal]] = field(default_factory=dict)
+    money: dict[str, dict[tuple[CostBasis, str], Decimal]] = field(default_factory=dict)
     listed: dict[str, Decimal] = field(default_factory=dict)
-    quantities: dict[Line, dict[Known, Decimal]] = field(default_factory=dict)
-    missing: Counter[Line] = field(default_factory=Counter)
-    knowns: Counter[MoneyKnown] = field(default_factory=Counter)
+    quantities: dict[Meter, dict[UsageBasis, Decimal]] = field(default_factory=dict)
+    missing: Counter[Meter] = field(default_factory=Counter)
+    knowns: Counter[CostBasis] = field(default_factory=Counter)
 
     def take(self, charge: Charge, times: int) -> None:
         """Adds what stands for so many charges."""
@@ -146,10 +146,10 @@ class _Sums:
             key=key,
             charges=self.charges,
             money=tuple(_money(currency, self.money[currency], self.listed) for currency in sorted(self.money)),
-            quantities=tuple(_quantity(self, line) for line in Line if line in self.quantities),
+            quantities=tuple(_quantity(self, line) for line in Meter if line in self.quantities),
             known=worst_of(+self.knowns),
-            unreported=self.knowns[MoneyKnown.UNREPORTED],
-            unpriced=self.knowns[MoneyKnown.UNPRICED],
+            unreported=self.knowns[CostBasis.UNREPORTED],
+            unpriced=self.knowns[CostBasis.UNPRICED],
         )
 
 
@@ -175,8 +175,8 @@ def _grow(sums: dict[_Key, Decimal], key: _Key, amount: Decimal) -> None:
     sums[key] = add(sums.get(key, ZERO), amount)
 
 
-def _money(currency: str, parts: Mapping[tuple[MoneyKnown, str], Decimal], listed: Mapping[str, Decimal]) -> MoneySum:
-    amount, by_known, by_kind = ZERO, dict[MoneyKnown, Decimal](), dict[str, Decimal]()
+def _money(currency: str, parts: Mapping[tuple[CostBasis, str], Decimal], listed: Mapping[str, Decimal]) -> MoneySum:
+    amount, by_known, by_kind = ZERO, dict[CostBasis, Decimal](), dict[str, Decimal]()
     for (known, kind), part in parts.items():
         amount = add(amount, part)
         _grow(by_known, known, part)
@@ -184,7 +184,7 @@ def _money(currency: str, parts: Mapping[tuple[MoneyKnown, str], Decimal], liste
     return MoneySum(currency, amount, listed[currency], by_known, by_kind)
 
 
-def _quantity(sums: _Sums, line: Line) -> QuantitySum:
+def _quantity(sums: _Sums, line: Meter) -> QuantitySum:
     parts = sums.quantities[line]
     whole = ZERO
     for part in parts.values():

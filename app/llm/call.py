@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.llm.conversation import Message, ToolDefinition
 
 
@@ -58,4 +58,4 @@ class Usage:
     cached_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
-    known: Known
+    known: UsageBasis

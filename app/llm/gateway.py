@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from app.domain.errors import ModelRefused, ModelUnavailable
-from app.domain.models import AnsweredBy, Known, ModelUse
+from app.domain.models import AnsweredBy, ModelUse, UsageBasis
 from app.llm import estimate
 from app.llm.call import ModelCall, Reserve, Usage
 from app.llm.conversation import Answer, Conversation, ReportedUsage
@@ -35,7 +35,7 @@ class ModelAnswer:
     use: ModelUse
 
 
-class ModelGateway:
+class LLMGateway:
     """The only way to a model: journal, then the Conversation API, then journal."""
 
     def __init__(self, conversation: Conversation, component: str, journal: Journal) -> None:
@@ -102,10 +102,10 @@ def used(answer: Answer, call: ModelCall, provider: str) -> Usage:
     """What the provider reported, if that can be; else what we count ourselves, marked as such."""
     reported = answer.usage
     if _can_be(reported, answer):
-        return Usage(**asdict(reported), known=Known.REPORTED)
+        return Usage(**asdict(reported), known=UsageBasis.REPORTED)
     by = estimate.counting(provider, answer.model)
     asked = estimate.input_tokens(call.messages, call.tools, by)
-    return Usage(asked, None, estimate.output_tokens(answer, by), None, Known.ESTIMATED)
+    return Usage(asked, None, estimate.output_tokens(answer, by), None, UsageBasis.ESTIMATED)
 
 
 def _can_be(reported: ReportedUsage, answer: Answer) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.price_file import NAME, Agreement, Batch, TokenPrices
 from app.pricing.providers import provider_id
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, less
@@ -23,11 +23,11 @@ def matches(agreement: Agreement, provider: str, model: str) -> bool:
 def schedule_of(prices: TokenPrices, *tiers: tuple[int, TokenPrices]) -> Schedule:
     """Prices and tiers by kind of token. A kind without a price of its own in a tier costs there as input does."""
     levels = ((BASE, prices), *tiers)
-    kinds: dict[Line, list[Decimal | None]] = {
-        Line.INPUT: [each.input for _, each in levels],
-        Line.CACHED_INPUT: [each.cached_input for _, each in levels],
-        Line.CACHE_WRITE: [each.cache_write for _, each in levels],
-        Line.OUTPUT: [each.output for _, each in levels],
+    kinds: dict[Meter, list[Decimal | None]] = {
+        Meter.INPUT: [each.input for _, each in levels],
+        Meter.CACHED_INPUT: [each.cached_input for _, each in levels],
+        Meter.CACHE_WRITE: [each.cache_write for _, each in levels],
+        Meter.OUTPUT: [each.output for _, each in levels],
     }
     return {
         line: tuple(

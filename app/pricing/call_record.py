@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.models import CallState
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class CallRecord:
     ended_at: datetime | None
     reserve_input: int
     reserve_output: int
-    usage: Usage
+    usage: TokenUsage
     finish_reason: str = ""
     error: str = ""
     retries: int = 0

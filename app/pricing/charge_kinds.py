@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 
 
-class MoneyKnown(StrEnum):
+class CostBasis(StrEnum):
     """How an amount of money is known, best first: as its quantity is, or not at all for want of a price."""
 
     REPORTED = "reported"
@@ -19,17 +19,17 @@ class MoneyKnown(StrEnum):
     UNPRICED = "unpriced"  # the quantity may be known, its price is not
 
 
-_RANK: Mapping[str, int] = {known.value: rank for rank, known in enumerate(MoneyKnown)}
+_RANK: Mapping[str, int] = {known.value: rank for rank, known in enumerate(CostBasis)}
 
 
-def worst(first: Known, *others: Known) -> Known:
+def worst(first: UsageBasis, *others: UsageBasis) -> UsageBasis:
     """The worst of them: a sum is as well known as its worst part."""
     return max((first, *others), key=_RANK.__getitem__)
 
 
-def worst_of(knowns: Iterable[MoneyKnown]) -> MoneyKnown:
+def worst_of(knowns: Iterable[CostBasis]) -> CostBasis:
     """The worst of them; `reported` of none, since nothing is missing from an empty sum."""
-    return max(knowns, key=_RANK.__getitem__, default=MoneyKnown.REPORTED)
+    return max(knowns, key=_RANK.__getitem__, default=CostBasis.REPORTED)
 
 
 class Kind(StrEnum):
@@ -71,7 +71,7 @@ _PER = {
 }
 
 
-class Line(StrEnum):
+class Meter(StrEnum):
     """One line of a cost. The kinds of tokens are disjoint: `input` is what was neither read from nor written to the
     provider's cache; reasoning tokens are inside `output`."""
 
@@ -95,16 +95,16 @@ class Line(StrEnum):
         return _KINDS[self]
 
 
-TOKEN_LINES = (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE, Line.OUTPUT)
+TOKEN_LINES = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE, Meter.OUTPUT)
 _UNITS = dict.fromkeys(TOKEN_LINES, Unit.TOKENS) | {
-    Line.COMPUTE: Unit.SECONDS,
-    Line.STEP_WRITES: Unit.WRITES,
-    Line.RETAINED_BYTES: Unit.GB_MONTHS,
-    Line.LOG_BYTES: Unit.GB,
+    Meter.COMPUTE: Unit.SECONDS,
+    Meter.STEP_WRITES: Unit.WRITES,
+    Meter.RETAINED_BYTES: Unit.GB_MONTHS,
+    Meter.LOG_BYTES: Unit.GB,
 }
 _KINDS = dict.fromkeys(TOKEN_LINES, Kind.MODEL) | {
-    Line.COMPUTE: Kind.COMPUTE,
-    Line.STEP_WRITES: Kind.ORCHESTRATION,
-    Line.RETAINED_BYTES: Kind.ORCHESTRATION,
-    Line.LOG_BYTES: Kind.ORCHESTRATION,
+    Meter.COMPUTE: Kind.COMPUTE,
+    Meter.STEP_WRITES: Kind.ORCHESTRATION,
+    Meter.RETAINED_BYTES: Kind.ORCHESTRATION,
+    Meter.LOG_BYTES: Kind.ORCHESTRATION,
 }

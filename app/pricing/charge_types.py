@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from app.domain.models import Known
-from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit, worst
+from app.domain.models import UsageBasis
+from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode, Unit, worst
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """What one model call used. `None` is "not reported", which is not zero.
 
     `input_tokens` holds the cached and the cache-written ones, `output_tokens` the reasoning ones, as providers of
@@ -26,7 +26,7 @@ class Usage:
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
-    known: Known = Known.REPORTED
+    known: UsageBasis = UsageBasis.REPORTED
 
     def __post_init__(self) -> None:
         parts = (self.cached_tokens or 0) + (self.cache_write_tokens or 0)
@@ -43,9 +43,9 @@ class Usage:
         """The cached tokens for people: of no input none is cached, also where nobody reported it."""
         return 0 if self.input_tokens == 0 else self.cached_tokens
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: TokenUsage) -> TokenUsage:
         """Both together, known as the worse of the two; what one of them does not report is not known of the sum."""
-        return Usage(
+        return TokenUsage(
             _sum(self.input_tokens, other.input_tokens),
             _sum(self.output_tokens, other.output_tokens),
             _sum(self.cached_tokens, other.cached_tokens),
@@ -64,16 +64,16 @@ class Quantity:
     """A number and how it is known; `None` goes with `unreported`, and only with it."""
 
     value: Decimal | None
-    known: Known = Known.REPORTED
+    known: UsageBasis = UsageBasis.REPORTED
 
     def __post_init__(self) -> None:
-        if (self.value is None) != (self.known is Known.UNREPORTED):
+        if (self.value is None) != (self.known is UsageBasis.UNREPORTED):
             raise ValueError(f"quantity {self.value} cannot be {self.known}: only what is not known has no value")
         if self.value is not None and not (self.value.is_finite() and self.value >= 0):
             raise ValueError(f"quantity {self.value} is below zero or no number")
 
 
-UNREPORTED = Quantity(None, Known.UNREPORTED)
+UNREPORTED = Quantity(None, UsageBasis.UNREPORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +94,22 @@ class Work:
 class PricedLine:
     """One line: `amount` is exactly `quantity` x `unit_price` / `line.unit.per`, and `None` when one of them is."""
 
-    line: Line
+    line: Meter
     quantity: Decimal | None
-    known: Known
+    known: UsageBasis
     unit_price: Decimal | None = None
     amount: Decimal | None = None
     list_unit_price: Decimal | None = None
     list_amount: Decimal | None = None
 
     @property
-    def money_known(self) -> MoneyKnown:
+    def money_known(self) -> CostBasis:
         """How the amount is known."""
         return _money_known(self.unit_price, self.known)
 
 
-def _money_known(unit_price: Decimal | None, known: Known) -> MoneyKnown:
-    return MoneyKnown.UNPRICED if unit_price is None else MoneyKnown(known.value)
+def _money_known(unit_price: Decimal | None, known: UsageBasis) -> CostBasis:
+    return CostBasis.UNPRICED if unit_price is None else CostBasis(known.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +146,10 @@ class Charge(Origin):
     """
 
     kind: Kind
-    line: Line
+    line: Meter
     quantity: Decimal | None
     unit: Unit
-    known: Known
+    known: UsageBasis
     unit_price: Decimal | None
     amount: Decimal | None
     list_unit_price: Decimal | None
@@ -162,7 +162,7 @@ class Charge(Origin):
     correction: int = 0
 
     @property
-    def money_known(self) -> MoneyKnown:
+    def money_known(self) -> CostBasis:
         """How the amount is known."""
         return _money_known(self.unit_price, self.known)
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from app.pricing.book import PriceBook
 from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Usage, Work
+from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, TokenUsage, Work
 from app.pricing.formula import CallPrice, Priced, Unpriced, price_call, price_work
 
 
 def charge_call(
-    book: PriceBook, usage: Usage, origin: Origin, *, mode: Mode = Mode.STANDARD, rerun: bool = False
+    book: PriceBook, usage: TokenUsage, origin: Origin, *, mode: Mode = Mode.STANDARD, rerun: bool = False
 ) -> tuple[Charge, ...]:
     """The charges of one model call, made at `origin.at` of `origin.model` at `origin.provider`."""
     priced = price_call(book, usage, at=origin.at, model=origin.model, provider=origin.provider, mode=mode)

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from app.domain.money import plain
 from app.pricing.agreements import own
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import TOKEN_LINES, Line, Mode
+from app.pricing.charge_kinds import TOKEN_LINES, Meter, Mode
 from app.pricing.charge_types import utc
 from app.pricing.list_prices import PACKAGE
 from app.pricing.litellm_prices import PACKAGE as OTHER_PACKAGE
@@ -190,9 +190,9 @@ def _settled(book: PriceBook, provider: str, model: str, now: datetime) -> bool:
     return agreement is not None and agreement.per_million_tokens is not None
 
 
-def _told(rates: Mapping[Line, Decimal], line: Line) -> str:
+def _told(rates: Mapping[Meter, Decimal], line: Meter) -> str:
     """A kind's price; what it is charged at where it has none."""
-    return plain(rates[line]) if line in rates else f"none (charged as input, {plain(rates[Line.INPUT])})"
+    return plain(rates[line]) if line in rates else f"none (charged as input, {plain(rates[Meter.INPUT])})"
 
 
 def _differ(ours: Decimal | None, theirs: Decimal | None) -> bool:

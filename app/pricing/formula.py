@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import amount_of, product, total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Line, Mode, MoneyKnown, worst, worst_of
-from app.pricing.charge_types import PricedLine, Quantity, Usage, Work, utc
+from app.pricing.charge_kinds import CostBasis, Meter, Mode, worst, worst_of
+from app.pricing.charge_types import PricedLine, Quantity, TokenUsage, Work, utc
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, step_at
 
@@ -43,7 +43,7 @@ class Priced:
         return _sum(line.list_amount for line in self.lines)
 
     @property
-    def known(self) -> MoneyKnown:
+    def known(self) -> CostBasis:
         """The worst of the lines."""
         return worst_of(line.money_known for line in self.lines)
 
@@ -60,7 +60,7 @@ class CallPrice(Priced):
     at: datetime
     mode: Mode
     tier: int | None
-    unsplit: tuple[Line, ...]
+    unsplit: tuple[Meter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,16 @@ class Unpriced:
     model: str = ""
 
     @property
-    def known(self) -> MoneyKnown:
+    def known(self) -> CostBasis:
         """Unpriced, whatever the quantities are."""
-        return MoneyKnown.UNPRICED
+        return CostBasis.UNPRICED
 
     def __str__(self) -> str:
         return f"unpriced: {self.reason}; {self.remedy}"
 
 
 def price_call(
-    book: PriceBook, usage: Usage, *, at: datetime, model: str, provider: str, mode: Mode = Mode.STANDARD
+    book: PriceBook, usage: TokenUsage, *, at: datetime, model: str, provider: str, mode: Mode = Mode.STANDARD
 ) -> CallPrice | Unpriced:
     """Prices one call. `provider` is a Dapr component type or a provider id, `at` the time it was made."""
     price = book.find(provider, model, at, mode)
@@ -113,7 +113,7 @@ def price_work(book: PriceBook, work: Work, *, at: datetime) -> Priced | Unprice
 
 
 def price_quantities(
-    book: PriceBook, quantities: Sequence[tuple[Line, Quantity]], *, at: datetime
+    book: PriceBook, quantities: Sequence[tuple[Meter, Quantity]], *, at: datetime
 ) -> Priced | Unpriced:
     """Prices lines of work that are in the units of their lines already."""
     tariff = book.infrastructure(at)
@@ -126,61 +126,61 @@ def price_quantities(
     return Priced(lines, tariff.currency, f"{NAME}/{tariff.id}", book.digest)
 
 
-def _quantities(usage: Usage, unsplit: tuple[Line, ...]) -> Iterator[tuple[Line, Quantity]]:
+def _quantities(usage: TokenUsage, unsplit: tuple[Meter, ...]) -> Iterator[tuple[Meter, Quantity]]:
     """The tokens of each kind, each token in exactly one of them."""
     cached, written = usage.cached_tokens, usage.cache_write_tokens
-    known = worst(usage.known, Known.ESTIMATED) if unsplit else usage.known
+    known = worst(usage.known, UsageBasis.ESTIMATED) if unsplit else usage.known
     plain = None if usage.input_tokens is None else usage.input_tokens - (cached or 0) - (written or 0)
-    yield Line.INPUT, _counted(plain, known)
+    yield Meter.INPUT, _counted(plain, known)
     if cached is not None:
-        yield Line.CACHED_INPUT, _counted(cached, usage.known)
+        yield Meter.CACHED_INPUT, _counted(cached, usage.known)
     if written is not None:
-        yield Line.CACHE_WRITE, _counted(written, usage.known)
-    yield Line.OUTPUT, _counted(usage.output_tokens, usage.known)
+        yield Meter.CACHE_WRITE, _counted(written, usage.known)
+    yield Meter.OUTPUT, _counted(usage.output_tokens, usage.known)
 
 
-def _counted(tokens: int | None, known: Known) -> Quantity:
+def _counted(tokens: int | None, known: UsageBasis) -> Quantity:
     """Tokens that nobody vouches for are not known, whatever their number says."""
-    if tokens is None or known is Known.UNREPORTED:
-        return Quantity(None, Known.UNREPORTED)
+    if tokens is None or known is UsageBasis.UNREPORTED:
+        return Quantity(None, UsageBasis.UNREPORTED)
     return Quantity(Decimal(tokens), known)
 
 
-def _unsplit(usage: Usage, price: Price) -> tuple[Line, ...]:
+def _unsplit(usage: TokenUsage, price: Price) -> tuple[Meter, ...]:
     """The kinds of input with a price of their own of which it is not known how many tokens there are."""
     missing = [
         line
-        for line, count in ((Line.CACHED_INPUT, usage.cached_tokens), (Line.CACHE_WRITE, usage.cache_write_tokens))
-        if count is None and price.contracted.get(line) not in (None, price.contracted[Line.INPUT])
+        for line, count in ((Meter.CACHED_INPUT, usage.cached_tokens), (Meter.CACHE_WRITE, usage.cache_write_tokens))
+        if count is None and price.contracted.get(line) not in (None, price.contracted[Meter.INPUT])
     ]
     rest = (usage.input_tokens or 0) - (usage.cached_tokens or 0) - (usage.cache_write_tokens or 0)
     return tuple(missing) if rest > 0 else ()
 
 
-def _tier(price: Price, usage: Usage) -> int | None:
+def _tier(price: Price, usage: TokenUsage) -> int | None:
     """The highest start among the steps that the request is on."""
     reached = max(step_at(steps, usage.input_tokens or 0)[0] for steps in price.contracted.values())
     return None if reached == BASE else reached
 
 
-def _token_line(price: Price, line: Line, quantity: Quantity, usage: Usage) -> PricedLine:
+def _token_line(price: Price, line: Meter, quantity: Quantity, usage: TokenUsage) -> PricedLine:
     contracted = _unit_price(price.contracted, line, usage)
     listed = _unit_price(price.listed, line, usage)
     listed = contracted if listed is None else listed  # a list without that price has nothing to compare with
-    if usage.input_tokens is None and len(price.contracted[Line.INPUT]) > 1 and quantity.value is not None:
-        quantity = Quantity(quantity.value, worst(quantity.known, Known.ESTIMATED))  # of which tier, is not known
+    if usage.input_tokens is None and len(price.contracted[Meter.INPUT]) > 1 and quantity.value is not None:
+        quantity = Quantity(quantity.value, worst(quantity.known, UsageBasis.ESTIMATED))  # of which tier, is not known
     return _line(line, quantity, contracted, listed)
 
 
-def _unit_price(schedule: Schedule, line: Line, usage: Usage) -> Decimal | None:
+def _unit_price(schedule: Schedule, line: Meter, usage: TokenUsage) -> Decimal | None:
     """Cached and cache-written input without a price of its own costs as plain input does."""
     steps = schedule.get(line)
-    if steps is None and line is Line.OUTPUT:
+    if steps is None and line is Meter.OUTPUT:
         return None
-    return step_at(steps or schedule[Line.INPUT], usage.input_tokens or 0)[1]
+    return step_at(steps or schedule[Meter.INPUT], usage.input_tokens or 0)[1]
 
 
-def _line(line: Line, quantity: Quantity, unit_price: Decimal | None, list_price: Decimal | None) -> PricedLine:
+def _line(line: Meter, quantity: Quantity, unit_price: Decimal | None, list_price: Decimal | None) -> PricedLine:
     per, value = line.unit.per, quantity.value
     amount = None if value is None or unit_price is None else amount_of(value, unit_price, per)
     listed = amount  # mostly, the list price is the price: reckoned once
@@ -189,20 +189,20 @@ def _line(line: Line, quantity: Quantity, unit_price: Decimal | None, list_price
     return PricedLine(line, value, quantity.known, unit_price, amount, list_price, listed)
 
 
-def _at_cost(line: Line, quantity: Quantity, rate: Decimal) -> PricedLine:
+def _at_cost(line: Meter, quantity: Quantity, rate: Decimal) -> PricedLine:
     return _line(line, quantity, rate, rate)
 
 
-def _work(work: Work, months: Decimal) -> Iterator[tuple[Line, Quantity]]:
+def _work(work: Work, months: Decimal) -> Iterator[tuple[Meter, Quantity]]:
     """The quantities that the work has, in the units of their lines."""
     if work.active_seconds is not None:
-        yield Line.COMPUTE, work.active_seconds
+        yield Meter.COMPUTE, work.active_seconds
     if work.step_writes is not None:
-        yield Line.STEP_WRITES, work.step_writes
+        yield Meter.STEP_WRITES, work.step_writes
     if work.retained_bytes is not None:
-        yield Line.RETAINED_BYTES, _times(work.retained_bytes, product(_GB, months))
+        yield Meter.RETAINED_BYTES, _times(work.retained_bytes, product(_GB, months))
     if work.log_bytes is not None:
-        yield Line.LOG_BYTES, _times(work.log_bytes, _GB)
+        yield Meter.LOG_BYTES, _times(work.log_bytes, _GB)
 
 
 def _times(quantity: Quantity, factor: Decimal) -> Quantity:

@@ -16,16 +16,16 @@ from importlib.metadata import version
 from genai_prices import types
 from genai_prices.data_snapshot import DataSnapshot
 
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.schedule import BASE, Schedule, Steps
 
 PACKAGE = "genai-prices"
 CURRENCY = "USD"
 _LINES = {
-    "input_mtok": Line.INPUT,
-    "cache_read_mtok": Line.CACHED_INPUT,
-    "cache_write_mtok": Line.CACHE_WRITE,
-    "output_mtok": Line.OUTPUT,
+    "input_mtok": Meter.INPUT,
+    "cache_read_mtok": Meter.CACHED_INPUT,
+    "cache_write_mtok": Meter.CACHE_WRITE,
+    "output_mtok": Meter.OUTPUT,
 }
 # Each call of a model with such a price costs more than its tokens, by a quantity that Dapr does not report.
 _UNCARRIED = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
@@ -130,7 +130,7 @@ def _standard(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
 
 def _usable(dated: list[DatedSchedule]) -> tuple[DatedSchedule, ...]:
     """Without a price for input (an image or speech model) nothing can be said about a text call."""
-    return tuple(each for each in dated if Line.INPUT in each.schedule)
+    return tuple(each for each in dated if Meter.INPUT in each.schedule)
 
 
 def _batch(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:

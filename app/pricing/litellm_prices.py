@@ -12,16 +12,16 @@ from typing import Any
 
 from app.domain.errors import ConfigurationError
 from app.domain.money import product
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 from app.pricing.providers import provider_id
 
 PACKAGE = "litellm"
 _FILE = "model_prices_and_context_window_backup.json"
 _LINES = {
-    Line.INPUT: "input_cost_per_token",
-    Line.CACHED_INPUT: "cache_read_input_token_cost",
-    Line.CACHE_WRITE: "cache_creation_input_token_cost",
-    Line.OUTPUT: "output_cost_per_token",
+    Meter.INPUT: "input_cost_per_token",
+    Meter.CACHED_INPUT: "cache_read_input_token_cost",
+    Meter.CACHE_WRITE: "cache_creation_input_token_cost",
+    Meter.OUTPUT: "output_cost_per_token",
 }
 # What the package calls our providers, in its keys and in its entries.
 _PROVIDERS: Mapping[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ class SecondOpinion:
     def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = entries
 
-    def find(self, provider: str, model: str) -> dict[Line, Decimal] | None:
+    def find(self, provider: str, model: str) -> dict[Meter, Decimal] | None:
         """Prices per million tokens; `None` when this list does not know the model of that provider."""
         names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
         for each in self._called(model):
@@ -61,7 +61,7 @@ class SecondOpinion:
             yield from sorted(filter(dated.fullmatch, self._entries), reverse=True)
 
 
-def _prices(entry: Mapping[str, Any]) -> dict[Line, Decimal]:
+def _prices(entry: Mapping[str, Any]) -> dict[Meter, Decimal]:
     found = {line: entry.get(key) for line, key in _LINES.items()}
     return {
         line: product(Decimal(price), _MILLION) for line, price in found.items() if isinstance(price, Decimal | int)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from app.domain.errors import FailureCause
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 
 # Nobody told us whether the sidecar repeats calls (docs/operations.md). Where it does, two refusals and its pause
 # between them take less than this; a call that lasted longer may hold an earlier request, unseen by us, that timed out
@@ -22,10 +22,10 @@ _TURNED_AWAY_WITHIN = timedelta(seconds=5)
 # refused the repetition of a request that had left, and how that one failed, nobody says.
 _REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
 
-NOTHING = Usage(0, 0, known=Known.ESTIMATED)
+NOTHING = TokenUsage(0, 0, known=UsageBasis.ESTIMATED)
 
 
-def lost_usage(call: CallRecord, settled: CallRecord | None) -> Usage:
+def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
     """What `call`, failed or interrupted, used or may have used; `settled` is the call that answered the same turn of
     the same step, if one has.
 
@@ -36,10 +36,10 @@ def lost_usage(call: CallRecord, settled: CallRecord | None) -> Usage:
     if _never_worked_on(call):
         return NOTHING
     known = settled.usage if settled else call.usage
-    return Usage(
+    return TokenUsage(
         call.reserve_input if known.input_tokens is None else known.input_tokens,
         call.reserve_output if known.output_tokens is None else known.output_tokens,
-        known=Known.ESTIMATED,
+        known=UsageBasis.ESTIMATED,
     )
 
 

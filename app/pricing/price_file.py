@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_
 from app.config import yaml_file
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 
 NAME = "prices.yaml"  # what price ids call the file, wherever it lies
 
@@ -158,13 +158,13 @@ class Infrastructure(_Dated):
     storage_per_gb_month: Price
     logs_per_gb: Price
 
-    def rate(self, line: Line) -> Decimal:
+    def rate(self, line: Meter) -> Decimal:
         """The unit price of a line. Raises KeyError for a line of tokens, which has its model's price."""
         return {
-            Line.COMPUTE: self.compute_per_second,
-            Line.STEP_WRITES: self.writes_per_million,
-            Line.RETAINED_BYTES: self.storage_per_gb_month,
-            Line.LOG_BYTES: self.logs_per_gb,
+            Meter.COMPUTE: self.compute_per_second,
+            Meter.STEP_WRITES: self.writes_per_million,
+            Meter.RETAINED_BYTES: self.storage_per_gb_month,
+            Meter.LOG_BYTES: self.logs_per_gb,
         }[line]
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from app.domain.money import plain
 from app.pricing.agreements import own
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.list_prices import CURRENCY
 from app.pricing.price_file import NAME, Agreement
 from app.pricing.price_findings import Finding, error, warning
@@ -24,16 +24,16 @@ _COMPARABLE = frozenset({CURRENCY, "EUR", "GBP", "CHF", "CAD", "AUD"})
 # The list's own prices lie between 0.005 and 600 per million tokens.
 _LEAST, _MOST = Decimal("0.0005"), Decimal(6000)
 _MOST_INFRASTRUCTURE = {
-    Line.COMPUTE: Decimal("0.01"),  # 36 an hour
-    Line.STEP_WRITES: Decimal(100),
-    Line.RETAINED_BYTES: Decimal(100),
-    Line.LOG_BYTES: Decimal(100),
+    Meter.COMPUTE: Decimal("0.01"),  # 36 an hour
+    Meter.STEP_WRITES: Decimal(100),
+    Meter.RETAINED_BYTES: Decimal(100),
+    Meter.LOG_BYTES: Decimal(100),
 }
 _PER = {
-    Line.COMPUTE: "per second",
-    Line.STEP_WRITES: "per million writes",
-    Line.RETAINED_BYTES: "per GB and month",
-    Line.LOG_BYTES: "per GB",
+    Meter.COMPUTE: "per second",
+    Meter.STEP_WRITES: "per million writes",
+    Meter.RETAINED_BYTES: "per GB and month",
+    Meter.LOG_BYTES: "per GB",
 }
 _UNIT_REMEDY = "give the price of a million tokens"
 
@@ -63,7 +63,7 @@ def _ranges(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Fi
             if price > _MOST or 0 < price < _LEAST:
                 problem = f"{agreement.id}: no model costs that per million {line} tokens"
                 yield error(where, plain(price), problem, _UNIT_REMEDY)
-    free = [line for line in (Line.INPUT, Line.OUTPUT) if not schedule[line][0][1]]
+    free = [line for line in (Meter.INPUT, Meter.OUTPUT) if not schedule[line][0][1]]
     if free and agreement.discount_percent != 100:
         yield warning(where, "0", f"{agreement.id}: {' and '.join(free)} cost nothing", "say 0 only where that is so")
 
@@ -72,10 +72,10 @@ def _relations(agreement: Agreement, schedule: Schedule, where: str) -> Iterator
     for start in tier_starts(schedule):
         rates = rates_at(schedule, start + 1)
         for line, problem in (
-            (Line.CACHED_INPUT, "cached input is dearer than uncached"),
-            (Line.INPUT, "input is dearer than output"),
+            (Meter.CACHED_INPUT, "cached input is dearer than uncached"),
+            (Meter.INPUT, "input is dearer than output"),
         ):
-            dearer, other = rates.get(line), rates[Line.INPUT if line is Line.CACHED_INPUT else Line.OUTPUT]
+            dearer, other = rates.get(line), rates[Meter.INPUT if line is Meter.CACHED_INPUT else Meter.OUTPUT]
             if dearer is not None and dearer > other:
                 value = f"{plain(dearer)} > {plain(other)}"
                 yield warning(where, value, f"{agreement.id}: {problem}", "look whether two prices were exchanged")
@@ -87,7 +87,7 @@ def _batch(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Fin
         return
     batch = less(batch, agreement.discount_percent)
     for line in batch:
-        ours, single = batch[line][0][1], schedule.get(line, schedule[Line.INPUT])[0][1]
+        ours, single = batch[line][0][1], schedule.get(line, schedule[Meter.INPUT])[0][1]
         if _far(ours, single):
             problem = f"{agreement.id}: a batch price for another number of tokens, it seems"
             yield error(where, f"{line} {plain(ours)}, single {plain(single)}", problem, _UNIT_REMEDY)
@@ -127,7 +127,7 @@ def infrastructure(book: PriceBook) -> Iterator[Finding]:
                 yield warning(where, plain(tariff.rate(line)), problem, f"give the price {_PER[line]}")
 
 
-def _comparison(book: PriceBook, agreement: Agreement) -> tuple[str, dict[Line, Decimal], bool]:
+def _comparison(book: PriceBook, agreement: Agreement) -> tuple[str, dict[Meter, Decimal], bool]:
     """Name and base prices of the listed model to compare with, and whether it is the very model."""
     at: datetime = agreement.from_
     provider = provider_id(agreement.provider)

@@ -8,11 +8,11 @@ from datetime import date
 from decimal import Decimal
 
 from app.domain.money import discounted
-from app.pricing.charge_kinds import TOKEN_LINES, Line, Mode
+from app.pricing.charge_kinds import TOKEN_LINES, Meter, Mode
 
 # Ascending (above, price per million) pairs: the price of the whole request once its input exceeds `above`.
 Steps = tuple[tuple[int, Decimal], ...]
-Schedule = Mapping[Line, Steps]
+Schedule = Mapping[Meter, Steps]
 BASE = -1  # "above -1 tokens" holds for every request
 
 
@@ -39,7 +39,7 @@ def tier_starts(schedule: Schedule) -> tuple[int, ...]:
     return tuple(sorted({above for steps in schedule.values() for above, _ in steps}))
 
 
-def rates_at(schedule: Schedule, input_tokens: int) -> dict[Line, Decimal]:
+def rates_at(schedule: Schedule, input_tokens: int) -> dict[Meter, Decimal]:
     """What each kind of token costs in a request of that size; a kind without a price of its own is left out."""
     return {line: step_at(schedule[line], input_tokens)[1] for line in TOKEN_LINES if line in schedule}
 

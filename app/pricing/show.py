@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from app.domain.money import total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.charge_types import Charge, utc
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, rates_at, tier_starts
@@ -28,8 +28,8 @@ class PriceRow:
     price_id: str = ""
     currency: str = ""
     above: int | None = None
-    contracted: dict[Line, Decimal] | None = None
-    listed: dict[Line, Decimal] | None = None
+    contracted: dict[Meter, Decimal] | None = None
+    listed: dict[Meter, Decimal] | None = None
     source: str = ""
     checked: date | None = None
     where: str = ""
@@ -41,7 +41,7 @@ class InfrastructureRow:
     """What one line of compute or orchestration costs, and until when."""
 
     price_id: str
-    line: Line
+    line: Meter
     currency: str
     unit_price: Decimal
     per: Decimal
@@ -57,7 +57,7 @@ class BilledPrice:
     """A unit price that charges were billed at: how many, for how much, between which times, from which book."""
 
     price_id: str
-    line: Line
+    line: Meter
     currency: str
     unit_price: Decimal
     book_digest: str
@@ -119,13 +119,13 @@ def infrastructure_rows(book: PriceBook, at: datetime) -> tuple[InfrastructureRo
             begins=tariff.from_,
             ends=tariff.to,
         )
-        for line in (Line.COMPUTE, Line.STEP_WRITES, Line.RETAINED_BYTES, Line.LOG_BYTES)
+        for line in (Meter.COMPUTE, Meter.STEP_WRITES, Meter.RETAINED_BYTES, Meter.LOG_BYTES)
     )
 
 
 def billed_prices(charges: Iterable[Charge]) -> tuple[BilledPrice, ...]:
     """Every unit price that the charges carry, in the order of their ids; the unpriced ones carry none."""
-    groups: dict[tuple[str, Line, str, Decimal, str], list[Charge]] = {}
+    groups: dict[tuple[str, Meter, str, Decimal, str], list[Charge]] = {}
     for charge in charges:
         if charge.price_id is not None and charge.unit_price is not None and charge.currency is not None:
             key = (charge.price_id, charge.line, charge.currency, charge.unit_price, charge.book_digest)

@@ -50,7 +50,7 @@ class Turn(Enum):
     OVER = auto()  # it was begun again as often as is allowed
 
 
-class Condemned:
+class RejectedRuns:
     """Begins them again; `restart` starts a task's run anew. Of all workers of a ledger, one does so for each run that
     was given up. `clock` gives the time in UTC."""
 

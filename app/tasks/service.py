@@ -44,7 +44,7 @@ from app.domain.standing import Standing, unknown
 from app.ledger.store.decision_log import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import StoredTicket, Tickets
-from app.tasks.workflow_client import Runs
+from app.tasks.workflow_client import WorkflowClient
 from app.workflow.steps import TaskInput
 
 # Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
@@ -62,14 +62,14 @@ _GIVEN_UP = "Dapr has given this run up although nobody touched it; the task is 
 _LOST = "the workflow engine has lost the run; the task was begun again"
 
 
-class TaskDesk:
+class TaskService:
     """Intake is idempotent: the same ticket is the same task, however often and whenever it arrives. Thread-safe."""
 
     def __init__(
         self,
         tickets: Tickets,
         standings: Standings,
-        runs: Runs,
+        runs: WorkflowClient,
         rules: Rules,
         trail: Decisions,
         void: Callable[[str, str], None],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.model import Attempt, Step, WorkflowRun
 from app.domain.errors import RefundAgentError
 from app.domain.models import Retrying
 
@@ -22,7 +22,7 @@ _ERROR_CHARACTERS = 300
 class Stuck:
     """Looks at running tasks. `history` reads one run and raises RefundAgentError; `clock` gives the time in UTC."""
 
-    def __init__(self, history: Callable[[str], Run], clock: Callable[[], datetime]) -> None:
+    def __init__(self, history: Callable[[str], WorkflowRun], clock: Callable[[], datetime]) -> None:
         self._history = history
         self._clock = clock
 
@@ -37,7 +37,7 @@ class Stuck:
             return None
 
 
-def retrying(run: Run) -> Retrying | None:
+def retrying(run: WorkflowRun) -> Retrying | None:
     """The step that failed last and was not completed since. Pure."""
     stuck = [
         step for step in run.steps if _failed(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
@@ -72,7 +72,7 @@ def _moment(attempt: Attempt | None) -> datetime:
     return known or datetime.min.replace(tzinfo=UTC)
 
 
-def _most(run: Run) -> int | None:
+def _most(run: WorkflowRun) -> int | None:
     """How many attempts its rules allow; they travel in the input."""
     try:
         return int(json.loads(run.input.text if run.input else "")["rules"]["retries"]["attempts"])

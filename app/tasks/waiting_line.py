@@ -18,7 +18,7 @@ class Silence(Unreachable):
     """The sidecar took a call and did not answer in time: what came of it is not known."""
 
 
-class Line:
+class WaitingLine:
     """At most `most` calls of one kind at once. Once one was not answered, only one at a time finds out whether that is
     still so; the others are told at once. Thread-safe."""
 

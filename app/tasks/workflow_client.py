@@ -21,7 +21,7 @@ from app.domain.deadline import left, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
 from app.domain.standing import Standing, ended, under_way
-from app.tasks.waiting_line import Line, Silence
+from app.tasks.waiting_line import Silence, WaitingLine
 from app.workflow.refund import NAME
 from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 
@@ -70,13 +70,17 @@ class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC
         )
 
 
-class Runs:
+class WorkflowClient:
     """The workflow side of a task. Thread-safe; raises Unreachable when the sidecar does not answer."""
 
     def __init__(self, client: DaprWorkflowClient, pause: Callable[[float], None] = time.sleep) -> None:
         self._client = client
         self._pause = pause
-        self._starts, self._reads, self._words = Line(STARTS_AT_ONCE), Line(READS_AT_ONCE), Line(WORDS_AT_ONCE)
+        self._starts, self._reads, self._words = (
+            WaitingLine(STARTS_AT_ONCE),
+            WaitingLine(READS_AT_ONCE),
+            WaitingLine(WORDS_AT_ONCE),
+        )
 
     def start(self, task: TaskInput) -> None:
         """Starts a task's workflow; one that runs already is left alone."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part
 from app.domain.errors import FailureCause
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.call_record import CallRecord
 from app.telemetry import names
@@ -83,7 +83,7 @@ def call_attributes(call: CallRecord) -> dict[str, Value]:
 def _token_attributes(call: CallRecord) -> dict[str, Value]:
     """What is not reported is not there: it is not zero."""
     usage = call.usage
-    if usage.known is Known.UNREPORTED:
+    if usage.known is UsageBasis.UNREPORTED:
         return {}
     counts = {
         names.INPUT_TOKENS: usage.input_tokens,

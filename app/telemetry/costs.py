@@ -10,11 +10,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import add, plain
 from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import Kind, MoneyKnown, worst_of
+from app.pricing.charge_kinds import CostBasis, Kind, worst_of
 from app.pricing.charge_types import Charge
 from app.pricing.charges import standing
 from app.telemetry import names
@@ -30,10 +30,10 @@ class Cost:
     """What one span cost: the sum of what is known of it, by currency."""
 
     amounts: dict[str, Decimal] = field(default_factory=dict)
-    knowns: set[MoneyKnown] = field(default_factory=set)
+    knowns: set[CostBasis] = field(default_factory=set)
     price_id: str = ""
     book_digest: str = ""
-    _last: tuple[Known, bool] | None = None
+    _last: tuple[UsageBasis, bool] | None = None
 
     def take(self, charge: Charge) -> None:
         """Adds one charge."""

@@ -26,7 +26,7 @@ _NAME_CHARACTERS = 200
 _LONGEST = timedelta(minutes=15)
 
 
-class Incarnation:
+class Heartbeat:
     """One life of one worker process, from `begin` to `end`."""
 
     def __init__(self, writer: Writer, clock: Callable[[], datetime], sidecar: str = "") -> None:

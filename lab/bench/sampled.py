@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 from app.domain.errors import Refused
-from app.domain.models import AnsweredBy, Known, ModelUse, Ticket
+from app.domain.models import AnsweredBy, ModelUse, Ticket, UsageBasis
 from app.domain.orders import Account
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
@@ -215,5 +215,5 @@ def _use(answer: Answer, call: ModelCall) -> ModelUse:
         cached_tokens=None,
         output_tokens=None,
         reasoning_tokens=None,
-        known=Known.UNREPORTED,
+        known=UsageBasis.UNREPORTED,
     )

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Run, Step
+from app.dapr.history.model import Step, WorkflowRun
 from app.finance.reconciliation.repeats import Unallocated
 from app.pricing.call_record import CallRecord
 from lab.chaos.tickets import Expected
@@ -120,7 +120,7 @@ class Evidence:
     seconds: float = 0.0
 
 
-def steps_seen(run: Run, events: Sequence[Any]) -> tuple[StepSeen, ...]:
+def steps_seen(run: WorkflowRun, events: Sequence[Any]) -> tuple[StepSeen, ...]:
     """The steps of a history. `events` are those that `run` was read from."""
     completions = Counter(event.taskCompleted.taskScheduledId for event in events if event.HasField("taskCompleted"))
     saved = _saved(events)

@@ -19,7 +19,7 @@ from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.finance.reconciliation.repeats import Unallocated
 from app.ledger.audit import refunds
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
@@ -99,7 +99,7 @@ def kept(stack: Stack) -> Kept:
     """The ledger's database. The worker must have been stopped: then it has counted all that its sidecar did."""
     engine = database.connect(settings(stack).database_url)
     try:
-        records = Records(engine)
+        records = LedgerQueries(engine)
         spent, rerun = _money(records)
         return Kept(
             calls=records.calls(),
@@ -114,7 +114,7 @@ def kept(stack: Stack) -> Kept:
         engine.dispose()
 
 
-def _money(records: Records) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]]:
+def _money(records: LedgerQueries) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]]:
     spent: defaultdict[str, Decimal] = defaultdict(Decimal)
     rerun: defaultdict[str, Decimal] = defaultdict(Decimal)
     for charge in records.charges():

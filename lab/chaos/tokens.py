@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
@@ -93,7 +93,7 @@ def _named(calls: Iterable[CallRecord], found: Reconciliation) -> Iterator[tuple
     found_by_id = {finding.call.call_id for finding in found.findings if finding.call}
     for call in calls:
         spent = (call.usage.input_tokens or 0) + (call.usage.output_tokens or 0)
-        if call.rerun and call.usage.known is Known.REPORTED and call.call_id not in found_by_id:
+        if call.rerun and call.usage.known is UsageBasis.REPORTED and call.call_id not in found_by_id:
             yield Excess.PAID_AGAIN if call.call_id in late else Excess.OVERTAKEN, spent, call.task_id
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.pricing.formula import CallPrice, price_call
 from lab.crash_cost.theory import Digests
 from runtime.problems import Problem
@@ -68,7 +68,7 @@ class Prices:
         return found
 
     def _one(self, row: Row) -> Spend:
-        usage = Usage(row["input_tokens"], row["output_tokens"], row["cached_tokens"])
+        usage = TokenUsage(row["input_tokens"], row["output_tokens"], row["cached_tokens"])
         at = datetime.fromisoformat(row["at"])
         priced = price_call(self._book, usage, at=at, model=row["model"], provider=self._provider)
         if not isinstance(priced, CallPrice) or priced.amount is None:

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 from app.cli import opening
 from app.cli.figures import digits_for
 from app.dapr.history.history_values import AttemptOutcome
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.price_schemas import RepricingView
 from app.finance.report_schemas import CountedReportView
 from app.finance.rollup import Dimension
@@ -23,7 +23,7 @@ from app.ledger.store import database
 from app.ledger.store.price_rows import Prices
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.pricing.charges import charge_call
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
@@ -51,7 +51,7 @@ def put(ledger: FakeRecords, *records: TaskRecord) -> None:
 
 def with_currencies() -> TaskRecord:
     """A thousand tokens in and none out, in dollars at 2 and in euro at 2 a million."""
-    usage, where = Usage(1000, 0, 0), some_origin(at=at(1))
+    usage, where = TokenUsage(1000, 0, 0), some_origin(at=at(1))
     charges = [*charge_call(BOOK, usage, where), *charge_call(BOOK, usage, replace(where, model="model-e"))]
     return task_record(charges=tuple(charges))
 
@@ -105,7 +105,7 @@ def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: Fake
     [(1, "<1 % estimated"), (120, "12 % estimated"), (999, ">99 % estimated"), (1000, "estimated"), (0, "reported")],
 )
 def test_a_share_is_never_rounded_to_nothing_or_to_all(ledger: FakeRecords, estimated: int, said: str) -> None:
-    usages = [Usage(1000 - estimated, 0, 0), Usage(estimated, 0, 0, known=Known.ESTIMATED)]
+    usages = [TokenUsage(1000 - estimated, 0, 0), TokenUsage(estimated, 0, 0, known=UsageBasis.ESTIMATED)]
     charges = [charge_call(BOOK, usage, some_origin(number=number)) for number, usage in enumerate(usages)]
     put(ledger, task_record(charges=tuple(charge for call in charges for charge in call)))
     assert row(ask("cost", "report", "--by", "").stdout, "total ")[-1] == said

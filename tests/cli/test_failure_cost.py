@@ -10,13 +10,13 @@ from decimal import Decimal
 import pytest
 
 from app.cli import failure_cost, opening
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.failures.failure_schemas import IntervalView, TaxView
 from app.ledger.recording.saving import save
 from app.ledger.store import database
 from app.ledger.store.price_rows import Prices
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.cli.reading import ask, cells, row, told
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 from tests.ledgers import FakeRecords
@@ -145,7 +145,7 @@ def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:
 
 
 def test_what_is_not_known_is_said(ledger: FakeRecords) -> None:
-    unknown = call(3, usage=Usage(None, None, known=Known.UNREPORTED))
+    unknown = call(3, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
     put(ledger, task(calls=(call(1), unknown), failures=(failure(3, 3, 4),)))
     shown = ask("cost", "tax").stdout
     assert "note: 1 restarts have no progress" in shown

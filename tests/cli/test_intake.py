@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.faults import AgentAway, AgentRefused
 from app.cli.intake import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
-from app.cli.ticket_files import Line
+from app.cli.ticket_files import TicketLine
 from app.domain.models import Intake, TaskView, Ticket
 from tests.web.fakes import FakeDesk, make_ticket
 
@@ -31,12 +31,15 @@ class Time:
             self.now += seconds
 
 
-def lines(*ticket_ids: str) -> list[Line]:
-    return [Line(number, make_ticket(ticket_id)) for number, ticket_id in enumerate(ticket_ids, start=1)]
+def lines(*ticket_ids: str) -> list[TicketLine]:
+    return [TicketLine(number, make_ticket(ticket_id)) for number, ticket_id in enumerate(ticket_ids, start=1)]
 
 
 def run(
-    given: list[Line], send: Callable[[Ticket], tuple[TaskView, Intake]], rate: float | None = None, at_once: int = 4
+    given: list[TicketLine],
+    send: Callable[[Ticket], tuple[TaskView, Intake]],
+    rate: float | None = None,
+    at_once: int = 4,
 ) -> tuple[list[Receipt], Time]:
     time, receipts = Time(), list[Receipt]()
     submit_all(given, send, Pace(rate, at_once, time.clock, time.sleep), receipts.append)
@@ -46,7 +49,7 @@ def run(
 def test_every_line_gets_a_receipt() -> None:
     desk = FakeDesk()
     desk.submit(make_ticket("T-2"))
-    receipts, _ = run([*lines("T-1", "T-2"), Line(3, fault="is no ticket")], desk.submit)
+    receipts, _ = run([*lines("T-1", "T-2"), TicketLine(3, fault="is no ticket")], desk.submit)
     assert receipts == [
         Receipt(1, Kind.CREATED, "acme:T-1"),
         Receipt(2, Kind.SAME, "acme:T-2"),
@@ -74,7 +77,7 @@ def test_refusals_do_not_stop_the_rest() -> None:
 @pytest.mark.parametrize("_again", range(20))
 def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
     desk = FakeDesk()
-    given = [Line(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
+    given = [TicketLine(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
     kinds: dict[int, Kind] = {}
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:

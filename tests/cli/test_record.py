@@ -11,10 +11,10 @@ import pytest
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.history_values import AttemptOutcome
-from app.domain.models import AnsweredBy, CallState, Known, TaskStatus
+from app.domain.models import AnsweredBy, CallState, TaskStatus, UsageBasis
 from app.ledger.reading.record_schemas import RecordView
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record
@@ -113,7 +113,7 @@ def test_a_call_without_a_price_is_no_free_call(ledger: FakeRecords) -> None:
 
 
 def test_usage_that_nobody_reported_is_a_question_mark(ledger: FakeRecords) -> None:
-    unknown = call_record(usage=Usage(None, None, known=Known.UNREPORTED), model="")
+    unknown = call_record(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED), model="")
     put(ledger, task_record(steps=steps()[:1], calls=(unknown,)))
     assert row(ask("record", TASK).stdout, "call 1.1") == ["call 1.1", "settled", "? of llm", "0.300 s", *"????"]
 
@@ -252,7 +252,7 @@ def test_a_call_that_nobody_can_have_worked_at_used_nothing_for_sure(ledger: Fak
     refused = call_record(
         state=CallState.FAILED,
         error="breaker_open: the breaker of llm is open",
-        usage=Usage(0, 0, known=Known.ESTIMATED),
+        usage=TokenUsage(0, 0, known=UsageBasis.ESTIMATED),
         model="",
     )
     put(ledger, task_record(steps=steps()[:1], calls=(refused,)))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
-from app.finance.retry_bounds.bound_schemas import AmplificationView
+from app.finance.retry_bounds.bound_schemas import RetryBoundsView
 from app.ledger.reading.requests import Asked, Measured
 from tests.paths import ROOT
 
@@ -229,4 +229,4 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 
 def test_every_key_is_documented_and_every_documented_key_is_one() -> None:
     section = (ROOT / "docs" / "operations.md").read_text().partition("With `--json`: ")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([a-z_]+)`", section)) == set(keys(AmplificationView))
+    assert set(re.findall(r"`([a-z_]+)`", section)) == set(keys(RetryBoundsView))

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.ticket_files import MAX_LINE_BYTES, Line, raw_lines, read_lines
+from app.cli.ticket_files import MAX_LINE_BYTES, TicketLine, raw_lines, read_lines
 from tests.web.fakes import make_ticket
 
 GOOD = make_ticket().model_dump_json().encode()
 PRIVATE = "a@example.org 4111 1111 1111 1111"
 
 
-def read(*raws: bytes, tenant: str | None = None) -> list[Line]:
+def read(*raws: bytes, tenant: str | None = None) -> list[TicketLine]:
     return list(read_lines(raws, tenant))
 
 
@@ -27,13 +27,13 @@ def changed(**changes: Any) -> bytes:
 
 def test_good_lines_are_tickets_with_their_numbers() -> None:
     assert read(GOOD, b"\n", b"  \r\n", changed(ticket_id="T-2")) == [
-        Line(1, make_ticket()),
-        Line(4, make_ticket("T-2")),
+        TicketLine(1, make_ticket()),
+        TicketLine(4, make_ticket("T-2")),
     ]
 
 
 def test_a_byte_order_mark_is_no_text() -> None:
-    assert read(b"\xef\xbb\xbf" + GOOD) == [Line(1, make_ticket())]
+    assert read(b"\xef\xbb\xbf" + GOOD) == [TicketLine(1, make_ticket())]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
 def test_a_bad_line_is_its_number_and_a_reason(raw: bytes, fault: str) -> None:
     first, second = read(raw, GOOD)
     assert (first.number, first.ticket, first.fault) == (1, None, fault)
-    assert second == Line(2, make_ticket())
+    assert second == TicketLine(2, make_ticket())
 
 
 def test_several_faults_are_one_sentence() -> None:
@@ -74,8 +74,8 @@ def test_no_reason_repeats_what_stands_in_the_line(field: str) -> None:
 
 def test_a_tenant_is_given_to_lines_that_name_none() -> None:
     bare = {key: value for key, value in json.loads(GOOD).items() if key != "tenant"}
-    assert read(json.dumps(bare).encode(), tenant="globex") == [Line(1, make_ticket(tenant="globex"))]
-    assert read(GOOD, tenant="acme") == [Line(1, make_ticket())]
+    assert read(json.dumps(bare).encode(), tenant="globex") == [TicketLine(1, make_ticket(tenant="globex"))]
+    assert read(GOOD, tenant="acme") == [TicketLine(1, make_ticket())]
     (line,) = read(GOOD, tenant="globex")
     assert line.fault == "tenant: the line names another tenant than --tenant globex"
 
@@ -85,7 +85,7 @@ def test_a_line_is_kept_whole_up_to_the_limit_and_its_successor_always(extra: in
     padded = GOOD + b" " * (MAX_LINE_BYTES - len(GOOD) + extra)
     first, second = read_lines(raw_lines(io.BytesIO(padded + b"\n" + GOOD)), None)
     assert (first.ticket is not None) == (extra == 0)
-    assert second == Line(2, make_ticket())
+    assert second == TicketLine(2, make_ticket())
 
 
 @given(st.lists(st.binary(max_size=40)))

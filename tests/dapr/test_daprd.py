@@ -112,7 +112,7 @@ def _history(daprd: Daprd) -> None:
 def _runs(daprd: Daprd) -> None:
     client = workflow_client.connect(daprd)
     try:
-        workflow_client.Runs(client).get("acme:T-1")
+        workflow_client.WorkflowClient(client).get("acme:T-1")
     finally:
         client.close()
 

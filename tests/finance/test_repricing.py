@@ -6,8 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from app.finance.repricing import reprice
-from app.pricing.charge_kinds import Line, MoneyKnown
-from app.pricing.charge_types import Charge, Quantity, Usage, Work
+from app.pricing.charge_kinds import CostBasis, Meter
+from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.pricing.makers import agreement, origin, price_book, tariff
 
@@ -23,9 +23,9 @@ NEW = price_book(
 def billed() -> list[Charge]:
     work = Work(Quantity(Decimal(10)), retained_bytes=Quantity(Decimal(10**9)))
     return [
-        *charge_call(OLD, Usage(1000, 100, 400), origin()),
-        *charge_call(OLD, Usage(1001, 0, 0), origin(number=2), rerun=True),
-        *charge_call(OLD, Usage(10**6, 0, 0), origin(model="model-b")),
+        *charge_call(OLD, TokenUsage(1000, 100, 400), origin()),
+        *charge_call(OLD, TokenUsage(1001, 0, 0), origin(number=2), rerun=True),
+        *charge_call(OLD, TokenUsage(10**6, 0, 0), origin(model="model-b")),
         *charge_work(OLD, work, origin()),
     ]
 
@@ -45,7 +45,7 @@ def test_the_difference_is_told_for_each_model_and_kind() -> None:
 def test_a_model_that_the_other_book_does_not_price_is_said_to_be_unpriced() -> None:
     found = reprice(billed(), NEW)
     row = next(row for row in found.differences if row.key[2] == "model-b")
-    assert (row.billed_known, row.repriced_known) == (MoneyKnown.REPORTED, MoneyKnown.UNPRICED)
+    assert (row.billed_known, row.repriced_known) == (CostBasis.REPORTED, CostBasis.UNPRICED)
     assert (found.billed.unpriced, found.repriced.unpriced) == (0, 3)
 
 
@@ -62,7 +62,7 @@ def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
 
 
 def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
-    original = charge_call(OLD, Usage(1000, 0, 0), origin())
+    original = charge_call(OLD, TokenUsage(1000, 0, 0), origin())
     wrong = original[0]
     assert wrong.amount is not None
     back = replace(wrong, quantity=Decimal(-1000), amount=-wrong.amount, correction=1)
@@ -76,7 +76,7 @@ def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
 
 
 def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
-    twice = [*charge_call(OLD, Usage(600, 1, 0), origin()), *charge_call(OLD, Usage(600, 1, 0), origin())]
+    twice = [*charge_call(OLD, TokenUsage(600, 1, 0), origin()), *charge_call(OLD, TokenUsage(600, 1, 0), origin())]
     found = reprice(twice, NEW)
-    inputs = [charge.quantity for charge in found.charges if charge.line is Line.INPUT]
+    inputs = [charge.quantity for charge in found.charges if charge.line is Meter.INPUT]
     assert inputs == [Decimal(600), Decimal(600)]  # and not one of 1,200, above the tier

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.rollup import Dimension, rollup
-from app.pricing.charge_kinds import Line, MoneyKnown
-from app.pricing.charge_types import Charge, Quantity, Usage, Work
+from app.pricing.charge_kinds import CostBasis, Meter
+from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.pricing.makers import NOW, agreement, origin, price_book
 
@@ -18,12 +18,12 @@ BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="E
 def charged() -> list[Charge]:
     late = NOW + timedelta(hours=12)  # the next day, in UTC
     return [
-        *charge_call(BOOK, Usage(1000, 100, 0), origin()),
-        *charge_call(BOOK, Usage(500, 0, 0, known=Known.ESTIMATED), origin(number=2), rerun=True),
-        *charge_call(BOOK, Usage(1000, 0, 0), origin(model="model-e", stage="draft_refund", tenant="globex")),
-        *charge_call(BOOK, Usage(70, 7), origin(model="unknown", stage="draft_refund")),
-        *charge_call(BOOK, Usage(None, 100), origin(at=late)),
-        *charge_work(BOOK, Work(Quantity(Decimal(2), Known.ALLOCATED)), origin(tool="get_account")),
+        *charge_call(BOOK, TokenUsage(1000, 100, 0), origin()),
+        *charge_call(BOOK, TokenUsage(500, 0, 0, known=UsageBasis.ESTIMATED), origin(number=2), rerun=True),
+        *charge_call(BOOK, TokenUsage(1000, 0, 0), origin(model="model-e", stage="draft_refund", tenant="globex")),
+        *charge_call(BOOK, TokenUsage(70, 7), origin(model="unknown", stage="draft_refund")),
+        *charge_call(BOOK, TokenUsage(None, 100), origin(at=late)),
+        *charge_work(BOOK, Work(Quantity(Decimal(2), UsageBasis.ALLOCATED)), origin(tool="get_account")),
     ]
 
 
@@ -33,19 +33,19 @@ def test_the_total_says_what_it_knows_and_what_it_misses() -> None:
     assert (euro.currency, euro.amount) == ("EUR", Decimal("0.002"))
     assert (dollar.currency, dollar.amount) == ("USD", Decimal("0.00464"))
     assert dollar.by_known == {
-        MoneyKnown.REPORTED: Decimal("0.0036"),
-        MoneyKnown.ESTIMATED: Decimal("0.001"),
-        MoneyKnown.ALLOCATED: Decimal("0.00004"),
+        CostBasis.REPORTED: Decimal("0.0036"),
+        CostBasis.ESTIMATED: Decimal("0.001"),
+        CostBasis.ALLOCATED: Decimal("0.00004"),
     }
     assert dollar.by_kind == {"model": Decimal("0.0036"), "rerun": Decimal("0.001"), "compute": Decimal("0.00004")}
-    assert (total.charges, total.known, total.unreported, total.unpriced) == (14, MoneyKnown.UNPRICED, 1, 2)
+    assert (total.charges, total.known, total.unreported, total.unpriced) == (14, CostBasis.UNPRICED, 1, 2)
 
 
 def test_tokens_of_unpriced_models_are_counted_and_unreported_ones_named() -> None:
     plain, cached, output = rollup(charged()).total.tokens
-    assert (plain.line, plain.quantity, plain.missing) == (Line.INPUT, Decimal(2570), 1)
-    assert plain.by_known == {Known.REPORTED: Decimal(2070), Known.ESTIMATED: Decimal(500)}
-    assert (cached.line, cached.quantity) == (Line.CACHED_INPUT, Decimal(0))
+    assert (plain.line, plain.quantity, plain.missing) == (Meter.INPUT, Decimal(2570), 1)
+    assert plain.by_known == {UsageBasis.REPORTED: Decimal(2070), UsageBasis.ESTIMATED: Decimal(500)}
+    assert (cached.line, cached.quantity) == (Meter.CACHED_INPUT, Decimal(0))
     assert output.quantity == 207
 
 
@@ -77,4 +77,4 @@ def test_every_dimension_can_be_grouped_by() -> None:
 def test_nothing_costs_nothing_and_nothing_is_missing() -> None:
     found = rollup([], [Dimension.TENANT])
     assert found.groups == ()
-    assert (found.total.money, found.total.known) == ((), MoneyKnown.REPORTED)
+    assert (found.total.money, found.total.known) == ((), CostBasis.REPORTED)

@@ -20,7 +20,7 @@ from app.cli.root import cli
 from app.config import policy
 from app.domain.standing import Standing
 from app.ledger.reading import comparing
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.decision_log import Decisions
 from app.ledger.store.standings import Standings
@@ -29,8 +29,8 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.pricing import book
 from app.tasks.access import Access, Role
-from app.tasks.service import TaskDesk
-from app.tasks.workflow_client import Runs
+from app.tasks.service import TaskService
+from app.tasks.workflow_client import WorkflowClient
 from app.telemetry.metrics import Metrics
 from app.web.factory import create_app
 from app.web.handlers import Books
@@ -89,7 +89,7 @@ PATHS = {
 }
 
 
-class _Dapr(Runs):
+class _Dapr(WorkflowClient):
     """Says of each task what the ledger says: both agree."""
 
     def __init__(self, standings: Standings) -> None:
@@ -124,8 +124,8 @@ def _app(engine: Engine, writer: Writer) -> Flask:
     standings = Standings(engine, writer, lambda: NOW)
     tickets, trail = Tickets(engine, writer, lambda: NOW), Decisions(engine, writer, lambda: NOW)
     rules = policy.load(ROOT / "config" / "policy.yaml")
-    desk = TaskDesk(tickets, standings, _Dapr(standings), rules, trail, lambda *_: None)
-    prices, records, metrics = book.load(ROOT / "config" / "prices.yaml"), Records(engine), Metrics()
+    desk = TaskService(tickets, standings, _Dapr(standings), rules, trail, lambda *_: None)
+    prices, records, metrics = book.load(ROOT / "config" / "prices.yaml"), LedgerQueries(engine), Metrics()
     for record in records.records(_tasks(engine)).values():
         metrics.observe(record)
     books = Books(records, lambda bill: comparing.compare(engine, prices, bill), metrics.render)

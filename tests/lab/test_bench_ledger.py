@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Engine, Row, Select, func, select, update
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.rollup import Dimension, rollup
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.recording import projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store.database import connect
@@ -74,8 +74,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 def test_the_report_is_the_sum_of_all_charges(ledger: Ledger) -> None:
     assert len(ledger.records) == TASKS
-    assert Records(ledger.engine).report(BY) == rollup(ledger.charges, BY)
-    assert Records(ledger.engine).report([]).total.charges == len(ledger.charges) > 20 * TASKS
+    assert LedgerQueries(ledger.engine).report(BY) == rollup(ledger.charges, BY)
+    assert LedgerQueries(ledger.engine).report([]).total.charges == len(ledger.charges) > 20 * TASKS
 
 
 def test_a_report_that_is_not_the_sum_of_the_charges_stops_the_benchmark(ledger: Ledger) -> None:
@@ -103,7 +103,7 @@ def test_the_journal_and_intake_hold_what_the_projector_would_read(ledger: Ledge
 
 def test_a_task_is_read_as_it_was_recorded(ledger: Ledger) -> None:
     waited = next(made.ticket.task_id for made in ledger.made if len(made.sights) == 2)
-    read, recorded = Records(ledger.engine).record(waited), ledger.records[waited]
+    read, recorded = LedgerQueries(ledger.engine).record(waited), ledger.records[waited]
     assert (read.steps, read.pauses, read.outcome) == (recorded.steps, recorded.pauses, recorded.outcome)
     assert sum(1 for span in recorded.pauses if span.label == "decision") == 1
     assert sorted(map(_named, read.charges)) == sorted(map(_named, recorded.charges))
@@ -113,7 +113,7 @@ def test_what_is_made_up_is_like_real_work(ledger: Ledger) -> None:
     calls = [call for made in ledger.made for call in made.calls]
     assert 2 < len(calls) / TASKS < 3.5
     assert {call.state for call in calls} >= {CallState.SETTLED, CallState.FAILED}
-    assert {call.usage.known for call in calls} >= {Known.REPORTED, Known.ESTIMATED}
+    assert {call.usage.known for call in calls} >= {UsageBasis.REPORTED, UsageBasis.ESTIMATED}
     assert 6 < sum(len(record.steps) for record in ledger.records.values()) / TASKS < 8
     assert len({charge.tenant for charge in ledger.charges}) == 20
     assert len({charge.book_digest for charge in ledger.charges}) == 3
@@ -162,7 +162,7 @@ def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: 
     )
     assert sum(told) == TASKS
     engine = connect(store.url)
-    assert Records(engine).report(BY) == rollup(ledger.charges, BY)
+    assert LedgerQueries(engine).report(BY) == rollup(ledger.charges, BY)
     engine.dispose()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select
 
 from app.domain.models import CallState
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
 from app.ledger.recording.projection import Naming, project
 from app.ledger.recording.saving import save
@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.prices = Prices(engine)
-        self.records = Records(engine)
+        self.records = LedgerQueries(engine)
 
     def save(self, *records: TaskRecord) -> frozenset[str]:
         """Saves them in one transaction."""

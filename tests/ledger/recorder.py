@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, event
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
@@ -29,10 +29,10 @@ def told(task_id: str) -> Story:
     return story(int(task_id.rpartition("-")[2]), task_id, MODELS)
 
 
-def histories(ended: bool) -> Callable[[str], Run]:
+def histories(ended: bool) -> Callable[[str], WorkflowRun]:
     """Dapr's, halfway or at the end."""
 
-    def read(task_id: str) -> Run:
+    def read(task_id: str) -> WorkflowRun:
         found = told(task_id)
         return (found.end if ended else found.at(len(found.turns) // 2)).run
 

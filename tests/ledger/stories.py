@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.ledger.store.call_rows import UNKNOWN
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"
@@ -32,7 +32,7 @@ _COMPLETED, _FAILED, _TERMINATED = 1, 3, 5
 class Snapshot:
     """What was known at one moment: the run, and the journal's rows as they were."""
 
-    run: Run
+    run: WorkflowRun
     calls: tuple[CallRecord, ...]
     moment: datetime
 
@@ -204,14 +204,14 @@ class _Teller:
             retries=self.dice.choice([0, 0, 0, 1, 2]),
         )
 
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """What an answer came with; some providers report nothing."""
         if self.dice.random() < 0.1:
             return UNKNOWN
         tokens, output = self.dice.randint(0, 30_000), self.dice.randint(0, 4_000)
         cached = self.dice.choice([None, 0, self.dice.randint(0, tokens)])
-        known = self.dice.choice([Known.REPORTED, Known.REPORTED, Known.ESTIMATED])
-        return Usage(tokens, output, cached, None, self.dice.choice([None, self.dice.randint(0, output)]), known)
+        known = self.dice.choice([UsageBasis.REPORTED, UsageBasis.REPORTED, UsageBasis.ESTIMATED])
+        return TokenUsage(tokens, output, cached, None, self.dice.choice([None, self.dice.randint(0, output)]), known)
 
     def wait(self) -> None:
         """A person is asked, and takes hours."""

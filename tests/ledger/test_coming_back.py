@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select, update
 from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause, Unreachable
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projection import project
 from app.ledger.recording.sources import Sources
@@ -27,7 +27,7 @@ from app.llm.conversation import Answer, ReportedUsage
 from app.llm.journal import Journal, Settled
 from app.worker import heartbeat
 from app.worker.execution_log import Attempt, Executions
-from app.worker.heartbeat import Incarnation
+from app.worker.heartbeat import Heartbeat
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history
@@ -37,7 +37,7 @@ from tests.records import price_book
 
 TASK = "acme:T-1"
 ANSWER = Answer("x", (), "stop", "m", ReportedUsage(5, 0, 5, 0))
-USAGE = Usage(5, 0, 5, 0, Known.REPORTED)
+USAGE = Usage(5, 0, 5, 0, UsageBasis.REPORTED)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothin
 ) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)
     now, asked = [at(0)], call()
-    living = Incarnation(writer, lambda: now[0])
+    living = Heartbeat(writer, lambda: now[0])
     living.begin()
 
     async def stand_still() -> None:
@@ -118,7 +118,7 @@ def test_so_has_a_worker_that_was_taken_for_gone(
 ) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)
     now = [at(0)]
-    frozen = Incarnation(writer, lambda: now[0])
+    frozen = Heartbeat(writer, lambda: now[0])
     frozen.begin()
     frozen.beat()
 

@@ -13,7 +13,7 @@ from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
-from app.tasks.rejected_runs import MOST, PAUSES, SEEN_AFTER, Condemned
+from app.tasks.rejected_runs import MOST, PAUSES, SEEN_AFTER, RejectedRuns
 from tests.ledger.kit import Ledger
 from tests.records import call_record
 
@@ -37,8 +37,8 @@ def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> Hi
     return HistoryTampered(task_id, words, NOON - timedelta(hours=1) + run * SECOND)
 
 
-def condemned(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> Condemned:
-    return Condemned(writer, restart, clock or Clock())
+def condemned(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> RejectedRuns:
+    return RejectedRuns(writer, restart, clock or Clock())
 
 
 @pytest.fixture

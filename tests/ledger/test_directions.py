@@ -15,7 +15,7 @@ from sqlalchemy import Engine, delete, func, select, update
 
 from app.dapr.history.parse import parse
 from app.domain.errors import Conflict, HistoryTampered, TaskNotFound
-from app.domain.models import Category, Known, Outcome, Refund, TaskResult, TaskStatus, Ticket
+from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus, Ticket, UsageBasis
 from app.domain.standing import Standing
 from app.finance.rollup import Group
 from app.ledger.audit import ledger_check, refunds
@@ -30,7 +30,7 @@ from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories
@@ -58,7 +58,7 @@ USE = {
 CALL = call_record(
     "classify-1",
     stage="classify",
-    usage=Usage(812, 40, 100, None, None, Known.REPORTED),
+    usage=TokenUsage(812, 40, 100, None, None, UsageBasis.REPORTED),
     started_at=datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC),
     ended_at=datetime(2026, 11, 22, 8, 0, 1, tzinfo=UTC),
 )
@@ -256,7 +256,7 @@ def test_a_task_that_ended_and_was_purged_before_it_was_recorded_gets_a_record(s
     assert stores.differences() == []
     record = stores.ledger.records.record(TASK)
     assert (record.status, record.refund, record.refund_id) == (TaskStatus.COMPLETED, REFUND, "RF-1")
-    assert sum(charge.known is Known.REPORTED for charge in record.charges) > 0, "what its model call cost"
+    assert sum(charge.known is UsageBasis.REPORTED for charge in record.charges) > 0, "what its model call cost"
     assert stores.standings.get(TASK).standing.result == RESULT
 
 
@@ -272,7 +272,7 @@ def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(s
     assert (found.final, found.caveat, found.standing.result) == (True, "", RESULT)
     assert stores.differences() == []
     charges = stores.ledger.charges_of(TASK)
-    assert {each.known for each in charges if not each.turn} == {Known.UNREPORTED}, "not known is not zero"
+    assert {each.known for each in charges if not each.turn} == {UsageBasis.UNREPORTED}, "not known is not zero"
     assert model_tokens(stores) >= {("output", Decimal(40), "reported", False)}
 
 

@@ -18,7 +18,7 @@ from app.ledger.store import database
 from app.ledger.store.standings import Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.worker.heartbeat import Incarnation
+from app.worker.heartbeat import Heartbeat
 from tests.makers import ticket
 
 LOST: dict[str, Callable[[Path], object]] = {
@@ -94,7 +94,7 @@ def test_who_opens_it_next_finds_what_is_there(path: Path, engine: Engine, write
 def test_a_worker_lives_on_and_ends_in_order(
     writer: Writer, lose: Callable[[], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    life = Incarnation(writer, now)
+    life = Heartbeat(writer, now)
     life.begin()
     lose()
     with pytest.raises(LedgerGone):

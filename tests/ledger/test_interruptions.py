@@ -21,7 +21,7 @@ from app.ledger.recording.step_records import Written
 from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.task_record import FailureKind, TaskRecord
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book
@@ -72,14 +72,16 @@ def test_waiting_for_the_restart_is_no_work() -> None:
 
 def test_what_came_to_nothing_is_charged_as_rerun() -> None:
     charges = record(*LOST, *AGAIN).charges
-    worked = {(each.step, each.rerun): each.quantity for each in charges if each.line is Line.COMPUTE and each.step}
+    worked = {(each.step, each.rerun): each.quantity for each in charges if each.line is Meter.COMPUTE and each.step}
     assert worked == {
         ("classify", False): Decimal(1),
         ("classify", True): Decimal(3),
         ("retrieve_account", False): Decimal("3.5"),
         ("retrieve_account", True): Decimal(1),
     }
-    writes = {(each.step, each.rerun): each.quantity for each in charges if each.line is Line.STEP_WRITES and each.step}
+    writes = {
+        (each.step, each.rerun): each.quantity for each in charges if each.line is Meter.STEP_WRITES and each.step
+    }
     assert writes[("retrieve_account", True)] == writes[("retrieve_account", False)] == 2
     assert writes[("classify", True)] == 0, "an interrupted execution leaves nothing in the history"
 

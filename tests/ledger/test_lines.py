@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.store.charge_lines import Key, Line, corrected, line_of
-from app.pricing.charge_kinds import Line as CostLine
+from app.ledger.store.charge_lines import ChargeLine, Key, corrected, line_of
+from app.pricing.charge_kinds import Meter
 from app.pricing.charge_types import Quantity, Work
 from app.pricing.charges import charge_work
 from tests.dapr.history.told import T0
@@ -22,13 +22,13 @@ INPUT = Key(1, 1, 1, "input", False)
 OUTPUT = Key(1, 1, 1, "output", False)
 
 
-def line(key: Key = INPUT, quantity: int | None = 100, **changes: Any) -> Line:
+def line(key: Key = INPUT, quantity: int | None = 100, **changes: Any) -> ChargeLine:
     """A hundred tokens that a provider reported, at price 1."""
     known = "unreported" if quantity is None else "reported"
-    return Line(key, 0, 1, quantity, known, T0, "model-a")._replace(**changes)
+    return ChargeLine(key, 0, 1, quantity, known, T0, "model-a")._replace(**changes)
 
 
-def added(old: list[Line], *wanted: Line) -> list[tuple[int, int, int | None]]:
+def added(old: list[ChargeLine], *wanted: ChargeLine) -> list[tuple[int, int, int | None]]:
     """What is added: correction, price, quantity."""
     return [(each.correction, each.price_no, each.quantity) for each in corrected(old, wanted)]
 
@@ -86,13 +86,13 @@ def test_a_line_that_takes_back_counts_against_the_one_before() -> None:
 def test_a_charge_becomes_a_line_under_its_task_s_step(bytes_kept: int, kept: int) -> None:
     (charge,) = charge_work(price_book(), Work(retained_bytes=Quantity(Decimal(bytes_kept))), origin(turn=2, number=3))
     made = line_of(charge, 4, 5)
-    assert made == Line(Key(4, 2, 3, "retained_bytes", False), 0, 5, kept, "reported", charge.at, "")
+    assert made == ChargeLine(Key(4, 2, 3, "retained_bytes", False), 0, 5, kept, "reported", charge.at, "")
     assert made.row(9) == {
         "task_no": 9,
         "step": 4,
         "turn": 2,
         "number": 3,
-        "line": CostLine.RETAINED_BYTES,
+        "line": Meter.RETAINED_BYTES,
         "rerun": False,
         "correction": 0,
         "price_no": 5,
@@ -108,7 +108,7 @@ keys = st.builds(
 states = st.dictionaries(
     keys,
     st.builds(
-        Line,
+        ChargeLine,
         st.just(INPUT),
         st.just(0),
         st.integers(1, 3),
@@ -121,9 +121,9 @@ states = st.dictionaries(
 
 
 @given(st.lists(states, max_size=6))
-def test_whatever_was_wanted_before_what_stands_is_wanted_now(history: list[list[Line]]) -> None:
+def test_whatever_was_wanted_before_what_stands_is_wanted_now(history: list[list[ChargeLine]]) -> None:
     """The sum over all lines is that of the last state, by line, and by how it is known at which model's price."""
-    book: list[Line] = []
+    book: list[ChargeLine] = []
     for wanted in history:
         new = list(corrected(book, wanted))
         assert not {(each.key, each.correction) for each in new} & {(each.key, each.correction) for each in book}
@@ -133,11 +133,11 @@ def test_whatever_was_wanted_before_what_stands_is_wanted_now(history: list[list
         assert sorted(map(_thing, _standing(book)), key=str) == sorted(map(_thing, wanted), key=str)
 
 
-def _thing(line: Line) -> tuple[Key, int | None, str, str]:
+def _thing(line: ChargeLine) -> tuple[Key, int | None, str, str]:
     return line.key, line.quantity, line.known, line.model
 
 
-def _sums(lines: list[Line]) -> dict[tuple[Key, str, str], tuple[int, int]]:
+def _sums(lines: list[ChargeLine]) -> dict[tuple[Key, str, str], tuple[int, int]]:
     found: dict[tuple[Key, str, str], tuple[int, int]] = {}
     for each in lines:
         key = each.key, each.known, each.model
@@ -146,16 +146,16 @@ def _sums(lines: list[Line]) -> dict[tuple[Key, str, str], tuple[int, int]]:
     return {key: sums for key, sums in found.items() if sums != (0, 0)}
 
 
-def _standing(book: list[Line]) -> list[Line]:
+def _standing(book: list[ChargeLine]) -> list[ChargeLine]:
     last = {key: max(each.correction for each in book if each.key == key) for key in {each.key for each in book}}
     return [each for each in book if each.correction == last[each.key] and each.times > 0]
 
 
 @given(st.lists(states, min_size=1, max_size=6))
-def test_a_price_is_kept_as_long_as_its_line_stands_unchanged(history: list[list[Line]]) -> None:
+def test_a_price_is_kept_as_long_as_its_line_stands_unchanged(history: list[list[ChargeLine]]) -> None:
     """A line that stands has the price of the state in which its quantity, knowledge or model last changed."""
-    book: list[Line] = []
-    billed: dict[Key, Line] = {}
+    book: list[ChargeLine] = []
+    billed: dict[Key, ChargeLine] = {}
     for wanted in history:
         book += corrected(book, wanted)
         billed = {

@@ -17,15 +17,15 @@ from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, Span
 from app.domain.errors import FailureCause
-from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Known, Outcome, TaskStatus
+from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Outcome, TaskStatus, UsageBasis
 from app.finance.rollup import rollup
 from app.ledger.recording.projection import project, with_usages
 from app.ledger.recording.step_records import Written
 from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import Kind, Line
-from app.pricing.charge_types import Charge, Usage
+from app.pricing.charge_kinds import Kind, Meter
+from app.pricing.charge_types import Charge, TokenUsage
 from app.pricing.lost import NOTHING
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
@@ -75,7 +75,7 @@ def _whole(charge: Charge) -> int | None:
     return None if charge.quantity is None else int(charge.quantity)
 
 
-def quantity(charges: Sequence[Charge], line: Line) -> Decimal:
+def quantity(charges: Sequence[Charge], line: Meter) -> Decimal:
     """The sum of a line."""
     return sum((charge.quantity or Decimal(0) for charge in charges if charge.line is line), Decimal(0))
 
@@ -136,12 +136,14 @@ def test_parts_sum_to_the_wall_time_and_shares_to_the_active_time(seed: int) -> 
         end = record.ended_at or known.moment
         assert sum(record.parts.values(), ZERO) == end - record.started_at
         if record.ended_at:
-            own = [charge for charge in record.charges_of(None) if charge.line is Line.COMPUTE]
+            own = [charge for charge in record.charges_of(None) if charge.line is Meter.COMPUTE]
             steps = sum((step.active for step in record.steps), ZERO)
             assert (
-                steps + timedelta(microseconds=int(quantity(own, Line.COMPUTE).scaleb(6))) == record.parts[Part.ACTIVE]
+                steps + timedelta(microseconds=int(quantity(own, Meter.COMPUTE).scaleb(6))) == record.parts[Part.ACTIVE]
             )
-            assert quantity(record.charges, Line.COMPUTE).scaleb(6) == record.parts[Part.ACTIVE] // timedelta.resolution
+            assert (
+                quantity(record.charges, Meter.COMPUTE).scaleb(6) == record.parts[Part.ACTIVE] // timedelta.resolution
+            )
 
 
 def test_steps_side_by_side_share_the_time() -> None:
@@ -149,7 +151,7 @@ def test_steps_side_by_side_share_the_time() -> None:
     told.turn(6).completed(6, 1).ended(7)
     record = record_of(told)
     assert [step.active.total_seconds() for step in record.steps] == [3, 2]
-    assert [charge.quantity for charge in record.charges if charge.line is Line.COMPUTE] == [3, 2, 1]
+    assert [charge.quantity for charge in record.charges if charge.line is Meter.COMPUTE] == [3, 2, 1]
 
 
 # Where the task is
@@ -217,8 +219,8 @@ def test_writes_are_the_events_that_a_step_left_and_the_rest_is_the_workflow_s()
     record = record_of(told)
     assert record.events == len(told.events) == 12
     assert [step.writes for step in record.steps] == [4]
-    assert [charge.quantity for charge in record.charges if charge.line is Line.STEP_WRITES] == [2, 2, 8]
-    assert [charge.rerun for charge in record.charges if charge.line is Line.STEP_WRITES] == [False, True, False]
+    assert [charge.quantity for charge in record.charges if charge.line is Meter.STEP_WRITES] == [2, 2, 8]
+    assert [charge.rerun for charge in record.charges if charge.line is Meter.STEP_WRITES] == [False, True, False]
     assert record.turns == 4
 
 
@@ -227,9 +229,9 @@ def test_writes_are_the_events_that_a_step_left_and_the_rest_is_the_workflow_s()
 def test_every_event_is_written_once_and_every_byte_kept_once(seed: int) -> None:
     known = story(seed).end
     record = projected(known)
-    assert quantity(record.charges, Line.STEP_WRITES) == known.run.events
-    assert quantity(record.charges, Line.RETAINED_BYTES).scaleb(9) == known.run.size
-    assert len([charge for charge in record.charges if charge.line is Line.RETAINED_BYTES]) == 1
+    assert quantity(record.charges, Meter.STEP_WRITES) == known.run.events
+    assert quantity(record.charges, Meter.RETAINED_BYTES).scaleb(9) == known.run.size
+    assert len([charge for charge in record.charges if charge.line is Meter.RETAINED_BYTES]) == 1
 
 
 def test_a_step_is_charged_once_it_is_completed_and_the_workflow_s_own_at_the_end() -> None:
@@ -248,7 +250,7 @@ def test_a_step_that_the_end_overtook_is_charged_for_the_one_event_that_it_left(
     assert record.steps[1].attempts[0].outcome is AttemptOutcome.LOST
     assert record.steps[1].writes == 1
     second = [(charge.line, charge.quantity) for charge in record.charges_of(record.steps[1])]
-    assert second == [(Line.COMPUTE, Decimal(5)), (Line.STEP_WRITES, Decimal(1))]
+    assert second == [(Meter.COMPUTE, Decimal(5)), (Meter.STEP_WRITES, Decimal(1))]
 
 
 def rerun_of_first(told: Told) -> Told:
@@ -264,7 +266,7 @@ def test_what_a_rerun_inherits_was_charged_where_it_was_done() -> None:
     assert [step.writes for step in record.steps] == [0, 2]
     assert record.charges_of(record.steps[0]) == ()
     assert record.steps[0].active == ZERO
-    assert quantity(record.charges, Line.STEP_WRITES) == record.events, "copying them was a write"
+    assert quantity(record.charges, Meter.STEP_WRITES) == record.events, "copying them was a write"
 
 
 def test_a_step_that_a_rerun_goes_on_with_is_charged_at_the_rerun_s_time() -> None:
@@ -302,7 +304,7 @@ def test_a_call_under_way_is_not_charged_yet() -> None:
 
 
 def test_a_call_that_was_lost_is_a_rerun_with_the_settled_call_s_usage() -> None:
-    calls = lost_call(), call(number=2, usage=Usage(700, 70))
+    calls = lost_call(), call(number=2, usage=TokenUsage(700, 70))
     assert lines(record_of(one_step(), *calls).charges) == [
         ("input", 1, True, 700, "estimated"),
         ("output", 1, True, 70, "estimated"),
@@ -360,7 +362,7 @@ def test_an_answer_that_came_too_late_is_charged_as_it_was_reported() -> None:
 
 
 def test_another_turn_s_answer_says_nothing_of_a_lost_call() -> None:
-    calls = lost_call(turn=2), call(usage=Usage(700, 70))
+    calls = lost_call(turn=2), call(usage=TokenUsage(700, 70))
     assert ("input", 1, True, 950, "estimated") in lines(record_of(one_step(), *calls).charges)
 
 
@@ -414,7 +416,7 @@ def test_a_call_whose_step_the_history_does_not_hold_is_charged_all_the_same() -
     ]
     assert len(lines(record.charges_of(record.steps[1]))) == 3
     assert lines(record.charges_of(record.steps[1]), Kind.COMPUTE) == []
-    assert quantity(record.charges, Line.STEP_WRITES) == record.events
+    assert quantity(record.charges, Meter.STEP_WRITES) == record.events
 
 
 @given(seeds)
@@ -432,7 +434,7 @@ def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None
         assert again == {(each.execution_id, each.number) for each in known.calls if is_over(each) and each.retries}
         lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number > 0 and charge.rerun}
         assert lost == {(each.execution_id, each.number) for each in known.calls if each.rerun} - free
-        assert all(each.usage.known is not Known.UNREPORTED for each in record.calls if each.rerun)
+        assert all(each.usage.known is not UsageBasis.UNREPORTED for each in record.calls if each.rerun)
 
 
 @given(seeds)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, select
 
-from app.dapr.history.model import Run, Step
+from app.dapr.history.model import Step, WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import CallState, Category, Progress, TaskStatus
@@ -40,11 +40,11 @@ class Histories:
     """Dapr's histories: runs, or what goes wrong when one is read. Counts the reads."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Run | Exception] = {}
+        self.runs: dict[str, WorkflowRun | Exception] = {}
         self.reads: Counter[str] = Counter()
         self.before_read: Callable[[], None] = lambda: None
 
-    def __call__(self, task_id: str) -> Run:
+    def __call__(self, task_id: str) -> WorkflowRun:
         self.reads[task_id] += 1
         self.before_read()
         found = self.runs.get(task_id, TaskNotFound(f"task {task_id} is not known here"))
@@ -52,7 +52,7 @@ class Histories:
             raise found
         return found
 
-    def tell(self, task_id: str, told: Told) -> Run:
+    def tell(self, task_id: str, told: Told) -> WorkflowRun:
         """What Dapr says of a task from now on."""
         run = parse(task_id, told.events)
         self.runs[task_id] = run

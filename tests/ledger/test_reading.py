@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, event
 
 from app.dapr.history.parse import parse
 from app.domain.errors import TaskNotFound
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.rollup import Dimension
 from app.ledger.recording.projection import with_usages
 from app.ledger.store import database
@@ -68,7 +68,7 @@ def test_there_is_something_to_be_seen(filled: Ledger) -> None:
     assert sum(charge.takes_back for charge in found) > 10
     assert len({charge.at.date() for charge in found}) > 3
     assert {charge.currency for charge in found} == {"USD", "EUR", None}
-    assert {charge.known for charge in found} == {Known.REPORTED, Known.ESTIMATED, Known.UNREPORTED}
+    assert {charge.known for charge in found} == {UsageBasis.REPORTED, UsageBasis.ESTIMATED, UsageBasis.UNREPORTED}
     assert len({charge.book_digest for charge in found}) == 2
     assert {charge.outcome for charge in found} == {"", "refunded", "declined", "answered"}
 
@@ -233,7 +233,7 @@ def test_usage_that_cannot_be_is_not_believed(ledger: Ledger) -> None:
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE model_calls SET cached_tokens = 901")
     (found,) = ledger.records.calls()
-    assert (found.usage.known, found.usage.input_tokens) == (Known.UNREPORTED, None)
+    assert (found.usage.known, found.usage.input_tokens) == (UsageBasis.UNREPORTED, None)
 
 
 def test_a_record_shows_corrections_and_what_stands(ledger: Ledger) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from app.config import policy
 from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.database import is_passing
 from app.ledger.store.database_errors import trouble
@@ -36,8 +36,8 @@ from app.llm.call import Reserve
 from app.llm.conversation import Answer, ReportedUsage
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
-from app.tasks.service import TaskDesk
-from app.tasks.workflow_client import Runs
+from app.tasks.service import TaskService
+from app.tasks.workflow_client import WorkflowClient
 from app.web.factory import create_app
 from app.web.server import WebServer
 from app.worker.execution_log import Attempt, Executions
@@ -242,10 +242,10 @@ def test_a_request_does_not_wait_for_a_server_and_health_not_at_all(
 ) -> None:
     monkeypatch.setattr("app.web.factory._REQUEST_SECONDS", 1.0)
     tickets, standings = Tickets(engine, writer, lambda: NOON), Standings(engine, writer, lambda: NOON)
-    desk = TaskDesk(
+    desk = TaskService(
         tickets,
         standings,
-        Runs.__new__(Runs),
+        WorkflowClient.__new__(WorkflowClient),
         policy.load(Path("config/policy.yaml")),
         Decisions(engine, writer, lambda: NOON),
         lambda *_: None,
@@ -328,7 +328,7 @@ def in_a_crowd(work: Callable[[int], object], threads: int = 8, times: int = 10)
 
 def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None:
     writer = Writer(pooled)
-    tickets, records = Tickets(pooled, writer, lambda: NOON), Records(pooled)
+    tickets, records = Tickets(pooled, writer, lambda: NOON), LedgerQueries(pooled)
     journal = Journal(writer, "w", lambda: NOON, LOSSES)
     executions = Executions(writer, "w", lambda: NOON)
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Engine, insert, select
 
 from app.domain.errors import ConfigurationError, FailureCause
-from app.domain.models import Intake, Known, TaskView, Ticket
+from app.domain.models import Intake, TaskView, Ticket, UsageBasis
 from app.domain.texts import storable
 from app.ledger.store import database
 from app.ledger.store.bulk import insert_many, run
@@ -152,7 +152,7 @@ async def _answered(engine: Engine, writer: Writer) -> None:
     usage = ReportedUsage(2**40, None, 5, None)
     answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
     counted = used(answer, asked, "")
-    assert counted.known is Known.ESTIMATED  # no call is so large
+    assert counted.known is UsageBasis.ESTIMATED  # no call is so large
     begun = await journal.begin(asked, "llm", NASTY, Reserve(1, 1))
     assert isinstance(begun, str)
     await journal.settle(begun, asked, answer, counted, NASTY)
@@ -218,4 +218,4 @@ def test_a_database_that_cannot_hold_every_language_is_refused(databases: Any) -
 
 def test_usage_of_ordinary_size_is_taken_as_reported() -> None:
     answer = Answer("x", (), "stop", "m", ReportedUsage(811, 100, 32, 0))
-    assert used(answer, call(), "") == Usage(811, 100, 32, 0, Known.REPORTED)
+    assert used(answer, call(), "") == Usage(811, 100, 32, 0, UsageBasis.REPORTED)

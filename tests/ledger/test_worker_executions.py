@@ -16,7 +16,7 @@ from app.ledger.store.writer import Writer
 from app.worker import execution_log as executions_module
 from app.worker import heartbeat as incarnation
 from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
-from app.worker.heartbeat import Incarnation
+from app.worker.heartbeat import Heartbeat
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")
@@ -40,7 +40,7 @@ def worker(
     sidecar: str = "",
 ) -> Executions:
     """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
-    incarnation = Incarnation(writer, clock, sidecar)
+    incarnation = Heartbeat(writer, clock, sidecar)
     incarnation.begin()
     if stops:
         incarnation.end()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.llm import estimate
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
@@ -123,7 +123,7 @@ def test_a_result_is_read_as_the_provider_frames_it() -> None:
 )
 def test_what_can_be_is_taken_as_reported(possible: ReportedUsage) -> None:
     found = used(answer(possible), CALL, ANTHROPIC)
-    assert found.known is Known.REPORTED
+    assert found.known is UsageBasis.REPORTED
     assert (found.input_tokens, found.output_tokens) == (811, 32)
 
 
@@ -146,7 +146,7 @@ def test_what_can_be_is_taken_as_reported(possible: ReportedUsage) -> None:
 @pytest.mark.parametrize("said", [{}, {"text": "", "tool_calls": (IN_SAN_FRANCISCO,)}])
 def test_what_cannot_be_is_counted_and_marked(impossible: ReportedUsage, said: dict[str, Any]) -> None:
     found = used(answer(impossible, **said), CALL, ANTHROPIC)
-    assert found.known is Known.ESTIMATED
+    assert found.known is UsageBasis.ESTIMATED
     assert found.input_tokens == estimate.input_tokens(CALL.messages, (), estimate.counting(ANTHROPIC, "m"))
     assert found.output_tokens is not None
     assert found.output_tokens > 0
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_counted_and_marked(impossible: ReportedUsage, said: d
 
 def test_an_empty_answer_may_have_cost_no_output() -> None:
     found = used(answer(ReportedUsage(811, 0, 0, 0), text=""), CALL, "conversation.openai")
-    assert (found.known, found.output_tokens) == (Known.REPORTED, 0)
+    assert (found.known, found.output_tokens) == (UsageBasis.REPORTED, 0)
 
 
 def test_the_answers_model_decides_over_the_components_type() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 
 from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
-from app.domain.models import AnsweredBy, Known
+from app.domain.models import AnsweredBy, UsageBasis
 from app.ledger.store import database
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.restarts import GIVEN_UP, give_up_calls
@@ -22,10 +22,10 @@ from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
-from app.llm.gateway import ModelAnswer, ModelGateway
+from app.llm.gateway import LLMGateway, ModelAnswer
 from app.llm.journal import Journal
 from app.worker import heartbeat
-from app.worker.heartbeat import Incarnation
+from app.worker.heartbeat import Heartbeat
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 
@@ -88,9 +88,9 @@ def writer(engine: Engine) -> Iterator[Writer]:
     writer.close()
 
 
-def gateway(model: Model, writer: Writer, worker: str = "w1") -> ModelGateway:
+def gateway(model: Model, writer: Writer, worker: str = "w1") -> LLMGateway:
     """A gateway of one worker."""
-    return ModelGateway(model, "llm", Journal(writer, worker, lambda: NOON, LOSSES))
+    return LLMGateway(model, "llm", Journal(writer, worker, lambda: NOON, LOSSES))
 
 
 def call(**changes: Any) -> ModelCall:
@@ -232,7 +232,7 @@ def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engi
 
 def test_usage_that_is_not_reported_is_counted_and_marked(engine: Engine, writer: Writer) -> None:
     answered = asyncio.run(gateway(Model(NOTHING), writer).ask(call()))
-    assert answered.use.known is Known.ESTIMATED
+    assert answered.use.known is UsageBasis.ESTIMATED
     assert answered.use.input_tokens is not None
     assert answered.use.input_tokens > 0
     assert answered.use.output_tokens is not None
@@ -257,7 +257,7 @@ def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are
 ) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)  # only the beats that are told here
     now = [NOON]
-    dead, living = (Incarnation(writer, lambda: now[0]) for _ in range(2))
+    dead, living = (Heartbeat(writer, lambda: now[0]) for _ in range(2))
     for worker, step in ((dead, "e1"), (living, "e2")):
         worker.begin()
         asyncio.run(

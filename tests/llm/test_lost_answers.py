@@ -17,7 +17,7 @@ from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.conversation import Answer, Message, ToolDefinition
-from app.llm.gateway import ModelGateway
+from app.llm.gateway import LLMGateway
 from app.llm.journal import Journal
 from tests.llm.test_journal import NOON, Model, call
 
@@ -49,7 +49,7 @@ class World:
         self.now: datetime = NOON
         self.model = Failing(cause)
         losses = Losses(first_seconds=1, max_seconds=300, attempts=30, billed_attempts=billed_attempts)
-        self.gateway = ModelGateway(self.model, "llm", Journal(writer, "w1", lambda: self.now, losses))
+        self.gateway = LLMGateway(self.model, "llm", Journal(writer, "w1", lambda: self.now, losses))
 
     def ask(self, step: str = "e1") -> str:
         """What comes of one attempt: the failure's class and text, or who answered."""

@@ -8,26 +8,26 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.pricing.book import PriceBook
 from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import UNREPORTED, Charge, Quantity, Usage, Work
+from app.pricing.charge_types import UNREPORTED, Charge, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 
 prices = st.decimals("0", "10000", places=6).map(str)
 counts = st.one_of(st.integers(0, 3_000), st.integers(0, 10**9))
-knowns = st.sampled_from([Known.REPORTED, Known.ESTIMATED, Known.ALLOCATED])
+knowns = st.sampled_from([UsageBasis.REPORTED, UsageBasis.ESTIMATED, UsageBasis.ALLOCATED])
 
 
 @st.composite
-def usages(draw: st.DrawFn, *, whole: bool = False) -> Usage:
+def usages(draw: st.DrawFn, *, whole: bool = False) -> TokenUsage:
     """Any possible usage; `whole` leaves nothing unreported."""
     tokens = draw(counts)
     cached = draw(st.integers(0, tokens))
     written = draw(st.integers(0, tokens - cached))
     output = draw(counts)
-    usage = Usage(tokens, output, cached, written, draw(st.integers(0, output)), draw(knowns))
+    usage = TokenUsage(tokens, output, cached, written, draw(st.integers(0, output)), draw(knowns))
     if whole:
         return usage
     lost = draw(st.sets(st.sampled_from(["output_tokens", "cached_tokens", "cache_write_tokens", "input_tokens"])))

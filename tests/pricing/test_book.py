@@ -11,7 +11,7 @@ import pytest
 
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.list_prices import ListPrices
 from app.pricing.schedule import NoPrice, Price
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, price_file, small_list, tariff
@@ -29,7 +29,7 @@ def test_a_fresh_checkout_has_a_price_for_the_sandbox() -> None:
     prices = book.load(PROJECT_FILE)
     price = found(prices, OPENAI, "sandbox-small")
     rates = {line: steps[0][1] for line, steps in price.contracted.items()}
-    assert rates == {Line.INPUT: Decimal("0.40"), Line.CACHED_INPUT: Decimal("0.10"), Line.OUTPUT: Decimal("1.60")}
+    assert rates == {Meter.INPUT: Decimal("0.40"), Meter.CACHED_INPUT: Decimal("0.10"), Meter.OUTPUT: Decimal("1.60")}
     assert "made up" in price.source
     assert found(prices, "conversation.anthropic", "sandbox-small").id == price.id
     line = PROJECT_FILE.read_text().splitlines()[int(price.where.rpartition(":")[2]) - 1]
@@ -85,21 +85,21 @@ def test_a_discount_on_the_list_keeps_tiers_and_dates() -> None:
     cut = agreement(id="cut", model="*", per_million_tokens=None, discount_percent="25")
     prices = price_book(cut)
     price = found(prices, OPENAI, "tiered")
-    assert price.contracted[Line.INPUT] == ((-1, Decimal("0.75")), (1000, Decimal("1.5")))
-    assert price.listed[Line.INPUT] == ((-1, Decimal(1)), (1000, Decimal(2)))
+    assert price.contracted[Meter.INPUT] == ((-1, Decimal("0.75")), (1000, Decimal("1.5")))
+    assert price.listed[Meter.INPUT] == ((-1, Decimal(1)), (1000, Decimal(2)))
     assert price.id == "prices.yaml/cut/genai-prices-1/openai/tiered"
     spring = found(prices, OPENAI, "dated", datetime(2026, 5, 31, tzinfo=UTC))
-    assert spring.contracted[Line.INPUT][0][1] == 3
-    assert found(prices, OPENAI, "dated").contracted[Line.INPUT][0][1] == Decimal("1.5")
+    assert spring.contracted[Meter.INPUT][0][1] == 3
+    assert found(prices, OPENAI, "dated").contracted[Meter.INPUT][0][1] == Decimal("1.5")
     assert isinstance(prices.find(OPENAI, "nowhere", NOW), NoPrice)
 
 
 def test_a_batch_of_the_list_takes_what_it_has_and_the_standard_price_for_the_rest() -> None:
     price = found(price_book(), OPENAI, "listed", mode=Mode.BATCH)
     assert {line: steps[0][1] for line, steps in price.contracted.items()} == {
-        Line.INPUT: Decimal("0.5"),
-        Line.CACHED_INPUT: Decimal("0.1"),
-        Line.OUTPUT: Decimal(2),
+        Meter.INPUT: Decimal("0.5"),
+        Meter.CACHED_INPUT: Decimal("0.1"),
+        Meter.OUTPUT: Decimal(2),
     }
 
 
@@ -113,7 +113,7 @@ def test_the_list_price_is_compared_in_the_same_currency_only() -> None:
     dollars, euros = (
         found(price_book(agreement(model="listed", currency=currency)), OPENAI, "listed") for currency in ("USD", "EUR")
     )
-    assert dollars.listed[Line.INPUT][0][1] == 1
+    assert dollars.listed[Meter.INPUT][0][1] == 1
     assert euros.listed == euros.contracted
 
 

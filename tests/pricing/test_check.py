@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.pricing import book, litellm_prices
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 from app.pricing.check import ModelInUse, check
 from app.pricing.litellm_prices import SecondOpinion
 from app.pricing.price_findings import Finding, Severity
@@ -265,7 +265,7 @@ def test_the_second_list_is_the_one_inside_the_installed_package() -> None:
     assert other is not None
     prices = other.find(OPENAI, "gpt-4o")
     assert prices is not None
-    assert prices[Line.INPUT] == Decimal("2.5")
+    assert prices[Meter.INPUT] == Decimal("2.5")
     assert other.find("conversation.mistral", "mistral-large-latest") is not None
     assert other.find("conversation.aws.bedrock", "amazon.nova-lite-v1:0") is not None
     assert other.find("conversation.anthropic", "gpt-4o") is None
@@ -274,4 +274,4 @@ def test_the_second_list_is_the_one_inside_the_installed_package() -> None:
 def test_prices_of_the_second_list_are_kept_to_the_last_digit() -> None:
     text = '{"m": {"litellm_provider": "x", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 0.0}}'
     prices = SecondOpinion(json.loads(text, parse_float=Decimal)).find("x", "m")
-    assert prices == {Line.INPUT: Decimal("0.15"), Line.OUTPUT: Decimal(0)}
+    assert prices == {Meter.INPUT: Decimal("0.15"), Meter.OUTPUT: Decimal(0)}

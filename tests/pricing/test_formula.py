@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 from genai_prices import types
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import shown
-from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit
-from app.pricing.charge_types import UNREPORTED, Quantity, Usage, Work
+from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode, Unit
+from app.pricing.charge_types import UNREPORTED, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.formula import CallPrice, Priced, Unpriced, price_call, price_work
 from app.pricing.list_prices import ListPrices
@@ -20,32 +20,32 @@ from tests.pricing.makers import NOW, OPENAI, agreement, model, origin, price_bo
 TIERS = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "cached_input": "1", "output": "16"}}]
 
 
-def priced(usage: Usage, mode: Mode = Mode.STANDARD, **changes: object) -> CallPrice:
+def priced(usage: TokenUsage, mode: Mode = Mode.STANDARD, **changes: object) -> CallPrice:
     found = price_call(price_book(agreement(**changes)), usage, at=NOW, model="model-a", provider=OPENAI, mode=mode)
     assert isinstance(found, CallPrice)
     return found
 
 
-def lines(found: Priced | Unpriced) -> dict[Line, tuple[Decimal | None, Decimal | None]]:
+def lines(found: Priced | Unpriced) -> dict[Meter, tuple[Decimal | None, Decimal | None]]:
     return {line.line: (line.quantity, line.amount) for line in found.lines}
 
 
 def test_each_kind_of_token_is_priced_once() -> None:
-    found = priced(Usage(1000, 200, 400, 100, 150), per_million_tokens={
+    found = priced(TokenUsage(1000, 200, 400, 100, 150), per_million_tokens={
         "input": "2", "cached_input": "0.50", "cache_write": "2.50", "output": "8"
     })  # fmt: skip
     assert lines(found) == {
-        Line.INPUT: (Decimal(500), Decimal("0.001")),
-        Line.CACHED_INPUT: (Decimal(400), Decimal("0.0002")),
-        Line.CACHE_WRITE: (Decimal(100), Decimal("0.00025")),
-        Line.OUTPUT: (Decimal(200), Decimal("0.0016")),
+        Meter.INPUT: (Decimal(500), Decimal("0.001")),
+        Meter.CACHED_INPUT: (Decimal(400), Decimal("0.0002")),
+        Meter.CACHE_WRITE: (Decimal(100), Decimal("0.00025")),
+        Meter.OUTPUT: (Decimal(200), Decimal("0.0016")),
     }
     assert found.amount == Decimal("0.00305")
-    assert found.known is MoneyKnown.REPORTED
+    assert found.known is CostBasis.REPORTED
 
 
 def test_reasoning_is_inside_the_output() -> None:
-    assert priced(Usage(1, 200, reasoning_tokens=150)).amount == priced(Usage(1, 200)).amount
+    assert priced(TokenUsage(1, 200, reasoning_tokens=150)).amount == priced(TokenUsage(1, 200)).amount
 
 
 @pytest.mark.parametrize(
@@ -53,31 +53,34 @@ def test_reasoning_is_inside_the_output() -> None:
     [(999, None, "0.001998"), (1000, None, "0.002"), (1001, 1000, "0.004004"), (0, None, "0")],
 )
 def test_a_token_above_the_tiers_start_moves_the_whole_request(tokens: int, tier: int | None, amount: str) -> None:
-    found = priced(Usage(tokens, 0, 0, 0), tiers=TIERS)
+    found = priced(TokenUsage(tokens, 0, 0, 0), tiers=TIERS)
     assert (found.tier, found.amount) == (tier, Decimal(amount))
 
 
 def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
-    below, above = priced(Usage(1000, 100, 500, 0), tiers=TIERS), priced(Usage(1001, 100, 501, 0), tiers=TIERS)
+    below, above = (
+        priced(TokenUsage(1000, 100, 500, 0), tiers=TIERS),
+        priced(TokenUsage(1001, 100, 501, 0), tiers=TIERS),
+    )
     assert below.amount == Decimal("0.00205")
     assert above.amount == Decimal("0.004101")  # 500 at 4, 501 at 1, 100 at 16
     assert above.price_id == "prices.yaml/agreed>1000"
 
 
 def test_a_kind_without_a_price_of_its_own_costs_as_input() -> None:
-    found = priced(Usage(1000, 0, 400, 100), per_million_tokens={"input": "2", "output": "8"})
+    found = priced(TokenUsage(1000, 0, 400, 100), per_million_tokens={"input": "2", "output": "8"})
     assert found.amount == Decimal("0.002")
     assert [line.unit_price for line in found.lines] == [2, 2, 2, 8]
 
 
 def test_a_tier_that_leaves_a_kind_out_prices_it_as_the_tiers_input() -> None:
     tiers = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "output": "16"}}]
-    found = priced(Usage(1001, 0, 1001, 0), tiers=tiers)
+    found = priced(TokenUsage(1001, 0, 1001, 0), tiers=tiers)
     assert found.amount == Decimal("0.004004")
 
 
 def test_discounts_multiply_and_the_list_stays() -> None:
-    found = priced(Usage(10**6, 0, 0), Mode.BATCH, discount_percent="10", batch={"discount_percent": "50"})
+    found = priced(TokenUsage(10**6, 0, 0), Mode.BATCH, discount_percent="10", batch={"discount_percent": "50"})
     assert (found.amount, found.list_amount) == (Decimal("0.9"), Decimal(1))
     assert found.price_id == "prices.yaml/agreed/batch"
 
@@ -87,54 +90,54 @@ def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> Non
         [types.Provider(id="openai", name="OpenAI", api_pattern="-", models=[model("e", prices(input_mtok="1"))])], "1"
     )
     book = price_book(agreement(model="e"), listed=listed)
-    found = price_call(book, Usage(10**6, 10**6, 0), at=NOW, model="e", provider=OPENAI)
+    found = price_call(book, TokenUsage(10**6, 10**6, 0), at=NOW, model="e", provider=OPENAI)
     assert isinstance(found, CallPrice)
     assert (found.amount, found.list_amount) == (Decimal(10), Decimal(9))
-    unagreed = price_call(price_book(listed=listed), Usage(10, 1), at=NOW, model="e", provider=OPENAI)
-    assert unagreed.known is MoneyKnown.UNPRICED  # its output
+    unagreed = price_call(price_book(listed=listed), TokenUsage(10, 1), at=NOW, model="e", provider=OPENAI)
+    assert unagreed.known is CostBasis.UNPRICED  # its output
 
 
 def test_a_batch_may_have_prices_and_tiers_of_its_own() -> None:
     batch = {"per_million_tokens": {"input": "1", "output": "3"}, "tiers": TIERS}
-    found = [priced(Usage(tokens, 0, 0), Mode.BATCH, batch=batch).amount for tokens in (1000, 1001)]
+    found = [priced(TokenUsage(tokens, 0, 0), Mode.BATCH, batch=batch).amount for tokens in (1000, 1001)]
     assert found == [Decimal("0.001"), Decimal("0.004004")]
 
 
 def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
-    assert [line.line for line in priced(Usage(10, 1, 0, 0)).lines] == [*list(Line)[:4]]
-    assert [line.line for line in priced(Usage(10, 1)).lines] == [Line.INPUT, Line.OUTPUT]
+    assert [line.line for line in priced(TokenUsage(10, 1, 0, 0)).lines] == [*list(Meter)[:4]]
+    assert [line.line for line in priced(TokenUsage(10, 1)).lines] == [Meter.INPUT, Meter.OUTPUT]
 
 
 def test_tokens_that_are_not_reported_have_no_amount() -> None:
-    found = priced(Usage(None, 100))
-    assert lines(found) == {Line.INPUT: (None, None), Line.OUTPUT: (Decimal(100), Decimal("0.0008"))}
-    assert (found.amount, found.known) == (Decimal("0.0008"), MoneyKnown.UNREPORTED)
-    nothing = priced(Usage(None, None, known=Known.UNREPORTED))
+    found = priced(TokenUsage(None, 100))
+    assert lines(found) == {Meter.INPUT: (None, None), Meter.OUTPUT: (Decimal(100), Decimal("0.0008"))}
+    assert (found.amount, found.known) == (Decimal("0.0008"), CostBasis.UNREPORTED)
+    nothing = priced(TokenUsage(None, None, known=UsageBasis.UNREPORTED))
     assert nothing.amount is None
-    assert nothing.known is MoneyKnown.UNREPORTED
+    assert nothing.known is CostBasis.UNREPORTED
 
 
 def test_counts_that_nobody_vouches_for_are_not_known() -> None:
-    assert priced(Usage(100, 100, known=Known.UNREPORTED)).amount is None
+    assert priced(TokenUsage(100, 100, known=UsageBasis.UNREPORTED)).amount is None
 
 
 def test_an_unreported_split_makes_the_input_an_estimate_where_it_changes_the_price() -> None:
-    found = priced(Usage(1000, 100))
-    assert [line.known for line in found.lines] == [Known.ESTIMATED, Known.REPORTED]
-    assert found.unsplit == (Line.CACHED_INPUT,)
+    found = priced(TokenUsage(1000, 100))
+    assert [line.known for line in found.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
+    assert found.unsplit == (Meter.CACHED_INPUT,)
     assert found.amount == Decimal("0.0028")
-    same = priced(Usage(1000, 100), per_million_tokens={"input": "2", "cached_input": "2", "output": "8"})
-    assert (same.known, same.unsplit) == (MoneyKnown.REPORTED, ())
-    none = priced(Usage(0, 100))
-    assert (none.known, none.unsplit) == (MoneyKnown.REPORTED, ())
+    same = priced(TokenUsage(1000, 100), per_million_tokens={"input": "2", "cached_input": "2", "output": "8"})
+    assert (same.known, same.unsplit) == (CostBasis.REPORTED, ())
+    none = priced(TokenUsage(0, 100))
+    assert (none.known, none.unsplit) == (CostBasis.REPORTED, ())
 
 
 def test_without_the_input_nobody_knows_the_tier() -> None:
-    assert priced(Usage(None, 100), tiers=TIERS).lines[1].known is Known.ESTIMATED
+    assert priced(TokenUsage(None, 100), tiers=TIERS).lines[1].known is UsageBasis.ESTIMATED
 
 
 def test_an_estimate_stays_one() -> None:
-    assert priced(Usage(1000, 100, 0, known=Known.ESTIMATED)).known is MoneyKnown.ESTIMATED
+    assert priced(TokenUsage(1000, 100, 0, known=UsageBasis.ESTIMATED)).known is CostBasis.ESTIMATED
 
 
 @pytest.mark.parametrize(
@@ -148,45 +151,45 @@ def test_an_estimate_stays_one() -> None:
 )
 def test_usage_that_cannot_be_is_refused(counts: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        replace(Usage(10, 1), **counts)  # type: ignore[arg-type]
+        replace(TokenUsage(10, 1), **counts)  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_price_is_unpriced_and_says_what_to_do() -> None:
-    found = price_call(price_book(), Usage(10, 1), at=NOW, model="llama3.2", provider="conversation.ollama")
+    found = price_call(price_book(), TokenUsage(10, 1), at=NOW, model="llama3.2", provider="conversation.ollama")
     assert isinstance(found, Unpriced)
     assert not hasattr(found, "amount")
-    assert found.known is MoneyKnown.UNPRICED
+    assert found.known is CostBasis.UNPRICED
     assert str(found) == (
         "unpriced: model llama3.2 of provider conversation.ollama is not in genai-prices 1 under that name; "
         "add an agreement for provider conversation.ollama and model llama3.2 to config/prices.yaml"
     )
-    assert lines(found) == {Line.INPUT: (Decimal(10), None), Line.OUTPUT: (Decimal(1), None)}
+    assert lines(found) == {Meter.INPUT: (Decimal(10), None), Meter.OUTPUT: (Decimal(1), None)}
 
 
 def test_work_is_priced_line_by_line() -> None:
     work = Work(
-        Quantity(Decimal("2.5"), Known.ALLOCATED),
+        Quantity(Decimal("2.5"), UsageBasis.ALLOCATED),
         Quantity(Decimal(9)),
-        Quantity(Decimal(4_000), Known.ESTIMATED),
+        Quantity(Decimal(4_000), UsageBasis.ESTIMATED),
         Quantity(Decimal(1_000)),
     )
     found = price_work(price_book(retention_months="1.5"), work, at=NOW)
     assert isinstance(found, Priced)
     assert lines(found) == {
-        Line.COMPUTE: (Decimal("2.5"), Decimal("0.00005")),
-        Line.STEP_WRITES: (Decimal(9), Decimal("0.00001125")),
-        Line.RETAINED_BYTES: (Decimal("0.000006"), Decimal("0.0000015")),
-        Line.LOG_BYTES: (Decimal("0.000001"), Decimal("0.0000005")),
+        Meter.COMPUTE: (Decimal("2.5"), Decimal("0.00005")),
+        Meter.STEP_WRITES: (Decimal(9), Decimal("0.00001125")),
+        Meter.RETAINED_BYTES: (Decimal("0.000006"), Decimal("0.0000015")),
+        Meter.LOG_BYTES: (Decimal("0.000001"), Decimal("0.0000005")),
     }
     assert found.amount == Decimal("0.00006325")
-    assert found.known is MoneyKnown.ALLOCATED
+    assert found.known is CostBasis.ALLOCATED
     assert found.price_id == "prices.yaml/cloud"
 
 
 def test_work_that_was_not_measured_has_no_amount_and_work_elsewhere_no_line() -> None:
     found = price_work(price_book(), Work(active_seconds=UNREPORTED, step_writes=Quantity(Decimal(0))), at=NOW)
-    assert lines(found) == {Line.COMPUTE: (None, None), Line.STEP_WRITES: (Decimal(0), Decimal(0))}
-    assert found.known is MoneyKnown.UNREPORTED
+    assert lines(found) == {Meter.COMPUTE: (None, None), Meter.STEP_WRITES: (Decimal(0), Decimal(0))}
+    assert found.known is CostBasis.UNREPORTED
 
 
 def test_work_before_any_tariff_is_unpriced() -> None:
@@ -197,28 +200,28 @@ def test_work_before_any_tariff_is_unpriced() -> None:
 
 @pytest.mark.parametrize(
     ("value", "known"),
-    [(None, Known.REPORTED), (Decimal(1), Known.UNREPORTED), (Decimal(-1), Known.REPORTED)],
+    [(None, UsageBasis.REPORTED), (Decimal(1), UsageBasis.UNREPORTED), (Decimal(-1), UsageBasis.REPORTED)],
 )
-def test_a_quantity_is_known_or_it_is_not(value: Decimal | None, known: Known) -> None:
+def test_a_quantity_is_known_or_it_is_not(value: Decimal | None, known: UsageBasis) -> None:
     with pytest.raises(ValueError, match="quantity"):
         Quantity(value, known)
 
 
 def test_a_charge_carries_all_that_it_is_attributed_by() -> None:
     book = price_book(agreement())
-    charge = charge_call(book, Usage(1000, 200, 400), origin(), rerun=True)[1]
+    charge = charge_call(book, TokenUsage(1000, 200, 400), origin(), rerun=True)[1]
     assert (charge.task_id, charge.tenant, charge.stage, charge.turn) == ("acme:T-1", "acme", "classify", 1)
-    assert (charge.kind, charge.line, charge.unit) == (Kind.MODEL, Line.CACHED_INPUT, Unit.TOKENS)
+    assert (charge.kind, charge.line, charge.unit) == (Kind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
     assert (charge.quantity, charge.unit_price, charge.amount) == (Decimal(400), Decimal("0.50"), Decimal("0.0002"))
     assert (charge.currency, charge.price_id) == ("USD", "prices.yaml/agreed")
     assert (charge.book_digest, charge.rerun, charge.correction_of) == (book.digest, True, None)
 
 
 def test_a_charge_of_an_unpriced_model_has_tokens_and_no_money() -> None:
-    charge = charge_call(price_book(), Usage(10, 1), origin())[0]
+    charge = charge_call(price_book(), TokenUsage(10, 1), origin())[0]
     assert (charge.quantity, charge.amount, charge.currency, charge.price_id) == (Decimal(10), None, None, None)
-    assert charge.money_known is MoneyKnown.UNPRICED
-    assert charge.known is Known.REPORTED
+    assert charge.money_known is CostBasis.UNPRICED
+    assert charge.known is UsageBasis.REPORTED
 
 
 def test_a_charge_of_work_is_no_models() -> None:
@@ -228,9 +231,9 @@ def test_a_charge_of_work_is_no_models() -> None:
 
 def test_a_charges_id_names_what_it_is_for() -> None:
     book, other = price_book(agreement()), price_book(agreement(), infrastructure=[tariff(id="other")])
-    first = charge_call(book, Usage(1000, 200, 400), origin())
-    assert [each.id for each in charge_call(other, Usage(1, 2, 1), origin())] == [each.id for each in first]
-    again = charge_call(book, Usage(1000, 200, 400), origin(number=2))
+    first = charge_call(book, TokenUsage(1000, 200, 400), origin())
+    assert [each.id for each in charge_call(other, TokenUsage(1, 2, 1), origin())] == [each.id for each in first]
+    again = charge_call(book, TokenUsage(1000, 200, 400), origin(number=2))
     assert len({each.id for each in (*first, *again)}) == 6
 
 

@@ -12,7 +12,7 @@ from genai_prices.data import providers
 
 from app.pricing import book
 from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.pricing.formula import CallPrice, price_call
 from app.pricing.list_prices import ListPrices, bundled
 from app.pricing.schedule import NoPrice
@@ -21,7 +21,7 @@ from tests.pricing.makers import NOW, model, price_book, price_file, prices, sma
 TIMES = (NOW, datetime(2025, 3, 1, 20, tzinfo=UTC), datetime(2026, 8, 1, 0, 29, 59, tzinfo=UTC))
 BILLED_BESIDES = {"requests_kcount", "output_reasoning_mtok", "output_citation_mtok"}
 # Below and above the tiers that there are; kinds of input that overlap are counted once.
-USAGES = (Usage(1_000, 500, 300, 100, 50), Usage(250_001, 7, 3, 2, 0), Usage(600_000, 0, 0, 0, 0))
+USAGES = (TokenUsage(1_000, 500, 300, 100, 50), TokenUsage(250_001, 7, 3, 2, 0), TokenUsage(600_000, 0, 0, 0, 0))
 
 
 def test_every_model_costs_what_the_package_says() -> None:
@@ -44,7 +44,7 @@ def test_every_model_costs_what_the_package_says() -> None:
     assert checked > 15_000
 
 
-def _theirs(usage: Usage) -> types.Usage:
+def _theirs(usage: TokenUsage) -> types.Usage:
     return types.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -84,7 +84,7 @@ def test_a_price_holds_from_midnight_utc_whatever_the_clock_says_where_it_is_ask
     small = price_book()
     before = datetime.fromisoformat("2026-06-01T01:59:59+02:00")
     for at, paid in ((before, Decimal("0.000004")), (before + timedelta(seconds=1), Decimal("0.000002"))):
-        found = price_call(small, Usage(1, 0), at=at, model="dated", provider="openai")
+        found = price_call(small, TokenUsage(1, 0), at=at, model="dated", provider="openai")
         assert isinstance(found, CallPrice)
         assert found.amount == paid
 

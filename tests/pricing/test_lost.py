@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from app.domain.errors import FailureCause
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.pricing.lost import lost_usage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-NOT_KNOWN = Usage(None, None, known=Known.UNREPORTED)
-RESERVE = Usage(900, 1000, known=Known.ESTIMATED)
-NOTHING = Usage(0, 0, known=Known.ESTIMATED)
+NOT_KNOWN = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
+RESERVE = TokenUsage(900, 1000, known=UsageBasis.ESTIMATED)
+NOTHING = TokenUsage(0, 0, known=UsageBasis.ESTIMATED)
 MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "too_large", "other")
 
 
@@ -46,7 +46,7 @@ def call(**changes: Any) -> CallRecord:
     return CallRecord(**(values | changes))
 
 
-def settled(usage: Usage) -> CallRecord:
+def settled(usage: TokenUsage) -> CallRecord:
     """The call that answered the same step afterwards."""
     return call(number=2, state=CallState.SETTLED, usage=usage)
 
@@ -70,7 +70,7 @@ def test_an_error_that_names_no_cause_proves_nothing(error: str) -> None:
 @pytest.mark.parametrize("cause", sorted(set(FailureCause) - set(MAY_HAVE_WORKED)))
 def test_a_call_that_was_turned_away_used_nothing(cause: str) -> None:
     assert lost_usage(failed(cause), None) == NOTHING
-    assert lost_usage(failed(cause), settled(Usage(811, 32, 100))) == NOTHING
+    assert lost_usage(failed(cause), settled(TokenUsage(811, 32, 100))) == NOTHING
 
 
 @pytest.mark.parametrize("cause", MAY_HAVE_WORKED)
@@ -89,13 +89,15 @@ def test_a_breaker_that_refused_the_repetition_says_nothing_of_the_request_that_
 
 
 def test_what_the_step_s_answer_used_is_the_best_estimate() -> None:
-    answered = settled(Usage(811, 32, 100, reasoning_tokens=8))
-    assert lost_usage(failed("cut"), answered) == Usage(811, 32, known=Known.ESTIMATED)
+    answered = settled(TokenUsage(811, 32, 100, reasoning_tokens=8))
+    assert lost_usage(failed("cut"), answered) == TokenUsage(811, 32, known=UsageBasis.ESTIMATED)
 
 
 def test_what_the_answer_does_not_say_is_taken_from_the_reserve() -> None:
     assert lost_usage(failed("cut"), settled(NOT_KNOWN)) == RESERVE
-    assert lost_usage(failed("cut"), settled(Usage(811, None))) == Usage(811, 1000, known=Known.ESTIMATED)
+    assert lost_usage(failed("cut"), settled(TokenUsage(811, None))) == TokenUsage(
+        811, 1000, known=UsageBasis.ESTIMATED
+    )
 
 
 def test_a_call_whose_worker_went_away_has_no_end_and_is_not_free() -> None:
@@ -104,6 +106,6 @@ def test_a_call_whose_worker_went_away_has_no_end_and_is_not_free() -> None:
 
 
 def test_an_answer_that_came_too_late_keeps_what_it_used() -> None:
-    usage = Usage(805, 40, 0, reasoning_tokens=0)
+    usage = TokenUsage(805, 40, 0, reasoning_tokens=0)
     late = call(state=CallState.INTERRUPTED, usage=usage, error="another execution of the step settled first")
-    assert lost_usage(late, settled(Usage(811, 32))) == usage
+    assert lost_usage(late, settled(TokenUsage(811, 32))) == usage

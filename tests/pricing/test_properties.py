@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from app.finance.repricing import reprice, usage_of
 from app.finance.rollup import Dimension, Group, rollup
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import MoneyKnown
-from app.pricing.charge_types import Charge, Usage
+from app.pricing.charge_kinds import CostBasis
+from app.pricing.charge_types import Charge, TokenUsage
 from app.pricing.charges import charge_call
 from app.pricing.formula import CallPrice, price_call
 from app.pricing.schedule import Price, tier_starts
@@ -26,7 +26,7 @@ from tests.pricing.random_values import books, charges, usages
 SEEDED = settings(derandomize=True, max_examples=60)
 
 
-def priced(book: PriceBook, usage: Usage) -> CallPrice:
+def priced(book: PriceBook, usage: TokenUsage) -> CallPrice:
     found = price_call(book, usage, at=NOW, model="model-a", provider=OPENAI)
     assert isinstance(found, CallPrice)
     return found
@@ -44,7 +44,7 @@ def charged_books(draw: st.DrawFn) -> tuple[PriceBook, list[Charge]]:
 
 @SEEDED
 @given(books(), usages())
-def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: Usage) -> None:
+def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: TokenUsage) -> None:
     found = priced(book, usage)
     assert exact(found.amount) == sum(exact(line.amount) for line in found.lines)
     for line in found.lines:
@@ -54,7 +54,7 @@ def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: Usage
 
 @SEEDED
 @given(books(), usages(whole=True))
-def test_each_token_is_in_exactly_one_line(book: PriceBook, usage: Usage) -> None:
+def test_each_token_is_in_exactly_one_line(book: PriceBook, usage: TokenUsage) -> None:
     assert usage.input_tokens is not None
     assert usage.output_tokens is not None
     counted = sum(line.quantity or 0 for line in priced(book, usage).lines)
@@ -63,7 +63,7 @@ def test_each_token_is_in_exactly_one_line(book: PriceBook, usage: Usage) -> Non
 
 @SEEDED
 @given(books(tiers=False), usages(whole=True), usages(whole=True))
-def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: Usage, second: Usage) -> None:
+def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: TokenUsage, second: TokenUsage) -> None:
     apart = exact(priced(book, first).amount) + exact(priced(book, second).amount)
     assert exact(priced(book, first + second).amount) == apart
 
@@ -71,9 +71,9 @@ def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: Usage, sec
 @SEEDED
 @given(books(), usages(whole=True), st.integers(0, 3_000), st.integers(0, 3_000))
 def test_more_tokens_never_cost_less_except_across_a_tier(
-    book: PriceBook, usage: Usage, more_input: int, more_output: int
+    book: PriceBook, usage: TokenUsage, more_input: int, more_output: int
 ) -> None:
-    more = usage + Usage(more_input, more_output, 0, 0, 0)
+    more = usage + TokenUsage(more_input, more_output, 0, 0, 0)
     price = book.find(OPENAI, "model-a", NOW)
     assert isinstance(price, Price)
     assert usage.input_tokens is not None
@@ -133,7 +133,7 @@ def test_a_sum_says_how_all_of_it_is_known_and_for_what(made: tuple[PriceBook, l
         assert sum(map(Fraction, each.by_kind.values())) == Fraction(each.amount)
     for quantity in total.quantities:
         assert sum(map(Fraction, quantity.by_known.values())) == Fraction(quantity.quantity)
-    ranks = list(MoneyKnown)
+    ranks = list(CostBasis)
     assert ranks.index(total.known) == max((ranks.index(each.money_known) for each in charged), default=0)
 
 
@@ -166,7 +166,7 @@ def test_repricing_there_and_back_gives_the_bill_again(made: tuple[PriceBook, li
 
 @SEEDED
 @given(books(), usages())
-def test_the_usage_can_be_read_from_the_charges(book: PriceBook, usage: Usage) -> None:
+def test_the_usage_can_be_read_from_the_charges(book: PriceBook, usage: TokenUsage) -> None:
     found = usage_of(charge_call(book, usage, origin()))
     assert found.output_tokens == usage.output_tokens
     if usage.input_tokens is not None:

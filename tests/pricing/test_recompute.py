@@ -18,7 +18,7 @@ import yaml
 
 from app.pricing.book import PriceBook
 from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import Charge, Quantity, Usage, Work
+from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.pricing.makers import OPENAI, agreement, origin, price_book, tariff
 
@@ -96,7 +96,7 @@ def charged(book: PriceBook, task: dict[str, Any]) -> list[Charge]:
     """The product's charges of a task."""
     charges: list[Charge] = []
     for call in task["calls"]:
-        usage = Usage(call["input"], call["output"], call["cached"], call["written"])
+        usage = TokenUsage(call["input"], call["output"], call["cached"], call["written"])
         where = origin(task_id=task["task"], model=call["model"], at=moment(call["at"]))
         charges += charge_call(book, usage, where, mode=Mode(call["mode"]))
     for work in task["work"]:

@@ -6,8 +6,8 @@ import datetime as dt
 from datetime import timedelta
 from decimal import Decimal
 
-from app.pricing.charge_kinds import Line, Mode
-from app.pricing.charge_types import Quantity, Usage, Work
+from app.pricing.charge_kinds import Meter, Mode
+from app.pricing.charge_types import Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.show import billed_prices, infrastructure_rows, price_rows
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book, tariff
@@ -22,16 +22,16 @@ def test_each_tier_has_its_row_with_both_prices() -> None:
     base, tier = price_rows(book, [(OPENAI, "tiered")], NOW)
     assert (base.above, tier.above) == (None, 1000)
     assert base.contracted == {
-        Line.INPUT: Decimal("0.9"),
-        Line.CACHED_INPUT: Decimal("0.09"),
-        Line.OUTPUT: Decimal("3.6"),
+        Meter.INPUT: Decimal("0.9"),
+        Meter.CACHED_INPUT: Decimal("0.09"),
+        Meter.OUTPUT: Decimal("3.6"),
     }
     assert tier.contracted == {
-        Line.INPUT: Decimal("1.8"),
-        Line.CACHED_INPUT: Decimal("0.09"),
-        Line.OUTPUT: Decimal("7.2"),
+        Meter.INPUT: Decimal("1.8"),
+        Meter.CACHED_INPUT: Decimal("0.09"),
+        Meter.OUTPUT: Decimal("7.2"),
     }
-    assert tier.listed == {Line.INPUT: Decimal(2), Line.CACHED_INPUT: Decimal("0.1"), Line.OUTPUT: Decimal(8)}
+    assert tier.listed == {Meter.INPUT: Decimal(2), Meter.CACHED_INPUT: Decimal("0.1"), Meter.OUTPUT: Decimal(8)}
     assert tier.source.startswith("a contract; on genai-prices")
     assert tier.checked == dt.date(2026, 11, 1)  # the older look counts
 
@@ -51,10 +51,10 @@ def test_a_model_without_a_price_has_a_row_that_says_why() -> None:
 def test_infrastructure_has_a_row_for_each_line() -> None:
     rows = infrastructure_rows(price_book(), NOW)
     assert [(row.line, row.unit_price, row.per) for row in rows] == [
-        (Line.COMPUTE, Decimal("0.00002"), Decimal(1)),
-        (Line.STEP_WRITES, Decimal("1.25"), Decimal(10**6)),
-        (Line.RETAINED_BYTES, Decimal("0.25"), Decimal(1)),
-        (Line.LOG_BYTES, Decimal("0.50"), Decimal(1)),
+        (Meter.COMPUTE, Decimal("0.00002"), Decimal(1)),
+        (Meter.STEP_WRITES, Decimal("1.25"), Decimal(10**6)),
+        (Meter.RETAINED_BYTES, Decimal("0.25"), Decimal(1)),
+        (Meter.LOG_BYTES, Decimal("0.50"), Decimal(1)),
     ]
     assert infrastructure_rows(price_book(infrastructure=[]), NOW) == ()
 
@@ -63,13 +63,13 @@ def test_billed_prices_are_told_from_the_charges_alone() -> None:
     old, new = price_book(agreement()), price_book(infrastructure=[tariff(id="other")])
     later = NOW + timedelta(hours=1)
     charges = [
-        *charge_call(old, Usage(1000, 0, 0), origin()),
-        *charge_call(old, Usage(500, 0, 0), origin(at=later)),
-        *charge_call(old, Usage(500, 0, 0), origin(model="unknown")),
+        *charge_call(old, TokenUsage(1000, 0, 0), origin()),
+        *charge_call(old, TokenUsage(500, 0, 0), origin(at=later)),
+        *charge_call(old, TokenUsage(500, 0, 0), origin(model="unknown")),
         *charge_work(new, Work(Quantity(Decimal(1))), origin()),
     ]
     cached, plain, output, compute = billed_prices(charges)
-    assert (plain.line, plain.unit_price, plain.charges, plain.amount) == (Line.INPUT, Decimal(2), 2, Decimal("0.003"))
+    assert (plain.line, plain.unit_price, plain.charges, plain.amount) == (Meter.INPUT, Decimal(2), 2, Decimal("0.003"))
     assert (plain.first, plain.last, plain.book_digest) == (NOW, later, old.digest)
-    assert (cached.line, output.line) == (Line.CACHED_INPUT, Line.OUTPUT)
+    assert (cached.line, output.line) == (Meter.CACHED_INPUT, Meter.OUTPUT)
     assert (compute.price_id, compute.book_digest) == ("prices.yaml/other", new.digest)

@@ -21,9 +21,9 @@ from app.ledger.store.decision_log import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.tasks.service import TaskDesk
+from app.tasks.service import TaskService
 from app.tasks.waiting_line import Silence
-from app.tasks.workflow_client import Runs
+from app.tasks.workflow_client import WorkflowClient
 from app.workflow.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
@@ -31,7 +31,7 @@ TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject
 STANDSTILL_SECONDS = 0.3
 
 
-class Dapr(Runs):
+class Dapr(WorkflowClient):
     """As daprd: an instance that has completed is wiped and run again. A task takes no time here."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def standings(ledger: tuple[Engine, Writer]) -> Standings:
 
 def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     late = threading.Thread(target=desk.submit, args=(TICKET,), name="late")
     late.start()
     assert dapr.asked.wait(60)
@@ -103,7 +103,7 @@ AT = "2026-11-22T00:00:01.000+00:00"
 TURN = datetime.fromisoformat(AT)
 
 
-class Waiting(Runs):
+class Waiting(WorkflowClient):
     """A task that waits for a person. `answer` is how its state reads after a decision; None: as before."""
 
     def __init__(self) -> None:
@@ -155,10 +155,10 @@ def dapr() -> Waiting:
 @pytest.fixture
 def desk(
     tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch
-) -> TaskDesk:
+) -> TaskService:
     """A desk where nobody waits long."""
     monkeypatch.setattr("app.tasks.service._DECIDED_WITHIN_SECONDS", 0.0)
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     desk.submit(TICKET)
     return desk
 
@@ -168,7 +168,7 @@ def approve(by: str = "kim", refund: Refund | None = None) -> Decision:
     return Decision(verdict="approve", by=by, refund=refund)
 
 
-def told(desk: TaskDesk) -> list[tuple[str, str, DecisionState, str]]:
+def told(desk: TaskService) -> list[tuple[str, str, DecisionState, str]]:
     """The trail, in short."""
     return [(each.by, each.verdict, each.state, each.code) for each in desk.get(TICKET.task_id).decisions]
 
@@ -197,7 +197,7 @@ def test_a_task_is_ended_only_while_the_customer_is_told_of_no_refund(
             raise Refused("refunds/void refuses: already_committed", code="already_committed")
 
     dapr = Ended()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)
     desk.submit(TICKET)
     if told:
         with pytest.raises(NotWaiting, match=r"already_committed.*task resume"):
@@ -208,7 +208,7 @@ def test_a_task_is_ended_only_while_the_customer_is_told_of_no_refund(
     assert dapr.ended == ([] if told else [TICKET.task_id])
 
 
-def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Waiting) -> None:
+def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskService, dapr: Waiting) -> None:
     dapr.answer = accepted
     view, known = desk.decide(TICKET.task_id, approve(), "well said, kim@example.org")
     assert known
@@ -220,7 +220,7 @@ def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskDesk, dapr: Wait
     assert "example" not in dapr.events[0].model_dump_json(), "no note travels into the history"
 
 
-def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskDesk, dapr: Waiting) -> None:
+def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskService, dapr: Waiting) -> None:
     def refused(decision: Decision) -> Standing:
         figures = {"most": "59.90", "currency": "CHF"}
         told = settled(decision, DecisionState.REFUSED, "above_refundable", **figures)
@@ -235,7 +235,7 @@ def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskDesk, dapr:
     assert (made.by, made.refund, made.state, made.code) == ("kim", REFUND, DecisionState.REFUSED, "above_refundable")
 
 
-def test_a_decision_that_the_task_has_not_taken_yet_is_neither(desk: TaskDesk, dapr: Waiting) -> None:
+def test_a_decision_that_the_task_has_not_taken_yet_is_neither(desk: TaskService, dapr: Waiting) -> None:
     view, known = desk.decide(TICKET.task_id, approve())
     assert not known
     assert view.decisions[0].state is DecisionState.HANDED_OVER
@@ -243,7 +243,7 @@ def test_a_decision_that_the_task_has_not_taken_yet_is_neither(desk: TaskDesk, d
     assert told(desk) == [("kim", "approve", DecisionState.ACCEPTED, "")], "whoever looks later sees what came of it"
 
 
-def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskDesk, dapr: Waiting) -> None:
+def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskService, dapr: Waiting) -> None:
     desk.decide(TICKET.task_id, approve("ann"))
     dapr.answer = lambda _: accepted(dapr.events[0])
     with pytest.raises(TooLate, match="answered before"):
@@ -254,7 +254,7 @@ def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskDesk, dapr: Waiting
     ]
 
 
-def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskDesk, dapr: Waiting) -> None:
+def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskService, dapr: Waiting) -> None:
     dapr.answer = lambda _: Standing(status=TaskStatus.TERMINATED, at=TURN)
     with pytest.raises(TooLate, match="was over"):
         desk.decide(TICKET.task_id, approve())
@@ -262,7 +262,7 @@ def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskDe
 
 
 @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PARKED, TaskStatus.PAUSED, TaskStatus.COMPLETED])
-def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskDesk, dapr: Waiting, status: TaskStatus) -> None:
+def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskService, dapr: Waiting, status: TaskStatus) -> None:
     dapr.run = Standing(status=status, at=TURN)
     with pytest.raises(NotWaiting, match="only a waiting task takes a decision"):
         desk.decide(TICKET.task_id, approve(refund=REFUND))
@@ -271,27 +271,27 @@ def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskDesk, dapr: 
     assert dapr.events == []
 
 
-def test_who_comes_second_learns_who_was_first(desk: TaskDesk, dapr: Waiting) -> None:
+def test_who_comes_second_learns_who_was_first(desk: TaskService, dapr: Waiting) -> None:
     dapr.answer = accepted
     desk.decide(TICKET.task_id, approve("ann"))
     with pytest.raises(NotWaiting, match="ann has sent `approve` before"):
         desk.decide(TICKET.task_id, approve("ben"))
 
 
-def test_an_approval_of_nothing_is_refused_and_noted(desk: TaskDesk, dapr: Waiting) -> None:
+def test_an_approval_of_nothing_is_refused_and_noted(desk: TaskService, dapr: Waiting) -> None:
     dapr.run = Standing(status=TaskStatus.WAITING, at=TURN, waiting_for="no_draft", question=asked(1))
     with pytest.raises(DecisionRefused, match="proposes no refund"):
         desk.decide(TICKET.task_id, approve())
     assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "refund_missing")]
 
 
-def test_who_may_not_decide_is_noted_but_not_without_end(desk: TaskDesk) -> None:
+def test_who_may_not_decide_is_noted_but_not_without_end(desk: TaskService) -> None:
     for _ in range(120):
         desk.denied(TICKET.task_id, approve("mallory"))
     assert told(desk) == [("mallory", "approve", DecisionState.REFUSED, "no_role")] * 100
 
 
-def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskDesk, dapr: Waiting) -> None:
+def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskService, dapr: Waiting) -> None:
     dapr.failure = Unreachable("away")
     with pytest.raises(Unreachable):
         desk.decide(TICKET.task_id, approve())
@@ -302,7 +302,7 @@ def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
     tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting
 ) -> None:
     hopeful = ["its words"]
-    desk = TaskDesk(
+    desk = TaskService(
         *(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None),
         begun_again=lambda task_id, words: (task_id, words) in [(TICKET.task_id, each) for each in hopeful],
     )
@@ -317,7 +317,7 @@ def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
     assert desk.get(TICKET.task_id).status is TaskStatus.FAILED
 
 
-class Away(Runs):
+class Away(WorkflowClient):
     """A sidecar that answers as it is told: each call costs what is left of its time, or is taken."""
 
     def __init__(self) -> None:
@@ -349,7 +349,7 @@ class Slow(Away):
 def test_the_ledger_has_time_of_its_own_to_say_what_was_accepted_when_the_engine_took_all_of_it(
     tickets: Tickets, standings: Standings, trail: Decisions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = TaskDesk(tickets, standings, Slow(), policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, Slow(), policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     times: list[float] = []
     read = standings.get
 
@@ -366,7 +366,7 @@ def test_a_ticket_is_accepted_while_the_engine_is_away_and_started_later(
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     view, intake = desk.submit(TICKET)
     assert (view.task_id, view.status, intake) == ("bench:crowd", TaskStatus.RUNNING, Intake.LATER)
     assert desk.submit(TICKET)[1] is Intake.LATER, "the same again is as welcome"
@@ -384,7 +384,7 @@ def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_b
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     for number in range(5):
         desk.submit(TICKET.model_copy(update={"ticket_id": f"T-{number}"}))
     dapr.away = False
@@ -425,28 +425,30 @@ def test_steering_answers_with_what_became_of_it(
         pause = unpark = _heard
 
     rules = policy.load(Path("config/policy.yaml"))
-    desk = TaskDesk(tickets, standings, Slow(), rules, trail, lambda *_: None, pause=lambda _seconds: None)
+    desk = TaskService(tickets, standings, Slow(), rules, trail, lambda *_: None, pause=lambda _seconds: None)
     desk.submit(TICKET)
     assert getattr(desk, verb)(TICKET.task_id).status is after
 
 
 def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     desk.submit(TICKET)
     dapr.get = lambda task_id: Standing(status=TaskStatus.PAUSED, at=now())  # type: ignore[method-assign]
     with pytest.raises(NotWaiting, match="bench:crowd is paused already; `task resume`"):
         desk.pause("bench:crowd")
 
 
-def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(desk: TaskDesk, dapr: Waiting) -> None:
+def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(desk: TaskService, dapr: Waiting) -> None:
     with pytest.raises(TooLate, match="answered before"):
         desk.decide(TICKET.task_id, approve().model_copy(update={"question": 7}))
     assert dapr.events == []
     assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "answered_before")]
 
 
-def test_the_inbox_has_what_waits_with_the_customers_words(desk: TaskDesk, dapr: Waiting, standings: Standings) -> None:
+def test_the_inbox_has_what_waits_with_the_customers_words(
+    desk: TaskService, dapr: Waiting, standings: Standings
+) -> None:
     standings.tell(TICKET.task_id, dapr.run).result()
     found = desk.inbox(None, None, None, None, 10, None)
     (case,) = found.cases

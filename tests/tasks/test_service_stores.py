@@ -19,8 +19,8 @@ from app.ledger.store.standings import Standings
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.tasks.service import TaskDesk
-from app.tasks.workflow_client import Runs
+from app.tasks.service import TaskService
+from app.tasks.workflow_client import WorkflowClient
 from app.workflow.steps import TaskInput
 from tests.ledger.kit import write_journal
 from tests.records import call_record
@@ -36,7 +36,7 @@ DONE = Standing(
 )
 
 
-class Dapr(Runs):
+class Dapr(WorkflowClient):
     """What daprd says of the one task, and what it is told to do."""
 
     def __init__(self) -> None:
@@ -97,14 +97,14 @@ def dapr() -> Dapr:
 
 
 @pytest.fixture
-def desk(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> TaskDesk:
+def desk(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> TaskService:
     """The desk between both."""
     tickets = Tickets(engine, writer, lambda: NOW)
     trail = Decisions(engine, writer, lambda: NOW)
-    return TaskDesk(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    return TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
 
 
-def submit(desk: TaskDesk, writer: Writer) -> None:
+def submit(desk: TaskService, writer: Writer) -> None:
     """Sends the ticket; its start is noted as well."""
     desk.submit(TICKET)
     writer.run(lambda connection: None)
@@ -116,7 +116,7 @@ def make_final(engine: Engine) -> None:
         connection.execute(update(TICKETS).values(recorded=True))
 
 
-def test_a_task_is_what_dapr_says(desk: TaskDesk, dapr: Dapr) -> None:
+def test_a_task_is_what_dapr_says(desk: TaskService, dapr: Dapr) -> None:
     desk.submit(TICKET)
     dapr.says = WAITING
     view = desk.get(TASK)
@@ -124,7 +124,7 @@ def test_a_task_is_what_dapr_says(desk: TaskDesk, dapr: Dapr) -> None:
 
 
 def test_what_the_worker_told_after_a_later_turn_is_newer_than_what_dapr_has_saved(
-    desk: TaskDesk, dapr: Dapr, standings: Standings
+    desk: TaskService, dapr: Dapr, standings: Standings
 ) -> None:
     desk.submit(TICKET)
     dapr.says = WAITING
@@ -132,7 +132,7 @@ def test_what_the_worker_told_after_a_later_turn_is_newer_than_what_dapr_has_sav
     assert (desk.get(TASK).status, desk.get(TASK).result) == (TaskStatus.COMPLETED, DONE.result)
 
 
-def test_lists_do_not_ask_dapr(desk: TaskDesk, dapr: Dapr, standings: Standings) -> None:
+def test_lists_do_not_ask_dapr(desk: TaskService, dapr: Dapr, standings: Standings) -> None:
     desk.submit(TICKET)
     desk.submit(TICKET.model_copy(update={"ticket_id": "other"}))
     standings.tell(TASK, WAITING).result()
@@ -145,7 +145,7 @@ def test_lists_do_not_ask_dapr(desk: TaskDesk, dapr: Dapr, standings: Standings)
 
 
 def test_a_completed_task_that_was_purged_stays_completed(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, engine: Engine
+    desk: TaskService, dapr: Dapr, standings: Standings, engine: Engine
 ) -> None:
     desk.submit(TICKET)
     standings.tell(TASK, DONE).result()
@@ -163,7 +163,7 @@ def test_a_completed_task_that_was_purged_stays_completed(
 
 
 def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
     submit(desk, writer)
     standings.tell(TASK, WAITING).result()
@@ -176,7 +176,7 @@ def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
 
 
 def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
     submit(desk, writer)
     standings.tell(TASK, WAITING).result()
@@ -187,7 +187,7 @@ def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
 
 @pytest.mark.parametrize("error", [Unreachable("the sidecar is away"), HistoryTampered(TASK, "digest mismatch")])
 def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
 ) -> None:
     submit(desk, writer)
     standings.tell(TASK, WAITING).result()
@@ -199,7 +199,7 @@ def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
     assert dapr.steered == []
 
 
-def test_a_task_that_is_not_known_at_all_is_not_found(desk: TaskDesk) -> None:
+def test_a_task_that_is_not_known_at_all_is_not_found(desk: TaskService) -> None:
     with pytest.raises(TaskNotFound):
         desk.get("bench:nobody")
 
@@ -220,7 +220,7 @@ def call_states(engine: Engine) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("final", [False, True])
 def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine, final: bool
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine, final: bool
 ) -> None:
     submit(desk, writer)
     settled_call(engine)
@@ -238,7 +238,7 @@ def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
 
 
 def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
 ) -> None:
     submit(desk, writer)
     settled_call(engine)
@@ -252,7 +252,7 @@ def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
 
 
 def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
     submit(desk, writer)
     dapr.begun.clear()
@@ -269,7 +269,7 @@ def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
 
 
 def test_what_an_older_state_store_has_left_of_a_completed_task_can_be_ended(
-    desk: TaskDesk, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
 ) -> None:
     submit(desk, writer)
     standings.tell(TASK, DONE).result()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import Unreachable
 from app.domain.models import Retrying
@@ -23,7 +23,7 @@ def begun() -> Told:
     return told.turn(3).failed(2, 1, "ModelUnavailable", "llm: status 503")
 
 
-def run(told: Told) -> Run:
+def run(told: Told) -> WorkflowRun:
     """As daprd would tell it."""
     return parse("acme:T-1", told.events)
 
@@ -74,7 +74,7 @@ def test_without_rules_in_the_input_the_bound_is_not_known() -> None:
 def test_only_what_stands_still_is_looked_at() -> None:
     asked: list[str] = []
 
-    def read(task_id: str) -> Run:
+    def read(task_id: str) -> WorkflowRun:
         asked.append(task_id)
         return run(begun().pauses(3, 2, due=9, key="k1"))
 
@@ -87,7 +87,7 @@ def test_only_what_stands_still_is_looked_at() -> None:
 
 @pytest.mark.parametrize("error", [Unreachable("away"), ValueError("not a history")])
 def test_a_history_that_cannot_be_read_hides_no_task(error: Exception) -> None:
-    def read(_: str) -> Run:
+    def read(_: str) -> WorkflowRun:
         raise error
 
     assert Stuck(read, lambda: at(100)).look("a", at(1)) is None

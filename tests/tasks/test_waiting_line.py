@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.deadline import left, within
 from app.domain.errors import Unreachable
-from app.tasks.waiting_line import Line, Silence
+from app.tasks.waiting_line import Silence, WaitingLine
 
 
 def test_what_is_left_is_the_shortest_of_all_bounds() -> None:
@@ -23,7 +23,7 @@ def test_what_is_left_is_the_shortest_of_all_bounds() -> None:
 
 
 def test_no_more_than_its_number_wait_and_the_others_are_told() -> None:
-    line, entered, let_go = Line(2, wait_seconds=0.05), threading.Semaphore(0), threading.Event()
+    line, entered, let_go = WaitingLine(2, wait_seconds=0.05), threading.Semaphore(0), threading.Event()
 
     def wait() -> None:
         with line.place():
@@ -44,7 +44,7 @@ def test_no_more_than_its_number_wait_and_the_others_are_told() -> None:
 
 
 def test_after_a_call_that_got_no_answer_one_at_a_time_finds_out_whether_there_is_one_again() -> None:
-    line, entered, let_go = Line(8), threading.Event(), threading.Event()
+    line, entered, let_go = WaitingLine(8), threading.Event(), threading.Event()
     with pytest.raises(Silence), line.place():
         raise Silence("no answer")
 
@@ -68,7 +68,7 @@ def test_after_a_call_that_got_no_answer_one_at_a_time_finds_out_whether_there_i
 
 
 def test_an_answer_that_is_an_error_is_an_answer() -> None:
-    line = Line(1)
+    line = WaitingLine(1)
     for _ in range(2):
         with pytest.raises(Unreachable, match="refuses"), line.place():
             raise Unreachable("it refuses")

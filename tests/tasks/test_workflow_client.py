@@ -16,12 +16,12 @@ from app.domain.deadline import within
 from app.domain.errors import Unreachable
 from app.domain.models import Decision
 from app.tasks.waiting_line import Silence
-from app.tasks.workflow_client import Runs, connect
+from app.tasks.workflow_client import WorkflowClient, connect
 from app.workflow.steps import TaskInput
 
 RULES = policy.load(Path("config/policy.yaml"))
 TASK = TaskInput(tenant="acme", ticket_id="T-1", customer_id="C-1", order_id=None, rules=RULES)
-CALLS: dict[str, Callable[[Runs], Any]] = {
+CALLS: dict[str, Callable[[WorkflowClient], Any]] = {
     "start": lambda runs: runs.start(TASK),
     "get": lambda runs: runs.get("acme:T-1"),
     "decide": lambda runs: runs.decide("acme:T-1", Decision(verdict="reject", by="kim")),
@@ -47,8 +47,8 @@ def daprd(port: int) -> Daprd:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_call_has_a_deadline(name: str, silent: int) -> None:
-    assert set(CALLS) == {each for each in vars(Runs) if not each.startswith("_")}
-    runs = Runs(connect(daprd(silent)))
+    assert set(CALLS) == {each for each in vars(WorkflowClient) if not each.startswith("_")}
+    runs = WorkflowClient(connect(daprd(silent)))
     begun = time.monotonic()
     with pytest.raises(Silence, match="whether it has done what was asked is not known"), within(0.3):
         CALLS[name](runs)
@@ -60,4 +60,4 @@ def test_every_call_has_a_deadline(name: str, silent: int) -> None:
 def test_a_call_that_nobody_bounds_is_bounded_all_the_same(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.tasks.workflow_client._READ_SECONDS", 0.2)
     with pytest.raises(Silence):
-        Runs(connect(daprd(silent))).get("acme:T-1")
+        WorkflowClient(connect(daprd(silent))).get("acme:T-1")

@@ -12,9 +12,9 @@ import pytest
 
 from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.domain.models import AnsweredBy, CallState, Known, Outcome, TaskStatus
+from app.domain.models import AnsweredBy, CallState, Outcome, TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Charge, Usage
+from app.pricing.charge_types import Charge, TokenUsage
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (
     START,
@@ -208,17 +208,17 @@ def test_what_is_unpriced_has_no_amount() -> None:
 
 
 def test_tokens_that_are_not_reported_are_absent() -> None:
-    span = of_call(usage=Usage(None, None, known=Known.UNREPORTED))
+    span = of_call(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
     assert span.attributes["refund_agent.tokens.known"] == "unreported"
     assert span.attributes["refund_agent.cost.known"] == "unreported"
-    partly = of_call(usage=Usage(7, None))
+    partly = of_call(usage=TokenUsage(7, None))
     assert partly.attributes["gen_ai.usage.input_tokens"] == 7
     assert "gen_ai.usage.output_tokens" not in partly.attributes
 
 
 def test_numbers_that_nobody_vouches_for_are_absent() -> None:
-    span = of_call(usage=Usage(0, 0, known=Known.UNREPORTED))
+    span = of_call(usage=TokenUsage(0, 0, known=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
 
 
@@ -257,7 +257,7 @@ def test_an_interrupted_call_without_successor_ends_with_its_step() -> None:
 )
 def test_a_failed_call_says_its_cause_and_no_text(error: str, expected: str) -> None:
     span = of_call(
-        state=CallState.FAILED, error=error, finish_reason="", usage=Usage(None, None, known=Known.UNREPORTED)
+        state=CallState.FAILED, error=error, finish_reason="", usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED)
     )
     assert span.failed
     assert span.attributes["error.type"] == expected

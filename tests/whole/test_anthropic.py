@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import FailureCause
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.rollup import rollup
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.pricing import book
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import MoneyKnown
-from app.pricing.charge_types import Charge, Origin, Usage
+from app.pricing.charge_kinds import CostBasis
+from app.pricing.charge_types import Charge, Origin, TokenUsage
 from app.pricing.charges import charge_call
 from app.pricing.lost import NOTHING, lost_usage
 from runtime import paths
@@ -52,12 +52,12 @@ def journal(live: Live) -> tuple[CallRecord, ...]:
     """Every model call of the product."""
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
     try:
-        return Records(engine).calls()
+        return LedgerQueries(engine).calls()
     finally:
         engine.dispose()
 
 
-def charges(call: CallRecord, usage: Usage) -> tuple[Charge, ...]:
+def charges(call: CallRecord, usage: TokenUsage) -> tuple[Charge, ...]:
     """What this usage costs at the list price of the call's model."""
     origin = Origin(
         task_id=call.task_id,
@@ -89,7 +89,7 @@ def test_what_dapr_does_not_report_is_estimated_near_the_bill(anthropic: Live) -
 
 def _are_near_the_bill(settled: list[CallRecord], billed: int) -> None:
     for call in settled:
-        assert call.usage.known is Known.ESTIMATED
+        assert call.usage.known is UsageBasis.ESTIMATED
         assert call.usage.input_tokens, "no question is for nothing"
         assert call.usage.output_tokens, "no answer is for nothing"
         assert call.usage.cached_tokens is None, "what nobody said is not zero"
@@ -105,17 +105,17 @@ def _say_in_money_how_they_are_known(settled: list[CallRecord]) -> None:
     estimated = rollup(each for call in settled for each in charges(call, call.usage)).total
     (money,) = estimated.money
     assert money.amount > 0
-    assert dict(money.by_known) == {MoneyKnown.ESTIMATED: money.amount}
+    assert dict(money.by_known) == {CostBasis.ESTIMATED: money.amount}
     first, *rest = settled
     mixed = rollup(
         (
-            *charges(first, replace(first.usage, cached_tokens=0, known=Known.REPORTED)),
+            *charges(first, replace(first.usage, cached_tokens=0, known=UsageBasis.REPORTED)),
             *(each for call in rest for each in charges(call, call.usage)),
         )
     ).total
-    assert mixed.known is MoneyKnown.ESTIMATED
+    assert mixed.known is CostBasis.ESTIMATED
     parts = dict(mixed.money[0].by_known)
-    assert parts[MoneyKnown.REPORTED] + parts[MoneyKnown.ESTIMATED] == money.amount
+    assert parts[CostBasis.REPORTED] + parts[CostBasis.ESTIMATED] == money.amount
 
 
 def _drafts_were_refused_and_cost_nothing(failed: list[CallRecord]) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.domain.models import TaskStatus
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from tests.live import Live, recorded, until
 from tests.whole import tickets
@@ -60,7 +60,7 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
     assert live.wait(task_id, "completed")["result"]["refund"]["amount"] == "7.50"
     assert decide(live, task_id, "reject").status_code == 409
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    record = recorded(Records(engine), task_id, TaskStatus.COMPLETED)
+    record = recorded(LedgerQueries(engine), task_id, TaskStatus.COMPLETED)
     engine.dispose()
     states = [(each.state.value, each.code) for each in record.decisions]
     assert states == [
@@ -104,6 +104,6 @@ def test_a_decision_for_another_question_is_left_aside(live: Live) -> None:
     done = live.wait(task_id, "completed")
     assert done["result"]["outcome"] == "rejected"
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    record = recorded(Records(engine), task_id, TaskStatus.COMPLETED)
+    record = recorded(LedgerQueries(engine), task_id, TaskStatus.COMPLETED)
     engine.dispose()
     assert {(each.by, each.state.value) for each in record.decisions if each.by == "late"} == {("late", "too_late")}

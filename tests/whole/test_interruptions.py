@@ -17,7 +17,7 @@ import pytest
 from app.dapr.history.causes import Cause
 from app.dapr.history.times import Part
 from app.domain.models import TaskStatus
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from runtime import paths, processes
@@ -37,7 +37,7 @@ def ended(live: Live, task_id: str) -> TaskRecord:
     """The record of a task that has ended, as soon as it is there."""
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
     try:
-        return recorded(Records(engine), task_id, *(status for status in TaskStatus if status.ended))
+        return recorded(LedgerQueries(engine), task_id, *(status for status in TaskStatus if status.ended))
     finally:
         engine.dispose()
 

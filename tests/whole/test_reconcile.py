@@ -21,7 +21,7 @@ from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
 from app.finance.reconciliation.repeats import Unallocated
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
 from app.pricing.call_record import CallRecord
@@ -47,7 +47,7 @@ def both_sides(live: Live) -> tuple[tuple[CallRecord, ...], Bill, tuple[Unalloca
     """Our record and the bill. The worker is stopped first: then it has counted all that the sidecar did."""
     live.stack.stop("worker")
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    calls, unallocated = Records(engine).calls(), unallocated_retries(engine)
+    calls, unallocated = LedgerQueries(engine).calls(), unallocated_retries(engine)
     engine.dispose()
     return calls, parse_bill("the sandbox's bill", json.dumps({"rows": live.bill()})), unallocated
 

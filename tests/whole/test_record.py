@@ -14,9 +14,9 @@ from app import bootstrap
 from app.config.settings import Settings
 from app.domain.models import Outcome, TaskStatus
 from app.finance.rollup import Dimension, rollup
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 from app.workflow.activities import STAGE_OF
 from tests.live import Live, recorded, until
 from tests.whole import tickets
@@ -32,17 +32,17 @@ def settings(live: Live) -> Settings:
 
 
 @contextmanager
-def open_records(live: Live) -> Iterator[Records]:
+def open_records(live: Live) -> Iterator[LedgerQueries]:
     """The ledger, as a reader."""
     engine = database.connect(settings(live).database_url)
     try:
-        yield Records(engine)
+        yield LedgerQueries(engine)
     finally:
         engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def records(shared_stack: Live) -> Iterator[Records]:
+def records(shared_stack: Live) -> Iterator[LedgerQueries]:
     """The shared product's ledger."""
     with open_records(shared_stack) as opened:
         yield opened
@@ -55,7 +55,7 @@ def ledger(live: Live) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def test_a_finished_task_is_recorded_within_two_seconds(live: Live, records: Records) -> None:
+def test_a_finished_task_is_recorded_within_two_seconds(live: Live, records: LedgerQueries) -> None:
     lags = []
     for number in range(10):
         task_id = live.submit(tickets.refund(f"lag-{number}", 11_000 + number))
@@ -67,7 +67,7 @@ def test_a_finished_task_is_recorded_within_two_seconds(live: Live, records: Rec
     assert max(lags) < OTHERWISE_ENDED_SECONDS
 
 
-def test_the_record_tells_what_was_done_and_what_it_cost(live: Live, records: Records) -> None:
+def test_the_record_tells_what_was_done_and_what_it_cost(live: Live, records: LedgerQueries) -> None:
     before = {row["id"] for row in live.bill()}
     task_id = live.submit(tickets.refund("told", 11_100))
     live.wait(task_id, "completed")
@@ -83,14 +83,14 @@ def test_the_record_tells_what_was_done_and_what_it_cost(live: Live, records: Re
     used = [(call.usage.input_tokens, call.usage.cached_tokens, call.usage.output_tokens) for call in record.calls]
     assert used == billed
     assert {call.provider for call in record.calls} == {"conversation.openai"}
-    tokens = {line: sum(each.quantity or 0 for each in record.charges if each.line is line) for line in Line}
-    assert tokens[Line.INPUT] + tokens[Line.CACHED_INPUT] == sum(row["input_tokens"] for row in bill)
-    assert tokens[Line.OUTPUT] == sum(row["output_tokens"] for row in bill)
+    tokens = {line: sum(each.quantity or 0 for each in record.charges if each.line is line) for line in Meter}
+    assert tokens[Meter.INPUT] + tokens[Meter.CACHED_INPUT] == sum(row["input_tokens"] for row in bill)
+    assert tokens[Meter.OUTPUT] == sum(row["output_tokens"] for row in bill)
     assert sum(step.active.total_seconds() for step in record.steps) > 0
-    assert tokens[Line.STEP_WRITES] == record.events
+    assert tokens[Meter.STEP_WRITES] == record.events
 
 
-def test_a_task_that_waits_is_charged_and_moves_to_its_outcome_when_it_ends(live: Live, records: Records) -> None:
+def test_a_task_that_waits_is_charged_and_moves_to_its_outcome_when_it_ends(live: Live, records: LedgerQueries) -> None:
     task_id = live.submit(tickets.greedy("moves", 11_200))
     live.wait(task_id, "waiting")
     waiting = recorded(records, task_id, TaskStatus.WAITING)
@@ -103,7 +103,7 @@ def test_a_task_that_waits_is_charged_and_moves_to_its_outcome_when_it_ends(live
     assert any(pause.label == "decision" for pause in ended.pauses)
 
 
-def test_a_terminated_task_is_recorded_within_thirty_seconds(live: Live, records: Records) -> None:
+def test_a_terminated_task_is_recorded_within_thirty_seconds(live: Live, records: LedgerQueries) -> None:
     task_id = live.submit(tickets.greedy("terminated", 11_300))
     live.wait(task_id, "waiting")
     live.web.post(f"/tasks/{task_id}/terminate", json={"reason": "test"}).raise_for_status()
@@ -127,7 +127,7 @@ def test_a_task_that_ended_while_nobody_looked_is_recorded_at_the_next_start(own
     until(lambda: bootstrap.check_ledger(settings(live)) == (), "everything is recorded as it was")
 
 
-def test_a_rebuilt_ledger_has_the_same_figures(live: Live, records: Records) -> None:
+def test_a_rebuilt_ledger_has_the_same_figures(live: Live, records: LedgerQueries) -> None:
     task_ids = [live.submit(tickets.refund(f"rebuilt-{number}", 11_400 + number)) for number in range(5)]
     for task_id in task_ids:
         recorded(records, task_id, TaskStatus.COMPLETED)
@@ -156,7 +156,7 @@ TAMPERED = {
 }
 
 
-def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_them(live: Live, records: Records) -> None:
+def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_them(live: Live, records: LedgerQueries) -> None:
     """Each kind in a task of its own, so that each is found for itself; a look at everything is what takes time."""
     hurt = {kind: live.submit(tickets.refund(f"damaged-{n}", 11_500 + n)) for n, kind in enumerate(TAMPERED)}
     for task_id in hurt.values():
@@ -176,7 +176,7 @@ def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_them(live: Liv
     assert bootstrap.check_ledger(settings(live)) == ()
 
 
-def test_stages_sum_to_tasks_and_tenants_and_the_whole(live: Live, records: Records) -> None:
+def test_stages_sum_to_tasks_and_tenants_and_the_whole(live: Live, records: LedgerQueries) -> None:
     until(lambda: bootstrap.check_ledger(settings(live)) == (), "everything is recorded")
     whole = records.report().total
     charges = list(records.charges())

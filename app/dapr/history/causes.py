@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from app.dapr.history.history_values import AttemptOutcome, Failure
-from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.model import Attempt, Step, WorkflowRun
 
 
 class Cause(StrEnum):
@@ -73,7 +73,7 @@ def cause_of(attempt: Attempt) -> Cause | None:
     return cause(attempt.failure) if attempt.failure else None
 
 
-def timed_out(run: Run) -> Iterator[tuple[Step, Attempt]]:
+def timed_out(run: WorkflowRun) -> Iterator[tuple[Step, Attempt]]:
     """The attempts whose failure says that time was up."""
     for step in run.steps:
         yield from ((step, attempt) for attempt in step.attempts if cause_of(attempt) is Cause.TIMEOUT)

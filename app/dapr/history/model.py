@@ -159,7 +159,7 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WorkflowRun:
     """One workflow instance, as its history tells it.
 
     continued: the history begins with a continue-as-new; what the generations before did is gone for good.

@@ -10,7 +10,7 @@ from typing import Any
 from app.dapr.history import entries, step_parsing, waits
 from app.dapr.history.entries import ACTIONS, Entry, History
 from app.dapr.history.history_values import Failure, RunStatus
-from app.dapr.history.model import ChildRun, Parent, Replay, Run, Stall, Step, Suspension
+from app.dapr.history.model import ChildRun, Parent, Replay, Stall, Step, Suspension, WorkflowRun
 
 _ENDS = {
     1: RunStatus.COMPLETED,
@@ -22,7 +22,7 @@ _ENDS = {
 _STALLED = ("PATCH_MISMATCH", "VERSION_NOT_AVAILABLE", "PAYLOAD_SIZE_EXCEEDED")
 
 
-def parse(instance_id: str, events: Sequence[Any]) -> Run:
+def parse(instance_id: str, events: Sequence[Any]) -> WorkflowRun:
     """Reads a whole history. `events` are Dapr's `HistoryEvent`s in their order; none is a run that is pending."""
     history = entries.index(events)
     run = _outline(instance_id, history)
@@ -47,10 +47,10 @@ def parse(instance_id: str, events: Sequence[Any]) -> Run:
     )
 
 
-def _outline(instance_id: str, history: History) -> Run:
+def _outline(instance_id: str, history: History) -> WorkflowRun:
     """What the run's start and end say."""
     started, ended = history.first("executionStarted"), history.first("executionCompleted")
-    return Run(
+    return WorkflowRun(
         instance_id=instance_id,
         name=started.body.name if started else "",
         status=_status(history, started, ended),

@@ -19,7 +19,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.dapr.history import entries
 from app.dapr.history.history_values import Failure, Payload, RunStatus
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 
@@ -104,7 +104,7 @@ class HistoryReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, instance_id: str) -> Run:
+    def read(self, instance_id: str) -> WorkflowRun:
         """One run, verified. Raises TaskNotFound, HistoryTampered."""
         return parse(instance_id, self.events(instance_id))
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Attempt, Run
+from app.dapr.history.model import Attempt, WorkflowRun
 
 Key = tuple["Part", str]
 # By the schedule's event id: when nobody worked at an attempt; None while it goes on.
@@ -76,7 +76,7 @@ class Split:
         return self.parts[Part.ACTIVE]
 
 
-def split(run: Run, until: datetime, idle: Idle | None = None) -> Split:
+def split(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> Split:
     """How long a run did what, until its end, or until now (`until`) if it has none."""
     parts = dict.fromkeys(Part, timedelta(0))
     waiting_for: dict[str, timedelta] = {}
@@ -87,7 +87,7 @@ def split(run: Run, until: datetime, idle: Idle | None = None) -> Split:
     return Split(parts, waiting_for)
 
 
-def spans(run: Run, until: datetime, idle: Idle | None = None) -> tuple[Span, ...]:
+def spans(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> tuple[Span, ...]:
     """The run's pieces in order: each begins where the one before ends. None for a run that has not started."""
     if run.started_at is None:
         return ()
@@ -96,7 +96,7 @@ def spans(run: Run, until: datetime, idle: Idle | None = None) -> tuple[Span, ..
     return tuple(_merged(_spans(clipped, run.started_at, end)))
 
 
-def shares(run: Run, until: datetime, idle: Idle | None = None) -> dict[Share, timedelta]:
+def shares(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> dict[Share, timedelta]:
     """The active time by step, and whether it was in vain: an attempt that failed, or work that was lost. Steps that
     were active at once share that time evenly, so the shares sum to `split(run, until).active`, to the microsecond."""
     if run.started_at is None:
@@ -134,7 +134,7 @@ def _share(found: Counter[Share], keys: list[Share], microseconds: int) -> None:
         found[key] += microseconds // len(keys) + (number < microseconds % len(keys))
 
 
-def _intervals(run: Run, idle: Idle) -> Iterator[tuple[Key, datetime, datetime | None]]:
+def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, datetime | None]]:
     """Everything that took time; None where it did not end. What a rerun inherits was before its start."""
     active, children = (Part.ACTIVE, ""), (Part.CHILDREN, "")
     for replay in run.replays:

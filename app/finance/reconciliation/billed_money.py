@@ -14,12 +14,12 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import ZERO, add, amount_of, difference, product
 from app.finance.reconciliation.bill import Amount, Bill
 from app.finance.reconciliation.counts import Count, total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import TOKEN_LINES, Kind, Line, MoneyKnown, Unit
+from app.pricing.charge_kinds import TOKEN_LINES, CostBasis, Kind, Meter, Unit
 from app.pricing.charge_types import Charge
 from app.pricing.schedule import NoPrice, rates_at, tier_starts
 
@@ -59,8 +59,8 @@ class Outcome(StrEnum):
 class Rates:
     """What a million tokens of each kind cost at some time; a kind without a price of its own costs as input does."""
 
-    contracted: Mapping[Line, Decimal]
-    listed: Mapping[Line, Decimal]
+    contracted: Mapping[Meter, Decimal]
+    listed: Mapping[Meter, Decimal]
 
 
 RatesOf = Callable[[str, str, datetime], Rates | None]
@@ -85,7 +85,7 @@ class MoneyCell:
     contracted: Decimal | None = None
     listed: Decimal | None = None
     expected: Decimal | None = None
-    implied: Mapping[Line, Decimal] = field(default_factory=dict)
+    implied: Mapping[Meter, Decimal] = field(default_factory=dict)
 
     @property
     def difference(self) -> Decimal:
@@ -101,7 +101,7 @@ class _Ours:
     listed: Decimal = ZERO
     estimated: Decimal = ZERO
     unknown: bool = False
-    tokens: dict[Line, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    tokens: dict[Meter, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     model: tuple[str, str] = ("", "")
 
     def take(self, charge: Charge) -> None:
@@ -114,7 +114,7 @@ class _Ours:
             return
         self.contracted = add(self.contracted, charge.amount)
         self.listed = add(self.listed, charge.list_amount if charge.list_amount is not None else charge.amount)
-        if charge.known is not Known.REPORTED:
+        if charge.known is not UsageBasis.REPORTED:
             self.estimated = add(self.estimated, abs(charge.amount))
 
 
@@ -186,7 +186,7 @@ def _ours(
         if span is None or charge.kind is not Kind.MODEL or charge.unit is not Unit.TOKENS:
             continue
         key = (charge.model if named else "", span)
-        if charge.money_known is MoneyKnown.UNPRICED:
+        if charge.money_known is CostBasis.UNPRICED:
             if charge.quantity != 0:
                 unpriced.add(key)
         else:
@@ -226,7 +226,7 @@ def _cell(
     slack = _slack(billed, len(amounts), places)
 
     def made(
-        outcome: Outcome, expected: Decimal | None = None, implied: Mapping[Line, Decimal] = MappingProxyType({})
+        outcome: Outcome, expected: Decimal | None = None, implied: Mapping[Meter, Decimal] = MappingProxyType({})
     ) -> MoneyCell:
         contracted, listed = (mine.contracted, mine.listed) if mine else (None, None)
         return MoneyCell(model, since, until, currency, outcome, billed, contracted, listed, expected, implied)
@@ -274,40 +274,40 @@ def _by_tokens(
     return made(Outcome.OTHER_PRICE, expected, implied=implied)
 
 
-def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Line, int]]:
+def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Meter, int]]:
     """The bill's tokens by kind. Where it does not say what was cached: as we have it, if its input is ours; else all
     of its input, or none."""
     count, written = counted
-    entered = sum(mine.tokens.get(line, ZERO) for line in (Line.INPUT, Line.CACHED_INPUT, Line.CACHE_WRITE))
+    entered = sum(mine.tokens.get(line, ZERO) for line in (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE))
     if count.cached_tokens is not None:
         cached: tuple[int, ...] = (count.cached_tokens,)
     elif entered == count.input_tokens:
-        cached = (int(mine.tokens.get(Line.CACHED_INPUT, ZERO)),)
+        cached = (int(mine.tokens.get(Meter.CACHED_INPUT, ZERO)),)
     else:
         cached = (0, count.input_tokens - written)
     for each in cached:
         yield {
-            Line.INPUT: count.input_tokens - each - written,
-            Line.CACHED_INPUT: each,
-            Line.CACHE_WRITE: written,
-            Line.OUTPUT: count.output_tokens,
+            Meter.INPUT: count.input_tokens - each - written,
+            Meter.CACHED_INPUT: each,
+            Meter.CACHE_WRITE: written,
+            Meter.OUTPUT: count.output_tokens,
         }
 
 
-def _valued(tokens: Mapping[Line, int], prices: Mapping[Line, Decimal]) -> Decimal:
+def _valued(tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal]) -> Decimal:
     value = ZERO
     for line in TOKEN_LINES:
         value = add(value, amount_of(Decimal(tokens[line]), _price(prices, line), Unit.TOKENS.per))
     return value
 
 
-def _price(prices: Mapping[Line, Decimal], line: Line) -> Decimal:
-    return prices.get(line, prices[Line.INPUT])
+def _price(prices: Mapping[Meter, Decimal], line: Meter) -> Decimal:
+    return prices.get(line, prices[Meter.INPUT])
 
 
 def _implied(
-    tokens: Mapping[Line, int], prices: Mapping[Line, Decimal], more: Decimal
-) -> Iterator[tuple[Line, Decimal]]:
+    tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal], more: Decimal
+) -> Iterator[tuple[Meter, Decimal]]:
     """For each kind of token, the price that would make up for `more`, to ten digits; never one below zero."""
     for line in TOKEN_LINES:
         if tokens[line]:

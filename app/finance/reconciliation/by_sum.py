@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.by_request import NOTES, of_none, own_cause
 from app.finance.reconciliation.claims import LONGEST_CALL, Claim
@@ -88,7 +88,7 @@ class _Comparison:
         if ours != NONE or found.estimates.magnitude:
             same = not found.estimates.magnitude
             billed = ours if same else ours + found.estimates
-            yield _finding(each, Cause.AGREES if same else Cause.ESTIMATE, ours, billed, Known.ESTIMATED)
+            yield _finding(each, Cause.AGREES if same else Cause.ESTIMATE, ours, billed, UsageBasis.ESTIMATED)
 
     def _moved(self, each: Sum) -> Iterator[Finding]:
         """Calls that began in this sum and stand in another one, or the other way round."""
@@ -194,7 +194,7 @@ def _of_rest(rest: Count) -> Cause:
     return Cause.DIFFERS if len(signs) > 1 else Cause.UNKNOWN if True in signs else Cause.NOT_ON_BILL
 
 
-def _finding(each: Sum, cause: Cause, record: Count, billed: Count, known: Known = Known.REPORTED) -> Finding:
+def _finding(each: Sum, cause: Cause, record: Count, billed: Count, known: UsageBasis = UsageBasis.REPORTED) -> Finding:
     sure = Certainty.BOUNDED if cause is Cause.ESTIMATE else Certainty.CERTAIN
     return Finding(cause, sure, each.model, each.since, None, each.place, record, billed, NOTES.get(cause, ""), known)
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.reconciliation.counts import Count, counted
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.pricing.lost import NOTHING, lost_usage
 
 # How far the provider's clock and ours may be apart.
@@ -169,10 +169,10 @@ def slack(expected: int, proven: int | None) -> int:
 
 def _reported(call: CallRecord) -> bool:
     usage = call.usage
-    return usage.known is Known.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
+    return usage.known is UsageBasis.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
 
 
-def _counts(call: CallRecord, usage: Usage) -> bool:
+def _counts(call: CallRecord, usage: TokenUsage) -> bool:
     """Whether our record counts it as a request that was made."""
     return call.state is not CallState.STARTED and usage != NOTHING
 

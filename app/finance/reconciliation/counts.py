@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def total(counts: Iterable[Count]) -> Count:
     return sum_of
 
 
-def counted(usage: Usage, requests: int = 1) -> Count:
+def counted(usage: TokenUsage, requests: int = 1) -> Count:
     """What a call used; tokens that nobody knows count as none, since they are in no sum of the record either."""
     cached = usage.cached_tokens if usage.input_tokens else 0
     return Count(requests, usage.input_tokens or 0, cached, usage.output_tokens or 0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.billed_money import MoneyCell
 from app.finance.reconciliation.counts import Count, total
@@ -65,7 +65,7 @@ class Finding:
     record: Count
     billed: Count
     note: str = ""
-    known: Known = Known.REPORTED
+    known: UsageBasis = UsageBasis.REPORTED
 
     @property
     def difference(self) -> Count:
@@ -184,8 +184,8 @@ def cell(model: str, since: datetime, until: datetime, findings: Sequence[Findin
         model=model,
         since=since,
         until=until,
-        reported=total(finding.record for finding in findings if finding.known is Known.REPORTED),
-        estimated=total(finding.record for finding in findings if finding.known is not Known.REPORTED),
+        reported=total(finding.record for finding in findings if finding.known is UsageBasis.REPORTED),
+        estimated=total(finding.record for finding in findings if finding.known is not UsageBasis.REPORTED),
         billed=total(finding.billed for finding in findings),
         causes={cause: causes[cause] for cause in Cause if cause in causes},
         unexplained=sum(finding.unexplained for finding in findings),

@@ -79,7 +79,7 @@ class FindingView(Frozen):
     wrong: bool
 
 
-class AmplificationView(Frozen):
+class RetryBoundsView(Frozen):
     """All of it. `ok`: no limit is passed and no file is wrong."""
 
     ok: bool
@@ -118,8 +118,8 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
     )
 
 
-def view(targets: tuple[TargetView, ...], findings: tuple[Finding, ...], limits: RetryLimits) -> AmplificationView:
+def view(targets: tuple[TargetView, ...], findings: tuple[Finding, ...], limits: RetryLimits) -> RetryBoundsView:
     """Everything, with the verdict."""
     shown = tuple(FindingView.model_validate(each, from_attributes=True) for each in findings)
     ok = not any(each.over for each in targets) and not any(each.wrong for each in shown)
-    return AmplificationView(ok=ok, limits=limits, targets=targets, findings=shown)
+    return RetryBoundsView(ok=ok, limits=limits, targets=targets, findings=shown)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from app.domain.money import amount_of, total
 from app.finance.retry_bounds.worst import Price
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Line
+from app.pricing.charge_kinds import Meter
 from app.pricing.schedule import NoPrice, rates_at
 
 _PER = Decimal(1_000_000)
@@ -38,7 +38,7 @@ def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: Reserve
             unpriced.append(model or "(none)")
             continue
         rates = rates_at(price.contracted, reserve.input_tokens)
-        used = ((Line.INPUT, reserve.input_tokens), (Line.OUTPUT, reserve.output_tokens))
+        used = ((Meter.INPUT, reserve.input_tokens), (Meter.OUTPUT, reserve.output_tokens))
         amount = total(amount_of(Decimal(tokens), rates[line], _PER) for line, tokens in used)
         amounts[price.currency] = max(amounts.get(price.currency, (amount, model)), (amount, model))
     return Price(

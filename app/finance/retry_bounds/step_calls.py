@@ -19,7 +19,7 @@ _SPREAD = 2
 
 
 @dataclass(frozen=True)
-class Asking:
+class StepCalls:
     """One kind of step. asks: the systems that it asks one after another in each attempt, or the model."""
 
     step: str
@@ -27,18 +27,18 @@ class Asking:
     per_task: int
 
 
-def askings(rules: Rules) -> tuple[Asking, ...]:
+def askings(rules: Rules) -> tuple[StepCalls, ...]:
     """All steps that ask anybody, at their most."""
     turns = rules.drafting.max_turns
     return (
-        Asking("classify", (MODEL,), CLASSIFY_TURNS),
-        Asking("retrieve_account", ("accounts", "cases"), 1),  # cases only where the ticket is worked again
-        Asking("draft_refund", (MODEL,), turns),
-        Asking("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
-        Asking("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
-        Asking("hold_refund", ("refunds",), 1),
-        Asking("notify_customer", ("refunds", "notifications"), 1),
-        Asking("close_case", ("refunds", "cases"), 1),
+        StepCalls("classify", (MODEL,), CLASSIFY_TURNS),
+        StepCalls("retrieve_account", ("accounts", "cases"), 1),  # cases only where the ticket is worked again
+        StepCalls("draft_refund", (MODEL,), turns),
+        StepCalls("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
+        StepCalls("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
+        StepCalls("hold_refund", ("refunds",), 1),
+        StepCalls("notify_customer", ("refunds", "notifications"), 1),
+        StepCalls("close_case", ("refunds", "cases"), 1),
     )
 
 

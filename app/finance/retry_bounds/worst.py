@@ -16,7 +16,7 @@ from app.config.policy import RetryLimits, Rules
 from app.finance.retry_bounds import step_calls
 from app.finance.retry_bounds.file_findings import Finding
 from app.finance.retry_bounds.resiliency import Guard, Policies
-from app.finance.retry_bounds.step_calls import MODEL, Asking, askings
+from app.finance.retry_bounds.step_calls import MODEL, StepCalls, askings
 from app.finance.retry_bounds.targets import Kind, Target, client
 
 # The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
@@ -78,7 +78,7 @@ class Worst:
 
     target: Target
     layers: Layers
-    asking: tuple[Asking, ...]
+    asking: tuple[StepCalls, ...]
     until_parked: timedelta | None
     price: Price
     notes: tuple[str, ...]
@@ -165,7 +165,7 @@ def _asked(kind: Kind, guard: Guard) -> timedelta | None:
     return min(lasts, GIVE_UP) if kind is Kind.SYSTEM else lasts
 
 
-def _notes(target: Target, guard: Guard, asking: Sequence[Asking]) -> tuple[str, ...]:
+def _notes(target: Target, guard: Guard, asking: Sequence[StepCalls]) -> tuple[str, ...]:
     model, repeats = target.kind is Kind.MODEL, guard.retry.requests != 1
     said = [
         (not asking, "no step asks it"),

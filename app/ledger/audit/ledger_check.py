@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.money import plain
 from app.ledger.audit.rebuilding import Books
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
 from app.ledger.recording.proven import proven_calls, told
 from app.ledger.recording.recovering import ticket_of
@@ -90,14 +90,14 @@ def check(sources: Sources) -> Iterator[Difference]:
         tasks = {row.task_id: row for row in connection.execute(_TASKS)}
     started = {task_id for task_id, row in tickets.items() if row.started}
     task_ids = sorted({*started, *tasks, *sources.known()})
-    books, records = Books(sources.engine, sources.book), Records(sources.engine)
+    books, records = Books(sources.engine, sources.book), LedgerQueries(sources.engine)
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
         runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
         recorded = records.records(some)
         for task_id, run in runs.items():
             held = _Held(tickets.get(task_id), tasks.get(task_id))
-            if not isinstance(run, Run):
+            if not isinstance(run, WorkflowRun):
                 yield from _unread(task_id, run, held)
             elif run.started_at is not None and (held.ticket or held.record or ticket_of(run)):
                 expected = sources.record(run, written[task_id], billed_by.get(task_id))
@@ -121,7 +121,7 @@ def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> I
         yield Difference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
 
 
-def _read(run: Run, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[Difference]:
+def _read(run: WorkflowRun, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[Difference]:
     """A history, against what the ledger has of its task."""
     now = f"{expected.status.value} since {_moment(run.ended_at or run.started_at)}"
     if held.ticket is None and ticket_of(run) is not None:
@@ -137,7 +137,7 @@ def _read(run: Run, expected: TaskRecord, held: _Held, found: TaskRecord | None)
         yield Difference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
 
 
-def _journal(run: Run, written: Written) -> Iterator[Difference]:
+def _journal(run: WorkflowRun, written: Written) -> Iterator[Difference]:
     """Model calls that the history proves."""
     for call in proven_calls(run, written.calls):
         yield Difference(run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row")

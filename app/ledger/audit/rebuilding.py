@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, select
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.errors import TaskNotFound
 from app.finance.rollup import Group
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import sum_anew
 from app.ledger.recording.proven import proven_calls
 from app.ledger.recording.recovering import ended_without_history, keep_calls, keep_tickets, tell_again, ticket_of
@@ -80,7 +80,7 @@ class Books:
 def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
     """Makes every task's record again, and what else of a task the ledger lacks. `progress` is told how many of how
     many are done. Raises Unreachable, with what was done so far done; it can be started again."""
-    records = Records(sources.engine)
+    records = LedgerQueries(sources.engine)
     before = records.report().total
     books = Books(sources.engine, sources.book)
     with sources.engine.connect() as connection:
@@ -109,7 +109,7 @@ def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
     return Rebuilt(len(task_ids) - len(kept), tuple(kept), tuple(repriced), tuple(restored), before, after)
 
 
-def _runs(sources: Sources, task_ids: Sequence[str], there: Collection[str]) -> dict[str, Run]:
+def _runs(sources: Sources, task_ids: Sequence[str], there: Collection[str]) -> dict[str, WorkflowRun]:
     """The histories of these tasks; of those that are gone, what the ledger alone knows and has not recorded. Other
     workflows' are none of ours, unless they were recorded once."""
     read = sources.runs(task_ids)
@@ -117,14 +117,16 @@ def _runs(sources: Sources, task_ids: Sequence[str], there: Collection[str]) -> 
     found = {
         task_id: run
         for task_id, run in read.items()
-        if isinstance(run, Run) and run.started_at is not None and (task_id in there or ticket_of(run) is not None)
+        if isinstance(run, WorkflowRun)
+        and run.started_at is not None
+        and (task_id in there or ticket_of(run) is not None)
     }
     with sources.engine.connect() as connection:
         found |= ended_without_history(connection, gone)
     return found
 
 
-def _recover(sources: Sources, runs: Mapping[str, Run]) -> None:
+def _recover(sources: Sources, runs: Mapping[str, WorkflowRun]) -> None:
     """Tickets and rows of the journal that the ledger lacks."""
     written = sources.written(list(runs))
     calls = [call for task_id, run in runs.items() for call in proven_calls(run, written[task_id].calls)]
@@ -134,7 +136,7 @@ def _recover(sources: Sources, runs: Mapping[str, Run]) -> None:
 
 
 def _replace(
-    sources: Sources, runs: Mapping[str, Run], books: Mapping[str, PriceBook | None], prices: Prices
+    sources: Sources, runs: Mapping[str, WorkflowRun], books: Mapping[str, PriceBook | None], prices: Prices
 ) -> frozenset[str]:
     """Returns whose record was made again: not where the ledger knows more than an older state store."""
     written = sources.written(list(runs))

@@ -11,7 +11,7 @@ from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.billed_money import rates_of
 from app.finance.reconciliation.comparison import MARGIN, reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import Charge
@@ -26,7 +26,7 @@ def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
     def priced(provider: str, model: str, at: datetime) -> bool:
         return not isinstance(book.find(provider, model, at), NoPrice)
 
-    records = Records(engine)
+    records = LedgerQueries(engine)
     charges: Iterable[Charge] = ()
     if bill.amounts:
         first, last = min(each.since for each in bill.amounts), max(each.until for each in bill.amounts)

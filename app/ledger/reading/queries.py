@@ -73,7 +73,7 @@ _DAY = timedelta(days=1)
 Tenants = frozenset[str] | None
 
 
-class Records:
+class LedgerQueries:
     """The ledger for readers. Thread-safe."""
 
     def __init__(self, engine: Engine) -> None:

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.times import Part
-from app.domain.models import AnsweredBy, CallState, DecisionView, Known, Outcome, Refund, TaskStatus
+from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.finance.report_schemas import Exact, GroupView, View, group_view
 from app.finance.rollup import rollup
 from app.ledger.reading.work_schemas import AttemptView, FailureView, PauseView, Seconds
 from app.ledger.recording.failures import cause_of_call
 from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import Kind, Line, Mode, MoneyKnown, Unit
+from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode, Unit
 from app.pricing.charge_types import Charge
 
 
@@ -52,7 +52,7 @@ class UsageView(View):
     cache_write_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
-    known: Known
+    known: UsageBasis
 
 
 class CallView(View):
@@ -90,7 +90,7 @@ class ChargeView(View):
 
     id: str
     kind: Kind
-    line: Line
+    line: Meter
     stage: str
     step: str
     tool: str
@@ -103,13 +103,13 @@ class ChargeView(View):
     model: str
     quantity: Exact | None
     unit: Unit
-    known: Known
+    known: UsageBasis
     unit_price: Exact | None
     amount: Exact | None
     list_unit_price: Exact | None
     list_amount: Exact | None
     currency: str | None
-    money_known: MoneyKnown
+    money_known: CostBasis
     price_id: str | None
     book_digest: str
     mode: Mode

@@ -12,7 +12,7 @@ from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.domain.models import AnsweredBy, DecisionView, Known, Outcome, Refund, TaskStatus
+from app.domain.models import AnsweredBy, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.domain.money import amount_of
 from app.ledger.store.columns import quantity
 from app.ledger.store.price_rows import PriceRow
@@ -26,8 +26,10 @@ Values = Mapping[Any, Any]
 def charge(row: Values, price: PriceRow, at: datetime) -> Charge:
     """One charge, or a sum of equal ones: `row` has what it is attributed by, `quantity` and `known`."""
     line = price.kind_of_line
-    known = Known(row["known"])
-    counted = None if known is Known.UNREPORTED or row["quantity"] is None else quantity(row["quantity"], line.unit)
+    known = UsageBasis(row["known"])
+    counted = (
+        None if known is UsageBasis.UNREPORTED or row["quantity"] is None else quantity(row["quantity"], line.unit)
+    )
     unit_price, list_unit_price = price.money
     return Charge(
         task_id=row.get("task_id", ""),

@@ -9,13 +9,13 @@ from itertools import zip_longest
 from app.dapr.history.causes import Cause, cause, cause_of
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.history_values import AttemptOutcome, Failure
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.models import CallState
 from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.call_record import CallRecord
 
 
-def failures(run: Run, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:
+def failures(run: WorkflowRun, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:
     """Every failure of a run, oldest first."""
     causes = {attempt.event_id: cause_of(attempt) for step in run.steps for attempt in step.attempts}
     found = [each for step in steps for each in _of_step(step, causes)]

@@ -20,10 +20,19 @@ from pydantic import ValidationError
 
 from app.dapr.history.executions import fates_known
 from app.dapr.history.history_values import AttemptOutcome, RunStatus
-from app.dapr.history.model import RaisedEvent, Run
+from app.dapr.history.model import RaisedEvent, WorkflowRun
 from app.dapr.history.times import Part, shares, spans
 from app.domain import decisions
-from app.domain.models import CallState, Decision, DecisionState, DecisionView, Known, Settled, TaskOutput, TaskStatus
+from app.domain.models import (
+    CallState,
+    Decision,
+    DecisionState,
+    DecisionView,
+    Settled,
+    TaskOutput,
+    TaskStatus,
+    UsageBasis,
+)
 from app.ledger.recording.failures import failures
 from app.ledger.recording.proven import with_proven
 from app.ledger.recording.step_records import Written, executions_of, idle_of, step_records, vain_writes
@@ -31,7 +40,7 @@ from app.ledger.store.decision_log import view_of
 from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.book import PriceBook
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import UNREPORTED, Charge, Origin, Quantity, Usage, Work
+from app.pricing.charge_types import UNREPORTED, Charge, Origin, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from app.pricing.lost import NOTHING, lost_usage
 
@@ -58,7 +67,7 @@ class Naming:
     decided_by: str = "decision"
 
 
-def project(run: Run, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
+def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
     """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
     if run.started_at is None:
         raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
@@ -129,13 +138,13 @@ def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
 def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
     repeated = settled if settled and settled.provider == call.provider else None
     named = call.model or (repeated.model if repeated else "") or model
-    lost = call.rerun and call.usage.known is Known.UNREPORTED
+    lost = call.rerun and call.usage.known is UsageBasis.UNREPORTED
     if named == call.model and not lost:
         return call
     return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
 
 
-def _status(run: Run, naming: Naming) -> TaskStatus:
+def _status(run: WorkflowRun, naming: Naming) -> TaskStatus:
     if run.status in _STATUSES:
         return _STATUSES[run.status]
     waits = [wait.name.casefold() for wait in run.waits if wait.ended_at is None]
@@ -144,7 +153,7 @@ def _status(run: Run, naming: Naming) -> TaskStatus:
     return TaskStatus.WAITING if waits else TaskStatus.RUNNING
 
 
-def _result(run: Run) -> TaskOutput | None:
+def _result(run: WorkflowRun) -> TaskOutput | None:
     """What the workflow returned, if it is a refund's; another workflow's output is none of ours."""
     if run.output is None or run.status is not RunStatus.COMPLETED:
         return None
@@ -154,7 +163,7 @@ def _result(run: Run) -> TaskOutput | None:
         return None
 
 
-def _decisions(run: Run, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
+def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
     """What was said, from the events that reached the run; what became of it, from what the run returned."""
     told = result.decisions if result else ()
     named = {each.decision_id: each for each in told if each.decision_id}
@@ -167,7 +176,7 @@ def _decisions(run: Run, result: TaskOutput | None, naming: Naming) -> Iterator[
             yield view_of(run.instance_id, known or _unsettled(decision, at, run), said_at=at)
 
 
-def _unsettled(decision: Decision, at: str, run: Run) -> Settled:
+def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> Settled:
     """The run has not said what came of it, and once it is over it never will."""
     over = run.ended_at
     return Settled(
@@ -192,7 +201,7 @@ def _lengths(pieces: Iterable[tuple[Part, timedelta]]) -> dict[Part, timedelta]:
     return dict(found)
 
 
-def _charges(record: TaskRecord, run: Run, book: PriceBook, own: timedelta) -> Iterator[Charge]:
+def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedelta) -> Iterator[Charge]:
     """Every line, by step; the workflow's own last. `own`: how long its own code was at work."""
     origins = {step.execution_id: _origin(record, step) for step in record.steps}
     for call in record.calls:
@@ -258,5 +267,5 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
         yield from charge_call(book, call.usage, where, rerun=call.rerun)
     if call.retries:
         # How many requests the sidecar made on its own is known as a share of a total; what they used, nobody says.
-        unknown = Usage(None, None, known=Known.UNREPORTED)
+        unknown = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
         yield from charge_call(book, unknown, replace(where, number=-call.number), rerun=True)

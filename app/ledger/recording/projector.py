@@ -16,7 +16,7 @@ from functools import partial
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, LedgerGone, TaskNotFound, Unreachable
 from app.domain.models import TaskStatus
 from app.domain.standing import Standing
@@ -191,7 +191,7 @@ class Projector:
         except Exception:
             log.exception("task %s: recorded, but not told to everybody who wants to know", record.task_id)
 
-    def _read(self, task_id: str) -> Run | None:
+    def _read(self, task_id: str) -> WorkflowRun | None:
         """None for what cannot be recorded now, or at all; said once for each task."""
         if self._given_up:
             return None
@@ -247,7 +247,7 @@ class Projector:
         for task_id in broken:
             self._woken(task_id)
 
-    def _without_history(self, task_id: str) -> Run | None:
+    def _without_history(self, task_id: str) -> WorkflowRun | None:
         """A task that has ended and was purged at once, as a retention policy may have it."""
         with self._sources.engine.connect() as connection:
             return ended_without_history(connection, [task_id]).get(task_id)

@@ -12,30 +12,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.dapr.history.model import Run, Step
-from app.domain.models import CallState, Known, ModelUse
+from app.dapr.history.model import Step, WorkflowRun
+from app.domain.models import CallState, ModelUse, UsageBasis
 from app.ledger.store.call_rows import UNKNOWN, oldest_first
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 
 _CALLS = uuid.UUID("0c5b2f0e-6a36-5a57-8a55-6f3f5d1a7c11")
 _OPEN = frozenset({CallState.STARTED, CallState.INTERRUPTED})
 
 
-def proven_calls(run: Run, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
+def proven_calls(run: WorkflowRun, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
     """The rows that the journal should have: new ones, and those of `calls` that it holds as open or in vain although
     their answer stands in the history."""
     settled = {call.execution_id for call in calls if call.state is CallState.SETTLED}
     return tuple(_proven(run, calls, settled))
 
 
-def with_proven(run: Run, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
+def with_proven(run: WorkflowRun, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
     """All calls of a run."""
     proven = {call.call_id: call for call in proven_calls(run, calls)}
     return oldest_first((*(call for call in calls if call.call_id not in proven), *proven.values()))
 
 
-def _proven(run: Run, calls: Sequence[CallRecord], settled: set[str]) -> Iterator[CallRecord]:
+def _proven(run: WorkflowRun, calls: Sequence[CallRecord], settled: set[str]) -> Iterator[CallRecord]:
     for step in run.steps:
         if step.execution_id not in settled and not step.last.inherited:
             use = _use(step)
@@ -54,7 +54,7 @@ def _use(step: Step) -> ModelUse | None:
         return None
 
 
-def _call(run: Run, step: Step, use: ModelUse, known: Sequence[CallRecord]) -> CallRecord:
+def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecord]) -> CallRecord:
     """One that the journal has begun is taken as the one that was answered; the last, since it answered the step."""
     turn = _turn(step)
     usage = _usage(use)
@@ -88,7 +88,7 @@ def _call(run: Run, step: Step, use: ModelUse, known: Sequence[CallRecord]) -> C
     )
 
 
-def _likeliest(begun: Sequence[CallRecord], usage: Usage) -> CallRecord:
+def _likeliest(begun: Sequence[CallRecord], usage: TokenUsage) -> CallRecord:
     return next((call for call in reversed(begun) if call.usage == usage), begun[-1])
 
 
@@ -97,9 +97,9 @@ def _turn(step: Step) -> int:
     return turn if isinstance(turn, int) else 1
 
 
-def _usage(use: ModelUse) -> Usage:
+def _usage(use: ModelUse) -> TokenUsage:
     try:
-        return Usage(
+        return TokenUsage(
             use.input_tokens,
             use.output_tokens,
             cached_tokens=use.cached_tokens,
@@ -112,6 +112,6 @@ def _usage(use: ModelUse) -> Usage:
 
 def told(call: CallRecord) -> str:
     """A call in words, for a difference."""
-    if call.usage.known is Known.UNREPORTED:
+    if call.usage.known is UsageBasis.UNREPORTED:
         return f"{call.model}, tokens that nobody reported"
     return f"{call.model}, {call.usage.input_tokens} tokens in, {call.usage.output_tokens} out"

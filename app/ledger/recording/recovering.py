@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from app.dapr.history.history_values import Failure, Payload, RunStatus
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.models import Reference, TaskStatus, TenantId, TicketId, task_id
 from app.domain.standing import Standing
 from app.ledger.store.call_rows import call_row
@@ -48,7 +48,7 @@ class _Started(BaseModel):
     order_id: Reference | None
 
 
-def ticket_of(run: Run) -> Mapping[str, Any] | None:
+def ticket_of(run: WorkflowRun) -> Mapping[str, Any] | None:
     """The row of the ticket that a run was started for; None for another workflow's run."""
     try:
         started = _Started.model_validate_json(run.input.text if run.input else "")
@@ -72,7 +72,7 @@ def ticket_of(run: Run) -> Mapping[str, Any] | None:
     }
 
 
-def keep_tickets(connection: Connection, runs: Iterable[Run]) -> None:
+def keep_tickets(connection: Connection, runs: Iterable[WorkflowRun]) -> None:
     """Makes the tickets that are not there, and notes of the others that their tasks were started."""
     rows = [row for run in sorted(runs, key=_began) if (row := ticket_of(run)) is not None]
     for row in rows:  # in the order in which they were started: lists are in the order of arrival
@@ -92,17 +92,17 @@ def tell_again(connection: Connection, task_ids: Sequence[str]) -> None:
     connection.execute(_TELL_AGAIN, {"ids": list(task_ids)})
 
 
-def ended_without_history(connection: Connection, task_ids: Sequence[str]) -> dict[str, Run]:
+def ended_without_history(connection: Connection, task_ids: Sequence[str]) -> dict[str, WorkflowRun]:
     """Of these tasks, whose histories are gone, those that have ended as their worker told, and have no record."""
     rows = connection.execute(_ENDED_UNRECORDED, {"ids": list(task_ids)}).mappings()
     return {row["task_id"]: _run(row["task_id"], row["received_at"], standing_in(row)) for row in rows}
 
 
-def _run(task: str, received_at: datetime, standing: Standing) -> Run:
+def _run(task: str, received_at: datetime, standing: Standing) -> WorkflowRun:
     """What is known of such a task: how it ended. What its model calls cost stands in the journal; the time and the
     writes of its steps are not known any more."""
     result = standing.result
-    return Run(
+    return WorkflowRun(
         instance_id=task,
         name="",
         status=_STATUSES[standing.status],
@@ -113,5 +113,5 @@ def _run(task: str, received_at: datetime, standing: Standing) -> Run:
     )
 
 
-def _began(run: Run) -> float:
+def _began(run: WorkflowRun) -> float:
     return run.started_at.timestamp() if run.started_at else 0.0

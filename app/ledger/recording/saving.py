@@ -20,7 +20,7 @@ from app.domain.models import TaskStatus
 from app.domain.standing import Standing
 from app.ledger.store import decision_log, standings
 from app.ledger.store.bulk import insert_many
-from app.ledger.store.charge_lines import Key, Line, corrected, line_of
+from app.ledger.store.charge_lines import ChargeLine, Key, corrected, line_of
 from app.ledger.store.daily import DailySums, Place, place_of
 from app.ledger.store.price_rows import PriceRow, price_row
 from app.ledger.store.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
@@ -127,13 +127,13 @@ def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Pl
     }
 
 
-def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[Line]]:
+def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[ChargeLine]]:
     """What the tasks were charged so far."""
-    found: defaultdict[int, list[Line]] = defaultdict(list)
+    found: defaultdict[int, list[ChargeLine]] = defaultdict(list)
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
             key = Key(row.step, row.turn, row.number, row.line, row.rerun)
-            line = Line(key, row.correction, row.price_no, row.quantity, row.known, row.at, row.model)
+            line = ChargeLine(key, row.correction, row.price_no, row.quantity, row.known, row.at, row.model)
             found[row.task_no].append(line)
     return found
 
@@ -154,7 +154,7 @@ def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping
     return numbers
 
 
-def _wanted(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[Line]:
+def _wanted(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[ChargeLine]:
     steps = {step.execution_id: step.step for step in record.steps}
     return [line_of(charge, steps.get(charge.execution_id, 0), prices[price_row(charge)]) for charge in record.charges]
 

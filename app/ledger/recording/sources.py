@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Engine, bindparam, select
 
 from app.dapr.history.executions import Begun
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
 from app.ledger.recording.projection import Naming, project
@@ -39,26 +39,26 @@ class Sources:
     that Dapr has, of other workflows too; `clock` gives the time in UTC."""
 
     engine: Engine
-    history: Callable[[str], Run]
+    history: Callable[[str], WorkflowRun]
     book: PriceBook
     naming: Naming
     clock: Callable[[], datetime]
     said: Callable[[str], str | None] = lambda _: None
     known: Callable[[], Iterable[str]] = tuple
 
-    def runs(self, task_ids: Sequence[str]) -> Mapping[str, Run | TaskNotFound | HistoryTampered]:
+    def runs(self, task_ids: Sequence[str]) -> Mapping[str, WorkflowRun | TaskNotFound | HistoryTampered]:
         """The history of each task, or why there is none. Several are read at a time: daprd loads and verifies a whole
         history for each. Raises Unreachable."""
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             return dict(zip(task_ids, pool.map(self._read, task_ids), strict=True))
 
-    def _read(self, task_id: str) -> Run | TaskNotFound | HistoryTampered:
+    def _read(self, task_id: str) -> WorkflowRun | TaskNotFound | HistoryTampered:
         try:
             return self.history(task_id)
         except (TaskNotFound, HistoryTampered) as error:
             return error
 
-    def standing(self, found: Iterable[tuple[Run, TaskRecord]]) -> Mapping[str, Standing]:
+    def standing(self, found: Iterable[tuple[WorkflowRun, TaskRecord]]) -> Mapping[str, Standing]:
         """Where those tasks stand of which nobody told so: the worker that brought them there died, or is another's.
         Raises Unreachable."""
         bare = {run.instance_id: (run, record, standings.of_run(run, record.status, None)) for run, record in found}
@@ -83,6 +83,6 @@ class Sources:
                 begun[row.task_id].append(Begun(*row[1:]))
         return {task_id: Written(calls[task_id], begun[task_id]) for task_id in task_ids}
 
-    def record(self, run: Run, written: Written, book: PriceBook | None = None) -> TaskRecord:
+    def record(self, run: WorkflowRun, written: Written, book: PriceBook | None = None) -> TaskRecord:
         """The record of one task, as it is now; by another book than today's if there is one."""
         return project(run, written, book or self.book, self.naming, self.clock())

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from app.dapr.history.executions import Begun, Execution, executions, idle
 from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.model import Attempt, Step, WorkflowRun
 from app.dapr.history.times import Idle, Share
 from app.domain.models import AnsweredBy
 from app.ledger.store.task_record import AttemptRecord, StepRecord
@@ -29,7 +29,7 @@ class Written:
     begun: Sequence[Begun] = ()
 
 
-def executions_of(run: Run, begun: Iterable[Begun], at: datetime) -> Executions:
+def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
     """The executions of each attempt that any are known of, by the schedule's event id."""
     of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
     for each in begun:
@@ -49,7 +49,7 @@ def idle_of(found: Executions) -> Idle:
 
 
 def step_records(
-    run: Run,
+    run: WorkflowRun,
     stage_of: Mapping[str, str],
     calls: Sequence[CallRecord],
     active: Mapping[Share, timedelta],

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 
 _OF_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 _MAY_BE_NULL = ("model", "finish_reason", "error")
-UNKNOWN = Usage(None, None, known=Known.UNREPORTED)
+UNKNOWN = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
 
 
 def call_record(row: Mapping[Any, Any]) -> CallRecord:
@@ -63,14 +63,14 @@ def oldest_first(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
     return tuple(sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id)))
 
 
-def _usage(row: Mapping[Any, Any]) -> Usage:
+def _usage(row: Mapping[Any, Any]) -> TokenUsage:
     try:
-        return Usage(
+        return TokenUsage(
             row["input_tokens"],
             row["output_tokens"],
             cached_tokens=row["cached_tokens"],
             reasoning_tokens=row["reasoning_tokens"],
-            known=Known(row["known"]),
+            known=UsageBasis(row["known"]),
         )
     except ValueError:
         return UNKNOWN

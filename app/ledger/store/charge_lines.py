@@ -20,7 +20,7 @@ class Key(NamedTuple):
     rerun: bool
 
 
-class Line(NamedTuple):
+class ChargeLine(NamedTuple):
     """One line. `quantity` is in whole parts of its unit, None when it is not known. `model` is the price's."""
 
     key: Key
@@ -49,9 +49,9 @@ class Line(NamedTuple):
         }
 
 
-def line_of(charge: Charge, step: int, price_no: int) -> Line:
+def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
     """A charge as a line of its task's step."""
-    return Line(
+    return ChargeLine(
         Key(step, charge.turn, charge.number, charge.line.value, charge.rerun),
         charge.correction,
         price_no,
@@ -62,10 +62,10 @@ def line_of(charge: Charge, step: int, price_no: int) -> Line:
     )
 
 
-def corrected(old: Iterable[Line], wanted: Iterable[Line]) -> Iterator[Line]:
+def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterator[ChargeLine]:
     """The lines to add so that what stands is what is wanted. What was billed keeps its price as long as its quantity,
     how that is known, and the model are right: which model a call was put to may only be known after another call."""
-    last: dict[Key, Line] = {}
+    last: dict[Key, ChargeLine] = {}
     for line in old:
         if line.key not in last or line.correction > last[line.key].correction:
             last[line.key] = line
@@ -83,9 +83,9 @@ def corrected(old: Iterable[Line], wanted: Iterable[Line]) -> Iterator[Line]:
             yield line._replace(correction=before.correction + 2)
 
 
-def _differ(old: Line, new: Line) -> bool:
+def _differ(old: ChargeLine, new: ChargeLine) -> bool:
     return (old.quantity, old.known, old.model) != (new.quantity, new.known, new.model)
 
 
-def _back(line: Line) -> Line:
+def _back(line: ChargeLine) -> ChargeLine:
     return line._replace(correction=line.correction + 1, quantity=None if line.quantity is None else -line.quantity)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.ledger.store.bulk import insert_many
-from app.ledger.store.charge_lines import Line
+from app.ledger.store.charge_lines import ChargeLine
 from app.ledger.store.record_tables import DAILY_COSTS
 from app.ledger.store.task_record import TaskRecord
 
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     outcome: str
     steps: Mapping[int, tuple[str, str, str]]
 
-    def of(self, line: Line) -> tuple[str, ...]:
+    def of(self, line: ChargeLine) -> tuple[str, ...]:
         """What a daily sum of this line is known by, next to day and price."""
         return (self.tenant, self.agent, self.workflow, self.outcome, *self.steps.get(line.key.step, _NO_STEP))
 
@@ -66,12 +66,12 @@ class DailySums:
     def __init__(self) -> None:
         self._sums: defaultdict[DailyKey, list[int]] = defaultdict(lambda: [0, 0])
 
-    def count(self, place: Place, new: Iterable[Line]) -> None:
+    def count(self, place: Place, new: Iterable[ChargeLine]) -> None:
         """Counts a task's new lines."""
         for line in new:
             self._add(place.of(line), line, 1)
 
-    def move(self, before: Place, place: Place, old: Iterable[Line]) -> None:
+    def move(self, before: Place, place: Place, old: Iterable[ChargeLine]) -> None:
         """Counts lines that were counted before where they belong by now: the outcome is known at the end only, and a
         step's number may turn out to be another one's."""
         for line in old:
@@ -88,7 +88,7 @@ class DailySums:
         ]
         insert_many(connection, _ADD[connection.dialect.name], rows)
 
-    def _add(self, place: tuple[str, ...], line: Line, sign: int) -> None:
+    def _add(self, place: tuple[str, ...], line: ChargeLine, sign: int) -> None:
         day = (line.at - _EPOCH) // _DAY
         sums = self._sums[DailyKey._make((day, *place, line.price_no, line.known, line.key.rerun))]
         sums[0] += sign * (line.quantity or 0)

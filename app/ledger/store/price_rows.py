@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select
 from app.domain.money import plain
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.record_tables import PRICES
-from app.pricing.charge_kinds import Line, Mode
+from app.pricing.charge_kinds import Meter, Mode
 from app.pricing.charge_types import Charge
 
 
@@ -37,9 +37,9 @@ class PriceRow(NamedTuple):
         return _decimal(self.unit_price), _decimal(self.list_unit_price)
 
     @property
-    def kind_of_line(self) -> Line:
+    def kind_of_line(self) -> Meter:
         """What is counted."""
-        return Line(self.line)
+        return Meter(self.line)
 
     @property
     def bought(self) -> Mode:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.reasons import BROKEN
@@ -201,7 +201,7 @@ def _reason(standing: str) -> str:
         return ""
 
 
-def of_run(run: Run, status: TaskStatus, said: str | None) -> Standing:
+def of_run(run: WorkflowRun, status: TaskStatus, said: str | None) -> Standing:
     """Where a task stands by its history. `said`: the custom status of one that goes on."""
     at = run.ended_at or (run.replays[-1].started_at if run.replays else run.started_at)
     if at is None:

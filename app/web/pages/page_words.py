@@ -11,15 +11,15 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from app.dapr.history.times import Part, Span
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.domain.money import shown
 from app.finance.rollup import rollup
-from app.pricing.charge_kinds import MoneyKnown
+from app.pricing.charge_kinds import CostBasis
 from app.pricing.charge_types import Charge
 
 ESTIMATE, UNKNOWN = "~", "?"
 NOTHING = "\N{EN DASH}"
-_GUESSED = (MoneyKnown.ESTIMATED, MoneyKnown.ALLOCATED)
+_GUESSED = (CostBasis.ESTIMATED, CostBasis.ALLOCATED)
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND, _MINUTE, _HOUR, _DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _PARTS = {
@@ -82,26 +82,26 @@ def size(count: int) -> str:
     return f"{count:,} B" if count < 10_000 else f"{count / 1000:,.1f} kB"
 
 
-def tokens(count: int | None, known: Known) -> str:
+def tokens(count: int | None, known: UsageBasis) -> str:
     """A number of tokens with its mark."""
-    if count is None or known is Known.UNREPORTED:
+    if count is None or known is UsageBasis.UNREPORTED:
         return UNKNOWN
     return f"{'' if _is_sure(count, known) else ESTIMATE}{count:,}"
 
 
-def _is_sure(count: int, known: Known) -> bool:
+def _is_sure(count: int, known: UsageBasis) -> bool:
     """Nothing is estimated where no model worked."""
-    return known is Known.REPORTED or count == 0
+    return known is UsageBasis.REPORTED or count == 0
 
 
-def tokens_sum(parts: Iterable[tuple[int | None, Known]]) -> str:
+def tokens_sum(parts: Iterable[tuple[int | None, UsageBasis]]) -> str:
     """The sum of what is known, with the marks of its parts: `~2,400 + ?`."""
-    counted = [(None if known is Known.UNREPORTED else count, known) for count, known in parts]
+    counted = [(None if known is UsageBasis.UNREPORTED else count, known) for count, known in parts]
     found = [(count, known) for count, known in counted if count is not None]
     missing = len(counted) - len(found)
     if counted and not found:
         return UNKNOWN
-    worst = Known.REPORTED if all(_is_sure(count, known) for count, known in found) else Known.ESTIMATED
+    worst = UsageBasis.REPORTED if all(_is_sure(count, known) for count, known in found) else UsageBasis.ESTIMATED
     return tokens(sum(count for count, _ in found), worst) + (f" + {UNKNOWN}" if missing else "")
 
 

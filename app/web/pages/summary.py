@@ -11,7 +11,7 @@ from app.domain.models import Refund, TaskStatus, TaskView
 from app.domain.reasons import explain
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_kinds import Kind, MoneyKnown
+from app.pricing.charge_kinds import CostBasis, Kind
 from app.pricing.charge_types import Charge
 from app.web.pages import page_words
 
@@ -21,7 +21,7 @@ _KINDS = {
     Kind.ORCHESTRATION.value: "orchestration",
     RERUN: "reruns: work in vain",
 }
-_GUESSED = (MoneyKnown.ESTIMATED, MoneyKnown.ALLOCATED)
+_GUESSED = (CostBasis.ESTIMATED, CostBasis.ALLOCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _gaps(group: Group, record: TaskRecord) -> list[str]:
     """A sum without these lines is too low, and says so."""
     told = []
     if group.unpriced:
-        unpriced = {_priced(each) for each in record.charges if each.money_known is MoneyKnown.UNPRICED}
+        unpriced = {_priced(each) for each in record.charges if each.money_known is CostBasis.UNPRICED}
         told.append(
             f"{_lines(group.unpriced)} unpriced: the price book names no price for {', '.join(sorted(unpriced))}."
         )

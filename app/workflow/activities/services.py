@@ -18,7 +18,7 @@ from app.domain.errors import RefundAgentError, Unreachable
 from app.ledger.store.database_errors import trouble
 from app.ledger.store.replies import Replies
 from app.ledger.store.tickets import Tickets
-from app.llm.gateway import ModelGateway
+from app.llm.gateway import LLMGateway
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ Activity = Callable[[WorkflowActivityContext, Any], Awaitable[Any]]
 class Services:
     """The collaborators of the stages."""
 
-    gateway: ModelGateway
+    gateway: LLMGateway
     systems: Systems
     tickets: Tickets
     replies: Replies

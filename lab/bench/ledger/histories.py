@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.dapr.history.history_values import Failure, RunStatus, WaitOutcome
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
 from app.pricing.call_record import CallRecord
 from app.workflow.activities.classify import ClassifyOutput
@@ -27,7 +27,7 @@ class Sight:
     """A history as the projector reads it at a moment."""
 
     at: datetime
-    run: Run
+    run: WorkflowRun
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.pricing import book
 from app.pricing.book import PriceBook
 from app.pricing.list_prices import bundled
@@ -32,14 +32,14 @@ class Model:
     component: str
     provider: str
     name: str
-    known: Known = Known.REPORTED
+    known: UsageBasis = UsageBasis.REPORTED
 
 
 MODELS = (
     Model("llm", "conversation.openai", "gpt-5-mini"),
     Model("llm-fast", "conversation.openai", "gpt-4.1-mini"),
-    Model("llm-claude", "conversation.anthropic", "claude-haiku-4-5", Known.ESTIMATED),
-    Model("llm-mistral", "conversation.mistral", "mistral-small-latest", Known.ESTIMATED),
+    Model("llm-claude", "conversation.anthropic", "claude-haiku-4-5", UsageBasis.ESTIMATED),
+    Model("llm-mistral", "conversation.mistral", "mistral-small-latest", UsageBasis.ESTIMATED),
     Model("llm-own", "conversation.openai", "sandbox-small"),
 )
 # One that no price is known for: a few calls of it are in every real ledger, loudly unpriced.

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store.database import connect
 from lab.bench.ledger.population import BEGIN, MONTH, YEAR, Population
 from lab.bench.ledger.stores import Store
@@ -25,7 +25,7 @@ GOAL = "by tenant and stage, one month"
 _ENOUGH_SECONDS = 60.0
 _YEAR = (BEGIN.date(), (BEGIN + YEAR).date())
 _DAY = (MONTH[0], MONTH[0] + timedelta(days=1))
-Question = Callable[[Records], object]
+Question = Callable[[LedgerQueries], object]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def asked(store: Store, population: Population, times: int) -> list[Timing]:
 def check(store: Store, tasks: int) -> None:
     """The daily sums against the charges one by one. Raises Problem when they differ."""
     engine = connect(store.url)
-    records = Records(engine)
+    records = LedgerQueries(engine)
     by = (Dimension.TENANT, Dimension.STAGE, Dimension.MODEL, Dimension.OUTCOME, Dimension.DAY)
     same = records.report(by) == rollup(records.charges(), by)
     engine.dispose()
@@ -93,7 +93,7 @@ def _once(url: str, question: Question) -> tuple[float, int]:
     """Seconds with a fresh connection, the connecting included; and how much was found."""
     begun = time.perf_counter()
     engine = connect(url)
-    answer = question(Records(engine))
+    answer = question(LedgerQueries(engine))
     seconds = time.perf_counter() - begun
     engine.dispose()
     return seconds, _size(answer)

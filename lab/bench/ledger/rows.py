@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.ledger.store.tickets import body_digest
 from app.llm.conversation import Answer, ReportedUsage, ToolRequest
 from app.llm.stored_answers import answer_to_json
@@ -59,7 +59,7 @@ def call_rows(made: Made) -> Iterator[dict[str, Any]]:
 
 
 def _answer(made: Made, call: CallRecord) -> Answer:
-    reported = call.usage.known is Known.REPORTED
+    reported = call.usage.known is UsageBasis.REPORTED
     used = [
         getattr(call.usage, name) if reported else 0 for name in _USAGE[:4]
     ]  # Dapr says zero where it knows nothing

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
-from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Run, Step, Wait
+from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Step, Wait, WorkflowRun
 from app.domain.errors import FailureCause
-from app.domain.models import AnsweredBy, CallState, Known, ModelUse
+from app.domain.models import AnsweredBy, CallState, ModelUse, UsageBasis
 from app.ledger.store.call_rows import UNKNOWN
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from app.workflow.steps import DECISION
 from lab.bench.ledger import texts
 from lab.bench.ledger.population import Person
@@ -97,9 +97,9 @@ class Telling:
             self._raised.append(RaisedEvent(DECISION, ended.ended_at or ended.started_at, answer, ended.event_id))
         self._turn()
 
-    def run(self, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> Run:
+    def run(self, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> WorkflowRun:
         """All that was told so far."""
-        return Run(
+        return WorkflowRun(
             instance_id=self.task_id,
             name="refund_ticket",
             status=status,
@@ -199,12 +199,12 @@ class Telling:
         repeats = int(self._chance.random() < _SIDECAR_REPEATS)
         return {"usage": self._usage(call), "finish_reason": "stop", "retries": repeats}
 
-    def _usage(self, call: CallRecord) -> Usage:
+    def _usage(self, call: CallRecord) -> TokenUsage:
         spent = self._chance.randint(20, 160)
-        if self.person.model.known is Known.ESTIMATED:
-            return Usage(call.reserve_input, spent, known=Known.ESTIMATED)
+        if self.person.model.known is UsageBasis.ESTIMATED:
+            return TokenUsage(call.reserve_input, spent, known=UsageBasis.ESTIMATED)
         cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
-        return Usage(call.reserve_input, spent, cached, None, spent // 3, Known.REPORTED)
+        return TokenUsage(call.reserve_input, spent, cached, None, spent // 3, UsageBasis.REPORTED)
 
     def _turn(self) -> None:
         """The workflow's code is run."""

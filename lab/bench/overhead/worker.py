@@ -19,7 +19,7 @@ from app import bootstrap
 from app.config import settings
 from app.llm.call import ModelCall, Reserve, Usage
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
-from app.llm.gateway import ModelAnswer, ModelGateway
+from app.llm.gateway import LLMGateway, ModelAnswer
 from app.llm.journal import Journal, Settled
 from app.worker.execution_log import Attempt, Executions
 
@@ -43,7 +43,7 @@ class TimedConversation(DaprConversation):
             _inner.get().append(time.monotonic() - begun)
 
 
-class TimedGateway(ModelGateway):
+class TimedGateway(LLMGateway):
     """Notes how long a model call took in all."""
 
     async def ask(self, call: ModelCall) -> ModelAnswer:

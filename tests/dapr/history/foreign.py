@@ -16,7 +16,7 @@ from dapr.ext.workflow import DaprWorkflowClient
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.reader import HistoryReader
 from app.tasks import workflow_client
 from runtime import paths
@@ -40,18 +40,18 @@ class Foreign:
         """Starts a workflow and returns when its code has been run."""
         self.client.schedule_new_workflow(workflow, input=value, instance_id=instance_id)
 
-    def read_when(self, instance_id: str, condition: Any, what: str) -> Run:
+    def read_when(self, instance_id: str, condition: Any, what: str) -> WorkflowRun:
         """The run, as soon as it is so."""
 
-        def reached() -> Run | None:
+        def reached() -> WorkflowRun | None:
             run = self.reader.read(instance_id)
             return run if condition(run) else None
 
         found = until(reached, f"{instance_id}: {what}")
-        assert isinstance(found, Run)
+        assert isinstance(found, WorkflowRun)
         return found
 
-    def ended(self, instance_id: str) -> Run:
+    def ended(self, instance_id: str) -> WorkflowRun:
         """The run, as soon as it has ended."""
         return self.read_when(instance_id, lambda run: run.status.ended, "it ends")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
 from app.dapr.history.history_values import AttemptOutcome, Failure, RunStatus
-from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.model import Attempt, Step, WorkflowRun
 from app.dapr.history.times import Part, shares, split
 from tests.dapr.history.told import at
 
@@ -99,7 +99,7 @@ def test_an_attempt_without_an_end_is_open_until_its_worker_is_gone() -> None:
 
 def test_the_time_in_which_nobody_worked_is_no_work() -> None:
     found = executions(attempt(), [begun(1, 2, "w1", seen=4), begun(2, 8, "w2")], at(20))
-    run = Run("i", "w", RunStatus.COMPLETED, at(0), at(12), steps=(Step("k", "a", (attempt(),)),))
+    run = WorkflowRun("i", "w", RunStatus.COMPLETED, at(0), at(12), steps=(Step("k", "a", (attempt(),)),))
     gaps = {5: tuple(idle(found))}
     parts = split(run, at(20), gaps).parts
     assert {part: length.total_seconds() for part, length in parts.items() if length} == {
@@ -145,7 +145,7 @@ def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(written: list[B
 @given(rows(), st.integers(1, 60))
 def test_every_second_of_a_run_is_in_one_part(written: list[Begun], ended: int) -> None:
     step = Step("k", "a", (attempt(ended),))
-    run = Run("i", "w", RunStatus.COMPLETED, at(0), at(61), steps=(step,))
+    run = WorkflowRun("i", "w", RunStatus.COMPLETED, at(0), at(61), steps=(step,))
     gaps = {5: tuple(idle(executions(step.last, written, at(61))))}
     found = split(run, at(61), gaps)
     assert found.total == timedelta(seconds=61)

@@ -10,7 +10,7 @@ import pytest
 
 from app.dapr.history.causes import Cause, cause_of
 from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.reader import HistoryReader
 from app.dapr.history.times import Part, split
 from tests.live import Live, daprd_of, until
@@ -28,7 +28,7 @@ def reader(live: Live) -> Iterator[HistoryReader]:
         yield found
 
 
-def accounted(run: Run) -> dict[Part, timedelta]:
+def accounted(run: WorkflowRun) -> dict[Part, timedelta]:
     """Where the time of an ended run went; all of it."""
     assert run.started_at is not None
     assert run.ended_at is not None

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus
-from app.dapr.history.model import Parent, Replay, Run, Suspension
+from app.dapr.history.model import Parent, Replay, Suspension, WorkflowRun
 from app.dapr.history.parse import parse
 from tests.dapr.history.told import Told, at, details
 
 
-def run(told: Told) -> Run:
+def run(told: Told) -> WorkflowRun:
     """The run that a told history tells of."""
     return parse("i", told.events)
 

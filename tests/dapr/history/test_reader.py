@@ -15,7 +15,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 
 from app.dapr.daprd import Daprd
 from app.dapr.history.history_values import Failure, Payload, RunStatus
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 from runtime.loopback import free_ports
@@ -96,7 +96,7 @@ def tells(told: Told) -> Answer:
 def test_a_run_is_read(sidecar: Sidecar, reader: HistoryReader) -> None:
     sidecar.history = tells(Told().turn(1).started(0).scheduled(2, 1).turn(4).completed(3, 1).ended(4))
     run = reader.read("acme:T-1")
-    assert isinstance(run, Run)
+    assert isinstance(run, WorkflowRun)
     assert (run.instance_id, run.status, run.started_at, len(run.steps)) == ("acme:T-1", "completed", at(0), 1)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
-from app.dapr.history.model import Attempt, ChildRun, Replay, RetryPause, Run, Step, Suspension, Timer, Wait
+from app.dapr.history.model import Attempt, ChildRun, Replay, RetryPause, Step, Suspension, Timer, Wait, WorkflowRun
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, spans, split
 from tests.dapr.history.told import T0, Told, at
@@ -18,7 +18,7 @@ from tests.dapr.history.told import T0, Told, at
 ZERO = timedelta(0)
 
 
-def pieces(run: Run, until: float = 1000) -> list[tuple[str, float, float]]:
+def pieces(run: WorkflowRun, until: float = 1000) -> list[tuple[str, float, float]]:
     """The run's spans, in seconds."""
     return [
         (span.part + (f" {span.label}" if span.label else ""), seconds(span.started_at), seconds(span.ended_at))
@@ -110,7 +110,7 @@ def attempt(begun: datetime, ended: datetime | None) -> Attempt:
 def runs() -> Any:
     """Runs in which anything may be at any time."""
     return st.builds(
-        Run,
+        WorkflowRun,
         instance_id=st.just("i"),
         name=st.just("w"),
         status=st.just(RunStatus.RUNNING),
@@ -127,7 +127,7 @@ def runs() -> Any:
 
 
 @given(runs(), MOMENTS)
-def test_the_parts_are_the_whole_without_gap_or_overlap(run: Run, until: datetime) -> None:
+def test_the_parts_are_the_whole_without_gap_or_overlap(run: WorkflowRun, until: datetime) -> None:
     found = spans(run, until)
     assert run.started_at is not None
     end = max(run.started_at, run.ended_at or until)
@@ -142,13 +142,13 @@ def test_the_parts_are_the_whole_without_gap_or_overlap(run: Run, until: datetim
 
 
 @given(runs(), MOMENTS)
-def test_every_moment_has_the_part_of_its_first_claim(run: Run, until: datetime) -> None:
+def test_every_moment_has_the_part_of_its_first_claim(run: WorkflowRun, until: datetime) -> None:
     for span in spans(run, until):
         middle = span.started_at + span.length / 2
         assert span.part is first_claim(run, middle), middle
 
 
-def first_claim(run: Run, moment: datetime) -> Part:
+def first_claim(run: WorkflowRun, moment: datetime) -> Part:
     """What a run was doing at a moment, asked one thing after the other."""
 
     def during(begun: datetime, ended: datetime | None) -> bool:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.dapr.history.history_values import Payload, RunStatus, WaitOutcome
-from app.dapr.history.model import Run
+from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
 from tests.dapr.history.engine import INSTANCE, Engine
 from tests.dapr.history.told import NEVER, Told, at
 
 
-def run(told: Told) -> Run:
+def run(told: Told) -> WorkflowRun:
     """The run that a told history tells of."""
     return parse("i", told.events)
 
@@ -213,7 +213,7 @@ def came_together(history: list[Any]) -> set[str]:
     return found
 
 
-def played(program: list[Operation], moves: list[tuple[str, int]]) -> tuple[Run, Truth, bool, set[str]]:
+def played(program: list[Operation], moves: list[tuple[str, int]]) -> tuple[WorkflowRun, Truth, bool, set[str]]:
     """The run as the history tells it, what the code saw, whether it has ended, and which events are in doubt."""
     truth: Truth = {}
     engine = Engine(workflow_of(program, truth))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from app.dapr.history.executions import Begun
-from app.dapr.history.model import Attempt, Run, Step
+from app.dapr.history.model import Attempt, Step, WorkflowRun
 from app.ledger.recording.projection import project
 from app.ledger.recording.step_records import Written
 from app.ledger.store.task_record import TaskRecord
@@ -33,7 +33,7 @@ def sights(told: Story, dice: random.Random) -> Iterator[TaskRecord]:
         yield project(known.run, Written(known.calls, there), two_currencies(), NAMING, known.moment)
 
 
-def _begun(run: Run, dice: random.Random) -> Iterator[Begun]:
+def _begun(run: WorkflowRun, dice: random.Random) -> Iterator[Begun]:
     """Some attempts are handed out more than once; some deaths take all that is under way."""
     deaths = sorted(_moment(run, dice) for _ in range(dice.randint(0, 12)))
     for step in run.steps:
@@ -44,7 +44,7 @@ def _begun(run: Run, dice: random.Random) -> Iterator[Begun]:
                 yield from _until_dead(step, attempt, deaths, dice)
 
 
-def _moment(run: Run, dice: random.Random) -> datetime:
+def _moment(run: WorkflowRun, dice: random.Random) -> datetime:
     """While some step is at work."""
     attempt = dice.choice(dice.choice(run.steps).attempts)
     return attempt.scheduled_at + _length(attempt) * dice.random()

@@ -15,11 +15,11 @@ from decimal import Decimal
 from typing import Any
 
 from app.dapr.history.causes import Cause
-from app.domain.models import AnsweredBy, CallState, Known
+from app.domain.models import AnsweredBy, CallState, UsageBasis
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge, Origin, Quantity, Usage, Work
+from app.pricing.charge_types import Charge, Origin, Quantity, TokenUsage, Work
 from app.pricing.charges import charge_call, charge_work
 from tests.pricing.makers import OPENAI, agreement, price_book
 from tests.records import at, attempt_record, call_record, step_record, task_record
@@ -55,14 +55,14 @@ def step(number: int, **changes: Any) -> StepRecord:
 
 def call(of: int, start: float = 1, **changes: Any) -> CallRecord:
     """The model call of a step, begun so long after it."""
-    usage = Usage(TOKENS[of], 0, 0)
+    usage = TokenUsage(TOKENS[of], 0, 0)
     values: dict[str, Any] = {"usage": usage, "model": "model-a", "provider": OPENAI, "stage": _NAMES[of]}
     return call_record(f"e-{of}", (of - 1) * STEP + start, **values | changes)
 
 
 def lost(number: int, start: float, task_id: str) -> CallRecord:
     """A call that came to nothing."""
-    usage = Usage(TOKENS[number], 0, 0, known=Known.ESTIMATED)
+    usage = TokenUsage(TOKENS[number], 0, 0, known=UsageBasis.ESTIMATED)
     return call(number, start, state=CallState.INTERRUPTED, usage=usage, number=1, task_id=task_id)
 
 

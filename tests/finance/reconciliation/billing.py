@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
 from app.finance.reconciliation.counts import Count, total
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.pricing.makers import NOW, OPENAI
 
 MODEL = "model-a"
@@ -46,7 +46,7 @@ def call(number: int = 1, start: float = 0.0, seconds: float | None = 1.0, **cha
         "ended_at": None if seconds is None else at(start + seconds),
         "reserve_input": entered,
         "reserve_output": 1000,
-        "usage": Usage(entered, 10, cached_tokens=min(40, entered)),
+        "usage": TokenUsage(entered, 10, cached_tokens=min(40, entered)),
     }
     return CallRecord(**values | changes)
 
@@ -55,7 +55,7 @@ def failed(number: int = 1, start: float = 0.0, seconds: float | None = 1.0, **c
     """A call that brought no answer in time."""
     values: dict[str, Any] = {
         "state": CallState.FAILED,
-        "usage": Usage(None, None, known=Known.UNREPORTED),
+        "usage": TokenUsage(None, None, known=UsageBasis.UNREPORTED),
         "error": "no_answer_in_time: model component llm: no answer in time",
         "call_id": f"f-{number}",
         "model": "",
@@ -79,7 +79,7 @@ def again(of: CallRecord, start: float, seconds: float = 1.0, **changes: Any) ->
         "model": MODEL,
         "started_at": paid.started_at,
         "ended_at": paid.ended_at,
-        "usage": Usage(of.reserve_input, 10, cached_tokens=min(40, of.reserve_input)),
+        "usage": TokenUsage(of.reserve_input, 10, cached_tokens=min(40, of.reserve_input)),
         "error": "",
         "retries": 0,
     }

@@ -9,12 +9,12 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import BillRow
 from app.finance.reconciliation.claims import claims_of
 from app.finance.reconciliation.matching import Matching, Rank, Slot, slots_of
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.finance.reconciliation.billing import call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])
@@ -26,7 +26,7 @@ def made(calls: Sequence[tuple[int, int, int, int, bool]], *, reported: bool) ->
     """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
     found = []
     for number, (start, seconds, size, retries, vain) in enumerate(calls):
-        usage = Usage(size, 10, cached_tokens=40) if reported else Usage(size, 10, known=Known.ESTIMATED)
+        usage = TokenUsage(size, 10, cached_tokens=40) if reported else TokenUsage(size, 10, known=UsageBasis.ESTIMATED)
         paid = call(number, start, seconds, entered=size, retries=retries, usage=usage)
         found.append(failed(number, start, seconds, entered=size, retries=retries) if vain else paid)
     return found
@@ -74,7 +74,7 @@ def test_each_request_and_each_slot_stands_in_one_pair(
 
 def test_an_exchange_reaches_through_several_calls() -> None:
     """Three estimated calls, whose nearest requests leave the last without one, unless two of them exchange theirs."""
-    usages = [Usage(size, 10, known=Known.ESTIMATED) for size in (100, 100, 100)]
+    usages = [TokenUsage(size, 10, known=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
     calls = [
         call(1, 0, 3, entered=100, usage=usages[0]),
         call(2, 2, 3, entered=100, usage=usages[1]),

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow
 from app.finance.reconciliation.billed_money import Outcome, rates_of
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.reconciliation_schemas import as_json, compared, not_compared, remarks, verdict
 from app.finance.reconciliation.reconciliation_types import Reconciliation
-from app.pricing.charge_kinds import Line
-from app.pricing.charge_types import Charge, Usage
+from app.pricing.charge_kinds import Meter
+from app.pricing.charge_types import Charge, TokenUsage
 from app.pricing.charges import charge_call
 from tests.finance.reconciliation.billing import call
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
@@ -26,12 +26,12 @@ from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 DAY = NOW.replace(hour=0)
 # A fifth off the list's 1 / 0.10 / 4 per million.
 BOOK = price_book(agreement(model="listed", discount_percent="20", per_million_tokens=None))
-USED = Usage(1_000_000, 100_000, cached_tokens=400_000)
+USED = TokenUsage(1_000_000, 100_000, cached_tokens=400_000)
 # 0.6 x 0.80 + 0.4 x 0.08 + 0.1 x 3.20, and the same by the list.
 OURS, BY_LIST = Decimal("0.832"), Decimal("1.04")
 
 
-def charges(usage: Usage = USED, number: int = 1, **changes: Any) -> tuple[Charge, ...]:
+def charges(usage: TokenUsage = USED, number: int = 1, **changes: Any) -> tuple[Charge, ...]:
     return charge_call(BOOK, usage, origin(execution_id=f"e-{number}", **({"model": "listed"} | changes)))
 
 
@@ -44,7 +44,7 @@ def day_bill(money: str | None, count: Count | None = None, **changes: Any) -> B
     return Bill(**values | {"counts": count is not None, "providers": frozenset({"openai"})} | changes)
 
 
-def held(bill: Bill, booked: Sequence[Charge] | None = None, used: Usage = USED) -> Reconciliation:
+def held(bill: Bill, booked: Sequence[Charge] | None = None, used: TokenUsage = USED) -> Reconciliation:
     booked = charges() if booked is None else booked
     return reconcile([call(1, model="listed", usage=used)], bill, None, (), booked, rates_of(BOOK))
 
@@ -86,9 +86,9 @@ def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> No
     (cell,) = found.money
     assert (cell.outcome, found.agrees, found.unexplained_tokens) == (Outcome.OTHER_PRICE, False, 0)
     assert cell.implied == {
-        Line.INPUT: Decimal("0.966667"),
-        Line.CACHED_INPUT: Decimal("0.33"),
-        Line.OUTPUT: Decimal("4.2"),
+        Meter.INPUT: Decimal("0.966667"),
+        Meter.CACHED_INPUT: Decimal("0.33"),
+        Meter.OUTPUT: Decimal("4.2"),
     }
     said = "billed at another price than ours, 1.1202 times ours: as if input at 0.966667 or cached input at 0.33 or"
     assert any(said in remark for remark in remarks(found))
@@ -96,9 +96,9 @@ def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> No
 
 
 def test_one_kind_of_token_alone_has_one_price() -> None:
-    used = Usage(1_000_000, 0, cached_tokens=0)
+    used = TokenUsage(1_000_000, 0, cached_tokens=0)
     found = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
-    assert found.money[0].implied == {Line.INPUT: Decimal("1.2")}
+    assert found.money[0].implied == {Meter.INPUT: Decimal("1.2")}
 
 
 def test_other_tokens_at_our_prices_are_a_matter_of_tokens() -> None:
@@ -131,7 +131,7 @@ def test_a_bill_of_money_alone() -> None:
 
 
 def test_what_is_estimated_may_be_off() -> None:
-    guessed = [*charges(), *charges(replace(USED, known=Known.ESTIMATED), 2)]
+    guessed = [*charges(), *charges(replace(USED, known=UsageBasis.ESTIMATED), 2)]
     assert held(day_bill("0.90"), guessed).money[0].outcome is Outcome.ESTIMATES
     assert held(day_bill("0.80"), guessed).money[0].outcome is Outcome.DIFFERS, "less than what was reported"
     assert held(day_bill("9.90"), guessed).money[0].outcome is Outcome.DIFFERS
@@ -182,7 +182,7 @@ def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
 
 
 def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
-    used = Usage(2000, 100, cached_tokens=0)
+    used = TokenUsage(2000, 100, cached_tokens=0)
     booked = charge_call(BOOK, used, origin(model="tiered"))
     ours = sum((each.amount for each in booked if each.amount), Decimal(0))
     assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import NONE, Count
 from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, verdict
 from app.finance.reconciliation.reconciliation_types import Cause, Finding, Reconciliation
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 
 
@@ -67,12 +67,12 @@ def test_a_plus_and_a_minus_never_cancel() -> None:
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [
-        (Usage(101, 10, cached_tokens=40), 1),
-        (Usage(100, 11, cached_tokens=40), 1),
-        (Usage(100, 10, cached_tokens=41), 2),  # one too few of one price, one too many of the other
+        (TokenUsage(101, 10, cached_tokens=40), 1),
+        (TokenUsage(100, 11, cached_tokens=40), 1),
+        (TokenUsage(100, 10, cached_tokens=41), 2),  # one too few of one price, one too many of the other
     ],
 )
-def test_other_tokens_than_billed_are_named_to_the_token(usage: Usage, tokens: int) -> None:
+def test_other_tokens_than_billed_are_named_to_the_token(usage: TokenUsage, tokens: int) -> None:
     found = reconcile([call(1, usage=usage)], bill_of(billed(call(1))))
     assert only(found).cause is Cause.DIFFERS
     assert found.unexplained_tokens == tokens
@@ -81,7 +81,7 @@ def test_other_tokens_than_billed_are_named_to_the_token(usage: Usage, tokens: i
 def test_cached_tokens_that_one_side_does_not_know_cannot_differ() -> None:
     unknown = replace(billed(call(1)), count=Count(1, 100, None, 10))
     assert reconcile([call(1)], bill_of(unknown)).findings == ()
-    silent = call(1, usage=Usage(100, 10, known=Known.REPORTED))
+    silent = call(1, usage=TokenUsage(100, 10, known=UsageBasis.REPORTED))
     assert reconcile([silent], bill_of(billed(call(1)))).findings == ()
 
 
@@ -114,7 +114,7 @@ def test_a_bill_that_keeps_whole_seconds_is_read_so() -> None:
 
 
 def test_an_estimate_is_held_against_the_nearest_request() -> None:
-    usages = [Usage(100, 12, known=Known.ESTIMATED), Usage(100, 50, known=Known.ESTIMATED)]
+    usages = [TokenUsage(100, 12, known=UsageBasis.ESTIMATED), TokenUsage(100, 50, known=UsageBasis.ESTIMATED)]
     calls = [call(n, entered=100, usage=usage) for n, usage in enumerate(usages, start=1)]
     found = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
     assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
@@ -127,13 +127,13 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
 
 
 def test_an_estimate_that_nothing_on_the_bill_comes_near_is_not_on_it() -> None:
-    estimated = call(1, usage=Usage(100, 12, known=Known.ESTIMATED))
+    estimated = call(1, usage=TokenUsage(100, 12, known=UsageBasis.ESTIMATED))
     found = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
     assert sorted(causes(found)) == [Cause.NOT_ON_BILL, Cause.UNKNOWN]
 
 
 def test_an_answer_that_came_too_late_to_settle_was_paid_all_the_same() -> None:
-    late = interrupted(1, usage=Usage(100, 10, cached_tokens=40), model=MODEL, ended_at=at(1))
+    late = interrupted(1, usage=TokenUsage(100, 10, cached_tokens=40), model=MODEL, ended_at=at(1))
     assert reconcile([late], bill_of(billed(call(1)))).findings == ()
     assert causes(reconcile([late], bill_of())) == [Cause.NOT_ON_BILL]
 
@@ -256,7 +256,7 @@ calls_at = st.lists(
 def _paid(drawn: Sequence[tuple[int, int, float, int]]) -> list[CallRecord]:
     """Paid calls, many of them alike and at the same time."""
     return [
-        call(number, start, seconds, entered=size * 100, usage=Usage(size * 100, 10, cached_tokens=cached))
+        call(number, start, seconds, entered=size * 100, usage=TokenUsage(size * 100, 10, cached_tokens=cached))
         for number, (size, start, seconds, cached) in enumerate(drawn)
     ]
 

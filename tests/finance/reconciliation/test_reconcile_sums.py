@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Bill, BillRow
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.counts import NONE, Count, total
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Reconciliation
 from app.finance.reconciliation.repeats import Unallocated
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)
@@ -143,7 +143,7 @@ def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
 
 
 def test_estimates_may_be_off_and_say_so() -> None:
-    estimated = [call(n, n, usage=Usage(n * 100, 12, known=Known.ESTIMATED)) for n in (1, 2)]
+    estimated = [call(n, n, usage=TokenUsage(n * 100, 12, known=UsageBasis.ESTIMATED)) for n in (1, 2)]
     bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
     found = reconcile(estimated, bill)
     assert [(each.cause, each.difference.tokens) for each in found.findings] == [(Cause.ESTIMATE, 60 - 4)]
@@ -205,7 +205,7 @@ paid_calls = st.lists(
 
 def _paid(drawn: Sequence[tuple[int, int, float, float]]) -> list[CallRecord]:
     return [
-        call(number, start, seconds, entered=size * 100, usage=Usage(size * 100, size + 7, cached_tokens=size))
+        call(number, start, seconds, entered=size * 100, usage=TokenUsage(size * 100, size + 7, cached_tokens=size))
         for number, (size, start, seconds, _) in enumerate(drawn)
     ]
 

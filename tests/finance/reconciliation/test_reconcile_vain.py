@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.finance.reconciliation.bill import BillRow
 from app.finance.reconciliation.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
 from app.finance.reconciliation.comparison import reconcile
@@ -21,7 +21,7 @@ from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Fi
 from app.finance.reconciliation.repeats import Unallocated
 from app.llm.journal import _CLOSE_LEFT
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
 from tests.paths import ROOT
 
@@ -122,7 +122,7 @@ def test_an_interrupted_call_does_not_account_for_a_row_that_the_journal_lost() 
 
 
 def test_a_call_still_under_way_may_be_billed() -> None:
-    running = call(1, seconds=None, state=CallState.STARTED, usage=Usage(None, None, known=Known.UNREPORTED))
+    running = call(1, seconds=None, state=CallState.STARTED, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
     assert reconcile([running], bill_of()).findings == ()
     found = reconcile([running], bill_of(billed(call(1))))
     assert (only(found).cause, found.unexplained_tokens) == (Cause.RUNNING_CALL, 0)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from app.domain.models import CallState, Known
+from app.domain.models import CallState, UsageBasis
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from lab.chaos.evidence import Evidence, Execution, StepSeen
 from tests.lab.chaos import evidence as made
 
@@ -70,7 +70,7 @@ def repeated(found: Evidence, call: CallRecord, **row: Any) -> Evidence:
 def interrupted(found: Evidence) -> Evidence:
     """A worker died while a call was under way, before the one that settled its turn: billed, and known to be lost."""
     call = first_call(found)
-    usage = Usage(call.usage.input_tokens, 1_000, known=Known.ESTIMATED)
+    usage = TokenUsage(call.usage.input_tokens, 1_000, known=UsageBasis.ESTIMATED)
     lost = replace(
         call,
         call_id="lost",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.domain.models import Known
+from app.domain.models import UsageBasis
 from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Usage
+from app.pricing.charge_types import TokenUsage
 from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from lab.chaos.tickets import Expected, make_tickets
 from tests.records import at, call_record
@@ -123,7 +123,7 @@ def _call(each: Expected, place: int, stage: str, turn: int, start: float) -> Ca
         "call_id": f"{each.task_id} {place}",
         "stage": stage,
         "turn": turn,
-        "usage": Usage(asked, _ANSWERED, 0, None, 0, Known.REPORTED),
+        "usage": TokenUsage(asked, _ANSWERED, 0, None, 0, UsageBasis.REPORTED),
         "reserve_input": asked,
         "request_digest": f"{each.task_id} {stage} {turn}",
     }

@@ -12,13 +12,13 @@ from sqlalchemy import Engine, select
 
 from app import bootstrap
 from app.domain.models import CallState
-from app.ledger.reading.queries import Records
+from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition
-from app.llm.gateway import ModelGateway
+from app.llm.gateway import LLMGateway
 from app.llm.journal import Journal
 from lab.chaos import worker
 from lab.chaos.checks import paid_again
@@ -74,7 +74,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def ask_twice(engine: Engine, kind: type[Journal]) -> int:
     """Executes one step twice, one after the other; returns how often the model was asked."""
     writer, model = Writer(engine), Model()
-    gateway = ModelGateway(model, "llm", kind(writer, "w-1", Clock(), LOSSES))
+    gateway = LLMGateway(model, "llm", kind(writer, "w-1", Clock(), LOSSES))
     try:
         for _ in range(2):
             assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"
@@ -85,12 +85,12 @@ def ask_twice(engine: Engine, kind: type[Journal]) -> int:
 
 def test_the_journal_answers_the_second_time_and_the_silent_one_does_not(engine: Engine) -> None:
     assert ask_twice(engine, Journal) == 1
-    assert paid_again(Records(engine).calls()) == ()
+    assert paid_again(LedgerQueries(engine).calls()) == ()
 
 
 def test_what_is_paid_again_stands_in_the_journal_with_what_it_used(engine: Engine) -> None:
     assert ask_twice(engine, Silent) == 2
-    first, second = Records(engine).calls()
+    first, second = LedgerQueries(engine).calls()
     assert (first.state, second.state) == (CallState.SETTLED, CallState.INTERRUPTED)
     with engine.connect() as connection:
         assert connection.execute(select(MODEL_CALLS.c.number)).scalars().all() == [1, 2]

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from app.dapr.history.times import Part, Span
-from app.domain.models import Known, TaskStatus
-from app.pricing.charge_types import Usage
+from app.domain.models import TaskStatus, UsageBasis
+from app.pricing.charge_types import TokenUsage
 from app.pricing.lost import NOTHING
 from app.web.pages import page_words
 from app.web.pages.summary import ending, make_summary
@@ -50,7 +50,7 @@ def test_a_model_that_nobody_named_is_told_by_its_component() -> None:
 
 
 def test_what_was_not_counted_is_no_zero() -> None:
-    call = call_record(usage=Usage(None, None, known=Known.UNREPORTED))
+    call = call_record(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
     summary = make_summary(task_record(calls=(call,)))
     assert summary.totals[0].text.endswith("USD + ?")
     assert summary.gaps == ("2 lines are unreported: nobody counted what was used.",)
@@ -116,14 +116,14 @@ def test_lengths(seconds: float, text: str) -> None:
     ("parts", "text"),
     [
         ([], "0"),
-        ([(10, Known.REPORTED), (5, Known.REPORTED)], "15"),
-        ([(10, Known.REPORTED), (5, Known.ESTIMATED)], "~15"),
-        ([(10, Known.REPORTED), (5, Known.ALLOCATED)], "~15"),
-        ([(10, Known.REPORTED), (None, Known.REPORTED)], "10 + ?"),
-        ([(0, Known.UNREPORTED)], "?"),
+        ([(10, UsageBasis.REPORTED), (5, UsageBasis.REPORTED)], "15"),
+        ([(10, UsageBasis.REPORTED), (5, UsageBasis.ESTIMATED)], "~15"),
+        ([(10, UsageBasis.REPORTED), (5, UsageBasis.ALLOCATED)], "~15"),
+        ([(10, UsageBasis.REPORTED), (None, UsageBasis.REPORTED)], "10 + ?"),
+        ([(0, UsageBasis.UNREPORTED)], "?"),
     ],
 )
-def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | None, Known]], text: str) -> None:
+def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | None, UsageBasis]], text: str) -> None:
     assert page_words.tokens_sum(parts) == text
 
 

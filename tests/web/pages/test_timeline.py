@@ -8,8 +8,8 @@ from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.history_values import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.domain.models import CallState, Known
-from app.pricing.charge_types import Usage
+from app.domain.models import CallState, UsageBasis
+from app.pricing.charge_types import TokenUsage
 from app.web.pages.timeline import make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
@@ -63,7 +63,7 @@ def test_labels_of_pauses_near_to_each_other_are_written_below_each_other() -> N
 def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
     step = step_record(attempts=(attempt_record(5, ended_at=None, outcome=AttemptOutcome.OPEN),))
     call = call_record(
-        "e-1", 6, state=CallState.STARTED, ended_at=None, usage=Usage(None, None, known=Known.UNREPORTED)
+        "e-1", 6, state=CallState.STARTED, ended_at=None, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED)
     )
     record = task_record(ended_at=None, projected_at=at(10), steps=(step,), calls=(call,), pauses=())
     (lane,) = make_timeline(record).lanes
