@@ -115,7 +115,7 @@ class Checkout:
         for shared in ("__init__.py", "private_files.py", "proxies.py"):  # what runtime/ uses of the product itself
             shutil.copy(paths.ROOT / "app" / "config" / shared, app / "config")
         (app / "__main__.py").write_text(_AGENT)
-        (app / "sandbox.py").write_text(_SANDBOX)
+        (self.folder / "sandbox.py").write_text(_SANDBOX)
 
     def _move_ports(self) -> dict[str, int]:
         """Gives every port of the copy's dapr.yaml and components a free number."""

@@ -91,7 +91,7 @@ def test_sigkill_of_the_launcher_leaves_no_orphan_and_no_lock(checkout: Checkout
     assert again.returncode == 0, output
 
 
-@pytest.mark.parametrize("victim", ["app serve", "sandbox", "--app-id agent", "placement --tls-enabled"])
+@pytest.mark.parametrize("victim", ["app serve", "-m sandbox", "--app-id agent", "placement --tls-enabled"])
 def test_a_program_that_dies_is_named_and_everything_stops(checkout: Checkout, victim: str) -> None:
     process = checkout.make("up")
     lines_until(process, "Ctrl-C stops everything")
@@ -99,7 +99,7 @@ def test_a_program_that_dies_is_named_and_everything_stops(checkout: Checkout, v
     os.kill(int(line.split()[0]), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
-    names = {"app serve": "agent", "sandbox": "sandbox", "--app-id agent": "agent daprd"}
+    names = {"app serve": "agent", "-m sandbox": "sandbox", "--app-id agent": "agent daprd"}
     assert f"{names.get(victim, 'placement')} has ended" in output
 
 

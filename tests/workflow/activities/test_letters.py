@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from app.domain.models import Outcome, Refund, in_minor_units
 from app.workflow.activities import letters
+from tests.paths import ROOT
 
 ORDER = "AC-10442"
 REFUND = Refund(order_id=ORDER, amount=Decimal("1234.50"), currency="EUR")
-REPLIES = Path(letters.__file__).parents[1] / "sandbox" / "model" / "brain" / "replies"
+REPLIES = ROOT / "sandbox" / "model" / "brain" / "replies"
 
 
 @pytest.mark.parametrize(
