@@ -13,7 +13,7 @@ import httpx
 import yaml
 
 from app.cli import http
-from app.cli.components import missing
+from app.cli.components import APP_ID, missing
 from app.cli.connection import connect
 from app.cli.secrets_file import secrets_in
 from app.config import policy
@@ -28,7 +28,6 @@ KINDS = frozenset(
     {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"}
 )
 FOLDERS = ("components", "components/providers", "resiliency", "config")
-APP_ID = "agent"
 # What daprd's conversation components read of their metadata; it passes over every other name in silence.
 _ONLY_KEY = ("key", "model", "cachettl", "responsecachettl")
 _METADATA = {
@@ -179,23 +178,26 @@ def files(folder: Path) -> Iterator[Finding]:
         for path, fault in faults:
             yield Finding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
         if name == "resiliency" and paths and not faults:
-            faults = list(_of_resiliency(folder / name))
-            yield from (Finding(name, False, said, "correct it; daprd goes on without it") for _, said in faults)
+            wrong = list(_of_resiliency(folder / name))
+            yield from (Finding(name, False, said, "correct it; daprd goes on without it") for said in wrong)
+            if wrong:
+                continue
         if not paths:
             yield Finding(name, False, f"no file in {folder / name}", "run this in the project's folder")
         elif not faults:
             yield Finding(name, True, f"{len(paths)} files can be read")
 
 
-def _of_resiliency(folder: Path) -> Iterator[tuple[Path, str]]:
+def _of_resiliency(folder: Path) -> Iterator[str]:
+    """What daprd would leave out of the policies of these files."""
     from app.finance.retry_bounds import sidecar_files
 
     try:
         found = sidecar_files.policies([folder], APP_ID).findings
     except ConfigurationError as error:
-        yield folder, str(error)
+        yield str(error)
         return
-    yield from ((folder, f"{each.where}: {each.problem}") for each in found if each.wrong)
+    yield from (f"{each.where}: {each.problem}" for each in found if each.wrong)
 
 
 def _twins(folder: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import yaml
 
 from app.config.settings import Settings
 
-_APP = "agent"
+APP_ID = "agent"
 _SECONDS = 3.0
 # Where the sidecar's own words may stand: as `make up` links its log, as a `dapr run` by hand leaves it.
 _LOGS = (".state/logs/agent-daprd.log", ".state/logs/daprd.log", ".dapr/logs/agent_daprd_*.log")
@@ -52,7 +52,7 @@ def _written(folder: Path) -> dict[str, Any]:
 
 
 def _is_ours(document: Mapping[str, Any]) -> bool:
-    return not document.get("scopes") or _APP in document["scopes"]
+    return not document.get("scopes") or APP_ID in document["scopes"]
 
 
 def _explained(name: str, document: Any, client: httpx.Client, folder: Path) -> Missing:

@@ -149,9 +149,10 @@ def _signed_out(edge: Edge) -> AnyResponse:
 
 def _tasks(edge: Edge) -> AnyResponse:
     """The list; whoever may decide and not read is led to what waits."""
-    if not (principal := caller(edge)).may(Role.READ) and principal.may(Role.APPROVE):
+    principal = caller(edge)
+    if principal.may(Role.APPROVE) and not principal.may(Role.READ):
         return to(edge, INBOX)
-    principal = reader(edge)
+    principal.require(Role.READ)
     before, wanted = request.args.get("before", ""), request.args.get("status", "")
     cursor = before if _CURSOR.fullmatch(before) else None
     status = TaskStatus(wanted) if wanted in frozenset(TaskStatus) else None
