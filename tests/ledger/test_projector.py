@@ -380,7 +380,7 @@ def test_a_projector_stops_although_much_was_left(office: Office) -> None:
     def stop() -> None:
         if stopper.ident is None:
             stopper.start()
-        threading.Event().wait(0.01)  # the stopper has time to come in
+        until(lambda: projector._agenda.closed, "the end to have begun")
 
     office.histories.before_read = stop
     projector.start()
@@ -398,8 +398,18 @@ def test_at_the_end_a_sidecar_that_is_gone_is_asked_once(office: Office) -> None
     projector = office.projector()
     for name in names:
         projector.hint(name, ended=True)
+    stopper = threading.Thread(target=projector.stop, daemon=True)
+
+    def stop() -> None:
+        if stopper.ident is None:
+            stopper.start()
+        until(lambda: projector._agenda.closed, "the end to have begun")
+
+    office.histories.before_read = stop
     projector.start()
-    projector.stop()
+    until(lambda: stopper.ident is not None, "the first read")
+    stopper.join(60)
+    assert not stopper.is_alive()
     assert sum(office.histories.reads.values()) == 1, "each would be waited for"
 
 
