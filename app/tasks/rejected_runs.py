@@ -2,9 +2,11 @@
 
 With history signing, daprd 1.18.2 can take an honest task for a tampered one (dapr#10419): when placement or the
 sidecar goes while a turn's steps are handed out, a step's result may come in before the turn that asked for it is
-saved. daprd then fails the run for good, since the result belongs to no step that it knows. Nothing of the history was
-changed. Such a task is worked again from its ticket; the refund's key and the books see to it that nothing is posted
-twice. Any other word about a history that does not verify is left as it is, for people to look into.
+saved, or, once the task was begun again, for the step of the same number of the new run. daprd then fails the run for
+good, since the result belongs to no step that it knows, or to another one. Nothing of the history was changed: the
+result was signed by an activity of ours, and daprd 1.18.4 drops it. Such a task is worked again from its ticket; the
+refund's key and the books see to it that nothing is posted twice. Any other word about a history that does not verify
+is left as it is, for people to look into.
 
 Several workers see the same run given up: the ledger has a row for each new beginning, and whoever writes it begins.
 What condemned a run may last, a sidecar that stands still for instance, so each new beginning waits longer.
@@ -28,7 +30,13 @@ from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)
 
-_HONEST = re.compile(r"activity completion references unknown task scheduled id \d+")
+# daprd checks signature and certificate before name and digest: what differs in those alone is a late answer.
+_HONEST = re.compile(
+    r"(activity|child) completion references unknown task scheduled id \d+"
+    r"|(activity|child) attestation verification failed for task \d+: "
+    r"(ioDigest mismatch: claimed input/output does not match committed digest"
+    r'|activity name mismatch: attestation claims "[^"]*", verifier expected "[^"]*")'
+)
 # From one beginning to the next. It takes a crash at the worst moment each time; a task that meets it more often than
 # there are pauses has another trouble.
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))

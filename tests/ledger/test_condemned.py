@@ -72,10 +72,30 @@ def test_what_it_had_paid_is_marked_before_it_is_begun_again(ledger: Ledger, wri
 @pytest.mark.parametrize(
     "words",
     [
+        "child completion references unknown task scheduled id 4",
+        "activity attestation verification failed for task 4: "
+        "ioDigest mismatch: claimed input/output does not match committed digest",
+        'activity attestation verification failed for task 4: activity name mismatch: attestation claims "classify", '
+        'verifier expected "draft_refund"',
+    ],
+)
+def test_a_late_answer_of_the_run_before_condemns_nobody(writer: Writer, words: str) -> None:
+    begun: list[str] = []
+    mend = condemned(writer, begun.append)
+    assert mend.begin_again(given_up(words=words))
+    assert mend.is_begun_again("acme:T-1", words)
+    assert begun == ["acme:T-1"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         "workflow history signature verification failed",
         f"{HONEST}, or so",
-        "child completion references unknown task scheduled id 4",
         "activity attestation verification failed for task 4: digest mismatch",
+        "activity attestation verification failed for task 4: attestation signature verification failed: bad",
+        "activity attestation terminalStatus COMPLETED does not match enclosing event (FAILED)",
+        "workflow actor 'acme:T-1': inbox contained 1 events that did not match signed history (state store tampering)",
     ],
 )
 def test_any_other_word_is_for_people_to_look_into(ledger: Ledger, writer: Writer, words: str) -> None:
