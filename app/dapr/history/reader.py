@@ -24,7 +24,7 @@ from app.dapr.history.parse import parse
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 
 PAGE_SIZE = 500
-# What Dapr writes as the last word of a run whose history it found changed.
+# What Dapr writes when it gives up a run whose history it found changed.
 _TAMPERED = "DAPR_WORKFLOW_HISTORY_TAMPERED"
 # What daprd says when it reads a history that is not the signed one. One without any signature was written by a daprd
 # that did not sign, or its signatures were taken away: nobody can tell, so it proves nothing either.
@@ -109,13 +109,17 @@ class HistoryReader:
         return parse(instance_id, self.events(instance_id))
 
     def events(self, instance_id: str) -> tuple[Any, ...]:
-        """The events themselves, as protobuf messages in Dapr's order; none for an instance that is pending."""
+        """The events themselves, as protobuf messages in Dapr's order; none for an instance that is pending. Raises
+        TaskNotFound, HistoryTampered."""
         request = protos.GetInstanceHistoryRequest(instanceId=instance_id)
-        found = tuple(self._ask("GetInstanceHistory", request, instance_id).events)
-        if found and found[-1].executionCompleted.failureDetails.errorType == _TAMPERED:
-            words = found[-1].executionCompleted.failureDetails.errorMessage
-            raise HistoryTampered(instance_id, words, entries.moment(found[-1].timestamp))
-        return found
+        events = tuple(self._ask("GetInstanceHistory", request, instance_id).events)
+        # Not always the last event: a marker that daprd 1.18.2 could not save at once stays in its memory, and is saved
+        # with the turn that follows.
+        for event in events:
+            if event.executionCompleted.failureDetails.errorType == _TAMPERED:
+                words = event.executionCompleted.failureDetails.errorMessage
+                raise HistoryTampered(instance_id, words, entries.moment(event.timestamp))
+        return events
 
     def asked(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
         """What a step was asked, as JSON; None as long as the history has no such step: daprd hands it out a moment

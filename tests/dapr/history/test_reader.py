@@ -165,6 +165,14 @@ def test_a_run_that_dapr_ended_because_its_history_was_changed(sidecar: Sidecar,
         reader.read("i")
 
 
+def test_a_run_that_dapr_ended_for_that_before_it_saved_a_turn(sidecar: Sidecar, reader: HistoryReader) -> None:
+    why = details("DAPR_WORKFLOW_HISTORY_TAMPERED", "activity completion references unknown task scheduled id 4")
+    sidecar.history = tells(Told().turn(1).started(0).ended(4, -1, status=3, failureDetails=why).turn(5))
+    with pytest.raises(HistoryTampered, match="unknown task scheduled id 4") as raised:
+        reader.read("i")
+    assert raised.value.given_up_at is not None
+
+
 def test_rows_that_are_missing_for_a_moment(sidecar: Sidecar, reader: HistoryReader) -> None:
     def answer(request: Any, context: Any) -> Any:
         if sidecar.asked < 3:
