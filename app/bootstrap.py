@@ -35,10 +35,9 @@ from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
 from app.ledger.store.decision_log import Decisions
-from app.ledger.store.replies import Replies
 from app.ledger.store.sessions import Sessions
 from app.ledger.store.standings import Standings
-from app.ledger.store.tickets import Tickets
+from app.ledger.store.tickets import Replies, Tickets
 from app.ledger.store.writer import Writer
 from app.llm import tokenizer
 from app.llm.conversation import DaprConversation
@@ -46,14 +45,13 @@ from app.llm.gateway import LLMGateway
 from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.tasks.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, make_local_token, parse_tokens
+from app.tasks.access import LOCAL_TOKEN_NAME, TOKENS_SECRET, Access, Token, TokenWatch, make_local_token, parse_tokens
 from app.tasks.rejected_runs import RejectedRuns
 from app.tasks.service import TaskService
 from app.tasks.starter import Starter
 from app.tasks.stuck_steps import Stuck
-from app.tasks.token_watch import TokenWatch
 from app.tasks.workflow_client import WorkflowClient, connect
-from app.telemetry.live import Live
+from app.telemetry.metrics import Live
 from app.telemetry.metrics import Metrics as Telemetry
 from app.web.factory import create_app
 from app.web.front import make_front
@@ -61,8 +59,7 @@ from app.web.handlers import Books
 from app.web.pages import make_pages
 from app.web.server import WebServer
 from app.worker import process
-from app.worker.execution_log import Attempt, Executions
-from app.worker.heartbeat import Heartbeat
+from app.worker.execution_log import Attempt, Executions, Heartbeat
 from app.worker.sidecar_watch import SidecarWatch
 from app.worker.vitals import Vitals
 from app.worker.worker import Rested, Worker
@@ -255,8 +252,7 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
     """Exports spans where a collector is named; where none is, its client is not even loaded."""
     if not settings.otlp_endpoint:
         return None
-    from app.telemetry.answer_texts import StoredAnswers
-    from app.telemetry.export import Traces
+    from app.telemetry.export import StoredAnswers, Traces
 
     texts = StoredAnswers(engine) if settings.trace_texts else None
     return Traces(settings.otlp_endpoint, service="refund-agent", version=__version__, texts=texts)

@@ -8,15 +8,14 @@ from datetime import date, datetime
 
 from app.domain.errors import TaskNotFound
 from app.domain.models import CallState
-from app.finance.failures.facts import Facts
+from app.finance.failures.failure_figures import Facts
 from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.reading.counting import Work
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 from tests.finance.failures.plain import facts_of
 
 

@@ -13,15 +13,14 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, Category, Outcome, Refund, TaskStatus, UsageBasis
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge, Origin, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import CallRecord, Charge, Origin, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.paths import ROOT
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)

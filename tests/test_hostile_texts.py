@@ -8,16 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from app.dapr.history import causes
-from app.dapr.history.history_values import Failure
+from app.dapr.history.model import Failure
 from app.domain.models import Classification
 from app.domain.redaction import redact
 from app.llm import conversation, estimate, tokenizer
-from app.llm.call import ModelCall
+from app.llm.call import ModelCall, answer_from_json, answer_to_json
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
-from app.llm.stored_answers import answer_from_json, answer_to_json
-from app.telemetry.answer_texts import output_messages
+from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validated
 from sandbox.model.brain import answer_question
 from sandbox.model.brain.injection import is_ordered, told_only
 from sandbox.model.brain.signals import read_signals

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from app.config import policy
-from app.finance.retry_bounds import step_calls
+from app.finance.retry_bounds import worst
 from sandbox.faults import SYSTEMS
 from tests.paths import ROOT
 
@@ -90,7 +90,7 @@ def test_the_product_of_fast_and_slow_retries_is_as_the_files_say() -> None:
     design, operations = ((ROOT / "docs" / name).read_text() for name in ("design.md", "operations.md"))
     assert "1 x 30 = 30" in design
     assert "3 x 30 = 90" in design
-    hours = step_calls.pauses(rules.retries).total_seconds() / 3600
+    hours = worst.pauses(rules.retries).total_seconds() / 3600
     assert f"{hours:.1f}" == "1.9"
     assert "1.8 hours" in operations
 

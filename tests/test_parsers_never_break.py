@@ -14,7 +14,7 @@ from flask import Request
 from pydantic import BaseModel
 from werkzeug.test import EnvironBuilder
 
-from app.cli.exports import read_export
+from app.cli.ticket_files import read_export
 from app.config import policy
 from app.domain.errors import BadTicket, ConfigurationError, RefundAgentError
 from app.domain.models import Classification, Proposal, Ticket
@@ -30,7 +30,7 @@ from app.web.problems import BadRequest
 from app.web.request_reading import read_body
 from app.worker import sidecar_metrics
 from app.workflow.activities import tools
-from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validated
 from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT

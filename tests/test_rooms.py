@@ -43,11 +43,10 @@ FOR_THE_SANDBOX = ("app.domain", "app.llm.tokenizer", "app.config.private_files"
 # Rooms and files that do no I/O: what goes in comes as arguments.
 PURE = ("domain", "pricing", "finance")
 PURE_FILES = (
-    *(f"dapr/history/{name}.py" for name in ("model", "history_values", "times", "causes", "executions")),
+    *(f"dapr/history/{name}.py" for name in ("model", "times", "causes")),
     "workflow/activities/guards.py",
-    "workflow/activities/answers.py",
     "workflow/activities/prompts.py",
-    *(f"telemetry/{name}.py" for name in ("spans", "attributes", "costs", "ids", "names")),
+    *(f"telemetry/{name}.py" for name in ("spans", "names")),
 )
 NOT_PURE = frozenset({"finance/retry_bounds/sidecar_files.py"})  # it reads the sidecar's files
 # What a pure file may not import, directly or through another of ours.

@@ -2,16 +2,67 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx
+import typer
 from pydantic import BaseModel, ValidationError
 
-from app.cli import http
 from app.cli.faults import AgentAway, AgentRefused, NothingRecorded, NotUnderstood, OutcomeUnknown
+from app.domain.errors import ConfigurationError
 from app.domain.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
+
+# How the command line asks over HTTP: this machine past every proxy, and what became of a request that failed.
+
+# Nothing of the request was sent.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+
+
+def client(url: str, **options: Any) -> httpx.Client:
+    """A client for that address. Raises ConfigurationError for an address, or a proxy of the environment, that is
+    none."""
+    try:
+        # A proxy has no way to this machine's own addresses.
+        return httpx.Client(base_url=url, trust_env=not is_local(url), **options)
+    except (httpx.InvalidURL, ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"{url} cannot be asked: {error}; correct the address, or HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+        ) from None
+
+
+def get(url: str, seconds: float) -> httpx.Response:
+    """One question. Raises ConfigurationError, and httpx.TransportError when nobody answers."""
+    with client(url, timeout=seconds) as asking:
+        return asking.get(url)
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = httpx.URL(url).host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def was_sent(error: httpx.RequestError) -> bool:
+    """Whether the other side may have got the request, and acted on it."""
+    return not isinstance(error, _NOT_SENT)
+
+
+def was_refused(error: BaseException | None) -> bool:
+    """Whether nobody listens at the address."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError) or "Connection refused" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
 
 TIMEOUT_SECONDS = 30.0
 _TASK_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,30}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -48,7 +99,7 @@ class AgentClient:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._http = http.client(self.url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_SECONDS)
+        self._http = client(self.url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_SECONDS)
 
     def __enter__(self) -> AgentClient:
         return self
@@ -106,9 +157,9 @@ class AgentClient:
 
     def _unanswered(self, error: httpx.RequestError, in_doubt: str) -> AgentAway:
         why = f"at {self.url} ({type(error).__name__})"
-        if http.was_refused(error):
+        if was_refused(error):
             return AgentAway(f"the agent does not answer {why}; start it with `make up`, or name another with --url")
-        if not http.was_sent(error):
+        if not was_sent(error):
             return AgentAway(f"there is no way to the agent {why}: {error}; check the address and the network")
         if not in_doubt:
             return AgentAway(f"the agent gave no whole answer {why}; this only reads, so it may be repeated")
@@ -142,4 +193,56 @@ def _read(answer: httpx.Response, model: type[M]) -> M:
     except ValidationError:
         raise NotUnderstood(
             f"{answer.url} did not answer with a {model.__name__}; use the agent and command line of one version"
+        ) from None
+
+
+# Where the agent is and which token opens it: the options win, then the environment, then this machine.
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The agent's address.  [env: REFUND_AGENT_URL]", show_default=False),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help="Bearer token; better in REFUND_AGENT_TOKEN, which other users of the machine cannot see."
+        "  [default: the local token file]",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs; the keys are stable.")]
+
+
+def connect(url: str | None, token: str | None) -> AgentClient:
+    """A client for the agent. Raises ConfigurationError when there is no usable address or token."""
+    from app.config.settings import load
+
+    settings = load()
+    address = url or settings.agent_url
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(f"--url {address!r} is no address; it begins with http:// or https://")
+    return AgentClient(address, _usable(token or settings.token or _local_token()))
+
+
+def _usable(token: str) -> str:
+    """The token, if it can be sent at all. Its value is not shown."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(
+            "the token holds a character that no token has (a space, a line break, an umlaut); give it alone, "
+            "in --token or REFUND_AGENT_TOKEN"
+        )
+    return token
+
+
+def _local_token() -> str:
+    from app.config.settings import load
+    from app.tasks.access import read_local_token
+
+    path = load().state_dir / "token"
+    try:
+        return read_local_token(path)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no token: {path} is not there; start the agent here once, or give --token or REFUND_AGENT_TOKEN"
         ) from None

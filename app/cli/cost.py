@@ -2,18 +2,328 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from itertools import compress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import failure_cost, reconcile, report, repriced
-from app.cli.connection import AsJson
-from app.cli.figures import Exact
-from app.cli.period import Since, Tenant, Until, selection
-from app.cli.report import Sort
-from app.cli.screen import AsCsv, Wide, one_form, show_json
+from app.cli import failure_cost, opening, reconcile
+from app.cli.client import AsJson
+from app.cli.figures import (
+    INPUT,
+    KINDS,
+    UNKNOWN,
+    WORKFLOW,
+    Digits,
+    Exact,
+    amount,
+    amounts,
+    digest,
+    digits_for,
+    how_known,
+    of_kind,
+    remarks,
+    tokens,
+)
+from app.cli.opening import open_book
+from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
+from app.cli.screen import AsCsv, Column, CsvCell, Kind, Wide, figures, one_form, say, show_csv, show_json, show_table
+from app.domain.money import ZERO, difference, share, total
 from app.finance.rollup import Dimension
+from app.pricing.charge_types import TOKEN_LINES, CostBasis, Meter
+
+if TYPE_CHECKING:
+    from app.finance.price_schemas import ChangeView, RepricingView
+    from app.finance.report_schemas import (
+        CountedReportView,
+        CountedView,
+        GroupView,
+        MoneyView,
+        ReportView,
+        Selection,
+        WorkView,
+    )
+    from app.ledger.reading.queries import LedgerQueries
+
+
+# The table of `cost report`: sums by any dimensions, the dearest first where that is asked for, and why they are.
+
+NONE = "-"
+LOOKED_INTO = 500  # tasks of which a table says what was done for them
+KNOWN = Column("known", Kind.PROSE, common=True)
+CURRENCY = Column("currency", common=True)
+# What was spent in vain is never left out, since that is what one looks for.
+_SPARE = {"model": 1, "compute": 3, "orchestration": 4}
+_COSTS: tuple[Column | str, ...] = (
+    *figures("tokens in"),
+    Column("cached", Kind.FIGURE, spare=2),
+    *figures("tokens out"),
+    *(Column(kind, Kind.FIGURE, spare=_SPARE.get(kind, 0)) for kind in KINDS),
+    *figures("total"),
+    CURRENCY,
+    KNOWN,
+)
+_COUNTS: tuple[Column | str, ...] = (*figures("tasks", "per task"), Column("why", Kind.PROSE))
+
+
+class Sort(StrEnum):
+    """What comes first."""
+
+    NAME = "name"
+    TOTAL = "total"
+    TOKENS = "tokens"
+
+
+def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | None) -> CountedReportView:
+    """The report with its tasks counted, in that order; `top` keeps the first groups (by total: in each currency)."""
+    from app.finance.report_schemas import CountedReportView, CountedView, report_view
+
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    whole = report_view(records.report(by, chosen.since, chosen.until, tenants(chosen)), chosen)
+    kept = _ordered(whole.groups, sort, top)
+    counts, works = _counts(whole, records), _works(kept, records, chosen)
+    counted_groups = tuple(
+        CountedView(**dict(group), tasks=counts.get(_key(group)), work=works.get(group.key.get(Dimension.TASK, "")))
+        for group in kept
+    )
+    return CountedReportView(
+        since=whole.since,
+        until=whole.until,
+        tenants=whole.tenants,
+        by=whole.by,
+        groups=counted_groups,
+        total=CountedView(**dict(whole.total), tasks=_tasks(records, (), chosen).get((), 0)),
+        left_out=len(whole.groups) - len(kept),
+    )
+
+
+def _ordered(groups: Sequence[GroupView], sort: Sort, top: int | None) -> list[GroupView]:
+    if sort is Sort.TOTAL:
+        return _dearest(groups, top)
+    found = sorted(groups, key=_all_tokens, reverse=True) if sort is Sort.TOKENS else list(groups)
+    return found[:top]
+
+
+def _dearest(groups: Sequence[GroupView], top: int | None) -> list[GroupView]:
+    """Currencies cannot be compared: the dearest of one come first, then those of the next; each group once. What has
+    no known amount comes last."""
+    found: dict[tuple[str, ...], GroupView] = {}
+    for currency in sorted({sum_.currency for group in groups for sum_ in group.money}):
+        theirs = [(sum_.amount, group) for group in groups for sum_ in group.money if sum_.currency == currency]
+        for _, group in sorted(theirs, key=lambda each: each[0], reverse=True)[:top]:
+            found.setdefault(_key(group), group)
+    rest = [group for group in groups if not group.money]
+    return [*found.values(), *(rest if top is None else rest[: max(0, top - len(found))])]
+
+
+def _key(group: GroupView) -> tuple[str, ...]:
+    return tuple(group.key.values())
+
+
+def _all_tokens(group: GroupView) -> Decimal:
+    return total(each.quantity for each in group.quantities if each.line in TOKEN_LINES)
+
+
+def _counts(whole: ReportView, records: LedgerQueries) -> dict[tuple[str, ...], int]:
+    """The tasks of each group; none where one task is in several of them, or each group is one task."""
+    from app.ledger.reading.counting import COUNTABLE
+
+    countable = whole.by and Dimension.TASK not in whole.by and COUNTABLE.keys() >= set(whole.by)
+    return _tasks(records, whole.by, whole) if countable else {}
+
+
+def _tasks(records: LedgerQueries, by: Sequence[Dimension], chosen: Selection) -> dict[tuple[str, ...], int]:
+    return records.tasks_charged(by, chosen.since, chosen.until, tenants(chosen))
+
+
+def _works(groups: Sequence[GroupView], records: LedgerQueries, chosen: Selection) -> dict[str, WorkView]:
+    from app.finance.report_schemas import WorkView
+
+    task_ids = {group.key[Dimension.TASK] for group in groups if Dimension.TASK in group.key}
+    if len(task_ids) > LOOKED_INTO:
+        return {}
+    done = records.work(task_ids, chosen.since, chosen.until) if task_ids else {}
+    return {task_id: WorkView.model_validate(work) for task_id, work in done.items()}
+
+
+def show(view: CountedReportView, *, exact: bool) -> None:
+    """The report for people."""
+    names = [dimension.value for dimension in view.by] or [""]
+    digits = digits_for(amounts(view.total, *view.groups), exact=exact)
+    each = digits_for(
+        (share(sum_.amount, group.tasks), sum_.currency)
+        for group in (*view.groups, view.total)
+        for sum_ in group.money
+        if group.tasks
+    )
+    keys = [[_value(name, group.key[name]) for name in names] for group in view.groups] if view.by else []
+    rows = [row for key, group in zip(keys, view.groups, strict=False) for row in _rows(key, group, digits, each)]
+    rows += _rows(["total", *[""] * (len(names) - 1)], view.total, digits, each)
+    counts = any(group.tasks for group in view.groups)
+    wanted = [True] * len([*names, *_COSTS]) + [counts, counts, Dimension.TASK in view.by]
+    show_table(list(compress([*names, *_COSTS, *_COUNTS], wanted)), [list(compress(row, wanted)) for row in rows])
+    if not counts:
+        say(", ".join([f"{view.total.tasks or 0:,} tasks", *_each(view.total, each)]))
+    if view.left_out:
+        say(f"{len(view.groups):,} of {len(view.groups) + view.left_out:,} groups; the total is of all of them")
+    for line in (*below(view.total, view), *(f"note: {note}" for note in digits.notes())):
+        say(line)
+
+
+def _value(dimension: str, value: str) -> str:
+    if dimension in (Dimension.STAGE, Dimension.STEP):
+        return value or WORKFLOW
+    return digest(value) if dimension == Dimension.PRICE_BOOK else value or NONE
+
+
+def _rows(key: list[str], group: CountedView, digits: Digits, each: Digits) -> Iterator[tuple[str, ...]]:
+    """A row for each currency, which are never added; tokens and tasks stand in the first."""
+    spent = (tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT))
+    count, why = f"{group.tasks:,}" if group.tasks else "", _why(group.work)
+    for sum_ in group.money or (None,):
+        kinds = (of_kind(sum_, kind, digits) for kind in KINDS)
+        one = _one(sum_, group, each) if sum_ else ""
+        known = how_known(group, (sum_,) if sum_ else ())
+        currency = sum_.currency if sum_ else ""
+        yield (*key, *spent, *kinds, amount(sum_, group, digits), currency, known, count, one, why)
+        spent, count, why = ("", "", ""), "", ""
+
+
+def _one(sum_: MoneyView, group: CountedView, each: Digits) -> str:
+    """What one task costs."""
+    return each.show(share(sum_.amount, group.tasks), sum_.currency) if group.tasks else ""
+
+
+def _each(group: CountedView, each: Digits) -> Iterator[str]:
+    yield from (f"{_one(sum_, group, each)} {sum_.currency} each" for sum_ in group.money if group.tasks)
+
+
+def _why(work: WorkView | None) -> str:
+    """What was done for a task, as far as it makes it dearer than others."""
+    if work is None:
+        return ""
+    said = [f"{work.calls:,} call{'s' * (work.calls != 1)}"]
+    said += [f"{work.calls_in_vain:,} in vain"] * bool(work.calls_in_vain)
+    said += [f"{work.sidecar_retries:,} repeated by the sidecar"] * bool(work.sidecar_retries)
+    said += [f"{work.step_retries:,} step{'s' * (work.step_retries != 1)} again"] * bool(work.step_retries)
+    return ", ".join(said)
+
+
+def below(whole: GroupView, chosen: Selection) -> Iterator[str]:
+    """What a reader must know of a sum."""
+    if not whole.charges:
+        yield f"nothing was charged{when(chosen.since, chosen.until) or ' yet'}"
+    yield from (f"note: {line}" for line in remarks(whole))
+
+
+def write_csv(view: CountedReportView) -> None:
+    """The report for spreadsheets: a row for each group and currency; tokens and tasks in a group's first row alone."""
+    lines = [line.value for line in TOKEN_LINES]
+    money = ("currency", "amount", "list_amount", *KINDS)
+    counts = ("tasks", "calls", "calls_in_vain", "sidecar_retries", "step_retries", "unreported", "unpriced")
+    show_csv([*(dimension.value for dimension in view.by), *money, *lines, *counts], _csv_rows(view))
+
+
+def _csv_rows(view: CountedReportView) -> Iterator[list[CsvCell]]:
+    for group in view.groups if view.by else (view.total,):
+        quantities = {each.line: each.quantity for each in group.quantities}
+        spent: list[CsvCell] = [quantities.get(line) for line in TOKEN_LINES]
+        work = group.work.model_dump().values() if group.work else (None,) * 4
+        spent += [group.tasks, *work, group.unreported, group.unpriced]
+        for sum_ in group.money or (None,):
+            costs: list[CsvCell] = [None] * (3 + len(KINDS))
+            if sum_:
+                costs = [sum_.currency, sum_.amount, sum_.list_amount, *(sum_.by_kind.get(kind) for kind in KINDS)]
+            yield [*_key(group), *costs, *spent]
+            spent = [None] * len(spent)
+
+
+# The table of `cost report --prices`: what the same usage costs by another price book, by any dimensions.
+
+BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
+
+
+def repriced(chosen: Selection, by: Sequence[Dimension], prices: Path) -> RepricingView:
+    """The charges by the book of that file, beside what was billed."""
+    from app.finance.price_schemas import repricing_view
+    from app.finance.repricing import reprice
+
+    book = open_book(prices)
+    records = opening.open_records()
+    known_tenants(chosen, records)
+    charges = tuple(records.charges(chosen.since, chosen.until, tenants(chosen)))
+    return repricing_view(reprice(charges, book, by), {charge.book_digest for charge in charges}, chosen)
+
+
+def show_repriced(view: RepricingView, by: Sequence[Dimension], prices: Path, *, exact: bool) -> None:
+    """The change for people."""
+    digits = digits_for(_amounts(view), exact=exact)
+    names = [Column(dimension, spare=int(dimension is Dimension.PROVIDER)) for dimension in by] or [Column("")]
+    columns = [*names, *figures("billed", "repriced", "change"), CURRENCY, KNOWN]
+    rows = [_row(change, by, digits) for change in view.changes] if by else []
+    show_table(columns, [*rows, *_sums(view, len(names), digits)])
+    say(f"billed by book {', '.join(map(digest, view.billed_books)) or NONE}, repriced by book {digest(view.book)}")
+    for line in (*below(view.billed, view), *(f"note: {note}" for note in digits.notes())):
+        say(line)
+    if view.repriced.unpriced:
+        lacking = f"{prices} has no price for {view.repriced.unpriced:,} charges, which are in no repriced sum"
+        say(f"note: {lacking}; `refund-agent price check --prices {prices}` says what to add")
+
+
+def write_repriced_csv(view: RepricingView, by: Sequence[Dimension]) -> None:
+    """The change for spreadsheets."""
+    figures_ = ("currency", "billed", "repriced", "change", "billed_known", "repriced_known")
+    show_csv([*by, *figures_], _repriced_csv_rows(view, by))
+
+
+def _repriced_csv_rows(view: RepricingView, by: Sequence[Dimension]) -> Iterator[list[CsvCell]]:
+    for each in view.changes:
+        known = (each.billed_known.value, each.repriced_known.value)
+        yield [*(each.key[name] for name in by), each.currency, each.billed, each.repriced, each.change, *known]
+
+
+def _amounts(view: RepricingView) -> Iterator[tuple[Decimal, str]]:
+    for each in view.changes:
+        yield from ((amount, each.currency) for amount in (each.billed, each.repriced, each.change))
+    yield from amounts(view.billed, view.repriced)
+
+
+def _row(change: ChangeView, by: Sequence[Dimension], digits: Digits) -> tuple[str, ...]:
+    known = (change.billed_known, change.repriced_known)
+    sums = (change.billed, change.repriced, change.change)
+    key = (change.key[dimension] or NONE for dimension in by)
+    return (*key, *_figures(sums, change.currency, known, digits), change.currency, _both(*known))
+
+
+def _both(billed: CostBasis, repriced: CostBasis) -> str:
+    return billed if billed is repriced else f"{billed}, then {repriced}"
+
+
+def _figures(
+    sums: tuple[Decimal, Decimal, Decimal], currency: str, known: tuple[CostBasis, CostBasis], digits: Digits
+) -> Iterator[str]:
+    """Billed, repriced, change. A sum that misses something says so; without one of them there is no change to see."""
+    lacking = [each in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for each in known]
+    nothing = [lacks and not sum_ for sum_, lacks in zip(sums, lacking, strict=False)]
+    for sum_, none, lacks in zip(sums, [*nothing, any(nothing)], [*lacking, any(lacking)], strict=True):
+        yield UNKNOWN if none else digits.show(sum_, currency) + f" + {UNKNOWN}" * lacks
+
+
+def _sums(view: RepricingView, names: int, digits: Digits) -> Iterator[tuple[str, ...]]:
+    before = {each.currency: each for each in view.billed.money}
+    after = {each.currency: each for each in view.repriced.money}
+    for currency in sorted(before | after):
+        was = before[currency].amount if currency in before else ZERO
+        is_ = after[currency].amount if currency in after else ZERO
+        known = (view.billed.known, view.repriced.known)
+        sums = _figures((was, is_, difference(is_, was)), currency, known, digits)
+        yield ("total", *[""] * (names - 1), *sums, currency, _both(*known))
+
 
 DEFAULT_BY = "tenant,stage"
 By = Annotated[
@@ -21,7 +331,7 @@ By = Annotated[
     typer.Option(
         metavar="DIMENSION,...",
         help=f"Any of: {', '.join(Dimension)}; empty for the total alone.  [default: {DEFAULT_BY}; with --prices: "
-        f"{','.join(repriced.BY)}]",
+        f"{','.join(BY)}]",
         show_default=False,
     ),
 ]
@@ -58,19 +368,19 @@ def report_(
     if prices:
         if sort or top:
             raise typer.BadParameter("--sort and --top do not go with --prices")
-        names = repriced.BY if by is None else dimensions(by)
-        changed = repriced.repriced(chosen, names, prices)
+        names = BY if by is None else dimensions(by)
+        changed = repriced(chosen, names, prices)
         if as_json:
             show_json(changed.model_dump(mode="json"))
         else:
-            repriced.write_csv(changed, names) if as_csv else repriced.show(changed, names, prices, exact=exact)
+            write_repriced_csv(changed, names) if as_csv else show_repriced(changed, names, prices, exact=exact)
         return
     first = sort or (Sort.TOTAL if top else Sort.NAME)
-    view = report.counted(chosen, dimensions(DEFAULT_BY if by is None else by), first, top)
+    view = counted(chosen, dimensions(DEFAULT_BY if by is None else by), first, top)
     if as_json:
         show_json(view.model_dump(mode="json"))
     else:
-        report.write_csv(view) if as_csv else report.show(view, exact=exact)
+        write_csv(view) if as_csv else show(view, exact=exact)
 
 
 def dimensions(text: str) -> tuple[Dimension, ...]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import retries
-from app.cli.connection import AsJson, Token, Url
+from app.cli.client import AsJson, Token, Url
 from app.cli.demo import SYSTEMS_URL, SystemsUrl
-from app.cli.layout import Column, Kind
-from app.cli.screen import Wide, show_json, show_table
+from app.cli.screen import Column, Kind, Wide, show_json, show_table
 
 if TYPE_CHECKING:
     from app.cli.checks import Finding

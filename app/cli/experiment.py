@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import app
-from app.cli.connection import AsJson
+from app.cli.client import AsJson
 from app.domain.errors import ConfigurationError
 
 CHECKOUT = Path(app.__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ import typer
 
 from app.domain.models import UsageBasis
 from app.domain.money import ZERO, shown, total
-from app.pricing.charge_kinds import CostBasis, Meter
+from app.pricing.charge_types import CostBasis, Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import GroupView, MoneyView

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.cli.connection import AsJson
-from app.cli.layout import Column, Kind, figures
-from app.cli.screen import Wide, say, show_json, show_table
+from app.cli.client import AsJson
+from app.cli.screen import Column, Kind, Wide, figures, say, show_json, show_table
 from app.cli.tasks import TaskId
 
 if TYPE_CHECKING:
-    from app.dapr.history.listing import Event
+    from app.dapr.history.entries import Event
 
 _COLUMNS = [
     Column("event", Kind.FIGURE),
@@ -41,7 +40,7 @@ def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> Non
 
 def _read(task_id: str) -> tuple[Event, ...]:
     from app.config.settings import load
-    from app.dapr.history.listing import listed
+    from app.dapr.history.entries import listed
     from app.dapr.history.reader import HistoryReader
 
     with HistoryReader(load().daprd) as reader:

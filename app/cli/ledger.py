@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.connection import AsJson
+from app.cli.client import AsJson
 from app.cli.figures import INPUT, Digits, amounts, digits_for, how_known, money, tokens
-from app.cli.layout import Column, Kind, figures
 from app.cli.opening import settings_with_ledger
-from app.cli.screen import ProgressMeter, Wide, say, show_json, show_table
-from app.pricing.charge_kinds import Meter
+from app.cli.screen import Column, Kind, ProgressMeter, Wide, figures, say, show_json, show_table
+from app.pricing.charge_types import Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import GroupView
-    from app.ledger.audit.check_schemas import RebuiltView
-    from app.ledger.audit.ledger_check import Difference
+    from app.ledger.audit.ledger_check import Difference, RebuiltView
     from app.ledger.audit.refunds import RefundsChecked
 
 _NAMED = 5  # tasks that a note names; --json names all
@@ -42,7 +40,7 @@ def check(as_json: AsJson = False) -> None:
 
 
 def _show_json(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
-    from app.ledger.audit.check_schemas import CheckedView, DifferenceView, RefundsView
+    from app.ledger.audit.ledger_check import CheckedView, DifferenceView, RefundsView
 
     rows = tuple(DifferenceView.model_validate(each) for each in differences)
     view = CheckedView(differences=rows, refunds=RefundsView.model_validate(checked))
@@ -108,7 +106,7 @@ def _rebuilt() -> RebuiltView:
     settings = settings_with_ledger()
     from app import bootstrap
     from app.finance.report_schemas import group_view
-    from app.ledger.audit.check_schemas import RebuiltView
+    from app.ledger.audit.ledger_check import RebuiltView
 
     with ExitStack() as stack:
         done = bootstrap.rebuild_ledger(settings, _Progress(stack))

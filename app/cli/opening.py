@@ -12,8 +12,8 @@ from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
+    from app.ledger.reading.counting import Asked
     from app.ledger.reading.queries import LedgerQueries
-    from app.ledger.reading.requests import Asked
     from app.pricing.book import PriceBook
 
 Prices = Annotated[
@@ -42,7 +42,7 @@ def open_records() -> LedgerQueries:
 def open_requests() -> Asked:
     """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
-    from app.ledger.reading.requests import asked
+    from app.ledger.reading.counting import asked
     from app.ledger.store.database import connect
 
     engine = connect(url)

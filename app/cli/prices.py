@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import opening
-from app.cli.connection import AsJson
+from app.cli.client import AsJson
 from app.cli.figures import digest
-from app.cli.layout import Column, Kind, figures, name
 from app.cli.opening import Prices, has_ledger, open_book
 from app.cli.period import TIMES, instant
-from app.cli.screen import Wide, complain, say, show_json, show_table
+from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.money import plain
-from app.pricing.charge_kinds import TOKEN_LINES, Meter
+from app.pricing.charge_types import TOKEN_LINES, Meter
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import CheckView, InfrastructureView, PricesView, PriceView

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.connection import AsJson
-from app.cli.layout import Column, Kind, figures, name
+from app.cli.client import AsJson
 from app.cli.opening import open_book, settings_with_ledger
 from app.cli.period import SinceTime, UntilTime
-from app.cli.screen import Wide, complain, say, show_json, show_table
+from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.finance.reconciliation.counts import Count
+    from app.finance.reconciliation.bill import Count
     from app.finance.reconciliation.parsing import Bill
     from app.finance.reconciliation.reconciliation_types import Finding, Reconciliation
 
@@ -121,14 +120,14 @@ def _from_sandbox(url: str) -> Bill:
     """The sandbox's bill as it is now. What the agent asks from now on is not on it, and not expected on it."""
     import httpx
 
-    from app.cli import http
+    from app.cli import client
     from app.cli.faults import AgentAway, NotUnderstood
     from app.finance.reconciliation.parsing import parse_bill
 
     address = f"{url.rstrip('/')}/bill"
     now = datetime.now(UTC)
     try:
-        answer = http.get(address, 30).raise_for_status()
+        answer = client.get(address, 30).raise_for_status()
     except httpx.RequestError as error:
         raise AgentAway(
             f"the sandbox's bill does not answer at {address} ({type(error).__name__}); start it with `make up`, name "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from app.cli import opening
-from app.cli.connection import AsJson
+from app.cli.client import AsJson
 from app.cli.figures import (
     INPUT,
     KINDS,
@@ -25,12 +25,10 @@ from app.cli.figures import (
     remarks,
     tokens,
 )
-from app.cli.layout import Column, Kind, figures
-from app.cli.screen import Wide, say, show_facts, show_json, show_table
-from app.cli.showing import decision_line
-from app.cli.showing import money as refunded
-from app.cli.tasks import TaskId
-from app.pricing.charge_kinds import Meter
+from app.cli.screen import Column, Kind, Wide, figures, say, show_facts, show_json, show_table
+from app.cli.tasks import TaskId, decision_line
+from app.cli.tasks import money as refunded
+from app.pricing.charge_types import Meter
 
 if TYPE_CHECKING:
     from app.ledger.reading.record_schemas import CallView, RecordView, StepView

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import opening
-from app.cli.connection import AsJson
-from app.cli.layout import Column, Kind, figures
+from app.cli.client import AsJson
 from app.cli.opening import Prices, given_prices, has_ledger, there
-from app.cli.screen import Wide, complain, say, show_json, show_table
+from app.cli.screen import Column, Kind, Wide, complain, figures, say, show_json, show_table
 
 if TYPE_CHECKING:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, RetryBoundsView, TargetView
-    from app.finance.retry_bounds.targets import Target
-    from app.finance.retry_bounds.worst import Price, Worst
-    from app.ledger.reading.requests import Asked
+    from app.finance.retry_bounds.worst import Price, Target, Worst
+    from app.ledger.reading.counting import Asked
 
 # Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
 FOLDERS = ("components", "resiliency")
@@ -90,8 +88,7 @@ def _asked() -> Asked | None:
 
 def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[str, Price]:
     """Of a request to each model component: the dearest of the model in its file and those that have answered."""
-    from app.finance.retry_bounds.pricing import LONGEST, Reserve, dearest
-    from app.finance.retry_bounds.targets import Kind
+    from app.finance.retry_bounds.worst import LONGEST, Kind, Reserve, dearest
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
@@ -107,7 +104,7 @@ def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[
 
 def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, mean
-    from app.finance.retry_bounds.targets import Kind
+    from app.finance.retry_bounds.worst import Kind
 
     if asked is None:
         return None

@@ -16,9 +16,8 @@ from typer.core import TyperGroup
 
 from app import __version__
 from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks, token
-from app.cli.faults import AgentRefused
+from app.cli.faults import AgentRefused, in_our_words
 from app.cli.screen import complain
-from app.cli.wording import in_our_words
 from app.domain.errors import ConfigurationError, RefundAgentError
 
 NAME = "refund-agent"
@@ -73,7 +72,7 @@ def _of_a_file(error: OSError) -> RefundAgentError | None:
 
 def _of_the_ledger(error: Exception) -> RefundAgentError | None:
     """What an error of the database means; None for a fault of ours."""
-    from app.ledger.store.database_errors import trouble
+    from app.ledger.store.database import trouble
 
     return trouble(error)
 

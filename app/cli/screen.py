@@ -10,19 +10,212 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from enum import Enum
 from types import TracebackType
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from app.cli.layout import Column, facts, lay_out
 from app.domain.money import plain
+
+# How a table becomes lines: a row a line where there is room, a block of lines for each row where there is not.
+#
+# No cell is ever broken inside a number, a name or a word: names and figures keep to one line, prose breaks at spaces.
+# A table for a program (a pipe) has every column, and a row is always a line.
+
+GAP = 2
+READABLE = 20  # the least width of prose, before rows are stacked instead
+INDENT = 2
+
+
+class Kind(Enum):
+    """What a column's cells are."""
+
+    NAME = "name"
+    FIGURE = "figure"
+    PROSE = "prose"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; the first one of a table names its rows, and always stays. `common`: told once above the table where
+    every row says the same. `spare`: left out, the highest number first, where there is no room; 0 is never left out.
+    """
+
+    title: str
+    kind: Kind = Kind.NAME
+    common: bool = False
+    spare: int = 0
+
+
+def name(*titles: str) -> list[Column]:
+    """Columns of names."""
+    return [Column(title) for title in titles]
+
+
+def figures(*titles: str) -> list[Column]:
+    """Columns of figures: to the right."""
+    return [Column(title, Kind.FIGURE) for title in titles]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A table in lines. `common` is what every row says, `left_out` the columns that there was no room for."""
+
+    lines: tuple[str, ...]
+    titles: int = 0  # how many of the lines, from the first, are the titles
+    common: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Strip:
+    """A column with its cells."""
+
+    column: Column
+    cells: tuple[str, ...]
+
+    @property
+    def natural(self) -> int:
+        """The width at which nothing is wrapped."""
+        return max(cell_len(self.column.title), *map(cell_len, self.cells), 0)
+
+    @property
+    def least(self) -> int:
+        """The width below which something would be broken, or be no pleasure to read."""
+        title = _longest_word(self.column.title)
+        if self.column.kind is not Kind.PROSE:
+            return max(title, *map(cell_len, self.cells), 0)
+        return max(title, min(READABLE, self.natural), *map(_longest_word, self.cells), 0)
+
+    def fitted(self, text: str, width: int) -> str:
+        """One line of a cell, filled up to the width."""
+        space = " " * (width - cell_len(text))
+        return space + text if self.column.kind is Kind.FIGURE else text + space
+
+
+def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> Page:
+    """The lines of a table for a screen of that width; None: for a program, whatever the width."""
+    cells = [tuple(row) for row in rows]
+    strips = [_Strip(column, tuple(row[place] for row in cells)) for place, column in enumerate(columns)]
+    if width is None:
+        return Page(tuple(_table(strips, [strip.natural for strip in strips])), titles=1)
+    filled = [strip for place, strip in enumerate(strips) if place == 0 or any(strip.cells) or not cells]
+    common = [strip for strip in filled[1:] if _says_the_same(strip)]
+    rest = [strip for strip in filled if strip not in common]
+    told = tuple((strip.column.title, next(filter(None, strip.cells))) for strip in common)
+    kept = _with_room(rest, width)
+    if kept is None:
+        return Page(tuple(_blocks(rest, width)), common=told)
+    widths = _widths(kept, width)
+    left_out = tuple(strip.column.title for strip in rest if strip not in kept)
+    titles = max(len(_wrapped(strip.column.title, each)) for strip, each in zip(kept, widths, strict=True))
+    return Page(tuple(_table(kept, widths)), titles, told, left_out)
+
+
+def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
+    """Names with what they are, a line each or, where that is too long, several."""
+    return tuple(_labelled([(title, text, Kind.PROSE) for title, text in pairs], 0, width))
+
+
+def _says_the_same(strip: _Strip) -> bool:
+    return strip.column.common and len(set(filter(None, strip.cells))) == 1
+
+
+def _with_room(strips: list[_Strip], width: int) -> list[_Strip] | None:
+    """The columns that fit side by side; None when not even those that are never left out do."""
+    kept = list(strips)
+    while sum(strip.least for strip in kept) + GAP * (len(kept) - 1) > width:
+        spare = [strip for strip in kept[1:] if strip.column.spare]
+        if not spare:
+            return None
+        kept.remove(max(spare, key=lambda strip: strip.column.spare))
+    return kept
+
+
+def _widths(strips: list[_Strip], width: int) -> list[int]:
+    """The least widths, and what is left given to those that would need more, one after another."""
+    widths = [strip.least for strip in strips]
+    room = width - sum(widths) - GAP * (len(strips) - 1)
+    while room > 0 and (short := [n for n, strip in enumerate(strips) if widths[n] < strip.natural]):
+        for place in short[:room]:
+            widths[place] += 1
+        room -= len(short[:room])
+    return widths
+
+
+def _table(strips: list[_Strip], widths: list[int]) -> Iterator[str]:
+    """The titles, then each row."""
+    yield from _row([(replace(strip, cells=()), strip.column.title) for strip in strips], widths, wrap_all=True)
+    for number in range(len(strips[0].cells) if strips else 0):
+        yield from _row([(strip, strip.cells[number]) for strip in strips], widths)
+
+
+def _row(cells: list[tuple[_Strip, str]], widths: list[int], *, wrap_all: bool = False) -> Iterator[str]:
+    texts = [
+        _wrapped(text, width) if wrap_all or strip.column.kind is Kind.PROSE else [text]
+        for (strip, text), width in zip(cells, widths, strict=True)
+    ]
+    for number in range(max(map(len, texts), default=0)):
+        line = [
+            strip.fitted(text[number] if number < len(text) else "", width)
+            for (strip, _), text, width in zip(cells, texts, widths, strict=True)
+        ]
+        yield (" " * GAP).join(line).rstrip()
+
+
+def _blocks(strips: list[_Strip], width: int) -> Iterator[str]:
+    """A block for each row: what the first column says, and the others below it, each with its title."""
+    first, *others = strips
+    for number, heading in enumerate(first.cells):
+        if heading.strip():  # a row without a name goes on with what the one before it is about
+            yield from ([""] if number else [])
+            yield heading
+        said = [(strip.column.title, strip.cells[number], strip.column.kind) for strip in others if strip.cells[number]]
+        yield from _labelled(said, INDENT, width)
+
+
+def _labelled(said: list[tuple[str, str, Kind]], indent: int, width: int | None) -> Iterator[str]:
+    """`title  text`; a text that is too long is wrapped beside its title or, where that breaks something, below it."""
+    start = indent + max((cell_len(title) for title, _, _ in said), default=0) + GAP
+    for title, text, kind in said:
+        label = " " * indent + title
+        filled = label + " " * (start - cell_len(label))
+        if width is None or start + cell_len(text) <= width:
+            yield f"{filled}{text}".rstrip()
+        elif kind is Kind.PROSE and start + max(READABLE, _longest_word(text)) <= width:
+            head, *rest = _wrapped(text, width - start)
+            yield filled + head
+            yield from (" " * start + line for line in rest)
+        else:
+            yield label
+            yield from (" " * (indent + INDENT) + line for line in _wrapped(text, width - indent - INDENT))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most that width, broken between words alone: a longer word has a line of its own."""
+    if cell_len(text) <= width:
+        return [text]
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
 
 PLAIN_EVERY_SECONDS = 2.0
 CsvCell = str | int | Decimal | None

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from pydantic import BaseModel, ValidationError
 
-from app.cli import showing
-from app.cli.connection import AsJson, Token, Url, connect
-from app.cli.faults import NothingRecorded
+from app.cli.client import AsJson, Token, Url, connect
+from app.cli.faults import NothingRecorded, what_is_wrong
 from app.cli.period import Tenant
 from app.cli.screen import (
     AsCsv,
+    Column,
+    CsvCell,
+    Kind,
     Wide,
     complain,
+    figures,
+    name,
     one_form,
     say,
     show_csv,
@@ -22,8 +30,202 @@ from app.cli.screen import (
     show_json,
     show_table,
 )
-from app.cli.wording import what_is_wrong
-from app.domain.models import Frozen, Refund, TaskStatus
+from app.domain import decision_texts
+from app.domain.models import DecisionView, Frozen, Question, Refund, TaskStatus, TaskView, TicketView
+
+# A task in words: what it waits for, what was decided, and what to do next.
+
+MAX_LETTER = 1_000  # characters of a customer's text
+COLUMNS = [
+    *name("task", "status"),
+    Column("received (UTC)"),
+    *figures("refund"),
+    Column("outcome or reason", Kind.PROSE),
+]
+CSV = (
+    *("task", "tenant", "ticket", "status", "created_at", "updated_at", "category", "waiting_for", "reason"),
+    *("outcome", "order", "amount", "currency", "error"),
+)
+
+
+def row(view: TaskView) -> tuple[str, ...]:
+    """A task in a list."""
+    refund = view.result.refund if view.result else view.proposed_refund
+    received = moment(view.created_at)[: len("2026-11-30 12:00")]
+    return (view.task_id, view.status.value, received, money(refund), what_came_of_it(view))
+
+
+def what_came_of_it(view: TaskView) -> str:
+    """A task's outcome, or what it waits for, or its error."""
+    waits = decision_texts.explain(view.waiting_for).words if view.waiting_for else ""
+    return (view.result.outcome.value if view.result else None) or waits or view.error or ""
+
+
+def money(refund: Refund | None) -> str:
+    """A refund's sum for a table."""
+    return f"{refund.amount:,} {refund.currency}" if refund else ""
+
+
+def moment(text: str) -> str:
+    """An instant of the API, in UTC, to the second."""
+    return text[:19].replace("T", " ")
+
+
+def csv_row(view: TaskView) -> tuple[CsvCell, ...]:
+    """A task in a spreadsheet."""
+    result = view.result
+    refund = result.refund if result else view.proposed_refund
+    return (
+        view.task_id,
+        view.tenant,
+        view.ticket_id,
+        view.status.value,
+        view.created_at,
+        view.updated_at,
+        view.category.value if view.category else None,
+        view.waiting_for,
+        decision_texts.explain(view.waiting_for).words if view.waiting_for else None,
+        result.outcome.value if result else None,
+        refund.order_id if refund else None,
+        str(refund.amount) if refund else None,
+        refund.currency if refund else None,
+        view.error,
+    )
+
+
+def facts(view: TaskView) -> list[tuple[str, str]]:
+    """All that is known of a task."""
+    result, proposed = view.result, view.proposed_refund
+    category = (result.category if result else None) or view.category
+    return [
+        ("task", view.task_id),
+        ("status", view.status.value),
+        *_waiting(view),
+        ("tenant", view.tenant),
+        ("ticket", view.ticket_id),
+        ("created (UTC)", moment(view.created_at)),
+        ("updated (UTC)", moment(view.updated_at or "")),
+        ("category", category.value if category else ""),
+        ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
+        *(_known(view.question, proposed) if view.question else ()),
+        ("outcome", result.outcome.value if result else ""),
+        ("refund", _paid(view)),
+        ("decided by", (result.decided_by or "") if result else ""),
+        ("error", view.error or ""),
+        ("stuck", view.retrying.words if view.retrying else ""),
+        ("but", view.caveat or ""),
+        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
+    ]
+
+
+def _waiting(view: TaskView) -> Iterator[tuple[str, str]]:
+    if view.waiting_for:
+        reason = decision_texts.explain(view.waiting_for)
+        code = f" ({reason.code})" if reason.code != reason.words else ""
+        yield "parked because" if view.status is TaskStatus.PARKED else "waits because", f"{reason.words}{code}"
+
+
+def _known(question: Question, proposed: Refund | None) -> Iterator[tuple[str, str]]:
+    """What our books said when the question was asked."""
+    order, account = question.order, question.account
+    if question.limit is not None and proposed:
+        yield "limit", f"{question.limit:,} {proposed.currency}"
+    if order:
+        given = f"{order.charged:,} {order.currency} charged, {order.refunded:,} refunded, {order.refundable:,} left"
+        yield "order", f"{order.order_id}: {given}"
+    if account:
+        known = f"customer for {account.since_days:,} days, {account.refunds_90d:,} refunds in the last 90"
+        yield "account", f"{account.tier}, risk {account.risk}, {known}"
+    yield "asked (UTC)", moment(question.asked_at)
+    yield "decide by (UTC)", moment(question.expires_at)
+
+
+def letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
+    """What the customer wrote, or its beginning."""
+    yield "customer", ticket.customer_id
+    yield "subject", " ".join(ticket.subject.split())
+    text = " ".join(ticket.text.split())
+    yield "text", text if len(text) <= MAX_LETTER else f"{text[:MAX_LETTER]} ... ({len(text):,} characters)"
+
+
+def next_steps(view: TaskView) -> Iterator[str]:
+    """What a person can do: first what to look at, then the commands, each on a line of its own."""
+    if view.status is TaskStatus.WAITING:
+        order = view.question.order if view.question else None
+        named = view.proposed_refund or order
+        other = f"--order {named.order_id if named else 'ORDER'} --amount AMOUNT "
+        other += f"--currency {named.currency if named else 'CURRENCY'}"
+        yield f"next: {decision_texts.explain(view.waiting_for or '').advice or 'approve or reject'}"
+        if view.proposed_refund:
+            yield f"  refund-agent task approve {view.task_id}"
+        yield f"  refund-agent task approve {view.task_id} {other}"
+        yield f"  refund-agent task reject {view.task_id}"
+    elif view.status is TaskStatus.PARKED:
+        yield "next: mend what it names, then"
+        yield f"  refund-agent task resume {view.task_id}"
+    elif view.status is TaskStatus.PAUSED:
+        yield "next: when it may go on"
+        yield f"  refund-agent task resume {view.task_id}"
+
+
+def decision_line(made: DecisionView) -> str:
+    """A decision, or an attempt at one, on one line."""
+    wanted = f" {money(made.refund)} for order {made.refund.order_id}" if made.refund else ""
+    note = f" ({' '.join(made.note.split())})" if made.note else ""
+    return f"{moment(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
+
+
+def _paid(view: TaskView) -> str:
+    result = view.result
+    if not result or not result.refund:
+        return ""
+    booked = f", booked as {result.refund_id}" if result.refund_id else ""
+    return f"{money(result.refund)} for order {result.refund.order_id}{booked}"
+
+
+# Follows tasks until they rest: ended, or waiting for somebody.
+
+AT_REST = frozenset(TaskStatus) - {TaskStatus.RUNNING}
+TROUBLED = frozenset({TaskStatus.FAILED, TaskStatus.PARKED, TaskStatus.TERMINATED})
+ROUND = 64  # tasks asked about before the next pause
+PAUSE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How long to follow, and by which clock."""
+
+    timeout_seconds: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def follow(
+    task_ids: Iterable[str], get: Callable[[str], TaskView], watch: Watch, on_rest: Callable[[TaskView], None]
+) -> tuple[str, ...]:
+    """Hands over each task once it rests; returns the ids of those that still ran when the time was over."""
+    outstanding = deque(dict.fromkeys(task_ids))
+    deadline = watch.clock() + watch.timeout_seconds
+    while outstanding and watch.clock() < deadline:
+        if not _ask_round(outstanding, get, on_rest):
+            watch.sleep(PAUSE_SECONDS)
+    return tuple(outstanding)
+
+
+def _ask_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest: Callable[[TaskView], None]) -> bool:
+    """Asks about the first ones; those that run go to the end. True when most rested: ask on at once."""
+    asked = min(ROUND, len(outstanding))
+    rested = 0
+    for _ in range(asked):
+        view = get(outstanding[0])
+        if view.status in AT_REST:
+            outstanding.popleft()
+            on_rest(view)
+            rested += 1
+        else:
+            outstanding.rotate(-1)
+    return rested * 2 >= asked
+
 
 MAX_LISTED = 200
 Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]
@@ -75,11 +277,11 @@ def list_tasks(
         show_json(page.model_dump(mode="json"))
         return
     if as_csv:
-        show_csv(showing.CSV, map(showing.csv_row, page.tasks))
+        show_csv(CSV, map(csv_row, page.tasks))
     elif not page.tasks:
         say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` makes some")
     else:
-        show_table(showing.COLUMNS, map(showing.row, page.tasks))
+        show_table(COLUMNS, map(row, page.tasks))
     if page.next_after:
         complain(f"more with: --after {page.next_after}")
 
@@ -93,8 +295,8 @@ def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: As
     if as_json:
         show_json(view.model_dump(mode="json"))
         return
-    show_facts([*showing.facts(view), *(showing.letter(ticket) if ticket else ())])
-    for line in showing.next_steps(view):
+    show_facts([*facts(view), *(letter(ticket) if ticket else ())])
+    for line in next_steps(view):
         say(line)
 
 
@@ -170,7 +372,7 @@ def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: st
     elif accepted:
         done = {"approve": "approved", "reject": "rejected"}[verb]
         said = view.decisions[-1].refund if view.decisions else None
-        what = f": {showing.money(said)} for order {said.order_id}" if said else ""
+        what = f": {money(said)} for order {said.order_id}" if said else ""
         say(f"{task_id} {done}{what}; it is {view.status.value}")
     else:
         say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")

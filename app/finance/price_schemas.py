@@ -8,7 +8,7 @@ from datetime import date, datetime
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.repricing import Difference, Repricing
 from app.finance.rollup import Dimension
-from app.pricing.charge_kinds import CostBasis, Meter
+from app.pricing.charge_types import CostBasis, Meter
 
 
 class ChangeView(View):

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, PlainSerializer
 from app.domain.models import Frozen, UsageBasis
 from app.domain.money import plain
 from app.finance.rollup import Dimension, Group, MoneySum, QuantitySum, Rollup
-from app.pricing.charge_kinds import CostBasis, Meter, Unit
+from app.pricing.charge_types import CostBasis, Meter, Unit
 
 Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal text without exponent
 

@@ -12,10 +12,8 @@ from app.domain.models import UsageBasis
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension, Group, MoneySum, rollup
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode
-from app.pricing.charge_types import ORIGIN_FIELDS, Charge, Origin, Quantity, TokenUsage
-from app.pricing.charges import charge_call, charges_of, standing
-from app.pricing.formula import price_quantities
+from app.pricing.charge_types import ORIGIN_FIELDS, Charge, CostBasis, Kind, Meter, Mode, Origin, Quantity, TokenUsage
+from app.pricing.formula import charge_call, charges_of, price_quantities, standing
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 

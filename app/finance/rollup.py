@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from app.domain.models import UsageBasis
 from app.domain.money import ZERO, add
-from app.pricing.charge_kinds import TOKEN_LINES, CostBasis, Meter, worst_of
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import TOKEN_LINES, Charge, CostBasis, Meter, worst_of
 
 _Key = TypeVar("_Key", bound=Hashable)
 RERUN = "rerun"  # the bucket of all charges for work that was done again, whatever they pay for

@@ -22,15 +22,11 @@ from sqlalchemy.exc import IntegrityError
 from app.config.policy import Losses
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
-from app.ledger.store.bulk import run
-from app.ledger.store.columns import instant, microseconds
-from app.ledger.store.restarts import GIVEN_UP, look_again
-from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
-from app.ledger.store.writer import Writer
-from app.llm.call import ModelCall, Reserve, Usage
+from app.ledger.store.call_rows import GIVEN_UP, look_again
+from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
+from app.ledger.store.writer import Writer, run
+from app.llm.call import Failed, ModelCall, Objection, Reserve, Usage, answer_from_json, answer_to_json, objection
 from app.llm.conversation import Answer
-from app.llm.lost_answers import Failed, Objection, objection
-from app.llm.stored_answers import answer_from_json, answer_to_json
 
 USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 # Words of the provider's choosing; PostgreSQL refuses what is longer than its column.

@@ -4,12 +4,116 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
 
-from app.domain.models import UsageBasis
-from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode, Unit, worst
+from app.domain.models import CallState, UsageBasis
+
+# The words of the cost record: how money is known, what a charge pays for, what is counted.
+
+
+class CostBasis(StrEnum):
+    """How an amount of money is known, best first: as its quantity is, or not at all for want of a price."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+    ALLOCATED = "allocated"
+    UNREPORTED = "unreported"  # the quantity is not known, so neither is the amount
+    UNPRICED = "unpriced"  # the quantity may be known, its price is not
+
+
+_RANK: Mapping[str, int] = {known.value: rank for rank, known in enumerate(CostBasis)}
+
+
+def worst(first: UsageBasis, *others: UsageBasis) -> UsageBasis:
+    """The worst of them: a sum is as well known as its worst part."""
+    return max((first, *others), key=_RANK.__getitem__)
+
+
+def worst_of(knowns: Iterable[CostBasis]) -> CostBasis:
+    """The worst of them; `reported` of none, since nothing is missing from an empty sum."""
+    return max(knowns, key=_RANK.__getitem__, default=CostBasis.REPORTED)
+
+
+class Kind(StrEnum):
+    """What a charge pays for."""
+
+    MODEL = "model"
+    COMPUTE = "compute"
+    ORCHESTRATION = "orchestration"
+
+
+class Mode(StrEnum):
+    """How a model call was bought."""
+
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+class Unit(StrEnum):
+    """What is counted. A unit price is for `per` of them."""
+
+    TOKENS = "tokens"
+    SECONDS = "seconds"
+    WRITES = "writes"
+    GB_MONTHS = "GB-months"
+    GB = "GB"
+
+    @property
+    def per(self) -> Decimal:
+        """How many of them one unit price buys."""
+        return _PER[self]
+
+
+_PER = {
+    Unit.TOKENS: Decimal(1_000_000),
+    Unit.SECONDS: Decimal(1),
+    Unit.WRITES: Decimal(1_000_000),
+    Unit.GB_MONTHS: Decimal(1),
+    Unit.GB: Decimal(1),
+}
+
+
+class Meter(StrEnum):
+    """One line of a cost. The kinds of tokens are disjoint: `input` is what was neither read from nor written to the
+    provider's cache; reasoning tokens are inside `output`."""
+
+    INPUT = "input"
+    CACHED_INPUT = "cached_input"
+    CACHE_WRITE = "cache_write"
+    OUTPUT = "output"
+    COMPUTE = "compute"
+    STEP_WRITES = "step_writes"
+    RETAINED_BYTES = "retained_bytes"
+    LOG_BYTES = "log_bytes"
+
+    @property
+    def unit(self) -> Unit:
+        """What the line counts."""
+        return _UNITS[self]
+
+    @property
+    def kind(self) -> Kind:
+        """What the line pays for."""
+        return _KINDS[self]
+
+
+TOKEN_LINES = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE, Meter.OUTPUT)
+_UNITS = dict.fromkeys(TOKEN_LINES, Unit.TOKENS) | {
+    Meter.COMPUTE: Unit.SECONDS,
+    Meter.STEP_WRITES: Unit.WRITES,
+    Meter.RETAINED_BYTES: Unit.GB_MONTHS,
+    Meter.LOG_BYTES: Unit.GB,
+}
+_KINDS = dict.fromkeys(TOKEN_LINES, Kind.MODEL) | {
+    Meter.COMPUTE: Kind.COMPUTE,
+    Meter.STEP_WRITES: Kind.ORCHESTRATION,
+    Meter.RETAINED_BYTES: Kind.ORCHESTRATION,
+    Meter.LOG_BYTES: Kind.ORCHESTRATION,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +295,47 @@ def utc(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"time {at.isoformat()} has no zone; give it in UTC")
     return at if at.tzinfo is UTC else at.astimezone(UTC)
+
+
+# One model call as the record knows it: who asked, in which state it is, and what it used.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One row of the journal.
+
+    number: 1 for the first call of a step's turn, more for those that repeat it after a failure or a crash.
+    provider: the Dapr component's type (`conversation.openai`). model: as the provider answered; as the component
+    answers elsewhere when this call never did; empty when nobody knows.
+    usage: what it used, and how that is known; that of a call without an answer is our estimate, or not known.
+    retries: further requests that the sidecar made for it on its own: a share (`allocated`) of what its metrics count.
+    started_at, ended_at: UTC; `ended_at` None while it runs, or when its worker went away.
+    """
+
+    call_id: str
+    task_id: str
+    tenant: str
+    execution_id: str
+    stage: str
+    turn: int
+    number: int
+    worker: str
+    component: str
+    provider: str
+    model: str
+    prompt_version: str
+    request_digest: str
+    state: CallState
+    started_at: datetime
+    ended_at: datetime | None
+    reserve_input: int
+    reserve_output: int
+    usage: TokenUsage
+    finish_reason: str = ""
+    error: str = ""
+    retries: int = 0
+
+    @property
+    def rerun(self) -> bool:
+        """Whether what it cost was spent in vain: its answer, if one came, settled nothing."""
+        return self.state in (CallState.FAILED, CallState.INTERRUPTED)

@@ -7,16 +7,31 @@ that line is `estimated`, and the call names the kind under `unsplit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
+from app.domain.errors import FailureCause
 from app.domain.models import UsageBasis
 from app.domain.money import amount_of, product, total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import CostBasis, Meter, Mode, worst, worst_of
-from app.pricing.charge_types import PricedLine, Quantity, TokenUsage, Work, utc
+from app.pricing.charge_types import (
+    ORIGIN_FIELDS,
+    CallRecord,
+    Charge,
+    CostBasis,
+    Meter,
+    Mode,
+    Origin,
+    PricedLine,
+    Quantity,
+    TokenUsage,
+    Work,
+    utc,
+    worst,
+    worst_of,
+)
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, step_at
 
@@ -212,3 +227,107 @@ def _times(quantity: Quantity, factor: Decimal) -> Quantity:
 def _sum(amounts: Iterator[Decimal | None]) -> Decimal | None:
     known = [amount for amount in amounts if amount is not None]
     return total(known) if known else None
+
+
+# From prices to charges: each line of a call or of a step's work, with all that it is attributed by.
+
+
+def charge_call(
+    book: PriceBook, usage: TokenUsage, origin: Origin, *, mode: Mode = Mode.STANDARD, rerun: bool = False
+) -> tuple[Charge, ...]:
+    """The charges of one model call, made at `origin.at` of `origin.model` at `origin.provider`."""
+    priced = price_call(book, usage, at=origin.at, model=origin.model, provider=origin.provider, mode=mode)
+    return charges_of(origin, priced, mode=mode, rerun=rerun)
+
+
+def charge_work(book: PriceBook, work: Work, origin: Origin, *, rerun: bool = False) -> tuple[Charge, ...]:
+    """The charges of compute and orchestration. They are no model's, so the origin's model and provider are dropped."""
+    if origin.model or origin.provider or origin.component:
+        origin = replace(origin, model="", provider="", component="")
+    return charges_of(origin, price_work(book, work, at=origin.at), rerun=rerun)
+
+
+def charges_of(
+    origin: Origin, priced: CallPrice | Priced | Unpriced, *, mode: Mode = Mode.STANDARD, rerun: bool = False
+) -> tuple[Charge, ...]:
+    """One charge a line; an unpriced one keeps its quantity and has no amount. What used nothing at all costs nothing
+    at any price: without one it is no charge, rather than one that lacks its price."""
+    if isinstance(priced, Unpriced) and all(line.quantity == 0 for line in priced.lines):
+        return ()
+    currency, price_id = (priced.currency, priced.price_id) if isinstance(priced, Priced) else (None, None)
+    where = {name: getattr(origin, name) for name in ORIGIN_FIELDS}
+    return tuple(
+        Charge(
+            **where,
+            kind=line.line.kind,
+            line=line.line,
+            quantity=line.quantity,
+            unit=line.line.unit,
+            known=line.known,
+            unit_price=line.unit_price,
+            amount=line.amount,
+            list_unit_price=line.list_unit_price,
+            list_amount=line.list_amount,
+            currency=currency,
+            price_id=price_id,
+            book_digest=priced.book_digest,
+            mode=mode,
+            rerun=rerun,
+        )
+        for line in priced.lines
+    )
+
+
+def standing(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    """The lines that nothing has taken back, corrections as if they had been booked so at first."""
+    found = tuple(charges)
+    last: dict[str, int] = {}
+    for charge in found:
+        if charge.correction:
+            first = replace(charge, correction=0).id
+            last[first] = max(last.get(first, 0), charge.correction)
+    if not last:
+        return found
+    left = [charge for charge in found if charge.correction == last.get(replace(charge, correction=0).id, 0)]
+    return tuple(replace(charge, correction=0) for charge in left if not charge.takes_back)
+
+
+# What a model call used that settled nothing: failed, or begun by an execution that is gone.
+#
+# Nobody tells what such a call used, and unknown is not zero. It is zero only where the failure proves that no model
+# worked; elsewhere it is what the step's own answer used, since that was the same question, and before there is one it
+# is the reserve that was written ahead of the call.
+
+# Nobody told us whether the sidecar repeats calls (docs/operations.md). Where it does, two refusals and its pause
+# between them take less than this; a call that lasted longer may hold an earlier request, unseen by us, that timed out
+# after the model had worked.
+_TURNED_AWAY_WITHIN = timedelta(seconds=5)
+# Shorter than that pause, longer than a busy machine takes to be refused: a breaker that refused later than this
+# refused the repetition of a request that had left, and how that one failed, nobody says.
+_REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
+
+NOTHING = TokenUsage(0, 0, known=UsageBasis.ESTIMATED)
+
+
+def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
+    """What `call`, failed or interrupted, used or may have used; `settled` is the call that answered the same turn of
+    the same step, if one has.
+
+    An estimate, always; but an answer that came too late to settle anything keeps the usage it came with.
+    """
+    if call.usage.input_tokens is not None:
+        return call.usage
+    if _never_worked_on(call):
+        return NOTHING
+    known = settled.usage if settled else call.usage
+    return TokenUsage(
+        call.reserve_input if known.input_tokens is None else known.input_tokens,
+        call.reserve_output if known.output_tokens is None else known.output_tokens,
+        known=UsageBasis.ESTIMATED,
+    )
+
+
+def _never_worked_on(call: CallRecord) -> bool:
+    cause = FailureCause.told(call.error)
+    within = _REFUSED_AT_ONCE_WITHIN if cause is FailureCause.BREAKER_OPEN else _TURNED_AWAY_WITHIN
+    return call.ended_at is not None and call.ended_at - call.started_at <= within and cause.no_model_worked

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from genai_prices import types
 from genai_prices.data_snapshot import DataSnapshot
 
-from app.pricing.charge_kinds import Meter, Mode
+from app.pricing.charge_types import Meter, Mode
 from app.pricing.schedule import BASE, Schedule, Steps
 
 PACKAGE = "genai-prices"

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.errors import ConfigurationError
 from app.domain.money import product
-from app.pricing.charge_kinds import Meter
+from app.pricing.charge_types import Meter
 from app.pricing.providers import provider_id
 
 PACKAGE = "litellm"

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_
 from app.config import yaml_file
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.pricing.charge_kinds import Meter
+from app.pricing.charge_types import Meter
 
 NAME = "prices.yaml"  # what price ids call the file, wherever it lies
 

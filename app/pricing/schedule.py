@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 
 from app.domain.money import discounted
-from app.pricing.charge_kinds import TOKEN_LINES, Meter, Mode
+from app.pricing.charge_types import TOKEN_LINES, Meter, Mode
 
 # Ascending (above, price per million) pairs: the price of the whole request once its input exceeds `above`.
 Steps = tuple[tuple[int, Decimal], ...]

@@ -9,8 +9,7 @@ from decimal import Decimal
 
 from app.domain.money import total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Meter, Mode
-from app.pricing.charge_types import Charge, utc
+from app.pricing.charge_types import Charge, Meter, Mode, utc
 from app.pricing.price_file import NAME
 from app.pricing.schedule import BASE, NoPrice, Price, rates_at, tier_starts
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,8 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from app.domain.errors import AccessDenied, ConfigurationError
+from app.domain.errors import AccessDenied, ConfigurationError, RefundAgentError
 from app.domain.models import CallerName, Frozen, TenantId
+
+log = logging.getLogger(__name__)
 
 ALL_TENANTS: Literal["*"] = "*"
 LOCAL_TOKEN_NAME = "local"  # noqa: S105 - the name of a token, not a secret
@@ -195,3 +199,47 @@ def _write_once(path: Path, secret: str) -> None:
         pass
     finally:
         draft.unlink()
+
+
+# Has the agent notice which tokens are valid without being started again, as soon as the secret store says so.
+
+LOOK_SECONDS = 5.0
+
+
+class TokenWatch:
+    """Reads the tokens every few seconds, from `start` to `stop`. Those that are known stay while the store does not
+    answer, or holds what is none."""
+
+    def __init__(self, access: Access, read: Callable[[], Iterable[Token]]) -> None:
+        self._access = access
+        self._read = read
+        self._trouble = ""
+        self._told_to_stop = threading.Event()
+        self._thread = threading.Thread(target=self._looks, name="token-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the look that it is at."""
+        self._told_to_stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """Reads once. Says what is wrong once, and when it is over."""
+        try:
+            names = self._access.replace(self._read())
+        except (RefundAgentError, OSError) as error:
+            if str(error) != self._trouble:
+                log.warning("tokens: those that were valid stay so: %s", error)
+            self._trouble = str(error)
+            return
+        if names:
+            log.info("tokens: changed: %s", ", ".join(sorted(names)))
+        self._trouble = ""
+
+    def _looks(self) -> None:
+        while not self._told_to_stop.wait(LOOK_SECONDS):
+            self.look()

@@ -23,8 +23,8 @@ from enum import Enum, auto
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from app.domain.errors import HistoryTampered, RefundAgentError
+from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.restarts import GIVEN_UP, give_up_calls
 from app.ledger.store.tables import BEGINNINGS
 from app.ledger.store.writer import Writer
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.config.policy import Rules
-from app.domain import decisions
+from app.domain import decision_texts
 from app.domain.deadline import left, within
 from app.domain.errors import (
     DecisionRefused,
@@ -221,8 +221,10 @@ class TaskService:
         view = self._to_decide(task_id, decision, note)
         question = view.question.number if view.question else None
         if decision.question not in (None, question):
-            self._refused(task_id, decision, note, decisions.ANSWERED_BEFORE)
-            raise TooLate(f"task {task_id}: {decisions.words_of(decisions.ANSWERED_BEFORE)}; look at its new question")
+            self._refused(task_id, decision, note, decision_texts.ANSWERED_BEFORE)
+            raise TooLate(
+                f"task {task_id}: {decision_texts.words_of(decision_texts.ANSWERED_BEFORE)}; look at its new question"
+            )
         decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
         self._trail.write_down(task_id, decision, note, view.waiting_for or "")
         self._runs.decide(task_id, decision)
@@ -237,7 +239,7 @@ class TaskService:
     def denied(self, task_id: str, decision: Decision) -> None:
         """Notes that somebody tried to decide who may not. Raises TaskNotFound."""
         self._tickets.get(task_id)
-        self._refused(task_id, decision, "", decisions.NO_ROLE)
+        self._refused(task_id, decision, "", decision_texts.NO_ROLE)
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
         """Ends a task for good, and its ticket gets no refund any more. Raises Unreachable; NotWaiting when it has
@@ -294,17 +296,17 @@ class TaskService:
         seen = self._look(task_id)
         view = self._whole(seen)
         if view.status is not TaskStatus.WAITING:
-            self._refused(task_id, decision, note, decisions.NOT_WAITING)
+            self._refused(task_id, decision, note, decision_texts.NOT_WAITING)
             raise NotWaiting(
                 f"task {task_id} {_where_it_is(view)}; only a waiting task takes a decision"
                 + _decided_before(view.decisions)
             )
         if decision.verdict == "approve" and decision.refund is None and view.proposed_refund is None:
-            self._refused(task_id, decision, note, decisions.NO_REFUND)
+            self._refused(task_id, decision, note, decision_texts.NO_REFUND)
             raise DecisionRefused(
                 f"task {task_id} waits because of {view.waiting_for} and proposes no refund; "
                 "approve it with order, amount and currency, or reject it",
-                code=decisions.NO_REFUND,
+                code=decision_texts.NO_REFUND,
             )
         seen.must_be_current()
         return view
@@ -470,9 +472,9 @@ def _news(trail: Sequence[DecisionView], run: Standing) -> list[Settled]:
     for each in trail:
         if each.state is DecisionState.HANDED_OVER and each.decision_id not in told:
             if each.question in answered:
-                news.append(_too_late(each, decisions.ANSWERED_BEFORE, run))
+                news.append(_too_late(each, decision_texts.ANSWERED_BEFORE, run))
             elif run.status.ended:
-                news.append(_too_late(each, decisions.ENDED, run))
+                news.append(_too_late(each, decision_texts.ENDED, run))
     return news
 
 

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Attempt, Step, WorkflowRun
+from app.dapr.history.model import Attempt, AttemptOutcome, Step, WorkflowRun
 from app.domain.errors import RefundAgentError
 from app.domain.models import Retrying
 

@@ -6,17 +6,189 @@ down is one warning: its tasks wait, up to a number, and go when it is back. Wha
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
+from opentelemetry.exporter.otlp.proto.http import trace_exporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from sqlalchemy import Engine, select
+
+from app.domain.redaction import redact
+from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.task_record import TaskRecord
-from app.telemetry.encoding import Encoding
-from app.telemetry.sending import Sender
-from app.telemetry.spans import Texts, plan
+from app.pricing.charge_types import CallRecord
+from app.telemetry.spans import PlannedSpan, SpanKind, Texts, Value, plan
 
 log = logging.getLogger(__name__)
+
+
+# The answers of model calls as the conventions want them, redacted: only read when texts are switched on.
+
+
+class StoredAnswers:
+    """Reads the journal's answer to a call. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __call__(self, call: CallRecord) -> str | None:
+        """The answer as `gen_ai.output.messages`; None when there is none, or its retention time is over."""
+        wanted = select(MODEL_CALLS.c.answer).where(MODEL_CALLS.c.call_id == call.call_id)
+        with self._engine.connect() as connection:
+            stored = connection.execute(wanted).scalar_one_or_none()
+        return output_messages(stored) if stored else None
+
+
+def output_messages(stored: str) -> str:
+    """The conventions' JSON of one answer, made from the journal's JSON of it, redacted."""
+    answer = json.loads(stored)
+    parts: list[dict[str, Any]] = []
+    if answer["text"]:
+        parts.append({"type": "text", "content": redact(answer["text"])})
+    parts += [
+        {"type": "tool_call", "id": call["id"], "name": call["name"], "arguments": redact(call["arguments"])}
+        for call in answer["tool_calls"]
+    ]
+    message = {"role": "assistant", "parts": parts, "finish_reason": answer["finish_reason"]}
+    return json.dumps([message], ensure_ascii=False, separators=(",", ":"))
+
+
+# Planned spans in OTLP's protobuf.
+#
+# The SDK's own way from a span to its bytes takes several times as long: it does not remember that most attributes of
+# most spans are the same few, and it copies each message. Nor is a tracer or a global provider made: the record says
+# all that a span holds, and libraries that find a global provider would begin to write spans of their own.
+
+_KINDS = {SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL, SpanKind.CLIENT: Span.SPAN_KIND_CLIENT}
+_FAILED = Status(code=Status.STATUS_CODE_ERROR)
+_LOCAL = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_REMOTE = _LOCAL | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+_SAMPLED = 1
+_REMEMBERED_ATTRIBUTES = 4_096
+
+
+class Encoding:
+    """Encodes the spans of one service."""
+
+    def __init__(self, service: str, version: str) -> None:
+        """`OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, which the SDK reads, go before the two names."""
+        own = Resource({SERVICE_NAME: service, SERVICE_VERSION: version}).merge(OTELResourceDetector().detect())
+        attributes = [KeyValue(key=name, value=_value(str(value))) for name, value in own.attributes.items()]
+        self._resource = ResourceMessage(attributes=attributes)
+        self._scope = InstrumentationScope(name=service, version=version)
+
+    def request(self) -> Request:
+        """A new, empty export request."""
+        return Request(self._resource, self._scope)
+
+
+class Request:
+    """One export request. Spans are made where they stay: a message that is put into another one is copied."""
+
+    def __init__(self, resource: ResourceMessage, scope: InstrumentationScope) -> None:
+        self._message = ExportTraceServiceRequest()
+        of_resource = self._message.resource_spans.add(resource=resource)
+        self._spans = of_resource.scope_spans.add(scope=scope).spans
+
+    def add(self, spans: Iterable[PlannedSpan]) -> None:
+        """Adds all of them, or none: raises ValueError for a text that is no Unicode."""
+        before = len(self._spans)
+        try:
+            for planned in spans:
+                self._add(planned)
+        except ValueError:
+            del self._spans[before:]
+            raise
+
+    def body(self) -> bytes:
+        """What is sent."""
+        body: bytes = self._message.SerializeToString()
+        return body
+
+    def _add(self, planned: PlannedSpan) -> None:
+        parts = [_attribute(name, value) for name, value in planned.attributes.items()]
+        span = self._spans.add(
+            trace_id=planned.trace_id.to_bytes(16, "big"),
+            span_id=planned.span_id.to_bytes(8, "big"),
+            parent_span_id=b"" if planned.parent_id is None else planned.parent_id.to_bytes(8, "big"),
+            flags=(_REMOTE if planned.remote_parent else _LOCAL) | _SAMPLED,
+            name=planned.name,
+            kind=_KINDS[planned.kind],
+            start_time_unix_nano=planned.start,
+            end_time_unix_nano=planned.end,
+            status=_FAILED if planned.failed else None,
+        )
+        span.MergeFromString(b"".join(parts))
+
+
+# A name's values are all of one type; else True and 1 would be taken for the same.
+@lru_cache(_REMEMBERED_ATTRIBUTES)
+def _attribute(name: str, value: Value) -> bytes:
+    """A span that has this attribute and nothing else; messages are merged by joining their bytes."""
+    part: bytes = Span(attributes=[KeyValue(key=name, value=_value(value))]).SerializeToString()
+    return part
+
+
+def _value(value: Value) -> AnyValue:
+    match value:
+        case str():
+            return AnyValue(string_value=value)
+        case bool():
+            return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value)
+        case float():
+            return AnyValue(double_value=value)
+        case tuple():
+            return AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=part) for part in value]))
+
+
+# One export request over HTTP, by OpenTelemetry's own client.
+#
+# It reads the standard's variables for headers, certificates, compression and proxies (`OTEL_EXPORTER_OTLP_*`), and
+# repeats what failed for a moment. What it would log of each failure is kept back: who sends says it once.
+
+_REQUEST_SECONDS = 5.0
+
+
+class Sender:
+    """Sends to one URL."""
+
+    def __init__(self, url: str) -> None:
+        self._exporter = OTLPSpanExporter(url, timeout=_REQUEST_SECONDS)
+        logging.getLogger(trace_exporter.__name__).addFilter(_nothing)
+
+    def send(self, request: bytes) -> str:
+        """Sends the body of a request, for a few seconds at most. Returns why it was not taken; empty when it was."""
+        try:
+            # The exporter's public way takes spans of the SDK's and encodes them itself.
+            result = self._exporter._client.export(request)
+        except Exception as error:  # whatever a transport raises, the thread that sends goes on
+            return type(error).__name__
+        if result.success:
+            return ""
+        # Of an exception its type is enough: its text may quote the URL, and with it a key.
+        return f"status {result.status_code}" if result.status_code else type(result.error).__name__
+
+    def close(self) -> None:
+        """Ends the connection, and a pause between two tries."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
 
 _PATH = "/v1/traces"
 _TASKS_AT_ONCE = 50  # a few hundred spans and KB

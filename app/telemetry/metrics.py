@@ -5,27 +5,157 @@ They count from the start of the process, as Prometheus expects; what an earlier
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
+    Counter,
+    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import bucket
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_kinds import Kind
-from app.pricing.charges import standing
-from app.telemetry.families import Families
-from app.telemetry.live import Live, LiveCollector
+from app.pricing.charge_types import Kind
+from app.pricing.formula import standing
+
+log = logging.getLogger(__name__)
+
+
+# The metrics that there are: names, units and labels, which `docs/operations.md` lists. Names only; no values.
+#
+# Every label has few values: a stage, a model, a state, a tenant. None is a task's id, a ticket's or any text.
+
+PREFIX = "refund_agent"
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+# A person may take days to decide.
+TASK_BUCKETS = (1, 2, 5, 10, 30, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY)
+CALL_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, _MINUTE, 2 * _MINUTE)
+LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 15, _MINUTE, 5 * _MINUTE, _HOUR)
+
+
+class Families:
+    """All metrics that are counted when a task has ended, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, histogram = _makers(registry)
+        self.tasks = counter("tasks", "Tasks that have ended.", "tenant", "status", "outcome")
+        self.tokens = counter(
+            "tokens",
+            "Tokens of model calls; the kinds are disjoint, reasoning tokens are inside output.",
+            *("kind", "known", "tenant", "stage", "model", "rerun"),
+        )
+        self.cost = counter(
+            "cost",
+            "Money, as far as it is known, in units of the currency. A float: the ledger has the exact sums.",
+            *("currency", "kind", "known", "tenant", "stage", "model"),
+        )
+        self.unknown = counter(
+            "unknown_charges",
+            "Charges without an amount: their quantity was not reported, or there is no price.",
+            *("known", "kind", "stage", "model"),
+        )
+        self.calls = counter("model_calls", "Model calls.", "state", "stage", "model", "answered_by")
+        self.reruns = counter("reruns", "Model calls that settled nothing, spent in vain.", "stage", "model")
+        self.journal_answers = counter(
+            "journal_answers", "Steps executed again whose answer the journal had, paid before.", "stage", "model"
+        )
+        self.retries = counter(
+            "sidecar_retries", "Requests that the sidecar made on its own, allocated to calls.", "stage", "model"
+        )
+        self.part_seconds = counter("task_part_seconds", "What ended tasks spent their time on.", "part")
+        self.task_seconds = histogram("task_seconds", "From a task's start to its end.", TASK_BUCKETS, "outcome")
+        self.call_seconds = histogram(
+            "model_call_seconds", "From a model call's start to its end.", CALL_BUCKETS, "state", "stage", "model"
+        )
+        self.lag_seconds = histogram("projection_lag_seconds", "From a task's end to its record.", LAG_BUCKETS)
+
+
+def _makers(registry: CollectorRegistry) -> tuple[Callable[..., Counter], Callable[..., Histogram]]:
+    def counter(name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+    def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, labels, registry=registry, buckets=buckets)
+
+    return counter, histogram
+
+
+# Metrics that are asked for at the moment of a look, as callables: how full the worker is, what waits.
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is asked. Each must answer at once, from any thread; None is a part that this process does not have."""
+
+    activities_running: Callable[[], int] | None = None
+    activities_waiting: Callable[[], int] | None = None  # for a slot in the worker
+    tasks_to_record: Callable[[], int] | None = None
+    tasks_not_traced: Callable[[], int] | None = None  # given up, since the start
+    turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
+    turns_broken: Callable[[], int] | None = None  # workflow turns whose code raised, or fitted no history
+    tasks_pending: Callable[[], int] | None = None  # taken in by Dapr and not begun
+    sidecar_counted: Callable[[], int] | None = None  # 1 while the sidecar's metrics can be read, else 0
+    histories_tampered: Callable[[], int] | None = None  # that do not verify, since the start
+
+
+class LiveCollector(Collector):
+    """Asks at each look. What cannot answer is left out, and logged."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def collect(self) -> Iterable[Metric]:
+        """What there is at this moment."""
+        live = self._live
+        yield from _asked(GaugeMetricFamily, "activities_running", "Steps at work now.", live.activities_running)
+        yield from _asked(
+            GaugeMetricFamily, "activities_waiting", "Steps that wait for a free slot.", live.activities_waiting
+        )
+        yield from _asked(GaugeMetricFamily, "tasks_to_record", "Tasks still to be recorded.", live.tasks_to_record)
+        yield from _asked(
+            CounterMetricFamily, "tasks_not_traced", "Tasks whose spans no collector took.", live.tasks_not_traced
+        )
+        yield from _asked(
+            CounterMetricFamily, "turns_broken", "Workflow turns whose code raised an error.", live.turns_broken
+        )
+        yield from _asked(
+            CounterMetricFamily, "turns_set_aside", "Workflow turns that did not come back.", live.turns_set_aside
+        )
+        yield from _asked(
+            GaugeMetricFamily, "tasks_pending", "Tasks that Dapr has taken in and not begun.", live.tasks_pending
+        )
+        yield from _asked(
+            GaugeMetricFamily, "sidecar_counted", "Whether the sidecar's metrics can be read.", live.sidecar_counted
+        )
+        yield from _asked(
+            CounterMetricFamily, "histories_tampered", "Histories that do not verify.", live.histories_tampered
+        )
+
+
+def _asked(
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str, ask: Callable[[], int] | None
+) -> Iterator[Metric]:
+    if ask is None:
+        return
+    try:
+        yield family(f"{PREFIX}_{name}", text, value=float(ask()))
+    except Exception as error:  # one number that is missing must not take the others with it
+        log.warning("metric %s_%s cannot be read: %s", PREFIX, name, type(error).__name__)
+
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _OTHERS = "others"

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
-from app.finance.failures.facts import Facts
+from app.finance.failures.failure_figures import Facts
 from app.finance.failures.failure_schemas import tax_view
 from app.finance.reconciliation.parsing import Bill, parse_bill
 from app.finance.reconciliation.reconciliation_schemas import as_json

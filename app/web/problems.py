@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.domain.errors import AccessDenied, LedgerUnavailable, RefundAgentError, Refused, TaskNotFound, Unreachable
-from app.ledger.store.database_errors import trouble
+from app.ledger.store.database import trouble
 from app.web.messages import FieldProblem, Problem
 
 CONTENT_TYPE = "application/problem+json"

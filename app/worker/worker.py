@@ -32,10 +32,9 @@ from app.dapr.daprd import Daprd
 from app.dapr.sidecar import Connected
 from app.domain.errors import StepSetAside
 from app.domain.standing import Standing
-from app.worker import turn_standing
+from app.worker import turns
 from app.worker.execution_log import Attempt, Executions
-from app.worker.turns import Turns
-from app.worker.watchdog import Overdue, Watchdog
+from app.worker.turns import Overdue, Turns, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +195,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         """One turn of a workflow: the SDK replays and answers; only the bound and the delivery are ours."""
         response, request = self.turns.answer(item), item.workflowRequest
         if await self._deliver(stub.CompleteOrchestratorTask, response, request.instanceId):
-            standing = turn_standing.standing_after(request, response)
+            standing = turns.standing_after(request, response)
             if standing is not None:
                 self._rested(request.instanceId, standing)
 

@@ -1,27 +1,255 @@
 """The process: five stages in order, and a durable wait where a person decides.
 
-Deterministic: no I/O, no clock, no chance. `steps` holds what every step shares (slow retries, parking), `approval` the
-wait for a person, `drafting` the loop of the third stage.
+Deterministic: no I/O, no clock, no chance. `steps` holds what every step shares (slow retries, parking). Here are the
+wait for a person, the loop of the third stage, and the stages in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from dapr.ext.workflow import DaprWorkflowContext
 
-from app.domain.models import Action, Classification, Outcome, TaskOutput
-from app.domain.orders import Account, Effects
+from app.domain.models import (
+    REFUNDABLE,
+    AccountFigures,
+    Action,
+    Category,
+    Classification,
+    DecisionState,
+    Draft,
+    Figures,
+    Frozen,
+    OrderFigures,
+    Outcome,
+    Progress,
+    Refund,
+    TaskOutput,
+    TaskStatus,
+)
+from app.domain.orders import Account, Effects, Exposure, Hold, Order, RefundPolicy
 from app.workflow.activities import guards
 from app.workflow.activities.classify import ClassifyInput, ClassifyOutput
 from app.workflow.activities.close_case import CloseInput, CloseOutput
+from app.workflow.activities.draft_refund import DraftInput, DraftOutput, HoldInput, HoldOutput, Lookup
 from app.workflow.activities.notify_customer import NotifyInput, NotifyOutput
 from app.workflow.activities.retrieve_account import AccountInput, AccountOutput
-from app.workflow.approval import Settlement, decided
-from app.workflow.drafting import Findings, drafted
-from app.workflow.steps import Steps, TaskInput
+from app.workflow.activities.tools import OrderInput, OrderOutput, PolicyInput, PolicyOutput, ToolCall
+from app.workflow.steps import ANSWERED_BEFORE, Steps, TaskInput
+
+# The wait for a person, and what it settles. A person may overrule the policy, never the books.
+
+Value = TypeVar("Value", bound=Frozen)
+# A task that had a decision refused by version 0.1.0 got a new time limit with each; its history is replayed so.
+_ONE_LIMIT = "one-time-limit"
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """How a ticket ends. `by` is the person who decided; `reply_digest` the model's letter where it still fits."""
+
+    outcome: Outcome
+    refund: Refund | None = None
+    by: str | None = None
+    reply_digest: str | None = None
+
+
+def decided(
+    steps: Steps, task: TaskInput, findings: Findings, reason: str, proposed: Refund | None
+) -> Generator[Any, Any, Settlement]:
+    """Waits until a person rejects, approves what the books accept, or the time limit is over: one limit, however many
+    decisions are refused. What is approved is held by the books before anything else happens."""
+    order, since = findings.order, steps.now()
+    while True:
+        asked = Progress(status=TaskStatus.WAITING, reason=reason, category=findings.category, refund=proposed)
+        decision = yield from steps.decision(asked, _known(task, proposed, order, findings), since)
+        if decision is None:
+            return Settlement(Outcome.EXPIRED)
+        if decision.verdict == "reject":
+            steps.settle(decision, DecisionState.ACCEPTED, reason=reason)
+            steps.show(None)
+            return Settlement(Outcome.REJECTED, by=decision.by)
+        refund = decision.refund or proposed
+        refusal = "refund_missing"
+        found: Order | None = None
+        if refund is not None:
+            kept = yield from held(steps, task, refund)
+            if kept.hold is not None and kept.hold.refund != refund:  # another run of the ticket was faster
+                steps.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, refund=refund, reason=reason)
+                steps.show(None)
+                return Settlement(Outcome.REFUNDED, kept.hold.refund)
+            if kept.refusal is None:
+                steps.settle(decision, DecisionState.ACCEPTED, refund=refund, reason=reason)
+                steps.show(None)
+                return Settlement(Outcome.REFUNDED, refund, by=decision.by)
+            refusal = guards.refused(kept.refusal)
+            found = yield from looked_up(steps, task, refund.order_id)
+        left = {"most": found.refundable, "currency": found.currency} if found else {}
+        steps.settle(decision, DecisionState.REFUSED, refusal, refund=refund, reason=reason, **left)
+        if not steps.patched(_ONE_LIMIT):
+            since = steps.now()
+        if refund == proposed or refusal not in guards.OF_THE_REFUND:
+            reason = refusal  # another refund than the proposed one, when refused, leaves the task as it was
+        if found and (proposed is None or found.order_id == proposed.order_id):
+            order = found
+
+
+def _known(task: TaskInput, proposed: Refund | None, order: Order | None, findings: Findings) -> Figures:
+    """What the person is told, in figures."""
+    account, exposure = findings.account, findings.exposure
+    figures = account.model_dump() | (exposure.model_dump() if exposure else {}) if account else None
+    return Figures(
+        limit=task.rules.limit(proposed.currency) if proposed else None,
+        order=_some(OrderFigures, order.model_dump()) if order else None,
+        account=_some(AccountFigures, figures) if figures else None,
+    )
+
+
+def _some(model: type[Value], values: dict[str, Any]) -> Value:
+    """The values that are fields of `model`."""
+    return model.model_validate({name: value for name, value in values.items() if name in model.model_fields})
+
+
+# The third stage: a model call a turn, tools between turns, at most as many turns as the rules allow. It ends with the
+# books holding the drafted money for the ticket, and the guards' word on it.
+
+# How much longer the books hold the money than a person may take to decide.
+_HOURS_BEYOND = 24
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known when the ticket is settled. `person_needed` is why a person must decide, as a short code; `hold` is
+    what the books keep for the ticket, `exposure` what they said beside it."""
+
+    category: Category | None = None
+    draft: Draft | None = None
+    order: Order | None = None
+    person_needed: str | None = None
+    account: Account | None = None
+    hold: Hold | None = None
+    exposure: Exposure | None = None
+
+    @property
+    def refund(self) -> Refund | None:
+        """The drafted refund, as it would be posted."""
+        draft = self.draft
+        if draft is None or draft.action is not Action.REFUND:
+            return None
+        if draft.order_id is None or not draft.amount or draft.currency is None:
+            return None
+        return Refund(order_id=draft.order_id, amount=draft.amount, currency=draft.currency)
+
+
+def drafted(
+    steps: Steps, task: TaskInput, classification: Classification, account: Account
+) -> Generator[Any, Any, Findings]:
+    """Drafts; the books hold the money; then the guards look at the draft with what the books say."""
+    category = classification.category
+    draft, lookups, problem = yield from _turns(steps, task, classification, account)
+    if draft is None:
+        return Findings(category, person_needed=problem, account=account)
+    order, policy = _looked_at(category, draft, lookups)
+    found = Findings(category, draft, order, account=account)
+    if draft.action is Action.REFUND and draft.amount == 0:
+        return replace(found, person_needed="no_amount")
+    if found.refund is None:
+        return replace(found, person_needed=guards.objection(draft, category, account, None, policy, task.rules))
+    kept = yield from held(steps, task, found.refund)
+    if kept.refusal is not None:
+        order = order or (yield from looked_up(steps, task, found.refund.order_id))
+        return replace(found, order=order, person_needed=guards.refused(kept.refusal))
+    if policy is None and category in REFUNDABLE:
+        terms = PolicyInput(tenant=task.tenant, category=category)
+        policy = (yield from steps.run("lookup_refund_policy", terms, PolicyOutput)).policy
+    return replace(
+        found,
+        order=kept.exposure.order if kept.exposure else order,
+        person_needed=guards.objection(draft, category, account, kept.exposure, policy, task.rules),
+        hold=kept.hold,
+        exposure=kept.exposure,
+    )
+
+
+def held(steps: Steps, task: TaskInput, refund: Refund) -> Generator[Any, Any, HoldOutput]:
+    """Asks the books to keep the money for this ticket until a person may have decided, and then some."""
+    question = HoldInput(
+        tenant=task.tenant,
+        ticket_id=task.ticket_id,
+        customer_id=task.customer_id,
+        refund=refund,
+        hours=task.rules.approval.time_limit_hours + _HOURS_BEYOND,
+    )
+    return (yield from steps.run("hold_refund", question, HoldOutput))
+
+
+def looked_up(steps: Steps, task: TaskInput, order_id: str) -> Generator[Any, Any, Order | None]:
+    """The order as the books know it now, without what is held for this ticket."""
+    question = OrderInput(tenant=task.tenant, ticket_id=task.ticket_id, customer_id=task.customer_id, order_id=order_id)
+    return (yield from steps.run("lookup_order", question, OrderOutput)).order
+
+
+def _turns(
+    steps: Steps, task: TaskInput, classification: Classification, account: Account
+) -> Generator[Any, Any, tuple[Draft | None, tuple[Lookup, ...], str]]:
+    lookups: tuple[Lookup, ...] = ()
+    problem: str | None = None
+    for turn in range(1, task.rules.drafting.max_turns + 1):
+        question = DraftInput(
+            task_id=task.task_id,
+            turn=turn,
+            category=classification.category,
+            order_id=task.order_id or classification.order_id,
+            account=account,
+            lookups=lookups,
+            problem=problem,
+        )
+        answer = yield from steps.run("draft_refund", question, DraftOutput)
+        if answer.draft is not None:
+            return answer.draft, lookups, ""
+        if answer.problem is not None and problem is not None:
+            return None, lookups, "draft_unusable"
+        problem = answer.problem
+        lookups += yield from _looked_up(steps, task, turn, answer.tool_calls)
+    return None, lookups, "too_many_turns"
+
+
+def _looked_up(
+    steps: Steps, task: TaskInput, turn: int, calls: tuple[ToolCall, ...]
+) -> Generator[Any, Any, tuple[Lookup, ...]]:
+    """Calls the tools of one turn side by side; each is a step of its own."""
+    if not calls:
+        return ()
+    results = yield from steps.run_all([_question(task, call) for call in calls])
+    return tuple(_lookup(turn, call, result) for call, result in zip(calls, results, strict=True))
+
+
+def _question(task: TaskInput, call: ToolCall) -> tuple[str, Frozen, type[Frozen]]:
+    if call.tool == "lookup_order":
+        order = OrderInput(
+            tenant=task.tenant, ticket_id=task.ticket_id, customer_id=task.customer_id, order_id=call.argument
+        )
+        return call.tool, order, OrderOutput
+    return call.tool, PolicyInput(tenant=task.tenant, category=Category(call.argument)), PolicyOutput
+
+
+def _lookup(turn: int, call: ToolCall, result: Frozen) -> Lookup:
+    if isinstance(result, OrderOutput):
+        return Lookup(turn=turn, call=call, order=result.order, problem=result.problem)
+    assert isinstance(result, PolicyOutput)  # noqa: S101 - the only other kind of question
+    return Lookup(turn=turn, call=call, policy=result.policy, problem=result.problem)
+
+
+def _looked_at(
+    category: Category, draft: Draft, lookups: tuple[Lookup, ...]
+) -> tuple[Order | None, RefundPolicy | None]:
+    """The draft's order and the policy for it, from the turns in which the model asked for them."""
+    order = next((each.order for each in lookups if each.order and each.order.order_id == draft.order_id), None)
+    policy = next((each.policy for each in lookups if each.policy and each.policy.category is category), None)
+    return order, policy
+
 
 NAME = "refund_ticket"
 

@@ -22,10 +22,9 @@ from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition,
 from app.llm.gateway import ModelAnswer
 from app.workflow.activities.classify import ClassifyInput, classify
 from app.workflow.activities.draft_refund import DraftInput, Lookup, draft_refund
-from app.workflow.activities.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
 from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
 from app.workflow.activities.services import Services
-from app.workflow.activities.tools import ToolCall
+from app.workflow.activities.tools import OrderInput, PolicyInput, ToolCall, lookup_order, lookup_refund_policy
 from sandbox.data import load_books, load_tickets
 from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.domain.models import CallState
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from lab.chaos.evidence import Evidence, Execution, Row, StepSeen
 from lab.chaos.tickets import Expected
 

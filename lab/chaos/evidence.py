@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Step, WorkflowRun
-from app.finance.reconciliation.repeats import Unallocated
-from app.pricing.call_record import CallRecord
+from app.dapr.history.model import AttemptOutcome, Step, WorkflowRun
+from app.finance.reconciliation.by_request import Unallocated
+from app.pricing.charge_types import CallRecord
 from lab.chaos.tickets import Expected
 
 Row = Mapping[str, Any]

@@ -17,13 +17,13 @@ from app.config.settings import Settings
 from app.dapr.history.parse import parse
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
-from app.finance.reconciliation.repeats import Unallocated
+from app.finance.reconciliation.by_request import Unallocated
 from app.ledger.audit import refunds
+from app.ledger.reading.comparing import unallocated_retries
 from app.ledger.reading.queries import LedgerQueries
-from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from lab.chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
 from lab.chaos.load import Api
 from lab.chaos.twins import LEDGER_URL

@@ -16,7 +16,7 @@ from app.domain.models import UsageBasis
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from lab.chaos.checks import Check, paid_again
 from lab.chaos.evidence import Evidence, Row
 

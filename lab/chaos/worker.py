@@ -15,8 +15,8 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 from app import bootstrap
 from app.config import settings
 from app.domain.models import CallState
-from app.ledger.store.bulk import run
 from app.ledger.store.tables import MODEL_CALLS
+from app.ledger.store.writer import run
 from app.llm.call import ModelCall, Reserve
 from app.llm.journal import Journal, Settled
 

@@ -18,7 +18,7 @@ from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
 from app.workflow.activities import prompts
-from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validated
 from app.workflow.activities.services import Activity, Services, execution_id
 from app.workflow.steps import Steps
 from lab.crash_cost.jobs import Job, letter_mark

@@ -13,18 +13,18 @@ from sqlalchemy import insert
 
 from app.cli import opening
 from app.cli.figures import digits_for
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.domain.models import UsageBasis
 from app.finance.price_schemas import RepricingView
 from app.finance.report_schemas import CountedReportView
 from app.finance.rollup import Dimension
 from app.ledger.recording.saving import save
 from app.ledger.store import database
-from app.ledger.store.price_rows import Prices
+from app.ledger.store.charge_rows import Prices
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import TokenUsage
-from app.pricing.charges import charge_call
+from app.pricing.formula import charge_call
 from tests.cli.reading import ask, cells, row, told
 from tests.cli.test_reconcile import journal_row
 from tests.ledgers import FakeRecords

@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from app.cli.checks import FOLDERS, answers, files, of_version, policy_file, prerequisites, secrets_file, token_works
-from app.cli.components import _last_word
+from app.cli.checks import (
+    FOLDERS,
+    _last_word,
+    answers,
+    files,
+    of_version,
+    policy_file,
+    prerequisites,
+    secrets_file,
+    token_works,
+)
 from app.config.settings import Settings
 from runtime.problems import Problem
 from runtime.state import check_secrets

@@ -13,7 +13,7 @@ from app.finance.failures.failure_schemas import TaxView
 from app.finance.price_schemas import CheckView, PricesView, RepricingView
 from app.finance.report_schemas import CountedReportView, ReportView
 from app.finance.rollup import Dimension
-from app.ledger.audit.check_schemas import CheckedView, RebuiltView
+from app.ledger.audit.ledger_check import CheckedView, RebuiltView
 from app.ledger.reading.record_schemas import RecordView
 from app.web.messages import CostQuery
 from tests.paths import ROOT

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.cli import exports
-from app.cli.exports import Export, read_export
-from app.cli.ticket_files import MAX_LINE_BYTES
+from app.cli import ticket_files
+from app.cli.ticket_files import MAX_LINE_BYTES, Export, read_export
 from app.domain.errors import BadTicket
 from app.domain.models import Ticket
 
@@ -108,7 +107,7 @@ def test_what_is_no_export_is_one_refusal(text: str | bytes, said: str) -> None:
 
 
 def test_a_file_that_is_too_large_to_be_read_whole_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(ticket_files, "MAX_FILE_BYTES", 100)
     assert "is larger than 0 MiB; give JSON Lines, which are read as they come" in refusal(json.dumps(GIVEN * 9))
     assert len(tickets(LINES * 9)) == 27
 

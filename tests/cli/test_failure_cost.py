@@ -14,7 +14,7 @@ from app.domain.models import UsageBasis
 from app.finance.failures.failure_schemas import IntervalView, TaxView
 from app.ledger.recording.saving import save
 from app.ledger.store import database
-from app.ledger.store.price_rows import Prices
+from app.ledger.store.charge_rows import Prices
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import TokenUsage
 from tests.cli.reading import ask, cells, row, told

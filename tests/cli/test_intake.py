@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app.cli.faults import AgentAway, AgentRefused
-from app.cli.intake import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
+from app.cli.submit import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
 from app.cli.ticket_files import TicketLine
 from app.domain.models import Intake, TaskView, Ticket
 from tests.web.fakes import FakeDesk, make_ticket

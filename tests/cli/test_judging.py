@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.judging import Booked, Verdict, judge
+from app.cli.demo import Booked, Verdict, judge
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus, TaskView
 from sandbox.data import Expectation
 

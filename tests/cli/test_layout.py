@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli import screen
-from app.cli.layout import Column, Kind, Page, facts, figures, lay_out, name
+from app.cli.screen import Column, Kind, Page, facts, figures, lay_out, name
 
 LONG = "nordwind-handelsgesellschaft:T-2026-11-30-000000000000000000000000000000000042"
 COSTS = (

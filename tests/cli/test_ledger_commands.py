@@ -14,8 +14,7 @@ from app.config.settings import Settings
 from app.dapr.daprd import Daprd
 from app.finance.rollup import rollup
 from app.ledger.audit import refunds
-from app.ledger.audit.check_schemas import CheckedView, RebuiltView
-from app.ledger.audit.ledger_check import Difference
+from app.ledger.audit.ledger_check import CheckedView, Difference, RebuiltView
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.audit.refunds import RefundsChecked
 from tests.cli.reading import ask, row, told

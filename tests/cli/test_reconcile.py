@@ -19,7 +19,7 @@ from app.finance.reconciliation.billed_money import Outcome
 from app.finance.reconciliation.reconciliation_types import Cause
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from tests.cli.reading import ask, told
 from tests.finance.reconciliation.billing import at, call, failed
 from tests.paths import ROOT

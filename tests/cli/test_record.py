@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, TaskStatus, UsageBasis
 from app.ledger.reading.record_schemas import RecordView
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord

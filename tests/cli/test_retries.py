@@ -19,7 +19,7 @@ from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
 from app.finance.retry_bounds.bound_schemas import RetryBoundsView
-from app.ledger.reading.requests import Asked, Measured
+from app.ledger.reading.counting import Asked, Measured
 from tests.paths import ROOT
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from app import bootstrap
 from app.cli import history, screen
-from app.cli.layout import Column, Kind, Page, facts, lay_out
-from app.dapr.history.listing import listed
+from app.cli.screen import Column, Kind, Page, facts, lay_out
+from app.dapr.history.entries import listed
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
 from tests.cli.books import RefundBookServer

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.decision_texts import explain
 from app.domain.models import (
     Category,
     DecisionState,
@@ -22,7 +23,6 @@ from app.domain.models import (
     TaskStatus,
     TaskView,
 )
-from app.domain.reasons import explain
 from tests.cli.conftest import CommandLine
 from tests.web.fakes import FakeDesk, make_ticket
 

@@ -11,10 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.root import cli
-from app.cli.secrets_file import change_tokens, tokens_in
+from app.cli.token import change_tokens, tokens_in
 from app.domain.errors import AccessDenied
-from app.tasks.access import Access, Role, parse_tokens
-from app.tasks.token_watch import TokenWatch
+from app.tasks.access import Access, Role, TokenWatch, parse_tokens
 
 
 @pytest.fixture

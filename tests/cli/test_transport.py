@@ -103,7 +103,7 @@ def test_no_such_host() -> None:
 
 
 def test_a_ticket_may_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.intake.WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr("app.cli.submit.WAITS_SECONDS", (0.0,))
     file = tmp_path / "t.jsonl"
     file.write_text('{"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "text": "hello"}\n')
     with server(cut) as url:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from app.cli.watch import PAUSE_SECONDS, ROUND, Watch, follow
+from app.cli.tasks import PAUSE_SECONDS, ROUND, Watch, follow
 from app.domain.models import TaskStatus, TaskView
 from tests.cli.test_intake import Time
 from tests.web.fakes import FakeDesk, make_ticket

@@ -27,7 +27,7 @@ from app.dapr.daprd import TOKEN_HEADER, Daprd
 from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems
 from app.domain.errors import ConfigurationError, RefundAgentError
-from app.ledger.audit.posted_refunds import posted_refunds
+from app.ledger.audit.refunds import posted_refunds
 from app.llm.conversation import DaprConversation, Message
 from app.tasks import workflow_client
 from app.worker.worker import EventLoopWorker
@@ -213,7 +213,7 @@ MAKERS = {
     "httpx": {
         "app/dapr/daprd.py": "the sidecar's",
         "app/dapr/sidecar.py": "its health, which is open",
-        "app/cli/http.py": "the agent, the sandbox",
+        "app/cli/client.py": "the agent, the sandbox",
         "app/worker/sidecar_watch.py": "its metrics, which are open",
     },
     "aiohttp": {"app/dapr/systems.py": "the sidecar's", "sandbox/systems/consumer.py": "the sandbox itself"},

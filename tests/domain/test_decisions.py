@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.decisions import words
+from app.domain.decision_texts import words
 from app.domain.models import DecisionState, Refund
 
 REFUSED = DecisionState.REFUSED

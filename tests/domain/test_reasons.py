@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain import reasons
+from app.domain import decision_texts
 from app.workflow.refund import NAME
 from app.workflow.steps import DECISION, RESUME
 from tests.paths import ROOT
@@ -16,7 +16,7 @@ from tests.paths import ROOT
 APP = ROOT / "app"
 CODE = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 # Where the workflow says why a person is needed, and where the sandbox's books refuse.
-SAYING = ("activities/guards.py", "approval.py", "drafting.py", "refund.py")
+SAYING = ("activities/guards.py", "refund.py")
 REFUSING = ("refunds.py", "orders.py", "accounts.py", "entries.py")
 # What looks like a code there and is none: names of steps and of events.
 NAMES = {path.stem for path in (APP / "workflow" / "activities").glob("*.py")} | {
@@ -43,7 +43,7 @@ def refusals(file: Path) -> set[str]:
 def codes() -> set[str]:
     said = set[str]().union(*(texts(APP / "workflow" / name) for name in SAYING)) - NAMES
     refused = set[str]().union(*(refusals(ROOT / "sandbox" / "systems" / name) for name in REFUSING))
-    return said | {reasons.BOOKS_REFUSE + code for code in refused}
+    return said | {decision_texts.BOOKS_REFUSE + code for code in refused}
 
 
 def test_the_codes_are_found() -> None:
@@ -53,9 +53,11 @@ def test_the_codes_are_found() -> None:
 
 @pytest.mark.parametrize("code", sorted(codes()))
 def test_every_code_has_words_and_advice(code: str) -> None:
-    reason = reasons.explain(code)
+    reason = decision_texts.explain(code)
     assert reason.code == code
-    assert code.removeprefix(reasons.BOOKS_REFUSE) in reasons.CODES, f"app/domain/reasons.py has no words for {code}"
+    assert code.removeprefix(decision_texts.BOOKS_REFUSE) in decision_texts.CODES, (
+        f"app/domain/decision_texts.py has no words for {code}"
+    )
     for text in (reason.words, reason.advice):
         assert len(text.split()) >= 3
         assert "_" not in text
@@ -64,5 +66,8 @@ def test_every_code_has_words_and_advice(code: str) -> None:
 
 def test_what_is_no_code_is_told_as_it_stands() -> None:
     parked = "classify: ModelRefused: 401 from the provider of llm_2; put the key in order"
-    assert reasons.explain(parked).words == parked
-    assert reasons.explain("books_refuse_month_closed").words == "the books refused to post the refund: month closed"
+    assert decision_texts.explain(parked).words == parked
+    assert (
+        decision_texts.explain("books_refuse_month_closed").words
+        == "the books refused to post the refund: month closed"
+    )

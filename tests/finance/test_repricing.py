@@ -6,9 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from app.finance.repricing import reprice
-from app.pricing.charge_kinds import CostBasis, Meter
-from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import Charge, CostBasis, Meter, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.pricing.makers import agreement, origin, price_book, tariff
 
 OLD = price_book(agreement(), agreement(id="other", model="model-b"))

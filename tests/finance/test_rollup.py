@@ -7,9 +7,8 @@ from decimal import Decimal
 
 from app.domain.models import UsageBasis
 from app.finance.rollup import Dimension, rollup
-from app.pricing.charge_kinds import CostBasis, Meter
-from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import Charge, CostBasis, Meter, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.pricing.makers import NOW, agreement, origin, price_book
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from app.ledger.store import database
-from app.ledger.store.columns import METADATA
+from app.ledger.store.tables import METADATA
 
 FOLDER = Path(__file__).parent
 LEDGER = FOLDER / "ledger.jsonl.gz"

@@ -11,8 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
-from app.telemetry.live import Live
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Live, Metrics
 from runtime import paths
 
 FOLDER = paths.ROOT / "k8s" / "monitoring"

@@ -21,11 +21,9 @@ from app.ledger.reading.queries import LedgerQueries
 from app.ledger.recording import projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store.database import connect
-from app.ledger.store.record_tables import CHARGES, DAILY_COSTS
-from app.ledger.store.tables import REPLIES, TICKETS
+from app.ledger.store.tables import CHARGES, DAILY_COSTS, REPLIES, TICKETS
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 from lab.bench.ledger import crew, questions, results, stores, writing
 from lab.bench.ledger.__main__ import measured
 from lab.bench.ledger.fates import Fate, fate

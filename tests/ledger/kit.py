@@ -13,17 +13,14 @@ from app.domain.models import CallState
 from app.finance.rollup import Dimension, Rollup, rollup
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
-from app.ledger.recording.projection import Naming, project
+from app.ledger.recording.projection import Naming, Written, project
 from app.ledger.recording.saving import save
-from app.ledger.recording.step_records import Written
-from app.ledger.store.columns import METADATA
-from app.ledger.store.price_rows import Prices
-from app.ledger.store.tables import MODEL_CALLS, TICKETS
+from app.ledger.store.charge_rows import Prices
+from app.ledger.store.tables import METADATA, MODEL_CALLS, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
-from app.pricing.charges import standing
+from app.pricing.charge_types import CallRecord, Charge
+from app.pricing.formula import standing
 from app.workflow.activities import STAGE_OF
 from tests.ledger.stories import Snapshot
 from tests.pricing.makers import agreement

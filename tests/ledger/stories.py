@@ -17,8 +17,7 @@ from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, UsageBasis
 from app.ledger.store.call_rows import UNKNOWN
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.ledger.recording.due_queue import AFTER_SECONDS, Agenda
+from app.ledger.recording.projector import AFTER_SECONDS, Agenda
 from tests.live import until
 
 MOST = 10
@@ -173,7 +173,7 @@ def test_who_waits_is_woken_by_news_and_by_the_end() -> None:
 
 
 def test_who_waits_comes_back_at_the_time_he_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ledger.recording.due_queue.AFTER_SECONDS", 3600.0)
+    monkeypatch.setattr("app.ledger.recording.projector.AFTER_SECONDS", 3600.0)
     agenda = Agenda(time.monotonic)
     agenda.add("a", ended=True)
     assert agenda.take(MOST, until=time.monotonic()) == []

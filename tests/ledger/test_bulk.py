@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.ledger.store.bulk import insert_many
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.record_tables import ATTEMPTS, CHARGES, PRICE_BOOKS
+from app.ledger.store.tables import ATTEMPTS, CHARGES, PRICE_BOOKS
+from app.ledger.store.writer import insert_many
 
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 

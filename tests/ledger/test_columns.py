@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Engine, cast, insert, select
 
-from app.ledger.store.columns import quantity, whole
-from app.ledger.store.tables import WORKERS
-from app.pricing.charge_kinds import Unit
+from app.ledger.store.tables import WORKERS, quantity, whole
+from app.pricing.charge_types import Unit
 
 DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}
 units = st.sampled_from(Unit)

@@ -11,23 +11,20 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
-from app.dapr.history.parse import parse
+from app.dapr.history.parse import GONE_AFTER, Begun, fates_known, parse
 from app.domain.errors import FailureCause, Unreachable
 from app.domain.models import UsageBasis
 from app.ledger.recording import projector as projecting
-from app.ledger.recording.projection import project
+from app.ledger.recording.projection import Written, project
 from app.ledger.recording.sources import Sources
-from app.ledger.recording.step_records import Written
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.llm.call import Reserve, Usage
 from app.llm.conversation import Answer, ReportedUsage
 from app.llm.journal import Journal, Settled
-from app.worker import heartbeat
-from app.worker.execution_log import Attempt, Executions
-from app.worker.heartbeat import Heartbeat
+from app.worker import execution_log
+from app.worker.execution_log import Attempt, Executions, Heartbeat
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history
@@ -80,7 +77,7 @@ def test_an_answer_that_comes_when_the_call_was_given_up_has_the_task_recorded_a
 def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothing(
     engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch, *, fails: bool
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(execution_log, "BEAT_SECONDS", 3600.0)
     now, asked = [at(0)], call()
     living = Heartbeat(writer, lambda: now[0])
     living.begin()
@@ -116,7 +113,7 @@ def test_so_has_a_step_that_is_handed_out_once_more(engine: Engine, writer: Writ
 def test_so_has_a_worker_that_was_taken_for_gone(
     engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch, silent: timedelta, *, final: bool
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(execution_log, "BEAT_SECONDS", 3600.0)
     now = [at(0)]
     frozen = Heartbeat(writer, lambda: now[0])
     frozen.begin()

@@ -8,9 +8,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, insert
 
-from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
+from app.finance.reconciliation.bill import Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import MARGIN
-from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.reconciliation_types import Cause
 from app.ledger.reading.comparing import compare
 from app.ledger.store.tables import SIDECAR_RETRIES

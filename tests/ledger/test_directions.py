@@ -19,18 +19,15 @@ from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus,
 from app.domain.standing import Standing
 from app.finance.rollup import Group
 from app.ledger.audit import ledger_check, refunds
-from app.ledger.audit.posted_refunds import PostedRefund
 from app.ledger.audit.rebuilding import Rebuilt, rebuild
+from app.ledger.audit.refunds import PostedRefund
 from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
-from app.ledger.store.columns import METADATA
-from app.ledger.store.record_tables import PRICE_BOOKS, PRICES, TASKS
 from app.ledger.store.standings import Standings
-from app.ledger.store.tables import MODEL_CALLS, TICKETS
+from app.ledger.store.tables import METADATA, MODEL_CALLS, PRICE_BOOKS, PRICES, TASKS, TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, write_journal
 from tests.ledger.test_projector import Histories

@@ -18,7 +18,7 @@ from app.ledger.store import database
 from app.ledger.store.standings import Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.worker.heartbeat import Heartbeat
+from app.worker.execution_log import Heartbeat
 from tests.makers import ticket
 
 LOST: dict[str, Callable[[Path], object]] = {

@@ -10,18 +10,15 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, insert
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import Begun
-from app.dapr.history.parse import parse
+from app.dapr.history.parse import Begun, parse
 from app.dapr.history.times import Part
 from app.domain.models import CallState
-from app.ledger.recording.failures import cause_of_call
-from app.ledger.recording.projection import project
+from app.ledger.recording.projection import Written, cause_of_call, project
 from app.ledger.recording.sources import Sources
-from app.ledger.recording.step_records import Written
 from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.task_record import FailureKind, TaskRecord
-from app.pricing.charge_kinds import Meter
+from app.pricing.charge_types import Meter
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book

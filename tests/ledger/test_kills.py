@@ -13,7 +13,7 @@ from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
 from app.ledger.store.writer import Writer
-from app.pricing.charges import standing
+from app.pricing.formula import standing
 from tests.ledger import apart, recorder
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger, by_id, projected, two_currencies

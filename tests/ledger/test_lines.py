@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.store.charge_lines import ChargeLine, Key, corrected, line_of
-from app.pricing.charge_kinds import Meter
-from app.pricing.charge_types import Quantity, Work
-from app.pricing.charges import charge_work
+from app.ledger.store.charge_rows import ChargeLine, Key, corrected, line_of
+from app.pricing.charge_types import Meter, Quantity, Work
+from app.pricing.formula import charge_work
 from tests.dapr.history.told import T0
 from tests.pricing.makers import origin
 from tests.records import price_book

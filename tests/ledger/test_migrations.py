@@ -23,9 +23,10 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from app.domain.errors import ConfigurationError
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
 from app.domain.standing import Standing
-from app.ledger.store import database, migrations, record_tables, tables
-from app.ledger.store.columns import METADATA
+from app.ledger.store import database, migrations, tables
+from app.ledger.store import tables as record_tables
 from app.ledger.store.standings import Standings
+from app.ledger.store.tables import METADATA
 from app.ledger.store.writer import Writer
 from tests.ledger import apart
 from tests.ledger.conftest import Databases

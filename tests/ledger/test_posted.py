@@ -12,8 +12,8 @@ import pytest
 
 from app.dapr.daprd import Daprd
 from app.domain.errors import SystemUnavailable
-from app.ledger.audit import posted_refunds as posted
-from app.ledger.audit.posted_refunds import posted_refunds
+from app.ledger.audit import refunds as posted
+from app.ledger.audit.refunds import posted_refunds
 
 Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 

@@ -13,20 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, Span
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Outcome, TaskStatus, UsageBasis
 from app.finance.rollup import rollup
-from app.ledger.recording.projection import project, with_usages
-from app.ledger.recording.step_records import Written
+from app.ledger.recording.projection import Written, project, with_usages
 from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import Kind, Meter
-from app.pricing.charge_types import Charge, TokenUsage
-from app.pricing.lost import NOTHING
+from app.pricing.charge_types import CallRecord, Charge, Kind, Meter, TokenUsage
+from app.pricing.formula import NOTHING
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
 from tests.ledger.stories import Snapshot, story

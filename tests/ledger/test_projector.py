@@ -14,18 +14,18 @@ from sqlalchemy import Engine, select
 
 from app.dapr.history.model import Step, WorkflowRun
 from app.dapr.history.parse import parse
+from app.domain.decision_texts import BROKEN
 from app.domain.errors import HistoryTampered, TaskNotFound, Unreachable
 from app.domain.models import CallState, Category, Progress, TaskStatus
-from app.domain.reasons import BROKEN
 from app.domain.standing import Standing
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projector import Observer, Projector
 from app.ledger.recording.sources import Sources
-from app.ledger.store.record_tables import PRICE_BOOKS
 from app.ledger.store.standings import ListedTask, Standings
+from app.ledger.store.tables import PRICE_BOOKS
 from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import Writer
-from app.pricing.charges import standing
+from app.pricing.formula import standing
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
 from tests.ledger.stories import Snapshot, story

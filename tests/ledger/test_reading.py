@@ -21,7 +21,7 @@ from app.ledger.recording.projection import with_usages
 from app.ledger.store import database
 from app.ledger.store.call_rows import oldest_first
 from app.pricing.charge_types import Charge
-from app.pricing.charges import standing
+from app.pricing.formula import standing
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, between, by_id, sums_of, two_currencies

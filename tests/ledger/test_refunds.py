@@ -17,10 +17,8 @@ from sqlalchemy.pool import StaticPool
 from app.domain.errors import SystemUnavailable
 from app.ledger.audit import refunds
 from app.ledger.audit.ledger_check import Difference
-from app.ledger.audit.posted_refunds import PostedRefund, PromisedRefund
-from app.ledger.audit.refunds import compare
-from app.ledger.store.columns import METADATA
-from app.ledger.store.record_tables import TASKS
+from app.ledger.audit.refunds import PostedRefund, PromisedRefund, compare
+from app.ledger.store.tables import METADATA, TASKS
 from tests.ledger.kit import Ledger
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, insert
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
-from app.ledger.reading.requests import Asked, Measured, asked
+from app.ledger.reading.counting import Asked, Measured, asked
 from app.ledger.store.tables import EXECUTIONS
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from tests.ledger.kit import Ledger
 from tests.records import at, attempt_record, call_record, step_record, task_record
 

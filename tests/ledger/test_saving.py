@@ -24,7 +24,7 @@ from app.finance.rollup import Dimension, Group
 from app.ledger.recording.projection import Naming
 from app.ledger.store import database
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charges import standing
+from app.pricing.formula import standing
 from app.workflow.activities import STAGE_OF
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases

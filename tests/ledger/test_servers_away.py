@@ -24,8 +24,7 @@ from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, Unreachable
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
-from app.ledger.store.database import is_passing
-from app.ledger.store.database_errors import trouble
+from app.ledger.store.database import is_passing, trouble
 from app.ledger.store.decision_log import Decisions
 from app.ledger.store.migrations import HEAD
 from app.ledger.store.standings import Standings

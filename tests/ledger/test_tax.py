@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
 from app.domain.models import UsageBasis
-from app.finance.failures.facts import Facts, Role
-from app.finance.failures.failure_figures import PREVENTED, Part, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Facts, Part, Role, model_money, parts
 from app.finance.rollup import Dimension, Group
-from app.ledger.store.columns import METADATA
-from app.ledger.store.record_tables import PRICES
+from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
 from app.pricing.charge_types import TokenUsage
 from tests.finance.failures.crashes import TENANTS, sights, tales

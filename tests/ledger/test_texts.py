@@ -18,20 +18,17 @@ from app.domain.errors import ConfigurationError, FailureCause
 from app.domain.models import Intake, TaskView, Ticket, UsageBasis
 from app.domain.texts import storable
 from app.ledger.store import database
-from app.ledger.store.bulk import insert_many, run
-from app.ledger.store.record_tables import PRICE_BOOKS
-from app.ledger.store.replies import Replies
-from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
-from app.ledger.store.tickets import Tickets
-from app.ledger.store.writer import Writer
+from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, PRICE_BOOKS
+from app.ledger.store.tickets import Replies, Tickets
+from app.ledger.store.writer import Writer, insert_many, run
 from app.llm.call import ModelCall, Reserve, Usage
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
 from app.web.factory import create_app
 from app.worker.execution_log import Attempt, Executions
-from app.workflow.activities.answers import json_object, validated
 from app.workflow.activities.draft_refund import _Answer
+from app.workflow.activities.prompts import json_object, validated
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
 from tests.web.fakes import FakeDesk, make_access, secret

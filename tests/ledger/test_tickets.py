@@ -11,8 +11,7 @@ import pytest
 
 from app.domain.errors import ConfigurationError, Conflict, TaskNotFound
 from app.ledger.store import database
-from app.ledger.store.replies import Replies
-from app.ledger.store.tickets import Tickets
+from app.ledger.store.tickets import Replies, Tickets
 from app.ledger.store.writer import Writer
 from tests.makers import ticket
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import LedgerUnavailable
 from app.domain.models import Intake, TaskView, Ticket
 from app.ledger.store import database, writer
-from app.ledger.store.database_errors import trouble
+from app.ledger.store.database import trouble
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.web.factory import create_app

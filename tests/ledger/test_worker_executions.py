@@ -14,9 +14,8 @@ from app.domain.errors import StepOver, StepSetAside, Unreachable
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
 from app.worker import execution_log as executions_module
-from app.worker import heartbeat as incarnation
-from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions
-from app.worker.heartbeat import Heartbeat
+from app.worker import execution_log as incarnation
+from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions, Heartbeat
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")

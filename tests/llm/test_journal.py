@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from app.dapr.history.executions import GONE_AFTER
+from app.dapr.history.parse import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy, UsageBasis
 from app.ledger.store import database
+from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.restarts import GIVEN_UP, give_up_calls
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
 from app.llm.gateway import LLMGateway, ModelAnswer
 from app.llm.journal import Journal
-from app.worker import heartbeat
-from app.worker.heartbeat import Heartbeat
+from app.worker import execution_log
+from app.worker.execution_log import Heartbeat
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 
@@ -255,7 +255,7 @@ def test_a_writer_commits_the_rest_when_one_operation_fails(engine: Engine, writ
 def test_calls_of_a_worker_that_is_gone_are_closed_and_those_of_a_living_one_are_not(
     engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)  # only the beats that are told here
+    monkeypatch.setattr(execution_log, "BEAT_SECONDS", 3600.0)  # only the beats that are told here
     now = [NOON]
     dead, living = (Heartbeat(writer, lambda: now[0]) for _ in range(2))
     for worker, step in ((dead, "e1"), (living, "e2")):

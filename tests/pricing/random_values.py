@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import UNREPORTED, Charge, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import UNREPORTED, Charge, Mode, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 
 prices = st.decimals("0", "10000", places=6).map(str)

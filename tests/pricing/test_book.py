@@ -11,7 +11,7 @@ import pytest
 
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Meter, Mode
+from app.pricing.charge_types import Meter, Mode
 from app.pricing.list_prices import ListPrices
 from app.pricing.schedule import NoPrice, Price
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, price_file, small_list, tariff

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from app.pricing import book, litellm_prices
-from app.pricing.charge_kinds import Meter
-from app.pricing.check import ModelInUse, check
+from app.pricing.charge_types import Meter
+from app.pricing.check import Finding, ModelInUse, Severity, check
 from app.pricing.litellm_prices import SecondOpinion
-from app.pricing.price_findings import Finding, Severity
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, tariff
 
 RATES = {"input": "1", "cached_input": "0.1", "output": "4"}

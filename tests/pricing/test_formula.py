@@ -10,10 +10,8 @@ from genai_prices import types
 
 from app.domain.models import UsageBasis
 from app.domain.money import shown
-from app.pricing.charge_kinds import CostBasis, Kind, Meter, Mode, Unit
-from app.pricing.charge_types import UNREPORTED, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
-from app.pricing.formula import CallPrice, Priced, Unpriced, price_call, price_work
+from app.pricing.charge_types import UNREPORTED, CostBasis, Kind, Meter, Mode, Quantity, TokenUsage, Unit, Work
+from app.pricing.formula import CallPrice, Priced, Unpriced, charge_call, charge_work, price_call, price_work
 from app.pricing.list_prices import ListPrices
 from tests.pricing.makers import NOW, OPENAI, agreement, model, origin, price_book, prices, tariff
 

@@ -11,8 +11,7 @@ from genai_prices import types
 from genai_prices.data import providers
 
 from app.pricing import book
-from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import Mode, TokenUsage
 from app.pricing.formula import CallPrice, price_call
 from app.pricing.list_prices import ListPrices, bundled
 from app.pricing.schedule import NoPrice

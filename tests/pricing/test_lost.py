@@ -9,9 +9,8 @@ import pytest
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, UsageBasis
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
-from app.pricing.lost import lost_usage
+from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.formula import lost_usage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOT_KNOWN = TokenUsage(None, None, known=UsageBasis.UNREPORTED)

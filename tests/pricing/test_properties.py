@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from app.finance.repricing import reprice, usage_of
 from app.finance.rollup import Dimension, Group, rollup
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import CostBasis
-from app.pricing.charge_types import Charge, TokenUsage
-from app.pricing.charges import charge_call
-from app.pricing.formula import CallPrice, price_call
+from app.pricing.charge_types import Charge, CostBasis, TokenUsage
+from app.pricing.formula import CallPrice, charge_call, price_call
 from app.pricing.schedule import Price, tier_starts
 from tests.pricing.makers import NOW, OPENAI, origin
 from tests.pricing.random_values import books, charges, usages

@@ -17,9 +17,8 @@ from typing import Any
 import yaml
 
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import Mode
-from app.pricing.charge_types import Charge, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import Charge, Mode, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.pricing.makers import OPENAI, agreement, origin, price_book, tariff
 
 SCRIPT = Path(__file__).parent / "recompute.py"

@@ -6,9 +6,8 @@ import datetime as dt
 from datetime import timedelta
 from decimal import Decimal
 
-from app.pricing.charge_kinds import Meter, Mode
-from app.pricing.charge_types import Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import Meter, Mode, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from app.pricing.show import billed_prices, infrastructure_rows, price_rows
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book, tariff
 

@@ -13,8 +13,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from app.pricing.call_record import CallRecord
-from app.telemetry import export, sending
+from app.pricing.charge_types import CallRecord
+from app.telemetry import export
+from app.telemetry import export as sending
 from app.telemetry.export import Traces, traces_url
 from app.telemetry.spans import Texts, plan
 from runtime.loopback import free_ports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.telemetry.ids import TraceParent, span_id, trace_of
+from app.telemetry.names import TraceParent, span_id, trace_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

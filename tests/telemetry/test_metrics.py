@@ -12,8 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.domain.models import AnsweredBy, CallState, TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import TokenUsage
-from app.telemetry.live import Live
-from app.telemetry.metrics import CONTENT_TYPE, Metrics
+from app.telemetry.metrics import CONTENT_TYPE, Live, Metrics
 from tests.records import at, call_record, step_record, task_record
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -10,8 +10,7 @@ from opentelemetry.semconv._incubating.attributes import error_attributes, gen_a
 from prometheus_client import CollectorRegistry, Counter
 
 from app.telemetry import names
-from app.telemetry.families import Families
-from app.telemetry.live import Live, LiveCollector
+from app.telemetry.metrics import Families, Live, LiveCollector
 from app.telemetry.names import provider_name
 from tests.paths import ROOT
 

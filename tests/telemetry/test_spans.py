@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, Outcome, TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord

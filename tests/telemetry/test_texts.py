@@ -10,9 +10,9 @@ from sqlalchemy import insert
 
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
+from app.llm.call import answer_to_json
 from app.llm.conversation import Answer, ReportedUsage, ToolRequest
-from app.llm.stored_answers import answer_to_json
-from app.telemetry.answer_texts import StoredAnswers, output_messages
+from app.telemetry.export import StoredAnswers, output_messages
 from tests.records import call_record
 
 USAGE = ReportedUsage(1, None, 1, None)

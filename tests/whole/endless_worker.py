@@ -14,7 +14,7 @@ from dapr.ext.workflow import DaprWorkflowContext
 from app import bootstrap
 from app.config import settings
 from app.worker import turns, worker
-from app.worker.watchdog import Watchdog
+from app.worker.turns import Watchdog
 from app.workflow.refund import refund_ticket
 from app.workflow.steps import TaskInput
 

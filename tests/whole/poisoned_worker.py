@@ -14,8 +14,8 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app import bootstrap
 from app.config import settings
 from app.workflow.activities import TOOLS
-from app.workflow.activities.lookups import OrderInput, lookup_order
 from app.workflow.activities.services import Activity, Services
+from app.workflow.activities.tools import OrderInput, lookup_order
 
 POISON = "load-13"
 

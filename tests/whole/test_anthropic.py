@@ -18,11 +18,8 @@ from app.finance.rollup import rollup
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.pricing import book
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_kinds import CostBasis
-from app.pricing.charge_types import Charge, Origin, TokenUsage
-from app.pricing.charges import charge_call
-from app.pricing.lost import NOTHING, lost_usage
+from app.pricing.charge_types import CallRecord, Charge, CostBasis, Origin, TokenUsage
+from app.pricing.formula import NOTHING, charge_call, lost_usage
 from runtime import paths
 from sandbox.data import load_tickets
 from tests.live import Live, make_stack

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from app.cli.components import Missing, missing
+from app.cli.checks import Missing, missing
 from app.cli.root import cli
 from app.config.settings import Settings
 from runtime.reload import reload

@@ -16,15 +16,15 @@ import pytest
 
 from app.domain.models import CallState
 from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.by_request import Unallocated
 from app.finance.reconciliation.claims import CLOCK_TOLERANCE
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
-from app.finance.reconciliation.repeats import Unallocated
+from app.ledger.reading.comparing import unallocated_retries
 from app.ledger.reading.queries import LedgerQueries
-from app.ledger.reading.unattributed_retries import unallocated_retries
 from app.ledger.store import database
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from sandbox.data import load_tickets
 from tests.live import Live, until
 

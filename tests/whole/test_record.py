@@ -16,7 +16,7 @@ from app.domain.models import Outcome, TaskStatus
 from app.finance.rollup import Dimension, rollup
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
-from app.pricing.charge_kinds import Meter
+from app.pricing.charge_types import Meter
 from app.workflow.activities import STAGE_OF
 from tests.live import Live, recorded, until
 from tests.whole import tickets

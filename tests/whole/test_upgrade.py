@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.domain.reasons import BROKEN
+from app.domain.decision_texts import BROKEN
 from tests.live import Live, make_stack, until
 from tests.whole import tickets
 from tests.whole.upgraded_worker import CHANGE, CODE

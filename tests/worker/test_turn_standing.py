@@ -10,7 +10,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 
 from app.domain.models import Category, Outcome, Progress, Refund, TaskResult, TaskStatus
 from app.domain.standing import Standing
-from app.worker.turn_standing import standing_after
+from app.worker.turns import standing_after
 
 AT = datetime(2026, 11, 22, 12, 0, 1, 250_000, tzinfo=UTC)
 REFUND = Refund(order_id="AC-1", amount=Decimal("49.90"), currency="EUR")

@@ -17,8 +17,7 @@ from google.protobuf import empty_pb2
 
 from app.dapr.daprd import Daprd
 from app.domain.models import Progress, TaskStatus
-from app.worker.turns import Turns
-from app.worker.watchdog import Watchdog
+from app.worker.turns import Turns, Watchdog
 from app.worker.worker import EventLoopWorker
 from tests.worker.test_worker import Noted, Well
 

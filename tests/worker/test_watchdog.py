@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.worker.watchdog import Overdue, Watchdog
+from app.worker.turns import Overdue, Watchdog
 
 
 @pytest.fixture

@@ -11,12 +11,10 @@ from app.domain.models import Category, Classification, DecisionState, Draft, Fr
 from app.domain.orders import Effects, Hold, Letter, Order
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.close_case import CloseOutput
-from app.workflow.activities.draft_refund import DraftOutput
-from app.workflow.activities.hold_refund import HoldInput, HoldOutput
-from app.workflow.activities.lookups import OrderOutput, PolicyOutput
+from app.workflow.activities.draft_refund import DraftOutput, HoldInput, HoldOutput
 from app.workflow.activities.notify_customer import NotifyOutput
 from app.workflow.activities.retrieve_account import AccountInput, AccountOutput
-from app.workflow.activities.tools import ToolCall
+from app.workflow.activities.tools import OrderOutput, PolicyOutput, ToolCall
 from tests.makers import USE, account, draft, exposure, order, refund_policy, task
 from tests.scripted import Script, run
 

@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from app.dapr.history.history_values import AttemptOutcome, Failure
-from app.dapr.history.model import Attempt, Step, WorkflowRun
+from app.dapr.history.model import Attempt, AttemptOutcome, Failure, Step, WorkflowRun
 
 
 class Cause(StrEnum):

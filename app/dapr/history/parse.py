@@ -1,16 +1,303 @@
-"""Dapr's history events to a run. Pure; `entries.py`, `step_parsing.py` and `waits.py` each know one part of it."""
+"""Dapr's history events to a run. Pure; `entries.py` knows how Dapr writes them, `waits.py` what is waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
-from app.dapr.history import entries, step_parsing, waits
+from app.dapr.history import entries, waits
+from app.dapr.history.causes import Cause, cause_of
 from app.dapr.history.entries import ACTIONS, Entry, History
-from app.dapr.history.history_values import Failure, RunStatus
-from app.dapr.history.model import ChildRun, Parent, Replay, Stall, Step, Suspension, WorkflowRun
+from app.dapr.history.model import (
+    Attempt,
+    AttemptOutcome,
+    ChildRun,
+    Failure,
+    Parent,
+    Replay,
+    RetryPause,
+    RunStatus,
+    Stall,
+    Step,
+    Suspension,
+    WorkflowRun,
+)
+
+# The executions of an attempt: each time that a worker began to work at it.
+#
+# Dapr writes nothing of an execution that was lost with its worker or sidecar: it hands the attempt out again, and the
+# history shows one attempt that took long. Workers therefore write down ahead what they begin (`Begun`); together with
+# the attempt's end in the history, that tells which execution brought it, which were lost, when and with whom.
+
+# A worker that has said nothing for this long is gone.
+GONE_AFTER = timedelta(seconds=30)
+
+
+class ExecutionOutcome(StrEnum):
+    """How an execution ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # it never ended, as far as the workflow knows
+    OPEN = "open"  # its worker is at it, or nobody can tell
+    REPEATED = "repeated"  # begun although the attempt had ended: work that nobody needed
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What was written ahead of an execution, and what is known of its worker.
+
+    lost_at: when the worker, alive, lost the sidecar that waited for the result. seen_at: its last sign of life;
+    stopped_at: when it had stopped as it was told; both None where nothing is known of it.
+    """
+
+    execution_id: str
+    event_id: int
+    number: int
+    worker: str
+    begun_at: datetime
+    lost_at: datetime | None = None
+    seen_at: datetime | None = None
+    stopped_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of an attempt. `ended_at`: when its result was taken, or when it was lost, as far as is known.
+    `cause`: why it brought no result; None when it did, or may still."""
+
+    number: int
+    worker: str
+    begun_at: datetime
+    ended_at: datetime | None
+    outcome: ExecutionOutcome
+    cause: Cause | None = None
+
+
+def fates_known(begun: Iterable[Begun], at: datetime) -> bool:
+    """Whether it is certain at `at` why each execution was lost that another one followed: a worker that has not been
+    heard of since may be gone, or only stand still."""
+    of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
+    for each in sorted(begun, key=lambda each: each.number):
+        of[each.execution_id, each.event_id].append(each)
+    return all(_fate_known(*pair, at) for each in of.values() for pair in pairwise(each))
+
+
+def _fate_known(each: Begun, following: Begun, at: datetime) -> bool:
+    if each.worker == following.worker or each.lost_at is not None or each.stopped_at is not None:
+        return True
+    return each.seen_at is None or each.seen_at > following.begun_at or at - each.seen_at >= GONE_AFTER
+
+
+def executions(attempt: Attempt, begun: Sequence[Begun], at: datetime) -> tuple[Execution, ...]:
+    """What became of each execution of an attempt, oldest first, as it is known at `at`."""
+    ordered = sorted(begun, key=lambda each: each.number)
+    last = _bringing(attempt, ordered)
+    return tuple(
+        _last(attempt, each, at)
+        if place == last
+        else _lost(each, ordered[place + 1], ordered[place + 1].begun_at)
+        if place < last
+        else Execution(each.number, each.worker, each.begun_at, None, ExecutionOutcome.REPEATED)
+        for place, each in enumerate(ordered)
+    )
+
+
+def _bringing(attempt: Attempt, ordered: Sequence[Begun]) -> int:
+    """The place of the execution that brought the attempt's end, or may still: the last that began before it. The
+    first one did, whatever the clocks of two machines say."""
+    if attempt.ended_at is None:
+        return len(ordered) - 1
+    return max(sum(each.begun_at <= attempt.ended_at for each in ordered) - 1, 0)
+
+
+def idle(found: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None]]:
+    """The times between an execution that was lost and the next: nobody worked at the attempt."""
+    lost: datetime | None = None
+    for execution in found:
+        if lost is not None:
+            yield lost, execution.begun_at
+        lost = execution.ended_at if execution.outcome is ExecutionOutcome.INTERRUPTED else None
+    if lost is not None:
+        yield lost, None
+
+
+def _last(attempt: Attempt, each: Begun, at: datetime) -> Execution:
+    if attempt.ended_at is not None:
+        outcome = ExecutionOutcome.FAILED if attempt.outcome is AttemptOutcome.FAILED else ExecutionOutcome.COMPLETED
+        return Execution(each.number, each.worker, each.begun_at, attempt.ended_at, outcome, cause_of(attempt))
+    if _before(each.lost_at, at) or _before(each.stopped_at, at) or _before(each.seen_at, at - GONE_AFTER):
+        return _lost(each, None, at)
+    return Execution(each.number, each.worker, each.begun_at, None, ExecutionOutcome.OPEN)
+
+
+def _lost(each: Begun, following: Begun | None, by: datetime) -> Execution:
+    """An execution that was lost, `by` the time when the next began or nobody could wait any longer."""
+    cause, last_sign = _cause(each, following, by)
+    ended_at = min(max(last_sign or by, each.begun_at), by)
+    return Execution(each.number, each.worker, each.begun_at, ended_at, ExecutionOutcome.INTERRUPTED, cause)
+
+
+def _cause(each: Begun, following: Begun | None, by: datetime) -> tuple[Cause, datetime | None]:
+    """Why it was lost, and the last moment at which it was not yet, where that is known."""
+    if _before(each.lost_at, by) or (following is not None and following.worker == each.worker):
+        return Cause.SIDECAR_GONE, each.lost_at
+    if _before(each.stopped_at, by):
+        return Cause.WORKER_STOPPED, each.stopped_at
+    if each.seen_at is not None and each.seen_at > by:
+        return Cause.SIDECAR_GONE, None  # it lives on, and its work was given to another
+    return Cause.WORKER_GONE, each.seen_at
+
+
+def _before(moment: datetime | None, by: datetime) -> bool:
+    return moment is not None and moment <= by
+
+
+# Steps and children with their attempts, and the pauses between them.
+#
+# Dapr counts no attempts: a retry is another `taskScheduled` with the same `taskExecutionId`, after a timer whose
+# origin is `activityRetry`. Where the worker's SDK gives no `taskExecutionId` (not all do), the order of failure, timer
+# and equal schedule tells.
+
+_RETRIES = {"activityRetry": "taskExecutionId", "childWorkflowRetry": "instanceId"}
+
+
+@dataclass
+class Retries:
+    """Which step each `taskScheduled` belongs to, and which step each retry timer waits for, by event id. `repeated`
+    are the unnamed schedules whose retry is found."""
+
+    step: dict[int, str] = field(default_factory=dict)
+    timer: dict[int, str] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+
+
+def parse_retries(history: History) -> Retries:
+    """Sorts schedules and retry timers to their steps."""
+    found = Retries()
+    for entry in history.entries:
+        if entry.kind == "taskScheduled":
+            found.step[entry.id] = entry.body.taskExecutionId or _unnamed(history, entry, found)
+        elif entry.kind == "timerCreated" and (origin := entry.body.WhichOneof("origin")) in _RETRIES:
+            found.timer[entry.id] = getattr(getattr(entry.body, origin), _RETRIES[origin])
+    return found
+
+
+def steps(history: History, found: Retries, app_id: str) -> tuple[Step, ...]:
+    """All steps, in the order of their first schedule."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in history.of("taskScheduled"):
+        groups[found.step[entry.id]].append(entry)
+    return tuple(
+        Step(
+            execution_id=key,
+            name=group[0].body.name,
+            attempts=_attempts(history, group),
+            input=entries.payload(group[0].body, "input"),
+            app_id=_elsewhere(group[0], app_id),
+        )
+        for key, group in groups.items()
+    )
+
+
+def parse_children(history: History, app_id: str) -> tuple[ChildRun, ...]:
+    """All child workflows, and those that were started and let go."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in history.of("childWorkflowInstanceCreated", "detachedWorkflowInstanceCreated"):
+        groups[entry.body.instanceId].append(entry)
+    return tuple(_child(history, instance_id, group, app_id) for instance_id, group in groups.items())
+
+
+def pauses(history: History, found: Retries) -> tuple[RetryPause, ...]:
+    """All pauses before a retry."""
+    return tuple(
+        RetryPause(
+            of=found.timer[entry.id],
+            event_id=entry.id,
+            started_at=entry.at,
+            due_at=entries.moment(entry.body.fireAt),
+            ended_at=fired.at if (fired := history.fired.get(entry.id)) else None,
+            child=entry.body.WhichOneof("origin") == "childWorkflowRetry",
+        )
+        for entry in history.of("timerCreated")
+        if entry.id in found.timer and not history.inherited(entry)
+    )
+
+
+def _child(history: History, instance_id: str, group: list[Entry], app_id: str) -> ChildRun:
+    body = group[0].body
+    detached = group[0].kind == "detachedWorkflowInstanceCreated"
+    return ChildRun(
+        instance_id=instance_id,
+        name="" if detached else body.name,
+        attempts=_attempts(history, group),
+        input=None if detached else entries.payload(body, "input"),
+        app_id=_elsewhere(group[0], app_id),
+        detached=detached,
+    )
+
+
+def _attempts(history: History, schedules: Iterable[Entry]) -> tuple[Attempt, ...]:
+    return tuple(_attempt(history, number, entry) for number, entry in enumerate(schedules, 1))
+
+
+def _attempt(history: History, number: int, schedule: Entry) -> Attempt:
+    end = history.ends.get(schedule.id)
+    inherited = history.inherited(schedule)
+    if end is None:
+        outcome = AttemptOutcome.LOST if history.over else AttemptOutcome.OPEN
+        return Attempt(number, schedule.id, schedule.at, None, outcome, inherited=inherited)
+    failed = end.kind.endswith("Failed")
+    return Attempt(
+        number=number,
+        event_id=schedule.id,
+        scheduled_at=schedule.at,
+        ended_at=end.at,
+        outcome=AttemptOutcome.FAILED if failed else AttemptOutcome.COMPLETED,
+        failure=entries.failure(end.body.failureDetails) if failed else None,
+        result=None if failed else entries.payload(end.body, "result"),
+        signer=entries.signer(end),
+        inherited=inherited,
+    )
+
+
+def _elsewhere(schedule: Entry, app_id: str) -> str | None:
+    target = str(schedule.event.router.targetAppID)
+    return target if target and target != app_id else None
+
+
+def _unnamed(history: History, schedule: Entry, found: Retries) -> str:
+    """The step of a schedule without execution id. It is a retry when a timer that this turn heard was set in the turn
+    that heard of the failure of the same activity with the same input; else a step of its own."""
+    for timer in _heard_timers(history, schedule.turn):
+        if timer.body.WhichOneof("origin") in (None, "activityRetry") and not found.timer.get(timer.id):
+            failed = next(_failed_in(history, timer.turn, schedule, found.repeated), None)
+            if failed is not None:
+                found.repeated.add(failed)
+                found.timer[timer.id] = found.step[failed]
+                return found.step[failed]
+    return f"#{schedule.id}"
+
+
+def _heard_timers(history: History, turn: int) -> list[Entry]:
+    heard = {entry.body.timerId for entry in history.of("timerFired") if entry.turn == turn}
+    return [entry for entry in history.of("timerCreated") if entry.id in heard]
+
+
+def _failed_in(history: History, turn: int, schedule: Entry, repeated: set[int]) -> Iterator[int]:
+    """The event ids of earlier, equal schedules whose failure was heard in `turn` and whose retry is not found yet."""
+    for earlier in history.of("taskScheduled"):
+        end = history.ends.get(earlier.id)
+        failed = end is not None and end.kind == "taskFailed" and end.turn == turn
+        equal = earlier.body.name == schedule.body.name and earlier.body.input == schedule.body.input
+        if failed and equal and earlier.id not in repeated:
+            yield earlier.id
+
 
 _ENDS = {
     1: RunStatus.COMPLETED,
@@ -26,14 +313,14 @@ def parse(instance_id: str, events: Sequence[Any]) -> WorkflowRun:
     """Reads a whole history. `events` are Dapr's `HistoryEvent`s in their order; none is a run that is pending."""
     history = entries.index(events)
     run = _outline(instance_id, history)
-    retries, answers = step_parsing.retries(history), waits.answers(history)
+    retries, answers = parse_retries(history), waits.answers(history)
     retry_timers = frozenset(retries.timer)
-    found, children = step_parsing.steps(history, retries, run.app_id), step_parsing.children(history, run.app_id)
+    found, children = steps(history, retries, run.app_id), parse_children(history, run.app_id)
     return replace(
         run,
         steps=found,
         children=children,
-        pauses=step_parsing.pauses(history, retries),
+        pauses=pauses(history, retries),
         timers=waits.timers(history, retry_timers),
         waits=waits.waits(history, answers, retry_timers),
         raised=waits.raised(history, answers),

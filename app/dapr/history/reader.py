@@ -18,8 +18,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.dapr.history import entries
-from app.dapr.history.history_values import Failure, Payload, RunStatus
-from app.dapr.history.model import WorkflowRun
+from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 

@@ -2,7 +2,7 @@
 
 When several things were so at once, the first of `Part` that was so has the time: a step that works while a person is
 waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
-`idle` says in which times nobody worked at it (see `executions.py`).
+`idle` says in which times nobody worked at it (see `parse.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from app.dapr.history.history_values import AttemptOutcome
-from app.dapr.history.model import Attempt, WorkflowRun
+from app.dapr.history.model import Attempt, AttemptOutcome, WorkflowRun
 
 Key = tuple["Part", str]
 # By the schedule's event id: when nobody worked at an attempt; None while it goes on.

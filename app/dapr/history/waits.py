@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 
 from app.dapr.history import entries
 from app.dapr.history.entries import ACTIONS, Entry, History
-from app.dapr.history.history_values import WaitOutcome
-from app.dapr.history.model import RaisedEvent, Timer, Wait
+from app.dapr.history.model import RaisedEvent, Timer, Wait, WaitOutcome
 
 _NEVER_SECONDS = 253402300799  # 9999-12-31T23:59:59Z
 

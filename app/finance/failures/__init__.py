@@ -1,9 +1,7 @@
 """What failures cost, and what they would have cost a runner that starts again from zero. Pure.
 
-    facts             what the ledger tells: ended tasks, their failures, sums of charges
-    weights           prices as whole numbers, for what single tasks spent
     intervals         how far a figure is known
-    failure_figures   the figures, for all, by tenant, by stage, by both
+    failure_figures   what the ledger tells, and the figures: for all, by tenant, by stage, by both
     failure_schemas   the same for programs
 
     measured    = charges of work in vain (`rerun`): calls that came to nothing, compute and writes of lost attempts

@@ -4,15 +4,115 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeVar
+from enum import StrEnum
+from fractions import Fraction
+from typing import NamedTuple, TypeVar
 
 from app.domain.money import ZERO, add, product
-from app.finance.failures.facts import Facts, Failure, Role, Sum, Vain
 from app.finance.failures.intervals import Interval, Quartiles, quartiles, share_of_sum, wilson
 from app.finance.rollup import Dimension, Group, rollup_sums
-from app.pricing.charge_kinds import Kind
+from app.pricing.charge_types import Charge, Kind
+
+# What the ledger tells of failures: frozen values, one for each failure, and sums of charges.
+
+INTERRUPTED = "interrupted"  # a failure of this kind was a crash; of any other, an attempt that ended with an error
+
+
+class Role(StrEnum):
+    """What a sum of charges stands for. All but the first two were paid once and would have been paid again."""
+
+    CLEAN = "clean"  # charges that are no reruns
+    RERUN = "rerun"  # work in vain
+    REPLAY = "replay"  # of steps that were completed before the failure: their results came from history
+    JOURNAL = "journal"  # of answers that a repeated execution of their step found in the journal
+    UNDER_WAY = "under_way"  # of calls that were begun before, and brought their steps' answers themselves
+
+
+class Spent(NamedTuple):
+    """Model spend of a failure's task in one currency, in weights: before the failure, and in all. No reruns."""
+
+    currency: str
+    before: int
+    clean: int
+
+
+def progress_of(spent: Sequence[Spent], *, whole: bool) -> Decimal | None:
+    """How much of its clean model spend a task had paid, from 0 to 1. None where that is not known: it spent nothing,
+    or in several currencies; or it is not the `whole`, since a price or a usage is not known."""
+    if not whole or len(spent) != 1 or not spent[0].clean:
+        return None
+    return Decimal(spent[0].before) / Decimal(spent[0].clean)
+
+
+class Failure(NamedTuple):
+    """One failure of a task that has ended.
+
+    restarts: a runner without a record would have begun again here. progress: see `progress_of`; None where nothing
+    restarts. spent: one for each currency.
+    """
+
+    task: int
+    tenant: str
+    stage: str
+    kind: str
+    cause: str
+    restarts: bool
+    progress: Decimal | None
+    spent: tuple[Spent, ...]
+
+    @property
+    def crash(self) -> bool:
+        """Whether the process went away, rather than an attempt ending with an error."""
+        return self.kind == INTERRUPTED
+
+
+class Vain(NamedTuple):
+    """Model spend in vain of one task, stage and currency, in weights."""
+
+    task: int
+    tenant: str
+    stage: str
+    currency: str
+    spent: int
+
+
+class Sum(NamedTuple):
+    """Charges that equal each other in role, price and so on, as one, and how many they are.
+
+    Their stage is that of the failed step for what was prevented, else their own. crash: of a crash's restart.
+    """
+
+    role: Role
+    crash: bool
+    charge: Charge
+    times: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the figures are made of, for the tasks that ended in a period. `ended`: how many, by tenant."""
+
+    ended: Mapping[str, int] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
+    vain: Sequence[Vain] = ()
+    sums: Sequence[Sum] = ()
+
+
+# Prices as whole numbers: what single tasks spent is added up quickly, and exactly.
+#
+# Shares of a task's spend and intervals need no more than proportions within a currency. Sums of money are not made
+# this way: they are made of quantities at one price.
+
+
+def weights(prices: Mapping[int, tuple[str, Decimal]]) -> dict[int, tuple[str, int]]:
+    """Currency and weight of each price: the price times a power of ten, the same one for all, that leaves no
+    decimals."""
+    decimals = max((-int(price.as_tuple().exponent) for _, price in prices.values()), default=0)
+    factor = 10 ** max(decimals, 0)
+    return {number: (currency, int(Fraction(price) * factor)) for number, (currency, price) in prices.items()}
+
 
 PREVENTED = (Role.REPLAY, Role.JOURNAL, Role.UNDER_WAY)
 Key = tuple[str, ...]

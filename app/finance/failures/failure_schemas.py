@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.finance.failures.facts import Facts, Role
-from app.finance.failures.failure_figures import Part, Runner, Share, parts
+from app.finance.failures.failure_figures import Facts, Part, Role, Runner, Share, parts
 from app.finance.failures.intervals import rounded
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.rollup import Dimension, Group

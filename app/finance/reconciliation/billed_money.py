@@ -16,11 +16,9 @@ from types import MappingProxyType
 
 from app.domain.models import UsageBasis
 from app.domain.money import ZERO, add, amount_of, difference, product
-from app.finance.reconciliation.bill import Amount, Bill
-from app.finance.reconciliation.counts import Count, total
+from app.finance.reconciliation.bill import Amount, Bill, Count, total
 from app.pricing.book import PriceBook
-from app.pricing.charge_kinds import TOKEN_LINES, CostBasis, Kind, Meter, Unit
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import TOKEN_LINES, Charge, CostBasis, Kind, Meter, Unit
 from app.pricing.schedule import NoPrice, rates_at, tier_starts
 
 _DAY = timedelta(days=1)

@@ -2,18 +2,311 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
 from app.domain.models import CallState
-from app.finance.reconciliation.bill import Bill, BillRow
-from app.finance.reconciliation.claims import CLOCK_TOLERANCE, Claim, slack
-from app.finance.reconciliation.counts import NONE, Count
-from app.finance.reconciliation.matching import LATE_ARRIVAL, Matching, Rank, Slot
+from app.finance.reconciliation.bill import NONE, Bill, BillRow, Count
+from app.finance.reconciliation.claims import CLOCK_TOLERANCE, SHORTEST_PAUSE, Claim, slack
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
-from app.finance.reconciliation.repeats import Unallocated, other_repeats
+
+# Pairs the requests on a bill with the calls of the record, one to one: as many as can be, the surest first.
+#
+# Each claim has slots that a request may fill: its own request's, and one for each repetition by the sidecar. Slots are
+# filled in the order of their rank; a slot that finds all its requests taken makes room along a chain of exchanges, in
+# which no filled slot is ever emptied. So of each rank as many slots are filled as the ranks before it allow.
+
+# What a call sent just before it was cut off may arrive so much later.
+LATE_ARRIVAL = timedelta(milliseconds=500)
+
+
+class Rank(IntEnum):
+    """What a slot is for; the surest first."""
+
+    REPORTED = 0  # paid, and the provider told for how many tokens
+    ESTIMATED = 1  # paid, for as many tokens as we count
+    VAIN = 2  # the call came to nothing; its request may have been billed
+    REPEATED = 3  # by the sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one request of a claim. `number` is 0 for its own."""
+
+    claim: int
+    number: int
+    rank: Rank
+
+
+class Matching:
+    """The pairs found so far; `row_of` and `slot_of` are each other's inverse."""
+
+    def __init__(self, claims: Sequence[Claim], rows: Sequence[BillRow], precision: timedelta) -> None:
+        self.claims = claims
+        self.rows = rows
+        self.row_of: dict[Slot, int] = {}
+        self.slot_of: dict[int, Slot] = {}
+        # Whether the clocks may be apart: a paid call was found only with their tolerance, or none at all.
+        self.skewed = True
+        self._precision = precision
+        self._by_model: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_input: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        for index in sorted(range(len(rows)), key=lambda each: rows[each].since):
+            self._by_model[rows[index].model].append(index)
+            self._by_input[rows[index].model, rows[index].count.input_tokens].append(index)
+
+    @property
+    def free_rows(self) -> list[int]:
+        """The rows that no slot has, by time."""
+        free = (index for index in range(len(self.rows)) if index not in self.slot_of)
+        return sorted(free, key=lambda index: self.rows[index].since)
+
+    def run(self) -> None:
+        """Fills the slots, rank by rank."""
+        slots: defaultdict[Rank, list[Slot]] = defaultdict(list)
+        for slot in slots_of(self.claims):
+            slots[slot.rank].append(slot)
+        self._fill_in_order(slots[Rank.REPORTED], tight=True)
+        exact = len(self.row_of)
+        self._fill_in_order(slots[Rank.REPORTED], tight=False)
+        self.skewed = len(self.row_of) > exact or not exact
+        for rank in (Rank.ESTIMATED, Rank.VAIN, Rank.REPEATED):
+            for tight in (True, False):
+                self._fill_nearest(slots[rank], tight=tight)
+                self._fill_in_order(slots[rank], tight=tight)
+        self._fill_in_order(slots[Rank.VAIN], tight=False, late=True)
+
+    def fitting(self, slot: Slot, *, tight: bool, late: bool = False) -> Iterator[int]:
+        """The rows that may be the slot's, by time; `tight` without any tolerance. `late`: also those that arrived when
+        the call had given up long ago, if they are of the very size of its question."""
+        claim = self.claims[slot.claim]
+        begin, end = self._window(claim, slot, tight)
+        last = max(end, claim.last) if late and slot.rank is Rank.VAIN else end
+        for listed in self._listed(claim, slot):
+            first = bisect_left(listed, begin, key=lambda index: self.rows[index].since)
+            behind = bisect_right(listed, last, key=lambda index: self.rows[index].since)
+            for index in listed[first:behind]:
+                row = self.rows[index]
+                if _fits(claim, slot, row) and (row.since <= end or claim.is_of_its_size(row.count)):
+                    yield index
+
+    def _window(self, claim: Claim, slot: Slot, tight: bool) -> tuple[datetime, datetime]:
+        begin, end = claim.since, claim.until
+        if tight:
+            pass
+        elif slot.rank is Rank.REPORTED or (self.skewed and slot.rank is Rank.ESTIMATED):
+            begin, end = begin - CLOCK_TOLERANCE, end + CLOCK_TOLERANCE
+        elif self.skewed:
+            begin, end = claim.early, claim.late
+        elif slot.rank is Rank.VAIN:
+            end = min(claim.late, end + LATE_ARRIVAL)
+        return begin - self._precision, end
+
+    def _listed(self, claim: Claim, slot: Slot) -> Iterable[list[int]]:
+        model, usage = claim.call.model, claim.call.usage
+        if not model:
+            return self._by_model.values()
+        if slot.rank is Rank.REPORTED:
+            return (self._by_input.get((model, usage.input_tokens or 0), []),)
+        if claim.expected is not None and claim.slack == 0:
+            return (self._by_input.get((model, claim.expected), []),)
+        return (self._by_model.get(model, []),)
+
+    def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool, late: bool = False) -> None:
+        """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
+        hopeless: set[int] = set()
+        for slot in sorted(slots, key=lambda each: (self.claims[each.claim].until, each.claim, each.number)):
+            if len(self.slot_of) == len(self.rows):
+                return
+            if slot not in self.row_of:
+                self._make_room(slot, tight, late, hopeless)
+
+    def _fill_nearest(self, slots: Iterable[Slot], *, tight: bool) -> None:
+        """Pairs of slots and free requests, those with the least difference in tokens first."""
+        pairs: list[tuple[int, int, int, int, Slot]] = []
+        for slot in slots:
+            if slot not in self.row_of:
+                claim = self.claims[slot.claim]
+                for index in self.fitting(slot, tight=tight):
+                    if index not in self.slot_of:
+                        pairs.append((_distance(claim, self.rows[index]), index, slot.claim, slot.number, slot))
+        for _, index, _, _, slot in sorted(pairs, key=lambda pair: pair[:4]):
+            if slot not in self.row_of and index not in self.slot_of:
+                self._take(slot, index)
+
+    def _make_room(self, slot: Slot, tight: bool, late: bool, hopeless: set[int]) -> None:
+        """Gives the slot a request, if need be by moving others to other requests of theirs. Requests from which no
+        chain leads to a free one become `hopeless`, and stay so, whatever is exchanged elsewhere."""
+        came_from: dict[int, Slot] = {}
+        waiting = deque([slot])
+        while waiting:
+            asking = waiting.popleft()
+            for index in self.fitting(asking, tight=tight, late=late):
+                if index in came_from or index in hopeless:
+                    continue
+                came_from[index] = asking
+                if index not in self.slot_of:
+                    self._exchange(index, came_from, slot)
+                    return
+                waiting.append(self.slot_of[index])
+        hopeless.update(came_from)
+
+    def _exchange(self, index: int, came_from: dict[int, Slot], first: Slot) -> None:
+        while True:
+            slot = came_from[index]
+            left = self.row_of.get(slot)
+            self._take(slot, index)
+            if slot == first or left is None:
+                return
+            index = left
+
+    def _take(self, slot: Slot, index: int) -> None:
+        self.row_of[slot] = index
+        self.slot_of[index] = slot
+
+
+def slots_of(claims: Sequence[Claim]) -> Iterator[Slot]:
+    """Every slot of the claims."""
+    for index, claim in enumerate(claims):
+        for number in range(claim.requests):
+            yield Slot(index, number, _rank(claim, number))
+
+
+def _rank(claim: Claim, number: int) -> Rank:
+    if number > 0:
+        return Rank.REPEATED
+    if claim.owes:
+        return Rank.REPORTED if claim.exact else Rank.ESTIMATED
+    return Rank.VAIN
+
+
+def _fits(claim: Claim, slot: Slot, row: BillRow) -> bool:
+    if not claim.of_model(row.model):
+        return False
+    return claim.is_just(row.count) if slot.rank is Rank.REPORTED else claim.may_be(row.count)
+
+
+def _distance(claim: Claim, row: BillRow) -> int:
+    usage = claim.call.usage
+    entered = abs((claim.expected or 0) - row.count.input_tokens)
+    return entered + abs((usage.output_tokens or 0) - row.count.output_tokens)
+
+
+# Repetitions by the sidecar that the record has put down to another call, or to none.
+#
+# The sidecar says how many calls it asked again, not which: our record puts that down to the likeliest calls that ran
+# at the time. The bill knows better. So a repetition may belong to any call that was under way, as long as there are no
+# more of them than were counted among the calls of that time. While the count was lost, each call may have been asked
+# again.
+
+# The count is read at intervals: calls this far apart may share one reading.
+READING = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Unallocated:
+    """Retries of a component's sidecar in a time that are put down to no call: so many `requests`; None when the
+    count of that time was lost. UTC."""
+
+    component: str
+    since: datetime
+    until: datetime
+    requests: int | None = None
+
+
+def other_repeats(matching: Matching, unallocated: Sequence[Unallocated]) -> dict[int, int]:
+    """Rows of the bill that no slot has -> the claim that each repeats; no more of them than were counted."""
+    found: dict[int, int] = {}
+    units = _Units(matching, unallocated)
+    for index, numbers in _fitting(matching, set(matching.free_rows)):
+        for number in numbers:
+            if units.take(number):
+                found[index] = number
+                break
+    return found
+
+
+class _Units:
+    """What was counted and is still to be had: each unit lets one call have been asked again."""
+
+    def __init__(self, matching: Matching, unallocated: Sequence[Unallocated]) -> None:
+        self._claims = matching.claims
+        self._unallocated = unallocated
+        self._left = [each.requests for each in unallocated]
+        self._lost_taken: set[int] = set()  # of lost counts, one for each call
+        repeated = [slot for slot in slots_of(matching.claims) if slot.rank is Rank.REPEATED]
+        self._spare = Counter(slot.claim for slot in repeated if slot not in matching.row_of)
+        self._holders = {slot.claim for slot in repeated if slot in matching.row_of}
+
+    def take(self, number: int) -> bool:
+        """Finds a unit for a claim. One that was put down to another call of that time will do, also when that one was
+        asked again as well and has to take a third one's in its turn."""
+        seen, waiting = {number}, deque([number])
+        while waiting:
+            asking = waiting.popleft()
+            if self._take_free(asking):
+                self._holders.add(number)
+                return True
+            for other in self._holders - seen:
+                if together(self._claims[asking], self._claims[other]):
+                    seen.add(other)
+                    waiting.append(other)
+        return False
+
+    def _take_free(self, number: int) -> bool:
+        claim = self._claims[number]
+        for other in self._spare:
+            if self._spare[other] and together(claim, self._claims[other]):
+                self._spare[other] -= 1
+                return True
+        for source, left in enumerate(self._left):
+            if not in_flight(claim, self._unallocated[source]) or left == 0:
+                continue
+            if left is not None:
+                self._left[source] = left - 1
+                return True
+            if number not in self._lost_taken:
+                self._lost_taken.add(number)
+                return True
+        return False
+
+
+def _fitting(matching: Matching, free: set[int]) -> Iterator[tuple[int, list[int]]]:
+    """Free rows with the claims that they may repeat, those of the nearest end first."""
+    if not free:
+        return
+    found: dict[int, list[int]] = {}
+    for number in sorted(range(len(matching.claims)), key=lambda each: matching.claims[each].until):
+        for index in matching.fitting(Slot(number, 1, Rank.REPEATED), tight=False):
+            if index in free and _after_a_pause(matching, number, index):
+                found.setdefault(index, []).append(number)
+    yield from sorted(found.items(), key=lambda item: matching.rows[item[0]].since)
+
+
+def _after_a_pause(matching: Matching, number: int, index: int) -> bool:
+    """Whether the call's own request and this one are as far apart as two requests of one call must be."""
+    claim, at = matching.claims[number], matching.rows[index].since
+    own = [matching.row_of.get(Slot(number, 0, rank)) for rank in (Rank.REPORTED, Rank.ESTIMATED, Rank.VAIN)]
+    others = [matching.rows[row].since for row in own if row is not None]
+    return claim.until - claim.since >= SHORTEST_PAUSE and all(abs(at - other) >= SHORTEST_PAUSE for other in others)
+
+
+def together(left: Claim, right: Claim) -> bool:
+    """Whether one reading of the count may hold both calls."""
+    near = left.since - READING <= right.until and right.since - READING <= left.until
+    return near and left.call.component == right.call.component
+
+
+def in_flight(claim: Claim, unallocated: Unallocated) -> bool:
+    """Whether the call was under way in that time."""
+    if claim.call.component != unallocated.component:
+        return False
+    return claim.since <= unallocated.until and claim.until >= unallocated.since
+
 
 _HOUR = timedelta(hours=1)
 _OWN = {CallState.FAILED: Cause.FAILED_CALL, CallState.INTERRUPTED: Cause.INTERRUPTED_CALL}

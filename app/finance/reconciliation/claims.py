@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.domain.models import CallState, UsageBasis
-from app.finance.reconciliation.counts import Count, counted
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
-from app.pricing.lost import NOTHING, lost_usage
+from app.finance.reconciliation.bill import Count, counted
+from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.formula import NOTHING, lost_usage
 
 # How far the provider's clock and ours may be apart.
 CLOCK_TOLERANCE = timedelta(seconds=2)

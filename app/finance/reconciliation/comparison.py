@@ -10,13 +10,11 @@ from datetime import datetime
 
 from app.finance.reconciliation.bill import Bill, BillFormat
 from app.finance.reconciliation.billed_money import RatesOf, compare_money
-from app.finance.reconciliation.by_request import cells_of, compare_requests, under_way
+from app.finance.reconciliation.by_request import Unallocated, cells_of, compare_requests, under_way
 from app.finance.reconciliation.by_sum import compare_sums
 from app.finance.reconciliation.claims import CLOCK_TOLERANCE, LONGEST_CALL, LONGEST_DELAY, Claim, claims_of
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Finding, Reconciliation
-from app.finance.reconciliation.repeats import Unallocated
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 from app.pricing.providers import SPEAKS_OPENAI, UNBILLED, may_bill, provider_id
 
 Priced = Callable[[str, str, datetime], bool]

@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.finance.reconciliation.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps
-from app.finance.reconciliation.decoding import text_of
-from app.finance.reconciliation.formats import read_json
-from app.finance.reconciliation.formats_csv import read_csv
-from app.finance.reconciliation.pages import Page
-from app.finance.reconciliation.reports import Report
+from app.finance.reconciliation.bill import BadBill, Bill, BillFormat, BillRow, refuse_overlaps, text_of
+from app.finance.reconciliation.bill_csv import read_csv
+from app.finance.reconciliation.bill_json import Page, Report, read_json
 
 __all__ = ["BadBill", "Bill", "BillFormat", "BillRow", "parse_bill", "parse_bills", "text_of"]
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.money import ZERO, plain, shown, total
+from app.finance.reconciliation.bill import Count
 from app.finance.reconciliation.billed_money import MoneyCell, Outcome
-from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Finding, Reconciliation
 from app.pricing.providers import UNBILLED, provider_id
 

@@ -12,10 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.domain.models import UsageBasis
-from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.bill import Bill, Count, total
 from app.finance.reconciliation.billed_money import MoneyCell
-from app.finance.reconciliation.counts import Count, total
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 
 
 class Cause(StrEnum):

@@ -10,9 +10,8 @@ from pydantic import PlainSerializer
 from app.config.policy import RetryLimits
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.finance.retry_bounds.file_findings import Finding
-from app.finance.retry_bounds.targets import Kind
-from app.finance.retry_bounds.worst import Over, Worst
+from app.finance.retry_bounds.policies import Finding
+from app.finance.retry_bounds.worst import Kind, Over, Worst
 
 _Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from app.config import yaml_file
 from app.domain.errors import ConfigurationError
-from app.finance.retry_bounds import resiliency
-from app.finance.retry_bounds.file_findings import Finding
-from app.finance.retry_bounds.resiliency import Policies
-from app.finance.retry_bounds.targets import Target, model, system
+from app.finance.retry_bounds import policies as resiliency
+from app.finance.retry_bounds.policies import Finding, Policies
+from app.finance.retry_bounds.worst import Target, model, system
 
 Resource = tuple[str, Mapping[str, Any]]
 

@@ -6,18 +6,165 @@ worker or sidecar come on top; no policy bounds them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
-from app.config.policy import RetryLimits, Rules
-from app.finance.retry_bounds import step_calls
-from app.finance.retry_bounds.file_findings import Finding
-from app.finance.retry_bounds.resiliency import Guard, Policies
-from app.finance.retry_bounds.step_calls import MODEL, StepCalls, askings
-from app.finance.retry_bounds.targets import Kind, Target, client
+from app.config.policy import Retries, RetryLimits, Rules
+from app.domain.money import amount_of, total
+from app.finance.retry_bounds.policies import Finding, Guard, Policies
+from app.pricing.book import PriceBook
+from app.pricing.charge_types import Meter
+from app.pricing.schedule import NoPrice, rates_at
+
+# Who may be asked: the models behind Conversation components, and the internal systems.
+
+
+class Kind(StrEnum):
+    """What a target is."""
+
+    MODEL = "model"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True)
+class Target:
+    """type: a component's type, like conversation.openai. model: as its file names it; empty where it does not."""
+
+    name: str
+    kind: Kind
+    type: str = "HTTPEndpoint"
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Client:
+    """How often a client of daprd's sends one request itself, out of the sidecar's sight and outside its breaker's
+    count. requests: None is not known."""
+
+    requests: int | None
+    fact: str
+
+
+_ONCE = Client(1, "its client sends each request once")
+# As found in components-contrib 1.18.3, langchaingo and what they use.
+_CLIENTS: Mapping[str, Client] = {
+    "HTTPEndpoint": _ONCE,
+    "conversation.anthropic": _ONCE,
+    "conversation.deepseek": _ONCE,
+    "conversation.echo": Client(1, "it asks nobody"),
+    "conversation.googleai": _ONCE,
+    "conversation.huggingface": _ONCE,
+    "conversation.ollama": _ONCE,
+    "conversation.openai": _ONCE,
+    "conversation.mistral": Client(
+        5, "its client sends a request up to 5 times (429, 500, 502, 503, 504, no answer), also after the time-out"
+    ),
+    "conversation.aws.bedrock": Client(3, "AWS's client sends a request up to 3 times (throttled, 5xx, no answer)"),
+}
+
+
+def client(target: Target) -> Client:
+    """The client that daprd uses for a target."""
+    unknown = Client(None, f"nobody has looked how often the client of {target.type} sends a request")
+    return _CLIENTS.get(target.type, unknown)
+
+
+def model(component: Mapping[str, Any]) -> Target:
+    """Of a Conversation component."""
+    spec = component["spec"]
+    entries = {str(each.get("name", "")).lower(): each.get("value") for each in spec.get("metadata") or []}
+    name = str(component["metadata"]["name"])
+    return Target(name, Kind.MODEL, str(spec["type"]), str(entries.get("model") or ""))
+
+
+def system(endpoint: Mapping[str, Any]) -> Target:
+    """Of an HTTPEndpoint."""
+    return Target(str(endpoint["metadata"]["name"]), Kind.SYSTEM)
+
+
+# Which step of the workflow asks whom, and how many such steps a task may have.
+#
+# Each decision of a person has one more hold, and a look at the order where the books refuse it. A parked step that a
+# person resumes begins anew.
+
+MODEL = ""  # in the place of a system's name: the model
+CLASSIFY_TURNS = 2  # the second corrects the first
+LOOKUPS_A_TURN = 4
+# Each task's first pause is its own, up to this much longer.
+_SPREAD = 2
+
+
+@dataclass(frozen=True)
+class StepCalls:
+    """One kind of step. asks: the systems that it asks one after another in each attempt, or the model."""
+
+    step: str
+    asks: tuple[str, ...]
+    per_task: int
+
+
+def askings(rules: Rules) -> tuple[StepCalls, ...]:
+    """All steps that ask anybody, at their most."""
+    turns = rules.drafting.max_turns
+    return (
+        StepCalls("classify", (MODEL,), CLASSIFY_TURNS),
+        StepCalls("retrieve_account", ("accounts", "cases"), 1),  # cases only where the ticket is worked again
+        StepCalls("draft_refund", (MODEL,), turns),
+        StepCalls("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
+        StepCalls("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
+        StepCalls("hold_refund", ("refunds",), 1),
+        StepCalls("notify_customer", ("refunds", "notifications"), 1),
+        StepCalls("close_case", ("refunds", "cases"), 1),
+    )
+
+
+def pauses(retries: Retries) -> timedelta:
+    """All of the workflow's pauses between the attempts of one step, each at its longest."""
+    first = retries.first_seconds * _SPREAD
+    each = (min(first * 2**number, retries.max_seconds) for number in range(retries.attempts - 1))
+    return timedelta(seconds=sum(each))
+
+
+# What one request may cost: the dearest model that may answer it, at the largest question and answer.
+
+_PER = Decimal(1_000_000)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Tokens that a request may use, as the journal reserves them before it."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+# The longest letter that a model is shown, in English, with everything around it; and the answer that is reserved.
+LONGEST = Reserve(15_000, 1_000)
+
+
+def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: Reserve, at: datetime) -> Price:
+    """For each currency the highest price of a request among these models, each a provider (component type) and a
+    name."""
+    amounts, unpriced = dict[str, tuple[Decimal, str]](), []
+    for provider, model in sorted(set(models)):
+        price = book.find(provider, model, at)
+        if isinstance(price, NoPrice):
+            unpriced.append(model or "(none)")
+            continue
+        rates = rates_at(price.contracted, reserve.input_tokens)
+        used = ((Meter.INPUT, reserve.input_tokens), (Meter.OUTPUT, reserve.output_tokens))
+        amount = total(amount_of(Decimal(tokens), rates[line], _PER) for line, tokens in used)
+        amounts[price.currency] = max(amounts.get(price.currency, (amount, model)), (amount, model))
+    return Price(
+        {currency: amount for currency, (amount, _) in amounts.items()},
+        tuple(sorted({model for _, model in amounts.values()})),
+        tuple(unpriced),
+    )
+
 
 # The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
 GIVE_UP = timedelta(seconds=90)
@@ -146,7 +293,7 @@ def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | N
     known = [each for each in attempts if each is not None]
     if len(known) < len(attempts):
         return None
-    return max(known) * rules.retries.attempts + step_calls.pauses(rules.retries)
+    return max(known) * rules.retries.attempts + pauses(rules.retries)
 
 
 def _attempt(kind: Kind, guards: Sequence[Guard]) -> timedelta | None:

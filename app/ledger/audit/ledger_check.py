@@ -14,20 +14,64 @@ from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.money import plain
+from app.finance.report_schemas import GroupView, View
 from app.ledger.audit.rebuilding import Books
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
-from app.ledger.recording.proven import proven_calls, told
-from app.ledger.recording.recovering import ticket_of
+from app.ledger.recording.projection import Written
+from app.ledger.recording.recovering import proven_calls, ticket_of, told
 from app.ledger.recording.saving import behind
 from app.ledger.recording.sources import Sources
-from app.ledger.recording.step_records import Written
-from app.ledger.store.daily import day_of
-from app.ledger.store.record_tables import TASKS
-from app.ledger.store.tables import TICKETS
+from app.ledger.store.charge_rows import day_of
+from app.ledger.store.tables import TASKS, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge
-from app.pricing.charges import standing
+from app.pricing.formula import standing
+
+# What a check and a rebuild of the ledger tell programs: their JSON on the command line. Its keys stay.
+
+
+class DifferenceView(View):
+    """One thing that the ledger has otherwise than its sources; `task_id` is empty for a sum of many tasks. `source`
+    says who expects it: `sources` (histories, journal, charges) or `books`; `remedy` is empty where a rebuild mends."""
+
+    task_id: str
+    what: str
+    expected: str
+    found: str
+    source: str
+    remedy: str
+
+
+class RefundsView(View):
+    """How many refunds the books and the ledger hold, and how many of the books' belong to tasks that have not ended;
+    `problem` says why not all books were read, and is empty when they were."""
+
+    in_books: int
+    in_ledger: int
+    in_flight: int
+    problem: str
+
+
+class CheckedView(View):
+    """All differences, those of refunds among them. None, and no problem: the ledger says what its sources say."""
+
+    differences: tuple[DifferenceView, ...]
+    refunds: RefundsView
+
+
+class RebuiltView(View):
+    """What all charges summed to before and after. `kept`: tasks without a history that can be read, or with an older
+    one than the record, left as they were. `repriced`: tasks whose price book cannot be had any more, so that today's
+    was taken. `restored`: tasks that the ledger had lost; their tickets have no texts."""
+
+    tasks: int
+    kept: tuple[str, ...]
+    repriced: tuple[str, ...]
+    restored: tuple[str, ...]
+    before: GroupView
+    after: GroupView
+
 
 TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
 PURGED = (

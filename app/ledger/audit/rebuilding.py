@@ -17,14 +17,19 @@ from app.domain.errors import TaskNotFound
 from app.finance.rollup import Group
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import sum_anew
-from app.ledger.recording.proven import proven_calls
-from app.ledger.recording.recovering import ended_without_history, keep_calls, keep_tickets, tell_again, ticket_of
+from app.ledger.recording.recovering import (
+    ended_without_history,
+    keep_calls,
+    keep_tickets,
+    proven_calls,
+    tell_again,
+    ticket_of,
+)
 from app.ledger.recording.saving import behind, save
 from app.ledger.recording.sources import Sources
 from app.ledger.store import standings
-from app.ledger.store.price_rows import Prices
-from app.ledger.store.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS
-from app.ledger.store.tables import TICKETS
+from app.ledger.store.charge_rows import Prices
+from app.ledger.store.tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICE_BOOKS, PRICES, STEPS, TASKS, TICKETS
 from app.pricing import book as price_book
 from app.pricing.book import PriceBook
 

@@ -5,17 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, or_, select
 
 from app.finance.reconciliation.bill import Bill
 from app.finance.reconciliation.billed_money import rates_of
+from app.finance.reconciliation.by_request import Unallocated
 from app.finance.reconciliation.comparison import MARGIN, reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.ledger.reading.queries import LedgerQueries
-from app.ledger.reading.unattributed_retries import unallocated_retries
+from app.ledger.store.tables import SIDECAR_RETRIES
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import Charge
 from app.pricing.schedule import NoPrice
+
+# What the sidecar asked again and no call is known to have been asked again for: counted so, or not counted at all.
+
+
+def unallocated_retries(
+    engine: Engine, since: datetime | None = None, until: datetime | None = None
+) -> tuple[Unallocated, ...]:
+    """Those of the times that reach into that one, oldest first."""
+    count, allocated = SIDECAR_RETRIES.c["count"], SIDECAR_RETRIES.c.allocated
+    query = select(SIDECAR_RETRIES).where(or_(count.is_(None), count > allocated))
+    if since is not None:
+        query = query.where(SIDECAR_RETRIES.c.to_at >= since)
+    if until is not None:
+        query = query.where(SIDECAR_RETRIES.c.from_at < until)
+    with engine.connect() as connection:
+        return tuple(
+            Unallocated(
+                row["component"],
+                row["from_at"],
+                row["to_at"],
+                None if row["count"] is None else row["count"] - row["allocated"],
+            )
+            for row in connection.execute(query.order_by(SIDECAR_RETRIES.c.from_at)).mappings()
+        )
 
 
 def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:

@@ -10,20 +10,28 @@ from typing import Any
 from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, func, or_, select
 
 from app.domain.errors import TaskNotFound
-from app.finance.failures.facts import Facts
+from app.finance.failures.failure_figures import Facts
 from app.finance.rollup import Dimension, Rollup, rollup_sums
 from app.ledger.reading import counting, failure_facts, row_mapping
 from app.ledger.reading.summing import charged_by_day
 from app.ledger.recording.projection import with_usages
 from app.ledger.store import decision_log
 from app.ledger.store.call_rows import call_records, oldest_first
-from app.ledger.store.daily import day_number, day_of
-from app.ledger.store.price_rows import Prices
-from app.ledger.store.record_tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PAUSES, PRICES, STEPS, TASKS
-from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS
+from app.ledger.store.charge_rows import Prices, day_number, day_of
+from app.ledger.store.tables import (
+    ATTEMPTS,
+    CHARGES,
+    DAILY_COSTS,
+    EXECUTIONS,
+    FAILURES,
+    MODEL_CALLS,
+    PAUSES,
+    PRICES,
+    STEPS,
+    TASKS,
+)
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 
 # What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
 _COLUMNS = {

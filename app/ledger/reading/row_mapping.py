@@ -9,16 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import Execution, ExecutionOutcome
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
+from app.dapr.history.parse import Execution, ExecutionOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.domain.money import amount_of
-from app.ledger.store.columns import quantity
-from app.ledger.store.price_rows import PriceRow
+from app.ledger.store.charge_rows import PriceRow
+from app.ledger.store.tables import quantity
 from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 
 Values = Mapping[Any, Any]
 

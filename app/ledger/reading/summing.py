@@ -21,8 +21,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from app.ledger.store.daily import DailyKey
-from app.ledger.store.record_tables import CHARGES, DAILY_COSTS, STEPS, TASKS
+from app.ledger.store.charge_rows import DailyKey
+from app.ledger.store.tables import CHARGES, DAILY_COSTS, STEPS, TASKS
 
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 _KEY = (

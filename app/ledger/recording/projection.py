@@ -15,15 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import zip_longest
 
 from pydantic import ValidationError
 
-from app.dapr.history.executions import fates_known
-from app.dapr.history.history_values import AttemptOutcome, RunStatus
-from app.dapr.history.model import RaisedEvent, WorkflowRun
-from app.dapr.history.times import Part, shares, spans
-from app.domain import decisions
+from app.dapr.history.causes import Cause, cause, cause_of
+from app.dapr.history.model import Attempt, AttemptOutcome, Failure, RaisedEvent, RunStatus, Step, WorkflowRun
+from app.dapr.history.parse import Begun, Execution, ExecutionOutcome, executions, fates_known, idle
+from app.dapr.history.times import Idle, Part, Share, shares, spans
+from app.domain import decision_texts
 from app.domain.models import (
+    AnsweredBy,
     CallState,
     Decision,
     DecisionState,
@@ -33,16 +35,179 @@ from app.domain.models import (
     TaskStatus,
     UsageBasis,
 )
-from app.ledger.recording.failures import failures
-from app.ledger.recording.proven import with_proven
-from app.ledger.recording.step_records import Written, executions_of, idle_of, step_records, vain_writes
+from app.ledger.recording.recovering import with_proven
 from app.ledger.store.decision_log import view_of
-from app.ledger.store.task_record import StepRecord, TaskRecord
+from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import UNREPORTED, Charge, Origin, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
-from app.pricing.lost import NOTHING, lost_usage
+from app.pricing.charge_types import UNREPORTED, CallRecord, Charge, Origin, Quantity, TokenUsage, Work
+from app.pricing.formula import NOTHING, charge_call, charge_work, lost_usage
+
+# From a run's steps and what workers wrote ahead of them to the steps of the record.
+
+_ANSWERERS = frozenset(AnsweredBy)
+_NOTHING = timedelta(0)
+
+Executions = Mapping[int, tuple[Execution, ...]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What workers wrote ahead for one task: of model calls, and of executions."""
+
+    calls: Sequence[CallRecord] = ()
+    begun: Sequence[Begun] = ()
+
+
+def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
+    """The executions of each attempt that any are known of, by the schedule's event id."""
+    of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
+    for each in begun:
+        of[each.execution_id, each.event_id].append(each)
+    until = run.ended_at or at
+    found = ((step.execution_id, attempt) for step in run.steps for attempt in step.attempts if not attempt.inherited)
+    return {
+        attempt.event_id: executions(attempt, of[execution_id, attempt.event_id], until)
+        for execution_id, attempt in found
+        if (execution_id, attempt.event_id) in of
+    }
+
+
+def idle_of(found: Executions) -> Idle:
+    """When nobody worked at an attempt."""
+    return {event_id: gaps for event_id, each in found.items() if (gaps := tuple(idle(each)))}
+
+
+def step_records(
+    run: WorkflowRun,
+    stage_of: Mapping[str, str],
+    calls: Sequence[CallRecord],
+    active: Mapping[Share, timedelta],
+    found: Executions,
+) -> tuple[StepRecord, ...]:
+    """The steps of the history, and those that only the journal knows any more."""
+    steps = tuple(_step(number, step, stage_of, calls, active, found) for number, step in enumerate(run.steps, start=1))
+    return steps + tuple(_unseen(calls, steps))
+
+
+def _step(
+    number: int,
+    step: Step,
+    stage_of: Mapping[str, str],
+    calls: Sequence[CallRecord],
+    active: Mapping[Share, timedelta],
+    found: Executions,
+) -> StepRecord:
+    answered = _answered_by(step)
+    asks_a_model = answered is not None or any(call.execution_id == step.execution_id for call in calls)
+    own = [attempt for attempt in step.attempts if not attempt.inherited]
+    lost = active.get((step.execution_id, True), _NOTHING)
+    return StepRecord(
+        step=number,
+        execution_id=step.execution_id,
+        name=step.name,
+        stage=stage_of.get(step.name, step.name),
+        tool="" if asks_a_model else step.name,
+        active=active.get((step.execution_id, False), _NOTHING) + lost,
+        lost=lost,
+        writes=sum(map(_writes, own)),
+        attempts=tuple(_attempt(attempt, found.get(attempt.event_id, ())) for attempt in step.attempts),
+        answered_by=answered,
+    )
+
+
+def _writes(attempt: Attempt) -> int:
+    return 1 + (attempt.ended_at is not None)
+
+
+def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
+    """Steps that the history does not hold any more, although the journal knows what they paid: no charge is lost."""
+    seen = {step.execution_id for step in steps}
+    names = {call.execution_id: call.stage for call in calls if call.execution_id not in seen}
+    for number, (execution_id, stage) in enumerate(names.items(), start=len(steps) + 1):
+        yield StepRecord(number, execution_id, stage, stage, "", _NOTHING, _NOTHING, 0, ())
+
+
+def _answered_by(step: Step) -> AnsweredBy | None:
+    """What the step's result says of its model call."""
+    result = step.last.result
+    if result is None or "answered_by" not in result.text:  # most results are a tool's; parsing them takes longer
+        return None
+    said = result.at("use", "answered_by")
+    return AnsweredBy(said) if isinstance(said, str) and said in _ANSWERERS else None
+
+
+def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
+    failure = attempt.failure.root if attempt.failure else None
+    # PostgreSQL keeps no NUL in a text.
+    error = f"{failure.type}: {failure.message}".replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
+    return AttemptRecord(
+        attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error, attempt.event_id, found
+    )
+
+
+def vain_writes(step: StepRecord) -> int:
+    """The events that attempts left in the history that failed."""
+    return 2 * sum(attempt.outcome is AttemptOutcome.FAILED for attempt in step.attempts)
+
+
+# The failures of a task: work that was lost with its worker or sidecar, and attempts that failed.
+
+
+def failures(run: WorkflowRun, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:
+    """Every failure of a run, oldest first."""
+    causes = {attempt.event_id: cause_of(attempt) for step in run.steps for attempt in step.attempts}
+    found = [each for step in steps for each in _of_step(step, causes)]
+    return tuple(sorted(found, key=lambda each: (each.at, each.step, each.attempt, each.execution)))
+
+
+def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
+    """Why a model call came to nothing, as far as it can be known; None for one that did not, or may still."""
+    if call.state is CallState.FAILED:
+        return cause(Failure("ModelUnavailable", call.error))
+    if call.state is not CallState.INTERRUPTED:
+        return None
+    step = next((each.step for each in record.steps if each.execution_id == call.execution_id), None)
+    lost = [each for each in record.failures if each.step == step and each.kind is FailureKind.INTERRUPTED]
+    theirs = (each.cause for each in lost if each.worker == call.worker and each.at >= call.started_at)
+    return next(theirs, Cause.UNKNOWN)
+
+
+def _of_step(step: StepRecord, causes: Mapping[int, Cause | None]) -> Iterator[FailureRecord]:
+    for attempt, after in zip_longest(step.attempts, step.attempts[1:]):
+        yield from _interrupted(step, attempt)
+        if attempt.outcome is AttemptOutcome.FAILED and attempt.ended_at is not None:
+            last = next((each for each in attempt.executions if each.outcome is ExecutionOutcome.FAILED), None)
+            yield FailureRecord(
+                step=step.step,
+                attempt=attempt.number,
+                execution=last.number if last else 0,
+                at=attempt.ended_at,
+                resumed_at=_begun(after) if after else None,
+                kind=FailureKind.FAILED,
+                cause=causes.get(attempt.event_id) or Cause.UNKNOWN,
+                worker=last.worker if last else "",
+            )
+
+
+def _interrupted(step: StepRecord, attempt: AttemptRecord) -> Iterator[FailureRecord]:
+    for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
+        if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at is not None:
+            yield FailureRecord(
+                step=step.step,
+                attempt=attempt.number,
+                execution=execution.number,
+                at=execution.ended_at,
+                resumed_at=after.begun_at if after else None,
+                kind=FailureKind.INTERRUPTED,
+                cause=execution.cause or Cause.UNKNOWN,
+                worker=execution.worker,
+            )
+
+
+def _begun(attempt: AttemptRecord) -> datetime:
+    """When somebody began to work at it; when it was to be begun, if nobody wrote that down."""
+    return attempt.executions[0].begun_at if attempt.executions else attempt.scheduled_at
+
 
 # In these parts a task holds nothing.
 _PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
@@ -183,7 +348,7 @@ def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> Settled:
         **decision.model_dump(),
         at=over.isoformat(timespec="milliseconds") if over else at,
         state=DecisionState.TOO_LATE if over else DecisionState.HANDED_OVER,
-        code=decisions.ENDED if over else "",
+        code=decision_texts.ENDED if over else "",
     )
 
 
@@ -209,7 +374,7 @@ def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedel
             yield from _call(call, origins[call.execution_id], book)
     for step in record.steps:
         if step.writes and (run.ended_at or _over(step)):
-            yield from _step(step, origins[step.execution_id], book)
+            yield from _charges_of_step(step, origins[step.execution_id], book)
     if run.ended_at is not None:
         written = run.events - sum(step.writes for step in record.steps)
         work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
@@ -218,7 +383,7 @@ def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedel
         yield from charge_work(book, work, _origin(record, None))
 
 
-def _step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
     """The work on a step: that which brought its result, and that which came to nothing."""
     vain = vain_writes(step)
     yield from charge_work(book, _work(step.active - step.lost, step.writes - vain), origin)

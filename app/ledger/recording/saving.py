@@ -19,13 +19,20 @@ from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, or_, s
 from app.domain.models import TaskStatus
 from app.domain.standing import Standing
 from app.ledger.store import decision_log, standings
-from app.ledger.store.bulk import insert_many
-from app.ledger.store.charge_lines import ChargeLine, Key, corrected, line_of
-from app.ledger.store.daily import DailySums, Place, place_of
-from app.ledger.store.price_rows import PriceRow, price_row
-from app.ledger.store.record_tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS
-from app.ledger.store.tables import TICKETS
+from app.ledger.store.charge_rows import (
+    ChargeLine,
+    DailySums,
+    Key,
+    Place,
+    PriceRow,
+    corrected,
+    line_of,
+    place_of,
+    price_row,
+)
+from app.ledger.store.tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS, TICKETS
 from app.ledger.store.task_record import TaskRecord
+from app.ledger.store.writer import insert_many
 
 # Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
 _KNOWN = (

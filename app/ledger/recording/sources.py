@@ -9,18 +9,17 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
-from app.dapr.history.executions import Begun
 from app.dapr.history.model import WorkflowRun
+from app.dapr.history.parse import Begun
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
-from app.ledger.recording.projection import Naming, project
-from app.ledger.recording.step_records import Written
+from app.ledger.recording.projection import Naming, Written, project
 from app.ledger.store import standings
 from app.ledger.store.call_rows import call_records
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, WORKERS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 
 _READ_AT_ONCE = 8
 

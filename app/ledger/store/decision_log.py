@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
-from app.domain import decisions
+from app.domain import decision_texts
 from app.domain.models import Decision, DecisionState, DecisionView, Refund, Settled
 from app.domain.redaction import redact
 from app.ledger.store.database import insert_or_ignore
@@ -147,7 +147,7 @@ def view_of(task_id: str, settled: Settled, said_at: str | None = None) -> Decis
         code=settled.code,
         most=settled.most,
         currency=settled.currency,
-        words=decisions.words(settled.state, settled.code, settled.refund, settled.most, settled.currency),
+        words=decision_texts.words(settled.state, settled.code, settled.refund, settled.most, settled.currency),
         settled_at=None if settled.state is DecisionState.HANDED_OVER else settled.at,
         reason=settled.reason,
     )
@@ -194,7 +194,7 @@ def _view(row: Any) -> DecisionView:
         code=row["code"],
         most=most,
         currency=row["most_currency"],
-        words=decisions.words(state, row["code"], refund, most, row["most_currency"]),
+        words=decision_texts.words(state, row["code"], refund, most, row["most_currency"]),
         settled_at=_iso(row["settled_at"]) if row["settled_at"] else None,
         reason=row["reason"],
     )

@@ -16,11 +16,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, bindparam, func, not_, or_, select, update
 
 from app.dapr.history.model import WorkflowRun
+from app.domain.decision_texts import BROKEN
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
-from app.domain.reasons import BROKEN
 from app.domain.standing import Standing, ended, under_way, unknown
-from app.ledger.store.restarts import begin_anew
+from app.ledger.store.call_rows import begin_anew
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.writer import Writer
 

@@ -1,11 +1,79 @@
-"""The tables of intake, of the gateway's journal and of the workers. The record's own are in `record_tables.py`."""
+"""The ledger's tables: intake, the journal of model calls, the workers, and the record."""
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
 
 from app.domain.models import TaskStatus
-from app.ledger.store.columns import METADATA, Instant
+from app.pricing.charge_types import Unit
+
+# What the tables share: their catalogue, and columns for instants and for exact quantities.
+
+METADATA = MetaData()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# A quantity is kept as a whole number of these, so that a database can sum it exactly: tokens and writes as they are,
+# seconds to the microsecond, bytes as what a byte kept for a thousandth of a month is.
+_DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}
+
+
+class Instant(TypeDecorator[datetime]):
+    """A time in UTC as microseconds since 1970: the same in every database, and eight bytes."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the database."""
+        return microseconds(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        return None if value is None else instant(int(value))
+
+
+def instant(kept: int) -> datetime:
+    """What `microseconds` kept."""
+    return _EPOCH + timedelta(microseconds=kept)
+
+
+def microseconds(at: datetime | None) -> int | None:
+    """An instant as it is kept."""
+    return None if at is None else (at - _EPOCH) // _MICROSECOND
+
+
+def whole(quantity: Decimal, unit: Unit) -> int:
+    """A quantity as it is kept. Raises ValueError for one that is finer than its unit is kept."""
+    scaled = quantity.scaleb(_DECIMALS[unit])
+    if scaled != int(scaled):
+        raise ValueError(
+            f"quantity {quantity} {unit} is finer than {_DECIMALS[unit]} decimals; round it where it arises"
+        )
+    return int(scaled)
+
+
+def quantity(kept: int, unit: Unit) -> Decimal:
+    """A kept quantity as it was."""
+    return Decimal(kept).scaleb(-_DECIMALS[unit])
+
 
 TICKETS = Table(
     "tickets",
@@ -168,4 +236,172 @@ BEGINNINGS = Table(
     Column("at", Instant, nullable=False),
     UniqueConstraint("task_id", "given_up_at", name="uq_beginnings"),
     sqlite_with_rowid=False,
+)
+
+
+# The tables of the record: what the projector makes of history and journal, and can make again.
+#
+# Charges are only ever added. What a report sums is kept summed as well, by day and by everything that a report may ask
+# for, in the same transaction; a sum of quantities at one price is exact, and so is the money made of it.
+
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=True),  # short, since many rows name it
+    Column("task_id", String(100), nullable=False, unique=True),
+    Column("tenant", String(31), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("workflow", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("execution_id", String(64), nullable=False),
+    Column("rerun_of", String(100)),
+    Column("status", String(10), nullable=False),
+    Column("outcome", String(16), nullable=False),  # empty: none yet
+    Column("category", String(16), nullable=False),
+    Column("order_id", String(64)),
+    Column("refund_amount", String(16)),
+    Column("refund_currency", String(3)),
+    Column("refund_id", String(64)),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("projected_at", Instant, nullable=False),
+    Column("parts", String(200), nullable=False),  # JSON: microseconds by part
+    Column("turns", Integer, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("trace_parent", String(55), nullable=False),
+    Index("ix_tasks_ended", "ended_at", "started_at", "tenant"),
+    sqlite_autoincrement=True,  # never the number of a task that is gone
+)
+
+STEPS = Table(
+    "steps",
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("step", SmallInteger, primary_key=True, autoincrement=False),
+    Column("execution_id", String(36), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("stage", String(64), nullable=False),
+    Column("tool", String(64), nullable=False),
+    Column("active_us", BigInteger, nullable=False),
+    Column("lost_us", BigInteger, nullable=False),
+    Column("writes", Integer, nullable=False),
+    Column("answered_by", String(10)),
+    sqlite_with_rowid=False,
+)
+
+ATTEMPTS = Table(
+    "attempts",
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("step", SmallInteger, primary_key=True, autoincrement=False),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Integer, nullable=False),
+    Column("scheduled_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("outcome", String(10), nullable=False),
+    Column("error", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+FAILURES = Table(
+    "failures",  # work that was lost with its worker or sidecar, and attempts that failed
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("step", SmallInteger, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("execution", SmallInteger, nullable=False),  # 0: not known which
+    Column("at", Instant, nullable=False),
+    Column("resumed_at", Instant),  # NULL: not taken up again
+    Column("kind", String(11), nullable=False),
+    Column("cause", String(16), nullable=False),
+    Column("worker", String(36), nullable=False),  # empty: not known
+    Index("ix_failures_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+PAUSES = Table(
+    "pauses",
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("part", String(10), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+PRICES = Table(
+    "prices",  # every price that a charge was made at
+    METADATA,
+    Column("price_no", Integer, primary_key=True, autoincrement=True),
+    Column("line", String(16), nullable=False),
+    Column("book_digest", String(64), nullable=False),
+    Column("price_id", String(200), nullable=False),  # empty: unpriced
+    Column("mode", String(10), nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("unit_price", String(40), nullable=False),
+    Column("list_unit_price", String(40), nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("component", String(100), nullable=False),
+    Column("model", String(200), nullable=False),
+    UniqueConstraint(
+        "line",
+        "book_digest",
+        "price_id",
+        "mode",
+        "currency",
+        "unit_price",
+        "list_unit_price",
+        "provider",
+        "component",
+        "model",
+        name="uq_prices",
+    ),
+)
+
+CHARGES = Table(
+    "charges",
+    METADATA,
+    Column("task_no", Integer, primary_key=True, autoincrement=False),
+    Column("step", SmallInteger, primary_key=True, autoincrement=False),  # 0: the workflow itself
+    Column("turn", SmallInteger, primary_key=True, autoincrement=False),  # 0: no model call's
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("line", String(16), primary_key=True),
+    Column("rerun", Boolean, primary_key=True),
+    Column("correction", SmallInteger, primary_key=True, autoincrement=False),  # 0: the first; n corrects n - 1
+    Column("price_no", Integer, nullable=False),
+    Column("quantity", BigInteger),  # see `columns.whole`; NULL: not known
+    Column("known", String(10), nullable=False),
+    Column("at", Instant, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+DAILY_COSTS = Table(
+    "daily_costs",
+    METADATA,
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since 1970-01-01, UTC
+    Column("tenant", String(31), primary_key=True),
+    Column("agent", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    Column("stage", String(64), primary_key=True),
+    Column("step", String(64), primary_key=True),
+    Column("tool", String(64), primary_key=True),
+    Column("price_no", Integer, primary_key=True, autoincrement=False),
+    Column("known", String(10), primary_key=True),
+    Column("rerun", Boolean, primary_key=True),
+    Column("quantity", BigInteger, nullable=False),
+    Column("charges", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+PRICE_BOOKS = Table(
+    "price_books",  # every book that a charge was made by, to make it again
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("first_used_at", Instant, nullable=False),
 )

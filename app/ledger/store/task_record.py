@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import Execution
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
+from app.dapr.history.parse import Execution
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 
 
 class FailureKind(StrEnum):

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 
-from app.dapr.history.executions import ExecutionOutcome
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
+from app.dapr.history.parse import ExecutionOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 from app.web.pages import page_words
 from app.web.pages.page_words import MoneyCell, money_cell
 from app.web.pages.timeline import call_end

@@ -14,8 +14,7 @@ from app.dapr.history.times import Part, Span
 from app.domain.models import UsageBasis
 from app.domain.money import shown
 from app.finance.rollup import rollup
-from app.pricing.charge_kinds import CostBasis
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import Charge, CostBasis
 
 ESTIMATE, UNKNOWN = "~", "?"
 NOTHING = "\N{EN DASH}"

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app.domain.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
 from app.domain.models import TaskStatus, TaskView
-from app.ledger.store.database_errors import trouble
+from app.ledger.store.database import trouble
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Role, digest_of
 from app.web import signin

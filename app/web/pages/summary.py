@@ -7,12 +7,11 @@ from datetime import timedelta
 from decimal import Decimal
 
 from app.dapr.history.times import Part
+from app.domain.decision_texts import explain
 from app.domain.models import Refund, TaskStatus, TaskView
-from app.domain.reasons import explain
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_kinds import CostBasis, Kind
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import Charge, CostBasis, Kind
 from app.web.pages import page_words
 
 _KINDS = {

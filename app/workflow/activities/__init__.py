@@ -2,11 +2,10 @@
 
 from app.workflow.activities.classify import classify
 from app.workflow.activities.close_case import close_case
-from app.workflow.activities.draft_refund import draft_refund
-from app.workflow.activities.hold_refund import hold_refund
-from app.workflow.activities.lookups import lookup_order, lookup_refund_policy
+from app.workflow.activities.draft_refund import draft_refund, hold_refund
 from app.workflow.activities.notify_customer import notify_customer
 from app.workflow.activities.retrieve_account import retrieve_account
+from app.workflow.activities.tools import lookup_order, lookup_refund_policy
 
 STAGES = (classify, retrieve_account, draft_refund, notify_customer, close_case)
 TOOLS = (lookup_order, lookup_refund_policy, hold_refund)

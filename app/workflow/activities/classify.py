@@ -11,7 +11,7 @@ from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
 from app.workflow.activities import prompts
-from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validated
 from app.workflow.activities.services import Activity, Services, execution_id
 
 

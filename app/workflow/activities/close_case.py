@@ -13,8 +13,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 
 from app.domain.errors import NotAsked, Unreachable
 from app.domain.models import Frozen, Outcome, Refund, task_id
-from app.workflow.activities.keys import case_key, refund_request
-from app.workflow.activities.services import Activity, Services, execution_id
+from app.workflow.activities.services import Activity, Services, case_key, execution_id, refund_request
 
 # The turn that asks for a step is saved within milliseconds after the step is handed out.
 _SAVED_SECONDS, _LOOK_SECONDS = 5.0, 0.02

@@ -8,15 +8,16 @@ import json
 from dapr.ext.workflow import WorkflowActivityContext
 from pydantic import Field
 
-from app.domain.models import Action, Category, Draft, Frozen, ModelUse, Proposal
-from app.domain.orders import Account, Order, RefundPolicy
+from app.domain.errors import Refused
+from app.domain.models import Action, Category, Draft, Frozen, ModelUse, Proposal, Refund
+from app.domain.orders import Account, Exposure, Hold, Order, RefundPolicy
 from app.domain.texts import Text
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message, ToolRequest
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.answers import Nonsense, json_object, validated
-from app.workflow.activities.services import Activity, Services, execution_id
+from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.services import Activity, Services, execution_id, refund_request
 from app.workflow.activities.tools import ToolCall
 
 
@@ -135,3 +136,39 @@ def _request(lookup: Lookup) -> ToolRequest:
 def _result(lookup: Lookup) -> str:
     found = lookup.order or lookup.policy
     return found.model_dump_json(exclude={"held"}) if found else json.dumps({"error": lookup.problem})
+
+
+# The end of stage 3, a tool: the books keep the drafted money for this ticket, before anybody is told of it.
+
+
+class HoldInput(Frozen):
+    """What to keep, for whom, and after how many hours it is free again by itself."""
+
+    tenant: str
+    ticket_id: str
+    customer_id: str
+    refund: Refund
+    hours: float
+
+
+class HoldOutput(Frozen):
+    """What the books keep for the ticket now, or their reason for not doing so. A ticket whose refund was committed
+    before, by another run, keeps that one, whatever was asked for. `exposure` is as of the moment of the hold."""
+
+    hold: Hold | None = None
+    exposure: Exposure | None = None
+    refusal: str | None = None
+
+
+def hold_refund(services: Services) -> Activity:
+    """Builds the tool."""
+
+    async def hold_refund(_context: WorkflowActivityContext, question: HoldInput) -> HoldOutput:
+        body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
+        body["hours"] = question.hours
+        try:
+            return HoldOutput.model_validate(await services.systems.ask("refunds", "hold", body))
+        except Refused as refusal:
+            return HoldOutput(refusal=refusal.code)
+
+    return hold_refund

@@ -9,9 +9,9 @@ from __future__ import annotations
 from decimal import ROUND_DOWN, Decimal
 
 from app.config.policy import Rules
+from app.domain.decision_texts import BOOKS_REFUSE
 from app.domain.models import Action, Category, Draft, Refund, minor_units
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
-from app.domain.reasons import BOOKS_REFUSE
 
 # The books' own words for what the guards call otherwise.
 _BOOKS_WORDS = {

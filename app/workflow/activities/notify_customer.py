@@ -15,8 +15,7 @@ from dapr.ext.workflow import WorkflowActivityContext
 from app.domain.errors import Refused
 from app.domain.models import Frozen, Outcome, Refund
 from app.workflow.activities import letters
-from app.workflow.activities.keys import letter_key, refund_request
-from app.workflow.activities.services import Activity, Services
+from app.workflow.activities.services import Activity, Services, letter_key, refund_request
 
 # The ticket has its letter already, and that one says something else: another run of the ticket was faster.
 ALREADY_TOLD = "already_told"

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.dapr.history.history_values import Failure, RunStatus, WaitOutcome
-from app.dapr.history.model import WorkflowRun
+from app.dapr.history.model import Failure, RunStatus, WaitOutcome, WorkflowRun
 from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
 from lab.bench.ledger import texts

@@ -9,9 +9,9 @@ from typing import Any
 
 from app.domain.models import CallState, UsageBasis
 from app.ledger.store.tickets import body_digest
+from app.llm.call import answer_to_json
 from app.llm.conversation import Answer, ReportedUsage, ToolRequest
-from app.llm.stored_answers import answer_to_json
-from app.pricing.call_record import CallRecord
+from app.pricing.charge_types import CallRecord
 from lab.bench.ledger import texts
 from lab.bench.ledger.histories import Made
 

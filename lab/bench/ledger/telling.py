@@ -9,13 +9,24 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus, WaitOutcome
-from app.dapr.history.model import Attempt, RaisedEvent, Replay, RetryPause, Step, Wait, WorkflowRun
+from app.dapr.history.model import (
+    Attempt,
+    AttemptOutcome,
+    Failure,
+    Payload,
+    RaisedEvent,
+    Replay,
+    RetryPause,
+    RunStatus,
+    Step,
+    Wait,
+    WaitOutcome,
+    WorkflowRun,
+)
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, ModelUse, UsageBasis
 from app.ledger.store.call_rows import UNKNOWN
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from app.workflow.steps import DECISION
 from lab.bench.ledger import texts
 from lab.bench.ledger.population import Person

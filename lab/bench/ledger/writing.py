@@ -13,13 +13,11 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from app.ledger.recording.projection import Naming, project
+from app.ledger.recording.projection import Naming, Written, project
 from app.ledger.recording.saving import save
-from app.ledger.recording.step_records import Written
+from app.ledger.store.charge_rows import Prices
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.price_rows import Prices
-from app.ledger.store.record_tables import PRICE_BOOKS
-from app.ledger.store.tables import MODEL_CALLS, REPLIES, TICKETS
+from app.ledger.store.tables import MODEL_CALLS, PRICE_BOOKS, REPLIES, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
 from app.workflow.activities import STAGE_OF

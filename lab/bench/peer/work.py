@@ -24,8 +24,8 @@ from app.domain.models import (
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
 from app.llm.conversation import ToolRequest
 from app.workflow.activities import guards, letters, prompts, tools
-from app.workflow.activities.answers import json_object, validated
-from app.workflow.activities.keys import case_key, letter_key, refund_key
+from app.workflow.activities.prompts import json_object, validated
+from app.workflow.activities.services import case_key, letter_key, refund_key
 from app.workflow.activities.tools import ToolCall
 
 RULES = policy.load(Path(__file__).resolve().parents[3] / "config" / "policy.yaml")

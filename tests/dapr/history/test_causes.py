@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.dapr.history.causes import Cause, cause, cause_of, timed_out
-from app.dapr.history.history_values import Failure
+from app.dapr.history.model import Failure
 from app.dapr.history.parse import parse
 from app.dapr.systems import _accepted, _failure
 from app.domain.errors import ModelRefused, Refused, SystemUnavailable

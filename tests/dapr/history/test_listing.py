@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.dapr.history.listing import listed
+from app.dapr.history.entries import listed
 from tests.dapr.history.told import Told, at
 
 CARD = "my card 4111 1111 1111 1111"

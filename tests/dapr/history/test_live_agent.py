@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.dapr.history.causes import Cause, cause_of
-from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
-from app.dapr.history.model import WorkflowRun
+from app.dapr.history.model import AttemptOutcome, RunStatus, WaitOutcome, WorkflowRun
 from app.dapr.history.reader import HistoryReader
 from app.dapr.history.times import Part, split
 from tests.live import Live, daprd_of, until

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.dapr.history.causes import Cause, cause, cause_of, timed_out
-from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
+from app.dapr.history.model import AttemptOutcome, RunStatus, WaitOutcome
 from app.dapr.history.times import Part, split
 from app.domain.errors import HistoryTampered, TaskNotFound
 from tests.dapr.history import foreign_worker as flows

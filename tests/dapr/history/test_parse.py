@@ -9,8 +9,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dapr.history.history_values import AttemptOutcome, Failure, Payload, RunStatus
-from app.dapr.history.model import Parent, Replay, Suspension, WorkflowRun
+from app.dapr.history.model import AttemptOutcome, Failure, Parent, Payload, Replay, RunStatus, Suspension, WorkflowRun
 from app.dapr.history.parse import parse
 from tests.dapr.history.told import Told, at, details
 

@@ -14,8 +14,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.dapr.daprd import Daprd
-from app.dapr.history.history_values import Failure, Payload, RunStatus
-from app.dapr.history.model import WorkflowRun
+from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 from runtime.loopback import free_ports

@@ -9,8 +9,20 @@ from dapr.ext.workflow._durabletask.internal import protos
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dapr.history.history_values import AttemptOutcome, RunStatus, WaitOutcome
-from app.dapr.history.model import Attempt, ChildRun, Replay, RetryPause, Step, Suspension, Timer, Wait, WorkflowRun
+from app.dapr.history.model import (
+    Attempt,
+    AttemptOutcome,
+    ChildRun,
+    Replay,
+    RetryPause,
+    RunStatus,
+    Step,
+    Suspension,
+    Timer,
+    Wait,
+    WaitOutcome,
+    WorkflowRun,
+)
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, spans, split
 from tests.dapr.history.told import T0, Told, at

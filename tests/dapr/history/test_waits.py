@@ -11,8 +11,7 @@ from dapr.ext.workflow._durabletask.task import when_any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dapr.history.history_values import Payload, RunStatus, WaitOutcome
-from app.dapr.history.model import WorkflowRun
+from app.dapr.history.model import Payload, RunStatus, WaitOutcome, WorkflowRun
 from app.dapr.history.parse import parse
 from tests.dapr.history.engine import INSTANCE, Engine
 from tests.dapr.history.told import NEVER, Told, at

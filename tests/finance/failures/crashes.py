@@ -6,10 +6,9 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from app.dapr.history.executions import Begun
 from app.dapr.history.model import Attempt, Step, WorkflowRun
-from app.ledger.recording.projection import project
-from app.ledger.recording.step_records import Written
+from app.dapr.history.parse import Begun
+from app.ledger.recording.projection import Written, project
 from app.ledger.store.task_record import TaskRecord
 from tests.ledger.kit import MODELS, NAMING, two_currencies
 from tests.ledger.stories import Story, story

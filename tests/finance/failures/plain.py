@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from fractions import Fraction
 
-from app.dapr.history.history_values import AttemptOutcome
+from app.dapr.history.model import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.finance.failures.facts import Facts, Failure, Role, Spent, Sum, Vain, progress_of
+from app.finance.failures.failure_figures import Facts, Failure, Role, Spent, Sum, Vain, progress_of
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.pricing.charge_kinds import Kind
-from app.pricing.charge_types import Charge
-from app.pricing.charges import standing
+from app.pricing.charge_types import Charge, Kind
+from app.pricing.formula import standing
 
 DECIMALS = 12  # of prices, in tests
 

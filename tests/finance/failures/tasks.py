@@ -18,9 +18,8 @@ from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy, CallState, UsageBasis
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import Charge, Origin, Quantity, TokenUsage, Work
-from app.pricing.charges import charge_call, charge_work
+from app.pricing.charge_types import CallRecord, Charge, Origin, Quantity, TokenUsage, Work
+from app.pricing.formula import charge_call, charge_work
 from tests.pricing.makers import OPENAI, agreement, price_book
 from tests.records import at, attempt_record, call_record, step_record, task_record
 

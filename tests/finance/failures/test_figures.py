@@ -9,10 +9,10 @@ from typing import Any
 
 from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy
-from app.finance.failures.facts import Role
+from app.finance.failures.failure_figures import Role
 from app.finance.failures.intervals import Interval, share_of_sum
 from app.ledger.store.task_record import FailureKind
-from app.pricing.charge_kinds import Kind
+from app.pricing.charge_types import Kind
 from tests.finance.failures.figures import cents, part, spent, tokens, value
 from tests.finance.failures.tasks import crashed, failed, failure, fleet, step, task
 from tests.records import attempt_record

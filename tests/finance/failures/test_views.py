@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.finance.failures.facts import INTERRUPTED, Facts
+from app.finance.failures.failure_figures import INTERRUPTED, Facts
 from app.finance.failures.failure_schemas import ENOUGH_FOR_RATES, ENOUGH_FOR_SHARES, TaxView, note, tax_view
 from app.finance.report_schemas import Selection
 from app.ledger.store.task_record import FailureKind, TaskRecord

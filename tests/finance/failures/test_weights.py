@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.finance.failures.weights import weights
+from app.finance.failures.failure_figures import weights
 
 
 def test_no_price_no_weight() -> None:

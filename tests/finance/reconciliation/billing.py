@@ -9,10 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.domain.models import CallState, UsageBasis
-from app.finance.reconciliation.bill import Bill, BillFormat, BillRow
-from app.finance.reconciliation.counts import Count, total
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.finance.reconciliation.bill import Bill, BillFormat, BillRow, Count, total
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.pricing.makers import NOW, OPENAI
 
 MODEL = "model-a"

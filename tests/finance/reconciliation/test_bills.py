@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.finance.reconciliation.counts import Count
+from app.finance.reconciliation.bill import Count
 from app.finance.reconciliation.parsing import BadBill, BillFormat, BillRow, parse_bill
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

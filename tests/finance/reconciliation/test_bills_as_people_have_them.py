@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.finance.reconciliation.bill import BadBill, Bill, BillFormat
-from app.finance.reconciliation.counts import Count
+from app.finance.reconciliation.bill import BadBill, Bill, BillFormat, Count
 from app.finance.reconciliation.parsing import parse_bill, parse_bills, text_of
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import BillRow
+from app.finance.reconciliation.by_request import Matching, Rank, Slot, slots_of
 from app.finance.reconciliation.claims import claims_of
-from app.finance.reconciliation.matching import Matching, Rank, Slot, slots_of
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])

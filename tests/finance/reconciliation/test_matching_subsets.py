@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.finance.reconciliation.subsets import good_subsets, nearest_subset
+from app.finance.reconciliation.by_sum import good_subsets, nearest_subset
 
 SIZES = st.lists(st.integers(0, 300), max_size=8)
 

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from app.domain.models import UsageBasis
-from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow
+from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.billed_money import Outcome, rates_of
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.counts import Count
 from app.finance.reconciliation.reconciliation_schemas import as_json, compared, not_compared, remarks, verdict
 from app.finance.reconciliation.reconciliation_types import Reconciliation
-from app.pricing.charge_kinds import Meter
-from app.pricing.charge_types import Charge, TokenUsage
-from app.pricing.charges import charge_call
+from app.pricing.charge_types import Charge, Meter, TokenUsage
+from app.pricing.formula import charge_call
 from tests.finance.reconciliation.billing import call
 from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 

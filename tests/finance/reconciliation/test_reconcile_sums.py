@@ -11,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
-from app.finance.reconciliation.bill import Bill, BillRow
+from app.finance.reconciliation.bill import NONE, Bill, BillRow, Count, total
+from app.finance.reconciliation.by_request import Unallocated
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.counts import NONE, Count, total
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Reconciliation
-from app.finance.reconciliation.repeats import Unallocated
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)

@@ -12,16 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import CallState, UsageBasis
-from app.finance.reconciliation.bill import BillRow
+from app.finance.reconciliation.bill import NONE, BillRow, Count, total
+from app.finance.reconciliation.by_request import Unallocated
 from app.finance.reconciliation.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.counts import NONE, Count, total
 from app.finance.reconciliation.reconciliation_schemas import as_json
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation
-from app.finance.reconciliation.repeats import Unallocated
 from app.llm.journal import _CLOSE_LEFT
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
 from tests.paths import ROOT
 

@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 import yaml
 
-from app.finance.retry_bounds.resiliency import Policies, read
-from app.finance.retry_bounds.retry_policies import NONE, Retry
+from app.finance.retry_bounds.policies import NONE, Policies, Retry, read
 
 GOOD = """
 kind: Resiliency

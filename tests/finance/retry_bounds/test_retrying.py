@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.finance.retry_bounds import retry_policies
-from app.finance.retry_bounds.durations import duration
-from app.finance.retry_bounds.retry_policies import NONE, Retry
+from app.finance.retry_bounds import policies
+from app.finance.retry_bounds.policies import NONE, Retry, duration
 
 SECOND = timedelta(seconds=1)
 
@@ -72,7 +71,7 @@ def test_no_play_of_an_exponential_policy_asks_more_often_or_longer(retries: int
     while requests <= retries:
         pause = interval * dice.uniform(0.5, 1.5)
         interval = longest if interval >= longest / 1.5 else interval * 1.5
-        if elapsed + pause > retry_policies.LONGEST_RETRYING.total_seconds():
+        if elapsed + pause > policies.LONGEST_RETRYING.total_seconds():
             break
         elapsed, requests = elapsed + pause + late, requests + 1
     assert policy.requests is not None

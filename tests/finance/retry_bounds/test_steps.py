@@ -17,19 +17,16 @@ from app.dapr import systems
 from app.domain.errors import Refused
 from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.finance.retry_bounds import worst
-from app.finance.retry_bounds.pricing import LONGEST
-from app.finance.retry_bounds.step_calls import LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.finance.retry_bounds.worst import LONGEST, LOOKUPS_A_TURN, MODEL, askings, pauses
 from app.ledger.store.tickets import StoredTicket
 from app.llm import estimate, gateway
 from app.workflow.activities import STAGES, TOOLS, tools
 from app.workflow.activities.close_case import CloseInput, close_case
-from app.workflow.activities.draft_refund import DraftInput, DraftOutput, Lookup, _messages
-from app.workflow.activities.hold_refund import HoldInput, hold_refund
-from app.workflow.activities.lookups import OrderInput, PolicyInput, lookup_order, lookup_refund_policy
+from app.workflow.activities.draft_refund import DraftInput, DraftOutput, HoldInput, Lookup, _messages, hold_refund
 from app.workflow.activities.notify_customer import NotifyInput, notify_customer
 from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
 from app.workflow.activities.services import Services
-from app.workflow.activities.tools import ToolCall
+from app.workflow.activities.tools import OrderInput, PolicyInput, ToolCall, lookup_order, lookup_refund_policy
 from app.workflow.steps import patience
 from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run

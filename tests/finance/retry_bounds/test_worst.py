@@ -14,9 +14,7 @@ from app.config import policy
 from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
 from app.finance.retry_bounds import sidecar_files, worst
-from app.finance.retry_bounds.pricing import Reserve, dearest
-from app.finance.retry_bounds.step_calls import pauses
-from app.finance.retry_bounds.worst import Over, Price, Worst
+from app.finance.retry_bounds.worst import Over, Price, Reserve, Worst, dearest, pauses
 from tests.paths import ROOT
 from tests.pricing.makers import agreement, price_book
 

@@ -8,8 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.domain.models import CallState, UsageBasis
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from lab.chaos.evidence import Evidence, Execution, StepSeen
 from tests.lab.chaos import evidence as made
 

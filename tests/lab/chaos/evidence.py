@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.models import UsageBasis
-from app.pricing.call_record import CallRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import CallRecord, TokenUsage
 from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from lab.chaos.tickets import Expected, make_tickets
 from tests.records import at, call_record

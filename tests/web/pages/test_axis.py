@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.web.pages.axis import Axis, elapsed, make_axis
+from app.web.pages.timeline import Axis, elapsed, make_axis
 from tests.records import START, at
 
 DAY = 86_400

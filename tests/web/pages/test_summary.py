@@ -9,7 +9,7 @@ import pytest
 from app.dapr.history.times import Part, Span
 from app.domain.models import TaskStatus, UsageBasis
 from app.pricing.charge_types import TokenUsage
-from app.pricing.lost import NOTHING
+from app.pricing.formula import NOTHING
 from app.web.pages import page_words
 from app.web.pages.summary import ending, make_summary
 from tests.records import at, call_record, calls, task_record

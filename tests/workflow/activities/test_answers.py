@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.domain.models import Category, Classification
 from app.llm.conversation import ToolRequest
 from app.workflow.activities import tools
-from app.workflow.activities.answers import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validated
 
 GOOD = '{"category": "damaged", "wants_refund": true, "order_id": null, "language": "en", "confidence": 0.9}'
 

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from app.domain.errors import NotAsked, Refused, SystemUnavailable, Unreachable
 from app.domain.models import Outcome, Refund
 from app.workflow.activities.close_case import CloseInput, CloseOutput, close_case
-from app.workflow.activities.keys import case_key, refund_key
-from app.workflow.activities.services import Services
+from app.workflow.activities.services import Services, case_key, refund_key
 from sandbox.systems import cases, reconcile, refunds
 from sandbox.systems.answers import Answer
 from sandbox.systems.bodies import CloseCase, PostRefund

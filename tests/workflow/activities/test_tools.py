@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.workflow.activities.answers import Nonsense
+from app.workflow.activities.prompts import Nonsense
 from app.workflow.activities.tools import TOOLS, accepted, definitions
 from tests.paths import ROOT
 

@@ -2,8 +2,9 @@
 
 from alembic import context
 
-from app.ledger.store import record_tables, tables
-from app.ledger.store.columns import METADATA
+from app.ledger.store import tables
+from app.ledger.store import tables as record_tables
+from app.ledger.store.tables import METADATA
 
 assert record_tables.TASKS.metadata is tables.TICKETS.metadata is METADATA  # noqa: S101 - all tables are in it
 

@@ -6,14 +6,110 @@ not know is passed over in silence, and what it was meant for keeps its default,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
-from app.finance.retry_bounds.durations import duration
-from app.finance.retry_bounds.file_findings import Finding
-from app.finance.retry_bounds.retry_policies import NONE, Retry
+# Durations as Dapr writes them: Go's (`1m30s`, `200ms`), or a bare number of milliseconds.
+
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|ns)"
+_WHOLE = re.compile(rf"(?:{_PART})+")
+
+
+def duration(value: Any) -> timedelta:
+    """Raises ValueError for what Dapr could not read."""
+    text = str(value).strip()
+    if re.fullmatch(r"\d+", text):
+        return timedelta(milliseconds=int(text))
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{value!r} is no duration; write it as in 30s or 1m30s")
+    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, text)))
+
+
+# What is wrong with a resiliency file: daprd says nothing, or one line in its log, and goes on without it.
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`wrong`: what stands there cannot be meant; else it only has no effect, or a doubtful one."""
+
+    where: str
+    problem: str
+    wrong: bool
+
+
+# How often, and how long, a retry policy asks again at worst. The numbers are Dapr 1.18's.
+
+# What holds where a policy says nothing.
+CONSTANT_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(seconds=60)
+NO_LIMIT = -1
+# An exponential policy begins here, whatever its `duration` says: Dapr reads that for a constant one only.
+FIRST_PAUSE = timedelta(milliseconds=500)
+FACTOR = 1.5
+JITTER = 0.5  # of each pause, by chance, either way
+# An exponential policy stops when its next pause would end later than this. Nothing sets it otherwise.
+LONGEST_RETRYING = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A retry policy of the sidecar. `max_retries` counts the requests after the first; negative is without end."""
+
+    exponential: bool = False
+    duration: timedelta = CONSTANT_PAUSE
+    max_interval: timedelta = LONGEST_PAUSE
+    max_retries: int = NO_LIMIT
+
+    @property
+    def requests(self) -> int | None:
+        """Requests of one call, when each fails at once: then most fit into the time. None without a bound."""
+        if not self.exponential or self.max_interval <= timedelta():
+            return None if self.max_retries < 0 else 1 + self.max_retries
+        within = 1 + self._in_time(1 - JITTER)
+        return within if self.max_retries < 0 else min(within, 1 + self.max_retries)
+
+    @property
+    def first_pause(self) -> timedelta:
+        """The shortest that it can be."""
+        return FIRST_PAUSE * (1 - JITTER) if self.exponential else self.duration
+
+    def pauses(self, requests: int) -> timedelta:
+        """All pauses between so many requests of one call, each as long as chance makes it."""
+        if not self.exponential:
+            return self.duration * (requests - 1)
+        return sum((pause * (1 + JITTER) for pause in islice(self._intervals(), requests - 1)), timedelta())
+
+    def lasts(self, requests: int, timeout: timedelta) -> timedelta:
+        """How long a call of so many requests may take, each as long as its time-out."""
+        whole = timeout * requests + self.pauses(requests)
+        return min(whole, LONGEST_RETRYING + timeout) if self.exponential else whole
+
+    def _in_time(self, chance: float) -> int:
+        """How many pauses end in time, each being so much of its interval."""
+        count, elapsed = 0, timedelta()
+        for interval in self._intervals():
+            if interval == self.max_interval:  # it stays so
+                return count + (LONGEST_RETRYING - elapsed) // (interval * chance)
+            elapsed += interval * chance
+            if elapsed > LONGEST_RETRYING:
+                break
+            count += 1
+        return count
+
+    def _intervals(self) -> Iterator[timedelta]:
+        interval = FIRST_PAUSE
+        while True:
+            yield interval
+            interval = min(self.max_interval, interval * FACTOR)
+
+
+NONE = Retry(max_retries=0)
+
 
 _ROOT = ("apiVersion", "kind", "metadata", "scopes", "spec")
 _RETRY = ("policy", "duration", "maxInterval", "maxRetries", "matching")

@@ -1,0 +1,309 @@
+"""Charges as the ledger keeps them: prices under short numbers, lines, and the daily sums that a report adds up."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.money import plain
+from app.ledger.store.database import insert_or_ignore
+from app.ledger.store.tables import DAILY_COSTS, PRICES, whole
+from app.ledger.store.task_record import TaskRecord
+from app.ledger.store.writer import insert_many
+from app.pricing.charge_types import Charge, Meter, Mode
+
+# The prices that charges were made at, each under a short number.
+
+
+class PriceRow(NamedTuple):
+    """All that one line of a price book says of a charge; empty where there is no price."""
+
+    line: str
+    book_digest: str
+    price_id: str
+    mode: str
+    currency: str
+    unit_price: str
+    list_unit_price: str
+    provider: str
+    component: str
+    model: str
+
+    @property
+    def money(self) -> tuple[Decimal | None, Decimal | None]:
+        """Unit price and list price; None without a price."""
+        return _decimal(self.unit_price), _decimal(self.list_unit_price)
+
+    @property
+    def kind_of_line(self) -> Meter:
+        """What is counted."""
+        return Meter(self.line)
+
+    @property
+    def bought(self) -> Mode:
+        """How it was bought."""
+        return Mode(self.mode)
+
+
+def price_row(charge: Charge) -> PriceRow:
+    """The price of a charge."""
+    return PriceRow(
+        charge.line.value,
+        charge.book_digest,
+        charge.price_id or "",
+        charge.mode.value,
+        charge.currency or "",
+        _text(charge.unit_price),
+        _text(charge.list_unit_price),
+        charge.provider,
+        charge.component,
+        charge.model,
+    )
+
+
+class Prices:
+    """Numbers for prices, made where there are none. Thread-safe. Each new price is a transaction of its own: call
+    this before, never inside, another one that writes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._numbers: dict[PriceRow, int] = {}
+        self._rows: dict[int, PriceRow] = {}
+        self._lock = threading.Lock()
+
+    def numbers(self, charges: Iterable[Charge]) -> Mapping[PriceRow, int]:
+        """The number of each charge's price, among others."""
+        with self._lock:
+            missing = {price_row(charge) for charge in charges} - self._numbers.keys()
+            if missing:
+                self._load()
+                missing -= self._numbers.keys()
+            if missing:
+                self._add(missing)
+                self._load()
+            return self._numbers
+
+    def row(self, number: int, connection: Connection) -> PriceRow:
+        """The price of that number. A price is committed before its first charge: whoever reads a charge finds it, on
+        the connection that it has: if readers waited here for a second one, they could take all that there are."""
+        if number not in self._rows:
+            with self._lock:
+                self._read(connection)
+        return self._rows[number]
+
+    def _add(self, missing: Iterable[PriceRow]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(insert_or_ignore(connection, PRICES), [row._asdict() for row in sorted(missing)])
+
+    def _load(self) -> None:
+        with self._engine.connect() as connection:
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        for number, *values in connection.execute(select(PRICES.c.price_no, *_COLUMNS)):
+            row = PriceRow(*values)
+            self._numbers[row], self._rows[number] = number, row
+
+
+_COLUMNS = tuple(PRICES.c[name] for name in PriceRow._fields)
+
+
+@lru_cache(maxsize=1024)  # few prices, many charges; equal prices have equal texts
+def _text(price: Decimal | None) -> str:
+    return "" if price is None else plain(price)
+
+
+def _decimal(text: str) -> Decimal | None:
+    return Decimal(text) if text else None
+
+
+# A charge as the ledger keeps it: a line under a short key, and how lines are corrected.
+
+
+class Key(NamedTuple):
+    """What a line is for, within its task. `step` 0 is the workflow itself, `turn` 0 no model call's."""
+
+    step: int
+    turn: int
+    number: int
+    line: str
+    rerun: bool
+
+
+class ChargeLine(NamedTuple):
+    """One line. `quantity` is in whole parts of its unit, None when it is not known. `model` is the price's."""
+
+    key: Key
+    correction: int
+    price_no: int
+    quantity: int | None
+    known: str
+    at: datetime
+    model: str
+
+    @property
+    def times(self) -> int:
+        """What it counts for: a line that takes another one back counts against it."""
+        return -1 if self.correction % 2 else 1
+
+    def row(self, task_no: int) -> dict[str, Any]:
+        """As the table has it."""
+        return {
+            "task_no": task_no,
+            **self.key._asdict(),
+            "correction": self.correction,
+            "price_no": self.price_no,
+            "quantity": self.quantity,
+            "known": self.known,
+            "at": self.at,
+        }
+
+
+def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
+    """A charge as a line of its task's step."""
+    return ChargeLine(
+        Key(step, charge.turn, charge.number, charge.line.value, charge.rerun),
+        charge.correction,
+        price_no,
+        None if charge.quantity is None else whole(charge.quantity, charge.unit),
+        charge.known.value,
+        charge.at,
+        charge.model,
+    )
+
+
+def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterator[ChargeLine]:
+    """The lines to add so that what stands is what is wanted. What was billed keeps its price as long as its quantity,
+    how that is known, and the model are right: which model a call was put to may only be known after another call."""
+    last: dict[Key, ChargeLine] = {}
+    for line in old:
+        if line.key not in last or line.correction > last[line.key].correction:
+            last[line.key] = line
+    new = {line.key: line for line in wanted}
+    for key, line in last.items():
+        if line.times > 0 and (key not in new or _differ(line, new[key])):
+            yield _back(line)
+    for key, line in new.items():
+        before = last.get(key)
+        if before is None:
+            yield line
+        elif before.times < 0:
+            yield line._replace(correction=before.correction + 1)
+        elif _differ(before, line):
+            yield line._replace(correction=before.correction + 2)
+
+
+def _differ(old: ChargeLine, new: ChargeLine) -> bool:
+    return (old.quantity, old.known, old.model) != (new.quantity, new.known, new.model)
+
+
+def _back(line: ChargeLine) -> ChargeLine:
+    return line._replace(correction=line.correction + 1, quantity=None if line.quantity is None else -line.quantity)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = timedelta(days=1)
+_FIRST = date(1970, 1, 1)
+
+
+class DailyKey(NamedTuple):
+    """What a daily sum is a sum of."""
+
+    day: int
+    tenant: str
+    agent: str
+    workflow: str
+    outcome: str
+    stage: str
+    step: str
+    tool: str
+    price_no: int
+    known: str
+    rerun: bool
+
+
+class Place(NamedTuple):
+    """Where a task's lines are counted. `steps`: stage, name and tool of each step, by its number."""
+
+    tenant: str
+    agent: str
+    workflow: str
+    outcome: str
+    steps: Mapping[int, tuple[str, str, str]]
+
+    def of(self, line: ChargeLine) -> tuple[str, ...]:
+        """What a daily sum of this line is known by, next to day and price."""
+        return (self.tenant, self.agent, self.workflow, self.outcome, *self.steps.get(line.key.step, _NO_STEP))
+
+
+_NO_STEP = ("", "", "")
+
+
+def place_of(record: TaskRecord) -> Place:
+    """Where a record's lines are to be counted."""
+    outcome = record.outcome.value if record.outcome else ""
+    steps = {step.step: (step.stage, step.name, step.tool) for step in record.steps}
+    return Place(record.tenant, record.agent, record.workflow, outcome, steps)
+
+
+class DailySums:
+    """What is to be added to the daily sums; negative where something was counted elsewhere before."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[DailyKey, list[int]] = defaultdict(lambda: [0, 0])
+
+    def count(self, place: Place, new: Iterable[ChargeLine]) -> None:
+        """Counts a task's new lines."""
+        for line in new:
+            self._add(place.of(line), line, 1)
+
+    def move(self, before: Place, place: Place, old: Iterable[ChargeLine]) -> None:
+        """Counts lines that were counted before where they belong by now: the outcome is known at the end only, and a
+        step's number may turn out to be another one's."""
+        for line in old:
+            if before.of(line) != place.of(line):
+                self._add(before.of(line), line, -1)
+                self._add(place.of(line), line, 1)
+
+    def write(self, connection: Connection) -> None:
+        """Adds them, in the order of their keys: whoever else adds at the same time does so in the same order."""
+        rows = [
+            {**key._asdict(), "quantity": quantity, "charges": charges}
+            for key, (quantity, charges) in sorted(self._sums.items())
+            if quantity or charges
+        ]
+        insert_many(connection, _ADD[connection.dialect.name], rows)
+
+    def _add(self, place: tuple[str, ...], line: ChargeLine, sign: int) -> None:
+        day = (line.at - _EPOCH) // _DAY
+        sums = self._sums[DailyKey._make((day, *place, line.price_no, line.known, line.key.rerun))]
+        sums[0] += sign * (line.quantity or 0)
+        sums[1] += sign * line.times
+
+
+def day_number(day: date) -> int:
+    """A day as the table counts them."""
+    return (day - _FIRST).days
+
+
+def day_of(number: int) -> datetime:
+    """The first moment of a day, in UTC."""
+    return _EPOCH + number * _DAY
+
+
+def _upsert(insert: type[sqlite.Insert] | type[postgresql.Insert]) -> sqlite.Insert | postgresql.Insert:
+    statement = insert(DAILY_COSTS)
+    grown = {name: DAILY_COSTS.c[name] + statement.excluded[name] for name in ("quantity", "charges")}
+    return statement.on_conflict_do_update(index_elements=list(DAILY_COSTS.primary_key.columns), set_=grown)
+
+
+# Built once: composing a statement costs more than running it.
+_ADD = {"sqlite": _upsert(sqlite.Insert), "postgresql": _upsert(postgresql.Insert)}
