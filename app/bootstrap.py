@@ -53,9 +53,9 @@ from app.tasks.stuck_steps import Stuck
 from app.tasks.workflow_client import WorkflowClient, connect
 from app.telemetry.metrics import Live
 from app.telemetry.metrics import Metrics as Telemetry
+from app.web.api.handlers import Books
 from app.web.factory import create_app
 from app.web.front import make_front
-from app.web.handlers import Books
 from app.web.pages import make_pages
 from app.web.server import WebServer
 from app.worker import process

@@ -9,10 +9,10 @@ from flask import Blueprint, Flask, Response
 
 from app.domain.deadline import within
 from app.tasks.access import Access
-from app.web import problems
-from app.web.api import make_blueprint
+from app.web.api import problems
+from app.web.api.binding import make_blueprint
+from app.web.api.handlers import Books, Desk, Vitals
 from app.web.front import Front, Wsgi
-from app.web.handlers import Books, Desk, Vitals
 
 MAX_BODY_BYTES = 256 * 1024
 # However long an engine or a database takes: after this the thread is needed for somebody else.

@@ -17,9 +17,9 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest
 
 from app.domain.errors import ConfigurationError
+from app.web.api.problems import CONTENT_TYPE, make_problem
+from app.web.api.route_table import MAX_BILL_BYTES
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
-from app.web.problems import CONTENT_TYPE, make_problem
-from app.web.route_table import MAX_BILL_BYTES
 
 POLL_SECONDS = 0.01
 # Answered from memory. They have a thread of their own, so that they never wait behind those that wait for others.

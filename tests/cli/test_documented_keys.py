@@ -15,7 +15,7 @@ from app.finance.report_schemas import CountedReportView, ReportView
 from app.finance.rollup import Dimension
 from app.ledger.audit.ledger_check import CheckedView, RebuiltView
 from app.ledger.reading.record_schemas import RecordView
-from app.web.messages import CostQuery
+from app.web.api.messages import CostQuery
 from tests.paths import ROOT
 
 DOCUMENT = (ROOT / "docs" / "cost-model.md").read_text()

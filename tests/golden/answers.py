@@ -32,8 +32,8 @@ from app.tasks.access import Access, Role
 from app.tasks.service import TaskService
 from app.tasks.workflow_client import WorkflowClient
 from app.telemetry.metrics import Metrics
+from app.web.api.handlers import Books
 from app.web.factory import create_app
-from app.web.handlers import Books
 from app.web.server import WebServer
 from tests.golden.store import BILL, FOLDER, load
 from tests.web.fakes import FakeVitals, secret, token

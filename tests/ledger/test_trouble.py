@@ -129,7 +129,7 @@ def test_the_answer_names_the_cause_and_when_to_come_back(
     assert (status, problem["code"]) == (503, code), problem
     assert problem["title"] == "Ledger unavailable"
     assert int(headers["Retry-After"]) > 0
-    (logged,) = [record.getMessage() for record in caplog.records if record.name == "app.web.problems"]
+    (logged,) = [record.getMessage() for record in caplog.records if record.name == "app.web.api.problems"]
     assert logged == f"POST /tasks: {problem['detail']} ({code})"
     assert "customer's secret" not in caplog.text
 

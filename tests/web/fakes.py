@@ -21,7 +21,7 @@ from app.domain.models import (
     TicketView,
 )
 from app.tasks.access import ALL_TENANTS, Access, Role, Token, digest_of
-from app.web.handlers import Books
+from app.web.api.handlers import Books
 from tests.ledgers import FakeRecords
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from app.cli import opening
 from app.finance.rollup import Dimension
 from app.ledger.reading.record_schemas import RecordView, record_view
+from app.web.api.route_table import METRICS
 from app.web.factory import MAX_BODY_BYTES
-from app.web.route_table import METRICS
 from tests.cli.reading import told
 from tests.ledgers import FakeRecords
 from tests.records import call_record, task_record

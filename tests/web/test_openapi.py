@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from app.domain.errors import SystemUnavailable
+from app.web.api.openapi import build_document
+from app.web.api.route_table import ROUTES, Route
 from app.web.factory import MAX_BODY_BYTES, create_app
-from app.web.openapi import build_document
-from app.web.route_table import ROUTES, Route
 from tests.records import task_record
 from tests.web.documented import DocumentedClient, ticket_body
 from tests.web.fakes import FakeVitals, make_access, make_books, make_ticket

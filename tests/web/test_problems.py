@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from app.domain.errors import ConfigurationError, SystemUnavailable
-from app.web.problems import CONTENT_TYPE, problem_type
+from app.web.api.problems import CONTENT_TYPE, problem_type
 from tests.web.documented import DocumentedClient, ticket_body
 from tests.web.fakes import FakeDesk, make_ticket
 

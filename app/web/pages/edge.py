@@ -16,7 +16,7 @@ from app.domain.models import Decision, Inbox, TaskPage, TaskStatus, TaskView, T
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Principal, Role
 from app.web import signin
-from app.web.api import TASK_ID
+from app.web.api.binding import TASK_ID
 from app.web.front import Front
 from app.web.signin import Sessions
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from app.web.messages import Problem
-from app.web.problems import CONTENT_TYPE as PROBLEM_TYPE
-from app.web.route_table import JSON, Route
+from app.web.api.messages import Problem
+from app.web.api.problems import CONTENT_TYPE as PROBLEM_TYPE
+from app.web.api.route_table import JSON, Route
 
 JsonObject = dict[str, Any]
 Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], JsonObject]

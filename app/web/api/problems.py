@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.domain.errors import AccessDenied, LedgerUnavailable, RefundAgentError, Refused, TaskNotFound, Unreachable
 from app.ledger.store.database import trouble
-from app.web.messages import FieldProblem, Problem
+from app.web.api.messages import FieldProblem, Problem
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5

@@ -16,9 +16,19 @@ from app.finance.failures.failure_schemas import TaxView
 from app.finance.report_schemas import ReportView
 from app.ledger.reading.record_schemas import RecordView
 from app.tasks.access import Role
-from app.web import handlers
-from app.web.handlers import Answer, Call
-from app.web.messages import Approval, CostQuery, Health, Index, Nothing, PeriodQuery, Rejection, TaskQuery, Termination
+from app.web.api import handlers
+from app.web.api.handlers import Answer, Call
+from app.web.api.messages import (
+    Approval,
+    CostQuery,
+    Health,
+    Index,
+    Nothing,
+    PeriodQuery,
+    Rejection,
+    TaskQuery,
+    Termination,
+)
 
 JSON = "application/json"
 # The text format of Prometheus, as its client library writes it.

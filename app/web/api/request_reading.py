@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.domain.texts import storable_json
-from app.web.messages import FieldProblem
-from app.web.problems import BadRequest
+from app.web.api.messages import FieldProblem
+from app.web.api.problems import BadRequest
 
 MAX_FIELD_PROBLEMS = 20
 MAX_KEY_CHARACTERS = 40

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from app.domain.errors import AccessDenied, TaskNotFound
 from app.domain.models import Decision
 from app.tasks.access import Access, Principal
+from app.web.api.handlers import Answer, Books, Call, Desk, Vitals
+from app.web.api.openapi import build_document
+from app.web.api.request_reading import read_body, read_query, read_text
+from app.web.api.route_table import ROUTES, Route
 from app.web.front import Front
-from app.web.handlers import Answer, Books, Call, Desk, Vitals
-from app.web.openapi import build_document
-from app.web.request_reading import read_body, read_query, read_text
-from app.web.route_table import ROUTES, Route
 
 # The forms of TenantId and TicketId in app.domain.models, joined by the colon that no tenant holds.
 TASK_ID = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,30}):[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

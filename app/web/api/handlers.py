@@ -22,7 +22,7 @@ from app.finance.rollup import Dimension, Rollup
 from app.ledger.reading.record_schemas import record_view
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Principal, Role
-from app.web.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
+from app.web.api.messages import Approval, CostQuery, Health, Index, PeriodQuery, Rejection, TaskQuery, Termination
 
 M = TypeVar("M", bound=BaseModel)
 
