@@ -25,9 +25,9 @@ from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, 
 from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file
+from app.web.api.binding import read_body
 from app.web.api.messages import Approval
 from app.web.api.problems import BadRequest
-from app.web.api.request_reading import read_body
 from app.worker import sidecar_metrics
 from app.workflow.activities import tools
 from app.workflow.activities.prompts import Nonsense, json_object, validated

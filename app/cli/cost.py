@@ -29,8 +29,7 @@ from app.cli.figures import (
     remarks,
     tokens,
 )
-from app.cli.opening import open_book
-from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
+from app.cli.opening import Since, Tenant, Until, known_tenants, open_book, selection, tenants, when
 from app.cli.screen import AsCsv, Column, CsvCell, Kind, Wide, figures, one_form, say, show_csv, show_json, show_table
 from app.domain.money import ZERO, difference, share, total
 from app.finance.rollup import Dimension

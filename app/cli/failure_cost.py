@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.cli import opening
 from app.cli.client import AsJson
 from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
-from app.cli.period import Since, Tenant, Until, known_tenants, selection, tenants, when
+from app.cli.opening import Since, Tenant, Until, known_tenants, selection, tenants, when
 from app.cli.screen import AsCsv, Column, CsvCell, Wide, figures, one_form, say, show_csv, show_json, show_table
 from app.domain.money import shown
 from app.pricing.charge_types import TOKEN_LINES, Kind

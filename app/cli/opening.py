@@ -2,19 +2,125 @@
 
 from __future__ import annotations
 
+import re
 import weakref
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.faults import NothingRecorded
 from app.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.config.settings import Settings
+    from app.finance.report_schemas import Selection
     from app.ledger.reading.counting import Asked
     from app.ledger.reading.queries import LedgerQueries
     from app.pricing.book import PriceBook
+
+
+# The options for days, times and the tenant that commands share, in words that a person would use. UTC.
+
+DAYS = "2026-11-30, 2026-11 (its first day), today, yesterday, or 7d for seven days ago"
+TIMES = f"{DAYS}, or 2026-11-30T12:00"
+_AGO = re.compile(r"([0-9]{1,5})d")
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_KNOWN_NAMED = 20
+
+
+def day(text: str) -> date:
+    """A day, in UTC. Raises BadParameter that says what a day looks like."""
+    found = _day(text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no day; a day is {DAYS}")
+    return found
+
+
+def instant(text: str) -> datetime:
+    """A moment, or the first of a day, in UTC. Raises BadParameter that says what a time looks like."""
+    found = _day(text.strip().lower())
+    if found is not None:
+        return datetime(found.year, found.month, found.day, tzinfo=UTC)
+    for form in ("%Y-%m-%dt%H:%M", "%Y-%m-%dt%H:%M:%S"):
+        try:
+            return datetime.strptime(text.strip().lower().removesuffix("z"), form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    raise typer.BadParameter(f"{text!r} is no time; a time is {TIMES}")
+
+
+def tenant_name(text: str) -> str:
+    """A tenant's id. Raises BadParameter for what can be none."""
+    if not _TENANT.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} can be no tenant; a tenant is small letters, digits and -, such as acme")
+    return text
+
+
+Since = Annotated[
+    date | None, typer.Option(parser=day, metavar="DAY", help=f"The first day: {DAYS}.", show_default=False)
+]
+Until = Annotated[
+    date | None,
+    typer.Option(parser=day, metavar="DAY", help="The day after the last one, written likewise.", show_default=False),
+]
+SinceTime = Annotated[
+    datetime | None, typer.Option("--since", parser=instant, metavar="TIME", help=f"From then on: {TIMES}.")
+]
+UntilTime = Annotated[
+    datetime | None, typer.Option("--until", parser=instant, metavar="TIME", help="Until before then, likewise.")
+]
+Tenant = Annotated[
+    str | None, typer.Option(parser=tenant_name, metavar="TENANT", help="Only this tenant's.", show_default=False)
+]
+
+
+def selection(since: date | None, until: date | None, tenant: str | None) -> Selection:
+    """Days and tenant of the options. Raises BadParameter for days that hold nothing."""
+    from app.finance.report_schemas import Selection
+
+    if since and until and since >= until:
+        raise typer.BadParameter(f"--until {until} is not after --since {since}; the day of --until is not among them")
+    return Selection(since=since, until=until, tenants=(tenant,) if tenant else None)
+
+
+def tenants(chosen: Selection) -> frozenset[str] | None:
+    """The tenants as the ledger takes them."""
+    return None if chosen.tenants is None else frozenset(chosen.tenants)
+
+
+def known_tenants(chosen: Selection, records: LedgerQueries) -> None:
+    """Raises NothingRecorded for a tenant of which nothing was ever recorded, and names those there are."""
+    unknown = sorted((tenants(chosen) or frozenset()) - (known := records.tenants()))
+    if unknown:
+        raise NothingRecorded(f"nothing is recorded for tenant {', '.join(unknown)}; {_those_there_are(known)}")
+
+
+def _those_there_are(known: frozenset[str]) -> str:
+    if not known:
+        return "nor for any other: work a ticket first (`make up`)"
+    named = sorted(known)[:_KNOWN_NAMED]
+    return f"the ledger has {', '.join(named)}" + (f" and {len(known) - len(named):,} more" * (len(known) > len(named)))
+
+
+def when(since: date | None, until: date | None) -> str:
+    """The days in words, as they follow on what happened; empty for all there are."""
+    return "".join([f" since {since}" if since else "", f" before {until}" if until else ""])
+
+
+def _day(text: str) -> date | None:
+    today = datetime.now(UTC).date()
+    ago = _AGO.fullmatch(text)
+    try:
+        if text in ("today", "yesterday") or ago:
+            return today - timedelta(days=int(ago[1]) if ago else int(text == "yesterday"))
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", text):
+            return date.fromisoformat(text if len(text) == len("2026-11-30") else f"{text}-01")
+    except (ValueError, OverflowError):
+        pass  # no such day
+    return None
+
 
 Prices = Annotated[
     Path | None,

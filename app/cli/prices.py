@@ -10,8 +10,7 @@ import typer
 from app.cli import opening
 from app.cli.client import AsJson
 from app.cli.figures import digest
-from app.cli.opening import Prices, has_ledger, open_book
-from app.cli.period import TIMES, instant
+from app.cli.opening import TIMES, Prices, has_ledger, instant, open_book
 from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.money import plain
 from app.pricing.charge_types import TOKEN_LINES, Meter

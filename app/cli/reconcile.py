@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.client import AsJson
-from app.cli.opening import open_book, settings_with_ledger
-from app.cli.period import SinceTime, UntilTime
+from app.cli.opening import SinceTime, UntilTime, open_book, settings_with_ledger
 from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
 
 if TYPE_CHECKING:

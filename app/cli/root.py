@@ -15,10 +15,21 @@ import typer
 from typer.core import TyperGroup
 
 from app import __version__
-from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, serve, submit, tasks, token
+from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, submit, tasks, token
 from app.cli.faults import AgentRefused, in_our_words
 from app.cli.screen import complain
 from app.domain.errors import ConfigurationError, RefundAgentError
+
+# `refund-agent serve`: the one command that is the agent itself.
+
+
+def serve() -> None:
+    """Runs the worker and the web in this process, beside its Dapr sidecar, until it is told to stop."""
+    from app.bootstrap import serve as run
+    from app.config.settings import load
+
+    run(load())
+
 
 NAME = "refund-agent"
 _NOT_YOURS = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder that is yours"
@@ -125,7 +136,7 @@ def root(
     """Works support tickets as durable tasks.  Exit codes: 0 fine, 1 something is wrong, 2 usage."""
 
 
-cli.command("serve")(serve.serve)
+cli.command("serve")(serve)
 cli.command("submit")(submit.submit)
 tasks.commands.command("history")(history.history)
 cli.add_typer(tasks.commands, name="task", cls=Commands)

@@ -16,7 +16,7 @@ import typer
 
 from app.cli.client import AsJson, Token, Url, connect
 from app.cli.faults import AgentAway, AgentRefused
-from app.cli.period import tenant_name
+from app.cli.opening import tenant_name
 from app.cli.screen import ProgressMeter, complain, say, show_json
 from app.cli.tasks import TROUBLED, Watch, follow
 from app.cli.ticket_files import TicketLine, raw_lines, read_export

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.cli.client import AsJson, Token, Url, connect
 from app.cli.faults import NothingRecorded, what_is_wrong
-from app.cli.period import Tenant
+from app.cli.opening import Tenant
 from app.cli.screen import (
     AsCsv,
     Column,

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import typer
 
-from app.cli.period import day, instant
+from app.cli.opening import day, instant
 
 
 def test_days_are_written_in_five_ways() -> None:

@@ -22,8 +22,7 @@ from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.tasks.service import TaskService
-from app.tasks.waiting_line import Silence
-from app.tasks.workflow_client import WorkflowClient
+from app.tasks.workflow_client import Silence, WorkflowClient
 from app.workflow.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")

@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.deadline import left, within
 from app.domain.errors import Unreachable
-from app.tasks.waiting_line import Silence, WaitingLine
+from app.tasks.workflow_client import Silence, WaitingLine
 
 
 def test_what_is_left_is_the_shortest_of_all_bounds() -> None:

@@ -15,8 +15,7 @@ from app.dapr.daprd import Daprd
 from app.domain.deadline import within
 from app.domain.errors import Unreachable
 from app.domain.models import Decision
-from app.tasks.waiting_line import Silence
-from app.tasks.workflow_client import WorkflowClient, connect
+from app.tasks.workflow_client import Silence, WorkflowClient, connect
 from app.workflow.steps import TaskInput
 
 RULES = policy.load(Path("config/policy.yaml"))

@@ -10,8 +10,7 @@ import pytest
 from flask import Flask
 
 from app.domain.errors import SystemUnavailable
-from app.web.api.openapi import build_document
-from app.web.api.route_table import ROUTES, Route
+from app.web.api.route_table import ROUTES, Route, build_document
 from app.web.factory import MAX_BODY_BYTES, create_app
 from tests.records import task_record
 from tests.web.documented import DocumentedClient, ticket_body
