@@ -15,7 +15,7 @@ from app.cli.faults import AgentAway, AgentRefused, NothingRecorded, NotUndersto
 from app.domain.errors import ConfigurationError
 from app.domain.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 
-# How the command line asks over HTTP: this machine past every proxy, and what became of a request that failed.
+# HTTP: this machine past every proxy, and what became of a request that failed.
 
 # Nothing of the request was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)

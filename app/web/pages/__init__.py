@@ -2,11 +2,11 @@
 
 routes.py     the blueprint: sign-in, the list of tasks, a task's record; errors as pages
 edge.py       what all pages share: who is signed in, what they need of the agent
-deciding.py   the inbox and the forms of decisions      inbox.py  what a person sees before deciding
+deciding.py   the inbox and the forms of decisions
 summary.py    how the task ended, its money, tokens and time
-timeline.py   the drawing: lanes, bars, pauses           axis.py   the time axis, with long pauses shortened
+timeline.py   the drawing: time axis, lanes, bars, pauses
 lines.py      the table with the same content
-page_words.py figures as words, with the marks of how they are known
+page_words.py figures as text, with the marks of how they are known
 """
 
 from app.web.pages.edge import Desk, Records
