@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,30 @@ def test_inside_the_ledger_too(room: str) -> None:
     for file in (APP / "ledger" / room).rglob("*.py"):
         used = {name.split(".")[2] for name in imports(file) if name.startswith("app.ledger.")}
         assert used <= allowed, f"{file.relative_to(ROOT)} imports {used - allowed}"
+
+
+def imports_at_start(file: Path) -> set[str]:
+    """Our modules that a file imports when it is loaded itself."""
+    code = ast.Module([node for node in ast.parse(file.read_text()).body if not isinstance(node, ast.If)], [])
+    names: set[str] = set()
+    for node in code.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("house", ["app", "sandbox", "lab", "runtime"])
+def test_no_module_imports_itself_through_others(house: str) -> None:
+    modules = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in (ROOT / house).rglob("*.py")
+    }
+    graph = {name: imports_at_start(file) & set(modules) - {name} for name, file in modules.items()}
+    packages = {name for name, file in modules.items() if file.name == "__init__.py"}
+    # `from package import module` loads the module; what the package itself imports counts for the package.
+    TopologicalSorter({name: used - packages for name, used in graph.items()}).prepare()
 
 
 def test_no_two_modules_have_one_name() -> None:
