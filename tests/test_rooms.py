@@ -44,7 +44,7 @@ FOR_THE_SANDBOX = ("app.domain", "app.llm.tokenizer", "app.config.private_files"
 # Rooms and files that do no I/O: what goes in comes as arguments.
 PURE = ("domain", "pricing", "finance")
 PURE_FILES = (
-    *(f"dapr/history/{name}.py" for name in ("model", "times", "causes")),
+    *(f"dapr/history/{name}.py" for name in ("model", "times", "causes", "executions")),
     "workflow/activities/guards.py",
     "workflow/activities/prompts.py",
     *(f"telemetry/{name}.py" for name in ("spans", "names")),

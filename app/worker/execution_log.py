@@ -26,7 +26,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.dapr.history.parse import GONE_AFTER
+from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
 from app.domain.models import CallState
 from app.ledger.store.call_rows import look_again

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.dapr.history.parse import GONE_AFTER, Begun, fates_known, parse
+from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
+from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause, Unreachable
 from app.domain.models import UsageBasis
 from app.ledger.recording import projector as projecting

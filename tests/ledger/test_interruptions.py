@@ -10,7 +10,8 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, insert
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.parse import Begun, parse
+from app.dapr.history.executions import Begun
+from app.dapr.history.parse import parse
 from app.dapr.history.times import Part
 from app.domain.models import CallState
 from app.ledger.recording.projection import Written, cause_of_call, project

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from app.dapr.history.parse import GONE_AFTER
+from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy, UsageBasis
 from app.ledger.store import database

@@ -2,7 +2,7 @@
 
 When several things were so at once, the first of `Part` that was so has the time: a step that works while a person is
 waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
-`idle` says in which times nobody worked at it (see `parse.py`).
+`idle` says in which times nobody worked at it (see `executions.py`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import PlainSerializer
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import ExecutionOutcome
 from app.dapr.history.times import Part
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.finance.report_schemas import Exact, GroupView, View, group_view

@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import Execution, ExecutionOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.domain.money import amount_of

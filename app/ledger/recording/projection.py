@@ -20,8 +20,8 @@ from itertools import zip_longest
 from pydantic import ValidationError
 
 from app.dapr.history.causes import Cause, cause, cause_of
+from app.dapr.history.executions import Begun, Execution, ExecutionOutcome, executions, fates_known, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, RaisedEvent, RunStatus, Step, WorkflowRun
-from app.dapr.history.parse import Begun, Execution, ExecutionOutcome, executions, fates_known, idle
 from app.dapr.history.times import Idle, Part, Share, shares, spans
 from app.domain import decision_texts
 from app.domain.models import (

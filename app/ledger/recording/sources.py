@@ -9,8 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
+from app.dapr.history.executions import Begun
 from app.dapr.history.model import WorkflowRun
-from app.dapr.history.parse import Begun
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
 from app.ledger.recording.projection import Naming, Written, project

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import Execution
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
 from app.pricing.charge_types import CallRecord, Charge

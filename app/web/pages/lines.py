@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 
+from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import ExecutionOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge

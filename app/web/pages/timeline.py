@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from math import log10
 
-from app.dapr.history.parse import ExecutionOutcome
+from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Span
 from app.domain.models import CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, RunStatus, Step, WorkflowRun
-from app.dapr.history.parse import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
 from app.dapr.history.times import Part, shares, split
 from tests.dapr.history.told import at
 

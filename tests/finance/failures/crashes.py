@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from app.dapr.history.executions import Begun
 from app.dapr.history.model import Attempt, Step, WorkflowRun
-from app.dapr.history.parse import Begun
 from app.ledger.recording.projection import Written, project
 from app.ledger.store.task_record import TaskRecord
 from tests.ledger.kit import MODELS, NAMING, two_currencies

@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import Execution, ExecutionOutcome
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import rollup
 from app.ledger.store.task_record import TaskRecord

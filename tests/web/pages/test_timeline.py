@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.dapr.history.causes import Cause
+from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.parse import Execution, ExecutionOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import CallState, UsageBasis
 from app.pricing.charge_types import TokenUsage
