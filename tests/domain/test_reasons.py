@@ -20,6 +20,7 @@ SAYING = ("activities/guards.py", "refund.py")
 REFUSING = ("refunds.py", "orders.py", "accounts.py", "entries.py")
 # What looks like a code there and is none: names of steps and of events.
 NAMES = {path.stem for path in (APP / "workflow" / "activities").glob("*.py")} | {
+    "hold_refund",
     "lookup_order",
     "lookup_refund_policy",
     NAME,

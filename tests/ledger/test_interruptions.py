@@ -14,7 +14,8 @@ from app.dapr.history.executions import Begun
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part
 from app.domain.models import CallState
-from app.ledger.recording.projection import Written, cause_of_call, project
+from app.ledger.recording.failures import cause_of_call
+from app.ledger.recording.projection import Written, project
 from app.ledger.recording.sources import Sources
 from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.tables import EXECUTIONS, WORKERS

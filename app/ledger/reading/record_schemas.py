@@ -15,7 +15,7 @@ from app.dapr.history.times import Part
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.finance.report_schemas import Exact, GroupView, View, group_view
 from app.finance.rollup import rollup
-from app.ledger.recording.projection import cause_of_call
+from app.ledger.recording.failures import cause_of_call
 from app.ledger.store.task_record import FailureKind, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge, CostBasis, Kind, Meter, Mode, Unit
 
