@@ -243,6 +243,10 @@ class _Context:
     def wait_for_external_event(self, name: str, *, timeout: timedelta | None = None) -> str:
         return name
 
+    def is_patched(self, change: str) -> bool:
+        """Whatever the workflow's code does today, each of these runs has done from its start."""
+        return True
+
     def set_custom_status(self, text: str) -> None:
         """Nobody looks."""
 
