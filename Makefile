@@ -22,7 +22,7 @@ up: ## set everything up and stay up until Ctrl-C; the API is at http://127.0.0.
 reload: ## have the running agent's sidecar read secrets and configuration again
 	$(RUNTIME) reload
 
-test: ## run all tests: side by side those that start no product, then the others; ARGS="-k name" goes to pytest
+test: ## run all tests: first those that start no product, then the others; ARGS="-k name" goes to pytest
 	$(RUNTIME) test $(ARGS)
 
 test-cluster: ## test k8s/ on the cluster that kubectl is set to: Dapr and the image refund-agent:dev are there (about 30 minutes)

@@ -81,12 +81,17 @@ def _tool(module: str, *arguments: str) -> int:
 
 
 def _test(rest: list[str]) -> int:
-    """All tests: those that start no product side by side, then the others, which need the machine to themselves."""
+    """All tests: those that start no product, then those that do, two at a time: they wait more than they work. The
+    tests of a file share a process, and with it the product that they run."""
     if rest:
         return _tool("pytest", *rest)
     set_up(development=True)
-    beside = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "-m", "not runtime"]
-    results = [_in_environment("-m", "pytest", *beside), _in_environment("-m", "pytest", "-m", "runtime")]
+    cores = os.cpu_count() or 1
+    parts = [(min(cores, 4), "not runtime"), (min(cores, 2), "runtime")]
+    results = [
+        _in_environment("-m", "pytest", "-n", str(processes), "--dist", "loadfile", "-m", which)
+        for processes, which in parts
+    ]
     return int(any(results))
 
 
