@@ -21,7 +21,7 @@ from app.domain.models import Classification, Proposal, Ticket
 from app.finance.reconciliation.bill import BadBill
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bills, text_of
-from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, verdict
+from app.finance.reconciliation.reconciliation_types import as_json, remarks, verdict
 from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file

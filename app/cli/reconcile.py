@@ -61,11 +61,11 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
-    from app.finance.reconciliation.reconciliation_schemas import as_json as values
+    from app.finance.reconciliation.reconciliation_types import as_json as values
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
-    settings_with_ledger()  # what is wrong with it is said before a bill is fetched
+    settings_with_ledger()  # reports problems with it before a bill is fetched
     files = [*([bill] if bill else []), *(more or [])]
     asked = _from_files(files) if files else _from_sandbox(sandbox_url)
     found = _compared(asked.within(since, until))
@@ -95,7 +95,7 @@ def _files(path: Path) -> list[Path]:
     """The file itself; of a folder, all that may be of a bill; of a pattern, all that it fits."""
     from app.finance.reconciliation.parsing import BadBill
 
-    if any(sign in path.name for sign in "*?[") and not path.exists():  # quoted, so that no shell has put files for it
+    if any(sign in path.name for sign in "*?[") and not path.exists():  # quoted, so the shell did not expand it
         return sorted(path.parent.glob(path.name)) or [path]
     if not path.is_dir():
         return [path]
@@ -140,7 +140,7 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.finance.reconciliation.reconciliation_schemas import remarks, verdict
+    from app.finance.reconciliation.reconciliation_types import remarks, verdict
 
     say(verdict(found))
     for remark in remarks(found):
@@ -157,7 +157,7 @@ def _show(found: Reconciliation) -> None:
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    from app.finance.reconciliation.reconciliation_schemas import words
+    from app.finance.reconciliation.reconciliation_types import words
 
     for cell in found.cells:
         why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
@@ -174,8 +174,7 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    from app.finance.reconciliation.reconciliation_schemas import words
-    from app.finance.reconciliation.reconciliation_types import Certainty
+    from app.finance.reconciliation.reconciliation_types import Certainty, words
 
     call = finding.call
     sure = finding.certainty is Certainty.CERTAIN

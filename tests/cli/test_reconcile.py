@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
-from app.finance.reconciliation.billed_money import Outcome
-from app.finance.reconciliation.reconciliation_types import Cause
+from app.finance.reconciliation.reconciliation_types import Cause, Outcome
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.charge_types import CallRecord

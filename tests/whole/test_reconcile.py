@@ -15,9 +15,8 @@ import httpx
 import pytest
 
 from app.domain.models import CallState
-from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.bill import CLOCK_TOLERANCE, Bill
 from app.finance.reconciliation.by_request import Unallocated
-from app.finance.reconciliation.claims import CLOCK_TOLERANCE
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
@@ -98,8 +97,15 @@ def test_a_clean_run_agrees_to_the_token(own_stack: Live) -> None:
     assert found.agreeing == len(bill.rows) == len(calls) >= SAMPLES
     assert found.record == found.billed
 
-    summed = reconcile(calls, parse_bill("usage.json", by_minute(live.bill())), unallocated=unallocated)
+    minutes = parse_bill("usage.json", by_minute(live.bill()))
+    summed = reconcile(calls, minutes, unallocated=unallocated)
     assert summed.unexplained_tokens == 0, unexplained(summed)
+    assert minutes.until is not None
+    if all(call.ended_at and call.ended_at + CLOCK_TOLERANCE < minutes.until for call in calls):  # none may be cut off
+        for call in calls:
+            size = call.usage.input_tokens
+            for changed in (without(calls, call), doubled(calls, call)):
+                assert reconcile(changed, minutes).unexplained_tokens >= (size or 0), call
 
     for call in calls:
         assert reconcile(without(calls, call), bill).unexplained_tokens > 0, call

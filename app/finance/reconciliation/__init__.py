@@ -1,9 +1,6 @@
 """The record against a provider's bill, to the token. Pure.
 
-    calls ──> claims (what each call may have on a bill) ──────┐
-    bill ──> parsing (bill_json, bill_csv) ──> rows            ├──> reconciliation_types: findings, cells
-                requests ──> by_request ───────────────────────┤
-                sums of hours or days ──> by_sum ──────────────┘
-
-`comparison` puts them together, `reconciliation_schemas` is what it comes to for a reader.
+files ──> parsing (JSON here, CSV in bill_csv) ──> bill: its rows, and what each call of ours may claim on it
+bill and calls ──> comparison ──> by_request (a bill that names each request) or by_sum (a bill of sums)
+                             └──> reconciliation_types: findings, cells, the verdict and its JSON
 """

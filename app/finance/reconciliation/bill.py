@@ -1,34 +1,27 @@
-"""A provider's bill as values, whatever it was read from: requests, or sums of a model over a stretch of time."""
+"""A provider's bill, and what each of our model calls may claim on it, whatever the bill was read from. Pure.
+
+A bill holds requests, or sums of a model over a stretch of time. A paid call owes one request to it: its own. One that
+brought no answer may have been billed or not. Each may have been repeated by the sidecar, as often as its `retries`
+say. A request arrives while its call is under way: from its start to its end, or, when it has no end, until its step's
+turn was asked again.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
-
-from app.domain import texts as text_files
 from app.domain.errors import RefundAgentError
-from app.pricing.charge_types import TokenUsage
+from app.domain.models import CallState, UsageBasis
+from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.formula import NOTHING, lost_usage
 
-# Numbers and times as bills write them; what may be read in two ways is refused by name.
-
-# No bill has more tokens in a row; a longer number is a slip, and would be slow to read.
-_MOST_DIGITS = 15
-_MOST_PLACES = 20
-_MOST_MONEY = 12
-_SPACES = re.compile(r"[\s'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{RIGHT SINGLE QUOTATION MARK}]")
-_GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
-_BOTH = re.compile(r"\d{1,3}(?:([.,])\d{3})+(?!\1)[.,]\d+")
-_ONE_SIGN = re.compile(r"\d+([.,])\d*")
-_WORDS = {".": "a point", ",": "a comma"}
 _EARLIEST, _LATEST = datetime(2015, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 # How long a whole number is that counts seconds, milliseconds, microseconds, nanoseconds since 1970.
 _EPOCH_DIGITS = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
@@ -36,118 +29,6 @@ _NAMED_UTC = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 _DAY_REMEDY = "write it as 2026-11-22"
 _TIME_REMEDY = "write it as 2026-11-22T13:05:00Z (ISO 8601), or as seconds since 1970"
-
-
-@dataclass(frozen=True)
-class Signs:
-    """Which sign a table uses before decimals; None where no number of it tells."""
-
-    decimal: str | None = None
-
-    def whole(self, text: str) -> int | None:
-        """A whole number, with thousands separators or without; None for what is none, or could be another."""
-        text = _SPACES.sub("", text)
-        if text.isascii() and text.isdigit():
-            return int(text) if len(text) <= _MOST_DIGITS else None
-        grouped = _GROUPED.fullmatch(text)
-        if grouped and len(text) <= _MOST_DIGITS and self._separates(grouped[1], text):
-            return int(text.replace(grouped[1], ""))
-        fraction = _ONE_SIGN.fullmatch(text)
-        if fraction and len(text) <= _MOST_DIGITS and fraction[1] == (self.decimal or ".") and not grouped:
-            head, _, tail = text.partition(fraction[1])
-            return int(head) if not tail.strip("0") else None
-        return None
-
-    def _separates(self, sign: str, text: str) -> bool:
-        """Whether the sign stands for thousands: a part of a token does not exist, but 1.000 may be one."""
-        if self.decimal is not None:
-            return sign != self.decimal
-        return sign == "," or not text.endswith(".000") or text.count(sign) > 1
-
-    def exact(self, text: str) -> Decimal | None:
-        """A decimal number; None for what is none. Raises Ambiguous for 1,234, unless other numbers tell."""
-        text = _SPACES.sub("", text)
-        if len(text) > _MOST_DIGITS + _MOST_PLACES:
-            return None
-        if text.isascii() and text.isdigit():
-            return Decimal(text)
-        if _BOTH.fullmatch(text):
-            decimal = max(".,", key=text.rindex)
-            return self._if(decimal, text)
-        if _GROUPED.fullmatch(text):
-            sign = "," if "," in text else "."
-            if text.count(sign) > 1:
-                return self._if("." if sign == "," else ",", text)
-            if self.decimal is None:
-                raise Ambiguous(f"{text!r} may be {text.replace(sign, '')} or {text.replace(sign, '.')}")
-            return self._if(self.decimal, text)
-        one = _ONE_SIGN.fullmatch(text)
-        return self._if(one[1], text) if one else None
-
-    def _if(self, decimal: str, text: str) -> Decimal | None:
-        """Read with that sign before decimals, if the table's other numbers do not say otherwise."""
-        if self.decimal not in (None, decimal):
-            return None
-        return Decimal(text.replace("," if decimal == "." else ".", "").replace(decimal, "."))
-
-
-class Ambiguous(ValueError):
-    """A number that may be read in two ways."""
-
-
-def signs_of(name: str, texts: Iterable[tuple[str, str]]) -> Signs:
-    """What numbers, each with its place, tell of the sign before decimals. Raises BadBill when they contradict."""
-    found: dict[str, tuple[str, str]] = {}
-    for place, text in texts:
-        told = _told(_SPACES.sub("", text))
-        if told:
-            found.setdefault(told, (place, text))
-    if len(found) > 1:
-        (here, left), (there, right) = found["."], found[","]
-        raise BadBill(
-            name,
-            there,
-            f"{right!r} has a comma before its decimals, {left!r} ({here}) a point",
-            "write all numbers in one way, with a point before decimals and nothing between thousands",
-        )
-    return Signs(next(iter(found), None))
-
-
-def _told(text: str) -> str | None:
-    """The sign before decimals, of a number that can be read in one way only."""
-    if len(text) > _MOST_DIGITS + _MOST_PLACES:
-        return None
-    if _BOTH.fullmatch(text):
-        return max(".,", key=text.rindex)
-    grouped = _GROUPED.fullmatch(text)
-    if grouped:
-        return ("." if grouped[1] == "," else ",") if text.count(grouped[1]) > 1 else None
-    one = _ONE_SIGN.fullmatch(text)
-    return one[1] if one else None
-
-
-def number_of_tokens(name: str, place: str, what: str, text: str, signs: Signs) -> int:
-    """A count. Raises BadBill."""
-    found = signs.whole(text)
-    if found is None:
-        remedy = "write a whole number without separators"
-        raise BadBill(name, place, f"{what} {text!r:.60} is no number of tokens or requests", remedy)
-    return found
-
-
-def amount_of_money(name: str, place: str, what: str, text: str, signs: Signs) -> Decimal:
-    """An amount, which may be below zero (a credit). Raises BadBill."""
-    bare = text.strip().strip("$€£").strip()
-    negative = bare.startswith("-")
-    try:
-        found = signs.exact(bare.removeprefix("-"))
-    except Ambiguous as error:
-        remedy = "write it with a point before decimals and nothing between thousands"
-        raise BadBill(name, place, f"{what} {error}", remedy) from None
-    if found is None or found.adjusted() >= _MOST_MONEY:
-        remedy = "write it as 0.0123, without exponent and without letters"
-        raise BadBill(name, place, f"{what} {text!r:.60} is no amount of money", remedy)
-    return -found if negative else found
 
 
 def since_1970(name: str, place: str, what: str, value: int) -> datetime:
@@ -249,7 +130,7 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 def counted(usage: TokenUsage, requests: int = 1) -> Count:
-    """What a call used; tokens that nobody knows count as none, since they are in no sum of the record either."""
+    """What a call used; unknown tokens count as none, since they are in no sum of the record either."""
     cached = usage.cached_tokens if usage.input_tokens else 0
     return Count(requests, usage.input_tokens or 0, cached, usage.output_tokens or 0)
 
@@ -400,46 +281,185 @@ def _earliest(*times: datetime | None) -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-# Values of a bill in JSON against their shape; what does not fit is named with its place.
+# What each model call may claim.
 
-# More than any bill has in a row: longer numbers are slips.
-Tokens = Annotated[int, Field(ge=0, lt=10**15, strict=True)]
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def checked(name: str, place: str, model: type[_Model], value: Any) -> _Model:
-    """`value` as `model`. Raises BadBill."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        found = "" if first["type"] == "missing" else f", not {shown(first['input'])}"
-        raise BadBill(name, f"{place}{path}", f"{first['msg']}{found}", "mend it, or export the bill again") from None
-
-
-def shown(value: Any) -> str:
-    """A value for a message, not longer than it is read."""
-    if isinstance(value, int) and abs(value) >= 10**20:
-        return "a number of more than 20 digits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+# How far the provider's clock and ours may be apart.
+CLOCK_TOLERANCE = timedelta(seconds=2)
+# How long a call without an end may have been under way at most: the time-out of the providers' own clients.
+LONGEST_CALL = timedelta(minutes=10)
+_GOING_ON = (CallState.SETTLED, CallState.STARTED)
+# A request may lie in a connection that stands still, and be processed long after its call gave up. The
+# sender's kernel gives such a connection up after about a quarter of an hour.
+LONGEST_DELAY = timedelta(minutes=15)
+# A sidecar that repeats calls waits a second before it does (docs/operations.md); two requests of one call are at least
+# so far apart, also when they took unlike ways. A call that was turned away sooner made no request before that.
+SHORTEST_PAUSE = timedelta(milliseconds=750)
+# The journal's error of a call without an end whose turn was asked again: then the call that did so must be there.
+EXECUTED_AGAIN = "the step was executed again"
+# How far an estimate may be from the bill, when the provider never reports what ours is worth: other tokenizers, other
+# languages, and the instructions that a provider puts before the tools.
+_UNPROVEN_PERCENT, _UNPROVEN_TOKENS = 50, 600
+# Where it does report, an estimate may be off by twice as much as the worst that was seen with that model, and by this.
+_PROVEN_PERCENT, _PROVEN_TOKENS = 5, 16
 
 
-def part(name: str, place: str, inside: int | None, whole: int) -> int | None:
-    """Cached tokens, which are inside the input. Raises BadBill when they are more than it."""
-    if inside is not None and inside > whole:
-        problem = f"{inside} cached tokens are more than {whole} of input"
-        raise BadBill(name, place, problem, "mend it, or export the bill again")
-    return inside
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one call may claim.
+
+    call: with what it may have used, if it brought no answer. record: what our record says.
+    since, until: its own time. early, late: with the clocks' tolerance, which does not reach into the time of the same
+    turn's other calls. last: until when its own request may still arrive, if the call gave up; else `until`.
+    owes: whether it was paid, and to whom, so that one request of it must stand on the bill. exact: whether the
+    provider reported what that one used. own: whether the bill may hold its own request. repeats: how many more it may
+    hold, that the sidecar made.
+    expected: input tokens of each of its requests, give or take `slack`; None when they were not counted.
+    """
+
+    call: CallRecord
+    record: Count
+    since: datetime
+    until: datetime
+    early: datetime
+    late: datetime
+    last: datetime
+    owes: bool
+    exact: bool
+    own: bool
+    repeats: int
+    expected: int | None
+    slack: int
+
+    @property
+    def requests(self) -> int:
+        """How many requests the bill may hold of it at most."""
+        return int(self.own) + self.repeats
+
+    @property
+    def homeless(self) -> bool:
+        """Whether it was paid, and its provider is not known."""
+        return not self.call.provider and (self.exact or self.call.state is CallState.SETTLED)
+
+    def of_model(self, model: str) -> bool:
+        """Whether it may have been put to that model."""
+        return self.call.model in ("", model)
+
+    def may_be(self, count: Count) -> bool:
+        """Whether a request of that size may be one of its own. One whose provider is not known, but not its tokens,
+        may be on this bill to the token or not at all."""
+        if self.exact and not self.owes:
+            return self.is_just(count)
+        return self.expected is None or abs(count.input_tokens - self.expected) <= self.slack
+
+    def is_of_its_size(self, count: Count) -> bool:
+        """Whether a request has the very input that is expected: what a request that came late is known by."""
+        return self.expected == count.input_tokens
+
+    def is_just(self, count: Count) -> bool:
+        """Whether that is to the token what the provider reported for it."""
+        usage = self.call.usage
+        cached = usage.cached_tokens in (None, count.cached_tokens) or count.cached_tokens is None
+        return cached and (usage.input_tokens, usage.output_tokens) == (count.input_tokens, count.output_tokens)
 
 
-# The text of a bill's file, whatever saved it.
+def claims_of(calls: Iterable[CallRecord]) -> tuple[Claim, ...]:
+    """What the calls may claim, oldest first."""
+    ordered = sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id))
+    turns: defaultdict[tuple[str, int], list[CallRecord]] = defaultdict(list)
+    for call in ordered:
+        turns[call.execution_id, call.turn].append(call)
+    known = _Known(
+        {(call.component, call.provider): call.model for call in ordered if call.model},
+        {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _reported(call)},
+        _spread(ordered),
+    )
+    return tuple(_claim(call, turns[call.execution_id, call.turn], known) for call in ordered)
 
 
-def text_of(name: str, raw: bytes) -> str:
-    """The text in `raw`. Raises BadBill for a file that holds none."""
-    try:
-        return text_files.text_of(raw)
-    except text_files.NoText as error:
-        raise BadBill(name, error.place, error.problem, error.remedy) from None
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What all calls together tell: the model behind a component, what a question's input came to, how far our
+    estimates of a model's input were off."""
+
+    model_of: Mapping[tuple[str, str], str]
+    asked: Mapping[tuple[str, str], int | None]
+    spread: Mapping[str, int]
+
+
+def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Claim:
+    settled = next((each for each in turn if each.state is CallState.SETTLED), None)
+    repeated = settled if settled and settled.provider == call.provider else None
+    component = (call.component, call.provider)
+    model = call.model or (repeated.model if repeated else "") or of_all.model_of.get(component, "")
+    usage = lost_usage(call, settled) if call.rerun else call.usage
+    exact = _reported(call)
+    known = usage.input_tokens if exact else of_all.asked.get((model, call.request_digest))
+    expected = call.reserve_input if known is None else known
+    since, until, early, late = _window(call, turn)
+    # Then the last of its requests was not billed, but one before that may have been.
+    turned_away = call.rerun and usage == NOTHING
+    owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
+    own = not turned_away or call.retries > 0 or until - since >= SHORTEST_PAUSE
+    return Claim(
+        call=replace(call, model=model, usage=usage),
+        record=counted(usage, int(_counts(call, usage))),
+        since=since,
+        until=until,
+        early=early,
+        late=late,
+        last=until + LONGEST_DELAY if own and not owes and _gave_up(call, turn) else until,
+        owes=owes,
+        exact=exact,
+        own=own,
+        repeats=max(0, call.retries - int(turned_away)),
+        expected=expected or None,
+        slack=0 if known is not None else slack(expected, of_all.spread.get(model)),
+    )
+
+
+def _gave_up(call: CallRecord, turn: Sequence[CallRecord]) -> bool:
+    """Whether it brought no answer, and its turn went on without it. Of a turn without an answer the record may lack
+    the call that brought it, and a request of the same size may be that call's."""
+    ended = call.ended_at is not None or any(each.started_at > call.started_at for each in turn)
+    return call.rerun and ended and any(each.state in _GOING_ON for each in turn)
+
+
+def slack(expected: int, proven: int | None) -> int:
+    """How far a request may be from our estimate of its input; `proven` is by how many hundredths estimates of that
+    model were off at worst, None when it never reports."""
+    if proven is None:
+        return expected * _UNPROVEN_PERCENT // 100 + _UNPROVEN_TOKENS
+    return expected * (2 * proven + _PROVEN_PERCENT) // 100 + _PROVEN_TOKENS
+
+
+def _reported(call: CallRecord) -> bool:
+    usage = call.usage
+    return usage.known is UsageBasis.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
+
+
+def _counts(call: CallRecord, usage: TokenUsage) -> bool:
+    """Whether our record counts it as a request that was made."""
+    return call.state is not CallState.STARTED and usage != NOTHING
+
+
+def _spread(calls: Iterable[CallRecord]) -> dict[str, int]:
+    """By how many hundredths our estimates of each model's input were off at worst, rounded up."""
+    worst: dict[str, int] = {}
+    for call in calls:
+        if _reported(call) and call.usage.input_tokens is not None and call.reserve_input > 0:
+            off = -(-100 * abs(call.usage.input_tokens - call.reserve_input) // call.reserve_input)
+            worst[call.model] = max(worst.get(call.model, 0), off)
+    return worst
+
+
+def _window(call: CallRecord, turn: Sequence[CallRecord]) -> tuple[datetime, datetime, datetime, datetime]:
+    later = [each.started_at for each in turn if each.started_at > call.started_at]
+    # Without its successor the record has a hole, and the call may not stand in for what is missing there.
+    longest = CLOCK_TOLERANCE if call.error == EXECUTED_AGAIN else LONGEST_CALL
+    bound = min(later, default=call.started_at + longest)
+    since = call.started_at
+    bound = min(bound, since + LONGEST_CALL)
+    until = bound if call.ended_at is None else max(call.ended_at, since)
+    before = [each.ended_at or since for each in turn if each.started_at < since]
+    early = max([since - CLOCK_TOLERANCE, *(end for end in before if end <= since)])
+    return since, until, early, min([until + CLOCK_TOLERANCE, *(start for start in later if start >= until)])

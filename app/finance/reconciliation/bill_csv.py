@@ -11,9 +11,10 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 
 from app.finance.reconciliation.bill import (
     Amount,
@@ -22,12 +23,8 @@ from app.finance.reconciliation.bill import (
     BillFormat,
     BillRow,
     Count,
-    Signs,
-    amount_of_money,
     instant,
-    number_of_tokens,
     refuse_overlaps,
-    signs_of,
 )
 from app.pricing.providers import known_ids, known_provider
 
@@ -76,7 +73,7 @@ _QUANTITY = re.compile(
     r"token|request|count|quantity|audio|image|search|character|second|minute|cost|amount|price|fee|tax"
 )
 _MOST_COLUMNS = 500
-# Columns that the exports of one provider have, all of them, and nobody else's.
+# Columns that the exports of one provider have, all of them, and no other provider's.
 _SIGNATURES = (
     (frozenset({"start_time_iso", "end_time_iso", "num_model_requests", "input_cached_tokens"}), "openai"),
     (frozenset({"start_time_iso", "end_time_iso", "amount_value", "amount_currency", "line_item"}), "openai"),
@@ -310,12 +307,12 @@ class _Row:
         return BillRow(line.place, line["model"], since, until, count, self._provider(), written)
 
     def amount(self) -> Amount | None:
-        """Its money; None where it has none, or nobody says in which currency."""
+        """Its money; None where it has none, or its currency is not named."""
         line, currency = self.line, self.columns.currency or self.line["currency"].upper()
         if not line["cost"] or not currency:
             return None
         if len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
-            raise self._bad(f"currency {currency!r:.20} is none", "write its three letters, such as USD")
+            raise self._bad(f"currency {currency!r:.20} is not known", "write its three letters, such as USD")
         money = amount_of_money(self.name, line.place, line.called("cost"), line["cost"], self.signs)
         since, until = self.span()
         # OpenAI's costs name a line of the invoice, its model before the first comma.
@@ -376,7 +373,7 @@ class _Row:
         entered = self._number("input_tokens")
         cached = self._number("cached_tokens") if line["cached_tokens"] else None
         if cached is not None and cached > entered:
-            raise self._bad(f"{cached} cached tokens are more than {entered} of input", "mend the row")
+            raise self._bad(f"{cached} cached tokens are more than {entered} of input", "correct the row")
         return entered, cached, written
 
     def _provider(self) -> str:
@@ -384,7 +381,7 @@ class _Row:
         found = known_provider(named) if named else self.columns.provider
         if found is None:
             remedy = f"name one of {', '.join(known_ids())}, or leave the column out"
-            raise self._bad(f"provider {named!r:.60} is nobody that is known here", remedy)
+            raise self._bad(f"provider {named!r:.60} is not known here", remedy)
         return found
 
     def _number(self, column: str) -> int:
@@ -414,3 +411,128 @@ def _nameless(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
     if any(line["cost"] and not (table.columns.currency or line["currency"]) for line in lines):
         called = plain_name(table.columns.names[table.columns.known["cost"]])
         yield f"{called} (in no currency: head it {called}_usd, or add a column currency)"
+
+
+# Numbers as bills write them; what may be read in two ways is refused by name.
+
+# No bill has more tokens in a row; a longer number is a typing error, and slow to parse.
+_MOST_DIGITS = 15
+_MOST_PLACES = 20
+_MOST_MONEY = 12
+_SPACES = re.compile(r"[\s'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{RIGHT SINGLE QUOTATION MARK}]")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+_BOTH = re.compile(r"\d{1,3}(?:([.,])\d{3})+(?!\1)[.,]\d+")
+_ONE_SIGN = re.compile(r"\d+([.,])\d*")
+_WORDS = {".": "a point", ",": "a comma"}
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Which sign a table uses before decimals; None where no number of it tells."""
+
+    decimal: str | None = None
+
+    def whole(self, text: str) -> int | None:
+        """A whole number, with thousands separators or without; None for what is none, or could be another."""
+        text = _SPACES.sub("", text)
+        if text.isascii() and text.isdigit():
+            return int(text) if len(text) <= _MOST_DIGITS else None
+        grouped = _GROUPED.fullmatch(text)
+        if grouped and len(text) <= _MOST_DIGITS and self._separates(grouped[1], text):
+            return int(text.replace(grouped[1], ""))
+        fraction = _ONE_SIGN.fullmatch(text)
+        if fraction and len(text) <= _MOST_DIGITS and fraction[1] == (self.decimal or ".") and not grouped:
+            head, _, tail = text.partition(fraction[1])
+            return int(head) if not tail.strip("0") else None
+        return None
+
+    def _separates(self, sign: str, text: str) -> bool:
+        """Whether the sign stands for thousands: a part of a token does not exist, but 1.000 may be one."""
+        if self.decimal is not None:
+            return sign != self.decimal
+        return sign == "," or not text.endswith(".000") or text.count(sign) > 1
+
+    def exact(self, text: str) -> Decimal | None:
+        """A decimal number; None for what is none. Raises Ambiguous for 1,234, unless other numbers tell."""
+        text = _SPACES.sub("", text)
+        if len(text) > _MOST_DIGITS + _MOST_PLACES:
+            return None
+        if text.isascii() and text.isdigit():
+            return Decimal(text)
+        if _BOTH.fullmatch(text):
+            decimal = max(".,", key=text.rindex)
+            return self._if(decimal, text)
+        if _GROUPED.fullmatch(text):
+            sign = "," if "," in text else "."
+            if text.count(sign) > 1:
+                return self._if("." if sign == "," else ",", text)
+            if self.decimal is None:
+                raise Ambiguous(f"{text!r} may be {text.replace(sign, '')} or {text.replace(sign, '.')}")
+            return self._if(self.decimal, text)
+        one = _ONE_SIGN.fullmatch(text)
+        return self._if(one[1], text) if one else None
+
+    def _if(self, decimal: str, text: str) -> Decimal | None:
+        """Read with that sign before decimals, if the table's other numbers do not say otherwise."""
+        if self.decimal not in (None, decimal):
+            return None
+        return Decimal(text.replace("," if decimal == "." else ".", "").replace(decimal, "."))
+
+
+class Ambiguous(ValueError):
+    """A number that may be read in two ways."""
+
+
+def signs_of(name: str, texts: Iterable[tuple[str, str]]) -> Signs:
+    """What numbers, each with its place, tell of the sign before decimals. Raises BadBill when they contradict."""
+    found: dict[str, tuple[str, str]] = {}
+    for place, text in texts:
+        told = _told(_SPACES.sub("", text))
+        if told:
+            found.setdefault(told, (place, text))
+    if len(found) > 1:
+        (here, left), (there, right) = found["."], found[","]
+        raise BadBill(
+            name,
+            there,
+            f"{right!r} has a comma before its decimals, {left!r} ({here}) a point",
+            "write all numbers in one way, with a point before decimals and nothing between thousands",
+        )
+    return Signs(next(iter(found), None))
+
+
+def _told(text: str) -> str | None:
+    """The sign before decimals, of a number that can be read in one way only."""
+    if len(text) > _MOST_DIGITS + _MOST_PLACES:
+        return None
+    if _BOTH.fullmatch(text):
+        return max(".,", key=text.rindex)
+    grouped = _GROUPED.fullmatch(text)
+    if grouped:
+        return ("." if grouped[1] == "," else ",") if text.count(grouped[1]) > 1 else None
+    one = _ONE_SIGN.fullmatch(text)
+    return one[1] if one else None
+
+
+def number_of_tokens(name: str, place: str, what: str, text: str, signs: Signs) -> int:
+    """A count. Raises BadBill."""
+    found = signs.whole(text)
+    if found is None:
+        remedy = "write a whole number without separators"
+        raise BadBill(name, place, f"{what} {text!r:.60} is no number of tokens or requests", remedy)
+    return found
+
+
+def amount_of_money(name: str, place: str, what: str, text: str, signs: Signs) -> Decimal:
+    """An amount, which may be below zero (a credit). Raises BadBill."""
+    bare = text.strip().strip("$€£").strip()
+    negative = bare.startswith("-")
+    try:
+        found = signs.exact(bare.removeprefix("-"))
+    except Ambiguous as error:
+        remedy = "write it with a point before decimals and nothing between thousands"
+        raise BadBill(name, place, f"{what} {error}", remedy) from None
+    if found is None or found.adjusted() >= _MOST_MONEY:
+        remedy = "write it as 0.0123, without exponent and without letters"
+        raise BadBill(name, place, f"{what} {text!r:.60} is no amount of money", remedy)
+    return -found if negative else found

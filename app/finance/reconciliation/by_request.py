@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from app.domain.models import CallState
-from app.finance.reconciliation.bill import NONE, Bill, BillRow, Count
-from app.finance.reconciliation.claims import CLOCK_TOLERANCE, SHORTEST_PAUSE, Claim, slack
+from app.finance.reconciliation.bill import CLOCK_TOLERANCE, NONE, SHORTEST_PAUSE, Bill, BillRow, Claim, Count, slack
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
 
 # Pairs the requests on a bill with the calls of the record, one to one: as many as can be, the surest first.

@@ -1,20 +1,24 @@
-"""What comes of comparing our record with a bill: named differences, and sums of them by model and hour. Values only.
+"""The result of comparing our record with a bill: findings, cells by model and hour, the verdict, the JSON. Pure.
 
-Every difference is the bill's count minus ours, and the sum of its causes. The causes that explain nothing are counted
-once more, without signs, as unexplained tokens.
+Every difference is the bill's count minus ours, and the sum of its causes. Causes that explain
+nothing are counted once more, by absolute value, as unexplained tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from app.domain.models import UsageBasis
+from app.domain.money import ZERO, difference, plain, shown
+from app.domain.money import total as total_of_money
 from app.finance.reconciliation.bill import Bill, Count, total
-from app.finance.reconciliation.billed_money import MoneyCell
-from app.pricing.charge_types import CallRecord
+from app.pricing.charge_types import CallRecord, Meter
+from app.pricing.providers import UNBILLED, provider_id
 
 
 class Cause(StrEnum):
@@ -25,10 +29,11 @@ class Cause(StrEnum):
     INTERRUPTED_CALL = "interrupted_call"  # billed, although its worker went away
     FAILED_CALL = "failed_call"  # billed, although no answer came
     RUNNING_CALL = "running_call"  # billed, and still under way in our record
-    SIDECAR_RETRY = "sidecar_retry"  # asked again by the sidecar; each request is billed
+    SIDECAR_RETRY = "sidecar_retry"  # repeated by the sidecar; each request is billed
+    MIXED = "mixed"  # of failed, interrupted or running calls, or retries: the sum does not say of which
     NEVER_BILLED = "never_billed"  # failed or interrupted: our estimate stands for a request that was not billed
     PERIOD_EDGE = "period_edge"  # under way at the edge of the bill's period: may stand on the next bill
-    UNKNOWN_PROVIDER = "unknown_provider"  # nobody knows whose call it was: it may stand on another bill
+    UNKNOWN_PROVIDER = "unknown_provider"  # its provider is not known: it may stand on another bill
     BUCKET_EDGE = "bucket_edge"  # under way at the edge of two of the bill's sums: stands in the other one
     DIFFERS = "differs"  # the provider reported other tokens than it billed
     NOT_ON_BILL = "not_on_bill"  # paid in our record, and not billed
@@ -107,6 +112,58 @@ class Cell:
         return self.billed - self.record
 
 
+class Outcome(StrEnum):
+    """What became of one comparison of money."""
+
+    AGREES = "agrees"  # our charges, as far as the bill's digits go
+    TOKENS = "tokens"  # the bill's tokens at our prices: the difference is that of the tokens, which are compared above
+    ESTIMATES = "estimates"  # within what our record estimates, or does not know
+    LIST_PRICE = "list_price"  # billed at the published price, not at the one agreed
+    OTHER_PRICE = "other_price"  # billed at a price that we do not know
+    DIFFERS = "differs"  # another amount, and the bill names no tokens that would say why
+    NOT_OURS = "not_ours"  # money for what we have no call of
+    NOT_BILLED = "not_billed"  # we have charges, the bill has nothing
+    UNPRICED = "unpriced"  # our price book has no price
+    OTHER_CURRENCY = "other_currency"  # no rate of exchange is known here
+
+    @property
+    def compared(self) -> bool:
+        """Whether there were two amounts to compare."""
+        return self not in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY)
+
+    @property
+    def fine(self) -> bool:
+        """Whether nothing is left open that could have been compared."""
+        return self in (Outcome.AGREES, Outcome.TOKENS, Outcome.ESTIMATES) or not self.compared
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyCell:
+    """One model's money in one stretch of time.
+
+    model: empty for all models together. billed: what the bill asks. contracted, listed: our charges as agreed and by
+    the published list; None where we have none in that currency. expected: what the bill's own tokens come to at our
+    prices; None where it names none, or they have no single price. implied: for each kind of token, the price of a
+    million at which the bill would be right, if the other kinds' prices are ours.
+    """
+
+    model: str
+    since: datetime
+    until: datetime
+    currency: str
+    outcome: Outcome
+    billed: Decimal
+    contracted: Decimal | None = None
+    listed: Decimal | None = None
+    expected: Decimal | None = None
+    implied: Mapping[Meter, Decimal] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> Decimal:
+        """The bill minus our charges."""
+        return difference(self.billed, self.contracted or ZERO)
+
+
 @dataclass(frozen=True)
 class Reconciliation:
     """The comparison of our record with one bill.
@@ -115,7 +172,7 @@ class Reconciliation:
     outside: calls of another time. others: calls of its time whose provider sends another bill, or none; by provider.
     agreeing: calls that stand on it to the token.
     whose: the providers of the calls that were compared, by name, where the bill does not say whose it is.
-    unknown_provider: calls of its time whose provider nobody knows; absent: those of them that do not stand on it.
+    unknown_provider: calls of its time whose provider is not known; absent: those of them that do not stand on it.
     money: the bill's amounts against our charges. uncached: calls whose cached tokens our record does not know.
     same_model: names on the bill -> ours, where the bill adds a model's date. unpriced: (provider, model) -> tokens.
     """
@@ -191,3 +248,291 @@ def cell(model: str, since: datetime, until: datetime, findings: Sequence[Findin
         certainty=Certainty.CERTAIN if sure else Certainty.BOUNDED,
         unpriced=sum(each.record.tokens for each in findings if each.call and each.call.call_id in unpriced),
     )
+
+
+# For people, and as JSON for programs.
+
+
+_WORDS = {
+    Cause.ESTIMATE: "estimates",
+    Cause.INTERRUPTED_CALL: "interrupted calls",
+    Cause.FAILED_CALL: "failed calls",
+    Cause.RUNNING_CALL: "calls under way",
+    Cause.SIDECAR_RETRY: "sidecar retries",
+    Cause.MIXED: "calls that failed, were interrupted or were repeated",
+    Cause.NEVER_BILLED: "estimates of calls that were never billed",
+    Cause.UNKNOWN_PROVIDER: "calls whose provider is not known",
+    Cause.PERIOD_EDGE: "calls at the edge of the bill's period",
+    Cause.BUCKET_EDGE: "calls at the edge of two sums",
+    Cause.DIFFERS: "calls billed with other tokens",
+    Cause.NOT_ON_BILL: "calls that are not on the bill",
+    Cause.UNKNOWN: "requests that no call accounts for",
+}
+MONEY_WORDS = {
+    Outcome.AGREES: "agrees",
+    Outcome.TOKENS: "the bill's tokens at our prices; the difference is that of the tokens",
+    Outcome.ESTIMATES: "within what our record estimates or does not know",
+    Outcome.LIST_PRICE: "billed at the list price, not at the one agreed",
+    Outcome.OTHER_PRICE: "billed at another price than ours",
+    Outcome.DIFFERS: "another amount than ours, and the bill names no tokens",
+    Outcome.NOT_OURS: "billed, and we have no charge for it",
+    Outcome.NOT_BILLED: "charged by us, and not billed",
+    Outcome.UNPRICED: "our price book has no price",
+    Outcome.OTHER_CURRENCY: "our charges are in another currency, and no rate of exchange is known here",
+}
+_DAY = timedelta(days=1)
+
+
+def as_json(found: Reconciliation) -> dict[str, Any]:
+    """The reconciliation as JSON values. Differences are the bill minus our record; null is not known."""
+    return {
+        "verdict": verdict(found),
+        "unexplained_tokens": found.unexplained_tokens,
+        "difference_tokens": found.difference.tokens,
+        "bill": {
+            "name": found.bill.name,
+            "format": found.bill.format.value,
+            "rows": len(found.bill.rows),
+            "by_request": found.bill.by_request,
+            "providers": sorted(found.bill.providers | ({row.provider for row in found.bill.rows} - {""})),
+            "unbilled_requests": found.bill.unbilled,
+            "unread_columns": list(found.bill.unread),
+        },
+        "since": _time(found.bill.since),
+        "until": _time(found.bill.until),
+        "calls": {
+            "compared": found.compared,
+            "agreeing": found.agreeing,
+            "outside": found.outside,
+            "other_providers": dict(found.others),
+            "unknown_provider": {"calls": found.unknown_provider, "not_on_bill": found.absent},
+        },
+        "record": _count(found.record),
+        "billed": _count(found.billed),
+        "difference": _count(found.difference),
+        "causes": {cause.value: _count(count) for cause, count in found.causes.items()},
+        "compared": list(compared(found)),
+        "not_compared": list(not_compared(found)),
+        "money": [_money(cell) for cell in found.money],
+        "cells": [_cell(cell) for cell in found.cells],
+        "rows": [_finding(finding) for finding in found.findings],
+        "unpriced": [
+            {"provider": provider, "model": model, "tokens": tokens}
+            for (provider, model), tokens in found.unpriced.items()
+        ],
+        "same_model": dict(found.same_model),
+    }
+
+
+def verdict(found: Reconciliation) -> str:
+    """One sentence each for tokens and money, no stronger than what was compared."""
+    if found.empty:
+        rows = f" ({found.bill.elsewhen:,} rows of the bill are of another time)" if found.bill.elsewhen else ""
+        return f"{found.bill.name}: nothing was compared: neither bill nor record has anything in that time{rows}."
+    said = [_tokens_verdict(found)] if found.bill.counts else []
+    said += [_money_verdict(found)] if found.money else []
+    return f"{found.bill.name}: {' '.join(said) or 'it names neither tokens nor money.'}"
+
+
+def _tokens_verdict(found: Reconciliation) -> str:
+    whose = f"{found.billed.tokens:,} tokens billed, {found.record.tokens:,} in our record"
+    if found.unexplained_tokens:
+        return f"{whose}; {found.unexplained_tokens:,} tokens are unexplained."
+    if not found.findings:
+        return f"{whose}; they agree to the token{'' if _has_cached(found) else ', cached ones not compared'}."
+    names = ", ".join(words(cause) for cause in found.causes)
+    return f"{whose}; the difference of {found.difference.tokens:+,} tokens is explained by {names}."
+
+
+def _money_verdict(found: Reconciliation) -> str:
+    said = []
+    for currency in sorted({cell.currency for cell in found.money}):
+        cells = [cell for cell in found.money if cell.currency == currency]
+        both = [cell for cell in cells if cell.outcome.compared]
+        if not both:
+            said.append(f"{currency} on the bill could not be compared.")
+            continue
+        billed, ours = (
+            total_of_money(cell.billed for cell in both),
+            total_of_money(cell.contracted or ZERO for cell in both),
+        )
+        whose = f"{shown(billed)} {currency} billed, {shown(ours)} by our prices"
+        open_ = [cell for cell in both if not cell.outcome.fine]
+        if open_:
+            reasons = ", ".join(dict.fromkeys(MONEY_WORDS[cell.outcome] for cell in open_))
+            said.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
+        elif all(cell.outcome is Outcome.AGREES for cell in both):
+            said.append(f"{whose}; they agree as far as the bill's digits go.")
+        else:
+            said.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
+    return " ".join(said)
+
+
+def compared(found: Reconciliation) -> tuple[str, ...]:
+    """What of the bill was held against the record."""
+    bill = found.bill
+    said = ["models", "times"]
+    if bill.counts:
+        said += ["input tokens", "output tokens"]
+        said += ["cached tokens"] if _has_cached(found) else []
+        said += ["requests"] if _has_requests(found) else []
+    currencies = sorted({cell.currency for cell in found.money if cell.outcome.compared})
+    return (*said, *(f"money in {currency}" for currency in currencies))
+
+
+def not_compared(found: Reconciliation) -> tuple[str, ...]:
+    """What was not, and why."""
+    bill, said = found.bill, list[str]()
+    if not bill.counts:
+        said.append("tokens (not on this bill)")
+    else:
+        said += [] if _has_cached(found) else ["cached tokens (not on this bill)"]
+        said += [] if _has_requests(found) else ["requests (not on this bill)"]
+        if found.uncached and _has_cached(found):
+            said.append(f"cached tokens of {found.uncached} calls (their provider tells us none)")
+        if any(row.written for row in bill.rows):
+            said.append("tokens written to the cache apart from other input (our record does not keep them)")
+    said += [] if bill.amounts else ["money (not on this bill)"]
+    for outcome in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY):
+        models = dict.fromkeys(cell.model or "all models" for cell in found.money if cell.outcome is outcome)
+        said += [f"money of {', '.join(models)} ({MONEY_WORDS[outcome]})"] if models else []
+    return (*said, *(f"column {each}" for each in bill.further))
+
+
+def _has_cached(found: Reconciliation) -> bool:
+    return not found.bill.rows or any(row.count.cached_tokens is not None for row in found.bill.rows)
+
+
+def _has_requests(found: Reconciliation) -> bool:
+    return not found.bill.rows or any(row.count.requests is not None for row in found.bill.rows)
+
+
+def money_note(cell: MoneyCell) -> str:
+    """What is to be said of one sum of money: in words, with the price that the bill implies where there is one."""
+    note = MONEY_WORDS[cell.outcome]
+    if cell.outcome is Outcome.OTHER_PRICE and cell.expected:
+        note += f", {shown(cell.billed / cell.expected, 4)} times ours"
+    if cell.implied:
+        prices = " or ".join(f"{line.replace('_', ' ')} at {plain(price)}" for line, price in cell.implied.items())
+        note += f": as if {prices} a million"
+    return note
+
+
+def remarks(found: Reconciliation) -> Iterator[str]:
+    """What a person should know beside the verdict: what was compared, what was left out, which names were equated."""
+    calls = f"{found.compared} calls" + (f", {found.agreeing} of them on the bill to the token" * found.bill.counts)
+    yield calls + (f"; {found.outside} calls of another time were left out" if found.outside else "")
+    for provider, count in found.others.items():
+        yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
+    if len(found.whose) > 1:
+        yield (
+            f"the bill does not say whose it is, so calls of {' and '.join(found.whose)} were held against it; "
+            "give it a column provider"
+        )
+    if found.unknown_provider:
+        stand = found.unknown_provider - found.absent
+        yield (
+            f"{found.unknown_provider} calls of an unknown provider, for their component was changed while they were "
+            f"under way: {stand} stand on this bill, {found.absent} do not and may stand on another one"
+        )
+    if found.bill.unbilled:
+        yield f"{found.bill.unbilled} requests stand on the bill and cost nothing"
+    yield f"compared: {', '.join(compared(found))}"
+    if not_compared(found):
+        yield f"not compared: {'; '.join(not_compared(found))}"
+    for cell in found.money:
+        if cell.outcome is not Outcome.AGREES:
+            yield f"{_money_of(cell)}: {money_note(cell)}"
+    if found.bill.unread:
+        yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
+    for billed, ours in found.same_model.items():
+        yield f"model {billed} of the bill is taken as {ours}"
+    for (provider, model), tokens in found.unpriced.items():
+        yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
+
+
+def _money_of(cell: MoneyCell) -> str:
+    ours = "nothing" if cell.contracted is None else shown(cell.contracted)
+    when = f"{cell.since:%Y-%m-%d}" + ("" if cell.until - cell.since == _DAY else f" to {cell.until:%Y-%m-%d}")
+    return f"{cell.model or 'all models'} {when}: {shown(cell.billed)} {cell.currency} billed, {ours} by our prices"
+
+
+def _whose(provider: str) -> str:
+    return "nobody bills them" if provider_id(provider) in UNBILLED else "hold that provider's own bill against them"
+
+
+def words(cause: Cause) -> str:
+    """A cause for people."""
+    return _WORDS[cause]
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "model": cell.model,
+        "from": _time(cell.since),
+        "to": _time(cell.until),
+        "record": _count(cell.record)
+        | {"reported_tokens": cell.reported.tokens, "estimated_tokens": cell.estimated.tokens},
+        "billed": _count(cell.billed),
+        "difference": _count(cell.difference),
+        "difference_tokens": cell.difference.tokens,
+        "causes": {cause.value: _count(count) for cause, count in cell.causes.items()},
+        "unpriced_tokens": cell.unpriced,
+        "unexplained_tokens": cell.unexplained,
+        "certainty": cell.certainty.value,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    call = finding.call
+    return {
+        "cause": finding.cause.value,
+        "explained": finding.cause.explains,
+        "certainty": finding.certainty.value,
+        "at": _time(finding.at),
+        "model": finding.model,
+        "task_id": call.task_id if call else None,
+        "stage": call.stage if call else None,
+        "turn": call.turn if call else None,
+        "call_id": call.call_id if call else None,
+        "state": call.state.value if call else None,
+        "place": finding.place or None,
+        "known": finding.known.value,
+        "record": _count(finding.record),
+        "billed": _count(finding.billed),
+        "difference_tokens": finding.difference.tokens,
+        "unexplained_tokens": finding.unexplained,
+        "note": finding.note,
+    }
+
+
+def _money(cell: MoneyCell) -> dict[str, Any]:
+    return {
+        "model": cell.model or None,
+        "from": _time(cell.since),
+        "to": _time(cell.until),
+        "currency": cell.currency,
+        "outcome": cell.outcome.value,
+        "agrees": cell.outcome.fine,
+        "billed": plain(cell.billed),
+        "contracted": None if cell.contracted is None else plain(cell.contracted),
+        "listed": None if cell.listed is None else plain(cell.listed),
+        "expected": None if cell.expected is None else plain(cell.expected),
+        "difference": plain(cell.difference),
+        "implied_per_million": {line.value: plain(price) for line, price in cell.implied.items()},
+        "note": money_note(cell),
+    }
+
+
+def _count(count: Count) -> dict[str, int | None]:
+    return {
+        "requests": count.requests,
+        "input_tokens": count.input_tokens,
+        "cached_tokens": count.cached_tokens,
+        "output_tokens": count.output_tokens,
+        "tokens": count.tokens,
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat()

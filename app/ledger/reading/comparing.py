@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, or_, select
 
 from app.finance.reconciliation.bill import Bill
-from app.finance.reconciliation.billed_money import rates_of
 from app.finance.reconciliation.by_request import Unallocated
-from app.finance.reconciliation.comparison import MARGIN, reconcile
+from app.finance.reconciliation.comparison import MARGIN, rates_of, reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store.tables import SIDECAR_RETRIES
@@ -18,7 +17,7 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import Charge
 from app.pricing.schedule import NoPrice
 
-# What the sidecar asked again and no call is known to have been asked again for: counted so, or not counted at all.
+# Sidecar retries that cannot be attributed to a model call, including periods whose counter was lost.
 
 
 def unallocated_retries(

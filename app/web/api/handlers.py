@@ -15,8 +15,7 @@ from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, 
 from app.finance.failures.failure_figures import Facts
 from app.finance.failures.failure_schemas import tax_view
 from app.finance.reconciliation.parsing import Bill, parse_bill
-from app.finance.reconciliation.reconciliation_schemas import as_json
-from app.finance.reconciliation.reconciliation_types import Reconciliation
+from app.finance.reconciliation.reconciliation_types import Reconciliation, as_json
 from app.finance.report_schemas import Selection, report_view
 from app.finance.rollup import Dimension, Rollup
 from app.ledger.reading.record_schemas import record_view

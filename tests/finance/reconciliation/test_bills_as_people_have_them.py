@@ -356,7 +356,7 @@ def test_a_provider_by_any_name_that_is_known() -> None:
     text = "time,model,input_tokens,output_tokens,provider\n2026-11-20T12:00:00Z,m,1,2,{}\n"
     for name in ("OpenAI", "openai", "conversation.openai", "Open AI"):
         assert parse_bill("b", text.format(name)).rows[0].provider == "openai"
-    assert "provider 'Acme AI' is nobody that is known here; name one of anthropic" in refusal(text.format("Acme AI"))
+    assert "provider 'Acme AI' is not known here; name one of anthropic" in refusal(text.format("Acme AI"))
 
 
 def test_tables_in_several_files_are_one_bill() -> None:

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
-from app.finance.reconciliation.bill import BillRow
+from app.finance.reconciliation.bill import BillRow, claims_of
 from app.finance.reconciliation.by_request import Matching, Rank, Slot, slots_of
-from app.finance.reconciliation.claims import claims_of
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import call, failed, request
 

@@ -12,10 +12,16 @@ import pytest
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow, Count
-from app.finance.reconciliation.billed_money import Outcome, rates_of
-from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_schemas import as_json, compared, not_compared, remarks, verdict
-from app.finance.reconciliation.reconciliation_types import Reconciliation
+from app.finance.reconciliation.comparison import rates_of, reconcile
+from app.finance.reconciliation.reconciliation_types import (
+    Outcome,
+    Reconciliation,
+    as_json,
+    compared,
+    not_compared,
+    remarks,
+    verdict,
+)
 from app.pricing.charge_types import Charge, Meter, TokenUsage
 from app.pricing.formula import charge_call
 from tests.finance.reconciliation.billing import call

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import NONE, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_schemas import as_json, remarks, verdict
-from app.finance.reconciliation.reconciliation_types import Cause, Finding, Reconciliation
+from app.finance.reconciliation.reconciliation_types import Cause, Finding, Reconciliation, as_json, remarks, verdict
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 

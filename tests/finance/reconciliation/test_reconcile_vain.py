@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.models import CallState, UsageBasis
-from app.finance.reconciliation.bill import NONE, BillRow, Count, total
+from app.finance.reconciliation.bill import EXECUTED_AGAIN, NONE, SHORTEST_PAUSE, BillRow, Count, total
 from app.finance.reconciliation.by_request import Unallocated
-from app.finance.reconciliation.claims import EXECUTED_AGAIN, SHORTEST_PAUSE
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_schemas import as_json
-from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation
+from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation, as_json
 from app.llm.journal import _CLOSE_LEFT
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
