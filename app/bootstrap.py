@@ -143,7 +143,8 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     sidecar.wait_until_ready(settings.dapr_http)
     writer = Writer(engine)
     ends.callback(writer.close)
-    incarnation = Heartbeat(writer, utc_now, f"{socket.gethostname()} {settings.daprd.grpc}")
+    beside = f"{socket.gethostname()} {settings.daprd.grpc}"
+    incarnation = Heartbeat(writer, utc_now, beside, sidecar.version(settings.daprd))
     incarnation.begin()
     ends.callback(incarnation.end)
     history = ends.enter_context(HistoryReader(settings.daprd))
@@ -161,8 +162,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         if standing.resting or standing.status.ended:
             projector.hint(task_id, ended=standing.status.ended)
 
-    def begun_again(task_id: str, words: str) -> bool:
-        if not condemned.is_begun_again(task_id, words):
+    def begun_again(task_id: str, words: str, ended: datetime) -> bool:
+        if not condemned.is_begun_again(task_id, words, ended):
             return False
         projector.look(task_id)
         return True
@@ -182,7 +183,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     telemetry = Telemetry(live)
     watch = make_watch(settings, opened, hint)
     services = make_services(settings, opened)
-    runs = WorkflowClient(connect(settings.daprd))
+    runs = WorkflowClient(connect(settings.daprd), needs=partial(sidecar.needs, settings.daprd))
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
@@ -191,7 +192,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     condemned = RejectedRuns(opened.writer, desk.restart, utc_now)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
-    projector = Projector(sources, opened.writer, observers, condemned.begin_again, runs.wake)
+    projector = Projector(sources, opened.writer, observers, condemned.begin_again, runs.wake, runs.begin)
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     access = Access(valid_tokens(settings))
@@ -227,6 +228,7 @@ def make_watch(settings: Settings, opened: Opened, hint: Callable[[str], None]) 
         utc_now,
         hint,
         metrics=settings.dapr_metrics,
+        needs=partial(sidecar.needs, settings.daprd),
     )
 
 

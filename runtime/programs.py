@@ -78,7 +78,7 @@ def look_at(name: str, path: Path) -> Program:
     version = _version(name, path)
     wanted = _CLI_RANGE if name == "dapr" else _RUNTIME_RANGE
     if not wanted.holds(version):
-        return Program(name, path, version, f"version {show(version)} is not {wanted}")
+        return Program(name, path, version, f"it is version {show(version)}, and {wanted} is needed")
     if name == "daprd" and not _has_conversation(path):
         return Program(name, path, version, "it was built without the conversation components")
     return Program(name, path, version)

@@ -50,7 +50,7 @@ def main() -> int:
         print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
         return 1
     print(f"The agent's sidecar (daprd, pid {pid}) has read secrets, components and configuration again.")
-    print("Its own metrics are lost by that until it is started again, as in every Dapr below 1.18.5; nothing else is.")
+    print("Nothing is lost by that but, with Dapr below 1.18.5, its own metrics until it is started again.")
     return 0
 
 

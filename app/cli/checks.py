@@ -18,7 +18,9 @@ from app.cli.client import connect
 from app.cli.token import secrets_in
 from app.config import policy
 from app.config.settings import Settings
+from app.dapr import sidecar, workarounds
 from app.dapr.daprd import has_lost_metrics
+from app.dapr.workarounds import LOST_METRICS, PATCHED, SUPPORTED, Component, Version, Workaround
 from app.domain.errors import ConfigurationError, RefundAgentError
 
 # Which components the sidecar should have loaded and has not, and why: daprd goes on without them.
@@ -132,13 +134,6 @@ class Finding:
     remedy: str = ""
 
 
-# Release notes of Dapr 1.18.6. Where others share the cluster, it is not enough to have the agent's own rules.
-_LACKS = (
-    "below 1.18.6 any app of its namespace can run this one's activities, and %2F in a path gets around the access "
-    "rules of service invocation: on a cluster, give the agent a namespace of its own, or upgrade"
-)
-
-
 def prerequisites() -> Iterator[Finding]:
     """What the machine must have, by the set-up's own list."""
     try:
@@ -192,8 +187,9 @@ def metrics(settings: Settings) -> Finding:
         )
     if answer.is_success:
         return Finding(name, True, settings.dapr_metrics)
-    if has_lost_metrics(answer.text):
-        return Finding(name, False, "lost when it read its configuration again (Dapr below 1.18.5)", "start it again")
+    if has_lost_metrics(answer.text) and sidecar.needs(settings.daprd, LOST_METRICS):
+        found = f"lost when it read its configuration again (Dapr below {LOST_METRICS.mended})"
+        return Finding(name, False, found, "start it again")
     return Finding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
 
 
@@ -208,26 +204,52 @@ def secrets_file(settings: Settings) -> Finding:
     return Finding("secrets", True, f"{path} holds {count}")
 
 
-def runtime(settings: Settings) -> Finding:
-    """Which Dapr runs, and what it lacks."""
-    try:
-        with settings.daprd.client(PROBE_SECONDS) as client:
-            version = str(client.get("/v1.0/metadata").raise_for_status().json()["runtimeVersion"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, ConfigurationError) as error:
-        return Finding(
-            "Dapr", False, f"the version is not told ({type(error).__name__})", "start everything: `make up`"
-        )
-    return of_version(version)
+def runtime(settings: Settings) -> Iterator[Finding]:
+    """Which Dapr runs, what is worked around, and what it lacks."""
+    version = sidecar.version(settings.daprd)
+    if version:
+        yield from of_version(version)
+    else:
+        yield Finding("Dapr", False, "the sidecar does not tell its version", "start everything: `make up`")
 
 
-def of_version(version: str) -> Finding:
-    """What there is to say of a version of Dapr. The one that `make setup` builds is good enough for one user alone."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if not (1, 18, 0) <= numbers < (1, 19, 0):
-        return Finding("Dapr", False, version, "this agent works with Dapr 1.18")
-    if numbers < (1, 18, 6):
-        return Finding("Dapr", True, f"{version}; {_LACKS}")
-    return Finding("Dapr", True, version)
+def of_version(told: str) -> Iterator[Finding]:
+    """What there is to say of a version of Dapr. The one that `make setup` builds is good enough for one user alone;
+    where others share the cluster, the agent's own access rules are not."""
+    version = workarounds.parse(told)
+    if version not in SUPPORTED:
+        remedy = f"this agent works with Dapr 1.18, from {SUPPORTED.least} on"
+        yield Finding("Dapr", False, told, remedy)
+    else:
+        yield Finding("Dapr", True, told)
+    yield Finding("Dapr's defects", True, _worked_around(workarounds.active(Component.DAPRD, version)))
+    if missing := workarounds.missing_fixes(version):
+        lacks = "; ".join(f"{fix.trouble} ({fix.name})" for fix in missing)
+        known = f"{told} lacks security fixes of" if version else "it is not known whether it has the security fixes of"
+        remedy = "on a cluster, give the agent a namespace of its own, or upgrade sidecars and control plane"
+        yield Finding("Dapr's security", True, f"{known} {missing[0].mended}: {lacks}; {remedy}")
+
+
+def sdk(version: Version | None) -> Iterator[Finding]:
+    """Which Python SDK is installed here, and what is worked around in it."""
+    if version is None:
+        yield Finding("Python SDK", False, "not installed, or of no known version", "install everything: `make setup`")
+        return
+    yield Finding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
+    off = [each.name for each in workarounds.ALL if workarounds.untried(each, version)]
+    if off:
+        found = f"not worked around, since no patch was tried with {version}: {', '.join(off)}"
+        yield Finding("Python SDK's defects", False, found, _PINNED)
+    else:
+        yield Finding("Python SDK's defects", True, _worked_around(workarounds.active(Component.SDK, version)))
+
+
+_PINNED = "install the packages of requirements.lock: `make setup`"
+
+
+def _worked_around(active: tuple[Workaround, ...]) -> str:
+    named = ", ".join(f"{each.name} ({each.until})" if each.mended else each.name for each in active)
+    return f"worked around: {named}" if named else "none is known"
 
 
 def token_works(url: str | None, token: str | None) -> Finding:

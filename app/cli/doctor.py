@@ -56,10 +56,12 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
         policy_file,
         prerequisites,
         runtime,
+        sdk,
         secrets_file,
         token_works,
     )
     from app.config.settings import load
+    from app.dapr.sdk_version import sdk_version
 
     settings = load()
     if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone
@@ -68,7 +70,8 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
         yield secrets_file(settings)
     yield policy_file(folder / settings.policy_file)
     yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
-    yield runtime(settings)
+    yield from runtime(settings)
+    yield from sdk(sdk_version())
     yield metrics(settings)
     yield from components(settings, folder)
     yield answers("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")

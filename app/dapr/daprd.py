@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header, not a secret
 # gRPC would look for a proxy in the environment, for loopback too.
 PAST_PROXIES = ("grpc.enable_http_proxy", 0)
-# What Dapr below 1.18.5 answers on its metrics port, with status 500, once it has read its configuration again
-# (dapr#10535): the runtime before stays registered, so each series is there twice, until the process is another one.
+# What `workarounds.LOST_METRICS` looks like, with status 500: the runtime before stays registered, so each series is
+# there twice, until the process is another one.
 _TWICE = "was collected before with the same name and label values"
 
 

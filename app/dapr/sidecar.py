@@ -1,4 +1,5 @@
-"""What the worker asks its sidecar: is it ready, which secrets does it hold, has it taken this worker on?"""
+"""What the worker asks its sidecar: is it ready, which version is it, which secrets does it hold, has it taken this
+worker on?"""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from collections.abc import Callable
 
 import httpx
 
+from app.dapr import workarounds
 from app.dapr.daprd import Daprd
+from app.dapr.workarounds import LOCKED_UP, Workaround
 from app.domain.errors import ConfigurationError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,21 @@ def _ready(sidecar: str) -> bool:
         return False
 
 
+def version(daprd: Daprd) -> str:
+    """What the sidecar tells of its version, such as `1.18.2`; empty when it tells nothing."""
+    try:
+        with daprd.client(2) as client:
+            return str(client.get("/v1.0/metadata").raise_for_status().json()["runtimeVersion"])
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        return ""
+
+
+def needs(daprd: Daprd, workaround: Workaround) -> bool:
+    """Whether a defect of daprd is to be worked around. Asked each time, and rarely: the sidecar may have been started
+    again as another version."""
+    return workarounds.needed(workaround, workarounds.parse(version(daprd)))
+
+
 def secret(daprd: Daprd, store: str, name: str) -> str | None:
     """One secret from Dapr's secret store; None when the store holds none of that name."""
     try:
@@ -73,9 +91,9 @@ def _error_code(text: str) -> str:
 class Connected:
     """Makes sure that the sidecar has taken this worker on.
 
-    When daprd 1.18.2 loses its last worker while work is queued for it, it can lock up: the queued turn holds the lock
-    of its workflow and waits for a worker, the sidecar waits for that lock before it lets any worker in. Its stream is
-    then accepted, but it is counted nowhere and is given no work, for ever. Only a sidecar that begins anew helps.
+    Works around `LOCKED_UP`: the queued turn holds the lock of its workflow and waits for a worker, the sidecar waits
+    for that lock before it lets any worker in. The worker's stream is then accepted, but it is counted nowhere and is
+    given no work, for ever. Only a sidecar that begins anew helps.
     """
 
     def __init__(self, daprd: Daprd) -> None:
@@ -95,10 +113,12 @@ class Connected:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _workers(self) -> int | None:
-        """How many workers it counts; None when it does not say."""
+        """How many workers it counts; None when it does not say, or is of a version that does not lock up."""
         try:
             with self._daprd.client(2) as client:
                 found = client.get("/v1.0/metadata").raise_for_status().json()
+            if not workarounds.needed(LOCKED_UP, workarounds.parse(str(found.get("runtimeVersion")))):
+                return None
             return int(found.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out what is zero
         except (httpx.HTTPError, ValueError, AttributeError, TypeError):
             return None

@@ -1,12 +1,14 @@
 """Tasks that Dapr condemned although nobody had touched them, begun again.
 
-With history signing, daprd 1.18.2 can take an honest task for a tampered one (dapr#10419): when placement or the
+Works around `CONDEMNED`. With history signing, daprd can take an honest task for a tampered one: when placement or the
 sidecar goes while a turn's steps are handed out, a step's result may come in before the turn that asked for it is
 saved, or, once the task was begun again, for the step of the same number of the new run. daprd then fails the run for
 good, since the result belongs to no step that it knows, or to another one. Nothing of the history was changed: the
-result was signed by an activity of ours, and daprd 1.18.4 drops it. Such a task is worked again from its ticket; the
-refund's key and the books see to it that nothing is posted twice. Any other word about a history that does not verify
-is left as it is, for people to look into.
+result was signed by an activity of ours, and a daprd without the defect drops it. Such a task is worked again from its
+ticket; the refund's key and the books see to it that nothing is posted twice. Any other word about a history that does
+not verify is left as it is, for people to look into. So is this one where no daprd with the defect was there to say it:
+an upgrade replaces one sidecar after the other, so what counts is not which one runs beside this worker now, but which
+ran beside any worker when the run was given up.
 
 Several workers see the same run given up: the ledger has a row for each new beginning, and whoever writes it begins.
 What condemned a run may last, a sidecar that stands still for instance, so each new beginning waits longer.
@@ -22,10 +24,12 @@ from enum import Enum, auto
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from app.dapr import workarounds
+from app.dapr.workarounds import CONDEMNED
 from app.domain.errors import HistoryTampered, RefundAgentError
 from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.tables import BEGINNINGS
+from app.ledger.store.tables import BEGINNINGS, WORKERS
 from app.ledger.store.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -43,6 +47,8 @@ PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))
 MOST = len(PAUSES) + 1
 # A run that was begun is seen by then. If not, whoever was about to begin it has died.
 SEEN_AFTER = timedelta(seconds=30)
+# A sidecar may outlive its worker, and clocks differ.
+_BESIDE = timedelta(minutes=5)
 
 _OF_TASK = select(BEGINNINGS).where(BEGINNINGS.c.task_id == bindparam("the_task")).order_by(BEGINNINGS.c.number)
 _THIS = (BEGINNINGS.c.task_id == bindparam("the_task")) & (BEGINNINGS.c.given_up_at == bindparam("the_end"))
@@ -70,7 +76,7 @@ class RejectedRuns:
     def begin_again(self, error: HistoryTampered) -> bool:
         """Whether the task is worked again: it was begun again, or is to be looked at once more for that. Its model
         calls are marked as in vain first; the new run is answered from those that it would ask again."""
-        if error.given_up_at is None or not _HONEST.fullmatch(error.words):
+        if error.given_up_at is None or not self._is_mistaken(error.words, error.given_up_at):
             return False
         task_id, ended, now = error.instance_id, error.given_up_at, self._clock()
         turn = self._writer.run(lambda connection: _taken(connection, task_id, ended, now))
@@ -88,12 +94,24 @@ class RejectedRuns:
         log.error("task %s: Dapr gave its run up although nobody touched it (%s); begun again", task_id, error.words)
         return True
 
-    def is_begun_again(self, task_id: str, words: str) -> bool:
-        """Whether a run that Dapr gave up with these words is worked again, now or soon: its task goes on."""
-        if not _HONEST.fullmatch(words):
+    def is_begun_again(self, task_id: str, words: str, ended: datetime) -> bool:
+        """Whether a run that Dapr gave up at that time, with these words, is worked again, now or soon: its task goes
+        on."""
+        if not self._is_mistaken(words, ended):
             return False
         before = self._writer.run(lambda connection: connection.execute(_OF_TASK, {"the_task": task_id}).all())
         return len(before) < MOST or self._clock() - before[-1].at < SEEN_AFTER
+
+    def _is_mistaken(self, words: str, ended: datetime) -> bool:
+        """Whether daprd said so of a run that nobody had touched."""
+        return _HONEST.fullmatch(words) is not None and self._writer.run(lambda each: _by_one_that_errs(each, ended))
+
+
+def _by_one_that_errs(connection: Connection, ended: datetime) -> bool:
+    """Whether a daprd with the defect, or one of unknown version, may have ended a run then."""
+    lived = (WORKERS.c.started_at <= ended + _BESIDE) & (WORKERS.c.seen_at >= ended - _BESIDE)
+    beside = connection.execute(select(WORKERS.c.daprd).where(lived).distinct()).scalars().all()
+    return any(workarounds.needed(CONDEMNED, workarounds.parse(version)) for version in beside or [""])
 
 
 def _taken(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:

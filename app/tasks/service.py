@@ -75,9 +75,9 @@ class TaskService:
         void: Callable[[str, str], None],
         pause: Callable[[float], None] = time.sleep,
         stuck: Callable[[str, datetime | None], Retrying | None] = lambda _task, _turn: None,
-        begun_again: Callable[[str, str], bool] = lambda _task, _words: False,
+        begun_again: Callable[[str, str, datetime], bool] = lambda _task, _words, _ended: False,
     ) -> None:
-        """`begun_again` says whether a task goes on although its run has failed with these words."""
+        """`begun_again` says whether a task goes on although its run has failed with these words, at that time."""
         self._tickets = tickets
         self._standings = standings
         self._runs = runs
@@ -377,7 +377,8 @@ class TaskService:
             now = self._runs.get(task_id)
         except (HistoryTampered, Unreachable) as error:
             return _Seen(known, trouble=error)
-        if now is not None and now.status is TaskStatus.FAILED and self._begun_again(task_id, now.error or ""):
+        failed_at = now.at if now is not None and now.status is TaskStatus.FAILED else None
+        if now is not None and failed_at is not None and self._begun_again(task_id, now.error or "", failed_at):
             return _Seen(known, trouble=Unreachable(_GIVEN_UP))
         lost = now is None and known.started and not known.standing.status.ended
         return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)

@@ -19,6 +19,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import NOT_GENUINE, NOT_WHOLE
+from app.dapr.workarounds import NEVER_BEGUN, TORN_READ, Workaround
 from app.domain.deadline import left, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
@@ -80,7 +81,7 @@ class WaitingLine:
 
 Result = TypeVar("Result")
 
-# A lost connection is tried again once a second (`sdk_mends.reconnect_quickly`): this outlasts two such tries.
+# A lost connection is tried again once a second (`sdk_patches.reconnect_quickly`): this outlasts two such tries.
 _TRIES, _PAUSE_SECONDS = 12, 0.25
 # Without a bound, one thread of the web after the other would wait for a sidecar that stands still.
 STARTS_AT_ONCE, READS_AT_ONCE, WORDS_AT_ONCE = 12, 12, 4
@@ -126,9 +127,16 @@ class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC
 class WorkflowClient:
     """The workflow side of a task. Thread-safe; raises Unreachable when the sidecar does not answer."""
 
-    def __init__(self, client: DaprWorkflowClient, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        client: DaprWorkflowClient,
+        pause: Callable[[float], None] = time.sleep,
+        needs: Callable[[Workaround], bool] = lambda _: True,
+    ) -> None:
+        """`needs` says which of its defects the sidecar may have."""
         self._client = client
         self._pause = pause
+        self._needs = needs
         self._starts, self._reads, self._words = (
             WaitingLine(STARTS_AT_ONCE),
             WaitingLine(READS_AT_ONCE),
@@ -161,8 +169,17 @@ class WorkflowClient:
         """Lets a parked task try its step again."""
         self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
+    def begin(self, task_id: str) -> None:
+        """Has Dapr run the first turn of a task that it has taken in and never begun. A daprd that is able to do so
+        itself does it when it is asked for the task."""
+        if self._needs(NEVER_BEGUN):
+            self.wake(task_id)
+        else:
+            with contextlib.suppress(HistoryTampered):  # whoever reads it is told
+                self.get(task_id)
+
     def wake(self, task_id: str) -> None:
-        """Has Dapr look at a task that it has taken in and never begun. The event says nothing to the task."""
+        """Has Dapr run a turn of a task. The event says nothing to the task."""
         self._tell(lambda client: client.raise_workflow_event(task_id, WAKE, data={"wake": True}))
 
     def pause(self, task_id: str) -> None:
@@ -184,15 +201,23 @@ class WorkflowClient:
     def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
         """Asks the sidecar; one that is just starting is waited for a moment, as long as the call cannot have
         changed anything."""
-        for _ in range(_TRIES):
+        for before in range(_TRIES):
             try:
                 return call(self._client)
             except grpc.RpcError as error:
-                if not _passing(error) or not left(_PAUSE_SECONDS):
+                if not self._may_pass(error, before) or not left(_PAUSE_SECONDS):
                     raise _explained(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
         raise _explained(last) from None
+
+    def _may_pass(self, error: grpc.RpcError, before: int) -> bool:
+        """The call never left; or it read an instance in the very moment in which its inbox was being emptied: a daprd
+        without `TORN_READ` has read again itself by then. `before`: how often it was tried already."""
+        details = str(error.details())
+        if NOT_WHOLE in details:
+            return before == 0 or self._needs(TORN_READ)
+        return "failed to connect to all addresses" in details
 
 
 class _AlreadyRunning(Exception):
@@ -201,12 +226,6 @@ class _AlreadyRunning(Exception):
 
 class _NotGenuine(Exception):
     """Dapr does not trust the history of this id."""
-
-
-def _passing(error: grpc.RpcError) -> bool:
-    """The call never left; or it read an instance in the very moment in which its inbox was being emptied."""
-    details = str(error.details())
-    return "failed to connect to all addresses" in details or "missing from state store" in details
 
 
 def _explained(error: grpc.RpcError) -> Exception:

@@ -229,7 +229,7 @@ def _numbered(attempt: Attempt, number: int) -> dict[str, Any]:
 
 # The last beat of a worker that was killed says when, about: how long its work lay idle is known to a second.
 BEAT_SECONDS = 1.0
-_NAME_CHARACTERS = 200
+_NAME_CHARACTERS, _VERSION_CHARACTERS = 200, 40
 # No step takes longer.
 _LONGEST = timedelta(minutes=15)
 
@@ -237,9 +237,10 @@ _LONGEST = timedelta(minutes=15)
 class Heartbeat:
     """One life of one worker process, from `begin` to `end`."""
 
-    def __init__(self, writer: Writer, clock: Callable[[], datetime], sidecar: str = "") -> None:
-        """`sidecar`: the machine and the address of the one beside it; others have another."""
+    def __init__(self, writer: Writer, clock: Callable[[], datetime], sidecar: str = "", daprd: str = "") -> None:
+        """`sidecar`: the machine and the address of the one beside it; others have another. `daprd`: its version."""
         self._sidecar = sidecar[:_NAME_CHARACTERS]
+        self._daprd = daprd[:_VERSION_CHARACTERS]
         self.worker = str(uuid.uuid4())
         self._writer = writer
         self._clock = clock
@@ -250,7 +251,8 @@ class Heartbeat:
     def begin(self) -> None:
         """Writes itself into the ledger and beats from now on."""
         now = self._clock()
-        row = {"worker": self.worker, "started_at": now, "seen_at": now, "sidecar": self._sidecar}
+        beside = {"sidecar": self._sidecar, "daprd": self._daprd}
+        row = {"worker": self.worker, "started_at": now, "seen_at": now} | beside
         self._writer.run(lambda connection: connection.execute(insert(WORKERS).values(row)).rowcount)
         self._thread.start()
 

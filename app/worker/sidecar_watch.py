@@ -9,8 +9,8 @@ it is not asked again and no activation. One whose announced retry the breaker r
 here (`retries.py`). No series counts requests to the provider: those are the calls that left plus these retries.
 The page is made when it is asked for, so it has no delay; a restarted daprd begins at zero.
 
-Dapr below 1.18.5 shows no page any more once it has read a Configuration or a Resiliency again (dapr#10535): what it
-asks again from then on is unknown, and written so, until it is started again.
+A daprd with the defect `LOST_METRICS` shows no page any more once it has read a Configuration or a Resiliency again:
+what it asks again from then on is unknown, and written so, until it is started again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dapr.daprd import has_lost_metrics
+from app.dapr.workarounds import LOST_METRICS, Workaround
 from app.domain.errors import LedgerGone
 from app.ledger.store.writer import Writer
 from app.worker import metric_windows, sidecar_metrics
@@ -41,8 +42,8 @@ LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
 _SILENT = "it does not answer; check that it runs, and its HTTP and metrics ports"
 _LOST = (
-    "it shows no metrics since it read its configuration again (Dapr below 1.18.5): start the sidecar again; on "
-    "Kubernetes `kubectl rollout restart`"
+    f"it shows no metrics since it read its configuration again (Dapr below {LOST_METRICS.mended}): start the sidecar "
+    "again; on Kubernetes `kubectl rollout restart`"
 )
 # A refusal that one window has counted is no candidate of another after this.
 _REMEMBERED = timedelta(seconds=60)
@@ -61,15 +62,18 @@ class SidecarWatch:
         *,
         metrics: str,
         policy: RetryPolicy = ONE_RETRY,
+        needs: Callable[[Workaround], bool] = lambda _: True,
     ) -> None:
         """`worker`: whose calls go through this sidecar. `changed` is told each task whose calls were allocated
-        retries, after the commit. `metrics`: daprd's address, like http://127.0.0.1:9510."""
+        retries, after the commit. `metrics`: daprd's address, like http://127.0.0.1:9510. `needs` says which of its
+        defects it may have."""
         self._writer = writer
         self._worker = worker
         self._clock = clock
         self._changed = changed
         self._metrics = metrics
         self._policy = policy
+        self._needs = needs
         self._client = httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False)
         self._began = clock()
         self._last: Reading | None = None
@@ -121,7 +125,7 @@ class SidecarWatch:
         """The sidecar's page; None without an answer."""
         try:
             answer = self._get(self._metrics)
-            lost = answer.is_error and has_lost_metrics(answer.text)
+            lost = answer.is_error and has_lost_metrics(answer.text) and self._needs(LOST_METRICS)
             page = LOST if lost else sidecar_metrics.parse(answer.raise_for_status().text)
         except (httpx.HTTPError, ValueError) as error:
             self._say(f"{type(error).__name__}: {_SILENT}")

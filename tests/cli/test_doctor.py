@@ -18,10 +18,12 @@ from app.cli.checks import (
     of_version,
     policy_file,
     prerequisites,
+    sdk,
     secrets_file,
     token_works,
 )
 from app.config.settings import Settings
+from app.dapr.workarounds import PATCHED
 from runtime.problems import Problem
 from runtime.state import check_secrets
 from tests.cli.books import RefundBookServer
@@ -178,19 +180,55 @@ def test_what_answers_is_told_from_what_does_not() -> None:
     ("version", "ok", "lacks"),
     [
         ("1.18.2", True, True),
+        ("1.18.3", True, True),
         ("1.18.5", True, True),
+        ("1.18.6-rc.1", True, True),
         ("1.18.6", True, False),
         ("1.18.12-rc.1", True, False),
-        ("1.17.9", False, False),
+        ("1.18.1", False, True),
+        ("1.17.9", False, True),
         ("1.19.0", False, False),
-        ("edge", False, False),
+        ("edge", False, True),
     ],
 )
 def test_what_a_version_of_dapr_lacks_is_named(version: str, *, ok: bool, lacks: bool) -> None:
-    found = of_version(version)
-    assert (found.ok, "any app of its namespace" in found.found) == (ok, lacks)
-    assert version in found.found
-    assert bool(found.remedy) is not ok
+    found = {finding.name: finding for finding in of_version(version)}
+    dapr = found["Dapr"]
+    assert (dapr.ok, dapr.found, dapr.remedy) == (
+        (True, version, "") if ok else (False, version, "this agent works with Dapr 1.18, from 1.18.2 on")
+    )
+    assert ("Dapr's security" in found) == lacks
+    for fix in ("scheduler authorisation", "path encoding", "caller headers") if lacks else ():
+        assert fix in found["Dapr's security"].found
+        assert "1.18.6" in found["Dapr's security"].found
+
+
+@pytest.mark.parametrize(
+    ("version", "active"),
+    [
+        ("1.18.2", ["torn history (until 1.18.3)", "false tampering verdict (until 1.18.4)"]),
+        ("1.18.4", ["lost metrics (until 1.18.5)", "locked-up sidecar (until 1.19.0)"]),
+        ("edge", ["torn history (until 1.18.3)", "locked-up sidecar (until 1.19.0)"]),
+        ("1.19.0", ["none is known"]),
+    ],
+)
+def test_what_is_worked_around_is_named(version: str, active: list[str]) -> None:
+    (found,) = (finding for finding in of_version(version) if finding.name == "Dapr's defects")
+    assert found.ok
+    assert [each for each in active if each in found.found] == active
+    assert ("tampering" in found.found) == (version not in ("1.18.4", "1.19.0"))
+
+
+def test_an_sdk_that_the_patches_were_not_written_for_is_wrong() -> None:
+    named, defects = sdk(PATCHED.least)
+    assert (named.ok, named.found, defects.ok) == (True, "1.18.3", True)
+    assert "names of steps" in defects.found
+    named, defects = sdk(PATCHED.below)
+    assert (named.ok, defects.ok) == (False, False)
+    assert "no patch was tried with 1.20.0: pauses, events from outside" in defects.found
+    assert "requirements.lock" in defects.remedy
+    (unknown,) = sdk(None)
+    assert not unknown.ok
 
 
 def test_outside_of_a_checkout_no_file_is_asked_for(
@@ -199,7 +237,7 @@ def test_outside_of_a_checkout_no_file_is_asked_for(
     monkeypatch.chdir(tmp_path)
     result = run("doctor", "--no-sandbox", "--json")
     names = {finding["name"] for finding in json.loads(result.stdout)}
-    assert {"daprd", "Dapr", "agent", "token", "policy"} <= names
+    assert {"daprd", "Dapr", "Python SDK", "agent", "token", "policy"} <= names
     assert not names & {"machine", "components", "resiliency", "config"}
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from app.dapr import sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.sidecar import Connected
+from app.dapr.workarounds import CONDEMNED, LOCKED_UP
 
 
 class Sidecar(Connected):
@@ -45,3 +49,59 @@ def test_one_that_has_locked_up_is_asked_to_end_and_given_more_time_the_next_tim
     asyncio.run(stuck.taken_on())
     assert stuck.ended == 2
     assert 4 <= first < stuck.looks - first
+
+
+@dataclass
+class Metadata:
+    """What a sidecar tells of itself; no connected worker."""
+
+    version: object = "1.18.2"
+    status: int = 200
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Metadata:
+    """Every sidecar tells this."""
+    metadata = Metadata()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1.0/metadata"
+        return httpx.Response(metadata.status, text=json.dumps({"id": "agent", "runtimeVersion": metadata.version}))
+
+    transport = httpx.MockTransport(answer)
+    monkeypatch.setattr(Daprd, "client", lambda *_: httpx.Client(base_url="http://daprd", transport=transport))
+    return metadata
+
+
+DAPRD = Daprd("http://127.0.0.1:1", "127.0.0.1:1", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "locks_up", "condemns"),
+    [
+        ("1.18.2", True, True),
+        ("1.18.4", True, False),
+        ("1.19.0", False, False),
+        ("edge", True, True),
+        (None, True, True),
+    ],
+)
+def test_a_defect_is_expected_where_the_running_version_may_have_it(
+    told: Metadata, version: object, *, locks_up: bool, condemns: bool
+) -> None:
+    told.version = version
+    assert (sidecar.needs(DAPRD, LOCKED_UP), sidecar.needs(DAPRD, CONDEMNED)) == (locks_up, condemns)
+    assert Connected(DAPRD)._workers() == (0 if locks_up else None)
+
+
+def test_a_sidecar_that_does_not_tell_may_have_every_defect(told: Metadata) -> None:
+    assert sidecar.version(DAPRD) == "1.18.2"
+    told.version, told.status = "1.19.0", 500
+    assert sidecar.version(DAPRD) == ""
+    assert sidecar.needs(DAPRD, CONDEMNED)
+    assert Connected(DAPRD)._workers() is None
+
+
+def test_one_that_is_not_there_tells_no_version() -> None:
+    for address in ("http://127.0.0.1:1", "", "http://["):
+        assert sidecar.version(Daprd(address, "", "")) == ""

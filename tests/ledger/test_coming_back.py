@@ -166,7 +166,7 @@ def test_a_run_that_dapr_never_begins_is_woken(engine: Engine, writer: Writer, m
 
     told = Told()
     sources = Sources(engine, lambda task_id: parse(task_id, told.events), price_book(), NAMING, lambda: at(90))
-    projector = projecting.Projector(sources, writer, wake=wake)
+    projector = projecting.Projector(sources, writer, begin=wake)
     for _ in range(3):
         projector.record([TASK])
     assert woken == [TASK, TASK]

@@ -14,6 +14,7 @@ from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.tasks.rejected_runs import MOST, PAUSES, SEEN_AFTER, RejectedRuns
+from app.worker.execution_log import Heartbeat
 from tests.ledger.kit import Ledger
 from tests.records import call_record
 
@@ -83,7 +84,7 @@ def test_a_late_answer_of_the_run_before_condemns_nobody(writer: Writer, words: 
     begun: list[str] = []
     mend = condemned(writer, begun.append)
     assert mend.begin_again(given_up(words=words))
-    assert mend.is_begun_again("acme:T-1", words)
+    assert mend.is_begun_again("acme:T-1", words, NOON)
     assert begun == ["acme:T-1"]
 
 
@@ -106,6 +107,44 @@ def test_any_other_word_is_for_people_to_look_into(ledger: Ledger, writer: Write
     assert (begun, list(states(ledger).values())) == ([], ["settled"])
 
 
+def lived(writer: Writer, daprd: str, start: float, end: float) -> None:
+    """A worker that lived from so many to so many hours before noon, beside that daprd."""
+    times = iter([NOON - timedelta(hours=start), NOON - timedelta(hours=end)])
+    life = Heartbeat(writer, lambda: next(times), "node 127.0.0.1:1", daprd)
+    life.begin()
+    life.end()
+
+
+@pytest.mark.parametrize(
+    ("workers", "mistaken"),
+    [
+        ([("1.18.4", 2, 0)], False),
+        ([("1.18.6", 2, 0), ("1.18.12", 2, 0)], False),
+        ([("1.18.3", 2, 0)], True),
+        ([("1.18.4", 2, 0), ("1.18.2", 2, 0.95)], True),
+        ([("1.18.4", 0.5, 0), ("1.18.2", 2, 0.9)], True),
+        ([("1.18.4", 2, 0), ("1.18.2", 9, 3)], False),
+        ([("", 2, 0)], True),
+        ([("edge", 2, 0)], True),
+        ([("1.18.4", 0.5, 0)], True),
+    ],
+    ids=str,
+)
+def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
+    writer: Writer, workers: list[tuple[str, float, float]], *, mistaken: bool
+) -> None:
+    """The run was given up an hour before noon. Whoever lived then counts, not whoever looks at it later."""
+    for daprd, start, end in workers:
+        lived(writer, daprd, start, end)
+    begun: list[str] = []
+    mend = condemned(writer, begun.append)
+    error = given_up()
+    assert error.given_up_at is not None
+    assert mend.is_begun_again("acme:T-1", HONEST, error.given_up_at) == mistaken
+    assert mend.begin_again(error) == mistaken
+    assert begun == (["acme:T-1"] if mistaken else [])
+
+
 def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer: Writer) -> None:
     begun, clock = list[str](), Clock()
     mend = condemned(writer, begun.append, clock)
@@ -117,12 +156,12 @@ def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer
         clock.now += SECOND
         assert mend.begin_again(given_up(run=run))
         assert len(begun) == run
-        assert mend.is_begun_again("acme:T-1", HONEST)
+        assert mend.is_begun_again("acme:T-1", HONEST, NOON)
     clock.now += timedelta(days=1)
     assert not mend.begin_again(given_up(run=MOST + 1))
-    assert not mend.is_begun_again("acme:T-1", HONEST)
-    assert mend.is_begun_again("acme:T-2", HONEST)
-    assert not mend.is_begun_again("acme:T-2", "the model failed")
+    assert not mend.is_begun_again("acme:T-1", HONEST, NOON)
+    assert mend.is_begun_again("acme:T-2", HONEST, NOON)
+    assert not mend.is_begun_again("acme:T-2", "the model failed", NOON)
     assert mend.begin_again(given_up("acme:T-2"))
     assert begun == ["acme:T-1"] * MOST + ["acme:T-2"]
 

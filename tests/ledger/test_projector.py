@@ -73,7 +73,7 @@ class Office:
 
     def projector(self, *observers: Observer, start: bool = False) -> Projector:
         """One that is stopped after the test."""
-        made = Projector(self.sources, self.writer, (*observers, self.observe), wake=self.wake)
+        made = Projector(self.sources, self.writer, (*observers, self.observe), wake=self.wake, begin=self.wake)
         if start:
             made.start()
             self._open.append(made)

@@ -44,11 +44,11 @@ def test_all_five_are_found_though_the_control_plane_never_ends_by_itself(tmp_pa
 @pytest.mark.parametrize(
     ("name", "says", "fault"),
     [
-        ("daprd", "1.18.1", "version 1.18.1 is not >= 1.18.2 < 1.19.0"),
-        ("daprd", "1.19.0", "version 1.19.0 is not"),
-        ("sentry", "msg=Starting -- version 1.17.0 --", "version 1.17.0 is not"),
-        ("scheduler", "Segmentation fault", "version unknown is not"),
-        ("dapr", "CLI version: 1.14.0", "version 1.14.0 is not >= 1.16.0 < 1.19.0"),
+        ("daprd", "1.18.1", "it is version 1.18.1, and >= 1.18.2 < 1.19.0 is needed"),
+        ("daprd", "1.19.0", "it is version 1.19.0, and"),
+        ("sentry", "msg=Starting -- version 1.17.0 --", "it is version 1.17.0, and"),
+        ("scheduler", "Segmentation fault", "it is version unknown, and"),
+        ("dapr", "CLI version: 1.14.0", "it is version 1.14.0, and >= 1.16.0 < 1.19.0 is needed"),
     ],
 )
 def test_a_wrong_version_is_named(tmp_path: Path, name: str, says: str, fault: str) -> None:

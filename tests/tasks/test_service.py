@@ -303,7 +303,7 @@ def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
     hopeful = ["its words"]
     desk = TaskService(
         *(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None),
-        begun_again=lambda task_id, words: (task_id, words) in [(TICKET.task_id, each) for each in hopeful],
+        begun_again=lambda *asked: asked in [(TICKET.task_id, each, TURN) for each in hopeful],
     )
     desk.submit(TICKET)
     dapr.run = Standing(status=TaskStatus.FAILED, at=TURN, error="its words")

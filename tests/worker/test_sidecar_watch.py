@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
+from app.dapr.workarounds import needed, parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState
 from app.ledger.store import database
@@ -81,8 +82,8 @@ class Bench:
         self.changed: list[str] = []
         self.calls = 0
 
-    def watch(self, worker: str = "w1") -> SidecarWatch:
-        """A watch of a worker that lives now."""
+    def watch(self, worker: str = "w1", version: str = "1.18.2") -> SidecarWatch:
+        """A watch of a worker that lives now, beside a daprd of that version."""
         beat = {"worker": worker, "started_at": self.now, "seen_at": self.now}
         self.writer.run(lambda connection: connection.execute(insert(WORKERS).values(beat)).rowcount)
         return SidecarWatch(
@@ -92,6 +93,7 @@ class Bench:
             self.changed.append,
             metrics=self.daprd.url,
             policy=POLICY,
+            needs=lambda workaround: needed(workaround, parse(version)),
         )
 
     def call(self, start: float, seconds: float | None, worker: str = "w1", cause: FailureCause | None = None) -> str:
@@ -316,6 +318,22 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     bench.call(1, 0.5)
     watch.stop()
     assert bench.rows() == [(0, 2, None, 0)]
+
+
+def test_a_daprd_that_does_not_lose_its_metrics_has_another_trouble(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = bench.watch(version="1.18.5")
+    watch.look()
+    bench.daprd.lost = True
+    for _ in range(3):
+        bench.later(2)
+        watch.look()
+    bench.call(1, 0.5)
+    assert not watch.counts()
+    assert "does not answer" in caplog.text
+    watch.stop()
+    assert bench.rows() == [(0, 6, None, 0)], "unknown all the same"
 
 
 def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sidecar_is_another(

@@ -16,10 +16,12 @@ import grpc
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
+from app.dapr import sidecar
 from app.dapr.daprd import PAST_PROXIES, Daprd
 from app.dapr.history import entries
 from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.parse import parse
+from app.dapr.workarounds import TORN_READ
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 
 PAGE_SIZE = 500
@@ -34,7 +36,7 @@ NOT_GENUINE = (
     "failed to unmarshal",
 )
 # Rows that should be there are not: daprd reads their number first and the rows then, and a run that goes on, or is
-# purged, may save in between. When it stays so, somebody took them away.
+# purged, may save in between (`TORN_READ`). When it stays so, somebody took them away.
 NOT_WHOLE = "missing from state store"
 _NOT_READABLE = ("signed history but no signer", "signed history but app ID", "signed history but namespace")
 # gRPC waits up to two minutes before it tries a lost sidecar again, and channels with equal options share that wait.
@@ -85,7 +87,7 @@ class HistoryReader:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Connects at the first question."""
-        self._address = daprd.grpc
+        self._daprd = daprd
         self._metadata = daprd.metadata
         self._timeout = timeout_seconds
         self._patience = patience_seconds
@@ -178,10 +180,15 @@ class HistoryReader:
                 return getattr(self._stub, method)(request, timeout=self._timeout, metadata=self._metadata)
             except grpc.RpcError as error:
                 new = _doubts(error) - doubts
-                if not (new or (_passing(error) and time.monotonic() <= deadline)):
+                if not (new or (time.monotonic() <= deadline and self._may_pass(error))):
                     raise self._explained(error, instance_id) from None
                 doubts |= new
             self._pause(_PAUSE_SECONDS)
+
+    def _may_pass(self, error: grpc.RpcError) -> bool:
+        if NOT_WHOLE in str(error.details()):
+            return sidecar.needs(self._daprd, TORN_READ)  # a later one has read again itself
+        return error.code() is grpc.StatusCode.UNAVAILABLE
 
     def _explained(self, error: grpc.RpcError, instance_id: str) -> Exception:
         details = str(error.details())
@@ -192,7 +199,7 @@ class HistoryReader:
         if any(sign in details for sign in _NOT_READABLE):
             return ConfigurationError(f"{details}; switch WorkflowHistorySigning on again in config/dapr.yaml")
         return Unreachable(
-            f"the Dapr sidecar at {self._address} does not give the workflow history "
+            f"the Dapr sidecar at {self._daprd.grpc} does not give the workflow history "
             f"({error.code().name}: {details[:300]}); see `refund-agent doctor`"
         )
 
@@ -208,10 +215,6 @@ def _scheduled(events: Iterable[Any], event_id: int, execution_id: str) -> Any |
 def _doubts(error: grpc.RpcError) -> set[str]:
     """What makes a history doubtful; nothing, for any other trouble."""
     return {sign for sign in (*NOT_GENUINE, NOT_WHOLE) if sign in str(error.details())}
-
-
-def _passing(error: grpc.RpcError) -> bool:
-    return error.code() is grpc.StatusCode.UNAVAILABLE or NOT_WHOLE in str(error.details())
 
 
 def _not_found(instance_id: str) -> TaskNotFound:

@@ -158,11 +158,13 @@ class Projector:
         observers: Sequence[Observer] = (),
         begin_again: Callable[[HistoryTampered], bool] = lambda _: False,
         wake: Callable[[str], None] = lambda _: None,
+        begin: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`begin_again` may give a run that does not verify another go, now or later, and says whether it does. `wake`
-        has Dapr run a turn of a run that it has not begun, or whose code could not run."""
+        has Dapr run a turn of a run whose code could not run, `begin` the first one of a run that it has not begun."""
         self._sources = sources
         self._wake = wake
+        self._begin = begin
         self._pending: dict[str, float] = {}
         self._try_at, self._try_pause = 0.0, _FIRST_TRY_SECONDS
         self._begin_again = begin_again
@@ -309,19 +311,20 @@ class Projector:
         return run
 
     def _look_after_pending(self, task_id: str) -> None:
-        """daprd 1.18.2 asks for a run's first turn before it has saved the run: when it stands still in between,
-        another sidecar finds nothing to run, and nobody asks again. Only a sweep comes here: it is a minute old."""
+        """daprd may ask for a run's first turn before it has saved the run (`NEVER_BEGUN`): when it stands still in
+        between, another sidecar finds nothing to run, and nobody asks again. Only a sweep comes here: it is a minute
+        old."""
         now = time.monotonic()
         if now - self._pending.setdefault(task_id, now) < _PENDING_SECONDS:
             return
         self._pending[task_id] = now
         log.warning("task %s: Dapr has it and has not begun it; it is asked to", task_id)
-        self._woken(task_id)
+        self._asked(self._begin, task_id)
 
-    def _woken(self, task_id: str) -> None:
+    def _asked(self, what: Callable[[str], None], task_id: str) -> None:
         """One that Dapr does not know any more, or a sidecar that is away, keeps no other from it."""
         try:
-            self._wake(task_id)
+            what(task_id)
         except Unreachable as error:
             log.warning("task %s: %s", task_id, error)
 
@@ -335,7 +338,7 @@ class Projector:
             self._try_at = time.monotonic() + _SWEEP_SECONDS
             return
         for task_id in broken:
-            self._woken(task_id)
+            self._asked(self._wake, task_id)
 
     def _without_history(self, task_id: str) -> WorkflowRun | None:
         """A task that has ended and was purged at once, as a retention policy may have it."""

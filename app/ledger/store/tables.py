@@ -212,6 +212,7 @@ WORKERS = Table(
     Column("seen_at", Instant, nullable=False),
     Column("stopped_at", Instant),  # NULL: at work, or killed
     Column("sidecar", String(200), nullable=False, default="", server_default=""),  # machine and address
+    Column("daprd", String(40), nullable=False, default="", server_default=""),  # its version; empty: not known
 )
 
 EXECUTIONS = Table(

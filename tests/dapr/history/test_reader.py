@@ -184,6 +184,16 @@ def test_rows_that_are_missing_for_a_moment(sidecar: Sidecar, reader: HistoryRea
     assert sidecar.asked == 3
 
 
+def test_a_daprd_that_reads_torn_histories_again_itself_is_asked_only_once_more(
+    sidecar: Sidecar, reader: HistoryReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.dapr.sidecar.version", lambda _: "1.18.3")
+    sidecar.history = fails(grpc.StatusCode.UNKNOWN, "history key 'history-000003' … missing from state store")
+    with pytest.raises(HistoryTampered):
+        reader.read("i")
+    assert sidecar.asked == 2
+
+
 def test_a_sidecar_that_cannot_verify_is_set_up_wrongly(sidecar: Sidecar, reader: HistoryReader) -> None:
     sidecar.history = fails(grpc.StatusCode.UNKNOWN, "workflow 'i' has signed history but no signer is configured")
     with pytest.raises(ConfigurationError, match=r"WorkflowHistorySigning on again in config/dapr.yaml"):

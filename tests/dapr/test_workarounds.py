@@ -1,0 +1,123 @@
+"""Which workarounds are on with which version of Dapr. They switch themselves off, and never for want of knowledge."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from app.dapr import workarounds
+from app.dapr.sdk_version import sdk_version
+from app.dapr.workarounds import ALL, PATCHED, SUPPORTED, Component, Version, Workaround, active, needed, parse, untried
+from runtime import programs
+from runtime.go_build import DAPR
+from tests.paths import ROOT
+
+DAPRD = [each for each in ALL if each.component is Component.DAPRD]
+SDK = [each for each in ALL if each.component is Component.SDK]
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("1.18.2", Version(1, 18, 2)),
+        ("v1.18.12\n", Version(1, 18, 12)),
+        ("1.18.4-rc.1", Version(1, 18, 4, final=False)),
+        ("1.19.0rc2", Version(1, 19, 0, final=False)),
+        ("edge", None),
+        ("1.18", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_versions_are_read_as_programs_tell_them(text: str | None, version: Version | None) -> None:
+    assert parse(text) == version
+
+
+@pytest.mark.parametrize("workaround", DAPRD, ids=lambda each: each.name)
+def test_a_workaround_is_off_from_the_release_on_that_mends_its_defect(workaround: Workaround) -> None:
+    mended = workaround.mended
+    assert mended is not None
+    assert needed(workaround, Version(1, 18, 2))
+    assert needed(workaround, mended._replace(final=False)), "what comes before a release may lack it"
+    assert needed(workaround, None), "an unknown version may have the defect"
+    assert not needed(workaround, mended)
+    assert not needed(workaround, mended._replace(patch=mended.patch + 1))
+
+
+def test_each_version_switches_off_its_own() -> None:
+    left = {
+        "1.18.2": {"torn history", "false tampering verdict", "run never begun", "lost metrics", "locked-up sidecar"},
+        "1.18.3": {"false tampering verdict", "run never begun", "lost metrics", "locked-up sidecar"},
+        "1.18.4": {"lost metrics", "locked-up sidecar"},
+        "1.18.5": {"locked-up sidecar"},
+        "1.18.6": {"locked-up sidecar"},
+        "1.19.0": set(),
+    }
+    for version, names in left.items():
+        assert {each.name for each in active(Component.DAPRD, parse(version))} == names, version
+
+
+@pytest.mark.parametrize("workaround", SDK, ids=lambda each: each.name)
+def test_a_patch_is_on_for_the_sdks_it_was_written_for_and_for_no_later_one(workaround: Workaround) -> None:
+    for version in (None, PATCHED.least, Version(1, 19, 0)):
+        assert needed(workaround, version)
+        assert not untried(workaround, version)
+    for version in (PATCHED.below, PATCHED.below._replace(final=False), Version(2, 0, 0)):
+        assert not needed(workaround, version)
+        assert untried(workaround, version)
+    mended = replace(workaround, mended=Version(1, 18, 9))
+    assert needed(mended, Version(1, 18, 8))
+    for version in (Version(1, 18, 9), PATCHED.below):
+        assert not needed(mended, version)
+        assert not untried(mended, version)
+
+
+def test_the_installed_sdk_is_one_that_the_patches_were_written_for() -> None:
+    assert sdk_version() in PATCHED, "try every patch of app/dapr/sdk_patches.py with it, then raise PATCHED"
+
+
+def test_the_runtime_that_is_found_or_built_is_one_that_the_agent_runs_with() -> None:
+    for number in ("1.18.2", "1.18.3", "1.18.6", "1.18.40"):
+        assert parse(number) in SUPPORTED
+        assert programs._RUNTIME_RANGE.holds(tuple(map(int, number.split("."))))  # type: ignore[arg-type]
+    for number in ("1.18.1", "1.18.2-rc.1", "1.17.9", "1.19.0", "1.19.0-rc.1", "edge"):
+        assert parse(number) not in SUPPORTED
+    found = programs._RUNTIME_RANGE
+    assert (found.least, found.below) == (SUPPORTED.least[:3], SUPPORTED.below[:3])
+    assert parse(DAPR.version) in SUPPORTED
+
+
+def test_each_row_says_in_one_sentence_what_goes_wrong() -> None:
+    assert len({each.name for each in ALL}) == len(ALL)
+    for each in ALL:
+        assert re.fullmatch(r"[A-Z][^.]+\.", each.trouble), each.name
+        assert re.fullmatch(r"((dapr|python-sdk)#\d+)?", each.issue), each.name
+
+
+def test_the_documented_table_is_the_modules() -> None:
+    row = r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| (daprd|Python SDK) \| ([^|]+) \|$"
+    said = [
+        (
+            each.name,
+            each.trouble,
+            each.issue or "none known",
+            each.component.value,
+            str(each.mended or "no release yet"),
+        )
+        for each in ALL
+    ]
+    assert re.findall(row, DESIGN, re.MULTILINE) == said
+
+
+def test_what_the_next_versions_change_is_documented_for_each_that_mends_something() -> None:
+    section = DESIGN.partition("\n## What the next Dapr versions change for us\n")[2].partition("\n## ")[0]
+    paragraphs = {
+        found[1]: " ".join(found[2].lower().split()) for found in re.finditer(r"\*\*(\S+)\*\* ([^*]+)", section)
+    }
+    assert list(paragraphs) == ["1.18.3", "1.18.4", "1.18.5", "1.18.6", "1.19"]
+    for each in (*ALL, *workarounds.SECURITY):
+        naming = [version for version, said in paragraphs.items() if each.name in said]
+        assert naming == ([str(each.mended).removesuffix(".0")] if each.mended else []), each.name
