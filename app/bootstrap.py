@@ -181,9 +181,10 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         sidecar_counted=lambda: int(watch.counts()),
     )
     telemetry = Telemetry(live)
-    watch = make_watch(settings, opened, hint)
+    needs = partial(sidecar.needs, settings.daprd)
+    watch = SidecarWatch(opened.writer, opened.incarnation.worker, utc_now, metrics=settings.dapr_metrics, needs=needs)
     services = make_services(settings, opened)
-    runs = WorkflowClient(connect(settings.daprd), needs=partial(sidecar.needs, settings.daprd))
+    runs = WorkflowClient(connect(settings.daprd), needs=needs)
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
@@ -218,18 +219,6 @@ def make_web(
     pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
     app = create_app(desk, known, version=__version__, books=books, vitals=vitals, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
-
-
-def make_watch(settings: Settings, opened: Opened, hint: Callable[[str], None]) -> SidecarWatch:
-    """Looks after what the sidecar does on its own; `hint` is told of a task that it concerns."""
-    return SidecarWatch(
-        opened.writer,
-        opened.incarnation.worker,
-        utc_now,
-        hint,
-        metrics=settings.dapr_metrics,
-        needs=partial(sidecar.needs, settings.daprd),
-    )
 
 
 def make_services(settings: Settings, opened: Opened) -> Services:

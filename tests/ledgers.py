@@ -10,6 +10,7 @@ from app.domain.errors import TaskNotFound
 from app.domain.models import CallState
 from app.finance.failures.failure_figures import Facts
 from app.finance.reconciliation.bill import Bill
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.finance.rollup import Dimension, Rollup, rollup
@@ -25,6 +26,7 @@ class FakeRecords:
     def __init__(self, *records: TaskRecord) -> None:
         self.records = {record.task_id: record for record in records}
         self.failure: Exception | None = None
+        self.unattributed: tuple[UnattributedRetries, ...] = ()
 
     def record(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound."""
@@ -93,12 +95,21 @@ class FakeRecords:
             task_id: Work(
                 calls=len(record.calls),
                 calls_in_vain=sum(call.state in vain for call in record.calls),
-                sidecar_retries=sum(call.retries for call in record.calls),
                 step_retries=sum(len(step.attempts) - 1 for step in record.steps if step.attempts),
             )
             for task_id, record in self.records.items()
             if task_id in task_ids
         }
+
+    def unattributed_retries(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> tuple[UnattributedRetries, ...]:
+        """What the sidecars repeated in that time."""
+        return tuple(
+            each
+            for each in self.unattributed
+            if (since is None or each.until >= since) and (until is None or each.since < until)
+        )
 
     def tenants(self) -> frozenset[str]:
         """The tenants of all its tasks."""

@@ -22,7 +22,6 @@ from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store.task_record import TaskRecord
-from app.worker.sidecar_retries import ONE_RETRY
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
@@ -49,8 +48,7 @@ def repeat_model_calls(stack: Stack) -> Stack:
     """Tells the sidecar of a stack that was not started to ask a model again: once, as docs/operations.md says."""
     file = stack.folder / "resiliency" / "llm.yaml"
     resource = yaml.safe_load(file.read_text())
-    pause = f"{ONE_RETRY.first_pause.total_seconds():.0f}s"
-    policy = {"policy": "constant", "duration": pause, "maxRetries": ONE_RETRY.max_retries}
+    policy = {"policy": "constant", "duration": "1s", "maxRetries": 1}
     resource["spec"]["policies"]["retries"] = {"llm": policy}
     resource["spec"]["targets"]["components"]["llm"]["outbound"]["retry"] = "llm"
     file.write_text(yaml.safe_dump(resource))

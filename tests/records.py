@@ -124,9 +124,15 @@ def calls() -> tuple[CallRecord, ...]:
     return (
         call_record("e-1", 0.2),
         interrupted_call("e-3", 1.3, worker="w-1"),
-        call_record("e-3", 5.8, stage="draft_refund", number=2, worker="w-2", finish_reason="tool_calls", retries=1),
+        call_record("e-3", 5.8, stage="draft_refund", number=2, worker="w-2", finish_reason="tool_calls"),
         call_record("e-5", 7.0, stage="draft_refund", turn=2, worker="w-2"),
     )
+
+
+def unreported_call() -> CallRecord:
+    """A further call of `task_record()` of which nobody knows what it used."""
+    unknown = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
+    return call_record("e-5", 7.2, stage="draft_refund", turn=3, worker="w-2", usage=unknown)
 
 
 def task_record(**changes: Any) -> TaskRecord:
@@ -174,9 +180,6 @@ def _of_step(record: TaskRecord, step: StepRecord) -> Iterator[Charge]:
         named = {"turn": call.turn, "number": call.number, "at": call.started_at}
         model = {"model": call.model, "provider": call.provider, "component": call.component}
         yield from charge_call(price_book(), call.usage, _changed(origin, named | model), rerun=call.rerun)
-        if call.retries:
-            unknown, again = TokenUsage(None, None, known=UsageBasis.UNREPORTED), named | {"number": -call.number}
-            yield from charge_call(price_book(), unknown, _changed(origin, again | model), rerun=True)
     work = Work(Quantity(Decimal(str(step.active.total_seconds()))), _count(step.writes))
     begun = step.attempts[0].scheduled_at if step.attempts else record.started_at
     yield from charge_work(price_book(), work, _changed(origin, {"at": begun}))

@@ -272,7 +272,7 @@ def test_arguments_of_tools() -> None:
 
 def test_the_sidecars_metrics() -> None:
     def parse(raw: bytes) -> object:
-        return sidecar_metrics.parse(raw.decode("utf-8", "replace"))
+        return sidecar_metrics.parse(raw.decode("utf-8", "replace"), NOON)
 
     held(each(parse, spoilt([METRICS], 3000, SEED), ValueError))
 
@@ -291,7 +291,7 @@ def test_long_inputs_take_no_longer_than_they_are(piece: bytes, tmp_path: Path) 
     text = long.decode("utf-8", "replace")
     for given in (text, "{" + text, text + "}", "{" + text + "}"):
         each(lambda _, given=given: json_object(given), [b""], Nonsense)  # type: ignore[misc]
-    each(lambda _: sidecar_metrics.parse("dapr_resiliency_activations_total{" + text), [b""], ValueError)
+    each(lambda _: sidecar_metrics.parse("dapr_resiliency_activations_total{" + text, NOON), [b""], ValueError)
 
 
 def test_every_error_is_one_of_ours() -> None:

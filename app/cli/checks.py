@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +187,42 @@ def metrics(settings: Settings) -> Finding:
             name, False, f"not told ({type(error).__name__})", "start everything with `make up`; see its log"
         )
     if answer.is_success:
-        return Finding(name, True, settings.dapr_metrics)
+        return _repeated(name, answer.text) or Finding(name, True, settings.dapr_metrics)
     if has_lost_metrics(answer.text) and sidecar.needs(settings.daprd, LOST_METRICS):
         found = f"lost when it read its configuration again (Dapr below {LOST_METRICS.mended})"
         return Finding(name, False, found, "start it again")
     return Finding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
+
+
+def _repeated(name: str, page: str) -> Finding | None:
+    """What the sidecar has repeated, if it has: then the policies that it has loaded let it do so."""
+    from app.worker import sidecar_metrics
+
+    try:
+        retried = sidecar_metrics.parse(page, datetime.now(UTC)).retried
+    except ValueError as error:
+        return Finding(name, False, *str(error).split("; ", 1))
+    found = ", ".join(f"{count:,} calls of {model}" for model, count in sorted(retried.items()) if count)
+    remedy = "take `retry` out of their target in resiliency/ and start the sidecar again: `doctor retries` shows more"
+    return Finding(name, False, f"it has repeated {found} by itself since its start", remedy) if found else None
+
+
+def sidecar_retries(folder: Path) -> Finding:
+    """Whether the policies that the sidecar loads let it repeat requests to models: what those cost is in no sum."""
+    from app.finance.retry_bounds import sidecar_files
+    from app.finance.retry_bounds.worst import Kind
+
+    folders, name = [folder / "components", folder / "resiliency"], "sidecar's retries"
+    try:
+        policies, targets = sidecar_files.policies(folders, APP_ID), sidecar_files.targets(folders, APP_ID)
+    except ConfigurationError as error:
+        return Finding(name, False, f"not known: {error}", "correct the file")
+    models = [each.name for each in targets if each.kind is Kind.MODEL]
+    repeated = ", ".join(each for each in models if policies.of_model(each).retry.requests != 1)
+    if not repeated:
+        return Finding(name, True, "it repeats no request to a model")
+    found = f"it may repeat requests to {repeated} by itself; what those cost is in no sum"
+    return Finding(name, False, found, "take `retry` out of their target in resiliency/")
 
 
 def secrets_file(settings: Settings) -> Finding:

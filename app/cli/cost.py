@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 from itertools import compress
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         MoneyView,
         ReportView,
         Selection,
+        SidecarRetriesView,
         WorkView,
     )
     from app.ledger.reading.queries import LedgerQueries
@@ -98,7 +100,17 @@ def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | N
         groups=counted_groups,
         total=CountedView(**dict(whole.total), tasks=_tasks(records, (), chosen).get((), 0)),
         left_out=len(whole.groups) - len(kept),
+        unattributed_sidecar_retries=_sidecar_retries(records, chosen),
     )
+
+
+def _sidecar_retries(records: LedgerQueries, chosen: Selection) -> SidecarRetriesView:
+    from app.finance.report_schemas import SidecarRetriesView
+
+    since, until = (datetime.combine(day, time(), UTC) if day else None for day in (chosen.since, chosen.until))
+    counts = [each.requests for each in records.unattributed_retries(since, until)]
+    counted = sum(count or 0 for count in counts)
+    return SidecarRetriesView(requests=None if None in counts else counted, at_least=counted)
 
 
 def _ordered(groups: Sequence[GroupView], sort: Sort, top: int | None) -> list[GroupView]:
@@ -170,8 +182,18 @@ def show(view: CountedReportView, *, exact: bool) -> None:
         say(", ".join([f"{view.total.tasks or 0:,} tasks", *_each(view.total, each)]))
     if view.left_out:
         say(f"{len(view.groups):,} of {len(view.groups) + view.left_out:,} groups; the total is of all of them")
-    for line in (*below(view.total, view), *(f"note: {note}" for note in digits.notes())):
+    notes = (*digits.notes(), *_repeated(view.unattributed_sidecar_retries))
+    for line in (*below(view.total, view), *(f"note: {note}" for note in notes)):
         say(line)
+
+
+def _repeated(found: SidecarRetriesView) -> Iterator[str]:
+    """What the sidecars did by themselves; nothing where they are known to have repeated no request."""
+    if found.requests is None:
+        least = f"at least {found.at_least:,}" if found.at_least else "an unknown number of"
+        yield f"sidecars repeated {least} requests to models by themselves (a counter was lost); they are in no sum"
+    elif found.requests:
+        yield f"sidecars repeated {found.requests:,} requests to models by themselves; they are in no sum"
 
 
 def _value(dimension: str, value: str) -> str:
@@ -208,7 +230,6 @@ def _why(work: WorkView | None) -> str:
         return ""
     said = [f"{work.calls:,} call{'s' * (work.calls != 1)}"]
     said += [f"{work.calls_in_vain:,} in vain"] * bool(work.calls_in_vain)
-    said += [f"{work.sidecar_retries:,} repeated by the sidecar"] * bool(work.sidecar_retries)
     said += [f"{work.step_retries:,} step{'s' * (work.step_retries != 1)} again"] * bool(work.step_retries)
     return ", ".join(said)
 
@@ -224,7 +245,7 @@ def write_csv(view: CountedReportView) -> None:
     """The report for spreadsheets: a row for each group and currency; tokens and tasks in a group's first row alone."""
     lines = [line.value for line in TOKEN_LINES]
     money = ("currency", "amount", "list_amount", *KINDS)
-    counts = ("tasks", "calls", "calls_in_vain", "sidecar_retries", "step_retries", "unreported", "unpriced")
+    counts = ("tasks", "calls", "calls_in_vain", "step_retries", "unreported", "unpriced")
     show_csv([*(dimension.value for dimension in view.by), *money, *lines, *counts], _csv_rows(view))
 
 
@@ -232,7 +253,7 @@ def _csv_rows(view: CountedReportView) -> Iterator[list[CsvCell]]:
     for group in view.groups if view.by else (view.total,):
         quantities = {each.line: each.quantity for each in group.quantities}
         spent: list[CsvCell] = [quantities.get(line) for line in TOKEN_LINES]
-        work = group.work.model_dump().values() if group.work else (None,) * 4
+        work = group.work.model_dump().values() if group.work else (None,) * 3
         spent += [group.tasks, *work, group.unreported, group.unpriced]
         for sum_ in group.money or (None,):
             costs: list[CsvCell] = [None] * (3 + len(KINDS))

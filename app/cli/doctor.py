@@ -58,6 +58,7 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
         runtime,
         sdk,
         secrets_file,
+        sidecar_retries,
         token_works,
     )
     from app.config.settings import load
@@ -67,6 +68,7 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
     if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone
         yield from prerequisites()
         yield from files(folder)
+        yield sidecar_retries(folder)
         yield secrets_file(settings)
     yield policy_file(folder / settings.policy_file)
     yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")

@@ -133,9 +133,8 @@ def how_known(group: GroupView, sums: Iterable[MoneyView]) -> str:
 
 
 def _shares(sum_: MoneyView) -> Iterator[str]:
-    for known in (CostBasis.ESTIMATED, CostBasis.ALLOCATED):
-        if part := sum_.by_known.get(known):
-            yield f"{_share(part, sum_.amount)} {known}".strip()
+    if part := sum_.by_known.get(CostBasis.ESTIMATED):
+        yield f"{_share(part, sum_.amount)} {CostBasis.ESTIMATED}".strip()
 
 
 def _share(part: Decimal, whole: Decimal) -> str:

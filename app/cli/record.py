@@ -42,7 +42,7 @@ _COLUMNS: tuple[Column | str, ...] = (
     Column("active", Kind.FIGURE, spare=1),
     *figures("tokens in"),
     Column("cached", Kind.FIGURE, spare=3),
-    *figures("tokens out", "retries", "cost"),
+    *figures("tokens out", "cost"),
 )
 
 
@@ -92,7 +92,7 @@ def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
         spent = tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
         name = stage.stage or WORKFLOW
-        yield (name, "", "", "", "", active, *spent, "", money(group, digits))
+        yield (name, "", "", "", "", active, *spent, money(group, digits))
         for step in view.steps:
             if step.stage == stage.stage:
                 yield _step(step, digits)
@@ -109,7 +109,7 @@ def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
         step.answered_by.value if step.answered_by else "",
         "",
         duration(step.active_seconds),
-        *("", "", "", ""),
+        *("", "", ""),
         money(step.cost, digits),
     )
 
@@ -127,7 +127,6 @@ def _call(call: CallView, digits: Digits) -> tuple[str, ...]:
         call.model or f"? of {call.component}",
         duration(call.ended_at - call.started_at) if call.ended_at else "",
         *(count(each, usage.known) for each in counts),
-        f"{call.retries:,}" if call.retries else "",
         money(call.cost, digits),
     )
 

@@ -135,7 +135,6 @@ class UsageBasis(StrEnum):
 
     REPORTED = "reported"  # by the provider
     ESTIMATED = "estimated"  # counted by us
-    ALLOCATED = "allocated"  # a share of a total that is known only as a whole
     UNREPORTED = "unreported"  # not known
 
 

@@ -56,13 +56,20 @@ class GroupView(View):
 
 
 class WorkView(View):
-    """What was done for a task: model calls, how many of them came to nothing, further requests of the sidecar, and
-    attempts at steps beyond the first of each."""
+    """What was done for a task: model calls, how many of them came to nothing, and attempts at steps beyond the first
+    of each."""
 
     calls: int
     calls_in_vain: int
-    sidecar_retries: int
     step_retries: int
+
+
+class SidecarRetriesView(View):
+    """Requests to models that the sidecars repeated by themselves in the time of the report, of all tenants. They are
+    in no sum. `requests` is null when a sidecar's counter was lost for a while; `at_least` is what was counted then."""
+
+    requests: int | None
+    at_least: int
 
 
 class CountedView(GroupView):
@@ -95,6 +102,7 @@ class CountedReportView(ReportView):
     groups: tuple[CountedView, ...]
     total: CountedView
     left_out: int = 0
+    unattributed_sidecar_retries: SidecarRetriesView
 
 
 def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:

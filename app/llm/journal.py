@@ -161,7 +161,6 @@ class Journal:
             "started_at": microseconds(self._clock()),
             "reserve_input": reserve.input_tokens,
             "reserve_output": reserve.output_tokens,
-            "retries": 0,
             "known": "unreported",
         }
 

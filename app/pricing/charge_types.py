@@ -20,7 +20,6 @@ class CostBasis(StrEnum):
 
     REPORTED = "reported"
     ESTIMATED = "estimated"
-    ALLOCATED = "allocated"
     UNREPORTED = "unreported"  # the quantity is not known, so neither is the amount
     UNPRICED = "unpriced"  # the quantity may be known, its price is not
 
@@ -308,7 +307,6 @@ class CallRecord:
     provider: the Dapr component's type (`conversation.openai`). model: as the provider answered; as the component
     answers elsewhere when this call never did; empty when nobody knows.
     usage: what it used, and how that is known; that of a call without an answer is our estimate, or not known.
-    retries: further requests that the sidecar made for it on its own: a share (`allocated`) of what its metrics count.
     started_at, ended_at: UTC; `ended_at` None while it runs, or when its worker went away.
     """
 
@@ -333,7 +331,6 @@ class CallRecord:
     usage: TokenUsage
     finish_reason: str = ""
     error: str = ""
-    retries: int = 0
 
     @property
     def rerun(self) -> bool:

@@ -73,9 +73,6 @@ class Families:
         self.journal_answers = counter(
             "journal_answers", "Steps executed again whose answer the journal had, paid before.", "stage", "model"
         )
-        self.retries = counter(
-            "sidecar_retries", "Requests that the sidecar made on its own, allocated to calls.", "stage", "model"
-        )
         self.part_seconds = counter("task_part_seconds", "What ended tasks spent their time on.", "part")
         self.task_seconds = histogram("task_seconds", "From a task's start to its end.", TASK_BUCKETS, "outcome")
         self.call_seconds = histogram(
@@ -228,8 +225,6 @@ class Metrics:
                 self._child(families.call_seconds, call.state.value, call.stage, model).observe(seconds)
             if call.rerun:
                 self._child(families.reruns, call.stage, model).inc()
-            if call.retries:
-                self._child(families.retries, call.stage, model).inc(call.retries)
         for step in record.steps:
             if step.answered_by is AnsweredBy.JOURNAL:
                 self._child(families.journal_answers, step.stage, model_of.get(step.execution_id, "")).inc()

@@ -90,8 +90,6 @@ def call_attributes(call: CallRecord) -> dict[str, Value]:
     }
     if call.finish_reason:
         found[names.FINISH_REASONS] = (call.finish_reason,)
-    if call.retries:
-        found[names.CALL_RETRIES] = call.retries
     if call.rerun:
         found[names.ERROR_TYPE] = _error_type_of(call)
     return _told(found) | _token_attributes(call)
@@ -245,8 +243,8 @@ def _keys(record: TaskRecord) -> set[Key]:
 
 
 def _key(charge: Charge, spans: Set[Key]) -> Key:
-    """The narrowest span that there is. What the sidecar repeated on its own has the call's number below zero."""
-    call = (charge.execution_id, charge.turn, abs(charge.number))
+    """The narrowest span that there is."""
+    call = (charge.execution_id, charge.turn, charge.number)
     if charge.kind is Kind.MODEL and call in spans:
         return call
     step = (charge.execution_id, 0, 0)

@@ -90,7 +90,7 @@ def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, second
         books=gather.books(stack, pause),
         bill=gather.bill(stack),
         calls=kept.calls,
-        unallocated=kept.unallocated,
+        unattributed=kept.unattributed,
         executions=kept.executions,
         workers=kept.workers,
         restarts=tuple(crew.restarts),

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.dapr.history.model import AttemptOutcome, Step, WorkflowRun
-from app.finance.reconciliation.by_request import Unallocated
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.pricing.charge_types import CallRecord
 from lab.chaos.tickets import Expected
 
@@ -106,7 +106,7 @@ class Evidence:
     books: Books
     bill: Sequence[Row]
     calls: tuple[CallRecord, ...]
-    unallocated: tuple[Unallocated, ...] = ()
+    unattributed: tuple[UnattributedRetries, ...] = ()
     executions: tuple[Execution, ...] = ()
     workers: tuple[WorkerSeen, ...] = ()
     restarts: tuple[Restart, ...] = ()

@@ -17,9 +17,8 @@ from app.config.settings import Settings
 from app.dapr.history.parse import parse
 from app.dapr.history.reader import HistoryReader
 from app.domain.errors import HistoryTampered, TaskNotFound
-from app.finance.reconciliation.by_request import Unallocated
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.ledger.audit import refunds
-from app.ledger.reading.comparing import unallocated_retries
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
@@ -39,7 +38,7 @@ class Kept:
     """What the ledger's database holds."""
 
     calls: tuple[CallRecord, ...]
-    unallocated: tuple[Unallocated, ...]
+    unattributed: tuple[UnattributedRetries, ...]
     executions: tuple[Execution, ...]
     workers: tuple[WorkerSeen, ...]
     begun_again: frozenset[str]
@@ -103,7 +102,7 @@ def kept(stack: Stack) -> Kept:
         spent, rerun = _money(records)
         return Kept(
             calls=records.calls(),
-            unallocated=unallocated_retries(engine),
+            unattributed=LedgerQueries(engine).unattributed_retries(),
             executions=_executions(engine),
             workers=_workers(engine),
             begun_again=_begun_again(engine),

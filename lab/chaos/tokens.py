@@ -58,7 +58,7 @@ class Tokens:
 def tokens(evidence: Evidence, clean_bill: Sequence[Row]) -> Tokens:
     """Both bills side by side, with what must be zero."""
     bill = parse_bill("the sandbox's bill", json.dumps({"rows": [dict(row) for row in evidence.bill]}))
-    found = reconcile(evidence.calls, bill, unallocated=evidence.unallocated)
+    found = reconcile(evidence.calls, bill, unattributed=evidence.unattributed)
     named = list(_named(evidence.calls, found))
     excess, requests = Counter[Excess](), Counter[Excess]()
     for cause, spent, _ in named:

@@ -16,6 +16,7 @@ from app.cli.figures import digits_for
 from app.dapr.history.model import AttemptOutcome
 from app.domain.models import UsageBasis
 from app.finance.price_schemas import RepricingView
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.report_schemas import CountedReportView
 from app.finance.rollup import Dimension
 from app.ledger.recording.saving import save
@@ -34,10 +35,12 @@ from tests.records import (
     at,
     attempt_record,
     call_record,
+    calls,
     interrupted_call,
     step_record,
     steps,
     task_record,
+    unreported_call,
 )
 
 BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="EUR"))
@@ -73,6 +76,7 @@ def test_stages_by_tenant_and_a_total(ledger: FakeRecords) -> None:
 
 
 def test_the_total_line_says_how_much_of_it_is_how_known(ledger: FakeRecords) -> None:
+    put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("cost", "report", "--by", "").stdout
     total = ["total", "~4,200 + ?", "300", "~1,240 + ?", "0.001374", "0.000110", "0.000017", "0.002200"]
     assert row(shown, "total ") == [*total, "0.003701 + ?", "USD", "59 % estimated, 2 unreported"]
@@ -113,6 +117,7 @@ def test_a_share_is_never_rounded_to_nothing_or_to_all(ledger: FakeRecords, esti
 
 @pytest.mark.parametrize("dimension", [each for each in Dimension if each is not Dimension.PRICE_BOOK])
 def test_every_dimension_can_be_asked_for_and_loses_nothing(ledger: FakeRecords, dimension: Dimension) -> None:
+    put(ledger, task_record(calls=(*calls(), unreported_call())))
     view = told("cost", "report", "--by", dimension.value)
     assert view["by"] == [dimension.value]
     keys = [group["key"][dimension.value] for group in view["groups"]]
@@ -129,7 +134,7 @@ def test_a_price_book_is_named_by_the_beginning_of_its_digest(ledger: FakeRecord
 
 def test_the_json_keeps_its_keys_and_all_digits(ledger: FakeRecords) -> None:
     view = told("cost", "report", "--by", "tenant,kind", "--tenant", "acme")
-    assert list(view) == ["since", "until", "tenants", "by", "groups", "total", "left_out"]
+    assert list(view)[:7] == ["since", "until", "tenants", "by", "groups", "total", "left_out"]
     assert (view["by"], view["tenants"], view["since"]) == (["tenant", "kind"], ["acme"], None)
     assert " ".join(view["total"]) == "key charges money quantities known unreported unpriced tasks work"
     money = view["total"]["money"][0]
@@ -203,7 +208,6 @@ def test_the_dearest_tasks_are_named_with_why_they_are(ledger: FakeRecords) -> N
     assert view["groups"][0]["work"] == {
         "calls": 12,
         "calls_in_vain": 2,
-        "sidecar_retries": 0,
         "step_retries": 0,
     }
     assert (view["left_out"], view["total"]["tasks"]) == (7, 10)
@@ -384,6 +388,27 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
     assert sum(known) == EXACT
 
 
+@pytest.mark.parametrize(
+    ("counts", "said", "view"),
+    [
+        ([], "", {"requests": 0, "at_least": 0}),
+        ([2, 1], "sidecars repeated 3 requests to models by themselves; they", {"requests": 3, "at_least": 3}),
+        ([2, None], "at least 2 requests to models by themselves (a counter", {"requests": None, "at_least": 2}),
+        ([None], "repeated an unknown number of requests", {"requests": None, "at_least": 0}),
+    ],
+)
+def test_what_sidecars_repeated_by_themselves_is_said_below_the_table(
+    ledger: FakeRecords, counts: list[int | None], said: str, view: dict[str, int | None]
+) -> None:
+    ledger.unattributed = tuple(UnattributedRetries("llm", at(0), at(2), count) for count in counts)
+    shown = ask("cost", "report").stdout
+    assert said in shown
+    assert ("repeated" in shown) is bool(counts)
+    assert told("cost", "report")["unattributed_sidecar_retries"] == view
+    nothing = {"requests": 0, "at_least": 0}
+    assert told("cost", "report", "--since", "2030-01-01")["unattributed_sidecar_retries"] == nothing
+
+
 def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -402,9 +427,8 @@ def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
     assert told(*by)["groups"][0]["work"] == {
         "calls": 4,
         "calls_in_vain": 1,
-        "sidecar_retries": 1,
         "step_retries": 1,
     }
     shown = ask(*by).stdout
-    assert "4 calls, 1 in vain, 1 repeated by the sidecar, 1 step again" in shown
+    assert "4 calls, 1 in vain, 1 step again" in shown
     assert told(*by, "--since", "2026-11-23")["groups"] == []

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
+from app.cli import client as http
 from app.cli.checks import (
     FOLDERS,
     _last_word,
     answers,
     files,
+    metrics,
     of_version,
     policy_file,
     prerequisites,
     sdk,
     secrets_file,
+    sidecar_retries,
     token_works,
 )
 from app.config.settings import Settings
@@ -274,6 +280,47 @@ def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0].split() == ["what", "is", "found", "remedy"]
     assert "make up" in result.stdout
+
+
+def copied(folder: Path) -> Path:
+    """The project's own components and policies."""
+    for name in ("components", "resiliency"):
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+    return folder
+
+
+def test_the_shipped_policies_let_the_sidecar_repeat_no_model_call(tmp_path: Path) -> None:
+    assert sidecar_retries(ROOT).ok
+    assert sidecar_retries(copied(tmp_path)).ok
+
+
+@pytest.mark.parametrize("named", ["llm", "DefaultComponentOutboundRetryPolicy"])
+def test_policies_that_let_the_sidecar_repeat_model_calls_are_named_with_the_remedy(tmp_path: Path, named: str) -> None:
+    file = copied(tmp_path) / "resiliency" / "llm.yaml"
+    resource = yaml.safe_load(file.read_text())
+    retry = {"policy": "constant", "duration": "1s", "maxRetries": 1}
+    resource["spec"]["policies"]["retries"] = {named: retry}
+    if named == "llm":
+        resource["spec"]["targets"]["components"]["llm"]["outbound"]["retry"] = "llm"
+    else:
+        del resource["spec"]["targets"]["components"]["llm"]
+    file.write_text(yaml.safe_dump(resource))
+    found = sidecar_retries(tmp_path)
+    assert not found.ok
+    assert "repeat requests to llm" in found.found
+    assert "resiliency/" in found.remedy
+
+
+@pytest.mark.parametrize(("count", "ok"), [(0, True), (3, False)])
+def test_a_sidecar_that_has_repeated_model_calls_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, count: int, *, ok: bool
+) -> None:
+    labels = 'app_id="agent",policy="retry",target="Conversation_llm"'
+    page = f"dapr_resiliency_activations_total{{{labels}}} {count}\n"
+    monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text=page))
+    found = metrics(Settings())
+    assert (found.ok, "3 calls of llm" in found.found) == (ok, not ok)
+    assert bool(found.remedy) is not ok
 
 
 def test_two_components_of_one_name_are_found_before_the_sidecar_does(folder: Path) -> None:

@@ -17,7 +17,17 @@ from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from app.pricing.charge_types import TokenUsage
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
-from tests.records import at, attempt_record, call_record, interrupted_call, step_record, steps, task_record
+from tests.records import (
+    at,
+    attempt_record,
+    call_record,
+    calls,
+    interrupted_call,
+    step_record,
+    steps,
+    task_record,
+    unreported_call,
+)
 
 TASK = "acme:T-1"
 KEYS = (
@@ -28,7 +38,7 @@ KEYS = (
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
-    "started_at ended_at usage reserve_input reserve_output finish_reason error cause retries rerun cost"
+    "started_at ended_at usage reserve_input reserve_output finish_reason error cause rerun cost"
 )
 CHARGE_KEYS = (
     "id kind line stage step tool execution_id turn number at provider component model quantity unit known unit_price "
@@ -86,17 +96,18 @@ def test_each_stage_step_and_call_has_its_line(ledger: FakeRecords) -> None:
 
 
 def test_tokens_and_money_carry_how_they_are_known(ledger: FakeRecords) -> None:
+    put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("record", TASK).stdout
     assert row(shown, "1 classify") == ["1 classify", "1", "completed", "provider", "0.500 s", "0.000466 USD"]
     assert row(shown, "call 2.1")[1:] == ["settled", "sandbox-small", "0.300 s", "900", "100", "80", "0.000458 USD"]
-    # The sidecar asked once more: nobody knows what that cost.
-    assert row(shown, "call 1.2")[-5:] == ["900", "100", "80", "1", "0.000458 USD + ?"]
+    assert row(shown, "call 3.1")[-4:] == ["?", "?", "?", "?"]
     interrupted = ["call 1.1", "interrupted", "sandbox-small", "~1,500", "?", "~1,000", "~0.002200 USD"]
     assert interrupted in [row(line, "call 1.1") for line in shown.splitlines() if "interrupted  " in line]
     assert row(shown, "draft_refund")[1:] == ["6.000 s", "~3,300 + ?", "200", "~1,160 + ?", "~0.003202 USD + ?"]
 
 
 def test_the_total_says_what_it_is_made_of_and_what_it_misses(ledger: FakeRecords) -> None:
+    put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("record", TASK).stdout
     parts = "model 0.001374 + compute 0.000110 + orchestration 0.000017 + rerun 0.002200 + ?"
     assert f"total  0.003701 USD + ? = {parts}\n  of it estimated 0.002200 USD\n" in shown

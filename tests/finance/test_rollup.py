@@ -22,7 +22,7 @@ def charged() -> list[Charge]:
         *charge_call(BOOK, TokenUsage(1000, 0, 0), origin(model="model-e", stage="draft_refund", tenant="globex")),
         *charge_call(BOOK, TokenUsage(70, 7), origin(model="unknown", stage="draft_refund")),
         *charge_call(BOOK, TokenUsage(None, 100), origin(at=late)),
-        *charge_work(BOOK, Work(Quantity(Decimal(2), UsageBasis.ALLOCATED)), origin(tool="get_account")),
+        *charge_work(BOOK, Work(Quantity(Decimal(2), UsageBasis.ESTIMATED)), origin(tool="get_account")),
     ]
 
 
@@ -33,8 +33,7 @@ def test_the_total_says_what_it_knows_and_what_it_misses() -> None:
     assert (dollar.currency, dollar.amount) == ("USD", Decimal("0.00464"))
     assert dollar.by_known == {
         CostBasis.REPORTED: Decimal("0.0036"),
-        CostBasis.ESTIMATED: Decimal("0.001"),
-        CostBasis.ALLOCATED: Decimal("0.00004"),
+        CostBasis.ESTIMATED: Decimal("0.00104"),
     }
     assert dollar.by_kind == {"model": Decimal("0.0036"), "rerun": Decimal("0.001"), "compute": Decimal("0.00004")}
     assert (total.charges, total.known, total.unreported, total.unpriced) == (14, CostBasis.UNPRICED, 1, 2)

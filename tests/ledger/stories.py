@@ -61,9 +61,7 @@ class Story:
 def _as_it_was(call: CallRecord, moment: datetime) -> CallRecord:
     if call.ended_at is None or call.ended_at <= moment:
         return call
-    return replace(
-        call, state=CallState.STARTED, ended_at=None, model="", usage=UNKNOWN, finish_reason="", error="", retries=0
-    )
+    return replace(call, state=CallState.STARTED, ended_at=None, model="", usage=UNKNOWN, finish_reason="", error="")
 
 
 class _Teller:
@@ -200,7 +198,6 @@ class _Teller:
             usage=self.usage() if answered else UNKNOWN,
             finish_reason="stop" if settled else "",
             error="" if settled else cause.tell("no answer") if cause else "no answer",
-            retries=self.dice.choice([0, 0, 0, 1, 2]),
         )
 
     def usage(self) -> TokenUsage:

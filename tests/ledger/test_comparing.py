@@ -49,9 +49,9 @@ def test_only_calls_of_the_bills_time_are_asked_for(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("count", "unexplained"), [(0, 980), (1, 0), (None, 0)])
-def test_a_repeat_that_no_call_was_found_for_is_explained(ledger: Ledger, count: int | None, unexplained: int) -> None:
+def test_a_repeat_is_explained_as_far_as_it_was_counted(ledger: Ledger, count: int | None, unexplained: int) -> None:
     ledger.journal([call_record(ended_at=at(20))])
-    row = {"component": "llm", "from_at": at(0), "to_at": at(21), "count": count, "allocated": 0}
+    row = {"component": "llm", "from_at": at(0), "to_at": at(21), "count": count}
     with ledger.engine.begin() as connection:
         connection.execute(insert(SIDECAR_RETRIES), [row])
     asked = bill("sandbox-small", "sandbox-small")

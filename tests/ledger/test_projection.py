@@ -296,7 +296,7 @@ def test_a_settled_call_is_charged_once_as_it_was_reported() -> None:
 
 
 def test_a_call_under_way_is_not_charged_yet() -> None:
-    started = call(state=CallState.STARTED, ended_at=None, usage=UNKNOWN, model="", retries=1)
+    started = call(state=CallState.STARTED, ended_at=None, usage=UNKNOWN, model="")
     assert lines(record_of(one_step(), started).charges) == []
 
 
@@ -363,12 +363,6 @@ def test_another_turn_s_answer_says_nothing_of_a_lost_call() -> None:
     assert ("input", 1, True, 950, "estimated") in lines(record_of(one_step(), *calls).charges)
 
 
-def test_requests_of_the_sidecar_are_reruns_of_which_nobody_knows_what_they_used() -> None:
-    charged = record_of(one_step(), call(retries=2, number=3)).charges
-    assert lines(charged)[3:] == [("input", -3, True, None, "unreported"), ("output", -3, True, None, "unreported")]
-    assert {charge.model for charge in charged if charge.number == -3} == {MODEL}
-
-
 def test_the_model_of_a_lost_call_is_the_one_that_answered_the_step_or_else_the_component() -> None:
     calls = with_usages(
         (
@@ -424,12 +418,10 @@ def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None
         known = told.at(turn, timedelta(seconds=seed % 5))
         record = projected(known)
         assert len({charge.id for charge in record.charges}) == len(record.charges)
-        charged = {(charge.execution_id, charge.number) for charge in record.charges if charge.number > 0}
+        charged = {(charge.execution_id, charge.number) for charge in record.charges if charge.number}
         free = {(each.execution_id, each.number) for each in record.calls if each.usage == NOTHING and not each.model}
         assert charged == {(each.execution_id, each.number) for each in known.calls if is_over(each)} - free
-        again = {(charge.execution_id, -charge.number) for charge in record.charges if charge.number < 0}
-        assert again == {(each.execution_id, each.number) for each in known.calls if is_over(each) and each.retries}
-        lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number > 0 and charge.rerun}
+        lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number and charge.rerun}
         assert lost == {(each.execution_id, each.number) for each in known.calls if each.rerun} - free
         assert all(each.usage.known is not UsageBasis.UNREPORTED for each in record.calls if each.rerun)
 

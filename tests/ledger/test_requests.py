@@ -42,17 +42,17 @@ def test_a_step_of_a_model_counts_what_left_for_the_provider(ledger: Ledger) -> 
         [
             call_record("e-1"),
             failed("e-2", 1, FailureCause.STATUS),
-            failed("e-2", 2, FailureCause.NO_ANSWER_IN_TIME, 60, retries=2, reserve_input=12_345),
+            failed("e-2", 2, FailureCause.NO_ANSWER_IN_TIME, 60, reserve_input=12_345),
             call_record("e-2", number=3, model="another"),
             failed("e-3", 1, FailureCause.BREAKER_OPEN),
-            failed("e-3", 2, FailureCause.BREAKER_OPEN, seconds=1.1, retries=0),
+            failed("e-3", 2, FailureCause.BREAKER_OPEN, seconds=1.1),
             failed("e-3", 3, FailureCause.SIDECAR_GONE),
             failed("e-4", 1, FailureCause.BREAKER_OPEN, component="spare"),
         ]
     )
     found = asked(ledger.engine)
     assert found.models == {
-        "llm": Measured(steps=3, requests=1 + 5 + 1, most=5),
+        "llm": Measured(steps=3, requests=1 + 3 + 1, most=3),
         "spare": Measured(steps=1, requests=0, most=0),
     }
     assert found.reserves["llm"] == (12_345, 1_000)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
 from app.domain.models import UsageBasis
-from app.finance.failures.failure_figures import PREVENTED, Facts, Part, Role, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Facts, Part, model_money, parts
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
@@ -75,8 +75,7 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     assert any(0 < spent.before < spent.clean for failure in failures for spent in failure.spent)
     sums = [sum_ for each in facts for sum_ in each.sums]
     here = {(sum_.role, sum_.crash) for sum_ in sums}
-    # None fails beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
-    assert set(product(PREVENTED, (True, False))) - here == {(Role.UNDER_WAY, False)}
+    assert here >= set(product(PREVENTED, (True, False)))
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
     assert any(each.vain for each in facts)
 

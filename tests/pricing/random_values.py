@@ -16,7 +16,7 @@ from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 
 prices = st.decimals("0", "10000", places=6).map(str)
 counts = st.one_of(st.integers(0, 3_000), st.integers(0, 10**9))
-knowns = st.sampled_from([UsageBasis.REPORTED, UsageBasis.ESTIMATED, UsageBasis.ALLOCATED])
+knowns = st.sampled_from([UsageBasis.REPORTED, UsageBasis.ESTIMATED])
 
 
 @st.composite

@@ -44,8 +44,6 @@ def calls_of(rows: list[Row]) -> Iterator[Row]:
                 known = answer.get(f"{name}_tokens")
                 call[name] = 0 if free else row[f"reserve_{name}"] if known is None else known
         yield call
-        if row["retries"]:
-            yield call | {"input": None, "cached": None, "output": None}
 
 
 def usage_of(path: str) -> list[Row]:

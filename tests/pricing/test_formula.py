@@ -166,7 +166,7 @@ def test_a_model_without_a_price_is_unpriced_and_says_what_to_do() -> None:
 
 def test_work_is_priced_line_by_line() -> None:
     work = Work(
-        Quantity(Decimal("2.5"), UsageBasis.ALLOCATED),
+        Quantity(Decimal("2.5")),
         Quantity(Decimal(9)),
         Quantity(Decimal(4_000), UsageBasis.ESTIMATED),
         Quantity(Decimal(1_000)),
@@ -180,7 +180,7 @@ def test_work_is_priced_line_by_line() -> None:
         Meter.LOG_BYTES: (Decimal("0.000001"), Decimal("0.0000005")),
     }
     assert found.amount == Decimal("0.00006325")
-    assert found.known is CostBasis.ALLOCATED
+    assert found.known is CostBasis.ESTIMATED
     assert found.price_id == "prices.yaml/cloud"
 
 

@@ -120,12 +120,6 @@ def test_calls_are_counted_by_state_and_by_who_answered() -> None:
     assert value(found, "model_calls_total", state="interrupted", answered_by="nobody", **of) == 2
     assert value(found, "reruns_total", **of) == 2
     assert value(found, "reruns_total", stage="classify", model=MODEL) is None
-    assert value(found, "sidecar_retries_total", **of) == 2
-
-
-def test_each_retry_of_the_sidecar_counts() -> None:
-    found = after(task_record(calls=(call_record(retries=3),)), task_record(calls=(call_record(retries=1),)))
-    assert value(found, "sidecar_retries_total", stage="classify", model=MODEL) == 4
 
 
 def test_an_answer_that_came_too_late_was_given_by_the_provider() -> None:

@@ -125,14 +125,13 @@ def test_a_call_says_what_the_conventions_lack() -> None:
         "refund_agent.call.turn": 1,
         "refund_agent.call.number": 2,
         "refund_agent.call.rerun": False,
-        "refund_agent.call.retries": 1,
         "refund_agent.component": "llm",
         "refund_agent.prompt.version": "p1",
         "refund_agent.worker": "w-2",
         "refund_agent.tokens.known": "reported",
         "refund_agent.cost.amount": "0.000458",
         "refund_agent.cost.currency": "USD",
-        "refund_agent.cost.known": "unreported",  # what the sidecar's own repetition used, nobody says
+        "refund_agent.cost.known": "reported",
         "refund_agent.price": "prices.yaml/sandbox",
         "refund_agent.price_book": price_book().digest,
     }
@@ -147,7 +146,7 @@ def test_a_task_says_what_it_was_and_what_all_of_it_cost() -> None:
     assert span.attributes["refund_agent.task.outcome"] == "refunded"
     assert span.attributes["refund_agent.task.category"] == "damaged"
     assert span.attributes["refund_agent.task.active_seconds"] == 10.0
-    assert span.attributes["refund_agent.task.cost.known"] == "unreported"
+    assert span.attributes["refund_agent.task.cost.known"] == "estimated"
     assert span.attributes["refund_agent.task.cost.currency"] == "USD"
     assert span.attributes["refund_agent.price_book"] == price_book().digest
     assert "refund_agent.task.rerun_of" not in span.attributes

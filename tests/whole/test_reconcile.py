@@ -16,11 +16,10 @@ import pytest
 
 from app.domain.models import CallState
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, Bill
-from app.finance.reconciliation.by_request import Unallocated
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
-from app.ledger.reading.comparing import unallocated_retries
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.pricing.charge_types import CallRecord
@@ -42,13 +41,13 @@ FAULTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def both_sides(live: Live) -> tuple[tuple[CallRecord, ...], Bill, tuple[Unallocated, ...]]:
+def both_sides(live: Live) -> tuple[tuple[CallRecord, ...], Bill, tuple[UnattributedRetries, ...]]:
     """Our record and the bill. The worker is stopped first: then it has counted all that the sidecar did."""
     live.stack.stop("worker")
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    calls, unallocated = LedgerQueries(engine).calls(), unallocated_retries(engine)
+    calls, unattributed = LedgerQueries(engine).calls(), LedgerQueries(engine).unattributed_retries()
     engine.dispose()
-    return calls, parse_bill("the sandbox's bill", json.dumps({"rows": live.bill()})), unallocated
+    return calls, parse_bill("the sandbox's bill", json.dumps({"rows": live.bill()})), unattributed
 
 
 def by_minute(rows: Sequence[dict[str, Any]]) -> str:
@@ -89,16 +88,16 @@ def test_a_clean_run_agrees_to_the_token(own_stack: Live) -> None:
     samples = random.Random(SEED).sample(load_tickets(), SAMPLES)
     task_ids = [live.submit(ticket.model_dump(mode="json")) for ticket in samples]
     live.wait_all(task_ids)
-    calls, bill, unallocated = both_sides(live)
+    calls, bill, unattributed = both_sides(live)
 
-    found = reconcile(calls, bill, unallocated=unallocated)
+    found = reconcile(calls, bill, unattributed=unattributed)
     assert found.findings == (), unexplained(found)
     assert found.unexplained_tokens == 0
     assert found.agreeing == len(bill.rows) == len(calls) >= SAMPLES
     assert found.record == found.billed
 
     minutes = parse_bill("usage.json", by_minute(live.bill()))
-    summed = reconcile(calls, minutes, unallocated=unallocated)
+    summed = reconcile(calls, minutes, unattributed=unattributed)
     assert summed.unexplained_tokens == 0, unexplained(summed)
     assert minutes.until is not None
     if all(call.ended_at and call.ended_at + CLOCK_TOLERANCE < minutes.until for call in calls):  # none may be cut off
@@ -188,13 +187,13 @@ def work_through_trouble(live: Live) -> None:
 def test_faults_and_kills_leave_nothing_unexplained(repeating_stack: Live) -> None:
     live = repeating_stack
     work_through_trouble(live)
-    calls, bill, unallocated = both_sides(live)
-    found = reconcile(calls, bill, unallocated=unallocated)
+    calls, bill, unattributed = both_sides(live)
+    found = reconcile(calls, bill, unattributed=unattributed)
     assert found.unexplained_tokens == 0, unexplained(found)
     assert {Cause.INTERRUPTED_CALL, Cause.FAILED_CALL, Cause.SIDECAR_RETRY} <= set(found.causes), found.causes
     assert found.billed.tokens == sum(row.count.tokens for row in bill.rows)
 
-    summed = reconcile(calls, parse_bill("usage.json", by_minute(live.bill())), unallocated=unallocated)
+    summed = reconcile(calls, parse_bill("usage.json", by_minute(live.bill())), unattributed=unattributed)
     assert summed.unexplained_tokens == 0, unexplained(summed)
 
     paid = [call for call in calls if call.state is CallState.SETTLED]
@@ -202,6 +201,6 @@ def test_faults_and_kills_leave_nothing_unexplained(repeating_stack: Live) -> No
     once = [call for call in paid if billed_once(call, bill)]
     assert min(len(alone), len(once)) >= len(paid) / 4
     for call in alone:
-        assert reconcile(without(calls, call), bill, unallocated=unallocated).unexplained_tokens > 0, call
+        assert reconcile(without(calls, call), bill, unattributed=unattributed).unexplained_tokens > 0, call
     for call in once:
-        assert reconcile(doubled(calls, call), bill, unallocated=unallocated).unexplained_tokens > 0, call
+        assert reconcile(doubled(calls, call), bill, unattributed=unattributed).unexplained_tokens > 0, call

@@ -1,31 +1,28 @@
-"""The watch against a sidecar that serves what daprd serves: rows, allocations, restarts, silence."""
+"""The watch against a sidecar that serves what daprd serves: rows, restarts, silence."""
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pytest
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, select
 
 from app.dapr.workarounds import needed, parse
-from app.domain.errors import FailureCause
+from app.domain.errors import LedgerGone
 from app.domain.models import CallState
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS, SIDECAR_RETRIES, WORKERS
 from app.ledger.store.writer import Writer
 from app.worker import sidecar_watch
-from app.worker.sidecar_retries import RetryPolicy
 from app.worker.sidecar_watch import SidecarWatch
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-POLICY = RetryPolicy(1, timedelta(milliseconds=500), jitter=0.5)
 
 
 class Daprd(ThreadingHTTPServer):
@@ -79,24 +76,22 @@ class Bench:
         self.writer = writer
         self.daprd = daprd
         self.now = NOON
-        self.changed: list[str] = []
         self.calls = 0
 
     def watch(self, worker: str = "w1", version: str = "1.18.2") -> SidecarWatch:
         """A watch of a worker that lives now, beside a daprd of that version."""
         beat = {"worker": worker, "started_at": self.now, "seen_at": self.now}
         self.writer.run(lambda connection: connection.execute(insert(WORKERS).values(beat)).rowcount)
+        running = parse(version)
         return SidecarWatch(
             self.writer,
             worker,
             lambda: self.now,
-            self.changed.append,
             metrics=self.daprd.url,
-            policy=POLICY,
-            needs=lambda workaround: needed(workaround, parse(version)),
+            needs=lambda workaround: needed(workaround, running),
         )
 
-    def call(self, start: float, seconds: float | None, worker: str = "w1", cause: FailureCause | None = None) -> str:
+    def call(self, start: float, seconds: float | None, worker: str = "w1") -> None:
         """Writes a call that began so long before now; still running without `seconds`."""
         self.calls += 1
         began = self.now - timedelta(seconds=start)
@@ -106,43 +101,31 @@ class Bench:
             "execution_id": f"e{self.calls}",
             "started_at": began,
             "ended_at": None if seconds is None else began + timedelta(seconds=seconds),
-            "state": CallState.FAILED if cause else CallState.STARTED if seconds is None else CallState.SETTLED,
-            "error": cause.tell("it failed") if cause else None,
+            "state": CallState.STARTED if seconds is None else CallState.SETTLED,
             "worker": worker,
         }
-        fixed = {"turn": 1, "number": 1, "retries": 0, "reserve_input": 1, "reserve_output": 1}
+        fixed = {"turn": 1, "number": 1, "reserve_input": 1, "reserve_output": 1}
         texts = ("tenant", "stage", "provider", "request_digest", "prompt_version", "known")
         values = row | fixed | dict.fromkeys(texts, "x") | {"component": "llm"}
         self.writer.run(lambda connection: connection.execute(insert(MODEL_CALLS).values(values)).rowcount)
-        return f"c{self.calls}"
-
-    def end(self, call: str) -> None:
-        """Settles a call that runs."""
-        done = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call).values(state="settled", ended_at=self.now)
-        self.writer.run(lambda connection: connection.execute(done).rowcount)
 
     def later(self, seconds: float) -> None:
         """Moves the clock."""
         self.now += timedelta(seconds=seconds)
 
-    def rows(self) -> list[tuple[float, float, int | None, int]]:
-        """SIDECAR_RETRIES: from and to in seconds after noon, count, allocated."""
+    def rows(self) -> list[tuple[float, float, int | None]]:
+        """SIDECAR_RETRIES: from and to in seconds after noon, count."""
         with self.engine.connect() as connection:
             found = connection.execute(select(SIDECAR_RETRIES).order_by(SIDECAR_RETRIES.c.sequence)).mappings().all()
         return [
-            ((row["from_at"] - NOON).total_seconds(), (row["to_at"] - NOON).total_seconds(), *_counts(row))
+            ((row["from_at"] - NOON).total_seconds(), (row["to_at"] - NOON).total_seconds(), row["count"])
             for row in found
         ]
 
-    def retries(self) -> dict[str, int]:
-        """What each call was allocated."""
-        with self.engine.connect() as connection:
-            found = connection.execute(select(MODEL_CALLS.c.call_id, MODEL_CALLS.c.retries))
-            return {call_id: retries for call_id, retries in found if retries}
 
-
-def _counts(row: Any) -> tuple[int | None, int]:
-    return row["count"], row["allocated"]
+def unreachable(_operation: object) -> NoReturn:
+    """In the place of a ledger's writer."""
+    raise LedgerGone("ledger.sqlite")
 
 
 @pytest.fixture
@@ -162,67 +145,35 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     engine.dispose()
 
 
-def test_a_retry_is_a_row_its_call_has_it_and_its_task_is_told(bench: Bench) -> None:
+def test_calls_that_were_repeated_are_a_row(bench: Bench) -> None:
     watch = bench.watch()
     watch.look()
     bench.later(2)
-    bench.call(1.5, 0.9)
-    bench.call(1.5, 0.1)
-    bench.daprd.retried["llm"] = 1
+    bench.daprd.retried["llm"] = 3
     watch.look()
-    assert bench.rows() == [], "the breaker may still refuse it"
-    bench.later(2)
-    watch.look()
-    assert bench.rows() == [(0, 2, 1, 1)]
-    assert bench.retries() == {"c1": 1}
-    assert bench.changed == ["acme:T-1"]
+    assert bench.rows() == [(0, 2, 3)]
     bench.later(2)
     watch.look()
     assert len(bench.rows()) == 1, "nothing happened since"
     watch.stop()
 
 
-def test_a_refused_retry_is_no_row(bench: Bench) -> None:
+def test_what_the_ledger_does_not_take_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = bench.watch()
     watch.look()
     bench.later(2)
     bench.daprd.retried["llm"] = 1
-    watch.look()
-    bench.later(2)
-    bench.call(2.5, 0.6, cause=FailureCause.BREAKER_OPEN)
-    watch.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.writer, "run", unreachable)
+        watch.look()
+        bench.later(2)
+        bench.daprd.retried["llm"] = 3
+        watch.look()
     assert bench.rows() == []
-    assert bench.retries() == {}
-    watch.stop()
-
-
-def test_a_refusal_is_taken_off_one_window_only(bench: Bench) -> None:
-    watch = bench.watch()
-    watch.look()
     bench.later(2)
-    bench.daprd.retried["llm"] = 1
     watch.look()
-    bench.later(0.9)
-    bench.call(1.5, 1.0, cause=FailureCause.BREAKER_OPEN)
-    asked_again = bench.call(0.8, 0.7)
-    bench.daprd.retried["llm"] = 2
-    watch.look()
-    assert bench.rows() == []
+    assert bench.rows() == [(0, 2, 1), (2, 4, 2)]
     watch.stop()
-    assert bench.rows()[0] == (2, 2.9, 1, 1)
-    assert bench.retries() == {asked_again: 1}
-
-
-def test_only_this_workers_calls_are_candidates(bench: Bench) -> None:
-    watch = bench.watch()
-    watch.look()
-    bench.later(2)
-    bench.call(1.5, 1.0, worker="another")
-    bench.daprd.retried["llm"] = 1
-    watch.look()
-    watch.stop()
-    assert bench.rows()[0] == (0, 2, 1, 0)
-    assert bench.retries() == {}
 
 
 def test_stopping_writes_what_was_found_last(bench: Bench) -> None:
@@ -232,7 +183,7 @@ def test_stopping_writes_what_was_found_last(bench: Bench) -> None:
     bench.call(1.5, 1.0)
     bench.daprd.retried["llm"] = 1
     watch.stop()
-    assert bench.rows() == [(0, 2, 1, 1), (2, 2, 0, 0)]
+    assert bench.rows() == [(0, 2, 1), (2, 2, 0)]
 
 
 def test_a_restart_with_a_call_in_flight_is_a_time_of_which_nobody_knows(bench: Bench) -> None:
@@ -247,7 +198,7 @@ def test_a_restart_with_a_call_in_flight_is_a_time_of_which_nobody_knows(bench: 
     watch.look()
     bench.later(2)
     watch.look()
-    assert bench.rows() == [(0, 10, None, 0), (0, 10, 1, 1)]
+    assert bench.rows() == [(0, 10, None), (0, 10, 1)]
     watch.stop()
 
 
@@ -274,7 +225,7 @@ def test_the_next_worker_at_the_same_sidecar_goes_on_where_the_last_one_stopped(
     bench.later(2)
     successor.look()
     successor.stop()
-    assert [count for _, _, count, _ in bench.rows()] == [1, 0, 0]
+    assert [count for _, _, count in bench.rows()] == [1, 0, 0]
 
 
 def test_what_a_killed_worker_did_not_count_is_not_known(bench: Bench) -> None:
@@ -287,7 +238,7 @@ def test_what_a_killed_worker_did_not_count_is_not_known(bench: Bench) -> None:
     successor.look()
     bench.later(2)
     successor.look()
-    assert [(to_at, count) for _, to_at, count, _ in bench.rows()] == [(3, None)]
+    assert [(to_at, count) for _, to_at, count in bench.rows()] == [(3, None)]
     successor.stop()
 
 
@@ -307,7 +258,7 @@ def test_a_silent_sidecar_is_one_warning_and_what_it_counted_meanwhile_is_found(
     bench.daprd.retried["llm"] = 1
     watch.look()
     watch.stop()
-    assert bench.rows()[0] == (0, 6, 1, 1)
+    assert bench.rows()[0] == (0, 6, 1)
 
 
 def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench: Bench) -> None:
@@ -317,7 +268,7 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     bench.later(2)
     bench.call(1, 0.5)
     watch.stop()
-    assert bench.rows() == [(0, 2, None, 0)]
+    assert bench.rows() == [(0, 2, None)]
 
 
 def test_a_daprd_that_does_not_lose_its_metrics_has_another_trouble(
@@ -333,7 +284,7 @@ def test_a_daprd_that_does_not_lose_its_metrics_has_another_trouble(
     assert not watch.counts()
     assert "does not answer" in caplog.text
     watch.stop()
-    assert bench.rows() == [(0, 6, None, 0)], "unknown all the same"
+    assert bench.rows() == [(0, 6, None)], "unknown all the same"
 
 
 def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sidecar_is_another(
@@ -348,7 +299,7 @@ def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sideca
         bench.later(2)
         watch.look()
     assert not watch.counts()
-    assert bench.rows() == [(0, 6, None, 0)], "one row that grows, written while it lasts: a worker may be killed"
+    assert bench.rows() == [(0, 8, None)], "one row that grows, written while it lasts: a worker may be killed"
     (said,) = (record.message for record in caplog.records)
     assert "1.18.5" in said
     assert "start the sidecar again" in said
@@ -360,7 +311,7 @@ def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sideca
     assert watch.counts()
     bench.later(2)
     watch.look()
-    assert bench.rows() == [(0, 10, None, 0), (8, 10, 1, 1)], "the new one has counted from its start"
+    assert bench.rows() == [(0, 10, None), (8, 10, 1)], "the new one has counted from its start"
     watch.stop()
 
 
@@ -373,32 +324,4 @@ def test_a_worker_that_finds_the_metrics_lost_says_so_of_the_worker_before_it_to
     bench.later(2)
     watch.look()
     watch.stop()
-    assert bench.rows() == [(-6, 2, None, 0)]
-
-
-@pytest.mark.parametrize("seed", range(15))
-def test_what_calls_have_sums_to_what_is_allocated(bench: Bench, seed: int) -> None:
-    dice = random.Random(seed)
-    watch = bench.watch()
-    watch.look()
-    running: list[str] = []
-    for _ in range(25):
-        bench.later(dice.choice((0.3, 2, 2, 5)))
-        for _ in range(dice.randrange(4)):
-            seconds = dice.choice((None, 0.1, 0.6, 1.5))
-            cause = dice.choice((None, None, *FailureCause)) if seconds else None
-            name = bench.call(dice.uniform(0, 3), seconds, cause=cause)
-            running += [name] if seconds is None else []
-        if running and dice.random() < 0.5:
-            bench.end(running.pop())
-        bench.daprd.retried["llm"] = bench.daprd.retried.get("llm", 0) + dice.choice((0, 0, 1, 3))
-        if dice.random() < 0.1:
-            bench.daprd.started = bench.now.timestamp()
-            bench.daprd.retried["llm"] = dice.randrange(2)
-        bench.daprd.silent = dice.random() < 0.1
-        bench.daprd.lost = dice.random() < 0.05
-        watch.look()
-    watch.stop()
-    assert sum(bench.retries().values()) == sum(allocated for *_, allocated in bench.rows())
-    assert set(bench.retries().values()) == {POLICY.max_retries}
-    assert all(allocated <= (count or 0) for *_, count, allocated in bench.rows())
+    assert bench.rows() == [(-6, 2, None)]

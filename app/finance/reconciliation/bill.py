@@ -1,9 +1,8 @@
 """A provider's bill, and what each of our model calls may claim on it, whatever the bill was read from. Pure.
 
 A bill holds requests, or sums of a model over a stretch of time. A paid call owes one request to it: its own. One that
-brought no answer may have been billed or not. Each may have been repeated by the sidecar, as often as its `retries`
-say. A request arrives while its call is under way: from its start to its end, or, when it has no end, until its step's
-turn was asked again.
+brought no answer may have been billed or not. A request arrives while its call is under way: from its start to its end,
+or, when it has no end, until its step's turn was asked again.
 """
 
 from __future__ import annotations
@@ -311,8 +310,7 @@ class Claim:
     since, until: its own time. early, late: with the clocks' tolerance, which does not reach into the time of the same
     turn's other calls. last: until when its own request may still arrive, if the call gave up; else `until`.
     owes: whether it was paid, and to whom, so that one request of it must stand on the bill. exact: whether the
-    provider reported what that one used. own: whether the bill may hold its own request. repeats: how many more it may
-    hold, that the sidecar made.
+    provider reported what that one used. own: whether the bill may hold its own request.
     expected: input tokens of each of its requests, give or take `slack`; None when they were not counted.
     """
 
@@ -326,14 +324,8 @@ class Claim:
     owes: bool
     exact: bool
     own: bool
-    repeats: int
     expected: int | None
     slack: int
-
-    @property
-    def requests(self) -> int:
-        """How many requests the bill may hold of it at most."""
-        return int(self.own) + self.repeats
 
     @property
     def homeless(self) -> bool:
@@ -399,7 +391,7 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
     # Then the last of its requests was not billed, but one before that may have been.
     turned_away = call.rerun and usage == NOTHING
     owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
-    own = not turned_away or call.retries > 0 or until - since >= SHORTEST_PAUSE
+    own = not turned_away or until - since >= SHORTEST_PAUSE
     return Claim(
         call=replace(call, model=model, usage=usage),
         record=counted(usage, int(_counts(call, usage))),
@@ -411,7 +403,6 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
         owes=owes,
         exact=exact,
         own=own,
-        repeats=max(0, call.retries - int(turned_away)),
         expected=expected or None,
         slack=0 if known is not None else slack(expected, of_all.spread.get(model)),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from itertools import repeat
 
 from app.domain.models import CallState
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, NONE, SHORTEST_PAUSE, Bill, BillRow, Claim, Count, slack
@@ -15,9 +16,10 @@ from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certain
 
 # Pairs the requests on a bill with the calls of the record, one to one: as many as can be, the surest first.
 #
-# Each claim has slots that a request may fill: its own request's, and one for each repetition by the sidecar. Slots are
-# filled in the order of their rank; a slot that finds all its requests taken makes room along a chain of exchanges, in
-# which no filled slot is ever emptied. So of each rank as many slots are filled as the ranks before it allow.
+# Each claim has a slot for its own request; each repetition that the sidecar counted is a slot for one request of any
+# call of its time. Slots are filled in the order of their rank; a slot that finds all its requests taken makes room
+# along a chain of exchanges, in which no filled slot is ever emptied. So of each rank as many slots are filled as the
+# ranks before it allow.
 
 # What a call sent just before it was cut off may arrive so much later.
 LATE_ARRIVAL = timedelta(milliseconds=500)
@@ -33,20 +35,38 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """Room for one request of a claim. `number` is 0 for its own."""
+class UnattributedRetries:
+    """How many `requests` a component's sidecar repeated in a time, for calls that it does not name; None when the
+    counter was lost in that time. UTC."""
 
-    claim: int
+    component: str
+    since: datetime
+    until: datetime
+    requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one request: the own one of the claim with that number, or that repetition by the sidecar."""
+
     number: int
     rank: Rank
 
 
 class Matching:
-    """The pairs found so far; `row_of` and `slot_of` are each other's inverse."""
+    """The pairs found so far; `row_of` and `slot_of` are each other's inverse. `repeats`: for each repetition by the
+    sidecar, the claims that it may be of."""
 
-    def __init__(self, claims: Sequence[Claim], rows: Sequence[BillRow], precision: timedelta) -> None:
+    def __init__(
+        self,
+        claims: Sequence[Claim],
+        rows: Sequence[BillRow],
+        precision: timedelta,
+        unattributed: Sequence[UnattributedRetries] = (),
+    ) -> None:
         self.claims = claims
         self.rows = rows
+        self.repeats = tuple(_repeats(claims, unattributed))
         self.row_of: dict[Slot, int] = {}
         self.slot_of: dict[int, Slot] = {}
         # Whether the clocks may be apart: a paid call was found only with their tolerance, or none at all.
@@ -67,7 +87,7 @@ class Matching:
     def run(self) -> None:
         """Fills the slots, rank by rank."""
         slots: defaultdict[Rank, list[Slot]] = defaultdict(list)
-        for slot in slots_of(self.claims):
+        for slot in self.slots():
             slots[slot.rank].append(slot)
         self._fill_in_order(slots[Rank.REPORTED], tight=True)
         exact = len(self.row_of)
@@ -75,14 +95,50 @@ class Matching:
         self.skewed = len(self.row_of) > exact or not exact
         for rank in (Rank.ESTIMATED, Rank.VAIN, Rank.REPEATED):
             for tight in (True, False):
-                self._fill_nearest(slots[rank], tight=tight)
+                if rank is not Rank.REPEATED:
+                    self._fill_nearest(slots[rank], tight=tight)
                 self._fill_in_order(slots[rank], tight=tight)
         self._fill_in_order(slots[Rank.VAIN], tight=False, late=True)
+        for slot in slots[Rank.REPEATED]:
+            # An exchange may have brought the call's own request too near.
+            if slot in self.row_of and self.row_of[slot] not in self.fitting(slot, tight=False):
+                del self.slot_of[self.row_of.pop(slot)]
 
-    def fitting(self, slot: Slot, *, tight: bool, late: bool = False) -> Iterator[int]:
+    def slots(self) -> Iterator[Slot]:
+        """Every slot."""
+        for number, claim in enumerate(self.claims):
+            if claim.own:
+                yield Slot(number, _rank(claim))
+        for number in range(len(self.repeats)):
+            yield Slot(number, Rank.REPEATED)
+
+    def fitting(self, slot: Slot, *, tight: bool, late: bool = False) -> Iterable[int]:
         """The rows that may be the slot's, by time; `tight` without any tolerance. `late`: also those that arrived when
         the call had given up long ago, if they are of the very size of its question."""
-        claim = self.claims[slot.claim]
+        if slot.rank is not Rank.REPEATED:
+            return self._fitting(slot, tight, late)
+        found = {index for number in self.repeats[slot.number] for index in self._repeated(number, tight)}
+        return sorted(found, key=lambda index: self.rows[index].since)
+
+    def claim_of(self, slot: Slot) -> Claim:
+        """Whose request a filled slot holds; of a repetition, the likeliest: the one of the nearest end."""
+        if slot.rank is not Rank.REPEATED:
+            return self.claims[slot.number]
+        index = self.row_of[slot]
+        fits = (self.claims[each] for each in self.repeats[slot.number] if index in self._repeated(each, tight=False))
+        return min(fits, key=lambda claim: claim.until)
+
+    def _repeated(self, number: int, tight: bool) -> list[int]:
+        """The rows that may be a repetition of a claim: a pause apart from its own request."""
+        own = self.row_of.get(Slot(number, _rank(self.claims[number])))
+        fits = self._fitting(Slot(number, Rank.REPEATED), tight)
+        if own is None:
+            return list(fits)
+        at = self.rows[own].since
+        return [index for index in fits if abs(self.rows[index].since - at) >= SHORTEST_PAUSE]
+
+    def _fitting(self, slot: Slot, tight: bool, late: bool = False) -> Iterator[int]:
+        claim = self.claims[slot.number]
         begin, end = self._window(claim, slot, tight)
         last = max(end, claim.last) if late and slot.rank is Rank.VAIN else end
         for listed in self._listed(claim, slot):
@@ -118,22 +174,26 @@ class Matching:
     def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool, late: bool = False) -> None:
         """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
         hopeless: set[int] = set()
-        for slot in sorted(slots, key=lambda each: (self.claims[each.claim].until, each.claim, each.number)):
+        for slot in sorted(slots, key=lambda each: (self._end(each), each.number)):
             if len(self.slot_of) == len(self.rows):
                 return
             if slot not in self.row_of:
                 self._make_room(slot, tight, late, hopeless)
 
+    def _end(self, slot: Slot) -> datetime:
+        numbers = self.repeats[slot.number] if slot.rank is Rank.REPEATED else (slot.number,)
+        return max(self.claims[number].until for number in numbers)
+
     def _fill_nearest(self, slots: Iterable[Slot], *, tight: bool) -> None:
         """Pairs of slots and free requests, those with the least difference in tokens first."""
-        pairs: list[tuple[int, int, int, int, Slot]] = []
+        pairs: list[tuple[int, int, int, Slot]] = []
         for slot in slots:
             if slot not in self.row_of:
-                claim = self.claims[slot.claim]
+                claim = self.claims[slot.number]
                 for index in self.fitting(slot, tight=tight):
                     if index not in self.slot_of:
-                        pairs.append((_distance(claim, self.rows[index]), index, slot.claim, slot.number, slot))
-        for _, index, _, _, slot in sorted(pairs, key=lambda pair: pair[:4]):
+                        pairs.append((_distance(claim, self.rows[index]), index, slot.number, slot))
+        for _, index, _, slot in sorted(pairs, key=lambda pair: pair[:3]):
             if slot not in self.row_of and index not in self.slot_of:
                 self._take(slot, index)
 
@@ -168,19 +228,33 @@ class Matching:
         self.slot_of[index] = slot
 
 
-def slots_of(claims: Sequence[Claim]) -> Iterator[Slot]:
-    """Every slot of the claims."""
-    for index, claim in enumerate(claims):
-        for number in range(claim.requests):
-            yield Slot(index, number, _rank(claim, number))
-
-
-def _rank(claim: Claim, number: int) -> Rank:
-    if number > 0:
-        return Rank.REPEATED
+def _rank(claim: Claim) -> Rank:
+    """Of the claim's own request."""
     if claim.owes:
         return Rank.REPORTED if claim.exact else Rank.ESTIMATED
     return Rank.VAIN
+
+
+def _repeats(claims: Sequence[Claim], unattributed: Sequence[UnattributedRetries]) -> Iterator[tuple[int, ...]]:
+    """What was repeated: for each counted one, the claims under way in its time; while the counter was lost, each
+    claim may have been repeated once."""
+    lost: set[int] = set()
+    for each in unattributed:
+        under_way = (number for number, claim in enumerate(claims) if in_flight(claim, each))
+        # Two requests of one call are a pause apart.
+        numbers = tuple(n for n in under_way if claims[n].until - claims[n].since >= SHORTEST_PAUSE)
+        if each.requests is None:
+            lost.update(numbers)
+        elif numbers:
+            yield from repeat(numbers, each.requests)
+    yield from ((number,) for number in sorted(lost))
+
+
+def in_flight(claim: Claim, unattributed: UnattributedRetries) -> bool:
+    """Whether the call was under way in that time."""
+    if claim.call.component != unattributed.component:
+        return False
+    return claim.since <= unattributed.until and claim.until >= unattributed.since
 
 
 def _fits(claim: Claim, slot: Slot, row: BillRow) -> bool:
@@ -195,125 +269,15 @@ def _distance(claim: Claim, row: BillRow) -> int:
     return entered + abs((usage.output_tokens or 0) - row.count.output_tokens)
 
 
-# Repetitions by the sidecar that the record has put down to another call, or to none.
-#
-# The sidecar says how many calls it asked again, not which: our record puts that down to the likeliest calls that ran
-# at the time. The bill knows better. So a repetition may belong to any call that was under way, as long as there are no
-# more of them than were counted among the calls of that time. While the count was lost, each call may have been asked
-# again.
-
-# The count is read at intervals: calls this far apart may share one reading.
+# The sidecar's counter is read at intervals: calls this far apart may share one reading.
 READING = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Unallocated:
-    """Retries of a component's sidecar in a time that are put down to no call: so many `requests`; None when the
-    count of that time was lost. UTC."""
-
-    component: str
-    since: datetime
-    until: datetime
-    requests: int | None = None
-
-
-def other_repeats(matching: Matching, unallocated: Sequence[Unallocated]) -> dict[int, int]:
-    """Rows of the bill that no slot has -> the claim that each repeats; no more of them than were counted."""
-    found: dict[int, int] = {}
-    units = _Units(matching, unallocated)
-    for index, numbers in _fitting(matching, set(matching.free_rows)):
-        for number in numbers:
-            if units.take(number):
-                found[index] = number
-                break
-    return found
-
-
-class _Units:
-    """What was counted and is still to be had: each unit lets one call have been asked again."""
-
-    def __init__(self, matching: Matching, unallocated: Sequence[Unallocated]) -> None:
-        self._claims = matching.claims
-        self._unallocated = unallocated
-        self._left = [each.requests for each in unallocated]
-        self._lost_taken: set[int] = set()  # of lost counts, one for each call
-        repeated = [slot for slot in slots_of(matching.claims) if slot.rank is Rank.REPEATED]
-        self._spare = Counter(slot.claim for slot in repeated if slot not in matching.row_of)
-        self._holders = {slot.claim for slot in repeated if slot in matching.row_of}
-
-    def take(self, number: int) -> bool:
-        """Finds a unit for a claim. One that was put down to another call of that time will do, also when that one was
-        asked again as well and has to take a third one's in its turn."""
-        seen, waiting = {number}, deque([number])
-        while waiting:
-            asking = waiting.popleft()
-            if self._take_free(asking):
-                self._holders.add(number)
-                return True
-            for other in self._holders - seen:
-                if together(self._claims[asking], self._claims[other]):
-                    seen.add(other)
-                    waiting.append(other)
-        return False
-
-    def _take_free(self, number: int) -> bool:
-        claim = self._claims[number]
-        for other in self._spare:
-            if self._spare[other] and together(claim, self._claims[other]):
-                self._spare[other] -= 1
-                return True
-        for source, left in enumerate(self._left):
-            if not in_flight(claim, self._unallocated[source]) or left == 0:
-                continue
-            if left is not None:
-                self._left[source] = left - 1
-                return True
-            if number not in self._lost_taken:
-                self._lost_taken.add(number)
-                return True
-        return False
-
-
-def _fitting(matching: Matching, free: set[int]) -> Iterator[tuple[int, list[int]]]:
-    """Free rows with the claims that they may repeat, those of the nearest end first."""
-    if not free:
-        return
-    found: dict[int, list[int]] = {}
-    for number in sorted(range(len(matching.claims)), key=lambda each: matching.claims[each].until):
-        for index in matching.fitting(Slot(number, 1, Rank.REPEATED), tight=False):
-            if index in free and _after_a_pause(matching, number, index):
-                found.setdefault(index, []).append(number)
-    yield from sorted(found.items(), key=lambda item: matching.rows[item[0]].since)
-
-
-def _after_a_pause(matching: Matching, number: int, index: int) -> bool:
-    """Whether the call's own request and this one are as far apart as two requests of one call must be."""
-    claim, at = matching.claims[number], matching.rows[index].since
-    own = [matching.row_of.get(Slot(number, 0, rank)) for rank in (Rank.REPORTED, Rank.ESTIMATED, Rank.VAIN)]
-    others = [matching.rows[row].since for row in own if row is not None]
-    return claim.until - claim.since >= SHORTEST_PAUSE and all(abs(at - other) >= SHORTEST_PAUSE for other in others)
-
-
-def together(left: Claim, right: Claim) -> bool:
-    """Whether one reading of the count may hold both calls."""
-    near = left.since - READING <= right.until and right.since - READING <= left.until
-    return near and left.call.component == right.call.component
-
-
-def in_flight(claim: Claim, unallocated: Unallocated) -> bool:
-    """Whether the call was under way in that time."""
-    if claim.call.component != unallocated.component:
-        return False
-    return claim.since <= unallocated.until and claim.until >= unallocated.since
-
-
 _HOUR = timedelta(hours=1)
 _OWN = {CallState.FAILED: Cause.FAILED_CALL, CallState.INTERRUPTED: Cause.INTERRUPTED_CALL}
 NOTES = {
     Cause.FAILED_CALL: "its request reached the provider and was billed",
     Cause.INTERRUPTED_CALL: "its request reached the provider and was billed",
     Cause.RUNNING_CALL: "its request is billed; our record has no answer yet",
-    Cause.SIDECAR_RETRY: "the sidecar asked again by itself, and the provider billed each request",
+    Cause.SIDECAR_RETRY: "the sidecar asked again by itself: call and time fit, but it does not say which call it was",
     Cause.NEVER_BILLED: "its request never reached the provider, or was not billed; our record holds an estimate",
     Cause.NOT_ON_BILL: "our record says that it was paid, and the bill has no such request",
     Cause.DIFFERS: "the provider reported other tokens to us than it billed",
@@ -323,23 +287,18 @@ NOTES = {
     Cause.BUCKET_EDGE: "under way at the edge of two of the bill's sums; it stands in the other one",
     Cause.PERIOD_EDGE: "under way at the edge of the bill's period; it may stand on the bill before or after",
 }
-NOT_ALLOCATED = (
-    "the sidecar asked again by itself: call and time fit, but its count names another call, or none, or was lost"
-)
 
 
 def compare_requests(
-    claims: Sequence[Claim], bill: Bill, unallocated: Sequence[Unallocated] = ()
+    claims: Sequence[Claim], bill: Bill, unattributed: Sequence[UnattributedRetries] = ()
 ) -> tuple[Finding, ...]:
     """Every request of the bill and every call, with what became of it; also those that agree."""
-    matching = Matching(claims, bill.rows, precision(bill))
+    matching = Matching(claims, bill.rows, precision(bill), unattributed)
     matching.run()
-    repeats = other_repeats(matching, unallocated)
-    differing = dict(_differing(matching, set(repeats)))
+    differing = dict(_differing(matching))
     findings = [_paired(matching, slot, index) for slot, index in matching.row_of.items()]
-    findings += [_repeated(matching, number, index) for index, number in repeats.items()]
     findings += [_other_tokens(matching, slot, index) for slot, index in differing.items()]
-    accounted = {*repeats, *differing.values()}
+    accounted = set(differing.values())
     findings += [_unknown(bill, index) for index in matching.free_rows if index not in accounted]
     findings += _left(matching, bill, differing)
     return tuple(sorted(findings, key=lambda each: (each.at, each.place, each.call.call_id if each.call else "")))
@@ -361,9 +320,10 @@ def cells_of(findings: Iterable[Finding], unpriced: frozenset[str]) -> tuple[Cel
 
 
 def _paired(matching: Matching, slot: Slot, index: int) -> Finding:
-    claim, row = matching.claims[slot.claim], matching.rows[index]
-    cause = _cause(claim, slot)
-    record = claim.record if slot.number == 0 else NONE
+    claim, row = matching.claim_of(slot), matching.rows[index]
+    if slot.rank is Rank.REPEATED:
+        return _finding(Cause.SIDECAR_RETRY, claim, row, NONE, row.count, Certainty.BOUNDED)
+    cause, record = _cause(claim, slot), claim.record
     if cause in (Cause.AGREES, Cause.ESTIMATE):
         record, billed = _alike(record, row.count)
         cause = Cause.AGREES if record == billed else cause
@@ -374,20 +334,13 @@ def _paired(matching: Matching, slot: Slot, index: int) -> Finding:
     return _finding(cause, claim, row, record, billed)
 
 
-def _repeated(matching: Matching, number: int, index: int) -> Finding:
-    claim, row = matching.claims[number], matching.rows[index]
-    return _finding(Cause.SIDECAR_RETRY, claim, row, NONE, row.count, Certainty.BOUNDED)
-
-
 def _cause(claim: Claim, slot: Slot) -> Cause:
     match slot.rank:
         case Rank.REPORTED:
             return Cause.AGREES
         case Rank.ESTIMATED:
             return Cause.ESTIMATE
-        case Rank.REPEATED:
-            return Cause.SIDECAR_RETRY
-        case Rank.VAIN:
+        case _:
             return Cause.AGREES if claim.homeless and claim.exact else own_cause(claim)
 
 
@@ -409,12 +362,11 @@ def _without_cached(count: Count) -> Count:
     return Count(count.requests, count.input_tokens, None, count.output_tokens)
 
 
-def _differing(matching: Matching, taken_rows: set[int]) -> Iterator[tuple[Slot, int]]:
+def _differing(matching: Matching) -> Iterator[tuple[Slot, int]]:
     """Calls that were paid, with the request that is theirs but for its tokens: the nearest first."""
-    pairs = []
-    free = [index for index in matching.free_rows if index not in taken_rows]
+    pairs, free = [], matching.free_rows
     for number, claim in enumerate(matching.claims):
-        slot = Slot(number, 0, Rank.REPORTED)
+        slot = Slot(number, Rank.REPORTED)
         if not claim.exact or slot in matching.row_of:
             continue
         entered = claim.call.usage.input_tokens or 0
@@ -425,14 +377,14 @@ def _differing(matching: Matching, taken_rows: set[int]) -> Iterator[tuple[Slot,
             if near and claim.of_model(row.model) and away <= slack(entered, 0):
                 pairs.append((away + abs(row.count.output_tokens - claim.record.output_tokens), index, slot))
     taken: set[Slot | int] = set()
-    for _, index, slot in sorted(pairs, key=lambda pair: (pair[0], pair[1], pair[2].claim)):
+    for _, index, slot in sorted(pairs, key=lambda pair: (pair[0], pair[1], pair[2].number)):
         if slot not in taken and index not in taken:
             taken |= {slot, index}
             yield slot, index
 
 
 def _other_tokens(matching: Matching, slot: Slot, index: int) -> Finding:
-    claim, row = matching.claims[slot.claim], matching.rows[index]
+    claim, row = matching.claims[slot.number], matching.rows[index]
     return _finding(Cause.DIFFERS, claim, row, *_alike(claim.record, row.count))
 
 
@@ -444,8 +396,7 @@ def _arrived_late(claim: Claim, row: BillRow) -> str:
 def _finding(
     cause: Cause, claim: Claim, row: BillRow, record: Count, billed: Count, certainty: Certainty = Certainty.CERTAIN
 ) -> Finding:
-    note = NOTES.get(cause, "") if certainty is Certainty.CERTAIN else NOT_ALLOCATED
-    known = claim.call.usage.known
+    note, known = NOTES.get(cause, ""), claim.call.usage.known
     return Finding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, known)
 
 
@@ -455,10 +406,11 @@ def _unknown(bill: Bill, index: int) -> Finding:
     return Finding(cause, Certainty.CERTAIN, row.model, row.since, None, row.place, NONE, row.count, NOTES[cause])
 
 
-def _left(matching: Matching, bill: Bill, differing: dict[Slot, int]) -> Iterator[Finding]:
+def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator[Finding]:
     """The calls whose own request the bill does not hold."""
+    paired = {slot.number for slot in (*matching.row_of, *differing) if slot.rank is not Rank.REPEATED}
     for number, claim in enumerate(matching.claims):
-        if any(Slot(number, 0, rank) in found for rank in Rank for found in (matching.row_of, differing)):
+        if number in paired:
             continue
         if (claim.record == NONE and not claim.owes) or not under_way(claim, bill):
             continue

@@ -21,7 +21,7 @@ from operator import add
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, LONGEST_CALL, NONE, Bill, BillRow, Claim, Count, total
-from app.finance.reconciliation.by_request import NOTES, READING, Unallocated, in_flight, of_none, own_cause
+from app.finance.reconciliation.by_request import NOTES, READING, UnattributedRetries, in_flight, of_none, own_cause
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
 
 Bounds = tuple[int, int]  # least and most
@@ -35,14 +35,14 @@ _NOT_LEFT = "the paid calls leave no request of the sum for it; our record holds
 
 
 def compare_sums(
-    claims: Sequence[Claim], bill: Bill, unpriced: frozenset[str], unallocated: Sequence[Unallocated]
+    claims: Sequence[Claim], bill: Bill, unpriced: frozenset[str], unattributed: Sequence[UnattributedRetries]
 ) -> tuple[tuple[Finding, ...], tuple[Cell, ...], int]:
     """The findings, the cells, and how many paid calls began in a sum that leaves nothing unexplained."""
     findings: list[Finding] = []
     cells: list[Cell] = []
     agreeing = 0
     for model in sorted({row.model for row in bill.rows} | {claim.call.model for claim in claims}):
-        for here, found in _Comparison(model, claims, bill, unallocated).findings():
+        for here, found in _Comparison(model, claims, bill, unattributed).findings():
             made = cell(model, here.since, here.until, found, frozenset())
             ours = (*here.paid, *here.doubtful)
             reported, estimated = (
@@ -168,7 +168,9 @@ def carry(
 class _Comparison:
     """One model's sums with its calls."""
 
-    def __init__(self, model: str, claims: Sequence[Claim], bill: Bill, unallocated: Sequence[Unallocated]) -> None:
+    def __init__(
+        self, model: str, claims: Sequence[Claim], bill: Bill, unattributed: Sequence[UnattributedRetries]
+    ) -> None:
         mine = [claim for claim in claims if claim.call.model == model]
         self.sums = sums_of(model, mine, bill)
         edges = len(self.sums) + 1
@@ -179,7 +181,7 @@ class _Comparison:
             reach = self._reach(claim.since - CLOCK_TOLERANCE, claim.until + CLOCK_TOLERANCE)
             if claim.owes and reach:
                 self._place(claim, reach, bill)
-        for each in _possible([claim for claim in claims if claim.of_model(model)], unallocated):
+        for each in _possible([claim for claim in claims if claim.of_model(model)], unattributed):
             reach = self._reach(each.early, each.late)
             for here in self.sums[reach.start : reach.stop]:
                 here.possible.append(each)
@@ -343,17 +345,16 @@ def _within(bill: Bill, at: datetime) -> bool:
     return (bill.since is None or at >= bill.since) and (bill.until is None or at < bill.until)
 
 
-def _possible(claims: Sequence[Claim], unallocated: Sequence[Unallocated]) -> Iterator[Possible]:
+def _possible(claims: Sequence[Claim], unattributed: Sequence[UnattributedRetries]) -> Iterator[Possible]:
     """The requests that may have been billed besides those of paid calls."""
     starts = [claim.since for claim in claims]
     longest = max((claim.record.output_tokens for claim in claims), default=0)
     for claim in claims:
         if claim.own and not claim.owes:
             yield _own(claim, longest)
-        yield from [_repeat(_beside([claim], claims, starts), claim, longest)] * claim.repeats
-        if any(each.requests is None and in_flight(claim, each) for each in unallocated):
+        if any(each.requests is None and in_flight(claim, each) for each in unattributed):
             yield _repeat([claim], claim, longest)
-    for each in unallocated:
+    for each in unattributed:
         under_way = [claim for claim in claims if in_flight(claim, each)] if each.requests else []
         if under_way:
             yield from [_repeat(_beside(under_way, claims, starts), under_way[-1], longest)] * (each.requests or 0)

@@ -25,7 +25,7 @@ from app.finance.reconciliation.bill import (
     claims_of,
     total,
 )
-from app.finance.reconciliation.by_request import Unallocated, cells_of, compare_requests, under_way
+from app.finance.reconciliation.by_request import UnattributedRetries, cells_of, compare_requests, under_way
 from app.finance.reconciliation.by_sum import compare_sums
 from app.finance.reconciliation.reconciliation_types import Cause, Cell, Finding, MoneyCell, Outcome, Reconciliation
 from app.pricing.book import PriceBook
@@ -59,14 +59,14 @@ def reconcile(
     calls: Iterable[CallRecord],
     bill: Bill,
     priced: Priced | None = None,
-    unallocated: Sequence[Unallocated] = (),
+    unattributed: Sequence[UnattributedRetries] = (),
     charges: Iterable[Charge] = (),
     rates: RatesOf = _no_rates,
 ) -> Reconciliation:
     """Our record against the bill.
 
     calls: every row of the journal of the bill's time, and of `MARGIN` before it. priced: tells whether a model of a
-    provider has a price at an instant; without it, none is said to lack one. unallocated: sidecar retries that
+    provider has a price at an instant; without it, none is said to lack one. unattributed: sidecar retries that
     cannot be attributed to a call. charges: what we have booked in the bill's time; rates:
     what tokens cost by our prices. Both are for a bill that names money.
     """
@@ -81,7 +81,7 @@ def reconcile(
     compared = [claim for claim in inside if _may_stand(claim.call.provider, providers)]
     others = Counter(claim.call.provider for claim in inside if not _may_stand(claim.call.provider, providers))
     lacking = frozenset(claim.call.call_id for claim in covered if not _has_price(claim, priced))
-    findings, cells, agreeing = _compared(covered, bill, lacking, unallocated)
+    findings, cells, agreeing = _compared(covered, bill, lacking, unattributed)
     absent = [each for each in findings if each.cause is Cause.UNKNOWN_PROVIDER and each.billed == NONE]
     mine = (each for each in charges if each.provider and _may_stand(each.provider, providers))
     return Reconciliation(
@@ -103,14 +103,14 @@ def reconcile(
 
 
 def _compared(
-    claims: Sequence[Claim], bill: Bill, lacking: frozenset[str], unallocated: Sequence[Unallocated]
+    claims: Sequence[Claim], bill: Bill, lacking: frozenset[str], unattributed: Sequence[UnattributedRetries]
 ) -> tuple[tuple[Finding, ...], tuple[Cell, ...], int]:
     """The findings, the cells, and how many calls stand on the bill to the token; nothing when it names no tokens."""
     if not bill.counts:
         return (), (), 0
     if not bill.by_request:
-        return compare_sums(claims, bill, lacking, unallocated)
-    findings = compare_requests(claims, bill, unallocated)
+        return compare_sums(claims, bill, lacking, unattributed)
+    findings = compare_requests(claims, bill, unattributed)
     return findings, cells_of(findings, lacking), sum(finding.cause is Cause.AGREES for finding in findings)
 
 

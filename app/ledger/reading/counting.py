@@ -47,8 +47,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Asked:
-    """models: by component, requests that left for the provider, the sidecar's own too as far as they found a call.
-    steps: by activity, executions of its steps; what the sidecar repeated in them is not known. reserves: by component,
+    """models: by component, requests that left for the provider, without those that the sidecar repeated by itself.
+    steps: by activity, executions of its steps, likewise. reserves: by component,
     the largest input and output that the journal reserved. answered: by component, provider and name of the models that
     have answered."""
 
@@ -65,7 +65,7 @@ def asked(engine: Engine) -> Asked:
 
 
 def _models(connection: Connection) -> dict[str, Measured]:
-    requests = func.sum(case((_never_left(), 0), else_=1) + MODEL_CALLS.c.retries).label("requests")
+    requests = func.sum(case((_never_left(), 0), else_=1)).label("requests")
     step = (MODEL_CALLS.c.component, MODEL_CALLS.c.execution_id, MODEL_CALLS.c.turn)
     each = select(MODEL_CALLS.c.component.label("name"), requests).group_by(*step).subquery()
     whole = (
@@ -143,12 +143,11 @@ _AT_ONCE = 500  # tasks in one question; SQLite takes so many parameters and som
 
 @dataclass(frozen=True)
 class Work:
-    """What was done for a task: model calls, how many of them came to nothing, further requests of the sidecar, and
-    attempts at steps beyond the first of each."""
+    """What was done for a task: model calls, how many of them came to nothing, and attempts at steps beyond the first
+    of each."""
 
     calls: int = 0
     calls_in_vain: int = 0
-    sidecar_retries: int = 0
     step_retries: int = 0
 
 
@@ -201,15 +200,11 @@ def _calls(connection: Connection, task_ids: Sequence[str], period: Period) -> d
             MODEL_CALLS.c.task_id,
             func.count(),
             func.sum(case((vain, 1), else_=0)),
-            func.coalesce(func.sum(MODEL_CALLS.c.retries), 0),
         )
         .where(MODEL_CALLS.c.task_id.in_(task_ids), *period.holds(MODEL_CALLS.c.started_at))
         .group_by(MODEL_CALLS.c.task_id)
     )
-    return {
-        task_id: Work(calls, int(in_vain), int(retries))
-        for task_id, calls, in_vain, retries in connection.execute(query)
-    }
+    return {task_id: Work(calls, int(in_vain)) for task_id, calls, in_vain in connection.execute(query)}
 
 
 def _step_retries(connection: Connection, task_ids: Sequence[str], period: Period) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, FromClause, Select, and_, bindparam, 
 
 from app.domain.errors import TaskNotFound
 from app.finance.failures.failure_figures import Facts
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.rollup import Dimension, Rollup, rollup_sums
 from app.ledger.reading import counting, failure_facts, row_mapping
 from app.ledger.reading.summing import charged_by_day
@@ -27,6 +28,7 @@ from app.ledger.store.tables import (
     MODEL_CALLS,
     PAUSES,
     PRICES,
+    SIDECAR_RETRIES,
     STEPS,
     TASKS,
 )
@@ -188,6 +190,19 @@ class LedgerQueries:
     ) -> dict[str, counting.Work]:
         """What was done for these tasks on these days."""
         return counting.work(self._engine, task_ids, counting.Period(since, until))
+
+    def unattributed_retries(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> tuple[UnattributedRetries, ...]:
+        """What the sidecars repeated by themselves in the times that reach into that one, oldest first."""
+        table, count = SIDECAR_RETRIES.c, SIDECAR_RETRIES.c["count"]
+        query = select(table.component, table.from_at, table.to_at, count).where(or_(count.is_(None), count > 0))
+        if since is not None:
+            query = query.where(table.to_at >= since)
+        if until is not None:
+            query = query.where(table.from_at < until)
+        with self._engine.connect() as connection:
+            return tuple(UnattributedRetries(*row) for row in connection.execute(query.order_by(table.from_at)))
 
     def tenants(self) -> frozenset[str]:
         """The tenants of which anything was ever charged."""

@@ -132,7 +132,6 @@ class CallView(View):
     finish_reason: str
     error: str
     cause: Cause | None
-    retries: int
     rerun: bool
     cost: GroupView
 
@@ -244,12 +243,12 @@ def stages_of(record: TaskRecord) -> tuple[str, ...]:
 
 
 def charges_of_call(record: TaskRecord, call: CallRecord) -> tuple[Charge, ...]:
-    """The charges of one model call. Those of the sidecar's own repeats, whose number is negative, are among them."""
+    """The charges of one model call."""
     key = (call.execution_id, call.turn, call.number)
     return tuple(
         charge
         for charge in record.charges
-        if charge.kind is Kind.MODEL and (charge.execution_id, charge.turn, abs(charge.number)) == key
+        if charge.kind is Kind.MODEL and (charge.execution_id, charge.turn, charge.number) == key
     )
 
 

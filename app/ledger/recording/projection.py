@@ -38,7 +38,7 @@ from app.ledger.recording.recovering import with_proven
 from app.ledger.store.decision_log import view_of
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import UNREPORTED, CallRecord, Charge, Origin, Quantity, TokenUsage, Work
+from app.pricing.charge_types import UNREPORTED, CallRecord, Charge, Origin, Quantity, Work
 from app.pricing.formula import NOTHING, charge_call, charge_work, lost_usage
 
 # From a run's steps and what workers wrote ahead of them to the steps of the record.
@@ -370,7 +370,3 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
     )
     if call.usage != NOTHING or call.provider:  # a call that found no sidecar was put to nobody and cost nothing
         yield from charge_call(book, call.usage, where, rerun=call.rerun)
-    if call.retries:
-        # How many requests the sidecar made on its own is known as a share of a total; what they used, nobody says.
-        unknown = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
-        yield from charge_call(book, unknown, replace(where, number=-call.number), rerun=True)

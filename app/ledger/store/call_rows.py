@@ -42,7 +42,6 @@ def call_record(row: Mapping[Any, Any]) -> CallRecord:
         usage=_usage(row),
         finish_reason=row["finish_reason"] or "",
         error=row["error"] or "",
-        retries=row["retries"],
     )
 
 

@@ -175,8 +175,6 @@ MODEL_CALLS = Table(
     Column("known", String(10), nullable=False),
     Column("finish_reason", String(32)),
     Column("error", Text),
-    # Requests that the sidecar made for this call on its own, beyond the first: its share of what daprd counts.
-    Column("retries", Integer, nullable=False),
     Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
     Index("ix_model_calls_step", "execution_id", "turn"),
     Index("ix_model_calls_task", "task_id"),
@@ -194,14 +192,13 @@ Index(
 )
 
 SIDECAR_RETRIES = Table(
-    "sidecar_retries",  # what daprd's metrics say between two looks at them
+    "sidecar_retries",  # how many model calls daprd repeated between two looks at its metrics; not which
     METADATA,
     Column("sequence", Integer, primary_key=True, autoincrement=True),
     Column("component", String(100), nullable=False),
     Column("from_at", Instant, nullable=False),
     Column("to_at", Instant, nullable=False),
-    Column("count", Integer),  # NULL: not known, daprd was restarted in between
-    Column("allocated", Integer, nullable=False),  # how many of them found a model call to belong to
+    Column("count", Integer),  # NULL: not known, the counter was lost
 )
 
 WORKERS = Table(

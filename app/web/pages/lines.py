@@ -44,7 +44,6 @@ class TableLine:
     input: str = ""
     cached: str = ""
     output: str = ""
-    retries: str = ""
     money: MoneyCell
     charges: tuple[Charge, ...] = ()
     in_vain: bool = False
@@ -71,12 +70,12 @@ def make_lines(record: TaskRecord) -> tuple[StepLines, ...]:
 
 
 def _sorted(record: TaskRecord) -> tuple[dict[_CallKey, list[Charge]], dict[str, list[Charge]]]:
-    """The charges by call, and those of no call by step. What the sidecar repeated has the call's number, negative."""
+    """The charges by call, and those of no call by step."""
     by_call: dict[_CallKey, list[Charge]] = defaultdict(list)
     by_step: dict[str, list[Charge]] = defaultdict(list)
     calls = {(call.execution_id, call.turn, call.number) for call in record.calls}
     for charge in record.charges:
-        key = (charge.execution_id, charge.turn, abs(charge.number))
+        key = (charge.execution_id, charge.turn, charge.number)
         if key in calls:
             by_call[key].append(charge)
         else:
@@ -171,7 +170,6 @@ def _call_line(
         input=page_words.tokens(used.input_tokens, used.known),
         cached=page_words.tokens(used.cached, used.known),
         output=page_words.tokens(used.output_tokens, used.known),
-        retries=str(call.retries),
         money=money_cell(charges),
         charges=charges,
         in_vain=call.rerun,

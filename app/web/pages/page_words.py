@@ -1,6 +1,6 @@
 """Figures as words for a reader. Pure; the only place of the pages where anything is rounded.
 
-A mark says how a figure is known: `~` is an estimate or a share of a total, `?` is not known, which is not zero.
+A mark says how a figure is known: `~` is an estimate, `?` is not known, which is not zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from app.pricing.charge_types import Charge, CostBasis
 
 ESTIMATE, UNKNOWN = "~", "?"
 NOTHING = "\N{EN DASH}"
-_GUESSED = (CostBasis.ESTIMATED, CostBasis.ALLOCATED)
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND, _MINUTE, _HOUR, _DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _PARTS = {
@@ -123,7 +122,7 @@ def money_cell(charges: Iterable[Charge]) -> MoneyCell:
     missing = group.unpriced + group.unreported > 0
     lines, exact = [], []
     for each in group.money:
-        guessed = any(each.by_known.get(known) for known in _GUESSED)
+        guessed = each.by_known.get(CostBasis.ESTIMATED)
         lines.append((ESTIMATE if guessed else "") + money(each.amount, each.currency))
         exact.append(f"{each.amount:f} {each.currency}")
     if missing:

@@ -20,7 +20,6 @@ _KINDS = {
     Kind.ORCHESTRATION.value: "orchestration",
     RERUN: "reruns: work in vain",
 }
-_GUESSED = (CostBasis.ESTIMATED, CostBasis.ALLOCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _refund(refund: Refund, refund_id: str | None) -> str:
 
 
 def _total(money: MoneySum, missing: int) -> Total:
-    guessed = sum((money.by_known.get(known, Decimal(0)) for known in _GUESSED), Decimal(0))
+    guessed = money.by_known.get(CostBasis.ESTIMATED, Decimal(0))
     parts = [Fact(title, _some(money.by_kind.get(kind), money.currency)) for kind, title in _KINDS.items()]
     parts.append(Fact("of all this, estimated", _some(guessed, money.currency)))
     text = (page_words.ESTIMATE if guessed else "") + page_words.money(money.amount, money.currency)

@@ -35,7 +35,7 @@ PROMPTS = "afd128ef6544"
 _WORKERS = [str(uuid.UUID(int=number, version=4)) for number in range(1, 9)]
 _SIGNER = "5e" * 32
 _EVENT_BYTES = 170  # of an event without its payload
-_TOOL_FAILS, _CALL_FAILS, _CALL_IS_CUT, _SIDECAR_REPEATS = 0.012, 0.008, 0.004, 0.003
+_TOOL_FAILS, _CALL_FAILS, _CALL_IS_CUT = 0.012, 0.008, 0.004
 
 
 class Telling:
@@ -207,8 +207,7 @@ class Telling:
             slow = self._chance.random() < 0.3
             cause = FailureCause.NO_ANSWER_IN_TIME if slow else FailureCause.STATUS
             return {"error": cause.tell("no answer within 60 s" if slow else "the provider answered 429")}
-        repeats = int(self._chance.random() < _SIDECAR_REPEATS)
-        return {"usage": self._usage(call), "finish_reason": "stop", "retries": repeats}
+        return {"usage": self._usage(call), "finish_reason": "stop"}
 
     def _usage(self, call: CallRecord) -> TokenUsage:
         spent = self._chance.randint(20, 160)

@@ -79,7 +79,6 @@ def again(of: CallRecord, start: float, seconds: float = 1.0, **changes: Any) ->
         "ended_at": paid.ended_at,
         "usage": TokenUsage(of.reserve_input, 10, cached_tokens=min(40, of.reserve_input)),
         "error": "",
-        "retries": 0,
     }
     return replace(of, **values | changes)
 

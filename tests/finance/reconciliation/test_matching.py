@@ -11,27 +11,31 @@ from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import BillRow, claims_of
-from app.finance.reconciliation.by_request import Matching, Rank, Slot, slots_of
+from app.finance.reconciliation.by_request import Matching, Rank, Slot, UnattributedRetries
 from app.pricing.charge_types import CallRecord, TokenUsage
-from tests.finance.reconciliation.billing import call, failed, request
+from tests.finance.reconciliation.billing import at, call, failed, request
 
 SIZES = st.sampled_from([100, 101, 130])
-CALLS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), SIZES, st.integers(0, 1), st.booleans()), max_size=4)
+CALLS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), SIZES, st.booleans()), max_size=4)
+COUNTS = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([1, 1, None])), max_size=2)
 REQUESTS = st.lists(st.tuples(st.integers(0, 12), SIZES), max_size=5)
 
 
-def made(calls: Sequence[tuple[int, int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
+def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
     """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
     found = []
-    for number, (start, seconds, size, retries, vain) in enumerate(calls):
+    for number, (start, seconds, size, vain) in enumerate(calls):
         usage = TokenUsage(size, 10, cached_tokens=40) if reported else TokenUsage(size, 10, known=UsageBasis.ESTIMATED)
-        paid = call(number, start, seconds, entered=size, retries=retries, usage=usage)
-        found.append(failed(number, start, seconds, entered=size, retries=retries) if vain else paid)
+        paid = call(number, start, seconds, entered=size, usage=usage)
+        found.append(failed(number, start, seconds, entered=size) if vain else paid)
     return found
 
 
-def matching_of(calls: Sequence[CallRecord], rows: Sequence[BillRow]) -> Matching:
-    matching = Matching(claims_of(calls), rows, timedelta(0))
+def matching_of(
+    calls: Sequence[CallRecord], rows: Sequence[BillRow], counts: Sequence[tuple[int, int | None]] = ()
+) -> Matching:
+    counted = [UnattributedRetries("llm", at(since), at(since + 2), count) for since, count in counts]
+    matching = Matching(claims_of(calls), rows, timedelta(0), counted)
     matching.run()
     return matching
 
@@ -44,13 +48,16 @@ def most(matching: Matching, slots: Sequence[Slot]) -> int:
     return max((sum(row in fit for row, fit in zip(order, fits, strict=False)) for order in tried), default=0)
 
 
-@given(CALLS.filter(lambda calls: len(calls) <= 3), REQUESTS.filter(lambda rows: len(rows) <= 4), st.booleans())
+@given(CALLS.filter(lambda calls: len(calls) <= 3), REQUESTS.filter(lambda rows: len(rows) <= 4), COUNTS, st.booleans())
 def test_of_the_surest_slots_as_many_are_filled_as_can_be(
-    calls: list[tuple[int, int, int, int, bool]], requests: list[tuple[int, int]], reported: bool
+    calls: list[tuple[int, int, int, bool]],
+    requests: list[tuple[int, int]],
+    counts: list[tuple[int, int | None]],
+    reported: bool,
 ) -> None:
     rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
-    matching = matching_of(made(calls, reported=reported), rows)
-    slots = list(slots_of(matching.claims))
+    matching = matching_of(made(calls, reported=reported), rows, counts)
+    slots = list(matching.slots())
     for rank in Rank:
         upto = [slot for slot in slots if slot.rank <= rank]
         if len(upto) > 4:
@@ -58,12 +65,15 @@ def test_of_the_surest_slots_as_many_are_filled_as_can_be(
         assert sum(slot in matching.row_of for slot in upto) == most(matching, upto), rank
 
 
-@given(CALLS, REQUESTS, st.booleans())
+@given(CALLS, REQUESTS, COUNTS, st.booleans())
 def test_each_request_and_each_slot_stands_in_one_pair(
-    calls: list[tuple[int, int, int, int, bool]], requests: list[tuple[int, int]], reported: bool
+    calls: list[tuple[int, int, int, bool]],
+    requests: list[tuple[int, int]],
+    counts: list[tuple[int, int | None]],
+    reported: bool,
 ) -> None:
     rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
-    matching = matching_of(made(calls, reported=reported), rows)
+    matching = matching_of(made(calls, reported=reported), rows, counts)
     assert {index: slot for slot, index in matching.row_of.items()} == matching.slot_of
     for slot, index in matching.row_of.items():
         assert index in set(matching.fitting(slot, tight=False))

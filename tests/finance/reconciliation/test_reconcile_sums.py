@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import NONE, Bill, BillRow, Count, total
-from app.finance.reconciliation.by_request import Unallocated
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.by_sum import carry
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Reconciliation
@@ -121,9 +121,10 @@ def test_what_is_left_of_a_sum_lies_within_the_sizes_of_so_many_requests() -> No
 
 def test_interrupted_calls_and_retries_account_for_requests() -> None:
     first = interrupted(1)
-    second = again(first, 5, 10, retries=1)
+    second = again(first, 5, 10)
+    repeated = [UnattributedRetries("llm", at(5), at(7), 1)]
     rows = [request("x", 0.5, 100), request("y", 6, 100, cached=0), billed(second)]
-    found = reconcile([first, second], summed(rows))
+    found = reconcile([first, second], summed(rows), unattributed=repeated)
     assert causes(found) == [Cause.MIXED], "the sum does not say which tokens are whose"
     assert found.findings[0].note.endswith("1 interrupted_call, 1 sidecar_retry")
     assert found.unexplained_tokens == 0
@@ -131,18 +132,19 @@ def test_interrupted_calls_and_retries_account_for_requests() -> None:
 
 
 def test_a_retry_may_be_that_of_another_call_of_its_time() -> None:
-    asked, other = call(1, 0, 10), call(5, 3, 10, retries=1)
+    asked, other = call(1, 0, 10), call(5, 3, 10)
+    repeated = [UnattributedRetries("llm", at(4), at(6), 1)]
     rows = [request("x", 1, 100), billed(asked), billed(other)]
-    assert reconcile([asked, other], summed(rows)).unexplained_tokens == 0
+    assert reconcile([asked, other], summed(rows), unattributed=repeated).unexplained_tokens == 0
     beyond = [request("x", 1, 99), billed(asked), billed(other)]
-    assert reconcile([asked, other], summed(beyond)).unexplained_tokens == 1
+    assert reconcile([asked, other], summed(beyond), unattributed=repeated).unexplained_tokens == 1
 
 
 def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
     asked = call(1, 0, 10)
     bill = summed([request("x", 1, 100), billed(asked)])
     assert reconcile([asked], bill).unexplained_tokens == 110
-    assert reconcile([asked], bill, unallocated=[Unallocated("llm", at(8), at(12))]).unexplained_tokens == 0
+    assert reconcile([asked], bill, unattributed=[UnattributedRetries("llm", at(8), at(12))]).unexplained_tokens == 0
 
 
 def test_estimates_may_be_off_and_say_so() -> None:

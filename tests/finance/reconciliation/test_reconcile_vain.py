@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import CallState, UsageBasis
 from app.finance.reconciliation.bill import EXECUTED_AGAIN, NONE, SHORTEST_PAUSE, BillRow, Count, total
-from app.finance.reconciliation.by_request import Unallocated
+from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation, as_json
 from app.llm.journal import _CLOSE_LEFT
@@ -81,10 +81,9 @@ def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error
 def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
     turned = failed(1, seconds=1.5, error="status: the provider answers with status 429")
     second = again(turned, 5)
-    allocated = replace(turned, retries=1)
     rows = [request("row 1", 0.1, 100), request("row 2", 1.3, 100)]
-    assert reconcile([allocated, second], bill_of(rows[0], billed(second))).unexplained_tokens == 0
-    assert reconcile([allocated, second], bill_of(*rows, billed(second))).unexplained_tokens == 110
+    assert reconcile([turned, second], bill_of(rows[0], billed(second))).unexplained_tokens == 0
+    assert reconcile([turned, second], bill_of(*rows, billed(second))).unexplained_tokens == 110
 
 
 def test_a_call_in_vain_accounts_for_no_other_question() -> None:
@@ -124,27 +123,33 @@ def test_a_call_still_under_way_may_be_billed() -> None:
     assert (only(found).cause, found.unexplained_tokens) == (Cause.RUNNING_CALL, 0)
 
 
+def counted(count: int | None, since: float = 0, until: float = 2, component: str = "llm") -> UnattributedRetries:
+    """So many requests that the sidecar repeated in that time."""
+    return UnattributedRetries(component, at(since), at(until), count)
+
+
 def test_sidecar_retries_are_named_up_to_their_number() -> None:
-    asked = call(1, 0, 10, retries=1)
+    asked = call(1, 0, 10)
     first, second, third = request("row 1", 1, 100, cached=0), request("row 2", 4, 100), request("row 3", 7, 100)
-    found = reconcile([asked], bill_of(first, second))
+    found = reconcile([asked], bill_of(first, second), unattributed=[counted(1)])
     assert (only(found).cause, only(found).place) == (Cause.SIDECAR_RETRY, "row 1")
-    assert reconcile([asked], bill_of(first, second, third)).unexplained_tokens == 110
-    assert reconcile([replace(asked, retries=2)], bill_of(first, second, third)).unexplained_tokens == 0
-    assert reconcile([asked], bill_of(second, request("row 9", 1, 101))).unexplained_tokens == 111
+    assert (only(found).certainty, only(found).call) == (Certainty.BOUNDED, asked)
+    three = bill_of(first, second, third)
+    assert reconcile([asked], three, unattributed=[counted(1)]).unexplained_tokens == 110
+    assert reconcile([asked], three, unattributed=[counted(2)]).unexplained_tokens == 0
+    strange = bill_of(second, request("row 9", 1, 101))
+    assert reconcile([asked], strange, unattributed=[counted(1)]).unexplained_tokens == 111
 
 
-def test_a_retry_that_was_put_down_to_another_call_of_that_time_is_found() -> None:
+def test_a_retry_is_that_of_a_call_that_was_under_way_when_it_was_counted() -> None:
     """The sidecar says how many calls it asked again, and not which."""
-    asked, other = call(1, 0, 10), call(2, 3, 10, retries=1)
+    asked, other = call(1, 0, 10), call(2, 3, 10)
     rows = [request("row 1", 1, 100), billed(asked), billed(other)]
-    found = reconcile([asked, other], bill_of(*rows))
-    assert (only(found).cause, only(found).certainty) == (Cause.SIDECAR_RETRY, Certainty.BOUNDED)
-    assert only(found).call == asked
-    more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)))
+    found = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 4, 6)])
+    assert (only(found).cause, only(found).call) == (Cause.SIDECAR_RETRY, asked)
+    more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)), unattributed=[counted(1, 4, 6)])
     assert more.unexplained_tokens == 110, "there are no more of them than were counted"
-    later = replace(other, started_at=at(60), ended_at=at(70))
-    apart = reconcile([asked, later], bill_of(*rows[:2], billed(later)))
+    apart = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 11, 12)])
     assert apart.unexplained_tokens == 110, "of another time"
 
 
@@ -152,59 +157,59 @@ def test_while_the_sidecars_count_was_lost_a_call_may_have_been_asked_again() ->
     asked = call(1, 0, 10)
     rows = [request("row 1", 1, 100), billed(asked)]
     assert reconcile([asked], bill_of(*rows)).unexplained_tokens == 110
-    found = reconcile([asked], bill_of(*rows), unallocated=[Unallocated("llm", at(8), at(12))])
+    found = reconcile([asked], bill_of(*rows), unattributed=[counted(None, 8, 12)])
     assert (only(found).cause, only(found).certainty) == (Cause.SIDECAR_RETRY, Certainty.BOUNDED)
-    elsewhere = [Unallocated("llm", at(11), at(12)), Unallocated("other", at(1), at(9))]
-    assert reconcile([asked], bill_of(*rows), unallocated=elsewhere).unexplained_tokens == 110
+    elsewhere = [counted(None, 11, 12), counted(None, 1, 9, "other")]
+    assert reconcile([asked], bill_of(*rows), unattributed=elsewhere).unexplained_tokens == 110
 
 
 def test_two_requests_of_one_call_are_a_pause_apart() -> None:
     """What comes sooner is no repetition by the sidecar, whatever was counted: somebody else asked."""
     asked = call(1, 0, 10)
     soon = bill_of(request("row 1", 4.5, 100), billed(asked))
-    assert reconcile([asked], soon, unallocated=[Unallocated("llm", at(0), at(12))]).unexplained_tokens == 110
+    assert reconcile([asked], soon, unattributed=[counted(9, 0, 12)]).unexplained_tokens == 110
     advice = (ROOT / "docs" / "operations.md").read_text()
     (pause,) = re.findall(r"duration: (\d+)s", advice)
     assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
 
 
-def test_counted_retries_that_found_no_call_account_for_as_many() -> None:
+def test_counted_retries_account_for_as_many_requests() -> None:
     calls = [call(1, 0, 10), call(2, 0, 10)]
     rows = [request("row 1", 1, 100), request("row 2", 1, 200), *map(billed, calls)]
-    one, two = ([Unallocated("llm", at(0), at(2), count)] for count in (1, 2))
-    assert reconcile(calls, bill_of(*rows), unallocated=one).unexplained_tokens == 210
-    assert reconcile(calls, bill_of(*rows), unallocated=two).unexplained_tokens == 0
+    assert reconcile(calls, bill_of(*rows), unattributed=[counted(1)]).unexplained_tokens in (110, 210)
+    assert reconcile(calls, bill_of(*rows), unattributed=[counted(2)]).unexplained_tokens == 0
 
 
-def test_a_count_may_pass_from_call_to_call() -> None:
-    """The short call's repetition was counted first, and put down to the long one; the long one's own was counted at
-    its time-out, a minute later, when the short one was over."""
-    short, long = call(1, 0, 3), call(2, 0, 70, retries=1)
-    rows = [request("row 1", 0.5, 100), billed(short, share=0.9), request("row 2", 0.5, 200), billed(long, share=0.9)]
-    counted = [Unallocated("llm", at(60), at(62), 1)]
-    assert reconcile([short, long], bill_of(*rows), unallocated=counted).unexplained_tokens == 0
-    assert reconcile([short, long], bill_of(*rows)).unexplained_tokens == 110
-    assert (
-        reconcile([short, long], bill_of(*rows, request("row 3", 1.5, 100)), unallocated=counted).unexplained_tokens
-        == 110
-    )
+def test_a_count_goes_to_the_call_that_has_no_other() -> None:
+    """Both calls were under way at the first count, only the long one at the second, a minute later."""
+    short, long = call(1, 0, 3), call(2, 0, 70)
+    rows = [request("row 1", 0.5, 200), billed(short, share=0.9), request("row 2", 0.5, 100), billed(long, share=0.9)]
+    both = [counted(1), counted(1, 60, 62)]
+    assert reconcile([short, long], bill_of(*rows), unattributed=both).unexplained_tokens == 0
+    assert reconcile([short, long], bill_of(*rows), unattributed=both[1:]).unexplained_tokens == 110
+    more = bill_of(*rows, request("row 3", 1.5, 100))
+    assert reconcile([short, long], more, unattributed=both).unexplained_tokens == 110
 
 
 def test_the_right_one_of_two_like_calls_gets_the_retry() -> None:
     """By the earliest end alone, the second call would take the first one's request."""
-    first, second = call(1, 0, 4, retries=1), call(2, 2, 4, entered=100)
+    first, second = call(1, 0, 4), call(2, 2, 4, entered=100)
     rows = [request(f"row {n}", when, 100) for n, when in enumerate((0.5, 3, 5))]
-    assert reconcile([first, second], bill_of(*rows)).unexplained_tokens == 0
+    assert reconcile([first, second], bill_of(*rows), unattributed=[counted(1, 0, 1)]).unexplained_tokens == 0
+
+
+Drawn = tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow], list[UnattributedRetries]]
 
 
 @st.composite
-def steps_in_vain(draw: st.DrawFn) -> tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]]:
-    """Steps one after the other, each with its own size of question: calls in vain, billed or not, retried or not,
-    then a paid one. Returns calls and bill, and what of them was paid."""
+def steps_in_vain(draw: st.DrawFn) -> Drawn:
+    """Steps one after the other, each with its own size of question: calls in vain, billed or not, repeated by the
+    sidecar or not, then a paid one. Returns calls and bill, what of them was paid, and what the sidecar counted."""
     calls: list[CallRecord] = []
     rows: list[BillRow] = []
     paid: list[CallRecord] = []
     own: list[BillRow] = []
+    repeated: list[UnattributedRetries] = []
     for step in range(1, draw(st.integers(2, 6))):
         clock = step * 200.0
         first = failed(step)
@@ -212,24 +217,25 @@ def steps_in_vain(draw: st.DrawFn) -> tuple[list[CallRecord], list[BillRow], lis
             made = draw(st.sampled_from([failed, interrupted]))(step, clock)
             retries = draw(st.integers(0, 2))
             asked = draw(st.integers(0, retries + 1))
-            calls.append(replace(made, call_id=f"v-{step}-{number}", number=number, retries=retries))
-            rows += [request(f"vain {step}.{number}.{n}", clock + 0.2 * n, step * 100) for n in range(asked)]
+            ended = made.ended_at and at(clock + 3)
+            calls.append(replace(made, call_id=f"v-{step}-{number}", number=number, ended_at=ended))
+            rows += [request(f"vain {step}.{number}.{n}", clock + 0.8 * n, step * 100) for n in range(asked)]
+            repeated.append(counted(retries, clock, clock + 1))
             clock += 5
-        last = again(first, clock, call_id=f"p-{step}", number=9, retries=draw(st.integers(0, 1)))
+        last = again(first, clock, 2.0, call_id=f"p-{step}", number=9)
         calls.append(last)
         paid.append(last)
         own.append(billed(last, share=0.9))
-        if last.retries and draw(st.booleans()):
+        if draw(st.booleans()):
             rows.append(request(f"retry {step}", clock + 0.1, step * 100, cached=0, output=99))
-    return calls, [*rows, *own], paid, own
+            repeated.append(counted(1, clock, clock + 1))
+    return calls, [*rows, *own], paid, own, repeated
 
 
 @given(steps_in_vain())
-def test_whatever_calls_in_vain_did_is_explained(
-    drawn: tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]],
-) -> None:
-    calls, rows, _, _ = drawn
-    found = reconcile(calls, bill_of(*rows))
+def test_whatever_calls_in_vain_did_is_explained(drawn: Drawn) -> None:
+    calls, rows, _, _, repeated = drawn
+    found = reconcile(calls, bill_of(*rows), unattributed=repeated)
     assert found.unexplained_tokens == 0
     for cell in found.cells:
         assert total(cell.causes.values()).tokens == cell.difference.tokens
@@ -237,17 +243,16 @@ def test_whatever_calls_in_vain_did_is_explained(
 
 
 @given(steps_in_vain(), st.data())
-def test_calls_in_vain_excuse_no_paid_call(
-    drawn: tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow]], data: st.DataObject
-) -> None:
+def test_calls_in_vain_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> None:
     """Also among calls in vain, a paid call that one side lacks is seen: their times do not reach into its own."""
-    calls, rows, paid, own = drawn
+    calls, rows, paid, own, repeated = drawn
     chosen = data.draw(st.integers(0, len(paid) - 1))
-    assert reconcile([each for each in calls if each is not paid[chosen]], bill_of(*rows)).unexplained_tokens > 0
-    less = reconcile(calls, bill_of(*(row for row in rows if row is not own[chosen])))
+    lacking = [each for each in calls if each is not paid[chosen]]
+    assert reconcile(lacking, bill_of(*rows), unattributed=repeated).unexplained_tokens > 0
+    less = reconcile(calls, bill_of(*(row for row in rows if row is not own[chosen])), unattributed=repeated)
     assert less.unexplained_tokens > 0
-    twice = [*calls, replace(paid[chosen], call_id="twice", execution_id="other", request_digest="other", retries=0)]
-    assert reconcile(twice, bill_of(*rows)).unexplained_tokens > 0
+    twice = [*calls, replace(paid[chosen], call_id="twice", execution_id="other", request_digest="other")]
+    assert reconcile(twice, bill_of(*rows), unattributed=repeated).unexplained_tokens > 0
 
 
 def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -> None:

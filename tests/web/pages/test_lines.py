@@ -71,7 +71,7 @@ def test_each_call_stands_below_its_attempt_with_all_that_is_known() -> None:
     settled = all_lines(task_record())[1]
     assert (settled.kind, settled.call, settled.state) == ("call", "1.1", "settled")
     assert (settled.answered_by, settled.model) == ("provider", "sandbox-small")
-    assert (settled.input, settled.cached, settled.output, settled.retries) == ("900", "100", "80", "0")
+    assert (settled.input, settled.cached, settled.output) == ("900", "100", "80")
     assert (settled.duration, settled.money.lines) == ("300 ms", ("0.000458 USD",))
 
 
@@ -81,14 +81,6 @@ def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
     assert (interrupted.input, interrupted.cached, interrupted.output) == ("~1,500", "?", "~1,000")
     assert (interrupted.answered_by, interrupted.duration) == (page_words.NOTHING, "4.50 s")
     assert interrupted.money.lines == ("~0.002200 USD",)
-
-
-def test_what_the_sidecar_repeated_stands_with_its_call() -> None:
-    record = task_record()
-    unknown = [charge for charge in record.charges if charge.number == -2]
-    repeated = all_lines(record)[5]
-    assert repeated.retries == "1"
-    assert unknown == [charge for charge in repeated.charges if charge.number == -2]
 
 
 def test_calls_stand_below_the_attempt_that_made_them() -> None:

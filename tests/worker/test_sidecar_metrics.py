@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.worker import metric_windows, sidecar_metrics
-from app.worker.metric_windows import Found, Gap, Reading, Window
-from app.worker.sidecar_metrics import Exposition
+from app.worker import sidecar_metrics
+from app.worker.sidecar_metrics import Gap, Reading, Repeated
 
 BORN = datetime(2026, 5, 4, 11, tzinfo=UTC)
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -29,47 +28,47 @@ process_start_time_seconds 1.79534090856e+09
 def reading(seconds: float, born: float | None = 0, **retried: int) -> Reading:
     """A look so long after noon at a daprd that started so long after eleven."""
     started = None if born is None else BORN.timestamp() + born
-    return Reading(NOON + timedelta(seconds=seconds), Exposition(started, retried))
+    return Reading(NOON + timedelta(seconds=seconds), started, retried)
 
 
 def test_a_page_tells_the_calls_that_were_asked_again_of_each_component() -> None:
-    assert sidecar_metrics.parse(PAGE) == Exposition(1795340908.56, {"llm": 5, "other_one": 2})
+    assert sidecar_metrics.parse(PAGE, NOON) == Reading(NOON, 1795340908.56, {"llm": 5, "other_one": 2})
 
 
 def test_a_page_without_them_has_none() -> None:
-    assert sidecar_metrics.parse("# TYPE go_threads gauge\ngo_threads 7\n") == Exposition(None, {})
+    assert sidecar_metrics.parse("# TYPE go_threads gauge\ngo_threads 7\n", NOON) == Reading(NOON, None, {})
 
 
 def test_a_page_that_is_none_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"."):
-        sidecar_metrics.parse("dapr_resiliency_activations_total{<html> what")
+        sidecar_metrics.parse("dapr_resiliency_activations_total{<html> what", NOON)
 
 
 def test_the_difference_is_what_was_asked_again() -> None:
     earlier, later = reading(0, llm=3, quiet=2), reading(2, llm=5, quiet=2, fresh=1)
-    assert metric_windows.between(earlier, later) == [
-        Window("fresh", earlier.at, later.at, 1),
-        Window("llm", earlier.at, later.at, 2),
+    assert sidecar_metrics.between(earlier, later) == [
+        Repeated("fresh", earlier.at, later.at, 1),
+        Repeated("llm", earlier.at, later.at, 2),
     ]
 
 
 @pytest.mark.parametrize("born", [None, 0])
 def test_a_counter_that_went_down_is_another_daprd(born: float | None) -> None:
-    found = metric_windows.between(reading(0, born, llm=3), reading(2, born, llm=1))
-    assert [type(each) for each in found] == [Gap, Window]
+    found = sidecar_metrics.between(reading(0, born, llm=3), reading(2, born, llm=1))
+    assert [type(each) for each in found] == [Gap, Repeated]
 
 
 def test_a_restarted_daprd_counts_from_zero_and_what_it_counted_last_is_lost() -> None:
     earlier, later = reading(0, llm=1), reading(9, 3605, llm=4)
-    expected: list[Found] = [Gap(earlier.at, later.at), Window("llm", earlier.at, later.at, 4)]
-    assert metric_windows.between(earlier, later) == expected
+    expected: list[Gap | Repeated] = [Gap(earlier.at, later.at), Repeated("llm", earlier.at, later.at, 4)]
+    assert sidecar_metrics.between(earlier, later) == expected
 
 
 def test_a_boot_time_that_moves_is_no_restart() -> None:
-    assert metric_windows.between(reading(0, 0.0, llm=1), reading(2, 1.0, llm=1)) == []
+    assert sidecar_metrics.between(reading(0, 0.0, llm=1), reading(2, 1.0, llm=1)) == []
 
 
 def test_a_sidecar_that_has_counted_before_the_first_look_did_so_for_others() -> None:
     unwritten = BORN - timedelta(seconds=6)
-    assert metric_windows.first(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
-    assert metric_windows.first(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]
+    assert sidecar_metrics.first(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
+    assert sidecar_metrics.first(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]
