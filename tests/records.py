@@ -19,7 +19,7 @@ from app.domain.models import AnsweredBy, CallState, Category, Outcome, Refund, 
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import CallRecord, Charge, Origin, Quantity, TokenUsage, Work
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, Charge, Origin, Quantity, TokenUsage, Work
 from app.pricing.formula import charge_call, charge_work
 from tests.paths import ROOT
 
@@ -87,7 +87,7 @@ def call_record(execution_id: str = "e-1", start: float = 0.2, **changes: Any) -
         "ended_at": at(start + 0.3),
         "reserve_input": 950,
         "reserve_output": 1000,
-        "usage": TokenUsage(900, 80, 100, None, 20, UsageBasis.REPORTED),
+        "usage": TokenUsage(input_tokens=900, output_tokens=80, cached_tokens=100, reasoning_tokens=20),
         "finish_reason": "stop",
     }
     return CallRecord(**values | changes)
@@ -101,7 +101,7 @@ def interrupted_call(execution_id: str = "e-3", start: float = 1.2, **changes: A
         "ended_at": None,
         "finish_reason": "",
         "error": "the step was executed again",
-        "usage": TokenUsage(1_500, 1_000, known=UsageBasis.ESTIMATED),
+        "usage": TokenUsage(input_tokens=1_500, output_tokens=1_000, known=UsageBasis.ESTIMATED),
     }
     return call_record(execution_id, start, **values | changes)
 
@@ -131,8 +131,7 @@ def calls() -> tuple[CallRecord, ...]:
 
 def unreported_call() -> CallRecord:
     """A further call of `task_record()` of which nobody knows what it used."""
-    unknown = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
-    return call_record("e-5", 7.2, stage="draft_refund", turn=3, worker="w-2", usage=unknown)
+    return call_record("e-5", 7.2, stage="draft_refund", turn=3, worker="w-2", usage=NOT_REPORTED)
 
 
 def task_record(**changes: Any) -> TaskRecord:

@@ -13,7 +13,8 @@ from app.domain.models import Classification
 from app.domain.redaction import redact
 from app.llm import conversation, estimate, tokenizer
 from app.llm.call import ModelCall, answer_from_json, answer_to_json
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.llm.conversation import Answer, Message, ToolRequest
+from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
 from app.workflow.activities.prompts import Nonsense, json_object, validated
@@ -78,7 +79,7 @@ TEXTS: dict[str, Callable[[int], str]] = {
 
 def answer(text: str, *calls: ToolRequest) -> Answer:
     """A model's answer."""
-    return Answer(text, calls, "stop", "m", ReportedUsage(None, None, None, None))
+    return Answer(text, calls, "stop", "m", NOT_REPORTED)
 
 
 def classified(text: str) -> None:
@@ -116,7 +117,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "tool call": called,
     "token count": tokenizer._counted,
     "token estimate": lambda text: estimate.output_tokens(answer("", ToolRequest("1", "n", text)), CLAUDE),
-    "stored answer": lambda text: answer_from_json(answer_to_json(answer(text))),
+    "stored answer": lambda text: answer_from_json(answer_to_json(answer(text)), NOT_REPORTED),
     "span": lambda text: output_messages(answer_to_json(answer(text, ToolRequest("1", "n", text)))),
     "digest": lambda text: ModelCall("a", "b", "c", 1, "e", "v", (Message("user", text),)).digest,
     "failure of a model": lambda text: conversation._explained("llm", text),

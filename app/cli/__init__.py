@@ -9,7 +9,6 @@ ticket_files.py  JSON Lines and exports of help desks into tickets, bad lines by
 checks.py        what doctor looks at
 faults.py        what can end a command, and what is wrong with a field or an option
 screen.py        tables, progress and JSON on the terminal, on wide and on narrow screens
-figures.py       money, tokens and times for people, each with how it is known
 
 A person waits for each start: nothing here imports Dapr, Flask, SQLAlchemy or the agent's parts before a command needs
 them, and only `serve` and the commands that read the ledger do.

@@ -14,25 +14,25 @@ import typer
 
 from app.cli import failure_cost, opening, reconcile
 from app.cli.client import AsJson
-from app.cli.figures import (
-    INPUT,
-    KINDS,
-    UNKNOWN,
-    WORKFLOW,
-    Digits,
-    Exact,
-    amount,
-    amounts,
-    digest,
-    digits_for,
-    how_known,
-    of_kind,
-    remarks,
-    tokens,
-)
 from app.cli.opening import Since, Tenant, Until, known_tenants, open_book, selection, tenants, when
-from app.cli.screen import AsCsv, Column, CsvCell, Kind, Wide, figures, one_form, say, show_csv, show_json, show_table
+from app.cli.screen import (
+    AsCsv,
+    Column,
+    CsvCell,
+    Exact,
+    Kind,
+    Wide,
+    figures,
+    one_form,
+    rounding,
+    say,
+    show_csv,
+    show_json,
+    show_table,
+)
+from app.domain.formatting import UNKNOWN, Digits, digest, digits_for
 from app.domain.money import ZERO, difference, share, total
+from app.finance.cost_texts import INPUT, KINDS, WORKFLOW, amount, amounts, how_known, of_kind, remarks, tokens
 from app.finance.rollup import Dimension
 from app.pricing.charge_types import TOKEN_LINES, CostBasis, Meter
 
@@ -182,7 +182,7 @@ def show(view: CountedReportView, *, exact: bool) -> None:
         say(", ".join([f"{view.total.tasks or 0:,} tasks", *_each(view.total, each)]))
     if view.left_out:
         say(f"{len(view.groups):,} of {len(view.groups) + view.left_out:,} groups; the total is of all of them")
-    notes = (*digits.notes(), *_repeated(view.unattributed_sidecar_retries))
+    notes = (*rounding(digits), *_repeated(view.unattributed_sidecar_retries))
     for line in (*below(view.total, view), *(f"note: {note}" for note in notes)):
         say(line)
 
@@ -288,7 +288,7 @@ def show_repriced(view: RepricingView, by: Sequence[Dimension], prices: Path, *,
     rows = [_row(change, by, digits) for change in view.changes] if by else []
     show_table(columns, [*rows, *_sums(view, len(names), digits)])
     say(f"billed by book {', '.join(map(digest, view.billed_books)) or NONE}, repriced by book {digest(view.book)}")
-    for line in (*below(view.billed, view), *(f"note: {note}" for note in digits.notes())):
+    for line in (*below(view.billed, view), *(f"note: {note}" for note in rounding(digits))):
         say(line)
     if view.repriced.unpriced:
         lacking = f"{prices} has no price for {view.repriced.unpriced:,} charges, which are in no repriced sum"

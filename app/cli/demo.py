@@ -15,6 +15,7 @@ from app.cli.faults import AgentAway, NotUnderstood
 from app.cli.screen import Wide, complain, figures, say, show_json, show_table
 from app.cli.submit import Kind, Pace, follow_with_meter, send_with_meter
 from app.cli.ticket_files import TicketLine
+from app.domain import formatting
 from app.domain.errors import RefundAgentError
 from app.domain.models import Category, Currency, Money, Outcome, Reference, Refund, TaskStatus, TaskView, task_id
 
@@ -136,7 +137,7 @@ def _bookings(due: Refund | None, booked: list[Refund]) -> list[str]:
 
 
 def _money(refund: Refund | None) -> str:
-    return f"{refund.amount} {refund.currency} for {refund.order_id}" if refund else "no refund"
+    return formatting.refund(refund) if refund else "no refund"
 
 
 SYSTEMS_URL = "http://127.0.0.1:8092"

@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.figures import WORKFLOW, Digits, Exact, amounts, digits_for, of_kind, remarks, tokens
 from app.cli.opening import Since, Tenant, Until, known_tenants, selection, tenants, when
-from app.cli.screen import AsCsv, Column, CsvCell, Wide, figures, one_form, say, show_csv, show_json, show_table
-from app.domain.money import shown
+from app.cli.screen import (
+    AsCsv,
+    Column,
+    CsvCell,
+    Exact,
+    Wide,
+    figures,
+    one_form,
+    rounding,
+    say,
+    show_csv,
+    show_json,
+    show_table,
+)
+from app.domain.formatting import Digits, digits_for, percent, rounded, share_places
+from app.finance.cost_texts import WORKFLOW, amounts, of_kind, remarks, tokens
 from app.pricing.charge_types import TOKEN_LINES, Kind
 
 if TYPE_CHECKING:
@@ -42,7 +55,6 @@ _CSV = (
     *("from_zero_amount", "from_zero_share", "from_zero_share_low", "from_zero_share_high", "ratio"),
 )
 _CAUSES: tuple[Column | str, ...] = ("kind", "cause", *figures("failures", "tasks"))
-_SMALL, _SMALLEST = Decimal("0.0995"), Decimal("0.0001")
 
 
 def tax(
@@ -80,7 +92,7 @@ def _show(view: TaxView, *, exact: bool) -> None:
         _table(_MONEY, _sources(whole, digits))
         _table(_PLACES, _places(view))
         _table(_CAUSES, _causes(whole))
-    for note in (*_notes(view), *digits.notes()):
+    for note in (*_notes(view), *rounding(digits)):
         say(f"note: {note}")
 
 
@@ -92,7 +104,7 @@ def _in_a_sentence(whole: PartView, digits: Digits) -> Iterator[str]:
         if ours and ours.share and again.share:
             wasted = f"{digits.show(ours.amount, again.currency)} {again.currency} of model spend was in vain"
             zero = f"a restart from zero would have cost {digits.show(again.amount, again.currency)} {again.currency}"
-            yield f"{wasted} ({_percent(ours.share.value)}); {zero} ({_percent(again.share.value)})"
+            yield f"{wasted} ({percent(ours.share.value)}); {zero} ({percent(again.share.value)})"
 
 
 def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
@@ -134,9 +146,9 @@ def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
     for name, runner in (("a crash", whole.crashes), ("any failure", whole.every_failure)):
         rate, at_most, by_progress = _interval(runner.failure_rate), "", ""
         if runner.failure_rate:
-            at_most = _percent(runner.failure_rate.value)
+            at_most = percent(runner.failure_rate.value)
         if runner.failure_rate and runner.progress:
-            by_progress = _percent(runner.failure_rate.value * runner.progress.mean)
+            by_progress = percent(runner.failure_rate.value * runner.progress.mean)
         for shares in _shares(whole, runner, with_ends=True):
             yield (name, rate, at_most, by_progress, *shares)
             name, rate, at_most, by_progress = "", "", "", ""
@@ -146,7 +158,7 @@ def _shares(part: PartView, runner: RunnerView, *, with_ends: bool) -> Iterator[
     """From zero, durable, the ratio, and the currency: for each of them."""
     durable = {share.currency: share.share for share in part.durable}
     for repeated in runner.repeated:
-        ratio = "" if repeated.durable_ratio is None else shown(repeated.durable_ratio, 2)
+        ratio = "" if repeated.durable_ratio is None else rounded(repeated.durable_ratio, 2)
         from_zero = _interval(repeated.share, with_ends=with_ends)
         yield from_zero, _interval(durable.get(repeated.currency), with_ends=with_ends), ratio, repeated.currency
     if not runner.repeated:
@@ -222,7 +234,7 @@ def _progress(runner: RunnerView) -> str:
     if runner.progress is None:
         return ""
     middle = (runner.progress.mean, runner.progress.lower, runner.progress.upper)
-    mean, lower, upper = (shown(100 * each, 0) for each in middle)
+    mean, lower, upper = (rounded(100 * each, 0) for each in middle)
     return f"{mean} % ({lower}-{upper})"
 
 
@@ -231,17 +243,7 @@ def _interval(found: IntervalView | None, *, with_ends: bool = True) -> str:
     if found is None:
         return ""
     if not with_ends:
-        return _percent(found.value)
-    places = _digits(found.high)
-    low, high = (shown(100 * each, places) for each in (found.low, found.high))
-    return f"{_percent(found.value, places)} ({low}-{high})"
-
-
-def _percent(share: Decimal, places: int | None = None) -> str:
-    """A share; never nothing for something."""
-    return "<0.01 %" if 0 < share < _SMALLEST else f"{shown(100 * share, places or _digits(share))} %"
-
-
-def _digits(share: Decimal) -> int:
-    """Behind the point, so that two or three are told."""
-    return 1 if share >= _SMALL else 2
+        return percent(found.value)
+    places = share_places(found.high)
+    low, high = (rounded(100 * each, places) for each in (found.low, found.high))
+    return f"{percent(found.value, places)} ({low}-{high})"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from app.cli.client import AsJson
 from app.cli.screen import Column, Kind, Wide, figures, say, show_json, show_table
 from app.cli.tasks import TaskId
+from app.domain.formatting import clock_time, day
 
 if TYPE_CHECKING:
     from app.dapr.history.entries import Event
@@ -51,8 +52,8 @@ def _row(event: Event) -> tuple[str, ...]:
     return (
         str(event.number),
         str(event.turn),
-        f"{event.at:%Y-%m-%d}",
-        f"{event.at:%H:%M:%S}.{event.at.microsecond // 1000:03}",
+        day(event.at),
+        clock_time(event.at),
         event.kind,
         event.name,
         str(event.attempt or ""),

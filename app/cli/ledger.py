@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from app.cli.client import AsJson
-from app.cli.figures import INPUT, Digits, amounts, digits_for, how_known, money, tokens
 from app.cli.opening import settings_with_ledger
 from app.cli.screen import Column, Kind, ProgressMeter, Wide, figures, say, show_json, show_table
+from app.domain.formatting import Digits, digits_for
+from app.finance.cost_texts import INPUT, amounts, how_known, money_of, tokens
 from app.pricing.charge_types import Meter
 
 if TYPE_CHECKING:
@@ -143,4 +144,4 @@ class _Progress:
 
 def _row(name: str, group: GroupView, digits: Digits) -> tuple[str, ...]:
     spent = (tokens(group, *INPUT), tokens(group, Meter.OUTPUT))
-    return (name, f"{group.charges:,}", *spent, money(group, digits), how_known(group, group.money))
+    return (name, f"{group.charges:,}", *spent, ", ".join(money_of(group, digits)), how_known(group, group.money))

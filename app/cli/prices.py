@@ -9,9 +9,9 @@ import typer
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.figures import digest
 from app.cli.opening import TIMES, Prices, has_ledger, instant, open_book
 from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
+from app.domain.formatting import day, digest, minute
 from app.domain.money import plain
 from app.pricing.charge_types import TOKEN_LINES, Meter
 
@@ -65,7 +65,7 @@ def show(
     show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices])
     say("")
     show_table(_COLUMNS, [_infrastructure(row) for row in view.infrastructure])
-    say(f"book {digest(view.book)} at {view.at:%Y-%m-%d %H:%M} UTC")
+    say(f"book {digest(view.book)} at {minute(view.at)} UTC")
     for row in view.prices:
         if row.problem:
             say(f"note: no price: {row.problem}")
@@ -174,8 +174,8 @@ def _infrastructure(row: InfrastructureView) -> tuple[str, ...]:
         plain(row.unit_price),
         f"{row.per:,} {row.line.unit}",
         row.currency,
-        f"{row.begins:%Y-%m-%d}",
-        f"{row.ends:%Y-%m-%d}" if row.ends else "",
+        day(row.begins),
+        day(row.ends) if row.ends else "",
         row.price_id,
         f"{row.checked}",
     )

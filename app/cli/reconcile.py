@@ -12,6 +12,7 @@ import typer
 from app.cli.client import AsJson
 from app.cli.opening import SinceTime, UntilTime, open_book, settings_with_ledger
 from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
+from app.domain.formatting import minute
 
 if TYPE_CHECKING:
     from app.finance.reconciliation.bill import Count
@@ -163,7 +164,7 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
         why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
         yield (
             cell.model,
-            f"{cell.since:%Y-%m-%d %H:%M}",
+            minute(cell.since),
             _tokens(cell.record),
             f"{cell.estimated.tokens:,}" if cell.estimated.tokens else "",
             _tokens(cell.billed),

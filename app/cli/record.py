@@ -7,30 +7,15 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.figures import (
-    INPUT,
-    KINDS,
-    UNKNOWN,
-    WORKFLOW,
-    Digits,
-    Exact,
-    amounts,
-    count,
-    digits_for,
-    duration,
-    incomplete,
-    moment,
-    money,
-    of_kind,
-    remarks,
-    tokens,
-)
-from app.cli.screen import Column, Kind, Wide, figures, say, show_facts, show_json, show_table
+from app.cli.screen import Column, Exact, Kind, Wide, figures, rounding, say, show_facts, show_json, show_table
 from app.cli.tasks import TaskId, decision_line
-from app.cli.tasks import money as refunded
+from app.domain import formatting
+from app.domain.formatting import UNKNOWN, Digits, digits_for, duration, instant
+from app.finance.cost_texts import INPUT, KINDS, WORKFLOW, amounts, incomplete, money_of, of_kind, remarks, tokens
 from app.pricing.charge_types import Meter
 
 if TYPE_CHECKING:
+    from app.finance.report_schemas import GroupView
     from app.ledger.reading.record_schemas import CallView, RecordView, StepView
 
 _COLUMNS: tuple[Column | str, ...] = (
@@ -56,14 +41,14 @@ def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: A
         return
     show_facts([("task", view.task_id), *_facts(view)])
     say("")
-    digits = digits_for(amounts(view.total, *(step.cost for step in view.steps)), exact=exact)
+    costs = (*(step.cost for step in view.steps), *(call.cost for call in view.calls))
+    digits = digits_for(amounts(view.total, *costs), exact=exact)
     show_table(_COLUMNS, list(_rows(view, digits)))
     for line in _after(view, digits):
         say(line)
 
 
 def _facts(view: RecordView) -> list[tuple[str, str]]:
-
     spent = ", ".join(f"{part.value} {duration(length)}" for part, length in view.seconds.items() if length)
     booked = f", booked as {view.refund_id}" if view.refund_id else ""
     return [
@@ -73,14 +58,14 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
         ("status", view.status.value),
         ("outcome", view.outcome.value if view.outcome else ""),
         ("category", view.category),
-        ("refund", f"{refunded(view.refund)} for order {view.refund.order_id}{booked}" if view.refund else ""),
-        ("started (UTC)", moment(view.started_at)),
-        ("ended (UTC)", moment(view.ended_at)),
-        ("seen (UTC)", "" if view.ended_at else moment(view.projected_at)),
+        ("refund", f"{formatting.refund(view.refund)}{booked}" if view.refund else ""),
+        ("started (UTC)", instant(view.started_at)),
+        ("ended (UTC)", instant(view.ended_at)),
+        ("seen (UTC)", "" if view.ended_at else instant(view.projected_at)),
         ("time", spent),
         ("workers", f"{len(view.workers)}, one after another" if len(view.workers) > 1 else ""),
         *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
-        ("history", f"{view.turns:,} turns, {view.events:,} events, {view.bytes:,} bytes"),
+        ("history", f"{view.turns:,} turns, {view.events:,} events, {formatting.size(view.bytes)}"),
     ]
 
 
@@ -92,16 +77,21 @@ def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
         spent = tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
         name = stage.stage or WORKFLOW
-        yield (name, "", "", "", "", active, *spent, money(group, digits))
+        yield (name, "", "", "", "", active, *spent, _money(group, digits))
         for step in view.steps:
             if step.stage == stage.stage:
                 yield _step(step, digits)
-                yield from (_call(call, digits) for call in view.calls if call.step == step.step)
-        yield from (_call(call, digits) for call in view.calls if call.step is None and call.stage == stage.stage)
+                yield from (_call(call, view, digits) for call in view.calls if call.step == step.step)
+        of_no_step = (call for call in view.calls if call.step is None and call.stage == stage.stage)
+        yield from (_call(call, view, digits) for call in of_no_step)
+
+
+def _money(group: GroupView, digits: Digits) -> str:
+    """Currencies stand side by side."""
+    return ", ".join(money_of(group, digits))
 
 
 def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
-
     return (
         f"  {step.step} {step.name}",
         str(len(step.attempts)),
@@ -110,14 +100,14 @@ def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
         "",
         duration(step.active_seconds),
         *("", "", ""),
-        money(step.cost, digits),
+        _money(step.cost, digits),
     )
 
 
-def _call(call: CallView, digits: Digits) -> tuple[str, ...]:
-
+def _call(call: CallView, view: RecordView, digits: Digits) -> tuple[str, ...]:
     usage = call.usage
     cached = 0 if usage.input_tokens == 0 else usage.cached_tokens
+    ended = max(call.over_at or view.ended_at or view.projected_at, call.started_at)
     counts = (usage.input_tokens, cached, usage.output_tokens)
     return (
         f"    call {call.turn}.{call.number}{'' if call.step else ' (no step)'}",
@@ -125,9 +115,9 @@ def _call(call: CallView, digits: Digits) -> tuple[str, ...]:
         call.state.value,
         "",
         call.model or f"? of {call.component}",
-        duration(call.ended_at - call.started_at) if call.ended_at else "",
-        *(count(each, usage.known) for each in counts),
-        money(call.cost, digits),
+        duration(ended - call.started_at, estimated=call.ended_at is None),
+        *(formatting.tokens(each, usage.known) for each in counts),
+        _money(call.cost, digits),
     )
 
 
@@ -144,7 +134,7 @@ def _after(view: RecordView, digits: Digits) -> Iterator[str]:
                 yield f"  of it {known} {digits.show(part, sum_.currency)} {sum_.currency}"
         if sum_.list_amount != sum_.amount:
             yield f"  at list prices {digits.show(sum_.list_amount, sum_.currency)} {sum_.currency}"
-    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *digits.notes()])
+    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *rounding(digits)])
 
 
 def _failures(view: RecordView) -> Iterator[str]:
@@ -153,7 +143,7 @@ def _failures(view: RecordView) -> Iterator[str]:
     errors = {(step.step, each.number): each.error for step in view.steps for each in step.attempts}
     for failure in view.failures:
         what = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
-        why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else moment(failure.at)
+        why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else instant(failure.at)
         again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
         yield f"{what} ({failure.cause.words}): {why}{again}"
     for call in view.calls:

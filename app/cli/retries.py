@@ -13,6 +13,8 @@ from app.cli import opening
 from app.cli.client import AsJson
 from app.cli.opening import Prices, given_prices, has_ledger, there
 from app.cli.screen import Column, Kind, Wide, complain, figures, say, show_json, show_table
+from app.domain import formatting
+from app.domain.formatting import duration, rounded
 
 if TYPE_CHECKING:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, RetryBoundsView, TargetView
@@ -127,7 +129,7 @@ def _show(view: RetryBoundsView) -> None:
 def _row(target: TargetView) -> tuple[str, ...]:
     layers = target.layers
     product = " x ".join(map(_figure, (layers.client, layers.sdk, layers.sidecar, layers.workflow)))
-    money = " + ".join(f"{each.amount:.2f} {each.currency}" for each in target.money_per_step)
+    money = " + ".join(f"{rounded(each.amount, 2)} {each.currency}" for each in target.money_per_step)
     return (
         target.name,
         target.type,
@@ -147,7 +149,7 @@ def _figure(value: int | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return NO_BOUND if seconds is None else str(timedelta(seconds=round(seconds)))
+    return NO_BOUND if seconds is None else duration(timedelta(seconds=seconds))
 
 
 def _said(measured: MeasuredView | None) -> str:
@@ -156,7 +158,7 @@ def _said(measured: MeasuredView | None) -> str:
 
 def _below(view: RetryBoundsView) -> Iterator[str]:
     limits = view.limits
-    money = ", ".join(f"{amount} {currency}" for currency, amount in sorted(limits.money_per_step.items()))
+    money = ", ".join(formatting.money(amount, currency) for currency, amount in sorted(limits.money_per_step.items()))
     yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"
     for each in view.targets:
         if each.billed_requests_per_step:

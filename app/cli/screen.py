@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from app.domain.formatting import Digits
 from app.domain.money import plain
 
 # How a table becomes lines: a row a line where there is room, a block of lines for each row where there is not.
@@ -235,6 +236,14 @@ Wide = Annotated[
     bool,
     typer.Option("--wide", callback=_set_wide, help="Every column and a line for each row, however wide the screen."),
 ]
+
+
+Exact = Annotated[bool, typer.Option("--exact", help="Every digit of the amounts, instead of rounded ones.")]
+
+
+def rounding(digits: Digits) -> Iterator[str]:
+    """What to say below a table with rounded amounts."""
+    yield from (f"{note}; --exact shows every digit" for note in digits.notes())
 
 
 def show_json(value: Any) -> None:

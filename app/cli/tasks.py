@@ -30,7 +30,8 @@ from app.cli.screen import (
     show_json,
     show_table,
 )
-from app.domain import decision_texts
+from app.domain import decision_texts, formatting
+from app.domain.formatting import instant, minute, money
 from app.domain.models import DecisionView, Frozen, Question, Refund, TaskStatus, TaskView, TicketView
 
 # A task in words: what it waits for, what was decided, and what to do next.
@@ -51,24 +52,14 @@ CSV = (
 def row(view: TaskView) -> tuple[str, ...]:
     """A task in a list."""
     refund = view.result.refund if view.result else view.proposed_refund
-    received = moment(view.created_at)[: len("2026-11-30 12:00")]
-    return (view.task_id, view.status.value, received, money(refund), what_came_of_it(view))
+    amount = money(refund.amount, refund.currency) if refund else ""
+    return (view.task_id, view.status.value, minute(view.created_at), amount, what_came_of_it(view))
 
 
 def what_came_of_it(view: TaskView) -> str:
     """A task's outcome, or what it waits for, or its error."""
     waits = decision_texts.explain(view.waiting_for).words if view.waiting_for else ""
     return (view.result.outcome.value if view.result else None) or waits or view.error or ""
-
-
-def money(refund: Refund | None) -> str:
-    """A refund's sum for a table."""
-    return f"{refund.amount:,} {refund.currency}" if refund else ""
-
-
-def moment(text: str) -> str:
-    """An instant of the API, in UTC, to the second."""
-    return text[:19].replace("T", " ")
 
 
 def csv_row(view: TaskView) -> tuple[CsvCell, ...]:
@@ -103,10 +94,10 @@ def facts(view: TaskView) -> list[tuple[str, str]]:
         *_waiting(view),
         ("tenant", view.tenant),
         ("ticket", view.ticket_id),
-        ("created (UTC)", moment(view.created_at)),
-        ("updated (UTC)", moment(view.updated_at or "")),
+        ("created (UTC)", instant(view.created_at)),
+        ("updated (UTC)", instant(view.updated_at)),
         ("category", category.value if category else ""),
-        ("proposed refund", f"{money(proposed)} for order {proposed.order_id}" if proposed else ""),
+        ("proposed refund", formatting.refund(proposed) if proposed else ""),
         *(_known(view.question, proposed) if view.question else ()),
         ("outcome", result.outcome.value if result else ""),
         ("refund", _paid(view)),
@@ -129,15 +120,17 @@ def _known(question: Question, proposed: Refund | None) -> Iterator[tuple[str, s
     """What our books said when the question was asked."""
     order, account = question.order, question.account
     if question.limit is not None and proposed:
-        yield "limit", f"{question.limit:,} {proposed.currency}"
+        yield "limit", money(question.limit, proposed.currency)
     if order:
-        given = f"{order.charged:,} {order.currency} charged, {order.refunded:,} refunded, {order.refundable:,} left"
+        given = (
+            f"{money(order.charged, order.currency)} charged, {order.refunded:,} refunded, {order.refundable:,} left"
+        )
         yield "order", f"{order.order_id}: {given}"
     if account:
         known = f"customer for {account.since_days:,} days, {account.refunds_90d:,} refunds in the last 90"
         yield "account", f"{account.tier}, risk {account.risk}, {known}"
-    yield "asked (UTC)", moment(question.asked_at)
-    yield "decide by (UTC)", moment(question.expires_at)
+    yield "asked (UTC)", instant(question.asked_at)
+    yield "decide by (UTC)", instant(question.expires_at)
 
 
 def letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
@@ -170,9 +163,9 @@ def next_steps(view: TaskView) -> Iterator[str]:
 
 def decision_line(made: DecisionView) -> str:
     """A decision, or an attempt at one, on one line."""
-    wanted = f" {money(made.refund)} for order {made.refund.order_id}" if made.refund else ""
+    wanted = f" {formatting.refund(made.refund)}" if made.refund else ""
     note = f" ({' '.join(made.note.split())})" if made.note else ""
-    return f"{moment(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
+    return f"{instant(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
 
 
 def _paid(view: TaskView) -> str:
@@ -180,7 +173,7 @@ def _paid(view: TaskView) -> str:
     if not result or not result.refund:
         return ""
     booked = f", booked as {result.refund_id}" if result.refund_id else ""
-    return f"{money(result.refund)} for order {result.refund.order_id}{booked}"
+    return f"{formatting.refund(result.refund)}{booked}"
 
 
 # Follows tasks until they rest: ended, or waiting for somebody.
@@ -372,7 +365,7 @@ def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: st
     elif accepted:
         done = {"approve": "approved", "reject": "rejected"}[verb]
         said = view.decisions[-1].refund if view.decisions else None
-        what = f": {money(said)} for order {said.order_id}" if said else ""
+        what = f": {formatting.refund(said)}" if said else ""
         say(f"{task_id} {done}{what}; it is {view.status.value}")
     else:
         say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")

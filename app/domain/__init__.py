@@ -1,1 +1,1 @@
-"""What every room may import: tickets, tasks and orders, errors, money, redaction. Pure."""
+"""What every room may import: tickets, tasks and orders, errors, money, redaction, figures for people. Pure."""

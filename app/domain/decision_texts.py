@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from app.domain import formatting
+from app.domain.formatting import money
 from app.domain.models import DecisionState, Refund
 
 # What became of a decision, in words for the person who made it.
@@ -36,9 +38,7 @@ def words(
     if state is DecisionState.HANDED_OVER:
         return "handed over to the task, which has not said yet what came of it"
     if state is DecisionState.ACCEPTED:
-        return (
-            f"accepted: {money(refund.amount, refund.currency)} for order {refund.order_id}" if refund else "accepted"
-        )
+        return f"accepted: {formatting.refund(refund)}" if refund else "accepted"
     if refund is not None and code in _REFUSED:
         return _REFUSED[code](refund, most, currency)
     return f"refused: {explain(code).words}" if code else state.value.replace("_", " ")
@@ -47,11 +47,6 @@ def words(
 def words_of(code: str) -> str:
     """The words of a code that needs no figures."""
     return _FIXED[code]
-
-
-def money(amount: Decimal, currency: str) -> str:
-    """An amount for a sentence: `9,999.00 CHF`."""
-    return f"{amount:,} {currency}"
 
 
 def _above(refund: Refund, most: Decimal | None, currency: str | None) -> str:

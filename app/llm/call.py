@@ -11,8 +11,8 @@ from functools import cached_property
 
 from app.config.policy import Losses
 from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
-from app.domain.models import UsageBasis
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
+from app.pricing.charge_types import TokenUsage
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,24 @@ class Reserve:
     output_tokens: int
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a call used, in tokens, and how that is known; `None` is not known. `input_tokens` includes cached ones,
-    `output_tokens` includes reasoning."""
-
-    input_tokens: int | None
-    cached_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
-    known: UsageBasis
-
-
-# An answer as JSON text at rest, and back.
+# An answer as JSON text at rest, and back. What it used stands beside it, in columns of its own.
 
 
 def answer_to_json(answer: Answer) -> str:
     """The answer as one line of JSON."""
-    return json.dumps(asdict(answer), ensure_ascii=False, separators=(",", ":"))
+    values = {name: value for name, value in asdict(answer).items() if name != "usage"}
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
-def answer_from_json(text: str) -> Answer:
-    """The answer that `answer_to_json` wrote."""
+def answer_from_json(text: str, usage: TokenUsage) -> Answer:
+    """The answer that `answer_to_json` wrote, with what it used."""
     values = json.loads(text)
     return Answer(
         text=values["text"],
         tool_calls=tuple(ToolRequest(**call) for call in values["tool_calls"]),
         finish_reason=values["finish_reason"],
         model=values["model"],
-        usage=ReportedUsage(**values["usage"]),
+        usage=usage,
     )
 
 

@@ -29,6 +29,7 @@ from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.sidecar import READY_SECONDS, wait_until_ready
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
+from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
 # The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and
 # Anthropic's, Bedrock's, Mistral's.
@@ -107,24 +108,14 @@ class ToolDefinition:
 
 
 @dataclass(frozen=True)
-class ReportedUsage:
-    """Tokens as Dapr reported them; `None` where it reported none (which is not zero)."""
-
-    input_tokens: int | None
-    cached_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
-
-
-@dataclass(frozen=True)
 class Answer:
-    """What the model answered."""
+    """What the model answered; `usage` as it was reported."""
 
     text: str
     tool_calls: tuple[ToolRequest, ...]
     finish_reason: str
     model: str
-    usage: ReportedUsage
+    usage: TokenUsage
 
 
 class Conversation(Protocol):
@@ -292,15 +283,19 @@ def _answer(component: str, response: Any) -> Answer:
     return Answer(choice.message.content or "", calls, choice.finish_reason or "", output.model or "", _usage(output))
 
 
-def _usage(output: Any) -> ReportedUsage:
-    """Dapr says zero where the provider's usage did not reach it, and no call is free of input tokens."""
+def _usage(output: Any) -> TokenUsage:
+    """As Dapr reports it. It says zero where the provider's usage did not reach it, and no call is free of input
+    tokens; counts that cannot be are not believed either."""
     usage = output.usage
     if usage is None or not usage.prompt_tokens:
-        return ReportedUsage(None, None, None, None)
+        return NOT_REPORTED
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return ReportedUsage(
-        input_tokens=int(usage.prompt_tokens),
-        cached_tokens=int(prompt.cached_tokens) if prompt else None,
-        output_tokens=int(usage.completion_tokens),
-        reasoning_tokens=int(completion.reasoning_tokens) if completion else None,
-    )
+    try:
+        return TokenUsage(
+            input_tokens=int(usage.prompt_tokens),
+            cached_tokens=int(prompt.cached_tokens) if prompt else None,
+            output_tokens=int(usage.completion_tokens),
+            reasoning_tokens=int(completion.reasoning_tokens) if completion else None,
+        )
+    except ValueError:
+        return NOT_REPORTED

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 from app.domain.errors import ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, ModelUse, UsageBasis
 from app.llm import estimate
-from app.llm.call import ModelCall, Reserve, Usage
-from app.llm.conversation import Answer, Conversation, ReportedUsage
+from app.llm.call import ModelCall, Reserve
+from app.llm.conversation import Answer, Conversation
 from app.llm.journal import Journal, Settled
+from app.pricing.charge_types import TokenUsage, usage_columns
 
 # Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
 _RESERVED_OUTPUT_TOKENS = 1_000
@@ -87,7 +88,7 @@ class LLMGateway:
             model=settled.answer.model,
             prompt_version=call.prompt_version,
             request_digest=call.digest,
-            **asdict(settled.usage),
+            **usage_columns(settled.usage),
         )
         return ModelAnswer(settled.answer, use)
 
@@ -98,20 +99,21 @@ async def _aside(texts: Iterable[str], count: Callable[[], Counted]) -> Counted:
     return await asyncio.to_thread(count) if sum(map(len, texts)) > _SHORT_CHARACTERS else count()
 
 
-def used(answer: Answer, call: ModelCall, provider: str) -> Usage:
+def used(answer: Answer, call: ModelCall, provider: str) -> TokenUsage:
     """What the provider reported, if that can be; else what we count ourselves, marked as such."""
-    reported = answer.usage
-    if _can_be(reported, answer):
-        return Usage(**asdict(reported), known=UsageBasis.REPORTED)
+    if _can_be(answer):
+        return answer.usage
     by = estimate.counting(provider, answer.model)
-    asked = estimate.input_tokens(call.messages, call.tools, by)
-    return Usage(asked, None, estimate.output_tokens(answer, by), None, UsageBasis.ESTIMATED)
+    return TokenUsage(
+        input_tokens=estimate.input_tokens(call.messages, call.tools, by),
+        output_tokens=estimate.output_tokens(answer, by),
+        known=UsageBasis.ESTIMATED,
+    )
 
 
-def _can_be(reported: ReportedUsage, answer: Answer) -> bool:
-    """Whether it is whole, no part exceeds its whole, and neither a question nor an answer is for nothing."""
-    asked, said = reported.input_tokens, reported.output_tokens
+def _can_be(answer: Answer) -> bool:
+    """Whether what was reported is whole, and neither a question nor an answer is for nothing."""
+    asked, said = answer.usage.input_tokens, answer.usage.output_tokens
     if asked is None or said is None or not 0 < asked <= _MOST_TOKENS or said > _MOST_TOKENS:
         return False
-    parts_fit = 0 <= (reported.cached_tokens or 0) <= asked and 0 <= (reported.reasoning_tokens or 0) <= said
-    return parts_fit and (said > 0 or not (answer.text or answer.tool_calls))
+    return said > 0 or not (answer.text or answer.tool_calls)

@@ -25,10 +25,10 @@ from app.domain.models import CallState
 from app.ledger.store.call_rows import GIVEN_UP, look_again
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
-from app.llm.call import Failed, ModelCall, Objection, Reserve, Usage, answer_from_json, answer_to_json, objection
+from app.llm.call import Failed, ModelCall, Objection, Reserve, answer_from_json, answer_to_json, objection
 from app.llm.conversation import Answer
+from app.pricing.charge_types import USAGE_COLUMNS, TokenUsage, usage_columns, usage_of
 
-USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 # Words of the provider's choosing; PostgreSQL refuses what is longer than its column.
 _MODEL_CHARACTERS, _REASON_CHARACTERS = 200, 32
 
@@ -86,7 +86,7 @@ class Settled:
     """The answer that settled a step, and what it used."""
 
     answer: Answer
-    usage: Usage
+    usage: TokenUsage
 
 
 class Journal:
@@ -113,11 +113,11 @@ class Journal:
             raise begun
         return begun
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
+    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str) -> Settled:
         """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
         another's."""
         values = (
-            _used(usage)
+            usage_columns(usage)
             | {
                 "provider": provider,
                 "state": CallState.SETTLED.value,
@@ -230,10 +230,6 @@ def _step(execution_id: str, turn: int) -> dict[str, Any]:
     return {"the_step": execution_id, "the_turn": turn}
 
 
-def _used(usage: Usage) -> dict[str, Any]:
-    return {name: getattr(usage, name) for name in USAGE_COLUMNS} | {"known": usage.known.value}
-
-
 def _stored(row: RowMapping) -> Settled:
-    usage = Usage(**{name: row[name] for name in USAGE_COLUMNS})
-    return Settled(answer_from_json(row["answer"]), usage)
+    usage = usage_of(row)
+    return Settled(answer_from_json(row["answer"], usage), usage)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from app.domain.models import CallState, UsageBasis
 
@@ -115,9 +116,10 @@ _KINDS = dict.fromkeys(TOKEN_LINES, Kind.MODEL) | {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
-    """What one model call used. `None` is "not reported", which is not zero.
+    """What one model call used, from the provider's answer to journal, record, charges and spans. `None` is "not
+    reported", which is not zero. Its counts have names only, since no order of them is everybody's.
 
     `input_tokens` holds the cached and the cache-written ones, `output_tokens` the reasoning ones, as providers of
     OpenAI's protocol and OpenTelemetry count. Raises ValueError for what cannot be: less than none, or a part that
@@ -125,9 +127,9 @@ class TokenUsage:
     """
 
     input_tokens: int | None
-    output_tokens: int | None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    output_tokens: int | None
     reasoning_tokens: int | None = None
     known: UsageBasis = UsageBasis.REPORTED
 
@@ -149,13 +151,32 @@ class TokenUsage:
     def __add__(self, other: TokenUsage) -> TokenUsage:
         """Both together, known as the worse of the two; what one of them does not report is not known of the sum."""
         return TokenUsage(
-            _sum(self.input_tokens, other.input_tokens),
-            _sum(self.output_tokens, other.output_tokens),
-            _sum(self.cached_tokens, other.cached_tokens),
-            _sum(self.cache_write_tokens, other.cache_write_tokens),
-            _sum(self.reasoning_tokens, other.reasoning_tokens),
-            worst(self.known, other.known),
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
+            reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
+            known=worst(self.known, other.known),
         )
+
+
+NOT_REPORTED = TokenUsage(input_tokens=None, output_tokens=None, known=UsageBasis.UNREPORTED)
+# As rows of the journal and the history of a workflow keep it. No stage of ours writes to a provider's cache.
+USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
+
+
+def usage_columns(usage: TokenUsage) -> dict[str, Any]:
+    """The columns of a usage, by name."""
+    return {name: getattr(usage, name) for name in USAGE_COLUMNS} | {"known": usage.known.value}
+
+
+def usage_of(columns: Mapping[Any, Any]) -> TokenUsage:
+    """The usage in such columns, among others. What an impossible count says is not believed: it is not reported."""
+    counts = {name: columns[name] for name in USAGE_COLUMNS}
+    try:
+        return TokenUsage(**counts | {"known": UsageBasis(counts["known"])})
+    except ValueError:
+        return NOT_REPORTED
 
 
 def _sum(left: int | None, right: int | None) -> int | None:

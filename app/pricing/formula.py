@@ -306,7 +306,7 @@ _TURNED_AWAY_WITHIN = timedelta(seconds=5)
 # refused the repetition of a request that had left, and how that one failed, nobody says.
 _REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
 
-NOTHING = TokenUsage(0, 0, known=UsageBasis.ESTIMATED)
+NOTHING = TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED)
 
 
 def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
@@ -321,8 +321,8 @@ def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
         return NOTHING
     known = settled.usage if settled else call.usage
     return TokenUsage(
-        call.reserve_input if known.input_tokens is None else known.input_tokens,
-        call.reserve_output if known.output_tokens is None else known.output_tokens,
+        input_tokens=call.reserve_input if known.input_tokens is None else known.input_tokens,
+        output_tokens=call.reserve_output if known.output_tokens is None else known.output_tokens,
         known=UsageBasis.ESTIMATED,
     )
 

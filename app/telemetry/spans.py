@@ -342,7 +342,7 @@ class _Plan:
         started, ended = call.started_at, call.ended_at
         if ended is None:
             attributes[names.CALL_END_KNOWN] = False
-            ended = self._latest_end(call)
+            ended = self._record.end_of(call) or self._end
         name = f"{names.CHAT} {call.model}" if call.model else names.CHAT
         own, parent = span_id("call", call.call_id), step.span_id if step else self._task_span
         return self._child(name, own, parent, started, ended, attributes, SpanKind.CLIENT, failed=call.rerun)
@@ -376,17 +376,7 @@ class _Plan:
             return step.attempts[0].scheduled_at, step.attempts[-1].ended_at or self._end
         calls = self._record.calls_of(step)
         started = min((call.started_at for call in calls), default=self._record.started_at)
-        return started, max((call.ended_at or call.started_at for call in calls), default=started)
-
-    def _latest_end(self, call: CallRecord) -> datetime:
-        """When a call without an end was over at the latest: as the next one began, or the step ended."""
-        later = [
-            other.started_at
-            for other in self._record.calls
-            if (other.execution_id, other.turn) == (call.execution_id, call.turn) and other.number > call.number
-        ]
-        step = next((step for step in self._record.steps if step.execution_id == call.execution_id), None)
-        return min(later, default=self._times(step)[1] if step else self._end)
+        return started, max((self._record.end_of(call) or self._end for call in calls), default=started)
 
 
 def _nanoseconds(at: datetime) -> int:

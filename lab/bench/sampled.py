@@ -18,8 +18,9 @@ from app.domain.errors import Refused
 from app.domain.models import AnsweredBy, ModelUse, Ticket, UsageBasis
 from app.domain.orders import Account
 from app.llm.call import ModelCall
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.llm.gateway import ModelAnswer
+from app.pricing.charge_types import NOT_REPORTED
 from app.workflow.activities.classify import ClassifyInput, classify
 from app.workflow.activities.draft_refund import DraftInput, Lookup, draft_refund
 from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
@@ -200,7 +201,7 @@ def _tool_use(call: ToolRequest) -> dict[str, Any]:
 
 def _answer(said: Said, model: str) -> Answer:
     calls = tuple(ToolRequest(call.id, call.name, call.arguments) for call in said.tool_calls)
-    return Answer(said.text, calls, said.finish, model, ReportedUsage(None, None, None, None))
+    return Answer(said.text, calls, said.finish, model, NOT_REPORTED)
 
 
 def _use(answer: Answer, call: ModelCall) -> ModelUse:

@@ -68,7 +68,9 @@ class Prices:
         return found
 
     def _one(self, row: Row) -> Spend:
-        usage = TokenUsage(row["input_tokens"], row["output_tokens"], row["cached_tokens"])
+        usage = TokenUsage(
+            input_tokens=row["input_tokens"], output_tokens=row["output_tokens"], cached_tokens=row["cached_tokens"]
+        )
         at = datetime.fromisoformat(row["at"])
         priced = price_call(self._book, usage, at=at, model=row["model"], provider=self._provider)
         if not isinstance(priced, CallPrice) or priced.amount is None:

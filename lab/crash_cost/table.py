@@ -8,7 +8,8 @@ from decimal import Decimal
 from rich.console import Console
 from rich.table import Table
 
-from app.domain.money import shown
+from app.domain import formatting
+from app.domain.formatting import rounded
 from lab.crash_cost.views import ArmView, LoadView, RerunTaxView, TraceView
 
 TENTH = Decimal("0.1")
@@ -76,7 +77,13 @@ def _rates(result: RerunTaxView) -> Table:
 
 def _row(load: LoadView, trace: TraceView) -> tuple[str, ...]:
     return (
-        *(str(load.tasks), str(trace.kills), percent(trace.rate), shown(load.clean.amount), shown(trace.upper_bound)),
+        *(
+            str(load.tasks),
+            str(trace.kills),
+            percent(trace.rate),
+            rounded(load.clean.amount),
+            rounded(trace.upper_bound),
+        ),
         *_arm(trace.restart),
         *_arm(trace.resume),
         percent(trace.ratio) if trace.ratio is not None else "",
@@ -84,7 +91,7 @@ def _row(load: LoadView, trace: TraceView) -> tuple[str, ...]:
 
 
 def _arm(arm: ArmView) -> tuple[str, str, str]:
-    return shown(arm.repeated.amount), percent(arm.share), shown(arm.expected.amount)
+    return rounded(arm.repeated.amount), percent(arm.share), rounded(arm.expected.amount)
 
 
 def _kinds(result: RerunTaxView) -> Table:
@@ -102,4 +109,4 @@ def _kinds(result: RerunTaxView) -> Table:
 
 def percent(value: Decimal) -> str:
     """`3.6 %`."""
-    return f"{100 * value:.1f} %"
+    return formatting.percent(value, 1)

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import insert
 
 from app.cli import opening
-from app.cli.figures import digits_for
 from app.dapr.history.model import AttemptOutcome
+from app.domain.formatting import digits_for
 from app.domain.models import UsageBasis
 from app.finance.price_schemas import RepricingView
 from app.finance.reconciliation.by_request import UnattributedRetries
@@ -54,7 +54,7 @@ def put(ledger: FakeRecords, *records: TaskRecord) -> None:
 
 def with_currencies() -> TaskRecord:
     """A thousand tokens in and none out, in dollars at 2 and in euro at 2 a million."""
-    usage, where = TokenUsage(1000, 0, 0), some_origin(at=at(1))
+    usage, where = TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0), some_origin(at=at(1))
     charges = [*charge_call(BOOK, usage, where), *charge_call(BOOK, usage, replace(where, model="model-e"))]
     return task_record(charges=tuple(charges))
 
@@ -109,7 +109,10 @@ def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: Fake
     [(1, "<1 % estimated"), (120, "12 % estimated"), (999, ">99 % estimated"), (1000, "estimated"), (0, "reported")],
 )
 def test_a_share_is_never_rounded_to_nothing_or_to_all(ledger: FakeRecords, estimated: int, said: str) -> None:
-    usages = [TokenUsage(1000 - estimated, 0, 0), TokenUsage(estimated, 0, 0, known=UsageBasis.ESTIMATED)]
+    usages = [
+        TokenUsage(input_tokens=1000 - estimated, output_tokens=0, cached_tokens=0),
+        TokenUsage(input_tokens=estimated, output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED),
+    ]
     charges = [charge_call(BOOK, usage, some_origin(number=number)) for number, usage in enumerate(usages)]
     put(ledger, task_record(charges=tuple(charge for call in charges for charge in call)))
     assert row(ask("cost", "report", "--by", "").stdout, "total ")[-1] == said

@@ -10,13 +10,12 @@ from decimal import Decimal
 import pytest
 
 from app.cli import failure_cost, opening
-from app.domain.models import UsageBasis
 from app.finance.failures.failure_schemas import IntervalView, TaxView
 from app.ledger.recording.saving import save
 from app.ledger.store import database
 from app.ledger.store.charge_rows import Prices
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import NOT_REPORTED
 from tests.cli.reading import ask, cells, row, told
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 from tests.ledgers import FakeRecords
@@ -126,16 +125,9 @@ def test_small_shares_have_more_digits(ledger: FakeRecords) -> None:
     assert row(ask("cost", "tax").stdout, "a crash ")[1:3] == ["0.50 % (0.09-2.78)", "0.50 %"]
 
 
-@pytest.mark.parametrize(
-    ("share", "shown"), [("0.00004", "<0.01 %"), ("0.0001", "0.01 %"), ("0", "0.00 %"), ("0.5", "50.0 %")]
-)
-def test_a_share_is_never_nothing_for_something(share: str, shown: str) -> None:
-    assert failure_cost._percent(Decimal(share)) == shown
-
-
 def test_a_share_of_next_to_nothing_keeps_its_interval() -> None:
     one_of_20_000 = IntervalView(value=Decimal("0.00005"), low=Decimal("0.000009"), high=Decimal("0.00028"))
-    assert failure_cost._interval(one_of_20_000) == "<0.01 % (0.00-0.03)"
+    assert failure_cost._interval(one_of_20_000) == "<0.01 % (<0.01-0.03)"
 
 
 def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:
@@ -145,7 +137,7 @@ def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:
 
 
 def test_what_is_not_known_is_said(ledger: FakeRecords) -> None:
-    unknown = call(3, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
+    unknown = call(3, usage=NOT_REPORTED)
     put(ledger, task(calls=(call(1), unknown), failures=(failure(3, 3, 4),)))
     shown = ask("cost", "tax").stdout
     assert "note: 1 restarts have no progress" in shown

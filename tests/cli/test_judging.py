@@ -14,6 +14,8 @@ TASK = "acme:T-1"
 REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency": "EUR"})
 OTHER = REFUND.model_copy(update={"order_id": "O-2"})
 
+DUE = "12.30 EUR for order O-1"
+
 
 def want(outcome: Outcome | None = Outcome.REFUNDED, refund: Refund | None = REFUND, **changes: Any) -> Expectation:
     given = {
@@ -88,44 +90,44 @@ def test_what_is_right_is_not_called_a_difference(
 @pytest.mark.parametrize(
     ("expectation", "found", "rows", "named"),
     [
-        (want(), done(), [], "the books must hold 12.30 EUR for O-1, they hold no refund"),
+        (want(), done(), [], "the books must hold 12.30 EUR for order O-1, they hold no refund"),
         (
             want(),
             done(),
             [row(), row()],
-            "the books must hold 12.30 EUR for O-1, they hold 12.30 EUR for O-1 and 12.30 EUR for O-1",
+            f"the books must hold {DUE}, they hold {DUE} and {DUE}",
         ),
         (
             want(),
             done(),
             [row(amount="12.31")],
-            "the books must hold 12.30 EUR for O-1, they hold 12.31 EUR for O-1",
+            "the books must hold 12.30 EUR for order O-1, they hold 12.31 EUR for order O-1",
         ),
         (
             want(),
             done(),
             [row(currency="USD")],
-            "the books must hold 12.30 EUR for O-1, they hold 12.30 USD for O-1",
+            "the books must hold 12.30 EUR for order O-1, they hold 12.30 USD for order O-1",
         ),
         (
             want(),
             done(),
             [row(order_id="O-2")],
-            "the books must hold 12.30 EUR for O-1, they hold 12.30 EUR for O-2",
+            "the books must hold 12.30 EUR for order O-1, they hold 12.30 EUR for order O-2",
         ),
         (want(), waits(), [row()], "must be refunded, is waiting (above_limit)"),
         (want(), view(TaskStatus.FAILED, error="E"), [row()], "must be refunded, is failed (E)"),
         (want(), view(TaskStatus.RUNNING), [row()], "must be refunded, is running"),
         (want(None), done(), [], "must be waiting, is refunded"),
         (want(None), done(Outcome.REFUNDED), [row()], "must be waiting, is refunded"),
-        (want(None), waits(), [row()], "the books must hold no refund, they hold 12.30 EUR for O-1"),
-        (want(None), waits(OTHER), [], "must propose 12.30 EUR for O-1, proposes 12.30 EUR for O-2"),
-        (want(None), waits(None), [], "must propose 12.30 EUR for O-1, proposes no refund"),
+        (want(None), waits(), [row()], "the books must hold no refund, they hold 12.30 EUR for order O-1"),
+        (want(None), waits(OTHER), [], "must propose 12.30 EUR for order O-1, proposes 12.30 EUR for order O-2"),
+        (want(None), waits(None), [], "must propose 12.30 EUR for order O-1, proposes no refund"),
         (
             want(None),
             done(Outcome.REJECTED, None, decided_by="ann"),
             [row()],
-            "the books must hold no refund, they hold 12.30 EUR for O-1",
+            "the books must hold no refund, they hold 12.30 EUR for order O-1",
         ),
     ],
 )

@@ -14,7 +14,10 @@ from app.dapr.history.model import AttemptOutcome
 from app.domain.models import AnsweredBy, CallState, TaskStatus, UsageBasis
 from app.ledger.reading.record_schemas import RecordView
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, TokenUsage
+from app.web.pages.lines import make_lines
+from app.web.pages.page_words import record_digits
+from app.web.pages.summary import make_summary
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
 from tests.records import (
@@ -38,7 +41,7 @@ KEYS = (
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
-    "started_at ended_at usage reserve_input reserve_output finish_reason error cause rerun cost"
+    "started_at ended_at over_at usage reserve_input reserve_output finish_reason error cause rerun cost"
 )
 CHARGE_KEYS = (
     "id kind line stage step tool execution_id turn number at provider component model quantity unit known unit_price "
@@ -66,8 +69,8 @@ def test_the_head_says_what_became_of_the_task_and_of_its_time(ledger: FakeRecor
     assert row(shown, "refund ") == ["refund", "49.90 EUR for order AC-10442, booked as R-1"]
     assert row(shown, "started") == ["started (UTC)", "2026-11-22 12:00:00"]
     assert row(shown, "ended") == ["ended (UTC)", "2026-11-22 12:01:10"]
-    assert row(shown, "time") == ["time", "active 10.000 s, waiting 0:01:00"]
-    assert row(shown, "history") == ["history", "9 turns, 40 events, 12,000 bytes"]
+    assert row(shown, "time") == ["time", "active 10.0 s, waiting 1 min 0 s"]
+    assert row(shown, "history") == ["history", "9 turns, 40 events, 12.0 kB"]
 
 
 def test_each_stage_step_and_call_has_its_line(ledger: FakeRecords) -> None:
@@ -98,12 +101,24 @@ def test_each_stage_step_and_call_has_its_line(ledger: FakeRecords) -> None:
 def test_tokens_and_money_carry_how_they_are_known(ledger: FakeRecords) -> None:
     put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("record", TASK).stdout
-    assert row(shown, "1 classify") == ["1 classify", "1", "completed", "provider", "0.500 s", "0.000466 USD"]
-    assert row(shown, "call 2.1")[1:] == ["settled", "sandbox-small", "0.300 s", "900", "100", "80", "0.000458 USD"]
+    assert row(shown, "1 classify") == ["1 classify", "1", "completed", "provider", "500 ms", "0.000466 USD"]
+    assert row(shown, "call 2.1")[1:] == ["settled", "sandbox-small", "300 ms", "900", "100", "80", "0.000458 USD"]
     assert row(shown, "call 3.1")[-4:] == ["?", "?", "?", "?"]
-    interrupted = ["call 1.1", "interrupted", "sandbox-small", "~1,500", "?", "~1,000", "~0.002200 USD"]
+    interrupted = ["call 1.1", "interrupted", "sandbox-small", "~4.50 s", "~1,500", "?", "~1,000", "~0.002200 USD"]
     assert interrupted in [row(line, "call 1.1") for line in shown.splitlines() if "interrupted  " in line]
-    assert row(shown, "draft_refund")[1:] == ["6.000 s", "~3,300 + ?", "200", "~1,160 + ?", "~0.003202 USD + ?"]
+    assert row(shown, "draft_refund")[1:] == ["6.00 s", "~3,300 + ?", "200", "~1,160 + ?", "~0.003202 USD + ?"]
+
+
+def test_the_page_shows_the_same_figures(ledger: FakeRecords) -> None:
+    record, shown = ledger.record(TASK), ask("record", TASK).stdout
+    digits = record_digits(record)
+    calls = [line for step in make_lines(record, digits) for line in step.lines if line.kind == "call"]
+    rows = [row(line, "call ") for line in shown.splitlines() if line.startswith("    call ")]
+    assert len(rows) == len(calls) == 4
+    for page, cells in zip(calls, rows, strict=True):
+        told = [page.duration, page.input, page.cached, page.output, *page.money.lines]
+        assert [cell for cell in cells if cell in told] == told
+    assert f"total  {make_summary(record, digits).totals[0].text.lstrip('~')} = " in shown
 
 
 def test_the_total_says_what_it_is_made_of_and_what_it_misses(ledger: FakeRecords) -> None:
@@ -124,9 +139,9 @@ def test_a_call_without_a_price_is_no_free_call(ledger: FakeRecords) -> None:
 
 
 def test_usage_that_nobody_reported_is_a_question_mark(ledger: FakeRecords) -> None:
-    unknown = call_record(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED), model="")
+    unknown = call_record(usage=NOT_REPORTED, model="")
     put(ledger, task_record(steps=steps()[:1], calls=(unknown,)))
-    assert row(ask("record", TASK).stdout, "call 1.1") == ["call 1.1", "settled", "? of llm", "0.300 s", *"????"]
+    assert row(ask("record", TASK).stdout, "call 1.1") == ["call 1.1", "settled", "? of llm", "300 ms", *"????"]
 
 
 def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
@@ -137,9 +152,9 @@ def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
     put(ledger, task_record(steps=(step,), calls=(), failures=(what, lost)))
     shown = ask("record", TASK).stdout
     assert row(shown, "1 retrieve_account")[1:3] == ["2", "completed"]
-    failure = "attempt 1 failed (tool error): SystemUnavailable: accounts is down; taken up again after 0.400 s"
+    failure = "attempt 1 failed (tool error): SystemUnavailable: accounts is down; taken up again after 400 ms"
     assert f"note: step 1 retrieve_account, {failure}\n" in shown
-    interruption = "attempt 2 interrupted (worker gone): 2026-11-22 12:00:01; taken up again after 2.500 s"
+    interruption = "attempt 2 interrupted (worker gone): 2026-11-22 12:00:01; taken up again after 2.50 s"
     assert f"note: step 1 retrieve_account, {interruption}\n" in shown
 
 
@@ -241,7 +256,7 @@ def test_a_long_time_is_told_in_hours(ledger: FakeRecords) -> None:
         part: timedelta(hours=26, seconds=61) for part in ledger.records[TASK].parts if part.value == "waiting"
     }
     put(ledger, replace(ledger.records[TASK], parts=parts))
-    assert row(ask("record", TASK).stdout, "time") == ["time", "waiting 26:01:01"]
+    assert row(ask("record", TASK).stdout, "time") == ["time", "waiting 1 d 2 h"]
 
 
 def test_a_task_without_a_record_is_said_in_one_line(ledger: FakeRecords) -> None:
@@ -263,7 +278,7 @@ def test_a_call_that_nobody_can_have_worked_at_used_nothing_for_sure(ledger: Fak
     refused = call_record(
         state=CallState.FAILED,
         error="breaker_open: the breaker of llm is open",
-        usage=TokenUsage(0, 0, known=UsageBasis.ESTIMATED),
+        usage=TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED),
         model="",
     )
     put(ledger, task_record(steps=steps()[:1], calls=(refused,)))

@@ -22,9 +22,11 @@ NEW = price_book(
 def billed() -> list[Charge]:
     work = Work(Quantity(Decimal(10)), retained_bytes=Quantity(Decimal(10**9)))
     return [
-        *charge_call(OLD, TokenUsage(1000, 100, 400), origin()),
-        *charge_call(OLD, TokenUsage(1001, 0, 0), origin(number=2), rerun=True),
-        *charge_call(OLD, TokenUsage(10**6, 0, 0), origin(model="model-b")),
+        *charge_call(OLD, TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=400), origin()),
+        *charge_call(
+            OLD, TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=0), origin(number=2), rerun=True
+        ),
+        *charge_call(OLD, TokenUsage(input_tokens=10**6, output_tokens=0, cached_tokens=0), origin(model="model-b")),
         *charge_work(OLD, work, origin()),
     ]
 
@@ -61,7 +63,7 @@ def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
 
 
 def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
-    original = charge_call(OLD, TokenUsage(1000, 0, 0), origin())
+    original = charge_call(OLD, TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0), origin())
     wrong = original[0]
     assert wrong.amount is not None
     back = replace(wrong, quantity=Decimal(-1000), amount=-wrong.amount, correction=1)
@@ -75,7 +77,10 @@ def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
 
 
 def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
-    twice = [*charge_call(OLD, TokenUsage(600, 1, 0), origin()), *charge_call(OLD, TokenUsage(600, 1, 0), origin())]
+    twice = [
+        *charge_call(OLD, TokenUsage(input_tokens=600, output_tokens=1, cached_tokens=0), origin()),
+        *charge_call(OLD, TokenUsage(input_tokens=600, output_tokens=1, cached_tokens=0), origin()),
+    ]
     found = reprice(twice, NEW)
     inputs = [charge.quantity for charge in found.charges if charge.line is Meter.INPUT]
     assert inputs == [Decimal(600), Decimal(600)]  # and not one of 1,200, above the tier

@@ -17,11 +17,20 @@ BOOK = price_book(agreement(), agreement(id="euro", model="model-e", currency="E
 def charged() -> list[Charge]:
     late = NOW + timedelta(hours=12)  # the next day, in UTC
     return [
-        *charge_call(BOOK, TokenUsage(1000, 100, 0), origin()),
-        *charge_call(BOOK, TokenUsage(500, 0, 0, known=UsageBasis.ESTIMATED), origin(number=2), rerun=True),
-        *charge_call(BOOK, TokenUsage(1000, 0, 0), origin(model="model-e", stage="draft_refund", tenant="globex")),
-        *charge_call(BOOK, TokenUsage(70, 7), origin(model="unknown", stage="draft_refund")),
-        *charge_call(BOOK, TokenUsage(None, 100), origin(at=late)),
+        *charge_call(BOOK, TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=0), origin()),
+        *charge_call(
+            BOOK,
+            TokenUsage(input_tokens=500, output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED),
+            origin(number=2),
+            rerun=True,
+        ),
+        *charge_call(
+            BOOK,
+            TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0),
+            origin(model="model-e", stage="draft_refund", tenant="globex"),
+        ),
+        *charge_call(BOOK, TokenUsage(input_tokens=70, output_tokens=7), origin(model="unknown", stage="draft_refund")),
+        *charge_call(BOOK, TokenUsage(input_tokens=None, output_tokens=100), origin(at=late)),
         *charge_work(BOOK, Work(Quantity(Decimal(2), UsageBasis.ESTIMATED)), origin(tool="get_account")),
     ]
 

@@ -16,8 +16,7 @@ from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, UsageBasis
-from app.ledger.store.call_rows import UNKNOWN
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from tests.dapr.history.told import Told, at
 
 OPENAI = "conversation.openai"
@@ -61,7 +60,9 @@ class Story:
 def _as_it_was(call: CallRecord, moment: datetime) -> CallRecord:
     if call.ended_at is None or call.ended_at <= moment:
         return call
-    return replace(call, state=CallState.STARTED, ended_at=None, model="", usage=UNKNOWN, finish_reason="", error="")
+    return replace(
+        call, state=CallState.STARTED, ended_at=None, model="", usage=NOT_REPORTED, finish_reason="", error=""
+    )
 
 
 class _Teller:
@@ -195,7 +196,7 @@ class _Teller:
             ended_at=None if gone else ended,
             reserve_input=self.dice.randint(100, 2_000),
             reserve_output=self.dice.randint(100, 1_000),
-            usage=self.usage() if answered else UNKNOWN,
+            usage=self.usage() if answered else NOT_REPORTED,
             finish_reason="stop" if settled else "",
             error="" if settled else cause.tell("no answer") if cause else "no answer",
         )
@@ -203,11 +204,17 @@ class _Teller:
     def usage(self) -> TokenUsage:
         """What an answer came with; some providers report nothing."""
         if self.dice.random() < 0.1:
-            return UNKNOWN
+            return NOT_REPORTED
         tokens, output = self.dice.randint(0, 30_000), self.dice.randint(0, 4_000)
         cached = self.dice.choice([None, 0, self.dice.randint(0, tokens)])
         known = self.dice.choice([UsageBasis.REPORTED, UsageBasis.REPORTED, UsageBasis.ESTIMATED])
-        return TokenUsage(tokens, output, cached, None, self.dice.choice([None, self.dice.randint(0, output)]), known)
+        return TokenUsage(
+            input_tokens=tokens,
+            output_tokens=output,
+            cached_tokens=cached,
+            reasoning_tokens=self.dice.choice([None, self.dice.randint(0, output)]),
+            known=known,
+        )
 
     def wait(self) -> None:
         """A person is asked, and takes hours."""

@@ -14,16 +14,16 @@ from sqlalchemy import Engine, select, update
 from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause, Unreachable
-from app.domain.models import UsageBasis
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projection import Written, project
 from app.ledger.recording.sources import Sources
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
-from app.llm.call import Reserve, Usage
-from app.llm.conversation import Answer, ReportedUsage
+from app.llm.call import Reserve
+from app.llm.conversation import Answer
 from app.llm.journal import Journal, Settled
+from app.pricing.charge_types import TokenUsage
 from app.worker import execution_log
 from app.worker.execution_log import Attempt, Executions, Heartbeat
 from tests.dapr.history.told import Told, at
@@ -34,8 +34,8 @@ from tests.makers import LOSSES, ticket
 from tests.records import price_book
 
 TASK = "acme:T-1"
-ANSWER = Answer("x", (), "stop", "m", ReportedUsage(5, 0, 5, 0))
-USAGE = Usage(5, 0, 5, 0, UsageBasis.REPORTED)
+ANSWER = Answer("x", (), "stop", "m", TokenUsage(input_tokens=5, cached_tokens=0, output_tokens=5, reasoning_tokens=0))
+USAGE = TokenUsage(input_tokens=5, cached_tokens=0, output_tokens=5, reasoning_tokens=0)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ USE = {
 CALL = call_record(
     "classify-1",
     stage="classify",
-    usage=TokenUsage(812, 40, 100, None, None, UsageBasis.REPORTED),
+    usage=TokenUsage(input_tokens=812, output_tokens=40, cached_tokens=100),
     started_at=datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC),
     ended_at=datetime(2026, 11, 22, 8, 0, 1, tzinfo=UTC),
 )

@@ -17,10 +17,9 @@ from app.domain.models import CallState
 from app.ledger.recording.failures import cause_of_call
 from app.ledger.recording.projection import Written, project
 from app.ledger.recording.sources import Sources
-from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.task_record import FailureKind, TaskRecord
-from app.pricing.charge_types import Meter
+from app.pricing.charge_types import NOT_REPORTED, Meter
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, Ledger
 from tests.records import call_record, price_book
@@ -43,7 +42,9 @@ def history() -> Told:
 
 
 def record(*begun: Begun) -> TaskRecord:
-    call = call_record("k1", task_id=TASK, state=CallState.INTERRUPTED, usage=UNKNOWN, ended_at=None, started_at=at(2))
+    call = call_record(
+        "k1", task_id=TASK, state=CallState.INTERRUPTED, usage=NOT_REPORTED, ended_at=None, started_at=at(2)
+    )
     return project(parse(TASK, history().events), Written([call], begun), price_book(), NAMING, at(60))
 
 

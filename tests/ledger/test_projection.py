@@ -20,9 +20,8 @@ from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Outcome, TaskStatus, UsageBasis
 from app.finance.rollup import rollup
 from app.ledger.recording.projection import Written, project, with_usages
-from app.ledger.store.call_rows import UNKNOWN
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import CallRecord, Charge, Kind, Meter, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, Charge, Kind, Meter, TokenUsage
 from app.pricing.formula import NOTHING
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
@@ -50,7 +49,7 @@ def call(key: str = "k1", start: float = 1.2, **changes: Any) -> CallRecord:
 
 def lost_call(key: str = "k1", start: float = 1.2, **changes: Any) -> CallRecord:
     """One that nobody answered, nobody says why: any model may have worked."""
-    values = {"state": CallState.FAILED, "usage": UNKNOWN, "model": "", "error": "", "finish_reason": ""}
+    values = {"state": CallState.FAILED, "usage": NOT_REPORTED, "model": "", "error": "", "finish_reason": ""}
     return call(key, start, **values | changes)
 
 
@@ -296,12 +295,12 @@ def test_a_settled_call_is_charged_once_as_it_was_reported() -> None:
 
 
 def test_a_call_under_way_is_not_charged_yet() -> None:
-    started = call(state=CallState.STARTED, ended_at=None, usage=UNKNOWN, model="")
+    started = call(state=CallState.STARTED, ended_at=None, usage=NOT_REPORTED, model="")
     assert lines(record_of(one_step(), started).charges) == []
 
 
 def test_a_call_that_was_lost_is_a_rerun_with_the_settled_call_s_usage() -> None:
-    calls = lost_call(), call(number=2, usage=TokenUsage(700, 70))
+    calls = lost_call(), call(number=2, usage=TokenUsage(input_tokens=700, output_tokens=70))
     assert lines(record_of(one_step(), *calls).charges) == [
         ("input", 1, True, 700, "estimated"),
         ("output", 1, True, 70, "estimated"),
@@ -359,7 +358,7 @@ def test_an_answer_that_came_too_late_is_charged_as_it_was_reported() -> None:
 
 
 def test_another_turn_s_answer_says_nothing_of_a_lost_call() -> None:
-    calls = lost_call(turn=2), call(usage=TokenUsage(700, 70))
+    calls = lost_call(turn=2), call(usage=TokenUsage(input_tokens=700, output_tokens=70))
     assert ("input", 1, True, 950, "estimated") in lines(record_of(one_step(), *calls).charges)
 
 

@@ -32,9 +32,10 @@ from app.ledger.store.tables import WORKERS
 from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.llm.call import Reserve
-from app.llm.conversation import Answer, ReportedUsage
+from app.llm.conversation import Answer
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
+from app.pricing.charge_types import TokenUsage
 from app.tasks.service import TaskService
 from app.tasks.workflow_client import WorkflowClient
 from app.web.factory import create_app
@@ -345,7 +346,13 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
             async with executions.begun(Attempt(asked.task_id, asked.execution_id, number, "classify")):
                 begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
                 assert isinstance(begun, str)
-                answer = Answer("x", (), "stop", "m", ReportedUsage(5, 0, 5, 0))
+                answer = Answer(
+                    "x",
+                    (),
+                    "stop",
+                    "m",
+                    TokenUsage(input_tokens=5, cached_tokens=0, output_tokens=5, reasoning_tokens=0),
+                )
                 await journal.settle(begun, asked, answer, used(answer, asked, ""), "")
                 assert isinstance(await journal.begin(asked, "llm", "", Reserve(1, 1)), Settled)
 

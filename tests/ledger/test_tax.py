@@ -13,12 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
-from app.domain.models import UsageBasis
 from app.finance.failures.failure_figures import PREVENTED, Facts, Part, model_money, parts
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import NOT_REPORTED
 from tests.finance.failures.crashes import TENANTS, sights, tales
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import call, crashed, failure, own_charges, task
@@ -115,7 +114,7 @@ def test_what_the_workflow_itself_is_charged_at_its_end_is_no_work_after_a_failu
 
 
 def test_progress_is_not_known_where_a_price_or_a_usage_is_not_or_currencies_mix(ledger: Ledger) -> None:
-    unreported = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
+    unreported = NOT_REPORTED
     odd: tuple[dict[str, Any], ...] = ({}, {"model": "new"}, {"model": "model-e"}, {"usage": unreported})
     records = [
         task(f"acme:T-{number}", calls=(call(1), call(3, **changes)), failures=(failure(2, 3, 4),))

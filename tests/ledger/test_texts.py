@@ -21,10 +21,11 @@ from app.ledger.store import database
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, PRICE_BOOKS
 from app.ledger.store.tickets import Replies, Tickets
 from app.ledger.store.writer import Writer, insert_many, run
-from app.llm.call import ModelCall, Reserve, Usage
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolRequest
+from app.llm.call import ModelCall, Reserve
+from app.llm.conversation import Answer, Message, ToolRequest
 from app.llm.gateway import used
 from app.llm.journal import Journal, Settled
+from app.pricing.charge_types import TokenUsage
 from app.web.factory import create_app
 from app.worker.execution_log import Attempt, Executions
 from app.workflow.activities.draft_refund import _Answer
@@ -146,7 +147,7 @@ def test_a_models_answer_of_any_words_settles_its_call(engine: Engine, writer: W
 async def _answered(engine: Engine, writer: Writer) -> None:
     journal, asked = Journal(writer, "w", lambda: NOON, LOSSES), call()
     tools = (ToolRequest(NASTY, NASTY, NASTY),)
-    usage = ReportedUsage(2**40, None, 5, None)
+    usage = TokenUsage(input_tokens=2**40, output_tokens=5)
     answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
     counted = used(answer, asked, "")
     assert counted.known is UsageBasis.ESTIMATED  # no call is so large
@@ -214,5 +215,9 @@ def test_a_database_that_cannot_hold_every_language_is_refused(databases: Any) -
 
 
 def test_usage_of_ordinary_size_is_taken_as_reported() -> None:
-    answer = Answer("x", (), "stop", "m", ReportedUsage(811, 100, 32, 0))
-    assert used(answer, call(), "") == Usage(811, 100, 32, 0, UsageBasis.REPORTED)
+    answer = Answer(
+        "x", (), "stop", "m", TokenUsage(input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0)
+    )
+    assert used(answer, call(), "") == TokenUsage(
+        input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0
+    )

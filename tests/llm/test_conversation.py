@@ -12,8 +12,10 @@ from grpc import RpcError, StatusCode
 
 from app.dapr.daprd import Daprd
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
+from app.domain.models import UsageBasis
 from app.llm import conversation
-from app.llm.conversation import DaprConversation, Message, ReportedUsage, ToolRequest
+from app.llm.conversation import DaprConversation, Message, ToolRequest
+from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
 PREFIX = "failed conversing with component llm: "
 
@@ -219,7 +221,7 @@ def output(usage: Any, **message: Any) -> SimpleNamespace:
 
 
 def usage(prompt: int, completion: int, **details: int) -> SimpleNamespace:
-    """ReportedUsage as the SDK shapes it."""
+    """A usage as the SDK shapes it."""
     return SimpleNamespace(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -231,13 +233,29 @@ def usage(prompt: int, completion: int, **details: int) -> SimpleNamespace:
 def test_usage_is_taken_as_reported() -> None:
     answer = conversation._answer("llm", output(usage(811, 32, cached=100), content="hello"))
     assert answer.text == "hello"
-    assert answer.usage == ReportedUsage(811, 100, 32, 0)
+    assert answer.usage == TokenUsage(input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0)
+    assert answer.usage.known is UsageBasis.REPORTED
 
 
 @pytest.mark.parametrize("nothing", [None, usage(0, 0)])
 def test_no_usage_is_unknown_and_never_zero(nothing: Any) -> None:
     answer = conversation._answer("llm", output(nothing, content="hello"))
-    assert answer.usage == ReportedUsage(None, None, None, None)
+    assert answer.usage == NOT_REPORTED
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        usage(-811, 32),
+        usage(811, -32),
+        usage(811, 32, cached=-1),
+        usage(811, 32, cached=812),
+        usage(811, 32, reasoning=33),
+        usage(811, 32, reasoning=-1),
+    ],
+)
+def test_a_usage_that_cannot_be_is_not_believed(impossible: Any) -> None:
+    assert conversation._answer("llm", output(impossible, content="hello")).usage == NOT_REPORTED
 
 
 def test_tool_calls_are_taken_over() -> None:

@@ -9,11 +9,12 @@ import pytest
 from app.domain.models import UsageBasis
 from app.llm import estimate
 from app.llm.call import ModelCall
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.llm.estimate import PLAIN
 from app.llm.gateway import used
+from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
-NOTHING = ReportedUsage(None, None, None, None)
+NOTHING = NOT_REPORTED
 ANTHROPIC = "conversation.anthropic"
 WEATHER = ToolDefinition(
     "get_weather",
@@ -38,7 +39,7 @@ CALL = ModelCall(
 )
 
 
-def answer(usage: ReportedUsage = NOTHING, **changes: Any) -> Answer:
+def answer(usage: TokenUsage = NOTHING, **changes: Any) -> Answer:
     """An answer of the model, with what was reported for it."""
     values: dict[str, Any] = {"text": "It is damaged.", "tool_calls": (), "finish_reason": "stop", "model": "m"}
     return Answer(**(values | changes), usage=usage)
@@ -117,34 +118,28 @@ def test_a_result_is_read_as_the_provider_frames_it() -> None:
     assert estimate.input_tokens((Message("tool", "{}"),), ()) == estimate.input_tokens((Message("user", "{}"),), ())
 
 
+def reported(asked: int, said: int | None, **more: Any) -> TokenUsage:
+    """What a provider reported."""
+    return TokenUsage(input_tokens=asked, output_tokens=said, **more)
+
+
 @pytest.mark.parametrize(
     "possible",
-    [ReportedUsage(811, 100, 32, 8), ReportedUsage(811, None, 32, None), ReportedUsage(811, 811, 32, 32)],
+    [
+        reported(811, 32, cached_tokens=100, reasoning_tokens=8),
+        reported(811, 32),
+        reported(811, 32, cached_tokens=811, reasoning_tokens=32),
+    ],
 )
-def test_what_can_be_is_taken_as_reported(possible: ReportedUsage) -> None:
-    found = used(answer(possible), CALL, ANTHROPIC)
-    assert found.known is UsageBasis.REPORTED
-    assert (found.input_tokens, found.output_tokens) == (811, 32)
+def test_what_can_be_is_taken_as_reported(possible: TokenUsage) -> None:
+    assert used(answer(possible), CALL, ANTHROPIC) == possible
 
 
 @pytest.mark.parametrize(
-    "impossible",
-    [
-        NOTHING,
-        ReportedUsage(0, 0, 0, 0),
-        ReportedUsage(0, 0, 32, 0),
-        ReportedUsage(811, 0, None, None),
-        ReportedUsage(811, 0, 0, 0),
-        ReportedUsage(-811, 0, 32, 0),
-        ReportedUsage(811, 0, -32, 0),
-        ReportedUsage(811, -1, 32, 0),
-        ReportedUsage(811, 812, 32, 0),
-        ReportedUsage(811, 0, 32, 33),
-        ReportedUsage(811, 0, 32, -1),
-    ],
+    "impossible", [NOT_REPORTED, reported(0, 0), reported(0, 32), reported(811, None), reported(811, 0)]
 )
 @pytest.mark.parametrize("said", [{}, {"text": "", "tool_calls": (IN_SAN_FRANCISCO,)}])
-def test_what_cannot_be_is_counted_and_marked(impossible: ReportedUsage, said: dict[str, Any]) -> None:
+def test_what_cannot_be_is_counted_and_marked(impossible: TokenUsage, said: dict[str, Any]) -> None:
     found = used(answer(impossible, **said), CALL, ANTHROPIC)
     assert found.known is UsageBasis.ESTIMATED
     assert found.input_tokens == estimate.input_tokens(CALL.messages, (), estimate.counting(ANTHROPIC, "m"))
@@ -155,7 +150,11 @@ def test_what_cannot_be_is_counted_and_marked(impossible: ReportedUsage, said: d
 
 
 def test_an_empty_answer_may_have_cost_no_output() -> None:
-    found = used(answer(ReportedUsage(811, 0, 0, 0), text=""), CALL, "conversation.openai")
+    found = used(
+        answer(reported(811, 0), text=""),
+        CALL,
+        "conversation.openai",
+    )
     assert (found.known, found.output_tokens) == (UsageBasis.REPORTED, 0)
 
 

@@ -21,24 +21,25 @@ from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall, Reserve
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition, ToolRequest
+from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.llm.gateway import LLMGateway, ModelAnswer
 from app.llm.journal import Journal
+from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 from app.worker import execution_log
 from app.worker.execution_log import Heartbeat
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-REPORTED = ReportedUsage(811, 100, 32, 0)
-NOTHING = ReportedUsage(None, None, None, None)
+REPORTED = TokenUsage(input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0)
+NOTHING = NOT_REPORTED
 Say = Callable[[int], Answer]
 
 
 class Model:
     """Counts its questions; `held` keeps the answer back until it is set."""
 
-    def __init__(self, usage: ReportedUsage = REPORTED) -> None:
+    def __init__(self, usage: TokenUsage = REPORTED) -> None:
         self.asked = 0
         self.types: list[str | None] = []
         self.held = asyncio.Event()

@@ -26,7 +26,14 @@ def usages(draw: st.DrawFn, *, whole: bool = False) -> TokenUsage:
     cached = draw(st.integers(0, tokens))
     written = draw(st.integers(0, tokens - cached))
     output = draw(counts)
-    usage = TokenUsage(tokens, output, cached, written, draw(st.integers(0, output)), draw(knowns))
+    usage = TokenUsage(
+        input_tokens=tokens,
+        output_tokens=output,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=draw(st.integers(0, output)),
+        known=draw(knowns),
+    )
     if whole:
         return usage
     lost = draw(st.sets(st.sampled_from(["output_tokens", "cached_tokens", "cache_write_tokens", "input_tokens"])))

@@ -10,7 +10,18 @@ from genai_prices import types
 
 from app.domain.models import UsageBasis
 from app.domain.money import shown
-from app.pricing.charge_types import UNREPORTED, CostBasis, Kind, Meter, Mode, Quantity, TokenUsage, Unit, Work
+from app.pricing.charge_types import (
+    NOT_REPORTED,
+    UNREPORTED,
+    CostBasis,
+    Kind,
+    Meter,
+    Mode,
+    Quantity,
+    TokenUsage,
+    Unit,
+    Work,
+)
 from app.pricing.formula import CallPrice, Priced, Unpriced, charge_call, charge_work, price_call, price_work
 from app.pricing.list_prices import ListPrices
 from tests.pricing.makers import NOW, OPENAI, agreement, model, origin, price_book, prices, tariff
@@ -29,9 +40,11 @@ def lines(found: Priced | Unpriced) -> dict[Meter, tuple[Decimal | None, Decimal
 
 
 def test_each_kind_of_token_is_priced_once() -> None:
-    found = priced(TokenUsage(1000, 200, 400, 100, 150), per_million_tokens={
-        "input": "2", "cached_input": "0.50", "cache_write": "2.50", "output": "8"
-    })  # fmt: skip
+    usage = TokenUsage(
+        input_tokens=1000, output_tokens=200, cached_tokens=400, cache_write_tokens=100, reasoning_tokens=150
+    )
+    per_million = {"input": "2", "cached_input": "0.50", "cache_write": "2.50", "output": "8"}
+    found = priced(usage, per_million_tokens=per_million)
     assert lines(found) == {
         Meter.INPUT: (Decimal(500), Decimal("0.001")),
         Meter.CACHED_INPUT: (Decimal(400), Decimal("0.0002")),
@@ -43,7 +56,10 @@ def test_each_kind_of_token_is_priced_once() -> None:
 
 
 def test_reasoning_is_inside_the_output() -> None:
-    assert priced(TokenUsage(1, 200, reasoning_tokens=150)).amount == priced(TokenUsage(1, 200)).amount
+    assert (
+        priced(TokenUsage(input_tokens=1, output_tokens=200, reasoning_tokens=150)).amount
+        == priced(TokenUsage(input_tokens=1, output_tokens=200)).amount
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,14 +67,14 @@ def test_reasoning_is_inside_the_output() -> None:
     [(999, None, "0.001998"), (1000, None, "0.002"), (1001, 1000, "0.004004"), (0, None, "0")],
 )
 def test_a_token_above_the_tiers_start_moves_the_whole_request(tokens: int, tier: int | None, amount: str) -> None:
-    found = priced(TokenUsage(tokens, 0, 0, 0), tiers=TIERS)
+    found = priced(TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0, cache_write_tokens=0), tiers=TIERS)
     assert (found.tier, found.amount) == (tier, Decimal(amount))
 
 
 def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
     below, above = (
-        priced(TokenUsage(1000, 100, 500, 0), tiers=TIERS),
-        priced(TokenUsage(1001, 100, 501, 0), tiers=TIERS),
+        priced(TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=500, cache_write_tokens=0), tiers=TIERS),
+        priced(TokenUsage(input_tokens=1001, output_tokens=100, cached_tokens=501, cache_write_tokens=0), tiers=TIERS),
     )
     assert below.amount == Decimal("0.00205")
     assert above.amount == Decimal("0.004101")  # 500 at 4, 501 at 1, 100 at 16
@@ -66,19 +82,29 @@ def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
 
 
 def test_a_kind_without_a_price_of_its_own_costs_as_input() -> None:
-    found = priced(TokenUsage(1000, 0, 400, 100), per_million_tokens={"input": "2", "output": "8"})
+    found = priced(
+        TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=400, cache_write_tokens=100),
+        per_million_tokens={"input": "2", "output": "8"},
+    )
     assert found.amount == Decimal("0.002")
     assert [line.unit_price for line in found.lines] == [2, 2, 2, 8]
 
 
 def test_a_tier_that_leaves_a_kind_out_prices_it_as_the_tiers_input() -> None:
     tiers = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "output": "16"}}]
-    found = priced(TokenUsage(1001, 0, 1001, 0), tiers=tiers)
+    found = priced(
+        TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=1001, cache_write_tokens=0), tiers=tiers
+    )
     assert found.amount == Decimal("0.004004")
 
 
 def test_discounts_multiply_and_the_list_stays() -> None:
-    found = priced(TokenUsage(10**6, 0, 0), Mode.BATCH, discount_percent="10", batch={"discount_percent": "50"})
+    found = priced(
+        TokenUsage(input_tokens=10**6, output_tokens=0, cached_tokens=0),
+        Mode.BATCH,
+        discount_percent="10",
+        batch={"discount_percent": "50"},
+    )
     assert (found.amount, found.list_amount) == (Decimal("0.9"), Decimal(1))
     assert found.price_id == "prices.yaml/agreed/batch"
 
@@ -88,54 +114,73 @@ def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> Non
         [types.Provider(id="openai", name="OpenAI", api_pattern="-", models=[model("e", prices(input_mtok="1"))])], "1"
     )
     book = price_book(agreement(model="e"), listed=listed)
-    found = price_call(book, TokenUsage(10**6, 10**6, 0), at=NOW, model="e", provider=OPENAI)
+    found = price_call(
+        book, TokenUsage(input_tokens=10**6, output_tokens=10**6, cached_tokens=0), at=NOW, model="e", provider=OPENAI
+    )
     assert isinstance(found, CallPrice)
     assert (found.amount, found.list_amount) == (Decimal(10), Decimal(9))
-    unagreed = price_call(price_book(listed=listed), TokenUsage(10, 1), at=NOW, model="e", provider=OPENAI)
+    unagreed = price_call(
+        price_book(listed=listed), TokenUsage(input_tokens=10, output_tokens=1), at=NOW, model="e", provider=OPENAI
+    )
     assert unagreed.known is CostBasis.UNPRICED  # its output
 
 
 def test_a_batch_may_have_prices_and_tiers_of_its_own() -> None:
     batch = {"per_million_tokens": {"input": "1", "output": "3"}, "tiers": TIERS}
-    found = [priced(TokenUsage(tokens, 0, 0), Mode.BATCH, batch=batch).amount for tokens in (1000, 1001)]
+    found = [
+        priced(TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0), Mode.BATCH, batch=batch).amount
+        for tokens in (1000, 1001)
+    ]
     assert found == [Decimal("0.001"), Decimal("0.004004")]
 
 
 def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
-    assert [line.line for line in priced(TokenUsage(10, 1, 0, 0)).lines] == [*list(Meter)[:4]]
-    assert [line.line for line in priced(TokenUsage(10, 1)).lines] == [Meter.INPUT, Meter.OUTPUT]
+    assert [
+        line.line
+        for line in priced(TokenUsage(input_tokens=10, output_tokens=1, cached_tokens=0, cache_write_tokens=0)).lines
+    ] == [*list(Meter)[:4]]
+    assert [line.line for line in priced(TokenUsage(input_tokens=10, output_tokens=1)).lines] == [
+        Meter.INPUT,
+        Meter.OUTPUT,
+    ]
 
 
 def test_tokens_that_are_not_reported_have_no_amount() -> None:
-    found = priced(TokenUsage(None, 100))
+    found = priced(TokenUsage(input_tokens=None, output_tokens=100))
     assert lines(found) == {Meter.INPUT: (None, None), Meter.OUTPUT: (Decimal(100), Decimal("0.0008"))}
     assert (found.amount, found.known) == (Decimal("0.0008"), CostBasis.UNREPORTED)
-    nothing = priced(TokenUsage(None, None, known=UsageBasis.UNREPORTED))
+    nothing = priced(NOT_REPORTED)
     assert nothing.amount is None
     assert nothing.known is CostBasis.UNREPORTED
 
 
 def test_counts_that_nobody_vouches_for_are_not_known() -> None:
-    assert priced(TokenUsage(100, 100, known=UsageBasis.UNREPORTED)).amount is None
+    assert priced(TokenUsage(input_tokens=100, output_tokens=100, known=UsageBasis.UNREPORTED)).amount is None
 
 
 def test_an_unreported_split_makes_the_input_an_estimate_where_it_changes_the_price() -> None:
-    found = priced(TokenUsage(1000, 100))
+    found = priced(TokenUsage(input_tokens=1000, output_tokens=100))
     assert [line.known for line in found.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
     assert found.unsplit == (Meter.CACHED_INPUT,)
     assert found.amount == Decimal("0.0028")
-    same = priced(TokenUsage(1000, 100), per_million_tokens={"input": "2", "cached_input": "2", "output": "8"})
+    same = priced(
+        TokenUsage(input_tokens=1000, output_tokens=100),
+        per_million_tokens={"input": "2", "cached_input": "2", "output": "8"},
+    )
     assert (same.known, same.unsplit) == (CostBasis.REPORTED, ())
-    none = priced(TokenUsage(0, 100))
+    none = priced(TokenUsage(input_tokens=0, output_tokens=100))
     assert (none.known, none.unsplit) == (CostBasis.REPORTED, ())
 
 
 def test_without_the_input_nobody_knows_the_tier() -> None:
-    assert priced(TokenUsage(None, 100), tiers=TIERS).lines[1].known is UsageBasis.ESTIMATED
+    assert priced(TokenUsage(input_tokens=None, output_tokens=100), tiers=TIERS).lines[1].known is UsageBasis.ESTIMATED
 
 
 def test_an_estimate_stays_one() -> None:
-    assert priced(TokenUsage(1000, 100, 0, known=UsageBasis.ESTIMATED)).known is CostBasis.ESTIMATED
+    assert (
+        priced(TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=0, known=UsageBasis.ESTIMATED)).known
+        is CostBasis.ESTIMATED
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,11 +194,17 @@ def test_an_estimate_stays_one() -> None:
 )
 def test_usage_that_cannot_be_is_refused(counts: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        replace(TokenUsage(10, 1), **counts)  # type: ignore[arg-type]
+        replace(TokenUsage(input_tokens=10, output_tokens=1), **counts)  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_price_is_unpriced_and_says_what_to_do() -> None:
-    found = price_call(price_book(), TokenUsage(10, 1), at=NOW, model="llama3.2", provider="conversation.ollama")
+    found = price_call(
+        price_book(),
+        TokenUsage(input_tokens=10, output_tokens=1),
+        at=NOW,
+        model="llama3.2",
+        provider="conversation.ollama",
+    )
     assert isinstance(found, Unpriced)
     assert not hasattr(found, "amount")
     assert found.known is CostBasis.UNPRICED
@@ -207,7 +258,9 @@ def test_a_quantity_is_known_or_it_is_not(value: Decimal | None, known: UsageBas
 
 def test_a_charge_carries_all_that_it_is_attributed_by() -> None:
     book = price_book(agreement())
-    charge = charge_call(book, TokenUsage(1000, 200, 400), origin(), rerun=True)[1]
+    charge = charge_call(
+        book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(), rerun=True
+    )[1]
     assert (charge.task_id, charge.tenant, charge.stage, charge.turn) == ("acme:T-1", "acme", "classify", 1)
     assert (charge.kind, charge.line, charge.unit) == (Kind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
     assert (charge.quantity, charge.unit_price, charge.amount) == (Decimal(400), Decimal("0.50"), Decimal("0.0002"))
@@ -216,7 +269,7 @@ def test_a_charge_carries_all_that_it_is_attributed_by() -> None:
 
 
 def test_a_charge_of_an_unpriced_model_has_tokens_and_no_money() -> None:
-    charge = charge_call(price_book(), TokenUsage(10, 1), origin())[0]
+    charge = charge_call(price_book(), TokenUsage(input_tokens=10, output_tokens=1), origin())[0]
     assert (charge.quantity, charge.amount, charge.currency, charge.price_id) == (Decimal(10), None, None, None)
     assert charge.money_known is CostBasis.UNPRICED
     assert charge.known is UsageBasis.REPORTED
@@ -229,9 +282,11 @@ def test_a_charge_of_work_is_no_models() -> None:
 
 def test_a_charges_id_names_what_it_is_for() -> None:
     book, other = price_book(agreement()), price_book(agreement(), infrastructure=[tariff(id="other")])
-    first = charge_call(book, TokenUsage(1000, 200, 400), origin())
-    assert [each.id for each in charge_call(other, TokenUsage(1, 2, 1), origin())] == [each.id for each in first]
-    again = charge_call(book, TokenUsage(1000, 200, 400), origin(number=2))
+    first = charge_call(book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin())
+    assert [
+        each.id for each in charge_call(other, TokenUsage(input_tokens=1, output_tokens=2, cached_tokens=1), origin())
+    ] == [each.id for each in first]
+    again = charge_call(book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(number=2))
     assert len({each.id for each in (*first, *again)}) == 6
 
 

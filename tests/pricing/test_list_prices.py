@@ -20,7 +20,11 @@ from tests.pricing.makers import NOW, model, price_book, price_file, prices, sma
 TIMES = (NOW, datetime(2025, 3, 1, 20, tzinfo=UTC), datetime(2026, 8, 1, 0, 29, 59, tzinfo=UTC))
 BILLED_BESIDES = {"requests_kcount", "output_reasoning_mtok", "output_citation_mtok"}
 # Below and above the tiers that there are; kinds of input that overlap are counted once.
-USAGES = (TokenUsage(1_000, 500, 300, 100, 50), TokenUsage(250_001, 7, 3, 2, 0), TokenUsage(600_000, 0, 0, 0, 0))
+USAGES = (
+    TokenUsage(input_tokens=1_000, output_tokens=500, cached_tokens=300, cache_write_tokens=100, reasoning_tokens=50),
+    TokenUsage(input_tokens=250_001, output_tokens=7, cached_tokens=3, cache_write_tokens=2, reasoning_tokens=0),
+    TokenUsage(input_tokens=600_000, output_tokens=0, cached_tokens=0, cache_write_tokens=0, reasoning_tokens=0),
+)
 
 
 def test_every_model_costs_what_the_package_says() -> None:
@@ -83,7 +87,7 @@ def test_a_price_holds_from_midnight_utc_whatever_the_clock_says_where_it_is_ask
     small = price_book()
     before = datetime.fromisoformat("2026-06-01T01:59:59+02:00")
     for at, paid in ((before, Decimal("0.000004")), (before + timedelta(seconds=1), Decimal("0.000002"))):
-        found = price_call(small, TokenUsage(1, 0), at=at, model="dated", provider="openai")
+        found = price_call(small, TokenUsage(input_tokens=1, output_tokens=0), at=at, model="dated", provider="openai")
         assert isinstance(found, CallPrice)
         assert found.amount == paid
 

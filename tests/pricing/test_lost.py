@@ -9,13 +9,13 @@ import pytest
 
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, UsageBasis
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from app.pricing.formula import lost_usage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-NOT_KNOWN = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
-RESERVE = TokenUsage(900, 1000, known=UsageBasis.ESTIMATED)
-NOTHING = TokenUsage(0, 0, known=UsageBasis.ESTIMATED)
+NOT_KNOWN = NOT_REPORTED
+RESERVE = TokenUsage(input_tokens=900, output_tokens=1000, known=UsageBasis.ESTIMATED)
+NOTHING = TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED)
 MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "too_large", "other")
 
 
@@ -69,7 +69,9 @@ def test_an_error_that_names_no_cause_proves_nothing(error: str) -> None:
 @pytest.mark.parametrize("cause", sorted(set(FailureCause) - set(MAY_HAVE_WORKED)))
 def test_a_call_that_was_turned_away_used_nothing(cause: str) -> None:
     assert lost_usage(failed(cause), None) == NOTHING
-    assert lost_usage(failed(cause), settled(TokenUsage(811, 32, 100))) == NOTHING
+    assert (
+        lost_usage(failed(cause), settled(TokenUsage(input_tokens=811, output_tokens=32, cached_tokens=100))) == NOTHING
+    )
 
 
 @pytest.mark.parametrize("cause", MAY_HAVE_WORKED)
@@ -88,14 +90,16 @@ def test_a_breaker_that_refused_the_repetition_says_nothing_of_the_request_that_
 
 
 def test_what_the_step_s_answer_used_is_the_best_estimate() -> None:
-    answered = settled(TokenUsage(811, 32, 100, reasoning_tokens=8))
-    assert lost_usage(failed("cut"), answered) == TokenUsage(811, 32, known=UsageBasis.ESTIMATED)
+    answered = settled(TokenUsage(input_tokens=811, output_tokens=32, cached_tokens=100, reasoning_tokens=8))
+    assert lost_usage(failed("cut"), answered) == TokenUsage(
+        input_tokens=811, output_tokens=32, known=UsageBasis.ESTIMATED
+    )
 
 
 def test_what_the_answer_does_not_say_is_taken_from_the_reserve() -> None:
     assert lost_usage(failed("cut"), settled(NOT_KNOWN)) == RESERVE
-    assert lost_usage(failed("cut"), settled(TokenUsage(811, None))) == TokenUsage(
-        811, 1000, known=UsageBasis.ESTIMATED
+    assert lost_usage(failed("cut"), settled(TokenUsage(input_tokens=811, output_tokens=None))) == TokenUsage(
+        input_tokens=811, output_tokens=1000, known=UsageBasis.ESTIMATED
     )
 
 
@@ -105,6 +109,6 @@ def test_a_call_whose_worker_went_away_has_no_end_and_is_not_free() -> None:
 
 
 def test_an_answer_that_came_too_late_keeps_what_it_used() -> None:
-    usage = TokenUsage(805, 40, 0, reasoning_tokens=0)
+    usage = TokenUsage(input_tokens=805, output_tokens=40, cached_tokens=0, reasoning_tokens=0)
     late = call(state=CallState.INTERRUPTED, usage=usage, error="another execution of the step settled first")
-    assert lost_usage(late, settled(TokenUsage(811, 32))) == usage
+    assert lost_usage(late, settled(TokenUsage(input_tokens=811, output_tokens=32))) == usage

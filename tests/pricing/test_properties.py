@@ -71,7 +71,9 @@ def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: TokenUsage
 def test_more_tokens_never_cost_less_except_across_a_tier(
     book: PriceBook, usage: TokenUsage, more_input: int, more_output: int
 ) -> None:
-    more = usage + TokenUsage(more_input, more_output, 0, 0, 0)
+    more = usage + TokenUsage(
+        input_tokens=more_input, output_tokens=more_output, cached_tokens=0, cache_write_tokens=0, reasoning_tokens=0
+    )
     price = book.find(OPENAI, "model-a", NOW)
     assert isinstance(price, Price)
     assert usage.input_tokens is not None

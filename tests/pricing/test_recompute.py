@@ -95,7 +95,12 @@ def charged(book: PriceBook, task: dict[str, Any]) -> list[Charge]:
     """The product's charges of a task."""
     charges: list[Charge] = []
     for call in task["calls"]:
-        usage = TokenUsage(call["input"], call["output"], call["cached"], call["written"])
+        usage = TokenUsage(
+            input_tokens=call["input"],
+            output_tokens=call["output"],
+            cached_tokens=call["cached"],
+            cache_write_tokens=call["written"],
+        )
         where = origin(task_id=task["task"], model=call["model"], at=moment(call["at"]))
         charges += charge_call(book, usage, where, mode=Mode(call["mode"]))
     for work in task["work"]:

@@ -62,9 +62,9 @@ def test_billed_prices_are_told_from_the_charges_alone() -> None:
     old, new = price_book(agreement()), price_book(infrastructure=[tariff(id="other")])
     later = NOW + timedelta(hours=1)
     charges = [
-        *charge_call(old, TokenUsage(1000, 0, 0), origin()),
-        *charge_call(old, TokenUsage(500, 0, 0), origin(at=later)),
-        *charge_call(old, TokenUsage(500, 0, 0), origin(model="unknown")),
+        *charge_call(old, TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0), origin()),
+        *charge_call(old, TokenUsage(input_tokens=500, output_tokens=0, cached_tokens=0), origin(at=later)),
+        *charge_call(old, TokenUsage(input_tokens=500, output_tokens=0, cached_tokens=0), origin(model="unknown")),
         *charge_work(new, Work(Quantity(Decimal(1))), origin()),
     ]
     cached, plain, output, compute = billed_prices(charges)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.domain.models import AnsweredBy, CallState, TaskStatus, UsageBasis
+from app.domain.models import AnsweredBy, CallState, TaskStatus
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.metrics import CONTENT_TYPE, Live, Metrics
 from tests.records import at, call_record, step_record, task_record
 
@@ -66,7 +66,7 @@ def test_tokens_are_counted_by_kind_and_by_how_they_are_known() -> None:
 
 
 def test_what_is_not_reported_is_no_token_and_no_money_but_is_counted() -> None:
-    call = call_record(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
+    call = call_record(usage=NOT_REPORTED)
     found = after(task_record(calls=(call,)))
     assert total(found, "tokens_total") == 0
     assert total(found, "cost_total", kind="model") == 0

@@ -14,7 +14,7 @@ from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, Outcome, TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Charge, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, Charge, TokenUsage
 from app.telemetry.spans import PlannedSpan, SpanKind, plan
 from tests.records import (
     START,
@@ -207,17 +207,17 @@ def test_what_is_unpriced_has_no_amount() -> None:
 
 
 def test_tokens_that_are_not_reported_are_absent() -> None:
-    span = of_call(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
+    span = of_call(usage=NOT_REPORTED)
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
     assert span.attributes["refund_agent.tokens.known"] == "unreported"
     assert span.attributes["refund_agent.cost.known"] == "unreported"
-    partly = of_call(usage=TokenUsage(7, None))
+    partly = of_call(usage=TokenUsage(input_tokens=7, output_tokens=None))
     assert partly.attributes["gen_ai.usage.input_tokens"] == 7
     assert "gen_ai.usage.output_tokens" not in partly.attributes
 
 
 def test_numbers_that_nobody_vouches_for_are_absent() -> None:
-    span = of_call(usage=TokenUsage(0, 0, known=UsageBasis.UNREPORTED))
+    span = of_call(usage=TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
 
 
@@ -234,7 +234,7 @@ def test_an_interrupted_call_ends_when_its_successor_begins() -> None:
 
 def test_of_several_successors_the_first_ends_it() -> None:
     calls = (interrupted_call("e-3", 1.3), interrupted_call("e-3", 2, number=2), call_record("e-3", 5, number=3))
-    other_turn = call_record("e-3", 1.5, turn=2, number=2)
+    other_turn = call_record("e-3", 7, turn=2)
     spans = [span for span in plan(task_record(calls=(*calls, other_turn))) if span.kind is SpanKind.CLIENT]
     assert [span.end for span in spans[:2]] == [nanoseconds(2), nanoseconds(5)]
 
@@ -256,7 +256,10 @@ def test_an_interrupted_call_without_successor_ends_with_its_step() -> None:
 )
 def test_a_failed_call_says_its_cause_and_no_text(error: str, expected: str) -> None:
     span = of_call(
-        state=CallState.FAILED, error=error, finish_reason="", usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED)
+        state=CallState.FAILED,
+        error=error,
+        finish_reason="",
+        usage=NOT_REPORTED,
     )
     assert span.failed
     assert span.attributes["error.type"] == expected

@@ -11,11 +11,12 @@ from sqlalchemy import insert
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.llm.call import answer_to_json
-from app.llm.conversation import Answer, ReportedUsage, ToolRequest
+from app.llm.conversation import Answer, ToolRequest
+from app.pricing.charge_types import TokenUsage
 from app.telemetry.export import StoredAnswers, output_messages
 from tests.records import call_record
 
-USAGE = ReportedUsage(1, None, 1, None)
+USAGE = TokenUsage(input_tokens=1, output_tokens=1)
 
 
 def answer(text: str, *calls: ToolRequest) -> str:

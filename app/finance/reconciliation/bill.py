@@ -2,7 +2,8 @@
 
 A bill holds requests, or sums of a model over a stretch of time. A paid call owes one request to it: its own. One that
 brought no answer may have been billed or not. A request arrives while its call is under way: from its start to its end,
-or, when it has no end, until its step's turn was asked again.
+or, if it has none, until it was over as far as is known (`app/finance/call_end.py`) and a little longer, at most
+`LONGEST_CALL`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from itertools import pairwise
 
 from app.domain.errors import RefundAgentError
 from app.domain.models import CallState, UsageBasis
+from app.finance.call_end import StepTimes, call_end
 from app.pricing.charge_types import CallRecord, TokenUsage
 from app.pricing.formula import NOTHING, lost_usage
 
@@ -286,6 +288,9 @@ def _earliest(*times: datetime | None) -> datetime | None:
 CLOCK_TOLERANCE = timedelta(seconds=2)
 # How long a call without an end may have been under way at most: the time-out of the providers' own clients.
 LONGEST_CALL = timedelta(minutes=10)
+# How long after its worker's last sign of life a call may still have been under way: a beat is a second apart from the
+# next, and may be late.
+_AFTER_LAST_SIGN = timedelta(seconds=2)
 _GOING_ON = (CallState.SETTLED, CallState.STARTED)
 # A request may lie in a connection that stands still, and be processed long after its call gave up. The
 # sender's kernel gives such a connection up after about a quarter of an hour.
@@ -300,6 +305,9 @@ EXECUTED_AGAIN = "the step was executed again"
 _UNPROVEN_PERCENT, _UNPROVEN_TOKENS = 50, 600
 # Where it does report, an estimate may be off by twice as much as the worst that was seen with that model, and by this.
 _PROVEN_PERCENT, _PROVEN_TOKENS = 5, 16
+
+
+_NO_ENDS: Mapping[str, datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,18 +362,24 @@ class Claim:
         return cached and (usage.input_tokens, usage.output_tokens) == (count.input_tokens, count.output_tokens)
 
 
-def claims_of(calls: Iterable[CallRecord]) -> tuple[Claim, ...]:
-    """What the calls may claim, oldest first."""
+def claims_of(calls: Iterable[CallRecord], ends: Mapping[str, datetime] = _NO_ENDS) -> tuple[Claim, ...]:
+    """What the calls may claim, oldest first. `ends`: when calls were over that nobody saw end, by id, as their tasks'
+    records know it; of the others the journal alone tells it."""
     ordered = sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id))
     turns: defaultdict[tuple[str, int], list[CallRecord]] = defaultdict(list)
+    asked: defaultdict[str, list[datetime]] = defaultdict(list)
     for call in ordered:
         turns[call.execution_id, call.turn].append(call)
+        asked[call.execution_id].append(call.started_at)
+    over = {
+        call.call_id: ends.get(call.call_id) or call_end(call, StepTimes(asked[call.execution_id])) for call in ordered
+    }
     known = _Known(
         {(call.component, call.provider): call.model for call in ordered if call.model},
         {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _reported(call)},
         _spread(ordered),
     )
-    return tuple(_claim(call, turns[call.execution_id, call.turn], known) for call in ordered)
+    return tuple(_claim(call, turns[call.execution_id, call.turn], over[call.call_id], known) for call in ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +392,7 @@ class _Known:
     spread: Mapping[str, int]
 
 
-def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Claim:
+def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, of_all: _Known) -> Claim:
     settled = next((each for each in turn if each.state is CallState.SETTLED), None)
     repeated = settled if settled and settled.provider == call.provider else None
     component = (call.component, call.provider)
@@ -387,7 +401,7 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], of_all: _Known) -> Clai
     exact = _reported(call)
     known = usage.input_tokens if exact else of_all.asked.get((model, call.request_digest))
     expected = call.reserve_input if known is None else known
-    since, until, early, late = _window(call, turn)
+    since, until, early, late = _window(call, turn, end)
     # Then the last of its requests was not billed, but one before that may have been.
     turned_away = call.rerun and usage == NOTHING
     owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
@@ -443,14 +457,20 @@ def _spread(calls: Iterable[CallRecord]) -> dict[str, int]:
     return worst
 
 
-def _window(call: CallRecord, turn: Sequence[CallRecord]) -> tuple[datetime, datetime, datetime, datetime]:
+def _window(
+    call: CallRecord, turn: Sequence[CallRecord], end: datetime | None
+) -> tuple[datetime, datetime, datetime, datetime]:
     later = [each.started_at for each in turn if each.started_at > call.started_at]
-    # Without its successor the record has a hole, and the call may not stand in for what is missing there.
-    longest = CLOCK_TOLERANCE if call.error == EXECUTED_AGAIN else LONGEST_CALL
-    bound = min(later, default=call.started_at + longest)
     since = call.started_at
-    bound = min(bound, since + LONGEST_CALL)
-    until = bound if call.ended_at is None else max(call.ended_at, since)
+    until = max(call.ended_at, since) if call.ended_at is not None else _latest_arrival(call, later, end)
     before = [each.ended_at or since for each in turn if each.started_at < since]
     early = max([since - CLOCK_TOLERANCE, *(end for end in before if end <= since)])
     return since, until, early, min([until + CLOCK_TOLERANCE, *(start for start in later if start >= until)])
+
+
+def _latest_arrival(call: CallRecord, later: Sequence[datetime], end: datetime | None) -> datetime:
+    """Until when the request of a call that nobody saw end may have arrived. `later`: when its turn asked again."""
+    # Without its successor the record has a hole, and the call may not stand in for what is missing there.
+    longest = CLOCK_TOLERANCE if call.error == EXECUTED_AGAIN and not later else LONGEST_CALL
+    over = [end + _AFTER_LAST_SIGN] if end is not None else []
+    return min([*over, *later, call.started_at + longest])

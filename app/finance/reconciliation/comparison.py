@@ -51,6 +51,9 @@ MARGIN = LONGEST_CALL + LONGEST_DELAY + CLOCK_TOLERANCE
 _DATED = re.compile(r"(.+)-(?:\d{4}-\d{2}-\d{2}|\d{8})")
 
 
+_NO_ENDS: Mapping[str, datetime] = {}
+
+
 def _no_rates(_provider: str, _model: str, _at: datetime) -> None:
     """No price is known."""
 
@@ -62,19 +65,20 @@ def reconcile(
     unattributed: Sequence[UnattributedRetries] = (),
     charges: Iterable[Charge] = (),
     rates: RatesOf = _no_rates,
+    ends: Mapping[str, datetime] = _NO_ENDS,
 ) -> Reconciliation:
     """Our record against the bill.
 
     calls: every row of the journal of the bill's time, and of `MARGIN` before it. priced: tells whether a model of a
     provider has a price at an instant; without it, none is said to lack one. unattributed: sidecar retries that
-    cannot be attributed to a call. charges: what we have booked in the bill's time; rates:
-    what tokens cost by our prices. Both are for a bill that names money.
+    cannot be attributed to a call. charges: what we have booked in the bill's time; rates: what tokens cost by our
+    prices. Both are for a bill that names money. ends: when unfinished calls were over, by call id.
     """
     known = tuple(calls)
     billed = {row.model for row in bill.rows} | {amount.model for amount in bill.amounts}
     same = same_model({call.model for call in known}, billed)
     bill = replace(bill, rows=tuple(replace(row, model=same.get(row.model, row.model)) for row in bill.rows))
-    claims = claims_of(known)
+    claims = claims_of(known, ends)
     providers = billed_by(bill)
     covered = tuple(claim for claim in claims if _in_time(bill, claim) and _may_stand(claim.call.provider, providers))
     inside = [claim for claim in claims if under_way(claim, bill)]

@@ -13,8 +13,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from app.domain.formatting import day, rounded
 from app.domain.models import UsageBasis
-from app.domain.money import ZERO, difference, plain, shown
+from app.domain.money import ZERO, difference, plain
 from app.domain.money import total as total_of_money
 from app.finance.reconciliation.bill import Bill, Count, total
 from app.pricing.charge_types import CallRecord, Meter
@@ -356,7 +357,7 @@ def _money_verdict(found: Reconciliation) -> str:
             total_of_money(cell.billed for cell in both),
             total_of_money(cell.contracted or ZERO for cell in both),
         )
-        whose = f"{shown(billed)} {currency} billed, {shown(ours)} by our prices"
+        whose = f"{rounded(billed)} {currency} billed, {rounded(ours)} by our prices"
         open_ = [cell for cell in both if not cell.outcome.fine]
         if open_:
             reasons = ", ".join(dict.fromkeys(MONEY_WORDS[cell.outcome] for cell in open_))
@@ -411,7 +412,7 @@ def money_note(cell: MoneyCell) -> str:
     """What is to be said of one sum of money: in words, with the price that the bill implies where there is one."""
     note = MONEY_WORDS[cell.outcome]
     if cell.outcome is Outcome.OTHER_PRICE and cell.expected:
-        note += f", {shown(cell.billed / cell.expected, 4)} times ours"
+        note += f", {rounded(cell.billed / cell.expected, 4)} times ours"
     if cell.implied:
         prices = " or ".join(f"{line.replace('_', ' ')} at {plain(price)}" for line, price in cell.implied.items())
         note += f": as if {prices} a million"
@@ -452,9 +453,9 @@ def remarks(found: Reconciliation) -> Iterator[str]:
 
 
 def _money_of(cell: MoneyCell) -> str:
-    ours = "nothing" if cell.contracted is None else shown(cell.contracted)
-    when = f"{cell.since:%Y-%m-%d}" + ("" if cell.until - cell.since == _DAY else f" to {cell.until:%Y-%m-%d}")
-    return f"{cell.model or 'all models'} {when}: {shown(cell.billed)} {cell.currency} billed, {ours} by our prices"
+    ours = "nothing" if cell.contracted is None else rounded(cell.contracted)
+    when = day(cell.since) + ("" if cell.until - cell.since == _DAY else f" to {day(cell.until)}")
+    return f"{cell.model or 'all models'} {when}: {rounded(cell.billed)} {cell.currency} billed, {ours} by our prices"
 
 
 def _whose(provider: str) -> str:

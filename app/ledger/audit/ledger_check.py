@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, RefundAgentError, TaskNotFound
+from app.domain.formatting import minute
 from app.domain.models import TaskStatus
 from app.domain.money import plain
 from app.finance.report_schemas import GroupView, View
@@ -203,7 +204,7 @@ def _first_line(error: RefundAgentError) -> str:
 
 
 def _moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "its arrival"
+    return f"{minute(at)} UTC" if at else "its arrival"
 
 
 def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[Difference]:

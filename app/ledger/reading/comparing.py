@@ -12,8 +12,10 @@ from app.finance.reconciliation.comparison import MARGIN, rates_of, reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.ledger.reading.queries import LedgerQueries
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import Charge
+from app.pricing.charge_types import CallRecord, Charge
 from app.pricing.schedule import NoPrice
+
+_AT_ONCE = 500  # tasks in one question
 
 
 def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
@@ -30,4 +32,16 @@ def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
         first, last = min(each.since for each in bill.amounts), max(each.until for each in bill.amounts)
         charges = records.charges(first.date(), last.date() + timedelta(days=1))
     repeated = records.unattributed_retries(since, until)
-    return reconcile(records.calls(since, until), bill, priced, repeated, charges, rates_of(book))
+    calls = records.calls(since, until)
+    return reconcile(calls, bill, priced, repeated, charges, rates_of(book), known_ends(records, calls))
+
+
+def known_ends(records: LedgerQueries, calls: Iterable[CallRecord]) -> dict[str, datetime]:
+    """When unfinished calls were over, by id, as the records of their tasks know it."""
+    task_ids = sorted({call.task_id for call in calls if call.ended_at is None})
+    ends: dict[str, datetime] = {}
+    for start in range(0, len(task_ids), _AT_ONCE):
+        for record in records.records(task_ids[start : start + _AT_ONCE]).values():
+            found = ((call.call_id, record.end_of(call)) for call in record.calls if call.ended_at is None)
+            ends |= {call_id: end for call_id, end in found if end is not None}
+    return ends

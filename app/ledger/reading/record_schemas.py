@@ -108,8 +108,9 @@ class UsageView(View):
 
 
 class CallView(View):
-    """One model call; `step` is null when the history holds no step for it. `rerun`: it was spent in vain; `cause`:
-    why, as far as it can be known."""
+    """One model call; `step` is null when the history holds no step for it. `over_at`: when it was over, as far
+    as is known, also where nobody saw it end (`ended_at` null); null while it may be under way. `rerun`: it was spent
+    in vain; `cause`: why, as far as it can be known."""
 
     call_id: str
     step: int | None
@@ -126,6 +127,7 @@ class CallView(View):
     request_digest: str
     started_at: datetime
     ended_at: datetime | None
+    over_at: datetime | None
     usage: UsageView
     reserve_input: int
     reserve_output: int
@@ -284,10 +286,11 @@ def _step(record: TaskRecord, step: StepRecord) -> StepView:
 
 
 def _call(record: TaskRecord, call: CallRecord, step: int | None) -> CallView:
-    same = set(CallView.model_fields) - {"step", "usage", "cause", "cost"}
+    same = set(CallView.model_fields) - {"step", "over_at", "usage", "cause", "cost"}
     return CallView(
         **{name: getattr(call, name) for name in same},
         step=step,
+        over_at=record.end_of(call),
         usage=UsageView.model_validate(call.usage),
         cause=cause_of_call(record, call),
         cost=sum_of(charges_of_call(record, call)),

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from app.dapr.history.model import Failure, Payload, RunStatus, Step, WorkflowRun
 from app.domain.models import CallState, ModelUse, Reference, TaskStatus, TenantId, TicketId, UsageBasis, task_id
 from app.domain.standing import Standing
-from app.ledger.store.call_rows import UNKNOWN, call_row, oldest_first
+from app.ledger.store.call_rows import call_row, oldest_first
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.standings import standing_in
 from app.ledger.store.tables import MODEL_CALLS, TASKS, TICKETS
 from app.ledger.store.tickets import NO_DIGEST
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage, usage_of
 
 # Model calls that a history proves and the journal lacks: a ledger that was restored from an older backup.
 #
@@ -66,7 +66,7 @@ def _use(step: Step) -> ModelUse | None:
 def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecord]) -> CallRecord:
     """One that the journal has begun is taken as the one that was answered; the last, since it answered the step."""
     turn = _turn(step)
-    usage = _usage(use)
+    usage = usage_of(use.model_dump())
     answered: dict[str, Any] = {
         "state": CallState.SETTLED,
         "model": use.model,
@@ -74,7 +74,9 @@ def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecor
         "ended_at": step.last.ended_at,
         "error": "",
     }
-    begun = [call for call in known if call.turn == turn and call.state in _OPEN and call.usage in (usage, UNKNOWN)]
+    begun = [
+        call for call in known if call.turn == turn and call.state in _OPEN and call.usage in (usage, NOT_REPORTED)
+    ]
     if begun:
         return replace(_likeliest(begun, usage), **answered)
     return CallRecord(
@@ -104,19 +106,6 @@ def _likeliest(begun: Sequence[CallRecord], usage: TokenUsage) -> CallRecord:
 def _turn(step: Step) -> int:
     turn = step.input.at("turn") if step.input else None
     return turn if isinstance(turn, int) else 1
-
-
-def _usage(use: ModelUse) -> TokenUsage:
-    try:
-        return TokenUsage(
-            use.input_tokens,
-            use.output_tokens,
-            cached_tokens=use.cached_tokens,
-            reasoning_tokens=use.reasoning_tokens,
-            known=use.known,
-        )
-    except ValueError:  # what an impossible count says is not believed
-        return UNKNOWN
 
 
 def told(call: CallRecord) -> str:

@@ -8,14 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, update
 
-from app.domain.models import CallState, TaskStatus, UsageBasis
+from app.domain.models import CallState, TaskStatus
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.writer import run
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import USAGE_COLUMNS, CallRecord, usage_columns, usage_of
 
-_OF_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 _MAY_BE_NULL = ("model", "finish_reason", "error")
-UNKNOWN = TokenUsage(None, None, known=UsageBasis.UNREPORTED)
 
 
 def call_record(row: Mapping[Any, Any]) -> CallRecord:
@@ -39,7 +37,7 @@ def call_record(row: Mapping[Any, Any]) -> CallRecord:
         ended_at=row["ended_at"],
         reserve_input=row["reserve_input"],
         reserve_output=row["reserve_output"],
-        usage=_usage(row),
+        usage=usage_of(row),
         finish_reason=row["finish_reason"] or "",
         error=row["error"] or "",
     )
@@ -47,9 +45,9 @@ def call_record(row: Mapping[Any, Any]) -> CallRecord:
 
 def call_row(call: CallRecord) -> dict[str, Any]:
     """The row of a call whose answer is not kept."""
-    names = [column.name for column in MODEL_CALLS.c if column.name not in (*_OF_USAGE, *_MAY_BE_NULL, "answer")]
+    names = [column.name for column in MODEL_CALLS.c if column.name not in (*USAGE_COLUMNS, *_MAY_BE_NULL, "answer")]
     row = {name: getattr(call, name) for name in names}
-    row |= {name: getattr(call.usage, name) for name in _OF_USAGE}
+    row |= usage_columns(call.usage)
     row |= {name: getattr(call, name) or None for name in _MAY_BE_NULL}
     return {name: str(value) if isinstance(value, StrEnum) else value for name, value in row.items()}
 
@@ -62,19 +60,6 @@ def call_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[CallRecord, ...]:
 def oldest_first(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
     """In the order in which they were begun."""
     return tuple(sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id)))
-
-
-def _usage(row: Mapping[Any, Any]) -> TokenUsage:
-    try:
-        return TokenUsage(
-            row["input_tokens"],
-            row["output_tokens"],
-            cached_tokens=row["cached_tokens"],
-            reasoning_tokens=row["reasoning_tokens"],
-            known=UsageBasis(row["known"]),
-        )
-    except ValueError:
-        return UNKNOWN
 
 
 # What the ledger notes when a task's run is over for it and another one begins from its ticket, and when something

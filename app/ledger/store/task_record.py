@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import Execution
+from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import Part, Span
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
+from app.finance.call_end import ExecutionTimes, StepTimes, call_end
 from app.pricing.charge_types import CallRecord, Charge
 
 
@@ -140,7 +141,24 @@ class TaskRecord:
         """The model calls of a step, oldest first."""
         return tuple(call for call in self.calls if call.execution_id == step.execution_id)
 
+    def end_of(self, call: CallRecord) -> datetime | None:
+        """When a model call was over, as far as is known, by the rule of `app/finance/call_end.py`; None while it may
+        be under way."""
+        attempts = [each for step in self.steps if step.execution_id == call.execution_id for each in step.attempts]
+        known = StepTimes(
+            asked=[other.started_at for other in self.calls if other.execution_id == call.execution_id],
+            executions=[_times(execution) for attempt in attempts for execution in attempt.executions],
+            attempts_ended=[attempt.ended_at for attempt in attempts if attempt.ended_at],
+            task_ended_at=self.ended_at,
+        )
+        return call_end(call, known)
+
     def charges_of(self, step: StepRecord | None) -> tuple[Charge, ...]:
         """The charges of a step; those of the workflow itself for None."""
         execution_id = step.execution_id if step else ""
         return tuple(charge for charge in self.charges if charge.execution_id == execution_id)
+
+
+def _times(execution: Execution) -> ExecutionTimes:
+    lost = execution.outcome is ExecutionOutcome.INTERRUPTED
+    return ExecutionTimes(execution.worker, execution.begun_at, execution.ended_at if lost else None)

@@ -6,7 +6,7 @@ deciding.py   the inbox and the forms of decisions
 summary.py    how the task ended, its money, tokens and time
 timeline.py   the drawing: time axis, lanes, bars, pauses
 lines.py      the table with the same content
-page_words.py figures as text, with the marks of how they are known
+page_words.py what a task was doing, in words; its money as cells
 """
 
 from app.web.pages.edge import Desk, Records

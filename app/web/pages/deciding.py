@@ -11,12 +11,13 @@ from typing import Any
 from flask import Response, request
 from pydantic import ValidationError
 
-from app.domain.decision_texts import explain, money
+from app.domain import formatting
+from app.domain.decision_texts import explain
 from app.domain.errors import AccessDenied, DecisionRefused, NotWaiting, TaskNotFound, Unreachable
+from app.domain.formatting import NOTHING, duration, instant, money
 from app.domain.models import Case, Decision, DecisionState, DecisionView, Refund, TaskStatus, TaskView
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Principal, Role
-from app.web.pages import page_words as words
 from app.web.pages.edge import Edge, caller, page, query_with, seen
 from app.web.pages.summary import Fact
 
@@ -86,7 +87,7 @@ def make_question(view: TaskView, now: datetime, customer: str = "") -> Question
 
 def _facts(view: TaskView, now: datetime, customer: str) -> list[Fact]:
     asked, proposed = view.question, view.proposed_refund
-    facts = [Fact("Proposed", _refund(proposed) if proposed else "no refund", strong=True)]
+    facts = [Fact("Proposed", formatting.refund(proposed) if proposed else "no refund", strong=True)]
     if asked is None:
         return [*facts, Fact("Waiting since", f"{view.updated_at or view.created_at} UTC")]
     if asked.limit is not None and proposed is not None:
@@ -104,9 +105,9 @@ def _facts(view: TaskView, now: datetime, customer: str) -> list[Fact]:
     if view.category:
         facts.append(Fact("Category", view.category.value.replace("_", " ")))
     since, until = _at(asked.asked_at), _at(asked.expires_at)
-    facts.append(Fact("Asked", f"{words.length(max(now - since, timedelta(0)))} ago, {words.instant(since)} UTC"))
-    left = f"{words.length(until - now)} left" if until > now else "over"
-    return [*facts, Fact("Time", f"{left}, until {words.instant(until)} UTC")]
+    facts.append(Fact("Asked", f"{duration(max(now - since, timedelta(0)))} ago, {instant(since)} UTC"))
+    left = f"{duration(until - now)} left" if until > now else "over"
+    return [*facts, Fact("Time", f"{left}, until {instant(until)} UTC")]
 
 
 def read_decision(form: Mapping[str, str], by: str) -> tuple[Decision, str]:
@@ -163,18 +164,14 @@ def make_trail(trail: tuple[DecisionView, ...]) -> tuple[TrailLine, ...]:
         TrailLine(
             _at(made.at),
             made.by,
-            made.verdict + (f" {_refund(made.refund)}" if made.refund else ""),
+            made.verdict + (f" {formatting.refund(made.refund)}" if made.refund else ""),
             made.note,
             "bad" if made.state in (DecisionState.REFUSED, DecisionState.TOO_LATE) else made.state.value,
             made.words,
-            explain(made.reason).words if made.reason else words.NOTHING,
+            explain(made.reason).words if made.reason else NOTHING,
         )
         for made in trail
     )
-
-
-def _refund(refund: Refund) -> str:
-    return f"{money(refund.amount, refund.currency)} for order {refund.order_id}"
 
 
 def _at(text: str) -> datetime:

@@ -14,12 +14,11 @@ from itertools import zip_longest
 
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
+from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration, tokens
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
-from app.web.pages import page_words
 from app.web.pages.page_words import MoneyCell, money_cell
-from app.web.pages.timeline import call_end
 
 _FAILED = (AttemptOutcome.FAILED, AttemptOutcome.LOST)
 _CallKey = tuple[str, int, int]
@@ -58,13 +57,13 @@ class StepLines:
     lines: tuple[TableLine, ...]
 
 
-def make_lines(record: TaskRecord) -> tuple[StepLines, ...]:
+def make_lines(record: TaskRecord, digits: Digits) -> tuple[StepLines, ...]:
     """All lines of a record, by step."""
     by_call, by_step = _sorted(record)
-    groups = [StepLines(step.name, tuple(_step_lines(record, step, by_call, by_step))) for step in record.steps]
+    groups = [StepLines(step.name, tuple(_step_lines(record, step, by_call, by_step, digits))) for step in record.steps]
     rest = tuple(charge for charges in (*by_call.values(), *by_step.values()) for charge in charges)
     if rest:
-        line = TableLine(kind="workflow", stage="the workflow itself", money=money_cell(rest), charges=rest)
+        line = TableLine(kind="workflow", stage="the workflow itself", money=money_cell(rest, digits), charges=rest)
         groups.append(StepLines("workflow", (line,)))
     return tuple(groups)
 
@@ -84,7 +83,11 @@ def _sorted(record: TaskRecord) -> tuple[dict[_CallKey, list[Charge]], dict[str,
 
 
 def _step_lines(
-    record: TaskRecord, step: StepRecord, by_call: dict[_CallKey, list[Charge]], by_step: dict[str, list[Charge]]
+    record: TaskRecord,
+    step: StepRecord,
+    by_call: dict[_CallKey, list[Charge]],
+    by_step: dict[str, list[Charge]],
+    digits: Digits,
 ) -> Iterator[TableLine]:
     """Takes the charges that it shows out of both."""
     end = record.ended_at or record.projected_at
@@ -96,17 +99,17 @@ def _step_lines(
             stage=step.stage,
             step=str(step.step),
             name=step.name,
-            money=money_cell(own),
+            money=money_cell(own, digits),
             charges=own,
             state="not in the history",
         )
     for number, attempt in enumerate(step.attempts):
-        yield _attempt_line(step, attempt, () if number else own, end)
+        yield _attempt_line(step, attempt, () if number else own, end, digits)
         for call in calls:
             if _attempt_of(call, step.attempts) is attempt:
-                yield _call_line(step, call, calls, tuple(by_call.pop(_key(call), ())), end, attempt)
+                yield _call_line(record, step, call, tuple(by_call.pop(_key(call), ())), attempt, digits)
     for call in calls if not step.attempts else ():
-        yield _call_line(step, call, calls, tuple(by_call.pop(_key(call), ())), end, None)
+        yield _call_line(record, step, call, tuple(by_call.pop(_key(call), ())), None, digits)
 
 
 def _key(call: CallRecord) -> _CallKey:
@@ -119,7 +122,9 @@ def _attempt_of(call: CallRecord, attempts: Sequence[AttemptRecord]) -> AttemptR
     return begun[-1] if begun else attempts[0]
 
 
-def _attempt_line(step: StepRecord, attempt: AttemptRecord, charges: tuple[Charge, ...], end: datetime) -> TableLine:
+def _attempt_line(
+    step: StepRecord, attempt: AttemptRecord, charges: tuple[Charge, ...], end: datetime, digits: Digits
+) -> TableLine:
     return TableLine(
         kind="attempt",
         stage=step.stage,
@@ -127,10 +132,10 @@ def _attempt_line(step: StepRecord, attempt: AttemptRecord, charges: tuple[Charg
         name=step.name,
         attempt=str(attempt.number),
         started_at=attempt.scheduled_at,
-        duration=page_words.length((attempt.ended_at or end) - attempt.scheduled_at),
+        duration=duration((attempt.ended_at or end) - attempt.scheduled_at),
         state="running" if attempt.outcome is AttemptOutcome.OPEN else attempt.outcome.value,
         error="; ".join(filter(None, (*_interruptions(attempt), attempt.error))),
-        money=money_cell(charges),
+        money=money_cell(charges, digits),
         charges=charges,
         in_vain=attempt.outcome in _FAILED,
     )
@@ -140,20 +145,20 @@ def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
     """What of it was lost, and how long nobody took it up."""
     for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
         if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
-            again = f", taken up again after {page_words.length(after.begun_at - execution.ended_at)}" if after else ""
+            again = f", taken up again after {duration(after.begun_at - execution.ended_at)}" if after else ""
             yield f"execution {execution.number} interrupted ({execution.cause.words}){again}"
 
 
 def _call_line(
+    record: TaskRecord,
     step: StepRecord,
     call: CallRecord,
-    calls: Sequence[CallRecord],
     charges: tuple[Charge, ...],
-    end: datetime,
     attempt: AttemptRecord | None,
+    digits: Digits,
 ) -> TableLine:
     used = call.usage
-    ended = call_end(call, calls, step.attempts, end)
+    ended = record.end_of(call) or record.ended_at or record.projected_at
     return TableLine(
         kind="call",
         stage=step.stage,
@@ -161,16 +166,16 @@ def _call_line(
         name=step.name,
         attempt=str(attempt.number) if attempt else "",
         started_at=call.started_at,
-        duration=page_words.length(max(ended, call.started_at) - call.started_at),
+        duration=duration(max(ended, call.started_at) - call.started_at, estimated=call.ended_at is None),
         call=f"{call.turn}.{call.number}",
         state="running" if call.state is CallState.STARTED else call.state.value,
         error=call.error,
         answered_by=_answered_by(step, call),
-        model=call.model or page_words.UNKNOWN,
-        input=page_words.tokens(used.input_tokens, used.known),
-        cached=page_words.tokens(used.cached, used.known),
-        output=page_words.tokens(used.output_tokens, used.known),
-        money=money_cell(charges),
+        model=call.model or UNKNOWN,
+        input=tokens(used.input_tokens, used.known),
+        cached=tokens(used.cached, used.known),
+        output=tokens(used.output_tokens, used.known),
+        money=money_cell(charges, digits),
         charges=charges,
         in_vain=call.rerun,
         rerun=call.rerun,
@@ -180,6 +185,6 @@ def _call_line(
 def _answered_by(step: StepRecord, call: CallRecord) -> str:
     """A settled call was answered by the provider, once; an execution that came later found that in the journal."""
     if call.state is not CallState.SETTLED:
-        return page_words.NOTHING
+        return NOTHING
     again = step.answered_by is AnsweredBy.JOURNAL
     return f"{AnsweredBy.PROVIDER.value}, then {AnsweredBy.JOURNAL.value}" if again else AnsweredBy.PROVIDER.value

@@ -1,25 +1,18 @@
-"""Figures as words for a reader. Pure; the only place of the pages where anything is rounded.
-
-A mark says how a figure is known: `~` is an estimate, `?` is not known, which is not zero.
-"""
+"""The pages' words for the parts of a task's time, and its money as cells with a hint. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 from app.dapr.history.times import Part, Span
-from app.domain.models import UsageBasis
-from app.domain.money import shown
+from app.domain.formatting import Digits, digits_for
+from app.finance.cost_texts import amounts, incomplete, money_of
 from app.finance.rollup import rollup
-from app.pricing.charge_types import Charge, CostBasis
+from app.ledger.reading.record_schemas import charges_of_call
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import Charge
 
-ESTIMATE, UNKNOWN = "~", "?"
-NOTHING = "\N{EN DASH}"
-_MILLISECOND = timedelta(milliseconds=1)
-_SECOND, _MINUTE, _HOUR, _DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _PARTS = {
     Part.ACTIVE: "working",
     Part.RESTART: "waiting for the restart",
@@ -45,67 +38,16 @@ def pause(span: Span) -> str:
     return _PARTS[span.part]
 
 
-def length(of: timedelta) -> str:
-    """A duration in two units at most: `312 ms`, `5.00 s`, `2 min 13 s`, `3 d 4 h`."""
-    if timedelta(0) < of < _MILLISECOND:
-        return "<1 ms"
-    if of < _SECOND:
-        return f"{of // _MILLISECOND} ms"
-    if of < _MINUTE:
-        return f"{of / _SECOND:.2f} s" if of < 10 * _SECOND else f"{of / _SECOND:.1f} s"
-    if of < _HOUR:
-        return f"{of // _MINUTE} min {of % _MINUTE // _SECOND} s"
-    if of < _DAY:
-        return f"{of // _HOUR} h {of % _HOUR // _MINUTE} min"
-    return f"{of // _DAY:,} d {of % _DAY // _HOUR} h"
+def record_digits(record: TaskRecord) -> Digits:
+    """To how many places the page of a task shows its amounts: as `refund-agent record` does."""
+    parts = [record.charges_of(step) for step in record.steps]
+    parts += [charges_of_call(record, call) for call in record.calls]
+    return digits_for(amounts(*(rollup(charges).total for charges in (record.charges, *parts))))
 
 
-def clock_time(at: datetime) -> str:
-    """An instant of the day, to the millisecond, in UTC."""
-    return at.astimezone(UTC).strftime("%H:%M:%S.") + f"{at.microsecond // 1000:03d}"
-
-
-def instant(at: datetime) -> str:
-    """A day and a time, to the second, in UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def iso(at: datetime) -> str:
-    """An instant for a machine."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def size(count: int) -> str:
-    """Bytes."""
-    return f"{count:,} B" if count < 10_000 else f"{count / 1000:,.1f} kB"
-
-
-def tokens(count: int | None, known: UsageBasis) -> str:
-    """A number of tokens with its mark."""
-    if count is None or known is UsageBasis.UNREPORTED:
-        return UNKNOWN
-    return f"{'' if _is_sure(count, known) else ESTIMATE}{count:,}"
-
-
-def _is_sure(count: int, known: UsageBasis) -> bool:
-    """Nothing is estimated where no model worked."""
-    return known is UsageBasis.REPORTED or count == 0
-
-
-def tokens_sum(parts: Iterable[tuple[int | None, UsageBasis]]) -> str:
-    """The sum of what is known, with the marks of its parts: `~2,400 + ?`."""
-    counted = [(None if known is UsageBasis.UNREPORTED else count, known) for count, known in parts]
-    found = [(count, known) for count, known in counted if count is not None]
-    missing = len(counted) - len(found)
-    if counted and not found:
-        return UNKNOWN
-    worst = UsageBasis.REPORTED if all(_is_sure(count, known) for count, known in found) else UsageBasis.ESTIMATED
-    return tokens(sum(count for count, _ in found), worst) + (f" + {UNKNOWN}" if missing else "")
-
-
-def money(amount: Decimal, currency: str) -> str:
-    """An amount with its currency, to six places."""
-    return f"{Decimal(shown(amount)):,} {currency}"
+def list_digits(records: Iterable[TaskRecord]) -> Digits:
+    """To how many places a list of tasks shows what each cost."""
+    return digits_for(amounts(*(rollup(record.charges).total for record in records)))
 
 
 @dataclass(frozen=True)
@@ -116,16 +58,10 @@ class MoneyCell:
     exact: str
 
 
-def money_cell(charges: Iterable[Charge]) -> MoneyCell:
+def money_cell(charges: Iterable[Charge], digits: Digits) -> MoneyCell:
     """What the charges come to. Without any there is nothing to say; with none that is known there is a `?`."""
     group = rollup(charges).total
-    missing = group.unpriced + group.unreported > 0
-    lines, exact = [], []
-    for each in group.money:
-        guessed = each.by_known.get(CostBasis.ESTIMATED)
-        lines.append((ESTIMATE if guessed else "") + money(each.amount, each.currency))
-        exact.append(f"{each.amount:f} {each.currency}")
-    if missing:
-        lines = [*lines[:-1], f"{lines[-1]} + {UNKNOWN}"] if lines else [UNKNOWN]
+    exact = [f"{each.amount:f} {each.currency}" for each in group.money]
+    if incomplete(group):
         exact.append(f"{group.unpriced} lines without a price, {group.unreported} without a quantity")
-    return MoneyCell(tuple(lines), "; ".join(exact))
+    return MoneyCell(money_of(group, digits), "; ".join(exact))

@@ -15,8 +15,10 @@ from flask import Blueprint, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.domain import formatting
 from app.domain.errors import AccessDenied, RefundAgentError, TaskNotFound, Unreachable
-from app.domain.models import TaskStatus, TaskView
+from app.domain.formatting import Digits
+from app.domain.models import TaskStatus
 from app.ledger.store.database import trouble
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Role, digest_of
@@ -37,7 +39,7 @@ from app.web.pages.edge import (
     to,
 )
 from app.web.pages.lines import make_lines
-from app.web.pages.summary import ending, list_total, make_summary
+from app.web.pages.summary import ending, make_summary
 from app.web.pages.timeline import make_timeline
 from app.web.signin import HOME, Sessions
 
@@ -79,7 +81,7 @@ def make_pages(
     _add(pages, "/pages/tasks/<task_id>/decision", "POST", lambda task_id: take_decision(edge, task_id))
     _add(pages, "/pages/tasks/<task_id>", "GET", lambda task_id: _task(edge, task_id))
     _add(pages, "/pages/<path:rest>", "GET", lambda rest: _nothing_here())
-    pages.context_processor(lambda: {"at": front.path, "words": page_words})
+    pages.context_processor(lambda: {"at": front.path, "words": page_words, "formatting": formatting})
     pages.before_app_request(lambda: _home(edge))
     pages.register_error_handler(NotSignedIn, lambda _: _to_form(edge))
     pages.register_error_handler(RefundAgentError, _ours)
@@ -157,10 +159,12 @@ def _tasks(edge: Edge) -> AnyResponse:
     cursor = before if _CURSOR.fullmatch(before) else None
     status = TaskStatus(wanted) if wanted in frozenset(TaskStatus) else None
     listed = edge.desk.newest(principal.tenants, PAGE_SIZE, cursor, status)
+    records = {view.task_id: _record(edge, view.task_id) for view in listed.tasks}
+    digits = page_words.list_digits(filter(None, records.values()))
     return page(
         "tasks.html",
         principal=principal,
-        listed=[(view, *_costs(edge, view)) for view in listed.tasks],
+        listed=[(view, *_costs(records[view.task_id], digits)) for view in listed.tasks],
         total=edge.desk.count(principal.tenants, status),
         statuses=[each.value for each in TaskStatus],
         chosen=status.value if status else "",
@@ -172,10 +176,9 @@ def _tasks(edge: Edge) -> AnyResponse:
     )
 
 
-def _costs(edge: Edge, view: TaskView) -> tuple[page_words.MoneyCell | None, bool]:
+def _costs(record: TaskRecord | None, digits: Digits) -> tuple[page_words.MoneyCell | None, bool]:
     """What a task costs, and whether that is only so far."""
-    record = _record(edge, view.task_id)
-    return (list_total(record), record.ended_at is None) if record else (None, False)
+    return (page_words.money_cell(record.charges, digits), record.ended_at is None) if record else (None, False)
 
 
 def _record(edge: Edge, task_id: str) -> TaskRecord | None:
@@ -199,11 +202,13 @@ def _task(edge: Edge, task_id: str) -> Response:
     values |= {"now": edge.clock(), "every": every(), "query": query_with(refresh=request.args.get("refresh"))}
     values |= about_deciding(edge, principal, view, record)
     if record:
+        digits = page_words.record_digits(record)
         values |= {
-            "summary": make_summary(record),
-            "timeline": make_timeline(record),
-            "steps": make_lines(record),
-            "total": list_total(record),
+            "digits": digits,
+            "summary": make_summary(record, digits),
+            "timeline": make_timeline(record, digits),
+            "steps": make_lines(record, digits),
+            "total": page_words.money_cell(record.charges, digits),
         }
     return page("task.html", principal=principal, **values)
 

@@ -7,8 +7,12 @@ from datetime import timedelta
 from decimal import Decimal
 
 from app.dapr.history.times import Part
+from app.domain import formatting
 from app.domain.decision_texts import explain
+from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration
 from app.domain.models import Refund, TaskStatus, TaskView
+from app.finance import cost_texts
+from app.finance.cost_texts import incomplete
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge, CostBasis, Kind
@@ -62,23 +66,18 @@ class Summary:
     about: tuple[Fact, ...]
 
 
-def make_summary(record: TaskRecord) -> Summary:
+def make_summary(record: TaskRecord, digits: Digits) -> Summary:
     """The summary of a record."""
     group = rollup(record.charges).total
     whole = (record.ended_at or record.projected_at) - record.started_at
     return Summary(
-        totals=tuple(_total(each, group.unpriced + group.unreported) for each in group.money),
+        totals=tuple(_total(each, digits, incomplete=incomplete(group)) for each in group.money),
         gaps=tuple(_gaps(group, record)),
         tokens=_tokens(record),
         time=tuple(_share(part, record.parts[part], whole) for part in Part if record.parts.get(part)),
-        whole=page_words.length(whole),
+        whole=duration(whole),
         about=tuple(_about(record)),
     )
-
-
-def list_total(record: TaskRecord) -> page_words.MoneyCell:
-    """What a task costs, for one cell of a list."""
-    return page_words.money_cell(record.charges)
 
 
 def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]:
@@ -89,7 +88,7 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     refund = result.refund if result else record.refund if record else None
     refund_id = result.refund_id if result else record.refund_id if record else None
     proposed = view.proposed_refund if view else None
-    facts = [Fact("Status", status.value if status else page_words.NOTHING, strong=True)]
+    facts = [Fact("Status", status.value if status else NOTHING, strong=True)]
     facts += [Fact("Outcome", outcome.value, strong=True)] if outcome else []
     facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
     facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
@@ -105,20 +104,19 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
 
 def _refund(refund: Refund, refund_id: str | None) -> str:
     named = f", refund {refund_id}" if refund_id else ""
-    return f"{refund.amount:,} {refund.currency} for order {refund.order_id}{named}"
+    return f"{formatting.refund(refund)}{named}"
 
 
-def _total(money: MoneySum, missing: int) -> Total:
+def _total(money: MoneySum, digits: Digits, *, incomplete: bool) -> Total:
     guessed = money.by_known.get(CostBasis.ESTIMATED, Decimal(0))
-    parts = [Fact(title, _some(money.by_kind.get(kind), money.currency)) for kind, title in _KINDS.items()]
-    parts.append(Fact("of all this, estimated", _some(guessed, money.currency)))
-    text = (page_words.ESTIMATE if guessed else "") + page_words.money(money.amount, money.currency)
-    text += f" + {page_words.UNKNOWN}" if missing else ""
+    parts = [Fact(title, _some(money.by_kind.get(kind), money.currency, digits)) for kind, title in _KINDS.items()]
+    parts.append(Fact("of all this, estimated", _some(guessed, money.currency, digits)))
+    text = cost_texts.money(money, digits) + (f" + {UNKNOWN}" if incomplete else "")
     return Total(text, f"{money.amount:f} {money.currency}", tuple(parts))
 
 
-def _some(amount: Decimal | None, currency: str) -> str:
-    return page_words.money(amount, currency) if amount else "none"
+def _some(amount: Decimal | None, currency: str, digits: Digits) -> str:
+    return f"{digits.show(amount, currency)} {currency}" if amount else "none"
 
 
 def _gaps(group: Group, record: TaskRecord) -> list[str]:
@@ -149,17 +147,17 @@ def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
     for name, attribute in (("input", "input_tokens"), ("of it cached", "cached"), ("output", "output_tokens")):
         counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
-        facts.append(Fact(name, page_words.tokens_sum(counted)))
+        facts.append(Fact(name, formatting.tokens_sum(counted)))
     vain = [call for call in record.calls if call.rerun]
     for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
         if vain:
-            facts.append(Fact(name, page_words.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
+            facts.append(Fact(name, formatting.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
     return (Fact("model calls", str(len(record.calls))), *facts)
 
 
 def _share(part: Part, length: timedelta, whole: timedelta) -> Share:
     percent = round(100 * (length / whole), 1) if whole else 0.0
-    return Share(page_words.part(part), page_words.length(length), percent, part.value)
+    return Share(page_words.part(part), duration(length), percent, part.value)
 
 
 def _about(record: TaskRecord) -> list[Fact]:
@@ -167,10 +165,10 @@ def _about(record: TaskRecord) -> list[Fact]:
         Fact("Tenant", record.tenant),
         Fact("Agent", record.agent),
         Fact("Workflow", f"{record.workflow} {record.version}".strip()),
-        Fact("Category", record.category or page_words.NOTHING),
-        Fact("Begun", f"{page_words.instant(record.started_at)} UTC"),
-        Fact("Ended", f"{page_words.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
-        Fact("History", f"{record.events:,} events, {page_words.size(record.size)}, {record.turns:,} turns"),
+        Fact("Category", record.category or NOTHING),
+        Fact("Begun", f"{formatting.instant(record.started_at)} UTC"),
+        Fact("Ended", f"{formatting.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
+        Fact("History", f"{record.events:,} events, {formatting.size(record.size)}, {record.turns:,} turns"),
     ]
     facts += [Fact("Rerun of", record.rerun_of)] if record.rerun_of else []
     facts += [Fact("Trace", record.trace_parent.split("-")[1])] if record.trace_parent.count("-") == 3 else []

@@ -14,7 +14,7 @@ from math import log10
 
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.times import Span
-from app.domain.models import CallState
+from app.domain.formatting import Digits, clock_time, duration, elapsed, tokens
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord
 from app.web.pages import page_words
@@ -192,19 +192,6 @@ def _step(drawn: timedelta) -> timedelta:
     return found or _DAY * max(1, -(-drawn // (_MOST_TICKS * _DAY)))
 
 
-def elapsed(since: timedelta, step: timedelta) -> str:
-    """A time since the start, as finely as ticks that lie `step` apart need: `0.25 s`, `1:05`, `2:13:13`."""
-    places = len(f"{step.microseconds:06d}".rstrip("0"))
-    fraction = f".{since.microseconds:06d}"[: places + 1] if places else ""
-    minutes, seconds = divmod(since.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    if since < timedelta(minutes=1):
-        return f"{seconds}{fraction} s"
-    if since < timedelta(hours=1):
-        return f"{minutes}:{seconds:02d}{fraction}"
-    return (f"{since.days:,} d " if since.days else "") + f"{hours}:{minutes:02d}:{seconds:02d}{fraction}"
-
-
 LANE_HEIGHT = 42  # px: a line of text, and the bars below it
 BAND_LABEL_HEIGHT = 15
 AXIS_HEIGHT = 26
@@ -286,7 +273,7 @@ class Timeline:
         return self.bottom + AXIS_HEIGHT
 
 
-def make_timeline(record: TaskRecord) -> Timeline:
+def make_timeline(record: TaskRecord, digits: Digits) -> Timeline:
     """The time line of a record, until the task's end or until the record was made."""
     end = record.ended_at or record.projected_at
     axis = make_axis(record.started_at, end, [(pause.started_at, pause.ended_at) for pause in record.pauses])
@@ -294,34 +281,18 @@ def make_timeline(record: TaskRecord) -> Timeline:
     rows = max((band.row + 1 for band in bands if band.row is not None), default=0)
     top = 6 + BAND_LABEL_HEIGHT * rows
     lanes = tuple(
-        _lane(axis, record, step, top + LANE_HEIGHT * number, end) for number, step in enumerate(record.steps)
+        _lane(axis, record, step, top + LANE_HEIGHT * number, end, digits) for number, step in enumerate(record.steps)
     )
     return Timeline(lanes, bands, axis.ticks(), top, _description(record, bands))
 
 
-def call_end(
-    call: CallRecord, calls: Sequence[CallRecord], attempts: Sequence[AttemptRecord], end: datetime
-) -> datetime:
-    """When a call ended. One whose worker went away ended when its execution was lost; at the latest, when its step
-    asked again, or when the attempt that it belongs to did."""
-    if call.ended_at is not None:
-        return call.ended_at
-    if call.state is CallState.STARTED:
-        return end
-    later = [each.started_at for each in calls if each.started_at > call.started_at]
-    closed = [each.ended_at for each in attempts if each.ended_at and each.ended_at >= call.started_at]
-    executions = [each for attempt in attempts for each in attempt.executions if each.worker == call.worker]
-    lost = [each.ended_at for each in executions if each.ended_at and each.ended_at >= call.started_at]
-    return min([*later, *closed, *lost, end])
-
-
-def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datetime) -> Lane:
+def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datetime, digits: Digits) -> Lane:
     calls = record.calls_of(step)
     attempts = tuple(bar for attempt in step.attempts for bar in _attempt_bars(axis, attempt, end))
-    inner = tuple(_call_bar(axis, call, call_end(call, calls, step.attempts, end)) for call in calls)
+    inner = tuple(_call_bar(axis, call, record.end_of(call) or end) for call in calls)
     asked = f"{len(calls)} model call{'s' * (len(calls) > 1)}" if calls else ("tool" if step.tool else "")
     tried = f"{len(step.attempts)} attempts" if len(step.attempts) > 1 else ""
-    figures = (_time_of(step, end), *page_words.money_cell(record.charges_of(step)).lines)
+    figures = (_time_of(step, end), *page_words.money_cell(record.charges_of(step), digits).lines)
     name = f"{step.step} {step.name}"
     return Lane(top, name, " · ".join(filter(None, (asked, tried))), " · ".join(filter(None, figures)), attempts, inner)
 
@@ -330,7 +301,7 @@ def _time_of(step: StepRecord, end: datetime) -> str:
     """From its first attempt to the end of its last."""
     if not step.attempts:
         return ""
-    return page_words.length((step.attempts[-1].ended_at or end) - step.attempts[0].scheduled_at)
+    return duration((step.attempts[-1].ended_at or end) - step.attempts[0].scheduled_at)
 
 
 def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator[Bar]:
@@ -350,9 +321,10 @@ def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator
 
 def _call_bar(axis: Axis, call: CallRecord, ended: datetime) -> Bar:
     used = call.usage
-    counted = f"{page_words.tokens(used.input_tokens, used.known)} tokens in, "
-    counted += f"{page_words.tokens(used.output_tokens, used.known)} out"
-    hint = f"model call {call.turn}.{call.number} {call.state.value}, {_when(call.started_at, ended)}, {counted}"
+    counted = f"{tokens(used.input_tokens, used.known)} tokens in, "
+    counted += f"{tokens(used.output_tokens, used.known)} out"
+    when = _when(call.started_at, ended, estimated=call.ended_at is None)
+    hint = f"model call {call.turn}.{call.number} {call.state.value}, {when}, {counted}"
     return _bar(axis, call.started_at, ended, call.state.value, hint)
 
 
@@ -362,9 +334,9 @@ def _bar(axis: Axis, first: datetime, last: datetime, state: str, hint: str) -> 
     return Bar(_percent(min(left, 100.0 - width)), _percent(width), state, hint)
 
 
-def _when(first: datetime, last: datetime) -> str:
-    length = page_words.length(max(first, last) - first)
-    return f"{page_words.clock_time(first)} to {page_words.clock_time(last)} UTC ({length})"
+def _when(first: datetime, last: datetime, *, estimated: bool = False) -> str:
+    length = duration(max(first, last) - first, estimated=estimated)
+    return f"{clock_time(first)} to {clock_time(last)} UTC ({length})"
 
 
 def _bands(axis: Axis, pauses: Iterable[Span]) -> Iterator[Band]:
@@ -379,7 +351,7 @@ def _bands(axis: Axis, pauses: Iterable[Span]) -> Iterator[Band]:
             row = next((number for number, end in enumerate(taken) if end <= begins), None)
         if row is not None:
             taken[row] = begins + _LABEL_WIDTH
-        text = page_words.length(pause.length)
+        text = duration(pause.length)
         hint = f"{page_words.pause(pause)}, {_when(pause.started_at, pause.ended_at)}" + (", shortened" * is_short)
         yield Band(_percent(left), _percent(max(right - left, 0.1)), is_short, text, hint, row, anchor)
 
@@ -401,10 +373,7 @@ def _percent(value: float) -> float:
 def _description(record: TaskRecord, bands: Sequence[Band]) -> str:
     vain = sum(call.rerun for call in record.calls)
     whole = (record.ended_at or record.projected_at) - record.started_at
-    told = (
-        f"{len(record.steps)} steps in {page_words.length(whole)}, {len(record.calls)} model calls, "
-        f"{vain} of them in vain."
-    )
+    told = f"{len(record.steps)} steps in {duration(whole)}, {len(record.calls)} model calls, {vain} of them in vain."
     if bands:
         told += f" Pauses: {'; '.join(band.hint for band in bands)}."
     return told + " The table below has the same content."

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from app.domain.models import CallState, UsageBasis
+from app.domain.models import CallState
 from app.ledger.store.tickets import body_digest
 from app.llm.call import answer_to_json
-from app.llm.conversation import Answer, ReportedUsage, ToolRequest
-from app.pricing.charge_types import CallRecord
+from app.llm.conversation import Answer, ToolRequest
+from app.pricing.charge_types import CallRecord, usage_columns
 from lab.bench.ledger import texts
 from lab.bench.ledger.histories import Made
 
 _SAME = [field.name for field in fields(CallRecord) if field.name not in ("usage", "model", "finish_reason", "error")]
-_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
 
 
 def ticket_row(made: Made) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def call_rows(made: Made) -> Iterator[dict[str, Any]]:
         answered = call.state is CallState.SETTLED
         yield {
             **{name: getattr(call, name) for name in _SAME},
-            **{name: getattr(call.usage, name) for name in _USAGE},
+            **usage_columns(call.usage),
             "model": call.model or None,
             "finish_reason": call.finish_reason or None,
             "error": call.error or None,
@@ -59,18 +58,13 @@ def call_rows(made: Made) -> Iterator[dict[str, Any]]:
 
 
 def _answer(made: Made, call: CallRecord) -> Answer:
-    reported = call.usage.known is UsageBasis.REPORTED
-    used = [
-        getattr(call.usage, name) if reported else 0 for name in _USAGE[:4]
-    ]  # Dapr says zero where it knows nothing
-    usage = ReportedUsage(*used)
     if call.stage != "classify" and call is not made.calls[-1]:
         asked = tuple(
             ToolRequest(f"call_{call.request_digest[:24]}", name, '{"order_id": "AC-10442"}')
             for name in ("lookup_order", "lookup_refund_policy")
         )
-        return Answer("", asked, "tool_calls", call.model, usage)
-    return Answer(_text(made, call), (), "stop", call.model, usage)
+        return Answer("", asked, "tool_calls", call.model, call.usage)
+    return Answer(_text(made, call), (), "stop", call.model, call.usage)
 
 
 def _text(made: Made, call: CallRecord) -> str:

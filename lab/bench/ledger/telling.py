@@ -25,8 +25,7 @@ from app.dapr.history.model import (
 )
 from app.domain.errors import FailureCause
 from app.domain.models import AnsweredBy, CallState, ModelUse, UsageBasis
-from app.ledger.store.call_rows import UNKNOWN
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from app.workflow.steps import DECISION
 from lab.bench.ledger import texts
 from lab.bench.ledger.population import Person
@@ -194,7 +193,7 @@ class Telling:
             ended_at=None if state is CallState.INTERRUPTED else self._at(self.now),
             reserve_input=self._chance.randint(500, 1100),
             reserve_output=1000,
-            usage=UNKNOWN,
+            usage=NOT_REPORTED,
         )
         call = replace(call, **self._end_of(call))
         self.calls.append(call)
@@ -212,9 +211,11 @@ class Telling:
     def _usage(self, call: CallRecord) -> TokenUsage:
         spent = self._chance.randint(20, 160)
         if self.person.model.known is UsageBasis.ESTIMATED:
-            return TokenUsage(call.reserve_input, spent, known=UsageBasis.ESTIMATED)
+            return TokenUsage(input_tokens=call.reserve_input, output_tokens=spent, known=UsageBasis.ESTIMATED)
         cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
-        return TokenUsage(call.reserve_input, spent, cached, None, spent // 3, UsageBasis.REPORTED)
+        return TokenUsage(
+            input_tokens=call.reserve_input, output_tokens=spent, cached_tokens=cached, reasoning_tokens=spent // 3
+        )
 
     def _turn(self) -> None:
         """The workflow's code is run."""

@@ -17,10 +17,11 @@ from typing import Any
 
 from app import bootstrap
 from app.config import settings
-from app.llm.call import ModelCall, Reserve, Usage
+from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.llm.gateway import LLMGateway, ModelAnswer
 from app.llm.journal import Journal, Settled
+from app.pricing.charge_types import TokenUsage
 from app.worker.execution_log import Attempt, Executions
 
 WHOLE, BARE = "whole", "bare"
@@ -63,7 +64,7 @@ class Unwritten(Journal):
         """Never finds anything."""
         return str(uuid.uuid4())
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: Usage, provider: str) -> Settled:
+    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str) -> Settled:
         """Hands the answer back."""
         return Settled(answer, usage)
 

@@ -54,14 +54,14 @@ def step(number: int, **changes: Any) -> StepRecord:
 
 def call(of: int, start: float = 1, **changes: Any) -> CallRecord:
     """The model call of a step, begun so long after it."""
-    usage = TokenUsage(TOKENS[of], 0, 0)
+    usage = TokenUsage(input_tokens=TOKENS[of], output_tokens=0, cached_tokens=0)
     values: dict[str, Any] = {"usage": usage, "model": "model-a", "provider": OPENAI, "stage": _NAMES[of]}
     return call_record(f"e-{of}", (of - 1) * STEP + start, **values | changes)
 
 
 def lost(number: int, start: float, task_id: str) -> CallRecord:
     """A call that came to nothing."""
-    usage = TokenUsage(TOKENS[number], 0, 0, known=UsageBasis.ESTIMATED)
+    usage = TokenUsage(input_tokens=TOKENS[number], output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED)
     return call(number, start, state=CallState.INTERRUPTED, usage=usage, number=1, task_id=task_id)
 
 

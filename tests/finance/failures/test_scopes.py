@@ -7,10 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.models import UsageBasis
 from app.finance.failures.failure_figures import parts
 from app.finance.rollup import Dimension
-from app.pricing.charge_types import TokenUsage
+from app.pricing.charge_types import NOT_REPORTED
 from tests.finance.failures.figures import cents, part, spent, value
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task
@@ -68,7 +67,10 @@ def test_currencies_are_never_added() -> None:
     assert (both.restarts, both.unknown, both.progress) == (1, 1, None)
 
 
-@pytest.mark.parametrize("changes", [{"model": "new"}, {"usage": TokenUsage(None, None, known=UsageBasis.UNREPORTED)}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "new"}, {"usage": NOT_REPORTED}],
+)
 def test_a_call_of_which_the_price_or_the_usage_is_not_known_leaves_the_progress_unknown(changes: object) -> None:
     assert isinstance(changes, dict)
     odd = task(calls=(call(1), call(3, **changes)), failures=(failure(2, 3, 4),))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.domain.models import CallState, UsageBasis
+from app.domain.models import CallState
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow, Count, total
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from tests.pricing.makers import NOW, OPENAI
 
 MODEL = "model-a"
@@ -44,7 +44,7 @@ def call(number: int = 1, start: float = 0.0, seconds: float | None = 1.0, **cha
         "ended_at": None if seconds is None else at(start + seconds),
         "reserve_input": entered,
         "reserve_output": 1000,
-        "usage": TokenUsage(entered, 10, cached_tokens=min(40, entered)),
+        "usage": TokenUsage(input_tokens=entered, output_tokens=10, cached_tokens=min(40, entered)),
     }
     return CallRecord(**values | changes)
 
@@ -53,7 +53,7 @@ def failed(number: int = 1, start: float = 0.0, seconds: float | None = 1.0, **c
     """A call that brought no answer in time."""
     values: dict[str, Any] = {
         "state": CallState.FAILED,
-        "usage": TokenUsage(None, None, known=UsageBasis.UNREPORTED),
+        "usage": NOT_REPORTED,
         "error": "no_answer_in_time: model component llm: no answer in time",
         "call_id": f"f-{number}",
         "model": "",
@@ -77,7 +77,7 @@ def again(of: CallRecord, start: float, seconds: float = 1.0, **changes: Any) ->
         "model": MODEL,
         "started_at": paid.started_at,
         "ended_at": paid.ended_at,
-        "usage": TokenUsage(of.reserve_input, 10, cached_tokens=min(40, of.reserve_input)),
+        "usage": TokenUsage(input_tokens=of.reserve_input, output_tokens=10, cached_tokens=min(40, of.reserve_input)),
         "error": "",
     }
     return replace(of, **values | changes)

@@ -25,7 +25,11 @@ def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list
     """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
     found = []
     for number, (start, seconds, size, vain) in enumerate(calls):
-        usage = TokenUsage(size, 10, cached_tokens=40) if reported else TokenUsage(size, 10, known=UsageBasis.ESTIMATED)
+        usage = (
+            TokenUsage(input_tokens=size, output_tokens=10, cached_tokens=40)
+            if reported
+            else TokenUsage(input_tokens=size, output_tokens=10, known=UsageBasis.ESTIMATED)
+        )
         paid = call(number, start, seconds, entered=size, usage=usage)
         found.append(failed(number, start, seconds, entered=size) if vain else paid)
     return found
@@ -82,7 +86,7 @@ def test_each_request_and_each_slot_stands_in_one_pair(
 
 def test_an_exchange_reaches_through_several_calls() -> None:
     """Three estimated calls, whose nearest requests leave the last without one, unless two of them exchange theirs."""
-    usages = [TokenUsage(size, 10, known=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
+    usages = [TokenUsage(input_tokens=size, output_tokens=10, known=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
     calls = [
         call(1, 0, 3, entered=100, usage=usages[0]),
         call(2, 2, 3, entered=100, usage=usages[1]),

@@ -30,7 +30,7 @@ from tests.pricing.makers import NOW, OPENAI, agreement, origin, price_book
 DAY = NOW.replace(hour=0)
 # A fifth off the list's 1 / 0.10 / 4 per million.
 BOOK = price_book(agreement(model="listed", discount_percent="20", per_million_tokens=None))
-USED = TokenUsage(1_000_000, 100_000, cached_tokens=400_000)
+USED = TokenUsage(input_tokens=1_000_000, output_tokens=100_000, cached_tokens=400_000)
 # 0.6 x 0.80 + 0.4 x 0.08 + 0.1 x 3.20, and the same by the list.
 OURS, BY_LIST = Decimal("0.832"), Decimal("1.04")
 
@@ -100,7 +100,7 @@ def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> No
 
 
 def test_one_kind_of_token_alone_has_one_price() -> None:
-    used = TokenUsage(1_000_000, 0, cached_tokens=0)
+    used = TokenUsage(input_tokens=1_000_000, output_tokens=0, cached_tokens=0)
     found = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
     assert found.money[0].implied == {Meter.INPUT: Decimal("1.2")}
 
@@ -186,7 +186,7 @@ def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
 
 
 def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
-    used = TokenUsage(2000, 100, cached_tokens=0)
+    used = TokenUsage(input_tokens=2000, output_tokens=100, cached_tokens=0)
     booked = charge_call(BOOK, used, origin(model="tiered"))
     ours = sum((each.amount for each in booked if each.amount), Decimal(0))
     assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None

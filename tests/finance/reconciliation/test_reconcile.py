@@ -64,9 +64,12 @@ def test_a_plus_and_a_minus_never_cancel() -> None:
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [
-        (TokenUsage(101, 10, cached_tokens=40), 1),
-        (TokenUsage(100, 11, cached_tokens=40), 1),
-        (TokenUsage(100, 10, cached_tokens=41), 2),  # one too few of one price, one too many of the other
+        (TokenUsage(input_tokens=101, output_tokens=10, cached_tokens=40), 1),
+        (TokenUsage(input_tokens=100, output_tokens=11, cached_tokens=40), 1),
+        (
+            TokenUsage(input_tokens=100, output_tokens=10, cached_tokens=41),
+            2,
+        ),  # one too few of one price, one too many of the other
     ],
 )
 def test_other_tokens_than_billed_are_named_to_the_token(usage: TokenUsage, tokens: int) -> None:
@@ -78,7 +81,7 @@ def test_other_tokens_than_billed_are_named_to_the_token(usage: TokenUsage, toke
 def test_cached_tokens_that_one_side_does_not_know_cannot_differ() -> None:
     unknown = replace(billed(call(1)), count=Count(1, 100, None, 10))
     assert reconcile([call(1)], bill_of(unknown)).findings == ()
-    silent = call(1, usage=TokenUsage(100, 10, known=UsageBasis.REPORTED))
+    silent = call(1, usage=TokenUsage(input_tokens=100, output_tokens=10))
     assert reconcile([silent], bill_of(billed(call(1)))).findings == ()
 
 
@@ -111,7 +114,10 @@ def test_a_bill_that_keeps_whole_seconds_is_read_so() -> None:
 
 
 def test_an_estimate_is_held_against_the_nearest_request() -> None:
-    usages = [TokenUsage(100, 12, known=UsageBasis.ESTIMATED), TokenUsage(100, 50, known=UsageBasis.ESTIMATED)]
+    usages = [
+        TokenUsage(input_tokens=100, output_tokens=12, known=UsageBasis.ESTIMATED),
+        TokenUsage(input_tokens=100, output_tokens=50, known=UsageBasis.ESTIMATED),
+    ]
     calls = [call(n, entered=100, usage=usage) for n, usage in enumerate(usages, start=1)]
     found = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
     assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
@@ -124,13 +130,15 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
 
 
 def test_an_estimate_that_nothing_on_the_bill_comes_near_is_not_on_it() -> None:
-    estimated = call(1, usage=TokenUsage(100, 12, known=UsageBasis.ESTIMATED))
+    estimated = call(1, usage=TokenUsage(input_tokens=100, output_tokens=12, known=UsageBasis.ESTIMATED))
     found = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
     assert sorted(causes(found)) == [Cause.NOT_ON_BILL, Cause.UNKNOWN]
 
 
 def test_an_answer_that_came_too_late_to_settle_was_paid_all_the_same() -> None:
-    late = interrupted(1, usage=TokenUsage(100, 10, cached_tokens=40), model=MODEL, ended_at=at(1))
+    late = interrupted(
+        1, usage=TokenUsage(input_tokens=100, output_tokens=10, cached_tokens=40), model=MODEL, ended_at=at(1)
+    )
     assert reconcile([late], bill_of(billed(call(1)))).findings == ()
     assert causes(reconcile([late], bill_of())) == [Cause.NOT_ON_BILL]
 
@@ -253,7 +261,13 @@ calls_at = st.lists(
 def _paid(drawn: Sequence[tuple[int, int, float, int]]) -> list[CallRecord]:
     """Paid calls, many of them alike and at the same time."""
     return [
-        call(number, start, seconds, entered=size * 100, usage=TokenUsage(size * 100, 10, cached_tokens=cached))
+        call(
+            number,
+            start,
+            seconds,
+            entered=size * 100,
+            usage=TokenUsage(input_tokens=size * 100, output_tokens=10, cached_tokens=cached),
+        )
         for number, (size, start, seconds, cached) in enumerate(drawn)
     ]
 

@@ -148,7 +148,9 @@ def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
 
 
 def test_estimates_may_be_off_and_say_so() -> None:
-    estimated = [call(n, n, usage=TokenUsage(n * 100, 12, known=UsageBasis.ESTIMATED)) for n in (1, 2)]
+    estimated = [
+        call(n, n, usage=TokenUsage(input_tokens=n * 100, output_tokens=12, known=UsageBasis.ESTIMATED)) for n in (1, 2)
+    ]
     bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
     found = reconcile(estimated, bill)
     assert [(each.cause, each.difference.tokens) for each in found.findings] == [(Cause.ESTIMATE, 60 - 4)]
@@ -184,7 +186,7 @@ def test_a_call_at_the_edge_of_the_bills_period_may_stand_on_the_next() -> None:
 
 
 def test_cached_tokens_that_the_record_does_not_know_are_not_compared() -> None:
-    unknown, known = call(1, usage=TokenUsage(100, 10)), call(2, 5000)
+    unknown, known = call(1, usage=TokenUsage(input_tokens=100, output_tokens=10)), call(2, 5000)
     bill = summed([request("x", 0.5, 100, cached=30), billed(known)])
     found = reconcile([unknown, known], bill)
     assert (found.unexplained_tokens, [cell.billed.cached_tokens for cell in found.cells]) == (0, [None, 40])
@@ -236,7 +238,13 @@ paid_calls = st.lists(
 
 def _paid(drawn: Sequence[tuple[int, int, float, float]]) -> list[CallRecord]:
     return [
-        call(number, start, seconds, entered=size * 100, usage=TokenUsage(size * 100, size + 7, cached_tokens=size))
+        call(
+            number,
+            start,
+            seconds,
+            entered=size * 100,
+            usage=TokenUsage(input_tokens=size * 100, output_tokens=size + 7, cached_tokens=size),
+        )
         for number, (size, start, seconds, _) in enumerate(drawn)
     ]
 

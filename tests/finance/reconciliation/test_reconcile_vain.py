@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.models import CallState, UsageBasis
+from app.domain.models import CallState
 from app.finance.reconciliation.bill import EXECUTED_AGAIN, NONE, SHORTEST_PAUSE, BillRow, Count, total
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation, as_json
 from app.llm.journal import _CLOSE_LEFT
-from app.pricing.charge_types import CallRecord, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
 from tests.paths import ROOT
 
@@ -117,7 +117,12 @@ def test_an_interrupted_call_does_not_account_for_a_row_that_the_journal_lost() 
 
 
 def test_a_call_still_under_way_may_be_billed() -> None:
-    running = call(1, seconds=None, state=CallState.STARTED, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
+    running = call(
+        1,
+        seconds=None,
+        state=CallState.STARTED,
+        usage=NOT_REPORTED,
+    )
     assert reconcile([running], bill_of()).findings == ()
     found = reconcile([running], bill_of(billed(call(1))))
     assert (only(found).cause, found.unexplained_tokens) == (Cause.RUNNING_CALL, 0)

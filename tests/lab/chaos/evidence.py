@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.domain.models import UsageBasis
 from app.pricing.charge_types import CallRecord, TokenUsage
 from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
 from lab.chaos.tickets import Expected, make_tickets
@@ -122,7 +121,7 @@ def _call(each: Expected, place: int, stage: str, turn: int, start: float) -> Ca
         "call_id": f"{each.task_id} {place}",
         "stage": stage,
         "turn": turn,
-        "usage": TokenUsage(asked, _ANSWERED, 0, None, 0, UsageBasis.REPORTED),
+        "usage": TokenUsage(input_tokens=asked, output_tokens=_ANSWERED, cached_tokens=0, reasoning_tokens=0),
         "reserve_input": asked,
         "request_digest": f"{each.task_id} {stage} {turn}",
     }

@@ -17,9 +17,10 @@ from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall
-from app.llm.conversation import Answer, Message, ReportedUsage, ToolDefinition
+from app.llm.conversation import Answer, Message, ToolDefinition
 from app.llm.gateway import LLMGateway
 from app.llm.journal import Journal
+from app.pricing.charge_types import TokenUsage
 from lab.chaos import worker
 from lab.chaos.checks import paid_again
 from lab.chaos.worker import Silent
@@ -49,7 +50,13 @@ class Model:
     async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
         """Always the same."""
         self.asked += 1
-        return Answer("answer", (), "stop", "sandbox-small", ReportedUsage(300, 0, 50, 0))
+        return Answer(
+            "answer",
+            (),
+            "stop",
+            "sandbox-small",
+            TokenUsage(input_tokens=300, cached_tokens=0, output_tokens=50, reasoning_tokens=0),
+        )
 
 
 class Clock:

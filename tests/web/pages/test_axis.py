@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.web.pages.timeline import Axis, elapsed, make_axis
+from app.domain.formatting import elapsed
+from app.web.pages.timeline import Axis, make_axis
 from tests.records import START, at
 
 DAY = 86_400

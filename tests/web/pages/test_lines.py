@@ -11,16 +11,21 @@ import pytest
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
+from app.domain.formatting import NOTHING
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import rollup
 from app.ledger.store.task_record import TaskRecord
-from app.web.pages import page_words
-from app.web.pages.lines import TableLine, make_lines
+from app.web.pages.lines import StepLines, TableLine, make_lines
+from app.web.pages.page_words import record_digits
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
 
+def lines_of(record: TaskRecord) -> tuple[StepLines, ...]:
+    return make_lines(record, record_digits(record))
+
+
 def all_lines(record: TaskRecord) -> list[TableLine]:
-    return [line for step in make_lines(record) for line in step.lines]
+    return [line for step in lines_of(record) for line in step.lines]
 
 
 def with_a_step_that_the_history_lost() -> TaskRecord:
@@ -55,7 +60,7 @@ def test_every_charge_stands_in_exactly_one_line(record: TaskRecord) -> None:
 
 
 def test_a_step_that_the_history_lost_keeps_its_calls() -> None:
-    step, call = make_lines(with_a_step_that_the_history_lost())[7].lines
+    step, call = lines_of(with_a_step_that_the_history_lost())[7].lines
     assert (step.kind, step.state, step.attempt) == ("step", "not in the history", "")
     assert (call.kind, call.call, call.attempt, call.money.lines) == ("call", "1.1", "", ("0.000458 USD",))
 
@@ -79,7 +84,7 @@ def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
     interrupted = all_lines(task_record())[4]
     assert (interrupted.call, interrupted.state, interrupted.rerun) == ("1.1", "interrupted", True)
     assert (interrupted.input, interrupted.cached, interrupted.output) == ("~1,500", "?", "~1,000")
-    assert (interrupted.answered_by, interrupted.duration) == (page_words.NOTHING, "4.50 s")
+    assert (interrupted.answered_by, interrupted.duration) == (NOTHING, "~4.50 s")
     assert interrupted.money.lines == ("~0.002200 USD",)
 
 

@@ -8,9 +8,9 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
+from app.domain import formatting
 from app.domain.errors import TaskNotFound, Unreachable
 from app.domain.models import TaskStatus
-from app.web.pages import page_words
 from tests.ledgers import FakeRecords
 from tests.records import call_record, calls, task_record, unreported_call
 from tests.web.fakes import make_ticket
@@ -163,5 +163,5 @@ def test_marks_are_explained_where_they_are_used(browser: FlaskClient) -> None:
     sign_in(browser)
     for path in ("/pages/tasks", f"/pages/tasks/{TASK}"):
         seen = text(browser.get(path))
-        assert f"{page_words.ESTIMATE} counted by us" in seen
-        assert f"{page_words.UNKNOWN} not known, which is not zero" in seen
+        assert f"{formatting.ESTIMATED} counted by us" in seen
+        assert f"{formatting.UNKNOWN} not known, which is not zero" in seen

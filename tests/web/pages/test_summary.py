@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from app.dapr.history.times import Part, Span
+from app.domain import formatting
+from app.domain.formatting import Digits
 from app.domain.models import TaskStatus, UsageBasis
-from app.pricing.charge_types import TokenUsage
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import NOT_REPORTED
 from app.pricing.formula import NOTHING
 from app.web.pages import page_words
-from app.web.pages.summary import ending, make_summary
+from app.web.pages.page_words import record_digits
+from app.web.pages.summary import Summary, ending, make_summary
 from tests.records import at, call_record, calls, task_record
 
-DAY = 86_400
+
+def summary_of(record: TaskRecord) -> Summary:
+    return make_summary(record, record_digits(record))
 
 
 def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
-    summary = make_summary(task_record(calls=tuple(call for call in calls() if call.number == 1)))
+    summary = summary_of(task_record(calls=tuple(call for call in calls() if call.number == 1)))
     (total,) = summary.totals
     assert total.text == "~0.003243 USD"
     assert {fact.name: fact.text for fact in total.parts} == {
@@ -32,33 +36,33 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
 
 
 def test_a_task_without_reruns_says_so() -> None:
-    (total,) = make_summary(task_record(calls=(call_record(),))).totals
+    (total,) = summary_of(task_record(calls=(call_record(),))).totals
     told = {fact.name: fact.text for fact in total.parts}
     assert (told["reruns: work in vain"], told["of all this, estimated"]) == ("none", "none")
     assert not total.text.startswith("~")
 
 
 def test_what_has_no_price_is_no_zero() -> None:
-    summary = make_summary(task_record(calls=(call_record(model="nobody-knows-it"),)))
+    summary = summary_of(task_record(calls=(call_record(model="nobody-knows-it"),)))
     assert summary.totals[0].text.endswith("USD + ?")
     assert summary.gaps == ("3 lines are unpriced: the price book names no price for nobody-knows-it.",)
 
 
 def test_a_model_that_nobody_named_is_told_by_its_component() -> None:
-    summary = make_summary(task_record(calls=(call_record(model=""),)))
+    summary = summary_of(task_record(calls=(call_record(model=""),)))
     assert "no price for a model that component llm did not name." in summary.gaps[0]
 
 
 def test_what_was_not_counted_is_no_zero() -> None:
-    call = call_record(usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED))
-    summary = make_summary(task_record(calls=(call,)))
+    call = call_record(usage=NOT_REPORTED)
+    summary = summary_of(task_record(calls=(call,)))
     assert summary.totals[0].text.endswith("USD + ?")
     assert summary.gaps == ("2 lines are unreported: nobody counted what was used.",)
     assert {fact.name: fact.text for fact in summary.tokens}["input"] == "?"
 
 
 def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
-    told = {fact.name: fact.text for fact in make_summary(task_record()).tokens}
+    told = {fact.name: fact.text for fact in summary_of(task_record()).tokens}
     assert told == {
         "model calls": "4",
         "input": "~4,200",
@@ -71,12 +75,12 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
 
 def test_of_no_input_no_part_is_unknown() -> None:
     free = call_record(usage=NOTHING)
-    told = {fact.name: fact.text for fact in make_summary(task_record(calls=(call_record(), free))).tokens}
+    told = {fact.name: fact.text for fact in summary_of(task_record(calls=(call_record(), free))).tokens}
     assert told["of it cached"] == "100"
 
 
 def test_time_is_split_into_its_parts() -> None:
-    shares = make_summary(task_record()).time
+    shares = summary_of(task_record()).time
     assert [(share.name, share.text, share.percent) for share in shares] == [
         ("working", "10.0 s", 14.3),
         ("waiting for a person", "1 min 0 s", 85.7),
@@ -90,26 +94,8 @@ def test_the_record_alone_says_how_the_task_ended() -> None:
         "Outcome": "refunded",
         "Refund": "49.90 EUR for order AC-10442, refund R-1",
     }
-    assert ending(None, None)[0].text == page_words.NOTHING
+    assert ending(None, None)[0].text == formatting.NOTHING
     assert ending(None, task_record(status=TaskStatus.FAILED, outcome=None, refund=None))[0].text == "failed"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"),
-        (0.0004, "<1 ms"),
-        (0.3121, "312 ms"),
-        (5, "5.00 s"),
-        (59.94, "59.9 s"),
-        (133, "2 min 13 s"),
-        (7_980, "2 h 13 min"),
-        (30 * 3600, "1 d 6 h"),
-        (1_234 * DAY, "1,234 d 0 h"),
-    ],
-)
-def test_lengths(seconds: float, text: str) -> None:
-    assert page_words.length(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -123,15 +109,15 @@ def test_lengths(seconds: float, text: str) -> None:
     ],
 )
 def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | None, UsageBasis]], text: str) -> None:
-    assert page_words.tokens_sum(parts) == text
+    assert formatting.tokens_sum(parts) == text
 
 
 def test_no_charge_is_an_empty_cell_and_not_zero() -> None:
-    assert page_words.money_cell(()).lines == ()
+    assert page_words.money_cell((), Digits({}, rounded=False)).lines == ()
 
 
 def test_the_cell_keeps_every_digit_for_who_asks() -> None:
-    assert page_words.money_cell(task_record().charges).exact.startswith("0.00370097500 USD")
+    assert page_words.money_cell(task_record().charges, Digits({}, rounded=False)).exact.startswith("0.00370097500 USD")
 
 
 def test_pauses_are_named_by_what_was_waited_for() -> None:

@@ -8,14 +8,20 @@ from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import Part, Span
-from app.domain.models import CallState, UsageBasis
-from app.pricing.charge_types import TokenUsage
-from app.web.pages.timeline import make_timeline
+from app.domain.models import CallState
+from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import NOT_REPORTED
+from app.web.pages.page_words import record_digits
+from app.web.pages.timeline import Timeline, make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
 
+def timeline_of(record: TaskRecord) -> Timeline:
+    return make_timeline(record, record_digits(record))
+
+
 def test_a_lane_a_step_in_order_with_its_bars() -> None:
-    drawing = make_timeline(task_record())
+    drawing = timeline_of(task_record())
     assert [lane.name for lane in drawing.lanes] == [f"{step.step} {step.name}" for step in steps()]
     assert [len(lane.calls) for lane in drawing.lanes] == [1, 0, 2, 0, 1, 0, 0]
     assert all(len(lane.attempts) == 1 for lane in drawing.lanes)
@@ -23,7 +29,7 @@ def test_a_lane_a_step_in_order_with_its_bars() -> None:
 
 
 def test_bars_lie_inside_the_drawing_and_calls_inside_their_attempt() -> None:
-    for lane in make_timeline(task_record()).lanes:
+    for lane in timeline_of(task_record()).lanes:
         (attempt,) = lane.attempts
         for bar in (attempt, *lane.calls):
             assert 0 <= bar.left < bar.left + bar.width <= 100.001
@@ -33,20 +39,20 @@ def test_bars_lie_inside_the_drawing_and_calls_inside_their_attempt() -> None:
 
 
 def test_an_interrupted_call_is_in_vain_and_ends_when_its_step_asked_again() -> None:
-    interrupted, settled = make_timeline(task_record()).lanes[2].calls
+    interrupted, settled = timeline_of(task_record()).lanes[2].calls
     assert (interrupted.in_vain, settled.in_vain) == (True, False)
     assert interrupted.left + interrupted.width == pytest.approx(settled.left, abs=0.01)
 
 
 def test_what_took_no_time_is_still_shown() -> None:
     step = step_record(attempts=(attempt_record(69.999999, 0),))
-    (lane,) = make_timeline(task_record(steps=(step,), calls=(), pauses=())).lanes
+    (lane,) = timeline_of(task_record(steps=(step,), calls=(), pauses=())).lanes
     assert lane.attempts[0].width >= 0.5
     assert lane.attempts[0].left + lane.attempts[0].width <= 100
 
 
 def test_the_long_wait_is_a_break_with_its_length() -> None:
-    (band,) = make_timeline(task_record()).bands
+    (band,) = timeline_of(task_record()).bands
     assert band.shortened
     assert (band.label, band.row) == ("1 min 0 s", 0)
     assert band.hint.startswith("waiting for a person's decision, 12:00:07.400 to 12:01:07.400 UTC")
@@ -55,7 +61,7 @@ def test_the_long_wait_is_a_break_with_its_length() -> None:
 
 def test_labels_of_pauses_near_to_each_other_are_written_below_each_other() -> None:
     pauses = tuple(Span(Part.BACK_OFF, at(10 + 20 * n), at(29 + 20 * n)) for n in range(5))
-    bands = make_timeline(task_record(ended_at=at(110), pauses=pauses)).bands
+    bands = timeline_of(task_record(ended_at=at(110), pauses=pauses)).bands
     assert [band.row for band in bands][:3] == [0, 1, 2]
     assert len(bands) == 5
 
@@ -63,16 +69,20 @@ def test_labels_of_pauses_near_to_each_other_are_written_below_each_other() -> N
 def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
     step = step_record(attempts=(attempt_record(5, ended_at=None, outcome=AttemptOutcome.OPEN),))
     call = call_record(
-        "e-1", 6, state=CallState.STARTED, ended_at=None, usage=TokenUsage(None, None, known=UsageBasis.UNREPORTED)
+        "e-1",
+        6,
+        state=CallState.STARTED,
+        ended_at=None,
+        usage=NOT_REPORTED,
     )
     record = task_record(ended_at=None, projected_at=at(10), steps=(step,), calls=(call,), pauses=())
-    (lane,) = make_timeline(record).lanes
+    (lane,) = timeline_of(record).lanes
     assert [(bar.left, bar.left + bar.width) for bar in (*lane.attempts, *lane.calls)] == [(50, 100), (60, 100)]
     assert lane.calls[0].state == "started"
 
 
 def test_the_drawing_says_in_words_what_it_shows() -> None:
-    told = make_timeline(task_record()).description
+    told = timeline_of(task_record()).description
     assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them in vain. Pauses: waiting for a person")
 
 
@@ -81,7 +91,7 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
     step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
     pauses = (Span(Part.RESTART, at(3), at(5)),)
-    drawing = make_timeline(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
+    drawing = timeline_of(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
     first, second = drawing.lanes[0].attempts
     assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
     assert [first.left, first.width, second.left] == pytest.approx([12, 18, 50])
@@ -92,6 +102,6 @@ def test_a_call_that_was_lost_with_its_worker_ends_when_its_execution_did() -> N
     lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
     brought = Execution(2, "w-2", at(5), at(6.2), ExecutionOutcome.COMPLETED)
     step = step_record("draft_refund", 3, attempts=(attempt_record(1.2, 5, executions=(lost, brought)),))
-    drawing = make_timeline(task_record(steps=(step,), calls=calls()[1:3], pauses=(), ended_at=at(10)))
+    drawing = timeline_of(task_record(steps=(step,), calls=calls()[1:3], pauses=(), ended_at=at(10)))
     interrupted, settled = drawing.lanes[0].calls
     assert [interrupted.left + interrupted.width, settled.left] == pytest.approx([30, 58])

@@ -1,0 +1,108 @@
+"""A group of charges in words: its tokens, its money, and how well they are known. One text for command line and pages.
+Pure; every figure is formatted by `app.domain.formatting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from app.domain.formatting import ESTIMATED, UNKNOWN, Digits, percent, tokens_sum
+from app.domain.models import UsageBasis
+from app.pricing.charge_types import CostBasis, Meter
+
+if TYPE_CHECKING:
+    from app.finance.report_schemas import GroupView, MoneyView
+    from app.finance.rollup import Group, MoneySum
+
+    AnyGroup = Group | GroupView
+    AnyMoney = MoneySum | MoneyView
+
+INPUT = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE)
+KINDS = ("model", "compute", "orchestration", "rerun")
+WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps
+
+
+def tokens(group: AnyGroup, *lines: Meter) -> str:
+    """The tokens of these lines together: `811 + ?` when some calls did not report theirs; empty without such lines."""
+    found = [each for each in group.quantities if each.line in lines]
+    known = [(part, basis) for each in found for basis, part in each.by_known.items()]
+    missing = [(None, UsageBasis.UNREPORTED)] if any(each.missing for each in found) or not known else []
+    return tokens_sum([*known, *missing]) if found else ""
+
+
+def incomplete(group: AnyGroup) -> bool:
+    """Whether some of its charges are in no sum of money."""
+    return bool(group.unpriced or group.unreported)
+
+
+def is_estimated(sum_: AnyMoney) -> bool:
+    """Whether a part of it is not as reported."""
+    return any(part for known, part in sum_.by_known.items() if known is not CostBasis.REPORTED)
+
+
+def money(sum_: AnyMoney, digits: Digits) -> str:
+    """A sum in its currency: `0.0043 USD`, `~0.0043 USD` when a part of it is estimated."""
+    return f"{ESTIMATED if is_estimated(sum_) else ''}{digits.show(sum_.amount, sum_.currency)} {sum_.currency}"
+
+
+def money_of(group: AnyGroup, digits: Digits) -> tuple[str, ...]:
+    """All that the group costs, a text a currency, the last with `+ ?` when some of it is in no sum; `?` when all is in
+    none, nothing without charges."""
+    sums = [money(each, digits) for each in group.money]
+    if incomplete(group):
+        sums = [*sums[:-1], f"{sums[-1]} + {UNKNOWN}"] if sums else [UNKNOWN]
+    return tuple(sums)
+
+
+def amount(sum_: AnyMoney | None, group: AnyGroup, digits: Digits) -> str:
+    """The group's sum in one currency, without its name."""
+    sums = [digits.show(sum_.amount, sum_.currency)] if sum_ else []
+    return " + ".join([*sums, *([UNKNOWN] if incomplete(group) else [])])
+
+
+def of_kind(sum_: AnyMoney | None, kind: str, digits: Digits) -> str:
+    """What one kind of work costs; empty when nothing was charged for it."""
+    return digits.show(sum_.by_kind[kind], sum_.currency) if sum_ and kind in sum_.by_kind else ""
+
+
+def amounts(*groups: AnyGroup) -> Iterator[tuple[Decimal, str]]:
+    """Every amount of the groups that a table may show, with its currency: what `digits_for` takes."""
+    for group in groups:
+        for sum_ in group.money:
+            yield from ((part, sum_.currency) for part in (sum_.amount, sum_.list_amount, *sum_.by_kind.values()))
+            yield from ((part, sum_.currency) for part in sum_.by_known.values())
+
+
+def how_known(group: AnyGroup, sums: Iterable[AnyMoney]) -> str:
+    """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` when nothing is to be said."""
+    said = list(dict.fromkeys(text for each in sums for text in _shares(each)))
+    said += [f"{group.unreported:,} unreported"] * bool(group.unreported)
+    said += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
+    return ", ".join(said) or (CostBasis.REPORTED.value if group.charges else "")
+
+
+def _shares(sum_: AnyMoney) -> Iterator[str]:
+    if part := sum_.by_known.get(CostBasis.ESTIMATED):
+        yield f"{_share(part, sum_.amount)} {CostBasis.ESTIMATED}".strip()
+
+
+def _share(part: Decimal, whole: Decimal) -> str:
+    """A share in per cent. Corrections can make a part exceed its whole: then no share is said."""
+    if part == whole:
+        return ""
+    return percent(part / whole, 0) if 0 < part < whole else "partly"
+
+
+def remarks(group: AnyGroup) -> Iterator[str]:
+    """What a reader must know about a sum that is not whole, or not exact, each with what can be done."""
+    if group.unpriced:
+        yield f"{group.unpriced:,} charges have no price and are in no sum; `refund-agent price check` says what to add"
+    if group.unreported:
+        yield (
+            f"{group.unreported:,} charges have no quantity, since nobody reported one, and are in no sum; "
+            "`refund-agent cost reconcile` holds the record against the provider's bill"
+        )
+    if any(map(is_estimated, group.money)):
+        yield "~ and estimated: counted by us, not reported; `refund-agent cost reconcile` holds it against the bill"
