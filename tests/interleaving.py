@@ -61,7 +61,7 @@ class Shop:
         if self.lives is not None:
             self.lives -= 1
         if answer["ok"] is not True:
-            raise Refused(str(answer["message"]), code=str(answer["code"]))
+            raise Refused(str(answer["message"]), reason=str(answer["code"]))
         return {key: value for key, value in answer.items() if key != "ok"}
 
 

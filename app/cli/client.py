@@ -80,10 +80,11 @@ class FieldFault(BaseModel):
 
 
 class Refusal(BaseModel):
-    """The part of a problem (RFC 9457) that a person reads."""
+    """The part of a problem (RFC 9457) that is told on: the words to a person, the code to a program."""
 
     title: str
     detail: str
+    code: str = ""
     errors: tuple[FieldFault, ...] = ()
 
     def sentence(self) -> str:
@@ -167,16 +168,17 @@ class AgentClient:
 
     def _refusal(self, answer: httpx.Response) -> AgentAway | AgentRefused | NotUnderstood:
         try:
-            sentence = Refusal.model_validate_json(answer.content).sentence()
+            refusal = Refusal.model_validate_json(answer.content)
         except ValidationError:
             return NotUnderstood(f"{self.url} answered {answer.status_code}, and not as this agent does; check --url")
+        sentence = refusal.sentence()
         for request, command in _COMMANDS.items():
             sentence = sentence.replace(request, command)
         if answer.status_code == 503:
-            return AgentAway(sentence)
+            return AgentAway(sentence, code=refusal.code)
         if answer.status_code == 401:
             sentence += " (give it with --token or REFUND_AGENT_TOKEN)"
-        return AgentRefused(sentence, refusal=answer.status_code)
+        return AgentRefused(sentence, refusal=answer.status_code, code=refusal.code)
 
 
 def _path(task_id: str) -> str:

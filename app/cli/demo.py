@@ -147,6 +147,8 @@ SystemsUrl = Annotated[str, typer.Option("--systems-url", help="The sandbox's in
 class SampleRefused(RefundAgentError):
     """The agent did not take a bundled sample."""
 
+    code = "sample_refused"
+
 
 def demo(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the tasks at most.")] = 600,

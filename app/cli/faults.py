@@ -53,30 +53,43 @@ def in_our_words(message: str) -> str:
 
 
 class AgentAway(Unreachable):
-    """The agent does not answer, or says that it cannot now: the same call may succeed later."""
+    """The agent does not answer, or says that it cannot now: the same call may succeed later. `code`: what it said
+    itself."""
+
+    code = "agent_away"
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
 
 class OutcomeUnknown(AgentAway):
     """A request that may have changed something was sent, and no answer came: it was carried out, or not."""
 
+    code = "outcome_unknown"
+
 
 class AgentRefused(RefundAgentError):
-    """The agent answered and said no. `refusal` is the HTTP status."""
+    """The agent answered and said no. `refusal` is the HTTP status, `code` what the agent gave."""
 
+    code = "agent_refused"
     title = "Refused by the agent"
 
-    def __init__(self, message: str, *, refusal: int) -> None:
+    def __init__(self, message: str, *, refusal: int, code: str = "") -> None:
         super().__init__(message)
         self.refusal = refusal
+        self.code = code or self.code
 
 
 class NothingRecorded(RefundAgentError):
     """What was asked for is not in the record at all: more likely a slip of the pen than an answer."""
 
+    code = "nothing_recorded"
     title = "Nothing recorded"
 
 
 class NotUnderstood(RefundAgentError):
     """What answered is not this product's agent, or another version of it."""
 
+    code = "not_understood"
     title = "Answer not understood"

@@ -32,6 +32,7 @@ def serve() -> None:
 
 
 NAME = "refund-agent"
+WRONG_USAGE = "wrong_usage"  # the code of words on a command line that cannot be understood
 _NOT_YOURS = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder that is yours"
 _REMEDIES = {
     errno.EACCES: _NOT_YOURS,
@@ -91,22 +92,23 @@ def _of_the_ledger(error: Exception) -> RefundAgentError | None:
 def _tell(error: RefundAgentError, *, as_json: bool) -> int:
     line = " ".join(str(error).split())
     status = error.refusal if isinstance(error, AgentRefused) else None
-    _complain_as_json(error.title, line, status, 1) if as_json else complain(f"error: {line}")
+    _complain_as_json(error.code, error.title, line, status, 1) if as_json else complain(f"error: {line}")
     return 1
 
 
 def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
     error.message = in_our_words(error.message)
     if as_json:
-        _complain_as_json("Wrong usage", " ".join(error.format_message().split()), None, error.exit_code)
+        line = " ".join(error.format_message().split())
+        _complain_as_json(WRONG_USAGE, "Wrong usage", line, None, error.exit_code)
     else:
         error.show()  # type: ignore[attr-defined]  # whatever is wrong with words on a command line has it
     return error.exit_code
 
 
-def _complain_as_json(title: str, detail: str, status: int | None, exit_code: int) -> None:
+def _complain_as_json(code: str, title: str, detail: str, status: int | None, exit_code: int) -> None:
     """The problem as the API tells its own (RFC 9457); `status` is the agent's, where it was the agent that refused."""
-    problem = {"title": title, "detail": detail, "status": status, "exit_code": exit_code}
+    problem = {"code": code, "title": title, "detail": detail, "status": status, "exit_code": exit_code}
     typer.echo(json.dumps(problem, ensure_ascii=False), err=True)
 
 

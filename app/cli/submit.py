@@ -195,7 +195,7 @@ def send_with_meter(lines: Iterable[TicketLine], send: Send, pace: Pace, total: 
             submit_all(lines, send, pace, take)
         except AgentAway as error:
             taken = sum(counts[kind] for kind in TAKEN)
-            raise AgentAway(f"{error}; {taken} tickets were taken, so send the same again") from None
+            raise AgentAway(f"{error}; {taken} tickets were taken, so send the same again", code=error.code) from None
     return receipts
 
 

@@ -14,7 +14,7 @@ import httpx
 from app.dapr import workarounds
 from app.dapr.daprd import Daprd
 from app.dapr.workarounds import LOCKED_UP, Workaround
-from app.domain.errors import ConfigurationError, Unreachable
+from app.domain.errors import ConfigurationError, FailureCause, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def wait_until_ready(
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"no Dapr sidecar is ready at {sidecar} after {seconds:.0f} s; "
-                "start the agent with `make up` or `dapr run -f .`, and look into its log"
+                "start the agent with `make up` or `dapr run -f .`, and look into its log",
+                cause=FailureCause.SIDECAR_GONE,
             )
         pause(_PAUSE_SECONDS)
 

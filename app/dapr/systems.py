@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from app.dapr.daprd import Daprd
-from app.domain.errors import RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
+from app.domain.errors import FailureCause, RefundAgentError, Refused, SystemRefused, SystemUnavailable, is_final
 
 # Longer than the sidecar's own worst case (three tries of 15 s and the pauses between them): the sidecar
 # decides when to give up, this only catches one that hangs.
@@ -21,6 +21,12 @@ _BREAKER = (
     ("circuit breaker is open", "its circuit breaker is open"),
     ("too many requests", "its circuit breaker lets one probe through at a time"),
 )
+_OF_STATUS = {
+    408: FailureCause.NO_ANSWER_IN_TIME,
+    429: FailureCause.RATE_LIMIT,
+    504: FailureCause.NO_ANSWER_IN_TIME,
+    524: FailureCause.NO_ANSWER_IN_TIME,
+}
 
 
 class Systems(Protocol):
@@ -48,8 +54,10 @@ class DaprSystems:
                     raise _failed(system, method, response.status, await response.text())
                 answer = await response.json()
         except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
+            cause = FailureCause.SIDECAR_GONE if isinstance(error, aiohttp.ClientConnectionError) else None
             raise SystemUnavailable(
-                f"{system}/{method}: {type(error).__name__} at the sidecar {self._daprd.http}; it is tried again later"
+                f"{system}/{method}: {type(error).__name__} at the sidecar {self._daprd.http}; it is tried again later",
+                cause=FailureCause.NO_ANSWER_IN_TIME if isinstance(error, TimeoutError) else cause,
             ) from None
         return _accepted(system, method, answer)
 
@@ -78,8 +86,10 @@ def ask_at_once(daprd: Daprd, system: str, method: str, body: dict[str, Any]) ->
             response = client.post(f"/v1.0/invoke/{system}/method/{method}", json=body)
             answer = response.json() if response.status_code == httpx.codes.OK else None
     except (httpx.HTTPError, ValueError) as error:
+        cause = FailureCause.SIDECAR_GONE if isinstance(error, httpx.TransportError) else None
         raise SystemUnavailable(
-            f"{system}/{method}: {type(error).__name__} at the sidecar {daprd.http}; try again"
+            f"{system}/{method}: {type(error).__name__} at the sidecar {daprd.http}; try again",
+            cause=FailureCause.NO_ANSWER_IN_TIME if isinstance(error, httpx.TimeoutException) else cause,
         ) from None
     if answer is None:
         raise _failed(system, method, response.status_code, response.text)
@@ -92,18 +102,17 @@ def _failed(system: str, method: str, status: int, text: str) -> RefundAgentErro
             f"{system}/{method}: the system refuses the request with status {status}; "
             f"check its address in components/systems.yaml, and what it lets this agent do; then `task resume`"
         )
-    return SystemUnavailable(_failure(system, method, status, text))
-
-
-def _failure(system: str, method: str, status: int, text: str) -> str:
-    cause = next((words for sign, words in _BREAKER if status == _SIDECARS_OWN and sign in text), f"status {status}")
-    return f"{system}/{method}: {cause}; it is tried again later"
+    refused = next((words for sign, words in _BREAKER if status == _SIDECARS_OWN and sign in text), None)
+    return SystemUnavailable(
+        f"{system}/{method}: {refused or f'status {status}'}; it is tried again later",
+        cause=FailureCause.BREAKER_OPEN if refused else _OF_STATUS.get(status),
+    )
 
 
 def _accepted(system: str, method: str, answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
         raise SystemUnavailable(f"{system}/{method}: the answer is not one we understand; it is tried again later")
     if not answer["ok"]:
-        code = str(answer.get("code", "refused"))
-        raise Refused(f"{system}/{method} refuses: {code}", code=code)
+        reason = str(answer.get("code", "refused"))
+        raise Refused(f"{system}/{method} refuses: {reason}", reason=reason)
     return {key: value for key, value in answer.items() if key != "ok"}

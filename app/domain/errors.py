@@ -10,11 +10,14 @@ RefundAgentError
 ├── AccessDenied                no token, a wrong one, or one without the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── LedgerGone              the ledger's file was deleted, moved or replaced while it was in use
+│   ├── LedgerUnavailable       the ledger's database cannot do what is asked now
 │   ├── NotReady                this process can do no work at this moment, as a probe is told
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
 ├── StepSetAside                a step that has cost several workers their life; names task and step
 ├── StepOver                    an attempt at a step that has failed elsewhere meanwhile
+├── StepFault                   a step whose code raised what it should not; names the place
+├── StepOverdue                 a step that did not come back in its time
 ├── NotAsked                    a step that moves money, and that its task's own history does not ask for
 ├── HistoryTampered             a workflow's history is not what was signed; names the instance
 ├── AskedInVain                 a step's answers were lost and probably billed, up to the policy's bound
@@ -24,30 +27,56 @@ RefundAgentError
     └── DecisionRefused         a person's decision that the books, or the task, do not allow
 
 Every message holds the value, the id and the remedy; no message holds a customer's text or a secret.
+
+Messages are for people and may be reworded with any version. What a program goes by is the `code`: each class has its
+own, and an error whose cause is known carries that as its code. Where an error is written down (a journal row, a Dapr
+history), its code is the first word: `no_answer_in_time: model component llm: ...`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 
 
 class RefundAgentError(Exception):
-    """The root. `status` is the HTTP status at the edge, `title` its problem title."""
+    """The root. `code` is stable, in snake_case; `status` is the HTTP status at the edge, `title` its problem title;
+    `passing` says whether the same may go well later, so that a workflow tries its step again."""
 
+    code = "internal_error"
+    passing = False
     status = 500
     title = "Internal error"
+
+    @property
+    def coded(self) -> str:
+        """The message with its code as the first word, as it is written down."""
+        return with_code(self.code, str(self))
+
+
+def with_code(code: str, message: str) -> str:
+    """A message as it is written down. `split_code` takes it apart again."""
+    return f"{code}: {message}"
+
+
+def split_code(text: str) -> tuple[str, str]:
+    """Code and message of what was written down; an empty code where the text begins with none of ours."""
+    code, colon, message = text.partition(": ")
+    return (code, message) if colon and code in CODES else ("", text)
 
 
 class ConfigurationError(RefundAgentError):
     """One of our own configuration files is wrong."""
 
+    code = "configuration_error"
     title = "Configuration error"
 
 
 class BadTicket(RefundAgentError):
     """A ticket that cannot be accepted as it is."""
 
+    code = "bad_ticket"
     status = 422
     title = "Ticket not acceptable"
 
@@ -55,6 +84,7 @@ class BadTicket(RefundAgentError):
 class Conflict(RefundAgentError):
     """The id is in use by a ticket with another body."""
 
+    code = "ticket_conflict"
     status = 409
     title = "Ticket id already used with another body"
 
@@ -62,6 +92,7 @@ class Conflict(RefundAgentError):
 class TaskNotFound(RefundAgentError):
     """There is no such task, or the caller may not see it."""
 
+    code = "task_not_found"
     status = 404
     title = "Task not found"
 
@@ -69,6 +100,7 @@ class TaskNotFound(RefundAgentError):
 class NotWaiting(RefundAgentError):
     """The task does not wait for what was sent."""
 
+    code = "not_waiting"
     status = 409
     title = "Task is not waiting for this"
 
@@ -76,12 +108,14 @@ class NotWaiting(RefundAgentError):
 class TooLate(NotWaiting):
     """The question that a decision answers was answered, or the task was over, before it came."""
 
+    code = "too_late"
     title = "Decided before"
 
 
 class AccessDenied(RefundAgentError):
     """The caller may not do this. `status` is 401 without a valid token, else 403."""
 
+    code = "access_denied"
     title = "Access denied"
 
     def __init__(self, message: str, *, status: int = 403) -> None:
@@ -89,22 +123,83 @@ class AccessDenied(RefundAgentError):
         self.status = status
 
 
-class Unreachable(RefundAgentError):
-    """Something outside does not answer now; the same call may succeed later."""
+class FailureCause(StrEnum):
+    """Why a call of a model or of an internal system brought no answer, as far as it was told: the code of such an
+    error, and the first word of the error in a failed row of the journal."""
 
+    BREAKER_OPEN = "breaker_open"  # the sidecar refused to ask
+    RATE_LIMIT = "rate_limit"  # 429
+    STATUS = "status"  # the provider answered with another 4xx or 5xx, which no provider bills
+    MODEL_REFUSED = "model_refused"  # with a 4xx that stays, however often it is asked
+    REFUSED_CONNECTION = "refused_connection"  # nobody listens at the provider's address
+    SIDECAR_GONE = "sidecar_gone"  # no sidecar took the call
+    NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider gave up: 408, 504, 524
+    CUT = "cut"  # the connection broke, or was never there (a proxy says 502): the two cannot be told apart
+    MALFORMED = "malformed"  # an answer came and could not be read
+    TOO_LARGE = "too_large"  # an answer came that is larger than what the sidecar hands over
+    OTHER = "model_unavailable"
+
+    @property
+    def no_model_worked(self) -> bool:
+        """Whether a request that failed so was never worked on, so that it costs nothing."""
+        return self in _NO_MODEL_WORKED
+
+    @classmethod
+    def told(cls, error: str) -> FailureCause:
+        """The cause that an error begins with; `OTHER` when it names none."""
+        code, _ = split_code(error)
+        return cls(code) if code in frozenset(cls) else cls.OTHER
+
+
+_NO_MODEL_WORKED = frozenset(
+    {
+        FailureCause.BREAKER_OPEN,
+        FailureCause.RATE_LIMIT,
+        FailureCause.STATUS,
+        FailureCause.MODEL_REFUSED,
+        FailureCause.REFUSED_CONNECTION,
+        FailureCause.SIDECAR_GONE,
+    }
+)
+
+
+class LedgerTrouble(StrEnum):
+    """Why the ledger's database cannot do what is asked."""
+
+    DISK_FULL = "ledger_disk_full"
+    READ_ONLY = "ledger_read_only"
+    LOCKED = "ledger_locked"
+    DISK_FAILS = "ledger_disk_fails"
+    DAMAGED = "ledger_damaged"
+    AWAY = "ledger_away"
+    CROWDED = "ledger_crowded"  # no connection is left
+
+
+class Unreachable(RefundAgentError):
+    """Something outside does not answer now; the same call may succeed later. A `cause` that is known is its code."""
+
+    code = "unreachable"
+    passing = True
     status = 503
     title = "Temporarily unreachable"
+
+    def __init__(self, message: str, *, cause: FailureCause | None = None) -> None:
+        super().__init__(message)
+        if cause is not None:
+            self.code = cause.value
 
 
 class NotReady(Unreachable):
     """This process can do no work at this moment."""
 
+    code = "not_ready"
     title = "Not ready"
 
 
 class LedgerGone(Unreachable):
     """The ledger's file is not the one that was opened: what is written to it would be lost."""
 
+    code = "ledger_gone"
     title = "Ledger gone"
 
     def __init__(self, path: str) -> None:
@@ -115,70 +210,32 @@ class LedgerGone(Unreachable):
 
 
 class LedgerUnavailable(Unreachable):
-    """The ledger's database cannot do what is asked now; `code` says why: `disk_full`, `read_only`, `locked`, `disk`,
-    `damaged`, `away`, `crowded`."""
+    """The ledger's database cannot do what is asked now; its code is the trouble."""
 
+    code = "ledger_unavailable"
     title = "Ledger unavailable"
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, trouble: LedgerTrouble, message: str) -> None:
         super().__init__(message)
-        self.code = code
-
-
-class FailureCause(StrEnum):
-    """Why a model call brought no answer, as far as it was told. Leads the error of a failed row of the journal."""
-
-    BREAKER_OPEN = "breaker_open"  # the sidecar refused to ask
-    STATUS = "status"  # the provider answered with a 4xx or 5xx, which no provider bills
-    REFUSED_CONNECTION = "refused_connection"  # nobody listens at the provider's address
-    SIDECAR_GONE = "sidecar_gone"  # no sidecar took the call
-    NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider gave up: 408, 502, 504, 524
-    CUT = "cut"  # the connection broke, or was never there: the two cannot be told apart
-    MALFORMED = "malformed"  # an answer came and could not be read
-    TOO_LARGE = "too_large"  # an answer came that is larger than what the sidecar hands over
-    OTHER = "other"
-
-    @property
-    def no_model_worked(self) -> bool:
-        """Whether a request that failed so was never worked on, so that it costs nothing."""
-        return self in _NO_MODEL_WORKED
-
-    def tell(self, message: str) -> str:
-        """The message with its cause as the first word."""
-        return f"{self.value}: {message}"
-
-    @classmethod
-    def told(cls, error: str) -> FailureCause:
-        """The cause that an error begins with; `other` when it names none."""
-        word = error.partition(":")[0]
-        return cls(word) if word in frozenset(cls) else cls.OTHER
-
-
-_NO_MODEL_WORKED = frozenset(
-    {
-        FailureCause.BREAKER_OPEN,
-        FailureCause.STATUS,
-        FailureCause.REFUSED_CONNECTION,
-        FailureCause.SIDECAR_GONE,
-    }
-)
+        self.code = trouble.value
 
 
 class ModelUnavailable(Unreachable):
-    """The model provider does not answer, or its circuit breaker is open; `cause` says which."""
+    """The model provider does not answer, or its circuit breaker is open."""
 
-    def __init__(self, message: str, *, cause: FailureCause = FailureCause.OTHER) -> None:
-        super().__init__(message)
-        self.cause = cause
+    code = FailureCause.OTHER.value
 
 
 class SystemUnavailable(Unreachable):
     """An internal system does not answer, or its circuit breaker is open."""
 
+    code = "system_unavailable"
+
 
 class StepSetAside(RefundAgentError):
     """A step that has cost several workers their life is not begun again."""
 
+    code = "step_set_aside"
     title = "Step set aside"
 
     def __init__(self, task_id: str, step: str, dead: int) -> None:
@@ -191,12 +248,35 @@ class StepSetAside(RefundAgentError):
 class StepOver(RefundAgentError):
     """An attempt that has failed elsewhere is not begun again: the workflow has taken its failure."""
 
+    code = "step_over"
+    passing = True
     title = "Step over"
+
+
+class StepFault(RefundAgentError):
+    """A fault of our own code in a step. `where` says the error's type and place; its values may be a customer's."""
+
+    code = "step_fault"
+    title = "Fault in a step"
+
+    def __init__(self, step: str, where: str) -> None:
+        super().__init__(f"step {step}: {where}; mend it, then `task resume`")
+
+
+class StepOverdue(RefundAgentError):
+    """A step that did not come back in its time was ended. `why` says how long that was, and where it stood."""
+
+    code = "step_overdue"
+    title = "Step overdue"
+
+    def __init__(self, task_id: str, step: str, why: str) -> None:
+        super().__init__(f"step {step} is ended: {why}; mend it, then `task resume {task_id}`")
 
 
 class NotAsked(RefundAgentError):
     """A step that moves money is worked for no one but the task whose history asks for it."""
 
+    code = "not_asked_for"
     title = "Not asked for"
 
     def __init__(self, step: str, instance_id: str, task_id: str) -> None:
@@ -211,6 +291,7 @@ class HistoryTampered(RefundAgentError):
     """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it;
     `given_up_at` when it ended the run for that, if it did."""
 
+    code = "history_tampered"
     status = 409
     title = "Workflow history does not verify"
 
@@ -236,14 +317,15 @@ def is_final(status: int) -> bool:
 class ModelRefused(RefundAgentError):
     """The provider refuses the request as such (key, model, form); only a person can mend that."""
 
+    code = FailureCause.MODEL_REFUSED.value
     status = 502
     title = "Refused by the model provider"
-    cause = FailureCause.STATUS
 
 
 class AskedInVain(RefundAgentError):
     """A step has lost as many answers that were probably billed as the policy allows."""
 
+    code = "answers_lost"
     status = 502
     title = "Model asked in vain"
 
@@ -258,22 +340,36 @@ class AskedInVain(RefundAgentError):
 class SystemRefused(RefundAgentError):
     """An internal system does not take the request as such (address, right, form); only a person can mend that."""
 
+    code = "system_refused"
     status = 502
     title = "Request refused by an internal system"
 
 
 class Refused(RefundAgentError):
-    """An internal system answered and refused; `code` is its reason."""
+    """An internal system answered and refused; `reason` is the code of its own that it gave for that."""
 
+    code = "refused"
     status = 422
     title = "Refused by an internal system"
 
-    def __init__(self, message: str, *, code: str) -> None:
+    def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.reason = reason
 
 
 class DecisionRefused(Refused):
     """A decision that the books, or the task, do not allow; the task waits as before."""
 
+    code = "decision_refused"
     title = "Decision refused"
+
+
+def family(kind: type[RefundAgentError] = RefundAgentError) -> Iterator[type[RefundAgentError]]:
+    """A class of the tree and all that have been made of it."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from family(below)
+
+
+# Those of this module, which are all that a step can raise; the edges (API, command line, bills) have their own.
+CODES = frozenset({kind.code for kind in family()} | set(FailureCause) | set(LedgerTrouble))

@@ -409,13 +409,14 @@ class TaskOutput(TaskResult):
 
 
 class Retrying(Frozen):
-    """A step that failed and is tried again. attempt: the one that failed last, of `attempts` at most; next_at: when it
-    is tried again; None when that is under way."""
+    """A step that failed and is tried again. attempt: the one that failed last, of `attempts` at most; code: of its
+    error, None when that is none of the agent's own; next_at: when it is tried again; None when that is under way."""
 
     step: str
     attempt: int
     attempts: int | None
     error: str
+    code: str | None = None
     next_at: str | None  # ISO 8601, UTC
 
     @property

@@ -56,8 +56,14 @@ _MESSAGE_BYTES = 16 * 1024 * 1024
 # away, and the journal would see one request where there were several.
 _NO_RETRY = RetryPolicy(max_attempts=0)
 
-# A proxy before the provider says these; the model behind it may have worked all the same.
-_GATEWAY = frozenset({408, 502, 504, 524})
+# A proxy before the provider says 408, 502, 504 and 524; the model behind it may have worked all the same.
+_OF_STATUS = {
+    408: FailureCause.NO_ANSWER_IN_TIME,
+    429: FailureCause.RATE_LIMIT,
+    502: FailureCause.CUT,
+    504: FailureCause.NO_ANSWER_IN_TIME,
+    524: FailureCause.NO_ANSWER_IN_TIME,
+}
 
 _NOT_LOADED = "the sidecar has not loaded it (`refund-agent doctor` says why)"
 # What Dapr and its provider client write, in lower case, and what it means.
@@ -188,7 +194,7 @@ class DaprConversation:
 
     def _noted(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
         """Keeps what a call failed of, to be told with an open breaker: it says nothing of what to mend."""
-        if error.cause not in (FailureCause.BREAKER_OPEN, FailureCause.SIDECAR_GONE):
+        if error.code not in (FailureCause.BREAKER_OPEN, FailureCause.SIDECAR_GONE):
             self._last_failure = str(error).partition(": ")[2].partition(";")[0]
         return error
 
@@ -235,8 +241,7 @@ def _explained(component: str, details: str, before: str = "") -> ModelUnavailab
 def _cause(details: str, status: int | None) -> tuple[FailureCause, str]:
     """Names the failure without the provider's own text, which may quote the prompt."""
     if status is not None:
-        cause = FailureCause.NO_ANSWER_IN_TIME if status in _GATEWAY else FailureCause.STATUS
-        return cause, f"the provider answers with status {status}"
+        return _OF_STATUS.get(status, FailureCause.STATUS), f"the provider answers with status {status}"
     found = ((cause, words) for sign, cause, words in _CAUSES if sign in details.lower())
     return next(found, (FailureCause.OTHER, "the call failed"))
 

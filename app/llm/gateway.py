@@ -66,7 +66,7 @@ class LLMGateway:
         try:
             answer = await self._conversation.ask(call.messages, call.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            await self._journal.fail(begun, error.cause, str(error), await self._still(provider))
+            await self._journal.fail(begun, error, await self._still(provider))
             raise
         provider = await self._still(provider)
         usage = await _aside(

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from app.config.policy import Losses
-from app.domain.errors import FailureCause
+from app.domain.errors import ModelRefused, ModelUnavailable
 from app.domain.models import CallState
 from app.ledger.store.call_rows import GIVEN_UP, look_again
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
@@ -134,12 +134,12 @@ class Journal:
             before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         return before or Settled(answer, usage)
 
-    async def fail(self, call_id: str, cause: FailureCause, message: str, provider: str) -> None:
-        """Closes a row whose call failed; its error begins with the cause. What it may have cost stays its reserve
-        unless the cause says that no model worked: unknown is not zero."""
+    async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
+        """Closes a row whose call failed; its error begins with the code. What it may have cost stays its reserve
+        unless the code says that no model worked: unknown is not zero."""
         values = {
             "state": CallState.FAILED,
-            "error": cause.tell(message),
+            "error": error.coded,
             "ended_at": self._clock(),
             "provider": provider,
         }

@@ -231,7 +231,7 @@ class TaskService:
         view = self._settled(task_id, decision)
         made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
         if made.state is DecisionState.REFUSED:
-            raise DecisionRefused(f"task {task_id}: {made.words}; it waits as before", code=made.code)
+            raise DecisionRefused(f"task {task_id}: {made.words}; it waits as before", reason=made.code)
         if made.state is DecisionState.TOO_LATE:
             raise TooLate(f"task {task_id}: {made.words}; look with `task show {task_id}`")
         return view, made.state is DecisionState.ACCEPTED
@@ -257,7 +257,7 @@ class TaskService:
             self._void(view.tenant, view.ticket_id)
         except Refused as refusal:
             raise NotWaiting(
-                f"task {view.task_id}: the books say {refusal.code}, since the customer is being told of the refund; "
+                f"task {view.task_id}: the books say {refusal.reason}, since the customer is being told of the refund; "
                 "the task ends by itself, or after `task resume` where it is parked or paused"
             ) from None
 
@@ -306,7 +306,7 @@ class TaskService:
             raise DecisionRefused(
                 f"task {task_id} waits because of {view.waiting_for} and proposes no refund; "
                 "approve it with order, amount and currency, or reject it",
-                code=decision_texts.NO_REFUND,
+                reason=decision_texts.NO_REFUND,
             )
         seen.must_be_current()
         return view

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from app.dapr.history.causes import code_of, message_of
 from app.dapr.history.model import Attempt, AttemptOutcome, Step, WorkflowRun
 from app.domain.errors import RefundAgentError
 from app.domain.models import Retrying
@@ -49,12 +50,13 @@ def retrying(run: WorkflowRun) -> Retrying | None:
     if failed is None or (not due and step.last is failed):
         return None  # it was its last attempt: the task parks, and says so itself
     root = failed.failure.root if failed.failure else None
-    error = f"{root.type}: {root.message}" if root else "it failed"
+    error = message_of(root) if root else "it failed"
     return Retrying(
         step=step.name,
         attempt=failed.number,
         attempts=_most(run),
         error=" ".join(error.split())[:_ERROR_CHARACTERS],
+        code=(code_of(root) if root else "") or None,
         next_at=due[0].astimezone(UTC).isoformat(timespec="seconds") if due else None,
     )
 

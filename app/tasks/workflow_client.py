@@ -36,6 +36,8 @@ from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 class Silence(Unreachable):
     """The sidecar took a call and did not answer in time: what came of it is not known."""
 
+    code = "sidecar_silent"
+
 
 class WaitingLine:
     """At most `most` calls of one kind at once. Once one was not answered, only one at a time finds out whether that is

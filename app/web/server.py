@@ -17,7 +17,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest
 
 from app.domain.errors import ConfigurationError
-from app.web.api.problems import CONTENT_TYPE, make_problem
+from app.web.api.problems import CONTENT_TYPE, http_code, make_problem
 from app.web.api.route_table import MAX_BILL_BYTES
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 
@@ -32,7 +32,7 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
     def execute(self) -> None:
         error = self.request.error
         detail = f"the request cannot be taken: {error.reason.lower()}; correct it and send it again"
-        problem = make_problem(error.reason, error.code, detail, self.request.path or "/")
+        problem = make_problem(http_code(error.reason), error.reason, error.code, detail, self.request.path or "/")
         body = problem.model_dump_json(exclude_none=True).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers.extend([("Content-Type", CONTENT_TYPE), *SECURITY_HEADERS.items()])

@@ -23,15 +23,17 @@ from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos, shared
-from dapr.ext.workflow._durabletask.task import NonRetryableError
+from dapr.ext.workflow._durabletask.internal.helpers import new_failure_details
 from dapr.ext.workflow.logger import LoggerOptions
 from google.protobuf import empty_pb2
 
 from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
+from app.dapr.history.causes import NOT_RETRIED
 from app.dapr.sidecar import Connected
-from app.domain.errors import StepSetAside
+from app.domain.errors import RefundAgentError, StepOverdue
 from app.domain.standing import Standing
+from app.ledger.store.database import trouble
 from app.worker import turns
 from app.worker.execution_log import Attempt, Executions
 from app.worker.turns import Overdue, Turns, Watchdog
@@ -79,6 +81,15 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
     def stop(self) -> None:
         """Takes no new work; what runs may deliver meanwhile."""
         self.shutdown()
+
+
+def failure_details(error: Exception) -> protos.TaskFailureDetails:
+    """What Dapr keeps of an activity's error. One of ours is written with its code first, without a stack trace, and
+    under a type that says whether it is worth a retry."""
+    if not isinstance(error, RefundAgentError):
+        return new_failure_details(error)
+    kind = type(error).__name__ if error.passing else NOT_RETRIED
+    return protos.TaskFailureDetails(errorType=kind, errorMessage=error.coded)
 
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types
@@ -216,11 +227,9 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
                     if not (there or self._stopping.is_set()):
                         await self._executions.lose(attempt)  # it ends now: whoever looks later finds it no more
                 return
-            except StepSetAside as error:
-                failure: Exception = NonRetryableError(str(error))
-            except Exception as error:  # it could not be written down: the workflow tries again later
-                failure = error
-        response = self._build_activity_failure_response(request, instance_id, failure, item.completionToken)
+            except Exception as error:  # set aside, or not written down: then the workflow tries again later
+                failure = trouble(error) or error
+        response = self._failed(request, failure, item.completionToken)
         await self._deliver(stub.CompleteActivityTask, response, instance_id)
 
     async def _worked(self, request: Any, token: str) -> Any:
@@ -241,16 +250,21 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         except Exception as error:
             overdue = isinstance(error, Overdue) or limit.expired()
             failure = self._overdue(instance_id, request.name, error) if overdue else error
-            return self._build_activity_failure_response(request, instance_id, failure, token)
+            return self._failed(request, failure, token)
 
-    def _overdue(self, instance_id: str, step: str, error: Exception) -> Exception:
+    def _failed(self, request: Any, error: Exception, token: str) -> Any:
+        return protos.ActivityResponse(
+            instanceId=request.workflowInstance.instanceId,
+            taskId=request.taskId,
+            failureDetails=failure_details(error),
+            completionToken=token,
+        )
+
+    def _overdue(self, instance_id: str, step: str, error: Exception) -> StepOverdue:
         """What the workflow is told of a step that did not come back: it is not tried again, and its task parks."""
         words = str(error) or f"it did not come back within {self._step_seconds:.0f} s"
         log.error("task %s: step %s is ended: %s", instance_id, step, words)
-        failure: Exception = NonRetryableError(
-            f"step {step} is ended: {words}; mend it, then `task resume {instance_id}`"
-        )
-        return failure
+        return StepOverdue(instance_id, step, words)
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ from dapr.ext.workflow import DaprWorkflowContext, RetryPolicy, TaskFailedError,
 from pydantic import ValidationError
 
 from app.config.policy import Retries, Rules
+from app.domain.errors import split_code
 from app.domain.models import (
     Decision,
     DecisionState,
@@ -161,7 +162,7 @@ class Steps:
         return now.replace(tzinfo=UTC)
 
     def _parked(self, name: str, failure: TaskFailedError) -> Generator[Any, Any, None]:
-        reason = f"{name}: {failure.details.message}"[:_REASON_CHARACTERS]
+        reason = f"{name}: {split_code(failure.details.message)[1]}"[:_REASON_CHARACTERS]
         self.show(Progress(status=TaskStatus.PARKED, reason=reason))
         while (yield self._context.wait_for_external_event(RESUME)) != RESUMED:
             self._ignore(RESUME)

@@ -101,7 +101,7 @@ class InternalSystems:
         found = next(each for each in METHODS if (each.system, each.name) == (system, method))
         answer = dict(found.work(self._books, found.body.model_validate(body), _NOW))
         if not answer.pop("ok"):
-            raise Refused(f"{system}/{method} refuses", code=str(answer["code"]))
+            raise Refused(f"{system}/{method} refuses", reason=str(answer["code"]))
         return answer
 
 

@@ -20,7 +20,7 @@ from tests.cli.reading import ask
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
 
-PROBLEM = ["title", "detail", "status", "exit_code"]
+PROBLEM = ["code", "title", "detail", "status", "exit_code"]
 
 
 def paths(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:

@@ -9,11 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import aiohttp
+import httpx
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from app.dapr.daprd import Daprd
-from app.dapr.systems import DaprSystems
-from app.domain.errors import Refused, SystemRefused, SystemUnavailable, is_final
+from app.dapr.systems import DaprSystems, ask_at_once
+from app.domain.errors import FailureCause, Refused, SystemRefused, SystemUnavailable, is_final
 
 OK = b'{"ok": true, "order": {}}'
 NO = b'{"ok": false, "code": "order_not_found"}'
@@ -66,14 +70,77 @@ def test_an_answer_and_a_no() -> None:
     assert ask(200, OK) == {"order": {}}
     with pytest.raises(Refused) as refusal:
         ask(200, NO)
-    assert refusal.value.code == "order_not_found"
+    assert refusal.value.reason == "order_not_found"
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_worth_another_try(status: int) -> None:
     assert not is_final(status)
-    with pytest.raises(SystemUnavailable, match=f"orders/get: status {status}; it is tried again later"):
+    with pytest.raises(SystemUnavailable, match=f"orders/get: status {status}; it is tried again later") as error:
         ask(status, b"oh")
+    known = {408: FailureCause.NO_ANSWER_IN_TIME, 429: FailureCause.RATE_LIMIT, 504: FailureCause.NO_ANSWER_IN_TIME}
+    assert error.value.code == known.get(status, SystemUnavailable.code)
+
+
+REQUEST = aiohttp.RequestInfo(URL("http://x"), "POST", CIMultiDictProxy(CIMultiDict()), URL("http://x"))
+NOT_REACHED = [
+    (TimeoutError(), FailureCause.NO_ANSWER_IN_TIME),
+    (aiohttp.ServerTimeoutError(), FailureCause.NO_ANSWER_IN_TIME),
+    (aiohttp.ServerDisconnectedError(), FailureCause.SIDECAR_GONE),
+    (aiohttp.ClientOSError(), FailureCause.SIDECAR_GONE),
+    (aiohttp.ContentTypeError(REQUEST, ()), SystemUnavailable.code),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), NOT_REACHED)
+def test_a_call_that_did_not_reach_the_system_says_of_what(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    async def asked() -> None:
+        systems = DaprSystems(Daprd("http://127.0.0.1:1", "", ""))
+        try:
+            await systems.ask("orders", "get", {})
+        finally:
+            await systems.close()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(aiohttp.ClientSession, "post", fail)
+    with pytest.raises(SystemUnavailable, match=f"orders/get: {type(error).__name__} at the sidecar") as found:
+        asyncio.run(asked())
+    assert found.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (httpx.ReadTimeout(""), FailureCause.NO_ANSWER_IN_TIME),
+        (httpx.ConnectError(""), FailureCause.SIDECAR_GONE),
+        (ValueError("no JSON"), SystemUnavailable.code),
+    ],
+)
+def test_a_person_who_waits_is_told_the_same(monkeypatch: pytest.MonkeyPatch, error: Exception, code: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(httpx.Client, "post", fail)
+    with pytest.raises(SystemUnavailable, match="try again") as found:
+        ask_at_once(Daprd("http://127.0.0.1:1", "", ""), "orders", "get", {})
+    assert found.value.code == code
+
+
+def test_a_sidecar_that_is_not_there_is_gone() -> None:
+    async def asked() -> None:
+        systems = DaprSystems(Daprd("http://127.0.0.1:1", "", ""))
+        try:
+            await systems.ask("orders", "get", {})
+        finally:
+            await systems.close()
+
+    with pytest.raises(SystemUnavailable) as found:
+        asyncio.run(asked())
+    assert found.value.code == FailureCause.SIDECAR_GONE
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
@@ -94,7 +161,8 @@ def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(status: i
     [(OPEN, "its circuit breaker is open"), (PROBED, "its circuit breaker lets one probe through at a time")],
 )
 def test_an_open_breaker_is_told_from_a_system_that_answers(body: bytes, said: str) -> None:
-    with pytest.raises(SystemUnavailable, match=f"orders/get: {said}; it is tried again later"):
+    with pytest.raises(SystemUnavailable, match=f"orders/get: {said}; it is tried again later") as error:
         ask(500, body)
+    assert error.value.code == FailureCause.BREAKER_OPEN
     with pytest.raises(SystemUnavailable, match="orders/get: status 503"):
         ask(503, body)

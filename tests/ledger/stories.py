@@ -14,7 +14,7 @@ from typing import Any
 
 from app.dapr.history.model import WorkflowRun
 from app.dapr.history.parse import parse
-from app.domain.errors import FailureCause
+from app.domain.errors import FailureCause, with_code
 from app.domain.models import CallState, UsageBasis
 from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from tests.dapr.history.told import Told, at
@@ -198,7 +198,7 @@ class _Teller:
             reserve_output=self.dice.randint(100, 1_000),
             usage=self.usage() if answered else NOT_REPORTED,
             finish_reason="stop" if settled else "",
-            error="" if settled else cause.tell("no answer") if cause else "no answer",
+            error="" if settled else with_code(cause, "no answer") if cause else "no answer",
         )
 
     def usage(self) -> TokenUsage:

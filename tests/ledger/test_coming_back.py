@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select, update
 
 from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
 from app.dapr.history.parse import parse
-from app.domain.errors import FailureCause, Unreachable
+from app.domain.errors import FailureCause, ModelUnavailable, Unreachable
 from app.ledger.recording import projector as projecting
 from app.ledger.recording.projection import Written, project
 from app.ledger.recording.sources import Sources
@@ -90,7 +90,7 @@ def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothin
         assert living.beat() == 1
         assert is_final(engine)
         if fails:
-            await journal.fail(begun, FailureCause.CUT, "cut", "")
+            await journal.fail(begun, ModelUnavailable("cut", cause=FailureCause.CUT), "")
         else:
             await journal.settle(begun, asked, ANSWER, USAGE, "")
 

@@ -139,6 +139,6 @@ def test_a_call_that_came_to_nothing_has_the_cause_of_its_execution() -> None:
     assert cause_of_call(found, theirs) is Cause.WORKER_GONE
     assert cause_of_call(found, replace(theirs, worker="w9")) is Cause.UNKNOWN
     assert cause_of_call(found, replace(theirs, started_at=at(5))) is Cause.UNKNOWN, "the execution was lost before"
-    limited = replace(theirs, state=CallState.FAILED, error="status: the provider answers with status 429")
+    limited = replace(theirs, state=CallState.FAILED, error="rate_limit: the provider answers with status 429")
     assert cause_of_call(found, limited) is Cause.RATE_LIMIT
     assert cause_of_call(found, replace(theirs, state=CallState.SETTLED)) is None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.parse import parse
 from app.dapr.history.times import Part, Span
-from app.domain.errors import FailureCause
+from app.domain.errors import FailureCause, with_code
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Outcome, TaskStatus, UsageBasis
 from app.finance.rollup import rollup
 from app.ledger.recording.projection import Written, project, with_usages
@@ -318,7 +318,7 @@ def test_without_a_settled_call_it_is_the_reserve() -> None:
 
 
 def test_where_no_model_worked_it_is_nothing() -> None:
-    refused = lost_call(error=FailureCause.BREAKER_OPEN.tell("no"))
+    refused = lost_call(error=with_code(FailureCause.BREAKER_OPEN, "no"))
     record = record_of(one_step(), refused, call(number=2))
     assert lines(record.charges)[:2] == [
         ("input", 1, True, 0, "estimated"),
@@ -329,12 +329,12 @@ def test_where_no_model_worked_it_is_nothing() -> None:
 
 
 def test_where_no_model_worked_and_nobody_says_which_nothing_lacks_a_price() -> None:
-    refused = lost_call(error=FailureCause.BREAKER_OPEN.tell("no"))
+    refused = lost_call(error=with_code(FailureCause.BREAKER_OPEN, "no"))
     assert lines(record_of(one_step(), refused).charges) == []
 
 
 def test_a_call_that_found_no_sidecar_was_put_to_nobody_and_is_no_charge() -> None:
-    nobody = lost_call(error=FailureCause.SIDECAR_GONE.tell("no"), provider="")
+    nobody = lost_call(error=with_code(FailureCause.SIDECAR_GONE, "no"), provider="")
     assert lines(record_of(one_step(), nobody).charges) == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from app.domain.errors import FailureCause
+from app.domain.errors import FailureCause, with_code
 from app.domain.models import CallState
 from app.ledger.reading.counting import Asked, Measured, asked
 from app.ledger.store.tables import EXECUTIONS
@@ -21,7 +21,7 @@ NOTHING = Asked({}, {}, {}, {})
 def failed(step: str, number: int, cause: FailureCause, seconds: float = 0.05, **changes: Any) -> CallRecord:
     """A call that came to nothing."""
     times = {"started_at": at(number), "ended_at": at(number) + timedelta(seconds=seconds)}
-    error = cause.tell("model component llm: it is asked again later")
+    error = with_code(cause, "model component llm: it is asked again later")
     return call_record(step, number=number, state=CallState.FAILED, model="", error=error, **times | changes)
 
 

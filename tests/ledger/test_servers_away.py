@@ -15,13 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
-from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy import Connection, Engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from app.config import policy
 from app.domain.deadline import within
-from app.domain.errors import ConfigurationError, Unreachable
+from app.domain.errors import ConfigurationError, StepFault, Unreachable
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.database import is_passing, trouble
@@ -133,7 +132,7 @@ def test_a_step_whose_ledger_is_away_is_tried_again_and_does_not_park() -> None:
 
     with pytest.raises(Unreachable, match="the ledger's database does not answer"):
         asyncio.run(as_activity(away)(Context(), None))  # type: ignore[arg-type]
-    with pytest.raises(NonRetryableError):
+    with pytest.raises(StepFault, match="step wrong: ProgrammingError in wrong"):
         asyncio.run(as_activity(wrong)(Context(), None))  # type: ignore[arg-type]
 
 
@@ -227,7 +226,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(
             held.execute(select(WORKERS.c.worker))
         known = trouble(caught.value)
         assert known
-        assert known.code == "away"
+        assert known.code == "ledger_away"
         with pytest.raises(OperationalError) as caught:
             writer.submit(lambda connection: add(connection, "during"), 0).result(60)
         assert is_passing(caught.value)
@@ -270,7 +269,7 @@ def test_a_request_does_not_wait_for_a_server_and_health_not_at_all(
                 assert get("/healthz").status_code == 200
             taken = time.monotonic() - begun
             assert not all(each.done() for each in asking), "health was asked while they waited"
-            assert {each.result() for each in asking} == {(503, "away")}
+            assert {each.result() for each in asking} == {(503, "ledger_away")}
         until(lambda: ask() == (200, ""), "the list is there again")
     assert taken < 1.0
     assert server.stop(60)

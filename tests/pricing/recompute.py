@@ -20,7 +20,9 @@ import yaml
 
 Row = dict[str, Any]
 # No model worked if it was said this soon, in microseconds.
-FREE = {"breaker_open": 750_000} | dict.fromkeys(("status", "refused_connection", "sidecar_gone"), 5_000_000)
+FREE = {"breaker_open": 750_000} | dict.fromkeys(
+    ("rate_limit", "status", "model_refused", "refused_connection", "sidecar_gone"), 5_000_000
+)
 STEPS = """SELECT task_id, writes, active_us, task_no, max(min(scheduled_at), started_at) AS at FROM steps
     JOIN tasks USING (task_no) JOIN attempts USING (task_no, step) GROUP BY task_no, step
     HAVING writes AND (tasks.ended_at OR sum(attempts.outcome = 'completed'))"""

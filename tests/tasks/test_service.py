@@ -193,7 +193,7 @@ def test_a_task_is_ended_only_while_the_customer_is_told_of_no_refund(
     def void(tenant: str, ticket_id: str) -> None:
         asked.append((tenant, ticket_id))
         if told:
-            raise Refused("refunds/void refuses: already_committed", code="already_committed")
+            raise Refused("refunds/void refuses: already_committed", reason="already_committed")
 
     dapr = Ended()
     desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)

@@ -20,7 +20,7 @@ RULES = json.dumps({"rules": {"retries": {"attempts": 30}}})
 def begun() -> Told:
     """A run whose first step has failed once."""
     told = Told().turn(1).started(0, text=RULES).scheduled(1, 1, name="classify", key="k1")
-    return told.turn(3).failed(2, 1, "ModelUnavailable", "llm: status 503")
+    return told.turn(3).failed(2, 1, "ModelUnavailable", "status: llm: status 503")
 
 
 def run(told: Told) -> WorkflowRun:
@@ -34,12 +34,11 @@ def test_a_pause_before_the_next_attempt_says_when_it_ends() -> None:
         step="classify",
         attempt=1,
         attempts=30,
-        error="ModelUnavailable: llm: status 503",
+        error="llm: status 503",
+        code="status",
         next_at=at(9).isoformat(timespec="seconds"),
     )
-    assert found.words == (
-        f"classify: attempt 1 of 30 failed, next at {at(9):%Y-%m-%d %H:%M:%S} UTC: ModelUnavailable: llm: status 503"
-    )
+    assert found.words == (f"classify: attempt 1 of 30 failed, next at {at(9):%Y-%m-%d %H:%M:%S} UTC: llm: status 503")
 
 
 def test_an_attempt_that_is_under_way_tells_of_the_one_before() -> None:
@@ -50,7 +49,7 @@ def test_an_attempt_that_is_under_way_tells_of_the_one_before() -> None:
     assert "the next is under way" in found.words
     again = retrying(run(told.turn(11).failed(10, 3, "E", "once more").pauses(11, 4, due=15, key="k1")))
     assert again is not None
-    assert (again.attempt, again.error) == (2, "E: once more")
+    assert (again.attempt, again.error, again.code) == (2, "E: once more", None), "somebody else's error"
 
 
 def test_a_step_that_was_completed_after_all_is_not_stuck() -> None:

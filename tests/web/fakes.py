@@ -156,7 +156,7 @@ class FakeDesk:
     def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
         """Only a waiting task; an amount above 1000 is refused by the books; while `slow`, nobody knows yet."""
         if decision.refund and decision.refund.amount > 1000:
-            raise DecisionRefused(f"order {decision.refund.order_id} cannot bear that", code="above_refundable")
+            raise DecisionRefused(f"order {decision.refund.order_id} cannot bear that", reason="above_refundable")
         approved = decision.verdict == "approve"
         view = self.get(task_id)
         result = TaskResult(

@@ -30,7 +30,7 @@ def test_another_body_under_the_same_id_is_a_conflict(client: DocumentedClient, 
     answer = client.call("POST", "/tasks", body=ticket_body(text="another"))
     assert answer.status_code == 409
     assert answer.json is not None
-    assert answer.json["type"] == "urn:refund-agent:problem:ticket-id-already-used-with-another-body"
+    assert answer.json["type"] == "urn:refund-agent:problem:ticket-conflict"
     assert desk.submit(make_ticket(subject="", text="it broke"))[1] is Intake.KNOWN
 
 
@@ -199,7 +199,7 @@ def test_a_refusal_carries_its_code(client: DocumentedClient, desk: FakeDesk) ->
     refund = {"order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
     answer = client.call("POST", f"/tasks/{TASK}/approve", body={"refund": refund})
     assert answer.json is not None
-    assert answer.json["code"] == "above_refundable"
+    assert (answer.json["code"], answer.json["reason"]) == ("decision_refused", "above_refundable")
     assert answer.json["type"] == "urn:refund-agent:problem:decision-refused"
 
 

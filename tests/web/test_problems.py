@@ -45,6 +45,7 @@ def test_the_allow_header_is_right(client: DocumentedClient) -> None:
 def test_a_problem_says_what_where_and_of_which_kind(client: DocumentedClient) -> None:
     assert client.call("GET", "/tasks/acme:T-9").json == {
         "type": "urn:refund-agent:problem:task-not-found",
+        "code": "task_not_found",
         "title": "Task not found",
         "status": 404,
         "detail": "there is no task 'acme:T-9' for this token; `GET /tasks` lists those there are",
@@ -52,8 +53,8 @@ def test_a_problem_says_what_where_and_of_which_kind(client: DocumentedClient) -
     }
 
 
-def test_a_kinds_name_follows_from_its_title() -> None:
-    assert problem_type("Task is not waiting for this") == ("urn:refund-agent:problem:task-is-not-waiting-for-this")
+def test_a_kinds_name_follows_from_its_code() -> None:
+    assert problem_type("not_waiting") == "urn:refund-agent:problem:not-waiting"
 
 
 def test_without_a_token_the_challenge_is_plain(client: DocumentedClient) -> None:

@@ -53,7 +53,7 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
         answer = decide(live, task_id, "approve", refund=refund)
         assert answer.status_code == 422, answer.text
         assert words in answer.json()["detail"]
-        assert answer.json()["code"] == code
+        assert (answer.json()["code"], answer.json()["reason"]) == ("decision_refused", code)
         assert live.wait(task_id, "waiting")["waiting_for"] == reason, "it waits as before"
     answer = decide(live, task_id, "approve", refund=other(46_001, "7.50"), note="a goodwill sum, ann@example.org")
     assert answer.status_code == 200, answer.text

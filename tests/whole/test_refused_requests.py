@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.domain.errors import FailureCause
+from app.domain.errors import ModelRefused, with_code
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from tests.live import Live, until
@@ -74,7 +74,7 @@ def calls_of(live: Live, task_ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def refused(live: Live, task_ids: Sequence[str], status: int) -> Counter[str]:
     """How many requests of each task the provider refused, by the journal."""
-    sign = FailureCause.STATUS.tell("model component llm: the provider refuses the request")
+    sign = with_code(ModelRefused.code, "model component llm: the provider refuses the request")
     told = [row for row in calls_of(live, task_ids) if str(row["error"]).startswith(f"{sign} with status {status}")]
     return Counter(row["task_id"] for row in told)
 

@@ -145,7 +145,7 @@ def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None
     for name in ("endless", "idle"):
         failure = sidecar.steps[f"acme:{name}"].failureDetails
         assert failure.errorType == "NonRetryableError", "so the task parks at once"
-        assert f"step {name} is ended: it did not come back" in failure.errorMessage
+        assert failure.errorMessage.startswith(f"step_overdue: step {name} is ended: it did not come back")
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from dapr.ext.workflow import TaskFailedError
-from dapr.ext.workflow._durabletask.internal import protos
 
+from app.domain.errors import ModelRefused
 from app.domain.models import Frozen, TaskStatus
+from app.worker.worker import failure_details
 from app.workflow.steps import RESUMED, Steps
 from tests.makers import task
 from tests.scripted import Script
@@ -30,13 +31,13 @@ def test_only_our_own_word_lets_a_parked_task_go_on_and_the_others_are_logged_on
     steps = Steps(script, task().rules)
     running = steps.run("classify", task(), Frozen)
     next(running)
-    failure = protos.TaskFailureDetails(errorType="NonRetryableError", errorMessage="the key is wrong")
+    failure = failure_details(ModelRefused("the key is wrong"))
     assert running.throw(TaskFailedError("failed", failure)) == "resume"
     for junk in [*JUNK, {"resume": True, "more": datetime.now(UTC)}]:
         assert running.send(junk) == "resume"
     shown = script.shown[-1]
     assert shown is not None
-    assert shown.status is TaskStatus.PARKED
+    assert (shown.status, shown.reason) == (TaskStatus.PARKED, "classify: the key is wrong"), "without its code"
     assert len(caplog.records) == len(JUNK) + 1
     script.is_replaying = True
     running.send("again")

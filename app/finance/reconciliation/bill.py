@@ -147,6 +147,7 @@ def _minus(value: int | None) -> int | None:
 class BadBill(RefundAgentError):
     """A bill that cannot be read as it is; the message names the file, the place in it, the value and the remedy."""
 
+    code = "bad_bill"
     status = 422
     title = "Bill not readable"
 

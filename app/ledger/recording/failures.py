@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 
-from app.dapr.history.causes import Cause, cause, cause_of
+from app.dapr.history.causes import Cause, cause_of, cause_of_code
 from app.dapr.history.executions import ExecutionOutcome
-from app.dapr.history.model import AttemptOutcome, Failure, WorkflowRun
+from app.dapr.history.model import AttemptOutcome, WorkflowRun
+from app.domain.errors import FailureCause
 from app.domain.models import CallState
 from app.ledger.store.task_record import AttemptRecord, FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord
@@ -24,7 +25,7 @@ def failures(run: WorkflowRun, steps: Sequence[StepRecord]) -> tuple[FailureReco
 def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
     """Why a model call came to nothing, as far as it can be known; None for one that did not, or may still."""
     if call.state is CallState.FAILED:
-        return cause(Failure("ModelUnavailable", call.error))
+        return cause_of_code(FailureCause.told(call.error))
     if call.state is not CallState.INTERRUPTED:
         return None
     step = next((each.step for each in record.steps if each.execution_id == call.execution_id), None)

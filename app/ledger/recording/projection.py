@@ -18,6 +18,7 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
+from app.dapr.history.causes import words_of
 from app.dapr.history.executions import Begun, Execution, executions, fates_known, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, RaisedEvent, RunStatus, Step, WorkflowRun
 from app.dapr.history.times import Idle, Part, Share, shares, spans
@@ -138,7 +139,7 @@ def _answered_by(step: Step) -> AnsweredBy | None:
 def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
     failure = attempt.failure.root if attempt.failure else None
     # PostgreSQL keeps no NUL in a text.
-    error = f"{failure.type}: {failure.message}".replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
+    error = words_of(failure).replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
     return AttemptRecord(
         attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error, attempt.event_id, found
     )

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config.private_files import private_file
-from app.domain.errors import ConfigurationError, LedgerGone, LedgerUnavailable
+from app.domain.errors import ConfigurationError, LedgerGone, LedgerTrouble, LedgerUnavailable
 from app.domain.texts import is_storable, storable
 from app.ledger.store.migrations import upgrade
 
@@ -27,16 +27,31 @@ from app.ledger.store.migrations import upgrade
 #
 # An error that says that a statement of ours is wrong is none of them: it stays a fault of the program.
 
-_LOCKED = ("locked", "another process holds the ledger; end what else has it open, and try again")
-_READ_ONLY = ("read_only", "the ledger cannot be written; check the owner and the rights of its file, and the mount")
-_FULL = ("disk_full", "the ledger's disk is full; make room, and try again: nothing that was accepted is lost")
-_BROKEN_DISK = ("disk", "the ledger's disk fails; look into the kernel's log, and keep a copy of the file")
-_DAMAGED = ("damaged", "the ledger's file is damaged; restore it, then run `refund-agent ledger rebuild`")
-_AWAY = ("away", "the ledger's database does not answer; check REFUND_AGENT_LEDGER_URL and that the server is up")
-_CROWDED = ("crowded", "the ledger's database has no connection left; raise its limit, or end what else uses it")
-_STANDBY = ("read_only", "the ledger's database is read-only: a standby, or told so; name the primary")
+_LOCKED = (LedgerTrouble.LOCKED, "another process holds the ledger; end what else has it open, and try again")
+_READ_ONLY = (
+    LedgerTrouble.READ_ONLY,
+    "the ledger cannot be written; check the owner and the rights of its file, and the mount",
+)
+_FULL = (
+    LedgerTrouble.DISK_FULL,
+    "the ledger's disk is full; make room, and try again: nothing that was accepted is lost",
+)
+_BROKEN_DISK = (
+    LedgerTrouble.DISK_FAILS,
+    "the ledger's disk fails; look into the kernel's log, and keep a copy of the file",
+)
+_DAMAGED = (LedgerTrouble.DAMAGED, "the ledger's file is damaged; restore it, then run `refund-agent ledger rebuild`")
+_AWAY = (
+    LedgerTrouble.AWAY,
+    "the ledger's database does not answer; check REFUND_AGENT_LEDGER_URL and that the server is up",
+)
+_CROWDED = (
+    LedgerTrouble.CROWDED,
+    "the ledger's database has no connection left; raise its limit, or end what else uses it",
+)
+_STANDBY = (LedgerTrouble.READ_ONLY, "the ledger's database is read-only: a standby, or told so; name the primary")
 
-_OF_SQLITE: Mapping[int, tuple[str, str]] = {
+_OF_SQLITE: Mapping[int, tuple[LedgerTrouble, str]] = {
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_READONLY: _READ_ONLY,
@@ -48,7 +63,7 @@ _OF_SQLITE: Mapping[int, tuple[str, str]] = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
 # By the first characters of PostgreSQL's state: the longest that fits.
-_OF_POSTGRESQL: Mapping[str, tuple[str, str]] = {
+_OF_POSTGRESQL: Mapping[str, tuple[LedgerTrouble, str]] = {
     "53100": _FULL,
     "53300": _CROWDED,
     "53": _AWAY,

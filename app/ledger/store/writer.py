@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 from app.domain.deadline import within
-from app.domain.errors import LedgerUnavailable
+from app.domain.errors import LedgerTrouble, LedgerUnavailable
 from app.ledger.store.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
 from app.ledger.store.tables import Instant, microseconds
 
@@ -137,7 +137,7 @@ class Writer:
         try:
             return self.submit(operation).result(_SOON_SECONDS)
         except TimeoutError:
-            raise LedgerUnavailable("locked", _NOT_SOON) from None
+            raise LedgerUnavailable(LedgerTrouble.LOCKED, _NOT_SOON) from None
 
     async def write(self, operation: Callable[[Connection], Result]) -> Result:
         """The same for a task of an event loop; one loop only."""

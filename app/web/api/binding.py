@@ -19,7 +19,7 @@ from app.domain.texts import storable_json
 from app.tasks.access import Access, Principal
 from app.web.api.handlers import Answer, Books, Call, Desk, Vitals
 from app.web.api.messages import FieldProblem
-from app.web.api.problems import BadRequest
+from app.web.api.problems import NotJson, NotText, WrongFields, WrongMediaType
 from app.web.api.route_table import ROUTES, Route, build_document
 from app.web.front import Front
 
@@ -41,11 +41,7 @@ def read_body(request: Request, model: type[M], *, required: bool) -> M:
     if not raw and not required:
         return model()
     if request.mimetype != "application/json":
-        raise BadRequest(
-            "the body must be JSON; send it with `Content-Type: application/json`",
-            status=415,
-            title="Unsupported media type",
-        )
+        raise WrongMediaType("the body must be JSON; send it with `Content-Type: application/json`")
     _refuse_twins(raw)
     try:
         return model.model_validate_json(storable_json(raw))
@@ -58,11 +54,11 @@ def read_text(request: Request, content_types: Sequence[str]) -> str:
     raw = request.get_data(cache=False)
     if request.mimetype not in content_types:
         named = " or ".join(f"`Content-Type: {each}`" for each in content_types)
-        raise BadRequest(f"the body must be sent with {named}", status=415, title="Unsupported media type")
+        raise WrongMediaType(f"the body must be sent with {named}")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise BadRequest("the body is no UTF-8 text; send it as UTF-8", status=400, title="Malformed text") from None
+        raise NotText("the body is no UTF-8 text; send it as UTF-8") from None
 
 
 def _refuse_twins(raw: bytes) -> None:
@@ -78,8 +74,8 @@ def _refuse_twins(raw: bytes) -> None:
         raise _not_json("it cannot be parsed as UTF-8 JSON") from None
 
 
-def _not_json(reason: str) -> BadRequest:
-    return BadRequest(f"the body is not usable JSON: {reason}", status=400, title="Malformed JSON")
+def _not_json(reason: str) -> NotJson:
+    return NotJson(f"the body is not usable JSON: {reason}")
 
 
 def read_query(request: Request, model: type[M]) -> M:
@@ -98,21 +94,18 @@ def _twin(key: str) -> FieldProblem:
     return FieldProblem(field=_known_shape(key), detail="is given more than once", code="repeated")
 
 
-def _refusal(error: ValidationError, part: str) -> BadRequest:
+def _refusal(error: ValidationError, part: str) -> NotJson | WrongFields:
     faults = error.errors(include_input=False, include_url=False, include_context=False)
     if any(fault["type"] == "json_invalid" for fault in faults):
         return _not_json("it cannot be parsed as UTF-8 JSON")
     return _unacceptable([field_problem(fault) for fault in faults], part)
 
 
-def _unacceptable(problems: Iterable[FieldProblem], part: str) -> BadRequest:
+def _unacceptable(problems: Iterable[FieldProblem], part: str) -> WrongFields:
     listed = tuple(problems)[:MAX_FIELD_PROBLEMS]
     names = ", ".join(dict.fromkeys(problem.field for problem in listed))
-    return BadRequest(
-        f"the {part} has fields that cannot be accepted: {names}; correct them and send it again",
-        status=422,
-        title="Fields not acceptable",
-        errors=listed,
+    return WrongFields(
+        f"the {part} has fields that cannot be accepted: {names}; correct them and send it again", listed
     )
 
 

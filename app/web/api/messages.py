@@ -107,13 +107,15 @@ class FieldProblem(Frozen):
 
 
 class Problem(Frozen):
-    """What went wrong, as RFC 9457 says it. `type` is stable; a program should look at nothing else."""
+    """What went wrong, as RFC 9457 says it. A program should look at `code` alone (`docs/operations.md` lists them):
+    it is stable, and `type` is the same as a URI; the words may change with any version."""
 
     type: str
     title: str
     status: int = Field(ge=400, le=599)
     detail: str
     instance: str
-    code: str | None = None  # the reason of a refusal, such as above_refundable
+    code: str = Field(pattern="^[a-z][a-z0-9_]*$")
+    reason: str | None = None  # why a decision was refused, such as above_refundable
     errors: tuple[FieldProblem, ...] | None = None
     error_id: str | None = None  # stands in the agent's log as well

@@ -23,12 +23,44 @@ log = logging.getLogger(__name__)
 
 
 class BadRequest(RefundAgentError):
-    """A request that is no JSON, or whose fields cannot be accepted; `errors` names them."""
+    """A request whose body or query cannot be used."""
 
-    def __init__(self, message: str, *, status: int, title: str, errors: Iterable[FieldProblem] = ()) -> None:
+    code = "bad_request"
+    status = 400
+    title = "Bad request"
+
+
+class WrongMediaType(BadRequest):
+    """A body of another content type than is read here."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Unsupported media type"
+
+
+class NotText(BadRequest):
+    """A body that is no UTF-8."""
+
+    code = "malformed_text"
+    title = "Malformed text"
+
+
+class NotJson(BadRequest):
+    """A body that is no JSON, or has a key twice in one object."""
+
+    code = "malformed_json"
+    title = "Malformed JSON"
+
+
+class WrongFields(BadRequest):
+    """Fields that cannot be accepted; `errors` names them."""
+
+    code = "fields_not_acceptable"
+    status = 422
+    title = "Fields not acceptable"
+
+    def __init__(self, message: str, errors: Iterable[FieldProblem]) -> None:
         super().__init__(message)
-        self.status = status
-        self.title = title
         self.errors = tuple(errors)
 
 
@@ -39,16 +71,22 @@ def install(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def problem_type(title: str) -> str:
-    """The stable name of a kind of problem: `urn:refund-agent:problem:task-not-found`."""
-    words = "".join(character if character.isalnum() else " " for character in title.lower()).split()
-    return TYPE_PREFIX + "-".join(words)
+def problem_type(code: str) -> str:
+    """The code of a problem as a URI: `urn:refund-agent:problem:task-not-found`."""
+    return TYPE_PREFIX + code.replace("_", "-")
 
 
-def make_problem(title: str, status: int, detail: str, instance: str) -> Problem:
-    """A problem whose type follows from its title."""
+def http_code(name: str) -> str:
+    """The code of what HTTP itself has a name for: `method_not_allowed` for Method Not Allowed."""
+    words = "".join(character if character.isalnum() else " " for character in name.lower()).split()
+    return "_".join(words)
+
+
+def make_problem(code: str, title: str, status: int, detail: str, instance: str) -> Problem:
+    """A problem whose type follows from its code."""
     return Problem(
-        type=problem_type(title),
+        type=problem_type(code),
+        code=code,
         title=title,
         status=status,
         detail=detail,
@@ -59,11 +97,11 @@ def make_problem(title: str, status: int, detail: str, instance: str) -> Problem
 def _ours(error: RefundAgentError) -> Response:
     if error.status >= 500 and not isinstance(error, Unreachable):
         return _unexpected(error)
-    problem = make_problem(error.title, error.status, _detail(error), request.path)
-    if isinstance(error, BadRequest) and error.errors:
+    problem = make_problem(error.code, error.title, error.status, _detail(error), request.path)
+    if isinstance(error, WrongFields):
         problem = problem.model_copy(update={"errors": error.errors})
-    if isinstance(error, Refused | LedgerUnavailable):
-        problem = problem.model_copy(update={"code": error.code})
+    if isinstance(error, Refused):
+        problem = problem.model_copy(update={"reason": error.reason})
     if isinstance(error, LedgerUnavailable):
         log.error("%s %s: %s (%s)", request.method, _rule(), error, error.code)
     response = _respond(problem)
@@ -89,7 +127,8 @@ def _challenge() -> str:
 
 def _of_http(error: HTTPException) -> Response:
     status = error.code or 500
-    response = _respond(make_problem(error.name, status, _http_detail(error, status), request.path))
+    code = http_code(error.name)
+    response = _respond(make_problem(code, error.name, status, _http_detail(error, status), request.path))
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response
@@ -114,7 +153,8 @@ def _unexpected(error: Exception) -> Response:
     places = "".join(traceback.format_tb(error.__traceback__))
     log.error("error %s: %s %s: %s\n%s", error_id, request.method, _rule(), _types(error), places)
     detail = f"the agent failed at this; look for error {error_id} in its log"
-    problem = make_problem("Internal error", 500, detail, request.path)
+    kind = error if isinstance(error, RefundAgentError) else RefundAgentError
+    problem = make_problem(kind.code, kind.title, 500, detail, request.path)
     return _respond(problem.model_copy(update={"error_id": error_id}))
 
 

@@ -169,6 +169,6 @@ def hold_refund(services: Services) -> Activity:
         try:
             return HoldOutput.model_validate(await services.systems.ask("refunds", "hold", body))
         except Refused as refusal:
-            return HoldOutput(refusal=refusal.code)
+            return HoldOutput(refusal=refusal.reason)
 
     return hold_refund

@@ -54,7 +54,7 @@ def notify_customer(services: Services) -> Activity:
         try:
             await _settled_in_books(services, question)
         except Refused as refusal:
-            return NotifyOutput(notification_id=None, refusal=refusal.code)
+            return NotifyOutput(notification_id=None, refusal=refusal.reason)
         letter, unfit = await _letter(services, question)
         notice = {
             "idempotency_key": letter_key(question.tenant, question.ticket_id),
@@ -68,7 +68,7 @@ def notify_customer(services: Services) -> Activity:
         try:
             answer = await services.systems.ask("notifications", "send", notice)
         except Refused as refusal:
-            if refusal.code != "idempotency_conflict":
+            if refusal.reason != "idempotency_conflict":
                 raise
             return NotifyOutput(notification_id=None, refusal=ALREADY_TOLD)
         return NotifyOutput(

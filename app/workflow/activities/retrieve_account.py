@@ -44,7 +44,7 @@ async def _account(services: Services, question: AccountInput) -> tuple[Account 
     try:
         answer = await services.systems.ask("accounts", "get", body)
     except Refused as refusal:
-        return None, refusal.code
+        return None, refusal.reason
     return Account.model_validate(answer["account"]), None
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dapr.ext.workflow import WorkflowActivityContext
-from dapr.ext.workflow._durabletask.task import NonRetryableError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dapr.systems import Systems
-from app.domain.errors import RefundAgentError, Unreachable
+from app.domain.errors import RefundAgentError, StepFault, Unreachable
 from app.domain.models import Refund
 from app.ledger.store.database import trouble
 from app.ledger.store.tickets import Replies, Tickets
@@ -74,7 +73,8 @@ class Services:
 
 
 def as_activity(stage: Activity) -> Activity:
-    """Makes a stage's failures fit for history: no customer's text in them, and retried only where that helps."""
+    """Makes every failure of a stage an error of ours, so that no customer's text is in it. The worker tells Dapr of it
+    (`app/worker/worker.py`)."""
 
     @functools.wraps(stage)
     async def activity(context: WorkflowActivityContext, question: Any) -> Any:
@@ -83,8 +83,8 @@ def as_activity(stage: Activity) -> Activity:
         except Unreachable as error:
             log.warning("task %s: step %s: %s", context.workflow_id, stage.__name__, error)
             raise
-        except RefundAgentError as error:
-            raise NonRetryableError(str(error)) from None
+        except RefundAgentError:
+            raise
         except SQLAlchemyError as error:
             known = trouble(error)
             if known is None:
@@ -97,11 +97,11 @@ def as_activity(stage: Activity) -> Activity:
     return activity
 
 
-def _fault(context: WorkflowActivityContext, stage: Activity, error: Exception) -> NonRetryableError:
+def _fault(context: WorkflowActivityContext, stage: Activity, error: Exception) -> StepFault:
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{type(error).__name__} in {place.name} (line {place.lineno})"
     log.error("task %s: step %s: %s", context.workflow_id, stage.__name__, where)
-    return NonRetryableError(f"step {stage.__name__}: {where}; mend it, then `task resume`")
+    return StepFault(stage.__name__, where)
 
 
 def execution_id(context: WorkflowActivityContext) -> str:

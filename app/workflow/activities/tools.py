@@ -168,4 +168,4 @@ async def _asked(services: Services, system: str, question: Frozen) -> tuple[dic
     try:
         return await services.systems.ask(system, "get", question.model_dump(mode="json")), None
     except Refused as refusal:
-        return None, refusal.code
+        return None, refusal.reason

@@ -23,7 +23,7 @@ from app.dapr.history.model import (
     WaitOutcome,
     WorkflowRun,
 )
-from app.domain.errors import FailureCause
+from app.domain.errors import FailureCause, with_code
 from app.domain.models import AnsweredBy, CallState, ModelUse, UsageBasis
 from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from app.workflow.steps import DECISION
@@ -204,8 +204,8 @@ class Telling:
             return {"error": "the step was executed again"}
         if call.state is CallState.FAILED:
             slow = self._chance.random() < 0.3
-            cause = FailureCause.NO_ANSWER_IN_TIME if slow else FailureCause.STATUS
-            return {"error": cause.tell("no answer within 60 s" if slow else "the provider answered 429")}
+            cause = FailureCause.NO_ANSWER_IN_TIME if slow else FailureCause.RATE_LIMIT
+            return {"error": with_code(cause, "no answer within 60 s" if slow else "the provider answered 429")}
         return {"usage": self._usage(call), "finish_reason": "stop"}
 
     def _usage(self, call: CallRecord) -> TokenUsage:

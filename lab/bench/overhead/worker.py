@@ -17,6 +17,7 @@ from typing import Any
 
 from app import bootstrap
 from app.config import settings
+from app.domain.errors import ModelRefused, ModelUnavailable
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.llm.gateway import LLMGateway, ModelAnswer
@@ -68,7 +69,7 @@ class Unwritten(Journal):
         """Hands the answer back."""
         return Settled(answer, usage)
 
-    async def fail(self, call_id: str, error: str, *_: Any) -> None:
+    async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
         """Forgets it."""
 
 

@@ -1,16 +1,32 @@
-"""What a failure comes from: the messages that this agent, its sidecar and other people's code write."""
+"""What a failure comes from: an error of ours by its code, what Dapr and other people's code write by its signs."""
 
 from __future__ import annotations
 
 import pytest
 
-from app.dapr.history.causes import Cause, cause, cause_of, timed_out
+from app.config.policy import Losses
+from app.dapr.history.causes import Cause, cause, cause_of, cause_of_code, message_of, timed_out, words_of
+from app.dapr.history.entries import failure
 from app.dapr.history.model import Failure
 from app.dapr.history.parse import parse
-from app.dapr.systems import _accepted, _failure
-from app.domain.errors import ModelRefused, Refused, SystemUnavailable
+from app.dapr.systems import _accepted, _failed
+from app.domain.errors import (
+    CODES,
+    FailureCause,
+    LedgerTrouble,
+    LedgerUnavailable,
+    ModelUnavailable,
+    RefundAgentError,
+    Refused,
+    StepFault,
+    StepOver,
+    StepSetAside,
+    SystemUnavailable,
+)
+from app.llm.call import Failed, objection
 from app.llm.conversation import _CAUSES, _explained
-from tests.dapr.history.told import Told
+from app.worker.worker import failure_details
+from tests.dapr.history.told import Told, at
 
 CONVERSING = "failed conversing with component llm: "
 # What Dapr says, as the gateway is told it, and what it comes from in the gateway's own words.
@@ -19,6 +35,8 @@ FROM_DAPR = {
     f"{CONVERSING}too many requests": Cause.BREAKER_OPEN,
     f"{CONVERSING}API returned unexpected status code: 429: slow down": Cause.RATE_LIMIT,
     f"{CONVERSING}API returned unexpected status code: 500: oh": Cause.PROVIDER_ERROR,
+    f"{CONVERSING}API returned unexpected status code: 502: oh": Cause.PROVIDER_ERROR,
+    f"{CONVERSING}API returned unexpected status code: 504: oh": Cause.TIMEOUT,
     f"{CONVERSING}context deadline exceeded": Cause.TIMEOUT,
     f"{CONVERSING}API returned unexpected status code: 401: key": Cause.REFUSED,
     f"{CONVERSING}Post http://x: EOF": Cause.PROVIDER_ERROR,
@@ -40,47 +58,38 @@ FOREIGN = [
     ("NonDeterminismError", "A previous execution called create_timer", Cause.BUG),
     ("WorkflowAccessPolicyDenied", "no", Cause.REFUSED),
     ("Exception", "card declined", Cause.UNKNOWN),
+    ("HTTPError", "status: 503 timed out", Cause.TIMEOUT),
+    ("StatusError", "breaker_open: says somebody else", Cause.UNKNOWN),
+    ("ModelUnavailable", "cutlery: not a code of ours", Cause.UNKNOWN),
+    ("NonRetryableError", "no_answer_in_time, but no code", Cause.UNKNOWN),
     ("RuntimeError", "no", Cause.UNKNOWN),
 ]
 
 
+def recorded(error: Exception) -> Failure:
+    """An activity's error as it stands in the history."""
+    return failure(failure_details(error))
+
+
 @pytest.mark.parametrize("details", FROM_DAPR)
 def test_a_model_call_as_dapr_tells_it_and_as_the_gateway_does(details: str) -> None:
-    told = _explained("llm", details)
-    kind = "NonRetryableError" if isinstance(told, ModelRefused) else type(told).__name__
-    assert cause(Failure(kind, str(told))) is FROM_DAPR[details]
+    assert cause(recorded(_explained("llm", details))) is FROM_DAPR[details]
     assert cause(Failure("DaprGrpcError", details)) in (FROM_DAPR[details], Cause.UNKNOWN)
 
 
 def test_every_word_of_the_gateway_for_a_failure_says_what_it_comes_from() -> None:
     for sign, *_ in _CAUSES:
-        told = _explained("llm", sign)
-        assert cause(Failure(type(told).__name__, str(told))) not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
+        found = cause(recorded(_explained("llm", sign)))
+        assert found not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
 
 
 @pytest.mark.parametrize("status", SYSTEM_STATUS)
 def test_a_system_that_answers_with_an_error(status: int) -> None:
-    assert cause(Failure("SystemUnavailable", _failure("orders", "get", status, ""))) is SYSTEM_STATUS[status]
+    assert cause(recorded(_failed("orders", "get", status, ""))) is SYSTEM_STATUS[status]
 
 
 def test_a_system_behind_an_open_breaker() -> None:
-    message = _failure("orders", "get", 500, "circuit breaker is open")
-    assert cause(Failure("SystemUnavailable", message)) is Cause.BREAKER_OPEN
-
-
-@pytest.mark.parametrize(
-    ("error", "wanted"),
-    [
-        ("TimeoutError", Cause.TIMEOUT),
-        ("ClientConnectorError", Cause.SIDECAR_GONE),
-        ("ServerDisconnectedError", Cause.SIDECAR_GONE),
-        ("ClientOSError", Cause.SIDECAR_GONE),
-        ("ContentTypeError", Cause.TOOL_ERROR),
-    ],
-)
-def test_a_call_that_did_not_reach_the_system(error: str, wanted: Cause) -> None:
-    message = f"orders/get: {error} at the sidecar http://127.0.0.1:3510; it is tried again later"
-    assert cause(Failure("SystemUnavailable", message)) is wanted
+    assert cause(recorded(_failed("orders", "get", 500, "circuit breaker is open"))) is Cause.BREAKER_OPEN
 
 
 def test_an_answer_of_a_system_that_is_a_refusal_or_nonsense() -> None:
@@ -88,13 +97,67 @@ def test_an_answer_of_a_system_that_is_a_refusal_or_nonsense() -> None:
         _accepted("refunds", "post", {"ok": False, "code": "exceeds_refundable"})
     with pytest.raises(SystemUnavailable) as nonsense:
         _accepted("refunds", "post", [])
-    assert cause(Failure("NonRetryableError", str(refusal.value))) is Cause.REFUSED
-    assert cause(Failure("SystemUnavailable", str(nonsense.value))) is Cause.TOOL_ERROR
+    assert cause(recorded(refusal.value)) is Cause.REFUSED
+    assert cause(recorded(nonsense.value)) is Cause.TOOL_ERROR
 
 
-def test_a_fault_of_our_own() -> None:
-    message = "step classify: TimeoutError in classify (line 12); mend it, then `task resume`"
-    assert cause(Failure("NonRetryableError", message)) is Cause.BUG
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (StepFault("classify", "TimeoutError in classify (line 12)"), Cause.BUG),
+        (StepSetAside("acme:T-1", "classify", 3), Cause.WORKER_GONE),
+        (StepOver("task acme:T-1: this attempt has failed elsewhere"), Cause.UNKNOWN),
+        (LedgerUnavailable(LedgerTrouble.LOCKED, "another process holds the ledger"), Cause.LEDGER_ERROR),
+    ],
+)
+def test_other_errors_of_our_own(error: RefundAgentError, wanted: Cause) -> None:
+    assert cause(recorded(error)) is wanted
+
+
+def test_a_step_that_has_lost_too_many_answers() -> None:
+    losses = Losses(attempts=30, first_seconds=1, max_seconds=60, billed_attempts=1)
+    lost = objection("llm", [Failed("no_answer_in_time: late", at(1))], losses, at(2))
+    assert lost is not None
+    assert "no answer in time" in str(lost)
+    assert cause(recorded(lost)) is Cause.PROVIDER_ERROR
+
+
+# Words that would be signs of another cause, were they not ours.
+REWORDED = (
+    "x",
+    "the refusal timed out with status 429",
+    "circuit breaker is open",
+    "step draft: KeyError in draft (line 1)",
+    "status: 503",
+    "breaker_open: a code is the first word alone",
+    "",
+)
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+@pytest.mark.parametrize("words", REWORDED)
+def test_a_reworded_message_keeps_its_cause(code: str, words: str) -> None:
+    for error in (RefundAgentError(words), SystemUnavailable(words)):
+        error.code = code
+        failure = recorded(error)
+        assert cause(failure) is cause_of_code(code)
+        assert (words_of(failure), message_of(failure)) == (f"{code}: {words}", words)
+
+
+def test_what_others_write_is_told_after_its_type() -> None:
+    failure = Failure("KeyError", "status: 1")
+    assert words_of(failure) == message_of(failure) == "KeyError: status: 1"
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("late", cause=FailureCause.CUT), StepOver("late")])
+def test_what_may_pass_is_recorded_under_its_class_which_the_workflow_tries_again(error: RefundAgentError) -> None:
+    assert recorded(error) == Failure(type(error).__name__, f"{error.code}: late")
+
+
+def test_what_will_not_pass_is_recorded_as_what_the_sdk_does_not_try_again() -> None:
+    assert recorded(Refused("no", reason="above_refundable")) == Failure("NonRetryableError", "refused: no")
+    assert not failure_details(Refused("no", reason="x")).HasField("stackTrace")
+    assert recorded(KeyError("x")) == Failure("KeyError", "'x'"), "not one of ours"
 
 
 @pytest.mark.parametrize(("kind", "message", "wanted"), FOREIGN)

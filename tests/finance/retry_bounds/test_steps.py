@@ -45,7 +45,7 @@ class Noted:
         """Says what every stage can go on with."""
         self.asked.append(system)
         if system in ("accounts", "orders", "policies") or method == "hold":
-            raise Refused("no", code="no_such_thing")
+            raise Refused("no", reason="no_such_thing")
         return {"refund_id": "R-1", "notification_id": "N-1", "case_id": "C-1", "effects": {}}
 
 

@@ -50,7 +50,7 @@ class LossySystems:
         if loss == "after":
             raise SystemUnavailable("lost on the way back")
         if answer["ok"] is not True:
-            raise Refused(str(answer["message"]), code=str(answer["code"]))
+            raise Refused(str(answer["message"]), reason=str(answer["code"]))
         return answer
 
     @property
@@ -153,7 +153,7 @@ def test_the_books_refuse_a_second_refund_even_to_one_who_makes_other_keys(tmp_p
         assert refunds.post(books, posted, NOW)["created"] is True
         with pytest.raises(Refused) as refused:
             attempt(LossySystems(books), refund("6.00"))
-        assert refused.value.code == "ticket_already_refunded"
+        assert refused.value.reason == "ticket_already_refunded"
 
 
 AMOUNTS = st.sampled_from(["5.00", "6.00", "20.00", "20.01"])
