@@ -81,13 +81,16 @@ class Sort(StrEnum):
 
 def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | None) -> CountedReportView:
     """The report with its tasks counted, in that order; `top` keeps the first groups (by total: in each currency)."""
-    from app.finance.report_schemas import CountedReportView, CountedView, report_view
+    from app.finance.report_schemas import CountedReportView, CountedView, SidecarRetriesView, report_view
 
     records = opening.open_records()
     known_tenants(chosen, records)
     whole = report_view(records.report(by, chosen.since, chosen.until, tenants(chosen)), chosen)
     kept = _ordered(whole.groups, sort, top)
     counts, works = _counts(whole, records), _works(kept, records, chosen)
+    since, until = (datetime.combine(day, time(), UTC) if day else None for day in (chosen.since, chosen.until))
+    repeated = [each.requests for each in records.unattributed_retries(since, until)]
+    least = sum(count or 0 for count in repeated)
     counted_groups = tuple(
         CountedView(**dict(group), tasks=counts.get(_key(group)), work=works.get(group.key.get(Dimension.TASK, "")))
         for group in kept
@@ -100,17 +103,8 @@ def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | N
         groups=counted_groups,
         total=CountedView(**dict(whole.total), tasks=_tasks(records, (), chosen).get((), 0)),
         left_out=len(whole.groups) - len(kept),
-        unattributed_sidecar_retries=_sidecar_retries(records, chosen),
+        unattributed_sidecar_retries=SidecarRetriesView(requests=None if None in repeated else least, at_least=least),
     )
-
-
-def _sidecar_retries(records: LedgerQueries, chosen: Selection) -> SidecarRetriesView:
-    from app.finance.report_schemas import SidecarRetriesView
-
-    since, until = (datetime.combine(day, time(), UTC) if day else None for day in (chosen.since, chosen.until))
-    counts = [each.requests for each in records.unattributed_retries(since, until)]
-    counted = sum(count or 0 for count in counts)
-    return SidecarRetriesView(requests=None if None in counts else counted, at_least=counted)
 
 
 def _ordered(groups: Sequence[GroupView], sort: Sort, top: int | None) -> list[GroupView]:

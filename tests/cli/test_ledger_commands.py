@@ -18,12 +18,12 @@ from app.ledger.audit.ledger_check import CheckedView, Difference, RebuiltView
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.audit.refunds import RefundsChecked
 from tests.cli.reading import ask, row, told
-from tests.records import task_record
+from tests.records import calls, task_record, unreported_call
 
 GONE = Difference("acme:T-1", "charge classify input", "1 of it", "0")
 LOST = Difference("acme:T-2", "refund RF-2", "none", "20.00 EUR for order O-2 of ticket T-2", "books", "post it again")
 AGREED = RefundsChecked((), in_books=1_235, in_ledger=1_234, in_flight=1)
-TOTAL = rollup(task_record().charges).total
+TOTAL = rollup(task_record(calls=(*calls(), unreported_call())).charges).total
 
 
 @pytest.fixture(autouse=True)
