@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.models import Outcome, Refund, in_minor_units
@@ -100,11 +100,12 @@ def test_no_other_amount_passes_however_it_is_written(decided: Decimal, named: D
         assert passes == (named == decided), text
 
 
+@example("EURE")  # a word that only begins like a currency
 @given(st.text(alphabet="1 .,€EURd%@-x\n", max_size=60))
 def test_what_passes_without_a_refund_holds_no_digit_but_of_orders_and_periods(text: str) -> None:
     if letters.unfit(text, None, None) is None:
         left = re.sub(r"[A-Za-z]{1,6}-\d{3,}|\d{1,3}(?: ?- ?\d{1,3})? \w+", "", text)
-        assert not re.search(r"\d|€|EUR|%|@", left)
+        assert not re.search(r"\d|€|\bEUR\b|%|@", left)
 
 
 @pytest.mark.parametrize("piece", ["1", "1.", "EUR ", "1 EUR ", "AC-", "1-1 ", "a.", "$"])
