@@ -13,7 +13,7 @@ import hashlib
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -27,6 +27,7 @@ from app.llm import tokenizer
 from app.llm.call import ModelCall
 from app.llm.conversation import Conversation, DaprConversation
 from app.llm.gateway import ModelAnswer, used
+from app.pricing.charge_types import usage_columns
 from app.workflow.activities import STAGES, TOOLS
 from app.workflow.activities.services import Services
 from app.workflow.refund import refund_ticket
@@ -57,7 +58,7 @@ class PlainGateway:
             model=answer.model,
             prompt_version=call.prompt_version,
             request_digest=call.digest,
-            **asdict(used(answer, call, "")),
+            **usage_columns(used(answer, call, "")),
         )
         return ModelAnswer(answer, use)
 

@@ -117,5 +117,5 @@ def _say_in_money_how_they_are_known(settled: list[CallRecord]) -> None:
 
 def _drafts_were_refused_and_cost_nothing(failed: list[CallRecord]) -> None:
     assert {(call.stage, call.state) for call in failed} == {("draft_refund", CallState.FAILED)}
-    assert {FailureCause.told(call.error) for call in failed} == {FailureCause.STATUS}
+    assert {FailureCause.told(call.error) for call in failed} == {FailureCause.MODEL_REFUSED}
     assert {lost_usage(call, None) for call in failed} == {NOTHING}
