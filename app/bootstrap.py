@@ -26,7 +26,7 @@ from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems, ask_at_once
 from app.domain.standing import Standing
 from app.ledger.audit import ledger_check, rebuilding
-from app.ledger.audit.ledger_check import Difference
+from app.ledger.audit.ledger_check import LedgerDifference
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.reading import comparing
 from app.ledger.reading.queries import LedgerQueries
@@ -53,13 +53,13 @@ from app.tasks.stuck_steps import Stuck
 from app.tasks.workflow_client import WorkflowClient, connect
 from app.telemetry.metrics import Live
 from app.telemetry.metrics import Metrics as Telemetry
-from app.web.api.handlers import Books
+from app.web.api.handlers import LedgerApi
 from app.web.factory import create_app
 from app.web.front import make_front
 from app.web.pages import make_pages
 from app.web.server import WebServer
 from app.worker import process
-from app.worker.execution_log import Attempt, Executions, Heartbeat
+from app.worker.execution_log import Executions, Heartbeat, StepAttempt
 from app.worker.sidecar_watch import SidecarWatch
 from app.worker.vitals import Vitals
 from app.worker.worker import Rested, Worker
@@ -84,7 +84,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Part(Protocol):
+class AgentPart(Protocol):
     """Something that works beside the others, from `start` to `stop`."""
 
     def start(self) -> None:
@@ -111,7 +111,7 @@ class Agent:
 
     desk: TaskService
     web: WebServer
-    parts: Sequence[Part]
+    parts: Sequence[AgentPart]
 
 
 def serve(settings: Settings) -> None:
@@ -200,7 +200,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     vitals = Vitals(worker.loop, partial(database.answers, opened.engine))
     web = make_web(settings, opened, desk, telemetry, access, vitals)
     tokens_watch = TokenWatch(access, lambda: valid_tokens(settings))
-    parts: list[Part] = [projector, watch, worker, Starter(desk), tokens_watch, vitals, web]
+    parts: list[AgentPart] = [projector, watch, worker, Starter(desk), tokens_watch, vitals, web]
     return Agent(desk, web, [*([traces] if traces else []), *parts])
 
 
@@ -214,7 +214,7 @@ def make_web(
 ) -> WebServer:
     """The API and the pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
-    books = Books(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
+    books = LedgerApi(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     front = make_front(settings.public_url)
     pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
     app = create_app(desk, known, version=__version__, books=books, vitals=vitals, pages=pages, front=front)
@@ -260,7 +260,7 @@ def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> S
     return Sources(engine, history.read, prices, naming, utc_now, said, history.instance_ids)
 
 
-def check_ledger(settings: Settings) -> tuple[Difference, ...]:
+def check_ledger(settings: Settings) -> tuple[LedgerDifference, ...]:
     """Everything in the ledger that is not what histories and journal say; the sidecar has to run."""
     with _opened_sources(settings) as sources:
         return tuple(ledger_check.check(sources))
@@ -285,7 +285,7 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
 def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
     """A workflow worker that knows no workflow yet; not started."""
 
-    def completed(attempt: Attempt) -> str | None:
+    def completed(attempt: StepAttempt) -> str | None:
         return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
 
     executions = Executions(opened.writer, opened.incarnation.worker, utc_now, completed)

@@ -14,7 +14,7 @@ from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.finance.rollup import Dimension, Rollup, rollup
-from app.ledger.reading.counting import Work
+from app.ledger.reading.counting import WorkCounts
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
 from tests.finance.failures.plain import facts_of
@@ -88,11 +88,13 @@ class FakeRecords:
         keys = [dict(zip(names, group.key, strict=True)) for group in self.report(names, since, until, tenants).groups]
         return Counter(tuple(key[name] for name in by) for key in keys)
 
-    def work(self, task_ids: Collection[str], since: date | None = None, until: date | None = None) -> dict[str, Work]:
+    def work(
+        self, task_ids: Collection[str], since: date | None = None, until: date | None = None
+    ) -> dict[str, WorkCounts]:
         """What was done for the tasks, whenever that was."""
         vain = (CallState.FAILED, CallState.INTERRUPTED)
         return {
-            task_id: Work(
+            task_id: WorkCounts(
                 calls=len(record.calls),
                 calls_in_vain=sum(call.state in vain for call in record.calls),
                 step_retries=sum(len(step.attempts) - 1 for step in record.steps if step.attempts),

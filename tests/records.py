@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.models import AnsweredBy, CallState, Category, Outcome, Refund, TaskStatus, UsageBasis
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing import book
@@ -152,7 +152,7 @@ def task_record(**changes: Any) -> TaskRecord:
         "started_at": START,
         "ended_at": at(70),
         "projected_at": at(70.5),
-        "pauses": (Span(Part.WAITING, at(7.4), at(67.4), "decision"),),
+        "pauses": (Span(TimePart.WAITING, at(7.4), at(67.4), "decision"),),
         "turns": 9,
         "events": 40,
         "size": 12_000,
@@ -198,12 +198,12 @@ def _count(number: int) -> Quantity:
     return Quantity(Decimal(number))
 
 
-def _parts(values: dict[str, Any]) -> dict[Part, timedelta]:
+def _parts(values: dict[str, Any]) -> dict[TimePart, timedelta]:
     """All that was no pause was work."""
     pauses: Sequence[Span] = values["pauses"]
-    parts = dict.fromkeys(Part, timedelta(0))
+    parts = dict.fromkeys(TimePart, timedelta(0))
     for pause in pauses:
         parts[pause.part] += pause.length
     whole = (values["ended_at"] or values["projected_at"]) - values["started_at"]
-    parts[Part.ACTIVE] = whole - sum(parts.values(), timedelta(0))
+    parts[TimePart.ACTIVE] = whole - sum(parts.values(), timedelta(0))
     return parts

@@ -131,6 +131,16 @@ def test_no_two_modules_have_one_name() -> None:
     assert {name for name, count in names.items() if count > 1} <= {"prices.py"}
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for file in files()
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert not {name for name, count in names.items() if count > 1}
+
+
 def test_the_sandbox_knows_nothing_of_the_agent() -> None:
     for file in (ROOT / "sandbox").rglob("*.py"):
         used = {name for name in imports(file) if name.startswith("app.")} - {"app.llm", "app.config"}

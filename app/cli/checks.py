@@ -126,7 +126,7 @@ _METADATA = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One thing that was looked at. `remedy` is empty when it is fine."""
 
     name: str
@@ -135,145 +135,147 @@ class Finding:
     remedy: str = ""
 
 
-def prerequisites() -> Iterator[Finding]:
+def prerequisites() -> Iterator[DoctorFinding]:
     """What the machine must have, by the set-up's own list."""
     try:
         checks: Any = importlib.import_module("runtime.prerequisites").checks()
     except ModuleNotFoundError as error:
-        yield Finding("machine", False, f"{error.name} is not there", "run this in the project's folder")
+        yield DoctorFinding("machine", False, f"{error.name} is not there", "run this in the project's folder")
         return
     except Exception as error:  # a visit that fails finds nothing: the other findings are still wanted
-        yield Finding("machine", False, f"{type(error).__name__}: {error}", "run `python -m runtime` to see more")
+        yield DoctorFinding("machine", False, f"{type(error).__name__}: {error}", "run `python -m runtime` to see more")
         return
     for check in checks:
-        yield Finding(check.name, check.ok, check.found, check.remedy)
+        yield DoctorFinding(check.name, check.ok, check.found, check.remedy)
 
 
-def answers(name: str, address: str) -> Finding:
+def answers(name: str, address: str) -> DoctorFinding:
     """Whether an address answers with a good status."""
     try:
         answer = http.get(address, PROBE_SECONDS)
     except ConfigurationError as error:
-        return Finding(name, False, *str(error).split("; ", 1))
+        return DoctorFinding(name, False, *str(error).split("; ", 1))
     except httpx.RequestError as error:
         found = f"{address} does not answer ({type(error).__name__})"
-        return Finding(name, False, found, "start everything with `make up`, or correct the address")
+        return DoctorFinding(name, False, found, "start everything with `make up`, or correct the address")
     if answer.is_success:
-        return Finding(name, True, address)
-    return Finding(name, False, f"{address} answers {answer.status_code}", f"look into the log of {name}")
+        return DoctorFinding(name, True, address)
+    return DoctorFinding(name, False, f"{address} answers {answer.status_code}", f"look into the log of {name}")
 
 
-def components(settings: Settings, folder: Path) -> Iterator[Finding]:
+def components(settings: Settings, folder: Path) -> Iterator[DoctorFinding]:
     """Whether the sidecar has loaded every component; what it has not, it goes on without."""
     try:
         found = list(missing(settings, folder))
     except (httpx.HTTPError, ValueError, KeyError, ConfigurationError) as error:
         why = str(error) if isinstance(error, ConfigurationError) else f"not told ({type(error).__name__})"
-        yield Finding("sidecar's components", False, why, "start everything with `make up`; see its log")
+        yield DoctorFinding("sidecar's components", False, why, "start everything with `make up`; see its log")
         return
     for each in found:
-        yield Finding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
+        yield DoctorFinding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
     if not found:
-        yield Finding("sidecar's components", True, "all are loaded")
+        yield DoctorFinding("sidecar's components", True, "all are loaded")
 
 
-def metrics(settings: Settings) -> Finding:
+def metrics(settings: Settings) -> DoctorFinding:
     """Whether the sidecar's metrics can be read: retries and breakers are known from there alone."""
     name = "sidecar's metrics"
     try:
         answer = http.get(settings.dapr_metrics, PROBE_SECONDS)
     except (httpx.RequestError, ConfigurationError) as error:
-        return Finding(
+        return DoctorFinding(
             name, False, f"not told ({type(error).__name__})", "start everything with `make up`; see its log"
         )
     if answer.is_success:
-        return _repeated(name, answer.text) or Finding(name, True, settings.dapr_metrics)
+        return _repeated(name, answer.text) or DoctorFinding(name, True, settings.dapr_metrics)
     if has_lost_metrics(answer.text) and sidecar.needs(settings.daprd, LOST_METRICS):
         found = f"lost when it read its configuration again (Dapr below {LOST_METRICS.mended})"
-        return Finding(name, False, found, "start it again")
-    return Finding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
+        return DoctorFinding(name, False, found, "start it again")
+    return DoctorFinding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
 
 
-def _repeated(name: str, page: str) -> Finding | None:
+def _repeated(name: str, page: str) -> DoctorFinding | None:
     """What the sidecar has repeated, if it has: then the policies that it has loaded let it do so."""
     from app.worker import sidecar_metrics
 
     try:
         retried = sidecar_metrics.parse(page, datetime.now(UTC)).retried
     except ValueError as error:
-        return Finding(name, False, *str(error).split("; ", 1))
+        return DoctorFinding(name, False, *str(error).split("; ", 1))
     found = ", ".join(f"{count:,} calls of {model}" for model, count in sorted(retried.items()) if count)
     remedy = "take `retry` out of their target in resiliency/ and start the sidecar again: `doctor retries` shows more"
-    return Finding(name, False, f"it has repeated {found} by itself since its start", remedy) if found else None
+    return DoctorFinding(name, False, f"it has repeated {found} by itself since its start", remedy) if found else None
 
 
-def sidecar_retries(folder: Path) -> Finding:
+def sidecar_retries(folder: Path) -> DoctorFinding:
     """Whether the policies that the sidecar loads let it repeat requests to models: what those cost is in no sum."""
     from app.finance.retry_bounds import sidecar_files
-    from app.finance.retry_bounds.worst import Kind
+    from app.finance.retry_bounds.worst import TargetKind
 
     folders, name = [folder / "components", folder / "resiliency"], "sidecar's retries"
     try:
         policies, targets = sidecar_files.policies(folders, APP_ID), sidecar_files.targets(folders, APP_ID)
     except ConfigurationError as error:
-        return Finding(name, False, f"not known: {error}", "correct the file")
-    models = [each.name for each in targets if each.kind is Kind.MODEL]
+        return DoctorFinding(name, False, f"not known: {error}", "correct the file")
+    models = [each.name for each in targets if each.kind is TargetKind.MODEL]
     repeated = ", ".join(each for each in models if policies.of_model(each).retry.requests != 1)
     if not repeated:
-        return Finding(name, True, "it repeats no request to a model")
+        return DoctorFinding(name, True, "it repeats no request to a model")
     found = f"it may repeat requests to {repeated} by itself; what those cost is in no sum"
-    return Finding(name, False, found, "take `retry` out of their target in resiliency/")
+    return DoctorFinding(name, False, found, "take `retry` out of their target in resiliency/")
 
 
-def secrets_file(settings: Settings) -> Finding:
+def secrets_file(settings: Settings) -> DoctorFinding:
     """Whether the local secret store's file can be read: with one that cannot, the sidecar does not start."""
     path = settings.state_dir / "secrets.json"
     try:
         count = len(secrets_in(path))
     except ConfigurationError as error:
         found, _, remedy = str(error).rpartition("; ")
-        return Finding("secrets", False, found, remedy)
-    return Finding("secrets", True, f"{path} holds {count}")
+        return DoctorFinding("secrets", False, found, remedy)
+    return DoctorFinding("secrets", True, f"{path} holds {count}")
 
 
-def runtime(settings: Settings) -> Iterator[Finding]:
+def runtime(settings: Settings) -> Iterator[DoctorFinding]:
     """Which Dapr runs, what is worked around, and what it lacks."""
     version = sidecar.version(settings.daprd)
     if version:
         yield from of_version(version)
     else:
-        yield Finding("Dapr", False, "the sidecar does not tell its version", "start everything: `make up`")
+        yield DoctorFinding("Dapr", False, "the sidecar does not tell its version", "start everything: `make up`")
 
 
-def of_version(told: str) -> Iterator[Finding]:
+def of_version(told: str) -> Iterator[DoctorFinding]:
     """What there is to say of a version of Dapr. The one that `make setup` builds is good enough for one user alone;
     where others share the cluster, the agent's own access rules are not."""
     version = workarounds.parse(told)
     if version not in SUPPORTED:
         remedy = f"this agent works with Dapr 1.18, from {SUPPORTED.least} on"
-        yield Finding("Dapr", False, told, remedy)
+        yield DoctorFinding("Dapr", False, told, remedy)
     else:
-        yield Finding("Dapr", True, told)
-    yield Finding("Dapr's defects", True, _worked_around(workarounds.active(Component.DAPRD, version)))
+        yield DoctorFinding("Dapr", True, told)
+    yield DoctorFinding("Dapr's defects", True, _worked_around(workarounds.active(Component.DAPRD, version)))
     if missing := workarounds.missing_fixes(version):
         lacks = "; ".join(f"{fix.trouble} ({fix.name})" for fix in missing)
         known = f"{told} lacks security fixes of" if version else "it is not known whether it has the security fixes of"
         remedy = "on a cluster, give the agent a namespace of its own, or upgrade sidecars and control plane"
-        yield Finding("Dapr's security", True, f"{known} {missing[0].mended}: {lacks}; {remedy}")
+        yield DoctorFinding("Dapr's security", True, f"{known} {missing[0].mended}: {lacks}; {remedy}")
 
 
-def sdk(version: Version | None) -> Iterator[Finding]:
+def sdk(version: Version | None) -> Iterator[DoctorFinding]:
     """Which Python SDK is installed here, and what is worked around in it."""
     if version is None:
-        yield Finding("Python SDK", False, "not installed, or of no known version", "install everything: `make setup`")
+        yield DoctorFinding(
+            "Python SDK", False, "not installed, or of no known version", "install everything: `make setup`"
+        )
         return
-    yield Finding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
+    yield DoctorFinding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
     off = [each.name for each in workarounds.ALL if workarounds.untried(each, version)]
     if off:
         found = f"not worked around, since no patch was tried with {version}: {', '.join(off)}"
-        yield Finding("Python SDK's defects", False, found, _PINNED)
+        yield DoctorFinding("Python SDK's defects", False, found, _PINNED)
     else:
-        yield Finding("Python SDK's defects", True, _worked_around(workarounds.active(Component.SDK, version)))
+        yield DoctorFinding("Python SDK's defects", True, _worked_around(workarounds.active(Component.SDK, version)))
 
 
 _PINNED = "install the packages of requirements.lock: `make setup`"
@@ -284,43 +286,43 @@ def _worked_around(active: tuple[Workaround, ...]) -> str:
     return f"worked around: {named}" if named else "none is known"
 
 
-def token_works(url: str | None, token: str | None) -> Finding:
+def token_works(url: str | None, token: str | None) -> DoctorFinding:
     """Whether the agent knows the token that this command line would send."""
     try:
         with connect(url, token) as client:
             client.list(None, None, 1, None)
     except RefundAgentError as error:
         message, _, remedy = str(error).partition("; ")
-        return Finding("token", False, message, remedy or "give another with --token or REFUND_AGENT_TOKEN")
-    return Finding("token", True, "the agent lets it read tasks")
+        return DoctorFinding("token", False, message, remedy or "give another with --token or REFUND_AGENT_TOKEN")
+    return DoctorFinding("token", True, "the agent lets it read tasks")
 
 
-def policy_file(path: Path) -> Finding:
+def policy_file(path: Path) -> DoctorFinding:
     """Whether the agent's own policy can be used."""
     try:
         policy.load(path)
     except (ConfigurationError, ValueError, yaml.YAMLError) as error:
-        return Finding("policy", False, " ".join(str(error).split()), "correct the file")
-    return Finding("policy", True, str(path))
+        return DoctorFinding("policy", False, " ".join(str(error).split()), "correct the file")
+    return DoctorFinding("policy", True, str(path))
 
 
-def files(folder: Path) -> Iterator[Finding]:
+def files(folder: Path) -> Iterator[DoctorFinding]:
     """Whether every Dapr resource file says what daprd can read; one finding for each folder, or wrong file."""
     yield from _twins(folder)
     for name in FOLDERS:
         paths = sorted([*(folder / name).glob("*.yaml"), *(folder / name).glob("*.yml")])
         faults = [(path, fault) for path in paths for fault in _faults(path, must_be_dapr=name != "config")]
         for path, fault in faults:
-            yield Finding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
+            yield DoctorFinding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
         if name == "resiliency" and paths and not faults:
             wrong = list(_of_resiliency(folder / name))
-            yield from (Finding(name, False, said, "correct it; daprd goes on without it") for said in wrong)
+            yield from (DoctorFinding(name, False, said, "correct it; daprd goes on without it") for said in wrong)
             if wrong:
                 continue
         if not paths:
-            yield Finding(name, False, f"no file in {folder / name}", "run this in the project's folder")
+            yield DoctorFinding(name, False, f"no file in {folder / name}", "run this in the project's folder")
         elif not faults:
-            yield Finding(name, True, f"{len(paths)} files can be read")
+            yield DoctorFinding(name, True, f"{len(paths)} files can be read")
 
 
 def _of_resiliency(folder: Path) -> Iterator[str]:
@@ -335,14 +337,16 @@ def _of_resiliency(folder: Path) -> Iterator[str]:
     yield from (f"{each.where}: {each.problem}" for each in found if each.wrong)
 
 
-def _twins(folder: Path) -> Iterator[Finding]:
+def _twins(folder: Path) -> Iterator[DoctorFinding]:
     """daprd ends when two files give a component the same name, one that runs too."""
     seen: dict[str, Path] = {}
     for path in sorted([*(folder / "components").glob("*.yaml"), *(folder / "components").glob("*.yml")]):
         for name in _names(path):
             if name in seen:
                 found = f"{path} and {seen[name]} both say {name}"
-                yield Finding("components", False, found, "move one of them elsewhere: the sidecar does not start so")
+                yield DoctorFinding(
+                    "components", False, found, "move one of them elsewhere: the sidecar does not start so"
+                )
             seen.setdefault(name, path)
 
 

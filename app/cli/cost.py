@@ -18,9 +18,9 @@ from app.cli.opening import Since, Tenant, Until, known_tenants, open_book, sele
 from app.cli.screen import (
     AsCsv,
     Column,
+    ColumnKind,
     CsvCell,
     Exact,
-    Kind,
     Wide,
     figures,
     one_form,
@@ -55,20 +55,20 @@ if TYPE_CHECKING:
 
 NONE = "-"
 LOOKED_INTO = 500  # tasks of which a table says what was done for them
-KNOWN = Column("known", Kind.PROSE, common=True)
+KNOWN = Column("known", ColumnKind.PROSE, common=True)
 CURRENCY = Column("currency", common=True)
 # What was spent in vain is never left out, since that is what one looks for.
 _SPARE = {"model": 1, "compute": 3, "orchestration": 4}
 _COSTS: tuple[Column | str, ...] = (
     *figures("tokens in"),
-    Column("cached", Kind.FIGURE, spare=2),
+    Column("cached", ColumnKind.FIGURE, spare=2),
     *figures("tokens out"),
-    *(Column(kind, Kind.FIGURE, spare=_SPARE.get(kind, 0)) for kind in KINDS),
+    *(Column(kind, ColumnKind.FIGURE, spare=_SPARE.get(kind, 0)) for kind in KINDS),
     *figures("total"),
     CURRENCY,
     KNOWN,
 )
-_COUNTS: tuple[Column | str, ...] = (*figures("tasks", "per task"), Column("why", Kind.PROSE))
+_COUNTS: tuple[Column | str, ...] = (*figures("tasks", "per task"), Column("why", ColumnKind.PROSE))
 
 
 class Sort(StrEnum):

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from app.cli.client import AsJson, Token, Url, connect
 from app.cli.faults import AgentAway, NotUnderstood
 from app.cli.screen import Wide, complain, figures, say, show_json, show_table
-from app.cli.submit import Kind, Pace, follow_with_meter, send_with_meter
+from app.cli.submit import AnswerKind, Pace, follow_with_meter, send_with_meter
 from app.cli.ticket_files import TicketLine
 from app.domain import formatting
 from app.domain.errors import RefundAgentError
@@ -166,7 +166,7 @@ def demo(
     lines = [TicketLine(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
     with connect(url, token) as client:
         receipts = send_with_meter(lines, client.submit, Pace(None, concurrency), len(lines))
-        refused = [receipt for receipt in receipts if receipt.kind in (Kind.CONFLICT, Kind.REFUSED)]
+        refused = [receipt for receipt in receipts if receipt.kind in (AnswerKind.CONFLICT, AnswerKind.REFUSED)]
         if refused:
             raise SampleRefused(
                 f"{len(refused)} of {len(lines)} samples were not taken, first {refused[0].task_id}; "

@@ -11,10 +11,10 @@ import typer
 from app.cli import retries
 from app.cli.client import AsJson, Token, Url
 from app.cli.demo import SYSTEMS_URL, SystemsUrl
-from app.cli.screen import Column, Kind, Wide, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Wide, show_json, show_table
 
 if TYPE_CHECKING:
-    from app.cli.checks import Finding
+    from app.cli.checks import DoctorFinding
 
 MODEL_URL = "http://127.0.0.1:8091"
 
@@ -42,12 +42,12 @@ def doctor(
         show_json([{"name": f.name, "ok": f.ok, "found": f.found, "remedy": f.remedy} for f in findings])
     else:
         rows = [(f.name, "ok" if f.ok else "wrong", f.found, f.remedy) for f in findings]
-        show_table(("what", "is", Column("found", Kind.PROSE), Column("remedy", Kind.PROSE)), rows)
+        show_table(("what", "is", Column("found", ColumnKind.PROSE), Column("remedy", ColumnKind.PROSE)), rows)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[Finding]:
+def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[DoctorFinding]:
     from app.cli.checks import (
         answers,
         components,

@@ -25,7 +25,7 @@ from app.cli.screen import (
 )
 from app.domain.formatting import Digits, digits_for, percent, rounded, share_places
 from app.finance.cost_texts import WORKFLOW, amounts, of_kind, remarks, tokens
-from app.pricing.charge_types import TOKEN_LINES, Kind
+from app.pricing.charge_types import TOKEN_LINES, CostKind
 
 if TYPE_CHECKING:
     from app.finance.failures.failure_schemas import IntervalView, PartView, RunnerView, TaxView
@@ -188,8 +188,8 @@ def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iter
     counts = tokens(one, *TOKEN_LINES), tokens(other, *TOKEN_LINES)
     crashes = {sum_.currency: sum_ for sum_ in one.money}
     for sum_ in other.money or (None,) * bool(other.charges):
-        model, *rest = (of_kind(sum_, kind, digits) for kind in Kind)
-        first = of_kind(crashes.get(sum_.currency), Kind.MODEL, digits) if sum_ else ""
+        model, *rest = (of_kind(sum_, kind, digits) for kind in CostKind)
+        first = of_kind(crashes.get(sum_.currency), CostKind.MODEL, digits) if sum_ else ""
         yield (name, first, counts[0], model, counts[1], *rest, sum_.currency if sum_ else "")
         name, counts = "", ("", "")
 

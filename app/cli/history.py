@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.cli.client import AsJson
-from app.cli.screen import Column, Kind, Wide, figures, say, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Wide, figures, say, show_json, show_table
 from app.cli.tasks import TaskId
 from app.domain.formatting import clock_time, day
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from app.dapr.history.entries import Event
 
 _COLUMNS = [
-    Column("event", Kind.FIGURE),
-    Column("turn", Kind.FIGURE, spare=2),
+    Column("event", ColumnKind.FIGURE),
+    Column("turn", ColumnKind.FIGURE, spare=2),
     Column("day", common=True),
     Column("at (UTC)"),
     Column("kind"),
     Column("name"),
     *figures("attempt"),
-    Column("id", Kind.FIGURE, spare=1),
-    Column("ends", Kind.FIGURE, spare=3),
+    Column("id", ColumnKind.FIGURE, spare=1),
+    Column("ends", ColumnKind.FIGURE, spare=3),
     Column("error"),
     *figures("bytes"),
     Column("execution", spare=4),

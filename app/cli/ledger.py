@@ -9,14 +9,14 @@ import typer
 
 from app.cli.client import AsJson
 from app.cli.opening import settings_with_ledger
-from app.cli.screen import Column, Kind, ProgressMeter, Wide, figures, say, show_json, show_table
+from app.cli.screen import Column, ColumnKind, ProgressMeter, Wide, figures, say, show_json, show_table
 from app.domain.formatting import Digits, digits_for
 from app.finance.cost_texts import INPUT, amounts, how_known, money_of, tokens
 from app.pricing.charge_types import Meter
 
 if TYPE_CHECKING:
     from app.finance.report_schemas import GroupView
-    from app.ledger.audit.ledger_check import Difference, RebuiltView
+    from app.ledger.audit.ledger_check import LedgerDifference, RebuiltView
     from app.ledger.audit.refunds import RefundsChecked
 
 _NAMED = 5  # tasks that a note names; --json names all
@@ -40,7 +40,7 @@ def check(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _show_json(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
+def _show_json(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) -> None:
     from app.ledger.audit.ledger_check import CheckedView, DifferenceView, RefundsView
 
     rows = tuple(DifferenceView.model_validate(each) for each in differences)
@@ -48,7 +48,7 @@ def _show_json(differences: tuple[Difference, ...], checked: RefundsChecked) -> 
     show_json(view.model_dump(mode="json"))
 
 
-def _show(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
+def _show(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) -> None:
     for each in differences:
         say(str(each))
     if checked.problem:
@@ -59,7 +59,7 @@ def _show(differences: tuple[Difference, ...], checked: RefundsChecked) -> None:
     say(_verdict(differences))
 
 
-def _verdict(differences: tuple[Difference, ...]) -> str:
+def _verdict(differences: tuple[LedgerDifference, ...]) -> str:
     if not differences:
         return "no difference"
     count = f"{len(differences):,} difference{'s' if len(differences) > 1 else ''}"
@@ -89,7 +89,7 @@ def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
         return
     digits = digits_for(amounts(view.before, view.after), exact=True)
     rows = [_row("before", view.before, digits), _row("after", view.after, digits)]
-    show_table(["", *figures("charges", "tokens in", "tokens out", "cost"), Column("known", Kind.PROSE)], rows)
+    show_table(["", *figures("charges", "tokens in", "tokens out", "cost"), Column("known", ColumnKind.PROSE)], rows)
     same = view.before == view.after
     say(f"{view.tasks:,} tasks made again, {'the same to the last digit' if same else 'with other sums'}")
     if view.kept:

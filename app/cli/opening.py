@@ -16,7 +16,7 @@ from app.domain.errors import ConfigurationError
 if TYPE_CHECKING:
     from app.config.settings import Settings
     from app.finance.report_schemas import Selection
-    from app.ledger.reading.counting import Asked
+    from app.ledger.reading.counting import RequestCounts
     from app.ledger.reading.queries import LedgerQueries
     from app.pricing.book import PriceBook
 
@@ -145,7 +145,7 @@ def open_records() -> LedgerQueries:
     return records
 
 
-def open_requests() -> Asked:
+def open_requests() -> RequestCounts:
     """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
     from app.ledger.reading.counting import asked

@@ -10,7 +10,7 @@ import typer
 from app.cli import opening
 from app.cli.client import AsJson
 from app.cli.opening import TIMES, Prices, has_ledger, instant, open_book
-from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.formatting import day, digest, minute
 from app.domain.money import plain
 from app.pricing.charge_types import TOKEN_LINES, Meter
@@ -88,7 +88,9 @@ def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) ->
 def _show_findings(view: CheckView) -> None:
     if view.findings:
         rows = [(each.severity, each.where, each.value, each.problem, each.remedy) for each in view.findings]
-        show_table(("is", "where", *(Column(title, Kind.PROSE) for title in ("found", "problem", "remedy"))), rows)
+        show_table(
+            ("is", "where", *(Column(title, ColumnKind.PROSE) for title in ("found", "problem", "remedy"))), rows
+        )
     else:
         say(f"book {digest(view.book)}: nothing is wrong")
     if not view.second_opinion:
@@ -96,7 +98,7 @@ def _show_findings(view: CheckView) -> None:
 
 
 def _checked(book: PriceBook) -> CheckView:
-    from app.finance.price_schemas import CheckView, FindingView
+    from app.finance.price_schemas import CheckView, PriceFindingView
     from app.pricing import litellm_prices
     from app.pricing.check import check as look
 
@@ -105,7 +107,9 @@ def _checked(book: PriceBook) -> CheckView:
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
         second_opinion=other is not None,
-        findings=tuple(FindingView.model_validate(each) for each in look(book, used or (), _now(), other, _nameless())),
+        findings=tuple(
+            PriceFindingView.model_validate(each) for each in look(book, used or (), _now(), other, _nameless())
+        ),
     )
 
 

@@ -11,24 +11,24 @@ import typer
 
 from app.cli.client import AsJson
 from app.cli.opening import SinceTime, UntilTime, open_book, settings_with_ledger
-from app.cli.screen import Column, Kind, Wide, complain, figures, name, say, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.formatting import minute
 
 if TYPE_CHECKING:
     from app.finance.reconciliation.bill import Count
     from app.finance.reconciliation.parsing import Bill
-    from app.finance.reconciliation.reconciliation_types import Finding, Reconciliation
+    from app.finance.reconciliation.reconciliation_types import BillFinding, Reconciliation
 
 SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
 _CELLS: tuple[Column | str, ...] = (
     *name("model", "from (UTC)"),
     *figures("record", "of it estimated", "bill", "difference"),
-    Column("why", Kind.PROSE),
+    Column("why", ColumnKind.PROSE),
     *figures("unexplained"),
 )
 _FINDINGS: tuple[Column | str, ...] = (
-    Column("why", Kind.PROSE),
+    Column("why", ColumnKind.PROSE),
     *name("task", "stage"),
     Column("call", spare=2),
     Column("on the bill", spare=1),
@@ -174,7 +174,7 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(finding: BillFinding) -> tuple[str, ...]:
     from app.finance.reconciliation.reconciliation_types import Certainty, words
 
     call = finding.call

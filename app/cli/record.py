@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.screen import Column, Exact, Kind, Wide, figures, rounding, say, show_facts, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Exact, Wide, figures, rounding, say, show_facts, show_json, show_table
 from app.cli.tasks import TaskId, decision_line
 from app.domain import formatting
 from app.domain.formatting import UNKNOWN, Digits, digits_for, duration, instant
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _COLUMNS: tuple[Column | str, ...] = (
     "stage, step, call",
-    Column("attempts", Kind.FIGURE),
+    Column("attempts", ColumnKind.FIGURE),
     "state",
     Column("answered", spare=2),
     Column("model", common=True, spare=4),
-    Column("active", Kind.FIGURE, spare=1),
+    Column("active", ColumnKind.FIGURE, spare=1),
     *figures("tokens in"),
-    Column("cached", Kind.FIGURE, spare=3),
+    Column("cached", ColumnKind.FIGURE, spare=3),
     *figures("tokens out", "cost"),
 )
 

@@ -12,14 +12,14 @@ import typer
 from app.cli import opening
 from app.cli.client import AsJson
 from app.cli.opening import Prices, given_prices, has_ledger, there
-from app.cli.screen import Column, Kind, Wide, complain, figures, say, show_json, show_table
+from app.cli.screen import Column, ColumnKind, Wide, complain, figures, say, show_json, show_table
 from app.domain import formatting
 from app.domain.formatting import duration, rounded
 
 if TYPE_CHECKING:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, RetryBoundsView, TargetView
-    from app.finance.retry_bounds.worst import Price, Target, Worst
-    from app.ledger.reading.counting import Asked
+    from app.finance.retry_bounds.worst import RequestPrice, Target, Worst
+    from app.ledger.reading.counting import RequestCounts
 
 # Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
 FOLDERS = ("components", "resiliency")
@@ -30,7 +30,7 @@ _COLUMNS: tuple[Column | str, ...] = (
     Column("type", spare=1),
     Column("client x SDK x sidecar x workflow"),
     *figures("a step", "limit", "a task", "until parked", "money a step"),
-    Column("is", Kind.PROSE),
+    Column("is", ColumnKind.PROSE),
     Column("measured: mean, most (steps)", spare=2),
 )
 
@@ -74,7 +74,7 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
 
 
-def _asked() -> Asked | None:
+def _asked() -> RequestCounts | None:
     """What the ledger knows; None without one, or with one that cannot be read, which is said."""
     from app.config.settings import load
     from app.domain.errors import ConfigurationError
@@ -88,29 +88,29 @@ def _asked() -> Asked | None:
         return None
 
 
-def _prices(targets: Iterable[Target], asked: Asked | None, path: Path) -> dict[str, Price]:
+def _prices(targets: Iterable[Target], asked: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
     """Of a request to each model component: the dearest of the model in its file and those that have answered."""
-    from app.finance.retry_bounds.worst import LONGEST, Kind, Reserve, dearest
+    from app.finance.retry_bounds.worst import LONGEST, LongestRequest, TargetKind, dearest
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
     found = {}
-    for target in (each for each in targets if each.kind is Kind.MODEL):
+    for target in (each for each in targets if each.kind is TargetKind.MODEL):
         seen = asked.reserves.get(target.name, (0, 0)) if asked else (0, 0)
-        reserve = Reserve(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
+        reserve = LongestRequest(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
         used = asked.answered.get(target.name, frozenset()) if asked else frozenset()
         models = {*used, *([(target.type, target.model)] if target.model or not used else [])}
         found[target.name] = dearest(book, models, reserve, now)
     return found
 
 
-def _measured(worst: Worst, asked: Asked | None) -> MeasuredView | None:
+def _measured(worst: Worst, asked: RequestCounts | None) -> MeasuredView | None:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, mean
-    from app.finance.retry_bounds.worst import Kind
+    from app.finance.retry_bounds.worst import TargetKind
 
     if asked is None:
         return None
-    model = worst.target.kind is Kind.MODEL
+    model = worst.target.kind is TargetKind.MODEL
     rows = [asked.models.get(worst.target.name)] if model else [asked.steps.get(each.step) for each in worst.asking]
     known = [each for each in rows if each is not None]
     if not known:

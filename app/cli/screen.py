@@ -37,7 +37,7 @@ READABLE = 20  # the least width of prose, before rows are stacked instead
 INDENT = 2
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """What a column's cells are."""
 
     NAME = "name"
@@ -52,7 +52,7 @@ class Column:
     """
 
     title: str
-    kind: Kind = Kind.NAME
+    kind: ColumnKind = ColumnKind.NAME
     common: bool = False
     spare: int = 0
 
@@ -64,11 +64,11 @@ def name(*titles: str) -> list[Column]:
 
 def figures(*titles: str) -> list[Column]:
     """Columns of figures: to the right."""
-    return [Column(title, Kind.FIGURE) for title in titles]
+    return [Column(title, ColumnKind.FIGURE) for title in titles]
 
 
 @dataclass(frozen=True)
-class Page:
+class TablePage:
     """A table in lines. `common` is what every row says, `left_out` the columns that there was no room for."""
 
     lines: tuple[str, ...]
@@ -93,38 +93,38 @@ class _Strip:
     def least(self) -> int:
         """The width below which something would be broken, or be no pleasure to read."""
         title = _longest_word(self.column.title)
-        if self.column.kind is not Kind.PROSE:
+        if self.column.kind is not ColumnKind.PROSE:
             return max(title, *map(cell_len, self.cells), 0)
         return max(title, min(READABLE, self.natural), *map(_longest_word, self.cells), 0)
 
     def fitted(self, text: str, width: int) -> str:
         """One line of a cell, filled up to the width."""
         space = " " * (width - cell_len(text))
-        return space + text if self.column.kind is Kind.FIGURE else text + space
+        return space + text if self.column.kind is ColumnKind.FIGURE else text + space
 
 
-def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> Page:
+def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> TablePage:
     """The lines of a table for a screen of that width; None: for a program, whatever the width."""
     cells = [tuple(row) for row in rows]
     strips = [_Strip(column, tuple(row[place] for row in cells)) for place, column in enumerate(columns)]
     if width is None:
-        return Page(tuple(_table(strips, [strip.natural for strip in strips])), titles=1)
+        return TablePage(tuple(_table(strips, [strip.natural for strip in strips])), titles=1)
     filled = [strip for place, strip in enumerate(strips) if place == 0 or any(strip.cells) or not cells]
     common = [strip for strip in filled[1:] if _says_the_same(strip)]
     rest = [strip for strip in filled if strip not in common]
     told = tuple((strip.column.title, next(filter(None, strip.cells))) for strip in common)
     kept = _with_room(rest, width)
     if kept is None:
-        return Page(tuple(_blocks(rest, width)), common=told)
+        return TablePage(tuple(_blocks(rest, width)), common=told)
     widths = _widths(kept, width)
     left_out = tuple(strip.column.title for strip in rest if strip not in kept)
     titles = max(len(_wrapped(strip.column.title, each)) for strip, each in zip(kept, widths, strict=True))
-    return Page(tuple(_table(kept, widths)), titles, told, left_out)
+    return TablePage(tuple(_table(kept, widths)), titles, told, left_out)
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
     """Names with what they are, a line each or, where that is too long, several."""
-    return tuple(_labelled([(title, text, Kind.PROSE) for title, text in pairs], 0, width))
+    return tuple(_labelled([(title, text, ColumnKind.PROSE) for title, text in pairs], 0, width))
 
 
 def _says_the_same(strip: _Strip) -> bool:
@@ -162,7 +162,7 @@ def _table(strips: list[_Strip], widths: list[int]) -> Iterator[str]:
 
 def _row(cells: list[tuple[_Strip, str]], widths: list[int], *, wrap_all: bool = False) -> Iterator[str]:
     texts = [
-        _wrapped(text, width) if wrap_all or strip.column.kind is Kind.PROSE else [text]
+        _wrapped(text, width) if wrap_all or strip.column.kind is ColumnKind.PROSE else [text]
         for (strip, text), width in zip(cells, widths, strict=True)
     ]
     for number in range(max(map(len, texts), default=0)):
@@ -184,7 +184,7 @@ def _blocks(strips: list[_Strip], width: int) -> Iterator[str]:
         yield from _labelled(said, INDENT, width)
 
 
-def _labelled(said: list[tuple[str, str, Kind]], indent: int, width: int | None) -> Iterator[str]:
+def _labelled(said: list[tuple[str, str, ColumnKind]], indent: int, width: int | None) -> Iterator[str]:
     """`title  text`; a text that is too long is wrapped beside its title or, where that breaks something, below it."""
     start = indent + max((cell_len(title) for title, _, _ in said), default=0) + GAP
     for title, text, kind in said:
@@ -192,7 +192,7 @@ def _labelled(said: list[tuple[str, str, Kind]], indent: int, width: int | None)
         filled = label + " " * (start - cell_len(label))
         if width is None or start + cell_len(text) <= width:
             yield f"{filled}{text}".rstrip()
-        elif kind is Kind.PROSE and start + max(READABLE, _longest_word(text)) <= width:
+        elif kind is ColumnKind.PROSE and start + max(READABLE, _longest_word(text)) <= width:
             head, *rest = _wrapped(text, width - start)
             yield filled + head
             yield from (" " * start + line for line in rest)

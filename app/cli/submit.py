@@ -30,7 +30,7 @@ FATAL = frozenset({401})  # says something about the caller, not about the ticke
 Send = Callable[[Ticket], tuple[TaskView, Intake]]
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """What became of one line."""
 
     CREATED = "created"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
     REFUSED = "refused"
 
 
-_KINDS = {Intake.NEW: Kind.CREATED, Intake.KNOWN: Kind.SAME, Intake.LATER: Kind.LATER}
+_KINDS = {Intake.NEW: AnswerKind.CREATED, Intake.KNOWN: AnswerKind.SAME, Intake.LATER: AnswerKind.LATER}
 TAKEN = frozenset(_KINDS.values())
 
 
@@ -49,7 +49,7 @@ class Receipt:
     """What became of one line, and why if it was not taken."""
 
     number: int
-    kind: Kind
+    kind: AnswerKind
     task_id: str = ""
     reason: str = ""
 
@@ -76,7 +76,7 @@ def submit_all(lines: Iterable[TicketLine], send: Send, pace: Pace, on_receipt: 
         try:
             for line in lines:
                 if line.ticket is None:
-                    on_receipt(Receipt(line.number, Kind.REFUSED, reason=line.fault))
+                    on_receipt(Receipt(line.number, AnswerKind.REFUSED, reason=line.fault))
                     continue
                 due = _wait_until(due, pace)
                 _make_room(pending, line.ticket.task_id, pace.concurrency, on_receipt)
@@ -122,7 +122,7 @@ def _deliver(number: int, ticket: Ticket, send: Send, pace: Pace) -> Receipt:
     except AgentRefused as error:
         if error.refusal in FATAL:
             raise
-        kind = Kind.CONFLICT if error.refusal == 409 else Kind.REFUSED
+        kind = AnswerKind.CONFLICT if error.refusal == 409 else AnswerKind.REFUSED
         return Receipt(number, kind, ticket.task_id, str(error))
 
 
@@ -173,14 +173,14 @@ def submit(
     for line in _left(rested, running, timeout):
         complain(line)
     troubled = running or any(view.status in TROUBLED for view in rested)
-    if totals[Kind.REFUSED.value] or totals[Kind.CONFLICT.value] or troubled:
+    if totals[AnswerKind.REFUSED.value] or totals[AnswerKind.CONFLICT.value] or troubled:
         raise typer.Exit(1)
 
 
 def send_with_meter(lines: Iterable[TicketLine], send: Send, pace: Pace, total: int | None) -> list[Receipt]:
     """Submits with progress on the screen; names each line that was not taken. Raises AgentAway, AgentRefused."""
     receipts: list[Receipt] = []
-    counts: Counter[Kind] = Counter()
+    counts: Counter[AnswerKind] = Counter()
 
     def take(receipt: Receipt) -> None:
         receipts.append(receipt)
@@ -220,7 +220,7 @@ def follow_with_meter(
 def count_kinds(receipts: Iterable[Receipt]) -> dict[str, int]:
     """How many lines became what; every kind is named, also with zero."""
     counts = Counter(receipt.kind for receipt in receipts)
-    return {kind.value: counts[kind] for kind in Kind}
+    return {kind.value: counts[kind] for kind in AnswerKind}
 
 
 def count_states(rested: Iterable[TaskView], running: Iterable[str]) -> dict[str, int]:

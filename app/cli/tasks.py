@@ -17,8 +17,8 @@ from app.cli.opening import Tenant
 from app.cli.screen import (
     AsCsv,
     Column,
+    ColumnKind,
     CsvCell,
-    Kind,
     Wide,
     complain,
     figures,
@@ -41,7 +41,7 @@ COLUMNS = [
     *name("task", "status"),
     Column("received (UTC)"),
     *figures("refund"),
-    Column("outcome or reason", Kind.PROSE),
+    Column("outcome or reason", ColumnKind.PROSE),
 ]
 CSV = (
     *("task", "tenant", "ticket", "status", "created_at", "updated_at", "category", "waiting_for", "reason"),
@@ -227,20 +227,20 @@ TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tena
 commands = typer.Typer(help="Reads and steers tasks.", no_args_is_help=True)
 
 
-class Approval(Frozen):
+class ApproveRequest(Frozen):
     """What `task approve` sends; without a refund, the drafted one is paid."""
 
     refund: Refund | None = None
     note: str = ""
 
 
-class Rejection(Frozen):
+class RejectRequest(Frozen):
     """What `task reject` sends."""
 
     note: str = ""
 
 
-class Termination(Frozen):
+class TerminateRequest(Frozen):
     """What `task terminate` sends."""
 
     reason: str
@@ -323,7 +323,7 @@ def approve_task(
     as_json: AsJson = False,
 ) -> None:
     """Approves what waits; exit code 1 when it is refused. A refund of your own needs --order, --amount, --currency."""
-    approval = Approval(refund=_refund(order, amount, currency), note=note)
+    approval = ApproveRequest(refund=_refund(order, amount, currency), note=note)
     _decide(task_id, "approve", approval, url, token, as_json=as_json)
 
 
@@ -332,7 +332,7 @@ def reject_task(
     task_id: TaskId, note: Note = "", url: Url = None, token: Token = None, as_json: AsJson = False
 ) -> None:
     """Rejects what waits: the customer is told, no money moves. Exit code 1 when it is refused."""
-    _decide(task_id, "reject", Rejection(note=note), url, token, as_json=as_json)
+    _decide(task_id, "reject", RejectRequest(note=note), url, token, as_json=as_json)
 
 
 @commands.command("terminate")
@@ -344,7 +344,7 @@ def terminate_task(
     as_json: AsJson = False,
 ) -> None:
     """Ends a task for good. What is posted stays posted."""
-    _act(task_id, "terminate", Termination(reason=reason), url, token, as_json=as_json)
+    _act(task_id, "terminate", TerminateRequest(reason=reason), url, token, as_json=as_json)
 
 
 def _act(task_id: str, verb: str, body: BaseModel | None, url: str | None, token: str | None, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ _Seconds = Annotated[float, _Plain, Field(gt=0, le=604_800)]  # a week
 _REMEDY = "run this in the project's folder, restore it, or set REFUND_AGENT_POLICY_FILE"
 
 
-class Approval(Frozen):
+class ApprovalRules(Frozen):
     """When a person decides, and how long the task waits for it."""
 
     limits: dict[Currency, Amount]
@@ -48,7 +48,7 @@ class Retries(Frozen):
 class Rules(Frozen):
     """What a task is worked by. It travels in the workflow's input, so a task keeps what it started with."""
 
-    approval: Approval
+    approval: ApprovalRules
     drafting: Drafting
     retries: Retries
 

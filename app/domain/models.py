@@ -218,7 +218,7 @@ class DecisionState(StrEnum):
     TOO_LATE = "too_late"  # its question was answered, or the task over, before it came
 
 
-class Settled(Frozen):
+class SettledDecision(Frozen):
     """What became of a decision, as the task itself says it: `code` is why it was not accepted, `most` what the order
     had left then. Figures and ids alone, since it travels in the history."""
 
@@ -384,7 +384,7 @@ class Progress(Frozen):
     category: Category | None = None
     refund: Refund | None = None  # the drafted refund that waits for approval
     question: Question | None = None
-    decisions: tuple[Settled, ...] = ()  # the last ones that the task has taken
+    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has taken
 
 
 class TaskResult(Frozen):
@@ -400,7 +400,7 @@ class TaskResult(Frozen):
 class TaskOutput(TaskResult):
     """What the workflow returns: how it ended, and what became of the decisions that it was given."""
 
-    decisions: tuple[Settled, ...] = ()
+    decisions: tuple[SettledDecision, ...] = ()
 
     @property
     def result(self) -> TaskResult:

@@ -10,7 +10,17 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.domain.models import Category, Frozen, Progress, Question, Refund, Settled, TaskOutput, TaskResult, TaskStatus
+from app.domain.models import (
+    Category,
+    Frozen,
+    Progress,
+    Question,
+    Refund,
+    SettledDecision,
+    TaskOutput,
+    TaskResult,
+    TaskStatus,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,7 +36,7 @@ class Standing(Frozen):
     question: Question | None = None
     result: TaskResult | None = None
     error: str | None = None
-    decisions: tuple[Settled, ...] = ()  # the last ones that the task has taken
+    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has taken
 
     @property
     def resting(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
-from app.finance.repricing import Difference, Repricing
+from app.finance.repricing import PriceDifference, Repricing
 from app.finance.rollup import Dimension
 from app.pricing.charge_types import CostBasis, Meter
 
@@ -78,7 +78,7 @@ class PricesView(View):
     infrastructure: tuple[InfrastructureView, ...]
 
 
-class FindingView(View):
+class PriceFindingView(View):
     """One thing that a look at the price book found."""
 
     severity: str
@@ -94,7 +94,7 @@ class CheckView(View):
     book: str
     models_in_use: tuple[tuple[str, str], ...] | None
     second_opinion: bool
-    findings: tuple[FindingView, ...]
+    findings: tuple[PriceFindingView, ...]
 
 
 def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection: Selection) -> RepricingView:
@@ -109,7 +109,7 @@ def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection:
     )
 
 
-def _change_view(change: Difference, by: Iterable[Dimension]) -> ChangeView:
+def _change_view(change: PriceDifference, by: Iterable[Dimension]) -> ChangeView:
     key = {dimension.value: value for dimension, value in zip(by, change.key, strict=True)}
     return ChangeView(
         key=key,

@@ -12,14 +12,24 @@ from app.domain.models import UsageBasis
 from app.domain.money import ZERO, difference
 from app.finance.rollup import Dimension, Group, MoneySum, rollup
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import ORIGIN_FIELDS, Charge, CostBasis, Kind, Meter, Mode, Origin, Quantity, TokenUsage
+from app.pricing.charge_types import (
+    ORIGIN_FIELDS,
+    Charge,
+    CostBasis,
+    CostKind,
+    Meter,
+    Mode,
+    Origin,
+    Quantity,
+    TokenUsage,
+)
 from app.pricing.formula import charge_call, charges_of, price_quantities, standing
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
 
 @dataclass(frozen=True)
-class Difference:
+class PriceDifference:
     """One row: what was billed and what it would be. With an unknown part on either side, the sums leave it out.
     `key`: the values of the dimensions, in the order asked for."""
 
@@ -44,7 +54,7 @@ class Repricing:
     by: tuple[Dimension, ...]
     billed: Group
     repriced: Group
-    differences: tuple[Difference, ...]
+    differences: tuple[PriceDifference, ...]
     charges: tuple[Charge, ...]
 
 
@@ -82,8 +92,8 @@ def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
 
     A line that comes again under the same origin is another call's, since a call has each line once.
     """
-    calls: dict[tuple[Origin, Kind, Mode, bool, int], list[Charge]] = {}
-    seen: Counter[tuple[Origin, Kind, Mode, bool, Meter]] = Counter()
+    calls: dict[tuple[Origin, CostKind, Mode, bool, int], list[Charge]] = {}
+    seen: Counter[tuple[Origin, CostKind, Mode, bool, Meter]] = Counter()
     for charge in charges:
         together = (_origin(charge), charge.kind, charge.mode, charge.rerun)
         nth = seen[(*together, charge.line)]
@@ -99,22 +109,22 @@ def _origin(charge: Charge) -> Origin:
 def _again(call: tuple[Charge, ...], book: PriceBook) -> tuple[Charge, ...]:
     first = call[0]
     origin = _origin(first)
-    if first.kind is Kind.MODEL:
+    if first.kind is CostKind.MODEL:
         return charge_call(book, usage_of(call), origin, mode=first.mode, rerun=first.rerun)
     # The quantities stay as they were billed, the months that bytes are kept among them.
     work = tuple((charge.line, Quantity(charge.quantity, charge.known)) for charge in call)
     return charges_of(origin, price_quantities(book, work, at=origin.at), rerun=first.rerun)
 
 
-def _differences(before: Sequence[Group], after: Sequence[Group]) -> tuple[Difference, ...]:
+def _differences(before: Sequence[Group], after: Sequence[Group]) -> tuple[PriceDifference, ...]:
     old, new = {group.key: group for group in before}, {group.key: group for group in after}
     return tuple(row for key in sorted(old | new) for row in _rows(key, old.get(key), new.get(key)))
 
 
-def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterator[Difference]:
+def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterator[PriceDifference]:
     was, is_ = _money(old), _money(new)
     for currency in sorted(was | is_):
-        yield Difference(
+        yield PriceDifference(
             key,
             currency,
             was[currency].amount if currency in was else ZERO,

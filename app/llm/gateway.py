@@ -12,7 +12,7 @@ from app.domain.models import AnsweredBy, ModelUse, UsageBasis
 from app.llm import estimate
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Conversation
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage, usage_columns
 
 # Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
@@ -61,7 +61,7 @@ class LLMGateway:
         by, texts = estimate.counting(provider, ""), [message.text for message in call.messages]
         asked = await _aside(texts, lambda: estimate.input_tokens(call.messages, call.tools, by))
         begun = await self._journal.begin(call, self._component, provider, Reserve(asked, _RESERVED_OUTPUT_TOKENS))
-        if isinstance(begun, Settled):
+        if isinstance(begun, SettledCall):
             return self._answered(call, begun, AnsweredBy.JOURNAL)
         try:
             answer = await self._conversation.ask(call.messages, call.tools)
@@ -81,7 +81,7 @@ class LLMGateway:
         now = await self._conversation.provider(_AFTER_SECONDS)
         return before if now in (before, None) else ""
 
-    def _answered(self, call: ModelCall, settled: Settled, by: AnsweredBy) -> ModelAnswer:
+    def _answered(self, call: ModelCall, settled: SettledCall, by: AnsweredBy) -> ModelAnswer:
         use = ModelUse(
             answered_by=by,
             component=self._component,

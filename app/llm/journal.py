@@ -82,7 +82,7 @@ _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettledCall:
     """The answer that settled a step, and what it used."""
 
     answer: Answer
@@ -99,7 +99,7 @@ class Journal:
         self._worker = worker
         self._clock = clock
 
-    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
+    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
         """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
         type before the call, empty when it is not known; how it ends says whether it still was. Raises AskedInVain and
         ModelUnavailable when the step has lost too many answers, or lost one a moment ago."""
@@ -113,7 +113,9 @@ class Journal:
             raise begun
         return begun
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str) -> Settled:
+    async def settle(
+        self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str
+    ) -> SettledCall:
         """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
         another's."""
         values = (
@@ -132,7 +134,7 @@ class Journal:
             before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
         except IntegrityError:  # another process settled the step in this very moment
             before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
-        return before or Settled(answer, usage)
+        return before or SettledCall(answer, usage)
 
     async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
         """Closes a row whose call failed; its error begins with the code. What it may have cost stays its reserve
@@ -167,7 +169,7 @@ class Journal:
 
 def _begun(
     connection: Connection, row: dict[str, Any], object_: Callable[[Sequence[Failed]], Objection | None]
-) -> str | Settled | Objection:
+) -> str | SettledCall | Objection:
     """Looks for the settled row, marks what an earlier execution left open, and opens a row unless there is an
     objection to the requests that failed before it."""
     step = _step(row["execution_id"], row["turn"])
@@ -185,7 +187,7 @@ def _begun(
     return str(row["call_id"])
 
 
-def _left_behind(connection: Connection, row: dict[str, Any]) -> Settled | None:
+def _left_behind(connection: Connection, row: dict[str, Any]) -> SettledCall | None:
     """The answer to the same question that a run left behind which Dapr gave up; it settles this step from now on."""
     if run(connection, _BEGUN_AGAIN, {"the_task": row["task_id"]}).first() is None:
         return None
@@ -203,7 +205,7 @@ def _left_behind(connection: Connection, row: dict[str, Any]) -> Settled | None:
     return _stored(found)
 
 
-def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> Settled | None:
+def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> SettledCall | None:
     """None when the row settled the step; else what had settled it before."""
     step = _step(call.execution_id, call.turn)
     given = {"the_call": call_id, **step, **values}
@@ -230,6 +232,6 @@ def _step(execution_id: str, turn: int) -> dict[str, Any]:
     return {"the_step": execution_id, "the_turn": turn}
 
 
-def _stored(row: RowMapping) -> Settled:
+def _stored(row: RowMapping) -> SettledCall:
     usage = usage_of(row)
-    return Settled(answer_from_json(row["answer"], usage), usage)
+    return SettledCall(answer_from_json(row["answer"], usage), usage)

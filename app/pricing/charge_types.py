@@ -38,7 +38,7 @@ def worst_of(knowns: Iterable[CostBasis]) -> CostBasis:
     return max(knowns, key=_RANK.__getitem__, default=CostBasis.REPORTED)
 
 
-class Kind(StrEnum):
+class CostKind(StrEnum):
     """What a charge pays for."""
 
     MODEL = "model"
@@ -96,7 +96,7 @@ class Meter(StrEnum):
         return _UNITS[self]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> CostKind:
         """What the line pays for."""
         return _KINDS[self]
 
@@ -108,11 +108,11 @@ _UNITS = dict.fromkeys(TOKEN_LINES, Unit.TOKENS) | {
     Meter.RETAINED_BYTES: Unit.GB_MONTHS,
     Meter.LOG_BYTES: Unit.GB,
 }
-_KINDS = dict.fromkeys(TOKEN_LINES, Kind.MODEL) | {
-    Meter.COMPUTE: Kind.COMPUTE,
-    Meter.STEP_WRITES: Kind.ORCHESTRATION,
-    Meter.RETAINED_BYTES: Kind.ORCHESTRATION,
-    Meter.LOG_BYTES: Kind.ORCHESTRATION,
+_KINDS = dict.fromkeys(TOKEN_LINES, CostKind.MODEL) | {
+    Meter.COMPUTE: CostKind.COMPUTE,
+    Meter.STEP_WRITES: CostKind.ORCHESTRATION,
+    Meter.RETAINED_BYTES: CostKind.ORCHESTRATION,
+    Meter.LOG_BYTES: CostKind.ORCHESTRATION,
 }
 
 
@@ -269,7 +269,7 @@ class Charge(Origin):
     the opposite quantity and amount, and booked anew by the next, 2; should that be wrong as well, 3 and 4 follow.
     """
 
-    kind: Kind
+    kind: CostKind
     line: Meter
     quantity: Decimal | None
     unit: Unit

@@ -31,7 +31,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class PriceFinding:
     """One thing: where it stands (`file:line` when it is ours), what was found there, what is wrong, what to do."""
 
     severity: Severity
@@ -41,14 +41,14 @@ class Finding:
     remedy: str
 
 
-def error(where: str, value: object, problem: str, remedy: str) -> Finding:
+def error(where: str, value: object, problem: str, remedy: str) -> PriceFinding:
     """An error."""
-    return Finding(Severity.ERROR, where, str(value), problem, remedy)
+    return PriceFinding(Severity.ERROR, where, str(value), problem, remedy)
 
 
-def warning(where: str, value: object, problem: str, remedy: str) -> Finding:
+def warning(where: str, value: object, problem: str, remedy: str) -> PriceFinding:
     """A warning."""
-    return Finding(Severity.WARNING, where, str(value), problem, remedy)
+    return PriceFinding(Severity.WARNING, where, str(value), problem, remedy)
 
 
 # Looks for prices that cannot be meant: wrong units, absurd values, cached dearer than plain.
@@ -74,7 +74,7 @@ _PER = {
 _UNIT_REMEDY = "give the price of a million tokens"
 
 
-def token_prices(book: PriceBook) -> Iterator[Finding]:
+def token_prices(book: PriceBook) -> Iterator[PriceFinding]:
     """The findings about each agreement's own values."""
     for agreement in book.file.agreements:
         where = book.where.get(agreement.id, NAME)
@@ -91,7 +91,7 @@ def token_prices(book: PriceBook) -> Iterator[Finding]:
             yield from _against_list(book, agreement, schedule, where)
 
 
-def _ranges(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Finding]:
+def _ranges(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
     if agreement.currency not in _COMPARABLE:
         return
     for line, steps in schedule.items():
@@ -104,7 +104,7 @@ def _ranges(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Fi
         yield warning(where, "0", f"{agreement.id}: {' and '.join(free)} cost nothing", "say 0 only where that is so")
 
 
-def _relations(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Finding]:
+def _relations(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
     for start in tier_starts(schedule):
         rates = rates_at(schedule, start + 1)
         for line, problem in (
@@ -117,7 +117,7 @@ def _relations(agreement: Agreement, schedule: Schedule, where: str) -> Iterator
                 yield warning(where, value, f"{agreement.id}: {problem}", "look whether two prices were exchanged")
 
 
-def _batch(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Finding]:
+def _batch(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
     batch = own(agreement, Mode.BATCH)
     if batch is None:
         return
@@ -133,7 +133,7 @@ def _batch(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Fin
         yield warning(where, value, f"{agreement.id}: a batch is dearer than a single call", "look at the source")
 
 
-def _against_list(book: PriceBook, agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Finding]:
+def _against_list(book: PriceBook, agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
     """Far off the list price of the same or the most similar model, or dearer than the same model's."""
     name, listed, same = _comparison(book, agreement)
     ours = rates_at(schedule, 0)
@@ -153,7 +153,7 @@ def _far(ours: Decimal, theirs: Decimal) -> bool:
     return bool(ours and theirs) and (ours * _FAR <= theirs or ours >= theirs * _FAR)
 
 
-def infrastructure(book: PriceBook) -> Iterator[Finding]:
+def infrastructure(book: PriceBook) -> Iterator[PriceFinding]:
     """The findings about what running costs: a price per hour for one per second, or per write for one per million."""
     for tariff in book.file.infrastructure:
         for line, most in _MOST_INFRASTRUCTURE.items():
@@ -187,7 +187,7 @@ def check(
     now: datetime,
     second_opinion: SecondOpinion | None = None,
     nameless: Iterable[str] = (),
-) -> tuple[Finding, ...]:
+) -> tuple[PriceFinding, ...]:
     """All findings, errors first. Changes nothing and asks nobody. Raises ValueError for a `now` without a zone.
 
     nameless: providers with calls that failed before anybody said which model it was.
@@ -208,7 +208,7 @@ def check(
     return tuple(sorted(found, key=lambda each: each.severity is not Severity.ERROR))
 
 
-def _dates(book: PriceBook) -> Iterator[Finding]:
+def _dates(book: PriceBook) -> Iterator[PriceFinding]:
     series: dict[tuple[str, str], list[Agreement]] = {}
     for each in book.file.agreements:
         series.setdefault((provider_id(each.provider), each.model.lower()), []).append(each)
@@ -217,7 +217,7 @@ def _dates(book: PriceBook) -> Iterator[Finding]:
     yield from _periods(book, book.file.infrastructure, "infrastructure", "no price")
 
 
-def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterator[Finding]:
+def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterator[PriceFinding]:
     """Agreements with a provider of whom nobody here has heard: a slip of the pen makes a price that never applies."""
     asked = {provider_id(provider) for provider, _ in in_use}
     for each in book.file.agreements:
@@ -232,7 +232,7 @@ def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterato
 
 def _periods(
     book: PriceBook, entries: Sequence[Agreement | Infrastructure], what: str, meanwhile: str
-) -> Iterator[Finding]:
+) -> Iterator[PriceFinding]:
     """Gaps and overlaps among entries for the same thing."""
     ordered = sorted(entries, key=lambda each: each.from_)
     for number, later in enumerate(ordered[1:], start=1):
@@ -254,7 +254,7 @@ def _day(at: datetime | None) -> str:
     return "never" if at is None else f"{at:%Y-%m-%d}" if at.time() == datetime.min.time() else f"{at:%Y-%m-%dT%H:%MZ}"
 
 
-def _shadowed(book: PriceBook) -> Iterator[Finding]:
+def _shadowed(book: PriceBook) -> Iterator[PriceFinding]:
     """Agreements that can never apply, since an earlier one in the file matches all that they do."""
     for number, later in enumerate(book.file.agreements):
         for earlier in book.file.agreements[:number]:
@@ -270,7 +270,7 @@ def _covers(outer: Agreement, inner: Agreement) -> bool:
     return outer.from_ <= inner.from_ and ends
 
 
-def _unpriced(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[Finding]:
+def _unpriced(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[PriceFinding]:
     for provider, model in in_use:
         price = book.find(provider, model, now)
         if isinstance(price, NoPrice):
@@ -279,13 +279,13 @@ def _unpriced(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> I
         yield error(NAME, f"{now:%Y-%m-%d}", "no infrastructure price holds now", "add one under `infrastructure:`")
 
 
-def _nameless(providers: Iterable[str]) -> Iterator[Finding]:
+def _nameless(providers: Iterable[str]) -> Iterator[PriceFinding]:
     problem = "calls failed before anybody said which model it was: what they may have used has no price"
     for provider in sorted(providers):
         yield warning("ledger", provider, problem, "nothing: `cost reconcile` says whether the provider billed them")
 
 
-def _stale(book: PriceBook, now: datetime) -> Iterator[Finding]:
+def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
     looked = book.file.list_prices
     if looked.version != book.list_prices.version:
         problem = f"{PACKAGE} {book.list_prices.version} is installed, but finance looked at {looked.version}"
@@ -297,7 +297,7 @@ def _stale(book: PriceBook, now: datetime) -> Iterator[Finding]:
             yield from _age(book, book.where.get(each.id, NAME), each.id, each.checked, now)
 
 
-def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -> Iterator[Finding]:
+def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -> Iterator[PriceFinding]:
     age = now.date() - checked
     if age > book.file.stale_after:
         problem = f"{name} was looked at {age.days} days ago, more than {book.file.stale_after_days}"
@@ -308,7 +308,7 @@ def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -
 
 def _disagreements(
     book: PriceBook, in_use: Sequence[ModelInUse], now: datetime, other: SecondOpinion | None
-) -> Iterator[Finding]:
+) -> Iterator[PriceFinding]:
     """Where the two published lists differ on a model in use. Finance's own price settles it."""
     for provider, model in in_use if other else ():
         price = book.find(provider, model, now)
@@ -323,7 +323,7 @@ def _disagreements(
             yield warning(price.id, value, problem, f"look at {price.source}; put what is right into config/{NAME}")
 
 
-def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[Finding]:
+def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[PriceFinding]:
     """Agreements that price a model in use, but not a kind of its tokens that the published list prices apart."""
     for provider, model in in_use:
         agreement = next((each for each in book.agreements(provider, model) if each.holds(now)), None)

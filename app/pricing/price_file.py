@@ -168,7 +168,7 @@ class Infrastructure(_Dated):
         }[line]
 
 
-class ListPrices(_Strict):
+class CheckedListPrices(_Strict):
     """Which version of the published list finance has looked at, and when."""
 
     version: Text
@@ -179,7 +179,7 @@ class ListPrices(_Strict):
 class PriceFile(_Strict):
     """All of `config/prices.yaml`. Of the agreements that match a call, the first in the file applies."""
 
-    list_prices: ListPrices
+    list_prices: CheckedListPrices
     stale_after_days: int = Field(gt=0, le=36_500)
     # How long the record of a task is kept; its bytes are counted to the thousandth of a month.
     retention_months: Annotated[Price, Field(decimal_places=3)]

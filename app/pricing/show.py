@@ -15,7 +15,7 @@ from app.pricing.schedule import BASE, NoPrice, Price, rates_at, tier_starts
 
 
 @dataclass(frozen=True)
-class PriceRow:
+class ShownPrice:
     """One price of a model for requests above `above` input tokens; prices per million tokens.
 
     Without a price, `problem` says why and what to do, and there are no rates.
@@ -68,23 +68,23 @@ class BilledPrice:
 
 def price_rows(
     book: PriceBook, models: Iterable[tuple[str, str]], at: datetime, modes: Iterable[Mode] = (Mode.STANDARD,)
-) -> tuple[PriceRow, ...]:
+) -> tuple[ShownPrice, ...]:
     """The prices of models (provider, model) at an instant, a row for each tier; the unpriced ones say why."""
     wanted = [(provider, model, mode) for provider, model in sorted(set(models)) for mode in modes]
     return tuple(row for provider, model, mode in wanted for row in _rows(book, provider, model, mode, at))
 
 
-def _rows(book: PriceBook, provider: str, model: str, mode: Mode, at: datetime) -> Iterator[PriceRow]:
+def _rows(book: PriceBook, provider: str, model: str, mode: Mode, at: datetime) -> Iterator[ShownPrice]:
     price = book.find(provider, model, at, mode)
     if isinstance(price, NoPrice):
-        yield PriceRow(provider, model, mode, problem=f"{price.reason}; {price.remedy}")
+        yield ShownPrice(provider, model, mode, problem=f"{price.reason}; {price.remedy}")
         return
     for above in sorted({*tier_starts(price.contracted), *tier_starts(price.listed)}):
         yield _row(price, provider, model, above)
 
 
-def _row(price: Price, provider: str, model: str, above: int) -> PriceRow:
-    return PriceRow(
+def _row(price: Price, provider: str, model: str, above: int) -> ShownPrice:
+    return ShownPrice(
         provider=provider,
         model=model,
         mode=price.mode,

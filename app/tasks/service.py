@@ -33,7 +33,7 @@ from app.domain.models import (
     Inbox,
     Intake,
     Retrying,
-    Settled,
+    SettledDecision,
     TaskPage,
     TaskStatus,
     TaskView,
@@ -464,7 +464,7 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _news(trail: Sequence[DecisionView], run: Standing) -> list[Settled]:
+def _news(trail: Sequence[DecisionView], run: Standing) -> list[SettledDecision]:
     """What the run says and the trail does not. A decision whose question another one has answered, or whose run is
     over, is never taken any more."""
     told = {each.decision_id: each for each in run.decisions}
@@ -479,13 +479,13 @@ def _news(trail: Sequence[DecisionView], run: Standing) -> list[Settled]:
     return news
 
 
-def _differs(known: DecisionView, told: Settled | None) -> bool:
+def _differs(known: DecisionView, told: SettledDecision | None) -> bool:
     return told is not None and told.state is not known.state
 
 
-def _too_late(view: DecisionView, code: str, run: Standing) -> Settled:
+def _too_late(view: DecisionView, code: str, run: Standing) -> SettledDecision:
     same = view.model_dump(include={"decision_id", "question", "verdict", "by", "refund"})
-    return Settled(**same, at=_iso(run.at) if run.at else "", state=DecisionState.TOO_LATE, code=code)
+    return SettledDecision(**same, at=_iso(run.at) if run.at else "", state=DecisionState.TOO_LATE, code=code)
 
 
 def _where_it_is(view: TaskView) -> str:

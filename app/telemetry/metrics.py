@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import bucket
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Kind
+from app.pricing.charge_types import CostKind
 from app.pricing.formula import standing
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class Metrics:
         for charge in standing(record.charges):
             kind, known = bucket(charge), charge.money_known.value
             model = self._models.name(charge.model)
-            if charge.kind is Kind.MODEL and charge.quantity is not None:
+            if charge.kind is CostKind.MODEL and charge.quantity is not None:
                 rerun = "yes" if charge.rerun else "no"
                 key = (charge.line.value, charge.known.value, tenant, charge.stage, model, rerun)
                 tokens[key] += float(charge.quantity)

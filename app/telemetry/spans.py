@@ -20,12 +20,12 @@ from enum import StrEnum
 from itertools import count
 
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.errors import FailureCause
 from app.domain.models import CallState, TaskStatus, UsageBasis
 from app.domain.money import add, plain
 from app.ledger.store.task_record import StepRecord, TaskRecord
-from app.pricing.charge_types import CallRecord, Charge, CostBasis, Kind, worst_of
+from app.pricing.charge_types import CallRecord, Charge, CostBasis, CostKind, worst_of
 from app.pricing.formula import standing
 from app.telemetry import names
 from app.telemetry.names import TraceParent, span_id, trace_of
@@ -55,7 +55,7 @@ def task_attributes(record: TaskRecord) -> dict[str, Value]:
         names.TASK_OUTCOME: record.outcome.value if record.outcome else "",
         names.TASK_CATEGORY: record.category,
         names.TASK_RERUN_OF: record.rerun_of or "",
-        names.ACTIVE_SECONDS: record.parts.get(Part.ACTIVE, timedelta(0)).total_seconds(),
+        names.ACTIVE_SECONDS: record.parts.get(TimePart.ACTIVE, timedelta(0)).total_seconds(),
     }
     return _told(found)
 
@@ -245,7 +245,7 @@ def _keys(record: TaskRecord) -> set[Key]:
 def _key(charge: Charge, spans: Set[Key]) -> Key:
     """The narrowest span that there is."""
     call = (charge.execution_id, charge.turn, charge.number)
-    if charge.kind is Kind.MODEL and call in spans:
+    if charge.kind is CostKind.MODEL and call in spans:
         return call
     step = (charge.execution_id, 0, 0)
     return step if step in spans else _TASK

@@ -11,7 +11,7 @@ from app.domain.deadline import within
 from app.tasks.access import Access
 from app.web.api import problems
 from app.web.api.binding import make_blueprint
-from app.web.api.handlers import Books, Desk, Vitals
+from app.web.api.handlers import LedgerApi, Probes, TasksApi
 from app.web.front import Front, Wsgi
 
 MAX_BODY_BYTES = 256 * 1024
@@ -30,12 +30,12 @@ SECURITY_HEADERS = {
 
 
 def create_app(
-    desk: Desk,
+    desk: TasksApi,
     access: Access,
     *,
     version: str,
-    books: Books | None = None,
-    vitals: Vitals | None = None,
+    books: LedgerApi | None = None,
+    vitals: Probes | None = None,
     pages: Blueprint | None = None,
     front: Front = NO_PROXY,
 ) -> Flask:

@@ -17,7 +17,7 @@ HOME = "/pages/tasks"
 _PAGE = re.compile(r"/pages(/[A-Za-z0-9._~:%-]+)*(\?[A-Za-z0-9._~:%=&-]*)?")
 
 
-class Sessions(Protocol):
+class SessionStore(Protocol):
     """The sessions that are open."""
 
     def begin(self, holder: str) -> str:

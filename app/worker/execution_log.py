@@ -84,7 +84,7 @@ _DEAD = (
 
 
 @dataclass(frozen=True)
-class Attempt:
+class StepAttempt:
     """One attempt, as the sidecar hands it out: whose task, which step (`taskExecutionId`), which schedule."""
 
     task_id: str
@@ -106,18 +106,18 @@ class Executions:
         writer: Writer,
         worker: str,
         clock: Callable[[], datetime],
-        completed: Callable[[Attempt], str | None] = lambda _: None,
+        completed: Callable[[StepAttempt], str | None] = lambda _: None,
     ) -> None:
         """`completed` reads from Dapr's history what an attempt came to, as it was delivered; None when it has not."""
         self._completed = completed
         self._writer = writer
         self._worker = worker
         self._clock = clock
-        self._running: set[tuple[Attempt, int]] = set()
+        self._running: set[tuple[StepAttempt, int]] = set()
         self._alone = asyncio.Lock()
 
     @asynccontextmanager
-    async def begun(self, attempt: Attempt) -> AsyncIterator[str | None]:
+    async def begun(self, attempt: StepAttempt) -> AsyncIterator[str | None]:
         """Around the work on an attempt; with the result that the history has, when there is nothing left to work.
         Raises StepSetAside, StepOver, SQLAlchemyError."""
         number = await self._begin(attempt)
@@ -137,7 +137,7 @@ class Executions:
         async with self._noted(attempt, number):
             yield None
 
-    async def lose(self, only: Attempt | None = None) -> None:
+    async def lose(self, only: StepAttempt | None = None) -> None:
         """Notes that the sidecar is gone that waits for what is running, or for one attempt: nobody takes it."""
         gone = [each for each in self._running if only in (None, each[0])]
         lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in gone]
@@ -148,7 +148,7 @@ class Executions:
         except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
 
-    async def _known_or_awaited(self, attempt: Attempt) -> str | None:
+    async def _known_or_awaited(self, attempt: StepAttempt) -> str | None:
         """The result in the history, once there is one, as long as another worker may bring it."""
         until, pause = time.monotonic() + _ELSEWHERE_SECONDS, _LOOK_SECONDS[0]
         while True:
@@ -163,11 +163,11 @@ class Executions:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LOOK_SECONDS[1])
 
-    async def _elsewhere(self, attempt: Attempt) -> bool:
+    async def _elsewhere(self, attempt: StepAttempt) -> bool:
         values = attempt.key | {"this_worker": self._worker, "alive": microseconds(self._clock() - _SILENT_AFTER)}
         return bool(await self._writer.write(lambda connection: run(connection, _ELSEWHERE, values).scalar_one()))
 
-    async def _known(self, attempt: Attempt) -> str | None:
+    async def _known(self, attempt: StepAttempt) -> str | None:
         """The result in the history. One that cannot be read now decides nothing: working a step twice is harmless."""
         try:
             return await asyncio.to_thread(self._completed, attempt)
@@ -178,7 +178,7 @@ class Executions:
             log.warning("task %s: step %s: %s: %s", attempt.task_id, attempt.step, words, error)
             return None
 
-    async def _judge(self, attempt: Attempt) -> None:
+    async def _judge(self, attempt: StepAttempt) -> None:
         dead = await self._dead(attempt)
         if dead >= SET_ASIDE_AFTER:
             log.error("task %s: step %s is set aside: %d workers died at it", attempt.task_id, attempt.step, dead)
@@ -186,14 +186,14 @@ class Executions:
         log.warning("task %s: step %s has lost %d workers; it is worked alone", attempt.task_id, attempt.step, dead)
 
     @asynccontextmanager
-    async def _noted(self, attempt: Attempt, number: int) -> AsyncIterator[None]:
+    async def _noted(self, attempt: StepAttempt, number: int) -> AsyncIterator[None]:
         self._running.add((attempt, number))
         try:
             yield
         finally:
             self._running.discard((attempt, number))
 
-    async def _begin(self, attempt: Attempt) -> int:
+    async def _begin(self, attempt: StepAttempt) -> int:
         """Writes the row and returns its number: 1 for the first execution of an attempt."""
         row = {
             "task_id": attempt.task_id,
@@ -207,13 +207,13 @@ class Executions:
         except IntegrityError:  # another worker began it in this very moment
             return await self._writer.write(lambda connection: _begun(connection, attempt, row))
 
-    async def _dead(self, attempt: Attempt) -> int:
+    async def _dead(self, attempt: StepAttempt) -> int:
         """How many other workers began it and went away without a word."""
         values = attempt.key | {"this_worker": self._worker}
         return int(await self._writer.write(lambda connection: run(connection, _DEAD, values).scalar_one()))
 
 
-def _begun(connection: Connection, attempt: Attempt, row: dict[str, Any]) -> int:
+def _begun(connection: Connection, attempt: StepAttempt, row: dict[str, Any]) -> int:
     number = int(run(connection, _LAST, attempt.key).scalar_one() or 0) + 1
     run(connection, _BEGIN, row | {"number": number})
     if number > 1:
@@ -221,7 +221,7 @@ def _begun(connection: Connection, attempt: Attempt, row: dict[str, Any]) -> int
     return number
 
 
-def _numbered(attempt: Attempt, number: int) -> dict[str, Any]:
+def _numbered(attempt: StepAttempt, number: int) -> dict[str, Any]:
     return attempt.key | {"the_number": number}
 
 

@@ -35,7 +35,7 @@ from app.domain.errors import RefundAgentError, StepOverdue
 from app.domain.standing import Standing
 from app.ledger.store.database import trouble
 from app.worker import turns
-from app.worker.execution_log import Attempt, Executions
+from app.worker.execution_log import Executions, StepAttempt
 from app.worker.turns import Overdue, Turns, Watchdog
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         """One execution. It lasts until its result is delivered: a worker that died before would have lost it."""
         request = item.activityRequest
         instance_id = request.workflowInstance.instanceId
-        attempt = Attempt(instance_id, request.taskExecutionId, request.taskId, request.name)
+        attempt = StepAttempt(instance_id, request.taskExecutionId, request.taskId, request.name)
         async with self._slot():
             try:
                 async with self._executions.begun(attempt) as known:

@@ -24,7 +24,7 @@ from app.domain.models import (
     Progress,
     Question,
     Reference,
-    Settled,
+    SettledDecision,
     TaskStatus,
     TenantId,
     TicketId,
@@ -72,10 +72,10 @@ class Steps:
         self._rules = rules
         self._patience = patience(rules.retries, context.instance_id)
         self._questions = 0
-        self._settled: tuple[Settled, ...] = ()
+        self._settled: tuple[SettledDecision, ...] = ()
 
     @property
-    def decisions(self) -> tuple[Settled, ...]:
+    def decisions(self) -> tuple[SettledDecision, ...]:
         """What became of the last decisions that the task has taken."""
         return self._settled[-_TOLD_DECISIONS:]
 
@@ -129,8 +129,8 @@ class Steps:
         return None
 
     def settle(self, decision: Decision, state: DecisionState, code: str = "", **figures: Any) -> None:
-        """Notes what became of a decision. `figures` are further fields of `Settled`."""
-        settled = Settled(
+        """Notes what became of a decision. `figures` are further fields of `SettledDecision`."""
+        settled = SettledDecision(
             decision_id=decision.decision_id,
             question=decision.question,
             verdict=decision.verdict,

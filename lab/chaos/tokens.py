@@ -15,7 +15,7 @@ from enum import StrEnum
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
+from app.finance.reconciliation.reconciliation_types import DifferenceCause, Reconciliation
 from app.pricing.charge_types import CallRecord
 from lab.chaos.checks import Check, paid_again
 from lab.chaos.evidence import Evidence, Row
@@ -35,9 +35,9 @@ class Excess(StrEnum):
 
 
 _OF_CAUSE = {
-    Cause.INTERRUPTED_CALL: Excess.INTERRUPTED,
-    Cause.FAILED_CALL: Excess.FAILED,
-    Cause.SIDECAR_RETRY: Excess.RETRIED,
+    DifferenceCause.INTERRUPTED_CALL: Excess.INTERRUPTED,
+    DifferenceCause.FAILED_CALL: Excess.FAILED,
+    DifferenceCause.SIDECAR_RETRY: Excess.RETRIED,
 }
 
 

@@ -18,7 +18,7 @@ from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import run
 from app.llm.call import ModelCall, Reserve
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 
 _THIS_STEP = and_(MODEL_CALLS.c.execution_id == bindparam("the_step"), MODEL_CALLS.c.turn == bindparam("the_turn"))
 _COUNT = select(func.count()).select_from(MODEL_CALLS).where(_THIS_STEP)
@@ -33,7 +33,7 @@ _OPEN = insert(MODEL_CALLS)
 class Silent(Journal):
     """A journal that answers nothing."""
 
-    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
+    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
         """Opens a row, whatever was settled before."""
         row = self._row(call, component, reserve) | {"provider": provider}
         return await self._writer.write(lambda connection: _opened(connection, row))

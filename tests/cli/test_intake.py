@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app.cli.faults import AgentAway, AgentRefused
-from app.cli.submit import WAITS_SECONDS, Kind, Pace, Receipt, submit_all
+from app.cli.submit import WAITS_SECONDS, AnswerKind, Pace, Receipt, submit_all
 from app.cli.ticket_files import TicketLine
 from app.domain.models import Intake, TaskView, Ticket
 from tests.web.fakes import FakeDesk, make_ticket
@@ -51,9 +51,9 @@ def test_every_line_gets_a_receipt() -> None:
     desk.submit(make_ticket("T-2"))
     receipts, _ = run([*lines("T-1", "T-2"), TicketLine(3, fault="is no ticket")], desk.submit)
     assert receipts == [
-        Receipt(1, Kind.CREATED, "acme:T-1"),
-        Receipt(2, Kind.SAME, "acme:T-2"),
-        Receipt(3, Kind.REFUSED, reason="is no ticket"),
+        Receipt(1, AnswerKind.CREATED, "acme:T-1"),
+        Receipt(2, AnswerKind.SAME, "acme:T-2"),
+        Receipt(3, AnswerKind.REFUSED, reason="is no ticket"),
     ]
 
 
@@ -61,7 +61,7 @@ def test_what_the_agent_will_start_later_is_taken() -> None:
     desk = FakeDesk()
     desk.slow = True
     receipts, _ = run(lines("T-1"), desk.submit)
-    assert receipts == [Receipt(1, Kind.LATER, "acme:T-1")]
+    assert receipts == [Receipt(1, AnswerKind.LATER, "acme:T-1")]
 
 
 def test_refusals_do_not_stop_the_rest() -> None:
@@ -71,14 +71,14 @@ def test_refusals_do_not_stop_the_rest() -> None:
         raise AgentRefused("no", refusal=409 if ticket.ticket_id == "T-1" else 403)
 
     receipts, _ = run(lines("T-1", "T-2", "T-3"), send)
-    assert [receipt.kind for receipt in receipts] == [Kind.CONFLICT, Kind.REFUSED, Kind.CREATED]
+    assert [receipt.kind for receipt in receipts] == [AnswerKind.CONFLICT, AnswerKind.REFUSED, AnswerKind.CREATED]
 
 
 @pytest.mark.parametrize("_again", range(20))
 def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
     desk = FakeDesk()
     given = [TicketLine(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
-    kinds: dict[int, Kind] = {}
+    kinds: dict[int, AnswerKind] = {}
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         try:
@@ -88,7 +88,7 @@ def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
 
     receipts, _ = run(given, send, at_once=8)
     kinds = {receipt.number: receipt.kind for receipt in receipts}
-    assert kinds == {1: Kind.CREATED} | dict.fromkeys(range(2, 9), Kind.CONFLICT)
+    assert kinds == {1: AnswerKind.CREATED} | dict.fromkeys(range(2, 9), AnswerKind.CONFLICT)
 
 
 def test_no_more_requests_at_once_than_asked_for() -> None:
@@ -122,7 +122,7 @@ def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
         return desk.submit(ticket)
 
     receipts, time = run(lines("T-1"), send)
-    assert [receipt.kind for receipt in receipts] == [Kind.CREATED]
+    assert [receipt.kind for receipt in receipts] == [AnswerKind.CREATED]
     assert time.sleeps == list(WAITS_SECONDS[:2])
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli import screen
-from app.cli.screen import Column, Kind, Page, facts, figures, lay_out, name
+from app.cli.screen import Column, ColumnKind, TablePage, facts, figures, lay_out, name
 
 LONG = "nordwind-handelsgesellschaft:T-2026-11-30-000000000000000000000000000000000042"
 COSTS = (
     *name("tenant", "stage"),
     *figures("tokens in"),
-    Column("cached", Kind.FIGURE, spare=1),
+    Column("cached", ColumnKind.FIGURE, spare=1),
     *figures("total"),
     Column("currency", common=True),
-    Column("known", Kind.PROSE, common=True),
+    Column("known", ColumnKind.PROSE, common=True),
 )
 ROWS = [
     ("acme", "draft_refund", "172,125", "", "0.0326", "USD", "reported"),
@@ -27,7 +27,7 @@ ROWS = [
 
 words = st.text("abcdefghij0123456789.,-_:", min_size=1, max_size=30)
 cells = st.one_of(st.just(""), words, st.lists(words, min_size=2, max_size=6).map(" ".join))
-columns = st.builds(Column, words, st.sampled_from(Kind), st.booleans(), st.integers(0, 3))
+columns = st.builds(Column, words, st.sampled_from(ColumnKind), st.booleans(), st.integers(0, 3))
 
 
 @st.composite
@@ -36,13 +36,13 @@ def tables(draw: st.DrawFn) -> tuple[list[Column], list[list[str]]]:
     return heads, draw(st.lists(st.lists(cells, min_size=len(heads), max_size=len(heads)), max_size=6))
 
 
-def assert_whole(heads: list[Column], rows: list[list[str]], page: Page) -> None:
+def assert_whole(heads: list[Column], rows: list[list[str]], page: TablePage) -> None:
     """Every cell of a column that was not left out is there: names and figures in one piece, prose word by word."""
     text = "\n".join([*page.lines, *(f"{title} {said}" for title, said in page.common)])
     there = set(text.split())
     for place, column in enumerate(heads):
         for cell in (row[place] for row in rows if column.title not in page.left_out):
-            if column.kind is Kind.PROSE:
+            if column.kind is ColumnKind.PROSE:
                 assert set(cell.split()) <= there
             elif cell:
                 assert re.search(rf"(?:^|\s){re.escape(cell)}(?:\s|$)", text, re.MULTILINE), cell
@@ -56,7 +56,7 @@ def test_no_number_name_or_word_is_ever_broken(table: tuple[list[Column], list[l
     page = lay_out(heads, rows, width)
     # A cell of names or figures that is longer than the screen is broken between words, in a block of its own.
     if width is not None and any(len(cell) > width - 4 for row in rows for cell in row):
-        heads = [Column(column.title, Kind.PROSE, column.common, column.spare) for column in heads]
+        heads = [Column(column.title, ColumnKind.PROSE, column.common, column.spare) for column in heads]
     assert_whole(heads, rows, page)
 
 

@@ -14,14 +14,16 @@ from app.config.settings import Settings
 from app.dapr.daprd import Daprd
 from app.finance.rollup import rollup
 from app.ledger.audit import refunds
-from app.ledger.audit.ledger_check import CheckedView, Difference, RebuiltView
+from app.ledger.audit.ledger_check import CheckedView, LedgerDifference, RebuiltView
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.audit.refunds import RefundsChecked
 from tests.cli.reading import ask, row, told
 from tests.records import calls, task_record, unreported_call
 
-GONE = Difference("acme:T-1", "charge classify input", "1 of it", "0")
-LOST = Difference("acme:T-2", "refund RF-2", "none", "20.00 EUR for order O-2 of ticket T-2", "books", "post it again")
+GONE = LedgerDifference("acme:T-1", "charge classify input", "1 of it", "0")
+LOST = LedgerDifference(
+    "acme:T-2", "refund RF-2", "none", "20.00 EUR for order O-2 of ticket T-2", "books", "post it again"
+)
 AGREED = RefundsChecked((), in_books=1_235, in_ledger=1_234, in_flight=1)
 TOTAL = rollup(task_record(calls=(*calls(), unreported_call())).charges).total
 
@@ -36,7 +38,7 @@ def some_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 def find(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets the check find these differences, and the refunds so."""
 
-    def to_find(*differences: Difference, checked: RefundsChecked = AGREED) -> None:
+    def to_find(*differences: LedgerDifference, checked: RefundsChecked = AGREED) -> None:
         def compared(database_url: str, daprd: Daprd) -> RefundsChecked:
             assert (database_url, daprd.http, daprd.token) == ("sqlite://", "http://127.0.0.1:1", "opens")
             return checked
@@ -75,7 +77,7 @@ def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> N
 
 
 def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]) -> None:
-    find(GONE, Difference("", "daily sum 2026-11-22 acme", "5 charges of 7", "4 charges of 7"))
+    find(GONE, LedgerDifference("", "daily sum 2026-11-22 acme", "5 charges of 7", "4 charges of 7"))
     result = ask("ledger", "check")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()

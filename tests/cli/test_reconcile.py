@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.cli.reconcile import SHOWN_ROWS
-from app.finance.reconciliation.reconciliation_types import Cause, Outcome
+from app.finance.reconciliation.reconciliation_types import DifferenceCause, MoneyOutcome
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.charge_types import CallRecord
@@ -234,8 +234,8 @@ def test_every_key_and_every_cause_is_documented(journal: Any, bill: Path) -> No
     keys = {*found, *found["bill"], *found["calls"], *found["cells"][0], *found["rows"][0], *found["unpriced"][0]}
     keys |= {*found["record"], *found["cells"][0]["record"], *found["money"][0]}
     assert keys - said == set()
-    assert {cause.value for cause in Cause if cause is not Cause.AGREES} - said == set()
-    assert {outcome.value for outcome in Outcome} - said == set()
+    assert {cause.value for cause in DifferenceCause if cause is not DifferenceCause.AGREES} - said == set()
+    assert {outcome.value for outcome in MoneyOutcome} - said == set()
 
 
 def test_a_bill_in_several_files_or_a_folder(journal: Any, bill: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
 from app.finance.retry_bounds.bound_schemas import RetryBoundsView
-from app.ledger.reading.counting import Asked, Measured
+from app.ledger.reading.counting import Measured, RequestCounts
 from tests.paths import ROOT
 
 
@@ -134,7 +134,7 @@ def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> Non
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger in which a model step was asked nine times, and two kinds of steps asked the same system."""
-    known = Asked(
+    known = RequestCounts(
         models={"llm": Measured(steps=4, requests=13, most=9)},
         steps={"close_case": Measured(2, 3, 2), "lookup_order": Measured(5, 5, 1)},
         reserves={"llm": (30_000, 1_000)},
@@ -177,7 +177,7 @@ def test_a_ledger_that_cannot_be_read_measures_nothing_and_says_why(
 
 @pytest.mark.usefixtures("ledger")
 def test_a_ledger_whose_disk_is_full_is_one_line_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> Asked:
+    def full() -> RequestCounts:
         raised = sqlite3.OperationalError("database or disk is full")
         raised.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise OperationalError("INSERT", {}, raised)

@@ -16,7 +16,7 @@ import pytest
 
 from app import bootstrap
 from app.cli import history, screen
-from app.cli.screen import Column, Kind, Page, facts, lay_out
+from app.cli.screen import Column, ColumnKind, TablePage, facts, lay_out
 from app.dapr.history.entries import listed
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
@@ -48,7 +48,7 @@ class Seen:
         self.width: int | None = None
         self.longest = 0
 
-    def lay_out(self, columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> Page:
+    def lay_out(self, columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> TablePage:
         found = [tuple(row) for row in rows]
         page = lay_out(columns, found, width)
         self._called()
@@ -56,7 +56,7 @@ class Seen:
         for place, column in enumerate(columns):
             for cell in (row[place] for row in found if column.title not in page.left_out):
                 assert set(cell.split()) <= set(text.split()), cell
-                if column.kind is not Kind.PROSE and (width is None or len(cell) <= width - 4):
+                if column.kind is not ColumnKind.PROSE and (width is None or len(cell) <= width - 4):
                     assert re.search(rf"(?:^|\s){re.escape(cell)}(?:\s|$)", text, re.MULTILINE), cell
         self._measure(page.lines)
         return page

@@ -32,7 +32,7 @@ from app.tasks.access import Access, Role
 from app.tasks.service import TaskService
 from app.tasks.workflow_client import WorkflowClient
 from app.telemetry.metrics import Metrics
-from app.web.api.handlers import Books
+from app.web.api.handlers import LedgerApi
 from app.web.factory import create_app
 from app.web.server import WebServer
 from tests.golden.store import BILL, FOLDER, load
@@ -128,7 +128,7 @@ def _app(engine: Engine, writer: Writer) -> Flask:
     prices, records, metrics = book.load(ROOT / "config" / "prices.yaml"), LedgerQueries(engine), Metrics()
     for record in records.records(_tasks(engine)).values():
         metrics.observe(record)
-    books = Books(records, lambda bill: comparing.compare(engine, prices, bill), metrics.render)
+    books = LedgerApi(records, lambda bill: comparing.compare(engine, prices, bill), metrics.render)
     access = Access([token("root", Role.ADMIN)])
     return create_app(desk, access, version="0", books=books, vitals=FakeVitals())
 

@@ -22,10 +22,10 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.llm.call import Reserve
 from app.llm.conversation import Answer
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
 from app.worker import execution_log
-from app.worker.execution_log import Attempt, Executions, Heartbeat
+from app.worker.execution_log import Executions, Heartbeat, StepAttempt
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING
 from tests.ledger.test_interruptions import history
@@ -59,7 +59,7 @@ def test_an_answer_that_comes_when_the_call_was_given_up_has_the_task_recorded_a
 ) -> None:
     asked = call()
 
-    async def ask_twice() -> tuple[Settled, Settled]:
+    async def ask_twice() -> tuple[SettledCall, SettledCall]:
         frozen, other = (Journal(writer, name, lambda: at(0), LOSSES) for name in ("frozen", "other"))
         first = await frozen.begin(asked, "llm", "", Reserve(1, 1))
         second = await other.begin(asked, "llm", "", Reserve(1, 1))
@@ -101,7 +101,7 @@ def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothin
 
 def test_so_has_a_step_that_is_handed_out_once_more(engine: Engine, writer: Writer) -> None:
     async def work(name: str) -> None:
-        async with Executions(writer, name, lambda: at(0)).begun(Attempt(TASK, "k1", 1, "classify")):
+        async with Executions(writer, name, lambda: at(0)).begun(StepAttempt(TASK, "k1", 1, "classify")):
             pass
 
     asyncio.run(work("w1"))
@@ -121,7 +121,7 @@ def test_so_has_a_worker_that_was_taken_for_gone(
     frozen.beat()
 
     async def work() -> None:
-        async with Executions(writer, frozen.worker, lambda: now[0]).begun(Attempt(TASK, "k1", 1, "classify")):
+        async with Executions(writer, frozen.worker, lambda: now[0]).begun(StepAttempt(TASK, "k1", 1, "classify")):
             pass
 
     asyncio.run(work())

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert
 
 from app.finance.reconciliation.bill import Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import MARGIN
-from app.finance.reconciliation.reconciliation_types import Cause
+from app.finance.reconciliation.reconciliation_types import DifferenceCause
 from app.ledger.reading.comparing import compare
 from app.ledger.store.tables import SIDECAR_RETRIES
 from tests.ledger.kit import Ledger
@@ -58,4 +58,4 @@ def test_a_repeat_is_explained_as_far_as_it_was_counted(ledger: Ledger, count: i
     again = replace(asked.rows[1], since=at(15), until=at(15))
     found = compare(ledger.engine, price_book(), replace(asked, rows=(asked.rows[0], again)))
     assert found.unexplained_tokens == unexplained
-    assert (Cause.SIDECAR_RETRY in found.causes) is (count != 0)
+    assert (DifferenceCause.SIDECAR_RETRY in found.causes) is (count != 0)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.models import Decision, DecisionState, Refund, Settled
+from app.domain.models import Decision, DecisionState, Refund, SettledDecision
 from app.ledger.store.decision_log import Decisions, view_of
 from app.ledger.store.writer import Writer
 from tests.ledger.kit import Ledger
@@ -32,9 +32,9 @@ def decision(decision_id: str = "d-1", **more: object) -> Decision:
     return Decision.model_validate(values | more)
 
 
-def settled(state: DecisionState, code: str = "", decision_id: str = "d-1") -> Settled:
+def settled(state: DecisionState, code: str = "", decision_id: str = "d-1") -> SettledDecision:
     values = decision(decision_id).model_dump() | {"at": LATER, "state": state, "code": code}
-    return Settled.model_validate(values | {"most": "59.90", "currency": "EUR"})
+    return SettledDecision.model_validate(values | {"most": "59.90", "currency": "EUR"})
 
 
 def test_what_is_written_down_comes_back(trail: Decisions) -> None:

@@ -139,7 +139,7 @@ class Stores:
         found = [*ledger_check.check(self.sources), *self.compared()]
         return [(each.what, each.expected, each.remedy) for each in found]
 
-    def compared(self) -> tuple[ledger_check.Difference, ...]:
+    def compared(self) -> tuple[ledger_check.LedgerDifference, ...]:
         return refunds.compare(self.engine, self.books, lambda task_id: task_id in self.dapr.runs).differences
 
     def rebuild(self) -> Rebuilt:

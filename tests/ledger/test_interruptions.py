@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Begun
 from app.dapr.history.parse import parse
-from app.dapr.history.times import Part
+from app.dapr.history.times import TimePart
 from app.domain.models import CallState
 from app.ledger.recording.failures import cause_of_call
 from app.ledger.recording.projection import Written, project
@@ -63,11 +63,13 @@ def test_what_was_lost_and_what_failed_is_named_with_its_cause() -> None:
 
 def test_waiting_for_the_restart_is_no_work() -> None:
     found = record(*LOST, *AGAIN)
-    assert found.parts[Part.RESTART] == timedelta(seconds=5)
-    assert [(span.started_at, span.ended_at) for span in found.pauses if span.part is Part.RESTART] == [(at(4), at(9))]
+    assert found.parts[TimePart.RESTART] == timedelta(seconds=5)
+    assert [(span.started_at, span.ended_at) for span in found.pauses if span.part is TimePart.RESTART] == [
+        (at(4), at(9))
+    ]
     assert seconds([step.active for step in found.steps]) == [4, 4.5]
     assert seconds([step.lost for step in found.steps]) == [3, 1]
-    assert record().parts[Part.ACTIVE] - found.parts[Part.ACTIVE] == timedelta(seconds=5)
+    assert record().parts[TimePart.ACTIVE] - found.parts[TimePart.ACTIVE] == timedelta(seconds=5)
 
 
 def test_what_came_to_nothing_is_charged_as_rerun() -> None:
@@ -89,7 +91,7 @@ def test_what_came_to_nothing_is_charged_as_rerun() -> None:
 def test_without_what_workers_wrote_ahead_nothing_is_made_up() -> None:
     found = record()
     assert [each.kind for each in found.failures] == [FailureKind.FAILED]
-    assert (found.workers, found.parts.get(Part.RESTART)) == ((), None)
+    assert (found.workers, found.parts.get(TimePart.RESTART)) == ((), None)
     assert seconds([step.lost for step in found.steps]) == [0, 1]
 
 

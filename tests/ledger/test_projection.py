@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.parse import parse
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.errors import FailureCause, with_code
 from app.domain.models import AnsweredBy, CallState, Category, DecisionState, Outcome, TaskStatus, UsageBasis
 from app.finance.rollup import rollup
 from app.ledger.recording.projection import Written, project, with_usages
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import NOT_REPORTED, CallRecord, Charge, Kind, Meter, TokenUsage
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, Charge, CostKind, Meter, TokenUsage
 from app.pricing.formula import NOTHING
 from tests.dapr.history.told import Told, at
 from tests.ledger.kit import NAMING, is_over, projected
@@ -58,7 +58,7 @@ def one_step(name: str = "classify", text: str | None = ASKED) -> Told:
     return Told().turn(1).started(0, name="refund_ticket").scheduled(1, 1, name, "k1").turn(3).completed(3, 1, text)
 
 
-def lines(charges: Sequence[Charge], kind: Kind = Kind.MODEL) -> list[tuple[str, int, bool, int | None, str]]:
+def lines(charges: Sequence[Charge], kind: CostKind = CostKind.MODEL) -> list[tuple[str, int, bool, int | None, str]]:
     """What is charged: line, number, rerun, whole quantity, how it is known."""
     return [
         (*(charge.line.value, charge.number, charge.rerun), _whole(charge), charge.known.value)
@@ -113,11 +113,11 @@ def test_each_attempt_is_there_with_the_innermost_reason_of_its_failure() -> Non
 def test_the_time_is_split_and_the_pauses_are_listed() -> None:
     told = one_step().waits(3, 2, "Decision").turn(103).raised(103, "decision").ended(104, text=REFUNDED)
     record = record_of(told)
-    assert record.pauses == (Span(Part.WAITING, at(3), at(103), "decision"),)
+    assert record.pauses == (Span(TimePart.WAITING, at(3), at(103), "decision"),)
     assert record.parts == {
-        Part.IDLE: timedelta(seconds=1),
-        Part.ACTIVE: timedelta(seconds=3),
-        Part.WAITING: timedelta(seconds=100),
+        TimePart.IDLE: timedelta(seconds=1),
+        TimePart.ACTIVE: timedelta(seconds=3),
+        TimePart.WAITING: timedelta(seconds=100),
     }
 
 
@@ -135,10 +135,12 @@ def test_parts_sum_to_the_wall_time_and_shares_to_the_active_time(seed: int) -> 
             own = [charge for charge in record.charges_of(None) if charge.line is Meter.COMPUTE]
             steps = sum((step.active for step in record.steps), ZERO)
             assert (
-                steps + timedelta(microseconds=int(quantity(own, Meter.COMPUTE).scaleb(6))) == record.parts[Part.ACTIVE]
+                steps + timedelta(microseconds=int(quantity(own, Meter.COMPUTE).scaleb(6)))
+                == record.parts[TimePart.ACTIVE]
             )
             assert (
-                quantity(record.charges, Meter.COMPUTE).scaleb(6) == record.parts[Part.ACTIVE] // timedelta.resolution
+                quantity(record.charges, Meter.COMPUTE).scaleb(6)
+                == record.parts[TimePart.ACTIVE] // timedelta.resolution
             )
 
 
@@ -383,7 +385,7 @@ def test_the_model_of_a_lost_call_is_the_one_that_answered_the_step_or_else_the_
 
 def test_a_call_to_an_unknown_model_is_charged_unpriced() -> None:
     charged = record_of(one_step(), lost_call()).charges
-    assert [(charge.model, charge.price_id, charge.amount) for charge in charged if charge.kind is Kind.MODEL] == [
+    assert [(charge.model, charge.price_id, charge.amount) for charge in charged if charge.kind is CostKind.MODEL] == [
         ("", None, None),
         ("", None, None),
     ]
@@ -405,7 +407,7 @@ def test_a_call_whose_step_the_history_does_not_hold_is_charged_all_the_same() -
         (2, "gone", "draft_refund", "draft_refund", "", 0),
     ]
     assert len(lines(record.charges_of(record.steps[1]))) == 3
-    assert lines(record.charges_of(record.steps[1]), Kind.COMPUTE) == []
+    assert lines(record.charges_of(record.steps[1]), CostKind.COMPUTE) == []
     assert quantity(record.charges, Meter.STEP_WRITES) == record.events
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from app.domain.errors import SystemUnavailable
 from app.ledger.audit import refunds
-from app.ledger.audit.ledger_check import Difference
+from app.ledger.audit.ledger_check import LedgerDifference
 from app.ledger.audit.refunds import PostedRefund, PromisedRefund, compare
 from app.ledger.store.tables import METADATA, TASKS
 from tests.ledger.kit import Ledger
@@ -80,14 +80,14 @@ def nobody(task_id: str) -> bool:
     return False
 
 
-def found(engine: Engine, *of_books: PostedRefund) -> tuple[Difference, ...]:
+def found(engine: Engine, *of_books: PostedRefund) -> tuple[LedgerDifference, ...]:
     """All differences; every one names the books and a remedy."""
     differences = compare(engine, of_books, nobody).differences
     assert all(each.source == "books" and each.remedy for each in differences)
     return differences
 
 
-def named(difference: Difference) -> tuple[str, str, str, str]:
+def named(difference: LedgerDifference) -> tuple[str, str, str, str]:
     return (difference.task_id, difference.what, difference.expected, difference.found)
 
 

@@ -9,13 +9,13 @@ from sqlalchemy import Engine, insert
 
 from app.domain.errors import FailureCause, with_code
 from app.domain.models import CallState
-from app.ledger.reading.counting import Asked, Measured, asked
+from app.ledger.reading.counting import Measured, RequestCounts, asked
 from app.ledger.store.tables import EXECUTIONS
 from app.pricing.charge_types import CallRecord
 from tests.ledger.kit import Ledger
 from tests.records import at, attempt_record, call_record, step_record, task_record
 
-NOTHING = Asked({}, {}, {}, {})
+NOTHING = RequestCounts({}, {}, {}, {})
 
 
 def failed(step: str, number: int, cause: FailureCause, seconds: float = 0.05, **changes: Any) -> CallRecord:

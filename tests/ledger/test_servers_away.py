@@ -33,13 +33,13 @@ from app.ledger.store.writer import Writer
 from app.llm.call import Reserve
 from app.llm.conversation import Answer
 from app.llm.gateway import used
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
 from app.tasks.service import TaskService
 from app.tasks.workflow_client import WorkflowClient
 from app.web.factory import create_app
 from app.web.server import WebServer
-from app.worker.execution_log import Attempt, Executions
+from app.worker.execution_log import Executions, StepAttempt
 from app.workflow.activities.services import as_activity
 from tests.cli.reading import ask
 from tests.ledger.kit import Ledger, projected
@@ -342,7 +342,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
     async def steps() -> None:
         for number in range(20):
             asked = call()
-            async with executions.begun(Attempt(asked.task_id, asked.execution_id, number, "classify")):
+            async with executions.begun(StepAttempt(asked.task_id, asked.execution_id, number, "classify")):
                 begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
                 assert isinstance(begun, str)
                 answer = Answer(
@@ -353,7 +353,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
                     TokenUsage(input_tokens=5, cached_tokens=0, output_tokens=5, reasoning_tokens=0),
                 )
                 await journal.settle(begun, asked, answer, used(answer, asked, ""), "")
-                assert isinstance(await journal.begin(asked, "llm", "", Reserve(1, 1)), Settled)
+                assert isinstance(await journal.begin(asked, "llm", "", Reserve(1, 1)), SettledCall)
 
     in_a_crowd(work)
     asyncio.run(steps())

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
-from app.finance.failures.failure_figures import PREVENTED, Facts, Part, Role, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Facts, FailureScope, SpendRole, model_money, parts
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
@@ -48,7 +48,7 @@ def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
     return [ledger.records.record(told.task_id) for told in found]
 
 
-def every(facts: Facts) -> list[tuple[Part, ...]]:
+def every(facts: Facts) -> list[tuple[FailureScope, ...]]:
     """All figures there are of them."""
     return [parts(facts, by) for by in BYS]
 
@@ -75,7 +75,7 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     sums = [sum_ for each in facts for sum_ in each.sums]
     here = {(sum_.role, sum_.crash) for sum_ in sums}
     # Few fail beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
-    assert set(product(PREVENTED, (True, False))) - here <= {(Role.UNDER_WAY, False)}
+    assert set(product(PREVENTED, (True, False))) - here <= {(SpendRole.UNDER_WAY, False)}
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
     assert any(each.vain for each in facts)
 

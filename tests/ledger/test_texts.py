@@ -24,10 +24,10 @@ from app.ledger.store.writer import Writer, insert_many, run
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ToolRequest
 from app.llm.gateway import used
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
 from app.web.factory import create_app
-from app.worker.execution_log import Attempt, Executions
+from app.worker.execution_log import Executions, StepAttempt
 from app.workflow.activities.draft_refund import _Answer
 from app.workflow.activities.prompts import json_object, validated
 from tests.domain.test_texts import ANY_TEXT
@@ -155,7 +155,7 @@ async def _answered(engine: Engine, writer: Writer) -> None:
     assert isinstance(begun, str)
     await journal.settle(begun, asked, answer, counted, NASTY)
     again = await journal.begin(asked, "llm", "", Reserve(1, 1))
-    assert isinstance(again, Settled)
+    assert isinstance(again, SettledCall)
     assert storable(again.answer.text) == storable(again.answer.tool_calls[0].arguments) == PLAIN
     with engine.connect() as connection:
         row = connection.execute(select(MODEL_CALLS).where(MODEL_CALLS.c.call_id == begun)).mappings().one()
@@ -183,7 +183,7 @@ def test_the_loops_own_connection_keeps_them_too(engine: Engine, writer: Writer)
 
 async def _begun(engine: Engine, writer: Writer) -> None:
     executions = Executions(writer, "w", lambda: NOON)
-    async with executions.begun(Attempt(f"acme:{NASTY}", "step", 1, "classify")):
+    async with executions.begun(StepAttempt(f"acme:{NASTY}", "step", 1, "classify")):
         pass
     with engine.connect() as connection:
         assert connection.execute(select(EXECUTIONS.c.task_id)).scalars().all() == [f"acme:{PLAIN}"]

@@ -15,10 +15,10 @@ from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
 from app.worker import execution_log as executions_module
 from app.worker import execution_log as incarnation
-from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Attempt, Executions, Heartbeat
+from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Executions, Heartbeat, StepAttempt
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-STEP = Attempt("acme:T-1", "e-1", 3, "draft_refund")
+STEP = StepAttempt("acme:T-1", "e-1", 3, "draft_refund")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def worker(
     clock: Callable[[], datetime] = lambda: NOON,
     *,
     stops: bool = False,
-    completed: Callable[[Attempt], str | None] = lambda _: None,
+    completed: Callable[[StepAttempt], str | None] = lambda _: None,
     sidecar: str = "",
 ) -> Executions:
     """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
@@ -52,12 +52,12 @@ def rows(engine: Engine) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(select(EXECUTIONS).order_by(*EXECUTIONS.primary_key))]
 
 
-async def work(executions: Executions, attempt: Attempt = STEP) -> None:
+async def work(executions: Executions, attempt: StepAttempt = STEP) -> None:
     async with executions.begun(attempt):
         pass
 
 
-def killed_at(writer: Writer, attempt: Attempt = STEP, *, times: int = 1, stops: bool = False) -> None:
+def killed_at(writer: Writer, attempt: StepAttempt = STEP, *, times: int = 1, stops: bool = False) -> None:
     """Lives that began an attempt and were not heard of again."""
     for _ in range(times):
 
@@ -80,7 +80,7 @@ def test_it_is_written_before_the_work_begins(engine: Engine, writer: Writer) ->
 
 
 def test_each_execution_of_an_attempt_has_a_number_and_another_attempt_its_own(engine: Engine, writer: Writer) -> None:
-    again = Attempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
+    again = StepAttempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
     for attempt in (STEP, STEP, again):
         asyncio.run(work(worker(writer), attempt))
     assert [(row["event_id"], row["number"]) for row in rows(engine)] == [(3, 1), (3, 2), (9, 1)]
@@ -89,9 +89,9 @@ def test_each_execution_of_an_attempt_has_a_number_and_another_attempt_its_own(e
 def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_nothing_to_work(
     engine: Engine, writer: Writer
 ) -> None:
-    asked: list[Attempt] = []
+    asked: list[StepAttempt] = []
 
-    def completed(attempt: Attempt) -> str | None:
+    def completed(attempt: StepAttempt) -> str | None:
         asked.append(attempt)
         return '"refunded"' if len(asked) == 2 else None
 
@@ -109,9 +109,9 @@ def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_noth
 
 def test_a_step_that_a_living_worker_beside_another_sidecar_is_at_is_waited_for(engine: Engine, writer: Writer) -> None:
     """As Dapr hands steps over when a worker joins: the one before brings its result all the same."""
-    asked: list[Attempt] = []
+    asked: list[StepAttempt] = []
 
-    def completed(attempt: Attempt) -> str | None:
+    def completed(attempt: StepAttempt) -> str | None:
         asked.append(attempt)
         return '"refunded"' if len(asked) == 3 else None
 
@@ -154,7 +154,7 @@ def test_a_worker_that_lives_and_brings_nothing_is_not_waited_for_for_ever(
 
 
 def test_an_attempt_that_has_failed_elsewhere_is_not_begun_again(engine: Engine, writer: Writer) -> None:
-    def over(_attempt: Attempt) -> str | None:
+    def over(_attempt: StepAttempt) -> str | None:
         raise StepOver("it has failed")
 
     asyncio.run(work(worker(writer)))
@@ -164,7 +164,7 @@ def test_an_attempt_that_has_failed_elsewhere_is_not_begun_again(engine: Engine,
 
 
 def test_a_history_that_cannot_be_read_holds_no_step_up(engine: Engine, writer: Writer) -> None:
-    def away(_attempt: Attempt) -> str | None:
+    def away(_attempt: StepAttempt) -> str | None:
         raise Unreachable("the sidecar does not answer")
 
     for _ in range(2):
@@ -178,7 +178,7 @@ def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer
     async def story() -> None:
         nonlocal now
         executions = worker(writer, lambda: now)
-        await work(executions, Attempt("acme:T-2", "e-2", 1, "classify"))
+        await work(executions, StepAttempt("acme:T-2", "e-2", 1, "classify"))
         async with executions.begun(STEP):
             now += timedelta(seconds=2)
             await executions.lose()
@@ -192,7 +192,7 @@ def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer
 
 def test_an_execution_that_nobody_waits_for_does_not_disturb_the_next_attempt(engine: Engine, writer: Writer) -> None:
     """The sidecar was lost, the attempt was failed by another execution, and the first one is still at work."""
-    again = Attempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
+    again = StepAttempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
 
     async def story() -> None:
         executions = worker(writer)
@@ -221,7 +221,7 @@ def test_a_step_that_costs_every_worker_its_life_is_set_aside(engine: Engine, wr
 
 def test_after_a_resume_it_is_another_attempt_and_begun_afresh(writer: Writer) -> None:
     killed_at(writer, times=SET_ASIDE_AFTER)
-    asyncio.run(work(worker(writer), Attempt(STEP.task_id, STEP.execution_id, 12, STEP.step)))
+    asyncio.run(work(worker(writer), StepAttempt(STEP.task_id, STEP.execution_id, 12, STEP.step)))
 
 
 def test_workers_that_were_stopped_and_sidecars_that_went_prove_nothing(engine: Engine, writer: Writer) -> None:
@@ -236,12 +236,12 @@ def test_workers_that_were_stopped_and_sidecars_that_went_prove_nothing(engine: 
 
 
 def test_suspects_are_worked_one_at_a_time_and_do_not_look_begun_before(engine: Engine, writer: Writer) -> None:
-    others = [Attempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(3)]
+    others = [StepAttempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(3)]
     for attempt in others:
         killed_at(writer, attempt, times=SUSPECT_AFTER)
     at_once: list[int] = []
 
-    async def suspect(executions: Executions, attempt: Attempt) -> None:
+    async def suspect(executions: Executions, attempt: StepAttempt) -> None:
         async with executions.begun(attempt):
             at_once.append(sum(row["number"] > SUSPECT_AFTER for row in rows(engine)))
             await asyncio.sleep(0)
@@ -256,7 +256,7 @@ def test_suspects_are_worked_one_at_a_time_and_do_not_look_begun_before(engine: 
 
 def test_the_innocent_get_through_beside_one_that_kills(engine: Engine, writer: Writer) -> None:
     """Every life begins all of them, and dies when it comes to work on the one that kills."""
-    steps = {f"acme:T-{number}": Attempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(6)}
+    steps = {f"acme:T-{number}": StepAttempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(6)}
     poison, done, aside, lives = "acme:T-3", set[str](), set[str](), 0
 
     async def one(executions: Executions, name: str, died: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from app.pricing import book, litellm_prices
 from app.pricing.charge_types import Meter
-from app.pricing.check import Finding, ModelInUse, Severity, check
+from app.pricing.check import ModelInUse, PriceFinding, Severity, check
 from app.pricing.litellm_prices import SecondOpinion
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, tariff
 
@@ -21,7 +21,7 @@ RATES = {"input": "1", "cached_input": "0.1", "output": "4"}
 JULY, SEPTEMBER = dt.date(2026, 7, 1), dt.date(2026, 9, 1)
 
 
-def found(*agreements: dict[str, Any], in_use: tuple[ModelInUse, ...] = (), **changes: Any) -> tuple[Finding, ...]:
+def found(*agreements: dict[str, Any], in_use: tuple[ModelInUse, ...] = (), **changes: Any) -> tuple[PriceFinding, ...]:
     return check(price_book(*agreements, **changes), in_use, NOW)
 
 
@@ -30,7 +30,7 @@ def priced(**changes: str) -> dict[str, Any]:
     return agreement(model="listed", per_million_tokens=RATES | changes)
 
 
-def only(findings: tuple[Finding, ...], severity: Severity) -> Finding:
+def only(findings: tuple[PriceFinding, ...], severity: Severity) -> PriceFinding:
     assert [each.severity for each in findings] == [severity], findings
     return findings[0]
 

@@ -14,7 +14,7 @@ from app.pricing.charge_types import (
     NOT_REPORTED,
     UNREPORTED,
     CostBasis,
-    Kind,
+    CostKind,
     Meter,
     Mode,
     Quantity,
@@ -262,7 +262,7 @@ def test_a_charge_carries_all_that_it_is_attributed_by() -> None:
         book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(), rerun=True
     )[1]
     assert (charge.task_id, charge.tenant, charge.stage, charge.turn) == ("acme:T-1", "acme", "classify", 1)
-    assert (charge.kind, charge.line, charge.unit) == (Kind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
+    assert (charge.kind, charge.line, charge.unit) == (CostKind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
     assert (charge.quantity, charge.unit_price, charge.amount) == (Decimal(400), Decimal("0.50"), Decimal("0.0002"))
     assert (charge.currency, charge.price_id) == ("USD", "prices.yaml/agreed")
     assert (charge.book_digest, charge.rerun, charge.correction_of) == (book.digest, True, None)
@@ -277,7 +277,7 @@ def test_a_charge_of_an_unpriced_model_has_tokens_and_no_money() -> None:
 
 def test_a_charge_of_work_is_no_models() -> None:
     charge = charge_work(price_book(), Work(Quantity(Decimal(1))), origin())[0]
-    assert (charge.model, charge.provider, charge.kind) == ("", "", Kind.COMPUTE)
+    assert (charge.model, charge.provider, charge.kind) == ("", "", CostKind.COMPUTE)
 
 
 def test_a_charges_id_names_what_it_is_for() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from app.config import policy
 from app.domain.deadline import left
 from app.domain.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
-from app.domain.models import Decision, DecisionState, Intake, Question, Refund, Settled, TaskStatus, Ticket
+from app.domain.models import Decision, DecisionState, Intake, Question, Refund, SettledDecision, TaskStatus, Ticket
 from app.domain.standing import Standing
 from app.ledger.store import database
 from app.ledger.store.decision_log import Decisions
@@ -133,9 +133,9 @@ def asked(number: int) -> Question:
     return Question(number=number, asked_at=AT, expires_at=AT)
 
 
-def settled(decision: Decision, state: DecisionState, code: str = "", **figures: object) -> Settled:
+def settled(decision: Decision, state: DecisionState, code: str = "", **figures: object) -> SettledDecision:
     """What the task says of it."""
-    return Settled.model_validate(decision.model_dump() | {"at": AT, "state": state, "code": code} | figures)
+    return SettledDecision.model_validate(decision.model_dump() | {"at": AT, "state": state, "code": code} | figures)
 
 
 def accepted(decision: Decision) -> Standing:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.models import AnsweredBy, CallState, Outcome, TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED, Charge, TokenUsage
@@ -290,7 +290,7 @@ def test_a_step_that_failed_says_its_type_and_no_text(error: str, expected: str)
 def test_a_step_that_succeeded_in_the_end_did_not_fail() -> None:
     failed = attempt_record(0.1, outcome=AttemptOutcome.FAILED, error="SystemUnavailable: down")
     step = step_record("retrieve_account", attempts=(failed, attempt_record(9, number=2)))
-    pause = Span(Part.BACK_OFF, at(0.6), at(9))
+    pause = Span(TimePart.BACK_OFF, at(0.6), at(9))
     spans = plan(task_record(steps=(step,), calls=(), pauses=(pause,)))
     assert not spans[1].failed
     assert (spans[1].start, spans[1].end) == (nanoseconds(0.1), nanoseconds(9.5))
@@ -352,7 +352,7 @@ def test_twice_is_the_same() -> None:
 
 
 def test_two_pauses_of_one_kind_are_two_spans() -> None:
-    pauses = (Span(Part.BACK_OFF, at(1), at(2)), Span(Part.BACK_OFF, at(3), at(4)))
+    pauses = (Span(TimePart.BACK_OFF, at(1), at(2)), Span(TimePart.BACK_OFF, at(3), at(4)))
     spans = named(plan(task_record(pauses=pauses)), "back_off")
     assert len({span.span_id for span in spans}) == 2
 

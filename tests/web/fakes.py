@@ -21,7 +21,7 @@ from app.domain.models import (
     TicketView,
 )
 from app.tasks.access import ALL_TENANTS, Access, Role, Token, digest_of
-from app.web.api.handlers import Books
+from app.web.api.handlers import LedgerApi
 from tests.ledgers import FakeRecords
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,9 +48,9 @@ def make_access() -> Access:
     return Access([*roles, globex, token("root", Role.ADMIN)])
 
 
-def make_books(records: FakeRecords) -> Books:
+def make_books(records: FakeRecords) -> LedgerApi:
     """All figures from one ledger in memory."""
-    return Books(records, records.compare, records.metrics)
+    return LedgerApi(records, records.compare, records.metrics)
 
 
 class FakeVitals:

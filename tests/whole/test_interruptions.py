@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.times import Part
+from app.dapr.history.times import TimePart
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
@@ -70,7 +70,7 @@ def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
     assert begun <= failure.at.timestamp() <= killed, "the worker's own last sign says when, not the one that took over"
     assert failure.resumed_at is not None
     assert len(record.workers) == 2
-    assert record.parts[Part.RESTART] == failure.resumed_at - failure.at
+    assert record.parts[TimePart.RESTART] == failure.resumed_at - failure.at
     assert [call.state.value for call in record.calls][:2] == ["interrupted", "settled"]
     assert any(charge.rerun and charge.line.value == "compute" for charge in record.charges)
 

@@ -19,7 +19,7 @@ from app.finance.reconciliation.bill import CLOCK_TOLERANCE, Bill
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.finance.reconciliation.reconciliation_types import Cause, Reconciliation
+from app.finance.reconciliation.reconciliation_types import DifferenceCause, Reconciliation
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.pricing.charge_types import CallRecord
@@ -190,7 +190,9 @@ def test_faults_and_kills_leave_nothing_unexplained(repeating_stack: Live) -> No
     calls, bill, unattributed = both_sides(live)
     found = reconcile(calls, bill, unattributed=unattributed)
     assert found.unexplained_tokens == 0, unexplained(found)
-    assert {Cause.INTERRUPTED_CALL, Cause.FAILED_CALL, Cause.SIDECAR_RETRY} <= set(found.causes), found.causes
+    assert {DifferenceCause.INTERRUPTED_CALL, DifferenceCause.FAILED_CALL, DifferenceCause.SIDECAR_RETRY} <= set(
+        found.causes
+    ), found.causes
     assert found.billed.tokens == sum(row.count.tokens for row in bill.rows)
 
     summed = reconcile(calls, parse_bill("usage.json", by_minute(live.bill())), unattributed=unattributed)

@@ -16,7 +16,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from google.protobuf import empty_pb2
 
 from app.dapr.daprd import Daprd
-from app.worker.execution_log import Attempt
+from app.worker.execution_log import StepAttempt
 from app.worker.worker import EventLoopWorker
 
 GONE, REFUSES = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
@@ -59,16 +59,16 @@ class Noted:
 
     def __init__(self, known: str | None = None) -> None:
         self.known = known
-        self.lost: list[Attempt | None] = []
+        self.lost: list[StepAttempt | None] = []
         self.ended = threading.Event()
 
     @asynccontextmanager
-    async def begun(self, attempt: Attempt) -> AsyncIterator[str | None]:
+    async def begun(self, attempt: StepAttempt) -> AsyncIterator[str | None]:
         """Around the work."""
         yield self.known
         self.ended.set()
 
-    async def lose(self, only: Attempt | None = None) -> None:
+    async def lose(self, only: StepAttempt | None = None) -> None:
         """Remembers it."""
         self.lost.append(only)
 
@@ -86,10 +86,10 @@ async def stage(context: Any, question: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("word", "lost"), [(GONE, [Attempt("acme:T-1", "e-1", 3, "stage")]), (REFUSES, []), (None, [])]
+    ("word", "lost"), [(GONE, [StepAttempt("acme:T-1", "e-1", 3, "stage")]), (REFUSES, []), (None, [])]
 )
 def test_a_result_that_a_sidecar_no_longer_takes_is_noted_as_lost(
-    word: grpc.StatusCode | None, lost: list[Attempt]
+    word: grpc.StatusCode | None, lost: list[StepAttempt]
 ) -> None:
     noted = Noted()
     worked(Sidecar(word), noted)

@@ -35,7 +35,7 @@ _RETRIES = {"activityRetry": "taskExecutionId", "childWorkflowRetry": "instanceI
 
 
 @dataclass
-class Retries:
+class ParsedRetries:
     """Which step each `taskScheduled` belongs to, and which step each retry timer waits for, by event id. `repeated`
     are the unnamed schedules whose retry is found."""
 
@@ -44,9 +44,9 @@ class Retries:
     repeated: set[int] = field(default_factory=set)
 
 
-def parse_retries(history: History) -> Retries:
+def parse_retries(history: History) -> ParsedRetries:
     """Sorts schedules and retry timers to their steps."""
-    found = Retries()
+    found = ParsedRetries()
     for entry in history.entries:
         if entry.kind == "taskScheduled":
             found.step[entry.id] = entry.body.taskExecutionId or _unnamed(history, entry, found)
@@ -55,7 +55,7 @@ def parse_retries(history: History) -> Retries:
     return found
 
 
-def steps(history: History, found: Retries, app_id: str) -> tuple[Step, ...]:
+def steps(history: History, found: ParsedRetries, app_id: str) -> tuple[Step, ...]:
     """All steps, in the order of their first schedule."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in history.of("taskScheduled"):
@@ -80,7 +80,7 @@ def parse_children(history: History, app_id: str) -> tuple[ChildRun, ...]:
     return tuple(_child(history, instance_id, group, app_id) for instance_id, group in groups.items())
 
 
-def pauses(history: History, found: Retries) -> tuple[RetryPause, ...]:
+def pauses(history: History, found: ParsedRetries) -> tuple[RetryPause, ...]:
     """All pauses before a retry."""
     return tuple(
         RetryPause(
@@ -138,7 +138,7 @@ def _elsewhere(schedule: Entry, app_id: str) -> str | None:
     return target if target and target != app_id else None
 
 
-def _unnamed(history: History, schedule: Entry, found: Retries) -> str:
+def _unnamed(history: History, schedule: Entry, found: ParsedRetries) -> str:
     """The step of a schedule without execution id. It is a retry when a timer that this turn heard was set in the turn
     that heard of the failure of the same activity with the same input; else a step of its own."""
     for timer in _heard_timers(history, schedule.turn):

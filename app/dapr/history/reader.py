@@ -64,7 +64,7 @@ class InstanceStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class InstancePage:
     """Some instance ids, and how to ask for those that follow; `next_token` None at the end."""
 
     instance_ids: tuple[str, ...]
@@ -148,12 +148,12 @@ class HistoryReader:
             raise _not_found(instance_id)
         return _status(answer.workflowState)
 
-    def page(self, token: str | None = None, size: int = PAGE_SIZE) -> Page:
+    def page(self, token: str | None = None, size: int = PAGE_SIZE) -> InstancePage:
         """Some instance ids of the app, children included. Dapr's order is that of its state store: with SQLite the
         one saved last comes last, so an instance that moves on between two pages is seen twice, and none is missed."""
         request = protos.ListInstanceIDsRequest(continuationToken=token, pageSize=size)
         answer = self._ask("ListInstanceIDs", request, "")
-        return Page(tuple(answer.instanceIds), answer.continuationToken or None)
+        return InstancePage(tuple(answer.instanceIds), answer.continuationToken or None)
 
     def instance_ids(self, page_size: int = PAGE_SIZE) -> Iterator[str]:
         """All instance ids, each once."""

@@ -1,7 +1,7 @@
 """Where a run's wall time went: from its start to its end, split into parts without gap or overlap. Pure.
 
-When several things were so at once, the first of `Part` that was so has the time: a step that works while a person is
-waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
+When several things were so at once, the first of `TimePart` that was so has the time: a step that works while a person
+is waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
 `idle` says in which times nobody worked at it (see `executions.py`).
 """
 
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from app.dapr.history.model import Attempt, AttemptOutcome, WorkflowRun
 
-Key = tuple["Part", str]
+Key = tuple["TimePart", str]
 # By the schedule's event id: when nobody worked at an attempt; None while it goes on.
 Idle = Mapping[int, Sequence[tuple[datetime, datetime | None]]]
 # A step's execution id ("" for the workflow's own code), and whether the work was in vain.
@@ -25,7 +25,7 @@ _Label = TypeVar("_Label", bound=Hashable)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Part(StrEnum):
+class TimePart(StrEnum):
     """What a run was doing, in order of precedence."""
 
     ACTIVE = "active"  # a step was scheduled and had not ended, or the workflow's code was run
@@ -38,15 +38,15 @@ class Part(StrEnum):
     IDLE = "idle"  # none of these: on the way between worker and Dapr, stalled, or nothing that a history shows
 
 
-_RANK = {part: rank for rank, part in enumerate(Part)}
-_NOTHING: Key = (Part.IDLE, "")
+_RANK = {part: rank for rank, part in enumerate(TimePart)}
+_NOTHING: Key = (TimePart.IDLE, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """One piece of a run. `label` is the name of the event that was waited for, else empty."""
 
-    part: Part
+    part: TimePart
     started_at: datetime
     ended_at: datetime
     label: str = ""
@@ -61,7 +61,7 @@ class Span:
 class Split:
     """The time of each part; `waiting_for` splits the waiting by event."""
 
-    parts: dict[Part, timedelta]
+    parts: dict[TimePart, timedelta]
     waiting_for: dict[str, timedelta]
 
     @property
@@ -72,16 +72,16 @@ class Split:
     @property
     def active(self) -> timedelta:
         """The time that somebody worked."""
-        return self.parts[Part.ACTIVE]
+        return self.parts[TimePart.ACTIVE]
 
 
 def split(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> Split:
     """How long a run did what, until its end, or until now (`until`) if it has none."""
-    parts = dict.fromkeys(Part, timedelta(0))
+    parts = dict.fromkeys(TimePart, timedelta(0))
     waiting_for: dict[str, timedelta] = {}
     for span in spans(run, until, idle):
         parts[span.part] += span.length
-        if span.part is Part.WAITING:
+        if span.part is TimePart.WAITING:
             waiting_for[span.label] = waiting_for.get(span.label, timedelta(0)) + span.length
     return Split(parts, waiting_for)
 
@@ -135,24 +135,24 @@ def _share(found: Counter[Share], keys: list[Share], microseconds: int) -> None:
 
 def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, datetime | None]]:
     """Everything that took time; None where it did not end. What a rerun inherits was before its start."""
-    active, children = (Part.ACTIVE, ""), (Part.CHILDREN, "")
+    active, children = (TimePart.ACTIVE, ""), (TimePart.CHILDREN, "")
     for replay in run.replays:
         yield active, replay.started_at, replay.ended_at
     for attempt in (attempt for step in run.steps for attempt in step.attempts):
         gaps = idle.get(attempt.event_id, ())
         yield from ((active, begun, ended) for begun, ended, _ in _worked(attempt, gaps))
-        yield from (((Part.RESTART, ""), lost, again or attempt.ended_at) for lost, again in gaps)
+        yield from (((TimePart.RESTART, ""), lost, again or attempt.ended_at) for lost, again in gaps)
     for child in run.children:
         if not child.detached:
             yield from ((children, each.scheduled_at, each.ended_at) for each in child.attempts)
     for suspension in run.suspensions:
-        yield (Part.SUSPENDED, ""), suspension.started_at, suspension.ended_at
+        yield (TimePart.SUSPENDED, ""), suspension.started_at, suspension.ended_at
     for wait in run.waits:
-        yield (Part.WAITING, wait.name.casefold()), wait.started_at, wait.ended_at
+        yield (TimePart.WAITING, wait.name.casefold()), wait.started_at, wait.ended_at
     for pause in run.pauses:
-        yield (Part.BACK_OFF, ""), pause.started_at, pause.ended_at
+        yield (TimePart.BACK_OFF, ""), pause.started_at, pause.ended_at
     for timer in run.timers:
-        yield (Part.TIMER, ""), timer.started_at, timer.ended_at
+        yield (TimePart.TIMER, ""), timer.started_at, timer.ended_at
 
 
 def _clipped(

@@ -13,14 +13,14 @@ from typing import NamedTuple, TypeVar
 from app.domain.money import ZERO, add, product
 from app.finance.failures.intervals import Interval, Quartiles, quartiles, share_of_sum, wilson
 from app.finance.rollup import Dimension, Group, rollup_sums
-from app.pricing.charge_types import Charge, Kind
+from app.pricing.charge_types import Charge, CostKind
 
 # What the ledger tells of failures: frozen values, one for each failure, and sums of charges.
 
 INTERRUPTED = "interrupted"  # a failure of this kind was a crash; of any other, an attempt that ended with an error
 
 
-class Role(StrEnum):
+class SpendRole(StrEnum):
     """What a sum of charges stands for. All but the first two were paid once and would have been paid again."""
 
     CLEAN = "clean"  # charges that are no reruns
@@ -46,7 +46,7 @@ def progress_of(spent: Sequence[Spent], *, whole: bool) -> Decimal | None:
     return Decimal(spent[0].before) / Decimal(spent[0].clean)
 
 
-class Failure(NamedTuple):
+class FailureFact(NamedTuple):
     """One failure of a task that has ended.
 
     restarts: a runner without a record would have begun again here. progress: see `progress_of`; None where nothing
@@ -84,7 +84,7 @@ class Sum(NamedTuple):
     Their stage is that of the failed step for what was prevented, else their own. crash: of a crash's restart.
     """
 
-    role: Role
+    role: SpendRole
     crash: bool
     charge: Charge
     times: int
@@ -95,7 +95,7 @@ class Facts:
     """All that the figures are made of, for the tasks that ended in a period. `ended`: how many, by tenant."""
 
     ended: Mapping[str, int] = field(default_factory=dict)
-    failures: Sequence[Failure] = ()
+    failures: Sequence[FailureFact] = ()
     vain: Sequence[Vain] = ()
     sums: Sequence[Sum] = ()
 
@@ -114,15 +114,15 @@ def weights(prices: Mapping[int, tuple[str, Decimal]]) -> dict[int, tuple[str, i
     return {number: (currency, int(Fraction(price) * factor)) for number, (currency, price) in prices.items()}
 
 
-PREVENTED = (Role.REPLAY, Role.JOURNAL, Role.UNDER_WAY)
+PREVENTED = (SpendRole.REPLAY, SpendRole.JOURNAL, SpendRole.UNDER_WAY)
 Key = tuple[str, ...]
 Groups = Mapping[Key, Group]
-_Fact = TypeVar("_Fact", Failure, Vain)
+_Fact = TypeVar("_Fact", FailureFact, Vain)
 _NOTHING = rollup_sums(()).total
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CostShare:
     """Model spend in one currency, and as a share of the clean model spend; None where there is none of that."""
 
     currency: str
@@ -154,12 +154,12 @@ class Runner:
     progress: Quartiles | None
     unknown: int
     bounds: tuple[Bound, ...]
-    prevented: Mapping[Role, Group]
-    repeated: tuple[Share, ...]
+    prevented: Mapping[SpendRole, Group]
+    repeated: tuple[CostShare, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class CauseCount:
     """How many failures of a kind had a cause, and in how many tasks."""
 
     kind: str
@@ -169,7 +169,7 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FailureScope:
     """The figures of all tasks, or of a tenant, a stage, or both.
 
     A stage has the failures of its steps, and all tasks, since each might have failed there. Shares are of the clean
@@ -180,10 +180,10 @@ class Part:
     key: Key
     tasks: int
     failures: int
-    causes: tuple[Cause, ...]
+    causes: tuple[CauseCount, ...]
     clean: Group
     rerun: Group
-    durable: tuple[Share, ...]
+    durable: tuple[CostShare, ...]
     crashes: Runner
     every: Runner
 
@@ -195,18 +195,18 @@ class _Scope:
     key: Key
     tasks: int
     spend: Mapping[str, Decimal]
-    failures: Sequence[Failure]
+    failures: Sequence[FailureFact]
     vain: Sequence[Vain]
     rerun: Group
 
 
-def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[Part, ...]:
+def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...]:
     """The figures for each combination of the dimensions (of tenant and stage), in the order of their keys; without
     any, those of all tasks."""
     across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)
     failures, vain = _keyed(facts.failures, by), _keyed(facts.vain, by)
-    clean, rerun = _grouped(facts.sums, by, Role.CLEAN), _grouped(facts.sums, by, Role.RERUN)
-    whole = _grouped(facts.sums, across, Role.CLEAN)
+    clean, rerun = _grouped(facts.sums, by, SpendRole.CLEAN), _grouped(facts.sums, by, SpendRole.RERUN)
+    whole = _grouped(facts.sums, across, SpendRole.CLEAN)
     prevented = [
         {role: _grouped(facts.sums, by, role, crashes_alone=alone) for role in PREVENTED} for alone in (True, False)
     ]
@@ -225,7 +225,7 @@ def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[Part, ...]:
 
 def model_money(group: Group) -> dict[str, Decimal]:
     """What a group's model calls cost, by currency."""
-    kinds = {sum_.currency: sum_.by_kind.get(Kind.MODEL.value) for sum_ in group.money}
+    kinds = {sum_.currency: sum_.by_kind.get(CostKind.MODEL.value) for sum_ in group.money}
     return {currency: amount for currency, amount in kinds.items() if amount is not None}
 
 
@@ -245,14 +245,14 @@ def _keyed(facts: Iterable[_Fact], by: Sequence[Dimension]) -> dict[Key, list[_F
     return found
 
 
-def _grouped(sums: Iterable[Sum], by: Sequence[Dimension], role: Role, *, crashes_alone: bool = False) -> Groups:
+def _grouped(sums: Iterable[Sum], by: Sequence[Dimension], role: SpendRole, *, crashes_alone: bool = False) -> Groups:
     chosen = ((sum_.charge, sum_.times) for sum_ in sums if sum_.role is role and (sum_.crash or not crashes_alone))
     summed = rollup_sums(chosen, by)
     return {group.key: group for group in summed.groups}
 
 
-def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> Part:
-    return Part(
+def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> FailureScope:
+    return FailureScope(
         key=scope.key,
         tasks=scope.tasks,
         failures=len(scope.failures),
@@ -265,7 +265,7 @@ def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> Part:
     )
 
 
-def _causes(failures: Iterable[Failure]) -> tuple[Cause, ...]:
+def _causes(failures: Iterable[FailureFact]) -> tuple[CauseCount, ...]:
     """The most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     tasks: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
@@ -273,10 +273,10 @@ def _causes(failures: Iterable[Failure]) -> tuple[Cause, ...]:
         counts[failure.kind, failure.cause] += 1
         tasks[failure.kind, failure.cause].add(failure.task)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Cause(*key, count, len(tasks[key])) for key, count in ordered)
+    return tuple(CauseCount(*key, count, len(tasks[key])) for key, count in ordered)
 
 
-def _runner(scope: _Scope, prevented: Mapping[Role, Group], *, crashes_alone: bool) -> Runner:
+def _runner(scope: _Scope, prevented: Mapping[SpendRole, Group], *, crashes_alone: bool) -> Runner:
     chosen = [failure for failure in scope.failures if failure.crash or not crashes_alone]
     failed = len({failure.task for failure in chosen})
     restarts = [failure for failure in chosen if failure.restarts]
@@ -307,7 +307,7 @@ def _added(sums: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
     return found
 
 
-def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[Failure]) -> tuple[Share, ...]:
+def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[FailureFact]) -> tuple[CostShare, ...]:
     """One for each currency of the spend: what was in vain, and what would have been paid again at the restarts."""
     by_task: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for lost in scope.vain:
@@ -321,7 +321,7 @@ def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[Fa
     )
 
 
-def _share(currency: str, amount: Decimal, spend: Decimal, weights: Iterable[int], tasks: int) -> Share:
+def _share(currency: str, amount: Decimal, spend: Decimal, weights: Iterable[int], tasks: int) -> CostShare:
     if spend <= 0:
-        return Share(currency, amount, None)
-    return Share(currency, amount, share_of_sum(amount / spend, weights, tasks))
+        return CostShare(currency, amount, None)
+    return CostShare(currency, amount, share_of_sum(amount / spend, weights, tasks))

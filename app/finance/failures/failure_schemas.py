@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.finance.failures.failure_figures import Facts, Part, Role, Runner, Share, parts
+from app.finance.failures.failure_figures import CostShare, Facts, FailureScope, Runner, SpendRole, parts
 from app.finance.failures.intervals import rounded
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.rollup import Dimension, Group
@@ -134,7 +134,7 @@ def _parts(facts: Facts, by: Sequence[Dimension]) -> tuple[PartView, ...]:
     return tuple(_part(part, dict(zip(names, part.key, strict=True))) for part in parts(facts, by))
 
 
-def _part(part: Part, key: dict[str, str]) -> PartView:
+def _part(part: FailureScope, key: dict[str, str]) -> PartView:
     return PartView(
         key=key,
         tasks=part.tasks,
@@ -153,21 +153,24 @@ def _group(group: Group) -> GroupView:
     return group_view(replace(group, key=()))
 
 
-def _runner(part: Part, runner: Runner, said: str) -> RunnerView:
+def _runner(part: FailureScope, runner: Runner, said: str) -> RunnerView:
     return RunnerView(
         failed_tasks=runner.failed,
         failure_rate=IntervalView.model_validate(runner.rate) if runner.rate else None,
         restarts=runner.restarts,
         progress=ProgressView.model_validate(runner.progress) if runner.progress else None,
         unknown_progress=runner.unknown,
-        **{role.value: _group(runner.prevented[role]) for role in (Role.REPLAY, Role.JOURNAL, Role.UNDER_WAY)},
+        **{
+            role.value: _group(runner.prevented[role])
+            for role in (SpendRole.REPLAY, SpendRole.JOURNAL, SpendRole.UNDER_WAY)
+        },
         repeated=tuple(_repeated(part, runner, share) for share in runner.repeated),
         enough=not said,
         note=said,
     )
 
 
-def _repeated(part: Part, runner: Runner, share: Share) -> RepeatedView:
+def _repeated(part: FailureScope, runner: Runner, share: CostShare) -> RepeatedView:
     bound = next((each for each in runner.bounds if each.currency == share.currency), None)
     durable = next((each.amount for each in part.durable if each.currency == share.currency), None)
     return RepeatedView(

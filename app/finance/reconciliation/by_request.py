@@ -12,7 +12,7 @@ from itertools import repeat
 
 from app.domain.models import CallState
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, NONE, SHORTEST_PAUSE, Bill, BillRow, Claim, Count, slack
-from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
+from app.finance.reconciliation.reconciliation_types import BillFinding, Cell, Certainty, DifferenceCause, cell
 
 # Pairs the requests on a bill with the calls of the record, one to one: as many as can be, the surest first.
 #
@@ -272,26 +272,26 @@ def _distance(claim: Claim, row: BillRow) -> int:
 # The sidecar's counter is read at intervals: calls this far apart may share one reading.
 READING = timedelta(seconds=5)
 _HOUR = timedelta(hours=1)
-_OWN = {CallState.FAILED: Cause.FAILED_CALL, CallState.INTERRUPTED: Cause.INTERRUPTED_CALL}
+_OWN = {CallState.FAILED: DifferenceCause.FAILED_CALL, CallState.INTERRUPTED: DifferenceCause.INTERRUPTED_CALL}
 NOTES = {
-    Cause.FAILED_CALL: "its request reached the provider and was billed",
-    Cause.INTERRUPTED_CALL: "its request reached the provider and was billed",
-    Cause.RUNNING_CALL: "its request is billed; our record has no answer yet",
-    Cause.SIDECAR_RETRY: "the sidecar asked again by itself: call and time fit, but it does not say which call it was",
-    Cause.NEVER_BILLED: "its request never reached the provider, or was not billed; our record holds an estimate",
-    Cause.NOT_ON_BILL: "our record says that it was paid, and the bill has no such request",
-    Cause.DIFFERS: "the provider reported other tokens to us than it billed",
-    Cause.UNKNOWN: "billed, and no call of our record accounts for it",
-    Cause.ESTIMATE: "the provider reports no usage; our record holds what we counted",
-    Cause.UNKNOWN_PROVIDER: "the component was changed while it was under way; it may stand on another provider's bill",
-    Cause.BUCKET_EDGE: "under way at the edge of two of the bill's sums; it stands in the other one",
-    Cause.PERIOD_EDGE: "under way at the edge of the bill's period; it may stand on the bill before or after",
+    DifferenceCause.FAILED_CALL: "its request reached the provider and was billed",
+    DifferenceCause.INTERRUPTED_CALL: "its request reached the provider and was billed",
+    DifferenceCause.RUNNING_CALL: "its request is billed; our record has no answer yet",
+    DifferenceCause.SIDECAR_RETRY: "the sidecar asked again by itself; call and time fit, it does not name the call",
+    DifferenceCause.NEVER_BILLED: "it did not reach the provider, or was not billed; our record has an estimate",
+    DifferenceCause.NOT_ON_BILL: "our record says that it was paid, and the bill has no such request",
+    DifferenceCause.DIFFERS: "the provider reported other tokens to us than it billed",
+    DifferenceCause.UNKNOWN: "billed, and no call of our record accounts for it",
+    DifferenceCause.ESTIMATE: "the provider reports no usage; our record holds what we counted",
+    DifferenceCause.UNKNOWN_PROVIDER: "the component changed meanwhile; it may stand on another provider's bill",
+    DifferenceCause.BUCKET_EDGE: "under way at the edge of two of the bill's sums; it stands in the other one",
+    DifferenceCause.PERIOD_EDGE: "under way at the edge of the bill's period; it may stand on the bill before or after",
 }
 
 
 def compare_requests(
     claims: Sequence[Claim], bill: Bill, unattributed: Sequence[UnattributedRetries] = ()
-) -> tuple[Finding, ...]:
+) -> tuple[BillFinding, ...]:
     """Every request of the bill and every call, with what became of it; also those that agree."""
     matching = Matching(claims, bill.rows, precision(bill), unattributed)
     matching.run()
@@ -310,23 +310,23 @@ def precision(bill: Bill) -> timedelta:
     return timedelta(seconds=1) - timedelta(microseconds=1) if whole else timedelta(0)
 
 
-def cells_of(findings: Iterable[Finding], unpriced: frozenset[str]) -> tuple[Cell, ...]:
+def cells_of(findings: Iterable[BillFinding], unpriced: frozenset[str]) -> tuple[Cell, ...]:
     """The findings by model and hour."""
-    groups: defaultdict[tuple[str, datetime], list[Finding]] = defaultdict(list)
+    groups: defaultdict[tuple[str, datetime], list[BillFinding]] = defaultdict(list)
     for finding in findings:
         hour = finding.at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         groups[finding.model, hour].append(finding)
     return tuple(cell(model, hour, hour + _HOUR, groups[model, hour], unpriced) for model, hour in sorted(groups))
 
 
-def _paired(matching: Matching, slot: Slot, index: int) -> Finding:
+def _paired(matching: Matching, slot: Slot, index: int) -> BillFinding:
     claim, row = matching.claim_of(slot), matching.rows[index]
     if slot.rank is Rank.REPEATED:
-        return _finding(Cause.SIDECAR_RETRY, claim, row, NONE, row.count, Certainty.BOUNDED)
+        return _finding(DifferenceCause.SIDECAR_RETRY, claim, row, NONE, row.count, Certainty.BOUNDED)
     cause, record = _cause(claim, slot), claim.record
-    if cause in (Cause.AGREES, Cause.ESTIMATE):
+    if cause in (DifferenceCause.AGREES, DifferenceCause.ESTIMATE):
         record, billed = _alike(record, row.count)
-        cause = Cause.AGREES if record == billed else cause
+        cause = DifferenceCause.AGREES if record == billed else cause
     else:
         billed = row.count
     if cause in _OWN.values() and row.since > claim.until + LATE_ARRIVAL:
@@ -334,21 +334,21 @@ def _paired(matching: Matching, slot: Slot, index: int) -> Finding:
     return _finding(cause, claim, row, record, billed)
 
 
-def _cause(claim: Claim, slot: Slot) -> Cause:
+def _cause(claim: Claim, slot: Slot) -> DifferenceCause:
     match slot.rank:
         case Rank.REPORTED:
-            return Cause.AGREES
+            return DifferenceCause.AGREES
         case Rank.ESTIMATED:
-            return Cause.ESTIMATE
+            return DifferenceCause.ESTIMATE
         case _:
-            return Cause.AGREES if claim.homeless and claim.exact else own_cause(claim)
+            return DifferenceCause.AGREES if claim.homeless and claim.exact else own_cause(claim)
 
 
-def own_cause(claim: Claim) -> Cause:
+def own_cause(claim: Claim) -> DifferenceCause:
     """Why a request of a call that owes none stands on the bill."""
     if claim.homeless:
-        return Cause.UNKNOWN_PROVIDER
-    return _OWN.get(claim.call.state, Cause.RUNNING_CALL)
+        return DifferenceCause.UNKNOWN_PROVIDER
+    return _OWN.get(claim.call.state, DifferenceCause.RUNNING_CALL)
 
 
 def _alike(record: Count, billed: Count) -> tuple[Count, Count]:
@@ -383,9 +383,9 @@ def _differing(matching: Matching) -> Iterator[tuple[Slot, int]]:
             yield slot, index
 
 
-def _other_tokens(matching: Matching, slot: Slot, index: int) -> Finding:
+def _other_tokens(matching: Matching, slot: Slot, index: int) -> BillFinding:
     claim, row = matching.claims[slot.number], matching.rows[index]
-    return _finding(Cause.DIFFERS, claim, row, *_alike(claim.record, row.count))
+    return _finding(DifferenceCause.DIFFERS, claim, row, *_alike(claim.record, row.count))
 
 
 def _arrived_late(claim: Claim, row: BillRow) -> str:
@@ -394,19 +394,24 @@ def _arrived_late(claim: Claim, row: BillRow) -> str:
 
 
 def _finding(
-    cause: Cause, claim: Claim, row: BillRow, record: Count, billed: Count, certainty: Certainty = Certainty.CERTAIN
-) -> Finding:
+    cause: DifferenceCause,
+    claim: Claim,
+    row: BillRow,
+    record: Count,
+    billed: Count,
+    certainty: Certainty = Certainty.CERTAIN,
+) -> BillFinding:
     note, known = NOTES.get(cause, ""), claim.call.usage.known
-    return Finding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, known)
+    return BillFinding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, known)
 
 
-def _unknown(bill: Bill, index: int) -> Finding:
+def _unknown(bill: Bill, index: int) -> BillFinding:
     row = bill.rows[index]
-    cause = Cause.UNKNOWN
-    return Finding(cause, Certainty.CERTAIN, row.model, row.since, None, row.place, NONE, row.count, NOTES[cause])
+    cause = DifferenceCause.UNKNOWN
+    return BillFinding(cause, Certainty.CERTAIN, row.model, row.since, None, row.place, NONE, row.count, NOTES[cause])
 
 
-def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator[Finding]:
+def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator[BillFinding]:
     """The calls whose own request the bill does not hold."""
     paired = {slot.number for slot in (*matching.row_of, *differing) if slot.rank is not Rank.REPEATED}
     for number, claim in enumerate(matching.claims):
@@ -414,17 +419,19 @@ def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator
             continue
         if (claim.record == NONE and not claim.owes) or not under_way(claim, bill):
             continue
-        cause = Cause.NOT_ON_BILL if claim.owes else of_none(claim)
+        cause = DifferenceCause.NOT_ON_BILL if claim.owes else of_none(claim)
         certainty = Certainty.CERTAIN
-        if cause is Cause.NOT_ON_BILL and _crosses_an_edge(claim, bill):
-            cause, certainty = Cause.PERIOD_EDGE, Certainty.BOUNDED
+        if cause is DifferenceCause.NOT_ON_BILL and _crosses_an_edge(claim, bill):
+            cause, certainty = DifferenceCause.PERIOD_EDGE, Certainty.BOUNDED
         call, at = claim.call, claim.since
-        yield Finding(cause, certainty, call.model, at, call, "", claim.record, NONE, NOTES[cause], call.usage.known)
+        yield BillFinding(
+            cause, certainty, call.model, at, call, "", claim.record, NONE, NOTES[cause], call.usage.known
+        )
 
 
-def of_none(claim: Claim) -> Cause:
+def of_none(claim: Claim) -> DifferenceCause:
     """Why our record counts what the bill does not hold, of a call that owes nothing."""
-    return Cause.UNKNOWN_PROVIDER if claim.homeless else Cause.NEVER_BILLED
+    return DifferenceCause.UNKNOWN_PROVIDER if claim.homeless else DifferenceCause.NEVER_BILLED
 
 
 def under_way(claim: Claim, bill: Bill) -> bool:

@@ -22,7 +22,7 @@ from operator import add
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, LONGEST_CALL, NONE, Bill, BillRow, Claim, Count, total
 from app.finance.reconciliation.by_request import NOTES, READING, UnattributedRetries, in_flight, of_none, own_cause
-from app.finance.reconciliation.reconciliation_types import Cause, Cell, Certainty, Finding, cell
+from app.finance.reconciliation.reconciliation_types import BillFinding, Cell, Certainty, DifferenceCause, cell
 
 Bounds = tuple[int, int]  # least and most
 _QUANTITIES = ("requests", "input_tokens", "cached_tokens", "output_tokens")
@@ -36,9 +36,9 @@ _NOT_LEFT = "the paid calls leave no request of the sum for it; our record holds
 
 def compare_sums(
     claims: Sequence[Claim], bill: Bill, unpriced: frozenset[str], unattributed: Sequence[UnattributedRetries]
-) -> tuple[tuple[Finding, ...], tuple[Cell, ...], int]:
+) -> tuple[tuple[BillFinding, ...], tuple[Cell, ...], int]:
     """The findings, the cells, and how many paid calls began in a sum that leaves nothing unexplained."""
-    findings: list[Finding] = []
+    findings: list[BillFinding] = []
     cells: list[Cell] = []
     agreeing = 0
     for model in sorted({row.model for row in bill.rows} | {claim.call.model for claim in claims}):
@@ -51,7 +51,7 @@ def compare_sums(
             )
             lacking = sum(claim.record.tokens for claim in ours if claim.call.call_id in unpriced)
             cells.append(replace(made, reported=reported, estimated=estimated, unpriced=lacking))
-            findings += [finding for finding in found if finding.cause is not Cause.AGREES]
+            findings += [finding for finding in found if finding.cause is not DifferenceCause.AGREES]
             agreeing += 0 if made.unexplained else len(here.paid)
     return tuple(findings), tuple(cells), agreeing
 
@@ -61,7 +61,7 @@ class Possible:
     """A request that may have been billed between `early` and `late`, and how many tokens it may have."""
 
     claim: Claim
-    cause: Cause
+    cause: DifferenceCause
     early: datetime
     late: datetime
     entered: Bounds
@@ -120,7 +120,7 @@ class BilledSum:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SumShare:
     """What became of one quantity of a sum: what paid calls brought over its first edge (`come`) and took over its last
     one (`gone`), what is accounted for `besides` the paid calls, and what is unexplained."""
 
@@ -136,7 +136,7 @@ def carry(
     crossing: Sequence[int],
     at_home: Sequence[int],
     bound: Callable[[int, Bounds], Bounds],
-) -> list[Share]:
+) -> list[SumShare]:
     """One quantity along the sums of a model, with the least that must be unexplained; in linear time.
 
     started: of the paid calls whose first possible sum it is. crossing: of those that may stand on either side of each
@@ -154,13 +154,13 @@ def carry(
         edges.append((max(0, low + unexplained), min(most, high + unexplained)))
         steps.append((unexplained, besides))
     # Back through the bounds, with as little as can be in another sum than it began in.
-    shares: list[Share] = []
+    shares: list[SumShare] = []
     gone = _clamp(at_home[-1], *edges[-1])
     for number in range(len(billed) - 1, -1, -1):
         (low, high), (unexplained, (least, most)) = edges[number], steps[number]
         together = gone + billed[number] - unexplained - started[number]
         come = _clamp(at_home[number], max(low, together - most), min(high, together - least))
-        shares.append(Share(come, gone, together - come, unexplained))
+        shares.append(SumShare(come, gone, together - come, unexplained))
         gone = come
     return shares[::-1]
 
@@ -215,7 +215,7 @@ class _Comparison:
             output = 0 if claim.exact else claim.record.output_tokens * _OUTPUT_PERCENT // 100 + _OUTPUT_TOKENS
             here.slack = list(map(add, here.slack, (0, claim.slack, claim.slack, output)))
 
-    def findings(self) -> Iterator[tuple[BilledSum, list[Finding]]]:
+    def findings(self) -> Iterator[tuple[BilledSum, list[BillFinding]]]:
         """The sums by time, with what became of each."""
         shares = [self._carry(quantity, name) for quantity, name in enumerate(_QUANTITIES)]
         for number, here in enumerate(self.sums):
@@ -226,7 +226,7 @@ class _Comparison:
             if found:
                 yield here, found
 
-    def _carry(self, quantity: int, name: str) -> list[Share]:
+    def _carry(self, quantity: int, name: str) -> list[SumShare]:
         billed: list[int | None] = [getattr(here.count(), name) for here in self.sums]
         spent = 0  # possible requests that were billed in an earlier sum
 
@@ -246,7 +246,7 @@ class _Comparison:
         of_bill = [amount or 0 for amount in billed]
         return carry(of_bill, self._started[quantity], self._open[quantity], self._at_home[quantity], bound)
 
-    def _of_paid(self, number: int, shares: Sequence[Share], off: Count) -> Iterator[Finding]:
+    def _of_paid(self, number: int, shares: Sequence[SumShare], off: Count) -> Iterator[BillFinding]:
         """The paid calls of a sum, those of its edges, by how much estimates are off, and what is unexplained."""
         here, began = self.sums[number], total(claim.record for claim in self.sums[number].paid)
         moved = [
@@ -257,17 +257,17 @@ class _Comparison:
         if off.magnitude:
             estimated = total(claim.record for claim in here.paid if not claim.exact)
             estimates = Count(*map(min, _parts(estimated), _parts(ours)))
-            yield _finding(here, Cause.ESTIMATE, estimates, here.count(_parts(estimates)) + off)
+            yield _finding(here, DifferenceCause.ESTIMATE, estimates, here.count(_parts(estimates)) + off)
         yield from _rest(here, ours - estimates, here.count([share.unexplained for share in shares]))
         for amounts, edge, last in ((gone, number + 1, len(self.sums)), (come, number, 0)):
             if any(amounts):
                 outside = edge == last and any(share.gone if last else share.come for share in shares)
-                cause = Cause.PERIOD_EDGE if outside else Cause.BUCKET_EDGE
+                cause = DifferenceCause.PERIOD_EDGE if outside else DifferenceCause.BUCKET_EDGE
                 counts = (NONE, here.count(come)) if amounts is come else (Count(*gone), NONE)
                 yield _finding(here, cause, *counts, self._crossing[edge])
 
 
-def _of_doubtful(here: BilledSum, billed: Count) -> Iterator[Finding]:
+def _of_doubtful(here: BilledSum, billed: Count) -> Iterator[BillFinding]:
     """The requests that account for what the paid calls leave, with what our record holds of doubtful calls."""
     if not (billed.requests or billed.magnitude):
         for claim in here.doubtful:
@@ -280,35 +280,39 @@ def _of_doubtful(here: BilledSum, billed: Count) -> Iterator[Finding]:
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
     possible = ", ".join(f"{times} {cause}" for cause, times in causes.items())
     note = f"{number} of these requests, of {least:,} to {greatest:,} input tokens, may have been billed: {possible}"
-    cause = next(iter(causes)) if len(causes) == 1 else Cause.MIXED
+    cause = next(iter(causes)) if len(causes) == 1 else DifferenceCause.MIXED
     record = total(claim.record for claim in here.doubtful)
     yield _finding(here, cause, record, billed, [each.claim for each in here.possible], note)
 
 
-def _rest(here: BilledSum, ours: Count, rest: Count) -> Iterator[Finding]:
+def _rest(here: BilledSum, ours: Count, rest: Count) -> Iterator[BillFinding]:
     """What was paid to the token, and what is unexplained: too much in the sum, or too little."""
     signs = {part > 0 for part in (rest.requests or 0, *rest.lines) if part}
     if len(signs) > 1:
-        yield _finding(here, Cause.DIFFERS, ours, here.count(_parts(ours)) + rest)
+        yield _finding(here, DifferenceCause.DIFFERS, ours, here.count(_parts(ours)) + rest)
         return
     agreed = ours + rest if signs == {False} and min((ours + rest).lines) >= 0 else ours
     if agreed != NONE:
-        yield _finding(here, Cause.AGREES, agreed, here.count(_parts(agreed)))
+        yield _finding(here, DifferenceCause.AGREES, agreed, here.count(_parts(agreed)))
     if signs:
-        cause = Cause.UNKNOWN if True in signs else Cause.NOT_ON_BILL
+        cause = DifferenceCause.UNKNOWN if True in signs else DifferenceCause.NOT_ON_BILL
         yield _finding(here, cause, *((NONE, rest) if agreed is ours else (-rest, NONE)))
 
 
 def _finding(
-    here: BilledSum, cause: Cause, record: Count, billed: Count, calls: Sequence[Claim] = (), note: str = ""
-) -> Finding:
+    here: BilledSum, cause: DifferenceCause, record: Count, billed: Count, calls: Sequence[Claim] = (), note: str = ""
+) -> BillFinding:
     """calls: those that it may be of; one alone is named."""
-    sure = Certainty.BOUNDED if cause.explains and cause is not Cause.AGREES else Certainty.CERTAIN
+    sure = Certainty.BOUNDED if cause.explains and cause is not DifferenceCause.AGREES else Certainty.CERTAIN
     call = calls[0].call if len(calls) == 1 else None
     at = call.started_at if call and here.since <= call.started_at < here.until else here.since
-    reported = cause is not Cause.ESTIMATE and all(each.call.usage.known is UsageBasis.REPORTED for each in calls)
+    reported = cause is not DifferenceCause.ESTIMATE and all(
+        each.call.usage.known is UsageBasis.REPORTED for each in calls
+    )
     known = UsageBasis.REPORTED if reported else UsageBasis.ESTIMATED
-    return Finding(cause, sure, here.model, at, call, here.place, record, billed, note or NOTES.get(cause, ""), known)
+    return BillFinding(
+        cause, sure, here.model, at, call, here.place, record, billed, note or NOTES.get(cause, ""), known
+    )
 
 
 def sums_of(model: str, claims: Sequence[Claim], bill: Bill) -> list[BilledSum]:
@@ -373,7 +377,7 @@ def _repeat(near: Sequence[Claim], claim: Claim, longest: int) -> Possible:
     between = min(least for least, _ in entered), max(most for _, most in entered)
     early, late = min(each.early for each in near), max(each.late for each in near)
     output = max(claim.call.reserve_output, longest)
-    return Possible(claim, Cause.SIDECAR_RETRY, early, late, between, (0, output))
+    return Possible(claim, DifferenceCause.SIDECAR_RETRY, early, late, between, (0, output))
 
 
 def _entered(claim: Claim) -> Bounds:

@@ -27,9 +27,16 @@ from app.finance.reconciliation.bill import (
 )
 from app.finance.reconciliation.by_request import UnattributedRetries, cells_of, compare_requests, under_way
 from app.finance.reconciliation.by_sum import compare_sums
-from app.finance.reconciliation.reconciliation_types import Cause, Cell, Finding, MoneyCell, Outcome, Reconciliation
+from app.finance.reconciliation.reconciliation_types import (
+    BilledMoney,
+    BillFinding,
+    Cell,
+    DifferenceCause,
+    MoneyOutcome,
+    Reconciliation,
+)
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import TOKEN_LINES, CallRecord, Charge, CostBasis, Kind, Meter, Unit
+from app.pricing.charge_types import TOKEN_LINES, CallRecord, Charge, CostBasis, CostKind, Meter, Unit
 from app.pricing.providers import SPEAKS_OPENAI, UNBILLED, may_bill, provider_id
 from app.pricing.schedule import NoPrice, rates_at, tier_starts
 
@@ -86,11 +93,11 @@ def reconcile(
     others = Counter(claim.call.provider for claim in inside if not _may_stand(claim.call.provider, providers))
     lacking = frozenset(claim.call.call_id for claim in covered if not _has_price(claim, priced))
     findings, cells, agreeing = _compared(covered, bill, lacking, unattributed)
-    absent = [each for each in findings if each.cause is Cause.UNKNOWN_PROVIDER and each.billed == NONE]
+    absent = [each for each in findings if each.cause is DifferenceCause.UNKNOWN_PROVIDER and each.billed == NONE]
     mine = (each for each in charges if each.provider and _may_stand(each.provider, providers))
     return Reconciliation(
         bill=bill,
-        findings=tuple(finding for finding in findings if finding.cause is not Cause.AGREES),
+        findings=tuple(finding for finding in findings if finding.cause is not DifferenceCause.AGREES),
         cells=cells,
         compared=len(compared),
         agreeing=agreeing,
@@ -108,14 +115,14 @@ def reconcile(
 
 def _compared(
     claims: Sequence[Claim], bill: Bill, lacking: frozenset[str], unattributed: Sequence[UnattributedRetries]
-) -> tuple[tuple[Finding, ...], tuple[Cell, ...], int]:
+) -> tuple[tuple[BillFinding, ...], tuple[Cell, ...], int]:
     """The findings, the cells, and how many calls stand on the bill to the token; nothing when it names no tokens."""
     if not bill.counts:
         return (), (), 0
     if not bill.by_request:
         return compare_sums(claims, bill, lacking, unattributed)
     findings = compare_requests(claims, bill, unattributed)
-    return findings, cells_of(findings, lacking), sum(finding.cause is Cause.AGREES for finding in findings)
+    return findings, cells_of(findings, lacking), sum(finding.cause is DifferenceCause.AGREES for finding in findings)
 
 
 def same_model(ours: set[str], billed: set[str]) -> dict[str, str]:
@@ -222,7 +229,7 @@ def rates_of(book: PriceBook) -> RatesOf:
 
 def compare_money(
     bill: Bill, charges: Iterable[Charge], model_of: Mapping[str, str], rates: RatesOf
-) -> tuple[MoneyCell, ...]:
+) -> tuple[BilledMoney, ...]:
     """Every amount of the bill against our charges of its providers, by time. `charges`: of the bill's providers and
     time. `model_of`: names on the bill -> ours. Nothing without money on the bill."""
     if not bill.amounts:
@@ -243,7 +250,7 @@ def compare_money(
     ]
     billed = {key for key, _ in asked}
     cells += [
-        MoneyCell(model, *span, currency, Outcome.NOT_BILLED, ZERO, each.contracted, each.listed)
+        BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, each.contracted, each.listed)
         for ((model, span), currency), each in ours.items()
         if (model, span) not in billed and each.contracted
     ]
@@ -268,7 +275,7 @@ def _ours(
     unpriced: set[_Key] = set()
     for charge in charges:
         span = _holding(spans, charge.at)
-        if span is None or charge.kind is not Kind.MODEL or charge.unit is not Unit.TOKENS:
+        if span is None or charge.kind is not CostKind.MODEL or charge.unit is not Unit.TOKENS:
             continue
         key = (charge.model if named else "", span)
         if charge.money_known is CostBasis.UNPRICED:
@@ -302,7 +309,7 @@ def _cell(
     counted: tuple[Count, int] | None,
     rates: RatesOf,
     places: int,
-) -> MoneyCell:
+) -> BilledMoney:
     model, (since, until) = key
     billed = ZERO
     for amount in amounts:
@@ -311,52 +318,56 @@ def _cell(
     slack = _slack(billed, len(amounts), places)
 
     def made(
-        outcome: Outcome, expected: Decimal | None = None, implied: Mapping[Meter, Decimal] = MappingProxyType({})
-    ) -> MoneyCell:
+        outcome: MoneyOutcome, expected: Decimal | None = None, implied: Mapping[Meter, Decimal] = MappingProxyType({})
+    ) -> BilledMoney:
         contracted, listed = (mine.contracted, mine.listed) if mine else (None, None)
-        return MoneyCell(model, since, until, currency, outcome, billed, contracted, listed, expected, implied)
+        return BilledMoney(model, since, until, currency, outcome, billed, contracted, listed, expected, implied)
 
     if key in unpriced:
-        return made(Outcome.UNPRICED)
+        return made(MoneyOutcome.UNPRICED)
     if mine is None:
         elsewhere = any(other == key for other, _ in ours)
         return made(
-            Outcome.OTHER_CURRENCY if elsewhere else Outcome.NOT_OURS if abs(billed) > slack else Outcome.AGREES
+            MoneyOutcome.OTHER_CURRENCY
+            if elsewhere
+            else MoneyOutcome.NOT_OURS
+            if abs(billed) > slack
+            else MoneyOutcome.AGREES
         )
     if abs(difference(billed, mine.contracted)) <= slack and not mine.unknown:
-        return made(Outcome.AGREES)
+        return made(MoneyOutcome.AGREES)
     price = rates(*mine.model, since) if model and counted else None
     if counted and price:
         return _by_tokens(made, billed, slack, mine, counted, price)
     if abs(difference(billed, mine.listed)) <= slack and mine.listed != mine.contracted:
-        return made(Outcome.LIST_PRICE)
+        return made(MoneyOutcome.LIST_PRICE)
     sure = difference(mine.contracted, mine.estimated)
     most = add(add(sure, product(mine.estimated, Decimal(2))), slack)
     guessed = bool(mine.estimated) or mine.unknown
     if guessed and billed >= difference(sure, slack) and (mine.unknown or billed <= most):
-        return made(Outcome.ESTIMATES)
-    return made(Outcome.DIFFERS)
+        return made(MoneyOutcome.ESTIMATES)
+    return made(MoneyOutcome.DIFFERS)
 
 
 def _by_tokens(
-    made: Callable[..., MoneyCell],
+    made: Callable[..., BilledMoney],
     billed: Decimal,
     slack: Decimal,
     mine: _Ours,
     counted: tuple[Count, int],
     price: Rates,
-) -> MoneyCell:
+) -> BilledMoney:
     """What the bill's own tokens say of its money."""
     ways = list(_ways(counted, mine))
     at_ours = [_valued(way, price.contracted) for way in ways]
     expected = at_ours[0] if len(ways) == 1 else None
     if min(at_ours) - slack <= billed <= max(at_ours) + slack:
-        return made(Outcome.TOKENS, expected)
+        return made(MoneyOutcome.TOKENS, expected)
     at_list = [_valued(way, price.listed) for way in ways]
     if min(at_list) - slack <= billed <= max(at_list) + slack:
-        return made(Outcome.LIST_PRICE, expected)
+        return made(MoneyOutcome.LIST_PRICE, expected)
     implied = dict(_implied(ways[0], price.contracted, difference(billed, at_ours[0]))) if len(ways) == 1 else {}
-    return made(Outcome.OTHER_PRICE, expected, implied=implied)
+    return made(MoneyOutcome.OTHER_PRICE, expected, implied=implied)
 
 
 def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Meter, int]]:

@@ -48,7 +48,7 @@ def parse_bills(files: Sequence[tuple[str, str]]) -> Bill:
     """The one bill in several files, each with its name: a report's pages, its usage and its costs, a table's parts.
     Raises BadBill."""
     whole = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more"
-    pages: dict[Report, list[Page]] = {}
+    pages: dict[Report, list[BillPage]] = {}
     bills: list[Bill] = []
     for name, text in files:
         read = _read(name, text)
@@ -63,7 +63,7 @@ def parse_bills(files: Sequence[tuple[str, str]]) -> Bill:
     return _together(whole, bills)
 
 
-def _read(name: str, text: str) -> Bill | dict[Report, list[Page]]:
+def _read(name: str, text: str) -> Bill | dict[Report, list[BillPage]]:
     content = text.removeprefix(_BYTE_ORDER_MARK)
     if not content.strip():
         raise BadBill(name, "", "it is empty", "export it again, as JSON or as CSV with a header")
@@ -170,7 +170,7 @@ def part(name: str, place: str, inside: int | None, whole: int) -> int | None:
 
 
 @dataclass(frozen=True)
-class Page:
+class BillPage:
     """One answer of a report. place: where it stands. more: whether it says that others follow. whole: whether it is an
     answer as it was given, in which no time is left out; not a list of buckets made from one."""
 
@@ -186,7 +186,7 @@ class Page:
 class Bucket:
     """One stretch of time with its results; `until` is not in it."""
 
-    page: Page
+    page: BillPage
     place: str
     since: datetime
     until: datetime
@@ -196,15 +196,15 @@ class Bucket:
 Times = Callable[[str, str, Mapping[str, Any]], tuple[datetime, datetime]]
 
 
-def page_of(file: str, place: str, value: Mapping[str, Any]) -> Page:
+def page_of(file: str, place: str, value: Mapping[str, Any]) -> BillPage:
     """A page as it was answered. Raises BadBill."""
     data = value["data"]
     if not isinstance(data, list):
         raise BadBill(file, place, f"data is {data!r:.60}, no list", "give the report's answer as it is")
-    return Page(file, place, data, bool(value.get("has_more")), str(value.get("next_page") or ""))
+    return BillPage(file, place, data, bool(value.get("has_more")), str(value.get("next_page") or ""))
 
 
-def ordered(pages: Sequence[Page], times: Times) -> tuple[Bucket, ...]:
+def ordered(pages: Sequence[BillPage], times: Times) -> tuple[Bucket, ...]:
     """All buckets by time. Raises BadBill when one stands twice, or when one is missing."""
     buckets = sorted((each for page in pages for each in _buckets(page, times)), key=lambda each: each.since)
     for left, right in pairwise(buckets):
@@ -225,7 +225,7 @@ def ordered(pages: Sequence[Page], times: Times) -> tuple[Bucket, ...]:
     return tuple(buckets)
 
 
-def _buckets(page: Page, times: Times) -> Iterator[Bucket]:
+def _buckets(page: BillPage, times: Times) -> Iterator[Bucket]:
     for number, value in enumerate(page.data):
         place = f"{page.place} data[{number}]" if page.place else f"data[{number}]"
         if not isinstance(value, dict):
@@ -249,7 +249,7 @@ def _named(one: Bucket, other: Bucket) -> str:
     return one.place if one.page.file == other.page.file else f"{one.page.file}, {one.place}"
 
 
-def _follows(page: Page) -> str:
+def _follows(page: BillPage) -> str:
     return f"; {page.place or page.file} says that page {page.next_page!r} follows it" if page.more else ""
 
 
@@ -313,7 +313,7 @@ class Report:
     # What a result may hold besides, each a quantity that costs something and that the record does not keep.
     further: tuple[str, ...] = ()
 
-    def bill(self, name: str, pages: Sequence[Page]) -> Bill:
+    def bill(self, name: str, pages: Sequence[BillPage]) -> Bill:
         """The bill of all its pages. Raises BadBill."""
         buckets = ordered(pages, self.times)
         found = [
@@ -482,12 +482,12 @@ class _SandboxRow(BaseModel):
     billed: bool
 
 
-def read_json(name: str, text: str) -> Bill | dict[Report, list[Page]]:
+def read_json(name: str, text: str) -> Bill | dict[Report, list[BillPage]]:
     """The sandbox's bill, or a report's pages, from one or more JSON values one after the other. Raises BadBill."""
     values = list(_values(name, text))
     if len(values) == 1 and isinstance(values[0], dict) and "rows" in values[0]:
         return _sandbox(name, values[0]["rows"])
-    found: dict[Report, list[Page]] = {}
+    found: dict[Report, list[BillPage]] = {}
     alone = [each for value in values for each in (value if isinstance(value, list) else [value])]
     for number, value in enumerate(alone, start=1):
         report = report_of(value) if isinstance(value, dict) else None
@@ -495,7 +495,7 @@ def read_json(name: str, text: str) -> Bill | dict[Report, list[Page]]:
             raise _unknown(name)
         whole = "data" in value
         place = f"page {number}" if len(alone) > 1 or whole else ""
-        page = page_of(name, place, value) if whole else Page(name, place, [value], whole=False)
+        page = page_of(name, place, value) if whole else BillPage(name, place, [value], whole=False)
         found.setdefault(report, []).append(page)
     if not found:
         raise _unknown(name)

@@ -22,7 +22,7 @@ from app.pricing.charge_types import CallRecord, Meter
 from app.pricing.providers import UNBILLED, provider_id
 
 
-class Cause(StrEnum):
+class DifferenceCause(StrEnum):
     """Why the bill and our record differ, or that they do not."""
 
     AGREES = "agrees"
@@ -43,7 +43,7 @@ class Cause(StrEnum):
     @property
     def explains(self) -> bool:
         """Whether it accounts for the difference."""
-        return self not in (Cause.DIFFERS, Cause.NOT_ON_BILL, Cause.UNKNOWN)
+        return self not in (DifferenceCause.DIFFERS, DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN)
 
 
 class Certainty(StrEnum):
@@ -54,14 +54,14 @@ class Certainty(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BillFinding:
     """One row of the comparison: a call, a request on the bill, or the two together.
 
     place: where it stands in the bill, empty when it does not. record, billed: what each of them says.
     known: how our record's part is known. note: what a reader should know of it.
     """
 
-    cause: Cause
+    cause: DifferenceCause
     certainty: Certainty
     model: str
     at: datetime
@@ -97,7 +97,7 @@ class Cell:
     reported: Count
     estimated: Count
     billed: Count
-    causes: Mapping[Cause, Count]
+    causes: Mapping[DifferenceCause, Count]
     unexplained: int
     certainty: Certainty = Certainty.CERTAIN
     unpriced: int = 0
@@ -113,7 +113,7 @@ class Cell:
         return self.billed - self.record
 
 
-class Outcome(StrEnum):
+class MoneyOutcome(StrEnum):
     """What became of one comparison of money."""
 
     AGREES = "agrees"  # our charges, as far as the bill's digits go
@@ -130,16 +130,16 @@ class Outcome(StrEnum):
     @property
     def compared(self) -> bool:
         """Whether there were two amounts to compare."""
-        return self not in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY)
+        return self not in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY)
 
     @property
     def fine(self) -> bool:
         """Whether nothing is left open that could have been compared."""
-        return self in (Outcome.AGREES, Outcome.TOKENS, Outcome.ESTIMATES) or not self.compared
+        return self in (MoneyOutcome.AGREES, MoneyOutcome.TOKENS, MoneyOutcome.ESTIMATES) or not self.compared
 
 
 @dataclass(frozen=True, slots=True)
-class MoneyCell:
+class BilledMoney:
     """One model's money in one stretch of time.
 
     model: empty for all models together. billed: what the bill asks. contracted, listed: our charges as agreed and by
@@ -152,7 +152,7 @@ class MoneyCell:
     since: datetime
     until: datetime
     currency: str
-    outcome: Outcome
+    outcome: MoneyOutcome
     billed: Decimal
     contracted: Decimal | None = None
     listed: Decimal | None = None
@@ -179,14 +179,14 @@ class Reconciliation:
     """
 
     bill: Bill
-    findings: tuple[Finding, ...]
+    findings: tuple[BillFinding, ...]
     cells: tuple[Cell, ...]
     compared: int
     agreeing: int
     outside: int
     same_model: Mapping[str, str]
     unpriced: Mapping[tuple[str, str], int]
-    money: tuple[MoneyCell, ...] = ()
+    money: tuple[BilledMoney, ...] = ()
     uncached: int = 0
     others: Mapping[str, int] = field(default_factory=dict)
     whose: tuple[str, ...] = ()
@@ -209,9 +209,11 @@ class Reconciliation:
         return self.billed - self.record
 
     @property
-    def causes(self) -> dict[Cause, Count]:
+    def causes(self) -> dict[DifferenceCause, Count]:
         """The difference by cause, over all."""
-        found = {cause: [cell.causes[cause] for cell in self.cells if cause in cell.causes] for cause in Cause}
+        found = {
+            cause: [cell.causes[cause] for cell in self.cells if cause in cell.causes] for cause in DifferenceCause
+        }
         return {cause: total(counts) for cause, counts in found.items() if counts}
 
     @property
@@ -230,11 +232,13 @@ class Reconciliation:
         return sum(cell.unexplained for cell in self.cells)
 
 
-def cell(model: str, since: datetime, until: datetime, findings: Sequence[Finding], unpriced: frozenset[str]) -> Cell:
+def cell(
+    model: str, since: datetime, until: datetime, findings: Sequence[BillFinding], unpriced: frozenset[str]
+) -> Cell:
     """The sums of one cell's findings; `unpriced` are the ids of calls that have no price."""
-    causes: dict[Cause, Count] = {}
+    causes: dict[DifferenceCause, Count] = {}
     for finding in findings:
-        if finding.cause is not Cause.AGREES:
+        if finding.cause is not DifferenceCause.AGREES:
             causes[finding.cause] = causes.get(finding.cause, Count()) + finding.difference
     sure = all(finding.certainty is Certainty.CERTAIN for finding in findings)
     return Cell(
@@ -244,7 +248,7 @@ def cell(model: str, since: datetime, until: datetime, findings: Sequence[Findin
         reported=total(finding.record for finding in findings if finding.known is UsageBasis.REPORTED),
         estimated=total(finding.record for finding in findings if finding.known is not UsageBasis.REPORTED),
         billed=total(finding.billed for finding in findings),
-        causes={cause: causes[cause] for cause in Cause if cause in causes},
+        causes={cause: causes[cause] for cause in DifferenceCause if cause in causes},
         unexplained=sum(finding.unexplained for finding in findings),
         certainty=Certainty.CERTAIN if sure else Certainty.BOUNDED,
         unpriced=sum(each.record.tokens for each in findings if each.call and each.call.call_id in unpriced),
@@ -255,31 +259,31 @@ def cell(model: str, since: datetime, until: datetime, findings: Sequence[Findin
 
 
 _WORDS = {
-    Cause.ESTIMATE: "estimates",
-    Cause.INTERRUPTED_CALL: "interrupted calls",
-    Cause.FAILED_CALL: "failed calls",
-    Cause.RUNNING_CALL: "calls under way",
-    Cause.SIDECAR_RETRY: "sidecar retries",
-    Cause.MIXED: "calls that failed, were interrupted or were repeated",
-    Cause.NEVER_BILLED: "estimates of calls that were never billed",
-    Cause.UNKNOWN_PROVIDER: "calls whose provider is not known",
-    Cause.PERIOD_EDGE: "calls at the edge of the bill's period",
-    Cause.BUCKET_EDGE: "calls at the edge of two sums",
-    Cause.DIFFERS: "calls billed with other tokens",
-    Cause.NOT_ON_BILL: "calls that are not on the bill",
-    Cause.UNKNOWN: "requests that no call accounts for",
+    DifferenceCause.ESTIMATE: "estimates",
+    DifferenceCause.INTERRUPTED_CALL: "interrupted calls",
+    DifferenceCause.FAILED_CALL: "failed calls",
+    DifferenceCause.RUNNING_CALL: "calls under way",
+    DifferenceCause.SIDECAR_RETRY: "sidecar retries",
+    DifferenceCause.MIXED: "calls that failed, were interrupted or were repeated",
+    DifferenceCause.NEVER_BILLED: "estimates of calls that were never billed",
+    DifferenceCause.UNKNOWN_PROVIDER: "calls whose provider is not known",
+    DifferenceCause.PERIOD_EDGE: "calls at the edge of the bill's period",
+    DifferenceCause.BUCKET_EDGE: "calls at the edge of two sums",
+    DifferenceCause.DIFFERS: "calls billed with other tokens",
+    DifferenceCause.NOT_ON_BILL: "calls that are not on the bill",
+    DifferenceCause.UNKNOWN: "requests that no call accounts for",
 }
 MONEY_WORDS = {
-    Outcome.AGREES: "agrees",
-    Outcome.TOKENS: "the bill's tokens at our prices; the difference is that of the tokens",
-    Outcome.ESTIMATES: "within what our record estimates or does not know",
-    Outcome.LIST_PRICE: "billed at the list price, not at the one agreed",
-    Outcome.OTHER_PRICE: "billed at another price than ours",
-    Outcome.DIFFERS: "another amount than ours, and the bill names no tokens",
-    Outcome.NOT_OURS: "billed, and we have no charge for it",
-    Outcome.NOT_BILLED: "charged by us, and not billed",
-    Outcome.UNPRICED: "our price book has no price",
-    Outcome.OTHER_CURRENCY: "our charges are in another currency, and no rate of exchange is known here",
+    MoneyOutcome.AGREES: "agrees",
+    MoneyOutcome.TOKENS: "the bill's tokens at our prices; the difference is that of the tokens",
+    MoneyOutcome.ESTIMATES: "within what our record estimates or does not know",
+    MoneyOutcome.LIST_PRICE: "billed at the list price, not at the one agreed",
+    MoneyOutcome.OTHER_PRICE: "billed at another price than ours",
+    MoneyOutcome.DIFFERS: "another amount than ours, and the bill names no tokens",
+    MoneyOutcome.NOT_OURS: "billed, and we have no charge for it",
+    MoneyOutcome.NOT_BILLED: "charged by us, and not billed",
+    MoneyOutcome.UNPRICED: "our price book has no price",
+    MoneyOutcome.OTHER_CURRENCY: "our charges are in another currency, and no rate of exchange is known here",
 }
 _DAY = timedelta(days=1)
 
@@ -362,7 +366,7 @@ def _money_verdict(found: Reconciliation) -> str:
         if open_:
             reasons = ", ".join(dict.fromkeys(MONEY_WORDS[cell.outcome] for cell in open_))
             said.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
-        elif all(cell.outcome is Outcome.AGREES for cell in both):
+        elif all(cell.outcome is MoneyOutcome.AGREES for cell in both):
             said.append(f"{whose}; they agree as far as the bill's digits go.")
         else:
             said.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
@@ -394,7 +398,7 @@ def not_compared(found: Reconciliation) -> tuple[str, ...]:
         if any(row.written for row in bill.rows):
             said.append("tokens written to the cache apart from other input (our record does not keep them)")
     said += [] if bill.amounts else ["money (not on this bill)"]
-    for outcome in (Outcome.UNPRICED, Outcome.OTHER_CURRENCY):
+    for outcome in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY):
         models = dict.fromkeys(cell.model or "all models" for cell in found.money if cell.outcome is outcome)
         said += [f"money of {', '.join(models)} ({MONEY_WORDS[outcome]})"] if models else []
     return (*said, *(f"column {each}" for each in bill.further))
@@ -408,10 +412,10 @@ def _has_requests(found: Reconciliation) -> bool:
     return not found.bill.rows or any(row.count.requests is not None for row in found.bill.rows)
 
 
-def money_note(cell: MoneyCell) -> str:
+def money_note(cell: BilledMoney) -> str:
     """What is to be said of one sum of money: in words, with the price that the bill implies where there is one."""
     note = MONEY_WORDS[cell.outcome]
-    if cell.outcome is Outcome.OTHER_PRICE and cell.expected:
+    if cell.outcome is MoneyOutcome.OTHER_PRICE and cell.expected:
         note += f", {rounded(cell.billed / cell.expected, 4)} times ours"
     if cell.implied:
         prices = " or ".join(f"{line.replace('_', ' ')} at {plain(price)}" for line, price in cell.implied.items())
@@ -442,7 +446,7 @@ def remarks(found: Reconciliation) -> Iterator[str]:
     if not_compared(found):
         yield f"not compared: {'; '.join(not_compared(found))}"
     for cell in found.money:
-        if cell.outcome is not Outcome.AGREES:
+        if cell.outcome is not MoneyOutcome.AGREES:
             yield f"{_money_of(cell)}: {money_note(cell)}"
     if found.bill.unread:
         yield f"columns of the bill that were not looked at: {', '.join(found.bill.unread)}"
@@ -452,7 +456,7 @@ def remarks(found: Reconciliation) -> Iterator[str]:
         yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
 
 
-def _money_of(cell: MoneyCell) -> str:
+def _money_of(cell: BilledMoney) -> str:
     ours = "nothing" if cell.contracted is None else rounded(cell.contracted)
     when = day(cell.since) + ("" if cell.until - cell.since == _DAY else f" to {day(cell.until)}")
     return f"{cell.model or 'all models'} {when}: {rounded(cell.billed)} {cell.currency} billed, {ours} by our prices"
@@ -462,7 +466,7 @@ def _whose(provider: str) -> str:
     return "nobody bills them" if provider_id(provider) in UNBILLED else "hold that provider's own bill against them"
 
 
-def words(cause: Cause) -> str:
+def words(cause: DifferenceCause) -> str:
     """A cause for people."""
     return _WORDS[cause]
 
@@ -484,7 +488,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: BillFinding) -> dict[str, Any]:
     call = finding.call
     return {
         "cause": finding.cause.value,
@@ -507,7 +511,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _money(cell: MoneyCell) -> dict[str, Any]:
+def _money(cell: BilledMoney) -> dict[str, Any]:
     return {
         "model": cell.model or None,
         "from": _time(cell.since),

@@ -10,8 +10,8 @@ from pydantic import PlainSerializer
 from app.config.policy import RetryLimits
 from app.domain.models import Currency, Frozen
 from app.domain.money import plain
-from app.finance.retry_bounds.policies import Finding
-from app.finance.retry_bounds.worst import Kind, Over, Worst
+from app.finance.retry_bounds.policies import PolicyFinding
+from app.finance.retry_bounds.worst import Over, TargetKind, Worst
 
 _Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 
@@ -25,7 +25,7 @@ class LayersView(Frozen):
     workflow: int
 
 
-class StepView(Frozen):
+class BoundedStepView(Frozen):
     """A step that asks the target, and how many such steps a task may have."""
 
     name: str
@@ -53,10 +53,10 @@ class TargetView(Frozen):
     many may be lost after the model has probably worked. `over` names the limits passed."""
 
     name: str
-    kind: Kind
+    kind: TargetKind
     type: str
     layers: LayersView
-    steps: tuple[StepView, ...]
+    steps: tuple[BoundedStepView, ...]
     requests_per_step: int | None
     billed_requests_per_step: int | None
     requests_per_task: int | None
@@ -70,7 +70,7 @@ class TargetView(Frozen):
     measured: MeasuredView | None
 
 
-class FindingView(Frozen):
+class PolicyFindingView(Frozen):
     """What is wrong with a file, or has no effect there."""
 
     where: str
@@ -84,7 +84,7 @@ class RetryBoundsView(Frozen):
     ok: bool
     limits: RetryLimits
     targets: tuple[TargetView, ...]
-    findings: tuple[FindingView, ...]
+    findings: tuple[PolicyFindingView, ...]
 
 
 def mean(requests: int, steps: int) -> Decimal:
@@ -100,7 +100,7 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
         kind=worst.target.kind,
         type=worst.target.type,
         layers=LayersView.model_validate(worst.layers, from_attributes=True),
-        steps=tuple(StepView(name=each.step, per_task=each.per_task) for each in worst.asking),
+        steps=tuple(BoundedStepView(name=each.step, per_task=each.per_task) for each in worst.asking),
         requests_per_step=worst.requests,
         billed_requests_per_step=worst.layers.billed_requests,
         requests_per_task=worst.per_task,
@@ -117,8 +117,8 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
     )
 
 
-def view(targets: tuple[TargetView, ...], findings: tuple[Finding, ...], limits: RetryLimits) -> RetryBoundsView:
+def view(targets: tuple[TargetView, ...], findings: tuple[PolicyFinding, ...], limits: RetryLimits) -> RetryBoundsView:
     """Everything, with the verdict."""
-    shown = tuple(FindingView.model_validate(each, from_attributes=True) for each in findings)
+    shown = tuple(PolicyFindingView.model_validate(each, from_attributes=True) for each in findings)
     ok = not any(each.over for each in targets) and not any(each.wrong for each in shown)
     return RetryBoundsView(ok=ok, limits=limits, targets=targets, findings=shown)

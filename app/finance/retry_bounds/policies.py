@@ -34,7 +34,7 @@ def duration(value: Any) -> timedelta:
 
 
 @dataclass(frozen=True)
-class Finding:
+class PolicyFinding:
     """`wrong`: what stands there cannot be meant; else it only has no effect, or a doubtful one."""
 
     where: str
@@ -154,7 +154,7 @@ class Policies:
     breakers: dict[str, timedelta] = field(default_factory=dict)  # for how long each counts; zero is for ever
     apps: dict[str, Names] = field(default_factory=dict)
     components: dict[str, Names] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[PolicyFinding] = field(default_factory=list)
 
     def of_app(self, name: str) -> Guard:
         """Of an app or HTTPEndpoint."""
@@ -226,7 +226,7 @@ def _names(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> Na
     given = _known(found, where, value, keys)
     names = Names(*(str(given.get(key) or "") for key in _NAMES))
     if names == Names():
-        found.findings.append(Finding(where, "names no policy: no time-out, no breaker", wrong=False))
+        found.findings.append(PolicyFinding(where, "names no policy: no time-out, no breaker", wrong=False))
     return names
 
 
@@ -234,10 +234,12 @@ def _add_retry(found: Policies, where: str, name: str, value: Any) -> None:
     given = _known(found, where, value, _RETRY)
     exponential = str(given.get("policy") or "constant").lower()
     if exponential not in ("constant", "exponential"):
-        found.findings.append(Finding(where, f"policy {exponential!r} is neither constant nor exponential", wrong=True))
+        found.findings.append(
+            PolicyFinding(where, f"policy {exponential!r} is neither constant nor exponential", wrong=True)
+        )
     if exponential == "exponential" and "duration" in given:
         found.findings.append(
-            Finding(where, "duration has no effect on an exponential policy: it begins with 0.5 s", wrong=False)
+            PolicyFinding(where, "duration has no effect on an exponential policy: it begins with 0.5 s", wrong=False)
         )
     found.retries[name] = Retry(
         exponential=exponential == "exponential",
@@ -256,7 +258,7 @@ def _duration(found: Policies, where: str, value: Any, default: timedelta) -> ti
     try:
         return duration(value)
     except ValueError as error:
-        found.findings.append(Finding(where, f"{error}; daprd leaves out the rest of the resource", wrong=True))
+        found.findings.append(PolicyFinding(where, f"{error}; daprd leaves out the rest of the resource", wrong=True))
         return default
 
 
@@ -265,14 +267,14 @@ def _count(found: Policies, where: str, value: Any) -> int:
         return Retry.max_retries
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found.findings.append(Finding(where, f"{value!r} is no whole number; daprd leaves the file out", wrong=True))
+    found.findings.append(PolicyFinding(where, f"{value!r} is no whole number; daprd leaves the file out", wrong=True))
     return Retry.max_retries
 
 
 def _named(found: Policies, where: str, value: Any) -> Iterable[tuple[str, Any]]:
     """The entries of a mapping whose keys are names."""
     if value is not None and not isinstance(value, Mapping):
-        found.findings.append(Finding(where, _NO_MAPPING, wrong=True))
+        found.findings.append(PolicyFinding(where, _NO_MAPPING, wrong=True))
         return ()
     return [(str(name), each) for name, each in (value or {}).items()]
 
@@ -282,16 +284,18 @@ def _known(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> di
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        found.findings.append(Finding(where, _NO_MAPPING, wrong=True))
+        found.findings.append(PolicyFinding(where, _NO_MAPPING, wrong=True))
         return {}
     spelt = {key.lower(): key for key in keys}
     for key in value:
         if str(key).lower() not in spelt:
-            found.findings.append(Finding(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}", wrong=True))
+            found.findings.append(
+                PolicyFinding(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}", wrong=True)
+            )
     return {spelt[str(key).lower()]: each for key, each in value.items() if str(key).lower() in spelt}
 
 
-def _undefined(found: Policies) -> Iterator[Finding]:
+def _undefined(found: Policies) -> Iterator[PolicyFinding]:
     """Names of policies that nobody defined: daprd takes them for none, and a component's breaker ends it."""
     targets = [*((f"apps.{name}", each) for name, each in found.apps.items())]
     targets += [(f"components.{name}", each) for name, each in found.components.items()]
@@ -302,10 +306,10 @@ def _undefined(found: Policies) -> Iterator[Finding]:
             ("circuitBreaker", names.breaker, set(found.breakers)),
         ):
             if name and name not in defined:
-                yield Finding(f"{where}.{kind}", f"no policy is called {name!r}", wrong=True)
+                yield PolicyFinding(f"{where}.{kind}", f"no policy is called {name!r}", wrong=True)
 
 
-def _never_open(found: Policies) -> Iterator[Finding]:
+def _never_open(found: Policies) -> Iterator[PolicyFinding]:
     """Breakers that count for less time than a call may last. A call that begins in one count and fails in the next is
     counted nowhere: a target that never answers in time does not open them."""
     targets = [(f"apps.{name}", found.of_app(name)) for name in found.apps]
@@ -313,7 +317,7 @@ def _never_open(found: Policies) -> Iterator[Finding]:
     for where, guard in targets:
         if guard.timeout is not None and timedelta() < guard.counting < guard.timeout:
             counting, timeout = guard.counting.total_seconds(), guard.timeout.total_seconds()
-            yield Finding(
+            yield PolicyFinding(
                 f"{where}.circuitBreaker",
                 f"its interval ({counting:g} s) is shorter than the time-out ({timeout:g} s): calls that get no "
                 f"answer in time are never counted, and it never opens; make it {2 * timeout:g} s",

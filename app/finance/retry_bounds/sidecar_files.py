@@ -9,7 +9,7 @@ from typing import Any
 from app.config import yaml_file
 from app.domain.errors import ConfigurationError
 from app.finance.retry_bounds import policies as resiliency
-from app.finance.retry_bounds.policies import Finding, Policies
+from app.finance.retry_bounds.policies import Policies, PolicyFinding
 from app.finance.retry_bounds.worst import Target, model, system
 
 Resource = tuple[str, Mapping[str, Any]]
@@ -22,7 +22,7 @@ def policies(folders: Sequence[Path], app_id: str) -> Policies:
         if document.get("kind") == "Resiliency" and number == 0:
             found.append((where, document))
         elif document.get("kind") == "Resiliency":
-            further.append(Finding(where, "a second document of a file: daprd reads the first alone", wrong=True))
+            further.append(PolicyFinding(where, "a second document of a file: daprd reads the first alone", wrong=True))
     read = resiliency.read(found, app_id)
     read.findings += further
     return read

@@ -15,7 +15,7 @@ from typing import Any
 
 from app.config.policy import Retries, RetryLimits, Rules
 from app.domain.money import amount_of, total
-from app.finance.retry_bounds.policies import Finding, Guard, Policies
+from app.finance.retry_bounds.policies import Guard, Policies, PolicyFinding
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import Meter
 from app.pricing.schedule import NoPrice, rates_at
@@ -23,7 +23,7 @@ from app.pricing.schedule import NoPrice, rates_at
 # Who may be asked: the models behind Conversation components, and the internal systems.
 
 
-class Kind(StrEnum):
+class TargetKind(StrEnum):
     """What a target is."""
 
     MODEL = "model"
@@ -35,7 +35,7 @@ class Target:
     """type: a component's type, like conversation.openai. model: as its file names it; empty where it does not."""
 
     name: str
-    kind: Kind
+    kind: TargetKind
     type: str = "HTTPEndpoint"
     model: str = ""
 
@@ -78,12 +78,12 @@ def model(component: Mapping[str, Any]) -> Target:
     spec = component["spec"]
     entries = {str(each.get("name", "")).lower(): each.get("value") for each in spec.get("metadata") or []}
     name = str(component["metadata"]["name"])
-    return Target(name, Kind.MODEL, str(spec["type"]), str(entries.get("model") or ""))
+    return Target(name, TargetKind.MODEL, str(spec["type"]), str(entries.get("model") or ""))
 
 
 def system(endpoint: Mapping[str, Any]) -> Target:
     """Of an HTTPEndpoint."""
-    return Target(str(endpoint["metadata"]["name"]), Kind.SYSTEM)
+    return Target(str(endpoint["metadata"]["name"]), TargetKind.SYSTEM)
 
 
 # Which step of the workflow asks whom, and how many such steps a task may have.
@@ -135,7 +135,7 @@ _PER = Decimal(1_000_000)
 
 
 @dataclass(frozen=True)
-class Reserve:
+class LongestRequest:
     """Tokens that a request may use, as the journal reserves them before it."""
 
     input_tokens: int
@@ -143,10 +143,10 @@ class Reserve:
 
 
 # The longest letter that a model is shown, in English, with everything around it; and the answer that is reserved.
-LONGEST = Reserve(15_000, 1_000)
+LONGEST = LongestRequest(15_000, 1_000)
 
 
-def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: Reserve, at: datetime) -> Price:
+def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: LongestRequest, at: datetime) -> RequestPrice:
     """For each currency the highest price of a request among these models, each a provider (component type) and a
     name."""
     amounts, unpriced = dict[str, tuple[Decimal, str]](), []
@@ -159,7 +159,7 @@ def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: Reserve
         used = ((Meter.INPUT, reserve.input_tokens), (Meter.OUTPUT, reserve.output_tokens))
         amount = total(amount_of(Decimal(tokens), rates[line], _PER) for line, tokens in used)
         amounts[price.currency] = max(amounts.get(price.currency, (amount, model)), (amount, model))
-    return Price(
+    return RequestPrice(
         {currency: amount for currency, (amount, _) in amounts.items()},
         tuple(sorted({model for _, model in amounts.values()})),
         tuple(unpriced),
@@ -210,7 +210,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Price:
+class RequestPrice:
     """What one request costs at most, by currency; empty when it has no price. models: whose price it is."""
 
     amounts: Mapping[str, Decimal]
@@ -227,7 +227,7 @@ class Worst:
     layers: Layers
     asking: tuple[StepCalls, ...]
     until_parked: timedelta | None
-    price: Price
+    price: RequestPrice
     notes: tuple[str, ...]
 
     @property
@@ -251,7 +251,7 @@ class Worst:
 
     def limit(self, limits: RetryLimits) -> int:
         """Requests that a step may make."""
-        models = self.target.kind is Kind.MODEL
+        models = self.target.kind is TargetKind.MODEL
         return limits.model_requests_per_step if models else limits.system_requests_per_step
 
     def over(self, limits: RetryLimits) -> tuple[Over, ...]:
@@ -267,15 +267,17 @@ class Worst:
 
 
 def worst(
-    targets: Sequence[Target], policies: Policies, rules: Rules, billed: int, prices: Mapping[str, Price]
+    targets: Sequence[Target], policies: Policies, rules: Rules, billed: int, prices: Mapping[str, RequestPrice]
 ) -> tuple[Worst, ...]:
     """Each target, a model as if all models' steps asked it. billed: how many of a step's requests to a model may be
     lost and billed. prices: of a request, by the model component's name."""
-    return tuple(_worst(target, policies, rules, billed, prices.get(target.name, Price({}))) for target in targets)
+    return tuple(
+        _worst(target, policies, rules, billed, prices.get(target.name, RequestPrice({}))) for target in targets
+    )
 
 
-def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price: Price) -> Worst:
-    model = target.kind is Kind.MODEL
+def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price: RequestPrice) -> Worst:
+    model = target.kind is TargetKind.MODEL
     name = MODEL if model else target.name
     asking = tuple(each for each in askings(rules) if name in each.asks)
     guard = policies.of_model(target.name) if model else policies.of_app(target.name)
@@ -296,24 +298,24 @@ def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | N
     return max(known) * rules.retries.attempts + pauses(rules.retries)
 
 
-def _attempt(kind: Kind, guards: Sequence[Guard]) -> timedelta | None:
+def _attempt(kind: TargetKind, guards: Sequence[Guard]) -> timedelta | None:
     """How long one attempt may last that asks these one after another."""
     lengths = [_asked(kind, guard) for guard in guards]
     known = [each for each in lengths if each is not None]
     return sum(known, timedelta()) if len(known) == len(lengths) else None
 
 
-def _asked(kind: Kind, guard: Guard) -> timedelta | None:
+def _asked(kind: TargetKind, guard: Guard) -> timedelta | None:
     """How long one target may hold an attempt."""
     requests = guard.retry.requests
     if guard.timeout is None or requests is None:
-        return GIVE_UP if kind is Kind.SYSTEM else None
+        return GIVE_UP if kind is TargetKind.SYSTEM else None
     lasts = guard.retry.lasts(requests, guard.timeout)
-    return min(lasts, GIVE_UP) if kind is Kind.SYSTEM else lasts
+    return min(lasts, GIVE_UP) if kind is TargetKind.SYSTEM else lasts
 
 
 def _notes(target: Target, guard: Guard, asking: Sequence[StepCalls]) -> tuple[str, ...]:
-    model, repeats = target.kind is Kind.MODEL, guard.retry.requests != 1
+    model, repeats = target.kind is TargetKind.MODEL, guard.retry.requests != 1
     said = [
         (not asking, "no step asks it"),
         (client(target).requests != 1, client(target).fact),
@@ -336,16 +338,18 @@ def _notes(target: Target, guard: Guard, asking: Sequence[StepCalls]) -> tuple[s
 
 def unknown_names(
     targets: Sequence[Target], policies: Policies, rules: Rules, components: frozenset[str]
-) -> Iterator[Finding]:
+) -> Iterator[PolicyFinding]:
     """Names that stand in one kind of file and are missing in the other."""
-    systems = {each.name for each in targets if each.kind is Kind.SYSTEM}
+    systems = {each.name for each in targets if each.kind is TargetKind.SYSTEM}
     for step in askings(rules):
         for name in step.asks:
             if name != MODEL and name not in systems:
-                yield Finding(f"step {step.step}", f"asks {name}, and no HTTPEndpoint is called so", wrong=True)
+                yield PolicyFinding(f"step {step.step}", f"asks {name}, and no HTTPEndpoint is called so", wrong=True)
     for name in policies.apps:
         if name not in systems:
-            yield Finding(f"apps.{name}", "no HTTPEndpoint is called so: it guards nothing that we ask", wrong=False)
+            yield PolicyFinding(
+                f"apps.{name}", "no HTTPEndpoint is called so: it guards nothing that we ask", wrong=False
+            )
     for name in policies.components:
         if name not in components:
-            yield Finding(f"components.{name}", "no component is called so: it guards nothing", wrong=False)
+            yield PolicyFinding(f"components.{name}", "no component is called so: it guards nothing", wrong=False)

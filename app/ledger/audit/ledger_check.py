@@ -16,7 +16,7 @@ from app.domain.formatting import minute
 from app.domain.models import TaskStatus
 from app.domain.money import plain
 from app.finance.report_schemas import GroupView, View
-from app.ledger.audit.rebuilding import Books
+from app.ledger.audit.rebuilding import BilledPriceBooks
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
 from app.ledger.recording.projection import Written
@@ -100,7 +100,7 @@ _MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "st
 
 
 @dataclass(frozen=True)
-class Difference:
+class LedgerDifference:
     """Something in the ledger that is not what its sources say. `task_id` is empty for a sum of many tasks.
 
     source: who says what is expected. remedy: what to do, where making the ledger again is not the way.
@@ -127,7 +127,7 @@ class _Held:
     record: Any | None
 
 
-def check(sources: Sources) -> Iterator[Difference]:
+def check(sources: Sources) -> Iterator[LedgerDifference]:
     """All differences, in any direction. Raises Unreachable when Dapr's histories cannot be read."""
     yield from _daily(sources)
     with sources.engine.connect() as connection:
@@ -135,7 +135,7 @@ def check(sources: Sources) -> Iterator[Difference]:
         tasks = {row.task_id: row for row in connection.execute(_TASKS)}
     started = {task_id for task_id, row in tickets.items() if row.started}
     task_ids = sorted({*started, *tasks, *sources.known()})
-    books, records = Books(sources.engine, sources.book), LedgerQueries(sources.engine)
+    books, records = BilledPriceBooks(sources.engine, sources.book), LedgerQueries(sources.engine)
     for start in range(0, len(task_ids), _AT_ONCE):
         some = task_ids[start : start + _AT_ONCE]
         runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
@@ -150,49 +150,51 @@ def check(sources: Sources) -> Iterator[Difference]:
                 yield from _journal(run, written[task_id])
 
 
-def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> Iterator[Difference]:
+def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> Iterator[LedgerDifference]:
     """There is no history to compare with. A record that is final is the only copy then, and stays."""
     if isinstance(why, HistoryTampered):
-        yield Difference(task_id, "history", "one that verifies", _first_line(why), remedy=TAMPERED)
+        yield LedgerDifference(task_id, "history", "one that verifies", _first_line(why), remedy=TAMPERED)
         return
     if held.ticket is None or held.ticket.recorded or (held.record and held.record.ended_at):
         return
     status = f"{held.ticket.status} since {_moment(held.ticket.stood_at)}"
     if TaskStatus(held.ticket.status).ended and held.record is not None:
-        yield Difference(task_id, "record", f"{status}, as its worker told", held.record.status, remedy=PURGED)
+        yield LedgerDifference(task_id, "record", f"{status}, as its worker told", held.record.status, remedy=PURGED)
     elif TaskStatus(held.ticket.status).ended:
-        yield Difference(task_id, "record", f"{status}, as its worker told", "no record")
+        yield LedgerDifference(task_id, "record", f"{status}, as its worker told", "no record")
     else:
-        yield Difference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
+        yield LedgerDifference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
 
 
-def _read(run: WorkflowRun, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[Difference]:
+def _read(run: WorkflowRun, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[LedgerDifference]:
     """A history, against what the ledger has of its task."""
     now = f"{expected.status.value} since {_moment(run.ended_at or run.started_at)}"
     if held.ticket is None and ticket_of(run) is not None:
-        yield Difference(run.instance_id, "ticket", f"a task that is {now}", "none")
+        yield LedgerDifference(run.instance_id, "ticket", f"a task that is {now}", "none")
     if held.record is not None and behind(expected, held.record):
         if run.ended_at is None:
             then = f"{held.record.status} with {held.record.events} events"
             remedy = (LEFT_OVER if held.record.ended_at else OLDER).format(task_id=run.instance_id)
-            yield Difference(run.instance_id, "history", f"{now} with {run.events} events", then, remedy=remedy)
+            yield LedgerDifference(run.instance_id, "history", f"{now} with {run.events} events", then, remedy=remedy)
         return
     yield from _task(expected, found)
     if held.ticket is not None and held.ticket.recorded and held.ticket.status != expected.status.value:
-        yield Difference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
+        yield LedgerDifference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
 
 
-def _journal(run: WorkflowRun, written: Written) -> Iterator[Difference]:
+def _journal(run: WorkflowRun, written: Written) -> Iterator[LedgerDifference]:
     """Model calls that the history proves."""
     for call in proven_calls(run, written.calls):
-        yield Difference(run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row")
+        yield LedgerDifference(
+            run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row"
+        )
 
 
-def _daily(sources: Sources) -> Iterator[Difference]:
+def _daily(sources: Sources) -> Iterator[LedgerDifference]:
     with sources.engine.connect() as connection:
         for key, expected, found in disagreements(connection):
             named = ", ".join(str(value) for value in key[1:8] if value)
-            yield Difference("", f"daily sum {day_of(key.day):%Y-%m-%d} {named}", _sums(expected), _sums(found))
+            yield LedgerDifference("", f"daily sum {day_of(key.day):%Y-%m-%d} {named}", _sums(expected), _sums(found))
 
 
 def _sums(sums: tuple[int, int]) -> str:
@@ -207,10 +209,10 @@ def _moment(at: datetime | None) -> str:
     return f"{minute(at)} UTC" if at else "its arrival"
 
 
-def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[Difference]:
+def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[LedgerDifference]:
     if found is None:
         if expected.ended_at is not None:
-            yield Difference(
+            yield LedgerDifference(
                 expected.task_id, "record", f"{expected.status.value} since {expected.ended_at}", "no record"
             )
         return
@@ -218,17 +220,19 @@ def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[Difference
     for field in fields(TaskRecord):
         old, new = getattr(expected, field.name), getattr(found, field.name)
         if field.name not in ignored and old != new:
-            yield Difference(expected.task_id, field.name, _told(old), _told(new))
+            yield LedgerDifference(expected.task_id, field.name, _told(old), _told(new))
     if expected.ended_at is not None:
         yield from _charges(expected, found)
 
 
-def _charges(expected: TaskRecord, found: TaskRecord) -> Iterator[Difference]:
+def _charges(expected: TaskRecord, found: TaskRecord) -> Iterator[LedgerDifference]:
     """Compared by what they are for and what they come to. What stands twice, or is missing, is named."""
     wanted, booked = _lines(expected.charges), _lines(found.charges)
     for line in sorted((wanted | booked).keys()):
         if wanted[line] != booked[line]:
-            yield Difference(expected.task_id, f"charge {' '.join(line)}", f"{wanted[line]} of it", f"{booked[line]}")
+            yield LedgerDifference(
+                expected.task_id, f"charge {' '.join(line)}", f"{wanted[line]} of it", f"{booked[line]}"
+            )
 
 
 def _lines(charges: Sequence[Charge]) -> Counter[tuple[str, ...]]:

@@ -61,7 +61,7 @@ class Rebuilt:
     after: Group
 
 
-class Books:
+class BilledPriceBooks:
     """The price books that tasks were billed by."""
 
     def __init__(self, engine: Engine, today: PriceBook) -> None:
@@ -87,7 +87,7 @@ def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
     many are done. Raises Unreachable, with what was done so far done; it can be started again."""
     records = LedgerQueries(sources.engine)
     before = records.report().total
-    books = Books(sources.engine, sources.book)
+    books = BilledPriceBooks(sources.engine, sources.book)
     with sources.engine.connect() as connection:
         there = set(connection.execute(_IDS).scalars())
         arrived = set(connection.execute(select(TICKETS.c.task_id)).scalars())

@@ -33,7 +33,7 @@ from app.domain.models import (
     in_minor_units,
     task_id,
 )
-from app.ledger.audit.ledger_check import Difference
+from app.ledger.audit.ledger_check import LedgerDifference
 from app.ledger.store import database
 from app.ledger.store.tables import TASKS, TICKETS
 
@@ -162,7 +162,7 @@ class RefundsChecked:
     """What a comparison found. in_books, in_ledger: how many refunds each holds. in_flight: how many of the books'
     belong to tasks that have not ended yet. problem: why not all books were read; empty when they were."""
 
-    differences: tuple[Difference, ...]
+    differences: tuple[LedgerDifference, ...]
     in_books: int
     in_ledger: int
     in_flight: int
@@ -241,7 +241,7 @@ class _Comparison:
         self.in_ledger = len(claims)
         self.in_books = 0
         self.in_flight = 0
-        self.differences: list[Difference] = []
+        self.differences: list[LedgerDifference] = []
 
     def take(self, refund: PostedRefund) -> None:
         """One refund of the books."""
@@ -275,14 +275,14 @@ class _Comparison:
                 if row.ended_at is not None and row.refund_id is None:
                     facts = _posted_facts(some[row.task_id])
                     self.differences.append(
-                        Difference(row.task_id, "promised refund", facts, _ending(row), BOOKS, PROMISED)
+                        LedgerDifference(row.task_id, "promised refund", facts, _ending(row), BOOKS, PROMISED)
                     )
 
-    def lost(self) -> Iterator[Difference]:
+    def lost(self) -> Iterator[LedgerDifference]:
         """Refunds of ours that the books did not have."""
         for claim in itertools.chain.from_iterable(self._left.values()):
             what = f"refund {claim.refund_id or 'without an id'}"
-            yield Difference(claim.task_id, what, "none", claim.facts, BOOKS, LOST)
+            yield LedgerDifference(claim.task_id, what, "none", claim.facts, BOOKS, LOST)
 
     def _judged(self, refund: PostedRefund, tasks: Sequence[Any], not_recorded: bool) -> None:
         ticket = _ticket(refund)
@@ -304,7 +304,7 @@ class _Comparison:
 
     def _differs(self, refund: PostedRefund, task: str, ours: str, remedy: str) -> None:
         what, theirs = f"refund {refund.refund_id}", _posted_facts(refund)
-        self.differences.append(Difference(task, what, theirs, ours, BOOKS, remedy))
+        self.differences.append(LedgerDifference(task, what, theirs, ours, BOOKS, remedy))
 
 
 def _claims(connection: Connection) -> _Claims:

@@ -46,7 +46,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestCounts:
     """models: by component, requests that left for the provider, without those that the sidecar repeated by itself.
     steps: by activity, executions of its steps, likewise. reserves: by component,
     the largest input and output that the journal reserved. answered: by component, provider and name of the models that
@@ -58,10 +58,10 @@ class Asked:
     answered: Mapping[str, frozenset[tuple[str, str]]]
 
 
-def asked(engine: Engine) -> Asked:
+def asked(engine: Engine) -> RequestCounts:
     """All that the ledger knows."""
     with engine.connect() as connection:
-        return Asked(_models(connection), _steps(connection), _reserves(connection), _answered(connection))
+        return RequestCounts(_models(connection), _steps(connection), _reserves(connection), _answered(connection))
 
 
 def _models(connection: Connection) -> dict[str, Measured]:
@@ -142,7 +142,7 @@ _AT_ONCE = 500  # tasks in one question; SQLite takes so many parameters and som
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkCounts:
     """What was done for a task: model calls, how many of them came to nothing, and attempts at steps beyond the first
     of each."""
 
@@ -152,7 +152,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Period:
+class CountedPeriod:
     """From the first moment of `since` to before that of `until`, in UTC; None is without end."""
 
     since: date | None
@@ -167,7 +167,7 @@ class Period:
 
 
 def tasks(
-    engine: Engine, by: Sequence[Dimension], period: Period, tenants: Collection[str] | None
+    engine: Engine, by: Sequence[Dimension], period: CountedPeriod, tenants: Collection[str] | None
 ) -> dict[tuple[str, ...], int]:
     """How many tasks were charged, by dimensions that are countable."""
     columns = [COUNTABLE[dimension] for dimension in by]
@@ -180,20 +180,20 @@ def tasks(
         return {tuple(key): count for *key, count in connection.execute(query)}
 
 
-def work(engine: Engine, task_ids: Collection[str], period: Period) -> dict[str, Work]:
+def work(engine: Engine, task_ids: Collection[str], period: CountedPeriod) -> dict[str, WorkCounts]:
     """What was done for these tasks."""
-    found: dict[str, Work] = {}
+    found: dict[str, WorkCounts] = {}
     ordered = sorted(task_ids)
     with engine.connect() as connection:
         for start in range(0, len(ordered), _AT_ONCE):
             some = ordered[start : start + _AT_ONCE]
             found |= _calls(connection, some, period)
             for task_id, retries in _step_retries(connection, some, period).items():
-                found[task_id] = replace(found.get(task_id, Work()), step_retries=retries)
+                found[task_id] = replace(found.get(task_id, WorkCounts()), step_retries=retries)
     return found
 
 
-def _calls(connection: Connection, task_ids: Sequence[str], period: Period) -> dict[str, Work]:
+def _calls(connection: Connection, task_ids: Sequence[str], period: CountedPeriod) -> dict[str, WorkCounts]:
     vain = MODEL_CALLS.c.state.in_((CallState.FAILED.value, CallState.INTERRUPTED.value))
     query = (
         select(
@@ -204,10 +204,10 @@ def _calls(connection: Connection, task_ids: Sequence[str], period: Period) -> d
         .where(MODEL_CALLS.c.task_id.in_(task_ids), *period.holds(MODEL_CALLS.c.started_at))
         .group_by(MODEL_CALLS.c.task_id)
     )
-    return {task_id: Work(calls, int(in_vain)) for task_id, calls, in_vain in connection.execute(query)}
+    return {task_id: WorkCounts(calls, int(in_vain)) for task_id, calls, in_vain in connection.execute(query)}
 
 
-def _step_retries(connection: Connection, task_ids: Sequence[str], period: Period) -> Mapping[str, int]:
+def _step_retries(connection: Connection, task_ids: Sequence[str], period: CountedPeriod) -> Mapping[str, int]:
     query = (
         select(TASKS.c.task_id, func.count().label("retries"))
         .join(ATTEMPTS, ATTEMPTS.c.task_no == TASKS.c.task_no)

@@ -21,8 +21,8 @@ from app.domain.models import AnsweredBy
 from app.finance.failures.failure_figures import (
     INTERRUPTED,
     Facts,
-    Failure,
-    Role,
+    FailureFact,
+    SpendRole,
     Spent,
     Sum,
     Vain,
@@ -46,7 +46,7 @@ _DONE = ATTEMPTS.alias("done")  # how a charged step was completed, if it was
 
 
 @dataclass(frozen=True)
-class Period:
+class EndedPeriod:
     """Which tasks: those that ended on these days (UTC, `until` not among them), of these tenants; None is all."""
 
     since: date | None
@@ -96,12 +96,12 @@ class Period:
         return [] if self.tenants is None else [TASKS.c.tenant.in_(sorted(self.tenants))]
 
 
-def ended(period: Period) -> Select[Any]:
+def ended(period: EndedPeriod) -> Select[Any]:
     """How many tasks, by tenant."""
     return select(TASKS.c.tenant, func.count().label("tasks")).where(*period.tasks()).group_by(TASKS.c.tenant)
 
 
-def by_day(period: Period) -> Select[Any]:
+def by_day(period: EndedPeriod) -> Select[Any]:
     """What was charged on the period's days, whenever the task ended."""
     table = DAILY_COSTS.c
     key = (table.tenant, table.stage, table.price_no, table.known, table.rerun)
@@ -115,12 +115,12 @@ def by_day(period: Period) -> Select[Any]:
     return query.group_by(*key)
 
 
-def outside(period: Period) -> Select[Any]:
+def outside(period: EndedPeriod) -> Select[Any]:
     """What the tasks were charged on other days."""
     return _charges_of(and_(*period.tasks(), or_(*period.at_edges()))).where(not_(and_(*period.charged())))
 
 
-def by_others(period: Period) -> Select[Any]:
+def by_others(period: EndedPeriod) -> Select[Any]:
     """What other tasks were charged on the period's days."""
     return _charges_of(and_(period.others(), *period.theirs())).where(*period.charged())
 
@@ -137,7 +137,7 @@ def _charges_of(tasks: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def restarts(period: Period) -> CTE:
+def restarts(period: EndedPeriod) -> CTE:
     """The failures, each with whether a runner without a record would have begun again there.
 
     Not where nothing was done after it; nor at what failed before work went on after a failure of the same kind, side
@@ -214,9 +214,9 @@ def prevented(restarting: CTE) -> Select[Any]:
     its_step = and_(STEPS.c.task_no == CHARGES.c.task_no, STEPS.c.step == CHARGES.c.step)
     answered_by = select(STEPS.c.answered_by).where(its_step).correlate(CHARGES).scalar_subquery()
     role = case(
-        (_done(restarting), Role.REPLAY.value),
-        (answered_by == AnsweredBy.JOURNAL.value, Role.JOURNAL.value),
-        else_=Role.UNDER_WAY.value,
+        (_done(restarting), SpendRole.REPLAY.value),
+        (answered_by == AnsweredBy.JOURNAL.value, SpendRole.JOURNAL.value),
+        else_=SpendRole.UNDER_WAY.value,
     ).label("role")
     key = (told.tenant, told.stage, told.kind, role, CHARGES.c.price_no, CHARGES.c.known)
     return (
@@ -267,7 +267,7 @@ def facts(
 ) -> Facts:
     """What is known of the tasks that ended from day `since` to before day `until` (UTC). `tenants` None is all."""
     with _one_view(engine) as connection:
-        reader = _Reader(connection, Period(since, until, tenants), Prices(engine))
+        reader = _Reader(connection, EndedPeriod(since, until, tenants), Prices(engine))
         return Facts(
             ended={row.tenant: row.tasks for row in reader.rows(ended(reader.period))},
             failures=tuple(reader.failures()),
@@ -279,7 +279,7 @@ def facts(
 class _Reader:
     """Asks for the tasks of one period."""
 
-    def __init__(self, connection: Connection, period: Period, prices: Prices) -> None:
+    def __init__(self, connection: Connection, period: EndedPeriod, prices: Prices) -> None:
         self.period = period
         self._connection = connection
         self._prices = prices
@@ -291,7 +291,7 @@ class _Reader:
         """All rows at once, which is quicker than one by one."""
         return self._connection.execute(query).all()
 
-    def failures(self) -> Iterator[Failure]:
+    def failures(self) -> Iterator[FailureFact]:
         """Each failure, with what its task spent."""
         spent, partly = self._spent()
         for task, number, tenant, stage, kind, cause, restarts in self.rows(failures(self._restarts)):
@@ -299,7 +299,7 @@ class _Reader:
             sums = sorted(spent.get(key, {}).items())
             found = tuple(Spent(currency, before, clean) for currency, (before, clean) in sums if clean)
             progress = progress_of(found, whole=key not in partly) if restarts else None
-            yield Failure(task, tenant, stage, kind, cause, bool(restarts), progress, found)
+            yield FailureFact(task, tenant, stage, kind, cause, bool(restarts), progress, found)
 
     def vain(self) -> Iterator[Vain]:
         """What the tasks spent in vain."""
@@ -314,7 +314,7 @@ class _Reader:
         """All charges of the tasks."""
         for place, (quantity, times) in self._charges().items():
             if quantity or times:
-                role = Role.RERUN if place.rerun else Role.CLEAN
+                role = SpendRole.RERUN if place.rerun else SpendRole.CLEAN
                 yield self._sum(role, place, quantity, times)
 
     def prevented(self) -> Iterator[Sum]:
@@ -323,7 +323,7 @@ class _Reader:
         for tenant, stage, kind, role, price_no, known, quantity, times in self.rows(query):
             if quantity or times:
                 place = _Place(tenant, stage, price_no, known, False)
-                yield self._sum(Role(role), place, int(quantity), int(times), crash=kind == INTERRUPTED)
+                yield self._sum(SpendRole(role), place, int(quantity), int(times), crash=kind == INTERRUPTED)
 
     def _spent(self) -> tuple[Mapping[_Failed, Mapping[str, list[int]]], set[_Failed]]:
         """By failure and currency, what was spent before it and in all; the failures for which that is not known."""
@@ -352,7 +352,7 @@ class _Reader:
                 sums[1] += sign * int(times)
         return {place: (quantity, times) for place, (quantity, times) in found.items()}
 
-    def _sum(self, role: Role, place: _Place, quantity: int, times: int, *, crash: bool = False) -> Sum:
+    def _sum(self, role: SpendRole, place: _Place, quantity: int, times: int, *, crash: bool = False) -> Sum:
         # What a rerun was charged for is asked here, not that it was one: that is its role.
         values = place._asdict() | {"rerun": False, "quantity": quantity}
         return Sum(

@@ -183,13 +183,13 @@ class LedgerQueries:
         self, by: Sequence[Dimension], since: date | None = None, until: date | None = None, tenants: Tenants = None
     ) -> dict[tuple[str, ...], int]:
         """How many tasks were charged on these days, by dimensions that are `counting.COUNTABLE`."""
-        return counting.tasks(self._engine, by, counting.Period(since, until), tenants)
+        return counting.tasks(self._engine, by, counting.CountedPeriod(since, until), tenants)
 
     def work(
         self, task_ids: Collection[str], since: date | None = None, until: date | None = None
-    ) -> dict[str, counting.Work]:
+    ) -> dict[str, counting.WorkCounts]:
         """What was done for these tasks on these days."""
-        return counting.work(self._engine, task_ids, counting.Period(since, until))
+        return counting.work(self._engine, task_ids, counting.CountedPeriod(since, until))
 
     def unattributed_retries(
         self, since: datetime | None = None, until: datetime | None = None

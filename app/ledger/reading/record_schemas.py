@@ -11,13 +11,13 @@ from pydantic import PlainSerializer
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part
+from app.dapr.history.times import TimePart
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.finance.report_schemas import Exact, GroupView, View, group_view
 from app.finance.rollup import rollup
 from app.ledger.recording.failures import cause_of_call
 from app.ledger.store.task_record import FailureKind, StepRecord, TaskRecord
-from app.pricing.charge_types import CallRecord, Charge, CostBasis, Kind, Meter, Mode, Unit
+from app.pricing.charge_types import CallRecord, Charge, CostBasis, CostKind, Meter, Mode, Unit
 
 # What was worked at, waited for and lost, for programs: parts of the record's JSON. The keys stay.
 
@@ -27,7 +27,7 @@ Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_t
 class PauseView(View):
     """A time in which the task held nothing; `label` names the event that it waited for."""
 
-    part: Part
+    part: TimePart
     label: str
     started_at: datetime
     ended_at: datetime
@@ -142,7 +142,7 @@ class ChargeView(View):
     """One priced line; amount = quantity x unit_price / the unit's `per`. Null is not known."""
 
     id: str
-    kind: Kind
+    kind: CostKind
     line: Meter
     stage: str
     step: str
@@ -191,7 +191,7 @@ class RecordView(View):
     started_at: datetime
     ended_at: datetime | None
     projected_at: datetime
-    seconds: dict[Part, Seconds]
+    seconds: dict[TimePart, Seconds]
     pauses: tuple[PauseView, ...]
     turns: int
     events: int
@@ -250,7 +250,7 @@ def charges_of_call(record: TaskRecord, call: CallRecord) -> tuple[Charge, ...]:
     return tuple(
         charge
         for charge in record.charges
-        if charge.kind is Kind.MODEL and (charge.execution_id, charge.turn, charge.number) == key
+        if charge.kind is CostKind.MODEL and (charge.execution_id, charge.turn, charge.number) == key
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.models import AnsweredBy, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
 from app.domain.money import amount_of
 from app.ledger.store.charge_rows import PriceRow
@@ -175,8 +175,10 @@ def task(
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         projected_at=row["projected_at"],
-        parts={Part(part): timedelta(microseconds=length) for part, length in json.loads(row["parts"]).items()},
-        pauses=tuple(Span(Part(each["part"]), each["started_at"], each["ended_at"], each["label"]) for each in pauses),
+        parts={TimePart(part): timedelta(microseconds=length) for part, length in json.loads(row["parts"]).items()},
+        pauses=tuple(
+            Span(TimePart(each["part"]), each["started_at"], each["ended_at"], each["label"]) for each in pauses
+        ),
         turns=row["turns"],
         events=row["events"],
         size=row["size"],

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from app.dapr.history.causes import words_of
 from app.dapr.history.executions import Begun, Execution, executions, fates_known, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, RaisedEvent, RunStatus, Step, WorkflowRun
-from app.dapr.history.times import Idle, Part, Share, shares, spans
+from app.dapr.history.times import Idle, Share, TimePart, shares, spans
 from app.domain import decision_texts
 from app.domain.models import (
     AnsweredBy,
@@ -29,7 +29,7 @@ from app.domain.models import (
     Decision,
     DecisionState,
     DecisionView,
-    Settled,
+    SettledDecision,
     TaskOutput,
     TaskStatus,
     UsageBasis,
@@ -151,7 +151,7 @@ def vain_writes(step: StepRecord) -> int:
 
 
 # In these parts a task holds nothing.
-_PAUSES = (Part.RESTART, Part.WAITING, Part.BACK_OFF, Part.SUSPENDED, Part.TIMER, Part.CHILDREN)
+_PAUSES = (TimePart.RESTART, TimePart.WAITING, TimePart.BACK_OFF, TimePart.SUSPENDED, TimePart.TIMER, TimePart.CHILDREN)
 _STATUSES = {
     RunStatus.COMPLETED: TaskStatus.COMPLETED,
     RunStatus.FAILED: TaskStatus.FAILED,
@@ -282,10 +282,10 @@ def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> I
             yield view_of(run.instance_id, known or _unsettled(decision, at, run), said_at=at)
 
 
-def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> Settled:
+def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> SettledDecision:
     """The run has not said what came of it, and once it is over it never will."""
     over = run.ended_at
-    return Settled(
+    return SettledDecision(
         **decision.model_dump(),
         at=over.isoformat(timespec="milliseconds") if over else at,
         state=DecisionState.TOO_LATE if over else DecisionState.HANDED_OVER,
@@ -300,8 +300,8 @@ def _decision(event: RaisedEvent) -> Decision | None:
         return None
 
 
-def _lengths(pieces: Iterable[tuple[Part, timedelta]]) -> dict[Part, timedelta]:
-    found: defaultdict[Part, timedelta] = defaultdict(timedelta)
+def _lengths(pieces: Iterable[tuple[TimePart, timedelta]]) -> dict[TimePart, timedelta]:
+    found: defaultdict[TimePart, timedelta] = defaultdict(timedelta)
     for part, length in pieces:
         found[part] += length
     return dict(found)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from app.domain import decision_texts
-from app.domain.models import Decision, DecisionState, DecisionView, Refund, Settled
+from app.domain.models import Decision, DecisionState, DecisionView, Refund, SettledDecision
 from app.domain.redaction import redact
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import DECISIONS
@@ -70,7 +70,7 @@ class Decisions:
 
         self._writer.run(insert)
 
-    def settle(self, task_id: str, settled: Sequence[Settled]) -> None:
+    def settle(self, task_id: str, settled: Sequence[SettledDecision]) -> None:
         """Notes what the task says of decisions; of those that were raised by hand its history tells more."""
         views = [view_of(task_id, each) for each in settled if each.decision_id]
         if views:
@@ -133,7 +133,7 @@ def read(connection: Connection, task_id: str) -> tuple[DecisionView, ...]:
     return tuple(_view(row) for row in connection.execute(_OF_TASK, {"the_task": task_id}).mappings())
 
 
-def view_of(task_id: str, settled: Settled, said_at: str | None = None) -> DecisionView:
+def view_of(task_id: str, settled: SettledDecision, said_at: str | None = None) -> DecisionView:
     """What a task says of a decision; `said_at` is when it was made, where that is known better."""
     said_at = said_at or settled.at
     return DecisionView(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus
 from app.finance.call_end import ExecutionTimes, StepTimes, call_end
 from app.pricing.charge_types import CallRecord, Charge
@@ -108,7 +108,7 @@ class TaskRecord:
     started_at: datetime
     ended_at: datetime | None
     projected_at: datetime
-    parts: Mapping[Part, timedelta]
+    parts: Mapping[TimePart, timedelta]
     pauses: tuple[Span, ...]
     turns: int
     events: int

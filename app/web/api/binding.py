@@ -17,7 +17,7 @@ from app.domain.errors import AccessDenied, TaskNotFound
 from app.domain.models import Decision
 from app.domain.texts import storable_json
 from app.tasks.access import Access, Principal
-from app.web.api.handlers import Answer, Books, Call, Desk, Vitals
+from app.web.api.handlers import Call, HandlerAnswer, LedgerApi, Probes, TasksApi
 from app.web.api.messages import FieldProblem
 from app.web.api.problems import NotJson, NotText, WrongFields, WrongMediaType
 from app.web.api.route_table import ROUTES, Route, build_document
@@ -126,30 +126,30 @@ TASK_ID = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,30}):[A-Za-z0-9][A-Za-z0-9
 
 
 @dataclass(frozen=True)
-class Edge:
+class ApiEdge:
     """What every route shares."""
 
-    desk: Desk
+    desk: TasksApi
     access: Access
-    books: Books | None
-    vitals: Vitals | None
+    books: LedgerApi | None
+    vitals: Probes | None
     document: dict[str, Any]
     version: str
     front: Front
 
 
 def make_blueprint(
-    desk: Desk,
+    desk: TasksApi,
     access: Access,
-    books: Books | None,
+    books: LedgerApi | None,
     version: str,
     front: Front,
-    vitals: Vitals | None = None,
+    vitals: Probes | None = None,
     routes: Sequence[Route] = ROUTES,
 ) -> Blueprint:
     """The API as a blueprint for `/`."""
     blueprint = Blueprint("api", __name__)
-    edge = Edge(desk, access, books, vitals, build_document(routes, version, front.prefix), version, front)
+    edge = ApiEdge(desk, access, books, vitals, build_document(routes, version, front.prefix), version, front)
     for route in routes:
         blueprint.add_url_rule(
             route.path.replace("{task_id}", "<task_id>"),
@@ -161,7 +161,7 @@ def make_blueprint(
     return blueprint
 
 
-def _view(route: Route, edge: Edge) -> Callable[..., Response]:
+def _view(route: Route, edge: ApiEdge) -> Callable[..., Response]:
     def view(task_id: str = "") -> Response:
         principal = _let_in(route, edge, task_id)
         if route.max_bytes is not None:
@@ -183,7 +183,7 @@ def _view(route: Route, edge: Edge) -> Callable[..., Response]:
     return view
 
 
-def _let_in(route: Route, edge: Edge, task_id: str) -> Principal | None:
+def _let_in(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
     """The caller. A task of another tenant does not exist for it, whatever its roles are."""
     if route.role is None:
         return None
@@ -202,7 +202,7 @@ def _let_in(route: Route, edge: Edge, task_id: str) -> Principal | None:
     return principal
 
 
-def _respond(route: Route, answer: Answer, front: Front) -> Response:
+def _respond(route: Route, answer: HandlerAnswer, front: Front) -> Response:
     if answer.status not in route.answers:
         raise RuntimeError(f"route {route.name} answered {answer.status}, which its table does not name")
     headers = {name: front.path(value) if name == "Location" else value for name, value in answer.headers.items()}

@@ -26,7 +26,7 @@ from app.web.api.messages import Approval, CostQuery, Health, Index, PeriodQuery
 M = TypeVar("M", bound=BaseModel)
 
 
-class Desk(Protocol):
+class TasksApi(Protocol):
     """What the API needs of the task desk."""
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
@@ -63,7 +63,7 @@ class Desk(Protocol):
         """Begins a lost, failed or terminated task again. Raises TaskNotFound, NotWaiting."""
 
 
-class Records(Protocol):
+class RecordsApi(Protocol):
     """What the API needs of the ledger."""
 
     def record(self, task_id: str) -> TaskRecord:
@@ -79,15 +79,15 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class Books:
+class LedgerApi:
     """Where figures come from: the ledger, its comparison with a provider's bill, and the metrics for Prometheus."""
 
-    records: Records
+    records: RecordsApi
     compare: Callable[[Bill], Reconciliation]
     metrics: Callable[[], bytes]
 
 
-class Vitals(Protocol):
+class Probes(Protocol):
     """What probes ask of this process; both answer at once."""
 
     def alive(self) -> None:
@@ -101,7 +101,7 @@ class Vitals(Protocol):
 class Call:
     """One request, already let in and read."""
 
-    desk: Desk
+    desk: TasksApi
     document: dict[str, Any]  # the OpenAPI document
     version: str
     principal: Principal | None  # None only on routes that need no token
@@ -109,8 +109,8 @@ class Call:
     body: BaseModel | None
     query: BaseModel | None
     text: str  # a body that is taken as it is
-    books: Books | None
-    vitals: Vitals | None
+    books: LedgerApi | None
+    vitals: Probes | None
 
     @property
     def caller(self) -> Principal:
@@ -120,14 +120,14 @@ class Call:
         return self.principal
 
     @property
-    def figures(self) -> Books:
+    def figures(self) -> LedgerApi:
         """The books. Raises RuntimeError in an app that was made without them."""
         if self.books is None:
             raise RuntimeError("this app was made without books, so it has no figures to tell")
         return self.books
 
     @property
-    def process(self) -> Vitals:
+    def process(self) -> Probes:
         """The vitals. Raises RuntimeError in an app that was made without them."""
         if self.vitals is None:
             raise RuntimeError("this app was made without vitals, so it cannot be probed")
@@ -135,7 +135,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HandlerAnswer:
     """What goes back: the status must be one that the route's table names."""
 
     status: int
@@ -149,83 +149,83 @@ def _as(value: BaseModel | None, model: type[M]) -> M:
     return value
 
 
-def health(call: Call) -> Answer:
+def health(call: Call) -> HandlerAnswer:
     """The web process answers."""
-    return Answer(200, Health(status="ok", version=call.version))
+    return HandlerAnswer(200, Health(status="ok", version=call.version))
 
 
-def live(call: Call) -> Answer:
+def live(call: Call) -> HandlerAnswer:
     """The worker's event loop moves."""
     call.process.alive()
     return health(call)
 
 
-def ready(call: Call) -> Answer:
+def ready(call: Call) -> HandlerAnswer:
     """Work can be done here."""
     call.process.ready()
     return health(call)
 
 
-def index(call: Call) -> Answer:
+def index(call: Call) -> HandlerAnswer:
     """What this is, and where to go on."""
-    return Answer(200, Index(version=call.version))
+    return HandlerAnswer(200, Index(version=call.version))
 
 
-def openapi(call: Call) -> Answer:
+def openapi(call: Call) -> HandlerAnswer:
     """The description of this API."""
-    return Answer(200, call.document)
+    return HandlerAnswer(200, call.document)
 
 
 _INTAKE = {Intake.NEW: 201, Intake.KNOWN: 200, Intake.LATER: 202}
 
 
-def submit(call: Call) -> Answer:
+def submit(call: Call) -> HandlerAnswer:
     """Takes a ticket in; the same ticket again is the same task. 202: it is kept, and its task is started later."""
     ticket = _as(call.body, Ticket)
     call.caller.require(Role.SUBMIT, ticket.tenant)
     view, intake = call.desk.submit(ticket)
-    return Answer(_INTAKE[intake], view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
+    return HandlerAnswer(_INTAKE[intake], view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
 
 
-def list_tasks(call: Call) -> Answer:
+def list_tasks(call: Call) -> HandlerAnswer:
     """Lists the tasks of the caller's tenants."""
     query = _as(call.query, TaskQuery)
     tenants = call.caller.tenants
     if query.tenant is not None:
         call.caller.require(Role.READ, query.tenant)
         tenants = frozenset({query.tenant})
-    return Answer(200, call.desk.list(tenants, query.status, query.limit, query.after))
+    return HandlerAnswer(200, call.desk.list(tenants, query.status, query.limit, query.after))
 
 
-def show_task(call: Call) -> Answer:
+def show_task(call: Call) -> HandlerAnswer:
     """One task."""
-    return Answer(200, call.desk.get(call.task_id))
+    return HandlerAnswer(200, call.desk.get(call.task_id))
 
 
-def show_ticket(call: Call) -> Answer:
+def show_ticket(call: Call) -> HandlerAnswer:
     """The ticket of a task: what the customer wrote, redacted."""
-    return Answer(200, call.desk.ticket(call.task_id))
+    return HandlerAnswer(200, call.desk.ticket(call.task_id))
 
 
-def show_record(call: Call) -> Answer:
+def show_record(call: Call) -> HandlerAnswer:
     """The record of a task."""
-    return Answer(200, record_view(call.figures.records.record(call.task_id)))
+    return HandlerAnswer(200, record_view(call.figures.records.record(call.task_id)))
 
 
-def report_costs(call: Call) -> Answer:
+def report_costs(call: Call) -> HandlerAnswer:
     """Sums what the caller's tenants were charged."""
     query = _as(call.query, CostQuery)
     tenants = _tenants(call, query)
     rollup = call.figures.records.report(query.dimensions, query.since, query.until, tenants)
-    return Answer(200, report_view(rollup, _selection(query, tenants)))
+    return HandlerAnswer(200, report_view(rollup, _selection(query, tenants)))
 
 
-def tax_failures(call: Call) -> Answer:
+def tax_failures(call: Call) -> HandlerAnswer:
     """What failures cost the caller's tenants."""
     query = _as(call.query, PeriodQuery)
     tenants = _tenants(call, query)
     facts = call.figures.records.tax(query.since, query.until, tenants)
-    return Answer(200, tax_view(facts, _selection(query, tenants)))
+    return HandlerAnswer(200, tax_view(facts, _selection(query, tenants)))
 
 
 def _tenants(call: Call, query: PeriodQuery) -> frozenset[str] | None:
@@ -241,16 +241,16 @@ def _selection(query: PeriodQuery, tenants: frozenset[str] | None) -> Selection:
     return Selection(since=query.since, until=query.until, tenants=named)
 
 
-def reconcile_bill(call: Call) -> Answer:
+def reconcile_bill(call: Call) -> HandlerAnswer:
     """Compares the record with a provider's bill, which is of all tenants."""
     _of_all_tenants(call)
-    return Answer(200, as_json(call.figures.compare(parse_bill("in the request", call.text))))
+    return HandlerAnswer(200, as_json(call.figures.compare(parse_bill("in the request", call.text))))
 
 
-def show_metrics(call: Call) -> Answer:
+def show_metrics(call: Call) -> HandlerAnswer:
     """The agent's metrics, which are of all tenants."""
     _of_all_tenants(call)
-    return Answer(200, call.figures.metrics())
+    return HandlerAnswer(200, call.figures.metrics())
 
 
 def _of_all_tenants(call: Call) -> None:
@@ -260,41 +260,41 @@ def _of_all_tenants(call: Call) -> None:
         )
 
 
-def pause_task(call: Call) -> Answer:
+def pause_task(call: Call) -> HandlerAnswer:
     """Holds a running task."""
-    return Answer(200, call.desk.pause(call.task_id))
+    return HandlerAnswer(200, call.desk.pause(call.task_id))
 
 
-def resume_task(call: Call) -> Answer:
+def resume_task(call: Call) -> HandlerAnswer:
     """Lets a paused or parked task go on."""
-    return Answer(200, call.desk.resume(call.task_id))
+    return HandlerAnswer(200, call.desk.resume(call.task_id))
 
 
-def approve_task(call: Call) -> Answer:
+def approve_task(call: Call) -> HandlerAnswer:
     """Approves the refund that waits; the decision carries the token's name."""
     approval = _as(call.body, Approval)
     said = Decision(verdict="approve", by=call.caller.name, refund=approval.refund, question=approval.question)
     return _decide(call, said, approval.note)
 
 
-def reject_task(call: Call) -> Answer:
+def reject_task(call: Call) -> HandlerAnswer:
     """Rejects the refund that waits; the decision carries the token's name."""
     rejection = _as(call.body, Rejection)
     said = Decision(verdict="reject", by=call.caller.name, question=rejection.question)
     return _decide(call, said, rejection.note)
 
 
-def _decide(call: Call, decision: Decision, note: str) -> Answer:
+def _decide(call: Call, decision: Decision, note: str) -> HandlerAnswer:
     """202 for a decision that was handed over, and of which the task has said nothing yet."""
     view, accepted = call.desk.decide(call.task_id, decision, note)
-    return Answer(200 if accepted else 202, view)
+    return HandlerAnswer(200 if accepted else 202, view)
 
 
-def terminate_task(call: Call) -> Answer:
+def terminate_task(call: Call) -> HandlerAnswer:
     """Ends a task for good."""
-    return Answer(200, call.desk.terminate(call.task_id, _as(call.body, Termination).reason))
+    return HandlerAnswer(200, call.desk.terminate(call.task_id, _as(call.body, Termination).reason))
 
 
-def rerun_task(call: Call) -> Answer:
+def rerun_task(call: Call) -> HandlerAnswer:
     """Begins a task again from its ticket."""
-    return Answer(200, call.desk.rerun(call.task_id))
+    return HandlerAnswer(200, call.desk.rerun(call.task_id))

@@ -19,7 +19,7 @@ from app.finance.report_schemas import ReportView
 from app.ledger.reading.record_schemas import RecordView
 from app.tasks.access import Role
 from app.web.api import handlers
-from app.web.api.handlers import Answer, Call
+from app.web.api.handlers import Call, HandlerAnswer
 from app.web.api.messages import (
     Approval,
     CostQuery,
@@ -82,7 +82,7 @@ class Route:
     path: str
     name: str
     summary: str
-    handler: Callable[[Call], Answer]
+    handler: Callable[[Call], HandlerAnswer]
     answers: dict[int, type[BaseModel] | dict[str, Any]]
     role: Role | None = None
     body: type[BaseModel] | None = None
@@ -115,7 +115,7 @@ class Route:
         return tuple(sorted(found))
 
 
-def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], Answer], **more: Any) -> Route:
+def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], HandlerAnswer], **more: Any) -> Route:
     return Route(
         method="POST",
         path=f"/tasks/{{task_id}}/{verb}",
@@ -129,7 +129,7 @@ def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], Answ
 
 
 def _decision(
-    verdict: Literal["approve", "reject"], summary: str, handler: Callable[[Call], Answer], body: type[BaseModel]
+    verdict: Literal["approve", "reject"], summary: str, handler: Callable[[Call], HandlerAnswer], body: type[BaseModel]
 ) -> Route:
     return _on_task(
         verdict,

@@ -9,7 +9,7 @@ lines.py      the table with the same content
 page_words.py what a task was doing, in words; its money as cells
 """
 
-from app.web.pages.edge import Desk, Records
+from app.web.pages.edge import RecordsForPages, TasksForPages
 from app.web.pages.routes import make_pages
 
-__all__ = ["Desk", "Records", "make_pages"]
+__all__ = ["RecordsForPages", "TasksForPages", "make_pages"]

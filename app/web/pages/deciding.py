@@ -18,7 +18,7 @@ from app.domain.formatting import NOTHING, duration, instant, money
 from app.domain.models import Case, Decision, DecisionState, DecisionView, Refund, TaskStatus, TaskView
 from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Principal, Role
-from app.web.pages.edge import Edge, caller, page, query_with, seen
+from app.web.pages.edge import PageEdge, caller, page, query_with, seen
 from app.web.pages.summary import Fact
 
 # What a person sees of a task before deciding about it: reason, order, account, limit, the customer's words.
@@ -33,7 +33,7 @@ class BadForm(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class OpenQuestion:
     """What a person is asked. `number` names it, so that an answer cannot be taken for another question's; None for a
     task of a version without numbers. `order_id` and `currency`: what another amount would most likely be for."""
 
@@ -50,28 +50,28 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionWithText:
     """A question with what the customer wrote; empty for somebody who may not read it."""
 
-    question: Question
+    question: OpenQuestion
     subject: str
     text: str
 
 
-def make_asked(case: Case, now: datetime, *, reads: bool) -> Asked:
+def make_asked(case: Case, now: datetime, *, reads: bool) -> QuestionWithText:
     """One entry of the inbox."""
     ticket = case.ticket
     question = make_question(case.task, now, customer=ticket.customer_id if reads else "")
-    return Asked(question, ticket.subject if reads else "", ticket.text if reads else "")
+    return QuestionWithText(question, ticket.subject if reads else "", ticket.text if reads else "")
 
 
-def make_question(view: TaskView, now: datetime, customer: str = "") -> Question:
+def make_question(view: TaskView, now: datetime, customer: str = "") -> OpenQuestion:
     """The question of a waiting task. `customer` is the account's id, where it is to be shown."""
     reason = explain(view.waiting_for or "")
     asked, proposed = view.question, view.proposed_refund
     order = asked.order if asked else None
     left = _at(asked.expires_at) - now if asked else None
-    return Question(
+    return OpenQuestion(
         task_id=view.task_id,
         tenant=view.tenant,
         number=asked.number if asked else None,
@@ -186,7 +186,7 @@ _BACK = re.compile(r"/pages/inbox(\?[A-Za-z0-9._~%=&+-]*)?")
 _AGE_WORDS = {"1h": "1 hour", "4h": "4 hours", "1d": "1 day", "2d": "2 days"}
 
 
-def show_inbox(edge: Edge) -> Response:
+def show_inbox(edge: PageEdge) -> Response:
     """The tasks that wait for a person. Who may decide but not read sees no words of a customer."""
     principal = caller(edge)
     if not principal.may(Role.APPROVE):
@@ -219,7 +219,7 @@ def show_inbox(edge: Edge) -> Response:
 
 
 def about_deciding(
-    edge: Edge, principal: Principal, view: TaskView | None, record: TaskRecord | None
+    edge: PageEdge, principal: Principal, view: TaskView | None, record: TaskRecord | None
 ) -> dict[str, Any]:
     """What a task's page shows of decisions: the question, the customer's words, the trail."""
     task_id = view.task_id if view else record.task_id if record else ""
@@ -237,7 +237,7 @@ def about_deciding(
     }
 
 
-def take_decision(edge: Edge, task_id: str) -> Response:
+def take_decision(edge: PageEdge, task_id: str) -> Response:
     """A form of ours with a decision."""
     principal = caller(edge)
     seen(principal, task_id)
@@ -266,7 +266,7 @@ def take_decision(edge: Edge, task_id: str) -> Response:
 _TITLES = {"approve": "Approved", "reject": "Rejected"}
 
 
-def _asked_again(edge: Edge, principal: Principal, task_id: str) -> dict[str, Any]:
+def _asked_again(edge: PageEdge, principal: Principal, task_id: str) -> dict[str, Any]:
     """The question as it stands, with what the person wrote: nobody types it twice because of a slip."""
     if not principal.may(Role.APPROVE):
         return {}
@@ -278,7 +278,7 @@ def _asked_again(edge: Edge, principal: Principal, task_id: str) -> dict[str, An
     return {"question": make_question(view, edge.clock()) if waits else None, "given": request.form}
 
 
-def _let_decide(edge: Edge, principal: Principal, task_id: str, decision: Decision) -> None:
+def _let_decide(edge: PageEdge, principal: Principal, task_id: str, decision: Decision) -> None:
     """Raises AccessDenied; that somebody tried is noted."""
     try:
         principal.require(Role.APPROVE)

@@ -18,12 +18,12 @@ from app.tasks.access import Access, Principal, Role
 from app.web import signin
 from app.web.api.binding import TASK_ID
 from app.web.front import Front
-from app.web.signin import Sessions
+from app.web.signin import SessionStore
 
 EVERY_SECONDS = 10  # a page that is to look again by itself
 
 
-class Desk(Protocol):
+class TasksForPages(Protocol):
     """What the pages need of the task desk."""
 
     def get(self, task_id: str) -> TaskView:
@@ -59,7 +59,7 @@ class Desk(Protocol):
         """A page, newest first; `before` is the cursor of the page before."""
 
 
-class Records(Protocol):
+class RecordsForPages(Protocol):
     """What the pages need of the ledger."""
 
     def record(self, task_id: str) -> TaskRecord:
@@ -67,13 +67,13 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class Edge:
+class PageEdge:
     """What every page shares."""
 
-    desk: Desk
+    desk: TasksForPages
     access: Access
-    records: Records
-    sessions: Sessions
+    records: RecordsForPages
+    sessions: SessionStore
     front: Front
     clock: Callable[[], datetime]
 
@@ -87,12 +87,12 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
     return make_response(render_template(template, **values), status)
 
 
-def to(edge: Edge, path: str) -> AnyResponse:
+def to(edge: PageEdge, path: str) -> AnyResponse:
     """Leads to another page of ours."""
     return redirect(edge.front.path(path), 303)
 
 
-def caller(edge: Edge) -> Principal:
+def caller(edge: PageEdge) -> Principal:
     """Who is signed in. A token that was taken away opens nothing any more. Raises NotSignedIn."""
     holder = edge.sessions.find(request.cookies.get(signin.COOKIE))
     principal = edge.access.holder(holder) if holder else None
@@ -108,7 +108,7 @@ def seen(principal: Principal, task_id: str) -> None:
         raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
 
 
-def reader(edge: Edge, task_id: str | None = None) -> Principal:
+def reader(edge: PageEdge, task_id: str | None = None) -> Principal:
     """The caller, who may read. Raises NotSignedIn, TaskNotFound, AccessDenied."""
     principal = caller(edge)
     if task_id is not None:

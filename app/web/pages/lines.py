@@ -18,7 +18,7 @@ from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration, tokens
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
-from app.web.pages.page_words import MoneyCell, money_cell
+from app.web.pages.page_words import MoneyTexts, money_cell
 
 _FAILED = (AttemptOutcome.FAILED, AttemptOutcome.LOST)
 _CallKey = tuple[str, int, int]
@@ -43,7 +43,7 @@ class TableLine:
     input: str = ""
     cached: str = ""
     output: str = ""
-    money: MoneyCell
+    money: MoneyTexts
     charges: tuple[Charge, ...] = ()
     in_vain: bool = False
     rerun: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.formatting import Digits, digits_for
 from app.finance.cost_texts import amounts, incomplete, money_of
 from app.finance.rollup import rollup
@@ -14,26 +14,26 @@ from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge
 
 _PARTS = {
-    Part.ACTIVE: "working",
-    Part.RESTART: "waiting for the restart",
-    Part.SUSPENDED: "paused by a person",
-    Part.CHILDREN: "other workflows",
-    Part.WAITING: "waiting for a person",
-    Part.BACK_OFF: "back-off before a retry",
-    Part.TIMER: "timers of its own",
-    Part.IDLE: "between steps",
+    TimePart.ACTIVE: "working",
+    TimePart.RESTART: "waiting for the restart",
+    TimePart.SUSPENDED: "paused by a person",
+    TimePart.CHILDREN: "other workflows",
+    TimePart.WAITING: "waiting for a person",
+    TimePart.BACK_OFF: "back-off before a retry",
+    TimePart.TIMER: "timers of its own",
+    TimePart.IDLE: "between steps",
 }
 _WAITS = {"decision": "waiting for a person's decision", "resume": "parked until resumed"}
 
 
-def part(which: Part) -> str:
+def part(which: TimePart) -> str:
     """What a task was doing."""
     return _PARTS[which]
 
 
 def pause(span: Span) -> str:
     """What a task was paused for."""
-    if span.part is Part.WAITING and span.label:
+    if span.part is TimePart.WAITING and span.label:
         return _WAITS.get(span.label, f"waiting for {span.label}")
     return _PARTS[span.part]
 
@@ -51,17 +51,17 @@ def list_digits(records: Iterable[TaskRecord]) -> Digits:
 
 
 @dataclass(frozen=True)
-class MoneyCell:
+class MoneyTexts:
     """Money of some charges, for one cell: a line a currency, with marks; `exact` holds every digit, for a hint."""
 
     lines: tuple[str, ...]
     exact: str
 
 
-def money_cell(charges: Iterable[Charge], digits: Digits) -> MoneyCell:
+def money_cell(charges: Iterable[Charge], digits: Digits) -> MoneyTexts:
     """What the charges come to. Without any there is nothing to say; with none that is known there is a `?`."""
     group = rollup(charges).total
     exact = [f"{each.amount:f} {each.currency}" for each in group.money]
     if incomplete(group):
         exact.append(f"{group.unpriced} lines without a price, {group.unreported} without a quantity")
-    return MoneyCell(money_of(group, digits), "; ".join(exact))
+    return MoneyTexts(money_of(group, digits), "; ".join(exact))

@@ -27,10 +27,10 @@ from app.web.front import Front
 from app.web.pages import page_words
 from app.web.pages.deciding import INBOX, about_deciding, show_inbox, take_decision
 from app.web.pages.edge import (
-    Desk,
-    Edge,
     NotSignedIn,
-    Records,
+    PageEdge,
+    RecordsForPages,
+    TasksForPages,
     caller,
     every,
     page,
@@ -41,7 +41,7 @@ from app.web.pages.edge import (
 from app.web.pages.lines import make_lines
 from app.web.pages.summary import ending, make_summary
 from app.web.pages.timeline import make_timeline
-from app.web.signin import HOME, Sessions
+from app.web.signin import HOME, SessionStore
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; "
@@ -59,15 +59,15 @@ log = logging.getLogger(__name__)
 
 
 def make_pages(
-    desk: Desk,
+    desk: TasksForPages,
     access: Access,
-    records: Records,
-    sessions: Sessions,
+    records: RecordsForPages,
+    sessions: SessionStore,
     clock: Callable[[], datetime],
     front: Front = NO_PROXY,
 ) -> Blueprint:
     """The pages as a blueprint for `/`, at `front`. `clock` gives the time in UTC."""
-    edge = Edge(desk, access, records, sessions, front, clock)
+    edge = PageEdge(desk, access, records, sessions, front, clock)
     pages = Blueprint(
         "pages", __name__, template_folder="../templates", static_folder="../static", static_url_path="/pages/static"
     )
@@ -101,7 +101,7 @@ def _with_headers(response: Response) -> Response:
     return response
 
 
-def _home(edge: Edge) -> AnyResponse | None:
+def _home(edge: PageEdge) -> AnyResponse | None:
     """Whoever comes with a browser wants the pages; a program gets the API's own answer."""
     wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
     browses = request.path == "/" and request.method in ("GET", "HEAD") and wanted == "text/html"
@@ -115,12 +115,12 @@ def _form(wanted: str | None, status: int = 200, fault: str = "") -> Response:
     return page("signin.html", status, wanted=signin.local_page(wanted), fault=fault)
 
 
-def _to_form(edge: Edge) -> AnyResponse:
+def _to_form(edge: PageEdge) -> AnyResponse:
     here = request.full_path.rstrip("?")
     return to(edge, f"/signin?next={quote(here, safe='/')}")
 
 
-def _signed_in(edge: Edge) -> AnyResponse:
+def _signed_in(edge: PageEdge) -> AnyResponse:
     wanted = request.form.get("next")
     if not edge.front.sent_from_here(request):
         return _form(wanted, 403, edge.front.foreign(request))
@@ -137,7 +137,7 @@ def _signed_in(edge: Edge) -> AnyResponse:
     return response
 
 
-def _signed_out(edge: Edge) -> AnyResponse:
+def _signed_out(edge: PageEdge) -> AnyResponse:
     if not edge.front.sent_from_here(request):
         return page("signout.html", 403, fault=edge.front.foreign(request))
     edge.sessions.end(request.cookies.get(signin.COOKIE))
@@ -149,7 +149,7 @@ def _signed_out(edge: Edge) -> AnyResponse:
 # The pages.
 
 
-def _tasks(edge: Edge) -> AnyResponse:
+def _tasks(edge: PageEdge) -> AnyResponse:
     """The list; whoever may decide and not read is led to what waits."""
     principal = caller(edge)
     if principal.may(Role.APPROVE) and not principal.may(Role.READ):
@@ -176,19 +176,19 @@ def _tasks(edge: Edge) -> AnyResponse:
     )
 
 
-def _costs(record: TaskRecord | None, digits: Digits) -> tuple[page_words.MoneyCell | None, bool]:
+def _costs(record: TaskRecord | None, digits: Digits) -> tuple[page_words.MoneyTexts | None, bool]:
     """What a task costs, and whether that is only so far."""
     return (page_words.money_cell(record.charges, digits), record.ended_at is None) if record else (None, False)
 
 
-def _record(edge: Edge, task_id: str) -> TaskRecord | None:
+def _record(edge: PageEdge, task_id: str) -> TaskRecord | None:
     try:
         return edge.records.record(task_id)
     except TaskNotFound:
         return None
 
 
-def _task(edge: Edge, task_id: str) -> Response:
+def _task(edge: PageEdge, task_id: str) -> Response:
     """The ledger keeps a task's record when nothing else knows the task, and when nothing else answers."""
     principal = reader(edge, task_id)
     record = _record(edge, task_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from app.dapr.history.times import Part
+from app.dapr.history.times import TimePart
 from app.domain import formatting
 from app.domain.decision_texts import explain
 from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration
@@ -15,13 +15,13 @@ from app.finance import cost_texts
 from app.finance.cost_texts import incomplete
 from app.finance.rollup import RERUN, Group, MoneySum, rollup
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.charge_types import Charge, CostBasis, Kind
+from app.pricing.charge_types import Charge, CostBasis, CostKind
 from app.web.pages import page_words
 
 _KINDS = {
-    Kind.MODEL.value: "model calls",
-    Kind.COMPUTE.value: "compute",
-    Kind.ORCHESTRATION.value: "orchestration",
+    CostKind.MODEL.value: "model calls",
+    CostKind.COMPUTE.value: "compute",
+    CostKind.ORCHESTRATION.value: "orchestration",
     RERUN: "reruns: work in vain",
 }
 
@@ -45,7 +45,7 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class TimeShare:
     """A part of the task's time. `percent` is of the whole."""
 
     name: str
@@ -61,7 +61,7 @@ class Summary:
     totals: tuple[Total, ...]
     gaps: tuple[str, ...]
     tokens: tuple[Fact, ...]
-    time: tuple[Share, ...]
+    time: tuple[TimeShare, ...]
     whole: str
     about: tuple[Fact, ...]
 
@@ -74,7 +74,7 @@ def make_summary(record: TaskRecord, digits: Digits) -> Summary:
         totals=tuple(_total(each, digits, incomplete=incomplete(group)) for each in group.money),
         gaps=tuple(_gaps(group, record)),
         tokens=_tokens(record),
-        time=tuple(_share(part, record.parts[part], whole) for part in Part if record.parts.get(part)),
+        time=tuple(_share(part, record.parts[part], whole) for part in TimePart if record.parts.get(part)),
         whole=duration(whole),
         about=tuple(_about(record)),
     )
@@ -134,7 +134,7 @@ def _gaps(group: Group, record: TaskRecord) -> list[str]:
 
 def _priced(charge: Charge) -> str:
     """What a price would be for; a call that got no answer may not say which model it was put to."""
-    if charge.kind is not Kind.MODEL:
+    if charge.kind is not CostKind.MODEL:
         return charge.line.value.replace("_", " ")
     return charge.model or f"a model that component {charge.component} did not name"
 
@@ -155,9 +155,9 @@ def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     return (Fact("model calls", str(len(record.calls))), *facts)
 
 
-def _share(part: Part, length: timedelta, whole: timedelta) -> Share:
+def _share(part: TimePart, length: timedelta, whole: timedelta) -> TimeShare:
     percent = round(100 * (length / whole), 1) if whole else 0.0
-    return Share(page_words.part(part), duration(length), percent, part.value)
+    return TimeShare(page_words.part(part), duration(length), percent, part.value)
 
 
 def _about(record: TaskRecord) -> list[Fact]:

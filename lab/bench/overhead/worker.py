@@ -21,9 +21,9 @@ from app.domain.errors import ModelRefused, ModelUnavailable
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.llm.gateway import LLMGateway, ModelAnswer
-from app.llm.journal import Journal, Settled
+from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
-from app.worker.execution_log import Attempt, Executions
+from app.worker.execution_log import Executions, StepAttempt
 
 WHOLE, BARE = "whole", "bare"
 # When it ended, how long it took in all, how long of that it was with the sidecar; seconds.
@@ -61,13 +61,15 @@ class TimedGateway(LLMGateway):
 class Unwritten(Journal):
     """A journal that keeps nothing."""
 
-    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | Settled:
+    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
         """Never finds anything."""
         return str(uuid.uuid4())
 
-    async def settle(self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str) -> Settled:
+    async def settle(
+        self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str
+    ) -> SettledCall:
         """Hands the answer back."""
-        return Settled(answer, usage)
+        return SettledCall(answer, usage)
 
     async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
         """Forgets it."""
@@ -77,11 +79,11 @@ class NotNoted(Executions):
     """Executions that nobody writes down."""
 
     @asynccontextmanager
-    async def begun(self, attempt: Attempt) -> AsyncIterator[None]:
+    async def begun(self, attempt: StepAttempt) -> AsyncIterator[None]:
         """Lets the work begin."""
         yield
 
-    async def lose(self, only: Attempt | None = None) -> None:
+    async def lose(self, only: StepAttempt | None = None) -> None:
         """Nothing."""
 
 

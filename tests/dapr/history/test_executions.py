@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, RunStatus, Step, WorkflowRun
-from app.dapr.history.times import Part, shares, split
+from app.dapr.history.times import TimePart, shares, split
 from tests.dapr.history.told import at
 
 
@@ -102,9 +102,9 @@ def test_the_time_in_which_nobody_worked_is_no_work() -> None:
     gaps = {5: tuple(idle(found))}
     parts = split(run, at(20), gaps).parts
     assert {part: length.total_seconds() for part, length in parts.items() if length} == {
-        Part.ACTIVE: 5,
-        Part.RESTART: 4,
-        Part.IDLE: 3,
+        TimePart.ACTIVE: 5,
+        TimePart.RESTART: 4,
+        TimePart.IDLE: 3,
     }
     assert {key: share.total_seconds() for key, share in shares(run, at(20), gaps).items()} == {
         ("k", True): 3,

@@ -11,7 +11,7 @@ import pytest
 from app.dapr.history.causes import Cause, cause_of
 from app.dapr.history.model import AttemptOutcome, RunStatus, WaitOutcome, WorkflowRun
 from app.dapr.history.reader import HistoryReader
-from app.dapr.history.times import Part, split
+from app.dapr.history.times import TimePart, split
 from tests.live import Live, daprd_of, until
 from tests.whole import tickets
 
@@ -27,7 +27,7 @@ def reader(live: Live) -> Iterator[HistoryReader]:
         yield found
 
 
-def accounted(run: WorkflowRun) -> dict[Part, timedelta]:
+def accounted(run: WorkflowRun) -> dict[TimePart, timedelta]:
     """Where the time of an ended run went; all of it."""
     assert run.started_at is not None
     assert run.ended_at is not None
@@ -52,8 +52,8 @@ def test_a_task_without_trouble(live: Live, reader: HistoryReader) -> None:
     assert (run.waits, run.pauses, run.children, run.timers, run.suspensions) == ((), (), (), (), ())
     assert (run.continued, run.rerun_of, run.parent, run.repeats) == (False, None, None, 0)
     parts = accounted(run)
-    assert parts[Part.ACTIVE] > ZERO
-    assert parts[Part.WAITING] == parts[Part.BACK_OFF] == parts[Part.SUSPENDED] == ZERO
+    assert parts[TimePart.ACTIVE] > ZERO
+    assert parts[TimePart.WAITING] == parts[TimePart.BACK_OFF] == parts[TimePart.SUSPENDED] == ZERO
     status = reader.status(task_id)
     assert (status.status, status.name, status.created_at) == (run.status, run.name, run.started_at)
     assert status.updated_at == run.ended_at
@@ -82,7 +82,7 @@ def test_a_system_that_is_down_and_heals(live: Live, reader: HistoryReader) -> N
         assert pause.ended_at is not None
         assert failed.ended_at <= pause.started_at <= pause.due_at <= pause.ended_at <= again.scheduled_at
     assert Counter(step.name for step in run.steps) == tickets.REFUND_STEPS, "retries are attempts, not steps"
-    assert accounted(run)[Part.BACK_OFF] > ZERO
+    assert accounted(run)[TimePart.BACK_OFF] > ZERO
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_task_that_waits_for_a_person(live: Live, reader: HistoryReader) -> No
     assert run.waits[0].answer is not None
     assert run.waits[0].answer.at("verdict") == "approve"
     assert [event.wait for event in run.raised] == [run.waits[0].event_id]
-    assert accounted(run)[Part.WAITING] > ZERO
+    assert accounted(run)[TimePart.WAITING] > ZERO
 
 
 def test_a_task_that_is_paused_and_resumed(live: Live, reader: HistoryReader) -> None:
@@ -152,8 +152,8 @@ def test_a_task_that_is_paused_and_resumed(live: Live, reader: HistoryReader) ->
     run = reader.read(task_id)
     assert run.suspensions[0].ended_at is not None
     parts = accounted(run)
-    assert parts[Part.SUSPENDED] > ZERO
-    assert parts[Part.WAITING] > ZERO
+    assert parts[TimePart.SUSPENDED] > ZERO
+    assert parts[TimePart.WAITING] > ZERO
 
 
 def test_a_task_that_is_terminated(live: Live, reader: HistoryReader) -> None:
@@ -165,7 +165,7 @@ def test_a_task_that_is_terminated(live: Live, reader: HistoryReader) -> None:
     assert (run.status, run.waits[0].outcome) == (RunStatus.TERMINATED, WaitOutcome.ABANDONED)
     assert run.output is not None
     assert run.output.at("reason") == "a test"
-    assert accounted(run)[Part.WAITING] > ZERO
+    assert accounted(run)[TimePart.WAITING] > ZERO
 
 
 def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reader: HistoryReader) -> None:
@@ -183,4 +183,4 @@ def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reade
     )
     assert account.last.ended_at is not None
     assert account.last.scheduled_at < dead < account.last.ended_at
-    assert accounted(run)[Part.ACTIVE] > account.last.ended_at - dead
+    assert accounted(run)[TimePart.ACTIVE] > account.last.ended_at - dead

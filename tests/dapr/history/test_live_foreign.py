@@ -11,7 +11,7 @@ import pytest
 
 from app.dapr.history.causes import Cause, cause, cause_of, timed_out
 from app.dapr.history.model import AttemptOutcome, RunStatus, WaitOutcome
-from app.dapr.history.times import Part, split
+from app.dapr.history.times import TimePart, split
 from app.domain.errors import HistoryTampered, TaskNotFound
 from tests.dapr.history import foreign_worker as flows
 from tests.dapr.history.foreign import Foreign, foreign
@@ -66,10 +66,10 @@ def test_its_time_is_accounted_for(other: Foreign, everything: str) -> None:
     assert run.ended_at is not None
     found = split(run, until=run.ended_at)
     assert found.total == run.ended_at - run.started_at
-    assert found.parts[Part.BACK_OFF] > flows.QUICK, "four pauses, each a little shorter than asked for"
-    assert found.parts[Part.TIMER] > timedelta(0)
-    assert found.parts[Part.CHILDREN] > timedelta(0)
-    assert found.parts[Part.SUSPENDED] == found.parts[Part.WAITING] == timedelta(0)
+    assert found.parts[TimePart.BACK_OFF] > flows.QUICK, "four pauses, each a little shorter than asked for"
+    assert found.parts[TimePart.TIMER] > timedelta(0)
+    assert found.parts[TimePart.CHILDREN] > timedelta(0)
+    assert found.parts[TimePart.SUSPENDED] == found.parts[TimePart.WAITING] == timedelta(0)
 
 
 def test_a_child_names_its_parent_and_a_retried_one_keeps_its_last_attempt_alone(
@@ -139,7 +139,7 @@ def test_a_pause_and_its_end(other: Foreign) -> None:
     assert pause.ended_at is not None
     assert pause.started_at < pause.ended_at
     assert run.ended_at is not None
-    assert split(run, run.ended_at).parts[Part.SUSPENDED] > timedelta(0)
+    assert split(run, run.ended_at).parts[TimePart.SUSPENDED] > timedelta(0)
 
 
 def test_a_terminated_run_loses_what_it_had_begun(other: Foreign, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_rerun_does_not_wait_again_for_what_was_answered(other: Foreign) -> No
     assert all(wait.ended_at == wait.started_at for wait in run.waits[:2]), "that was waited for in the other run"
     assert run.output == source.output
     assert run.ended_at is not None
-    assert split(run, run.ended_at).parts[Part.WAITING] == timedelta(0)
+    assert split(run, run.ended_at).parts[TimePart.WAITING] == timedelta(0)
 
 
 def test_a_run_that_is_to_start_later_is_pending(other: Foreign, everything: str) -> None:

@@ -24,7 +24,7 @@ from app.dapr.history.model import (
     WorkflowRun,
 )
 from app.dapr.history.parse import parse
-from app.dapr.history.times import Part, spans, split
+from app.dapr.history.times import TimePart, spans, split
 from tests.dapr.history.told import T0, Told, at
 
 ZERO = timedelta(0)
@@ -80,7 +80,7 @@ def test_work_goes_before_waiting_and_a_pause_before_both_waits() -> None:
     ]
     found = split(parse("i", events.events), at(40))
     assert found.waiting_for == {"decision": timedelta(seconds=10), "resume": timedelta(seconds=10)}
-    assert found.parts[Part.WAITING] == timedelta(seconds=20)
+    assert found.parts[TimePart.WAITING] == timedelta(seconds=20)
     assert found.active == timedelta(seconds=10)
 
 
@@ -149,7 +149,7 @@ def test_the_parts_are_the_whole_without_gap_or_overlap(run: WorkflowRun, until:
     assert all(span.length > ZERO for span in found)
     parts = split(run, until)
     assert parts.total == end - run.started_at
-    assert sum(parts.waiting_for.values(), ZERO) == parts.parts[Part.WAITING]
+    assert sum(parts.waiting_for.values(), ZERO) == parts.parts[TimePart.WAITING]
     assert min(parts.parts.values()) >= ZERO
 
 
@@ -160,7 +160,7 @@ def test_every_moment_has_the_part_of_its_first_claim(run: WorkflowRun, until: d
         assert span.part is first_claim(run, middle), middle
 
 
-def first_claim(run: WorkflowRun, moment: datetime) -> Part:
+def first_claim(run: WorkflowRun, moment: datetime) -> TimePart:
     """What a run was doing at a moment, asked one thing after the other."""
 
     def during(begun: datetime, ended: datetime | None) -> bool:
@@ -169,14 +169,14 @@ def first_claim(run: WorkflowRun, moment: datetime) -> Part:
     steps = [each for step in run.steps for each in step.attempts]
     children = [each for child in run.children for each in child.attempts]
     claims = {
-        Part.ACTIVE: [
+        TimePart.ACTIVE: [
             *(during(each.scheduled_at, each.ended_at) for each in steps),
             *(during(each.started_at, each.ended_at) for each in run.replays),
         ],
-        Part.SUSPENDED: [during(each.started_at, each.ended_at) for each in run.suspensions],
-        Part.CHILDREN: [during(each.scheduled_at, each.ended_at) for each in children],
-        Part.WAITING: [during(each.started_at, each.ended_at) for each in run.waits],
-        Part.BACK_OFF: [during(each.started_at, each.ended_at) for each in run.pauses],
-        Part.TIMER: [during(each.started_at, each.ended_at) for each in run.timers],
+        TimePart.SUSPENDED: [during(each.started_at, each.ended_at) for each in run.suspensions],
+        TimePart.CHILDREN: [during(each.scheduled_at, each.ended_at) for each in children],
+        TimePart.WAITING: [during(each.started_at, each.ended_at) for each in run.waits],
+        TimePart.BACK_OFF: [during(each.started_at, each.ended_at) for each in run.pauses],
+        TimePart.TIMER: [during(each.started_at, each.ended_at) for each in run.timers],
     }
-    return next((part for part, claimed in claims.items() if any(claimed)), Part.IDLE)
+    return next((part for part, claimed in claims.items() if any(claimed)), TimePart.IDLE)

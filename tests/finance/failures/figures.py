@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from app.finance.failures.failure_figures import Part, Share, parts
+from app.finance.failures.failure_figures import CostShare, FailureScope, parts
 from app.finance.rollup import Group
 from app.ledger.store.task_record import TaskRecord
 from tests.finance.failures.plain import facts_of
@@ -12,7 +12,7 @@ from tests.finance.failures.plain import facts_of
 MODEL = "model"
 
 
-def part(*records: TaskRecord) -> Part:
+def part(*records: TaskRecord) -> FailureScope:
     """The figures of all of them."""
     (found,) = parts(facts_of(records))
     return found
@@ -33,7 +33,7 @@ def tokens(group: Group) -> Decimal:
     return sum((each.quantity for each in group.tokens), Decimal(0))
 
 
-def value(share: Share) -> tuple[str, Decimal, Decimal]:
+def value(share: CostShare) -> tuple[str, Decimal, Decimal]:
     """Without its interval."""
     assert share.share is not None
     return share.currency, share.amount, share.share.value

@@ -14,9 +14,9 @@ from fractions import Fraction
 
 from app.dapr.history.model import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.finance.failures.failure_figures import Facts, Failure, Role, Spent, Sum, Vain, progress_of
+from app.finance.failures.failure_figures import Facts, FailureFact, SpendRole, Spent, Sum, Vain, progress_of
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
-from app.pricing.charge_types import Charge, Kind
+from app.pricing.charge_types import Charge, CostKind
 from app.pricing.formula import standing
 
 DECIMALS = 12  # of prices, in tests
@@ -55,7 +55,7 @@ class Told:
 
     def clean(self) -> list[Charge]:
         """Model charges that are no reruns."""
-        return [charge for charge in self.charges if charge.kind is Kind.MODEL and not charge.rerun]
+        return [charge for charge in self.charges if charge.kind is CostKind.MODEL and not charge.rerun]
 
     def restarts(self, place: int) -> bool:
         """Whether a runner without a record would have begun again at the failure in this place."""
@@ -71,7 +71,7 @@ class Told:
         last = next((other for other in reversed(before) if other.step == failure.step), None)
         return last is None or any(last.at <= c.at < failure.at for c in self.charges if not c.rerun)
 
-    def paid(self, failure: FailureRecord) -> Iterator[tuple[Role, Charge]]:
+    def paid(self, failure: FailureRecord) -> Iterator[tuple[SpendRole, Charge]]:
         """What stood when it failed, and what kept it from being paid again."""
         for charge in self.charges:
             step = self.step_of.get(charge.execution_id)
@@ -80,10 +80,10 @@ class Told:
             own = step.step == failure.step
             ended = completed(step)
             if not own and ended is not None and ended <= failure.at:
-                yield Role.REPLAY, charge
-            elif charge.kind is Kind.MODEL and charge.at < ((failure.resumed_at if own else None) or failure.at):
+                yield SpendRole.REPLAY, charge
+            elif charge.kind is CostKind.MODEL and charge.at < ((failure.resumed_at if own else None) or failure.at):
                 journal = step.answered_by is AnsweredBy.JOURNAL
-                yield Role.JOURNAL if journal else Role.UNDER_WAY, charge
+                yield SpendRole.JOURNAL if journal else SpendRole.UNDER_WAY, charge
 
 
 def completed(step: StepRecord) -> datetime | None:
@@ -128,23 +128,23 @@ def facts_of(
     )
 
 
-def _failures(task: int, told: Told) -> Iterator[Failure]:
+def _failures(task: int, told: Told) -> Iterator[FailureFact]:
     clean = told.clean()
     for place, failure in enumerate(told.failures()):
         restarts = told.restarts(place)
-        before = [c for _, c in told.paid(failure) if c.kind is Kind.MODEL]
+        before = [c for _, c in told.paid(failure) if c.kind is CostKind.MODEL]
         sums, firsts = weighed(clean), weighed(before)
         spent = tuple(Spent(name, firsts.get(name, 0), sums[name]) for name in sorted(sums) if sums[name])
         names = (told.record.tenant, told.stage(failure), failure.kind.value, failure.cause.value)
         progress = progress_of(spent, whole=is_known(clean)) if restarts else None
-        yield Failure(task, *names, restarts, progress, spent)
+        yield FailureFact(task, *names, restarts, progress, spent)
 
 
 def _vain(task: int, told: Told) -> Iterator[Vain]:
     failed = {failure.step for failure in told.failures()}
     lost: defaultdict[str, list[Charge]] = defaultdict(list)
     for charge in told.charges:
-        if charge.rerun and charge.kind is Kind.MODEL and told.step_of[charge.execution_id].step in failed:
+        if charge.rerun and charge.kind is CostKind.MODEL and told.step_of[charge.execution_id].step in failed:
             lost[charge.stage].append(charge)
     for stage, charges in lost.items():
         for currency, spent in weighed(charges).items():
@@ -154,7 +154,7 @@ def _vain(task: int, told: Told) -> Iterator[Vain]:
 
 def _sums(told: Told) -> Iterator[Sum]:
     for charge in told.charges:
-        yield Sum(Role.RERUN if charge.rerun else Role.CLEAN, False, replace(charge, rerun=False), 1)
+        yield Sum(SpendRole.RERUN if charge.rerun else SpendRole.CLEAN, False, replace(charge, rerun=False), 1)
     for place, failure in enumerate(told.failures()):
         if told.restarts(place):
             crash = failure.kind is FailureKind.INTERRUPTED
@@ -172,20 +172,20 @@ class Figures:
     progress: list[Fraction] = field(default_factory=list)
     clean: dict[str, Fraction] = field(default_factory=dict)
     durable: dict[str, Fraction] = field(default_factory=dict)
-    prevented: dict[Role, dict[str, Fraction]] = field(default_factory=dict)
-    tokens: dict[Role, int] = field(default_factory=dict)
+    prevented: dict[SpendRole, dict[str, Fraction]] = field(default_factory=dict)
+    tokens: dict[SpendRole, int] = field(default_factory=dict)
 
 
 def figures(records: Sequence[TaskRecord], *, crashes_alone: bool, stage: str | None = None) -> Figures:
     """Of tasks that have ended; of failures at a stage's steps."""
     found = Figures(tasks=len(records))
-    roles: defaultdict[Role, list[Charge]] = defaultdict(list)
+    roles: defaultdict[SpendRole, list[Charge]] = defaultdict(list)
     clean: list[Charge] = []
     lost: list[Charge] = []
     for record in records:
         told = Told(record)
         clean += told.clean()
-        lost += [c for c in told.charges if c.rerun and c.kind is Kind.MODEL and stage in (None, c.stage)]
+        lost += [c for c in told.charges if c.rerun and c.kind is CostKind.MODEL and stage in (None, c.stage)]
         places = [
             (place, failure)
             for place, failure in enumerate(told.failures())
@@ -195,7 +195,7 @@ def figures(records: Sequence[TaskRecord], *, crashes_alone: bool, stage: str | 
         for place, failure in places:
             if told.restarts(place):
                 found.restarts += 1
-                before = [(role, charge) for role, charge in told.paid(failure) if charge.kind is Kind.MODEL]
+                before = [(role, charge) for role, charge in told.paid(failure) if charge.kind is CostKind.MODEL]
                 for role, charge in before:
                     roles[role].append(charge)
                 whole = {name: amount for name, amount in money(told.clean()).items() if amount}

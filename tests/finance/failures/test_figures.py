@@ -9,10 +9,10 @@ from typing import Any
 
 from app.dapr.history.causes import Cause
 from app.domain.models import AnsweredBy
-from app.finance.failures.failure_figures import Role
+from app.finance.failures.failure_figures import SpendRole
 from app.finance.failures.intervals import Interval, share_of_sum
 from app.ledger.store.task_record import FailureKind
-from app.pricing.charge_types import Kind
+from app.pricing.charge_types import CostKind
 from tests.finance.failures.figures import cents, part, spent, tokens, value
 from tests.finance.failures.tasks import crashed, failed, failure, fleet, step, task
 from tests.records import attempt_record
@@ -26,10 +26,10 @@ def test_a_crash_in_the_draft_repeats_its_call_and_would_have_repeated_the_first
     assert found.crashes.rate.value == Decimal("0.25")
     assert found.crashes.progress is not None
     assert found.crashes.progress.mean == Decimal("0.25")  # 1,000 of 4,000 tokens
-    replay = found.crashes.prevented[Role.REPLAY]
+    replay = found.crashes.prevented[SpendRole.REPLAY]
     assert (spent(replay), int(tokens(replay))) == (cents("0.001"), 1_000)
-    assert spent(replay, Kind.COMPUTE) == cents("0.00004")  # two steps, a second each
-    assert spent(replay, Kind.ORCHESTRATION) == cents("0.000005")  # four writes
+    assert spent(replay, CostKind.COMPUTE) == cents("0.00004")  # two steps, a second each
+    assert spent(replay, CostKind.ORCHESTRATION) == cents("0.000005")  # four writes
     assert [value(share) for share in found.durable] == [("USD", cents("0.003"), Decimal("0.1875"))]
     assert [value(share) for share in found.crashes.repeated] == [("USD", cents("0.004"), Decimal("0.25"))]
     (bound,) = found.crashes.bounds
@@ -39,10 +39,10 @@ def test_a_crash_in_the_draft_repeats_its_call_and_would_have_repeated_the_first
 
 def test_an_answer_in_the_journal_is_not_asked_again() -> None:
     found = part(*fleet(crashed(3, answered=True), of=4))
-    journal = found.crashes.prevented[Role.JOURNAL]
+    journal = found.crashes.prevented[SpendRole.JOURNAL]
     assert (spent(journal), int(tokens(journal))) == (cents("0.003"), 3_000)
-    assert spent(journal, Kind.COMPUTE) == 0  # the step was not over
-    assert spent(found.crashes.prevented[Role.REPLAY]) == cents("0.001")
+    assert spent(journal, CostKind.COMPUTE) == 0  # the step was not over
+    assert spent(found.crashes.prevented[SpendRole.REPLAY]) == cents("0.001")
     assert spent(found.rerun) == 0
     assert [value(share) for share in found.crashes.repeated] == [("USD", cents("0.004"), Decimal("0.25"))]
     assert found.crashes.progress is not None
@@ -52,9 +52,9 @@ def test_an_answer_in_the_journal_is_not_asked_again() -> None:
 def test_what_a_worker_asked_after_its_last_sign_of_life_was_asked_before_it_was_gone() -> None:
     told = crashed(3, answered=True)
     early = replace(told, failures=(failure(3, 0.5, 4),))  # the call was begun after one second
-    assert spent(part(early).crashes.prevented[Role.JOURNAL]) == cents("0.003")
+    assert spent(part(early).crashes.prevented[SpendRole.JOURNAL]) == cents("0.003")
     never = replace(told, failures=(failure(3, 0.5),))
-    assert spent(part(never).crashes.prevented[Role.JOURNAL]) == 0
+    assert spent(part(never).crashes.prevented[SpendRole.JOURNAL]) == 0
 
 
 def test_an_answer_that_its_own_step_brought_was_under_way() -> None:
@@ -65,9 +65,9 @@ def test_an_answer_that_its_own_step_brought_was_under_way() -> None:
     beside = task(steps=slow, failures=(failure(2, 25, 26, **told),))
     every = part(beside).every
     assert {role: tokens(group) for role, group in every.prevented.items()} == {
-        Role.REPLAY: 1_000,
-        Role.JOURNAL: 0,
-        Role.UNDER_WAY: 3_000,
+        SpendRole.REPLAY: 1_000,
+        SpendRole.JOURNAL: 0,
+        SpendRole.UNDER_WAY: 3_000,
     }
     assert every.progress is not None
     assert every.progress.mean == 1
@@ -76,7 +76,7 @@ def test_an_answer_that_its_own_step_brought_was_under_way() -> None:
 def test_retries_without_progress_are_one_restart_and_none_for_who_retries_in_place() -> None:
     found = part(*fleet(failed(2, times=3), of=2))
     assert (found.failures, found.every.failed, found.every.restarts) == (3, 1, 1)
-    assert spent(found.every.prevented[Role.REPLAY]) == cents("0.001")
+    assert spent(found.every.prevented[SpendRole.REPLAY]) == cents("0.001")
     assert (found.crashes.failed, found.crashes.restarts, found.crashes.progress) == (0, 0, None)
     assert [value(share) for share in found.crashes.repeated] == [("USD", Decimal(0), Decimal(0))]
     assert [(each.kind, each.cause, each.failures, each.tasks) for each in found.causes] == [
@@ -90,15 +90,15 @@ def test_retries_with_progress_in_between_are_a_restart_each() -> None:
     answered = (step(1), step(2), step(3, answered_by=AnsweredBy.JOURNAL))
     every = part(task(steps=answered, failures=failures)).every  # the call was begun after 1 second, in between
     assert every.restarts == 2
-    assert spent(every.prevented[Role.REPLAY]) == cents("0.002")
-    assert spent(every.prevented[Role.JOURNAL]) == cents("0.003")
+    assert spent(every.prevented[SpendRole.REPLAY]) == cents("0.002")
+    assert spent(every.prevented[SpendRole.JOURNAL]) == cents("0.003")
 
 
 def test_a_step_that_kills_its_worker_again_and_again_is_a_restart_each_time() -> None:
     failures = (failure(3, 0.25, 0.5), failure(3, 0.75, 0.9, execution=2), failure(3, 0.95, 1, execution=3))
     crashes = part(task(failures=failures)).crashes
     assert (crashes.failed, crashes.restarts) == (1, 3)
-    assert spent(crashes.prevented[Role.REPLAY]) == cents("0.003")
+    assert spent(crashes.prevented[SpendRole.REPLAY]) == cents("0.003")
 
 
 def test_steps_that_one_crash_took_side_by_side_are_one_restart() -> None:
@@ -133,7 +133,7 @@ def test_what_a_task_that_has_not_ended_cost_is_not_among_it() -> None:
 def test_lost_compute_is_told_apart_from_lost_calls() -> None:
     steps = (step(1), step(2), step(3, lost=timedelta(seconds=2)))
     found = part(task(steps=steps, failures=(failure(3, 3, 4),)))
-    assert spent(found.rerun, Kind.COMPUTE) == cents("0.00004")
+    assert spent(found.rerun, CostKind.COMPUTE) == cents("0.00004")
     assert spent(found.rerun) == 0
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.finance.failures.failure_figures import PREVENTED, Part, Runner, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, FailureScope, Runner, model_money, parts
 from app.finance.rollup import Dimension, Group
 from tests.finance.failures.crashes import sights, tales
 from tests.finance.failures.plain import Figures, facts_of, figures
@@ -21,7 +21,7 @@ def tokens(group: Group) -> int:
     return int(sum(each.quantity for each in group.tokens))
 
 
-def told(runner: Runner, whole: Part) -> tuple[object, ...]:
+def told(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
     """What both reckon, of the product."""
     progress = runner.progress and (runner.progress.count, runner.progress.mean, runner.progress.median)
     prevented = {role: nonzero(model_money(runner.prevented[role])) for role in PREVENTED}

@@ -14,7 +14,7 @@ from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import rates_of, reconcile
 from app.finance.reconciliation.reconciliation_types import (
-    Outcome,
+    MoneyOutcome,
     Reconciliation,
     as_json,
     compared,
@@ -60,7 +60,7 @@ def test_equal_money_agrees_and_says_what_was_compared() -> None:
     found = held(day_bill("0.832", SAME))
     (cell,) = found.money
     assert (cell.outcome, cell.contracted, cell.listed, cell.difference) == (
-        Outcome.AGREES,
+        MoneyOutcome.AGREES,
         OURS,
         BY_LIST,
         Decimal(0),
@@ -81,14 +81,14 @@ def test_money_is_compared_as_far_as_the_bill_writes_it(money: str, *, agrees: b
 def test_the_list_price_in_place_of_the_agreed_one_is_named() -> None:
     for count in (SAME, None):
         found = held(day_bill("1.04", count))
-        assert (found.money[0].outcome, found.agrees) == (Outcome.LIST_PRICE, False)
+        assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.LIST_PRICE, False)
         assert "1 of 1 sums differ: billed at the list price, not at the one agreed." in verdict(found)
 
 
 def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> None:
     found = held(day_bill("0.932", SAME))
     (cell,) = found.money
-    assert (cell.outcome, found.agrees, found.unexplained_tokens) == (Outcome.OTHER_PRICE, False, 0)
+    assert (cell.outcome, found.agrees, found.unexplained_tokens) == (MoneyOutcome.OTHER_PRICE, False, 0)
     assert cell.implied == {
         Meter.INPUT: Decimal("0.966667"),
         Meter.CACHED_INPUT: Decimal("0.33"),
@@ -108,11 +108,11 @@ def test_one_kind_of_token_alone_has_one_price() -> None:
 def test_other_tokens_at_our_prices_are_a_matter_of_tokens() -> None:
     twice = Count(2, 2_000_000, 800_000, 200_000)
     found = held(day_bill("1.664", twice))
-    assert (found.money[0].outcome, found.money[0].expected) == (Outcome.TOKENS, 2 * OURS)
+    assert (found.money[0].outcome, found.money[0].expected) == (MoneyOutcome.TOKENS, 2 * OURS)
     assert found.unexplained_tokens > 0
     assert not found.agrees
-    assert held(day_bill("2.08", twice)).money[0].outcome is Outcome.LIST_PRICE
-    assert held(day_bill("3.00", twice)).money[0].outcome is Outcome.OTHER_PRICE
+    assert held(day_bill("2.08", twice)).money[0].outcome is MoneyOutcome.LIST_PRICE
+    assert held(day_bill("3.00", twice)).money[0].outcome is MoneyOutcome.OTHER_PRICE
 
 
 def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
@@ -121,14 +121,14 @@ def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
     assert "cached tokens (not on this bill)" in not_compared(found)
     assert "they agree to the token, cached ones not compared." in verdict(found)
     unsure = Count(2, 2_000_000, None, 200_000)
-    assert held(day_bill("1.664", unsure)).money[0].outcome is Outcome.TOKENS
-    assert held(day_bill("9.9", unsure)).money[0].outcome is Outcome.OTHER_PRICE
+    assert held(day_bill("1.664", unsure)).money[0].outcome is MoneyOutcome.TOKENS
+    assert held(day_bill("9.9", unsure)).money[0].outcome is MoneyOutcome.OTHER_PRICE
 
 
 def test_a_bill_of_money_alone() -> None:
     assert held(day_bill("0.832")).agrees
     found = held(day_bill("0.9"))
-    assert (found.money[0].outcome, found.agrees) == (Outcome.DIFFERS, False)
+    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.DIFFERS, False)
     assert (found.cells, found.findings) == ((), ())
     assert "tokens (not on this bill)" in not_compared(found)
     assert "they agree" not in verdict(found)
@@ -136,15 +136,15 @@ def test_a_bill_of_money_alone() -> None:
 
 def test_what_is_estimated_may_be_off() -> None:
     guessed = [*charges(), *charges(replace(USED, known=UsageBasis.ESTIMATED), 2)]
-    assert held(day_bill("0.90"), guessed).money[0].outcome is Outcome.ESTIMATES
-    assert held(day_bill("0.80"), guessed).money[0].outcome is Outcome.DIFFERS, "less than what was reported"
-    assert held(day_bill("9.90"), guessed).money[0].outcome is Outcome.DIFFERS
+    assert held(day_bill("0.90"), guessed).money[0].outcome is MoneyOutcome.ESTIMATES
+    assert held(day_bill("0.80"), guessed).money[0].outcome is MoneyOutcome.DIFFERS, "less than what was reported"
+    assert held(day_bill("9.90"), guessed).money[0].outcome is MoneyOutcome.DIFFERS
 
 
 def test_money_that_only_one_side_has() -> None:
     other = replace(day_bill("0.5").amounts[0], model="text-embedding-3-small")
     found = held(day_bill(None, amounts=(other,), counts=False))
-    assert [cell.outcome for cell in found.money] == [Outcome.NOT_BILLED, Outcome.NOT_OURS]
+    assert [cell.outcome for cell in found.money] == [MoneyOutcome.NOT_BILLED, MoneyOutcome.NOT_OURS]
     assert not found.agrees
 
 
@@ -159,12 +159,12 @@ def test_models_together() -> None:
 def test_what_cannot_be_compared_is_said_and_fails_nothing() -> None:
     euros = replace(day_bill("0.832").amounts[0], currency="EUR")
     found = held(day_bill(None, SAME, amounts=(euros,)))
-    assert (found.money[0].outcome, found.agrees) == (Outcome.OTHER_CURRENCY, True)
+    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.OTHER_CURRENCY, True)
     assert any("no rate of exchange" in each for each in not_compared(found))
     assert "EUR on the bill could not be compared." in verdict(found)
     nameless = [*charges(model="unheard-of")]
     found = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)
-    assert (found.money[0].outcome, found.agrees) == (Outcome.UNPRICED, True)
+    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.UNPRICED, True)
     assert "money (not on this bill)" in not_compared(held(day_bill(None, SAME)))
 
 
@@ -182,7 +182,7 @@ def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
     at = NOW + timedelta(seconds=0.5)
     half = Amount("line 2", "listed-2026-01-31", at, at, Decimal("0.416"), "USD", "openai")
     found = held(day_bill(None, amounts=(half, half), counts=False))
-    assert [(cell.model, cell.since, cell.outcome) for cell in found.money] == [("listed", DAY, Outcome.AGREES)]
+    assert [(cell.model, cell.since, cell.outcome) for cell in found.money] == [("listed", DAY, MoneyOutcome.AGREES)]
 
 
 def test_prices_with_tiers_are_compared_in_sum_alone() -> None:

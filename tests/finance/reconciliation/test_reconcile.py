@@ -12,17 +12,24 @@ from hypothesis import strategies as st
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import NONE, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_types import Cause, Finding, Reconciliation, as_json, remarks, verdict
+from app.finance.reconciliation.reconciliation_types import (
+    BillFinding,
+    DifferenceCause,
+    Reconciliation,
+    as_json,
+    remarks,
+    verdict,
+)
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 
 
-def only(found: Reconciliation) -> Finding:
+def only(found: Reconciliation) -> BillFinding:
     (finding,) = found.findings
     return finding
 
 
-def causes(found: Reconciliation) -> list[Cause]:
+def causes(found: Reconciliation) -> list[DifferenceCause]:
     return [finding.cause for finding in found.findings]
 
 
@@ -44,7 +51,7 @@ def test_nothing_on_both_sides_is_nothing() -> None:
 
 def test_a_call_that_is_not_on_the_bill_is_named_and_counted() -> None:
     found = reconcile([call(1), call(2)], bill_of(billed(call(1))))
-    assert only(found).cause is Cause.NOT_ON_BILL
+    assert only(found).cause is DifferenceCause.NOT_ON_BILL
     assert only(found).call == call(2)
     assert found.unexplained_tokens == 210
     assert found.difference.tokens == -210
@@ -52,7 +59,7 @@ def test_a_call_that_is_not_on_the_bill_is_named_and_counted() -> None:
 
 def test_a_request_that_no_call_accounts_for_is_named_and_counted() -> None:
     found = reconcile([call(1)], bill_of(billed(call(1)), request("row 7", 0.5, 200)))
-    assert (only(found).cause, only(found).place) == (Cause.UNKNOWN, "row 7")
+    assert (only(found).cause, only(found).place) == (DifferenceCause.UNKNOWN, "row 7")
     assert found.unexplained_tokens == 210
 
 
@@ -74,7 +81,7 @@ def test_a_plus_and_a_minus_never_cancel() -> None:
 )
 def test_other_tokens_than_billed_are_named_to_the_token(usage: TokenUsage, tokens: int) -> None:
     found = reconcile([call(1, usage=usage)], bill_of(billed(call(1))))
-    assert only(found).cause is Cause.DIFFERS
+    assert only(found).cause is DifferenceCause.DIFFERS
     assert found.unexplained_tokens == tokens
 
 
@@ -87,7 +94,7 @@ def test_cached_tokens_that_one_side_does_not_know_cannot_differ() -> None:
 
 def test_another_model_is_another_request() -> None:
     found = reconcile([call(1)], bill_of(replace(billed(call(1)), model="model-b")))
-    assert sorted(causes(found)) == [Cause.NOT_ON_BILL, Cause.UNKNOWN]
+    assert sorted(causes(found)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
 
 
 def test_a_bill_may_name_the_dated_version_of_a_model() -> None:
@@ -121,8 +128,8 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
     calls = [call(n, entered=100, usage=usage) for n, usage in enumerate(usages, start=1)]
     found = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
     assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
-        (Cause.ESTIMATE, "c-2"),
-        (Cause.ESTIMATE, "c-1"),
+        (DifferenceCause.ESTIMATE, "c-2"),
+        (DifferenceCause.ESTIMATE, "c-1"),
     ]
     assert (found.difference.tokens, found.unexplained_tokens) == (61 - 4, 0)
     (cell,) = found.cells
@@ -132,7 +139,7 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
 def test_an_estimate_that_nothing_on_the_bill_comes_near_is_not_on_it() -> None:
     estimated = call(1, usage=TokenUsage(input_tokens=100, output_tokens=12, known=UsageBasis.ESTIMATED))
     found = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
-    assert sorted(causes(found)) == [Cause.NOT_ON_BILL, Cause.UNKNOWN]
+    assert sorted(causes(found)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
 
 
 def test_an_answer_that_came_too_late_to_settle_was_paid_all_the_same() -> None:
@@ -140,7 +147,7 @@ def test_an_answer_that_came_too_late_to_settle_was_paid_all_the_same() -> None:
         1, usage=TokenUsage(input_tokens=100, output_tokens=10, cached_tokens=40), model=MODEL, ended_at=at(1)
     )
     assert reconcile([late], bill_of(billed(call(1)))).findings == ()
-    assert causes(reconcile([late], bill_of())) == [Cause.NOT_ON_BILL]
+    assert causes(reconcile([late], bill_of())) == [DifferenceCause.NOT_ON_BILL]
 
 
 def test_a_bill_of_part_of_the_time() -> None:
@@ -151,8 +158,8 @@ def test_a_bill_of_part_of_the_time() -> None:
     assert (found.findings, found.compared, found.outside) == ((), 1, 4)
     crossing = reconcile(calls, whole.within(at(0.2), at(59.7)))
     assert [(each.cause, each.call and each.call.call_id) for each in crossing.findings] == [
-        (Cause.PERIOD_EDGE, "c-2"),
-        (Cause.PERIOD_EDGE, "c-4"),
+        (DifferenceCause.PERIOD_EDGE, "c-2"),
+        (DifferenceCause.PERIOD_EDGE, "c-4"),
     ]
 
 
@@ -213,7 +220,7 @@ def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> No
     found = reconcile([here, elsewhere], bill_of(billed(here)))
     assert (found.unexplained_tokens, found.unknown_provider, found.absent, found.agreeing) == (0, 2, 1, 1)
     assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
-        (Cause.UNKNOWN_PROVIDER, elsewhere.call_id)
+        (DifferenceCause.UNKNOWN_PROVIDER, elsewhere.call_id)
     ]
     assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(found))
     assert as_json(found)["calls"]["unknown_provider"] == {"calls": 2, "not_on_bill": 1}

@@ -15,14 +15,14 @@ from app.finance.reconciliation.bill import NONE, Bill, BillRow, Count, total
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.by_sum import carry
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Reconciliation
+from app.finance.reconciliation.reconciliation_types import Certainty, DifferenceCause, Reconciliation
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, failed, interrupted, request, summed
 
 DAY = timedelta(days=1)
 
 
-def causes(found: Reconciliation) -> list[Cause]:
+def causes(found: Reconciliation) -> list[DifferenceCause]:
     return [finding.cause for finding in found.findings]
 
 
@@ -49,14 +49,14 @@ def test_sums_of_what_was_paid_leave_nothing() -> None:
 def test_an_hour_that_the_bill_lacks_is_counted() -> None:
     calls = [call(1), call(2, 4000)]
     found = reconcile(calls, summed([billed(call(1))]))
-    assert causes(found) == [Cause.NOT_ON_BILL]
+    assert causes(found) == [DifferenceCause.NOT_ON_BILL]
     assert (found.unexplained_tokens, found.difference.tokens) == (210, -210)
     assert [cell.unexplained for cell in found.cells] == [0, 210]
 
 
 def test_an_hour_that_our_record_lacks_is_counted() -> None:
     found = reconcile([call(1)], summed(map(billed, [call(1), call(2, 4000)])))
-    assert causes(found) == [Cause.UNKNOWN]
+    assert causes(found) == [DifferenceCause.UNKNOWN]
     assert found.unexplained_tokens == 210
 
 
@@ -77,11 +77,13 @@ def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
     paid = call(3, 20)
     rows = [request("x", 0.5, 100, output=7), billed(second), billed(paid)]
     found = reconcile([first, second, paid], summed(rows))
-    assert [(each.cause, each.certainty) for each in found.findings] == [(Cause.FAILED_CALL, Certainty.BOUNDED)]
+    assert [(each.cause, each.certainty) for each in found.findings] == [
+        (DifferenceCause.FAILED_CALL, Certainty.BOUNDED)
+    ]
     assert (found.unexplained_tokens, found.difference.tokens) == (0, -3), "the estimate took 10 tokens of output"
     assert found.cells[0].certainty is Certainty.BOUNDED
     without = reconcile([first, second, paid], summed(rows[1:]))
-    assert (causes(without), without.unexplained_tokens) == ([Cause.NEVER_BILLED], 0)
+    assert (causes(without), without.unexplained_tokens) == ([DifferenceCause.NEVER_BILLED], 0)
     twice = reconcile([first, second, paid], summed([*rows, rows[0]]))
     assert twice.unexplained_tokens == 100, "how much a call in vain answered is not known, so it may be all 14"
     other = reconcile([first, second, paid], summed([replace(rows[0], count=Count(1, 160, 0, 7)), *rows[1:]]))
@@ -115,7 +117,7 @@ def test_what_is_left_of_a_sum_lies_within_the_sizes_of_so_many_requests() -> No
         found = reconcile(calls, summed([*rows, request("x", 1, first), request("y", 1, second)]))
         assert found.unexplained_tokens == unexplained, (first, second)
     (finding,) = found.findings
-    assert (finding.cause, finding.certainty, finding.call) == (Cause.FAILED_CALL, Certainty.BOUNDED, None)
+    assert (finding.cause, finding.certainty, finding.call) == (DifferenceCause.FAILED_CALL, Certainty.BOUNDED, None)
     assert finding.note == "2 of these requests, of 300 to 1,200 input tokens, may have been billed: 4 failed_call"
 
 
@@ -125,7 +127,7 @@ def test_interrupted_calls_and_retries_account_for_requests() -> None:
     repeated = [UnattributedRetries("llm", at(5), at(7), 1)]
     rows = [request("x", 0.5, 100), request("y", 6, 100, cached=0), billed(second)]
     found = reconcile([first, second], summed(rows), unattributed=repeated)
-    assert causes(found) == [Cause.MIXED], "the sum does not say which tokens are whose"
+    assert causes(found) == [DifferenceCause.MIXED], "the sum does not say which tokens are whose"
     assert found.findings[0].note.endswith("1 interrupted_call, 1 sidecar_retry")
     assert found.unexplained_tokens == 0
     holds(found, summed(rows))
@@ -153,7 +155,7 @@ def test_estimates_may_be_off_and_say_so() -> None:
     ]
     bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
     found = reconcile(estimated, bill)
-    assert [(each.cause, each.difference.tokens) for each in found.findings] == [(Cause.ESTIMATE, 60 - 4)]
+    assert [(each.cause, each.difference.tokens) for each in found.findings] == [(DifferenceCause.ESTIMATE, 60 - 4)]
     assert found.unexplained_tokens == 0
     far = summed([request("x", 1, 13_000, cached=None), request("y", 2, 230, cached=None)])
     assert reconcile(estimated, far).unexplained_tokens > 10_000
@@ -164,8 +166,8 @@ def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
     bill = summed([billed(inside), billed(edge, share=0.9), billed(other)])
     found = reconcile([inside, edge, other], bill)
     assert [(each.cause, each.difference.tokens) for each in found.findings] == [
-        (Cause.BUCKET_EDGE, -210),
-        (Cause.BUCKET_EDGE, 210),
+        (DifferenceCause.BUCKET_EDGE, -210),
+        (DifferenceCause.BUCKET_EDGE, 210),
     ]
     assert (found.difference, found.unexplained_tokens) == (NONE, 0)
     assert reconcile([inside, edge, other], summed(map(billed, [inside, other]))).unexplained_tokens == 210
@@ -176,13 +178,13 @@ def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
 def test_a_call_at_the_edge_of_the_bills_period_may_stand_on_the_next() -> None:
     inside, edge = call(1, 10), call(2, 3599, 3)
     found = reconcile([inside, edge], summed([billed(inside)], since=at(0), until=at(3600)))
-    assert (causes(found), found.unexplained_tokens) == ([Cause.PERIOD_EDGE], 0)
+    assert (causes(found), found.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
     before = call(3, -1, 2)
     found = reconcile([inside, before], summed(map(billed, [inside]), since=at(0), until=at(3600)))
     assert found.unexplained_tokens == 0
     late = replace(billed(before), since=at(0.5), until=at(0.5))
     found = reconcile([inside, before], summed([billed(inside), late], since=at(0), until=at(3600)))
-    assert (causes(found), found.unexplained_tokens) == ([Cause.PERIOD_EDGE], 0)
+    assert (causes(found), found.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
 
 
 def test_cached_tokens_that_the_record_does_not_know_are_not_compared() -> None:
@@ -256,7 +258,7 @@ def test_sums_made_from_any_calls_agree(drawn: list[tuple[int, int, float, float
     bill = summed([billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)], width)
     found = reconcile(calls, bill)
     assert found.unexplained_tokens == 0
-    assert set(causes(found)) <= {Cause.BUCKET_EDGE}
+    assert set(causes(found)) <= {DifferenceCause.BUCKET_EDGE}
     assert found.difference == NONE
     holds(found, bill)
 

@@ -15,19 +15,25 @@ from app.domain.models import CallState
 from app.finance.reconciliation.bill import EXECUTED_AGAIN, NONE, SHORTEST_PAUSE, BillRow, Count, total
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_types import Cause, Certainty, Finding, Reconciliation, as_json
+from app.finance.reconciliation.reconciliation_types import (
+    BillFinding,
+    Certainty,
+    DifferenceCause,
+    Reconciliation,
+    as_json,
+)
 from app.llm.journal import _CLOSE_LEFT
 from app.pricing.charge_types import NOT_REPORTED, CallRecord
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
 from tests.paths import ROOT
 
 
-def only(found: Reconciliation) -> Finding:
+def only(found: Reconciliation) -> BillFinding:
     (finding,) = found.findings
     return finding
 
 
-def causes(found: Reconciliation) -> list[Cause]:
+def causes(found: Reconciliation) -> list[DifferenceCause]:
     return [finding.cause for finding in found.findings]
 
 
@@ -35,7 +41,7 @@ def test_an_interrupted_call_that_was_billed_is_named() -> None:
     first = interrupted(1)
     second = again(first, 5)
     found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, cached=0), billed(second)))
-    assert (only(found).cause, only(found).place) == (Cause.INTERRUPTED_CALL, "row 1")
+    assert (only(found).cause, only(found).place) == (DifferenceCause.INTERRUPTED_CALL, "row 1")
     assert found.unexplained_tokens == 0
     assert only(found).record == Count(1, 100, None, 10), "what the step's answer used, as the ledger charges it"
     row = as_json(found)["rows"][0]
@@ -46,21 +52,21 @@ def test_a_failed_call_that_was_billed_is_named() -> None:
     first = failed(1)
     second = again(first, 5)
     found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, output=70), billed(second)))
-    assert only(found).cause is Cause.FAILED_CALL
+    assert only(found).cause is DifferenceCause.FAILED_CALL
     assert only(found).difference == Count(0, 0, None, 60)
 
 
 def test_a_call_in_vain_that_was_not_billed_takes_its_estimate_back() -> None:
     first = failed(1)
     found = reconcile([first, again(first, 5)], bill_of(billed(again(first, 5))))
-    assert only(found).cause is Cause.NEVER_BILLED
+    assert only(found).cause is DifferenceCause.NEVER_BILLED
     assert (found.difference.tokens, found.unexplained_tokens) == (-110, 0)
 
 
 def test_a_call_that_the_breaker_refused_accounts_for_nothing() -> None:
     refused = failed(1, seconds=0.01, error="breaker_open: model component llm: its circuit breaker is open")
     found = reconcile([refused, again(refused, 5)], bill_of(billed(again(refused, 5)), request("row 9", 0.0, 100)))
-    assert causes(found) == [Cause.UNKNOWN]
+    assert causes(found) == [DifferenceCause.UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error
     turned = failed(1, seconds=1.5, error=error)
     second = again(turned, 5)
     found = reconcile([turned, second], bill_of(request("row 1", 0.1, 100), billed(second)))
-    assert (only(found).cause, only(found).record) == (Cause.FAILED_CALL, record)
+    assert (only(found).cause, only(found).record) == (DifferenceCause.FAILED_CALL, record)
 
 
 def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
@@ -91,7 +97,7 @@ def test_a_call_in_vain_accounts_for_no_other_question() -> None:
     first = failed(1)
     second = again(first, 5)
     found = reconcile([first, second], bill_of(request("row 1", 0.3, 101), billed(second)))
-    assert sorted(causes(found)) == [Cause.NEVER_BILLED, Cause.UNKNOWN]
+    assert sorted(causes(found)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
     assert found.unexplained_tokens == 111
 
 
@@ -102,14 +108,14 @@ def test_a_call_in_vain_does_not_account_for_the_answer_that_came_after_it() -> 
     found = reconcile([first, replace(again(first, 1.5), request_digest="other")], bill_of(billed(again(first, 1.5))))
     assert found.unexplained_tokens == 0
     lost = reconcile([first, again(first, 1.2, state=CallState.STARTED, usage=first.usage)], bill_of())
-    assert causes(lost) == [Cause.NEVER_BILLED]
+    assert causes(lost) == [DifferenceCause.NEVER_BILLED]
 
 
 def test_an_interrupted_call_does_not_account_for_a_row_that_the_journal_lost() -> None:
     """It says that its step was executed again, and the call that did so is missing."""
     first = interrupted(1)
     found = reconcile([first], bill_of(billed(again(first, 5))))
-    assert sorted(causes(found)) == [Cause.NEVER_BILLED, Cause.UNKNOWN]
+    assert sorted(causes(found)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
     assert EXECUTED_AGAIN in _CLOSE_LEFT.compile().params.values()
     gone = replace(first, error="the worker is gone")
     assert reconcile([gone], bill_of(request("row 1", 5, 100))).unexplained_tokens == 0
@@ -125,7 +131,7 @@ def test_a_call_still_under_way_may_be_billed() -> None:
     )
     assert reconcile([running], bill_of()).findings == ()
     found = reconcile([running], bill_of(billed(call(1))))
-    assert (only(found).cause, found.unexplained_tokens) == (Cause.RUNNING_CALL, 0)
+    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.RUNNING_CALL, 0)
 
 
 def counted(count: int | None, since: float = 0, until: float = 2, component: str = "llm") -> UnattributedRetries:
@@ -137,7 +143,7 @@ def test_sidecar_retries_are_named_up_to_their_number() -> None:
     asked = call(1, 0, 10)
     first, second, third = request("row 1", 1, 100, cached=0), request("row 2", 4, 100), request("row 3", 7, 100)
     found = reconcile([asked], bill_of(first, second), unattributed=[counted(1)])
-    assert (only(found).cause, only(found).place) == (Cause.SIDECAR_RETRY, "row 1")
+    assert (only(found).cause, only(found).place) == (DifferenceCause.SIDECAR_RETRY, "row 1")
     assert (only(found).certainty, only(found).call) == (Certainty.BOUNDED, asked)
     three = bill_of(first, second, third)
     assert reconcile([asked], three, unattributed=[counted(1)]).unexplained_tokens == 110
@@ -151,7 +157,7 @@ def test_a_retry_is_that_of_a_call_that_was_under_way_when_it_was_counted() -> N
     asked, other = call(1, 0, 10), call(2, 3, 10)
     rows = [request("row 1", 1, 100), billed(asked), billed(other)]
     found = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 4, 6)])
-    assert (only(found).cause, only(found).call) == (Cause.SIDECAR_RETRY, asked)
+    assert (only(found).cause, only(found).call) == (DifferenceCause.SIDECAR_RETRY, asked)
     more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)), unattributed=[counted(1, 4, 6)])
     assert more.unexplained_tokens == 110, "there are no more of them than were counted"
     apart = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 11, 12)])
@@ -163,7 +169,7 @@ def test_while_the_sidecars_count_was_lost_a_call_may_have_been_asked_again() ->
     rows = [request("row 1", 1, 100), billed(asked)]
     assert reconcile([asked], bill_of(*rows)).unexplained_tokens == 110
     found = reconcile([asked], bill_of(*rows), unattributed=[counted(None, 8, 12)])
-    assert (only(found).cause, only(found).certainty) == (Cause.SIDECAR_RETRY, Certainty.BOUNDED)
+    assert (only(found).cause, only(found).certainty) == (DifferenceCause.SIDECAR_RETRY, Certainty.BOUNDED)
     elsewhere = [counted(None, 11, 12), counted(None, 1, 9, "other")]
     assert reconcile([asked], bill_of(*rows), unattributed=elsewhere).unexplained_tokens == 110
 
@@ -266,7 +272,7 @@ def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -
     second = again(first, 17)
     found = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
     finding = only(found)
-    assert (finding.cause, finding.place, finding.call) == (Cause.FAILED_CALL, "row 1", finding.call)
+    assert (finding.cause, finding.place, finding.call) == (DifferenceCause.FAILED_CALL, "row 1", finding.call)
     assert finding.call is not None
     assert finding.call.call_id == "f-1"
     assert finding.note == "its request reached the provider 9.2 s after the call had given up, and was billed"
@@ -285,7 +291,7 @@ def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() 
         rows.append(billed(third))
     found = reconcile(calls, bill_of(*rows))
     assert found.unexplained_tokens == 0
-    assert Counter(causes(found)) == {Cause.FAILED_CALL: 16}
+    assert Counter(causes(found)) == {DifferenceCause.FAILED_CALL: 16}
     assert {each.call.call_id for each in found.findings if each.call} == {
         f"{c}-{n}" for c in "fg" for n in range(1, 9)
     }
@@ -299,7 +305,7 @@ def test_a_late_request_is_known_by_its_size_to_the_token_and_by_its_time() -> N
     second = again(first, 17)
     for strange in (request("row 1", 15, 101), request("row 1", 6 + 16 * 60, 100), request("row 1", -3, 100)):
         found = reconcile([first, second], bill_of(strange, billed(second)))
-        assert Cause.UNKNOWN in causes(found), strange
+        assert DifferenceCause.UNKNOWN in causes(found), strange
         assert found.unexplained_tokens == strange.count.tokens
 
 
@@ -311,7 +317,7 @@ def test_a_call_that_no_model_worked_at_is_late_for_nothing(error: str) -> None:
     first = failed(1, 0, 0.2, error=error)
     second = again(first, 5)
     found = reconcile([first, second], bill_of(request("row 1", 3.5, 100), billed(second)))
-    assert causes(found) == [Cause.UNKNOWN]
+    assert causes(found) == [DifferenceCause.UNKNOWN]
 
 
 def test_a_turn_without_an_answer_has_no_late_requests() -> None:
@@ -328,7 +334,7 @@ def test_a_call_whose_worker_went_away_may_be_late_once_its_turn_was_asked_again
     first = interrupted(1)
     second = again(first, 5)
     found = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
-    assert (only(found).cause, found.unexplained_tokens) == (Cause.INTERRUPTED_CALL, 0)
+    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.INTERRUPTED_CALL, 0)
     assert "after the call had given up" in only(found).note
 
 
@@ -337,13 +343,13 @@ def test_a_request_in_a_calls_own_time_is_its_own_before_it_is_anothers_late_one
     answers = [again(late, 30), again(own, 31)]
     found = reconcile([late, own, *answers], bill_of(request("row 1", 15, 100), *map(billed, answers)))
     named = {each.cause: each.call.call_id for each in found.findings if each.call}
-    assert named == {Cause.FAILED_CALL: "f-2", Cause.NEVER_BILLED: "f-1"}
+    assert named == {DifferenceCause.FAILED_CALL: "f-2", DifferenceCause.NEVER_BILLED: "f-1"}
 
 
 def test_a_late_request_may_stand_on_the_next_bill() -> None:
     first = failed(1, -7, 6)
     second = again(first, -0.5, 0.1)
     found = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))
-    assert (only(found).cause, found.unexplained_tokens) == (Cause.FAILED_CALL, 0)
+    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.FAILED_CALL, 0)
     bill = summed([request("row 1", 2, 100)], since=at(0), until=at(3600))
     assert reconcile([first, second], bill).unexplained_tokens == 0

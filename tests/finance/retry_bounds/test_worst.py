@@ -14,7 +14,7 @@ from app.config import policy
 from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
 from app.finance.retry_bounds import sidecar_files, worst
-from app.finance.retry_bounds.worst import Over, Price, Reserve, Worst, dearest, pauses
+from app.finance.retry_bounds.worst import LongestRequest, Over, RequestPrice, Worst, dearest, pauses
 from tests.paths import ROOT
 from tests.pricing.makers import agreement, price_book
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def looked(folder: Path, prices: dict[str, Price] | None = None) -> dict[str, Worst]:
+def looked(folder: Path, prices: dict[str, RequestPrice] | None = None) -> dict[str, Worst]:
     """The worst of each target, by name."""
     folders = [folder / "components", folder / "resiliency"]
     found = sidecar_files.policies(folders, "agent")
@@ -158,18 +158,18 @@ def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named(
         agreement(id="euro", model="euro", per_million_tokens={"input": "5", "output": "5"}, currency="EUR"),
     )
     models = [("conversation.openai", name) for name in ("cheap", "dear", "euro", "unheard-of", "")]
-    price = dearest(book, models, Reserve(10_000, 1_000), NOW)
+    price = dearest(book, models, LongestRequest(10_000, 1_000), NOW)
     assert price.amounts == {"USD": Decimal("0.13"), "EUR": Decimal("0.055")}
     assert price.models == ("dear", "euro")
     assert price.unpriced == ("(none)", "unheard-of")
 
 
 def test_money_is_the_price_of_every_request_that_may_be_billed_and_its_limit_is_the_currencys(folder: Path) -> None:
-    price = Price({"USD": Decimal("0.0833"), "EUR": Decimal(5)}, ("dear",))
+    price = RequestPrice({"USD": Decimal("0.0833"), "EUR": Decimal(5)}, ("dear",))
     found = looked(folder, {"llm": price})["llm"]
     assert found.money == {"USD": Decimal("0.2499"), "EUR": Decimal(15)}
     assert found.over(LIMITS) == (), "a currency without a limit has none"
-    assert looked(folder, {"llm": Price({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (Over.MONEY,)
+    assert looked(folder, {"llm": RequestPrice({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (Over.MONEY,)
 
 
 def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:

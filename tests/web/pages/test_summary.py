@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain import formatting
 from app.domain.formatting import Digits
 from app.domain.models import TaskStatus, UsageBasis
@@ -121,8 +121,8 @@ def test_the_cell_keeps_every_digit_for_who_asks() -> None:
 
 
 def test_pauses_are_named_by_what_was_waited_for() -> None:
-    spans = [Span(Part.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
-    told = [page_words.pause(span) for span in (*spans, Span(Part.BACK_OFF, at(0), at(1)))]
+    spans = [Span(TimePart.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
+    told = [page_words.pause(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
     assert told == [
         "waiting for a person's decision",
         "parked until resumed",

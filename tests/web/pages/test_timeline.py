@@ -7,7 +7,7 @@ import pytest
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import Execution, ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
-from app.dapr.history.times import Part, Span
+from app.dapr.history.times import Span, TimePart
 from app.domain.models import CallState
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED
@@ -60,7 +60,7 @@ def test_the_long_wait_is_a_break_with_its_length() -> None:
 
 
 def test_labels_of_pauses_near_to_each_other_are_written_below_each_other() -> None:
-    pauses = tuple(Span(Part.BACK_OFF, at(10 + 20 * n), at(29 + 20 * n)) for n in range(5))
+    pauses = tuple(Span(TimePart.BACK_OFF, at(10 + 20 * n), at(29 + 20 * n)) for n in range(5))
     bands = timeline_of(task_record(ended_at=at(110), pauses=pauses)).bands
     assert [band.row for band in bands][:3] == [0, 1, 2]
     assert len(bands) == 5
@@ -90,7 +90,7 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
     brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
     step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
-    pauses = (Span(Part.RESTART, at(3), at(5)),)
+    pauses = (Span(TimePart.RESTART, at(3), at(5)),)
     drawing = timeline_of(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
     first, second = drawing.lanes[0].attempts
     assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
