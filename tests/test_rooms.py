@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -56,8 +57,18 @@ IMPURE = ("dapr", "grpc", "aiohttp", "httpx", "sqlalchemy", "flask", "waitress",
 
 def imports(file: Path) -> set[str]:
     """The modules that a file names in its import statements."""
+    return names_in(ast.walk(ast.parse(file.read_text())))
+
+
+def imports_at_start(file: Path) -> set[str]:
+    """Those that it imports when it is loaded itself."""
+    return names_in(ast.parse(file.read_text()).body)
+
+
+def names_in(nodes: Iterable[ast.AST]) -> set[str]:
+    """The modules that import statements among the nodes name."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -99,18 +110,6 @@ def test_inside_the_ledger_too(room: str) -> None:
     for file in (APP / "ledger" / room).rglob("*.py"):
         used = {name.split(".")[2] for name in imports(file) if name.startswith("app.ledger.")}
         assert used <= allowed, f"{file.relative_to(ROOT)} imports {used - allowed}"
-
-
-def imports_at_start(file: Path) -> set[str]:
-    """Our modules that a file imports when it is loaded itself."""
-    code = ast.Module([node for node in ast.parse(file.read_text()).body if not isinstance(node, ast.If)], [])
-    names: set[str] = set()
-    for node in code.body:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
 
 
 @pytest.mark.parametrize("house", ["app", "sandbox", "lab", "runtime"])

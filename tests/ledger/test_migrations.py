@@ -24,7 +24,6 @@ from app.domain.errors import ConfigurationError
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
 from app.domain.standing import Standing
 from app.ledger.store import database, migrations, tables
-from app.ledger.store import tables as record_tables
 from app.ledger.store.standings import Standings
 from app.ledger.store.tables import METADATA
 from app.ledger.store.writer import Writer
@@ -65,7 +64,7 @@ def differences(engine: Engine) -> list[Any]:
 
 
 def test_all_tables_are_in_one_catalogue() -> None:
-    assert {record_tables.TASKS.metadata, tables.TICKETS.metadata} == {METADATA}
+    assert {tables.TASKS.metadata, tables.TICKETS.metadata} == {METADATA}
 
 
 def test_the_head_is_the_last_step() -> None:

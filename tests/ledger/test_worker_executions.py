@@ -13,8 +13,7 @@ from sqlalchemy import Engine, select, update
 from app.domain.errors import StepOver, StepSetAside, Unreachable
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
-from app.worker import execution_log as executions_module
-from app.worker import execution_log as incarnation
+from app.worker import execution_log
 from app.worker.execution_log import SET_ASIDE_AFTER, SUSPECT_AFTER, Executions, Heartbeat, StepAttempt
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -24,7 +23,7 @@ STEP = StepAttempt("acme:T-1", "e-1", 3, "draft_refund")
 @pytest.fixture
 def writer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
     """The ledger's writer. Nobody else writes: workers that are killed here would beat on."""
-    monkeypatch.setattr(incarnation, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(execution_log, "BEAT_SECONDS", 3600.0)
     writer = Writer(engine)
     yield writer
     writer.close()
@@ -143,7 +142,7 @@ def test_a_step_whose_worker_can_bring_no_result_is_not_waited_for(engine: Engin
 def test_a_worker_that_lives_and_brings_nothing_is_not_waited_for_for_ever(
     engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executions_module, "_ELSEWHERE_SECONDS", 0.1)
+    monkeypatch.setattr(execution_log, "_ELSEWHERE_SECONDS", 0.1)
 
     async def story() -> None:
         async with worker(writer, sidecar="one").begun(STEP), asyncio.timeout(5):

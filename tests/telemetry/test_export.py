@@ -15,7 +15,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app.pricing.charge_types import CallRecord
 from app.telemetry import export
-from app.telemetry import export as sending
 from app.telemetry.export import Traces, traces_url
 from app.telemetry.spans import Texts, plan
 from runtime.loopback import free_ports
@@ -124,7 +123,7 @@ def test_a_collector_that_is_down_is_one_warning_and_loses_nothing(caplog: pytes
 def test_nobody_there_is_one_warning_without_secrets(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "_REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(export, "_REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(export, "_TRIES", 1_000_000)  # so that the task still waits at the end
     (port,) = free_ports(1)
     traces = Traces(f"http://user:pass@127.0.0.1:{port}/v1/traces?key=abc", service="a", version="1")
@@ -144,7 +143,7 @@ def test_nobody_there_is_one_warning_without_secrets(
 def test_the_end_is_bounded_and_says_what_was_lost(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "_REQUEST_SECONDS", 600.0)  # by itself it would go on for half a minute and more
+    monkeypatch.setattr(export, "_REQUEST_SECONDS", 600.0)  # by itself it would go on for half a minute and more
     (port,) = free_ports(1)
     traces = Traces(f"http://127.0.0.1:{port}", service="a", version="1")
     traces.start()

@@ -308,7 +308,7 @@ _UNPROVEN_PERCENT, _UNPROVEN_TOKENS = 50, 600
 _PROVEN_PERCENT, _PROVEN_TOKENS = 5, 16
 
 
-_NO_ENDS: Mapping[str, datetime] = {}
+NO_ENDS: Mapping[str, datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +363,7 @@ class Claim:
         return cached and (usage.input_tokens, usage.output_tokens) == (count.input_tokens, count.output_tokens)
 
 
-def claims_of(calls: Iterable[CallRecord], ends: Mapping[str, datetime] = _NO_ENDS) -> tuple[Claim, ...]:
+def claims_of(calls: Iterable[CallRecord], ends: Mapping[str, datetime] = NO_ENDS) -> tuple[Claim, ...]:
     """What the calls may claim, oldest first. `ends`: when calls were over that nobody saw end, by id, as their tasks'
     records know it; of the others the journal alone tells it."""
     ordered = sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id))

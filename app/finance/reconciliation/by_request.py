@@ -269,8 +269,6 @@ def _distance(claim: Claim, row: BillRow) -> int:
     return entered + abs((usage.output_tokens or 0) - row.count.output_tokens)
 
 
-# The sidecar's counter is read at intervals: calls this far apart may share one reading.
-READING = timedelta(seconds=5)
 _HOUR = timedelta(hours=1)
 _OWN = {CallState.FAILED: DifferenceCause.FAILED_CALL, CallState.INTERRUPTED: DifferenceCause.INTERRUPTED_CALL}
 NOTES = {

@@ -21,7 +21,7 @@ from operator import add
 
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, LONGEST_CALL, NONE, Bill, BillRow, Claim, Count, total
-from app.finance.reconciliation.by_request import NOTES, READING, UnattributedRetries, in_flight, of_none, own_cause
+from app.finance.reconciliation.by_request import NOTES, UnattributedRetries, in_flight, of_none, own_cause
 from app.finance.reconciliation.reconciliation_types import BillFinding, Cell, Certainty, DifferenceCause, cell
 
 Bounds = tuple[int, int]  # least and most
@@ -30,6 +30,8 @@ _REQUESTS, _INPUT, _CACHED, _OUTPUT = range(4)
 _ANY_NUMBER = 10**18
 # How far an estimated answer may be from the bill, in a sum.
 _OUTPUT_PERCENT, _OUTPUT_TOKENS = 50, 600
+# The sidecar's counter is read at intervals: calls this far apart may share one reading.
+_READING = timedelta(seconds=5)
 _EPOCH, _HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(hours=1)
 _NOT_LEFT = "the paid calls leave no request of the sum for it; our record holds an estimate"
 
@@ -387,7 +389,7 @@ def _entered(claim: Claim) -> Bounds:
 
 def _beside(under_way: Sequence[Claim], claims: Sequence[Claim], starts: Sequence[datetime]) -> list[Claim]:
     """The calls among which the sidecar counted a retry of those under way."""
-    begin, end = min(each.since for each in under_way) - READING, max(each.until for each in under_way) + READING
+    begin, end = min(each.since for each in under_way) - _READING, max(each.until for each in under_way) + _READING
     first, last = bisect_left(starts, begin - LONGEST_CALL), bisect_right(starts, end)
     return [each for each in claims[first:last] if each.until >= begin]
 

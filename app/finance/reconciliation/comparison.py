@@ -16,6 +16,7 @@ from app.finance.reconciliation.bill import (
     CLOCK_TOLERANCE,
     LONGEST_CALL,
     LONGEST_DELAY,
+    NO_ENDS,
     NONE,
     Amount,
     Bill,
@@ -58,9 +59,6 @@ MARGIN = LONGEST_CALL + LONGEST_DELAY + CLOCK_TOLERANCE
 _DATED = re.compile(r"(.+)-(?:\d{4}-\d{2}-\d{2}|\d{8})")
 
 
-_NO_ENDS: Mapping[str, datetime] = {}
-
-
 def _no_rates(_provider: str, _model: str, _at: datetime) -> None:
     """No price is known."""
 
@@ -72,7 +70,7 @@ def reconcile(
     unattributed: Sequence[UnattributedRetries] = (),
     charges: Iterable[Charge] = (),
     rates: RatesOf = _no_rates,
-    ends: Mapping[str, datetime] = _NO_ENDS,
+    ends: Mapping[str, datetime] = NO_ENDS,
 ) -> Reconciliation:
     """Our record against the bill.
 
