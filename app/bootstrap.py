@@ -100,7 +100,7 @@ class Opened:
 
     engine: Engine
     writer: Writer
-    incarnation: Heartbeat
+    heartbeat: Heartbeat
     history: HistoryReader
     prices: PriceBook
 
@@ -109,7 +109,7 @@ class Opened:
 class Agent:
     """The agent, put together; `parts` begin in this order and end in the opposite one."""
 
-    desk: TaskService
+    service: TaskService
     web: WebServer
     parts: Sequence[AgentPart]
 
@@ -144,11 +144,11 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     writer = Writer(engine)
     ends.callback(writer.close)
     beside = f"{socket.gethostname()} {settings.daprd.grpc}"
-    incarnation = Heartbeat(writer, utc_now, beside, sidecar.version(settings.daprd))
-    incarnation.begin()
-    ends.callback(incarnation.end)
+    heartbeat = Heartbeat(writer, utc_now, beside, sidecar.version(settings.daprd))
+    heartbeat.begin()
+    ends.callback(heartbeat.end)
     history = ends.enter_context(HistoryReader(settings.daprd))
-    return Opened(engine, writer, incarnation, history, book.load(settings.prices_file))
+    return Opened(engine, writer, heartbeat, history, book.load(settings.prices_file))
 
 
 def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
@@ -163,7 +163,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
             projector.hint(task_id, ended=standing.status.ended)
 
     def begun_again(task_id: str, words: str, ended: datetime) -> bool:
-        if not condemned.is_begun_again(task_id, words, ended):
+        if not rejected_runs.is_begun_again(task_id, words, ended):
             return False
         projector.look(task_id)
         return True
@@ -182,26 +182,28 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     )
     telemetry = Telemetry(live)
     needs = partial(sidecar.needs, settings.daprd)
-    watch = SidecarWatch(opened.writer, opened.incarnation.worker, utc_now, metrics=settings.dapr_metrics, needs=needs)
+    watch = SidecarWatch(opened.writer, opened.heartbeat.worker, utc_now, metrics=settings.dapr_metrics, needs=needs)
     services = make_services(settings, opened)
     runs = WorkflowClient(connect(settings.daprd), needs=needs)
     standings = Standings(opened.engine, opened.writer, utc_now)
     trail = Decisions(opened.engine, opened.writer, utc_now)
     void = partial(void_refund, settings.daprd)
     stuck = Stuck(opened.history.read, utc_now)
-    desk = TaskService(services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again)
-    condemned = RejectedRuns(opened.writer, desk.restart, utc_now)
+    service = TaskService(
+        services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again
+    )
+    rejected_runs = RejectedRuns(opened.writer, service.restart, utc_now)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
-    projector = Projector(sources, opened.writer, observers, condemned.begin_again, runs.wake, runs.begin)
+    projector = Projector(sources, opened.writer, observers, rejected_runs.begin_again, runs.wake, runs.begin)
     worker = make_worker(settings, opened, rested)
     register(worker, services)
     access = Access(valid_tokens(settings))
     vitals = Vitals(worker.loop, partial(database.answers, opened.engine))
-    web = make_web(settings, opened, desk, telemetry, access, vitals)
+    web = make_web(settings, opened, service, telemetry, access, vitals)
     tokens_watch = TokenWatch(access, lambda: valid_tokens(settings))
-    parts: list[AgentPart] = [projector, watch, worker, Starter(desk), tokens_watch, vitals, web]
-    return Agent(desk, web, [*([traces] if traces else []), *parts])
+    parts: list[AgentPart] = [projector, watch, worker, Starter(service), tokens_watch, vitals, web]
+    return Agent(service, web, [*([traces] if traces else []), *parts])
 
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
@@ -210,14 +212,14 @@ def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
 
 
 def make_web(
-    settings: Settings, opened: Opened, desk: TaskService, telemetry: Telemetry, known: Access, vitals: Vitals
+    settings: Settings, opened: Opened, service: TaskService, telemetry: Telemetry, known: Access, vitals: Vitals
 ) -> WebServer:
     """The API and the pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
-    books = LedgerApi(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
+    ledger = LedgerApi(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     front = make_front(settings.public_url)
-    pages = make_pages(desk, known, books.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
-    app = create_app(desk, known, version=__version__, books=books, vitals=vitals, pages=pages, front=front)
+    pages = make_pages(service, known, ledger.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
+    app = create_app(service, known, version=__version__, ledger=ledger, vitals=vitals, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 
 
@@ -225,7 +227,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
     """The stages' collaborators, as they are in production."""
     engine, writer = opened.engine, opened.writer
     conversation = DaprConversation(settings.llm_component, settings.daprd)
-    journal = Journal(writer, opened.incarnation.worker, utc_now, policy.losses(settings.policy_file))
+    journal = Journal(writer, opened.heartbeat.worker, utc_now, policy.losses(settings.policy_file))
 
     async def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
         return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
@@ -288,7 +290,7 @@ def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
     def completed(attempt: StepAttempt) -> str | None:
         return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
 
-    executions = Executions(opened.writer, opened.incarnation.worker, utc_now, completed)
+    executions = Executions(opened.writer, opened.heartbeat.worker, utc_now, completed)
     connected = sidecar.Connected(settings.daprd)
     return Worker(settings.daprd, ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
 

@@ -3,7 +3,7 @@
 __main__.py                                   the commands behind the Makefile
 prerequisites.py                              what the machine must have, with the remedy
 set_up.py virtualenv.py programs.py go_build.py   the virtual environment and the Dapr programs
-processes.py tether.py family.py              start, watch and stop programs so that none is left behind
+processes.py die_with_parent.py family.py              start, watch and stop programs so that none is left behind
 control_plane.py                              sentry, placement and scheduler
 launch.py apps.py ports.py                    run the two apps of dapr.yaml; with PyYAML, so in the environment
 stack.py stack_commands.py render.py          the same programs, one by one, for tests and crash drills

@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from runtime import family, processes
+from runtime import process_tree, processes
 from runtime.problems import ChildDied
 from runtime.processes import Child
 
@@ -69,7 +69,7 @@ class Apps:
         return _named(self._below())
 
     def _below(self) -> set[int]:
-        table = family.processes()
+        table = process_tree.processes()
         return {pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie}
 
     def _end(self, pids: set[int]) -> None:

@@ -160,7 +160,7 @@ def _say_what_is_left() -> None:
     """After everything has stopped: what can still be looked at, and how the rest comes back."""
     print("Everything has stopped. The record can still be read, for example with")
     print("  .venv/bin/refund-agent cost report --by task --top 5")
-    print("  .venv/bin/refund-agent cost tax")
+    print("  .venv/bin/refund-agent cost failures")
     print("`make up` starts it again and stays: pages, API, and the tasks that wait for a person.")
     print(f"  files      {paths.STATE}")
     print(f"  logs       {LOGS}", flush=True)

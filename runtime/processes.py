@@ -1,6 +1,6 @@
 """Starts programs so that none is left behind, and stops them in time.
 
-Each child has a session of its own, a log file, and a tether (the kernel ends it when its starter ends).
+Each child has a session of its own, a log file, and dies with its parent (the kernel ends it when its starter ends).
 Stopping is SIGTERM, a deadline, then SIGKILL, for the child and for everything that it started.
 """
 
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config.private_files import UMASK
-from runtime import family
+from runtime import process_tree
 from runtime.problems import ChildDied, NotReady
 from runtime.signals import put_off
 
-_TETHER = Path(__file__).with_name("tether.py")
+_DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0
@@ -72,7 +72,7 @@ class Child:
 
 
 class _Spawner:
-    """One thread that starts every child: the tether ends a child with the *thread* that started it."""
+    """One thread that starts every child: the kernel ends a child with the *thread* that started it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,13 +108,13 @@ def start(
     """
     log.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
-    tethered = [sys.executable, "-IS", str(_TETHER), str(os.getpid()), *command]
-    full = {**os.environ, **(environment or {}), family.MARK: mark}
+    supervised = [sys.executable, "-IS", str(_DIE_WITH_PARENT), str(os.getpid()), *command]
+    full = {**os.environ, **(environment or {}), process_tree.MARK: mark}
 
     def spawn() -> Child:
         with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600 if private else 0o666)) as output:
             process = subprocess.Popen(
-                tethered,
+                supervised,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -130,11 +130,11 @@ def start(
 
 def run_foreground(command: Sequence[str], *, environment: Mapping[str, str], watch: Callable[[], None]) -> int:
     """Runs a program on this terminal and returns its exit code; `watch` is called while it runs and may raise."""
-    tethered = [sys.executable, "-IS", str(_TETHER), str(os.getpid()), *command]
+    supervised = [sys.executable, "-IS", str(_DIE_WITH_PARENT), str(os.getpid()), *command]
     mark = uuid.uuid4().hex
-    full = {**os.environ, **environment, family.MARK: mark}
+    full = {**os.environ, **environment, process_tree.MARK: mark}
     name = Path(command[0]).name
-    child = _spawner.run(lambda: Child(name, subprocess.Popen(tethered, env=full), Path(os.devnull), mark))
+    child = _spawner.run(lambda: Child(name, subprocess.Popen(supervised, env=full), Path(os.devnull), mark))
     try:
         while child.alive():
             watch()
@@ -150,10 +150,10 @@ def stop(child: Child, *, deadline_seconds: float = 10.0) -> None:
     if child.alive():
         _signal(child.pid, signal.SIGTERM)
     _wait(lambda: not child.alive(), limit)
-    rest = family.members(child.pid, child.mark) - {child.pid}
+    rest = process_tree.members(child.pid, child.mark) - {child.pid}
     for pid in rest:
         _signal(pid, signal.SIGTERM)
-    _wait(lambda: not family.members(child.pid, child.mark), limit)
+    _wait(lambda: not process_tree.members(child.pid, child.mark), limit)
     _end(child)
 
 
@@ -195,7 +195,7 @@ def wait_until(
 
 def _end(child: Child) -> None:
     def all_are_gone() -> bool:
-        living = family.members(child.pid, child.mark)
+        living = process_tree.members(child.pid, child.mark)
         for pid in living:
             _signal(pid, signal.SIGKILL)
         return not living
@@ -208,13 +208,13 @@ def _end(child: Child) -> None:
 
 def _reap_adopted() -> None:
     """Collects orphans that ended here; a child with a `Popen` of its own is left to that."""
-    for process in family.processes().values():
+    for process in process_tree.processes().values():
         if process.zombie and process.parent == os.getpid() and _is_adopted(process):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
 
 
-def _is_adopted(process: family.Process) -> bool:
+def _is_adopted(process: process_tree.Process) -> bool:
     return process.session not in (process.pid, os.getsid(0))
 
 

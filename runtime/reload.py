@@ -22,7 +22,7 @@ _GOES_SECONDS, _COMES_SECONDS = 3.0, 30.0
 
 def reload(port: int) -> int:
     """Reloads the daprd whose HTTP API is at that port, waits until it is ready again, and returns its process id."""
-    pid = next((each.pid for each in listeners() if each.protocol == "tcp" and each.port == port), None)
+    pid = next((listener.pid for listener in listeners() if listener.protocol == "tcp" and listener.port == port), None)
     if pid is None:
         raise Problem(f"No sidecar listens at port {port}.", remedy="There is nothing to reload: make up reads it all.")
     if pid == 0:

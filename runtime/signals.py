@@ -52,8 +52,8 @@ def put_off() -> Iterator[None]:
 
 
 def _told_to_end(number: int, _frame: object) -> None:
-    for each in _ENDINGS:
-        signal.signal(each, signal.SIG_IGN)
+    for ending in _ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
     if _put_off is not None:
         _put_off.append(number)
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def says(body: bytes, text: str) -> bool:
     """Whether one of the texts in a JSON body holds `text`; a body that is no JSON says nothing."""
     try:
-        return any(text in each for each in _texts(json.loads(body)))
+        return any(text in string for string in _texts(json.loads(body)))
     except ValueError:
         return False
 
@@ -18,5 +18,5 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

@@ -71,7 +71,9 @@ class FakeRecords:
             and (tenants is None or call.tenant in tenants)
         )
 
-    def tax(self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None) -> Facts:
+    def failures(
+        self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None
+    ) -> Facts:
         """What is known of the failures of the tasks that ended on these days."""
         self._check()
         return facts_of(self.records.values(), since, until, tenants)
@@ -96,7 +98,7 @@ class FakeRecords:
         return {
             task_id: WorkCounts(
                 calls=len(record.calls),
-                calls_in_vain=sum(call.state in vain for call in record.calls),
+                wasted_calls=sum(call.state in vain for call in record.calls),
                 step_retries=sum(len(step.attempts) - 1 for step in record.steps if step.attempts),
             )
             for task_id, record in self.records.items()
@@ -123,7 +125,7 @@ class FakeRecords:
 
     def providers_of_nameless(self) -> frozenset[str]:
         """Providers with charges of calls that failed before anybody said which model it was."""
-        unpriced = (charge for charge in self.charges() if charge.amount is None and not charge.model)
+        unpriced = (charge for charge in self.charges() if charge.contracted_cost is None and not charge.model)
         return frozenset(charge.provider for charge in unpriced if charge.provider)
 
     def compare(self, bill: Bill) -> Reconciliation:

@@ -24,7 +24,7 @@ USE = ModelUse(
     cached_tokens=None,
     output_tokens=1,
     reasoning_tokens=None,
-    known=UsageBasis.REPORTED,
+    usage_basis=UsageBasis.REPORTED,
 )
 
 

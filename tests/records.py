@@ -101,7 +101,7 @@ def interrupted_call(execution_id: str = "e-3", start: float = 1.2, **changes: A
         "ended_at": None,
         "finish_reason": "",
         "error": "the step was executed again",
-        "usage": TokenUsage(input_tokens=1_500, output_tokens=1_000, known=UsageBasis.ESTIMATED),
+        "usage": TokenUsage(input_tokens=1_500, output_tokens=1_000, basis=UsageBasis.ESTIMATED),
     }
     return call_record(execution_id, start, **values | changes)
 
@@ -178,7 +178,7 @@ def _of_step(record: TaskRecord, step: StepRecord) -> Iterator[Charge]:
     for call in record.calls_of(step):
         named = {"turn": call.turn, "number": call.number, "at": call.started_at}
         model = {"model": call.model, "provider": call.provider, "component": call.component}
-        yield from charge_call(price_book(), call.usage, _changed(origin, named | model), rerun=call.rerun)
+        yield from charge_call(price_book(), call.usage, _changed(origin, named | model), wasted=call.wasted)
     work = Work(Quantity(Decimal(str(step.active.total_seconds()))), _count(step.writes))
     begun = step.attempts[0].scheduled_at if step.attempts else record.started_at
     yield from charge_work(price_book(), work, _changed(origin, {"at": begun}))

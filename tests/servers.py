@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime import family, processes
+from runtime import process_tree, processes
 from runtime.loopback import HOST, free_ports
 from runtime.problems import Problem
 from tests.debian import (
@@ -99,7 +99,7 @@ class _Server:
     def standing_still(self) -> Iterator[None]:
         """Every process of the server stopped, as the kernel does it; connections stay and are acknowledged."""
         os.kill(self.pid, signal.SIGSTOP)  # first: it makes no new ones then
-        pids = [self.pid, *family.descendants(self.pid)]
+        pids = [self.pid, *process_tree.descendants(self.pid)]
         _signal_each(pids, signal.SIGSTOP)
         try:
             yield

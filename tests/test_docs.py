@@ -55,7 +55,7 @@ def leaves(group: TyperGroup) -> Iterator[Any]:
         yield command
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/rerun-tax.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/crash-cost.md"])
 def test_every_command_of_the_documents_is_one_with_its_options(
     document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ from app.dapr.history.causes import _CODES, Cause, cause, cause_of_code
 from app.dapr.history.entries import failure
 from app.domain.errors import (
     CODES,
-    AskedInVain,
     DecisionRefused,
     FailureCause,
     HistoryTampered,
@@ -28,10 +27,11 @@ from app.domain.errors import (
     NotAsked,
     RefundAgentError,
     Refused,
+    RepeatedlyLost,
     StepFault,
     StepOverdue,
     StepSetAside,
-    family,
+    error_classes,
     split_code,
 )
 from app.finance.reconciliation.bill import BadBill
@@ -43,7 +43,7 @@ for module in pkgutil.walk_packages(app.__path__, "app."):
     if "migrations" not in module.name and not module.name.endswith("__main__"):
         importlib.import_module(module.name)  # a class is known once its module is
 
-KINDS = [kind for kind in family() if kind.__module__.startswith("app.")]
+KINDS = [kind for kind in error_classes() if kind.__module__.startswith("app.")]
 # Those that are made of more than a message, with the same words in them.
 MADE: dict[type[RefundAgentError], RefundAgentError] = {
     LedgerGone: LedgerGone("x.sqlite"),
@@ -53,7 +53,7 @@ MADE: dict[type[RefundAgentError], RefundAgentError] = {
     StepOverdue: StepOverdue("acme:T-1", "draft", "it did not come back"),
     NotAsked: NotAsked("close_case", "a:1", "a:2"),
     HistoryTampered: HistoryTampered("a:1", "x"),
-    AskedInVain: AskedInVain("llm", 3, "cut"),
+    RepeatedlyLost: RepeatedlyLost("llm", 3, "cut"),
     Refused: Refused("x", reason="above_refundable"),
     DecisionRefused: DecisionRefused("x", reason="above_refundable"),
     WrongFields: WrongFields("x", ()),

@@ -58,7 +58,7 @@ def test_it_asks_for_what_the_product_imports_and_brings_its_command(built: Path
     [
         (("--version",), 0, "refund-agent 0.1.0"),
         (("task", "list"), 1, "no token"),
-        (("experiment", "rerun-tax"), 1, "experiments need the project's checkout"),
+        (("experiment", "crash-cost"), 1, "experiments need the project's checkout"),
         (("serve",), 1, "config/policy.yaml: cannot be read"),
         (("price", "check"), 1, "run this in the project's folder"),
         (("doctor",), 1, "run this in the project's folder"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runtime import family
+from runtime import process_tree
 from runtime.loopback import HOST
 from runtime.problems import Problem
 from tests import debian
@@ -96,8 +96,8 @@ def test_nothing_stays_behind(server_type: type[PostgresServer] | type[RedisServ
     ensure_installed()
     with server_type() as server:
         leader, folder = server.pid, server.folder
-        assert family.members(leader, "no mark") >= {leader}
-    assert family.members(leader, "no mark") == set()
+        assert process_tree.members(leader, "no mark") >= {leader}
+    assert process_tree.members(leader, "no mark") == set()
     assert not folder.exists()
 
 

@@ -46,7 +46,7 @@ def missing(settings: Settings, folder: Path) -> Iterator[Missing]:
     """What is missing. Raises httpx.HTTPError or ValueError when the sidecar does not say what it has."""
     with settings.daprd.client(_SECONDS) as client:
         told = client.get("/v1.0/metadata").raise_for_status().json()
-        loaded = {str(each["name"]) for each in told.get("components", [])}
+        loaded = {str(component["name"]) for component in told.get("components", [])}
         wanted = dict.fromkeys((settings.secret_store, settings.llm_component)) | _written(folder)
         for name in sorted(set(wanted) - loaded):
             yield _explained(name, wanted[name], client, folder)
@@ -171,8 +171,8 @@ def components(settings: Settings, folder: Path) -> Iterator[DoctorFinding]:
         why = str(error) if isinstance(error, ConfigurationError) else f"not told ({type(error).__name__})"
         yield DoctorFinding("sidecar's components", False, why, "start everything with `make up`; see its log")
         return
-    for each in found:
-        yield DoctorFinding(f"component {each.name}", False, f"not loaded: {each.why}", each.remedy)
+    for component in found:
+        yield DoctorFinding(f"component {component.name}", False, f"not loaded: {component.why}", component.remedy)
     if not found:
         yield DoctorFinding("sidecar's components", True, "all are loaded")
 
@@ -217,8 +217,8 @@ def sidecar_retries(folder: Path) -> DoctorFinding:
         policies, targets = sidecar_files.policies(folders, APP_ID), sidecar_files.targets(folders, APP_ID)
     except ConfigurationError as error:
         return DoctorFinding(name, False, f"not known: {error}", "correct the file")
-    models = [each.name for each in targets if each.kind is TargetKind.MODEL]
-    repeated = ", ".join(each for each in models if policies.of_model(each).retry.requests != 1)
+    models = [target.name for target in targets if target.kind is TargetKind.MODEL]
+    repeated = ", ".join(model for model in models if policies.of_model(model).retry.requests != 1)
     if not repeated:
         return DoctorFinding(name, True, "it repeats no request to a model")
     found = f"it may repeat requests to {repeated} by itself; what those cost is in no sum"
@@ -270,7 +270,7 @@ def sdk(version: Version | None) -> Iterator[DoctorFinding]:
         )
         return
     yield DoctorFinding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
-    off = [each.name for each in workarounds.ALL if workarounds.untried(each, version)]
+    off = [workaround.name for workaround in workarounds.ALL if workarounds.untried(workaround, version)]
     if off:
         found = f"not worked around, since no patch was tried with {version}: {', '.join(off)}"
         yield DoctorFinding("Python SDK's defects", False, found, _PINNED)
@@ -282,7 +282,9 @@ _PINNED = "install the packages of requirements.lock: `make setup`"
 
 
 def _worked_around(active: tuple[Workaround, ...]) -> str:
-    named = ", ".join(f"{each.name} ({each.until})" if each.mended else each.name for each in active)
+    named = ", ".join(
+        f"{workaround.name} ({workaround.until})" if workaround.mended else workaround.name for workaround in active
+    )
     return f"worked around: {named}" if named else "none is known"
 
 
@@ -334,7 +336,7 @@ def _of_resiliency(folder: Path) -> Iterator[str]:
     except ConfigurationError as error:
         yield str(error)
         return
-    yield from (f"{each.where}: {each.problem}" for each in found if each.wrong)
+    yield from (f"{finding.where}: {finding.problem}" for finding in found if finding.wrong)
 
 
 def _twins(folder: Path) -> Iterator[DoctorFinding]:
@@ -352,17 +354,21 @@ def _twins(folder: Path) -> Iterator[DoctorFinding]:
 
 def _names(path: Path) -> list[str]:
     try:
-        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(each, dict)]
+        documents = [
+            document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(document, dict)
+        ]
     except (OSError, ValueError, yaml.YAMLError):
         return []
     kinds = ("Component", "HTTPEndpoint")
-    found = [each for each in documents if each.get("kind") in kinds]
-    return [f"{each['kind']} {(each.get('metadata') or {}).get('name')}" for each in found]
+    found = [document for document in documents if document.get("kind") in kinds]
+    return [f"{document['kind']} {(document.get('metadata') or {}).get('name')}" for document in found]
 
 
 def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
     try:
-        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+        documents = [
+            document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document is not None
+        ]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         return [f"line {line}: {error.problem}"]
@@ -378,7 +384,7 @@ def _unread(spec: dict[str, Any]) -> str:
     known, entries = _METADATA.get(str(spec.get("type"))), spec.get("metadata")
     if known is None or not isinstance(entries, list):
         return ""
-    names = (str(each.get("name")) for each in entries if isinstance(each, dict))
+    names = (str(entry.get("name")) for entry in entries if isinstance(entry, dict))
     return next((name for name in names if name.lower() not in known), "")
 
 

@@ -51,11 +51,12 @@ if TYPE_CHECKING:
     from app.ledger.reading.queries import LedgerQueries
 
 
-# The table of `cost report`: sums by any dimensions, the dearest first where that is asked for, and why they are.
+# The table of `cost report`: sums by any dimensions, the most expensive first where that is asked for, and why they
+# are.
 
 NONE = "-"
 LOOKED_INTO = 500  # tasks of which a table says what was done for them
-KNOWN = Column("known", ColumnKind.PROSE, common=True)
+BASIS = Column("known", ColumnKind.PROSE, common=True)
 CURRENCY = Column("currency", common=True)
 # What was spent in vain is never left out, since that is what one looks for.
 _SPARE = {"model": 1, "compute": 3, "orchestration": 4}
@@ -66,7 +67,7 @@ _COSTS: tuple[Column | str, ...] = (
     *(Column(kind, ColumnKind.FIGURE, spare=_SPARE.get(kind, 0)) for kind in KINDS),
     *figures("total"),
     CURRENCY,
-    KNOWN,
+    BASIS,
 )
 _COUNTS: tuple[Column | str, ...] = (*figures("tasks", "per task"), Column("why", ColumnKind.PROSE))
 
@@ -89,7 +90,7 @@ def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | N
     kept = _ordered(whole.groups, sort, top)
     counts, works = _counts(whole, records), _works(kept, records, chosen)
     since, until = (datetime.combine(day, time(), UTC) if day else None for day in (chosen.since, chosen.until))
-    repeated = [each.requests for each in records.unattributed_retries(since, until)]
+    repeated = [retries.requests for retries in records.unattributed_retries(since, until)]
     least = sum(count or 0 for count in repeated)
     counted_groups = tuple(
         CountedView(**dict(group), tasks=counts.get(_key(group)), work=works.get(group.key.get(Dimension.TASK, "")))
@@ -109,18 +110,20 @@ def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | N
 
 def _ordered(groups: Sequence[GroupView], sort: Sort, top: int | None) -> list[GroupView]:
     if sort is Sort.TOTAL:
-        return _dearest(groups, top)
+        return _most_expensive(groups, top)
     found = sorted(groups, key=_all_tokens, reverse=True) if sort is Sort.TOKENS else list(groups)
     return found[:top]
 
 
-def _dearest(groups: Sequence[GroupView], top: int | None) -> list[GroupView]:
-    """Currencies cannot be compared: the dearest of one come first, then those of the next; each group once. What has
-    no known amount comes last."""
+def _most_expensive(groups: Sequence[GroupView], top: int | None) -> list[GroupView]:
+    """Currencies cannot be compared: the most expensive of one come first, then those of the next; each group once.
+    What has no known amount comes last."""
     found: dict[tuple[str, ...], GroupView] = {}
     for currency in sorted({sum_.currency for group in groups for sum_ in group.money}):
-        theirs = [(sum_.amount, group) for group in groups for sum_ in group.money if sum_.currency == currency]
-        for _, group in sorted(theirs, key=lambda each: each[0], reverse=True)[:top]:
+        theirs = [
+            (sum_.contracted_cost, group) for group in groups for sum_ in group.money if sum_.currency == currency
+        ]
+        for _, group in sorted(theirs, key=lambda pair: pair[0], reverse=True)[:top]:
             found.setdefault(_key(group), group)
     rest = [group for group in groups if not group.money]
     return [*found.values(), *(rest if top is None else rest[: max(0, top - len(found))])]
@@ -131,7 +134,7 @@ def _key(group: GroupView) -> tuple[str, ...]:
 
 
 def _all_tokens(group: GroupView) -> Decimal:
-    return total(each.quantity for each in group.quantities if each.line in TOKEN_LINES)
+    return total(quantity.consumed_quantity for quantity in group.quantities if quantity.meter in TOKEN_LINES)
 
 
 def _counts(whole: ReportView, records: LedgerQueries) -> dict[tuple[str, ...], int]:
@@ -160,20 +163,20 @@ def show(view: CountedReportView, *, exact: bool) -> None:
     """The report for people."""
     names = [dimension.value for dimension in view.by] or [""]
     digits = digits_for(amounts(view.total, *view.groups), exact=exact)
-    each = digits_for(
-        (share(sum_.amount, group.tasks), sum_.currency)
+    per_task = digits_for(
+        (share(sum_.contracted_cost, group.tasks), sum_.currency)
         for group in (*view.groups, view.total)
         for sum_ in group.money
         if group.tasks
     )
     keys = [[_value(name, group.key[name]) for name in names] for group in view.groups] if view.by else []
-    rows = [row for key, group in zip(keys, view.groups, strict=False) for row in _rows(key, group, digits, each)]
-    rows += _rows(["total", *[""] * (len(names) - 1)], view.total, digits, each)
+    rows = [row for key, group in zip(keys, view.groups, strict=False) for row in _rows(key, group, digits, per_task)]
+    rows += _rows(["total", *[""] * (len(names) - 1)], view.total, digits, per_task)
     counts = any(group.tasks for group in view.groups)
     wanted = [True] * len([*names, *_COSTS]) + [counts, counts, Dimension.TASK in view.by]
     show_table(list(compress([*names, *_COSTS, *_COUNTS], wanted)), [list(compress(row, wanted)) for row in rows])
     if not counts:
-        say(", ".join([f"{view.total.tasks or 0:,} tasks", *_each(view.total, each)]))
+        say(", ".join([f"{view.total.tasks or 0:,} tasks", *_per_task(view.total, per_task)]))
     if view.left_out:
         say(f"{len(view.groups):,} of {len(view.groups) + view.left_out:,} groups; the total is of all of them")
     notes = (*rounding(digits), *_repeated(view.unattributed_sidecar_retries))
@@ -196,26 +199,26 @@ def _value(dimension: str, value: str) -> str:
     return digest(value) if dimension == Dimension.PRICE_BOOK else value or NONE
 
 
-def _rows(key: list[str], group: CountedView, digits: Digits, each: Digits) -> Iterator[tuple[str, ...]]:
+def _rows(key: list[str], group: CountedView, digits: Digits, per_task: Digits) -> Iterator[tuple[str, ...]]:
     """A row for each currency, which are never added; tokens and tasks stand in the first."""
     spent = (tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT))
     count, why = f"{group.tasks:,}" if group.tasks else "", _why(group.work)
     for sum_ in group.money or (None,):
         kinds = (of_kind(sum_, kind, digits) for kind in KINDS)
-        one = _one(sum_, group, each) if sum_ else ""
+        one = _of_one_task(sum_, group, per_task) if sum_ else ""
         known = how_known(group, (sum_,) if sum_ else ())
         currency = sum_.currency if sum_ else ""
         yield (*key, *spent, *kinds, amount(sum_, group, digits), currency, known, count, one, why)
         spent, count, why = ("", "", ""), "", ""
 
 
-def _one(sum_: MoneyView, group: CountedView, each: Digits) -> str:
+def _of_one_task(sum_: MoneyView, group: CountedView, per_task: Digits) -> str:
     """What one task costs."""
-    return each.show(share(sum_.amount, group.tasks), sum_.currency) if group.tasks else ""
+    return per_task.show(share(sum_.contracted_cost, group.tasks), sum_.currency) if group.tasks else ""
 
 
-def _each(group: CountedView, each: Digits) -> Iterator[str]:
-    yield from (f"{_one(sum_, group, each)} {sum_.currency} each" for sum_ in group.money if group.tasks)
+def _per_task(group: CountedView, per_task: Digits) -> Iterator[str]:
+    yield from (f"{_of_one_task(sum_, group, per_task)} {sum_.currency} each" for sum_ in group.money if group.tasks)
 
 
 def _why(work: WorkView | None) -> str:
@@ -223,7 +226,7 @@ def _why(work: WorkView | None) -> str:
     if work is None:
         return ""
     said = [f"{work.calls:,} call{'s' * (work.calls != 1)}"]
-    said += [f"{work.calls_in_vain:,} in vain"] * bool(work.calls_in_vain)
+    said += [f"{work.wasted_calls:,} wasted"] * bool(work.wasted_calls)
     said += [f"{work.step_retries:,} step{'s' * (work.step_retries != 1)} again"] * bool(work.step_retries)
     return ", ".join(said)
 
@@ -238,21 +241,26 @@ def below(whole: GroupView, chosen: Selection) -> Iterator[str]:
 def write_csv(view: CountedReportView) -> None:
     """The report for spreadsheets: a row for each group and currency; tokens and tasks in a group's first row alone."""
     lines = [line.value for line in TOKEN_LINES]
-    money = ("currency", "amount", "list_amount", *KINDS)
-    counts = ("tasks", "calls", "calls_in_vain", "step_retries", "unreported", "unpriced")
+    money = ("currency", "contracted_cost", "list_cost", *KINDS)
+    counts = ("tasks", "calls", "wasted_calls", "step_retries", "unreported", "unpriced")
     show_csv([*(dimension.value for dimension in view.by), *money, *lines, *counts], _csv_rows(view))
 
 
 def _csv_rows(view: CountedReportView) -> Iterator[list[CsvCell]]:
     for group in view.groups if view.by else (view.total,):
-        quantities = {each.line: each.quantity for each in group.quantities}
+        quantities = {quantity.meter: quantity.consumed_quantity for quantity in group.quantities}
         spent: list[CsvCell] = [quantities.get(line) for line in TOKEN_LINES]
         work = group.work.model_dump().values() if group.work else (None,) * 3
         spent += [group.tasks, *work, group.unreported, group.unpriced]
         for sum_ in group.money or (None,):
             costs: list[CsvCell] = [None] * (3 + len(KINDS))
             if sum_:
-                costs = [sum_.currency, sum_.amount, sum_.list_amount, *(sum_.by_kind.get(kind) for kind in KINDS)]
+                costs = [
+                    sum_.currency,
+                    sum_.contracted_cost,
+                    sum_.list_cost,
+                    *(sum_.by_kind.get(kind) for kind in KINDS),
+                ]
             yield [*_key(group), *costs, *spent]
             spent = [None] * len(spent)
 
@@ -278,7 +286,7 @@ def show_repriced(view: RepricingView, by: Sequence[Dimension], prices: Path, *,
     """The change for people."""
     digits = digits_for(_amounts(view), exact=exact)
     names = [Column(dimension, spare=int(dimension is Dimension.PROVIDER)) for dimension in by] or [Column("")]
-    columns = [*names, *figures("billed", "repriced", "change"), CURRENCY, KNOWN]
+    columns = [*names, *figures("billed", "repriced", "change"), CURRENCY, BASIS]
     rows = [_row(change, by, digits) for change in view.changes] if by else []
     show_table(columns, [*rows, *_sums(view, len(names), digits)])
     say(f"billed by book {', '.join(map(digest, view.billed_books)) or NONE}, repriced by book {digest(view.book)}")
@@ -296,14 +304,21 @@ def write_repriced_csv(view: RepricingView, by: Sequence[Dimension]) -> None:
 
 
 def _repriced_csv_rows(view: RepricingView, by: Sequence[Dimension]) -> Iterator[list[CsvCell]]:
-    for each in view.changes:
-        known = (each.billed_known.value, each.repriced_known.value)
-        yield [*(each.key[name] for name in by), each.currency, each.billed, each.repriced, each.change, *known]
+    for change in view.changes:
+        known = (change.billed_known.value, change.repriced_known.value)
+        yield [
+            *(change.key[name] for name in by),
+            change.currency,
+            change.billed,
+            change.repriced,
+            change.change,
+            *known,
+        ]
 
 
 def _amounts(view: RepricingView) -> Iterator[tuple[Decimal, str]]:
-    for each in view.changes:
-        yield from ((amount, each.currency) for amount in (each.billed, each.repriced, each.change))
+    for change in view.changes:
+        yield from ((amount, change.currency) for amount in (change.billed, change.repriced, change.change))
     yield from amounts(view.billed, view.repriced)
 
 
@@ -322,19 +337,19 @@ def _figures(
     sums: tuple[Decimal, Decimal, Decimal], currency: str, known: tuple[CostBasis, CostBasis], digits: Digits
 ) -> Iterator[str]:
     """Billed, repriced, change. A sum that misses something says so; without one of them there is no change to see."""
-    lacking = [each in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for each in known]
+    lacking = [basis in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for basis in known]
     nothing = [lacks and not sum_ for sum_, lacks in zip(sums, lacking, strict=False)]
     for sum_, none, lacks in zip(sums, [*nothing, any(nothing)], [*lacking, any(lacking)], strict=True):
         yield UNKNOWN if none else digits.show(sum_, currency) + f" + {UNKNOWN}" * lacks
 
 
 def _sums(view: RepricingView, names: int, digits: Digits) -> Iterator[tuple[str, ...]]:
-    before = {each.currency: each for each in view.billed.money}
-    after = {each.currency: each for each in view.repriced.money}
+    before = {part.currency: part for part in view.billed.money}
+    after = {part.currency: part for part in view.repriced.money}
     for currency in sorted(before | after):
-        was = before[currency].amount if currency in before else ZERO
-        is_ = after[currency].amount if currency in after else ZERO
-        known = (view.billed.known, view.repriced.known)
+        was = before[currency].contracted_cost if currency in before else ZERO
+        is_ = after[currency].contracted_cost if currency in after else ZERO
+        known = (view.billed.cost_basis, view.repriced.cost_basis)
         sums = _figures((was, is_, difference(is_, was)), currency, known, digits)
         yield ("total", *[""] * (names - 1), *sums, currency, _both(*known))
 
@@ -376,7 +391,7 @@ def report_(
     as_json: AsJson = False,
 ) -> None:
     """Sums what was charged, by any dimensions; with --prices, what the same usage costs by another book. The five
-    dearest tickets, and why: --by task --top 5."""
+    most expensive tickets, and why: --by task --top 5."""
     one_form(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)
     if prices:
@@ -407,4 +422,4 @@ def dimensions(text: str) -> tuple[Dimension, ...]:
 
 
 commands.command("reconcile")(reconcile.reconcile)
-commands.command("tax")(failure_cost.tax)
+commands.command("failures")(failure_cost.failures)

@@ -21,8 +21,8 @@ CHECKOUT = Path(app.__file__).resolve().parents[1]
 commands = typer.Typer(help="Controlled experiments on a stack of their own.", no_args_is_help=True)
 
 
-@commands.command("rerun-tax")
-def rerun_tax(
+@commands.command("crash-cost")
+def crash_cost(
     seed: Annotated[int, typer.Option(help="Same seed: same tasks, same kills, same bill.")] = 7,
     tasks: Annotated[
         int | None, typer.Option(min=1, help="Refund tickets.  [default: 100; 20 with --quick]", show_default=False)

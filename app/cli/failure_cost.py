@@ -1,4 +1,5 @@
-"""`refund-agent cost tax`: what failures cost, and what they would have cost a runner that starts again from zero."""
+"""`refund-agent cost failures`: what failures cost, and what they would have cost a runner that starts again from
+zero."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from app.finance.cost_texts import WORKFLOW, amounts, of_kind, remarks, tokens
 from app.pricing.charge_types import TOKEN_LINES, CostKind
 
 if TYPE_CHECKING:
-    from app.finance.failures.failure_schemas import IntervalView, PartView, RunnerView, TaxView
+    from app.finance.failures.failure_schemas import FailureCostView, IntervalView, PartView, RunnerView
     from app.finance.report_schemas import GroupView
 
 FEW = "*"
@@ -51,13 +52,13 @@ _PLACES: tuple[Column | str, ...] = (
 _CSV = (
     *("tenant", "stage", "tasks", "failed_tasks", "failures"),
     *("failure_rate", "failure_rate_low", "failure_rate_high", "currency"),
-    *("durable_amount", "durable_share", "durable_share_low", "durable_share_high"),
-    *("from_zero_amount", "from_zero_share", "from_zero_share_low", "from_zero_share_high", "ratio"),
+    *("durable_cost", "durable_share", "durable_share_low", "durable_share_high"),
+    *("from_zero_cost", "from_zero_share", "from_zero_share_low", "from_zero_share_high", "ratio"),
 )
 _CAUSES: tuple[Column | str, ...] = ("kind", "cause", *figures("failures", "tasks"))
 
 
-def tax(
+def failures(
     since: Since = None,
     until: Until = None,
     tenant: Tenant = None,
@@ -67,20 +68,20 @@ def tax(
     as_json: AsJson = False,
 ) -> None:
     """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
-    from app.finance.failures.failure_schemas import tax_view
+    from app.finance.failures.failure_schemas import failures_view
 
     one_form(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)
     records = opening.open_records()
     known_tenants(chosen, records)
-    view = tax_view(records.tax(chosen.since, chosen.until, tenants(chosen)), chosen)
+    view = failures_view(records.failures(chosen.since, chosen.until, tenants(chosen)), chosen)
     if as_json:
         show_json(view.model_dump(mode="json"))
     else:
         show_csv(_CSV, _csv_rows(view)) if as_csv else _show(view, exact=exact)
 
 
-def _show(view: TaxView, *, exact: bool) -> None:
+def _show(view: FailureCostView, *, exact: bool) -> None:
     whole, digits = view.total, _digits_of(view.total, exact=exact)
     if whole.tasks:
         failed = f"{whole.every_failure.failed_tasks:,} of them failed, {whole.failures:,} times in all"
@@ -102,12 +103,13 @@ def _in_a_sentence(whole: PartView, digits: Digits) -> Iterator[str]:
     for again in whole.every_failure.repeated:
         ours = durable.get(again.currency)
         if ours and ours.share and again.share:
-            wasted = f"{digits.show(ours.amount, again.currency)} {again.currency} of model spend was in vain"
-            zero = f"a restart from zero would have cost {digits.show(again.amount, again.currency)} {again.currency}"
+            wasted = f"{digits.show(ours.contracted_cost, again.currency)} {again.currency} of model spend was wasted"
+            cost = digits.show(again.contracted_cost, again.currency)
+            zero = f"a restart from zero would have cost {cost} {again.currency}"
             yield f"{wasted} ({percent(ours.share.value)}); {zero} ({percent(again.share.value)})"
 
 
-def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
+def _csv_rows(view: FailureCostView) -> Iterator[list[CsvCell]]:
     """A row for each part and currency, of all tasks (neither tenant nor stage) and of each cut of them; what any
     failure would have cost a runner that begins again."""
     for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
@@ -116,8 +118,16 @@ def _csv_rows(view: TaxView) -> Iterator[list[CsvCell]]:
         told = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
         for again in runner.repeated:
             ours = durable.get(again.currency)
-            resumed = [ours.amount, *_ends(ours.share)] if ours else [None] * 4
-            yield [*key, *told, again.currency, *resumed, again.amount, *_ends(again.share), again.durable_ratio]
+            resumed = [ours.contracted_cost, *_ends(ours.share)] if ours else [None] * 4
+            yield [
+                *key,
+                *told,
+                again.currency,
+                *resumed,
+                again.contracted_cost,
+                *_ends(again.share),
+                again.durable_ratio,
+            ]
         if not runner.repeated:
             yield [*key, *told, *[None] * (len(_CSV) - len(key) - len(told))]
 
@@ -129,9 +139,9 @@ def _ends(found: IntervalView | None) -> list[Decimal | None]:
 def _digits_of(whole: PartView, *, exact: bool) -> Digits:
     runners = whole.crashes, whole.every_failure
     groups = [group for runner in runners for group in (runner.replay, runner.journal, runner.under_way)]
-    again = [(each.amount, each.currency) for runner in runners for each in runner.repeated]
-    durable = [(each.amount, each.currency) for each in whole.durable]
-    return digits_for([*amounts(whole.rerun, *groups), *again, *durable], exact=exact)
+    again = [(share.contracted_cost, share.currency) for runner in runners for share in runner.repeated]
+    durable = [(share.contracted_cost, share.currency) for share in whole.durable]
+    return digits_for([*amounts(whole.wasted, *groups), *again, *durable], exact=exact)
 
 
 def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
@@ -169,7 +179,7 @@ def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
     """What was repeated, and what prevented the rest: together what a restart from zero would have repeated."""
     crashes, every = whole.crashes, whole.every_failure
     parts = {
-        "repeated: in vain": (whole.rerun, whole.rerun),
+        "repeated: wasted": (whole.wasted, whole.wasted),
         "prevented: replay": (crashes.replay, every.replay),
         "prevented: journal": (crashes.journal, every.journal),
         "not lost: under way": (crashes.under_way, every.under_way),
@@ -178,7 +188,7 @@ def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
         yield from _source(name, *groups, digits)
     name = "restart from zero"
     for one, other in zip(crashes.repeated, every.repeated, strict=True):
-        crashes_, failures_ = (digits.show(each.amount, each.currency) for each in (one, other))
+        crashes_, failures_ = (digits.show(share.contracted_cost, share.currency) for share in (one, other))
         yield (name, crashes_, "", failures_, "", "", "", other.currency)
         name = ""
 
@@ -194,7 +204,7 @@ def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iter
         name, counts = "", ("", "")
 
 
-def _places(view: TaxView) -> Iterator[tuple[str, ...]]:
+def _places(view: FailureCostView) -> Iterator[tuple[str, ...]]:
     """Tenants, where there are several, and the stages of all of them."""
     tenants = view.by_tenant if len(view.by_tenant) > 1 else ()
     stages = [part for part in view.by_stage if part.key["stage"] or part.failures]
@@ -212,7 +222,7 @@ def _causes(whole: PartView) -> Iterator[tuple[str, ...]]:
         yield cause.kind, cause.cause.replace("_", " "), f"{cause.failures:,}", f"{cause.tasks:,}"
 
 
-def _notes(view: TaxView) -> Iterator[str]:
+def _notes(view: FailureCostView) -> Iterator[str]:
     whole = view.total
     if view.note:
         yield view.note
@@ -227,14 +237,14 @@ def _notes(view: TaxView) -> Iterator[str]:
     if unknown := whole.every_failure.unknown_progress:
         yield f"{unknown:,} restarts have no progress: their task asked no model, or its price or usage is not known"
     yield from (f"of the clean spend, {remark}" for remark in remarks(whole.clean))
-    yield from (f"of what was in vain, {remark}" for remark in remarks(whole.rerun))
+    yield from (f"of what was wasted, {remark}" for remark in remarks(whole.wasted))
 
 
 def _progress(runner: RunnerView) -> str:
     if runner.progress is None:
         return ""
     middle = (runner.progress.mean, runner.progress.lower, runner.progress.upper)
-    mean, lower, upper = (rounded(100 * each, 0) for each in middle)
+    mean, lower, upper = (rounded(100 * share, 0) for share in middle)
     return f"{mean} % ({lower}-{upper})"
 
 
@@ -245,5 +255,5 @@ def _interval(found: IntervalView | None, *, with_ends: bool = True) -> str:
     if not with_ends:
         return percent(found.value)
     places = share_places(found.high)
-    low, high = (rounded(100 * each, places) for each in (found.low, found.high))
+    low, high = (rounded(100 * bound, places) for bound in (found.low, found.high))
     return f"{percent(found.value, places)} ({low}-{high})"

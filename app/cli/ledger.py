@@ -43,14 +43,14 @@ def check(as_json: AsJson = False) -> None:
 def _show_json(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) -> None:
     from app.ledger.audit.ledger_check import CheckedView, DifferenceView, RefundsView
 
-    rows = tuple(DifferenceView.model_validate(each) for each in differences)
+    rows = tuple(DifferenceView.model_validate(difference) for difference in differences)
     view = CheckedView(differences=rows, refunds=RefundsView.model_validate(checked))
     show_json(view.model_dump(mode="json"))
 
 
 def _show(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) -> None:
-    for each in differences:
-        say(str(each))
+    for difference in differences:
+        say(str(difference))
     if checked.problem:
         say(f"the refunds were not held against all of the books: {checked.problem}")
     else:
@@ -63,7 +63,7 @@ def _verdict(differences: tuple[LedgerDifference, ...]) -> str:
     if not differences:
         return "no difference"
     count = f"{len(differences):,} difference{'s' if len(differences) > 1 else ''}"
-    if all(each.remedy for each in differences):
+    if all(difference.remedy for difference in differences):
         return count
     return f"{count}; `refund-agent ledger rebuild` makes the ledger again from its sources"
 

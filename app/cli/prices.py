@@ -87,13 +87,16 @@ def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) ->
 
 def _show_findings(view: CheckView) -> None:
     if view.findings:
-        rows = [(each.severity, each.where, each.value, each.problem, each.remedy) for each in view.findings]
+        rows = [
+            (finding.severity, finding.where, finding.value, finding.problem, finding.remedy)
+            for finding in view.findings
+        ]
         show_table(
             ("is", "where", *(Column(title, ColumnKind.PROSE) for title in ("found", "problem", "remedy"))), rows
         )
     else:
         say(f"book {digest(view.book)}: nothing is wrong")
-    if not view.second_opinion:
+    if not view.litellm_prices:
         say("note: litellm is not installed, so there was no second list to compare with")
 
 
@@ -106,9 +109,9 @@ def _checked(book: PriceBook) -> CheckView:
     return CheckView(
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
-        second_opinion=other is not None,
+        litellm_prices=other is not None,
         findings=tuple(
-            PriceFindingView.model_validate(each) for each in look(book, used or (), _now(), other, _nameless())
+            PriceFindingView.model_validate(finding) for finding in look(book, used or (), _now(), other, _nameless())
         ),
     )
 
@@ -148,11 +151,11 @@ def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> froz
         return frozenset({(provider, model)})
     used = _in_use() or frozenset[Model]()
     if provider:
-        return frozenset(each for each in used if provider_id(each[0]) == provider_id(provider))
+        return frozenset(pair for pair in used if provider_id(pair[0]) == provider_id(provider))
     if not model:
         return used
-    listed = {(each, model) for each in COMPONENT_TYPES.values() if book.listed(each, model)}
-    return frozenset(each for each in used if each[1] == model) or frozenset(listed or {("", model)})
+    listed = {(provider, model) for provider in COMPONENT_TYPES.values() if book.listed(provider, model)}
+    return frozenset(pair for pair in used if pair[1] == model) or frozenset(listed or {("", model)})
 
 
 def _price(row: PriceView) -> tuple[str, ...]:
@@ -174,9 +177,9 @@ def _rate(row: PriceView, line: Meter) -> str:
 
 def _infrastructure(row: InfrastructureView) -> tuple[str, ...]:
     return (
-        row.line.value,
-        plain(row.unit_price),
-        f"{row.per:,} {row.line.unit}",
+        row.meter.value,
+        plain(row.contracted_unit_price),
+        f"{row.per:,} {row.meter.unit}",
         row.currency,
         day(row.begins),
         day(row.ends) if row.ends else "",

@@ -64,7 +64,10 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
         ("seen (UTC)", "" if view.ended_at else instant(view.projected_at)),
         ("time", spent),
         ("workers", f"{len(view.workers)}, one after another" if len(view.workers) > 1 else ""),
-        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
+        *(
+            ("decision" if number == 0 else "", decision_line(decision))
+            for number, decision in enumerate(view.decisions)
+        ),
         ("history", f"{view.turns:,} turns, {view.events:,} events, {formatting.size(view.bytes)}"),
     ]
 
@@ -116,7 +119,7 @@ def _call(call: CallView, view: RecordView, digits: Digits) -> tuple[str, ...]:
         "",
         call.model or f"? of {call.component}",
         duration(ended - call.started_at, estimated=call.ended_at is None),
-        *(formatting.tokens(each, usage.known) for each in counts),
+        *(formatting.tokens(count, usage.basis) for count in counts),
         _money(call.cost, digits),
     )
 
@@ -128,19 +131,19 @@ def _after(view: RecordView, digits: Digits) -> Iterator[str]:
     for sum_ in view.total.money:
         kinds = " + ".join(f"{kind} {of_kind(sum_, kind, digits)}" for kind in KINDS if kind in sum_.by_kind)
         missing = f" + {UNKNOWN}" if incomplete(view.total) else ""
-        yield f"total  {digits.show(sum_.amount, sum_.currency)} {sum_.currency}{missing} = {kinds}{missing}"
-        for known, part in sum_.by_known.items():
+        yield f"total  {digits.show(sum_.contracted_cost, sum_.currency)} {sum_.currency}{missing} = {kinds}{missing}"
+        for known, part in sum_.by_basis.items():
             if part and known.value != "reported":
                 yield f"  of it {known} {digits.show(part, sum_.currency)} {sum_.currency}"
-        if sum_.list_amount != sum_.amount:
-            yield f"  at list prices {digits.show(sum_.list_amount, sum_.currency)} {sum_.currency}"
+        if sum_.list_cost != sum_.contracted_cost:
+            yield f"  at list prices {digits.show(sum_.list_cost, sum_.currency)} {sum_.currency}"
     yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *rounding(digits)])
 
 
 def _failures(view: RecordView) -> Iterator[str]:
     """What came to nothing, and how long it took until somebody took it up again."""
     names = {step.step: step.name for step in view.steps}
-    errors = {(step.step, each.number): each.error for step in view.steps for each in step.attempts}
+    errors = {(step.step, attempt.number): attempt.error for step in view.steps for attempt in step.attempts}
     for failure in view.failures:
         what = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
         why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else instant(failure.at)

@@ -71,7 +71,9 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     priced = _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
     found = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
     findings = [*policies.findings, *unknown_names(targets, policies, rules, sidecar_files.components(folders))]
-    return view(tuple(target_view(each, limits, _measured(each, asked)) for each in found), tuple(findings), limits)
+    return view(
+        tuple(target_view(target, limits, _measured(target, asked)) for target in found), tuple(findings), limits
+    )
 
 
 def _asked() -> RequestCounts | None:
@@ -89,18 +91,19 @@ def _asked() -> RequestCounts | None:
 
 
 def _prices(targets: Iterable[Target], asked: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
-    """Of a request to each model component: the dearest of the model in its file and those that have answered."""
-    from app.finance.retry_bounds.worst import LONGEST, LongestRequest, TargetKind, dearest
+    """Of a request to each model component: the most expensive of the model in its file and those that have
+    answered."""
+    from app.finance.retry_bounds.worst import LONGEST, LongestRequest, TargetKind, most_expensive
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
     found = {}
-    for target in (each for each in targets if each.kind is TargetKind.MODEL):
+    for target in (model_target for model_target in targets if model_target.kind is TargetKind.MODEL):
         seen = asked.reserves.get(target.name, (0, 0)) if asked else (0, 0)
         reserve = LongestRequest(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
         used = asked.answered.get(target.name, frozenset()) if asked else frozenset()
         models = {*used, *([(target.type, target.model)] if target.model or not used else [])}
-        found[target.name] = dearest(book, models, reserve, now)
+        found[target.name] = most_expensive(book, models, reserve, now)
     return found
 
 
@@ -111,8 +114,8 @@ def _measured(worst: Worst, asked: RequestCounts | None) -> MeasuredView | None:
     if asked is None:
         return None
     model = worst.target.kind is TargetKind.MODEL
-    rows = [asked.models.get(worst.target.name)] if model else [asked.steps.get(each.step) for each in worst.asking]
-    known = [each for each in rows if each is not None]
+    rows = [asked.models.get(worst.target.name)] if model else [asked.steps.get(calls.step) for calls in worst.calls]
+    known = [row for row in rows if row is not None]
     if not known:
         return None
     whole = sum(known[1:], known[0])
@@ -129,7 +132,7 @@ def _show(view: RetryBoundsView) -> None:
 def _row(target: TargetView) -> tuple[str, ...]:
     layers = target.layers
     product = " x ".join(map(_figure, (layers.client, layers.sdk, layers.sidecar, layers.workflow)))
-    money = " + ".join(f"{rounded(each.amount, 2)} {each.currency}" for each in target.money_per_step)
+    money = " + ".join(f"{rounded(money.amount, 2)} {money.currency}" for money in target.money_per_step)
     return (
         target.name,
         target.type,
@@ -160,12 +163,14 @@ def _below(view: RetryBoundsView) -> Iterator[str]:
     limits = view.limits
     money = ", ".join(formatting.money(amount, currency) for currency, amount in sorted(limits.money_per_step.items()))
     yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"
-    for each in view.targets:
-        if each.billed_requests_per_step:
-            billed = each.billed_requests_per_step
-            yield f"{each.name}: {billed} requests of a step at most are lost and probably billed"
-    yield from (f"{each.name}: {note}" for each in view.targets for note in each.notes)
-    for each in view.targets:
-        if each.unpriced_models:
-            yield f"{each.name}: no price for {', '.join(each.unpriced_models)}, so its money has no figure"
-    yield from (f"{'wrong' if each.wrong else 'note'}: {each.where}: {each.problem}" for each in view.findings)
+    for target in view.targets:
+        if target.billed_requests_per_step:
+            billed = target.billed_requests_per_step
+            yield f"{target.name}: {billed} requests of a step at most are lost and probably billed"
+    yield from (f"{target.name}: {note}" for target in view.targets for note in target.notes)
+    for target in view.targets:
+        if target.unpriced_models:
+            yield f"{target.name}: no price for {', '.join(target.unpriced_models)}, so its money has no figure"
+    yield from (
+        f"{'wrong' if finding.wrong else 'note'}: {finding.where}: {finding.problem}" for finding in view.findings
+    )

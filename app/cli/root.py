@@ -50,7 +50,7 @@ class Commands(TyperGroup):
         """Writes the list into the help text."""
         named = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, each.get_short_help_str(_NEVER_CUT)) for name, each in named if each])
+            formatter.write_dl([(name, command.get_short_help_str(_NEVER_CUT)) for name, command in named if command])
 
 
 class _Root(Commands):

@@ -118,7 +118,7 @@ def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int
         return TablePage(tuple(_blocks(rest, width)), common=told)
     widths = _widths(kept, width)
     left_out = tuple(strip.column.title for strip in rest if strip not in kept)
-    titles = max(len(_wrapped(strip.column.title, each)) for strip, each in zip(kept, widths, strict=True))
+    titles = max(len(_wrapped(strip.column.title, width)) for strip, width in zip(kept, widths, strict=True))
     return TablePage(tuple(_table(kept, widths)), titles, told, left_out)
 
 

@@ -105,7 +105,10 @@ def facts(view: TaskView) -> list[tuple[str, str]]:
         ("error", view.error or ""),
         ("stuck", view.retrying.words if view.retrying else ""),
         ("but", view.caveat or ""),
-        *(("decision" if number == 0 else "", decision_line(each)) for number, each in enumerate(view.decisions)),
+        *(
+            ("decision" if number == 0 else "", decision_line(decision))
+            for number, decision in enumerate(view.decisions)
+        ),
     ]
 
 

@@ -244,7 +244,7 @@ def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) 
 def _columns(name: str, header: Iterable[str], tenant: str | None) -> list[str]:
     """Our field under each column, empty for none. Raises BadTicket when one is missing or doubled."""
     names = ["_".join(cell.strip().lower().replace("-", " ").split()) for cell in header]
-    found = [next((field for field, others in _COLUMNS.items() if each in (field, *others)), "") for each in names]
+    found = [next((field for field, others in _COLUMNS.items() if column in (field, *others)), "") for column in names]
     twice = sorted({field for field in found if field and found.count(field) > 1})
     needed = (*_NEEDED, *(() if tenant else ("tenant",)))
     lacking = [field for field in needed if field not in found]

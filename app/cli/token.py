@@ -112,7 +112,7 @@ def show_tokens(as_json: AsJson = False) -> None:
     if as_json:
         show_json(known)
         return
-    rows = [(str(each["name"]), ", ".join(each["roles"]), ", ".join(each["tenants"])) for each in known]
+    rows = [(str(token["name"]), ", ".join(token["roles"]), ", ".join(token["tenants"])) for token in known]
     show_table(("name", "roles", "tenants"), rows)
 
 
@@ -134,7 +134,7 @@ def _record(name: str, secret: str, roles: list[Role], tenants: list[str] | None
 
 
 def _with(known: tuple[Token, ...], record: Token) -> tuple[Token, ...]:
-    if record.name == LOCAL_TOKEN_NAME or record.name in {each.name for each in known}:
+    if record.name == LOCAL_TOKEN_NAME or record.name in {token.name for token in known}:
         raise ConfigurationError(
             f"there is a token {record.name} already; revoke it first (`refund-agent token revoke {record.name}`), or "
             "choose another name"
@@ -143,9 +143,9 @@ def _with(known: tuple[Token, ...], record: Token) -> tuple[Token, ...]:
 
 
 def _without(known: tuple[Token, ...], name: str) -> tuple[Token, ...]:
-    left = tuple(each for each in known if each.name != name)
+    left = tuple(token for token in known if token.name != name)
     if left == known:
-        names = ", ".join(sorted(each.name for each in known)) or "none"
+        names = ", ".join(sorted(token.name for token in known)) or "none"
         raise ConfigurationError(f"there is no token {name} in {_file()}; there are: {names}")
     return left
 

@@ -83,7 +83,7 @@ TORN_READ = Workaround(
     Component.DAPRD,
     Version(1, 18, 3),
 )
-CONDEMNED = Workaround(
+REJECTED_RUNS = Workaround(
     "false tampering verdict",
     "With history signing, a step's result that comes late is taken for tampering, and its run is failed for good.",
     "dapr#10419",
@@ -160,7 +160,7 @@ SPANS = Workaround(
 )
 ALL = (
     TORN_READ,
-    CONDEMNED,
+    REJECTED_RUNS,
     NEVER_BEGUN,
     LOST_METRICS,
     LOCKED_UP,
@@ -190,7 +190,7 @@ def untried(workaround: Workaround, running: Version | None) -> bool:
 
 def active(component: Component, running: Version | None) -> tuple[Workaround, ...]:
     """What is worked around where that version of it runs."""
-    return tuple(each for each in ALL if each.component is component and needed(each, running))
+    return tuple(workaround for workaround in ALL if workaround.component is component and needed(workaround, running))
 
 
 @dataclass(frozen=True)

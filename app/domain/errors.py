@@ -20,7 +20,7 @@ RefundAgentError
 ├── StepOverdue                 a step that did not come back in its time
 ├── NotAsked                    a step that moves money, and that its task's own history does not ask for
 ├── HistoryTampered             a workflow's history is not what was signed; names the instance
-├── AskedInVain                 a step's answers were lost and probably billed, up to the policy's bound
+├── RepeatedlyLost                 a step's answers were lost and probably billed, up to the policy's bound
 ├── ModelRefused                the provider refuses the request as such: a retry changes nothing
 ├── SystemRefused               an internal system refuses the request as such: a retry changes nothing
 └── Refused                     an internal system answered, and said no: a retry changes nothing
@@ -322,16 +322,16 @@ class ModelRefused(RefundAgentError):
     title = "Refused by the model provider"
 
 
-class AskedInVain(RefundAgentError):
+class RepeatedlyLost(RefundAgentError):
     """A step has lost as many answers that were probably billed as the policy allows."""
 
     code = "answers_lost"
     status = 502
-    title = "Model asked in vain"
+    title = "Model calls kept failing"
 
     def __init__(self, component: str, times: int, cause: str) -> None:
         super().__init__(
-            f"model component {component}: asked {times} times in vain, each time probably billed (the last: "
+            f"model component {component}: {times} calls brought no result, each probably billed (the last: "
             f"{cause.replace('_', ' ')}); no more than that by retries.billed_attempts in config/policy.yaml: find out "
             "why no answer arrives (time-out in resiliency/llm.yaml, length of the answer), then `task resume`"
         )
@@ -364,12 +364,12 @@ class DecisionRefused(Refused):
     title = "Decision refused"
 
 
-def family(kind: type[RefundAgentError] = RefundAgentError) -> Iterator[type[RefundAgentError]]:
+def error_classes(kind: type[RefundAgentError] = RefundAgentError) -> Iterator[type[RefundAgentError]]:
     """A class of the tree and all that have been made of it."""
     yield kind
     for below in kind.__subclasses__():
-        yield from family(below)
+        yield from error_classes(below)
 
 
 # Those of this module, which are all that a step can raise; the edges (API, command line, bills) have their own.
-CODES = frozenset({kind.code for kind in family()} | set(FailureCause) | set(LedgerTrouble))
+CODES = frozenset({kind.code for kind in error_classes()} | set(FailureCause) | set(LedgerTrouble))

@@ -26,7 +26,7 @@ from pydantic import (
 from app.domain.texts import Text
 
 # Decimal places of every currency that money is paid in; precious metals and test codes have none and are left out.
-_MINOR_UNITS = {each.code: each.exponent for each in iso4217.Currency if each.exponent is not None}
+_MINOR_UNITS = {currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None}
 
 
 def minor_units(currency: str) -> int:
@@ -283,7 +283,7 @@ class ModelUse(Frozen):
     cached_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
-    known: UsageBasis
+    usage_basis: UsageBasis
 
 
 class Classification(Frozen):

@@ -49,7 +49,7 @@ def call_end(call: CallRecord, step: StepTimes) -> datetime | None:
     if call.ended_at is not None:
         return max(call.ended_at, call.started_at)
     later = [at for at in step.asked if at > call.started_at]
-    later += [each.began_at for each in step.executions if each.began_at > call.started_at]
+    later += [execution.began_at for execution in step.executions if execution.began_at > call.started_at]
     own = _own_execution(call, step.executions)
     lost = [own.lost_at] if own is not None and own.lost_at is not None else []
     later += [at for at in (*step.attempts_ended, *lost) if at >= call.started_at]
@@ -60,5 +60,9 @@ def call_end(call: CallRecord, step: StepTimes) -> datetime | None:
 
 def _own_execution(call: CallRecord, executions: Sequence[ExecutionTimes]) -> ExecutionTimes | None:
     """The execution that made the call: the last that its worker had begun. One clock has told both."""
-    begun = [each for each in executions if each.worker == call.worker and each.began_at <= call.started_at]
-    return max(begun, key=lambda each: each.began_at, default=None)
+    begun = [
+        execution
+        for execution in executions
+        if execution.worker == call.worker and execution.began_at <= call.started_at
+    ]
+    return max(begun, key=lambda run: run.began_at, default=None)

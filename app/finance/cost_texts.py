@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     AnyMoney = MoneySum | MoneyView
 
 INPUT = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE)
-KINDS = ("model", "compute", "orchestration", "rerun")
+KINDS = ("model", "compute", "orchestration", "wasted")
 WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps
 
 
 def tokens(group: AnyGroup, *lines: Meter) -> str:
     """The tokens of these lines together: `811 + ?` when some calls did not report theirs; empty without such lines."""
-    found = [each for each in group.quantities if each.line in lines]
-    known = [(part, basis) for each in found for basis, part in each.by_known.items()]
-    missing = [(None, UsageBasis.UNREPORTED)] if any(each.missing for each in found) or not known else []
+    found = [quantity for quantity in group.quantities if quantity.meter in lines]
+    known = [(part, basis) for money in found for basis, part in money.by_basis.items()]
+    missing = [(None, UsageBasis.UNREPORTED)] if any(money.missing for money in found) or not known else []
     return tokens_sum([*known, *missing]) if found else ""
 
 
@@ -39,18 +39,20 @@ def incomplete(group: AnyGroup) -> bool:
 
 def is_estimated(sum_: AnyMoney) -> bool:
     """Whether a part of it is not as reported."""
-    return any(part for known, part in sum_.by_known.items() if known is not CostBasis.REPORTED)
+    return any(part for known, part in sum_.by_basis.items() if known is not CostBasis.REPORTED)
 
 
 def money(sum_: AnyMoney, digits: Digits) -> str:
     """A sum in its currency: `0.0043 USD`, `~0.0043 USD` when a part of it is estimated."""
-    return f"{ESTIMATED if is_estimated(sum_) else ''}{digits.show(sum_.amount, sum_.currency)} {sum_.currency}"
+    return (
+        f"{ESTIMATED if is_estimated(sum_) else ''}{digits.show(sum_.contracted_cost, sum_.currency)} {sum_.currency}"
+    )
 
 
 def money_of(group: AnyGroup, digits: Digits) -> tuple[str, ...]:
     """All that the group costs, a text a currency, the last with `+ ?` when some of it is in no sum; `?` when all is in
     none, nothing without charges."""
-    sums = [money(each, digits) for each in group.money]
+    sums = [money(part, digits) for part in group.money]
     if incomplete(group):
         sums = [*sums[:-1], f"{sums[-1]} + {UNKNOWN}"] if sums else [UNKNOWN]
     return tuple(sums)
@@ -58,7 +60,7 @@ def money_of(group: AnyGroup, digits: Digits) -> tuple[str, ...]:
 
 def amount(sum_: AnyMoney | None, group: AnyGroup, digits: Digits) -> str:
     """The group's sum in one currency, without its name."""
-    sums = [digits.show(sum_.amount, sum_.currency)] if sum_ else []
+    sums = [digits.show(sum_.contracted_cost, sum_.currency)] if sum_ else []
     return " + ".join([*sums, *([UNKNOWN] if incomplete(group) else [])])
 
 
@@ -71,21 +73,23 @@ def amounts(*groups: AnyGroup) -> Iterator[tuple[Decimal, str]]:
     """Every amount of the groups that a table may show, with its currency: what `digits_for` takes."""
     for group in groups:
         for sum_ in group.money:
-            yield from ((part, sum_.currency) for part in (sum_.amount, sum_.list_amount, *sum_.by_kind.values()))
-            yield from ((part, sum_.currency) for part in sum_.by_known.values())
+            yield from (
+                (part, sum_.currency) for part in (sum_.contracted_cost, sum_.list_cost, *sum_.by_kind.values())
+            )
+            yield from ((part, sum_.currency) for part in sum_.by_basis.values())
 
 
 def how_known(group: AnyGroup, sums: Iterable[AnyMoney]) -> str:
     """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` when nothing is to be said."""
-    said = list(dict.fromkeys(text for each in sums for text in _shares(each)))
+    said = list(dict.fromkeys(text for part in sums for text in _shares(part)))
     said += [f"{group.unreported:,} unreported"] * bool(group.unreported)
     said += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
     return ", ".join(said) or (CostBasis.REPORTED.value if group.charges else "")
 
 
 def _shares(sum_: AnyMoney) -> Iterator[str]:
-    if part := sum_.by_known.get(CostBasis.ESTIMATED):
-        yield f"{_share(part, sum_.amount)} {CostBasis.ESTIMATED}".strip()
+    if part := sum_.by_basis.get(CostBasis.ESTIMATED):
+        yield f"{_share(part, sum_.contracted_cost)} {CostBasis.ESTIMATED}".strip()
 
 
 def _share(part: Decimal, whole: Decimal) -> str:

@@ -58,9 +58,9 @@ class InfrastructureView(View):
     """What `per` of a line of compute or orchestration cost, and when."""
 
     price_id: str
-    line: Meter
+    meter: Meter
     currency: str
-    unit_price: Exact
+    contracted_unit_price: Exact
     per: Exact
     source: str
     checked: date
@@ -93,7 +93,7 @@ class CheckView(View):
 
     book: str
     models_in_use: tuple[tuple[str, str], ...] | None
-    second_opinion: bool
+    litellm_prices: bool
     findings: tuple[PriceFindingView, ...]
 
 
@@ -105,7 +105,7 @@ def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection:
         book=repricing.book_digest,
         billed=group_view(repricing.billed),
         repriced=group_view(repricing.repriced),
-        changes=tuple(_change_view(each, repricing.by) for each in repricing.differences),
+        changes=tuple(_change_view(difference, repricing.by) for difference in repricing.differences),
     )
 
 

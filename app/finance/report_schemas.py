@@ -24,22 +24,22 @@ class View(Frozen):
 
 
 class MoneyView(View):
-    """A sum in one currency. `by_known` and `by_kind` each sum to `amount`."""
+    """A sum in one currency. `by_basis` and `by_kind` each sum to `contracted_cost`."""
 
     currency: str
-    amount: Exact
-    list_amount: Exact
-    by_known: dict[CostBasis, Exact]
+    contracted_cost: Exact
+    list_cost: Exact
+    by_basis: dict[CostBasis, Exact]
     by_kind: dict[str, Exact]
 
 
 class QuantityView(View):
     """What one line counts; `missing` charges have a quantity that is not known, and that is in no sum."""
 
-    line: Meter
+    meter: Meter
     unit: Unit
-    quantity: Exact
-    by_known: dict[UsageBasis, Exact]
+    consumed_quantity: Exact
+    by_basis: dict[UsageBasis, Exact]
     missing: int
 
 
@@ -50,7 +50,7 @@ class GroupView(View):
     charges: int
     money: tuple[MoneyView, ...]
     quantities: tuple[QuantityView, ...]
-    known: CostBasis
+    cost_basis: CostBasis
     unreported: int
     unpriced: int
 
@@ -60,7 +60,7 @@ class WorkView(View):
     of each."""
 
     calls: int
-    calls_in_vain: int
+    wasted_calls: int
     step_retries: int
 
 
@@ -110,9 +110,9 @@ def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:
     return GroupView(
         key={dimension.value: value for dimension, value in zip(by, group.key, strict=True)},
         charges=group.charges,
-        money=tuple(money_view(each) for each in group.money),
-        quantities=tuple(quantity_view(each) for each in group.quantities),
-        known=group.known,
+        money=tuple(money_view(money) for money in group.money),
+        quantities=tuple(quantity_view(quantity) for quantity in group.quantities),
+        cost_basis=group.cost_basis,
         unreported=group.unreported,
         unpriced=group.unpriced,
     )
@@ -126,10 +126,10 @@ def money_view(money: MoneySum) -> MoneyView:
 def quantity_view(quantity: QuantitySum) -> QuantityView:
     """A sum of quantities, with its unit."""
     return QuantityView(
-        line=quantity.line,
-        unit=quantity.line.unit,
-        quantity=quantity.quantity,
-        by_known=dict(quantity.by_known),
+        meter=quantity.meter,
+        unit=quantity.meter.unit,
+        consumed_quantity=quantity.consumed_quantity,
+        by_basis=dict(quantity.by_basis),
         missing=quantity.missing,
     )
 

@@ -70,7 +70,9 @@ def reprice(charges: Iterable[Charge], book: PriceBook, by: Sequence[Dimension] 
 
 def usage_of(call: Sequence[Charge]) -> TokenUsage:
     """The usage that the charges of one model call stand for; a kind without a line was not reported."""
-    counts = {charge.line: None if charge.quantity is None else int(charge.quantity) for charge in call}
+    counts = {
+        charge.meter: None if charge.consumed_quantity is None else int(charge.consumed_quantity) for charge in call
+    }
     cached, written = counts.get(Meter.CACHED_INPUT), counts.get(Meter.CACHE_WRITE)
     plain = counts.get(Meter.INPUT)
     return TokenUsage(
@@ -78,7 +80,7 @@ def usage_of(call: Sequence[Charge]) -> TokenUsage:
         output_tokens=counts.get(Meter.OUTPUT),
         cached_tokens=cached,
         cache_write_tokens=written,
-        known=_best(charge.known for charge in call),
+        basis=_best(charge.usage_basis for charge in call),
     )
 
 
@@ -95,9 +97,9 @@ def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
     calls: dict[tuple[Origin, CostKind, Mode, bool, int], list[Charge]] = {}
     seen: Counter[tuple[Origin, CostKind, Mode, bool, Meter]] = Counter()
     for charge in charges:
-        together = (_origin(charge), charge.kind, charge.mode, charge.rerun)
-        nth = seen[(*together, charge.line)]
-        seen[(*together, charge.line)] += 1
+        together = (_origin(charge), charge.kind, charge.mode, charge.wasted)
+        nth = seen[(*together, charge.meter)]
+        seen[(*together, charge.meter)] += 1
         calls.setdefault((*together, nth), []).append(charge)
     return map(tuple, calls.values())
 
@@ -110,10 +112,10 @@ def _again(call: tuple[Charge, ...], book: PriceBook) -> tuple[Charge, ...]:
     first = call[0]
     origin = _origin(first)
     if first.kind is CostKind.MODEL:
-        return charge_call(book, usage_of(call), origin, mode=first.mode, rerun=first.rerun)
+        return charge_call(book, usage_of(call), origin, mode=first.mode, wasted=first.wasted)
     # The quantities stay as they were billed, the months that bytes are kept among them.
-    work = tuple((charge.line, Quantity(charge.quantity, charge.known)) for charge in call)
-    return charges_of(origin, price_quantities(book, work, at=origin.at), rerun=first.rerun)
+    work = tuple((charge.meter, Quantity(charge.consumed_quantity, charge.usage_basis)) for charge in call)
+    return charges_of(origin, price_quantities(book, work, at=origin.at), wasted=first.wasted)
 
 
 def _differences(before: Sequence[Group], after: Sequence[Group]) -> tuple[PriceDifference, ...]:
@@ -127,12 +129,12 @@ def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterato
         yield PriceDifference(
             key,
             currency,
-            was[currency].amount if currency in was else ZERO,
-            is_[currency].amount if currency in is_ else ZERO,
-            old.known if old else CostBasis.REPORTED,
-            new.known if new else CostBasis.REPORTED,
+            was[currency].contracted_cost if currency in was else ZERO,
+            is_[currency].contracted_cost if currency in is_ else ZERO,
+            old.cost_basis if old else CostBasis.REPORTED,
+            new.cost_basis if new else CostBasis.REPORTED,
         )
 
 
 def _money(group: Group | None) -> dict[str, MoneySum]:
-    return {each.currency: each for each in group.money} if group else {}
+    return {money.currency: money for money in group.money} if group else {}

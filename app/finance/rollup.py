@@ -14,7 +14,7 @@ from app.domain.money import ZERO, add
 from app.pricing.charge_types import TOKEN_LINES, Charge, CostBasis, Meter, worst_of
 
 _Key = TypeVar("_Key", bound=Hashable)
-RERUN = "rerun"  # the bucket of all charges for work that was done again, whatever they pay for
+WASTED = "wasted"  # the bucket of all charges for work that was done again, whatever they pay for
 
 
 class Dimension(StrEnum):
@@ -34,13 +34,13 @@ class Dimension(StrEnum):
     DAY = "day"  # in UTC
     PRICE_BOOK = "price-book"
     PRICE = "price"
-    KIND = "kind"  # model, compute, orchestration; rerun for what was done again
-    LINE = "line"
+    KIND = "kind"  # model, compute, orchestration; wasted for what was done again
+    METER = "meter"
 
 
 def bucket(charge: Charge) -> str:
-    """What the charge pays for, reruns apart."""
-    return RERUN if charge.rerun else charge.kind.value
+    """What the charge pays for, wasted apart."""
+    return WASTED if charge.wasted else charge.kind.value
 
 
 _READ: Mapping[Dimension, Callable[[Charge], str]] = {
@@ -59,28 +59,29 @@ _READ: Mapping[Dimension, Callable[[Charge], str]] = {
     Dimension.PRICE_BOOK: lambda charge: charge.book_digest,
     Dimension.PRICE: lambda charge: charge.price_id or "",
     Dimension.KIND: bucket,
-    Dimension.LINE: lambda charge: charge.line.value,
+    Dimension.METER: lambda charge: charge.meter.value,
 }
 
 
 @dataclass(frozen=True)
 class MoneySum:
-    """Money of one currency. `by_known` and `by_kind` each sum to `amount` exactly."""
+    """Money of one currency. `by_basis` and `by_kind` each sum to `contracted_cost` exactly."""
 
     currency: str
-    amount: Decimal
-    list_amount: Decimal
-    by_known: Mapping[CostBasis, Decimal]
-    by_kind: Mapping[str, Decimal]  # model, compute, orchestration, rerun
+    contracted_cost: Decimal
+    list_cost: Decimal
+    by_basis: Mapping[CostBasis, Decimal]
+    by_kind: Mapping[str, Decimal]  # model, compute, orchestration, wasted
 
 
 @dataclass(frozen=True)
 class QuantitySum:
-    """What one line counts. `by_known` sums to `quantity`; `missing` charges have a quantity that is not known."""
+    """What one line counts. `by_basis` sums to `consumed_quantity`; `missing` charges have a quantity that is not
+    known."""
 
-    line: Meter
-    quantity: Decimal
-    by_known: Mapping[UsageBasis, Decimal]
+    meter: Meter
+    consumed_quantity: Decimal
+    by_basis: Mapping[UsageBasis, Decimal]
     missing: int
 
 
@@ -89,21 +90,21 @@ class Group:
     """All charges with the same values of the dimensions. `key` holds those values in the order asked for.
 
     `money` is what is known of it: `unreported` and `unpriced` charges are in no sum of money, so with any of them the
-    true sum is another one, and `known` says so.
+    true sum is another one, and `cost_basis` says so.
     """
 
     key: tuple[str, ...]
     charges: int
     money: tuple[MoneySum, ...]  # one a currency, in alphabetical order
     quantities: tuple[QuantitySum, ...]  # in the order of `Meter`
-    known: CostBasis
+    cost_basis: CostBasis
     unreported: int
     unpriced: int
 
     @property
     def tokens(self) -> tuple[QuantitySum, ...]:
         """The quantities that are tokens."""
-        return tuple(each for each in self.quantities if each.line in TOKEN_LINES)
+        return tuple(quantity for quantity in self.quantities if quantity.meter in TOKEN_LINES)
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,19 @@ class _Sums:
     def take(self, charge: Charge, times: int) -> None:
         """Adds what stands for so many charges."""
         self.charges += times
-        self.knowns[charge.money_known] += times
-        if charge.amount is not None and charge.currency is not None:
-            _grow(self.money.setdefault(charge.currency, {}), (charge.money_known, bucket(charge)), charge.amount)
-            _grow(self.listed, charge.currency, charge.amount if charge.list_amount is None else charge.list_amount)
-        quantities = self.quantities.setdefault(charge.line, {})
-        if charge.quantity is None:
-            self.missing[charge.line] += times
+        self.knowns[charge.cost_basis] += times
+        if charge.contracted_cost is not None and charge.currency is not None:
+            _grow(
+                self.money.setdefault(charge.currency, {}), (charge.cost_basis, bucket(charge)), charge.contracted_cost
+            )
+            _grow(
+                self.listed, charge.currency, charge.contracted_cost if charge.list_cost is None else charge.list_cost
+            )
+        quantities = self.quantities.setdefault(charge.meter, {})
+        if charge.consumed_quantity is None:
+            self.missing[charge.meter] += times
         else:
-            _grow(quantities, charge.known, charge.quantity)
+            _grow(quantities, charge.usage_basis, charge.consumed_quantity)
 
     def group(self, key: tuple[str, ...]) -> Group:
         """What was added so far."""
@@ -146,7 +151,7 @@ class _Sums:
             charges=self.charges,
             money=tuple(_money(currency, self.money[currency], self.listed) for currency in sorted(self.money)),
             quantities=tuple(_quantity(self, line) for line in Meter if line in self.quantities),
-            known=worst_of(+self.knowns),
+            cost_basis=worst_of(+self.knowns),
             unreported=self.knowns[CostBasis.UNREPORTED],
             unpriced=self.knowns[CostBasis.UNPRICED],
         )
@@ -175,12 +180,12 @@ def _grow(sums: dict[_Key, Decimal], key: _Key, amount: Decimal) -> None:
 
 
 def _money(currency: str, parts: Mapping[tuple[CostBasis, str], Decimal], listed: Mapping[str, Decimal]) -> MoneySum:
-    amount, by_known, by_kind = ZERO, dict[CostBasis, Decimal](), dict[str, Decimal]()
+    amount, by_basis, by_kind = ZERO, dict[CostBasis, Decimal](), dict[str, Decimal]()
     for (known, kind), part in parts.items():
         amount = add(amount, part)
-        _grow(by_known, known, part)
+        _grow(by_basis, known, part)
         _grow(by_kind, kind, part)
-    return MoneySum(currency, amount, listed[currency], by_known, by_kind)
+    return MoneySum(currency, amount, listed[currency], by_basis, by_kind)
 
 
 def _quantity(sums: _Sums, line: Meter) -> QuantitySum:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from app.config.policy import Losses
-from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
+from app.domain.errors import FailureCause, ModelUnavailable, RepeatedlyLost
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.pricing.charge_types import TokenUsage
 
@@ -85,7 +85,7 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
 _PAUSE = timedelta(seconds=60)
 
 
-Objection = AskedInVain | ModelUnavailable
+Objection = RepeatedlyLost | ModelUnavailable
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,11 @@ class Failed:
 def objection(component: str, failed: Sequence[Failed], losses: Losses, now: datetime) -> Objection | None:
     """Why the model is not asked once more: the bound is reached, or the pause is not over. None when it may be."""
     billed = sorted(
-        (each for each in failed if not FailureCause.told(each.error).no_model_worked), key=lambda each: each.ended_at
+        (step for step in failed if not FailureCause.told(step.error).no_model_worked),
+        key=lambda failed: failed.ended_at,
     )
     if len(billed) >= losses.billed_attempts:
-        return AskedInVain(component, len(billed), FailureCause.told(billed[-1].error).value)
+        return RepeatedlyLost(component, len(billed), FailureCause.told(billed[-1].error).value)
     pause = min(_PAUSE, timedelta(seconds=losses.max_seconds))
     if len(billed) > 1 and now < billed[-1].ended_at + pause:
         return ModelUnavailable(

@@ -178,7 +178,14 @@ class DaprConversation:
                 told = await self._metadata(seconds)
         except (ModelUnavailable, DaprGrpcError, TimeoutError):
             return None
-        return next((each.type for each in told.registered_components if each.name == self._component), "")
+        return next(
+            (
+                registered_component.type
+                for registered_component in told.registered_components
+                if registered_component.name == self._component
+            ),
+            "",
+        )
 
     async def _metadata(self, seconds: float) -> Any:
         """What the sidecar says of itself. A connection that lost its sidecar may not know yet that it is back: then a

@@ -70,7 +70,8 @@ class LLMGateway:
             raise
         provider = await self._still(provider)
         usage = await _aside(
-            [*texts, answer.text, *(each.arguments for each in answer.tool_calls)], lambda: used(answer, call, provider)
+            [*texts, answer.text, *(tool_call.arguments for tool_call in answer.tool_calls)],
+            lambda: used(answer, call, provider),
         )
         settled = await self._journal.settle(begun, call, answer, usage, provider)
         return self._answered(call, settled, AnsweredBy.PROVIDER)
@@ -107,7 +108,7 @@ def used(answer: Answer, call: ModelCall, provider: str) -> TokenUsage:
     return TokenUsage(
         input_tokens=estimate.input_tokens(call.messages, call.tools, by),
         output_tokens=estimate.output_tokens(answer, by),
-        known=UsageBasis.ESTIMATED,
+        basis=UsageBasis.ESTIMATED,
     )
 
 

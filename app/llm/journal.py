@@ -90,7 +90,7 @@ class SettledCall:
 
 
 class Journal:
-    """The rows of this worker's model calls. `worker` names this incarnation of the process."""
+    """The rows of this worker's model calls. `worker` names this worker process, started once."""
 
     def __init__(self, writer: Writer, worker: str, clock: Callable[[], datetime], losses: Losses) -> None:
         """`losses` says how many answers a step may lose."""
@@ -101,8 +101,8 @@ class Journal:
 
     async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
         """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
-        type before the call, empty when it is not known; how it ends says whether it still was. Raises AskedInVain and
-        ModelUnavailable when the step has lost too many answers, or lost one a moment ago."""
+        type before the call, empty when it is not known; how it ends says whether it still was. Raises RepeatedlyLost
+        and ModelUnavailable when the step has lost too many answers, or lost one a moment ago."""
         row, now = self._row(call, component, reserve) | {"provider": provider}, self._clock()
 
         def object_(failed: Sequence[Failed]) -> Objection | None:
@@ -163,7 +163,7 @@ class Journal:
             "started_at": microseconds(self._clock()),
             "reserve_input": reserve.input_tokens,
             "reserve_output": reserve.output_tokens,
-            "known": "unreported",
+            "usage_basis": "unreported",
         }
 
 
@@ -174,13 +174,13 @@ def _begun(
     objection to the requests that failed before it."""
     step = _step(row["execution_id"], row["turn"])
     before = run(connection, _OF_STEP, step).all()  # none, nearly always
-    if any(each.state == CallState.SETTLED for each in before):
+    if any(row.state == CallState.SETTLED for row in before):
         return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
-    if any(each.state == CallState.STARTED for each in before):
+    if any(row.state == CallState.STARTED for row in before):
         connection.execute(_CLOSE_LEFT, step)
     if not before and (left := _left_behind(connection, row)) is not None:
         return left
-    failed = [Failed(each.error or "", instant(each.ended_at)) for each in before if each.state == CallState.FAILED]
+    failed = [Failed(row.error or "", instant(row.ended_at)) for row in before if row.state == CallState.FAILED]
     if failed and (against := object_(failed)) is not None:
         return against
     run(connection, _OPEN, row | {"number": len(before) + 1})

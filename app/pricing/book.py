@@ -33,14 +33,15 @@ def schedule_of(prices: TokenPrices, *tiers: tuple[int, TokenPrices]) -> Schedul
     """Prices and tiers by kind of token. A kind without a price of its own in a tier costs there as input does."""
     levels = ((BASE, prices), *tiers)
     kinds: dict[Meter, list[Decimal | None]] = {
-        Meter.INPUT: [each.input for _, each in levels],
-        Meter.CACHED_INPUT: [each.cached_input for _, each in levels],
-        Meter.CACHE_WRITE: [each.cache_write for _, each in levels],
-        Meter.OUTPUT: [each.output for _, each in levels],
+        Meter.INPUT: [rates.input for _, rates in levels],
+        Meter.CACHED_INPUT: [rates.cached_input for _, rates in levels],
+        Meter.CACHE_WRITE: [rates.cache_write for _, rates in levels],
+        Meter.OUTPUT: [rates.output for _, rates in levels],
     }
     return {
         line: tuple(
-            (above, each.input if price is None else price) for (above, each), price in zip(levels, found, strict=True)
+            (above, rates.input if price is None else price)
+            for (above, rates), price in zip(levels, found, strict=True)
         )
         for line, found in kinds.items()
         if any(price is not None for price in found)
@@ -134,7 +135,7 @@ class PriceBook:
         """The price of a model at an instant. Raises ValueError for a time without a zone."""
         at = utc(at)
         agreements, listed = self._candidates(provider, model)
-        agreement = next((each for each in agreements if each.holds(at)), None)
+        agreement = next((candidate for candidate in agreements if candidate.holds(at)), None)
         dated = listed.at(at, mode) if listed else None
         key = (provider, model, agreement.id if agreement else "", dated.label if dated else None, mode)
         if key not in self._prices:
@@ -147,7 +148,7 @@ class PriceBook:
     def infrastructure(self, at: datetime) -> Infrastructure | None:
         """What compute and keeping the record cost at an instant; the first entry that holds."""
         at = utc(at)
-        return next((each for each in self.file.infrastructure if each.holds(at)), None)
+        return next((price for price in self.file.infrastructure if price.holds(at)), None)
 
     def agreements(self, provider: str, model: str) -> tuple[Agreement, ...]:
         """The agreements whose patterns match, whatever their dates, in the file's order."""
@@ -160,7 +161,7 @@ class PriceBook:
     def _candidates(self, provider: str, model: str) -> tuple[tuple[Agreement, ...], ListedModel | None]:
         key = (provider, model)
         if key not in self._found:
-            agreements = tuple(each for each in self.file.agreements if matches(each, provider, model))
+            agreements = tuple(agreement for agreement in self.file.agreements if matches(agreement, provider, model))
             self._found[key] = (agreements, self.list_prices.find(provider_id(provider), model))
         return self._found[key]
 

@@ -131,7 +131,7 @@ class TokenUsage:
     cache_write_tokens: int | None = None
     output_tokens: int | None
     reasoning_tokens: int | None = None
-    known: UsageBasis = UsageBasis.REPORTED
+    basis: UsageBasis = UsageBasis.REPORTED
 
     def __post_init__(self) -> None:
         parts = (self.cached_tokens or 0) + (self.cache_write_tokens or 0)
@@ -156,25 +156,26 @@ class TokenUsage:
             cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
             cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
             reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
-            known=worst(self.known, other.known),
+            basis=worst(self.basis, other.basis),
         )
 
 
-NOT_REPORTED = TokenUsage(input_tokens=None, output_tokens=None, known=UsageBasis.UNREPORTED)
+NOT_REPORTED = TokenUsage(input_tokens=None, output_tokens=None, basis=UsageBasis.UNREPORTED)
 # As rows of the journal and the history of a workflow keep it. No stage of ours writes to a provider's cache.
-USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "known")
+_COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+USAGE_COLUMNS = (*_COUNTS, "usage_basis")
 
 
 def usage_columns(usage: TokenUsage) -> dict[str, Any]:
     """The columns of a usage, by name."""
-    return {name: getattr(usage, name) for name in USAGE_COLUMNS} | {"known": usage.known.value}
+    return {name: getattr(usage, name) for name in _COUNTS} | {"usage_basis": usage.basis.value}
 
 
 def usage_of(columns: Mapping[Any, Any]) -> TokenUsage:
     """The usage in such columns, among others. What an impossible count says is not believed: it is not reported."""
-    counts = {name: columns[name] for name in USAGE_COLUMNS}
+    counts = {name: columns[name] for name in _COUNTS}
     try:
-        return TokenUsage(**counts | {"known": UsageBasis(counts["known"])})
+        return TokenUsage(**counts, basis=UsageBasis(columns["usage_basis"]))
     except ValueError:
         return NOT_REPORTED
 
@@ -188,11 +189,11 @@ class Quantity:
     """A number and how it is known; `None` goes with `unreported`, and only with it."""
 
     value: Decimal | None
-    known: UsageBasis = UsageBasis.REPORTED
+    basis: UsageBasis = UsageBasis.REPORTED
 
     def __post_init__(self) -> None:
-        if (self.value is None) != (self.known is UsageBasis.UNREPORTED):
-            raise ValueError(f"quantity {self.value} cannot be {self.known}: only what is not known has no value")
+        if (self.value is None) != (self.basis is UsageBasis.UNREPORTED):
+            raise ValueError(f"quantity {self.value} cannot be {self.basis}: only what is not known has no value")
         if self.value is not None and not (self.value.is_finite() and self.value >= 0):
             raise ValueError(f"quantity {self.value} is below zero or no number")
 
@@ -216,23 +217,24 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class PricedLine:
-    """One line: `amount` is exactly `quantity` x `unit_price` / `line.unit.per`, and `None` when one of them is."""
+    """One line: `contracted_cost` is exactly `consumed_quantity` x `contracted_unit_price` / `line.unit.per`, and
+    `None` when one of them is."""
 
-    line: Meter
-    quantity: Decimal | None
-    known: UsageBasis
-    unit_price: Decimal | None = None
-    amount: Decimal | None = None
+    meter: Meter
+    consumed_quantity: Decimal | None
+    usage_basis: UsageBasis
+    contracted_unit_price: Decimal | None = None
+    contracted_cost: Decimal | None = None
     list_unit_price: Decimal | None = None
-    list_amount: Decimal | None = None
+    list_cost: Decimal | None = None
 
     @property
-    def money_known(self) -> CostBasis:
+    def cost_basis(self) -> CostBasis:
         """How the amount is known."""
-        return _money_known(self.unit_price, self.known)
+        return _cost_basis(self.contracted_unit_price, self.usage_basis)
 
 
-def _money_known(unit_price: Decimal | None, known: UsageBasis) -> CostBasis:
+def _cost_basis(unit_price: Decimal | None, known: UsageBasis) -> CostBasis:
     return CostBasis.UNPRICED if unit_price is None else CostBasis(known.value)
 
 
@@ -263,32 +265,33 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge(Origin):
-    """One priced line with all that it is attributed by. `amount` is `None` while a quantity or a price is not known.
+    """One priced line with all that it is attributed by. `contracted_cost` is `None` while a quantity or a price is not
+    known.
 
     A charge is never changed. One that turns out to be wrong is taken back by a correcting line, `correction` 1, with
     the opposite quantity and amount, and booked anew by the next, 2; should that be wrong as well, 3 and 4 follow.
     """
 
     kind: CostKind
-    line: Meter
-    quantity: Decimal | None
+    meter: Meter
+    consumed_quantity: Decimal | None
     unit: Unit
-    known: UsageBasis
-    unit_price: Decimal | None
-    amount: Decimal | None
+    usage_basis: UsageBasis
+    contracted_unit_price: Decimal | None
+    contracted_cost: Decimal | None
     list_unit_price: Decimal | None
-    list_amount: Decimal | None
+    list_cost: Decimal | None
     currency: str | None
     price_id: str | None
     book_digest: str
     mode: Mode = Mode.STANDARD
-    rerun: bool = False
+    wasted: bool = False
     correction: int = 0
 
     @property
-    def money_known(self) -> CostBasis:
+    def cost_basis(self) -> CostBasis:
         """How the amount is known."""
-        return _money_known(self.unit_price, self.known)
+        return _cost_basis(self.contracted_unit_price, self.usage_basis)
 
     @property
     def takes_back(self) -> bool:
@@ -306,7 +309,7 @@ class Charge(Origin):
         return hashlib.sha256(json.dumps([str(getattr(self, name)) for name in _IDENTITY]).encode()).hexdigest()[:32]
 
 
-_IDENTITY = ("task_id", "execution_id", "stage", "step", "turn", "number", "line", "rerun", "correction")
+_IDENTITY = ("task_id", "execution_id", "stage", "step", "turn", "number", "meter", "wasted", "correction")
 ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
 
 
@@ -354,6 +357,6 @@ class CallRecord:
     error: str = ""
 
     @property
-    def rerun(self) -> bool:
+    def wasted(self) -> bool:
         """Whether what it cost was spent in vain: its answer, if one came, settled nothing."""
         return self.state in (CallState.FAILED, CallState.INTERRUPTED)

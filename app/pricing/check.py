@@ -15,7 +15,7 @@ from app.pricing.book import PriceBook, own
 from app.pricing.charge_types import TOKEN_LINES, Meter, Mode, utc
 from app.pricing.list_prices import CURRENCY, PACKAGE
 from app.pricing.litellm_prices import PACKAGE as OTHER_PACKAGE
-from app.pricing.litellm_prices import SecondOpinion
+from app.pricing.litellm_prices import LiteLLMPrices
 from app.pricing.price_file import NAME, Agreement, Infrastructure
 from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 from app.pricing.schedule import NoPrice, Schedule, less, rates_at, tier_starts
@@ -185,7 +185,7 @@ def check(
     book: PriceBook,
     models_in_use: Iterable[ModelInUse],
     now: datetime,
-    second_opinion: SecondOpinion | None = None,
+    litellm_prices: LiteLLMPrices | None = None,
     nameless: Iterable[str] = (),
 ) -> tuple[PriceFinding, ...]:
     """All findings, errors first. Changes nothing and asks nobody. Raises ValueError for a `now` without a zone.
@@ -202,16 +202,16 @@ def check(
         *_unpriced(book, in_use, utc(now)),
         *_stale(book, utc(now)),
         *_lacking(book, in_use, utc(now)),
-        *_disagreements(book, in_use, utc(now), second_opinion),
+        *_disagreements(book, in_use, utc(now), litellm_prices),
         *_nameless(nameless),
     ]
-    return tuple(sorted(found, key=lambda each: each.severity is not Severity.ERROR))
+    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))
 
 
 def _dates(book: PriceBook) -> Iterator[PriceFinding]:
     series: dict[tuple[str, str], list[Agreement]] = {}
-    for each in book.file.agreements:
-        series.setdefault((provider_id(each.provider), each.model.lower()), []).append(each)
+    for agreement in book.file.agreements:
+        series.setdefault((provider_id(agreement.provider), agreement.model.lower()), []).append(agreement)
     for (provider, model), entries in series.items():
         yield from _periods(book, entries, f"model {model} of provider {provider}", "the list price, or none,")
     yield from _periods(book, book.file.infrastructure, "infrastructure", "no price")
@@ -220,13 +220,16 @@ def _dates(book: PriceBook) -> Iterator[PriceFinding]:
 def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterator[PriceFinding]:
     """Agreements with a provider of whom nobody here has heard: a slip of the pen makes a price that never applies."""
     asked = {provider_id(provider) for provider, _ in in_use}
-    for each in book.file.agreements:
-        wanted = each.provider.lower()
+    for agreement in book.file.agreements:
+        wanted = agreement.provider.lower()
         heard_of = known_provider(wanted) or any(fnmatchcase(name, wanted) for name in (*known_ids(), *COMPONENT_TYPES))
         if not heard_of and wanted not in asked:
             remedy = "use a Dapr component type (conversation.openai) or one of: " + ", ".join(known_ids())
             yield warning(
-                book.where.get(each.id, NAME), each.provider, f"{each.id}: no provider of that name is known", remedy
+                book.where.get(agreement.id, NAME),
+                agreement.provider,
+                f"{agreement.id}: no provider of that name is known",
+                remedy,
             )
 
 
@@ -234,7 +237,7 @@ def _periods(
     book: PriceBook, entries: Sequence[Agreement | Infrastructure], what: str, meanwhile: str
 ) -> Iterator[PriceFinding]:
     """Gaps and overlaps among entries for the same thing."""
-    ordered = sorted(entries, key=lambda each: each.from_)
+    ordered = sorted(entries, key=lambda entry: entry.from_)
     for number, later in enumerate(ordered[1:], start=1):
         earlier = max(ordered[:number], key=_end)  # the one that reaches furthest
         where = book.where.get(later.id, NAME)
@@ -292,9 +295,9 @@ def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
         remedy = "compare what changed, then set list_prices.version and checked"
         yield warning(NAME, looked.version, problem, remedy)
     yield from _age(book, NAME, f"{PACKAGE} {looked.version}", looked.checked, now)
-    for each in (*book.file.agreements, *book.file.infrastructure):
-        if each.to is None or each.to > now:
-            yield from _age(book, book.where.get(each.id, NAME), each.id, each.checked, now)
+    for agreement in (*book.file.agreements, *book.file.infrastructure):
+        if agreement.to is None or agreement.to > now:
+            yield from _age(book, book.where.get(agreement.id, NAME), agreement.id, agreement.checked, now)
 
 
 def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -> Iterator[PriceFinding]:
@@ -307,7 +310,7 @@ def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -
 
 
 def _disagreements(
-    book: PriceBook, in_use: Sequence[ModelInUse], now: datetime, other: SecondOpinion | None
+    book: PriceBook, in_use: Sequence[ModelInUse], now: datetime, other: LiteLLMPrices | None
 ) -> Iterator[PriceFinding]:
     """Where the two published lists differ on a model in use. Finance's own price settles it."""
     for provider, model in in_use if other else ():
@@ -326,7 +329,7 @@ def _disagreements(
 def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[PriceFinding]:
     """Agreements that price a model in use, but not a kind of its tokens that the published list prices apart."""
     for provider, model in in_use:
-        agreement = next((each for each in book.agreements(provider, model) if each.holds(now)), None)
+        agreement = next((candidate for candidate in book.agreements(provider, model) if candidate.holds(now)), None)
         schedule = own(agreement, Mode.STANDARD) if agreement else None
         listed = book.listed(provider, model)
         published = listed.at(now, Mode.STANDARD) if listed else None
@@ -342,7 +345,7 @@ def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> It
 
 def _settled(book: PriceBook, provider: str, model: str, now: datetime) -> bool:
     """Whether finance has put prices of its own."""
-    agreement = next((each for each in book.agreements(provider, model) if each.holds(now)), None)
+    agreement = next((candidate for candidate in book.agreements(provider, model) if candidate.holds(now)), None)
     return agreement is not None and agreement.per_million_tokens is not None
 
 

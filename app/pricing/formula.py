@@ -40,7 +40,7 @@ _GB = Decimal(1).scaleb(-9)
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Lines at their price. `amount` is the sum of what is known of them, `None` when nothing is."""
+    """Lines at their price. `contracted_cost` is the sum of what is known of them, `None` when nothing is."""
 
     lines: tuple[PricedLine, ...]
     currency: str
@@ -48,19 +48,19 @@ class Priced:
     book_digest: str
 
     @property
-    def amount(self) -> Decimal | None:
-        """What is paid, as far as it is known; `known` says how far that is."""
-        return _sum(line.amount for line in self.lines)
+    def contracted_cost(self) -> Decimal | None:
+        """What is paid, as far as it is known; `cost_basis` says how far that is."""
+        return _sum(line.contracted_cost for line in self.lines)
 
     @property
-    def list_amount(self) -> Decimal | None:
+    def list_cost(self) -> Decimal | None:
         """What it would cost at list prices."""
-        return _sum(line.list_amount for line in self.lines)
+        return _sum(line.list_cost for line in self.lines)
 
     @property
-    def known(self) -> CostBasis:
+    def cost_basis(self) -> CostBasis:
         """The worst of the lines."""
-        return worst_of(line.money_known for line in self.lines)
+        return worst_of(line.cost_basis for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Unpriced:
     model: str = ""
 
     @property
-    def known(self) -> CostBasis:
+    def cost_basis(self) -> CostBasis:
         """Unpriced, whatever the quantities are."""
         return CostBasis.UNPRICED
 
@@ -104,7 +104,7 @@ def price_call(
     """Prices one call. `provider` is a Dapr component type or a provider id, `at` the time it was made."""
     price = book.find(provider, model, at, mode)
     if isinstance(price, NoPrice):
-        lines = tuple(PricedLine(line, quantity.value, quantity.known) for line, quantity in _quantities(usage, ()))
+        lines = tuple(PricedLine(line, quantity.value, quantity.basis) for line, quantity in _quantities(usage, ()))
         return Unpriced(lines, book.digest, price.reason, price.remedy, provider, model)
     unsplit = _unsplit(usage, price)
     tier = _tier(price, usage)
@@ -133,7 +133,7 @@ def price_quantities(
     """Prices lines of work that are in the units of their lines already."""
     tariff = book.infrastructure(at)
     if tariff is None:
-        lines = tuple(PricedLine(line, quantity.value, quantity.known) for line, quantity in quantities)
+        lines = tuple(PricedLine(line, quantity.value, quantity.basis) for line, quantity in quantities)
         reason = f"no infrastructure price holds at {utc(at):%Y-%m-%d %H:%M} UTC"
         return Unpriced(lines, book.digest, reason, f"add one under `infrastructure:` in config/{NAME}")
     # No list is published for what our own cloud costs: the list price is the price.
@@ -144,14 +144,14 @@ def price_quantities(
 def _quantities(usage: TokenUsage, unsplit: tuple[Meter, ...]) -> Iterator[tuple[Meter, Quantity]]:
     """The tokens of each kind, each token in exactly one of them."""
     cached, written = usage.cached_tokens, usage.cache_write_tokens
-    known = worst(usage.known, UsageBasis.ESTIMATED) if unsplit else usage.known
+    known = worst(usage.basis, UsageBasis.ESTIMATED) if unsplit else usage.basis
     plain = None if usage.input_tokens is None else usage.input_tokens - (cached or 0) - (written or 0)
     yield Meter.INPUT, _counted(plain, known)
     if cached is not None:
-        yield Meter.CACHED_INPUT, _counted(cached, usage.known)
+        yield Meter.CACHED_INPUT, _counted(cached, usage.basis)
     if written is not None:
-        yield Meter.CACHE_WRITE, _counted(written, usage.known)
-    yield Meter.OUTPUT, _counted(usage.output_tokens, usage.known)
+        yield Meter.CACHE_WRITE, _counted(written, usage.basis)
+    yield Meter.OUTPUT, _counted(usage.output_tokens, usage.basis)
 
 
 def _counted(tokens: int | None, known: UsageBasis) -> Quantity:
@@ -183,7 +183,7 @@ def _token_line(price: Price, line: Meter, quantity: Quantity, usage: TokenUsage
     listed = _unit_price(price.listed, line, usage)
     listed = contracted if listed is None else listed  # a list without that price has nothing to compare with
     if usage.input_tokens is None and len(price.contracted[Meter.INPUT]) > 1 and quantity.value is not None:
-        quantity = Quantity(quantity.value, worst(quantity.known, UsageBasis.ESTIMATED))  # of which tier, is not known
+        quantity = Quantity(quantity.value, worst(quantity.basis, UsageBasis.ESTIMATED))  # of which tier, is not known
     return _line(line, quantity, contracted, listed)
 
 
@@ -201,7 +201,7 @@ def _line(line: Meter, quantity: Quantity, unit_price: Decimal | None, list_pric
     listed = amount  # mostly, the list price is the price: reckoned once
     if list_price is not unit_price:
         listed = None if value is None or list_price is None else amount_of(value, list_price, per)
-    return PricedLine(line, value, quantity.known, unit_price, amount, list_price, listed)
+    return PricedLine(line, value, quantity.basis, unit_price, amount, list_price, listed)
 
 
 def _at_cost(line: Meter, quantity: Quantity, rate: Decimal) -> PricedLine:
@@ -221,7 +221,7 @@ def _work(work: Work, months: Decimal) -> Iterator[tuple[Meter, Quantity]]:
 
 
 def _times(quantity: Quantity, factor: Decimal) -> Quantity:
-    return quantity if quantity.value is None else Quantity(product(quantity.value, factor), quantity.known)
+    return quantity if quantity.value is None else Quantity(product(quantity.value, factor), quantity.basis)
 
 
 def _sum(amounts: Iterator[Decimal | None]) -> Decimal | None:
@@ -233,46 +233,46 @@ def _sum(amounts: Iterator[Decimal | None]) -> Decimal | None:
 
 
 def charge_call(
-    book: PriceBook, usage: TokenUsage, origin: Origin, *, mode: Mode = Mode.STANDARD, rerun: bool = False
+    book: PriceBook, usage: TokenUsage, origin: Origin, *, mode: Mode = Mode.STANDARD, wasted: bool = False
 ) -> tuple[Charge, ...]:
     """The charges of one model call, made at `origin.at` of `origin.model` at `origin.provider`."""
     priced = price_call(book, usage, at=origin.at, model=origin.model, provider=origin.provider, mode=mode)
-    return charges_of(origin, priced, mode=mode, rerun=rerun)
+    return charges_of(origin, priced, mode=mode, wasted=wasted)
 
 
-def charge_work(book: PriceBook, work: Work, origin: Origin, *, rerun: bool = False) -> tuple[Charge, ...]:
+def charge_work(book: PriceBook, work: Work, origin: Origin, *, wasted: bool = False) -> tuple[Charge, ...]:
     """The charges of compute and orchestration. They are no model's, so the origin's model and provider are dropped."""
     if origin.model or origin.provider or origin.component:
         origin = replace(origin, model="", provider="", component="")
-    return charges_of(origin, price_work(book, work, at=origin.at), rerun=rerun)
+    return charges_of(origin, price_work(book, work, at=origin.at), wasted=wasted)
 
 
 def charges_of(
-    origin: Origin, priced: CallPrice | Priced | Unpriced, *, mode: Mode = Mode.STANDARD, rerun: bool = False
+    origin: Origin, priced: CallPrice | Priced | Unpriced, *, mode: Mode = Mode.STANDARD, wasted: bool = False
 ) -> tuple[Charge, ...]:
     """One charge a line; an unpriced one keeps its quantity and has no amount. What used nothing at all costs nothing
     at any price: without one it is no charge, rather than one that lacks its price."""
-    if isinstance(priced, Unpriced) and all(line.quantity == 0 for line in priced.lines):
+    if isinstance(priced, Unpriced) and all(line.consumed_quantity == 0 for line in priced.lines):
         return ()
     currency, price_id = (priced.currency, priced.price_id) if isinstance(priced, Priced) else (None, None)
     where = {name: getattr(origin, name) for name in ORIGIN_FIELDS}
     return tuple(
         Charge(
             **where,
-            kind=line.line.kind,
-            line=line.line,
-            quantity=line.quantity,
-            unit=line.line.unit,
-            known=line.known,
-            unit_price=line.unit_price,
-            amount=line.amount,
+            kind=line.meter.kind,
+            meter=line.meter,
+            consumed_quantity=line.consumed_quantity,
+            unit=line.meter.unit,
+            usage_basis=line.usage_basis,
+            contracted_unit_price=line.contracted_unit_price,
+            contracted_cost=line.contracted_cost,
             list_unit_price=line.list_unit_price,
-            list_amount=line.list_amount,
+            list_cost=line.list_cost,
             currency=currency,
             price_id=price_id,
             book_digest=priced.book_digest,
             mode=mode,
-            rerun=rerun,
+            wasted=wasted,
         )
         for line in priced.lines
     )
@@ -306,7 +306,7 @@ _TURNED_AWAY_WITHIN = timedelta(seconds=5)
 # refused the repetition of a request that had left, and how that one failed, nobody says.
 _REFUSED_AT_ONCE_WITHIN = timedelta(milliseconds=750)
 
-NOTHING = TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED)
+NOTHING = TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.ESTIMATED)
 
 
 def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
@@ -323,7 +323,7 @@ def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
     return TokenUsage(
         input_tokens=call.reserve_input if known.input_tokens is None else known.input_tokens,
         output_tokens=call.reserve_output if known.output_tokens is None else known.output_tokens,
-        known=UsageBasis.ESTIMATED,
+        basis=UsageBasis.ESTIMATED,
     )
 
 

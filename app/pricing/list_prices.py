@@ -79,18 +79,18 @@ class ListedModel:
 
     def at(self, at: datetime, mode: Mode) -> Published | None:
         """The prices at that instant; `None` when the list has none for it."""
-        standard = next((each for each in reversed(self.standard) if each.holds(at)), None)
+        standard = next((price for price in reversed(self.standard) if price.holds(at)), None)
         if standard is None:
             return None
         if mode is Mode.STANDARD:
             return Published(standard.schedule, standard.uncarried, standard.label)
-        variants = [each for each in self.batch if each.holds(at)]
+        variants = [price for price in self.batch if price.holds(at)]
         if not variants:
             return None
         schedule = dict(standard.schedule)  # what has no batch price costs what it always does
         for variant in reversed(variants):  # the first of them goes before the others, for each kind of token
             schedule.update(variant.schedule)
-        return Published(schedule, standard.uncarried, standard.label + "".join(each.label for each in variants))
+        return Published(schedule, standard.uncarried, standard.label + "".join(priced.label for priced in variants))
 
 
 class ListPrices:
@@ -111,7 +111,9 @@ class ListPrices:
 
     def models(self, provider: str) -> tuple[str, ...]:
         """The ids of all models of a provider; none for one that the list does not know."""
-        return tuple(model.id for each in self._snapshot.providers if each.id == provider for model in each.models)
+        return tuple(
+            model.id for listed in self._snapshot.providers if listed.id == provider for model in listed.models
+        )
 
 
 @lru_cache(maxsize=1)
@@ -125,16 +127,20 @@ def bundled() -> ListPrices:
 def _standard(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
     if isinstance(info.prices, types.ModelPrice):
         return _usable([_dated(info.prices, None)])
-    return _usable([_dated(each.prices, each.constraint) for each in info.prices])
+    return _usable([_dated(price.prices, price.constraint) for price in info.prices])
 
 
 def _usable(dated: list[DatedSchedule]) -> tuple[DatedSchedule, ...]:
     """Without a price for input (an image or speech model) nothing can be said about a text call."""
-    return tuple(each for each in dated if Meter.INPUT in each.schedule)
+    return tuple(price for price in dated if Meter.INPUT in price.schedule)
 
 
 def _batch(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
-    return tuple(_dated(each.prices, each.constraint) for each in info.price_variants or () if each.when == _BATCH)
+    return tuple(
+        _dated(price_variant.prices, price_variant.constraint)
+        for price_variant in info.price_variants or ()
+        if price_variant.when == _BATCH
+    )
 
 
 _Constraint = types.StartDateConstraint | types.TimeOfDateConstraint | None

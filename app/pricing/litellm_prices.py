@@ -33,7 +33,7 @@ _DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
 _MILLION = Decimal(1_000_000)
 
 
-class SecondOpinion:
+class LiteLLMPrices:
     """Prices by another list. It has no dates, and its prices are per token."""
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
@@ -42,8 +42,8 @@ class SecondOpinion:
     def find(self, provider: str, model: str) -> dict[Meter, Decimal] | None:
         """Prices per million tokens; `None` when this list does not know the model of that provider."""
         names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
-        for each in self._called(model):
-            for key in (*(f"{name}/{each}" for name in names), each):
+        for model_name in self._called(model):
+            for key in (*(f"{name}/{model_name}" for name in names), model_name):
                 entry = self._entries.get(key)
                 if isinstance(entry, dict) and entry.get("litellm_provider") in names:
                     return _prices(entry)
@@ -68,13 +68,13 @@ def _prices(entry: Mapping[str, Any]) -> dict[Meter, Decimal]:
     }
 
 
-def load() -> SecondOpinion | None:
+def load() -> LiteLLMPrices | None:
     """The installed list (about 0.1 s); `None` when litellm is not installed. Raises ConfigurationError."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
     file = Path(next(iter(spec.submodule_search_locations))) / _FILE
     try:
-        return SecondOpinion(json.loads(file.read_text(encoding="utf-8"), parse_float=Decimal))
+        return LiteLLMPrices(json.loads(file.read_text(encoding="utf-8"), parse_float=Decimal))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file}: cannot be read ({error}); install the lock file's {PACKAGE} again") from None

@@ -40,9 +40,9 @@ class InfrastructureRow:
     """What one line of compute or orchestration costs, and until when."""
 
     price_id: str
-    line: Meter
+    meter: Meter
     currency: str
-    unit_price: Decimal
+    contracted_unit_price: Decimal
     per: Decimal
     source: str
     checked: date
@@ -56,12 +56,12 @@ class BilledPrice:
     """A unit price that charges were billed at: how many, for how much, between which times, from which book."""
 
     price_id: str
-    line: Meter
+    meter: Meter
     currency: str
-    unit_price: Decimal
+    contracted_unit_price: Decimal
     book_digest: str
     charges: int
-    amount: Decimal
+    contracted_cost: Decimal
     first: datetime
     last: datetime
 
@@ -108,9 +108,9 @@ def infrastructure_rows(book: PriceBook, at: datetime) -> tuple[InfrastructureRo
     return tuple(
         InfrastructureRow(
             price_id=f"{NAME}/{tariff.id}",
-            line=line,
+            meter=line,
             currency=tariff.currency,
-            unit_price=tariff.rate(line),
+            contracted_unit_price=tariff.rate(line),
             per=line.unit.per,
             source=tariff.source,
             checked=tariff.checked,
@@ -126,14 +126,14 @@ def billed_prices(charges: Iterable[Charge]) -> tuple[BilledPrice, ...]:
     """Every unit price that the charges carry, in the order of their ids; the unpriced ones carry none."""
     groups: dict[tuple[str, Meter, str, Decimal, str], list[Charge]] = {}
     for charge in charges:
-        if charge.price_id is not None and charge.unit_price is not None and charge.currency is not None:
-            key = (charge.price_id, charge.line, charge.currency, charge.unit_price, charge.book_digest)
+        if charge.price_id is not None and charge.contracted_unit_price is not None and charge.currency is not None:
+            key = (charge.price_id, charge.meter, charge.currency, charge.contracted_unit_price, charge.book_digest)
             groups.setdefault(key, []).append(charge)
     return tuple(
         BilledPrice(
             *key,
             charges=len(group),
-            amount=total(charge.amount for charge in group if charge.amount is not None),
+            contracted_cost=total(charge.contracted_cost for charge in group if charge.contracted_cost is not None),
             first=min(charge.at for charge in group),
             last=max(charge.at for charge in group),
         )

@@ -25,7 +25,7 @@ from enum import Enum, auto
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from app.dapr import workarounds
-from app.dapr.workarounds import CONDEMNED
+from app.dapr.workarounds import REJECTED_RUNS
 from app.domain.errors import HistoryTampered, RefundAgentError
 from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
@@ -104,14 +104,14 @@ class RejectedRuns:
 
     def _is_mistaken(self, words: str, ended: datetime) -> bool:
         """Whether daprd said so of a run that nobody had touched."""
-        return _HONEST.fullmatch(words) is not None and self._writer.run(lambda each: _by_one_that_errs(each, ended))
+        return _HONEST.fullmatch(words) is not None and self._writer.run(lambda run: _by_one_that_errs(run, ended))
 
 
 def _by_one_that_errs(connection: Connection, ended: datetime) -> bool:
     """Whether a daprd with the defect, or one of unknown version, may have ended a run then."""
     lived = (WORKERS.c.started_at <= ended + _BESIDE) & (WORKERS.c.seen_at >= ended - _BESIDE)
     beside = connection.execute(select(WORKERS.c.daprd).where(lived).distinct()).scalars().all()
-    return any(workarounds.needed(CONDEMNED, workarounds.parse(version)) for version in beside or [""])
+    return any(workarounds.needed(REJECTED_RUNS, workarounds.parse(version)) for version in beside or [""])
 
 
 def _taken(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:

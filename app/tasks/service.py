@@ -1,4 +1,5 @@
-"""The desk where tickets arrive and people decide: intake, reading and steering of tasks, for web and command line."""
+"""The task service: where tickets arrive and people decide: intake, reading and steering of tasks, for web and command
+line."""
 
 from __future__ import annotations
 
@@ -169,12 +170,12 @@ class TaskService:
         tally = self._standings.reasons(tenants)
         of = tenants if narrowed_to is None else frozenset({narrowed_to})
         found, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
-        tickets = self._tickets.some([each.task_id for each in found])
+        tickets = self._tickets.some([task.task_id for task in found])
         by_reason: Counter[str] = Counter()
         for counts in tally.values():
             by_reason.update(counts)
         return Inbox(
-            cases=tuple(Case(task=_Seen(each).view, ticket=_ticket(tickets[each.task_id])) for each in found),
+            cases=tuple(Case(task=_Seen(task).view, ticket=_ticket(tickets[task.task_id])) for task in found),
             total=self._standings.count(of, TaskStatus.WAITING, reason, asked_before),
             reasons=dict(by_reason.most_common()),
             tenants={tenant: sum(counts.values()) for tenant, counts in sorted(tally.items())},
@@ -229,7 +230,7 @@ class TaskService:
         self._trail.write_down(task_id, decision, note, view.waiting_for or "")
         self._runs.decide(task_id, decision)
         view = self._settled(task_id, decision)
-        made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
+        made = next(known for known in view.decisions if known.decision_id == decision.decision_id)
         if made.state is DecisionState.REFUSED:
             raise DecisionRefused(f"task {task_id}: {made.words}; it waits as before", reason=made.code)
         if made.state is DecisionState.TOO_LATE:
@@ -319,7 +320,7 @@ class TaskService:
         limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
         while True:
             view = self.get(task_id)
-            made = next(each for each in view.decisions if each.decision_id == decision.decision_id)
+            made = next(known for known in view.decisions if known.decision_id == decision.decision_id)
             if made.state is not DecisionState.HANDED_OVER or time.monotonic() >= limit:
                 return view
             self._pause(_LOOK_AGAIN_SECONDS)
@@ -437,7 +438,7 @@ class _Seen:
 
 def _page(found: Sequence[ListedTask], more: bool) -> TaskPage:
     return TaskPage(
-        tasks=tuple(_Seen(each).view for each in found), next_after=str(found[-1].sequence) if more else None
+        tasks=tuple(_Seen(task).view for task in found), next_after=str(found[-1].sequence) if more else None
     )
 
 
@@ -467,15 +468,15 @@ def _new_id() -> str:
 def _news(trail: Sequence[DecisionView], run: Standing) -> list[SettledDecision]:
     """What the run says and the trail does not. A decision whose question another one has answered, or whose run is
     over, is never taken any more."""
-    told = {each.decision_id: each for each in run.decisions}
-    answered = {each.question for each in run.decisions if each.state is DecisionState.ACCEPTED}
-    news = [told[each.decision_id] for each in trail if _differs(each, told.get(each.decision_id))]
-    for each in trail:
-        if each.state is DecisionState.HANDED_OVER and each.decision_id not in told:
-            if each.question in answered:
-                news.append(_too_late(each, decision_texts.ANSWERED_BEFORE, run))
+    told = {decision.decision_id: decision for decision in run.decisions}
+    answered = {decision.question for decision in run.decisions if decision.state is DecisionState.ACCEPTED}
+    news = [told[row.decision_id] for row in trail if _differs(row, told.get(row.decision_id))]
+    for row in trail:
+        if row.state is DecisionState.HANDED_OVER and row.decision_id not in told:
+            if row.question in answered:
+                news.append(_too_late(row, decision_texts.ANSWERED_BEFORE, run))
             elif run.status.ended:
-                news.append(_too_late(each, decision_texts.ENDED, run))
+                news.append(_too_late(row, decision_texts.ENDED, run))
     return news
 
 
@@ -494,5 +495,5 @@ def _where_it_is(view: TaskView) -> str:
 
 def _decided_before(trail: Sequence[DecisionView]) -> str:
     """Who was first, where somebody was."""
-    taken = [each for each in trail if each.state in (DecisionState.ACCEPTED, DecisionState.HANDED_OVER)]
+    taken = [row for row in trail if row.state in (DecisionState.ACCEPTED, DecisionState.HANDED_OVER)]
     return f"; {taken[-1].by} has sent `{taken[-1].verdict}` before" if taken else ""

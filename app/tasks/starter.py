@@ -32,13 +32,13 @@ class Starter:
 
     def __init__(
         self,
-        desk: Waiting,
+        service: Waiting,
         *,
         look_seconds: float = _LOOK_SECONDS,
         first_seconds: float = _FIRST_SECONDS,
         longest_seconds: float = _LONGEST_SECONDS,
     ) -> None:
-        self._desk = desk
+        self._service = service
         self._look, self._first, self._longest = look_seconds, first_seconds, longest_seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="starter", daemon=True)
@@ -50,15 +50,15 @@ class Starter:
     def stop(self) -> None:
         """Ends; a start that is in work ends by its own deadline."""
         self._end.set()
-        self._desk.someone_waits.set()
+        self._service.someone_waits.set()
         self._thread.join()
 
     def _run(self) -> None:
         pause = self._first
         while not self._end.is_set():
-            self._desk.someone_waits.clear()
+            self._service.someone_waits.clear()
             try:
-                started = self._desk.start_waiting()
+                started = self._service.start_waiting()
             except (RefundAgentError, SQLAlchemyError) as error:
                 log.warning(
                     "accepted tickets still wait for their start: %s; again in %.1f s", type(error).__name__, pause
@@ -70,5 +70,5 @@ class Starter:
             if started:
                 log.info("%d tasks of tickets that had to wait are started", started)
                 continue
-            self._desk.someone_waits.wait(self._look)
-            self._end.wait(self._first if self._desk.someone_waits.is_set() else 0)
+            self._service.someone_waits.wait(self._look)
+            self._end.wait(self._first if self._service.someone_waits.is_set() else 0)

@@ -44,7 +44,7 @@ def retrying(run: WorkflowRun) -> Retrying | None:
     ]
     if not stuck or run.ended_at is not None:
         return None
-    step = max(stuck, key=lambda each: _moment(_failed(each)))
+    step = max(stuck, key=lambda step: _moment(_failed(step)))
     failed = _failed(step)
     due = [pause.due_at for pause in run.pauses if pause.of == step.execution_id and pause.ended_at is None]
     if failed is None or (not due and step.last is failed):
@@ -64,7 +64,12 @@ def retrying(run: WorkflowRun) -> Retrying | None:
 def _failed(step: Step) -> Attempt | None:
     """The last attempt that failed."""
     return next(
-        (each for each in reversed(step.attempts) if each.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)), None
+        (
+            attempt
+            for attempt in reversed(step.attempts)
+            if attempt.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
+        ),
+        None,
     )
 
 

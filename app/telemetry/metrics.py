@@ -56,20 +56,20 @@ class Families:
         self.tokens = counter(
             "tokens",
             "Tokens of model calls; the kinds are disjoint, reasoning tokens are inside output.",
-            *("kind", "known", "tenant", "stage", "model", "rerun"),
+            *("kind", "basis", "tenant", "stage", "model", "wasted"),
         )
         self.cost = counter(
             "cost",
             "Money, as far as it is known, in units of the currency. A float: the ledger has the exact sums.",
-            *("currency", "kind", "known", "tenant", "stage", "model"),
+            *("currency", "kind", "basis", "tenant", "stage", "model"),
         )
         self.unknown = counter(
             "unknown_charges",
             "Charges without an amount: their quantity was not reported, or there is no price.",
-            *("known", "kind", "stage", "model"),
+            *("basis", "kind", "stage", "model"),
         )
         self.calls = counter("model_calls", "Model calls.", "state", "stage", "model", "answered_by")
-        self.reruns = counter("reruns", "Model calls that settled nothing, spent in vain.", "stage", "model")
+        self.wasted_calls = counter("wasted_calls", "Model calls that brought no result.", "stage", "model")
         self.journal_answers = counter(
             "journal_answers", "Steps executed again whose answer the journal had, paid before.", "stage", "model"
         )
@@ -198,16 +198,16 @@ class Metrics:
         """As they stand after corrections, since a counter never goes down."""
         tokens, cost, unknown = (defaultdict[Labels, float](float) for _ in range(3))
         for charge in standing(record.charges):
-            kind, known = bucket(charge), charge.money_known.value
+            kind, known = bucket(charge), charge.cost_basis.value
             model = self._models.name(charge.model)
-            if charge.kind is CostKind.MODEL and charge.quantity is not None:
-                rerun = "yes" if charge.rerun else "no"
-                key = (charge.line.value, charge.known.value, tenant, charge.stage, model, rerun)
-                tokens[key] += float(charge.quantity)
-            if charge.amount is None or charge.currency is None:
+            if charge.kind is CostKind.MODEL and charge.consumed_quantity is not None:
+                wasted = "yes" if charge.wasted else "no"
+                key = (charge.meter.value, charge.usage_basis.value, tenant, charge.stage, model, wasted)
+                tokens[key] += float(charge.consumed_quantity)
+            if charge.contracted_cost is None or charge.currency is None:
                 unknown[(known, kind, charge.stage, model)] += 1
             else:
-                cost[(charge.currency, kind, known, tenant, charge.stage, model)] += float(charge.amount)
+                cost[(charge.currency, kind, known, tenant, charge.stage, model)] += float(charge.contracted_cost)
         self._add(self._families.tokens, tokens)
         self._add(self._families.cost, cost)
         self._add(self._families.unknown, unknown)
@@ -223,8 +223,8 @@ class Metrics:
             if call.ended_at is not None:
                 seconds = max(0.0, _seconds(call.ended_at - call.started_at))
                 self._child(families.call_seconds, call.state.value, call.stage, model).observe(seconds)
-            if call.rerun:
-                self._child(families.reruns, call.stage, model).inc()
+            if call.wasted:
+                self._child(families.wasted_calls, call.stage, model).inc()
         for step in record.steps:
             if step.answered_by is AnsweredBy.JOURNAL:
                 self._child(families.journal_answers, step.stage, model_of.get(step.execution_id, "")).inc()

@@ -82,15 +82,15 @@ def call_attributes(call: CallRecord) -> dict[str, Value]:
         names.CALL_STATE: call.state.value,
         names.CALL_TURN: call.turn,
         names.CALL_NUMBER: call.number,
-        names.CALL_RERUN: call.rerun,
+        names.CALL_WASTED: call.wasted,
         names.COMPONENT: call.component,
         names.PROMPT_VERSION: call.prompt_version,
         names.WORKER: call.worker,
-        names.TOKENS_KNOWN: call.usage.known.value,
+        names.TOKENS_BASIS: call.usage.basis.value,
     }
     if call.finish_reason:
         found[names.FINISH_REASONS] = (call.finish_reason,)
-    if call.rerun:
+    if call.wasted:
         found[names.ERROR_TYPE] = _error_type_of(call)
     return _told(found) | _token_attributes(call)
 
@@ -98,7 +98,7 @@ def call_attributes(call: CallRecord) -> dict[str, Value]:
 def _token_attributes(call: CallRecord) -> dict[str, Value]:
     """What is not reported is not there: it is not zero."""
     usage = call.usage
-    if usage.known is UsageBasis.UNREPORTED:
+    if usage.basis is UsageBasis.UNREPORTED:
         return {}
     counts = {
         names.INPUT_TOKENS: usage.input_tokens,
@@ -158,14 +158,14 @@ class Cost:
 
     def take(self, charge: Charge) -> None:
         """Adds one charge."""
-        known = (charge.known, charge.unit_price is None)
+        known = (charge.usage_basis, charge.contracted_unit_price is None)
         if known != self._last:  # mostly the same as before, and cheaper to compare than to look up
             self._last = known
-            self.knowns.add(charge.money_known)
+            self.knowns.add(charge.cost_basis)
         self.book_digest = charge.book_digest
         self.price_id = charge.price_id or self.price_id
-        if charge.amount is not None and charge.currency is not None:
-            self._add(charge.currency, charge.amount)
+        if charge.contracted_cost is not None and charge.currency is not None:
+            self._add(charge.currency, charge.contracted_cost)
 
     def take_all(self, other: Cost) -> None:
         """Adds another span's."""
@@ -181,7 +181,7 @@ class Cost:
     def attributes(self, prefix: str) -> dict[str, Value]:
         """`amount` and `currency`, or `amounts` of several currencies; none while nothing is known. `known` says how
         well: where it is `unreported` or `unpriced`, the true amount is another one."""
-        found: dict[str, Value] = {f"{prefix}.known": worst_of(self.knowns).value}
+        found: dict[str, Value] = {f"{prefix}.basis": worst_of(self.knowns).value}
         if len(self.amounts) == 1:
             ((currency, amount),) = self.amounts.items()
             found |= {f"{prefix}.amount": plain(amount), f"{prefix}.currency": currency}
@@ -345,7 +345,7 @@ class _Plan:
             ended = self._record.end_of(call) or self._end
         name = f"{names.CHAT} {call.model}" if call.model else names.CHAT
         own, parent = span_id("call", call.call_id), step.span_id if step else self._task_span
-        return self._child(name, own, parent, started, ended, attributes, SpanKind.CLIENT, failed=call.rerun)
+        return self._child(name, own, parent, started, ended, attributes, SpanKind.CLIENT, failed=call.wasted)
 
     def _pause(self, number: int, pause: Span) -> PlannedSpan:
         attributes = self._common | {names.PAUSE: pause.part.value}

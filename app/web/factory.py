@@ -1,4 +1,4 @@
-"""Makes the Flask app out of a desk and the tokens; holds no state of its own, opens nothing."""
+"""Makes the Flask app out of a task service and the tokens; holds no state of its own, opens nothing."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ SECURITY_HEADERS = {
 
 
 def create_app(
-    desk: TasksApi,
+    service: TasksApi,
     access: Access,
     *,
     version: str,
-    books: LedgerApi | None = None,
+    ledger: LedgerApi | None = None,
     vitals: Probes | None = None,
     pages: Blueprint | None = None,
     front: Front = NO_PROXY,
 ) -> Flask:
-    """The web app over `desk` and the `books`, open to the tokens of `access`; it is only without books, or without
-    `vitals` for the probes, in tests.
-    `pages` is what people see at a browser (`app.web.pages`); it sets the headers that it needs itself. `front` is
-    where callers find it."""
+    """The web app over `service` and the `ledger`, open to the tokens of `access`; it is only without a ledger, or
+    without `vitals` for the probes, in tests. `pages` is what people see at a browser (`app.web.pages`); it sets the
+    headers that it needs itself. `front` is where callers find it."""
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
     problems.install(app)
-    app.register_blueprint(make_blueprint(desk, access, books, version, front, vitals))
+    app.register_blueprint(make_blueprint(service, access, ledger, version, front, vitals))
     if pages is not None:
         app.register_blueprint(pages)
     app.after_request(_secure)

@@ -139,12 +139,12 @@ class Executions:
 
     async def lose(self, only: StepAttempt | None = None) -> None:
         """Notes that the sidecar is gone that waits for what is running, or for one attempt: nobody takes it."""
-        gone = [each for each in self._running if only in (None, each[0])]
-        lost = [_numbered(*each) | {"lost": microseconds(self._clock())} for each in gone]
+        gone = [key for key in self._running if only in (None, key[0])]
+        lost = [_numbered(*key) | {"lost": microseconds(self._clock())} for key in gone]
         if not lost:
             return
         try:
-            await self._writer.write(lambda connection: [run(connection, _LOSE, each) for each in lost])
+            await self._writer.write(lambda connection: [run(connection, _LOSE, call) for call in lost])
         except (SQLAlchemyError, LedgerGone) as error:
             log.warning("ledger: %d lost executions are not noted: %s", len(lost), type(error).__name__)
 
@@ -200,7 +200,7 @@ class Executions:
             "execution_id": attempt.execution_id,
             "event_id": attempt.event_id,
             "worker": self._worker,
-            "begun_at": microseconds(self._clock()),
+            "started_at": microseconds(self._clock()),
         }
         try:
             return await self._writer.write(lambda connection: _begun(connection, attempt, row))
@@ -246,7 +246,7 @@ class Heartbeat:
         self._clock = clock
         self._stop = threading.Event()
         self._seen: datetime | None = None
-        self._thread = threading.Thread(target=self._beats, name="incarnation", daemon=True)
+        self._thread = threading.Thread(target=self._beats, name="heartbeat", daemon=True)
 
     def begin(self) -> None:
         """Writes itself into the ledger and beats from now on."""
@@ -297,7 +297,7 @@ def _beat(connection: Connection, worker: str, now: datetime, before: datetime |
 def _come_back(connection: Connection, worker: str, since: datetime) -> None:
     """Others took this worker for gone, and recorded so what it was at when it began to stand still."""
     at_work = select(EXECUTIONS.c.task_id).where(
-        EXECUTIONS.c.worker == worker, EXECUTIONS.c.begun_at > since - _LONGEST
+        EXECUTIONS.c.worker == worker, EXECUTIONS.c.started_at > since - _LONGEST
     )
     again = update(TICKETS).where(TICKETS.c.task_id.in_(at_work), TICKETS.c.recorded).values(recorded=False)
     connection.execute(again)

@@ -44,7 +44,9 @@ _ENDED = {
 
 def standing_after(request: Any, response: Any) -> Standing | None:
     """Where the task stands after the turn; None where nothing changed that a list shows: it runs, and never rested."""
-    complete = next((each.completeWorkflow for each in response.actions if each.HasField("completeWorkflow")), None)
+    complete = next(
+        (action.completeWorkflow for action in response.actions if action.HasField("completeWorkflow")), None
+    )
     if complete is not None and complete.workflowStatus in _ENDED:
         failure = complete.failureDetails.errorMessage if complete.HasField("failureDetails") else None
         output = complete.result.value if complete.HasField("result") else None

@@ -246,8 +246,8 @@ def _looked_at(
     category: Category, draft: Draft, lookups: tuple[Lookup, ...]
 ) -> tuple[Order | None, RefundPolicy | None]:
     """The draft's order and the policy for it, from the turns in which the model asked for them."""
-    order = next((each.order for each in lookups if each.order and each.order.order_id == draft.order_id), None)
-    policy = next((each.policy for each in lookups if each.policy and each.policy.category is category), None)
+    order = next((lookup.order for lookup in lookups if lookup.order and lookup.order.order_id == draft.order_id), None)
+    policy = next((lookup.policy for lookup in lookups if lookup.policy and lookup.policy.category is category), None)
     return order, policy
 
 
@@ -376,7 +376,7 @@ def _notice(task: TaskInput, findings: Findings, settlement: Settlement) -> Noti
 
 def _order_of_customer(findings: Findings) -> str | None:
     """The order that the draft names, if the books know it as the customer's."""
-    orders = {each.order_id for each in findings.account.orders} if findings.account else set()
+    orders = {order.order_id for order in findings.account.orders} if findings.account else set()
     if findings.order is not None:
         orders.add(findings.order.order_id)
     return findings.draft.order_id if findings.draft and findings.draft.order_id in orders else None

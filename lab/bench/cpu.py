@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime import family
+from runtime import process_tree
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def used(leader: int, *, with_children: bool = True) -> float:
     """Seconds used so far by a process, by the living ones below it, and by those they have outlived."""
-    pids = {leader, *(family.descendants(leader) if with_children else ())}
+    pids = {leader, *(process_tree.descendants(leader) if with_children else ())}
     return sum(_own(pid) for pid in pids)
 
 

@@ -51,8 +51,8 @@ def measured(protocols: Iterable[Protocol] = (OPENAI, ANTHROPIC)) -> list[Figure
 
 
 def _of(protocol: Protocol, counted: str, by: Counting, billed: Sequence[Billed]) -> list[Figures]:
-    asked = [(estimate.input_tokens(each.call.messages, each.call.tools, by), each.usage.input) for each in billed]
-    said = [(estimate.output_tokens(each.answer, by), each.usage.output) for each in billed]
+    asked = [(estimate.input_tokens(call.call.messages, call.call.tools, by), call.usage.input) for call in billed]
+    said = [(estimate.output_tokens(call.answer, by), call.usage.output) for call in billed]
     both = [(a[0] + s[0], a[1] + s[1]) for a, s in zip(asked, said, strict=True)]
     parts = {"input": asked, "output": said, "both": both}
     return [_figures(protocol.wire.NAME, counted, part, pairs) for part, pairs in parts.items()]
@@ -87,9 +87,9 @@ def _table(found: Sequence[Figures]) -> Table:
     table = Table(title="Error of the estimate in percent of the sandbox's bill")
     for heading in ("protocol", "counted", "tokens", "calls", "billed", "sum", "median", "p95", "worst"):
         table.add_column(heading, justify="left" if heading in ("protocol", "counted", "tokens") else "right")
-    for each in found:
-        numbers = (f"{each.of_the_sum:+.1f}", f"{each.median:.1f}", f"{each.p95:.1f}", f"{each.worst:.1f}")
-        table.add_row(each.protocol, each.counted, each.part, str(each.calls), f"{each.billed:,}", *numbers)
+    for result in found:
+        numbers = (f"{result.of_the_sum:+.1f}", f"{result.median:.1f}", f"{result.p95:.1f}", f"{result.worst:.1f}")
+        table.add_row(result.protocol, result.counted, result.part, str(result.calls), f"{result.billed:,}", *numbers)
     return table
 
 

@@ -22,7 +22,7 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.workflow.refund import NAME
 from app.workflow.steps import TaskInput
-from lab.bench.books import CaseWatch
+from lab.bench.closed_cases import CaseWatch
 from lab.bench.load import Lanes, Load, NumberSource, Submit, Told, timed
 from lab.bench.plan import Side, Submission
 from lab.bench.sides import Running

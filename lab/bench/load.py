@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from app.domain.models import Ticket
-from lab.bench.books import CaseWatch
+from lab.bench.closed_cases import CaseWatch
 from lab.bench.tickets import Shape, make_ticket
 
 Submit = Callable[[Ticket], Awaitable[None]]

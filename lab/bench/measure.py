@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lab.bench import cpu
-from lab.bench.books import CaseWatch
+from lab.bench.closed_cases import CaseWatch
 from lab.bench.intake import opened
 from lab.bench.load import Load, NumberSource
 from lab.bench.plan import Case, Pace

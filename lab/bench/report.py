@@ -60,33 +60,33 @@ def _rates(found: Sequence[Summary]) -> Table:
         table.add_column(heading)
     for heading in ("tasks/s", "rounds", "alone p50 ms", "p95 ms", "others' cores"):
         table.add_column(heading, justify="right")
-    for each in found:
-        case, (low, high) = each.case, each.spread
+    for result in found:
+        case, (low, high) = result.case, result.spread
         table.add_row(
             *(case.side.value, case.store.value, case.submission.value, f"{case.latency:.0f} s", case.shape.value),
-            *(f"{each.rate:.1f}", f"{low:.1f}-{high:.1f}"),
-            *(_milliseconds(share(each.alone, part)) for part in (0.5, 0.95)),
-            f"{each.others_cores:.1f}",
+            *(f"{result.rate:.1f}", f"{low:.1f}-{high:.1f}"),
+            *(_milliseconds(share(result.alone, part)) for part in (0.5, 0.95)),
+            f"{result.others_cores:.1f}",
         )
     return table
 
 
 def _cpu(found: Sequence[Summary]) -> Table:
     names: list[str] = []
-    for each in found:
-        names += [name for name in each.cpu_ms_per_task if name not in names]
+    for result in found:
+        names += [name for name in result.cpu_ms_per_task if name not in names]
     table = Table(title="CPU milliseconds a task, by process")
     for heading in ("engine", "store", "submitted", "model", "ticket"):
         table.add_column(heading)
     for heading in (*names, "sum", "cores/sum"):
         table.add_column(heading, justify="right")
-    for each in found:
-        case, used = each.case, each.cpu_ms_per_task
+    for result in found:
+        case, used = result.case, result.cpu_ms_per_task
         table.add_row(
             *(case.side.value, case.store.value, case.submission.value, f"{case.latency:.0f} s", case.shape.value),
             *(f"{used[name]:.1f}" if name in used else "" for name in names),
             f"{sum(used.values()):.1f}",
-            f"{each.bound:.0f}/s",
+            f"{result.bound:.0f}/s",
         )
     return table
 

@@ -110,7 +110,7 @@ def _hidden_latency(found: list[Summary]) -> list[Goal]:
     ]
     goals = []
     for shape in Shape:
-        best = max((each for each in judged if each.case.shape is shape), key=lambda each: each.rate, default=None)
+        best = max((each for each in judged if each.case.shape is shape), key=lambda result: result.rate, default=None)
         if best is not None:
             text = f"{shape.value}, 1 s a model call: at least {LATENCY_GOAL_TASKS_PER_SECOND:.0f} tasks/s on a server"
             seen = f"{best.rate:.1f} ({best.case.store.value}, {best.case.submission.value})"

@@ -37,10 +37,10 @@ _DEADLINE_SECONDS = 120.0
 _LOCKED_UP = "has locked up"
 # The executions that began in this life of the worker, of attempts that another life had begun and not ended.
 _RESUMED = """
-SELECT e.begun_at FROM executions e WHERE e.worker = :worker AND EXISTS (
+SELECT e.started_at FROM executions e WHERE e.worker = :worker AND EXISTS (
   SELECT 1 FROM executions o WHERE o.task_id = e.task_id AND o.execution_id = e.execution_id
   AND o.event_id = e.event_id AND o.number < e.number AND o.worker <> e.worker)
-ORDER BY e.begun_at
+ORDER BY e.started_at
 """
 _ANSWERED = "SELECT MIN(ended_at) FROM model_calls WHERE worker = :worker AND state = 'settled'"
 
@@ -131,7 +131,7 @@ def show(rounds: Sequence[Round], console: Console) -> None:
         some = [each for each in rounds if each.locked_up is locked]
         if some:
             columns = [[getattr(each, name) for each in some] for name in ("ready", "first", "all", "answered")]
-            cells = [f"{statistics.median(each):.2f} s (worst {max(each):.2f})" for each in columns]
+            cells = [f"{statistics.median(column):.2f} s (worst {max(column):.2f})" for column in columns]
             count = f"{min(each.interrupted for each in some)}-{max(each.interrupted for each in some)}"
             table.add_row("locked up, started again" if locked else "well", str(len(some)), count, *cells)
     console.print(table)

@@ -33,7 +33,7 @@ from sandbox.model.exchange import Answer as Said
 from sandbox.model.exchange import shortened
 from sandbox.model.meter import PromptCache, Usage, measure
 from sandbox.systems.app import METHODS
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from sandbox.systems.seeding import seed
 
 MOST_TURNS = 4
@@ -159,7 +159,10 @@ async def _look_up(services: Services, ticket: Ticket, turn: int, call: ToolCall
 
 
 def _openai(call: ModelCall) -> dict[str, Any]:
-    return {"messages": [_openai_message(each) for each in call.messages], "tools": _openai_tools(call.tools) or None}
+    return {
+        "messages": [_openai_message(message) for message in call.messages],
+        "tools": _openai_tools(call.tools) or None,
+    }
 
 
 def _openai_message(message: Message) -> dict[str, Any]:
@@ -215,5 +218,5 @@ def _use(answer: Answer, call: ModelCall) -> ModelUse:
         cached_tokens=None,
         output_tokens=None,
         reasoning_tokens=None,
-        known=UsageBasis.UNREPORTED,
+        usage_basis=UsageBasis.UNREPORTED,
     )

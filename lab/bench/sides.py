@@ -90,7 +90,7 @@ def _peer(variant: Variant, folder: Path, open_until: ExitStack) -> Running:
     (port,) = free_ports(1)
     token = secrets.token_hex(24)
     command = [
-        *(str(environment.PYTHON), "-m", "lab.bench.peer.serve"),
+        *(str(environment.PYTHON), "-m", "lab.bench.dbos_baseline.serve"),
         *("--style", variant.style, "--start", variant.start),
         *("--threads", str(variant.threads), "--connections", str(variant.connections)),
         *("--database", postgres.create_database(DATABASE), "--port", str(port), "--token", token),

@@ -6,7 +6,7 @@
     twins.py     two workers with a sidecar each, on PostgreSQL
     tickets.py   what is asked for, and how each ticket must end
     arm.py       one run: a stack of its own, its load, its outages, until all tasks have come to their end
-    gather.py    what the run has left behind: books, bill, journal, histories, executions
+    collect.py   what the run has left behind: books, bill, journal, histories, executions
     verdict.py   what that proves: nothing lost, nothing doubled, nothing paid twice without a name
     report.py    the figures, as tables and as JSON
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.tasks.access import read_local_token
-from lab.chaos import gather
-from lab.chaos.crew import Crew
+from lab.chaos import collect
 from lab.chaos.evidence import Evidence
+from lab.chaos.fault_injector import FaultInjector
 from lab.chaos.load import Api, Load
 from lab.chaos.plan import Outage
 from lab.chaos.tickets import Expected
@@ -43,23 +43,23 @@ def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
 
 def _run(stack: Stack, api: Api, work: Work, say: Callable[[str], None]) -> Evidence:
     begun = time.monotonic()
-    load, crew = Load(api, work.tickets, work.load_seconds), Crew(stack, say)
+    load, injector = Load(api, work.tickets, work.load_seconds), FaultInjector(stack, say)
     load.start()
     try:
-        crew.work(work.plan)
-        crew.watch(begun + work.load_seconds - time.monotonic())
-        _settled(api, load, crew, work)
+        injector.work(work.plan)
+        injector.watch(begun + work.load_seconds - time.monotonic())
+        _settled(api, load, injector, work)
     finally:
         load.stop()
     seconds = time.monotonic() - begun
     say(f"worked {len(load.accepted)} tasks in {seconds:.0f} s; reading books, bill, journal and histories")
-    return _evidence(stack, api, work, load, crew, seconds)
+    return _evidence(stack, api, work, load, injector, seconds)
 
 
-def _settled(api: Api, load: Load, crew: Crew, work: Work) -> None:
+def _settled(api: Api, load: Load, injector: FaultInjector, work: Work) -> None:
     """Waits until every ticket is accepted and every task has ended, or until the time is over."""
     deadline = time.monotonic() + work.settle_seconds
-    under_way = [each.task_id for each in work.tickets]
+    under_way = [ticket.task_id for ticket in work.tickets]
     while under_way and time.monotonic() < deadline:
         looked_at = under_way[:_LOOKED_AT]
         ended = {task_id for task_id in looked_at if _ended(api, task_id)}
@@ -67,7 +67,7 @@ def _settled(api: Api, load: Load, crew: Crew, work: Work) -> None:
         if len(ended) < len(looked_at):
             # The first of them may be the last to end: look at others meanwhile.
             under_way = under_way[len(looked_at) - len(ended) :] + under_way[: len(looked_at) - len(ended)]
-            crew.watch(_LOOK_SECONDS)
+            injector.watch(_LOOK_SECONDS)
 
 
 def _ended(api: Api, task_id: str) -> bool:
@@ -75,30 +75,30 @@ def _ended(api: Api, task_id: str) -> bool:
     return view is not None and view["status"] in ("completed", "failed", "terminated")
 
 
-def _evidence(stack: Stack, api: Api, work: Work, load: Load, crew: Crew, seconds: float) -> Evidence:
+def _evidence(stack: Stack, api: Api, work: Work, load: Load, injector: FaultInjector, seconds: float) -> Evidence:
     pause = threading.Event().wait
-    differences = gather.ledger_differences(stack, pause)
-    tasks = gather.tasks(stack, api, [each.task_id for each in work.tickets])
+    differences = collect.ledger_differences(stack, pause)
+    tasks = collect.tasks(stack, api, [ticket.task_id for ticket in work.tickets])
     for name in stack.parts:
         if name.startswith("worker"):
             stack.stop(name)
-    kept = gather.kept(stack)
+    kept = collect.kept(stack)
     return Evidence(
         tickets=work.tickets,
         accepted=load.accepted,
         tasks=tasks,
-        books=gather.books(stack, pause),
-        bill=gather.bill(stack),
+        books=collect.books(stack, pause),
+        bill=collect.bill(stack),
         calls=kept.calls,
         unattributed=kept.unattributed,
         executions=kept.executions,
         workers=kept.workers,
-        restarts=tuple(crew.restarts),
-        frozen=dict(crew.frozen),
-        helped=dict(crew.helped),
+        restarts=tuple(injector.restarts),
+        frozen=dict(injector.frozen),
+        helped=dict(injector.helped),
         begun_again=kept.begun_again,
         ledger=differences,
         spent=kept.spent,
-        rerun=kept.rerun,
+        wasted=kept.wasted,
         seconds=seconds,
     )

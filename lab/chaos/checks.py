@@ -58,8 +58,8 @@ def answered_again(evidence: Evidence) -> tuple[CallRecord, ...]:
     """The settled calls of steps that were begun once more when the answer was there, one for each such execution: what
     the journal answered, or, where it is silent, what was paid again."""
     settled = {call.execution_id: call for call in evidence.calls if call.state is CallState.SETTLED}
-    found = ((each, settled.get(each.execution_id)) for each in evidence.executions)
-    return tuple(call for each, call in found if call and call.ended_at and each.begun_at > call.ended_at)
+    found = ((execution, settled.get(execution.execution_id)) for execution in evidence.executions)
+    return tuple(call for each, call in found if call and call.ended_at and each.started_at > call.ended_at)
 
 
 def executed_again(evidence: Evidence) -> Iterator[str]:
@@ -69,7 +69,7 @@ def executed_again(evidence: Evidence) -> Iterator[str]:
             if step.scheduled_after:
                 yield f"{task.task_id}: {step.name} was scheduled {step.scheduled_after} times after it was completed"
     for each, step in _worked(evidence):
-        if step.saved_by is not None and each.begun_at > step.saved_by:
+        if step.saved_by is not None and each.started_at > step.saved_by:
             yield _execution_told(each, step)
 
 
@@ -77,8 +77,8 @@ def handed_out_twice(evidence: Evidence) -> int:
     """Executions that began when the result was there, and before it was in the history."""
     return sum(
         step.reported_at is not None
-        and each.begun_at > step.reported_at
-        and (step.saved_by is None or each.begun_at <= step.saved_by)
+        and each.started_at > step.reported_at
+        and (step.saved_by is None or each.started_at <= step.saved_by)
         for each, step in _worked(evidence)
     )
 
@@ -89,15 +89,15 @@ def _check(key: str, title: str, found: Iterable[str]) -> Check:
 
 
 def _lost(evidence: Evidence) -> Iterator[str]:
-    for each in evidence.tickets:
-        task = evidence.tasks.get(each.task_id)
-        if each.task_id not in evidence.accepted:
-            yield f"{each.task_id}: never accepted"
+    for ticket in evidence.tickets:
+        task = evidence.tasks.get(ticket.task_id)
+        if ticket.task_id not in evidence.accepted:
+            yield f"{ticket.task_id}: never accepted"
         elif task is None:
-            yield f"{each.task_id}: accepted, and nobody knows it"
-        elif (task.status, task.outcome) != ("completed", each.outcome):
+            yield f"{ticket.task_id}: accepted, and nobody knows it"
+        elif (task.status, task.outcome) != ("completed", ticket.outcome):
             yield (
-                f"{each.task_id}: {task.status} {task.outcome or 'without outcome'}, not completed {each.outcome}"
+                f"{ticket.task_id}: {task.status} {task.outcome or 'without outcome'}, not completed {ticket.outcome}"
                 f"{'; ' if task.problem else ''}{task.problem}"
             )
 
@@ -154,17 +154,17 @@ def _completed_twice(evidence: Evidence) -> Iterator[str]:
 
 def _other_steps(evidence: Evidence) -> Iterator[str]:
     """One that was begun again finds what its first run did, and may be left with fewer steps."""
-    for each in evidence.tickets:
-        task = evidence.tasks.get(each.task_id)
+    for ticket in evidence.tickets:
+        task = evidence.tasks.get(ticket.task_id)
         names = tuple(sorted(step.name for step in task.steps if step.completions)) if task else ()
-        fewer = each.task_id in evidence.begun_again and not Counter(names) - Counter(each.steps)
-        if names != each.steps and not fewer:
-            yield f"{each.task_id}: {', '.join(names) or 'none'}"
+        fewer = ticket.task_id in evidence.begun_again and not Counter(names) - Counter(ticket.steps)
+        if names != ticket.steps and not fewer:
+            yield f"{ticket.task_id}: {', '.join(names) or 'none'}"
 
 
 def _too_late(turn: Sequence[CallRecord]) -> Iterator[CallRecord]:
     settled = sorted(
-        (call for call in turn if call.state is CallState.SETTLED), key=lambda each: each.ended_at or each.started_at
+        (call for call in turn if call.state is CallState.SETTLED), key=lambda run: run.ended_at or run.started_at
     )
     if not settled:
         return
@@ -181,15 +181,15 @@ def _worked(evidence: Evidence) -> Iterator[tuple[Execution, StepSeen]]:
         for step in task.steps
         for event_id in step.event_ids
     }
-    for each in evidence.executions:
-        if (each.task_id, each.event_id) in steps:
-            yield each, steps[each.task_id, each.event_id]
+    for execution in evidence.executions:
+        if (execution.task_id, execution.event_id) in steps:
+            yield execution, steps[execution.task_id, execution.event_id]
 
 
 def _execution_told(each: Execution, step: StepSeen) -> str:
     return (
         f"{each.task_id}: {step.name} (execution {each.execution_id}, number {each.number}) was begun at "
-        f"{each.begun_at:%H:%M:%S.%f} by worker {each.worker}; it was in the history at {step.saved_by:%H:%M:%S.%f}"
+        f"{each.started_at:%H:%M:%S.%f} by worker {each.worker}; it was in the history at {step.saved_by:%H:%M:%S.%f}"
     )
 
 

@@ -58,7 +58,7 @@ class Execution:
     event_id: int
     number: int
     worker: str
-    begun_at: datetime
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Evidence:
 
     accepted: the tasks whose ticket the agent took in. helped: how often a process had to be started again that
     nobody had killed. frozen: how often each stood still for a while. begun_again: the tasks whose run Dapr gave up for
-    no fault of theirs. ledger: what `ledger check` found. spent, rerun:
+    no fault of theirs. ledger: what `ledger check` found. spent, wasted:
     money by currency, and what of it was work done again. seconds: from the first ticket until the last task's end.
     """
 
@@ -115,7 +115,7 @@ class Evidence:
     begun_again: frozenset[str] = frozenset()
     ledger: tuple[str, ...] = ()
     spent: Mapping[str, Decimal] = field(default_factory=dict)
-    rerun: Mapping[str, Decimal] = field(default_factory=dict)
+    wasted: Mapping[str, Decimal] = field(default_factory=dict)
     seconds: float = 0.0
 
 

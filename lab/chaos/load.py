@@ -65,7 +65,7 @@ class Load:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._accepted: set[str] = set()
-        self._undecided = {each.task_id for each in tickets if each.kind is Kind.GREEDY}
+        self._undecided = {ticket.task_id for ticket in tickets if ticket.kind is Kind.GREEDY}
         self._pool = ThreadPoolExecutor(_SENDERS + 1, thread_name_prefix="load")
         self._begun = 0.0
 

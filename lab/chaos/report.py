@@ -94,27 +94,27 @@ def _run(verdict: Verdict) -> dict[str, Any]:
         "resume_seconds": None if resume is None else {"median": round(resume[0], 2), "longest": round(resume[1], 2)},
         "resume_seconds_of_record": [round(each.from_record, 3) for each in verdict.resumed],
         "spent": _money(verdict.spent),
-        "rerun": _money(verdict.rerun),
+        "wasted": _money(verdict.wasted),
     }
 
 
 def _happened(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
     verdicts = list(runs.values())
-    yield "tasks", *(f"{each.tasks:,}" for each in verdicts)
-    yield "seconds", *(f"{each.seconds:.0f}" for each in verdicts)
-    for name in dict.fromkeys(name for each in verdicts for name in each.killed):
-        yield f"{name} killed", *(str(each.killed.get(name, 0)) for each in verdicts)
-    for name in dict.fromkeys(name for each in verdicts for name in each.frozen):
-        yield f"{name} frozen", *(str(each.frozen.get(name, 0)) for each in verdicts)
-    yield "ended by itself, started again", *(_counts(each.helped) for each in verdicts)
-    yield "steps begun by a worker", *(f"{each.executions:,}" for each in verdicts)
-    yield "  of them again", *(f"{each.repeated:,}" for each in verdicts)
-    yield "  result there, not yet saved", *(f"{each.handed_out_twice:,}" for each in verdicts)
-    yield "model answers that the journal gave", *(_journal(each) for each in verdicts)
-    yield "new worker at work, median s", *(_seconds(each, 0) for each in verdicts)
-    yield "new worker at work, longest s", *(_seconds(each, 1) for each in verdicts)
-    yield "spent", *(_told(each.spent) for each in verdicts)
-    yield "  of it for work done again", *(_told(each.rerun) for each in verdicts)
+    yield "tasks", *(f"{verdict.tasks:,}" for verdict in verdicts)
+    yield "seconds", *(f"{verdict.seconds:.0f}" for verdict in verdicts)
+    for name in dict.fromkeys(name for verdict in verdicts for name in verdict.killed):
+        yield f"{name} killed", *(str(verdict.killed.get(name, 0)) for verdict in verdicts)
+    for name in dict.fromkeys(name for verdict in verdicts for name in verdict.frozen):
+        yield f"{name} frozen", *(str(verdict.frozen.get(name, 0)) for verdict in verdicts)
+    yield "ended by itself, started again", *(_counts(verdict.helped) for verdict in verdicts)
+    yield "steps begun by a worker", *(f"{verdict.executions:,}" for verdict in verdicts)
+    yield "  of them again", *(f"{verdict.repeated:,}" for verdict in verdicts)
+    yield "  result there, not yet saved", *(f"{verdict.handed_out_twice:,}" for verdict in verdicts)
+    yield "model answers that the journal gave", *(_journal(verdict) for verdict in verdicts)
+    yield "new worker at work, median s", *(_seconds(verdict, 0) for verdict in verdicts)
+    yield "new worker at work, longest s", *(_seconds(verdict, 1) for verdict in verdicts)
+    yield "spent", *(_told(verdict.spent) for verdict in verdicts)
+    yield "  of it for work done again", *(_told(verdict.wasted) for verdict in verdicts)
 
 
 def _zeros(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:

@@ -93,7 +93,7 @@ def _named(calls: Iterable[CallRecord], found: Reconciliation) -> Iterator[tuple
     found_by_id = {finding.call.call_id for finding in found.findings if finding.call}
     for call in calls:
         spent = (call.usage.input_tokens or 0) + (call.usage.output_tokens or 0)
-        if call.rerun and call.usage.known is UsageBasis.REPORTED and call.call_id not in found_by_id:
+        if call.wasted and call.usage.basis is UsageBasis.REPORTED and call.call_id not in found_by_id:
             yield Excess.PAID_AGAIN if call.call_id in late else Excess.OVERTAKEN, spent, call.task_id
 
 

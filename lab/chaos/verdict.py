@@ -34,7 +34,7 @@ class Verdict:
     killed, frozen: how often each process was. helped: how often one was started again that nobody had killed.
     repeated: executions of an attempt beyond its first. handed_out_twice: those that began when the result had reached
     the sidecar and was not in the history yet. journal_answers: executions that found their answer in the journal, and
-    the tokens that these answers had cost. spent, rerun: money by currency, the latter of work that was done again.
+    the tokens that these answers had cost. spent, wasted: money by currency, the latter of work that was done again.
     """
 
     tasks: int
@@ -50,7 +50,7 @@ class Verdict:
     resumed: tuple[Resumed, ...]
     journal_answers: tuple[int, int]
     spent: Mapping[str, Decimal]
-    rerun: Mapping[str, Decimal]
+    wasted: Mapping[str, Decimal]
 
     @property
     def held(self) -> bool:
@@ -88,20 +88,20 @@ def judge(evidence: Evidence, clean_bill: Sequence[Row], *, journal: bool = True
         checks=tuple(check for check in found if journal or check.key not in ONLY_WITH_JOURNAL),
         tokens=counted,
         executions=len(evidence.executions),
-        repeated=sum(each.number > 1 for each in evidence.executions),
+        repeated=sum(execution.number > 1 for execution in evidence.executions),
         handed_out_twice=handed_out_twice(evidence),
         resumed=resumed(evidence),
         journal_answers=_answered_again(evidence) if journal else (0, 0),
         spent=evidence.spent,
-        rerun=evidence.rerun,
+        wasted=evidence.wasted,
     )
 
 
 def resumed(evidence: Evidence) -> tuple[Resumed, ...]:
     """How quickly each new worker was at work, where it was the only process that had been killed."""
     first: dict[str, datetime] = {}
-    for each in evidence.executions:
-        first[each.worker] = min(each.begun_at, first.get(each.worker, each.begun_at))
+    for execution in evidence.executions:
+        first[execution.worker] = min(execution.started_at, first.get(execution.worker, execution.started_at))
     found = []
     for restart in evidence.restarts:
         if restart.name != "worker" or not restart.alone:

@@ -28,7 +28,7 @@ from lab.crash_cost.run import Scene
 from lab.crash_cost.seen import Clean
 from lab.crash_cost.spend import Prices
 from lab.crash_cost.theory import Arm
-from lab.crash_cost.views import Assumptions, LoadView, RerunTaxView
+from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
 from runtime import paths
 from runtime.problems import Problem
 from runtime.stack import Stack
@@ -43,7 +43,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.", name="rerun-tax")
+    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.", name="crash-cost")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -61,14 +61,14 @@ def _run(options: argparse.Namespace) -> None:
 
 def experiment(
     seed: int, tasks: int, rates: Sequence[float], say: Callable[[str], None], *, quick: bool
-) -> RerunTaxView:
+) -> CrashCostView:
     """All loads, the tickets on the product as it is, the mailboxes on their own worker."""
     begun = time.monotonic()
     prices_book = _prices()
     prices = Prices(prices_book, _PROVIDER)
     loads = _on_a_stack((plan.tickets(tasks, rates),), seed, prices, say, None)
     loads += _on_a_stack(plan.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
-    return RerunTaxView(
+    return CrashCostView(
         seed=seed,
         seconds=round(time.monotonic() - begun, 1),
         currency=prices.currency,
@@ -99,7 +99,7 @@ def _on_a_stack(
     loads: Sequence[Load], seed: int, prices: Prices, say: Callable[[str], None], worker: Sequence[str] | None
 ) -> tuple[LoadView, ...]:
     jobs = [load.jobs(seed) for load in loads]  # what cannot be had is said before anything is started
-    with tempfile.TemporaryDirectory(prefix="rerun-tax-") as folder, scene(Path(folder), worker, say) as stage:
+    with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder, scene(Path(folder), worker, say) as stage:
         return tuple(_worked(stage, load, own, seed, prices) for load, own in zip(loads, jobs, strict=True))
 
 
@@ -144,8 +144,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rates", type=_percents, metavar="PERCENT,...", help="of the tasks; default 5,15,30")
     parser.add_argument("--quick", action="store_true", help="few tasks, two rates, no lengths between")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, in the place of the tables")
-    parser.add_argument("--output", type=Path, default=_FOLDER / "rerun-tax.json", help="the JSON file")
-    parser.add_argument("--figure", type=Path, default=_FOLDER / "rerun-tax.svg", help="the SVG file")
+    parser.add_argument("--output", type=Path, default=_FOLDER / "crash-cost.json", help="the JSON file")
+    parser.add_argument("--figure", type=Path, default=_FOLDER / "crash-cost.svg", help="the SVG file")
     options = parser.parse_args()
     options.tasks = options.tasks or (plan.QUICK_TASKS if options.quick else plan.TASKS)
     options.rates = options.rates or (plan.QUICK_RATES if options.quick else plan.RATES)
@@ -157,7 +157,7 @@ def _options() -> argparse.Namespace:
 def _percents(text: str) -> tuple[float, ...]:
     """`5,15,30`. Raises ArgumentTypeError for what is no share."""
     try:
-        rates = tuple(float(each) for each in text.split(","))
+        rates = tuple(float(part) for part in text.split(","))
     except ValueError:
         rates = ()
     if not rates or not all(0 < rate <= 100 for rate in rates):

@@ -9,7 +9,7 @@ from lab.crash_cost import theory
 from lab.crash_cost.svg import Axis, Panel, Scale, drawing, key, linear, text
 from lab.crash_cost.table import TENTH, percent
 from lab.crash_cost.theory import Arm
-from lab.crash_cost.views import LoadView, RerunTaxView
+from lab.crash_cost.views import CrashCostView, LoadView
 
 _WIDTH, _HEIGHT = 1060, 385
 _TOP, _PLOT_WIDTH, _PLOT_HEIGHT = 110, 260, 220
@@ -20,7 +20,7 @@ _LENGTHS = (2, 5, 10, 20, 47)
 _MOST_SHARE = 80
 
 
-def figure(result: RerunTaxView) -> str:
+def figure(result: CrashCostView) -> str:
     """The SVG's text."""
     by_rate = [load for load in result.loads if len(load.traces) > 1][:2]
     panels = [_by_rate(load, left) for load, left in zip(by_rate, _LEFTS, strict=False)]
@@ -62,7 +62,7 @@ def _by_rate(load: LoadView, left: float) -> Panel:
 
 def _by_length(loads: Sequence[LoadView], left: float) -> Panel:
     seen = sorted((float(load.model_calls), 100 * float(load.ratio)) for load in loads if load.ratio)
-    across = Axis(_logarithmic(), [(float(each), str(each)) for each in _LENGTHS], "model calls of a task")
+    across = Axis(_logarithmic(), [(float(length), str(length)) for length in _LENGTHS], "model calls of a task")
     ticks = [(float(value), f"{value} %") for value in (0, 10, 20, 40, 60, 80)]
     up = Axis(linear(_MOST_SHARE), ticks, "resume's repeated spend, of restart's")
     panel = Panel(left, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT, across, up)

@@ -57,7 +57,7 @@ def letter_mark(job: str, number: int, of: int) -> str:
 def tickets(seed: int, count: int) -> tuple[Job, ...]:
     """Sample tickets that end without a person. Raises Problem when there are fewer."""
     expected = load_expected()
-    fit = [each for each in _letters() if expected[each.task_id].status is TaskStatus.COMPLETED]
+    fit = [letter for letter in _letters() if expected[letter.task_id].status is TaskStatus.COMPLETED]
     if count > len(fit):
         raise Problem(f"{count} tickets are too many.", remedy=f"There are {len(fit)}: choose fewer with --tasks.")
     chosen = random.Random(f"{seed} tickets").sample(fit, count)
@@ -67,7 +67,7 @@ def tickets(seed: int, count: int) -> tuple[Job, ...]:
 def mailboxes(seed: int, count: int, steps: int) -> tuple[Job, ...]:
     """Mailboxes of `steps` letters each; a letter may lie in several of them."""
     everything = load_tickets()
-    fit = [everything.index(each) for each in _letters()]
+    fit = [everything.index(letter) for letter in _letters()]
     chance = random.Random(f"{seed} mailboxes {steps}")
     return tuple(_mailbox(number, chance.sample(fit, steps)) for number in range(1, count + 1))
 

@@ -90,11 +90,11 @@ class _Judge:
         """What was repeated by the tasks that were killed so, each request at its price of the clean run."""
         timelines = self._clean.timelines
         kills, clean, sums = 0, Spend(), dict.fromkeys(Arm, Spend())
-        for each in worked:
-            jobs = [point.job for point in each.points if point.kind(timelines[point.job]) is kind]
+        for attempt in worked:
+            jobs = [point.job for point in attempt.points if point.kind(timelines[point.job]) is kind]
             own = theory.everything(jobs, timelines)
             kills, clean = kills + len(jobs), clean + self._costing(own)
-            for arm, seen in each.seen.items():
+            for arm, seen in attempt.seen.items():
                 more = extra(seen, self._clean)
                 sums[arm] += self._costing(theory.Digests({name: times for name, times in more.items() if name in own}))
         if not kills:

@@ -73,10 +73,10 @@ class Prices:
         )
         at = datetime.fromisoformat(row["at"])
         priced = price_call(self._book, usage, at=at, model=row["model"], provider=self._provider)
-        if not isinstance(priced, CallPrice) or priced.amount is None:
+        if not isinstance(priced, CallPrice) or priced.contracted_cost is None:
             raise Problem(f"{row['model']} of the sandbox has no price.", remedy="Restore config/prices.yaml.")
         self.currency, self.price_id = priced.currency, priced.price_id
-        return Spend(1, row["input_tokens"], row["cached_tokens"], row["output_tokens"], priced.amount)
+        return Spend(1, row["input_tokens"], row["cached_tokens"], row["output_tokens"], priced.contracted_cost)
 
 
 def digests(rows: Iterable[Row]) -> Digests:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from app.domain import formatting
 from app.domain.formatting import rounded
-from lab.crash_cost.views import ArmView, LoadView, RerunTaxView, TraceView
+from lab.crash_cost.views import ArmView, CrashCostView, LoadView, TraceView
 
 TENTH = Decimal("0.1")
 
 
-def show(console: Console, result: RerunTaxView) -> None:
+def show(console: Console, result: CrashCostView) -> None:
     """Everything."""
     for name, value in result.machine.items():
         console.print(f"{name:>20}  {value}", highlight=False)
@@ -25,7 +25,7 @@ def show(console: Console, result: RerunTaxView) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def remarks(result: RerunTaxView) -> list[str]:
+def remarks(result: CrashCostView) -> list[str]:
     """What the figures say, in sentences."""
     said = [_reached(load) for load in result.loads if load.ratio is not None]
     traces = [trace for load in result.loads for trace in load.traces]
@@ -60,7 +60,7 @@ def _reached(load: LoadView) -> str:
     return f"{load.title}, {calls}: resume repeats {percent(load.ratio)} of what restart does, {verdict}."
 
 
-def _rates(result: RerunTaxView) -> Table:
+def _rates(result: CrashCostView) -> Table:
     table = Table(
         title=f"Model spend that crashes made be paid twice, {result.currency}, and as share of the clean spend"
     )
@@ -94,16 +94,16 @@ def _arm(arm: ArmView) -> tuple[str, str, str]:
     return rounded(arm.repeated.amount), percent(arm.share), rounded(arm.expected.amount)
 
 
-def _kinds(result: RerunTaxView) -> Table:
+def _kinds(result: CrashCostView) -> Table:
     table = Table(title="By what the kill interrupted: repeated, as share of what the killed tasks cost clean")
     for heading in ("tasks", "killed"):
         table.add_column(heading)
     for heading in ("kills", "restart", "resume"):
         table.add_column(heading, justify="right")
     for load in result.loads:
-        for each in load.kinds:
-            shares = (percent(each.restart / each.clean), percent(each.resume / each.clean))
-            table.add_row(load.title, each.kind.value, str(each.kills), *shares)
+        for kind in load.kinds:
+            shares = (percent(kind.restart / kind.clean), percent(kind.resume / kind.clean))
+            table.add_row(load.title, kind.kind.value, str(kind.kills), *shares)
     return table
 
 

@@ -1,4 +1,4 @@
-"""The result as JSON: money and shares are exact decimals as text; docs/rerun-tax.md names each key."""
+"""The result as JSON: money and shares are exact decimals as text; docs/crash-cost.md names each key."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Assumptions(Frozen):
     system_seconds: float
 
 
-class RerunTaxView(Frozen):
+class CrashCostView(Frozen):
     """The whole experiment."""
 
     seed: int
@@ -127,6 +127,6 @@ def share(part: Decimal, whole: Decimal) -> Decimal:
 
 def ratio(traces: Sequence[TraceView]) -> Decimal | None:
     """What resume repeated for each unit that restart did, over several traces."""
-    restart = sum((each.restart.repeated.amount for each in traces), Decimal(0))
-    resume = sum((each.resume.repeated.amount for each in traces), Decimal(0))
+    restart = sum((trace.restart.repeated.amount for trace in traces), Decimal(0))
+    resume = sum((trace.resume.repeated.amount for trace in traces), Decimal(0))
     return share(resume, restart) if restart else None

@@ -8,8 +8,8 @@ from datetime import datetime
 from sandbox.systems import orders, visitors
 from sandbox.systems.answers import Answer, ok, refusal
 from sandbox.systems.bodies import GetAccount
-from sandbox.systems.books import Books
 from sandbox.systems.holds import COUNTED
+from sandbox.systems.order_books import Books
 
 
 def get(books: Books, body: GetAccount, now: datetime) -> Answer:

@@ -20,9 +20,9 @@ from sandbox.data import load_books
 from sandbox.faults import FaultBook, fault_routes, respond
 from sandbox.systems import accounts, bodies, bookkeeping, cases, notifications, orders, policies, reconcile, refunds
 from sandbox.systems.answers import Answer
-from sandbox.systems.books import Books
 from sandbox.systems.consumer import consumer
 from sandbox.systems.dispatcher import Dispatcher
+from sandbox.systems.order_books import Books
 from sandbox.systems.seeding import seed
 
 Clock = Callable[[], datetime]

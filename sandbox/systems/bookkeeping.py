@@ -10,8 +10,8 @@ from datetime import datetime
 
 from sandbox.systems.answers import Answer, ok
 from sandbox.systems.bodies import RefundIssued
-from sandbox.systems.books import Books
 from sandbox.systems.money import to_minor
+from sandbox.systems.order_books import Books
 
 
 def record(books: Books, event: RefundIssued, now: datetime) -> Answer:

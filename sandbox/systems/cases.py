@@ -11,8 +11,8 @@ from datetime import datetime
 from sandbox.systems import outbox, refunds
 from sandbox.systems.answers import Answer, ok, refusal
 from sandbox.systems.bodies import CloseCase, GetCase
-from sandbox.systems.books import Books
 from sandbox.systems.entries import CASES, add_entry, find_entry
+from sandbox.systems.order_books import Books
 
 
 def get(books: Books, body: GetCase, _now: datetime) -> Answer:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from sandbox.systems import outbox
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from sandbox.systems.outbox import Event
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0

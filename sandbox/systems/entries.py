@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from sandbox.systems.answers import Answer, ok, refusal
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 Value = str | int | None
 

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from sandbox.systems.bodies import PostRefund
-from sandbox.systems.books import Books
 from sandbox.systems.money import to_minor, to_text
+from sandbox.systems.order_books import Books
 
 State = Literal["held", "committed", "posted"]
 COUNTED = timedelta(days=90)

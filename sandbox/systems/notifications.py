@@ -7,9 +7,9 @@ from datetime import datetime
 from sandbox.systems import accounts
 from sandbox.systems.answers import Answer
 from sandbox.systems.bodies import SendNotification
-from sandbox.systems.books import Books
 from sandbox.systems.entries import NOTIFICATIONS, add_entry, find_entry
 from sandbox.systems.money import to_minor
+from sandbox.systems.order_books import Books
 
 
 def send(books: Books, body: SendNotification, now: datetime) -> Answer:

@@ -8,8 +8,8 @@ from datetime import datetime
 from sandbox.systems import holds, visitors
 from sandbox.systems.answers import Answer, ok, refusal
 from sandbox.systems.bodies import GetOrder
-from sandbox.systems.books import Books
 from sandbox.systems.order import Order, from_row
+from sandbox.systems.order_books import Books
 
 
 def get(books: Books, body: GetOrder, now: datetime) -> Answer:

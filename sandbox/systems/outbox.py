@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sandbox.systems.answers import Answer
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 SOURCE = "/cases"
 REFUND_ISSUED = "refund.issued"

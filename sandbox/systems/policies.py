@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sandbox.systems.answers import Answer, ok, refusal
 from sandbox.systems.bodies import GetPolicy
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 
 def get(books: Books, body: GetPolicy, now: datetime) -> Answer:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sandbox.systems.answers import Answer
-from sandbox.systems.books import Books
 from sandbox.systems.entries import BOOKKEEPING, CASES, NOTIFICATIONS, REFUNDS, Book
 from sandbox.systems.money import to_text
+from sandbox.systems.order_books import Books
 
 BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES, BOOKKEEPING)}
 EVENTS = {

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from sandbox.systems import accounts, holds, orders
 from sandbox.systems.answers import Answer, ok, refusal
 from sandbox.systems.bodies import HoldRefund, ListPromised, ListRefunds, PostRefund, VoidRefund
-from sandbox.systems.books import Books
 from sandbox.systems.entries import REFUNDS, Value, add_entry, find_entry
 from sandbox.systems.money import to_minor, to_text
 from sandbox.systems.order import Order
+from sandbox.systems.order_books import Books
 
 
 def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sandbox.data import SeedBooks, SeedCustomer, SeedTenant
 from sandbox.systems import orders
-from sandbox.systems.books import Books
 from sandbox.systems.order import from_seed
+from sandbox.systems.order_books import Books
 
 
 def seed(books: Books, load: Callable[[], SeedBooks], now: datetime) -> bool:

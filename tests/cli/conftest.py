@@ -1,4 +1,4 @@
-"""A real agent web server over the fake desk, and the command line to ask it."""
+"""A real agent web server over the fake service, and the command line to ask it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.web.factory import create_app
 from app.web.server import WebServer
 from tests.ledgers import FakeRecords
 from tests.records import task_record
-from tests.web.fakes import FakeDesk, make_access, secret
+from tests.web.fakes import FakeTaskService, make_access, secret
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def desk() -> FakeDesk:
-    return FakeDesk()
+def service() -> FakeTaskService:
+    return FakeTaskService()
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> FakeRecords:
 
 
 @pytest.fixture
-def server(desk: FakeDesk) -> Iterator[WebServer]:
-    running = WebServer(create_app(desk, make_access(), version="1.2.3"), port=0)
+def server(service: FakeTaskService) -> Iterator[WebServer]:
+    running = WebServer(create_app(service, make_access(), version="1.2.3"), port=0)
     running.start()
     yield running
     running.stop()

@@ -15,7 +15,7 @@ from app.tasks.access import Access, make_local_token
 from app.web.factory import create_app
 from app.web.server import WebServer
 from tests.cli.conftest import CommandLine
-from tests.web.fakes import FakeDesk, make_ticket, secret
+from tests.web.fakes import FakeTaskService, make_ticket, secret
 
 
 def invoke(*words: str) -> Result:
@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_local_token_opens_the_local_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record = make_local_token(tmp_path / "state" / "token").record
-    server = WebServer(create_app(FakeDesk(), Access([record]), version="1"), port=0)
+    server = WebServer(create_app(FakeTaskService(), Access([record]), version="1"), port=0)
     server.start()
     monkeypatch.setenv("REFUND_AGENT_URL", server.url)
     assert invoke("task", "list").exit_code == 0
@@ -125,9 +125,9 @@ def test_a_stranger_at_the_address_is_not_believed() -> None:
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, run: CommandLine, desk: FakeDesk
+    monkeypatch: pytest.MonkeyPatch, run: CommandLine, service: FakeTaskService
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    desk.submit(make_ticket())
+    service.submit(make_ticket())
     assert run("task", "show", "acme:T-1").exit_code == 0

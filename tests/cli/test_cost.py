@@ -61,7 +61,7 @@ def with_currencies() -> TaskRecord:
 
 def test_stages_by_tenant_and_a_total(ledger: FakeRecords) -> None:
     lines = ask("cost", "report").stdout.splitlines()
-    columns = "tenant stage tokens-in cached tokens-out model compute orchestration rerun total currency known"
+    columns = "tenant stage tokens-in cached tokens-out model compute orchestration wasted total currency known"
     assert cells(lines[0]) == [column.replace("-", " ") for column in columns.split()]
     assert [cells(line)[:2] for line in lines[1:7]] == [
         ["acme", "(workflow)"],
@@ -111,7 +111,7 @@ def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: Fake
 def test_a_share_is_never_rounded_to_nothing_or_to_all(ledger: FakeRecords, estimated: int, said: str) -> None:
     usages = [
         TokenUsage(input_tokens=1000 - estimated, output_tokens=0, cached_tokens=0),
-        TokenUsage(input_tokens=estimated, output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED),
+        TokenUsage(input_tokens=estimated, output_tokens=0, cached_tokens=0, basis=UsageBasis.ESTIMATED),
     ]
     charges = [charge_call(BOOK, usage, some_origin(number=number)) for number, usage in enumerate(usages)]
     put(ledger, task_record(charges=tuple(charge for call in charges for charge in call)))
@@ -125,7 +125,7 @@ def test_every_dimension_can_be_asked_for_and_loses_nothing(ledger: FakeRecords,
     assert view["by"] == [dimension.value]
     keys = [group["key"][dimension.value] for group in view["groups"]]
     assert len(set(keys)) == len(keys) > 0
-    assert sum(Decimal(money["amount"]) for group in view["groups"] for money in group["money"]) == EXACT
+    assert sum(Decimal(money["contracted_cost"]) for group in view["groups"] for money in group["money"]) == EXACT
     assert sum(group["unreported"] for group in view["groups"]) == view["total"]["unreported"] == 2
 
 
@@ -139,13 +139,13 @@ def test_the_json_keeps_its_keys_and_all_digits(ledger: FakeRecords) -> None:
     view = told("cost", "report", "--by", "tenant,kind", "--tenant", "acme")
     assert list(view)[:7] == ["since", "until", "tenants", "by", "groups", "total", "left_out"]
     assert (view["by"], view["tenants"], view["since"]) == (["tenant", "kind"], ["acme"], None)
-    assert " ".join(view["total"]) == "key charges money quantities known unreported unpriced tasks work"
+    assert " ".join(view["total"]) == "key charges money quantities cost_basis unreported unpriced tasks work"
     money = view["total"]["money"][0]
-    assert " ".join(money) == "currency amount list_amount by_known by_kind"
-    assert money["amount"] == "0.003700975"
-    assert money["by_kind"]["rerun"] == money["by_known"]["estimated"] == "0.0022"
-    assert " ".join(view["total"]["quantities"][0]) == "line unit quantity by_known missing"
-    assert [group["key"]["kind"] for group in view["groups"]] == ["compute", "model", "orchestration", "rerun"]
+    assert " ".join(money) == "currency contracted_cost list_cost by_basis by_kind"
+    assert money["contracted_cost"] == "0.003700975"
+    assert money["by_kind"]["wasted"] == money["by_basis"]["estimated"] == "0.0022"
+    assert " ".join(view["total"]["quantities"][0]) == "meter unit consumed_quantity by_basis missing"
+    assert [group["key"]["kind"] for group in view["groups"]] == ["compute", "model", "orchestration", "wasted"]
     assert CountedReportView.model_validate(view)
 
 
@@ -203,14 +203,14 @@ def test_the_dearest_tasks_are_named_with_why_they_are(ledger: FakeRecords) -> N
     shown = ask("cost", "report", "--by", "task", "--top", "3").stdout
     tasks = [cells(line) for line in shown.splitlines()[1:4]]
     assert [task[0] for task in tasks] == ["acme:T-9", "acme:T-8", "acme:T-7"]
-    assert [task[-1] for task in tasks] == ["12 calls, 2 in vain", "9 calls", "8 calls"]
+    assert [task[-1] for task in tasks] == ["12 calls, 2 wasted", "9 calls", "8 calls"]
     assert "3 of 10 groups; the total is of all of them\n" in shown
     assert "10 tasks, " in shown
     view = told("cost", "report", "--by", "task", "--top", "3")
     assert [group["key"]["task"] for group in view["groups"]] == ["acme:T-9", "acme:T-8", "acme:T-7"]
     assert view["groups"][0]["work"] == {
         "calls": 12,
-        "calls_in_vain": 2,
+        "wasted_calls": 2,
         "step_retries": 0,
     }
     assert (view["left_out"], view["total"]["tasks"]) == (7, 10)
@@ -236,7 +236,7 @@ def test_each_currency_has_its_dearest(ledger: FakeRecords) -> None:
 def test_what_a_task_costs_is_told_where_tasks_can_be_counted(ledger: FakeRecords) -> None:
     ten_tasks(ledger)
     shown = ask("cost", "report", "--by", "tenant").stdout
-    whole = sum(Decimal(sum_["amount"]) for sum_ in told("cost", "report")["total"]["money"])
+    whole = sum(Decimal(sum_["contracted_cost"]) for sum_ in told("cost", "report")["total"]["money"])
     assert row(shown, "acme ")[-2:] == row(shown, "total ")[-2:] == ["10", f"{whole / 10:.6f}"]
     assert "per task" not in ask("cost", "report", "--by", "stage").stdout
     assert f"10 tasks, {whole / 10:.6f} USD each\n" in ask("cost", "report", "--by", "stage").stdout
@@ -249,9 +249,9 @@ def test_a_spreadsheet_gets_every_digit_and_no_sums(ledger: FakeRecords) -> None
     assert {row["tenant"] for row in rows} == {"acme"}
     view = told("cost", "report", "--by", "tenant,model")
     for sum_ in view["total"]["money"]:
-        found = sum(Decimal(row["amount"]) for row in rows if row["currency"] == sum_["currency"])
-        assert found == Decimal(sum_["amount"])
-    tokens = sum(Decimal(each["quantity"]) for each in view["total"]["quantities"] if each["line"] == "input")
+        found = sum(Decimal(row["contracted_cost"]) for row in rows if row["currency"] == sum_["currency"])
+        assert found == Decimal(sum_["contracted_cost"])
+    tokens = sum(Decimal(each["consumed_quantity"]) for each in view["total"]["quantities"] if each["meter"] == "input")
     assert sum(Decimal(row["input"] or 0) for row in rows) == tokens
     assert sum(int(row["unreported"] or 0) for row in rows) == view["total"]["unreported"]
 
@@ -429,9 +429,9 @@ def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
     by = ("cost", "report", "--by", "task", "--top", "1")
     assert told(*by)["groups"][0]["work"] == {
         "calls": 4,
-        "calls_in_vain": 1,
+        "wasted_calls": 1,
         "step_retries": 1,
     }
     shown = ask(*by).stdout
-    assert "4 calls, 1 in vain, 1 step again" in shown
+    assert "4 calls, 1 wasted, 1 step again" in shown
     assert told(*by, "--since", "2026-11-23")["groups"] == []

@@ -9,7 +9,7 @@ from app.domain.models import Category, Outcome, TaskResult, TaskStatus, Ticket
 from sandbox.data import load_expected, load_tickets
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
-from tests.web.fakes import FakeDesk
+from tests.web.fakes import FakeTaskService
 
 EXPECTED = load_expected()
 REFUNDED = [task_id for task_id, want in EXPECTED.items() if want.outcome is Outcome.REFUNDED]
@@ -35,8 +35,8 @@ def book() -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_good_agent_passes(run: CommandLine, desk: FakeDesk) -> None:
-    desk.settle = perfect
+def test_a_good_agent_passes(run: CommandLine, service: FakeTaskService) -> None:
+    service.settle = perfect
     with RefundBookServer(book()) as books:
         result = run("demo", "--systems-url", books.url)
     assert result.exit_code == 0, result.output
@@ -50,8 +50,8 @@ def test_a_good_agent_passes(run: CommandLine, desk: FakeDesk) -> None:
     assert f"{len(REFUNDED)} booked, each exactly as it must be" in result.stdout
 
 
-def test_it_can_be_run_again_and_read_by_programs(run: CommandLine, desk: FakeDesk) -> None:
-    desk.settle = perfect
+def test_it_can_be_run_again_and_read_by_programs(run: CommandLine, service: FakeTaskService) -> None:
+    service.settle = perfect
     with RefundBookServer(book()) as books:
         first = run("demo", "--systems-url", books.url, "--json")
         again = run("demo", "--systems-url", books.url, "--json")
@@ -63,8 +63,8 @@ def test_it_can_be_run_again_and_read_by_programs(run: CommandLine, desk: FakeDe
     assert sum(sum(counts.values()) for counts in told["outcomes"].values()) == len(EXPECTED)
 
 
-def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, desk: FakeDesk) -> None:
-    desk.settle = perfect
+def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, service: FakeTaskService) -> None:
+    service.settle = perfect
     rows = book()
     with RefundBookServer([*rows[1:], rows[1]]) as books:
         result = run("demo", "--systems-url", books.url)
@@ -74,7 +74,7 @@ def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, desk: Fak
     assert sorted(named) == sorted(REFUNDED[:2])
 
 
-def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, desk: FakeDesk) -> None:
+def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, service: FakeTaskService) -> None:
     def flawed(ticket: Ticket) -> dict[str, Any]:
         right = perfect(ticket)
         if ticket.task_id == REFUNDED[0]:
@@ -84,7 +84,7 @@ def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, desk
             return right | {"result": wrong}
         return right
 
-    desk.settle = flawed
+    service.settle = flawed
     with RefundBookServer(book()) as books:
         result = run("demo", "--systems-url", books.url)
     assert result.exit_code == 1
@@ -105,8 +105,8 @@ def test_a_token_of_one_tenant_is_not_enough(run: CommandLine) -> None:
     assert "samples were not taken" in result.stderr.splitlines()[-1]
 
 
-def test_books_that_do_not_answer_are_named(run: CommandLine, desk: FakeDesk) -> None:
-    desk.settle = perfect
+def test_books_that_do_not_answer_are_named(run: CommandLine, service: FakeTaskService) -> None:
+    service.settle = perfect
     away = run("demo", "--systems-url", "http://127.0.0.1:1")
     assert away.exit_code == 1
     assert "the refund book does not answer at http://127.0.0.1:1/books/refunds" in away.stderr

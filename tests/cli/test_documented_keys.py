@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from app.finance.failures.failure_schemas import TaxView
+from app.finance.failures.failure_schemas import FailureCostView
 from app.finance.price_schemas import CheckView, PricesView, RepricingView
 from app.finance.report_schemas import CountedReportView, ReportView
 from app.finance.rollup import Dimension
@@ -26,7 +26,7 @@ VIEWS: tuple[type[BaseModel], ...] = (
     CountedReportView,
     RepricingView,
     PricesView,
-    TaxView,
+    FailureCostView,
     CheckView,
     CheckedView,
     RebuiltView,

@@ -11,7 +11,7 @@ from app.cli.faults import AgentAway, AgentRefused
 from app.cli.submit import WAITS_SECONDS, AnswerKind, Pace, Receipt, submit_all
 from app.cli.ticket_files import TicketLine
 from app.domain.models import Intake, TaskView, Ticket
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeTaskService, make_ticket
 
 
 class Time:
@@ -47,9 +47,9 @@ def run(
 
 
 def test_every_line_gets_a_receipt() -> None:
-    desk = FakeDesk()
-    desk.submit(make_ticket("T-2"))
-    receipts, _ = run([*lines("T-1", "T-2"), TicketLine(3, fault="is no ticket")], desk.submit)
+    service = FakeTaskService()
+    service.submit(make_ticket("T-2"))
+    receipts, _ = run([*lines("T-1", "T-2"), TicketLine(3, fault="is no ticket")], service.submit)
     assert receipts == [
         Receipt(1, AnswerKind.CREATED, "acme:T-1"),
         Receipt(2, AnswerKind.SAME, "acme:T-2"),
@@ -58,16 +58,16 @@ def test_every_line_gets_a_receipt() -> None:
 
 
 def test_what_the_agent_will_start_later_is_taken() -> None:
-    desk = FakeDesk()
-    desk.slow = True
-    receipts, _ = run(lines("T-1"), desk.submit)
+    service = FakeTaskService()
+    service.slow = True
+    receipts, _ = run(lines("T-1"), service.submit)
     assert receipts == [Receipt(1, AnswerKind.LATER, "acme:T-1")]
 
 
 def test_refusals_do_not_stop_the_rest() -> None:
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         if ticket.ticket_id == "T-3":
-            return FakeDesk().submit(ticket)
+            return FakeTaskService().submit(ticket)
         raise AgentRefused("no", refusal=409 if ticket.ticket_id == "T-1" else 403)
 
     receipts, _ = run(lines("T-1", "T-2", "T-3"), send)
@@ -76,13 +76,13 @@ def test_refusals_do_not_stop_the_rest() -> None:
 
 @pytest.mark.parametrize("_again", range(20))
 def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
-    desk = FakeDesk()
+    service = FakeTaskService()
     given = [TicketLine(n, make_ticket("T-1", text=f"text {n}")) for n in range(1, 9)]
     kinds: dict[int, AnswerKind] = {}
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         try:
-            return desk.submit(ticket)
+            return service.submit(ticket)
         except Exception:
             raise AgentRefused("conflict", refusal=409) from None
 
@@ -92,7 +92,7 @@ def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
 
 
 def test_no_more_requests_at_once_than_asked_for() -> None:
-    desk, lock, state = FakeDesk(), threading.Lock(), {"now": 0, "most": 0}
+    service, lock, state = FakeTaskService(), threading.Lock(), {"now": 0, "most": 0}
     barrier = threading.Barrier(3, timeout=60)
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:
@@ -102,24 +102,24 @@ def test_no_more_requests_at_once_than_asked_for() -> None:
         barrier.wait()  # passes only when three are really in work together
         with lock:
             state["now"] -= 1
-        return desk.submit(ticket)
+        return service.submit(ticket)
 
     run(lines(*(f"T-{n}" for n in range(12))), send, at_once=3)
     assert state == {"now": 0, "most": 3}
 
 
 def test_the_rate_is_kept() -> None:
-    _, time = run(lines(*(f"T-{n}" for n in range(11))), FakeDesk().submit, rate=4.0, at_once=1)
+    _, time = run(lines(*(f"T-{n}" for n in range(11))), FakeTaskService().submit, rate=4.0, at_once=1)
     assert time.now - 100.0 == pytest.approx(10 / 4.0)
 
 
 def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
-    desk, left = FakeDesk(), [AgentAway("starting"), AgentAway("starting")]
+    service, left = FakeTaskService(), [AgentAway("starting"), AgentAway("starting")]
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:
         if left:
             raise left.pop()
-        return desk.submit(ticket)
+        return service.submit(ticket)
 
     receipts, time = run(lines("T-1"), send)
     assert [receipt.kind for receipt in receipts] == [AnswerKind.CREATED]

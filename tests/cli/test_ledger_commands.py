@@ -135,7 +135,7 @@ def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None])
 
 
 def test_other_sums_are_no_secret(rebuild: Callable[[Rebuilt], None]) -> None:
-    cent = replace(TOTAL.money[0], amount=TOTAL.money[0].amount + Decimal("0.0000000001"))
+    cent = replace(TOTAL.money[0], contracted_cost=TOTAL.money[0].contracted_cost + Decimal("0.0000000001"))
     rebuild(Rebuilt(70, (), (), (), TOTAL, replace(TOTAL, money=(cent,))))
     assert "70 tasks made again, with other sums\n" in ask("ledger", "rebuild").stdout
 
@@ -150,5 +150,5 @@ def test_what_could_not_be_made_again_as_it_was_is_named(rebuild: Callable[[Rebu
     view = told("ledger", "rebuild")
     assert list(view) == ["tasks", "kept", "repriced", "restored", "before", "after"]
     assert (view["kept"], view["repriced"]) == (list(kept), ["acme:T-9"])
-    assert view["before"]["money"][0]["amount"] == "0.003700975"
+    assert view["before"]["money"][0]["contracted_cost"] == "0.003700975"
     assert RebuiltView.model_validate(view)

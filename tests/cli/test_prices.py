@@ -102,7 +102,7 @@ def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
         "provider model mode price_id currency above contracted listed source checked where problem"
     )
     assert " ".join(view["infrastructure"][0]) == (
-        "price_id line currency unit_price per source checked where begins ends"
+        "price_id meter currency contracted_unit_price per source checked where begins ends"
     )
     assert view["prices"][0]["contracted"] == {"input": "0.4", "cached_input": "0.1", "output": "1.6"}
     assert view["prices"][0]["where"].startswith("config/prices.yaml:")

@@ -33,7 +33,7 @@ def journal_row(call: CallRecord) -> dict[str, Any]:
     usage = asdict(call.usage)
     named = {column.name for column in MODEL_CALLS.columns}
     values = {name: value for name, value in (asdict(call) | usage).items() if name in named}
-    return values | {"state": call.state.value, "known": call.usage.known.value, "model": call.model or None}
+    return values | {"state": call.state.value, "usage_basis": call.usage.basis.value, "model": call.model or None}
 
 
 @pytest.fixture
@@ -208,7 +208,9 @@ def test_a_time_in_which_there_is_nothing_is_no_agreement(journal: Any, bill: Pa
     assert "agree" not in result.stdout
 
 
-@pytest.mark.parametrize("command", [("cost", "report"), ("cost", "tax"), ("price", "check"), ("cost", "reconcile")])
+@pytest.mark.parametrize(
+    "command", [("cost", "report"), ("cost", "failures"), ("price", "check"), ("cost", "reconcile")]
+)
 def test_a_file_that_is_named_and_not_there_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:

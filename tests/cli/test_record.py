@@ -16,7 +16,7 @@ from app.ledger.reading.record_schemas import RecordView
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 from app.web.pages.lines import make_lines
-from app.web.pages.page_words import record_digits
+from app.web.pages.page_texts import record_digits
 from app.web.pages.summary import make_summary
 from tests.cli.reading import ask, row, told
 from tests.ledgers import FakeRecords
@@ -41,13 +41,14 @@ KEYS = (
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
-    "started_at ended_at over_at usage reserve_input reserve_output finish_reason error cause rerun cost"
+    "started_at ended_at over_at usage reserve_input reserve_output finish_reason error cause wasted cost"
 )
 CHARGE_KEYS = (
-    "id kind line stage step tool execution_id turn number at provider component model quantity unit known unit_price "
-    "amount list_unit_price list_amount currency money_known price_id book_digest mode rerun correction correction_of"
+    "id kind meter stage step tool execution_id turn number at provider component model consumed_quantity unit "
+    "usage_basis contracted_unit_price contracted_cost list_unit_price list_cost currency cost_basis price_id "
+    "book_digest mode wasted correction correction_of"
 )
-GROUP_KEYS = "key charges money quantities known unreported unpriced"
+GROUP_KEYS = "key charges money quantities cost_basis unreported unpriced"
 
 
 def put(ledger: FakeRecords, record: TaskRecord) -> None:
@@ -57,7 +58,7 @@ def put(ledger: FakeRecords, record: TaskRecord) -> None:
 def dollars(group: dict[str, Any]) -> Decimal:
     """A group's money, which is of one currency."""
     assert [each["currency"] for each in group["money"]] in ([], ["USD"])
-    return sum((Decimal(each["amount"]) for each in group["money"]), Decimal(0))
+    return sum((Decimal(each["contracted_cost"]) for each in group["money"]), Decimal(0))
 
 
 def test_the_head_says_what_became_of_the_task_and_of_its_time(ledger: FakeRecords) -> None:
@@ -124,7 +125,7 @@ def test_the_page_shows_the_same_figures(ledger: FakeRecords) -> None:
 def test_the_total_says_what_it_is_made_of_and_what_it_misses(ledger: FakeRecords) -> None:
     put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("record", TASK).stdout
-    parts = "model 0.001374 + compute 0.000110 + orchestration 0.000017 + rerun 0.002200 + ?"
+    parts = "model 0.001374 + compute 0.000110 + orchestration 0.000017 + wasted 0.002200 + ?"
     assert f"total  0.003701 USD + ? = {parts}\n  of it estimated 0.002200 USD\n" in shown
     assert "note: 2 charges have no quantity" in shown
     assert "have no price" not in shown
@@ -198,7 +199,7 @@ def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
     assert " ".join(view["stages"][0]) == "stage steps active_seconds cost"
     assert " ".join(view["total"]) == GROUP_KEYS
     assert " ".join(view["calls"][0]["usage"]) == (
-        "input_tokens cached_tokens cache_write_tokens output_tokens reasoning_tokens known"
+        "input_tokens cached_tokens cache_write_tokens output_tokens reasoning_tokens basis"
     )
     assert RecordView.model_validate_json(ask("record", TASK, "--json").stdout)
 
@@ -211,9 +212,9 @@ def test_the_json_says_what_the_record_says(ledger: FakeRecords) -> None:
     assert view["pauses"][0] | {"seconds": 60.0, "label": "decision"} == view["pauses"][0]
     assert [charge["id"] for charge in view["charges"]] == [charge.id for charge in record.charges]
     assert [call["state"] for call in view["calls"]] == ["settled", "interrupted", "settled", "settled"]
-    assert [call["rerun"] for call in view["calls"]] == [False, True, False, False]
+    assert [call["wasted"] for call in view["calls"]] == [False, True, False, False]
     interrupted = view["calls"][1]["usage"]
-    assert (interrupted["known"], interrupted["cached_tokens"], interrupted["input_tokens"]) == (
+    assert (interrupted["basis"], interrupted["cached_tokens"], interrupted["input_tokens"]) == (
         "estimated",
         None,
         1500,
@@ -226,7 +227,7 @@ def test_stages_steps_and_charges_sum_to_the_task_to_the_last_digit(ledger: Fake
     # Three calls of 0.000458, one in vain of 0.0022, 8 active seconds, 14 writes and 9 turns, 12,000 bytes.
     assert whole == Decimal("0.001374") + Decimal("0.0022") + Decimal("0.0001096") + Decimal("0.000017375")
     assert sum(dollars(stage["cost"]) for stage in view["stages"]) == whole
-    lines = [Decimal(charge["amount"]) for charge in view["charges"] if charge["amount"] is not None]
+    lines = [Decimal(charge["contracted_cost"]) for charge in view["charges"] if charge["contracted_cost"] is not None]
     assert sum(lines) == whole
     workflow = next(stage for stage in view["stages"] if not stage["stage"])
     assert sum(dollars(step["cost"]) for step in view["steps"]) + dollars(workflow["cost"]) == whole
@@ -235,12 +236,14 @@ def test_stages_steps_and_charges_sum_to_the_task_to_the_last_digit(ledger: Fake
 def test_a_correction_is_shown_as_one(ledger: FakeRecords) -> None:
     record = task_record(steps=steps()[:1], calls=())
     first = record.charges[0]
-    assert first.quantity is not None
-    assert first.amount is not None
-    back = replace(first, correction=1, quantity=-first.quantity, amount=-first.amount)
+    assert first.consumed_quantity is not None
+    assert first.contracted_cost is not None
+    back = replace(
+        first, correction=1, consumed_quantity=-first.consumed_quantity, contracted_cost=-first.contracted_cost
+    )
     put(ledger, replace(record, charges=(*record.charges, back)))
     line = told("record", TASK)["charges"][-1]
-    assert (line["correction"], line["correction_of"], line["quantity"]) == (1, first.id, "-0.5")
+    assert (line["correction"], line["correction_of"], line["consumed_quantity"]) == (1, first.id, "-0.5")
 
 
 def test_a_failed_call_tells_its_error_without_steering_the_terminal(ledger: FakeRecords) -> None:
@@ -278,7 +281,7 @@ def test_a_call_that_nobody_can_have_worked_at_used_nothing_for_sure(ledger: Fak
     refused = call_record(
         state=CallState.FAILED,
         error="breaker_open: the breaker of llm is open",
-        usage=TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED),
+        usage=TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.ESTIMATED),
         model="",
     )
     put(ledger, task_record(steps=steps()[:1], calls=(refused,)))

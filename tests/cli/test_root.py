@@ -95,7 +95,7 @@ def test_the_agents_own_status_is_told_to_programs(run: CommandLine) -> None:
     [
         ("cost", "report", "--since", "tomorrow"),
         ("cost", "report", "--since", "2026-02-30"),
-        ("cost", "tax", "--until", "99999999999d"),
+        ("cost", "failures", "--until", "99999999999d"),
         ("cost", "reconcile", "--since", "2026-11-30T25:00"),
         ("price", "show", "--at", "now"),
         ("cost", "report", "--tenant", "ACME"),

@@ -31,7 +31,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
         ["doctor", "retries"],
         ["record", "acme:T-1"],
         ["cost", "report"],
-        ["cost", "tax"],
+        ["cost", "failures"],
         ["experiment", "--help"],
         ["price", "show", "gpt-5-mini"],
         ["price", "check"],

@@ -19,7 +19,7 @@ from app.cli import screen
 from app.cli.root import cli
 from app.domain.models import TaskStatus, Ticket
 from tests.cli.conftest import CommandLine
-from tests.web.fakes import FakeDesk, make_ticket, secret
+from tests.web.fakes import FakeTaskService, make_ticket, secret
 
 
 def write(path: Path, lines: Iterable[Ticket | str]) -> str:
@@ -32,12 +32,14 @@ def totals(created: int = 0, same: int = 0, later: int = 0, conflict: int = 0, r
     return f"created {created}  same {same}  later {later}  conflict {conflict}  refused {refused}\n"
 
 
-def test_a_file_is_taken_once_however_often_it_is_sent(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
+def test_a_file_is_taken_once_however_often_it_is_sent(
+    run: CommandLine, service: FakeTaskService, tmp_path: Path
+) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}") for n in range(25)])
     first, again = run("submit", file), run("submit", file)
     assert (first.exit_code, first.stdout) == (0, totals(created=25))
     assert (again.exit_code, again.stdout) == (0, totals(same=25))
-    assert len(desk.list(None, None, 100, None).tasks) == 25
+    assert len(service.list(None, None, 100, None).tasks) == 25
 
 
 def test_what_is_typed_or_piped_is_taken(run: CommandLine) -> None:
@@ -76,10 +78,10 @@ def test_another_tenants_ticket_is_refused_by_line(run: CommandLine, tmp_path: P
     assert "line 2: globex:T-2: token 'acme-submit' is not bound to tenant 'globex'" in result.stderr
 
 
-def test_the_tenant_option_fills_in(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
+def test_the_tenant_option_fills_in(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", ['{"ticket_id": "T-1", "customer_id": "C-1"}'])
     assert run("submit", file, "--tenant", "globex").exit_code == 0
-    assert desk.get("globex:T-1").tenant == "globex"
+    assert service.get("globex:T-1").tenant == "globex"
 
 
 def test_totals_for_programs(run: CommandLine, tmp_path: Path) -> None:
@@ -98,15 +100,15 @@ def settle(ticket: Ticket) -> dict[str, Any]:
     return {"status": {"w": TaskStatus.WAITING, "f": TaskStatus.FAILED}.get(ticket.text, TaskStatus.COMPLETED)}
 
 
-def test_wait_follows_until_all_rest(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
-    desk.settle = settle
+def test_wait_follows_until_all_rest(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
+    service.settle = settle
     file = write(tmp_path / "t.jsonl", [make_ticket("T-1"), make_ticket("T-2", text="w"), make_ticket("T-3")])
     result = run("submit", file, "--wait")
     assert (result.exit_code, result.stdout) == (0, totals(created=3) + "waiting 1  completed 2\n")
 
 
-def test_wait_says_what_went_wrong(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
-    desk.settle = settle
+def test_wait_says_what_went_wrong(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
+    service.settle = settle
     file = write(tmp_path / "t.jsonl", [make_ticket("T-1"), make_ticket("T-2", text="f")])
     result = run("submit", file, "--wait", "--json")
     assert (result.exit_code, json.loads(result.stdout)["states"]) == (1, {"completed": 1, "failed": 1})
@@ -125,12 +127,12 @@ def test_an_agent_that_is_away_leaves_a_way_on(tmp_path: Path) -> None:
     assert away.stderr.splitlines()[-1].endswith("; 0 tickets were taken, so send the same again")
 
 
-def test_an_unknown_token_ends_it_at_once(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
+def test_an_unknown_token_ends_it_at_once(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}") for n in range(50)])
     result = run("submit", file, who="nobody")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("error: the bearer token is not known here")
-    assert desk.submissions == 0
+    assert service.submissions == 0
 
 
 @pytest.mark.parametrize(
@@ -182,13 +184,13 @@ def test_a_terminal_sees_a_bar_and_a_pipe_sees_counts(
     assert plain.stderr == "submitted: 30 of 30  same 30\n"
 
 
-def test_what_is_left_to_do_is_named(run: CommandLine, desk: FakeDesk, tmp_path: Path) -> None:
+def test_what_is_left_to_do_is_named(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
     def settled(ticket: Ticket) -> dict[str, Any] | None:
         states = {"p": TaskStatus.PARKED, "w": TaskStatus.WAITING, "c": TaskStatus.COMPLETED}
         status = states.get(ticket.text)
         return {"status": status, "waiting_for": "classify: status 401"} if status else None
 
-    desk.settle = settled
+    service.settle = settled
     texts = ["p"] * 12 + ["w", "w", "c", "runs"]
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}", text=text) for n, text in enumerate(texts)])
     result = run("submit", file, "--wait", "--timeout", "0.1")

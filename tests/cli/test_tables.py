@@ -31,7 +31,7 @@ from tests.finance.failures.tasks import crashed, failed, fleet
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
 from tests.records import task_record
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeTaskService, make_ticket
 
 WIDTHS = (40, 80, 120)
 CLI = ROOT / "app" / "cli"
@@ -97,9 +97,9 @@ def large(ledger: FakeRecords) -> FakeRecords:
             charge,
             task_id=TASK,
             tenant=record.tenant,
-            quantity=None if charge.quantity is None else charge.quantity * HUGE,
-            amount=None if charge.amount is None else charge.amount * HUGE,
-            list_amount=None if charge.list_amount is None else charge.list_amount * HUGE,
+            consumed_quantity=None if charge.consumed_quantity is None else charge.consumed_quantity * HUGE,
+            contracted_cost=None if charge.contracted_cost is None else charge.contracted_cost * HUGE,
+            list_cost=None if charge.list_cost is None else charge.list_cost * HUGE,
         )
         for charge in record.charges
     )
@@ -113,12 +113,14 @@ def large(ledger: FakeRecords) -> FakeRecords:
 
 
 @pytest.fixture
-def desk_with_tasks(desk: FakeDesk) -> FakeDesk:
-    desk.submit(make_ticket(TICKET, "nordwind-handelsgesellschaft"))
-    desk.wait_for_a_person(TASK, "98765432.10")
-    desk.submit(make_ticket("T-2"))
-    desk.put("acme:T-2", status=TaskStatus.PARKED, waiting_for="classify: ModelRefused: status 401; put the key right")
-    return desk
+def desk_with_tasks(service: FakeTaskService) -> FakeTaskService:
+    service.submit(make_ticket(TICKET, "nordwind-handelsgesellschaft"))
+    service.wait_for_a_person(TASK, "98765432.10")
+    service.submit(make_ticket("T-2"))
+    service.put(
+        "acme:T-2", status=TaskStatus.PARKED, waiting_for="classify: ModelRefused: status 401; put the key right"
+    )
+    return service
 
 
 Command = Callable[[], Any]
@@ -127,7 +129,7 @@ Command = Callable[[], Any]
 @pytest.fixture
 def commands(
     large: FakeRecords,
-    desk_with_tasks: FakeDesk,
+    desk_with_tasks: FakeTaskService,
     run: CommandLine,
     journal: Any,
     tmp_path: Path,
@@ -149,7 +151,7 @@ def commands(
         "cost report, prices": lambda: ask("cost", "report", "--prices", prices),
         "cost report, top": lambda: ask("cost", "report", "--by", "task", "--top", "5"),
         "cost report, counted": lambda: ask("cost", "report", "--by", "tenant,outcome"),
-        "cost tax": lambda: ask("cost", "tax"),
+        "cost failures": lambda: ask("cost", "failures"),
         "cost reconcile": lambda: ask("cost", "reconcile", "--bill", str(bill)),
         "record": lambda: ask("record", TASK),
         "record, exact": lambda: ask("record", TASK, "--exact"),
@@ -176,8 +178,8 @@ def test_every_table_is_whole_on_every_screen(seen: Seen, commands: dict[str, Co
     assert seen.callers == calls_in_the_code() - {("demo.py", "_show")}
 
 
-def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, desk: FakeDesk) -> None:
-    desk.settle = perfect
+def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, service: FakeTaskService) -> None:
+    service.settle = perfect
     with RefundBookServer(book()) as books:
         for seen.width in (*WIDTHS, None):
             assert run("demo", "--systems-url", books.url).exit_code == 0
@@ -200,7 +202,7 @@ def calls_in_the_code() -> set[tuple[str, str]]:
 
 
 def test_wide_shows_a_terminal_what_a_pipe_is_shown(
-    monkeypatch: pytest.MonkeyPatch, large: FakeRecords, desk_with_tasks: FakeDesk
+    monkeypatch: pytest.MonkeyPatch, large: FakeRecords, desk_with_tasks: FakeTaskService
 ) -> None:
     piped = ask("cost", "report").stdout
     monkeypatch.setattr(screen, "_terminal_width", lambda: 60)

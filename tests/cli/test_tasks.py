@@ -24,7 +24,7 @@ from app.domain.models import (
     TaskView,
 )
 from tests.cli.conftest import CommandLine
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeTaskService, make_ticket
 
 TASK = "acme:T-1"
 WORDS = explain("above_limit").words
@@ -32,22 +32,22 @@ REFUND = Refund.model_validate({"order_id": "O-1", "amount": "12.30", "currency"
 
 
 @pytest.fixture
-def waiting(desk: FakeDesk) -> TaskView:
-    desk.submit(make_ticket())
-    return desk.wait_for_a_person(TASK)
+def waiting(service: FakeTaskService) -> TaskView:
+    service.submit(make_ticket())
+    return service.wait_for_a_person(TASK)
 
 
-def finish(desk: FakeDesk) -> TaskView:
-    desk.submit(make_ticket())
+def finish(service: FakeTaskService) -> TaskView:
+    service.submit(make_ticket())
     result = TaskResult(
         outcome=Outcome.REFUNDED, category=Category.DAMAGED, refund=REFUND, refund_id="RF-7", decided_by="root"
     )
     known: dict[str, Any] = {"category": Category.DAMAGED, "updated_at": "2026-01-02T03:04:05+00:00"}
-    return desk.put(TASK, status=TaskStatus.COMPLETED, result=result, **known)
+    return service.put(TASK, status=TaskStatus.COMPLETED, result=result, **known)
 
 
-def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
-    desk.submit(make_ticket("T-2", "globex"))
+def test_the_list_for_people(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
+    service.submit(make_ticket("T-2", "globex"))
     result = run("task", "list")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines == [
@@ -57,17 +57,17 @@ def test_the_list_for_people(run: CommandLine, desk: FakeDesk, waiting: TaskView
     ]
 
 
-def test_the_list_for_programs_is_the_apis_page(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_the_list_for_programs_is_the_apis_page(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     page = TaskPage.model_validate_json(run("task", "list", "--json").stdout)
     assert page == TaskPage(tasks=(waiting,))
     keys = list(json.loads(run("task", "show", TASK, "--json").stdout))
     assert keys == list(TaskView.model_fields)
 
 
-def test_the_list_is_narrowed_and_paged(run: CommandLine, desk: FakeDesk) -> None:
+def test_the_list_is_narrowed_and_paged(run: CommandLine, service: FakeTaskService) -> None:
     for number in range(1, 6):
-        desk.submit(make_ticket(f"T-{number}", "acme" if number % 2 else "globex"))
-    desk.wait_for_a_person("acme:T-3")
+        service.submit(make_ticket(f"T-{number}", "acme" if number % 2 else "globex"))
+    service.wait_for_a_person("acme:T-3")
     first = run("task", "list", "--tenant", "acme", "--limit", "2")
     assert [line.split()[0] for line in first.stdout.splitlines()[1:]] == ["acme:T-1", "acme:T-3"]
     assert first.stderr == "more with: --after 3\n"
@@ -78,8 +78,8 @@ def test_the_list_is_narrowed_and_paged(run: CommandLine, desk: FakeDesk) -> Non
     assert [task["task_id"] for task in only["tasks"]] == ["acme:T-3"]
 
 
-def test_a_finished_task_is_shown_whole(run: CommandLine, desk: FakeDesk) -> None:
-    view = finish(desk)
+def test_a_finished_task_is_shown_whole(run: CommandLine, service: FakeTaskService) -> None:
+    view = finish(service)
     shown = run("task", "show", TASK).stdout
     for fact in ("refunded", "damaged", "12.30 EUR for order O-1, booked as RF-7", "root", "2026-01-02 03:04:05"):
         assert fact in shown
@@ -87,9 +87,9 @@ def test_a_finished_task_is_shown_whole(run: CommandLine, desk: FakeDesk) -> Non
     assert TaskView.model_validate_json(run("task", "show", TASK, "--json").stdout) == view
 
 
-def test_what_a_task_says_cannot_steer_the_terminal(run: CommandLine, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.put(TASK, status=TaskStatus.FAILED, error="bad \x1b[31m\x07[bold]thing[/bold]")
+def test_what_a_task_says_cannot_steer_the_terminal(run: CommandLine, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.put(TASK, status=TaskStatus.FAILED, error="bad \x1b[31m\x07[bold]thing[/bold]")
     for words in (("task", "show", TASK), ("task", "list")):
         shown = run(*words).stdout
         assert "\x1b" not in shown
@@ -97,27 +97,29 @@ def test_what_a_task_says_cannot_steer_the_terminal(run: CommandLine, desk: Fake
         assert "[bold]thing[/bold]" in shown
 
 
-def test_a_task_is_held_let_go_and_ended(run: CommandLine, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
+def test_a_task_is_held_let_go_and_ended(run: CommandLine, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
     assert run("task", "pause", TASK).stdout == "acme:T-1 is paused\n"
     assert run("task", "resume", TASK).stdout == "acme:T-1 is running\n"
     ended = run("task", "terminate", TASK, "--reason", "sent twice", "--json")
     assert json.loads(ended.stdout)["status"] == "terminated"
-    assert desk.reasons == ["sent twice"]
+    assert service.reasons == ["sent twice"]
     again = run("task", "pause", TASK)
     assert (again.exit_code, again.stderr) == (1, "error: task 'acme:T-1' is terminated; nothing was changed\n")
     assert run("task", "rerun", TASK).stdout == "acme:T-1 is running\n"
 
 
-def test_what_waits_is_approved_as_it_is(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_what_waits_is_approved_as_it_is(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     assert run("task", "approve", TASK, who="acme-approve").stdout == "acme:T-1 approved; it is completed\n"
-    assert [(d.verdict, d.by, d.refund) for d in desk.decisions] == [("approve", "acme-approve", None)]
+    assert [(d.verdict, d.by, d.refund) for d in service.decisions] == [("approve", "acme-approve", None)]
 
 
-def test_what_waits_is_approved_with_another_sum(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_what_waits_is_approved_with_another_sum(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     own = ("--order", "O-2", "--amount", "9.99", "--currency", "GBP")
     assert run("task", "approve", TASK, *own).exit_code == 0
-    assert desk.decisions[0].refund == Refund.model_validate({"order_id": "O-2", "amount": "9.99", "currency": "GBP"})
+    assert service.decisions[0].refund == Refund.model_validate(
+        {"order_id": "O-2", "amount": "9.99", "currency": "GBP"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,21 +132,23 @@ def test_what_waits_is_approved_with_another_sum(run: CommandLine, desk: FakeDes
     ],
 )
 def test_a_sum_that_is_not_whole_is_a_usage_error(
-    run: CommandLine, desk: FakeDesk, waiting: TaskView, options: tuple[str, ...], named: str
+    run: CommandLine, service: FakeTaskService, waiting: TaskView, options: tuple[str, ...], named: str
 ) -> None:
     result = run("task", "approve", TASK, *options)
     assert result.exit_code == 2
     assert named in result.stderr
-    assert desk.decisions == []
+    assert service.decisions == []
 
 
-def test_what_waits_is_rejected(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_what_waits_is_rejected(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     assert run("task", "reject", TASK, "--note", "twice in a month").exit_code == 0
-    assert [(d.verdict, d.by) for d in desk.decisions] == [("reject", "root")]
-    assert desk.notes == ["twice in a month"]
+    assert [(d.verdict, d.by) for d in service.decisions] == [("reject", "root")]
+    assert service.notes == ["twice in a month"]
 
 
-def test_a_refused_decision_ends_with_exit_code_1(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_a_refused_decision_ends_with_exit_code_1(
+    run: CommandLine, service: FakeTaskService, waiting: TaskView
+) -> None:
     own = ("--order", "O-2", "--amount", "9999.00", "--currency", "CHF")
     result = run("task", "approve", TASK, *own)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -152,13 +156,13 @@ def test_a_refused_decision_ends_with_exit_code_1(run: CommandLine, desk: FakeDe
 
 
 def test_a_decision_that_was_not_taken_yet_is_not_called_accepted(
-    run: CommandLine, desk: FakeDesk, waiting: TaskView
+    run: CommandLine, service: FakeTaskService, waiting: TaskView
 ) -> None:
-    desk.slow = True
+    service.slow = True
     assert "handed over, and the task has not taken it yet; look with" in run("task", "approve", TASK).stdout
 
 
-def test_a_task_shows_who_decided_what(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
+def test_a_task_shows_who_decided_what(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     greedy = Refund.model_validate({"order_id": "O-1", "amount": "9999.00", "currency": "CHF"})
     made = DecisionView(
         decision_id="d-1",
@@ -170,7 +174,7 @@ def test_a_task_shows_who_decided_what(run: CommandLine, desk: FakeDesk, waiting
         state=DecisionState.REFUSED,
         words="order O-1 was paid in EUR, not in CHF",
     )
-    desk.put(TASK, decisions=(made,))
+    service.put(TASK, decisions=(made,))
     line = (
         "2026-01-02 03:04:05 kim: approve 9,999.00 CHF for order O-1 (why not): order O-1 was paid in EUR, not in CHF"
     )
@@ -207,24 +211,24 @@ def test_a_tenant_that_can_be_none_is_never_sent(run: CommandLine) -> None:
     assert "'ACME' can be no tenant; a tenant is small letters, digits and -, such as acme" in result.stderr
 
 
-def test_an_empty_list_says_so_and_names_no_next_page(run: CommandLine, desk: FakeDesk) -> None:
+def test_an_empty_list_says_so_and_names_no_next_page(run: CommandLine, service: FakeTaskService) -> None:
     assert run("task", "list").stdout == "there is no task yet; `refund-agent submit FILE` makes some\n"
-    desk.submit(make_ticket())
+    service.submit(make_ticket())
     result = run("task", "list", "--status", "waiting")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "no task is waiting\n", "")
 
 
 def test_what_an_agent_looked_through_in_vain_is_passed_over(
-    run: CommandLine, desk: FakeDesk, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
+    run: CommandLine, service: FakeTaskService, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     def pages(tenants: Any, status: Any, limit: int, after: str | None) -> TaskPage:
-        """As a desk that gives up after so many tasks in other states."""
+        """As a service that gives up after so many tasks in other states."""
         asked.append(after)
         return TaskPage(tasks=(waiting,)) if after == "1000" else TaskPage(tasks=(), next_after=f"{len(asked)}000")
 
-    monkeypatch.setattr(desk, "list", pages)
+    monkeypatch.setattr(service, "list", pages)
     result = run("task", "list", "--status", "waiting")
     assert (result.stdout.splitlines()[1].split()[0], result.stderr) == (TASK, "")
     assert asked == [None, "1000"]
@@ -238,8 +242,8 @@ def test_a_tenant_without_tasks_is_a_slip_of_the_pen(run: CommandLine, waiting: 
     assert run("task", "list", "--tenant", "acme", "--status", "parked").stdout == "no task is parked\n"
 
 
-def test_the_list_for_spreadsheets(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
-    desk.submit(make_ticket("T-2", "globex"))
+def test_the_list_for_spreadsheets(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
+    service.submit(make_ticket("T-2", "globex"))
     rows = list(csv.DictReader(io.StringIO(run("task", "list", "--csv").stdout)))
     assert [row["task"] for row in rows] == [TASK, "globex:T-2"]
     assert (rows[0]["amount"], rows[0]["currency"], rows[0]["waiting_for"]) == ("12.30", "EUR", "above_limit")
@@ -247,14 +251,16 @@ def test_the_list_for_spreadsheets(run: CommandLine, desk: FakeDesk, waiting: Ta
     assert run("task", "list", "--csv", "--json").exit_code == 2
 
 
-def test_a_waiting_task_shows_what_there_is_to_know_for_the_decision(run: CommandLine, desk: FakeDesk) -> None:
-    desk.submit(make_ticket(text="It broke.\nPlease \x1b[31m help."))
-    desk.wait_for_a_person(TASK)
+def test_a_waiting_task_shows_what_there_is_to_know_for_the_decision(
+    run: CommandLine, service: FakeTaskService
+) -> None:
+    service.submit(make_ticket(text="It broke.\nPlease \x1b[31m help."))
+    service.wait_for_a_person(TASK)
     order = {"order_id": "O-1", "currency": "EUR", "charged": "99.00", "refunded": "9.00", "refundable": "90.00"}
     account = {"tier": "gold", "risk": "high", "since_days": 12, "refunds_90d": 3}
     times = {"asked_at": "2026-01-02T03:04:05.000+00:00", "expires_at": "2026-01-05T03:04:05.000+00:00"}
     question = {"number": 1, "limit": "50.00", "order": order, "account": account, **times}
-    desk.put(TASK, question=Question.model_validate(question))
+    service.put(TASK, question=Question.model_validate(question))
     shown = run("task", "show", TASK).stdout
     for fact in (
         "50.00 EUR",
@@ -288,8 +294,10 @@ def question() -> Question:
     )
 
 
-def test_a_waiting_task_says_why_and_how_it_is_decided(run: CommandLine, desk: FakeDesk, waiting: TaskView) -> None:
-    desk.put(TASK, question=question())
+def test_a_waiting_task_says_why_and_how_it_is_decided(
+    run: CommandLine, service: FakeTaskService, waiting: TaskView
+) -> None:
+    service.put(TASK, question=question())
     shown = run("task", "show", TASK).stdout
     for fact in (
         f"waits because    {WORDS} (above_limit)",
@@ -308,12 +316,12 @@ def test_a_waiting_task_says_why_and_how_it_is_decided(run: CommandLine, desk: F
     words = approve.split()
     assert words[0] == "refund-agent"
     assert run(*words[1:]).exit_code == 0
-    assert desk.decisions[-1].verdict == "approve"
+    assert service.decisions[-1].verdict == "approve"
 
 
-def test_a_task_without_a_proposal_names_what_an_approval_needs(run: CommandLine, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.put(TASK, status=TaskStatus.WAITING, waiting_for="order_unknown")
+def test_a_task_without_a_proposal_names_what_an_approval_needs(run: CommandLine, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.put(TASK, status=TaskStatus.WAITING, waiting_for="order_unknown")
     lines = run("task", "show", TASK).stdout.splitlines()
     assert lines[-2:] == [
         f"  refund-agent task approve {TASK} --order ORDER --amount AMOUNT --currency CURRENCY",
@@ -322,18 +330,20 @@ def test_a_task_without_a_proposal_names_what_an_approval_needs(run: CommandLine
 
 
 @pytest.mark.parametrize("status", [TaskStatus.PARKED, TaskStatus.PAUSED])
-def test_a_task_that_is_held_says_how_it_goes_on(run: CommandLine, desk: FakeDesk, status: TaskStatus) -> None:
-    desk.submit(make_ticket())
-    desk.put(TASK, status=status, waiting_for="classify: ModelRefused: status 401" if status == "parked" else None)
+def test_a_task_that_is_held_says_how_it_goes_on(
+    run: CommandLine, service: FakeTaskService, status: TaskStatus
+) -> None:
+    service.submit(make_ticket())
+    service.put(TASK, status=status, waiting_for="classify: ModelRefused: status 401" if status == "parked" else None)
     shown = run("task", "show", TASK).stdout
     assert ("parked because" in shown) == (status is TaskStatus.PARKED)
     assert run(*shown.splitlines()[-1].split()[1:]).exit_code == 0
-    assert desk.get(TASK).status is TaskStatus.RUNNING
+    assert service.get(TASK).status is TaskStatus.RUNNING
 
 
-def test_a_stuck_task_says_what_it_is_stuck_at(run: CommandLine, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
+def test_a_stuck_task_says_what_it_is_stuck_at(run: CommandLine, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
     at = "2026-01-02T03:04:05+00:00"
-    desk.put(TASK, retrying=Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=at))
+    service.put(TASK, retrying=Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=at))
     said = "classify: attempt 3 of 30 failed, next at 2026-01-02 03:04:05 UTC: llm: status 503"
     assert said in run("task", "show", TASK).stdout

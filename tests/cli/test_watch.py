@@ -7,23 +7,23 @@ from collections import Counter
 from app.cli.tasks import PAUSE_SECONDS, ROUND, Watch, follow
 from app.domain.models import TaskStatus, TaskView
 from tests.cli.test_intake import Time
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeTaskService, make_ticket
 
 
 class Works:
-    """A desk whose tasks rest after a number of readings each."""
+    """A service whose tasks rest after a number of readings each."""
 
     def __init__(self, readings: dict[str, int], ends: TaskStatus = TaskStatus.COMPLETED) -> None:
         self.left = readings
         self.ends = ends
         self.asked: Counter[str] = Counter()
-        self._desk = FakeDesk()
+        self._service = FakeTaskService()
 
     def get(self, task_id: str) -> TaskView:
         self.asked[task_id] += 1
         self.left[task_id] -= 1
-        view, _ = self._desk.submit(make_ticket(task_id.partition(":")[2]))
-        return view if self.left[task_id] > 0 else self._desk.put(task_id, status=self.ends)
+        view, _ = self._service.submit(make_ticket(task_id.partition(":")[2]))
+        return view if self.left[task_id] > 0 else self._service.put(task_id, status=self.ends)
 
 
 def watch(works: Works, ids: list[str], timeout: float = 60) -> tuple[list[str], tuple[str, ...], Time]:

@@ -12,7 +12,7 @@ import pytest
 from app.dapr import sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.sidecar import Connected
-from app.dapr.workarounds import CONDEMNED, LOCKED_UP
+from app.dapr.workarounds import LOCKED_UP, REJECTED_RUNS
 
 
 class Sidecar(Connected):
@@ -90,7 +90,7 @@ def test_a_defect_is_expected_where_the_running_version_may_have_it(
     told: Metadata, version: object, *, locks_up: bool, condemns: bool
 ) -> None:
     told.version = version
-    assert (sidecar.needs(DAPRD, LOCKED_UP), sidecar.needs(DAPRD, CONDEMNED)) == (locks_up, condemns)
+    assert (sidecar.needs(DAPRD, LOCKED_UP), sidecar.needs(DAPRD, REJECTED_RUNS)) == (locks_up, condemns)
     assert Connected(DAPRD)._workers() == (0 if locks_up else None)
 
 
@@ -98,7 +98,7 @@ def test_a_sidecar_that_does_not_tell_may_have_every_defect(told: Metadata) -> N
     assert sidecar.version(DAPRD) == "1.18.2"
     told.version, told.status = "1.19.0", 500
     assert sidecar.version(DAPRD) == ""
-    assert sidecar.needs(DAPRD, CONDEMNED)
+    assert sidecar.needs(DAPRD, REJECTED_RUNS)
     assert Connected(DAPRD)._workers() is None
 
 

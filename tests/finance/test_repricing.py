@@ -24,7 +24,7 @@ def billed() -> list[Charge]:
     return [
         *charge_call(OLD, TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=400), origin()),
         *charge_call(
-            OLD, TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=0), origin(number=2), rerun=True
+            OLD, TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=0), origin(number=2), wasted=True
         ),
         *charge_call(OLD, TokenUsage(input_tokens=10**6, output_tokens=0, cached_tokens=0), origin(model="model-b")),
         *charge_work(OLD, work, origin()),
@@ -37,7 +37,7 @@ def test_the_difference_is_told_for_each_model_and_kind() -> None:
     assert rows == {
         ("model", "model-a"): (Decimal("0.0022"), Decimal("0.0014"), Decimal("-0.0008")),
         ("model", "model-b"): (Decimal(2), Decimal(0), Decimal(-2)),  # has no price in the new book: see below
-        ("rerun", "model-a"): (Decimal("0.002002"), Decimal("0.01001"), Decimal("0.008008")),
+        ("wasted", "model-a"): (Decimal("0.002002"), Decimal("0.01001"), Decimal("0.008008")),
         ("compute", ""): (Decimal("0.0002"), Decimal("0.0004"), Decimal("0.0002")),
         ("orchestration", ""): (Decimal("0.25"), Decimal("0.25"), Decimal(0)),  # kept as long as was billed
     }
@@ -65,15 +65,15 @@ def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
 def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
     original = charge_call(OLD, TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0), origin())
     wrong = original[0]
-    assert wrong.amount is not None
-    back = replace(wrong, quantity=Decimal(-1000), amount=-wrong.amount, correction=1)
-    again = replace(wrong, quantity=Decimal(750), amount=Decimal("0.0015"), correction=2)
+    assert wrong.contracted_cost is not None
+    back = replace(wrong, consumed_quantity=Decimal(-1000), contracted_cost=-wrong.contracted_cost, correction=1)
+    again = replace(wrong, consumed_quantity=Decimal(750), contracted_cost=Decimal("0.0015"), correction=2)
     assert (back.correction_of, again.correction_of) == (wrong.id, back.id)
     found = reprice([*original, back, again], OLD)
-    assert found.billed.money[0].amount == found.repriced.money[0].amount == Decimal("0.0015")
+    assert found.billed.money[0].contracted_cost == found.repriced.money[0].contracted_cost == Decimal("0.0015")
     assert found.billed.charges == len(found.charges) == len(original)
     gone = reprice([*original, back], OLD)
-    assert gone.repriced.money[0].amount == Decimal(0)
+    assert gone.repriced.money[0].contracted_cost == Decimal(0)
 
 
 def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
@@ -82,5 +82,5 @@ def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
         *charge_call(OLD, TokenUsage(input_tokens=600, output_tokens=1, cached_tokens=0), origin()),
     ]
     found = reprice(twice, NEW)
-    inputs = [charge.quantity for charge in found.charges if charge.line is Meter.INPUT]
+    inputs = [charge.consumed_quantity for charge in found.charges if charge.meter is Meter.INPUT]
     assert inputs == [Decimal(600), Decimal(600)]  # and not one of 1,200, above the tier

@@ -1,4 +1,4 @@
-"""Sums by dimension: what is known how, what is missing, and reruns apart."""
+"""Sums by dimension: what is known how, what is missing, and wasted apart."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def charged() -> list[Charge]:
         *charge_call(BOOK, TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=0), origin()),
         *charge_call(
             BOOK,
-            TokenUsage(input_tokens=500, output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED),
+            TokenUsage(input_tokens=500, output_tokens=0, cached_tokens=0, basis=UsageBasis.ESTIMATED),
             origin(number=2),
-            rerun=True,
+            wasted=True,
         ),
         *charge_call(
             BOOK,
@@ -38,22 +38,22 @@ def charged() -> list[Charge]:
 def test_the_total_says_what_it_knows_and_what_it_misses() -> None:
     total = rollup(charged()).total
     euro, dollar = total.money
-    assert (euro.currency, euro.amount) == ("EUR", Decimal("0.002"))
-    assert (dollar.currency, dollar.amount) == ("USD", Decimal("0.00464"))
-    assert dollar.by_known == {
+    assert (euro.currency, euro.contracted_cost) == ("EUR", Decimal("0.002"))
+    assert (dollar.currency, dollar.contracted_cost) == ("USD", Decimal("0.00464"))
+    assert dollar.by_basis == {
         CostBasis.REPORTED: Decimal("0.0036"),
         CostBasis.ESTIMATED: Decimal("0.00104"),
     }
-    assert dollar.by_kind == {"model": Decimal("0.0036"), "rerun": Decimal("0.001"), "compute": Decimal("0.00004")}
-    assert (total.charges, total.known, total.unreported, total.unpriced) == (14, CostBasis.UNPRICED, 1, 2)
+    assert dollar.by_kind == {"model": Decimal("0.0036"), "wasted": Decimal("0.001"), "compute": Decimal("0.00004")}
+    assert (total.charges, total.cost_basis, total.unreported, total.unpriced) == (14, CostBasis.UNPRICED, 1, 2)
 
 
 def test_tokens_of_unpriced_models_are_counted_and_unreported_ones_named() -> None:
     plain, cached, output = rollup(charged()).total.tokens
-    assert (plain.line, plain.quantity, plain.missing) == (Meter.INPUT, Decimal(2570), 1)
-    assert plain.by_known == {UsageBasis.REPORTED: Decimal(2070), UsageBasis.ESTIMATED: Decimal(500)}
-    assert (cached.line, cached.quantity) == (Meter.CACHED_INPUT, Decimal(0))
-    assert output.quantity == 207
+    assert (plain.meter, plain.consumed_quantity, plain.missing) == (Meter.INPUT, Decimal(2570), 1)
+    assert plain.by_basis == {UsageBasis.REPORTED: Decimal(2070), UsageBasis.ESTIMATED: Decimal(500)}
+    assert (cached.meter, cached.consumed_quantity) == (Meter.CACHED_INPUT, Decimal(0))
+    assert output.consumed_quantity == 207
 
 
 def test_groups_come_in_the_order_of_their_keys() -> None:
@@ -70,7 +70,7 @@ def test_days_are_utc_and_reruns_a_kind() -> None:
     days = rollup(charged(), [Dimension.DAY]).groups
     assert [group.key for group in days] == [("2026-11-22",), ("2026-11-23",)]
     kinds = rollup(charged(), [Dimension.KIND]).groups
-    assert [group.key for group in kinds] == [("compute",), ("model",), ("rerun",)]
+    assert [group.key for group in kinds] == [("compute",), ("model",), ("wasted",)]
 
 
 def test_every_dimension_can_be_grouped_by() -> None:
@@ -84,4 +84,4 @@ def test_every_dimension_can_be_grouped_by() -> None:
 def test_nothing_costs_nothing_and_nothing_is_missing() -> None:
     found = rollup([], [Dimension.TENANT])
     assert found.groups == ()
-    assert (found.total.money, found.total.known) == ((), CostBasis.REPORTED)
+    assert (found.total.money, found.total.cost_basis) == ((), CostBasis.REPORTED)

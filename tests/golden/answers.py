@@ -49,7 +49,7 @@ COMMANDS = {
     **REPORTS,
     "cost report repriced": ("cost", "report", "--by", "provider,model", "--prices", "config/prices.yaml"),
     "cost report top": ("cost", "report", "--by", "task", "--top", "3"),
-    "cost tax": ("cost", "tax"),
+    "cost failures": ("cost", "failures"),
     "cost reconcile": ("cost", "reconcile", "--bill", str(BILL.relative_to(ROOT))),
     "price show": ("price", "show", "--at", "2026-11-30"),
     "price show model": ("price", "show", "gpt-4o-mini", "--provider", "openai", "--at", "2026-11-30"),
@@ -82,7 +82,7 @@ PATHS = {
     "GET tasks waiting": "/tasks?status=waiting",
     "GET tasks first page": "/tasks?limit=2",
     "GET cost report": "/cost/report?by=tenant,stage",
-    "GET cost tax": "/cost/tax",
+    "GET cost failures": "/cost/failures",
     "GET unknown task": "/tasks/acme:nothing",
     "GET wrong query": "/tasks?limit=0",
     "GET no route": "/nothing",
@@ -124,13 +124,13 @@ def _app(engine: Engine, writer: Writer) -> Flask:
     standings = Standings(engine, writer, lambda: NOW)
     tickets, trail = Tickets(engine, writer, lambda: NOW), Decisions(engine, writer, lambda: NOW)
     rules = policy.load(ROOT / "config" / "policy.yaml")
-    desk = TaskService(tickets, standings, _Dapr(standings), rules, trail, lambda *_: None)
+    service = TaskService(tickets, standings, _Dapr(standings), rules, trail, lambda *_: None)
     prices, records, metrics = book.load(ROOT / "config" / "prices.yaml"), LedgerQueries(engine), Metrics()
     for record in records.records(_tasks(engine)).values():
         metrics.observe(record)
-    books = LedgerApi(records, lambda bill: comparing.compare(engine, prices, bill), metrics.render)
+    ledger = LedgerApi(records, lambda bill: comparing.compare(engine, prices, bill), metrics.render)
     access = Access([token("root", Role.ADMIN)])
-    return create_app(desk, access, version="0", books=books, vitals=FakeVitals())
+    return create_app(service, access, version="0", ledger=ledger, vitals=FakeVitals())
 
 
 def _tasks(engine: Engine) -> list[str]:

@@ -28,12 +28,11 @@ def save(file: Path) -> None:
 
 
 def load(file: Path) -> None:
-    """Makes a ledger of these rows, with today's tables. Columns that were dropped since are left out."""
+    """Makes a ledger of these rows."""
     database.connect(f"sqlite:///{file}").dispose()
     with closing(sqlite3.connect(file)) as ledger, ledger:
         for line in gzip.decompress(LEDGER.read_bytes()).decode().splitlines():
             name, row = json.loads(line)
-            row = {column: value for column, value in row.items() if column in METADATA.tables[name].columns}
             columns = ", ".join(f'"{column}"' for column in row)
             places = ", ".join("?" * len(row))
             ledger.execute(f'INSERT OR REPLACE INTO "{name}" ({columns}) VALUES ({places})', tuple(row.values()))  # noqa: S608

@@ -23,9 +23,9 @@ from app.ledger.store.tickets import StoredTicket
 from app.llm.conversation import Message
 from app.workflow.activities import tools
 from lab.bench import cpu, results
-from lab.bench.books import CaseWatch
+from lab.bench.closed_cases import CaseWatch
+from lab.bench.dbos_baseline import work
 from lab.bench.measure import Window
-from lab.bench.peer import work
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from lab.bench.tickets import Shape, make_ticket
 from runtime.problems import Problem
@@ -187,7 +187,7 @@ def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
 
 def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _books(tmp_path).close()
-    monkeypatch.setattr("lab.bench.books.GIVE_UP_SECONDS", 0.05)
+    monkeypatch.setattr("lab.bench.closed_cases.GIVE_UP_SECONDS", 0.05)
     with pytest.raises(Problem, match="the case of B-1 was not closed"):
         asyncio.run(_wait_in_vain(tmp_path))
 

@@ -24,10 +24,10 @@ from app.ledger.store.database import connect
 from app.ledger.store.tables import CHARGES, DAILY_COSTS, REPLIES, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
-from lab.bench.ledger import crew, questions, results, stores, writing
+from lab.bench.ledger import processes, questions, results, stores, writing
 from lab.bench.ledger.__main__ import measured
-from lab.bench.ledger.fates import Fate, fate
 from lab.bench.ledger.histories import Made, make
+from lab.bench.ledger.outcome_mix import Fate, fate
 from lab.bench.ledger.population import Population, books
 from lab.bench.ledger.stores import Database, SqliteStore
 from lab.bench.ledger.writing import LedgerWriter, Spent
@@ -78,7 +78,7 @@ def test_the_report_is_the_sum_of_all_charges(ledger: Ledger) -> None:
 
 def test_a_report_that_is_not_the_sum_of_the_charges_stops_the_benchmark(ledger: Ledger) -> None:
     questions.check(ledger.store, TASKS)
-    number = next(each.task_no for each in _rows(ledger.engine, select(CHARGES).where(CHARGES.c.quantity > 0)))
+    number = next(each.task_no for each in _rows(ledger.engine, select(CHARGES).where(CHARGES.c.consumed_quantity > 0)))
     _shift(ledger.engine, number, 1)
     try:
         with pytest.raises(Problem, match="not the sum of their charges"):
@@ -111,12 +111,12 @@ def test_what_is_made_up_is_like_real_work(ledger: Ledger) -> None:
     calls = [call for made in ledger.made for call in made.calls]
     assert 2 < len(calls) / TASKS < 3.5
     assert {call.state for call in calls} >= {CallState.SETTLED, CallState.FAILED}
-    assert {call.usage.known for call in calls} >= {UsageBasis.REPORTED, UsageBasis.ESTIMATED}
+    assert {call.usage.basis for call in calls} >= {UsageBasis.REPORTED, UsageBasis.ESTIMATED}
     assert 6 < sum(len(record.steps) for record in ledger.records.values()) / TASKS < 8
     assert len({charge.tenant for charge in ledger.charges}) == 20
     assert len({charge.book_digest for charge in ledger.charges}) == 3
     assert len({charge.model for charge in ledger.charges if charge.model}) >= 5
-    assert any(charge.rerun and charge.amount for charge in ledger.charges)
+    assert any(charge.wasted and charge.contracted_cost for charge in ledger.charges)
     people = Population(20_000)
     assert {fate(people.person(number).chance) for number in range(20_000)} == set(Fate)
 
@@ -152,7 +152,7 @@ def test_figures_come_out(tmp_path: Path) -> None:
 
 def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: Ledger) -> None:
     store, told = SqliteStore(tmp_path), list[int]()
-    spent = crew.write(store.url, Population(TASKS), 2, told.append)
+    spent = processes.write(store.url, Population(TASKS), 2, told.append)
     assert (spent.tasks, spent.records, spent.charges) == (
         ledger.spent.tasks,
         ledger.spent.records,
@@ -167,14 +167,14 @@ def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: 
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
     nobody_fits = Population(10, 7, ())
     with pytest.raises(Problem, match=r"failed:(?s:.)+number of weights does not match"):
-        crew.write(SqliteStore(tmp_path).url, nobody_fits, 2, lambda _: None)
+        processes.write(SqliteStore(tmp_path).url, nobody_fits, 2, lambda _: None)
 
 
 def test_on_postgresql_the_sums_are_as_exact() -> None:
     ensure_installed()
     with PostgresServer() as server:
         store = stores.PostgresStore(server)
-        crew.write(store.url, Population(80), 1, lambda _: None)
+        processes.write(store.url, Population(80), 1, lambda _: None)
         store.settle()
         questions.check(store, 80)
         sizes = stores.grouped(store.sizes())
@@ -210,7 +210,7 @@ def _figures(tasks: int, seconds: float, size: int, asked: float = 0.5) -> resul
 
 
 def _named(charge: Charge) -> tuple[str, Decimal | None, Decimal | None]:
-    return charge.id, charge.quantity, charge.amount
+    return charge.id, charge.consumed_quantity, charge.contracted_cost
 
 
 def _rows(engine: Engine, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -221,8 +221,8 @@ def _rows(engine: Engine, query: Select[Any]) -> Sequence[Row[Any]]:
 def _shift(engine: Engine, task_no: int, by: int) -> None:
     """Changes charges behind the back of the daily sums."""
     with engine.begin() as connection:
-        change = update(CHARGES).where(CHARGES.c.task_no == task_no, CHARGES.c.line == "output")
-        connection.execute(change.values(quantity=CHARGES.c.quantity + by))
+        change = update(CHARGES).where(CHARGES.c.task_no == task_no, CHARGES.c.meter == "output")
+        connection.execute(change.values(consumed_quantity=CHARGES.c.consumed_quantity + by))
 
 
 def _oldest_first(calls: Sequence[CallRecord]) -> list[CallRecord]:

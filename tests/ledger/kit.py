@@ -117,7 +117,7 @@ def call_row(call: CallRecord) -> dict[str, Any]:
     names = [name for name in CallRecord.__dataclass_fields__ if name not in _NOT_OURS]
     usage = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     row: dict[str, Any] = {name: getattr(call, name) for name in names}
-    row |= {name: getattr(call.usage, name) for name in usage} | {"known": call.usage.known.value}
+    row |= {name: getattr(call.usage, name) for name in usage} | {"usage_basis": call.usage.basis.value}
     row |= {name: getattr(call, name) or None for name in ("model", "finish_reason", "error")}
     return row | {"state": call.state.value, "answer": None}
 

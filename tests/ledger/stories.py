@@ -213,7 +213,7 @@ class _Teller:
             output_tokens=output,
             cached_tokens=cached,
             reasoning_tokens=self.dice.choice([None, self.dice.randint(0, output)]),
-            known=known,
+            basis=known,
         )
 
     def wait(self) -> None:

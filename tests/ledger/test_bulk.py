@@ -25,15 +25,26 @@ def attempt(step: int, **changes: Any) -> dict[str, Any]:
 
 def charge(step: int, **changes: Any) -> dict[str, Any]:
     """A charge of which nobody knows the quantity."""
-    values: dict[str, Any] = {"task_no": 1, "step": step, "turn": 0, "number": -1, "line": "input", "rerun": True}
-    return values | {"correction": 0, "price_no": 1, "quantity": None, "known": "unreported", "at": AT} | changes
+    values: dict[str, Any] = {"task_no": 1, "step": step, "turn": 0, "number": -1, "meter": "input", "wasted": True}
+    return (
+        values
+        | {"correction": 0, "price_no": 1, "consumed_quantity": None, "usage_basis": "unreported", "at": AT}
+        | changes
+    )
 
 
 @pytest.mark.parametrize(
     ("table", "rows"),
     [
         (ATTEMPTS, [attempt(1), attempt(2, ended_at=AT, outcome="completed"), attempt(3)]),
-        (CHARGES, [charge(1), charge(2, quantity=-(2**62), rerun=False, known="reported"), charge(3, quantity=0)]),
+        (
+            CHARGES,
+            [
+                charge(1),
+                charge(2, consumed_quantity=-(2**62), wasted=False, usage_basis="reported"),
+                charge(3, consumed_quantity=0),
+            ],
+        ),
     ],
 )
 def test_the_rows_are_those_of_sqlalchemy(engine: Engine, table: Any, rows: list[dict[str, Any]]) -> None:

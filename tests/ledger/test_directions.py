@@ -50,7 +50,7 @@ USE = {
     "cached_tokens": 100,
     "output_tokens": 40,
     "reasoning_tokens": None,
-    "known": "reported",
+    "usage_basis": "reported",
 }
 CALL = call_record(
     "classify-1",
@@ -162,7 +162,9 @@ def stores(ledger: Ledger) -> Iterator[Stores]:
 def model_tokens(stores: Stores) -> set[tuple[str, Decimal | None, str, bool]]:
     """What the task's model calls used, as it was charged."""
     charges = stores.ledger.charges_of(TASK)
-    return {(each.line.value, each.quantity, each.known.value, each.rerun) for each in charges if each.turn}
+    return {
+        (each.meter.value, each.consumed_quantity, each.usage_basis.value, each.wasted) for each in charges if each.turn
+    }
 
 
 def rows_of(engine: Engine, table: Any) -> list[dict[str, Any]]:
@@ -253,7 +255,7 @@ def test_a_task_that_ended_and_was_purged_before_it_was_recorded_gets_a_record(s
     assert stores.differences() == []
     record = stores.ledger.records.record(TASK)
     assert (record.status, record.refund, record.refund_id) == (TaskStatus.COMPLETED, REFUND, "RF-1")
-    assert sum(charge.known is UsageBasis.REPORTED for charge in record.charges) > 0, "what its model call cost"
+    assert sum(charge.usage_basis is UsageBasis.REPORTED for charge in record.charges) > 0, "what its model call cost"
     assert stores.standings.get(TASK).standing.result == RESULT
 
 
@@ -269,7 +271,7 @@ def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(s
     assert (found.final, found.caveat, found.standing.result) == (True, "", RESULT)
     assert stores.differences() == []
     charges = stores.ledger.charges_of(TASK)
-    assert {each.known for each in charges if not each.turn} == {UsageBasis.UNREPORTED}, "not known is not zero"
+    assert {each.usage_basis for each in charges if not each.turn} == {UsageBasis.UNREPORTED}, "not known is not zero"
     assert model_tokens(stores) >= {("output", Decimal(40), "reported", False)}
 
 
@@ -306,7 +308,12 @@ def test_a_ledger_that_was_lost_comes_back_from_the_histories(stores: Stores) ->
     assert (row["customer_id"], row["started"], row["recorded"], row["status"]) == ("C-1", True, True, "completed")
     assert stores.standings.get(TASK).standing.result == RESULT, "who decided as well"
     (call,) = rows_of(stores.engine, MODEL_CALLS)
-    assert (call["input_tokens"], call["output_tokens"], call["known"], call["provider"]) == (812, 40, "reported", "")
+    assert (call["input_tokens"], call["output_tokens"], call["usage_basis"], call["provider"]) == (
+        812,
+        40,
+        "reported",
+        "",
+    )
 
 
 def test_a_task_that_goes_on_comes_back_without_its_texts_and_asks_for_them(stores: Stores) -> None:
@@ -344,7 +351,7 @@ def test_a_model_call_that_an_older_journal_lacks_is_proven_by_the_history(store
             connection.execute(delete(MODEL_CALLS))
         else:
             nothing = dict.fromkeys((*USAGE, "ended_at", "model"))
-            open_row = {**nothing, "known": "unreported", "state": state, "reserve_input": 9_999}
+            open_row = {**nothing, "usage_basis": "unreported", "state": state, "reserve_input": 9_999}
             connection.execute(update(MODEL_CALLS).values(open_row))
     stores.record()
     assert model_tokens(stores) == tokens, "charged before the journal has it again"

@@ -74,7 +74,11 @@ def test_waiting_for_the_restart_is_no_work() -> None:
 
 def test_what_came_to_nothing_is_charged_as_rerun() -> None:
     charges = record(*LOST, *AGAIN).charges
-    worked = {(each.step, each.rerun): each.quantity for each in charges if each.line is Meter.COMPUTE and each.step}
+    worked = {
+        (each.step, each.wasted): each.consumed_quantity
+        for each in charges
+        if each.meter is Meter.COMPUTE and each.step
+    }
     assert worked == {
         ("classify", False): Decimal(1),
         ("classify", True): Decimal(3),
@@ -82,7 +86,9 @@ def test_what_came_to_nothing_is_charged_as_rerun() -> None:
         ("retrieve_account", True): Decimal(1),
     }
     writes = {
-        (each.step, each.rerun): each.quantity for each in charges if each.line is Meter.STEP_WRITES and each.step
+        (each.step, each.wasted): each.consumed_quantity
+        for each in charges
+        if each.meter is Meter.STEP_WRITES and each.step
     }
     assert writes[("retrieve_account", True)] == writes[("retrieve_account", False)] == 2
     assert writes[("classify", True)] == 0, "an interrupted execution leaves nothing in the history"
@@ -111,7 +117,7 @@ def test_it_is_read_as_it_was_saved(ledger: Ledger) -> None:
 def test_the_sources_hold_what_was_written_ahead_with_what_is_known_of_the_workers(ledger: Ledger) -> None:
     write(ledger.engine, [*LOST, *AGAIN])
     sources = Sources(ledger.engine, lambda _: parse(TASK, history().events), price_book(), NAMING, lambda: at(60))
-    assert sorted(sources.written([TASK])[TASK].begun, key=lambda each: each.begun_at) == [*LOST, *AGAIN]
+    assert sorted(sources.written([TASK])[TASK].begun, key=lambda each: each.started_at) == [*LOST, *AGAIN]
 
 
 def write(engine: Engine, begun: Sequence[Begun]) -> None:
@@ -122,7 +128,7 @@ def write(engine: Engine, begun: Sequence[Begun]) -> None:
 
 
 def _row(each: Begun) -> dict[str, object]:
-    names = ("execution_id", "event_id", "number", "worker", "begun_at", "lost_at")
+    names = ("execution_id", "event_id", "number", "worker", "started_at", "lost_at")
     return {"task_id": TASK} | {name: getattr(each, name) for name in names}
 
 

@@ -21,15 +21,15 @@ INPUT = Key(1, 1, 1, "input", False)
 OUTPUT = Key(1, 1, 1, "output", False)
 
 
-def line(key: Key = INPUT, quantity: int | None = 100, **changes: Any) -> ChargeLine:
+def line(key: Key = INPUT, consumed_quantity: int | None = 100, **changes: Any) -> ChargeLine:
     """A hundred tokens that a provider reported, at price 1."""
-    known = "unreported" if quantity is None else "reported"
-    return ChargeLine(key, 0, 1, quantity, known, T0, "model-a")._replace(**changes)
+    known = "unreported" if consumed_quantity is None else "reported"
+    return ChargeLine(key, 0, 1, consumed_quantity, known, T0, "model-a")._replace(**changes)
 
 
 def added(old: list[ChargeLine], *wanted: ChargeLine) -> list[tuple[int, int, int | None]]:
     """What is added: correction, price, quantity."""
-    return [(each.correction, each.price_no, each.quantity) for each in corrected(old, wanted)]
+    return [(each.correction, each.price_no, each.consumed_quantity) for each in corrected(old, wanted)]
 
 
 def test_what_is_new_is_booked() -> None:
@@ -41,26 +41,26 @@ def test_what_is_there_is_not_booked_again() -> None:
 
 
 def test_another_quantity_takes_the_old_one_back_and_books_anew() -> None:
-    assert added([line()], line(quantity=90, price_no=2)) == [(1, 1, -100), (2, 2, 90)]
+    assert added([line()], line(consumed_quantity=90, price_no=2)) == [(1, 1, -100), (2, 2, 90)]
 
 
 def test_a_correction_is_corrected_in_its_turn() -> None:
-    old = [line(), line(quantity=-100, correction=1), line(quantity=90, correction=2, price_no=2)]
-    assert added(old, line(quantity=80, price_no=3)) == [(3, 2, -90), (4, 3, 80)]
-    assert added(list(reversed(old)), line(quantity=90)) == [], "the order of the rows says nothing"
+    old = [line(), line(consumed_quantity=-100, correction=1), line(consumed_quantity=90, correction=2, price_no=2)]
+    assert added(old, line(consumed_quantity=80, price_no=3)) == [(3, 2, -90), (4, 3, 80)]
+    assert added(list(reversed(old)), line(consumed_quantity=90)) == [], "the order of the rows says nothing"
 
 
 def test_a_quantity_that_is_known_otherwise_is_another_one() -> None:
-    assert added([line()], line(known="estimated")) == [(1, 1, -100), (2, 1, 100)]
+    assert added([line()], line(usage_basis="estimated")) == [(1, 1, -100), (2, 1, 100)]
 
 
 def test_what_is_not_known_is_taken_back_without_a_quantity() -> None:
-    assert added([line(quantity=None)], line(quantity=7)) == [(1, 1, None), (2, 1, 7)]
+    assert added([line(consumed_quantity=None)], line(consumed_quantity=7)) == [(1, 1, None), (2, 1, 7)]
 
 
 def test_a_line_that_is_not_wanted_is_taken_back_and_may_come_again() -> None:
     assert added([line()]) == [(1, 1, -100)]
-    gone = [line(), line(quantity=-100, correction=1)]
+    gone = [line(), line(consumed_quantity=-100, correction=1)]
     assert added(gone) == []
     assert added(gone, line(price_no=2)) == [(2, 2, 100)], "at the price of the day"
 
@@ -91,12 +91,12 @@ def test_a_charge_becomes_a_line_under_its_task_s_step(bytes_kept: int, kept: in
         "step": 4,
         "turn": 2,
         "number": 3,
-        "line": Meter.RETAINED_BYTES,
-        "rerun": False,
+        "meter": Meter.RETAINED_BYTES,
+        "wasted": False,
         "correction": 0,
         "price_no": 5,
-        "quantity": kept,
-        "known": "reported",
+        "consumed_quantity": kept,
+        "usage_basis": "reported",
         "at": charge.at,
     }
 
@@ -133,15 +133,15 @@ def test_whatever_was_wanted_before_what_stands_is_wanted_now(history: list[list
 
 
 def _thing(line: ChargeLine) -> tuple[Key, int | None, str, str]:
-    return line.key, line.quantity, line.known, line.model
+    return line.key, line.consumed_quantity, line.usage_basis, line.model
 
 
 def _sums(lines: list[ChargeLine]) -> dict[tuple[Key, str, str], tuple[int, int]]:
     found: dict[tuple[Key, str, str], tuple[int, int]] = {}
     for each in lines:
-        key = each.key, each.known, each.model
+        key = each.key, each.usage_basis, each.model
         quantity, times = found.get(key, (0, 0))
-        found[key] = quantity + (each.quantity or 0), times + each.times
+        found[key] = quantity + (each.consumed_quantity or 0), times + each.times
     return {key: sums for key, sums in found.items() if sums != (0, 0)}
 
 

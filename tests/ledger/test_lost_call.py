@@ -20,7 +20,7 @@ from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED, CallRecord
 from app.telemetry.spans import plan
 from app.web.pages.lines import make_lines
-from app.web.pages.page_words import record_digits
+from app.web.pages.page_texts import record_digits
 from app.web.pages.timeline import make_timeline
 from tests.dapr.history.told import at
 from tests.ledger.kit import NAMING, Ledger
@@ -53,7 +53,7 @@ def ledger(sqlite_engine: Engine) -> Ledger:
     ledger.save(project(run, Written([LOST, AGAIN], BEGUN), price_book(), NAMING, at(90)))
     rows = [
         {"task_id": TASK, "execution_id": each.execution_id, "event_id": each.event_id, "number": each.number}
-        | {"worker": each.worker, "begun_at": each.begun_at}
+        | {"worker": each.worker, "started_at": each.started_at}
         for each in BEGUN
     ]
     with ledger.engine.begin() as connection:

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +20,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, text
 
 from app.domain.errors import ConfigurationError
-from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus
-from app.domain.standing import Standing
 from app.ledger.store import database, migrations, tables
-from app.ledger.store.standings import Standings
 from app.ledger.store.tables import METADATA
-from app.ledger.store.writer import Writer
 from tests.ledger import apart
 from tests.ledger.conftest import Databases
 
@@ -157,7 +152,7 @@ def test_who_does_not_end_changing_it_is_not_waited_for_for_ever(
 
 def test_a_ledger_of_a_newer_version_is_left_alone(opened: Engine, url: str) -> None:
     execute(url, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigurationError, match=r"of another version: .*9999.*; use the newer program"):
+    with pytest.raises(ConfigurationError, match=r"of another version: .*9999.*; use the program that made them"):
         database.connect(url)
     assert differences(opened) == []
     assert execute(url, "SELECT version_num FROM alembic_version") == [("9999",)]
@@ -178,37 +173,6 @@ def test_a_step_that_fails_leaves_nothing_half_done(url: str, kind: str) -> None
     engine = create_engine(url)
     assert inspect(engine).get_table_names() == ["workers"]
     engine.dispose()
-
-
-def test_where_tasks_stand_is_taken_from_the_records_of_before(url: str) -> None:
-    migrate(url, "0002")
-    task = (
-        "INSERT INTO tasks (task_id, tenant, agent, workflow, version, execution_id, status, outcome, category,"
-        " order_id, refund_amount, refund_currency, refund_id, started_at, ended_at, projected_at, parts, turns,"
-        " events, size, trace_parent) VALUES ('{}', 'acme', '', '', '', '', {}, 3, '{{}}', 1, 1, 1, '')"
-    )
-    ticket = (
-        "INSERT INTO tickets (task_id, tenant, ticket_id, customer_id, digest, subject, text, received_at, started,"
-        " recorded) VALUES ('acme:{0}', 'acme', '{0}', 'C', '', '', '', 1, true, true)"
-    )
-    execute(
-        url,
-        *map(ticket.format, ("T-1", "T-2", "T-3")),
-        task.format("acme:T-1", "'completed', 'refunded', 'damaged', 'A-1', '49.90', 'EUR', 'R-1', 1000000, 2000000"),
-        task.format("acme:T-2", "'waiting', '', '', NULL, NULL, NULL, NULL, 1000000, NULL"),
-    )
-    engine = database.connect(url)
-    writer = Writer(engine)
-    found, _ = Standings(engine, writer, lambda: datetime.now(UTC)).page(None, None, 0, 10)
-    writer.close()
-    engine.dispose()
-    refund = Refund(order_id="A-1", amount=Decimal("49.90"), currency="EUR")
-    result = TaskResult(outcome=Outcome.REFUNDED, category=Category.DAMAGED, refund=refund, refund_id="R-1")
-    assert [each.standing for each in found] == [
-        Standing(status=TaskStatus.COMPLETED, at=epoch(2), category=Category.DAMAGED, result=result),
-        Standing(status=TaskStatus.WAITING, at=epoch(1)),
-        Standing(status=TaskStatus.RUNNING),
-    ]
 
 
 def migrate(url: str, revision: str) -> None:

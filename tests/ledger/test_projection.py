@@ -59,21 +59,21 @@ def one_step(name: str = "classify", text: str | None = ASKED) -> Told:
 
 
 def lines(charges: Sequence[Charge], kind: CostKind = CostKind.MODEL) -> list[tuple[str, int, bool, int | None, str]]:
-    """What is charged: line, number, rerun, whole quantity, how it is known."""
+    """What is charged: line, number, wasted, whole quantity, how it is known."""
     return [
-        (*(charge.line.value, charge.number, charge.rerun), _whole(charge), charge.known.value)
+        (*(charge.meter.value, charge.number, charge.wasted), _whole(charge), charge.usage_basis.value)
         for charge in charges
         if charge.kind is kind
     ]
 
 
 def _whole(charge: Charge) -> int | None:
-    return None if charge.quantity is None else int(charge.quantity)
+    return None if charge.consumed_quantity is None else int(charge.consumed_quantity)
 
 
 def quantity(charges: Sequence[Charge], line: Meter) -> Decimal:
     """The sum of a line."""
-    return sum((charge.quantity or Decimal(0) for charge in charges if charge.line is line), Decimal(0))
+    return sum((charge.consumed_quantity or Decimal(0) for charge in charges if charge.meter is line), Decimal(0))
 
 
 # What happened
@@ -132,7 +132,7 @@ def test_parts_sum_to_the_wall_time_and_shares_to_the_active_time(seed: int) -> 
         end = record.ended_at or known.moment
         assert sum(record.parts.values(), ZERO) == end - record.started_at
         if record.ended_at:
-            own = [charge for charge in record.charges_of(None) if charge.line is Meter.COMPUTE]
+            own = [charge for charge in record.charges_of(None) if charge.meter is Meter.COMPUTE]
             steps = sum((step.active for step in record.steps), ZERO)
             assert (
                 steps + timedelta(microseconds=int(quantity(own, Meter.COMPUTE).scaleb(6)))
@@ -149,7 +149,7 @@ def test_steps_side_by_side_share_the_time() -> None:
     told.turn(6).completed(6, 1).ended(7)
     record = record_of(told)
     assert [step.active.total_seconds() for step in record.steps] == [3, 2]
-    assert [charge.quantity for charge in record.charges if charge.line is Meter.COMPUTE] == [3, 2, 1]
+    assert [charge.consumed_quantity for charge in record.charges if charge.meter is Meter.COMPUTE] == [3, 2, 1]
 
 
 # Where the task is
@@ -217,8 +217,8 @@ def test_writes_are_the_events_that_a_step_left_and_the_rest_is_the_workflow_s()
     record = record_of(told)
     assert record.events == len(told.events) == 12
     assert [step.writes for step in record.steps] == [4]
-    assert [charge.quantity for charge in record.charges if charge.line is Meter.STEP_WRITES] == [2, 2, 8]
-    assert [charge.rerun for charge in record.charges if charge.line is Meter.STEP_WRITES] == [False, True, False]
+    assert [charge.consumed_quantity for charge in record.charges if charge.meter is Meter.STEP_WRITES] == [2, 2, 8]
+    assert [charge.wasted for charge in record.charges if charge.meter is Meter.STEP_WRITES] == [False, True, False]
     assert record.turns == 4
 
 
@@ -229,7 +229,7 @@ def test_every_event_is_written_once_and_every_byte_kept_once(seed: int) -> None
     record = projected(known)
     assert quantity(record.charges, Meter.STEP_WRITES) == known.run.events
     assert quantity(record.charges, Meter.RETAINED_BYTES).scaleb(9) == known.run.size
-    assert len([charge for charge in record.charges if charge.line is Meter.RETAINED_BYTES]) == 1
+    assert len([charge for charge in record.charges if charge.meter is Meter.RETAINED_BYTES]) == 1
 
 
 def test_a_step_is_charged_once_it_is_completed_and_the_workflow_s_own_at_the_end() -> None:
@@ -247,7 +247,7 @@ def test_a_step_that_the_end_overtook_is_charged_for_the_one_event_that_it_left(
     record = record_of(told)
     assert record.steps[1].attempts[0].outcome is AttemptOutcome.LOST
     assert record.steps[1].writes == 1
-    second = [(charge.line, charge.quantity) for charge in record.charges_of(record.steps[1])]
+    second = [(charge.meter, charge.consumed_quantity) for charge in record.charges_of(record.steps[1])]
     assert second == [(Meter.COMPUTE, Decimal(5)), (Meter.STEP_WRITES, Decimal(1))]
 
 
@@ -293,7 +293,7 @@ def test_a_settled_call_is_charged_once_as_it_was_reported() -> None:
     )
     assert (charged.turn, charged.model, charged.provider, charged.component) == (1, MODEL, PROVIDER, "llm")
     assert charged.at == at(1.2)
-    assert charged.amount == Decimal("0.00032")
+    assert charged.contracted_cost == Decimal("0.00032")
 
 
 def test_a_call_under_way_is_not_charged_yet() -> None:
@@ -385,7 +385,9 @@ def test_the_model_of_a_lost_call_is_the_one_that_answered_the_step_or_else_the_
 
 def test_a_call_to_an_unknown_model_is_charged_unpriced() -> None:
     charged = record_of(one_step(), lost_call()).charges
-    assert [(charge.model, charge.price_id, charge.amount) for charge in charged if charge.kind is CostKind.MODEL] == [
+    assert [
+        (charge.model, charge.price_id, charge.contracted_cost) for charge in charged if charge.kind is CostKind.MODEL
+    ] == [
         ("", None, None),
         ("", None, None),
     ]
@@ -422,9 +424,9 @@ def test_every_call_that_is_over_is_charged_and_no_line_twice(seed: int) -> None
         charged = {(charge.execution_id, charge.number) for charge in record.charges if charge.number}
         free = {(each.execution_id, each.number) for each in record.calls if each.usage == NOTHING and not each.model}
         assert charged == {(each.execution_id, each.number) for each in known.calls if is_over(each)} - free
-        lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number and charge.rerun}
-        assert lost == {(each.execution_id, each.number) for each in known.calls if each.rerun} - free
-        assert all(each.usage.known is not UsageBasis.UNREPORTED for each in record.calls if each.rerun)
+        lost = {(charge.execution_id, charge.number) for charge in record.charges if charge.number and charge.wasted}
+        assert lost == {(each.execution_id, each.number) for each in known.calls if each.wasted} - free
+        assert all(each.usage.basis is not UsageBasis.UNREPORTED for each in record.calls if each.wasted)
 
 
 @given(seeds)

@@ -380,7 +380,7 @@ def test_a_projector_stops_although_much_was_left(office: Office) -> None:
     def stop() -> None:
         if stopper.ident is None:
             stopper.start()
-        until(lambda: projector._agenda.closed, "the end to have begun")
+        until(lambda: projector._due_queue.closed, "the end to have begun")
 
     office.histories.before_read = stop
     projector.start()
@@ -403,7 +403,7 @@ def test_at_the_end_a_sidecar_that_is_gone_is_asked_once(office: Office) -> None
     def stop() -> None:
         if stopper.ident is None:
             stopper.start()
-        until(lambda: projector._agenda.closed, "the end to have begun")
+        until(lambda: projector._due_queue.closed, "the end to have begun")
 
     office.histories.before_read = stop
     projector.start()

@@ -68,7 +68,11 @@ def test_there_is_something_to_be_seen(filled: Ledger) -> None:
     assert sum(charge.takes_back for charge in found) > 10
     assert len({charge.at.date() for charge in found}) > 3
     assert {charge.currency for charge in found} == {"USD", "EUR", None}
-    assert {charge.known for charge in found} == {UsageBasis.REPORTED, UsageBasis.ESTIMATED, UsageBasis.UNREPORTED}
+    assert {charge.usage_basis for charge in found} == {
+        UsageBasis.REPORTED,
+        UsageBasis.ESTIMATED,
+        UsageBasis.UNREPORTED,
+    }
     assert len({charge.book_digest for charge in found}) == 2
     assert {charge.outcome for charge in found} == {"", "refunded", "declined", "answered"}
 
@@ -233,7 +237,7 @@ def test_usage_that_cannot_be_is_not_believed(ledger: Ledger) -> None:
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE model_calls SET cached_tokens = 901")
     (found,) = ledger.records.calls()
-    assert (found.usage.known, found.usage.input_tokens) == (UsageBasis.UNREPORTED, None)
+    assert (found.usage.basis, found.usage.input_tokens) == (UsageBasis.UNREPORTED, None)
 
 
 def test_a_record_shows_corrections_and_what_stands(ledger: Ledger) -> None:

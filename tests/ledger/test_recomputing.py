@@ -108,15 +108,15 @@ def added(charges: Iterable[Charge]) -> dict[str, dict[str, Fraction]]:
     """By task and currency, without the product's own addition: each amount as it stands."""
     found: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for charge in charges:
-        found[charge.task_id][charge.currency if charge.currency and charge.amount is not None else "unknown"] += (
-            Fraction(1) if charge.amount is None else Fraction(charge.amount)
-        )
+        found[charge.task_id][
+            charge.currency if charge.currency and charge.contracted_cost is not None else "unknown"
+        ] += Fraction(1) if charge.contracted_cost is None else Fraction(charge.contracted_cost)
     return found
 
 
 def reported(group: Group) -> dict[str, Fraction]:
     """The same of a report."""
-    sums = {each.currency: Fraction(each.amount) for each in group.money}
+    sums = {each.currency: Fraction(each.contracted_cost) for each in group.money}
     return sums | {"unknown": Fraction(group.unreported + group.unpriced)}
 
 
@@ -148,6 +148,6 @@ def test_the_ledger_has_something_of_everything(filled: Ledger) -> None:
     charges = list(filled.records.charges())
     by_kind = {kind: sum(charge.kind == kind for charge in charges) for kind in ("model", "compute", "orchestration")}
     assert min(by_kind.values()) > TASKS
-    assert sum(charge.rerun for charge in charges) > TASKS
+    assert sum(charge.wasted for charge in charges) > TASKS
     assert len({charge.price_id for charge in charges}) > 15
     assert len({charge.at.date() for charge in charges}) > 3

@@ -28,7 +28,7 @@ def failed(step: str, number: int, cause: FailureCause, seconds: float = 0.05, *
 def execution(engine: Engine, step: str, event_id: int, number: int) -> None:
     """A worker began to work at an attempt."""
     row = {"task_id": "acme:T-1", "execution_id": step, "event_id": event_id, "number": number}
-    row |= {"worker": "w-1", "begun_at": at(number)}
+    row |= {"worker": "w-1", "started_at": at(number)}
     with engine.begin() as connection:
         connection.execute(insert(EXECUTIONS).values(row))
 

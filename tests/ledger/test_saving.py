@@ -75,8 +75,8 @@ def test_amounts_are_exact(ledger: Ledger) -> None:
     told = story(3, models=("model-b",))
     wanted = ledger.keep(told.end, two_currencies())
     found = by_id(ledger.records.record(told.task_id).charges)
-    amounts = {key: charge.amount for key, charge in by_id(wanted.charges).items()}
-    assert {key: charge.amount for key, charge in found.items()} == amounts
+    amounts = {key: charge.contracted_cost for key, charge in by_id(wanted.charges).items()}
+    assert {key: charge.contracted_cost for key, charge in found.items()} == amounts
     assert any(amount is not None and len(amount.as_tuple().digits) > 6 for amount in amounts.values())
 
 
@@ -141,7 +141,11 @@ def test_an_estimate_that_was_wrong_is_taken_back_and_booked_anew(ledger: Ledger
     ledger.keep(snapshot(one_step(), lost_call(model="sandbox-small")))
     wanted = ledger.keep(snapshot(one_step(), lost_call(model="sandbox-small"), call(number=2)))
     found = ledger.records.record("acme:T-1").charges
-    lost = [(each.line.value, each.correction, str(each.quantity)) for each in found if each.number == 1 and each.rerun]
+    lost = [
+        (each.meter.value, each.correction, str(each.consumed_quantity))
+        for each in found
+        if each.number == 1 and each.wasted
+    ]
     assert lost == [
         ("input", 0, "950"),
         ("input", 1, "-950"),
@@ -150,8 +154,8 @@ def test_an_estimate_that_was_wrong_is_taken_back_and_booked_anew(ledger: Ledger
         ("output", 1, "-1000"),
         ("output", 2, "80"),
     ]
-    assert sum((each.amount or ZERO for each in found), ZERO) == sum(
-        (each.amount or ZERO for each in wanted.charges), ZERO
+    assert sum((each.contracted_cost or ZERO for each in found), ZERO) == sum(
+        (each.contracted_cost or ZERO for each in wanted.charges), ZERO
     )
     assert by_id(standing(found)) == by_id(wanted.charges)
     ledger.check()
@@ -177,9 +181,13 @@ def test_what_was_billed_keeps_its_price_and_what_is_new_has_today_s(ledger: Led
     new = by_id(ledger.keep(told.end, today).charges)
     found = by_id(ledger.charges_of(told.task_id))
     assert found.keys() == new.keys()
-    same = {key for key in old if (old[key].quantity, old[key].known) == (new[key].quantity, new[key].known)}
-    assert {key: charge.unit_price for key, charge in found.items() if key in same} == {
-        key: charge.unit_price for key, charge in old.items() if key in same
+    same = {
+        key
+        for key in old
+        if (old[key].consumed_quantity, old[key].usage_basis) == (new[key].consumed_quantity, new[key].usage_basis)
+    }
+    assert {key: charge.contracted_unit_price for key, charge in found.items() if key in same} == {
+        key: charge.contracted_unit_price for key, charge in old.items() if key in same
     }
     assert {charge.book_digest for key, charge in found.items() if key not in same} == {today.digest}
     assert any(charge.book_digest == before.digest for charge in found.values())
@@ -241,7 +249,7 @@ def exact(groups: Sequence[Group]) -> dict[str, Decimal]:
     found: dict[str, Decimal] = {}
     for group in groups:
         for money in group.money:
-            found[money.currency] = found.get(money.currency, ZERO) + money.amount
+            found[money.currency] = found.get(money.currency, ZERO) + money.contracted_cost
     return {currency: amount for currency, amount in found.items() if amount}
 
 
@@ -270,7 +278,7 @@ def test_stages_sum_to_tasks_tasks_to_tenants_tenants_to_the_total(
         [Dimension.TENANT],
         [Dimension.TASK],
         [Dimension.TASK, Dimension.STAGE],
-        [Dimension.STAGE, Dimension.LINE],
+        [Dimension.STAGE, Dimension.METER],
     )
     for level in levels:
         assert exact(ledger.records.report(level, tenants=seen).groups) == exact([total])
@@ -384,13 +392,15 @@ def is_waiting(engine: Engine) -> bool:
         return bool(connection.execute(text(query)).scalar_one())
 
 
-@pytest.mark.parametrize("changed", ["known", "outcome"])
+@pytest.mark.parametrize("changed", ["usage_basis", "outcome"])
 def test_the_check_of_the_sums_would_see_a_wrong_one(ledger: Ledger, changed: str) -> None:
     told, turn = story_with(waits)
     ledger.keep(told.at(turn))
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql(
-            "UPDATE charges SET known = 'estimated'" if changed == "known" else "UPDATE tasks SET outcome = 'refunded'"
+            "UPDATE charges SET usage_basis = 'estimated'"
+            if changed == "usage_basis"
+            else "UPDATE tasks SET outcome = 'refunded'"
         )
     with pytest.raises(AssertionError):
         ledger.check()

@@ -241,7 +241,7 @@ def test_a_request_does_not_wait_for_a_server_and_health_not_at_all(
 ) -> None:
     monkeypatch.setattr("app.web.factory._REQUEST_SECONDS", 1.0)
     tickets, standings = Tickets(engine, writer, lambda: NOON), Standings(engine, writer, lambda: NOON)
-    desk = TaskService(
+    service = TaskService(
         tickets,
         standings,
         WorkflowClient.__new__(WorkflowClient),
@@ -249,7 +249,7 @@ def test_a_request_does_not_wait_for_a_server_and_health_not_at_all(
         Decisions(engine, writer, lambda: NOON),
         lambda *_: None,
     )
-    server = WebServer(create_app(desk, make_access(), version="1"), port=0, threads=4)
+    server = WebServer(create_app(service, make_access(), version="1"), port=0, threads=4)
     server.start()
     asking_as = {"Authorization": f"Bearer {secret('root')}"}
 
@@ -370,7 +370,7 @@ def test_records_charges_and_the_tax_are_read_behind_a_pooler(pooled: Engine) ->
     in_a_crowd(lambda number: ledger.records.record(f"acme:T-{number % 4}"), times=3)
     assert sum(len(ledger.records.record(f"acme:T-{seed}").charges) for seed in range(4)) == expected
     assert sum(1 for _ in ledger.records.charges()) == expected
-    ledger.records.tax()
+    ledger.records.failures()
 
 
 def test_tables_are_made_behind_a_pooler_by_one_of_many(postgres: PostgresServer, name: str) -> None:

@@ -32,7 +32,7 @@ from app.workflow.activities.draft_refund import _Answer
 from app.workflow.activities.prompts import json_object, validated
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
-from tests.web.fakes import FakeDesk, make_access, secret
+from tests.web.fakes import FakeTaskService, make_access, secret
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 NASTY = "Invoice\0 total \ud800 and \udc00\ud800"
@@ -42,8 +42,8 @@ numbers = itertools.count(1)
 on_each_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-class Keeping(FakeDesk):
-    """A desk that keeps tickets, and looks for tasks, where the real one does."""
+class Keeping(FakeTaskService):
+    """A service that keeps tickets, and looks for tasks, where the real one does."""
 
     def __init__(self, tickets: Tickets) -> None:
         super().__init__()
@@ -75,8 +75,8 @@ def writer(engine: Engine) -> Iterator[Writer]:
 @pytest.fixture
 def web(engine: Engine, writer: Writer) -> FlaskClient:
     """The API, with intake as it is."""
-    desk = Keeping(Tickets(engine, writer, lambda: NOON))
-    return create_app(desk, make_access(), version="1").test_client()
+    service = Keeping(Tickets(engine, writer, lambda: NOON))
+    return create_app(service, make_access(), version="1").test_client()
 
 
 def call(digest: str = "d" * 64) -> ModelCall:
@@ -150,7 +150,7 @@ async def _answered(engine: Engine, writer: Writer) -> None:
     usage = TokenUsage(input_tokens=2**40, output_tokens=5)
     answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
     counted = used(answer, asked, "")
-    assert counted.known is UsageBasis.ESTIMATED  # no call is so large
+    assert counted.basis is UsageBasis.ESTIMATED  # no call is so large
     begun = await journal.begin(asked, "llm", NASTY, Reserve(1, 1))
     assert isinstance(begun, str)
     await journal.settle(begun, asked, answer, counted, NASTY)

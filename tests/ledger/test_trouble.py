@@ -22,7 +22,7 @@ from app.ledger.store.writer import Writer
 from app.web.factory import create_app
 from tests.live import until
 from tests.servers import PostgresServer, ensure_installed
-from tests.web.fakes import FakeDesk, make_access, make_ticket, secret
+from tests.web.fakes import FakeTaskService, make_access, make_ticket, secret
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 Break = Callable[[Engine, Path], None]
@@ -81,8 +81,8 @@ BREAKS: dict[str, Break] = {
 }
 
 
-class Keeping(FakeDesk):
-    """A desk that keeps tickets as the real one."""
+class Keeping(FakeTaskService):
+    """A service that keeps tickets as the real one."""
 
     def __init__(self, tickets: Tickets) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def engine(path: Path) -> Iterator[Engine]:
 
 
 def send(engine: Engine, ticket: Ticket) -> tuple[int, dict[str, str], dict[str, object]]:
-    """Sends a ticket over the API to a desk on that ledger: status, headers and body."""
+    """Sends a ticket over the API to a service on that ledger: status, headers and body."""
     pen = Writer(engine)
     client = create_app(Keeping(Tickets(engine, pen, lambda: NOON)), make_access(), version="1").test_client()
     answer = client.post(

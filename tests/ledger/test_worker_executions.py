@@ -38,11 +38,11 @@ def worker(
     sidecar: str = "",
 ) -> Executions:
     """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
-    incarnation = Heartbeat(writer, clock, sidecar)
-    incarnation.begin()
+    heartbeat = Heartbeat(writer, clock, sidecar)
+    heartbeat.begin()
     if stops:
-        incarnation.end()
-    return Executions(writer, incarnation.worker, clock, completed)
+        heartbeat.end()
+    return Executions(writer, heartbeat.worker, clock, completed)
 
 
 def rows(engine: Engine) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def test_it_is_written_before_the_work_begins(engine: Engine, writer: Writer) ->
         async with worker(writer).begun(STEP):
             (row,) = rows(engine)
             assert (row["task_id"], row["execution_id"], row["event_id"], row["number"]) == ("acme:T-1", "e-1", 3, 1)
-            assert (row["begun_at"], row["lost_at"]) == (NOON, None)
+            assert (row["started_at"], row["lost_at"]) == (NOON, None)
 
     asyncio.run(story())
     assert len(rows(engine)) == 1

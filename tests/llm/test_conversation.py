@@ -235,7 +235,7 @@ def test_usage_is_taken_as_reported() -> None:
     answer = conversation._answer("llm", output(usage(811, 32, cached=100), content="hello"))
     assert answer.text == "hello"
     assert answer.usage == TokenUsage(input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0)
-    assert answer.usage.known is UsageBasis.REPORTED
+    assert answer.usage.basis is UsageBasis.REPORTED
 
 
 @pytest.mark.parametrize("nothing", [None, usage(0, 0)])

@@ -141,7 +141,7 @@ def test_what_can_be_is_taken_as_reported(possible: TokenUsage) -> None:
 @pytest.mark.parametrize("said", [{}, {"text": "", "tool_calls": (IN_SAN_FRANCISCO,)}])
 def test_what_cannot_be_is_counted_and_marked(impossible: TokenUsage, said: dict[str, Any]) -> None:
     found = used(answer(impossible, **said), CALL, ANTHROPIC)
-    assert found.known is UsageBasis.ESTIMATED
+    assert found.basis is UsageBasis.ESTIMATED
     assert found.input_tokens == estimate.input_tokens(CALL.messages, (), estimate.counting(ANTHROPIC, "m"))
     assert found.output_tokens is not None
     assert found.output_tokens > 0
@@ -155,7 +155,7 @@ def test_an_empty_answer_may_have_cost_no_output() -> None:
         CALL,
         "conversation.openai",
     )
-    assert (found.known, found.output_tokens) == (UsageBasis.REPORTED, 0)
+    assert (found.basis, found.output_tokens) == (UsageBasis.REPORTED, 0)
 
 
 def test_the_answers_model_decides_over_the_components_type() -> None:

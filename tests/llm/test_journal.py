@@ -119,7 +119,12 @@ def test_a_call_is_journaled_with_what_the_provider_reported(engine: Engine, wri
     answered = asyncio.run(gateway(Model(), writer).ask(call()))
     assert answered.use.answered_by is AnsweredBy.PROVIDER
     (row,) = rows(engine)
-    assert (row["state"], row["known"], row["worker"], row["model"]) == ("settled", "reported", "w1", "sandbox-small")
+    assert (row["state"], row["usage_basis"], row["worker"], row["model"]) == (
+        "settled",
+        "reported",
+        "w1",
+        "sandbox-small",
+    )
     assert (row["input_tokens"], row["cached_tokens"], row["output_tokens"]) == (811, 100, 32)
 
 
@@ -181,7 +186,7 @@ def test_a_row_that_a_dead_worker_left_is_interrupted_with_its_reserve(engine: E
     assert [row["state"] for row in rows(engine)] == ["started"]
     asyncio.run(gateway(Model(), writer, "w2").ask(call()))
     lost, paid = rows(engine)
-    assert (lost["state"], lost["known"], lost["input_tokens"]) == ("interrupted", "unreported", None)
+    assert (lost["state"], lost["usage_basis"], lost["input_tokens"]) == ("interrupted", "unreported", None)
     assert lost["reserve_input"] > 0
     assert lost["reserve_output"] > 0
     assert (paid["state"], paid["worker"]) == ("settled", "w2")
@@ -225,7 +230,7 @@ def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engi
     model.failing = False
     asyncio.run(gateway(model, writer).ask(call()))
     failed, settled = sorted(rows(engine), key=lambda row: str(row["state"]))
-    assert (failed["state"], failed["known"], failed["input_tokens"]) == ("failed", "unreported", None)
+    assert (failed["state"], failed["usage_basis"], failed["input_tokens"]) == ("failed", "unreported", None)
     assert "no answer in time" in failed["error"]
     assert FailureCause.told(failed["error"]) is FailureCause.NO_ANSWER_IN_TIME
     assert settled["state"] == "settled"
@@ -233,7 +238,7 @@ def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engi
 
 def test_usage_that_is_not_reported_is_counted_and_marked(engine: Engine, writer: Writer) -> None:
     answered = asyncio.run(gateway(Model(NOTHING), writer).ask(call()))
-    assert answered.use.known is UsageBasis.ESTIMATED
+    assert answered.use.usage_basis is UsageBasis.ESTIMATED
     assert answered.use.input_tokens is not None
     assert answered.use.input_tokens > 0
     assert answered.use.output_tokens is not None

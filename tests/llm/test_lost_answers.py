@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app.config.policy import Losses
-from app.domain.errors import AskedInVain, FailureCause, ModelUnavailable
+from app.domain.errors import FailureCause, ModelUnavailable, RepeatedlyLost
 from app.domain.models import AnsweredBy
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
@@ -55,7 +55,7 @@ class World:
         """What comes of one attempt: the failure's class and text, or who answered."""
         try:
             return str(asyncio.run(self.gateway.ask(call(execution_id=step))).use.answered_by)
-        except (AskedInVain, ModelUnavailable) as error:
+        except (RepeatedlyLost, ModelUnavailable) as error:
             return f"{type(error).__name__}: {error}"
 
 
@@ -82,7 +82,7 @@ def test_a_lost_answer_is_bought_three_times_and_no_more(writer: Writer, engine:
         said = world.ask()
         world.now += timedelta(minutes=5)
     assert world.model.asked == 3
-    assert said.startswith("AskedInVain: model component llm: asked 3 times in vain")
+    assert said.startswith("RepeatedlyLost: model component llm: 3 calls brought no result")
     assert f"the last: {cause.value.replace('_', ' ')})" in said
     assert "retries.billed_attempts" in said
     with engine.connect() as connection:
@@ -119,5 +119,5 @@ def test_free_failures_do_not_count_and_other_steps_have_their_own_bound(writer:
     assert [world.ask() for _ in range(10)] == ["ModelUnavailable: it failed"] * 10
     world.model.cause = FailureCause.MALFORMED
     world.ask()
-    assert "asked 2 times in vain" in world.ask()
+    assert "2 calls brought no result" in world.ask()
     assert world.ask("e2") == "ModelUnavailable: it failed"

@@ -32,7 +32,7 @@ def usages(draw: st.DrawFn, *, whole: bool = False) -> TokenUsage:
         cached_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=draw(st.integers(0, output)),
-        known=draw(knowns),
+        basis=draw(knowns),
     )
     if whole:
         return usage
@@ -86,8 +86,8 @@ def charges(draw: st.DrawFn, book: PriceBook) -> list[Charge]:
             at=NOW - timedelta(days=draw(st.integers(0, 2))),
             number=number,
         )
-        rerun = draw(st.booleans())
-        found += charge_call(book, draw(usages()), where, mode=draw(st.sampled_from(Mode)), rerun=rerun)
+        wasted = draw(st.booleans())
+        found += charge_call(book, draw(usages()), where, mode=draw(st.sampled_from(Mode)), wasted=wasted)
         work = Work(draw(_quantities(10**6, 6)), draw(_quantities(1000, 0)), draw(_quantities(10**9, 0)))
-        found += charge_work(book, work, where, rerun=rerun)
+        found += charge_work(book, work, where, wasted=wasted)
     return found

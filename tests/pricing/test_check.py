@@ -14,7 +14,7 @@ import pytest
 from app.pricing import book, litellm_prices
 from app.pricing.charge_types import Meter
 from app.pricing.check import ModelInUse, PriceFinding, Severity, check
-from app.pricing.litellm_prices import SecondOpinion
+from app.pricing.litellm_prices import LiteLLMPrices
 from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_book, tariff
 
 RATES = {"input": "1", "cached_input": "0.1", "output": "4"}
@@ -198,7 +198,7 @@ def test_findings_name_file_and_line(tmp_path: Path) -> None:
 
 
 def test_two_lists_that_disagree_are_a_warning_until_finance_settles_it() -> None:
-    other = SecondOpinion(
+    other = LiteLLMPrices(
         {
             "openai/listed": {
                 "litellm_provider": "openai",
@@ -226,11 +226,11 @@ CHEAP = {
 def test_a_price_that_one_list_alone_has_is_a_warning_that_names_both() -> None:
     cached = CHEAP | {"cache_read_input_token_cost": Decimal("0.0000001")}
     book, used = price_book(), [(OPENAI, "listed")]
-    assert check(book, used, NOW, SecondOpinion({"listed": cached})) == ()
-    lacking = only(check(book, used, NOW, SecondOpinion({"listed": CHEAP})), Severity.WARNING)
+    assert check(book, used, NOW, LiteLLMPrices({"listed": cached})) == ()
+    lacking = only(check(book, used, NOW, LiteLLMPrices({"listed": CHEAP})), Severity.WARNING)
     assert lacking.value == "cached_input 0.1 or none (charged as input, 1)"
     more = cached | {"cache_creation_input_token_cost": Decimal("0.00000125")}
-    written = only(check(book, used, NOW, SecondOpinion({"listed": more})), Severity.WARNING)
+    written = only(check(book, used, NOW, LiteLLMPrices({"listed": more})), Severity.WARNING)
     assert written.value == "cache_write none (charged as input, 1) or 1.25"
     assert "genai-prices and litellm disagree on conversation.openai listed" in written.problem
 
@@ -272,5 +272,5 @@ def test_the_second_list_is_the_one_inside_the_installed_package() -> None:
 
 def test_prices_of_the_second_list_are_kept_to_the_last_digit() -> None:
     text = '{"m": {"litellm_provider": "x", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 0.0}}'
-    prices = SecondOpinion(json.loads(text, parse_float=Decimal)).find("x", "m")
+    prices = LiteLLMPrices(json.loads(text, parse_float=Decimal)).find("x", "m")
     assert prices == {Meter.INPUT: Decimal("0.15"), Meter.OUTPUT: Decimal(0)}

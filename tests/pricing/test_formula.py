@@ -36,7 +36,7 @@ def priced(usage: TokenUsage, mode: Mode = Mode.STANDARD, **changes: object) -> 
 
 
 def lines(found: Priced | Unpriced) -> dict[Meter, tuple[Decimal | None, Decimal | None]]:
-    return {line.line: (line.quantity, line.amount) for line in found.lines}
+    return {line.meter: (line.consumed_quantity, line.contracted_cost) for line in found.lines}
 
 
 def test_each_kind_of_token_is_priced_once() -> None:
@@ -51,14 +51,14 @@ def test_each_kind_of_token_is_priced_once() -> None:
         Meter.CACHE_WRITE: (Decimal(100), Decimal("0.00025")),
         Meter.OUTPUT: (Decimal(200), Decimal("0.0016")),
     }
-    assert found.amount == Decimal("0.00305")
-    assert found.known is CostBasis.REPORTED
+    assert found.contracted_cost == Decimal("0.00305")
+    assert found.cost_basis is CostBasis.REPORTED
 
 
 def test_reasoning_is_inside_the_output() -> None:
     assert (
-        priced(TokenUsage(input_tokens=1, output_tokens=200, reasoning_tokens=150)).amount
-        == priced(TokenUsage(input_tokens=1, output_tokens=200)).amount
+        priced(TokenUsage(input_tokens=1, output_tokens=200, reasoning_tokens=150)).contracted_cost
+        == priced(TokenUsage(input_tokens=1, output_tokens=200)).contracted_cost
     )
 
 
@@ -68,7 +68,7 @@ def test_reasoning_is_inside_the_output() -> None:
 )
 def test_a_token_above_the_tiers_start_moves_the_whole_request(tokens: int, tier: int | None, amount: str) -> None:
     found = priced(TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0, cache_write_tokens=0), tiers=TIERS)
-    assert (found.tier, found.amount) == (tier, Decimal(amount))
+    assert (found.tier, found.contracted_cost) == (tier, Decimal(amount))
 
 
 def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
@@ -76,8 +76,8 @@ def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
         priced(TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=500, cache_write_tokens=0), tiers=TIERS),
         priced(TokenUsage(input_tokens=1001, output_tokens=100, cached_tokens=501, cache_write_tokens=0), tiers=TIERS),
     )
-    assert below.amount == Decimal("0.00205")
-    assert above.amount == Decimal("0.004101")  # 500 at 4, 501 at 1, 100 at 16
+    assert below.contracted_cost == Decimal("0.00205")
+    assert above.contracted_cost == Decimal("0.004101")  # 500 at 4, 501 at 1, 100 at 16
     assert above.price_id == "prices.yaml/agreed>1000"
 
 
@@ -86,8 +86,8 @@ def test_a_kind_without_a_price_of_its_own_costs_as_input() -> None:
         TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=400, cache_write_tokens=100),
         per_million_tokens={"input": "2", "output": "8"},
     )
-    assert found.amount == Decimal("0.002")
-    assert [line.unit_price for line in found.lines] == [2, 2, 2, 8]
+    assert found.contracted_cost == Decimal("0.002")
+    assert [line.contracted_unit_price for line in found.lines] == [2, 2, 2, 8]
 
 
 def test_a_tier_that_leaves_a_kind_out_prices_it_as_the_tiers_input() -> None:
@@ -95,7 +95,7 @@ def test_a_tier_that_leaves_a_kind_out_prices_it_as_the_tiers_input() -> None:
     found = priced(
         TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=1001, cache_write_tokens=0), tiers=tiers
     )
-    assert found.amount == Decimal("0.004004")
+    assert found.contracted_cost == Decimal("0.004004")
 
 
 def test_discounts_multiply_and_the_list_stays() -> None:
@@ -105,7 +105,7 @@ def test_discounts_multiply_and_the_list_stays() -> None:
         discount_percent="10",
         batch={"discount_percent": "50"},
     )
-    assert (found.amount, found.list_amount) == (Decimal("0.9"), Decimal(1))
+    assert (found.contracted_cost, found.list_cost) == (Decimal("0.9"), Decimal(1))
     assert found.price_id == "prices.yaml/agreed/batch"
 
 
@@ -118,17 +118,19 @@ def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> Non
         book, TokenUsage(input_tokens=10**6, output_tokens=10**6, cached_tokens=0), at=NOW, model="e", provider=OPENAI
     )
     assert isinstance(found, CallPrice)
-    assert (found.amount, found.list_amount) == (Decimal(10), Decimal(9))
+    assert (found.contracted_cost, found.list_cost) == (Decimal(10), Decimal(9))
     unagreed = price_call(
         price_book(listed=listed), TokenUsage(input_tokens=10, output_tokens=1), at=NOW, model="e", provider=OPENAI
     )
-    assert unagreed.known is CostBasis.UNPRICED  # its output
+    assert unagreed.cost_basis is CostBasis.UNPRICED  # its output
 
 
 def test_a_batch_may_have_prices_and_tiers_of_its_own() -> None:
     batch = {"per_million_tokens": {"input": "1", "output": "3"}, "tiers": TIERS}
     found = [
-        priced(TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0), Mode.BATCH, batch=batch).amount
+        priced(
+            TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0), Mode.BATCH, batch=batch
+        ).contracted_cost
         for tokens in (1000, 1001)
     ]
     assert found == [Decimal("0.001"), Decimal("0.004004")]
@@ -136,10 +138,10 @@ def test_a_batch_may_have_prices_and_tiers_of_its_own() -> None:
 
 def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
     assert [
-        line.line
+        line.meter
         for line in priced(TokenUsage(input_tokens=10, output_tokens=1, cached_tokens=0, cache_write_tokens=0)).lines
     ] == [*list(Meter)[:4]]
-    assert [line.line for line in priced(TokenUsage(input_tokens=10, output_tokens=1)).lines] == [
+    assert [line.meter for line in priced(TokenUsage(input_tokens=10, output_tokens=1)).lines] == [
         Meter.INPUT,
         Meter.OUTPUT,
     ]
@@ -148,37 +150,40 @@ def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
 def test_tokens_that_are_not_reported_have_no_amount() -> None:
     found = priced(TokenUsage(input_tokens=None, output_tokens=100))
     assert lines(found) == {Meter.INPUT: (None, None), Meter.OUTPUT: (Decimal(100), Decimal("0.0008"))}
-    assert (found.amount, found.known) == (Decimal("0.0008"), CostBasis.UNREPORTED)
+    assert (found.contracted_cost, found.cost_basis) == (Decimal("0.0008"), CostBasis.UNREPORTED)
     nothing = priced(NOT_REPORTED)
-    assert nothing.amount is None
-    assert nothing.known is CostBasis.UNREPORTED
+    assert nothing.contracted_cost is None
+    assert nothing.cost_basis is CostBasis.UNREPORTED
 
 
 def test_counts_that_nobody_vouches_for_are_not_known() -> None:
-    assert priced(TokenUsage(input_tokens=100, output_tokens=100, known=UsageBasis.UNREPORTED)).amount is None
+    assert priced(TokenUsage(input_tokens=100, output_tokens=100, basis=UsageBasis.UNREPORTED)).contracted_cost is None
 
 
 def test_an_unreported_split_makes_the_input_an_estimate_where_it_changes_the_price() -> None:
     found = priced(TokenUsage(input_tokens=1000, output_tokens=100))
-    assert [line.known for line in found.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
+    assert [line.usage_basis for line in found.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
     assert found.unsplit == (Meter.CACHED_INPUT,)
-    assert found.amount == Decimal("0.0028")
+    assert found.contracted_cost == Decimal("0.0028")
     same = priced(
         TokenUsage(input_tokens=1000, output_tokens=100),
         per_million_tokens={"input": "2", "cached_input": "2", "output": "8"},
     )
-    assert (same.known, same.unsplit) == (CostBasis.REPORTED, ())
+    assert (same.cost_basis, same.unsplit) == (CostBasis.REPORTED, ())
     none = priced(TokenUsage(input_tokens=0, output_tokens=100))
-    assert (none.known, none.unsplit) == (CostBasis.REPORTED, ())
+    assert (none.cost_basis, none.unsplit) == (CostBasis.REPORTED, ())
 
 
 def test_without_the_input_nobody_knows_the_tier() -> None:
-    assert priced(TokenUsage(input_tokens=None, output_tokens=100), tiers=TIERS).lines[1].known is UsageBasis.ESTIMATED
+    assert (
+        priced(TokenUsage(input_tokens=None, output_tokens=100), tiers=TIERS).lines[1].usage_basis
+        is UsageBasis.ESTIMATED
+    )
 
 
 def test_an_estimate_stays_one() -> None:
     assert (
-        priced(TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=0, known=UsageBasis.ESTIMATED)).known
+        priced(TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=0, basis=UsageBasis.ESTIMATED)).cost_basis
         is CostBasis.ESTIMATED
     )
 
@@ -207,7 +212,7 @@ def test_a_model_without_a_price_is_unpriced_and_says_what_to_do() -> None:
     )
     assert isinstance(found, Unpriced)
     assert not hasattr(found, "amount")
-    assert found.known is CostBasis.UNPRICED
+    assert found.cost_basis is CostBasis.UNPRICED
     assert str(found) == (
         "unpriced: model llama3.2 of provider conversation.ollama is not in genai-prices 1 under that name; "
         "add an agreement for provider conversation.ollama and model llama3.2 to config/prices.yaml"
@@ -230,15 +235,15 @@ def test_work_is_priced_line_by_line() -> None:
         Meter.RETAINED_BYTES: (Decimal("0.000006"), Decimal("0.0000015")),
         Meter.LOG_BYTES: (Decimal("0.000001"), Decimal("0.0000005")),
     }
-    assert found.amount == Decimal("0.00006325")
-    assert found.known is CostBasis.ESTIMATED
+    assert found.contracted_cost == Decimal("0.00006325")
+    assert found.cost_basis is CostBasis.ESTIMATED
     assert found.price_id == "prices.yaml/cloud"
 
 
 def test_work_that_was_not_measured_has_no_amount_and_work_elsewhere_no_line() -> None:
     found = price_work(price_book(), Work(active_seconds=UNREPORTED, step_writes=Quantity(Decimal(0))), at=NOW)
     assert lines(found) == {Meter.COMPUTE: (None, None), Meter.STEP_WRITES: (Decimal(0), Decimal(0))}
-    assert found.known is CostBasis.UNREPORTED
+    assert found.cost_basis is CostBasis.UNREPORTED
 
 
 def test_work_before_any_tariff_is_unpriced() -> None:
@@ -259,20 +264,29 @@ def test_a_quantity_is_known_or_it_is_not(value: Decimal | None, known: UsageBas
 def test_a_charge_carries_all_that_it_is_attributed_by() -> None:
     book = price_book(agreement())
     charge = charge_call(
-        book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(), rerun=True
+        book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(), wasted=True
     )[1]
     assert (charge.task_id, charge.tenant, charge.stage, charge.turn) == ("acme:T-1", "acme", "classify", 1)
-    assert (charge.kind, charge.line, charge.unit) == (CostKind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
-    assert (charge.quantity, charge.unit_price, charge.amount) == (Decimal(400), Decimal("0.50"), Decimal("0.0002"))
+    assert (charge.kind, charge.meter, charge.unit) == (CostKind.MODEL, Meter.CACHED_INPUT, Unit.TOKENS)
+    assert (charge.consumed_quantity, charge.contracted_unit_price, charge.contracted_cost) == (
+        Decimal(400),
+        Decimal("0.50"),
+        Decimal("0.0002"),
+    )
     assert (charge.currency, charge.price_id) == ("USD", "prices.yaml/agreed")
-    assert (charge.book_digest, charge.rerun, charge.correction_of) == (book.digest, True, None)
+    assert (charge.book_digest, charge.wasted, charge.correction_of) == (book.digest, True, None)
 
 
 def test_a_charge_of_an_unpriced_model_has_tokens_and_no_money() -> None:
     charge = charge_call(price_book(), TokenUsage(input_tokens=10, output_tokens=1), origin())[0]
-    assert (charge.quantity, charge.amount, charge.currency, charge.price_id) == (Decimal(10), None, None, None)
-    assert charge.money_known is CostBasis.UNPRICED
-    assert charge.known is UsageBasis.REPORTED
+    assert (charge.consumed_quantity, charge.contracted_cost, charge.currency, charge.price_id) == (
+        Decimal(10),
+        None,
+        None,
+        None,
+    )
+    assert charge.cost_basis is CostBasis.UNPRICED
+    assert charge.usage_basis is UsageBasis.REPORTED
 
 
 def test_a_charge_of_work_is_no_models() -> None:

@@ -42,7 +42,7 @@ def test_every_model_costs_what_the_package_says() -> None:
                     found = price_call(priced, usage, at=at, model=info.id, provider=provider.id)
                     assert isinstance(found, CallPrice), (info.id, found)
                     theirs = listed.calc_price(_theirs(usage), provider, genai_request_timestamp=at)
-                    assert found.amount == theirs.total_price, (info.id, at, usage)
+                    assert found.contracted_cost == theirs.total_price, (info.id, at, usage)
                     checked += 1
     assert checked > 15_000
 
@@ -69,8 +69,8 @@ def test_batches_cost_what_the_package_says() -> None:
             theirs = info.calc_price(
                 _theirs(usage), provider, genai_request_timestamp=NOW, price_context={"processing": "batch"}
             )
-            if isinstance(found, CallPrice) and found.amount is not None:
-                assert found.amount == theirs.total_price, info.id
+            if isinstance(found, CallPrice) and found.contracted_cost is not None:
+                assert found.contracted_cost == theirs.total_price, info.id
                 checked += 1
     assert checked > 80
 
@@ -89,7 +89,7 @@ def test_a_price_holds_from_midnight_utc_whatever_the_clock_says_where_it_is_ask
     for at, paid in ((before, Decimal("0.000004")), (before + timedelta(seconds=1), Decimal("0.000002"))):
         found = price_call(small, TokenUsage(input_tokens=1, output_tokens=0), at=at, model="dated", provider="openai")
         assert isinstance(found, CallPrice)
-        assert found.amount == paid
+        assert found.contracted_cost == paid
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from app.pricing.formula import lost_usage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOT_KNOWN = NOT_REPORTED
-RESERVE = TokenUsage(input_tokens=900, output_tokens=1000, known=UsageBasis.ESTIMATED)
-NOTHING = TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.ESTIMATED)
+RESERVE = TokenUsage(input_tokens=900, output_tokens=1000, basis=UsageBasis.ESTIMATED)
+NOTHING = TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.ESTIMATED)
 MAY_HAVE_WORKED = ("no_answer_in_time", "cut", "malformed", "too_large", "model_unavailable")
 
 
@@ -92,14 +92,14 @@ def test_a_breaker_that_refused_the_repetition_says_nothing_of_the_request_that_
 def test_what_the_step_s_answer_used_is_the_best_estimate() -> None:
     answered = settled(TokenUsage(input_tokens=811, output_tokens=32, cached_tokens=100, reasoning_tokens=8))
     assert lost_usage(failed("cut"), answered) == TokenUsage(
-        input_tokens=811, output_tokens=32, known=UsageBasis.ESTIMATED
+        input_tokens=811, output_tokens=32, basis=UsageBasis.ESTIMATED
     )
 
 
 def test_what_the_answer_does_not_say_is_taken_from_the_reserve() -> None:
     assert lost_usage(failed("cut"), settled(NOT_KNOWN)) == RESERVE
     assert lost_usage(failed("cut"), settled(TokenUsage(input_tokens=811, output_tokens=None))) == TokenUsage(
-        input_tokens=811, output_tokens=1000, known=UsageBasis.ESTIMATED
+        input_tokens=811, output_tokens=1000, basis=UsageBasis.ESTIMATED
     )
 
 

@@ -44,10 +44,13 @@ def charged_books(draw: st.DrawFn) -> tuple[PriceBook, list[Charge]]:
 @given(books(), usages())
 def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: TokenUsage) -> None:
     found = priced(book, usage)
-    assert exact(found.amount) == sum(exact(line.amount) for line in found.lines)
+    assert exact(found.contracted_cost) == sum(exact(line.contracted_cost) for line in found.lines)
     for line in found.lines:
-        if line.quantity is not None and line.unit_price is not None:
-            assert exact(line.amount) == Fraction(line.quantity) * Fraction(line.unit_price) / 10**6
+        if line.consumed_quantity is not None and line.contracted_unit_price is not None:
+            assert (
+                exact(line.contracted_cost)
+                == Fraction(line.consumed_quantity) * Fraction(line.contracted_unit_price) / 10**6
+            )
 
 
 @SEEDED
@@ -55,15 +58,15 @@ def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: Token
 def test_each_token_is_in_exactly_one_line(book: PriceBook, usage: TokenUsage) -> None:
     assert usage.input_tokens is not None
     assert usage.output_tokens is not None
-    counted = sum(line.quantity or 0 for line in priced(book, usage).lines)
+    counted = sum(line.consumed_quantity or 0 for line in priced(book, usage).lines)
     assert counted == usage.input_tokens + usage.output_tokens
 
 
 @SEEDED
 @given(books(tiers=False), usages(whole=True), usages(whole=True))
 def test_two_usages_cost_what_their_sum_costs(book: PriceBook, first: TokenUsage, second: TokenUsage) -> None:
-    apart = exact(priced(book, first).amount) + exact(priced(book, second).amount)
-    assert exact(priced(book, first + second).amount) == apart
+    apart = exact(priced(book, first).contracted_cost) + exact(priced(book, second).contracted_cost)
+    assert exact(priced(book, first + second).contracted_cost) == apart
 
 
 @SEEDED
@@ -80,14 +83,14 @@ def test_more_tokens_never_cost_less_except_across_a_tier(
     assert more.input_tokens is not None
     starts = tier_starts(price.contracted)
     crossed = any(usage.input_tokens <= start < more.input_tokens for start in starts)
-    assert crossed or exact(priced(book, more).amount) >= exact(priced(book, usage).amount)
+    assert crossed or exact(priced(book, more).contracted_cost) >= exact(priced(book, usage).contracted_cost)
 
 
 def money(groups: Sequence[Group]) -> dict[str, Fraction]:
     found: dict[str, Fraction] = {}
     for group in groups:
         for each in group.money:
-            found[each.currency] = found.get(each.currency, Fraction(0)) + Fraction(each.amount)
+            found[each.currency] = found.get(each.currency, Fraction(0)) + Fraction(each.contracted_cost)
     return found
 
 
@@ -100,8 +103,8 @@ def test_stages_sum_to_tasks_tasks_to_tenants_and_tenants_to_the_total(made: tup
     _, charged = made
     plain: dict[str, Fraction] = {}
     for charge in charged:
-        if charge.amount is not None and charge.currency is not None:
-            plain[charge.currency] = plain.get(charge.currency, Fraction(0)) + Fraction(charge.amount)
+        if charge.contracted_cost is not None and charge.currency is not None:
+            plain[charge.currency] = plain.get(charge.currency, Fraction(0)) + Fraction(charge.contracted_cost)
     finest = rollup(charged, LEVELS)
     assert money([finest.total]) == plain
     for depth in range(len(LEVELS)):
@@ -129,12 +132,12 @@ def test_a_sum_says_how_all_of_it_is_known_and_for_what(made: tuple[PriceBook, l
     _, charged = made
     total = rollup(charged).total
     for each in total.money:
-        assert sum(map(Fraction, each.by_known.values())) == Fraction(each.amount)
-        assert sum(map(Fraction, each.by_kind.values())) == Fraction(each.amount)
+        assert sum(map(Fraction, each.by_basis.values())) == Fraction(each.contracted_cost)
+        assert sum(map(Fraction, each.by_kind.values())) == Fraction(each.contracted_cost)
     for quantity in total.quantities:
-        assert sum(map(Fraction, quantity.by_known.values())) == Fraction(quantity.quantity)
+        assert sum(map(Fraction, quantity.by_basis.values())) == Fraction(quantity.consumed_quantity)
     ranks = list(CostBasis)
-    assert ranks.index(total.known) == max((ranks.index(each.money_known) for each in charged), default=0)
+    assert ranks.index(total.cost_basis) == max((ranks.index(each.cost_basis) for each in charged), default=0)
 
 
 @SEEDED
@@ -152,8 +155,8 @@ def test_repricing_with_the_same_book_changes_nothing(made: tuple[PriceBook, lis
     book, charged = made
     again = reprice(charged, book)
     assert all(row.change == 0 for row in again.differences)
-    amounts = {charge.id: charge.amount for charge in charged}
-    assert {charge.id: charge.amount for charge in again.charges} == amounts
+    amounts = {charge.id: charge.contracted_cost for charge in charged}
+    assert {charge.id: charge.contracted_cost for charge in again.charges} == amounts
 
 
 @SEEDED
@@ -170,4 +173,4 @@ def test_the_usage_can_be_read_from_the_charges(book: PriceBook, usage: TokenUsa
     found = usage_of(charge_call(book, usage, origin()))
     assert found.output_tokens == usage.output_tokens
     if usage.input_tokens is not None:
-        assert replace(found, known=usage.known) == replace(usage, reasoning_tokens=None)
+        assert replace(found, basis=usage.basis) == replace(usage, reasoning_tokens=None)

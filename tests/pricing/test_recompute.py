@@ -114,8 +114,8 @@ def sums(charges: list[Charge]) -> dict[str, Fraction]:
     found: dict[str, Fraction] = defaultdict(Fraction)
     found["unknown"] = Fraction(0)
     for charge in charges:
-        name = "unknown" if charge.amount is None or charge.currency is None else charge.currency
-        found[name] += Fraction(1) if charge.amount is None else Fraction(charge.amount)
+        name = "unknown" if charge.contracted_cost is None or charge.currency is None else charge.currency
+        found[name] += Fraction(1) if charge.contracted_cost is None else Fraction(charge.contracted_cost)
     return dict(found)
 
 

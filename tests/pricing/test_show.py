@@ -49,7 +49,7 @@ def test_a_model_without_a_price_has_a_row_that_says_why() -> None:
 
 def test_infrastructure_has_a_row_for_each_line() -> None:
     rows = infrastructure_rows(price_book(), NOW)
-    assert [(row.line, row.unit_price, row.per) for row in rows] == [
+    assert [(row.meter, row.contracted_unit_price, row.per) for row in rows] == [
         (Meter.COMPUTE, Decimal("0.00002"), Decimal(1)),
         (Meter.STEP_WRITES, Decimal("1.25"), Decimal(10**6)),
         (Meter.RETAINED_BYTES, Decimal("0.25"), Decimal(1)),
@@ -68,7 +68,12 @@ def test_billed_prices_are_told_from_the_charges_alone() -> None:
         *charge_work(new, Work(Quantity(Decimal(1))), origin()),
     ]
     cached, plain, output, compute = billed_prices(charges)
-    assert (plain.line, plain.unit_price, plain.charges, plain.amount) == (Meter.INPUT, Decimal(2), 2, Decimal("0.003"))
+    assert (plain.meter, plain.contracted_unit_price, plain.charges, plain.contracted_cost) == (
+        Meter.INPUT,
+        Decimal(2),
+        2,
+        Decimal("0.003"),
+    )
     assert (plain.first, plain.last, plain.book_digest) == (NOW, later, old.digest)
-    assert (cached.line, output.line) == (Meter.CACHED_INPUT, Meter.OUTPUT)
+    assert (cached.meter, output.meter) == (Meter.CACHED_INPUT, Meter.OUTPUT)
     assert (compute.price_id, compute.book_digest) == ("prices.yaml/other", new.digest)

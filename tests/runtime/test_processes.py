@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import family, paths, processes
+from runtime import paths, process_tree, processes
 from runtime.problems import ChildDied, NotReady
 from runtime.processes import Child
 
@@ -47,7 +47,7 @@ def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def running(pid: int) -> bool:
-    process = family.processes().get(pid)
+    process = process_tree.processes().get(pid)
     return process is not None and not process.zombie
 
 
@@ -80,12 +80,12 @@ def test_kill_ends_what_was_started_after_the_first_look(
     stubborn: tuple[Child, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, pids = stubborn
-    members, looks = family.members, itertools.count()
+    members, looks = process_tree.members, itertools.count()
 
     def too_early(leader: int, mark: str) -> set[int]:
         return {leader} if next(looks) == 0 else members(leader, mark)
 
-    monkeypatch.setattr(family, "members", too_early)
+    monkeypatch.setattr(process_tree, "members", too_early)
     processes.kill(child)
     assert not [pid for pid in pids if running(pid)]
 

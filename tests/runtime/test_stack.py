@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import family
+from runtime import process_tree
 from runtime.control_plane import NAMES, ControlPlane, ControlPlanePorts
 from runtime.listeners import listeners
 from runtime.loopback import answers, is_free
@@ -22,7 +22,7 @@ DAPR_PARTS = (*NAMES, "daprd")
 
 
 def living(pids: list[int]) -> list[int]:
-    table = family.processes()
+    table = process_tree.processes()
     return [pid for pid in pids if pid in table and not table[pid].zombie]
 
 

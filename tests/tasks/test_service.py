@@ -26,7 +26,7 @@ from app.tasks.workflow_client import Silence, WorkflowClient
 from app.workflow.steps import TaskInput
 
 TICKET = Ticket(tenant="bench", ticket_id="crowd", customer_id="load-1", subject="s", text="t")
-# How long one of them stands still; a desk that lets the other in meanwhile begins a second run.
+# How long one of them stands still; a service that lets the other in meanwhile begins a second run.
 STANDSTILL_SECONDS = 0.3
 
 
@@ -86,11 +86,11 @@ def standings(ledger: tuple[Engine, Writer]) -> Standings:
 
 def test_two_that_send_a_ticket_at_once_begin_one_run(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
-    late = threading.Thread(target=desk.submit, args=(TICKET,), name="late")
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    late = threading.Thread(target=service.submit, args=(TICKET,), name="late")
     late.start()
     assert dapr.asked.wait(60)
-    desk.submit(TICKET)
+    service.submit(TICKET)
     dapr.other_is_through.set()
     late.join()
     assert dapr.begun == ["bench:crowd"]
@@ -152,14 +152,14 @@ def dapr() -> Waiting:
 
 
 @pytest.fixture
-def desk(
+def service(
     tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> TaskService:
-    """A desk where nobody waits long."""
+    """A service where nobody waits long."""
     monkeypatch.setattr("app.tasks.service._DECIDED_WITHIN_SECONDS", 0.0)
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
-    desk.submit(TICKET)
-    return desk
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    service.submit(TICKET)
+    return service
 
 
 def approve(by: str = "kim", refund: Refund | None = None) -> Decision:
@@ -167,9 +167,9 @@ def approve(by: str = "kim", refund: Refund | None = None) -> Decision:
     return Decision(verdict="approve", by=by, refund=refund)
 
 
-def told(desk: TaskService) -> list[tuple[str, str, DecisionState, str]]:
+def told(service: TaskService) -> list[tuple[str, str, DecisionState, str]]:
     """The trail, in short."""
-    return [(each.by, each.verdict, each.state, each.code) for each in desk.get(TICKET.task_id).decisions]
+    return [(each.by, each.verdict, each.state, each.code) for each in service.get(TICKET.task_id).decisions]
 
 
 class Ended(Waiting):
@@ -196,20 +196,20 @@ def test_a_task_is_ended_only_while_the_customer_is_told_of_no_refund(
             raise Refused("refunds/void refuses: already_committed", reason="already_committed")
 
     dapr = Ended()
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)
-    desk.submit(TICKET)
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, void)
+    service.submit(TICKET)
     if told:
         with pytest.raises(NotWaiting, match=r"already_committed.*task resume"):
-            desk.terminate(TICKET.task_id, "a mistake")
+            service.terminate(TICKET.task_id, "a mistake")
     else:
-        desk.terminate(TICKET.task_id, "a mistake")
+        service.terminate(TICKET.task_id, "a mistake")
     assert asked == [(TICKET.tenant, TICKET.ticket_id)]
     assert dapr.ended == ([] if told else [TICKET.task_id])
 
 
-def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskService, dapr: Waiting) -> None:
+def test_an_accepted_decision_is_known_to_be_accepted(service: TaskService, dapr: Waiting) -> None:
     dapr.answer = accepted
-    view, known = desk.decide(TICKET.task_id, approve(), "well said, kim@example.org")
+    view, known = service.decide(TICKET.task_id, approve(), "well said, kim@example.org")
     assert known
     assert dapr.events[0].question == 1
     (made,) = view.decisions
@@ -219,7 +219,7 @@ def test_an_accepted_decision_is_known_to_be_accepted(desk: TaskService, dapr: W
     assert "example" not in dapr.events[0].model_dump_json(), "no note travels into the history"
 
 
-def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskService, dapr: Waiting) -> None:
+def test_a_refused_decision_says_why_and_what_the_limit_is(service: TaskService, dapr: Waiting) -> None:
     def refused(decision: Decision) -> Standing:
         figures = {"most": "59.90", "currency": "CHF"}
         told = settled(decision, DecisionState.REFUSED, "above_refundable", **figures)
@@ -229,91 +229,93 @@ def test_a_refused_decision_says_why_and_what_the_limit_is(desk: TaskService, da
 
     dapr.answer = refused
     with pytest.raises(DecisionRefused, match=r"9,999\.00 CHF is more than order O-1 has left: 59\.90 CHF at most"):
-        desk.decide(TICKET.task_id, approve(refund=REFUND))
-    (made,) = desk.get(TICKET.task_id).decisions
+        service.decide(TICKET.task_id, approve(refund=REFUND))
+    (made,) = service.get(TICKET.task_id).decisions
     assert (made.by, made.refund, made.state, made.code) == ("kim", REFUND, DecisionState.REFUSED, "above_refundable")
 
 
-def test_a_decision_that_the_task_has_not_taken_yet_is_neither(desk: TaskService, dapr: Waiting) -> None:
-    view, known = desk.decide(TICKET.task_id, approve())
+def test_a_decision_that_the_task_has_not_taken_yet_is_neither(service: TaskService, dapr: Waiting) -> None:
+    view, known = service.decide(TICKET.task_id, approve())
     assert not known
     assert view.decisions[0].state is DecisionState.HANDED_OVER
     dapr.run = accepted(dapr.events[0])
-    assert told(desk) == [("kim", "approve", DecisionState.ACCEPTED, "")], "whoever looks later sees what came of it"
+    assert told(service) == [("kim", "approve", DecisionState.ACCEPTED, "")], "whoever looks later sees what came of it"
 
 
-def test_of_two_who_decide_at_once_one_is_too_late(desk: TaskService, dapr: Waiting) -> None:
-    desk.decide(TICKET.task_id, approve("ann"))
+def test_of_two_who_decide_at_once_one_is_too_late(service: TaskService, dapr: Waiting) -> None:
+    service.decide(TICKET.task_id, approve("ann"))
     dapr.answer = lambda _: accepted(dapr.events[0])
     with pytest.raises(TooLate, match="answered before"):
-        desk.decide(TICKET.task_id, Decision(verdict="reject", by="ben"))
-    assert told(desk) == [
+        service.decide(TICKET.task_id, Decision(verdict="reject", by="ben"))
+    assert told(service) == [
         ("ann", "approve", DecisionState.ACCEPTED, ""),
         ("ben", "reject", DecisionState.TOO_LATE, "answered_before"),
     ]
 
 
-def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(desk: TaskService, dapr: Waiting) -> None:
+def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(service: TaskService, dapr: Waiting) -> None:
     dapr.answer = lambda _: Standing(status=TaskStatus.TERMINATED, at=TURN)
     with pytest.raises(TooLate, match="was over"):
-        desk.decide(TICKET.task_id, approve())
-    assert told(desk) == [("kim", "approve", DecisionState.TOO_LATE, "ended")]
+        service.decide(TICKET.task_id, approve())
+    assert told(service) == [("kim", "approve", DecisionState.TOO_LATE, "ended")]
 
 
 @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PARKED, TaskStatus.PAUSED, TaskStatus.COMPLETED])
-def test_an_attempt_that_comes_at_the_wrong_time_is_noted(desk: TaskService, dapr: Waiting, status: TaskStatus) -> None:
+def test_an_attempt_that_comes_at_the_wrong_time_is_noted(
+    service: TaskService, dapr: Waiting, status: TaskStatus
+) -> None:
     dapr.run = Standing(status=status, at=TURN)
     with pytest.raises(NotWaiting, match="only a waiting task takes a decision"):
-        desk.decide(TICKET.task_id, approve(refund=REFUND))
-    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "not_waiting")]
-    assert desk.get(TICKET.task_id).decisions[0].refund == REFUND, "what was tried is known"
+        service.decide(TICKET.task_id, approve(refund=REFUND))
+    assert told(service) == [("kim", "approve", DecisionState.REFUSED, "not_waiting")]
+    assert service.get(TICKET.task_id).decisions[0].refund == REFUND, "what was tried is known"
     assert dapr.events == []
 
 
-def test_who_comes_second_learns_who_was_first(desk: TaskService, dapr: Waiting) -> None:
+def test_who_comes_second_learns_who_was_first(service: TaskService, dapr: Waiting) -> None:
     dapr.answer = accepted
-    desk.decide(TICKET.task_id, approve("ann"))
+    service.decide(TICKET.task_id, approve("ann"))
     with pytest.raises(NotWaiting, match="ann has sent `approve` before"):
-        desk.decide(TICKET.task_id, approve("ben"))
+        service.decide(TICKET.task_id, approve("ben"))
 
 
-def test_an_approval_of_nothing_is_refused_and_noted(desk: TaskService, dapr: Waiting) -> None:
+def test_an_approval_of_nothing_is_refused_and_noted(service: TaskService, dapr: Waiting) -> None:
     dapr.run = Standing(status=TaskStatus.WAITING, at=TURN, waiting_for="no_draft", question=asked(1))
     with pytest.raises(DecisionRefused, match="proposes no refund"):
-        desk.decide(TICKET.task_id, approve())
-    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "refund_missing")]
+        service.decide(TICKET.task_id, approve())
+    assert told(service) == [("kim", "approve", DecisionState.REFUSED, "refund_missing")]
 
 
-def test_who_may_not_decide_is_noted_but_not_without_end(desk: TaskService) -> None:
+def test_who_may_not_decide_is_noted_but_not_without_end(service: TaskService) -> None:
     for _ in range(120):
-        desk.denied(TICKET.task_id, approve("mallory"))
-    assert told(desk) == [("mallory", "approve", DecisionState.REFUSED, "no_role")] * 100
+        service.denied(TICKET.task_id, approve("mallory"))
+    assert told(service) == [("mallory", "approve", DecisionState.REFUSED, "no_role")] * 100
 
 
-def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(desk: TaskService, dapr: Waiting) -> None:
+def test_a_decision_whose_sidecar_does_not_answer_is_in_the_trail(service: TaskService, dapr: Waiting) -> None:
     dapr.failure = Unreachable("away")
     with pytest.raises(Unreachable):
-        desk.decide(TICKET.task_id, approve())
-    assert told(desk) == [("kim", "approve", DecisionState.HANDED_OVER, "")]
+        service.decide(TICKET.task_id, approve())
+    assert told(service) == [("kim", "approve", DecisionState.HANDED_OVER, "")]
 
 
 def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
     tickets: Tickets, standings: Standings, trail: Decisions, dapr: Waiting
 ) -> None:
     hopeful = ["its words"]
-    desk = TaskService(
+    service = TaskService(
         *(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None),
         begun_again=lambda *asked: asked in [(TICKET.task_id, each, TURN) for each in hopeful],
     )
-    desk.submit(TICKET)
+    service.submit(TICKET)
     dapr.run = Standing(status=TaskStatus.FAILED, at=TURN, error="its words")
-    view = desk.get(TICKET.task_id)
+    view = service.get(TICKET.task_id)
     assert (view.status, view.error) == (TaskStatus.RUNNING, None)
     assert "begun again" in (view.caveat or "")
     with pytest.raises(Unreachable, match="begun again"):
-        desk.pause(TICKET.task_id)
+        service.pause(TICKET.task_id)
     hopeful.clear()
-    assert desk.get(TICKET.task_id).status is TaskStatus.FAILED
+    assert service.get(TICKET.task_id).status is TaskStatus.FAILED
 
 
 class Away(WorkflowClient):
@@ -348,7 +350,7 @@ class Slow(Away):
 def test_the_ledger_has_time_of_its_own_to_say_what_was_accepted_when_the_engine_took_all_of_it(
     tickets: Tickets, standings: Standings, trail: Decisions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = TaskService(tickets, standings, Slow(), policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    service = TaskService(tickets, standings, Slow(), policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     times: list[float] = []
     read = standings.get
 
@@ -357,7 +359,7 @@ def test_the_ledger_has_time_of_its_own_to_say_what_was_accepted_when_the_engine
         return read(task_id)
 
     monkeypatch.setattr(standings, "get", timed)
-    assert desk.submit(TICKET)[1] is Intake.LATER
+    assert service.submit(TICKET)[1] is Intake.LATER
     assert times == [60], "a PostgreSQL ledger gives up at once where no time is left, and what was accepted is refused"
 
 
@@ -365,29 +367,29 @@ def test_a_ticket_is_accepted_while_the_engine_is_away_and_started_later(
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
-    view, intake = desk.submit(TICKET)
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    view, intake = service.submit(TICKET)
     assert (view.task_id, view.status, intake) == ("bench:crowd", TaskStatus.RUNNING, Intake.LATER)
-    assert desk.submit(TICKET)[1] is Intake.LATER, "the same again is as welcome"
-    assert desk.someone_waits.is_set()
+    assert service.submit(TICKET)[1] is Intake.LATER, "the same again is as welcome"
+    assert service.someone_waits.is_set()
     assert max(dapr.given) <= 1.0, "whoever sends a ticket is not made to wait"
     with pytest.raises(Silence):
-        desk.start_waiting()
+        service.start_waiting()
     dapr.away = False
-    assert desk.start_waiting() == 1
+    assert service.start_waiting() == 1
     assert dapr.begun == ["bench:crowd"]
-    assert desk.submit(TICKET)[1] is Intake.KNOWN
+    assert service.submit(TICKET)[1] is Intake.KNOWN
 
 
 def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_be_holds_up_no_other(
     tickets: Tickets, standings: Standings, trail: Decisions
 ) -> None:
     dapr = Away()
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
     for number in range(5):
-        desk.submit(TICKET.model_copy(update={"ticket_id": f"T-{number}"}))
+        service.submit(TICKET.model_copy(update={"ticket_id": f"T-{number}"}))
     dapr.away = False
-    assert desk.start_waiting(2) == 2
+    assert service.start_waiting(2) == 2
     assert sorted(dapr.begun) == ["bench:T-0", "bench:T-1"]
     start = dapr.start
 
@@ -397,7 +399,7 @@ def test_tickets_that_wait_are_started_in_order_of_arrival_and_one_that_cannot_b
         start(task)
 
     dapr.start = picky  # type: ignore[method-assign]
-    assert desk.start_waiting() >= 2
+    assert service.start_waiting() >= 2
     assert sorted(dapr.begun) == ["bench:T-0", "bench:T-1", "bench:T-3", "bench:T-4"]
 
 
@@ -424,35 +426,35 @@ def test_steering_answers_with_what_became_of_it(
         pause = unpark = _heard
 
     rules = policy.load(Path("config/policy.yaml"))
-    desk = TaskService(tickets, standings, Slow(), rules, trail, lambda *_: None, pause=lambda _seconds: None)
-    desk.submit(TICKET)
-    assert getattr(desk, verb)(TICKET.task_id).status is after
+    service = TaskService(tickets, standings, Slow(), rules, trail, lambda *_: None, pause=lambda _seconds: None)
+    service.submit(TICKET)
+    assert getattr(service, verb)(TICKET.task_id).status is after
 
 
 def test_a_paused_task_cannot_be_paused_again(tickets: Tickets, standings: Standings, trail: Decisions) -> None:
     dapr = Dapr()
-    desk = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
-    desk.submit(TICKET)
+    service = TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
+    service.submit(TICKET)
     dapr.get = lambda task_id: Standing(status=TaskStatus.PAUSED, at=now())  # type: ignore[method-assign]
     with pytest.raises(NotWaiting, match="bench:crowd is paused already; `task resume`"):
-        desk.pause("bench:crowd")
+        service.pause("bench:crowd")
 
 
-def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(desk: TaskService, dapr: Waiting) -> None:
+def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(service: TaskService, dapr: Waiting) -> None:
     with pytest.raises(TooLate, match="answered before"):
-        desk.decide(TICKET.task_id, approve().model_copy(update={"question": 7}))
+        service.decide(TICKET.task_id, approve().model_copy(update={"question": 7}))
     assert dapr.events == []
-    assert told(desk) == [("kim", "approve", DecisionState.REFUSED, "answered_before")]
+    assert told(service) == [("kim", "approve", DecisionState.REFUSED, "answered_before")]
 
 
 def test_the_inbox_has_what_waits_with_the_customers_words(
-    desk: TaskService, dapr: Waiting, standings: Standings
+    service: TaskService, dapr: Waiting, standings: Standings
 ) -> None:
     standings.tell(TICKET.task_id, dapr.run).result()
-    found = desk.inbox(None, None, None, None, 10, None)
+    found = service.inbox(None, None, None, None, 10, None)
     (case,) = found.cases
     assert (case.task.question, case.task.proposed_refund) == (asked(1), PROPOSED)
     assert (case.ticket.customer_id, case.ticket.subject, case.ticket.text) == ("load-1", "s", "t")
     assert (found.total, found.reasons, found.tenants) == (1, {"above_limit": 1}, {"bench": 1})
-    assert desk.inbox(None, "acme", None, None, 10, None).total == 0
-    assert desk.inbox(frozenset({"acme"}), None, None, None, 10, None).tenants == {}
+    assert service.inbox(None, "acme", None, None, 10, None).total == 0
+    assert service.inbox(frozenset({"acme"}), None, None, None, 10, None).tenants == {}

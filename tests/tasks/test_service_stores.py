@@ -1,4 +1,4 @@
-"""The desk between stores that disagree: a task is what Dapr says, or else what the ledger knows."""
+"""The service between stores that disagree: a task is what Dapr says, or else what the ledger knows."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def dapr() -> Dapr:
 
 
 @pytest.fixture
-def desk(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> TaskService:
-    """The desk between both."""
+def service(engine: Engine, writer: Writer, standings: Standings, dapr: Dapr) -> TaskService:
+    """The service between both."""
     tickets = Tickets(engine, writer, lambda: NOW)
     trail = Decisions(engine, writer, lambda: NOW)
     return TaskService(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None)
 
 
-def submit(desk: TaskService, writer: Writer) -> None:
+def submit(service: TaskService, writer: Writer) -> None:
     """Sends the ticket; its start is noted as well."""
-    desk.submit(TICKET)
+    service.submit(TICKET)
     writer.run(lambda connection: None)
 
 
@@ -116,92 +116,92 @@ def make_final(engine: Engine) -> None:
         connection.execute(update(TICKETS).values(recorded=True))
 
 
-def test_a_task_is_what_dapr_says(desk: TaskService, dapr: Dapr) -> None:
-    desk.submit(TICKET)
+def test_a_task_is_what_dapr_says(service: TaskService, dapr: Dapr) -> None:
+    service.submit(TICKET)
     dapr.says = WAITING
-    view = desk.get(TASK)
+    view = service.get(TASK)
     assert (view.status, view.waiting_for, view.caveat) == (TaskStatus.WAITING, "above_limit", None)
 
 
 def test_what_the_worker_told_after_a_later_turn_is_newer_than_what_dapr_has_saved(
-    desk: TaskService, dapr: Dapr, standings: Standings
+    service: TaskService, dapr: Dapr, standings: Standings
 ) -> None:
-    desk.submit(TICKET)
+    service.submit(TICKET)
     dapr.says = WAITING
     standings.tell(TASK, DONE).result()
-    assert (desk.get(TASK).status, desk.get(TASK).result) == (TaskStatus.COMPLETED, DONE.result)
+    assert (service.get(TASK).status, service.get(TASK).result) == (TaskStatus.COMPLETED, DONE.result)
 
 
-def test_lists_do_not_ask_dapr(desk: TaskService, dapr: Dapr, standings: Standings) -> None:
-    desk.submit(TICKET)
-    desk.submit(TICKET.model_copy(update={"ticket_id": "other"}))
+def test_lists_do_not_ask_dapr(service: TaskService, dapr: Dapr, standings: Standings) -> None:
+    service.submit(TICKET)
+    service.submit(TICKET.model_copy(update={"ticket_id": "other"}))
     standings.tell(TASK, WAITING).result()
     dapr.says = Unreachable("away")
-    assert [view.task_id for view in desk.list(None, TaskStatus.WAITING, 10, None).tasks] == [TASK]
-    assert [view.ticket_id for view in desk.newest(None, 10, None).tasks] == ["other", "crowd"]
-    page = desk.list(None, None, 1, None)
+    assert [view.task_id for view in service.list(None, TaskStatus.WAITING, 10, None).tasks] == [TASK]
+    assert [view.ticket_id for view in service.newest(None, 10, None).tasks] == ["other", "crowd"]
+    page = service.list(None, None, 1, None)
     assert page.next_after is not None
-    assert desk.list(None, None, 1, page.next_after).next_after is None, "no cursor that leads to an empty page"
+    assert service.list(None, None, 1, page.next_after).next_after is None, "no cursor that leads to an empty page"
 
 
 def test_a_completed_task_that_was_purged_stays_completed(
-    desk: TaskService, dapr: Dapr, standings: Standings, engine: Engine
+    service: TaskService, dapr: Dapr, standings: Standings, engine: Engine
 ) -> None:
-    desk.submit(TICKET)
+    service.submit(TICKET)
     standings.tell(TASK, DONE).result()
     make_final(engine)
     dapr.lose()
-    view, intake = desk.submit(TICKET)
+    view, intake = service.submit(TICKET)
     assert (view.status, view.result, view.caveat, intake) == (TaskStatus.COMPLETED, DONE.result, None, Intake.KNOWN)
     assert dapr.begun == [], "nothing starts"
     with pytest.raises(NotWaiting, match=r"has ended \(completed\)"):
-        desk.pause(TASK)
+        service.pause(TASK)
     with pytest.raises(NotWaiting, match=r"has ended \(completed\)"):
-        desk.terminate(TASK, "why")
+        service.terminate(TASK, "why")
     with pytest.raises(NotWaiting, match=r"has ended \(completed\); only a waiting task"):
-        desk.decide(TASK, Decision(verdict="reject", by="Jo"))
+        service.decide(TASK, Decision(verdict="reject", by="Jo"))
 
 
 def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     standings.tell(TASK, WAITING).result()
     dapr.lose()
-    view = desk.get(TASK)
+    view = service.get(TASK)
     assert (view.status, view.waiting_for) == (TaskStatus.WAITING, "above_limit"), "as it was known last"
     assert view.caveat == f"not known to the workflow engine; `refund-agent task rerun {TASK}` begins it again"
     with pytest.raises(NotWaiting, match=r"last known: waiting.*not known to the workflow engine"):
-        desk.pause(TASK)
+        service.pause(TASK)
 
 
 def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     standings.tell(TASK, WAITING).result()
     dapr.lose()
-    view, intake = desk.submit(TICKET)
+    view, intake = service.submit(TICKET)
     assert (dapr.begun, intake, view.caveat) == ([TASK], Intake.KNOWN, None)
 
 
 @pytest.mark.parametrize("error", [Unreachable("the sidecar is away"), HistoryTampered(TASK, "digest mismatch")])
 def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     standings.tell(TASK, WAITING).result()
     dapr.says = error
-    for view in (desk.get(TASK), desk.submit(TICKET)[0]):
+    for view in (service.get(TASK), service.submit(TICKET)[0]):
         assert (view.status, view.caveat) == (TaskStatus.WAITING, str(error))
     with pytest.raises(type(error)):
-        desk.pause(TASK)
+        service.pause(TASK)
     assert dapr.steered == []
 
 
-def test_a_task_that_is_not_known_at_all_is_not_found(desk: TaskService) -> None:
+def test_a_task_that_is_not_known_at_all_is_not_found(service: TaskService) -> None:
     with pytest.raises(TaskNotFound):
-        desk.get("bench:nobody")
+        service.get("bench:nobody")
 
 
 FAILED = Standing(status=TaskStatus.FAILED, at=NOW, error="non-deterministic")
@@ -220,31 +220,31 @@ def call_states(engine: Engine) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("final", [False, True])
 def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine, final: bool
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine, final: bool
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     settled_call(engine)
     standings.tell(TASK, FAILED).result()
     if final:
         make_final(engine)
     dapr.begun.clear()
     dapr.says = FAILED
-    desk.rerun(TASK)
+    service.rerun(TASK)
     dapr.says = WAITING.model_copy(update={"at": NOW + timedelta(seconds=9)})
-    assert (dapr.begun, desk.get(TASK).status) == ([TASK], TaskStatus.WAITING)
-    (found,) = desk.list(None, None, 10, None).tasks
+    assert (dapr.begun, service.get(TASK).status) == ([TASK], TaskStatus.WAITING)
+    (found,) = service.list(None, None, 10, None).tasks
     assert (found.status, found.error) == (TaskStatus.RUNNING, None)
     assert call_states(engine) == [("interrupted", "the run has ended (failed); the task was begun again")]
 
 
 def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     settled_call(engine)
     standings.tell(TASK, WAITING).result()
     dapr.lose()
-    view = desk.rerun(TASK)
+    view = service.rerun(TASK)
     assert (dapr.begun, view.status, view.caveat) == ([TASK], TaskStatus.RUNNING, None)
     ((state, error),) = call_states(engine)
     assert state == "interrupted"
@@ -252,33 +252,33 @@ def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
 
 
 def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     dapr.begun.clear()
     dapr.says = WAITING
     with pytest.raises(NotWaiting, match="is waiting and goes on"):
-        desk.rerun(TASK)
+        service.rerun(TASK)
     dapr.says = Unreachable("away")
     with pytest.raises(Unreachable):
-        desk.rerun(TASK)
+        service.rerun(TASK)
     standings.tell(TASK, DONE).result()
     with pytest.raises(NotWaiting, match="is completed"):
-        desk.rerun(TASK)
+        service.rerun(TASK)
     assert dapr.begun == []
 
 
 def test_what_an_older_state_store_has_left_of_a_completed_task_can_be_ended(
-    desk: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
+    service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
 ) -> None:
-    submit(desk, writer)
+    submit(service, writer)
     standings.tell(TASK, DONE).result()
     make_final(engine)
     dapr.says = WAITING.model_copy(update={"at": NOW + timedelta(hours=1)})  # it has woken up, and waits again
-    assert desk.get(TASK).status is TaskStatus.COMPLETED
-    assert desk.terminate(TASK, "restored from a backup").status is TaskStatus.COMPLETED
+    assert service.get(TASK).status is TaskStatus.COMPLETED
+    assert service.terminate(TASK, "restored from a backup").status is TaskStatus.COMPLETED
     assert dapr.steered == [TASK]
     dapr.says = FAILED
     with pytest.raises(NotWaiting, match="has ended"):
-        desk.terminate(TASK, "twice")
+        service.terminate(TASK, "twice")
     assert dapr.steered == [TASK]

@@ -32,24 +32,24 @@ class Desk:
 
 @pytest.mark.parametrize("told", [False, True])
 def test_waiting_tickets_are_started_once_the_engine_is_back(told: bool) -> None:
-    desk = Desk()
-    desk.away = told
-    starter = Starter(desk, look_seconds=0.05, first_seconds=0.01, longest_seconds=0.02)
+    service = Desk()
+    service.away = told
+    starter = Starter(service, look_seconds=0.05, first_seconds=0.01, longest_seconds=0.02)
     starter.start()
     if told:
-        until(lambda: desk.asked > 3, "it asks again and again")
-        desk.away = False
-    until(lambda: desk.waiting == 0, "all are started")
-    desk.waiting = 1
-    desk.someone_waits.set()
-    until(lambda: desk.waiting == 0, "the next one, too")
+        until(lambda: service.asked > 3, "it asks again and again")
+        service.away = False
+    until(lambda: service.waiting == 0, "all are started")
+    service.waiting = 1
+    service.someone_waits.set()
+    until(lambda: service.waiting == 0, "the next one, too")
     starter.stop()
 
 
 def test_it_stops_at_once_also_while_it_waits() -> None:
-    desk = Desk()
-    for desk.away in (True, False):
-        starter = Starter(desk, look_seconds=600, first_seconds=600, longest_seconds=600)
+    service = Desk()
+    for service.away in (True, False):
+        starter = Starter(service, look_seconds=600, first_seconds=600, longest_seconds=600)
         starter.start()
-        until(lambda: desk.asked, "it has begun")
+        until(lambda: service.asked, "it has begun")
         starter.stop()

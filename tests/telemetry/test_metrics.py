@@ -56,11 +56,11 @@ def test_tasks_are_counted_by_how_they_ended() -> None:
 def test_tokens_are_counted_by_kind_and_by_how_they_are_known() -> None:
     found = after(task_record(), task_record())
     of = {"tenant": "acme", "model": MODEL}
-    reported = of | {"known": "reported", "rerun": "no"}
+    reported = of | {"basis": "reported", "wasted": "no"}
     assert value(found, "tokens_total", kind="input", stage="classify", **reported) == 2 * 800
     assert value(found, "tokens_total", kind="cached_input", stage="classify", **reported) == 2 * 100
     assert value(found, "tokens_total", kind="output", stage="draft_refund", **reported) == 2 * 2 * 80
-    lost = of | {"known": "estimated", "rerun": "yes", "stage": "draft_refund"}
+    lost = of | {"basis": "estimated", "wasted": "yes", "stage": "draft_refund"}
     assert value(found, "tokens_total", kind="input", **lost) == 2 * 1_500
     assert total(found, "tokens_total") == 2 * (3 * 980 + 2_500)
 
@@ -71,12 +71,12 @@ def test_what_is_not_reported_is_no_token_and_no_money_but_is_counted() -> None:
     assert total(found, "tokens_total") == 0
     assert total(found, "cost_total", kind="model") == 0
     of = {"kind": "model", "stage": "classify", "model": MODEL}
-    assert value(found, "unknown_charges_total", known="unreported", **of) == 2
+    assert value(found, "unknown_charges_total", basis="unreported", **of) == 2
 
 
 def test_what_has_no_price_is_counted() -> None:
     found = after(task_record(calls=(call_record(model="nobody-knows-it"),)))
-    assert total(found, "unknown_charges_total", known="unpriced", model="nobody-knows-it") == 3
+    assert total(found, "unknown_charges_total", basis="unpriced", model="nobody-knows-it") == 3
     assert total(found, "tokens_total", model="nobody-knows-it") == 980
     assert total(found, "cost_total", model="nobody-knows-it") == 0
 
@@ -84,11 +84,11 @@ def test_what_has_no_price_is_counted() -> None:
 def test_money_is_counted_by_currency_kind_stage_and_model() -> None:
     record = task_record()
     found = after(record, record)
-    charged = sum(float(charge.amount) for charge in record.charges if charge.amount is not None)
+    charged = sum(float(charge.contracted_cost) for charge in record.charges if charge.contracted_cost is not None)
     assert total(found, "cost_total") == pytest.approx(2 * charged)
     of = {"currency": "USD", "tenant": "acme", "stage": "draft_refund"}
-    rerun = value(found, "cost_total", kind="rerun", known="estimated", model=MODEL, **of)
-    assert rerun == pytest.approx(2 * 0.0022)
+    wasted = value(found, "cost_total", kind="wasted", basis="estimated", model=MODEL, **of)
+    assert wasted == pytest.approx(2 * 0.0022)
     assert total(found, "cost_total", kind="model", **of) == pytest.approx(2 * 2 * 0.000458)
     assert total(found, "cost_total", kind="compute", stage="lookup_order") == 0  # a lookup is the stage's
     assert total(found, "cost_total", kind="orchestration") > 0
@@ -105,10 +105,12 @@ def test_currencies_are_apart() -> None:
 def test_corrections_count_as_corrected() -> None:
     record = task_record(calls=(call_record(),))
     first = record.charges[0]
-    assert first.quantity is not None
-    assert first.amount is not None
-    back = replace(first, correction=1, quantity=-first.quantity, amount=-first.amount)
-    again = replace(first, correction=2, quantity=first.quantity + 5)
+    assert first.consumed_quantity is not None
+    assert first.contracted_cost is not None
+    back = replace(
+        first, correction=1, consumed_quantity=-first.consumed_quantity, contracted_cost=-first.contracted_cost
+    )
+    again = replace(first, correction=2, consumed_quantity=first.consumed_quantity + 5)
     found = after(replace(record, charges=(*record.charges, back, again)))
     assert total(found, "tokens_total", kind="input") == 805
 
@@ -118,8 +120,8 @@ def test_calls_are_counted_by_state_and_by_who_answered() -> None:
     of = {"stage": "draft_refund", "model": MODEL}
     assert value(found, "model_calls_total", state="settled", answered_by="provider", **of) == 4
     assert value(found, "model_calls_total", state="interrupted", answered_by="nobody", **of) == 2
-    assert value(found, "reruns_total", **of) == 2
-    assert value(found, "reruns_total", stage="classify", model=MODEL) is None
+    assert value(found, "wasted_calls_total", **of) == 2
+    assert value(found, "wasted_calls_total", stage="classify", model=MODEL) is None
 
 
 def test_an_answer_that_came_too_late_was_given_by_the_provider() -> None:

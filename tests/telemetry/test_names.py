@@ -15,7 +15,7 @@ from app.telemetry.names import provider_name
 from tests.paths import ROOT
 
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text().partition("## Traces and metrics")[2].partition("\n## ")[0]
-PARTS = ("amount", "currency", "amounts", "known")
+PARTS = ("amount", "currency", "amounts", "basis")
 OURS = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str) and "." in value}
 CONVENTIONS = {
     value

@@ -124,14 +124,14 @@ def test_a_call_says_what_the_conventions_lack() -> None:
         "refund_agent.call.state": "settled",
         "refund_agent.call.turn": 1,
         "refund_agent.call.number": 2,
-        "refund_agent.call.rerun": False,
+        "refund_agent.call.wasted": False,
         "refund_agent.component": "llm",
         "refund_agent.prompt.version": "p1",
         "refund_agent.worker": "w-2",
-        "refund_agent.tokens.known": "reported",
+        "refund_agent.tokens.basis": "reported",
         "refund_agent.cost.amount": "0.000458",
         "refund_agent.cost.currency": "USD",
-        "refund_agent.cost.known": "reported",
+        "refund_agent.cost.basis": "reported",
         "refund_agent.price": "prices.yaml/sandbox",
         "refund_agent.price_book": price_book().digest,
     }
@@ -146,7 +146,7 @@ def test_a_task_says_what_it_was_and_what_all_of_it_cost() -> None:
     assert span.attributes["refund_agent.task.outcome"] == "refunded"
     assert span.attributes["refund_agent.task.category"] == "damaged"
     assert span.attributes["refund_agent.task.active_seconds"] == 10.0
-    assert span.attributes["refund_agent.task.cost.known"] == "estimated"
+    assert span.attributes["refund_agent.task.cost.basis"] == "estimated"
     assert span.attributes["refund_agent.task.cost.currency"] == "USD"
     assert span.attributes["refund_agent.price_book"] == price_book().digest
     assert "refund_agent.task.rerun_of" not in span.attributes
@@ -166,7 +166,7 @@ def test_costs_of_the_spans_sum_to_the_charges() -> None:
     record = task_record()
     spans = plan(record)
     amounts = [span.attributes.get("refund_agent.cost.amount", "0") for span in spans]
-    charged = sum((charge.amount or Decimal(0) for charge in record.charges), Decimal(0))
+    charged = sum((charge.contracted_cost or Decimal(0) for charge in record.charges), Decimal(0))
     assert sum((Decimal(str(amount)) for amount in amounts), Decimal(0)) == charged
     assert Decimal(str(spans[0].attributes["refund_agent.task.cost.amount"])) == charged
     assert charged > 0
@@ -178,16 +178,18 @@ def test_corrections_count_as_corrected() -> None:
     corrected = (*record.charges, *_correction(first, amount=Decimal("0.5")))
     span = plan(replace(record, charges=corrected))[8]
     was = plan(record)[8].attributes["refund_agent.cost.amount"]
-    assert first.amount is not None
-    expected = Decimal(str(was)) - first.amount + Decimal("0.5")
+    assert first.contracted_cost is not None
+    expected = Decimal(str(was)) - first.contracted_cost + Decimal("0.5")
     assert Decimal(str(span.attributes["refund_agent.cost.amount"])) == expected
 
 
 def _correction(charge: Charge, amount: Decimal) -> tuple[Charge, Charge]:
-    assert charge.quantity is not None
-    assert charge.amount is not None
-    back = replace(charge, correction=1, quantity=-charge.quantity, amount=-charge.amount)
-    return back, replace(charge, correction=2, amount=amount)
+    assert charge.consumed_quantity is not None
+    assert charge.contracted_cost is not None
+    back = replace(
+        charge, correction=1, consumed_quantity=-charge.consumed_quantity, contracted_cost=-charge.contracted_cost
+    )
+    return back, replace(charge, correction=2, contracted_cost=amount)
 
 
 def test_currencies_are_never_added() -> None:
@@ -201,7 +203,7 @@ def test_currencies_are_never_added() -> None:
 
 def test_what_is_unpriced_has_no_amount() -> None:
     span = of_call(model="nobody-knows-it")
-    assert span.attributes["refund_agent.cost.known"] == "unpriced"
+    assert span.attributes["refund_agent.cost.basis"] == "unpriced"
     assert "refund_agent.cost.amount" not in span.attributes
     assert "refund_agent.price" not in span.attributes
 
@@ -209,15 +211,15 @@ def test_what_is_unpriced_has_no_amount() -> None:
 def test_tokens_that_are_not_reported_are_absent() -> None:
     span = of_call(usage=NOT_REPORTED)
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
-    assert span.attributes["refund_agent.tokens.known"] == "unreported"
-    assert span.attributes["refund_agent.cost.known"] == "unreported"
+    assert span.attributes["refund_agent.tokens.basis"] == "unreported"
+    assert span.attributes["refund_agent.cost.basis"] == "unreported"
     partly = of_call(usage=TokenUsage(input_tokens=7, output_tokens=None))
     assert partly.attributes["gen_ai.usage.input_tokens"] == 7
     assert "gen_ai.usage.output_tokens" not in partly.attributes
 
 
 def test_numbers_that_nobody_vouches_for_are_absent() -> None:
-    span = of_call(usage=TokenUsage(input_tokens=0, output_tokens=0, known=UsageBasis.UNREPORTED))
+    span = of_call(usage=TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
 
 
@@ -226,8 +228,8 @@ def test_an_interrupted_call_ends_when_its_successor_begins() -> None:
     assert span.failed
     assert span.attributes["error.type"] == "interrupted"
     assert span.attributes["refund_agent.call.end_known"] is False
-    assert span.attributes["refund_agent.call.rerun"] is True
-    assert span.attributes["refund_agent.tokens.known"] == "estimated"
+    assert span.attributes["refund_agent.call.wasted"] is True
+    assert span.attributes["refund_agent.tokens.basis"] == "estimated"
     assert "gen_ai.response.model" not in span.attributes
     assert (span.start, span.end) == (nanoseconds(1.3), nanoseconds(5.8))
 

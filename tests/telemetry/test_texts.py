@@ -69,6 +69,6 @@ def _row(call_id: str, stored: str | None) -> dict[str, Any]:
         "model",
     )
     row: dict[str, Any] = {name: getattr(call, name) for name in names}
-    row |= {"request_digest": "d", "prompt_version": "p", "worker": "w", "state": "settled", "known": "reported"}
+    row |= {"request_digest": "d", "prompt_version": "p", "worker": "w", "state": "settled", "usage_basis": "reported"}
     row |= {"started_at": call.started_at, "reserve_input": 1, "reserve_output": 1, "answer": stored}
     return row

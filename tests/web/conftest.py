@@ -1,4 +1,4 @@
-"""A fresh desk, app and checking client for each test."""
+"""A fresh task service, app and checking client for each test."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from flask import Flask
 from app.web.factory import create_app
 from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
-from tests.web.fakes import FakeDesk, FakeVitals, make_access, make_books
+from tests.web.fakes import FakeTaskService, FakeVitals, make_access, make_books
 
 
 @pytest.fixture
-def desk() -> FakeDesk:
-    return FakeDesk()
+def service() -> FakeTaskService:
+    return FakeTaskService()
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def vitals() -> FakeVitals:
 
 
 @pytest.fixture
-def flask_app(desk: FakeDesk, records: FakeRecords, vitals: FakeVitals) -> Flask:
-    return create_app(desk, make_access(), version="1.2.3", books=make_books(records), vitals=vitals)
+def flask_app(service: FakeTaskService, records: FakeRecords, vitals: FakeVitals) -> Flask:
+    return create_app(service, make_access(), version="1.2.3", ledger=make_books(records), vitals=vitals)
 
 
 @pytest.fixture
-def client(flask_app: Flask, desk: FakeDesk, records: FakeRecords) -> DocumentedClient:
-    return DocumentedClient(flask_app, desk, records)
+def client(flask_app: Flask, service: FakeTaskService, records: FakeRecords) -> DocumentedClient:
+    return DocumentedClient(flask_app, service, records)

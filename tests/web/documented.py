@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.ledgers import FakeRecords
-from tests.web.fakes import FakeDesk, secret
+from tests.web.fakes import FakeTaskService, secret
 
 JsonObject = dict[str, Any]
 
@@ -20,8 +20,8 @@ JsonObject = dict[str, Any]
 class DocumentedClient:
     """Sends requests as the holder of a token; checks each answer; remembers what was seen."""
 
-    def __init__(self, app: Flask, desk: FakeDesk, records: FakeRecords) -> None:
-        self.desk = desk
+    def __init__(self, app: Flask, service: FakeTaskService, records: FakeRecords) -> None:
+        self.service = service
         self.records = records
         self.seen: set[tuple[str, int]] = set()
         self._client: FlaskClient = app.test_client()

@@ -1,4 +1,4 @@
-"""A desk in memory with the real desk's methods; what a task comes to is decided by the test."""
+"""A service in memory with the real service's methods; what a task comes to is decided by the test."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def make_ticket(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) ->
     return Ticket.model_validate(given | changes)
 
 
-class FakeDesk:
-    """The task desk. `settle` is asked at each reading what a running task has come to; None: not yet."""
+class FakeTaskService:
+    """The task service. `settle` is asked at each reading what a running task has come to; None: not yet."""
 
     def __init__(self, settle: Settle | None = None) -> None:
         self.settle = settle
@@ -120,7 +120,7 @@ class FakeDesk:
         with self._lock:
             self._check()
             if task_id not in self._views:
-                raise TaskNotFound(f"no task {task_id!r}; the desk's own words")
+                raise TaskNotFound(f"no task {task_id!r}; the service's own words")
             view = self._views[task_id]
             changes = self.settle(self._tickets[task_id]) if self.settle else None
             return self.put(task_id, **changes) if changes and view.status is TaskStatus.RUNNING else view

@@ -9,29 +9,29 @@ import pytest
 from app.domain.models import Decision, Intake, Refund, TaskStatus, TaskView
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import FakeDesk, FakeVitals, make_ticket
+from tests.web.fakes import FakeTaskService, FakeVitals, make_ticket
 
 TASK = "acme:T-1"
 VERBS = ["pause", "resume", "rerun", "approve", "reject", "terminate"]
 
 
-def test_a_ticket_becomes_a_task_once(client: DocumentedClient, desk: FakeDesk) -> None:
+def test_a_ticket_becomes_a_task_once(client: DocumentedClient, service: FakeTaskService) -> None:
     first = client.call("POST", "/tasks", who="acme-submit", body=ticket_body())
     again = client.call("POST", "/tasks", who="acme-submit", body=ticket_body())
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.headers["Location"] == again.headers["Location"] == "/tasks/acme:T-1"
     assert first.json == again.json
-    assert TaskView.model_validate_json(first.data) == desk.get(TASK)
+    assert TaskView.model_validate_json(first.data) == service.get(TASK)
     assert client.call("GET", first.headers["Location"], who="acme-read").json == first.json
 
 
-def test_another_body_under_the_same_id_is_a_conflict(client: DocumentedClient, desk: FakeDesk) -> None:
+def test_another_body_under_the_same_id_is_a_conflict(client: DocumentedClient, service: FakeTaskService) -> None:
     client.call("POST", "/tasks", body=ticket_body())
     answer = client.call("POST", "/tasks", body=ticket_body(text="another"))
     assert answer.status_code == 409
     assert answer.json is not None
     assert answer.json["type"] == "urn:refund-agent:problem:ticket-conflict"
-    assert desk.submit(make_ticket(subject="", text="it broke"))[1] is Intake.KNOWN
+    assert service.submit(make_ticket(subject="", text="it broke"))[1] is Intake.KNOWN
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_the_longest_ticket_fits(client: DocumentedClient) -> None:
     assert answer.status_code == 201
 
 
-def test_a_tenant_sees_only_its_own(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket("T-1", "acme"))
-    desk.submit(make_ticket("T-2", "globex"))
+def test_a_tenant_sees_only_its_own(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket("T-1", "acme"))
+    service.submit(make_ticket("T-2", "globex"))
 
     def ids(who: str, query: str = "") -> list[str]:
         answer = client.call("GET", f"/tasks{query}", who=who)
@@ -114,10 +114,10 @@ def test_a_tenant_sees_only_its_own(client: DocumentedClient, desk: FakeDesk) ->
 @pytest.mark.parametrize("who", ["globex-admin"])
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_anothers_task_is_told_from_none_by_nothing(
-    client: DocumentedClient, desk: FakeDesk, verb: str, who: str
+    client: DocumentedClient, service: FakeTaskService, verb: str, who: str
 ) -> None:
-    desk.submit(make_ticket())
-    before = desk.get(TASK)
+    service.submit(make_ticket())
+    before = service.get(TASK)
     method, body = ("POST", {"reason": "r"} if verb == "terminate" else {}) if verb else ("GET", None)
 
     def ask(task_id: str, caller: str) -> tuple[int, str]:
@@ -126,13 +126,13 @@ def test_anothers_task_is_told_from_none_by_nothing(
 
     assert ask(TASK, who) == ask("acme:T-9", who) == ask("globex:T-9", who) == ask("acme:T-9", "root")
     assert ask(TASK, who)[0] == 404
-    assert desk.get(TASK) == before
+    assert service.get(TASK) == before
 
 
-def test_a_tenants_token_cannot_submit_into_another(client: DocumentedClient, desk: FakeDesk) -> None:
+def test_a_tenants_token_cannot_submit_into_another(client: DocumentedClient, service: FakeTaskService) -> None:
     answer = client.call("POST", "/tasks", who="acme-submit", body=ticket_body(tenant="globex"))
     assert answer.status_code == 403
-    assert desk.submissions == 0
+    assert service.submissions == 0
 
 
 @pytest.mark.parametrize(
@@ -160,42 +160,42 @@ def test_a_role_opens_its_own_doors_and_no_other(client: DocumentedClient, who: 
     assert opened == allowed
 
 
-def test_a_decision_carries_the_tokens_name(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_decision_carries_the_tokens_name(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": "9.99", "currency": "EUR"}
     answer = client.call("POST", f"/tasks/{TASK}/approve", who="acme-approve", body={"refund": refund})
     assert answer.json is not None
     assert answer.json["result"]["refund"] == refund
     expected = Refund.model_validate(refund)
-    assert desk.decisions == [Decision(verdict="approve", by="acme-approve", refund=expected)]
+    assert service.decisions == [Decision(verdict="approve", by="acme-approve", refund=expected)]
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
-def test_a_body_cannot_name_who_decides(client: DocumentedClient, desk: FakeDesk, verb: str) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_body_cannot_name_who_decides(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     answer = client.call("POST", f"/tasks/{TASK}/{verb}", who="acme-approve", body={"by": "the boss"})
     assert answer.status_code == 422
-    assert desk.decisions == []
-    assert desk.get(TASK).status is TaskStatus.WAITING
+    assert service.decisions == []
+    assert service.get(TASK).status is TaskStatus.WAITING
     assert client.call("POST", f"/tasks/{TASK}/{verb}", who="acme-approve").status_code == 200
-    assert [decision.by for decision in desk.decisions] == ["acme-approve"]
+    assert [decision.by for decision in service.decisions] == ["acme-approve"]
 
 
-def test_a_refusal_of_the_books_is_told(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_refusal_of_the_books_is_told(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
     answer = client.call("POST", f"/tasks/{TASK}/approve", body={"refund": refund})
     assert answer.status_code == 422
     assert "cannot bear that" in answer.text
-    assert desk.get(TASK).status is TaskStatus.WAITING
+    assert service.get(TASK).status is TaskStatus.WAITING
 
 
-def test_a_refusal_carries_its_code(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_refusal_carries_its_code(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
     answer = client.call("POST", f"/tasks/{TASK}/approve", body={"refund": refund})
     assert answer.json is not None
@@ -203,61 +203,61 @@ def test_a_refusal_carries_its_code(client: DocumentedClient, desk: FakeDesk) ->
     assert answer.json["type"] == "urn:refund-agent:problem:decision-refused"
 
 
-def test_a_decision_that_the_task_has_not_taken_yet_is_202(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
-    desk.slow = True
+def test_a_decision_that_the_task_has_not_taken_yet_is_202(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
+    service.slow = True
     assert client.call("POST", f"/tasks/{TASK}/reject", body={"note": "why"}).status_code == 202
 
 
-def test_a_note_goes_with_the_decision(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_note_goes_with_the_decision(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     too_long = client.call("POST", f"/tasks/{TASK}/reject", body={"note": "n" * 501})
     assert too_long.status_code == 422
     assert client.call("POST", f"/tasks/{TASK}/reject", body={"note": "twice a month"}).status_code == 200
-    assert desk.notes == ["twice a month"]
+    assert service.notes == ["twice a month"]
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
-def test_who_may_not_decide_and_tries_is_noted(client: DocumentedClient, desk: FakeDesk, verb: str) -> None:
-    desk.submit(make_ticket())
+def test_who_may_not_decide_and_tries_is_noted(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
+    service.submit(make_ticket())
     for who in ("acme-read", "acme-submit"):
         assert client.call("POST", f"/tasks/{TASK}/{verb}", who=who).status_code == 403
         assert client.call("POST", "/tasks/acme:T-9/approve", who=who).status_code == 403
     assert client.call("POST", f"/tasks/{TASK}/{verb}", who="globex-admin").status_code == 404
-    assert desk.attempts == [(TASK, verb, "acme-read"), (TASK, verb, "acme-submit")]
+    assert service.attempts == [(TASK, verb, "acme-read"), (TASK, verb, "acme-submit")]
 
 
 @pytest.mark.parametrize("amount", ["-1.00", "1.234", "NaN", "Infinity", "1e999", "", None])
-def test_a_refund_that_is_no_money_is_refused(client: DocumentedClient, desk: FakeDesk, amount: Any) -> None:
-    desk.submit(make_ticket())
-    desk.wait_for_a_person(TASK)
+def test_a_refund_that_is_no_money_is_refused(client: DocumentedClient, service: FakeTaskService, amount: Any) -> None:
+    service.submit(make_ticket())
+    service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": amount, "currency": "EUR"}
     answer = client.call("POST", f"/tasks/{TASK}/approve", body={"refund": refund})
     assert answer.status_code == 422
     assert answer.json is not None
     assert answer.json["errors"][0]["field"] == "refund.amount"
-    assert desk.decisions == []
+    assert service.decisions == []
 
 
-def test_a_task_is_held_let_go_and_ended(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket())
+def test_a_task_is_held_let_go_and_ended(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket())
     statuses = []
     for verb, body in [("pause", None), ("resume", {}), ("terminate", {"reason": "sent twice"})]:
         answer = client.call("POST", f"/tasks/{TASK}/{verb}", who="acme-admin", body=body)
         assert answer.json is not None
         statuses.append(answer.json["status"])
     assert statuses == ["paused", "running", "terminated"]
-    assert desk.reasons == ["sent twice"]
+    assert service.reasons == ["sent twice"]
     assert client.call("POST", f"/tasks/{TASK}/pause").status_code == 409
     again = client.call("POST", f"/tasks/{TASK}/rerun", who="acme-admin")
     assert (again.status_code, (again.json or {})["status"]) == (200, "running")
 
 
-def test_pages_hold_every_task_once(client: DocumentedClient, desk: FakeDesk) -> None:
+def test_pages_hold_every_task_once(client: DocumentedClient, service: FakeTaskService) -> None:
     for number in range(7):
-        desk.submit(make_ticket(f"T-{number}"))
+        service.submit(make_ticket(f"T-{number}"))
     seen, after = [], ""
     while True:
         answer = client.call("GET", f"/tasks?limit=3{after}")
@@ -269,10 +269,10 @@ def test_pages_hold_every_task_once(client: DocumentedClient, desk: FakeDesk) ->
     assert seen == [f"T-{number}" for number in range(7)]
 
 
-def test_tasks_are_listed_by_status(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.submit(make_ticket("T-1"))
-    desk.submit(make_ticket("T-2"))
-    desk.wait_for_a_person("acme:T-2")
+def test_tasks_are_listed_by_status(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.submit(make_ticket("T-1"))
+    service.submit(make_ticket("T-2"))
+    service.wait_for_a_person("acme:T-2")
     answer = client.call("GET", "/tasks?status=waiting")
     assert answer.json is not None
     assert [task["task_id"] for task in answer.json["tasks"]] == ["acme:T-2"]

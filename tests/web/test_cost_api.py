@@ -43,7 +43,7 @@ def test_the_record_is_the_ledgers(client: DocumentedClient, records: FakeRecord
     answer = client.call("GET", RECORD, who="acme-read")
     assert RecordView.model_validate_json(answer.data) == record_view(records.records["acme:T-1"])
     view: Any = answer.json
-    assert view["total"]["money"][0]["amount"] == "0.003700975"
+    assert view["total"]["money"][0]["contracted_cost"] == "0.003700975"
     assert view["calls"][1]["usage"]["cached_tokens"] is None  # not known is not zero
 
 

@@ -15,7 +15,7 @@ from app.web.pages import make_pages
 from app.web.signin import COOKIE
 from tests.ledgers import FakeRecords
 from tests.web.fakes import make_access, make_ticket, secret
-from tests.web.pages.visitor import NOW, FakeSessions, PagesDesk, Tags, text
+from tests.web.pages.visitor import NOW, FakeSessions, PagesTaskService, Tags, text
 
 PUBLIC = "https://tools.example.com/refunds"
 UPSTREAM = "http://127.0.0.1:8088"  # as nginx asks with a plain proxy_pass
@@ -23,10 +23,10 @@ UPSTREAM = "http://127.0.0.1:8088"  # as nginx asks with a plain proxy_pass
 
 def app_at(public_url: str) -> Flask:
     """An agent with one task."""
-    desk, access, records, front = PagesDesk(), make_access(), FakeRecords(), make_front(public_url)
-    desk.submit(make_ticket())
-    pages = make_pages(desk, access, records, FakeSessions(), lambda: NOW, front)
-    return create_app(desk, access, version="1", pages=pages, front=front)
+    service, access, records, front = PagesTaskService(), make_access(), FakeRecords(), make_front(public_url)
+    service.submit(make_ticket())
+    pages = make_pages(service, access, records, FakeSessions(), lambda: NOW, front)
+    return create_app(service, access, version="1", pages=pages, front=front)
 
 
 @pytest.fixture

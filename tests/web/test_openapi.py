@@ -169,20 +169,20 @@ def test_the_served_document_is_this_one(client: DocumentedClient) -> None:
 def good(client: DocumentedClient, route: Route, status: int) -> None:
     """The route at work: its task exists and is in the state that the verb asks for."""
     if route.on_task or status == 200:
-        client.desk.submit(make_ticket(subject="", text="it broke"))
+        client.service.submit(make_ticket(subject="", text="it broke"))
         client.records.records[TASK] = task_record()
     state = NEEDED_STATE.get(route.name)
     if state == "paused":
-        client.desk.pause(TASK)
+        client.service.pause(TASK)
     if state == "waiting":
-        client.desk.wait_for_a_person(TASK)
+        client.service.wait_for_a_person(TASK)
     if state == "ended":
-        client.desk.terminate(TASK, "so that it can begin again")
+        client.service.terminate(TASK, "so that it can begin again")
     send(client, route)
 
 
 def not_known_yet(client: DocumentedClient, route: Route, status: int) -> None:
-    client.desk.slow = True
+    client.service.slow = True
     good(client, route, status)
 
 
@@ -200,11 +200,11 @@ def no_task(client: DocumentedClient, route: Route, _: int) -> None:
 
 def wrong_state(client: DocumentedClient, route: Route, _: int) -> None:
     if route.on_task:
-        client.desk.submit(make_ticket())
+        client.service.submit(make_ticket())
         if route.name != "rerun_task":  # which begins what has ended
-            client.desk.terminate(TASK, "so that nothing is left to do")
+            client.service.terminate(TASK, "so that nothing is left to do")
     else:
-        client.desk.submit(make_ticket(text="another text"))
+        client.service.submit(make_ticket(text="another text"))
     send(client, route)
 
 
@@ -229,10 +229,10 @@ def bad_fields(client: DocumentedClient, route: Route, _: int) -> None:
 
 def broken(client: DocumentedClient, route: Route, _: int) -> None:
     records = client.records
-    client.desk.failure = records.failure = RuntimeError("broken on purpose")
-    # An open route asks the desk nothing; a version that is no text breaks it.
+    client.service.failure = records.failure = RuntimeError("broken on purpose")
+    # An open route asks the service nothing; a version that is no text breaks it.
     odd = cast(Any, object())
-    client.use(create_app(client.desk, make_access(), version=odd, books=make_books(records)))
+    client.use(create_app(client.service, make_access(), version=odd, ledger=make_books(records)))
     send(client, route)
 
 
@@ -240,8 +240,8 @@ def unreachable(client: DocumentedClient, route: Route, _: int) -> None:
     if route.role is None:
         ill = FakeVitals()
         ill.stands_still = "the loop has not moved"
-        client.use(create_app(client.desk, make_access(), version="1", vitals=ill))
-    client.desk.failure = client.records.failure = SystemUnavailable("Dapr does not answer; start it")
+        client.use(create_app(client.service, make_access(), version="1", vitals=ill))
+    client.service.failure = client.records.failure = SystemUnavailable("Dapr does not answer; start it")
     send(client, route)
 
 

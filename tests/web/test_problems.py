@@ -10,7 +10,7 @@ import pytest
 from app.domain.errors import ConfigurationError, SystemUnavailable
 from app.web.api.problems import CONTENT_TYPE, problem_type
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import FakeDesk, make_ticket
+from tests.web.fakes import FakeTaskService, make_ticket
 
 PRIVATE = "my card is 4111 1111 1111 1111, I am a@example.org"
 
@@ -69,8 +69,8 @@ def test_a_wrong_token_is_told_so_and_not_repeated(client: DocumentedClient) -> 
     assert "nobody-" not in answer.text
 
 
-def test_what_is_down_says_when_to_come_again(client: DocumentedClient, desk: FakeDesk) -> None:
-    desk.failure = SystemUnavailable("orders does not answer; try again")
+def test_what_is_down_says_when_to_come_again(client: DocumentedClient, service: FakeTaskService) -> None:
+    service.failure = SystemUnavailable("orders does not answer; try again")
     answer = client.call("GET", "/tasks")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "orders does not answer" in answer.text
@@ -78,10 +78,10 @@ def test_what_is_down_says_when_to_come_again(client: DocumentedClient, desk: Fa
 
 @pytest.mark.parametrize("failure", [RuntimeError(PRIVATE), ConfigurationError(PRIVATE), KeyError(PRIVATE)])
 def test_the_unexpected_is_logged_under_the_id_that_is_answered(
-    client: DocumentedClient, desk: FakeDesk, caplog: pytest.LogCaptureFixture, failure: Exception
+    client: DocumentedClient, service: FakeTaskService, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    desk.failure = failure
+    service.failure = failure
     answer = client.call("POST", "/tasks", body=ticket_body(text=PRIVATE))
     problem = json.loads(answer.data)
     assert problem["status"] == 500
@@ -96,10 +96,10 @@ def test_the_unexpected_is_logged_under_the_id_that_is_answered(
 
 
 def test_no_ticket_text_leaves_by_a_refusal(
-    client: DocumentedClient, desk: FakeDesk, caplog: pytest.LogCaptureFixture
+    client: DocumentedClient, service: FakeTaskService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    desk.submit(make_ticket())
+    service.submit(make_ticket())
     answers = [
         client.call("POST", "/tasks", body=ticket_body(text=PRIVATE)),
         client.call("POST", "/tasks", body=ticket_body(subject=PRIVATE, tenant=PRIVATE)),

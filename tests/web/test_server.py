@@ -21,14 +21,14 @@ from app.web.factory import SECURITY_HEADERS, create_app
 from app.web.server import WebServer
 from tests.live import until
 from tests.web.documented import ticket_body
-from tests.web.fakes import FakeDesk, FakeVitals, make_access, make_ticket, secret
+from tests.web.fakes import FakeTaskService, FakeVitals, make_access, make_ticket, secret
 
 ROOT = {"Authorization": f"Bearer {secret('root')}"}
 CALL = {"headers": ROOT, "trust_env": False, "timeout": 60}
 
 
-class SlowDesk(FakeDesk):
-    """A desk whose `get` waits until the test lets it go."""
+class SlowDesk(FakeTaskService):
+    """A service whose `get` waits until the test lets it go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,11 +54,11 @@ def open_port(server: WebServer) -> bool:
         return probe.connect_ex(("127.0.0.1", server.port)) == 0
 
 
-def test_a_ticket_goes_through_a_real_socket(server: WebServer, desk: FakeDesk) -> None:
+def test_a_ticket_goes_through_a_real_socket(server: WebServer, service: FakeTaskService) -> None:
     with httpx.Client(base_url=server.url, headers=ROOT, trust_env=False, timeout=60) as http_client:
         assert http_client.post("/tasks", json=ticket_body()).status_code == 201
         answer = http_client.get("/tasks/acme:T-1")
-    assert TaskView.model_validate_json(answer.content) == desk.get("acme:T-1")
+    assert TaskView.model_validate_json(answer.content) == service.get("acme:T-1")
     assert "server" not in answer.headers
     assert server.url.startswith("http://127.0.0.1:")
 
@@ -75,7 +75,7 @@ def test_one_connection_serves_many_requests(server: WebServer) -> None:
     connection.close()
 
 
-def test_many_callers_at_once_make_one_task(server: WebServer, desk: FakeDesk) -> None:
+def test_many_callers_at_once_make_one_task(server: WebServer, service: FakeTaskService) -> None:
     statuses: list[int] = []
 
     def send() -> None:
@@ -88,7 +88,7 @@ def test_many_callers_at_once_make_one_task(server: WebServer, desk: FakeDesk) -
     for caller in callers:
         caller.join(60)
     assert sorted(statuses) == [200] * 11 + [201]
-    assert desk.submissions == 12
+    assert service.submissions == 12
 
 
 @pytest.mark.parametrize("length", [262_145, 20_000_000])
@@ -115,19 +115,19 @@ def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
 
 
 def test_the_health_check_waits_for_nobody() -> None:
-    desk = SlowDesk()
-    desk.submit(make_ticket())
-    server = WebServer(create_app(desk, make_access(), version="1", vitals=FakeVitals()), port=0, threads=2)
+    service = SlowDesk()
+    service.submit(make_ticket())
+    server = WebServer(create_app(service, make_access(), version="1", vitals=FakeVitals()), port=0, threads=2)
     server.start()
     waiting = [
         threading.Thread(target=httpx.get, args=(f"{server.url}/tasks/acme:T-1",), kwargs=CALL) for _ in range(6)
     ]
     for each in waiting:
         each.start()
-    assert desk.entered.wait(60)
+    assert service.entered.wait(60)
     for path in ("/healthz", "/healthz?deep=1", "/livez", "/readyz"):
         assert httpx.get(f"{server.url}{path}", trust_env=False, timeout=30).json()["status"] == "ok"
-    desk.let_go.set()
+    service.let_go.set()
     for each in waiting:
         each.join(60)
     assert server.stop(60)
@@ -210,9 +210,9 @@ def read_answer(raw: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def test_stop_waits_for_the_request_in_work_and_takes_no_new_one() -> None:
-    desk = SlowDesk()
-    desk.submit(make_ticket())
-    server = WebServer(create_app(desk, make_access(), version="1"), port=0)
+    service = SlowDesk()
+    service.submit(make_ticket())
+    server = WebServer(create_app(service, make_access(), version="1"), port=0)
     server.start()
     answers: list[int] = []
 
@@ -222,30 +222,30 @@ def test_stop_waits_for_the_request_in_work_and_takes_no_new_one() -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert desk.entered.wait(60)
+    assert service.entered.wait(60)
     stopped: list[bool] = []
     stopping = threading.Thread(target=lambda: stopped.append(server.stop(60)))
     stopping.start()
     until(lambda: not open_port(server), "no new connection is taken")
     assert not stopped
-    desk.let_go.set()
+    service.let_go.set()
     stopping.join(60)
     asking.join(60)
     assert (stopped, answers) == ([True], [200])
 
 
 def test_stop_does_not_wait_for_ever() -> None:
-    desk = SlowDesk()
-    server = WebServer(create_app(desk, make_access(), version="1"), port=0)
+    service = SlowDesk()
+    server = WebServer(create_app(service, make_access(), version="1"), port=0)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
         head = f"GET /tasks/acme:T-1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret('root')}\r\n\r\n"
         raw.sendall(head.encode())
-        assert desk.entered.wait(60)
+        assert service.entered.wait(60)
         assert server.stop(0.2) is False
     until(lambda: not open_port(server), "no new connection is taken")
     assert server._server.trigger._fds  # the cut-off worker may still write there
-    desk.let_go.set()
+    service.let_go.set()
     assert server.stop(60)
 
 

@@ -86,7 +86,7 @@ def test_what_dapr_does_not_report_is_estimated_near_the_bill(anthropic: Live) -
 
 def _are_near_the_bill(settled: list[CallRecord], billed: int) -> None:
     for call in settled:
-        assert call.usage.known is UsageBasis.ESTIMATED
+        assert call.usage.basis is UsageBasis.ESTIMATED
         assert call.usage.input_tokens, "no question is for nothing"
         assert call.usage.output_tokens, "no answer is for nothing"
         assert call.usage.cached_tokens is None, "what nobody said is not zero"
@@ -101,18 +101,18 @@ def _tokens(calls: list[CallRecord]) -> int:
 def _say_in_money_how_they_are_known(settled: list[CallRecord]) -> None:
     estimated = rollup(each for call in settled for each in charges(call, call.usage)).total
     (money,) = estimated.money
-    assert money.amount > 0
-    assert dict(money.by_known) == {CostBasis.ESTIMATED: money.amount}
+    assert money.contracted_cost > 0
+    assert dict(money.by_basis) == {CostBasis.ESTIMATED: money.contracted_cost}
     first, *rest = settled
     mixed = rollup(
         (
-            *charges(first, replace(first.usage, cached_tokens=0, known=UsageBasis.REPORTED)),
+            *charges(first, replace(first.usage, cached_tokens=0, basis=UsageBasis.REPORTED)),
             *(each for call in rest for each in charges(call, call.usage)),
         )
     ).total
-    assert mixed.known is CostBasis.ESTIMATED
-    parts = dict(mixed.money[0].by_known)
-    assert parts[CostBasis.REPORTED] + parts[CostBasis.ESTIMATED] == money.amount
+    assert mixed.cost_basis is CostBasis.ESTIMATED
+    parts = dict(mixed.money[0].by_basis)
+    assert parts[CostBasis.REPORTED] + parts[CostBasis.ESTIMATED] == money.contracted_cost
 
 
 def _drafts_were_refused_and_cost_nothing(failed: list[CallRecord]) -> None:

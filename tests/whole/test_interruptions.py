@@ -72,7 +72,7 @@ def test_work_that_is_lost_with_its_worker_is_named(live: Live) -> None:
     assert len(record.workers) == 2
     assert record.parts[TimePart.RESTART] == failure.resumed_at - failure.at
     assert [call.state.value for call in record.calls][:2] == ["interrupted", "settled"]
-    assert any(charge.rerun and charge.line.value == "compute" for charge in record.charges)
+    assert any(charge.wasted and charge.meter.value == "compute" for charge in record.charges)
 
 
 def test_work_that_is_lost_with_the_sidecar_is_told_apart(live: Live) -> None:

@@ -83,7 +83,7 @@ def test_the_record_tells_what_was_done_and_what_it_cost(live: Live, records: Le
     used = [(call.usage.input_tokens, call.usage.cached_tokens, call.usage.output_tokens) for call in record.calls]
     assert used == billed
     assert {call.provider for call in record.calls} == {"conversation.openai"}
-    tokens = {line: sum(each.quantity or 0 for each in record.charges if each.line is line) for line in Meter}
+    tokens = {line: sum(each.consumed_quantity or 0 for each in record.charges if each.meter is line) for line in Meter}
     assert tokens[Meter.INPUT] + tokens[Meter.CACHED_INPUT] == sum(row["input_tokens"] for row in bill)
     assert tokens[Meter.OUTPUT] == sum(row["output_tokens"] for row in bill)
     assert sum(step.active.total_seconds() for step in record.steps) > 0
@@ -143,11 +143,13 @@ def test_a_rebuilt_ledger_has_the_same_figures(live: Live, records: LedgerQuerie
 
 
 TAMPERED = {
-    "a charge is gone": "DELETE FROM charges WHERE task_no = {no} AND line = 'output'",
-    "a charge is more": "UPDATE charges SET quantity = quantity + 1 WHERE task_no = {no} AND line = 'output'",
+    "a charge is gone": "DELETE FROM charges WHERE task_no = {no} AND meter = 'output'",
+    "a charge is more": (
+        "UPDATE charges SET consumed_quantity = consumed_quantity + 1 WHERE task_no = {no} AND meter = 'output'"
+    ),
     "a charge is twice": (
-        "INSERT INTO charges SELECT task_no, step, turn, number + 7, line, rerun, correction, price_no,"
-        " quantity, known, at FROM charges WHERE task_no = {no} AND line = 'output' AND turn = 1"
+        "INSERT INTO charges SELECT task_no, step, turn, number + 7, meter, wasted, correction, price_no,"
+        " consumed_quantity, usage_basis, at FROM charges WHERE task_no = {no} AND meter = 'output' AND turn = 1"
     ),
     "a task is gone": "DELETE FROM tasks WHERE task_no = {no}",
     "an outcome is another": "UPDATE tasks SET outcome = 'declined' WHERE task_no = {no}",
@@ -170,7 +172,9 @@ def test_the_check_finds_every_kind_of_damage_and_a_rebuild_mends_them(live: Liv
     assert {difference.task_id for difference in found} >= set(hurt.values())
     bootstrap.rebuild_ledger(settings(live), lambda *_: None)
     with ledger(live) as connection:
-        assert connection.execute("UPDATE daily_costs SET quantity = quantity + 1 WHERE stage = 'close_case'").rowcount
+        assert connection.execute(
+            "UPDATE daily_costs SET consumed_quantity = consumed_quantity + 1 WHERE stage = 'close_case'"
+        ).rowcount
     assert {difference.what.split(" 2", 1)[0] for difference in bootstrap.check_ledger(settings(live))} == {"daily sum"}
     bootstrap.rebuild_ledger(settings(live), lambda *_: None)
     assert bootstrap.check_ledger(settings(live)) == ()

@@ -105,7 +105,7 @@ class Bench:
             "worker": worker,
         }
         fixed = {"turn": 1, "number": 1, "reserve_input": 1, "reserve_output": 1}
-        texts = ("tenant", "stage", "provider", "request_digest", "prompt_version", "known")
+        texts = ("tenant", "stage", "provider", "request_digest", "prompt_version", "usage_basis")
         values = row | fixed | dict.fromkeys(texts, "x") | {"component": "llm"}
         self.writer.run(lambda connection: connection.execute(insert(MODEL_CALLS).values(values)).rowcount)
 

@@ -16,7 +16,6 @@ from enum import StrEnum
 
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, Step, WorkflowRun
 from app.domain.errors import (
-    AskedInVain,
     DecisionRefused,
     FailureCause,
     LedgerGone,
@@ -25,12 +24,13 @@ from app.domain.errors import (
     NotAsked,
     RefundAgentError,
     Refused,
+    RepeatedlyLost,
     StepFault,
     StepOverdue,
     StepSetAside,
     SystemRefused,
     SystemUnavailable,
-    family,
+    error_classes,
     split_code,
 )
 
@@ -66,7 +66,7 @@ _CODES: Mapping[Cause, tuple[str, ...]] = {
         FailureCause.MALFORMED,
         FailureCause.TOO_LARGE,
         FailureCause.OTHER,
-        AskedInVain.code,
+        RepeatedlyLost.code,
     ),
     Cause.RATE_LIMIT: (FailureCause.RATE_LIMIT,),
     Cause.TIMEOUT: (FailureCause.NO_ANSWER_IN_TIME, StepOverdue.code),
@@ -87,7 +87,7 @@ _CODES: Mapping[Cause, tuple[str, ...]] = {
 _OF_CODE = {code: cause for cause, codes in _CODES.items() for code in codes}
 # The type of a failure of ours: one that is retried has its class, any other one is what the SDK does not retry.
 NOT_RETRIED = "NonRetryableError"
-_OUR_TYPES = frozenset({NOT_RETRIED} | {kind.__name__ for kind in family() if kind.passing})
+_OUR_TYPES = frozenset({NOT_RETRIED} | {kind.__name__ for kind in error_classes() if kind.passing})
 
 # Python's own, pydantic's, and the SDK's.
 _BUG = re.compile(

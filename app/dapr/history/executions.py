@@ -43,7 +43,7 @@ class Begun:
     event_id: int
     number: int
     worker: str
-    begun_at: datetime
+    started_at: datetime
     lost_at: datetime | None = None
     seen_at: datetime | None = None
     stopped_at: datetime | None = None
@@ -56,7 +56,7 @@ class Execution:
 
     number: int
     worker: str
-    begun_at: datetime
+    started_at: datetime
     ended_at: datetime | None
     outcome: ExecutionOutcome
     cause: Cause | None = None
@@ -66,28 +66,28 @@ def fates_known(begun: Iterable[Begun], at: datetime) -> bool:
     """Whether it is certain at `at` why each execution was lost that another one followed: a worker that has not been
     heard of since may be gone, or only stand still."""
     of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
-    for each in sorted(begun, key=lambda each: each.number):
-        of[each.execution_id, each.event_id].append(each)
-    return all(_fate_known(*pair, at) for each in of.values() for pair in pairwise(each))
+    for execution in sorted(begun, key=lambda execution: execution.number):
+        of[execution.execution_id, execution.event_id].append(execution)
+    return all(_fate_known(*pair, at) for executions in of.values() for pair in pairwise(executions))
 
 
-def _fate_known(each: Begun, following: Begun, at: datetime) -> bool:
-    if each.worker == following.worker or each.lost_at is not None or each.stopped_at is not None:
+def _fate_known(execution: Begun, following: Begun, at: datetime) -> bool:
+    if execution.worker == following.worker or execution.lost_at is not None or execution.stopped_at is not None:
         return True
-    return each.seen_at is None or each.seen_at > following.begun_at or at - each.seen_at >= GONE_AFTER
+    return execution.seen_at is None or execution.seen_at > following.started_at or at - execution.seen_at >= GONE_AFTER
 
 
 def executions(attempt: Attempt, begun: Sequence[Begun], at: datetime) -> tuple[Execution, ...]:
-    """What became of each execution of an attempt, oldest first, as it is known at `at`."""
-    ordered = sorted(begun, key=lambda each: each.number)
+    """What became of execution execution of an attempt, oldest first, as it is known at `at`."""
+    ordered = sorted(begun, key=lambda execution: execution.number)
     last = _bringing(attempt, ordered)
     return tuple(
-        _last(attempt, each, at)
+        _last(attempt, execution, at)
         if place == last
-        else _lost(each, ordered[place + 1], ordered[place + 1].begun_at)
+        else _lost(execution, ordered[place + 1], ordered[place + 1].started_at)
         if place < last
-        else Execution(each.number, each.worker, each.begun_at, None, ExecutionOutcome.REPEATED)
-        for place, each in enumerate(ordered)
+        else Execution(execution.number, execution.worker, execution.started_at, None, ExecutionOutcome.REPEATED)
+        for place, execution in enumerate(ordered)
     )
 
 
@@ -96,7 +96,7 @@ def _bringing(attempt: Attempt, ordered: Sequence[Begun]) -> int:
     first one did, whatever the clocks of two machines say."""
     if attempt.ended_at is None:
         return len(ordered) - 1
-    return max(sum(each.begun_at <= attempt.ended_at for each in ordered) - 1, 0)
+    return max(sum(execution.started_at <= attempt.ended_at for execution in ordered) - 1, 0)
 
 
 def idle(found: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None]]:
@@ -104,37 +104,45 @@ def idle(found: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None
     lost: datetime | None = None
     for execution in found:
         if lost is not None:
-            yield lost, execution.begun_at
+            yield lost, execution.started_at
         lost = execution.ended_at if execution.outcome is ExecutionOutcome.INTERRUPTED else None
     if lost is not None:
         yield lost, None
 
 
-def _last(attempt: Attempt, each: Begun, at: datetime) -> Execution:
+def _last(attempt: Attempt, execution: Begun, at: datetime) -> Execution:
     if attempt.ended_at is not None:
         outcome = ExecutionOutcome.FAILED if attempt.outcome is AttemptOutcome.FAILED else ExecutionOutcome.COMPLETED
-        return Execution(each.number, each.worker, each.begun_at, attempt.ended_at, outcome, cause_of(attempt))
-    if _before(each.lost_at, at) or _before(each.stopped_at, at) or _before(each.seen_at, at - GONE_AFTER):
-        return _lost(each, None, at)
-    return Execution(each.number, each.worker, each.begun_at, None, ExecutionOutcome.OPEN)
+        return Execution(
+            execution.number, execution.worker, execution.started_at, attempt.ended_at, outcome, cause_of(attempt)
+        )
+    if (
+        _before(execution.lost_at, at)
+        or _before(execution.stopped_at, at)
+        or _before(execution.seen_at, at - GONE_AFTER)
+    ):
+        return _lost(execution, None, at)
+    return Execution(execution.number, execution.worker, execution.started_at, None, ExecutionOutcome.OPEN)
 
 
-def _lost(each: Begun, following: Begun | None, by: datetime) -> Execution:
+def _lost(execution: Begun, following: Begun | None, by: datetime) -> Execution:
     """An execution that was lost, `by` the time when the next began or nobody could wait any longer."""
-    cause, last_sign = _cause(each, following, by)
-    ended_at = min(max(last_sign or by, each.begun_at), by)
-    return Execution(each.number, each.worker, each.begun_at, ended_at, ExecutionOutcome.INTERRUPTED, cause)
+    cause, last_sign = _cause(execution, following, by)
+    ended_at = min(max(last_sign or by, execution.started_at), by)
+    return Execution(
+        execution.number, execution.worker, execution.started_at, ended_at, ExecutionOutcome.INTERRUPTED, cause
+    )
 
 
-def _cause(each: Begun, following: Begun | None, by: datetime) -> tuple[Cause, datetime | None]:
+def _cause(execution: Begun, following: Begun | None, by: datetime) -> tuple[Cause, datetime | None]:
     """Why it was lost, and the last moment at which it was not yet, where that is known."""
-    if _before(each.lost_at, by) or (following is not None and following.worker == each.worker):
-        return Cause.SIDECAR_GONE, each.lost_at
-    if _before(each.stopped_at, by):
-        return Cause.WORKER_STOPPED, each.stopped_at
-    if each.seen_at is not None and each.seen_at > by:
+    if _before(execution.lost_at, by) or (following is not None and following.worker == execution.worker):
+        return Cause.SIDECAR_GONE, execution.lost_at
+    if _before(execution.stopped_at, by):
+        return Cause.WORKER_STOPPED, execution.stopped_at
+    if execution.seen_at is not None and execution.seen_at > by:
         return Cause.SIDECAR_GONE, None  # it lives on, and its work was given to another
-    return Cause.WORKER_GONE, each.seen_at
+    return Cause.WORKER_GONE, execution.seen_at
 
 
 def _before(moment: datetime | None, by: datetime) -> bool:

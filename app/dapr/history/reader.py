@@ -134,10 +134,10 @@ class HistoryReader:
         known = self.events(instance_id)
         if _scheduled(known, event_id, execution_id) is None:
             return None  # of another run under the same id
-        if any(each.taskFailed.taskScheduledId == event_id for each in known if each.HasField("taskFailed")):
+        if any(event.taskFailed.taskScheduledId == event_id for event in known if event.HasField("taskFailed")):
             raise StepOver(f"task {instance_id}: this attempt has failed elsewhere; the workflow knows")
-        done = (each.taskCompleted for each in known if each.HasField("taskCompleted"))
-        return next((each.result.value for each in done if each.taskScheduledId == event_id), None)
+        done = (event.taskCompleted for event in known if event.HasField("taskCompleted"))
+        return next((completion.result.value for completion in done if completion.taskScheduledId == event_id), None)
 
     def status(self, instance_id: str) -> InstanceStatus:
         """Where one instance is. Raises TaskNotFound, HistoryTampered: daprd loads and verifies the whole history for

@@ -102,10 +102,10 @@ def shares(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> dict[
         return {}
     own = [(("", False), replay.started_at, replay.ended_at) for replay in run.replays]
     steps = [
-        ((step.execution_id, vain), begun, ended)
+        ((step.execution_id, wasted), begun, ended)
         for step in run.steps
-        for each in step.attempts
-        for begun, ended, vain in _worked(each, (idle or {}).get(each.event_id, ()))
+        for attempt in step.attempts
+        for begun, ended, wasted in _worked(attempt, (idle or {}).get(attempt.event_id, ()))
     ]
     end = run.ended_at or until
     found: Counter[Share] = Counter()
@@ -144,7 +144,9 @@ def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, da
         yield from (((TimePart.RESTART, ""), lost, again or attempt.ended_at) for lost, again in gaps)
     for child in run.children:
         if not child.detached:
-            yield from ((children, each.scheduled_at, each.ended_at) for each in child.attempts)
+            yield from (
+                (children, child_attempt.scheduled_at, child_attempt.ended_at) for child_attempt in child.attempts
+            )
     for suspension in run.suspensions:
         yield (TimePart.SUSPENDED, ""), suspension.started_at, suspension.ended_at
     for wait in run.waits:

@@ -4,7 +4,7 @@
     failure_figures   what the ledger tells, and the figures: for all, by tenant, by stage, by both
     failure_schemas   the same for programs
 
-    measured    = charges of work in vain (`rerun`): calls that came to nothing, compute and writes of lost attempts
+    measured    = charges of wasted work (`wasted`): calls that brought no result, compute and writes of lost attempts
     prevented   = over all restarts: what the task had paid before, that stood
     from zero   = measured + prevented
     at most     = failure rate x clean model spend; by progress, x mean progress as well

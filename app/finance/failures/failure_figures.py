@@ -23,15 +23,16 @@ INTERRUPTED = "interrupted"  # a failure of this kind was a crash; of any other,
 class SpendRole(StrEnum):
     """What a sum of charges stands for. All but the first two were paid once and would have been paid again."""
 
-    CLEAN = "clean"  # charges that are no reruns
-    RERUN = "rerun"  # work in vain
+    CLEAN = "clean"  # charges that are not wasted
+    WASTED = "wasted"  # work in vain
     REPLAY = "replay"  # of steps that were completed before the failure: their results came from history
     JOURNAL = "journal"  # of answers that a repeated execution of their step found in the journal
     UNDER_WAY = "under_way"  # of calls that were begun before, and brought their steps' answers themselves
 
 
 class Spent(NamedTuple):
-    """Model spend of a failure's task in one currency, in weights: before the failure, and in all. No reruns."""
+    """Model spend of a failure's task in one currency, in weights: before the failure, and in all. None that were
+    wasted."""
 
     currency: str
     before: int
@@ -68,7 +69,7 @@ class FailureFact(NamedTuple):
         return self.kind == INTERRUPTED
 
 
-class Vain(NamedTuple):
+class WastedSpend(NamedTuple):
     """Model spend in vain of one task, stage and currency, in weights."""
 
     task: int
@@ -96,7 +97,7 @@ class Facts:
 
     ended: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[FailureFact] = ()
-    vain: Sequence[Vain] = ()
+    vain: Sequence[WastedSpend] = ()
     sums: Sequence[Sum] = ()
 
 
@@ -117,7 +118,7 @@ def weights(prices: Mapping[int, tuple[str, Decimal]]) -> dict[int, tuple[str, i
 PREVENTED = (SpendRole.REPLAY, SpendRole.JOURNAL, SpendRole.UNDER_WAY)
 Key = tuple[str, ...]
 Groups = Mapping[Key, Group]
-_Fact = TypeVar("_Fact", FailureFact, Vain)
+_Fact = TypeVar("_Fact", FailureFact, WastedSpend)
 _NOTHING = rollup_sums(()).total
 
 
@@ -126,7 +127,7 @@ class CostShare:
     """Model spend in one currency, and as a share of the clean model spend; None where there is none of that."""
 
     currency: str
-    amount: Decimal
+    contracted_cost: Decimal
     share: Interval | None
 
 
@@ -182,7 +183,7 @@ class FailureScope:
     failures: int
     causes: tuple[CauseCount, ...]
     clean: Group
-    rerun: Group
+    wasted: Group
     durable: tuple[CostShare, ...]
     crashes: Runner
     every: Runner
@@ -196,8 +197,8 @@ class _Scope:
     tasks: int
     spend: Mapping[str, Decimal]
     failures: Sequence[FailureFact]
-    vain: Sequence[Vain]
-    rerun: Group
+    vain: Sequence[WastedSpend]
+    wasted: Group
 
 
 def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...]:
@@ -205,19 +206,19 @@ def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...
     any, those of all tasks."""
     across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)
     failures, vain = _keyed(facts.failures, by), _keyed(facts.vain, by)
-    clean, rerun = _grouped(facts.sums, by, SpendRole.CLEAN), _grouped(facts.sums, by, SpendRole.RERUN)
+    clean, wasted = _grouped(facts.sums, by, SpendRole.CLEAN), _grouped(facts.sums, by, SpendRole.WASTED)
     whole = _grouped(facts.sums, across, SpendRole.CLEAN)
     prevented = [
         {role: _grouped(facts.sums, by, role, crashes_alone=alone) for role in PREVENTED} for alone in (True, False)
     ]
     found = []
-    for key in _keys(facts, by, failures, clean, rerun):
+    for key in _keys(facts, by, failures, clean, wasted):
         tasks = facts.ended.get(key[0], 0) if across else sum(facts.ended.values())
         spend = model_money(whole.get(key[: len(across)], _NOTHING))
-        scope = _Scope(key, tasks, spend, failures.get(key, ()), vain.get(key, ()), rerun.get(key, _NOTHING))
+        scope = _Scope(key, tasks, spend, failures.get(key, ()), vain.get(key, ()), wasted.get(key, _NOTHING))
         runners = (
-            _runner(scope, {role: groups.get(key, _NOTHING) for role, groups in each.items()}, crashes_alone=alone)
-            for each, alone in zip(prevented, (True, False), strict=True)
+            _runner(scope, {role: groups.get(key, _NOTHING) for role, groups in sums.items()}, crashes_alone=alone)
+            for sums, alone in zip(prevented, (True, False), strict=True)
         )
         found.append(_part(scope, clean.get(key, _NOTHING), *runners))
     return tuple(found)
@@ -231,7 +232,7 @@ def model_money(group: Group) -> dict[str, Decimal]:
 
 def _keys(facts: Facts, by: Sequence[Dimension], *found: Iterable[Key]) -> list[Key]:
     """A tenant without failures and charges is one as well; so are all together."""
-    keys = {key for each in found for key in each}
+    keys = {key for amounts in found for key in amounts}
     if tuple(by) == (Dimension.TENANT,):
         keys |= {(tenant,) for tenant in facts.ended}
     return sorted(keys) if by else [()]
@@ -258,8 +259,8 @@ def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> Failur
         failures=len(scope.failures),
         causes=_causes(scope.failures),
         clean=clean,
-        rerun=scope.rerun,
-        durable=_shares(scope, model_money(scope.rerun), ()),
+        wasted=scope.wasted,
+        durable=_shares(scope, model_money(scope.wasted), ()),
         crashes=crashes,
         every=every,
     )
@@ -290,7 +291,7 @@ def _runner(scope: _Scope, prevented: Mapping[SpendRole, Group], *, crashes_alon
         unknown=len(restarts) - len(known),
         bounds=tuple(_bound(currency, spend, rate, progress) for currency, spend in sorted(scope.spend.items())),
         prevented=prevented,
-        repeated=_shares(scope, _added(model_money(group) for group in (scope.rerun, *prevented.values())), restarts),
+        repeated=_shares(scope, _added(model_money(group) for group in (scope.wasted, *prevented.values())), restarts),
     )
 
 
@@ -301,8 +302,8 @@ def _bound(currency: str, spend: Decimal, rate: Interval | None, progress: Quart
 
 def _added(sums: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
     found: dict[str, Decimal] = {}
-    for each in sums:
-        for currency, amount in each.items():
+    for amounts in sums:
+        for currency, amount in amounts.items():
             found[currency] = add(found.get(currency, ZERO), amount)
     return found
 

@@ -47,7 +47,7 @@ class ShareView(View):
     """Model spend in one currency, and as a share of the clean model spend of all stages; null without any."""
 
     currency: str
-    amount: Exact
+    contracted_cost: Exact
     share: IntervalView | None
 
 
@@ -78,20 +78,21 @@ class RunnerView(View):
 
 
 class PartView(View):
-    """The figures of all tasks, or of those with the `key`. `rerun` is what was measured; `durable` its model spend."""
+    """The figures of all tasks, or of those with the `key`. `wasted` is what was measured; `durable` its model
+    spend."""
 
     key: dict[str, str]
     tasks: int
     failures: int
     causes: tuple[CauseView, ...]
     clean: GroupView
-    rerun: GroupView
+    wasted: GroupView
     durable: tuple[ShareView, ...]
     crashes: RunnerView
     every_failure: RunnerView
 
 
-class TaxView(Selection):
+class FailureCostView(Selection):
     """What failures cost, of the tasks that ended on the selected days."""
 
     total: PartView
@@ -102,10 +103,10 @@ class TaxView(Selection):
     note: str
 
 
-def tax_view(facts: Facts, selection: Selection) -> TaxView:
+def failures_view(facts: Facts, selection: Selection) -> FailureCostView:
     """All the figures."""
     (total,) = _parts(facts, ())
-    return TaxView(
+    return FailureCostView(
         **dict(selection),
         total=total,
         by_tenant=_parts(facts, (Dimension.TENANT,)),
@@ -141,7 +142,7 @@ def _part(part: FailureScope, key: dict[str, str]) -> PartView:
         failures=part.failures,
         causes=tuple(CauseView.model_validate(cause) for cause in part.causes),
         clean=_group(part.clean),
-        rerun=_group(part.rerun),
+        wasted=_group(part.wasted),
         durable=tuple(ShareView.model_validate(share) for share in part.durable),
         crashes=_runner(part, part.crashes, note(part.tasks, part.crashes.failed, "crashed")),
         every_failure=_runner(part, part.every, note(part.tasks, part.every.failed)),
@@ -171,13 +172,13 @@ def _runner(part: FailureScope, runner: Runner, said: str) -> RunnerView:
 
 
 def _repeated(part: FailureScope, runner: Runner, share: CostShare) -> RepeatedView:
-    bound = next((each for each in runner.bounds if each.currency == share.currency), None)
-    durable = next((each.amount for each in part.durable if each.currency == share.currency), None)
+    bound = next((candidate for candidate in runner.bounds if candidate.currency == share.currency), None)
+    durable = next((durable.contracted_cost for durable in part.durable if durable.currency == share.currency), None)
     return RepeatedView(
         currency=share.currency,
-        amount=share.amount,
+        contracted_cost=share.contracted_cost,
         share=IntervalView.model_validate(share.share) if share.share else None,
         at_most=bound.at_most if bound else None,
         by_progress=bound.by_progress if bound else None,
-        durable_ratio=rounded((durable or 0) / share.amount) if share.amount else None,
+        durable_ratio=rounded((durable or 0) / share.contracted_cost) if share.contracted_cost else None,
     )

@@ -394,17 +394,17 @@ class _Known:
 
 
 def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, of_all: _Known) -> Claim:
-    settled = next((each for each in turn if each.state is CallState.SETTLED), None)
+    settled = next((call for call in turn if call.state is CallState.SETTLED), None)
     repeated = settled if settled and settled.provider == call.provider else None
     component = (call.component, call.provider)
     model = call.model or (repeated.model if repeated else "") or of_all.model_of.get(component, "")
-    usage = lost_usage(call, settled) if call.rerun else call.usage
+    usage = lost_usage(call, settled) if call.wasted else call.usage
     exact = _reported(call)
     known = usage.input_tokens if exact else of_all.asked.get((model, call.request_digest))
     expected = call.reserve_input if known is None else known
     since, until, early, late = _window(call, turn, end)
     # Then the last of its requests was not billed, but one before that may have been.
-    turned_away = call.rerun and usage == NOTHING
+    turned_away = call.wasted and usage == NOTHING
     owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
     own = not turned_away or until - since >= SHORTEST_PAUSE
     return Claim(
@@ -426,8 +426,8 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, o
 def _gave_up(call: CallRecord, turn: Sequence[CallRecord]) -> bool:
     """Whether it brought no answer, and its turn went on without it. Of a turn without an answer the record may lack
     the call that brought it, and a request of the same size may be that call's."""
-    ended = call.ended_at is not None or any(each.started_at > call.started_at for each in turn)
-    return call.rerun and ended and any(each.state in _GOING_ON for each in turn)
+    ended = call.ended_at is not None or any(other.started_at > call.started_at for other in turn)
+    return call.wasted and ended and any(other.state in _GOING_ON for other in turn)
 
 
 def slack(expected: int, proven: int | None) -> int:
@@ -440,7 +440,7 @@ def slack(expected: int, proven: int | None) -> int:
 
 def _reported(call: CallRecord) -> bool:
     usage = call.usage
-    return usage.known is UsageBasis.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
+    return usage.basis is UsageBasis.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
 
 
 def _counts(call: CallRecord, usage: TokenUsage) -> bool:
@@ -461,10 +461,10 @@ def _spread(calls: Iterable[CallRecord]) -> dict[str, int]:
 def _window(
     call: CallRecord, turn: Sequence[CallRecord], end: datetime | None
 ) -> tuple[datetime, datetime, datetime, datetime]:
-    later = [each.started_at for each in turn if each.started_at > call.started_at]
+    later = [other.started_at for other in turn if other.started_at > call.started_at]
     since = call.started_at
     until = max(call.ended_at, since) if call.ended_at is not None else _latest_arrival(call, later, end)
-    before = [each.ended_at or since for each in turn if each.started_at < since]
+    before = [other.ended_at or since for other in turn if other.started_at < since]
     early = max([since - CLOCK_TOLERANCE, *(end for end in before if end <= since)])
     return since, until, early, min([until + CLOCK_TOLERANCE, *(start for start in later if start >= until)])
 

@@ -126,17 +126,17 @@ def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
         raise BadBill(
             name, place, f"{len(names)} columns are more than any bill has", "export it again, one row a line"
         )
-    twice = sorted(each for each, times in Counter(names).items() if each and times > 1)
+    twice = sorted(name for name, times in Counter(names).items() if name and times > 1)
     if twice:
         raise BadBill(name, place, f"columns {twice[:5]} stand twice", "name each column once")
     known: dict[str, int] = {}
     currency = ""
-    for index, each in enumerate(names):
-        money = _MONEY.fullmatch(each)
+    for index, column in enumerate(names):
+        money = _MONEY.fullmatch(column)
         if money and money[1].upper() in _CURRENCIES and "cost" not in known:
             known["cost"], currency = index, money[1].upper()
     for ours, aliases in _ALIASES.items():
-        found = [each for each in (ours, *aliases) if each in names]
+        found = [name for name in (ours, *aliases) if name in names]
         if len(found) > 1 and ours not in _SAID_TWICE:
             raise BadBill(name, place, f"columns {found[0]} and {found[1]} mean the same", "leave one of them out")
         if found and ours not in known:
@@ -145,13 +145,13 @@ def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
     _refuse_missing(name, place, known, header)
     read = set(known.values())
     twins = {alias for ours in ("start", "end") for alias in _ALIASES[ours]}  # OpenAI gives each time twice
-    unread = tuple(each for index, each in enumerate(names) if each and index not in read and each not in twins)
+    unread = tuple(column for index, column in enumerate(names) if column and index not in read and column not in twins)
     return Columns(names, known, currency, unread)
 
 
 def _refuse_unclear(name: str, place: str, known: Mapping[str, int], names: Sequence[str]) -> None:
     apart = [
-        each for each in ("read_tokens", "written_tokens", "written_5m_tokens", "written_1h_tokens") if each in known
+        name for name in ("read_tokens", "written_tokens", "written_5m_tokens", "written_1h_tokens") if name in known
     ]
     if apart and "input_tokens" in known and "uncached_tokens" not in known:
         whole, piece = names[known["input_tokens"]], names[known[apart[0]]]
@@ -166,7 +166,7 @@ def _refuse_unclear(name: str, place: str, known: Mapping[str, int], names: Sequ
 def _refuse_missing(name: str, place: str, known: Mapping[str, int], header: Sequence[str]) -> None:
     lacks: list[str] = []
     if "cost" not in known or {"input_tokens", "uncached_tokens", "output_tokens"} & set(known):
-        lacks += [each for each in ("input_tokens", "output_tokens") if each not in known]
+        lacks += [name for name in ("input_tokens", "output_tokens") if name not in known]
         if "uncached_tokens" in known and "input_tokens" in lacks:
             lacks.remove("input_tokens")
         lacks += ["model"] if "model" not in known else []
@@ -190,9 +190,9 @@ def read_csv(name: str, text: str) -> Bill:
     table = _Table(name, text)
     lines = [line for line in table.lines() if not table.empty(line)]
     # An hour's whole numbers may look like decimals of another way of writing: all numbers of a table tell together.
-    signs = signs_of(name, ((line.place, line[each]) for line in lines for each in _NUMBERS if line[each]))
+    signs = signs_of(name, ((line.place, line[number]) for line in lines for number in _NUMBERS if line[number]))
     read = [_Row(name, line, signs, table.columns) for line in lines]
-    rows = tuple(each.row() for each in read) if table.columns.counts else ()
+    rows = tuple(line.row() for line in read) if table.columns.counts else ()
     if any(row.one_request for row in rows) and not all(row.one_request for row in rows):
         raise BadBill(name, "", "some rows are requests and some are sums", "split it into two bills")
     if not all(row.one_request for row in rows):
@@ -202,7 +202,7 @@ def read_csv(name: str, text: str) -> Bill:
         BillFormat.CSV,
         rows,
         unread=table.columns.unread,
-        amounts=tuple(amount for each in read if (amount := each.amount())),
+        amounts=tuple(amount for line in read if (amount := line.amount())),
         counts=table.columns.counts,
         providers=frozenset({table.columns.provider} - {""}),
         further=(*_quantities(table, lines), *_nameless(table, lines)),
@@ -257,7 +257,7 @@ class _Table:
 
     def empty(self, line: _Line) -> bool:
         """Whether a line names a time and nothing else: OpenAI exports days without any request so."""
-        return not any(line[each] for each in (*_NUMBERS, "model"))
+        return not any(line[number] for number in (*_NUMBERS, "model"))
 
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
         while True:
@@ -366,7 +366,7 @@ class _Row:
         line = self.line
         read = self._number("read_tokens") if line["read_tokens"] else None
         written = sum(
-            self._number(each) for each in ("written_tokens", "written_5m_tokens", "written_1h_tokens") if line[each]
+            self._number(name) for name in ("written_tokens", "written_5m_tokens", "written_1h_tokens") if line[name]
         )
         if "uncached_tokens" in self.columns.known:
             return self._number("uncached_tokens") + (read or 0) + written, read, written

@@ -74,7 +74,7 @@ class Matching:
         self._precision = precision
         self._by_model: defaultdict[str, list[int]] = defaultdict(list)
         self._by_input: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        for index in sorted(range(len(rows)), key=lambda each: rows[each].since):
+        for index in sorted(range(len(rows)), key=lambda row: rows[row].since):
             self._by_model[rows[index].model].append(index)
             self._by_input[rows[index].model, rows[index].count.input_tokens].append(index)
 
@@ -125,7 +125,9 @@ class Matching:
         if slot.rank is not Rank.REPEATED:
             return self.claims[slot.number]
         index = self.row_of[slot]
-        fits = (self.claims[each] for each in self.repeats[slot.number] if index in self._repeated(each, tight=False))
+        fits = (
+            self.claims[claim] for claim in self.repeats[slot.number] if index in self._repeated(claim, tight=False)
+        )
         return min(fits, key=lambda claim: claim.until)
 
     def _repeated(self, number: int, tight: bool) -> list[int]:
@@ -174,7 +176,7 @@ class Matching:
     def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool, late: bool = False) -> None:
         """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
         hopeless: set[int] = set()
-        for slot in sorted(slots, key=lambda each: (self._end(each), each.number)):
+        for slot in sorted(slots, key=lambda place: (self._end(place), place.number)):
             if len(self.slot_of) == len(self.rows):
                 return
             if slot not in self.row_of:
@@ -239,14 +241,14 @@ def _repeats(claims: Sequence[Claim], unattributed: Sequence[UnattributedRetries
     """What was repeated: for each counted one, the claims under way in its time; while the counter was lost, each
     claim may have been repeated once."""
     lost: set[int] = set()
-    for each in unattributed:
-        under_way = (number for number, claim in enumerate(claims) if in_flight(claim, each))
+    for retries in unattributed:
+        under_way = (number for number, claim in enumerate(claims) if in_flight(claim, retries))
         # Two requests of one call are a pause apart.
         numbers = tuple(n for n in under_way if claims[n].until - claims[n].since >= SHORTEST_PAUSE)
-        if each.requests is None:
+        if retries.requests is None:
             lost.update(numbers)
         elif numbers:
-            yield from repeat(numbers, each.requests)
+            yield from repeat(numbers, retries.requests)
     yield from ((number,) for number in sorted(lost))
 
 
@@ -299,7 +301,9 @@ def compare_requests(
     accounted = set(differing.values())
     findings += [_unknown(bill, index) for index in matching.free_rows if index not in accounted]
     findings += _left(matching, bill, differing)
-    return tuple(sorted(findings, key=lambda each: (each.at, each.place, each.call.call_id if each.call else "")))
+    return tuple(
+        sorted(findings, key=lambda finding: (finding.at, finding.place, finding.call.call_id if finding.call else ""))
+    )
 
 
 def precision(bill: Bill) -> timedelta:
@@ -399,7 +403,7 @@ def _finding(
     billed: Count,
     certainty: Certainty = Certainty.CERTAIN,
 ) -> BillFinding:
-    note, known = NOTES.get(cause, ""), claim.call.usage.known
+    note, known = NOTES.get(cause, ""), claim.call.usage.basis
     return BillFinding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, known)
 
 
@@ -423,7 +427,7 @@ def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator
             cause, certainty = DifferenceCause.PERIOD_EDGE, Certainty.BOUNDED
         call, at = claim.call, claim.since
         yield BillFinding(
-            cause, certainty, call.model, at, call, "", claim.record, NONE, NOTES[cause], call.usage.known
+            cause, certainty, call.model, at, call, "", claim.record, NONE, NOTES[cause], call.usage.basis
         )
 
 

@@ -48,7 +48,7 @@ def compare_sums(
             made = cell(model, here.since, here.until, found, frozenset())
             ours = (*here.paid, *here.doubtful)
             reported, estimated = (
-                total(claim.record for claim in ours if (claim.call.usage.known is UsageBasis.REPORTED) is sure)
+                total(claim.record for claim in ours if (claim.call.usage.basis is UsageBasis.REPORTED) is sure)
                 for sure in (True, False)
             )
             lacking = sum(claim.record.tokens for claim in ours if claim.call.call_id in unpriced)
@@ -109,7 +109,7 @@ class BilledSum:
         """What the possible requests may come to, where the paid calls leave that much; to be asked for input first."""
         if quantity == _CACHED:  # at most all of their input, and of what is left of it
             return 0, max(0, min(self.besides[_INPUT][1], self.most_input))
-        sizes = [each.entered if quantity == _INPUT else each.output for each in self.possible]
+        sizes = [possible.entered if quantity == _INPUT else possible.output for possible in self.possible]
         least = list(accumulate(sorted(size[0] for size in sizes), initial=0))
         most = list(accumulate(sorted((size[1] for size in sizes), reverse=True), initial=0))
         fewest, all_ = self.besides[_REQUESTS]
@@ -183,22 +183,22 @@ class _Comparison:
             reach = self._reach(claim.since - CLOCK_TOLERANCE, claim.until + CLOCK_TOLERANCE)
             if claim.owes and reach:
                 self._place(claim, reach, bill)
-        for each in _possible([claim for claim in claims if claim.of_model(model)], unattributed):
-            reach = self._reach(each.early, each.late)
+        for possible in _possible([claim for claim in claims if claim.of_model(model)], unattributed):
+            reach = self._reach(possible.early, possible.late)
             for here in self.sums[reach.start : reach.stop]:
-                here.possible.append(each)
+                here.possible.append(possible)
             if reach:
                 self.sums[reach[-1]].ending += 1
 
     def _reach(self, early: datetime, late: datetime) -> range:
         """The sums that something of that time may stand in."""
-        first = bisect_right(self.sums, early, key=lambda each: each.until)
-        return range(first, bisect_right(self.sums, late, key=lambda each: each.since))
+        first = bisect_right(self.sums, early, key=lambda retries: retries.until)
+        return range(first, bisect_right(self.sums, late, key=lambda retries: retries.since))
 
     def _place(self, claim: Claim, reach: range, bill: Bill) -> None:
         """A paid call stands in the sum it began in, or in one that it reaches into, or before or after the bill."""
         first, last = reach[0], reach[-1]
-        home = bisect_right(self.sums, claim.since, key=lambda each: each.since) - 1
+        home = bisect_right(self.sums, claim.since, key=lambda retries: retries.since) - 1
         if bill.since is not None and claim.since < bill.since:
             first = home = -1
         if bill.until is not None and claim.until + CLOCK_TOLERANCE >= bill.until:
@@ -222,8 +222,8 @@ class _Comparison:
         shares = [self._carry(quantity, name) for quantity, name in enumerate(_QUANTITIES)]
         for number, here in enumerate(self.sums):
             of_sum = [of_quantity[number] for of_quantity in shares]
-            besides = [_clamp(each.besides, *bounds) for each, bounds in zip(of_sum, here.besides, strict=True)]
-            off = [each.besides - accounted for each, accounted in zip(of_sum, besides, strict=True)]
+            besides = [_clamp(share.besides, *bounds) for share, bounds in zip(of_sum, here.besides, strict=True)]
+            off = [share.besides - accounted for share, accounted in zip(of_sum, besides, strict=True)]
             found = [*self._of_paid(number, of_sum, here.count(off)), *_of_doubtful(here, here.count(besides))]
             if found:
                 yield here, found
@@ -254,7 +254,7 @@ class _Comparison:
         moved = [
             share.come + self._started[n][number] - share.gone - _parts(began)[n] for n, share in enumerate(shares)
         ]
-        gone, come = [max(0, -each) for each in moved], [max(0, each) for each in moved]
+        gone, come = [max(0, -tokens) for tokens in moved], [max(0, tokens) for tokens in moved]
         ours, estimates = began - Count(*gone), NONE
         if off.magnitude:
             estimated = total(claim.record for claim in here.paid if not claim.exact)
@@ -277,14 +277,14 @@ def _of_doubtful(here: BilledSum, billed: Count) -> Iterator[BillFinding]:
                 note = "" if claim.homeless else _NOT_LEFT
                 yield _finding(here, of_none(claim), claim.record, NONE, [claim], note)
         return
-    causes = Counter(each.cause for each in here.possible)
+    causes = Counter(possible.cause for possible in here.possible)
     (fewest, most), (least, greatest) = here.besides[_REQUESTS], here.besides[_INPUT]
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
     possible = ", ".join(f"{times} {cause}" for cause, times in causes.items())
     note = f"{number} of these requests, of {least:,} to {greatest:,} input tokens, may have been billed: {possible}"
     cause = next(iter(causes)) if len(causes) == 1 else DifferenceCause.MIXED
     record = total(claim.record for claim in here.doubtful)
-    yield _finding(here, cause, record, billed, [each.claim for each in here.possible], note)
+    yield _finding(here, cause, record, billed, [possible.claim for possible in here.possible], note)
 
 
 def _rest(here: BilledSum, ours: Count, rest: Count) -> Iterator[BillFinding]:
@@ -309,7 +309,7 @@ def _finding(
     call = calls[0].call if len(calls) == 1 else None
     at = call.started_at if call and here.since <= call.started_at < here.until else here.since
     reported = cause is not DifferenceCause.ESTIMATE and all(
-        each.call.usage.known is UsageBasis.REPORTED for each in calls
+        recorded.call.usage.basis is UsageBasis.REPORTED for recorded in calls
     )
     known = UsageBasis.REPORTED if reported else UsageBasis.ESTIMATED
     return BillFinding(
@@ -358,12 +358,12 @@ def _possible(claims: Sequence[Claim], unattributed: Sequence[UnattributedRetrie
     for claim in claims:
         if claim.own and not claim.owes:
             yield _own(claim, longest)
-        if any(each.requests is None and in_flight(claim, each) for each in unattributed):
+        if any(retries.requests is None and in_flight(claim, retries) for retries in unattributed):
             yield _repeat([claim], claim, longest)
-    for each in unattributed:
-        under_way = [claim for claim in claims if in_flight(claim, each)] if each.requests else []
+    for retries in unattributed:
+        under_way = [claim for claim in claims if in_flight(claim, retries)] if retries.requests else []
         if under_way:
-            yield from [_repeat(_beside(under_way, claims, starts), under_way[-1], longest)] * (each.requests or 0)
+            yield from [_repeat(_beside(under_way, claims, starts), under_way[-1], longest)] * (retries.requests or 0)
 
 
 def _own(claim: Claim, longest: int) -> Possible:
@@ -375,9 +375,9 @@ def _own(claim: Claim, longest: int) -> Possible:
 
 def _repeat(near: Sequence[Claim], claim: Claim, longest: int) -> Possible:
     """A retry of one of the calls `near`, counted for `claim`: the sidecar does not say of which."""
-    entered = [_entered(each) for each in near]
+    entered = [_entered(claim) for claim in near]
     between = min(least for least, _ in entered), max(most for _, most in entered)
-    early, late = min(each.early for each in near), max(each.late for each in near)
+    early, late = min(claim.early for claim in near), max(claim.late for claim in near)
     output = max(claim.call.reserve_output, longest)
     return Possible(claim, DifferenceCause.SIDECAR_RETRY, early, late, between, (0, output))
 
@@ -389,9 +389,9 @@ def _entered(claim: Claim) -> Bounds:
 
 def _beside(under_way: Sequence[Claim], claims: Sequence[Claim], starts: Sequence[datetime]) -> list[Claim]:
     """The calls among which the sidecar counted a retry of those under way."""
-    begin, end = min(each.since for each in under_way) - _READING, max(each.until for each in under_way) + _READING
+    begin, end = min(claim.since for claim in under_way) - _READING, max(claim.until for claim in under_way) + _READING
     first, last = bisect_left(starts, begin - LONGEST_CALL), bisect_right(starts, end)
-    return [each for each in claims[first:last] if each.until >= begin]
+    return [claim for claim in claims[first:last] if claim.until >= begin]
 
 
 def _parts(count: Count) -> tuple[int, int, int, int]:

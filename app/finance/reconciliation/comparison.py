@@ -91,8 +91,8 @@ def reconcile(
     others = Counter(claim.call.provider for claim in inside if not _may_stand(claim.call.provider, providers))
     lacking = frozenset(claim.call.call_id for claim in covered if not _has_price(claim, priced))
     findings, cells, agreeing = _compared(covered, bill, lacking, unattributed)
-    absent = [each for each in findings if each.cause is DifferenceCause.UNKNOWN_PROVIDER and each.billed == NONE]
-    mine = (each for each in charges if each.provider and _may_stand(each.provider, providers))
+    absent = [other for other in findings if other.cause is DifferenceCause.UNKNOWN_PROVIDER and other.billed == NONE]
+    mine = (charge for charge in charges if charge.provider and _may_stand(charge.provider, providers))
     return Reconciliation(
         bill=bill,
         findings=tuple(finding for finding in findings if finding.cause is not DifferenceCause.AGREES),
@@ -102,7 +102,7 @@ def reconcile(
         outside=len(claims) - len(inside),
         same_model=same,
         unpriced=_unpriced(covered, lacking),
-        money=compare_money(bill, (each for each in mine if _in_bill(bill, each.at)), same, rates),
+        money=compare_money(bill, (call for call in mine if _in_bill(bill, call.at)), same, rates),
         uncached=sum(claim.record.cached_tokens is None for claim in compared),
         others=dict(sorted(others.items())),
         whose=() if providers else tuple(sorted({claim.call.provider for claim in compared} - {""})),
@@ -197,15 +197,15 @@ class _Ours:
     def take(self, charge: Charge) -> None:
         """Adds one."""
         self.model = (charge.provider, charge.model)
-        if charge.quantity is not None:
-            self.tokens[charge.line] = add(self.tokens[charge.line], charge.quantity)
-        if charge.amount is None:
+        if charge.consumed_quantity is not None:
+            self.tokens[charge.meter] = add(self.tokens[charge.meter], charge.consumed_quantity)
+        if charge.contracted_cost is None:
             self.unknown = True
             return
-        self.contracted = add(self.contracted, charge.amount)
-        self.listed = add(self.listed, charge.list_amount if charge.list_amount is not None else charge.amount)
-        if charge.known is not UsageBasis.REPORTED:
-            self.estimated = add(self.estimated, abs(charge.amount))
+        self.contracted = add(self.contracted, charge.contracted_cost)
+        self.listed = add(self.listed, charge.list_cost if charge.list_cost is not None else charge.contracted_cost)
+        if charge.usage_basis is not UsageBasis.REPORTED:
+            self.estimated = add(self.estimated, abs(charge.contracted_cost))
 
 
 _Span = tuple[datetime, datetime]
@@ -248,9 +248,9 @@ def compare_money(
     ]
     billed = {key for key, _ in asked}
     cells += [
-        BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, each.contracted, each.listed)
-        for ((model, span), currency), each in ours.items()
-        if (model, span) not in billed and each.contracted
+        BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, own.contracted, own.listed)
+        for ((model, span), currency), own in ours.items()
+        if (model, span) not in billed and own.contracted
     ]
     return tuple(sorted(cells, key=lambda cell: (cell.since, cell.model, cell.currency)))
 
@@ -276,8 +276,8 @@ def _ours(
         if span is None or charge.kind is not CostKind.MODEL or charge.unit is not Unit.TOKENS:
             continue
         key = (charge.model if named else "", span)
-        if charge.money_known is CostBasis.UNPRICED:
-            if charge.quantity != 0:
+        if charge.cost_basis is CostBasis.UNPRICED:
+            if charge.consumed_quantity != 0:
                 unpriced.add(key)
         else:
             found[key, charge.currency or ""].take(charge)
@@ -294,7 +294,8 @@ def _counts(
         if span is not None:
             found[model_of.get(row.model, row.model) if named else "", span].append((row.count, row.written))
     return {
-        key: (total(count for count, _ in each), sum(written for _, written in each)) for key, each in found.items()
+        key: (total(count for count, _ in counts), sum(written for _, written in counts))
+        for key, counts in found.items()
     }
 
 
@@ -379,10 +380,10 @@ def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Meter, int]]
         cached = (int(mine.tokens.get(Meter.CACHED_INPUT, ZERO)),)
     else:
         cached = (0, count.input_tokens - written)
-    for each in cached:
+    for tokens in cached:
         yield {
-            Meter.INPUT: count.input_tokens - each - written,
-            Meter.CACHED_INPUT: each,
+            Meter.INPUT: count.input_tokens - tokens - written,
+            Meter.CACHED_INPUT: tokens,
             Meter.CACHE_WRITE: written,
             Meter.OUTPUT: count.output_tokens,
         }
@@ -412,8 +413,8 @@ def _implied(
 
 def _slack(billed: Decimal, amounts: int, places: int) -> Decimal:
     """By how much a sum of that many amounts may be off, each rounded to so many places."""
-    each = min(_HALF.scaleb(-places), _HALF_A_CENT)
-    return add(product(each, Decimal(amounts)), product(abs(billed), _FLOAT))
+    of_one = min(_HALF.scaleb(-places), _HALF_A_CENT)
+    return add(product(of_one, Decimal(amounts)), product(abs(billed), _FLOAT))
 
 
 def _places(money: Decimal) -> int:

@@ -103,7 +103,7 @@ def _together(name: str, bills: Sequence[Bill]) -> Bill:
         providers=frozenset(provider for bill in bills for provider in bill.providers),
         amounts=tuple(amount for bill in bills for amount in bill.amounts),
         counts=bool(counting),
-        further=tuple(dict.fromkeys(each for bill in bills for each in bill.further)),
+        further=tuple(dict.fromkeys(column for bill in bills for column in bill.further)),
     )
 
 
@@ -206,7 +206,7 @@ def page_of(file: str, place: str, value: Mapping[str, Any]) -> BillPage:
 
 def ordered(pages: Sequence[BillPage], times: Times) -> tuple[Bucket, ...]:
     """All buckets by time. Raises BadBill when one stands twice, or when one is missing."""
-    buckets = sorted((each for page in pages for each in _buckets(page, times)), key=lambda each: each.since)
+    buckets = sorted((bucket for page in pages for bucket in _buckets(page, times)), key=lambda earlier: earlier.since)
     for left, right in pairwise(buckets):
         if (left.since, left.until) == (right.since, right.until):
             problem = f"bucket {_span(right)} stands in {_named(left, right)} too"
@@ -232,7 +232,7 @@ def _buckets(page: BillPage, times: Times) -> Iterator[Bucket]:
             raise BadBill(page.file, place, f"{value!r:.60} is no bucket", "give the report's answer as it is")
         since, until = times(page.file, place, value)
         results = value.get("results")
-        if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             problem = f"results is {results!r:.60}, no list of results"
             raise BadBill(page.file, f"{place}.results", problem, "give the report's answer as it is")
         if until <= since:
@@ -317,13 +317,13 @@ class Report:
         """The bill of all its pages. Raises BadBill."""
         buckets = ordered(pages, self.times)
         found = [
-            (f"{bucket.place}.results[{n}]", bucket, each)
+            (f"{bucket.place}.results[{n}]", bucket, result)
             for bucket in buckets
-            for n, each in enumerate(bucket.results)
+            for n, result in enumerate(bucket.results)
         ]
-        rows = tuple(self.row(b.page.file, place, b, each) for place, b, each in found) if self.row else ()
+        rows = tuple(self.row(b.page.file, place, b, result) for place, b, result in found) if self.row else ()
         refuse_overlaps(name, rows)
-        amounts = tuple(self.amount(b.page.file, place, b, each) for place, b, each in found) if self.amount else ()
+        amounts = tuple(self.amount(b.page.file, place, b, result) for place, b, result in found) if self.amount else ()
         return Bill(
             name,
             self.format,
@@ -333,7 +333,7 @@ class Report:
             providers=frozenset({self.provider}),
             amounts=amounts,
             counts=self.row is not None,
-            further=_further(self.further, (each for _, _, each in found)),
+            further=_further(self.further, (column for _, _, column in found)),
         )
 
 
@@ -343,9 +343,9 @@ def report_of(value: Mapping[str, Any]) -> Report | None:
         return OPENAI  # its reading says what is wrong with it
     buckets = value.get("data", [value])
     listed = [bucket.get("results") for bucket in buckets if isinstance(bucket, dict)]
-    results = [each for results in listed if isinstance(results, list) for each in results]
-    first = next((each for each in results if isinstance(each, dict)), {})
-    bucket = next((each for each in buckets if isinstance(each, dict)), {})
+    results = [result for results in listed if isinstance(results, list) for result in results]
+    first = next((result for result in results if isinstance(result, dict)), {})
+    bucket = next((item for item in buckets if isinstance(item, dict)), {})
     if "starting_at" in bucket:
         return ANTHROPIC_COSTS if "amount" in first else ANTHROPIC
     if "start_time" in bucket or value.get("object") == "page":
@@ -488,7 +488,7 @@ def read_json(name: str, text: str) -> Bill | dict[Report, list[BillPage]]:
     if len(values) == 1 and isinstance(values[0], dict) and "rows" in values[0]:
         return _sandbox(name, values[0]["rows"])
     found: dict[Report, list[BillPage]] = {}
-    alone = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    alone = [item for value in values for item in (value if isinstance(value, list) else [value])]
     for number, value in enumerate(alone, start=1):
         report = report_of(value) if isinstance(value, dict) else None
         if report is None:

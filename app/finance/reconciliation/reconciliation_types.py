@@ -70,7 +70,7 @@ class BillFinding:
     record: Count
     billed: Count
     note: str = ""
-    known: UsageBasis = UsageBasis.REPORTED
+    usage_basis: UsageBasis = UsageBasis.REPORTED
 
     @property
     def difference(self) -> Count:
@@ -245,13 +245,13 @@ def cell(
         model=model,
         since=since,
         until=until,
-        reported=total(finding.record for finding in findings if finding.known is UsageBasis.REPORTED),
-        estimated=total(finding.record for finding in findings if finding.known is not UsageBasis.REPORTED),
+        reported=total(finding.record for finding in findings if finding.usage_basis is UsageBasis.REPORTED),
+        estimated=total(finding.record for finding in findings if finding.usage_basis is not UsageBasis.REPORTED),
         billed=total(finding.billed for finding in findings),
         causes={cause: causes[cause] for cause in DifferenceCause if cause in causes},
         unexplained=sum(finding.unexplained for finding in findings),
         certainty=Certainty.CERTAIN if sure else Certainty.BOUNDED,
-        unpriced=sum(each.record.tokens for each in findings if each.call and each.call.call_id in unpriced),
+        unpriced=sum(other.record.tokens for other in findings if other.call and other.call.call_id in unpriced),
     )
 
 
@@ -401,7 +401,7 @@ def not_compared(found: Reconciliation) -> tuple[str, ...]:
     for outcome in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY):
         models = dict.fromkeys(cell.model or "all models" for cell in found.money if cell.outcome is outcome)
         said += [f"money of {', '.join(models)} ({MONEY_WORDS[outcome]})"] if models else []
-    return (*said, *(f"column {each}" for each in bill.further))
+    return (*said, *(f"column {column}" for column in bill.further))
 
 
 def _has_cached(found: Reconciliation) -> bool:
@@ -502,7 +502,7 @@ def _finding(finding: BillFinding) -> dict[str, Any]:
         "call_id": call.call_id if call else None,
         "state": call.state.value if call else None,
         "place": finding.place or None,
-        "known": finding.known.value,
+        "usage_basis": finding.usage_basis.value,
         "record": _count(finding.record),
         "billed": _count(finding.billed),
         "difference_tokens": finding.difference.tokens,

@@ -100,7 +100,7 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
         kind=worst.target.kind,
         type=worst.target.type,
         layers=LayersView.model_validate(worst.layers, from_attributes=True),
-        steps=tuple(BoundedStepView(name=each.step, per_task=each.per_task) for each in worst.asking),
+        steps=tuple(BoundedStepView(name=calls.step, per_task=calls.per_task) for calls in worst.calls),
         requests_per_step=worst.requests,
         billed_requests_per_step=worst.layers.billed_requests,
         requests_per_task=worst.per_task,
@@ -119,6 +119,6 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
 
 def view(targets: tuple[TargetView, ...], findings: tuple[PolicyFinding, ...], limits: RetryLimits) -> RetryBoundsView:
     """Everything, with the verdict."""
-    shown = tuple(PolicyFindingView.model_validate(each, from_attributes=True) for each in findings)
-    ok = not any(each.over for each in targets) and not any(each.wrong for each in shown)
+    shown = tuple(PolicyFindingView.model_validate(finding, from_attributes=True) for finding in findings)
+    ok = not any(target.over for target in targets) and not any(finding.wrong for finding in shown)
     return RetryBoundsView(ok=ok, limits=limits, targets=targets, findings=shown)

@@ -276,7 +276,7 @@ def _named(found: Policies, where: str, value: Any) -> Iterable[tuple[str, Any]]
     if value is not None and not isinstance(value, Mapping):
         found.findings.append(PolicyFinding(where, _NO_MAPPING, wrong=True))
         return ()
-    return [(str(name), each) for name, each in (value or {}).items()]
+    return [(str(name), policy) for name, policy in (value or {}).items()]
 
 
 def _known(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -292,13 +292,13 @@ def _known(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> di
             found.findings.append(
                 PolicyFinding(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}", wrong=True)
             )
-    return {spelt[str(key).lower()]: each for key, each in value.items() if str(key).lower() in spelt}
+    return {spelt[str(key).lower()]: policy for key, policy in value.items() if str(key).lower() in spelt}
 
 
 def _undefined(found: Policies) -> Iterator[PolicyFinding]:
     """Names of policies that nobody defined: daprd takes them for none, and a component's breaker ends it."""
-    targets = [*((f"apps.{name}", each) for name, each in found.apps.items())]
-    targets += [(f"components.{name}", each) for name, each in found.components.items()]
+    targets = [*((f"apps.{name}", policy) for name, policy in found.apps.items())]
+    targets += [(f"components.{name}", policy) for name, policy in found.components.items()]
     for where, names in targets:
         for kind, name, defined in (
             ("timeout", names.timeout, set(found.timeouts)),

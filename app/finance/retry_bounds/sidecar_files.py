@@ -31,14 +31,14 @@ def policies(folders: Sequence[Path], app_id: str) -> Policies:
 def targets(folders: Sequence[Path], app_id: str) -> tuple[Target, ...]:
     """The models and internal systems that the sidecar of `app_id` knows, models first."""
     mine = [document for where, _, document in _documents(folders) if _loaded(where, document, app_id)]
-    models = [model(each) for each in mine if each.get("kind") == "Component" and _is_model(each)]
-    return (*models, *(system(each) for each in mine if each.get("kind") == "HTTPEndpoint"))
+    models = [model(document) for document in mine if document.get("kind") == "Component" and _is_model(document)]
+    return (*models, *(system(document) for document in mine if document.get("kind") == "HTTPEndpoint"))
 
 
 def components(folders: Sequence[Path]) -> frozenset[str]:
     """The names of all components."""
-    named = [(where, each) for where, _, each in _documents(folders) if each.get("kind") == "Component"]
-    return frozenset(_name(where, each) for where, each in named)
+    named = [(where, document) for where, _, document in _documents(folders) if document.get("kind") == "Component"]
+    return frozenset(_name(where, document) for where, document in named)
 
 
 def _loaded(where: str, resource: Mapping[str, Any], app_id: str) -> bool:
@@ -51,7 +51,7 @@ def _loaded(where: str, resource: Mapping[str, Any], app_id: str) -> bool:
     if not isinstance(spec, Mapping) or not isinstance(scopes, list):
         raise ConfigurationError(f"{where}: spec is no mapping, or scopes no list; daprd passes over it; correct it")
     entries = spec.get("metadata") or []
-    if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigurationError(f"{where}: spec.metadata is no list of names and values; correct it")
     return not scopes or app_id in scopes
 
@@ -78,9 +78,11 @@ def _documents(folders: Sequence[Path]) -> Iterator[tuple[str, int, Mapping[str,
             )
         for path in sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")):
             yield from (
-                (str(path), number, each) for number, each in enumerate(_parsed(path)) if isinstance(each, dict)
+                (str(path), number, document)
+                for number, document in enumerate(_parsed(path))
+                if isinstance(document, dict)
             )
 
 
 def _parsed(path: Path) -> list[Any]:
-    return [each for each in yaml_file.documents(path) if each is not None]
+    return [document for document in yaml_file.documents(path) if document is not None]

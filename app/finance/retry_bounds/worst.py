@@ -76,7 +76,7 @@ def client(target: Target) -> Client:
 def model(component: Mapping[str, Any]) -> Target:
     """Of a Conversation component."""
     spec = component["spec"]
-    entries = {str(each.get("name", "")).lower(): each.get("value") for each in spec.get("metadata") or []}
+    entries = {str(entry.get("name", "")).lower(): entry.get("value") for entry in spec.get("metadata") or []}
     name = str(component["metadata"]["name"])
     return Target(name, TargetKind.MODEL, str(spec["type"]), str(entries.get("model") or ""))
 
@@ -107,7 +107,7 @@ class StepCalls:
     per_task: int
 
 
-def askings(rules: Rules) -> tuple[StepCalls, ...]:
+def calls_by_step(rules: Rules) -> tuple[StepCalls, ...]:
     """All steps that ask anybody, at their most."""
     turns = rules.drafting.max_turns
     return (
@@ -125,11 +125,11 @@ def askings(rules: Rules) -> tuple[StepCalls, ...]:
 def pauses(retries: Retries) -> timedelta:
     """All of the workflow's pauses between the attempts of one step, each at its longest."""
     first = retries.first_seconds * _SPREAD
-    each = (min(first * 2**number, retries.max_seconds) for number in range(retries.attempts - 1))
-    return timedelta(seconds=sum(each))
+    lengths = (min(first * 2**number, retries.max_seconds) for number in range(retries.attempts - 1))
+    return timedelta(seconds=sum(lengths))
 
 
-# What one request may cost: the dearest model that may answer it, at the largest question and answer.
+# What one request may cost: the most expensive model that may answer it, at the largest question and answer.
 
 _PER = Decimal(1_000_000)
 
@@ -146,7 +146,9 @@ class LongestRequest:
 LONGEST = LongestRequest(15_000, 1_000)
 
 
-def dearest(book: PriceBook, models: Iterable[tuple[str, str]], reserve: LongestRequest, at: datetime) -> RequestPrice:
+def most_expensive(
+    book: PriceBook, models: Iterable[tuple[str, str]], reserve: LongestRequest, at: datetime
+) -> RequestPrice:
     """For each currency the highest price of a request among these models, each a provider (component type) and a
     name."""
     amounts, unpriced = dict[str, tuple[Decimal, str]](), []
@@ -225,7 +227,7 @@ class Worst:
 
     target: Target
     layers: Layers
-    asking: tuple[StepCalls, ...]
+    calls: tuple[StepCalls, ...]
     until_parked: timedelta | None
     price: RequestPrice
     notes: tuple[str, ...]
@@ -238,7 +240,7 @@ class Worst:
     @property
     def per_task(self) -> int | None:
         """Requests of all steps that a task may have."""
-        steps_ = sum(each.per_task for each in self.asking)
+        steps_ = sum(calls.per_task for calls in self.calls)
         return None if self.requests is None else self.requests * steps_
 
     @property
@@ -279,20 +281,20 @@ def worst(
 def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price: RequestPrice) -> Worst:
     model = target.kind is TargetKind.MODEL
     name = MODEL if model else target.name
-    asking = tuple(each for each in askings(rules) if name in each.asks)
+    calls = tuple(calls for calls in calls_by_step(rules) if name in calls.asks)
     guard = policies.of_model(target.name) if model else policies.of_app(target.name)
     attempts = rules.retries.attempts
     at_most = min(attempts, billed) if model else 0
     layers = Layers(client(target).requests, SDK_REQUESTS, guard.retry.requests, attempts, at_most)
     # A step holds its task for as long as all that it asks one after another hold it.
-    together = [[guard] if model else [policies.of_app(each) for each in step.asks] for step in asking] or [[guard]]
+    together = [[guard] if model else [policies.of_app(ask) for ask in step.asks] for step in calls] or [[guard]]
     lengths = [_attempt(target.kind, guards) for guards in together]
-    return Worst(target, layers, asking, _parked(lengths, rules), price, _notes(target, guard, asking))
+    return Worst(target, layers, calls, _parked(lengths, rules), price, _notes(target, guard, calls))
 
 
 def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | None:
     """From the first failure until the task is parked, for the longest of these attempts."""
-    known = [each for each in attempts if each is not None]
+    known = [attempt for attempt in attempts if attempt is not None]
     if len(known) < len(attempts):
         return None
     return max(known) * rules.retries.attempts + pauses(rules.retries)
@@ -301,7 +303,7 @@ def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | N
 def _attempt(kind: TargetKind, guards: Sequence[Guard]) -> timedelta | None:
     """How long one attempt may last that asks these one after another."""
     lengths = [_asked(kind, guard) for guard in guards]
-    known = [each for each in lengths if each is not None]
+    known = [length for length in lengths if length is not None]
     return sum(known, timedelta()) if len(known) == len(lengths) else None
 
 
@@ -314,10 +316,10 @@ def _asked(kind: TargetKind, guard: Guard) -> timedelta | None:
     return min(lasts, GIVE_UP) if kind is TargetKind.SYSTEM else lasts
 
 
-def _notes(target: Target, guard: Guard, asking: Sequence[StepCalls]) -> tuple[str, ...]:
+def _notes(target: Target, guard: Guard, calls: Sequence[StepCalls]) -> tuple[str, ...]:
     model, repeats = target.kind is TargetKind.MODEL, guard.retry.requests != 1
     said = [
-        (not asking, "no step asks it"),
+        (not calls, "no step asks it"),
         (client(target).requests != 1, client(target).fact),
         (guard.retry.requests is None, "the sidecar asks again without end: set maxRetries"),
         (model and repeats, "the sidecar asks a refused request again too (`matching` has no effect on models)"),
@@ -340,8 +342,8 @@ def unknown_names(
     targets: Sequence[Target], policies: Policies, rules: Rules, components: frozenset[str]
 ) -> Iterator[PolicyFinding]:
     """Names that stand in one kind of file and are missing in the other."""
-    systems = {each.name for each in targets if each.kind is TargetKind.SYSTEM}
-    for step in askings(rules):
+    systems = {target.name for target in targets if target.kind is TargetKind.SYSTEM}
+    for step in calls_by_step(rules):
         for name in step.asks:
             if name != MODEL and name not in systems:
                 yield PolicyFinding(f"step {step.step}", f"asks {name}, and no HTTPEndpoint is called so", wrong=True)

@@ -240,11 +240,21 @@ def _lines(charges: Sequence[Charge]) -> Counter[tuple[str, ...]]:
 
 
 def _line(charge: Charge) -> tuple[str, ...]:
-    quantity, amount = (plain(each) if each is not None else "?" for each in (charge.quantity, charge.amount))
-    vain = ("rerun",) if charge.rerun else ()
+    quantity, amount = (
+        plain(number) if number is not None else "?" for number in (charge.consumed_quantity, charge.contracted_cost)
+    )
+    wasted = ("wasted",) if charge.wasted else ()
     place = charge.step or "workflow"
     turn = (f"turn {charge.turn}.{charge.number}",) if charge.turn else ()
-    return (place, *turn, charge.line.value, *vain, quantity, charge.known.value, f"= {amount} {charge.currency or ''}")
+    return (
+        place,
+        *turn,
+        charge.meter.value,
+        *wasted,
+        quantity,
+        charge.usage_basis.value,
+        f"= {amount} {charge.currency or ''}",
+    )
 
 
 def _told(value: Any) -> str:

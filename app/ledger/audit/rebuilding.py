@@ -69,7 +69,7 @@ class BilledPriceBooks:
         with engine.connect() as connection:
             kept = {row.digest: row.content for row in connection.execute(select(PRICE_BOOKS))}
         restored = {digest: price_book.again(content) for digest, content in kept.items() if digest != today.digest}
-        self._books: dict[str, PriceBook] = {digest: each for digest, each in restored.items() if each is not None}
+        self._books: dict[str, PriceBook] = {digest: book for digest, book in restored.items() if book is not None}
         self._books[today.digest] = today
 
     def of(self, task_ids: Sequence[str]) -> Mapping[str, PriceBook | None]:
@@ -153,7 +153,7 @@ def _replace(
         records = [record for record in records if not behind(record, known.get(record.task_id))]
         ended = [record for record in records if record.ended_at is not None]
         tell_again(connection, [record.task_id for record in ended])
-        said = {each.task_id: standings.of_run(runs[each.task_id], each.status, None) for each in ended}
+        said = {task.task_id: standings.of_run(runs[task.task_id], task.status, None) for task in ended}
         gone = [known[record.task_id].task_no for record in records if record.task_id in known]
         for table in (*_OF_TASKS, TASKS):
             connection.execute(delete(table).where(table.c.task_no.in_(gone)))

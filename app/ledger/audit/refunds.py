@@ -261,16 +261,16 @@ class _Comparison:
             some = self._alone[start : start + _AT_ONCE]
             tickets = [_ticket(refund) for refund in some]
             arrived = set(connection.execute(_ARRIVED, {"ids": tickets}).scalars())
-            tasks = [each for ticket in tickets for each in (ticket, *families.get(ticket, ()))]
+            tasks = [task for ticket in tickets for task in (ticket, *families.get(ticket, ()))]
             rows = {row.task_id: row for row in connection.execute(_OF_TICKETS, {"ids": tasks})}
             for refund, ticket in zip(some, tickets, strict=True):
-                known = [rows[each] for each in (ticket, *families.get(ticket, ())) if each in rows]
+                known = [rows[task] for task in (ticket, *families.get(ticket, ())) if task in rows]
                 self._judged(refund, known, ticket in arrived and ticket not in rows)
 
     def keep_promises(self, connection: Connection, promised: Sequence[PromisedRefund]) -> None:
         """Names what was promised by tasks that have ended without posting it."""
         for start in range(0, len(promised), _AT_ONCE):
-            some = {task_id(each.tenant, each.ticket_id): each for each in promised[start : start + _AT_ONCE]}
+            some = {task_id(refund.tenant, refund.ticket_id): refund for refund in promised[start : start + _AT_ONCE]}
             for row in connection.execute(_OF_TICKETS, {"ids": list(some)}):
                 if row.ended_at is not None and row.refund_id is None:
                     facts = _posted_facts(some[row.task_id])

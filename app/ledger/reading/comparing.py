@@ -29,7 +29,7 @@ def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
     records = LedgerQueries(engine)
     charges: Iterable[Charge] = ()
     if bill.amounts:
-        first, last = min(each.since for each in bill.amounts), max(each.until for each in bill.amounts)
+        first, last = min(amount.since for amount in bill.amounts), max(amount.until for amount in bill.amounts)
         charges = records.charges(first.date(), last.date() + timedelta(days=1))
     repeated = records.unattributed_retries(since, until)
     calls = records.calls(since, until)

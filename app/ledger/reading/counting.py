@@ -67,19 +67,19 @@ def asked(engine: Engine) -> RequestCounts:
 def _models(connection: Connection) -> dict[str, Measured]:
     requests = func.sum(case((_never_left(), 0), else_=1)).label("requests")
     step = (MODEL_CALLS.c.component, MODEL_CALLS.c.execution_id, MODEL_CALLS.c.turn)
-    each = select(MODEL_CALLS.c.component.label("name"), requests).group_by(*step).subquery()
+    per_step = select(MODEL_CALLS.c.component.label("name"), requests).group_by(*step).subquery()
     whole = (
         func.count().label("steps"),
-        func.sum(each.c.requests).label("sum"),
-        func.max(each.c.requests).label("most"),
+        func.sum(per_step.c.requests).label("sum"),
+        func.max(per_step.c.requests).label("most"),
     )
-    return _measured(connection.execute(select(each.c.name, *whole).group_by(each.c.name)).mappings())
+    return _measured(connection.execute(select(per_step.c.name, *whole).group_by(per_step.c.name)).mappings())
 
 
 def _never_left() -> ColumnElement[bool]:
     """The breaker refused it, or no sidecar took it."""
     error = MODEL_CALLS.c.error
-    began, ended = (type_coerce(each, BigInteger) for each in (MODEL_CALLS.c.started_at, MODEL_CALLS.c.ended_at))
+    began, ended = (type_coerce(column, BigInteger) for column in (MODEL_CALLS.c.started_at, MODEL_CALLS.c.ended_at))
     soon = ended - began < _AT_ONCE_MICROSECONDS
     refused = and_(error.startswith(f"{FailureCause.BREAKER_OPEN}:"), soon)
     return and_(error.is_not(None), or_(refused, error.startswith(f"{FailureCause.SIDECAR_GONE}:")))
@@ -97,7 +97,7 @@ def _steps(connection: Connection) -> dict[str, Measured]:
     )
     repeated = and_(again.c.task_no == STEPS.c.task_no, again.c.execution_id == STEPS.c.execution_id)
     times = (func.count() + func.coalesce(func.max(again.c.times), 0)).label("requests")
-    each = (
+    per_step = (
         select(STEPS.c.name, times)
         .join(ATTEMPTS, on)
         .join(again, repeated, isouter=True)
@@ -106,10 +106,10 @@ def _steps(connection: Connection) -> dict[str, Measured]:
     )
     whole = (
         func.count().label("steps"),
-        func.sum(each.c.requests).label("sum"),
-        func.max(each.c.requests).label("most"),
+        func.sum(per_step.c.requests).label("sum"),
+        func.max(per_step.c.requests).label("most"),
     )
-    return _measured(connection.execute(select(each.c.name, *whole).group_by(each.c.name)).mappings())
+    return _measured(connection.execute(select(per_step.c.name, *whole).group_by(per_step.c.name)).mappings())
 
 
 def _reserves(connection: Connection) -> dict[str, tuple[int, int]]:
@@ -123,7 +123,7 @@ def _answered(connection: Connection) -> dict[str, frozenset[tuple[str, str]]]:
     models = (MODEL_CALLS.c.component, MODEL_CALLS.c.provider, MODEL_CALLS.c.model)
     for component, provider, model in connection.execute(select(*models).where(models[2].is_not(None)).distinct()):
         found.setdefault(component, set()).add((provider, model))
-    return {component: frozenset(each) for component, each in found.items()}
+    return {component: frozenset(pairs) for component, pairs in found.items()}
 
 
 def _measured(rows: Iterable[RowMapping]) -> dict[str, Measured]:
@@ -147,7 +147,7 @@ class WorkCounts:
     of each."""
 
     calls: int = 0
-    calls_in_vain: int = 0
+    wasted_calls: int = 0
     step_retries: int = 0
 
 
@@ -204,7 +204,7 @@ def _calls(connection: Connection, task_ids: Sequence[str], period: CountedPerio
         .where(MODEL_CALLS.c.task_id.in_(task_ids), *period.holds(MODEL_CALLS.c.started_at))
         .group_by(MODEL_CALLS.c.task_id)
     )
-    return {task_id: WorkCounts(calls, int(in_vain)) for task_id, calls, in_vain in connection.execute(query)}
+    return {task_id: WorkCounts(calls, int(wasted)) for task_id, calls, wasted in connection.execute(query)}
 
 
 def _step_retries(connection: Connection, task_ids: Sequence[str], period: CountedPeriod) -> Mapping[str, int]:

@@ -25,7 +25,7 @@ from app.finance.failures.failure_figures import (
     SpendRole,
     Spent,
     Sum,
-    Vain,
+    WastedSpend,
     progress_of,
     weights,
 )
@@ -38,9 +38,12 @@ from app.pricing.charge_types import TOKEN_LINES
 
 # Clocks of workers and sidecars differ by less: Dapr's certificates allow a quarter of that.
 _CLOCKS = timedelta(hours=1)
-_MODEL = CHARGES.c.line.in_([line.value for line in TOKEN_LINES])
+_MODEL = CHARGES.c.meter.in_([line.value for line in TOKEN_LINES])
 _COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
-_QUANTITY, _TIMES = func.coalesce(func.sum(CHARGES.c.quantity), 0).label("quantity"), func.sum(_COUNTS).label("times")
+_QUANTITY, _TIMES = (
+    func.coalesce(func.sum(CHARGES.c.consumed_quantity), 0).label("consumed_quantity"),
+    func.sum(_COUNTS).label("times"),
+)
 _STAGE = func.coalesce(STEPS.c.stage, "").label("stage")
 _DONE = ATTEMPTS.alias("done")  # how a charged step was completed, if it was
 
@@ -104,8 +107,10 @@ def ended(period: EndedPeriod) -> Select[Any]:
 def by_day(period: EndedPeriod) -> Select[Any]:
     """What was charged on the period's days, whenever the task ended."""
     table = DAILY_COSTS.c
-    key = (table.tenant, table.stage, table.price_no, table.known, table.rerun)
-    query = select(*key, func.sum(table.quantity).label("quantity"), func.sum(table.charges).label("times"))
+    key = (table.tenant, table.stage, table.price_no, table.usage_basis, table.wasted)
+    query = select(
+        *key, func.sum(table.consumed_quantity).label("consumed_quantity"), func.sum(table.charges).label("times")
+    )
     if period.since is not None:
         query = query.where(table.day >= day_number(period.since))
     if period.until is not None:
@@ -126,7 +131,7 @@ def by_others(period: EndedPeriod) -> Select[Any]:
 
 
 def _charges_of(tasks: ColumnElement[bool]) -> Select[Any]:
-    key = (TASKS.c.tenant, _STAGE, CHARGES.c.price_no, CHARGES.c.known, CHARGES.c.rerun)
+    key = (TASKS.c.tenant, _STAGE, CHARGES.c.price_no, CHARGES.c.usage_basis, CHARGES.c.wasted)
     return (
         select(*key, _QUANTITY, _TIMES)
         .select_from(TASKS)
@@ -158,7 +163,7 @@ def restarts(period: EndedPeriod) -> CTE:
     here = CHARGES.alias("here")
     went_on = or_(told.resumed_at.is_not(None), _any(here, told, here.c.step != 0, here.c.at > told.at))
     apart = or_(told.idle_until.is_(None), told.at >= told.idle_until)
-    stands = _any(here, told, here.c.rerun.is_(False), here.c.at >= told.failed_before, here.c.at < told.at)
+    stands = _any(here, told, here.c.wasted.is_(False), here.c.at >= told.failed_before, here.c.at < told.at)
     anew = or_(told.kind == INTERRUPTED, told.failed_before.is_(None), stands)
     return select(*told, case((and_(went_on, apart, anew), 1), else_=0).label("restarts")).cte("restarting")
 
@@ -174,9 +179,9 @@ def failures(restarting: CTE) -> Select[Any]:
 
 
 def spent(restarting: CTE) -> Select[Any]:
-    """What the model calls of each failure's task used that were no reruns, by price: before it, and in all; and how
+    """What the model calls of each failure's task used that were not wasted, by price: before it, and in all; and how
     many charges have no quantity."""
-    told, quantity = restarting.c, CHARGES.c.quantity
+    told, quantity = restarting.c, CHARGES.c.consumed_quantity
     before = case((_paid(restarting), quantity), else_=0)
     return (
         select(
@@ -188,7 +193,7 @@ def spent(restarting: CTE) -> Select[Any]:
             func.sum(case((quantity.is_(None), _COUNTS), else_=0)).label("unreported"),
         )
         .select_from(restarting)
-        .join(CHARGES, and_(CHARGES.c.task_no == told.task_no, CHARGES.c.rerun.is_(False), _MODEL))
+        .join(CHARGES, and_(CHARGES.c.task_no == told.task_no, CHARGES.c.wasted.is_(False), _MODEL))
         .join(_DONE, _completed(), isouter=True)
         .group_by(told.task_no, told.number, CHARGES.c.price_no)
     )
@@ -201,9 +206,9 @@ def vain(restarting: CTE) -> Select[Any]:
     key = (steps.c.task_no, steps.c.tenant, steps.c.stage, CHARGES.c.price_no)
     same_step = and_(CHARGES.c.task_no == steps.c.task_no, CHARGES.c.step == steps.c.step)
     return (
-        select(*key, func.sum(CHARGES.c.quantity).label("quantity"))
+        select(*key, func.sum(CHARGES.c.consumed_quantity).label("consumed_quantity"))
         .select_from(steps)
-        .join(CHARGES, and_(same_step, CHARGES.c.rerun, _MODEL, CHARGES.c.quantity.is_not(None)))
+        .join(CHARGES, and_(same_step, CHARGES.c.wasted, _MODEL, CHARGES.c.consumed_quantity.is_not(None)))
         .group_by(*key)
     )
 
@@ -218,11 +223,11 @@ def prevented(restarting: CTE) -> Select[Any]:
         (answered_by == AnsweredBy.JOURNAL.value, SpendRole.JOURNAL.value),
         else_=SpendRole.UNDER_WAY.value,
     ).label("role")
-    key = (told.tenant, told.stage, told.kind, role, CHARGES.c.price_no, CHARGES.c.known)
+    key = (told.tenant, told.stage, told.kind, role, CHARGES.c.price_no, CHARGES.c.usage_basis)
     return (
         select(*key, _QUANTITY, _TIMES)
         .select_from(restarting)
-        .join(CHARGES, and_(CHARGES.c.task_no == told.task_no, CHARGES.c.rerun.is_(False)))
+        .join(CHARGES, and_(CHARGES.c.task_no == told.task_no, CHARGES.c.wasted.is_(False)))
         .join(_DONE, _completed(), isouter=True)
         .where(told.restarts == 1, _paid(restarting))
         .group_by(*key)
@@ -240,15 +245,15 @@ def _done(restarting: CTE) -> ColumnElement[bool]:
 
 
 def _paid(restarting: CTE) -> ColumnElement[bool]:
-    """Whether a charge that is no rerun was paid before the failure. A worker that was lost may have worked on for a
+    """Whether a charge that is not wasted was paid before the failure. A worker that was lost may have worked on for a
     moment after its last sign of life: what the failed step asked before it was taken up again was asked before."""
     told = restarting.c
     begun_by = case((CHARGES.c.step == told.step, func.coalesce(told.resumed_at, told.at)), else_=told.at)
     return or_(_done(restarting), and_(_MODEL, CHARGES.c.at < begun_by))
 
 
-_TOKENS = (PRICES.c.line.in_([line.value for line in TOKEN_LINES]), PRICES.c.unit_price != "")
-_PRICES_OF_TOKENS = select(PRICES.c.price_no, PRICES.c.currency, PRICES.c.unit_price).where(*_TOKENS)
+_TOKENS = (PRICES.c.meter.in_([line.value for line in TOKEN_LINES]), PRICES.c.contracted_unit_price != "")
+_PRICES_OF_TOKENS = select(PRICES.c.price_no, PRICES.c.currency, PRICES.c.contracted_unit_price).where(*_TOKENS)
 _Failed = tuple[int, int]  # a task's number, and its failure's
 
 
@@ -258,8 +263,8 @@ class _Place(NamedTuple):
     tenant: str
     stage: str
     price_no: int
-    known: str
-    rerun: bool
+    usage_basis: str
+    wasted: bool
 
 
 def facts(
@@ -301,20 +306,20 @@ class _Reader:
             progress = progress_of(found, whole=key not in partly) if restarts else None
             yield FailureFact(task, tenant, stage, kind, cause, bool(restarts), progress, found)
 
-    def vain(self) -> Iterator[Vain]:
+    def vain(self) -> Iterator[WastedSpend]:
         """What the tasks spent in vain."""
         found: Counter[tuple[int, str, str, str]] = Counter()
         for task, tenant, stage, price_no, quantity in self.rows(vain(self._restarts)):
             if price_no in self._weights:
                 currency, weight = self._weights[price_no]
                 found[task, tenant, stage, currency] += int(quantity) * weight
-        return (Vain(*key, spent) for key, spent in found.items() if spent)
+        return (WastedSpend(*key, spent) for key, spent in found.items() if spent)
 
     def charged(self) -> Iterator[Sum]:
         """All charges of the tasks."""
         for place, (quantity, times) in self._charges().items():
             if quantity or times:
-                role = SpendRole.RERUN if place.rerun else SpendRole.CLEAN
+                role = SpendRole.WASTED if place.wasted else SpendRole.CLEAN
                 yield self._sum(role, place, quantity, times)
 
     def prevented(self) -> Iterator[Sum]:
@@ -346,15 +351,15 @@ class _Reader:
         if self.period.at_edges():
             queries.append((outside(self.period), 1))
         for query, sign in queries:
-            for tenant, stage, price_no, known, rerun, quantity, times in self.rows(query):
-                sums = found[_Place(tenant, stage, price_no, known, bool(rerun))]
+            for tenant, stage, price_no, known, wasted, quantity, times in self.rows(query):
+                sums = found[_Place(tenant, stage, price_no, known, bool(wasted))]
                 sums[0] += sign * int(quantity)
                 sums[1] += sign * int(times)
         return {place: (quantity, times) for place, (quantity, times) in found.items()}
 
     def _sum(self, role: SpendRole, place: _Place, quantity: int, times: int, *, crash: bool = False) -> Sum:
-        # What a rerun was charged for is asked here, not that it was one: that is its role.
-        values = place._asdict() | {"rerun": False, "quantity": quantity}
+        # What wasted work was charged for is asked here, not that it was one: that is its role.
+        values = place._asdict() | {"wasted": False, "consumed_quantity": quantity}
         return Sum(
             role,
             crash,

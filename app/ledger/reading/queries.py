@@ -47,7 +47,7 @@ _COLUMNS = {
     Dimension.TOOL: "tool",
     Dimension.DAY: "day",
 }
-_PRICED = ("price_no", "known", "rerun")
+_PRICED = ("price_no", "usage_basis", "wasted")
 _CHARGES = (
     select(
         CHARGES,
@@ -136,7 +136,7 @@ class LedgerQueries:
             sums = charged_by_day(TASKS.c.task_id).where(*_charged_in(since, until)).subquery()
         names = [_COLUMNS[dimension] for dimension in by if dimension in _COLUMNS]
         columns = [sums.c[name] for name in (*names, *_PRICED)]
-        query = select(*columns, func.sum(sums.c.quantity), func.sum(sums.c.charges)).group_by(*columns)
+        query = select(*columns, func.sum(sums.c.consumed_quantity), func.sum(sums.c.charges)).group_by(*columns)
         if since is not None:
             query = query.where(sums.c.day >= day_number(since))
         if until is not None:
@@ -175,7 +175,7 @@ class LedgerQueries:
             if (since is None or call.started_at >= since) and (until is None or call.started_at < until)
         )
 
-    def tax(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
+    def failures(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
         """What failures cost, of the tasks that ended on these days."""
         return failure_facts.facts(self._engine, since, until, tenants)
 
@@ -226,10 +226,15 @@ class LedgerQueries:
     def _sums(self, query: Select[Any], names: Sequence[str]) -> Iterator[tuple[Charge, int]]:
         with self._engine.connect() as connection:
             for row in connection.execute(query):
-                *key, price_no, known, rerun, quantity, times = row
+                *key, price_no, known, wasted, quantity, times = row
                 values = dict(zip(names, key, strict=True))
                 at = day_of(values.pop("day", 0))
-                values |= {"step_name": values.get("step"), "known": known, "rerun": rerun, "quantity": int(quantity)}
+                values |= {
+                    "step_name": values.get("step"),
+                    "usage_basis": known,
+                    "wasted": wasted,
+                    "consumed_quantity": int(quantity),
+                }
                 if times or quantity:
                     yield row_mapping.charge(values, self._prices.row(price_no, connection), at), int(times)
 

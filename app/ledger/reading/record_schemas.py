@@ -39,7 +39,7 @@ class ExecutionView(View):
 
     number: int
     worker: str
-    begun_at: datetime
+    started_at: datetime
     ended_at: datetime | None
     outcome: ExecutionOutcome
     cause: Cause | None
@@ -104,13 +104,13 @@ class UsageView(View):
     cache_write_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
-    known: UsageBasis
+    basis: UsageBasis
 
 
 class CallView(View):
     """One model call; `step` is null when the history holds no step for it. `over_at`: when it was over, as far
-    as is known, also where nobody saw it end (`ended_at` null); null while it may be under way. `rerun`: it was spent
-    in vain; `cause`: why, as far as it can be known."""
+    as is known, also where nobody saw it end (`ended_at` null); null while it may be under way. `wasted`: it brought
+    no result; `cause`: why, as far as it can be known."""
 
     call_id: str
     step: int | None
@@ -134,7 +134,7 @@ class CallView(View):
     finish_reason: str
     error: str
     cause: Cause | None
-    rerun: bool
+    wasted: bool
     cost: GroupView
 
 
@@ -143,7 +143,7 @@ class ChargeView(View):
 
     id: str
     kind: CostKind
-    line: Meter
+    meter: Meter
     stage: str
     step: str
     tool: str
@@ -154,26 +154,26 @@ class ChargeView(View):
     provider: str
     component: str
     model: str
-    quantity: Exact | None
+    consumed_quantity: Exact | None
     unit: Unit
-    known: UsageBasis
-    unit_price: Exact | None
-    amount: Exact | None
+    usage_basis: UsageBasis
+    contracted_unit_price: Exact | None
+    contracted_cost: Exact | None
     list_unit_price: Exact | None
-    list_amount: Exact | None
+    list_cost: Exact | None
     currency: str | None
-    money_known: CostBasis
+    cost_basis: CostBasis
     price_id: str | None
     book_digest: str
     mode: Mode
-    rerun: bool
+    wasted: bool
     correction: int
     correction_of: str | None
 
 
 class RecordView(View):
     """The record of a task. `seconds` sum to the time from its start to its end, or to `projected_at`. `workers`: the
-    incarnations of workers that had a part in it."""
+    worker processes that had a part in it."""
 
     task_id: str
     tenant: str
@@ -230,7 +230,7 @@ def record_view(record: TaskRecord) -> RecordView:
         workers=record.workers,
         stages=tuple(_stage(record, stage) for stage in stages_of(record)),
         steps=tuple(_step(record, step) for step in record.steps),
-        failures=tuple(FailureView.model_validate(each) for each in record.failures),
+        failures=tuple(FailureView.model_validate(failure) for failure in record.failures),
         calls=tuple(_call(record, call, steps.get(call.execution_id)) for call in record.calls),
         charges=tuple(ChargeView.model_validate(charge) for charge in record.charges),
         total=sum_of(record.charges),
@@ -280,7 +280,7 @@ def _step(record: TaskRecord, step: StepRecord) -> StepView:
         lost_seconds=step.lost,
         writes=step.writes,
         answered_by=step.answered_by,
-        attempts=tuple(AttemptView.model_validate(each) for each in step.attempts),
+        attempts=tuple(AttemptView.model_validate(attempt) for attempt in step.attempts),
         cost=sum_of(record.charges_of(step)),
     )
 

@@ -25,9 +25,11 @@ Values = Mapping[Any, Any]
 def charge(row: Values, price: PriceRow, at: datetime) -> Charge:
     """One charge, or a sum of equal ones: `row` has what it is attributed by, `quantity` and `known`."""
     line = price.kind_of_line
-    known = UsageBasis(row["known"])
+    known = UsageBasis(row["usage_basis"])
     counted = (
-        None if known is UsageBasis.UNREPORTED or row["quantity"] is None else quantity(row["quantity"], line.unit)
+        None
+        if known is UsageBasis.UNREPORTED or row["consumed_quantity"] is None
+        else quantity(row["consumed_quantity"], line.unit)
     )
     unit_price, list_unit_price = price.money
     return Charge(
@@ -47,19 +49,19 @@ def charge(row: Values, price: PriceRow, at: datetime) -> Charge:
         component=price.component,
         outcome=row.get("outcome", ""),
         kind=line.kind,
-        line=line,
-        quantity=counted,
+        meter=line,
+        consumed_quantity=counted,
         unit=line.unit,
-        known=known,
-        unit_price=unit_price,
-        amount=_amount(counted, unit_price, line.unit.per),
+        usage_basis=known,
+        contracted_unit_price=unit_price,
+        contracted_cost=_amount(counted, unit_price, line.unit.per),
         list_unit_price=list_unit_price,
-        list_amount=_amount(counted, list_unit_price, line.unit.per),
+        list_cost=_amount(counted, list_unit_price, line.unit.per),
         currency=price.currency or None,
         price_id=price.price_id or None,
         book_digest=price.book_digest,
         mode=price.bought,
-        rerun=bool(row["rerun"]),
+        wasted=bool(row["wasted"]),
         correction=row.get("correction", 0),
     )
 
@@ -105,11 +107,11 @@ def steps(
             writes=row["writes"],
             attempts=tuple(
                 _attempt(
-                    each,
-                    [other for other in known if _is_of(other, row, each)],
-                    {f.execution: f for f in failed if (f.step, f.attempt) == (each["step"], each["number"])},
+                    execution,
+                    [other for other in known if _is_of(other, row, execution)],
+                    {f.execution: f for f in failed if (f.step, f.attempt) == (execution["step"], execution["number"])},
                 )
-                for each in of.get(row["step"], ())
+                for execution in of.get(row["step"], ())
             ),
             answered_by=AnsweredBy(row["answered_by"]) if row["answered_by"] else None,
         )
@@ -124,10 +126,10 @@ def _is_of(begun: Values, step: Values, attempt: Values) -> bool:
 def _attempt(row: Values, begun: Sequence[Values], failed: Mapping[int, FailureRecord]) -> AttemptRecord:
     outcome, ended_at = AttemptOutcome(row["outcome"]), row["ended_at"]
     lost = [number for number, failure in failed.items() if failure.kind is FailureKind.INTERRUPTED]
-    last = next((each["number"] for each in begun if each["number"] not in lost), None)
+    last = next((execution["number"] for execution in begun if execution["number"] not in lost), None)
     executions = tuple(
-        _execution(each, failed.get(each["number"]), outcome, ended_at, is_last=each["number"] == last)
-        for each in begun
+        _execution(execution, failed.get(execution["number"]), outcome, ended_at, is_last=execution["number"] == last)
+        for execution in begun
     )
     return AttemptRecord(
         row["number"], row["scheduled_at"], ended_at, outcome, row["error"], row["event_id"], executions
@@ -138,7 +140,7 @@ def _execution(
     row: Values, failure: FailureRecord | None, outcome: AttemptOutcome, ended_at: datetime | None, *, is_last: bool
 ) -> Execution:
     """As it was when the task was recorded: what was lost stands among the failures, the rest follows."""
-    begun = (row["number"], row["worker"], row["begun_at"])
+    begun = (row["number"], row["worker"], row["started_at"])
     cause = failure.cause if failure else None
     if failure is not None and failure.kind is FailureKind.INTERRUPTED:
         return Execution(*begun, failure.at, ExecutionOutcome.INTERRUPTED, cause)
@@ -177,7 +179,7 @@ def task(
         projected_at=row["projected_at"],
         parts={TimePart(part): timedelta(microseconds=length) for part, length in json.loads(row["parts"]).items()},
         pauses=tuple(
-            Span(TimePart(each["part"]), each["started_at"], each["ended_at"], each["label"]) for each in pauses
+            Span(TimePart(pause["part"]), pause["started_at"], pause["ended_at"], pause["label"]) for pause in pauses
         ),
         turns=row["turns"],
         events=row["events"],

@@ -35,15 +35,18 @@ _KEY = (
     func.coalesce(STEPS.c.name, "").label("step"),
     func.coalesce(STEPS.c.tool, "").label("tool"),
     CHARGES.c.price_no,
-    CHARGES.c.known,
-    CHARGES.c.rerun,
+    CHARGES.c.usage_basis,
+    CHARGES.c.wasted,
 )
 _COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
 
 
 def charged_by_day(*more: ColumnElement[Any]) -> Select[Any]:
     """Every daily sum, in the columns of the table; split further by the columns of tasks that are given."""
-    sums = func.coalesce(func.sum(CHARGES.c.quantity), 0).label("quantity"), func.sum(_COUNTS).label("charges")
+    sums = (
+        func.coalesce(func.sum(CHARGES.c.consumed_quantity), 0).label("consumed_quantity"),
+        func.sum(_COUNTS).label("charges"),
+    )
     return (
         select(*_KEY, *more, *sums)
         .join(TASKS, TASKS.c.task_no == CHARGES.c.task_no)
@@ -73,6 +76,6 @@ def disagreements(connection: Connection) -> Iterator[tuple[DailyKey, tuple[int,
 
 def _by_key(connection: Connection, query: Select[Any]) -> dict[DailyKey, tuple[int, int]]:
     return {
-        DailyKey(*row[:-2])._replace(rerun=bool(row.rerun)): (int(row.quantity), int(row.charges))
+        DailyKey(*row[:-2])._replace(wasted=bool(row.wasted)): (int(row.consumed_quantity), int(row.charges))
         for row in connection.execute(query)
     }

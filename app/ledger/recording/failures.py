@@ -18,8 +18,8 @@ from app.pricing.charge_types import CallRecord
 def failures(run: WorkflowRun, steps: Sequence[StepRecord]) -> tuple[FailureRecord, ...]:
     """Every failure of a run, oldest first."""
     causes = {attempt.event_id: cause_of(attempt) for step in run.steps for attempt in step.attempts}
-    found = [each for step in steps for each in _of_step(step, causes)]
-    return tuple(sorted(found, key=lambda each: (each.at, each.step, each.attempt, each.execution)))
+    found = [failure for step in steps for failure in _of_step(step, causes)]
+    return tuple(sorted(found, key=lambda failure: (failure.at, failure.step, failure.attempt, failure.execution)))
 
 
 def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
@@ -28,9 +28,9 @@ def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
         return cause_of_code(FailureCause.told(call.error))
     if call.state is not CallState.INTERRUPTED:
         return None
-    step = next((each.step for each in record.steps if each.execution_id == call.execution_id), None)
-    lost = [each for each in record.failures if each.step == step and each.kind is FailureKind.INTERRUPTED]
-    theirs = (each.cause for each in lost if each.worker == call.worker and each.at >= call.started_at)
+    step = next((candidate.step for candidate in record.steps if candidate.execution_id == call.execution_id), None)
+    lost = [failure for failure in record.failures if failure.step == step and failure.kind is FailureKind.INTERRUPTED]
+    theirs = (loss.cause for loss in lost if loss.worker == call.worker and loss.at >= call.started_at)
     return next(theirs, Cause.UNKNOWN)
 
 
@@ -38,7 +38,9 @@ def _of_step(step: StepRecord, causes: Mapping[int, Cause | None]) -> Iterator[F
     for attempt, after in zip_longest(step.attempts, step.attempts[1:]):
         yield from _interrupted(step, attempt)
         if attempt.outcome is AttemptOutcome.FAILED and attempt.ended_at is not None:
-            last = next((each for each in attempt.executions if each.outcome is ExecutionOutcome.FAILED), None)
+            last = next(
+                (execution for execution in attempt.executions if execution.outcome is ExecutionOutcome.FAILED), None
+            )
             yield FailureRecord(
                 step=step.step,
                 attempt=attempt.number,
@@ -59,7 +61,7 @@ def _interrupted(step: StepRecord, attempt: AttemptRecord) -> Iterator[FailureRe
                 attempt=attempt.number,
                 execution=execution.number,
                 at=execution.ended_at,
-                resumed_at=after.begun_at if after else None,
+                resumed_at=after.started_at if after else None,
                 kind=FailureKind.INTERRUPTED,
                 cause=execution.cause or Cause.UNKNOWN,
                 worker=execution.worker,
@@ -68,4 +70,4 @@ def _interrupted(step: StepRecord, attempt: AttemptRecord) -> Iterator[FailureRe
 
 def _begun(attempt: AttemptRecord) -> datetime:
     """When somebody began to work at it; when it was to be begun, if nobody wrote that down."""
-    return attempt.executions[0].begun_at if attempt.executions else attempt.scheduled_at
+    return attempt.executions[0].started_at if attempt.executions else attempt.scheduled_at

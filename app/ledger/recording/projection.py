@@ -5,7 +5,7 @@
     PriceBook ────────────┘
 
 What is charged: each model call that is over, each step that is over, and, once the run has ended, the workflow's own
-turns and the bytes that its history keeps. What came to nothing is charged apart, as `rerun`.
+turns and the bytes that its history keeps. What came to nothing is charged apart, as `wasted`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Written:
 def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
     """The executions of each attempt that any are known of, by the schedule's event id."""
     of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
-    for each in begun:
-        of[each.execution_id, each.event_id].append(each)
+    for execution in begun:
+        of[execution.execution_id, execution.event_id].append(execution)
     until = run.ended_at or at
     found = ((step.execution_id, attempt) for step in run.steps for attempt in step.attempts if not attempt.inherited)
     return {
@@ -74,7 +74,7 @@ def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Exe
 
 def idle_of(found: Executions) -> Idle:
     """When nobody worked at an attempt."""
-    return {event_id: gaps for event_id, each in found.items() if (gaps := tuple(idle(each)))}
+    return {event_id: gaps for event_id, of_attempt in found.items() if (gaps := tuple(idle(of_attempt)))}
 
 
 def step_records(
@@ -145,7 +145,7 @@ def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
     )
 
 
-def vain_writes(step: StepRecord) -> int:
+def count_wasted_writes(step: StepRecord) -> int:
     """The events that attempts left in the history that failed."""
     return 2 * sum(attempt.outcome is AttemptOutcome.FAILED for attempt in step.attempts)
 
@@ -244,7 +244,7 @@ def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
 def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
     repeated = settled if settled and settled.provider == call.provider else None
     named = call.model or (repeated.model if repeated else "") or model
-    lost = call.rerun and call.usage.known is UsageBasis.UNREPORTED
+    lost = call.wasted and call.usage.basis is UsageBasis.UNREPORTED
     if named == call.model and not lost:
         return call
     return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
@@ -272,8 +272,10 @@ def _result(run: WorkflowRun) -> TaskOutput | None:
 def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
     """What was said, from the events that reached the run; what became of it, from what the run returned."""
     told = result.decisions if result else ()
-    named = {each.decision_id: each for each in told if each.decision_id}
-    nameless = iter([each for each in told if not each.decision_id])  # raised by hand, and taken in this order
+    named = {decision.decision_id: decision for decision in told if decision.decision_id}
+    nameless = iter(
+        [decision for decision in told if not decision.decision_id]
+    )  # raised by hand, and taken in this order
     for event in run.raised:
         decision = _decision(event) if event.name.casefold() == naming.decided_by.casefold() else None
         if decision is not None:
@@ -326,10 +328,10 @@ def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedel
 
 def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
     """The work on a step: that which brought its result, and that which came to nothing."""
-    vain = vain_writes(step)
-    yield from charge_work(book, _work(step.active - step.lost, step.writes - vain), origin)
-    if step.lost or vain:
-        yield from charge_work(book, _work(step.lost, vain), origin, rerun=True)
+    wasted_writes = count_wasted_writes(step)
+    yield from charge_work(book, _work(step.active - step.lost, step.writes - wasted_writes), origin)
+    if step.lost or wasted_writes:
+        yield from charge_work(book, _work(step.lost, wasted_writes), origin, wasted=True)
 
 
 def _over(step: StepRecord) -> bool:
@@ -370,4 +372,4 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
         component=call.component,
     )
     if call.usage != NOTHING or call.provider:  # a call that found no sidecar was put to nobody and cost nothing
-        yield from charge_call(book, call.usage, where, rerun=call.rerun)
+        yield from charge_call(book, call.usage, where, wasted=call.wasted)

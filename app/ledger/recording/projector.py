@@ -43,7 +43,7 @@ _TRIES = 8
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.4, 15.0
 
 
-class Agenda:
+class DueQueue:
     """A task is in it once. Thread-safe. `clock` gives seconds that only grow."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -172,7 +172,7 @@ class Projector:
         self._standings = Standings(sources.engine, writer, sources.clock)
         self._observers = observers
         self._prices = Prices(sources.engine)
-        self._agenda = Agenda(time.monotonic)
+        self._due_queue = DueQueue(time.monotonic)
         self._swept = 0
         self._given_up = False
         self._began = sources.clock()
@@ -189,21 +189,21 @@ class Projector:
 
     def stop(self) -> None:
         """Records what is due, as far as the sidecar still answers, and ends the thread."""
-        self._agenda.close()
+        self._due_queue.close()
         self._thread.join()
 
     def hint(self, task_id: str, *, ended: bool) -> None:
         """Says that a task has come to its end, or to rest. Never waits; any thread may call."""
-        self._agenda.add(task_id, ended=ended)
+        self._due_queue.add(task_id, ended=ended)
 
     def look(self, task_id: str) -> None:
         """Asks for a task to be read soon. Never waits; any thread may call, as often as it likes."""
-        self._agenda.look(task_id)
+        self._due_queue.look(task_id)
 
     @property
     def waiting(self) -> int:
         """How many tasks are still to be recorded, as far as is known."""
-        return len(self._agenda)
+        return len(self._due_queue)
 
     @property
     def pending(self) -> int:
@@ -212,7 +212,7 @@ class Projector:
 
     def _run(self) -> None:
         sweep_at, pause = time.monotonic(), 0.0  # first all that was left by those before, beside what is news
-        while (due := self._agenda.take(_AT_ONCE, until=sweep_at)) is not None:
+        while (due := self._due_queue.take(_AT_ONCE, until=sweep_at)) is not None:
             if due:
                 self._safely(due)
             if time.monotonic() >= self._try_at:
@@ -250,7 +250,7 @@ class Projector:
         for task_id in task_ids if len(task_ids) > 1 else ():
             self._safely([task_id])
         if len(task_ids) == 1:
-            self._agenda.again(task_ids[0])
+            self._due_queue.again(task_ids[0])
 
     def record(self, task_ids: Sequence[str]) -> None:
         """Records these tasks now."""
@@ -269,10 +269,10 @@ class Projector:
 
     def _recorded(self, record: TaskRecord, *, new: bool) -> None:
         ended = record.ended_at is not None
-        if not record.final and (ended or self._agenda.expects_more(record.task_id)):
-            self._agenda.again(record.task_id)
+        if not record.final and (ended or self._due_queue.expects_more(record.task_id)):
+            self._due_queue.again(record.task_id)
         else:
-            self._agenda.done(record.task_id)
+            self._due_queue.done(record.task_id)
         for observer in self._observers if new else ():
             self._observe(observer, record)
 
@@ -290,21 +290,21 @@ class Projector:
         try:
             run = self._sources.history(task_id)
         except Unreachable:
-            self._given_up = self._agenda.closed  # the next start finds the others
-            self._agenda.again(task_id)
+            self._given_up = self._due_queue.closed  # the next start finds the others
+            self._due_queue.again(task_id)
             return None
         except (TaskNotFound, HistoryTampered) as error:
             if isinstance(error, HistoryTampered) and self._begin_again(error):
-                self._agenda.again(task_id)
+                self._due_queue.again(task_id)
                 return None
             ended = self._without_history(task_id) if isinstance(error, TaskNotFound) else None
             if ended is None:
-                self._agenda.done(task_id)
+                self._due_queue.done(task_id)
                 self._tell(task_id, error)
             return ended
         if run.started_at is None:
             self._look_after_pending(task_id)
-            self._agenda.again(task_id)
+            self._due_queue.again(task_id)
             return None
         self._pending.pop(task_id, None)
         self._told.discard(task_id)

@@ -110,7 +110,7 @@ def _turn(step: Step) -> int:
 
 def told(call: CallRecord) -> str:
     """A call in words, for a difference."""
-    if call.usage.known is UsageBasis.UNREPORTED:
+    if call.usage.basis is UsageBasis.UNREPORTED:
         return f"{call.model}, tokens that nobody reported"
     return f"{call.model}, {call.usage.input_tokens} tokens in, {call.usage.output_tokens} out"
 

@@ -85,7 +85,7 @@ def save(
     records = [record for record in records if not behind(record, known.get(record.task_id))]
     if not records:
         return frozenset()
-    standings.found(connection, {name: standing[name] for each in records if (name := each.task_id) in standing})
+    standings.found(connection, {name: standing[name] for task in records if (name := task.task_id) in standing})
     connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
     _write(connection, records, known, prices)
     for record in records:
@@ -139,8 +139,10 @@ def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, l
     found: defaultdict[int, list[ChargeLine]] = defaultdict(list)
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
-            key = Key(row.step, row.turn, row.number, row.line, row.rerun)
-            line = ChargeLine(key, row.correction, row.price_no, row.quantity, row.known, row.at, row.model)
+            key = Key(row.step, row.turn, row.number, row.meter, row.wasted)
+            line = ChargeLine(
+                key, row.correction, row.price_no, row.consumed_quantity, row.usage_basis, row.at, row.model
+            )
             found[row.task_no].append(line)
     return found
 

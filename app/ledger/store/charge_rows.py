@@ -26,12 +26,12 @@ from app.pricing.charge_types import Charge, Meter, Mode
 class PriceRow(NamedTuple):
     """All that one line of a price book says of a charge; empty where there is no price."""
 
-    line: str
+    meter: str
     book_digest: str
     price_id: str
     mode: str
     currency: str
-    unit_price: str
+    contracted_unit_price: str
     list_unit_price: str
     provider: str
     component: str
@@ -40,12 +40,12 @@ class PriceRow(NamedTuple):
     @property
     def money(self) -> tuple[Decimal | None, Decimal | None]:
         """Unit price and list price; None without a price."""
-        return _decimal(self.unit_price), _decimal(self.list_unit_price)
+        return _decimal(self.contracted_unit_price), _decimal(self.list_unit_price)
 
     @property
     def kind_of_line(self) -> Meter:
         """What is counted."""
-        return Meter(self.line)
+        return Meter(self.meter)
 
     @property
     def bought(self) -> Mode:
@@ -56,12 +56,12 @@ class PriceRow(NamedTuple):
 def price_row(charge: Charge) -> PriceRow:
     """The price of a charge."""
     return PriceRow(
-        charge.line.value,
+        charge.meter.value,
         charge.book_digest,
         charge.price_id or "",
         charge.mode.value,
         charge.currency or "",
-        _text(charge.unit_price),
+        _text(charge.contracted_unit_price),
         _text(charge.list_unit_price),
         charge.provider,
         charge.component,
@@ -134,18 +134,19 @@ class Key(NamedTuple):
     step: int
     turn: int
     number: int
-    line: str
-    rerun: bool
+    meter: str
+    wasted: bool
 
 
 class ChargeLine(NamedTuple):
-    """One line. `quantity` is in whole parts of its unit, None when it is not known. `model` is the price's."""
+    """One line. `consumed_quantity` is in whole parts of its unit, None when it is not known. `model` is the
+    price's."""
 
     key: Key
     correction: int
     price_no: int
-    quantity: int | None
-    known: str
+    consumed_quantity: int | None
+    usage_basis: str
     at: datetime
     model: str
 
@@ -161,8 +162,8 @@ class ChargeLine(NamedTuple):
             **self.key._asdict(),
             "correction": self.correction,
             "price_no": self.price_no,
-            "quantity": self.quantity,
-            "known": self.known,
+            "consumed_quantity": self.consumed_quantity,
+            "usage_basis": self.usage_basis,
             "at": self.at,
         }
 
@@ -170,11 +171,11 @@ class ChargeLine(NamedTuple):
 def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
     """A charge as a line of its task's step."""
     return ChargeLine(
-        Key(step, charge.turn, charge.number, charge.line.value, charge.rerun),
+        Key(step, charge.turn, charge.number, charge.meter.value, charge.wasted),
         charge.correction,
         price_no,
-        None if charge.quantity is None else whole(charge.quantity, charge.unit),
-        charge.known.value,
+        None if charge.consumed_quantity is None else whole(charge.consumed_quantity, charge.unit),
+        charge.usage_basis.value,
         charge.at,
         charge.model,
     )
@@ -202,11 +203,14 @@ def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterat
 
 
 def _differ(old: ChargeLine, new: ChargeLine) -> bool:
-    return (old.quantity, old.known, old.model) != (new.quantity, new.known, new.model)
+    return (old.consumed_quantity, old.usage_basis, old.model) != (new.consumed_quantity, new.usage_basis, new.model)
 
 
 def _back(line: ChargeLine) -> ChargeLine:
-    return line._replace(correction=line.correction + 1, quantity=None if line.quantity is None else -line.quantity)
+    return line._replace(
+        correction=line.correction + 1,
+        consumed_quantity=None if line.consumed_quantity is None else -line.consumed_quantity,
+    )
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -226,8 +230,8 @@ class DailyKey(NamedTuple):
     step: str
     tool: str
     price_no: int
-    known: str
-    rerun: bool
+    usage_basis: str
+    wasted: bool
 
 
 class Place(NamedTuple):
@@ -276,7 +280,7 @@ class DailySums:
     def write(self, connection: Connection) -> None:
         """Adds them, in the order of their keys: whoever else adds at the same time does so in the same order."""
         rows = [
-            {**key._asdict(), "quantity": quantity, "charges": charges}
+            {**key._asdict(), "consumed_quantity": quantity, "charges": charges}
             for key, (quantity, charges) in sorted(self._sums.items())
             if quantity or charges
         ]
@@ -284,8 +288,8 @@ class DailySums:
 
     def _add(self, place: tuple[str, ...], line: ChargeLine, sign: int) -> None:
         day = (line.at - _EPOCH) // _DAY
-        sums = self._sums[DailyKey._make((day, *place, line.price_no, line.known, line.key.rerun))]
-        sums[0] += sign * (line.quantity or 0)
+        sums = self._sums[DailyKey._make((day, *place, line.price_no, line.usage_basis, line.key.wasted))]
+        sums[0] += sign * (line.consumed_quantity or 0)
         sums[1] += sign * line.times
 
 
@@ -301,7 +305,7 @@ def day_of(number: int) -> datetime:
 
 def _upsert(insert: type[sqlite.Insert] | type[postgresql.Insert]) -> sqlite.Insert | postgresql.Insert:
     statement = insert(DAILY_COSTS)
-    grown = {name: DAILY_COSTS.c[name] + statement.excluded[name] for name in ("quantity", "charges")}
+    grown = {name: DAILY_COSTS.c[name] + statement.excluded[name] for name in ("consumed_quantity", "charges")}
     return statement.on_conflict_do_update(index_elements=list(DAILY_COSTS.primary_key.columns), set_=grown)
 
 

@@ -213,7 +213,7 @@ def _only_to_read(given: URL) -> Callable[[], sqlite3.Connection] | None:
     path = str(given.database or "")
     if not _is_sqlite(given) or not os.path.isfile(path):
         return None
-    if all(os.access(each, os.W_OK) for each in (path, os.path.dirname(os.path.abspath(path)))):
+    if all(os.access(place, os.W_OK) for place in (path, os.path.dirname(os.path.abspath(path)))):
         return None
     # Beside a writer the log tells what the file does not have yet; where there is no log, there is no writer.
     how = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"

@@ -1,7 +1,7 @@
 """The trail of decisions: who said what about a task, when, and what became of it; refused attempts included.
 
 A decision is written down before it is handed to the task. What became of it, the task says: whoever hears it first
-notes it (the desk that waits for it, a reader, the projector at the task's end).
+notes it (the service that waits for it, a reader, the projector at the task's end).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Decisions:
 
     def settle(self, task_id: str, settled: Sequence[SettledDecision]) -> None:
         """Notes what the task says of decisions; of those that were raised by hand its history tells more."""
-        views = [view_of(task_id, each) for each in settled if each.decision_id]
+        views = [view_of(task_id, call) for call in settled if call.decision_id]
         if views:
             self._writer.run(lambda connection: keep(connection, task_id, views))
 
@@ -170,7 +170,7 @@ def _money(refund: Refund | None) -> dict[str, str | None]:
 
 def _clean(note: str) -> str:
     """Redacted, and without what a database or a terminal does not take."""
-    plain = "".join(each if each.isprintable() or each == "\n" else " " for each in note)
+    plain = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in note)
     return redact(plain.strip())[:MAX_NOTE_CHARACTERS]
 
 

@@ -215,7 +215,7 @@ def of_run(run: WorkflowRun, status: TaskStatus, said: str | None) -> Standing:
 def found(connection: Connection, standing: Mapping[str, Standing]) -> None:
     """Writes what histories say, where nothing later was told."""
     if standing:
-        connection.execute(_FOUND, [_values(task_id, each) for task_id, each in standing.items()])
+        connection.execute(_FOUND, [_values(task_id, known) for task_id, known in standing.items()])
 
 
 def stood_at(connection: Connection, task_ids: Iterable[str]) -> dict[str, datetime | None]:

@@ -172,7 +172,7 @@ MODEL_CALLS = Table(
     Column("cached_tokens", Integer),
     Column("output_tokens", Integer),
     Column("reasoning_tokens", Integer),
-    Column("known", String(10), nullable=False),
+    Column("usage_basis", String(10), nullable=False),
     Column("finish_reason", String(32)),
     Column("error", Text),
     Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
@@ -220,7 +220,7 @@ EXECUTIONS = Table(
     Column("event_id", Integer, primary_key=True, autoincrement=False),  # of the schedule: names the attempt
     Column("number", Integer, primary_key=True, autoincrement=False),  # more than 1: the one before did not end
     Column("worker", String(36), nullable=False),
-    Column("begun_at", Instant, nullable=False),
+    Column("started_at", Instant, nullable=False),
     Column("lost_at", Instant),  # when its worker, alive, lost the sidecar that waited for the result
     sqlite_with_rowid=False,
 )
@@ -335,23 +335,23 @@ PRICES = Table(
     "prices",  # every price that a charge was made at
     METADATA,
     Column("price_no", Integer, primary_key=True, autoincrement=True),
-    Column("line", String(16), nullable=False),
+    Column("meter", String(16), nullable=False),
     Column("book_digest", String(64), nullable=False),
     Column("price_id", String(200), nullable=False),  # empty: unpriced
     Column("mode", String(10), nullable=False),
     Column("currency", String(3), nullable=False),
-    Column("unit_price", String(40), nullable=False),
+    Column("contracted_unit_price", String(40), nullable=False),
     Column("list_unit_price", String(40), nullable=False),
     Column("provider", String(100), nullable=False),
     Column("component", String(100), nullable=False),
     Column("model", String(200), nullable=False),
     UniqueConstraint(
-        "line",
+        "meter",
         "book_digest",
         "price_id",
         "mode",
         "currency",
-        "unit_price",
+        "contracted_unit_price",
         "list_unit_price",
         "provider",
         "component",
@@ -367,12 +367,12 @@ CHARGES = Table(
     Column("step", SmallInteger, primary_key=True, autoincrement=False),  # 0: the workflow itself
     Column("turn", SmallInteger, primary_key=True, autoincrement=False),  # 0: no model call's
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
-    Column("line", String(16), primary_key=True),
-    Column("rerun", Boolean, primary_key=True),
+    Column("meter", String(16), primary_key=True),
+    Column("wasted", Boolean, primary_key=True),
     Column("correction", SmallInteger, primary_key=True, autoincrement=False),  # 0: the first; n corrects n - 1
     Column("price_no", Integer, nullable=False),
-    Column("quantity", BigInteger),  # see `columns.whole`; NULL: not known
-    Column("known", String(10), nullable=False),
+    Column("consumed_quantity", BigInteger),  # see `columns.whole`; NULL: not known
+    Column("usage_basis", String(10), nullable=False),
     Column("at", Instant, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -389,9 +389,9 @@ DAILY_COSTS = Table(
     Column("step", String(64), primary_key=True),
     Column("tool", String(64), primary_key=True),
     Column("price_no", Integer, primary_key=True, autoincrement=False),
-    Column("known", String(10), primary_key=True),
-    Column("rerun", Boolean, primary_key=True),
-    Column("quantity", BigInteger, nullable=False),
+    Column("usage_basis", String(10), primary_key=True),
+    Column("wasted", Boolean, primary_key=True),
+    Column("consumed_quantity", BigInteger, nullable=False),
     Column("charges", Integer, nullable=False),
     sqlite_with_rowid=False,
 )

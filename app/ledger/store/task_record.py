@@ -133,9 +133,11 @@ class TaskRecord:
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """The incarnations of workers that had a part in it, in the order of their first execution."""
-        begun = [each for step in self.steps for attempt in step.attempts for each in attempt.executions]
-        return tuple(dict.fromkeys(each.worker for each in sorted(begun, key=lambda each: each.begun_at)))
+        """The worker processes that had a part in it, in the order of their first execution."""
+        begun = [execution for step in self.steps for attempt in step.attempts for execution in attempt.executions]
+        return tuple(
+            dict.fromkeys(execution.worker for execution in sorted(begun, key=lambda execution: execution.started_at))
+        )
 
     def calls_of(self, step: StepRecord) -> tuple[CallRecord, ...]:
         """The model calls of a step, oldest first."""
@@ -144,7 +146,7 @@ class TaskRecord:
     def end_of(self, call: CallRecord) -> datetime | None:
         """When a model call was over, as far as is known, by the rule of `app/finance/call_end.py`; None while it may
         be under way."""
-        attempts = [each for step in self.steps if step.execution_id == call.execution_id for each in step.attempts]
+        attempts = [made for step in self.steps if step.execution_id == call.execution_id for made in step.attempts]
         known = StepTimes(
             asked=[other.started_at for other in self.calls if other.execution_id == call.execution_id],
             executions=[_times(execution) for attempt in attempts for execution in attempt.executions],
@@ -161,4 +163,4 @@ class TaskRecord:
 
 def _times(execution: Execution) -> ExecutionTimes:
     lost = execution.outcome is ExecutionOutcome.INTERRUPTED
-    return ExecutionTimes(execution.worker, execution.begun_at, execution.ended_at if lost else None)
+    return ExecutionTimes(execution.worker, execution.started_at, execution.ended_at if lost else None)

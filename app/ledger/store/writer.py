@@ -186,32 +186,32 @@ class Writer:
         committing = False
         try:
             with within(_SILENT_SECONDS), self._engine.begin() as connection:
-                results = [each.operation(connection) for each in group]
+                results = [job.operation(connection) for job in group]
                 committing = True
         except Exception as error:
             if is_passing(error):
                 return self._later(group, error, unknown=committing)
             return self._alone(group, error)
-        for each, result in zip(group, results, strict=True):
+        for job, result in zip(group, results, strict=True):
             with contextlib.suppress(InvalidStateError):  # nobody waits any more; what was paid is written all the same
-                each.future.set_result(result)
+                job.future.set_result(result)
         return []
 
     def _later(self, group: Sequence[_Waiting], error: Exception, *, unknown: bool) -> list[_Waiting]:
         """Those whose callers have patience left. What was lost at its commit may have been written: only the caller
         knows how to find out."""
         now = time.monotonic()
-        left = [] if unknown or self._closing else [each for each in group if each.until > now]
-        for each in group:
-            if each not in left:
-                _fail(each, error)
+        left = [] if unknown or self._closing else [job for job in group if job.until > now]
+        for job in group:
+            if job not in left:
+                _fail(job, error)
         return left
 
     def _alone(self, group: Sequence[_Waiting], error: Exception) -> list[_Waiting]:
         if len(group) == 1:
             _fail(group[0], error)
             return []
-        return [left for each in group for left in self._commit([each])]
+        return [left for job in group for left in self._commit([job])]
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

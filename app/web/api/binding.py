@@ -53,7 +53,7 @@ def read_text(request: Request, content_types: Sequence[str]) -> str:
     """The body as it is. Raises BadRequest: 415 for another content type, 400 for no UTF-8; and Werkzeug's 413."""
     raw = request.get_data(cache=False)
     if request.mimetype not in content_types:
-        named = " or ".join(f"`Content-Type: {each}`" for each in content_types)
+        named = " or ".join(f"`Content-Type: {content_type}`" for content_type in content_types)
         raise WrongMediaType(f"the body must be sent with {named}")
     try:
         return raw.decode("utf-8")
@@ -129,9 +129,9 @@ TASK_ID = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,30}):[A-Za-z0-9][A-Za-z0-9
 class ApiEdge:
     """What every route shares."""
 
-    desk: TasksApi
+    service: TasksApi
     access: Access
-    books: LedgerApi | None
+    ledger: LedgerApi | None
     vitals: Probes | None
     document: dict[str, Any]
     version: str
@@ -139,9 +139,9 @@ class ApiEdge:
 
 
 def make_blueprint(
-    desk: TasksApi,
+    service: TasksApi,
     access: Access,
-    books: LedgerApi | None,
+    ledger: LedgerApi | None,
     version: str,
     front: Front,
     vitals: Probes | None = None,
@@ -149,7 +149,7 @@ def make_blueprint(
 ) -> Blueprint:
     """The API as a blueprint for `/`."""
     blueprint = Blueprint("api", __name__)
-    edge = ApiEdge(desk, access, books, vitals, build_document(routes, version, front.prefix), version, front)
+    edge = ApiEdge(service, access, ledger, vitals, build_document(routes, version, front.prefix), version, front)
     for route in routes:
         blueprint.add_url_rule(
             route.path.replace("{task_id}", "<task_id>"),
@@ -167,7 +167,7 @@ def _view(route: Route, edge: ApiEdge) -> Callable[..., Response]:
         if route.max_bytes is not None:
             request.max_content_length = route.max_bytes
         call = Call(
-            desk=edge.desk,
+            service=edge.service,
             document=edge.document,
             version=edge.version,
             principal=principal,
@@ -175,7 +175,7 @@ def _view(route: Route, edge: ApiEdge) -> Callable[..., Response]:
             body=read_body(request, route.body, required=route.body_required) if route.body else None,
             query=read_query(request, route.query) if route.query else None,
             text=read_text(request, route.uploads) if route.uploads else "",
-            books=edge.books,
+            ledger=edge.ledger,
             vitals=edge.vitals,
         )
         return _respond(route, route.handler(call), edge.front)
@@ -197,7 +197,7 @@ def _let_in(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
     except AccessDenied:
         if route.decides:
             with suppress(TaskNotFound):
-                edge.desk.denied(task_id, Decision(verdict=route.decides, by=principal.name))
+                edge.service.denied(task_id, Decision(verdict=route.decides, by=principal.name))
         raise
     return principal
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from app.domain.errors import AccessDenied
 from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 from app.finance.failures.failure_figures import Facts
-from app.finance.failures.failure_schemas import tax_view
+from app.finance.failures.failure_schemas import failures_view
 from app.finance.reconciliation.parsing import Bill, parse_bill
 from app.finance.reconciliation.reconciliation_types import Reconciliation, as_json
 from app.finance.report_schemas import Selection, report_view
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class TasksApi(Protocol):
-    """What the API needs of the task desk."""
+    """What the API needs of the task service."""
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
         """The ticket's task, and what became of the ticket. Raises Conflict for another body under the same id."""
@@ -74,7 +74,7 @@ class RecordsApi(Protocol):
     ) -> Rollup:
         """Sums of charges; `until` is not among the days, `tenants` None means all of them."""
 
-    def tax(self, since: date | None, until: date | None, tenants: frozenset[str] | None) -> Facts:
+    def failures(self, since: date | None, until: date | None, tenants: frozenset[str] | None) -> Facts:
         """What is known of the failures of the tasks that ended on these days."""
 
 
@@ -101,7 +101,7 @@ class Probes(Protocol):
 class Call:
     """One request, already let in and read."""
 
-    desk: TasksApi
+    service: TasksApi
     document: dict[str, Any]  # the OpenAPI document
     version: str
     principal: Principal | None  # None only on routes that need no token
@@ -109,7 +109,7 @@ class Call:
     body: BaseModel | None
     query: BaseModel | None
     text: str  # a body that is taken as it is
-    books: LedgerApi | None
+    ledger: LedgerApi | None
     vitals: Probes | None
 
     @property
@@ -122,9 +122,9 @@ class Call:
     @property
     def figures(self) -> LedgerApi:
         """The books. Raises RuntimeError in an app that was made without them."""
-        if self.books is None:
+        if self.ledger is None:
             raise RuntimeError("this app was made without books, so it has no figures to tell")
-        return self.books
+        return self.ledger
 
     @property
     def process(self) -> Probes:
@@ -183,7 +183,7 @@ def submit(call: Call) -> HandlerAnswer:
     """Takes a ticket in; the same ticket again is the same task. 202: it is kept, and its task is started later."""
     ticket = _as(call.body, Ticket)
     call.caller.require(Role.SUBMIT, ticket.tenant)
-    view, intake = call.desk.submit(ticket)
+    view, intake = call.service.submit(ticket)
     return HandlerAnswer(_INTAKE[intake], view, {"Location": f"/tasks/{quote(view.task_id, safe=':')}"})
 
 
@@ -194,17 +194,17 @@ def list_tasks(call: Call) -> HandlerAnswer:
     if query.tenant is not None:
         call.caller.require(Role.READ, query.tenant)
         tenants = frozenset({query.tenant})
-    return HandlerAnswer(200, call.desk.list(tenants, query.status, query.limit, query.after))
+    return HandlerAnswer(200, call.service.list(tenants, query.status, query.limit, query.after))
 
 
 def show_task(call: Call) -> HandlerAnswer:
     """One task."""
-    return HandlerAnswer(200, call.desk.get(call.task_id))
+    return HandlerAnswer(200, call.service.get(call.task_id))
 
 
 def show_ticket(call: Call) -> HandlerAnswer:
     """The ticket of a task: what the customer wrote, redacted."""
-    return HandlerAnswer(200, call.desk.ticket(call.task_id))
+    return HandlerAnswer(200, call.service.ticket(call.task_id))
 
 
 def show_record(call: Call) -> HandlerAnswer:
@@ -220,12 +220,12 @@ def report_costs(call: Call) -> HandlerAnswer:
     return HandlerAnswer(200, report_view(rollup, _selection(query, tenants)))
 
 
-def tax_failures(call: Call) -> HandlerAnswer:
+def failure_costs(call: Call) -> HandlerAnswer:
     """What failures cost the caller's tenants."""
     query = _as(call.query, PeriodQuery)
     tenants = _tenants(call, query)
-    facts = call.figures.records.tax(query.since, query.until, tenants)
-    return HandlerAnswer(200, tax_view(facts, _selection(query, tenants)))
+    facts = call.figures.records.failures(query.since, query.until, tenants)
+    return HandlerAnswer(200, failures_view(facts, _selection(query, tenants)))
 
 
 def _tenants(call: Call, query: PeriodQuery) -> frozenset[str] | None:
@@ -262,12 +262,12 @@ def _of_all_tenants(call: Call) -> None:
 
 def pause_task(call: Call) -> HandlerAnswer:
     """Holds a running task."""
-    return HandlerAnswer(200, call.desk.pause(call.task_id))
+    return HandlerAnswer(200, call.service.pause(call.task_id))
 
 
 def resume_task(call: Call) -> HandlerAnswer:
     """Lets a paused or parked task go on."""
-    return HandlerAnswer(200, call.desk.resume(call.task_id))
+    return HandlerAnswer(200, call.service.resume(call.task_id))
 
 
 def approve_task(call: Call) -> HandlerAnswer:
@@ -286,15 +286,15 @@ def reject_task(call: Call) -> HandlerAnswer:
 
 def _decide(call: Call, decision: Decision, note: str) -> HandlerAnswer:
     """202 for a decision that was handed over, and of which the task has said nothing yet."""
-    view, accepted = call.desk.decide(call.task_id, decision, note)
+    view, accepted = call.service.decide(call.task_id, decision, note)
     return HandlerAnswer(200 if accepted else 202, view)
 
 
 def terminate_task(call: Call) -> HandlerAnswer:
     """Ends a task for good."""
-    return HandlerAnswer(200, call.desk.terminate(call.task_id, _as(call.body, Termination).reason))
+    return HandlerAnswer(200, call.service.terminate(call.task_id, _as(call.body, Termination).reason))
 
 
 def rerun_task(call: Call) -> HandlerAnswer:
     """Begins a task again from its ticket."""
-    return HandlerAnswer(200, call.desk.rerun(call.task_id))
+    return HandlerAnswer(200, call.service.rerun(call.task_id))

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.domain.models import TaskPage, TaskView, Ticket, TicketView
-from app.finance.failures.failure_schemas import TaxView
+from app.finance.failures.failure_schemas import FailureCostView
 from app.finance.report_schemas import ReportView
 from app.ledger.reading.record_schemas import RecordView
 from app.tasks.access import Role
@@ -212,11 +212,11 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
-        "/cost/tax",
-        "tax_failures",
+        "/cost/failures",
+        "failure_costs",
         "What failures cost, and what they would have cost a runner that starts again from zero",
-        handlers.tax_failures,
-        {200: TaxView},
+        handlers.failure_costs,
+        {200: FailureCostView},
         role=Role.READ,
         query=PeriodQuery,
     ),
@@ -323,7 +323,7 @@ def _operation(route: Route, schemas: Schemas, components: JsonObject) -> JsonOb
     if parameters := _parameters(route, components):
         operation["parameters"] = parameters
     if route.uploads:
-        content = {each: {"schema": {} if each == JSON else {"type": "string"}} for each in route.uploads}
+        content = {upload: {"schema": {} if upload == JSON else {"type": "string"}} for upload in route.uploads}
         operation["requestBody"] = {"required": True, "content": content}
     if route.body:
         content = {"application/json": {"schema": schemas[route.body, READ]}}

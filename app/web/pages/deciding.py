@@ -135,7 +135,7 @@ def _other(form: Mapping[str, str]) -> Refund:
             currency=form.get("currency", "").strip().upper(),
         )
     except ValidationError as error:
-        wrong = {str(each["loc"][0]) for each in error.errors(include_input=False)}
+        wrong = {str(problem["loc"][0]) for problem in error.errors(include_input=False)}
         shown = {
             "order_id": "The order's id has letters, digits, dots, dashes and underscores alone.",
             "amount": "Write an amount above zero, with a point and without other marks, such as 1234.50.",
@@ -197,7 +197,7 @@ def show_inbox(edge: PageEdge) -> Response:
     age = AGES.get(chosen["age"])
     tenant = chosen["tenant"] if chosen["tenant"] and principal.sees(chosen["tenant"]) else None
     before = now - age if age else None
-    found = edge.desk.inbox(principal.tenants, tenant, chosen["reason"] or None, before, PAGE_SIZE, cursor)
+    found = edge.service.inbox(principal.tenants, tenant, chosen["reason"] or None, before, PAGE_SIZE, cursor)
     query = query_with(**chosen, after=cursor)
     return page(
         "inbox.html",
@@ -225,7 +225,7 @@ def about_deciding(
     task_id = view.task_id if view else record.task_id if record else ""
     waits = view is not None and view.status is TaskStatus.WAITING
     try:
-        ticket = edge.desk.ticket(task_id)
+        ticket = edge.service.ticket(task_id)
     except (TaskNotFound, Unreachable):  # a task that another ledger took in, or nobody answers
         ticket = None
     return {
@@ -253,7 +253,7 @@ def take_decision(edge: PageEdge, task_id: str) -> Response:
         return page("decided.html", 422, title="Not taken", detail=str(fault), **told)
     _let_decide(edge, principal, task_id, decision)
     try:
-        view, accepted = edge.desk.decide(task_id, decision, note)
+        view, accepted = edge.service.decide(task_id, decision, note)
     except (NotWaiting, DecisionRefused) as refusal:
         told |= _asked_again(edge, principal, task_id)
         return page("decided.html", refusal.status, title=refusal.title, detail=f"{_sentence(str(refusal))}", **told)
@@ -271,7 +271,7 @@ def _asked_again(edge: PageEdge, principal: Principal, task_id: str) -> dict[str
     if not principal.may(Role.APPROVE):
         return {}
     try:
-        view = edge.desk.get(task_id)
+        view = edge.service.get(task_id)
     except Unreachable:
         return {}
     waits = view.status is TaskStatus.WAITING
@@ -283,7 +283,7 @@ def _let_decide(edge: PageEdge, principal: Principal, task_id: str, decision: De
     try:
         principal.require(Role.APPROVE)
     except AccessDenied:
-        edge.desk.denied(task_id, decision)
+        edge.service.denied(task_id, decision)
         raise
 
 

@@ -24,7 +24,7 @@ EVERY_SECONDS = 10  # a page that is to look again by itself
 
 
 class TasksForPages(Protocol):
-    """What the pages need of the task desk."""
+    """What the pages need of the task service."""
 
     def get(self, task_id: str) -> TaskView:
         """Raises TaskNotFound, Unreachable."""
@@ -70,7 +70,7 @@ class RecordsForPages(Protocol):
 class PageEdge:
     """What every page shares."""
 
-    desk: TasksForPages
+    service: TasksForPages
     access: Access
     records: RecordsForPages
     sessions: SessionStore

@@ -18,7 +18,7 @@ from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration, tokens
 from app.domain.models import AnsweredBy, CallState
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
-from app.web.pages.page_words import MoneyTexts, money_cell
+from app.web.pages.page_texts import MoneyTexts, money_cell
 
 _FAILED = (AttemptOutcome.FAILED, AttemptOutcome.LOST)
 _CallKey = tuple[str, int, int]
@@ -26,7 +26,8 @@ _CallKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableLine:
-    """One line; empty texts are cells without content. `in_vain`: nothing came of it. `rerun`: and it is charged so."""
+    """One line; empty texts are cells without content. `failed`: it brought no result. `wasted`: it is charged as
+    wasted work."""
 
     kind: str  # attempt, call, step (one without an attempt), workflow
     stage: str = ""
@@ -45,8 +46,8 @@ class TableLine:
     output: str = ""
     money: MoneyTexts
     charges: tuple[Charge, ...] = ()
-    in_vain: bool = False
-    rerun: bool = False
+    failed: bool = False
+    wasted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _attempt_line(
         error="; ".join(filter(None, (*_interruptions(attempt), attempt.error))),
         money=money_cell(charges, digits),
         charges=charges,
-        in_vain=attempt.outcome in _FAILED,
+        failed=attempt.outcome in _FAILED,
     )
 
 
@@ -145,7 +146,7 @@ def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
     """What of it was lost, and how long nobody took it up."""
     for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
         if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
-            again = f", taken up again after {duration(after.begun_at - execution.ended_at)}" if after else ""
+            again = f", taken up again after {duration(after.started_at - execution.ended_at)}" if after else ""
             yield f"execution {execution.number} interrupted ({execution.cause.words}){again}"
 
 
@@ -172,13 +173,13 @@ def _call_line(
         error=call.error,
         answered_by=_answered_by(step, call),
         model=call.model or UNKNOWN,
-        input=tokens(used.input_tokens, used.known),
-        cached=tokens(used.cached, used.known),
-        output=tokens(used.output_tokens, used.known),
+        input=tokens(used.input_tokens, used.basis),
+        cached=tokens(used.cached, used.basis),
+        output=tokens(used.output_tokens, used.basis),
         money=money_cell(charges, digits),
         charges=charges,
-        in_vain=call.rerun,
-        rerun=call.rerun,
+        failed=call.wasted,
+        wasted=call.wasted,
     )
 
 

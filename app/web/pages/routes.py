@@ -24,7 +24,7 @@ from app.ledger.store.task_record import TaskRecord
 from app.tasks.access import Access, Role, digest_of
 from app.web import signin
 from app.web.front import Front
-from app.web.pages import page_words
+from app.web.pages import page_texts
 from app.web.pages.deciding import INBOX, about_deciding, show_inbox, take_decision
 from app.web.pages.edge import (
     NotSignedIn,
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 def make_pages(
-    desk: TasksForPages,
+    service: TasksForPages,
     access: Access,
     records: RecordsForPages,
     sessions: SessionStore,
@@ -67,7 +67,7 @@ def make_pages(
     front: Front = NO_PROXY,
 ) -> Blueprint:
     """The pages as a blueprint for `/`, at `front`. `clock` gives the time in UTC."""
-    edge = PageEdge(desk, access, records, sessions, front, clock)
+    edge = PageEdge(service, access, records, sessions, front, clock)
     pages = Blueprint(
         "pages", __name__, template_folder="../templates", static_folder="../static", static_url_path="/pages/static"
     )
@@ -81,7 +81,7 @@ def make_pages(
     _add(pages, "/pages/tasks/<task_id>/decision", "POST", lambda task_id: take_decision(edge, task_id))
     _add(pages, "/pages/tasks/<task_id>", "GET", lambda task_id: _task(edge, task_id))
     _add(pages, "/pages/<path:rest>", "GET", lambda rest: _nothing_here())
-    pages.context_processor(lambda: {"at": front.path, "words": page_words, "formatting": formatting})
+    pages.context_processor(lambda: {"at": front.path, "words": page_texts, "formatting": formatting})
     pages.before_app_request(lambda: _home(edge))
     pages.register_error_handler(NotSignedIn, lambda _: _to_form(edge))
     pages.register_error_handler(RefundAgentError, _ours)
@@ -158,15 +158,15 @@ def _tasks(edge: PageEdge) -> AnyResponse:
     before, wanted = request.args.get("before", ""), request.args.get("status", "")
     cursor = before if _CURSOR.fullmatch(before) else None
     status = TaskStatus(wanted) if wanted in frozenset(TaskStatus) else None
-    listed = edge.desk.newest(principal.tenants, PAGE_SIZE, cursor, status)
+    listed = edge.service.newest(principal.tenants, PAGE_SIZE, cursor, status)
     records = {view.task_id: _record(edge, view.task_id) for view in listed.tasks}
-    digits = page_words.list_digits(filter(None, records.values()))
+    digits = page_texts.list_digits(filter(None, records.values()))
     return page(
         "tasks.html",
         principal=principal,
         listed=[(view, *_costs(records[view.task_id], digits)) for view in listed.tasks],
-        total=edge.desk.count(principal.tenants, status),
-        statuses=[each.value for each in TaskStatus],
+        total=edge.service.count(principal.tenants, status),
+        statuses=[status.value for status in TaskStatus],
         chosen=status.value if status else "",
         query=query_with(status=status and status.value, before=cursor, refresh=request.args.get("refresh")),
         more=listed.next_after,
@@ -176,9 +176,9 @@ def _tasks(edge: PageEdge) -> AnyResponse:
     )
 
 
-def _costs(record: TaskRecord | None, digits: Digits) -> tuple[page_words.MoneyTexts | None, bool]:
+def _costs(record: TaskRecord | None, digits: Digits) -> tuple[page_texts.MoneyTexts | None, bool]:
     """What a task costs, and whether that is only so far."""
-    return (page_words.money_cell(record.charges, digits), record.ended_at is None) if record else (None, False)
+    return (page_texts.money_cell(record.charges, digits), record.ended_at is None) if record else (None, False)
 
 
 def _record(edge: PageEdge, task_id: str) -> TaskRecord | None:
@@ -193,7 +193,7 @@ def _task(edge: PageEdge, task_id: str) -> Response:
     principal = reader(edge, task_id)
     record = _record(edge, task_id)
     try:
-        view = edge.desk.get(task_id)
+        view = edge.service.get(task_id)
     except (TaskNotFound, Unreachable):
         if record is None:
             raise
@@ -202,13 +202,13 @@ def _task(edge: PageEdge, task_id: str) -> Response:
     values |= {"now": edge.clock(), "every": every(), "query": query_with(refresh=request.args.get("refresh"))}
     values |= about_deciding(edge, principal, view, record)
     if record:
-        digits = page_words.record_digits(record)
+        digits = page_texts.record_digits(record)
         values |= {
             "digits": digits,
             "summary": make_summary(record, digits),
             "timeline": make_timeline(record, digits),
             "steps": make_lines(record, digits),
-            "total": page_words.money_cell(record.charges, digits),
+            "total": page_texts.money_cell(record.charges, digits),
         }
     return page("task.html", principal=principal, **values)
 

@@ -13,16 +13,16 @@ from app.domain.formatting import NOTHING, UNKNOWN, Digits, duration
 from app.domain.models import Refund, TaskStatus, TaskView
 from app.finance import cost_texts
 from app.finance.cost_texts import incomplete
-from app.finance.rollup import RERUN, Group, MoneySum, rollup
+from app.finance.rollup import WASTED, Group, MoneySum, rollup
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge, CostBasis, CostKind
-from app.web.pages import page_words
+from app.web.pages import page_texts
 
 _KINDS = {
     CostKind.MODEL.value: "model calls",
     CostKind.COMPUTE.value: "compute",
     CostKind.ORCHESTRATION.value: "orchestration",
-    RERUN: "reruns: work in vain",
+    WASTED: "wasted: work that brought nothing",
 }
 
 
@@ -71,7 +71,7 @@ def make_summary(record: TaskRecord, digits: Digits) -> Summary:
     group = rollup(record.charges).total
     whole = (record.ended_at or record.projected_at) - record.started_at
     return Summary(
-        totals=tuple(_total(each, digits, incomplete=incomplete(group)) for each in group.money),
+        totals=tuple(_total(money, digits, incomplete=incomplete(group)) for money in group.money),
         gaps=tuple(_gaps(group, record)),
         tokens=_tokens(record),
         time=tuple(_share(part, record.parts[part], whole) for part in TimePart if record.parts.get(part)),
@@ -108,11 +108,11 @@ def _refund(refund: Refund, refund_id: str | None) -> str:
 
 
 def _total(money: MoneySum, digits: Digits, *, incomplete: bool) -> Total:
-    guessed = money.by_known.get(CostBasis.ESTIMATED, Decimal(0))
+    guessed = money.by_basis.get(CostBasis.ESTIMATED, Decimal(0))
     parts = [Fact(title, _some(money.by_kind.get(kind), money.currency, digits)) for kind, title in _KINDS.items()]
     parts.append(Fact("of all this, estimated", _some(guessed, money.currency, digits)))
     text = cost_texts.money(money, digits) + (f" + {UNKNOWN}" if incomplete else "")
-    return Total(text, f"{money.amount:f} {money.currency}", tuple(parts))
+    return Total(text, f"{money.contracted_cost:f} {money.currency}", tuple(parts))
 
 
 def _some(amount: Decimal | None, currency: str, digits: Digits) -> str:
@@ -123,7 +123,7 @@ def _gaps(group: Group, record: TaskRecord) -> list[str]:
     """A sum without these lines is too low, and says so."""
     told = []
     if group.unpriced:
-        unpriced = {_priced(each) for each in record.charges if each.money_known is CostBasis.UNPRICED}
+        unpriced = {_priced(charge) for charge in record.charges if charge.cost_basis is CostBasis.UNPRICED}
         told.append(
             f"{_lines(group.unpriced)} unpriced: the price book names no price for {', '.join(sorted(unpriced))}."
         )
@@ -135,7 +135,7 @@ def _gaps(group: Group, record: TaskRecord) -> list[str]:
 def _priced(charge: Charge) -> str:
     """What a price would be for; a call that got no answer may not say which model it was put to."""
     if charge.kind is not CostKind.MODEL:
-        return charge.line.value.replace("_", " ")
+        return charge.meter.value.replace("_", " ")
     return charge.model or f"a model that component {charge.component} did not name"
 
 
@@ -146,18 +146,20 @@ def _lines(number: int) -> str:
 def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
     for name, attribute in (("input", "input_tokens"), ("of it cached", "cached"), ("output", "output_tokens")):
-        counted = [(getattr(call.usage, attribute), call.usage.known) for call in record.calls]
+        counted = [(getattr(call.usage, attribute), call.usage.basis) for call in record.calls]
         facts.append(Fact(name, formatting.tokens_sum(counted)))
-    vain = [call for call in record.calls if call.rerun]
-    for name, attribute in (("input in vain", "input_tokens"), ("output in vain", "output_tokens")):
-        if vain:
-            facts.append(Fact(name, formatting.tokens_sum((getattr(c.usage, attribute), c.usage.known) for c in vain)))
+    wasted = [call for call in record.calls if call.wasted]
+    for name, attribute in (("wasted input", "input_tokens"), ("wasted output", "output_tokens")):
+        if wasted:
+            facts.append(
+                Fact(name, formatting.tokens_sum((getattr(c.usage, attribute), c.usage.basis) for c in wasted))
+            )
     return (Fact("model calls", str(len(record.calls))), *facts)
 
 
 def _share(part: TimePart, length: timedelta, whole: timedelta) -> TimeShare:
     percent = round(100 * (length / whole), 1) if whole else 0.0
-    return TimeShare(page_words.part(part), duration(length), percent, part.value)
+    return TimeShare(page_texts.part(part), duration(length), percent, part.value)
 
 
 def _about(record: TaskRecord) -> list[Fact]:

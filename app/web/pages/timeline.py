@@ -17,7 +17,7 @@ from app.dapr.history.times import Span
 from app.domain.formatting import Digits, clock_time, duration, elapsed, tokens
 from app.ledger.store.task_record import AttemptRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord
-from app.web.pages import page_words
+from app.web.pages import page_texts
 
 # The time axis: where an instant lies between the left edge (0) and the right one (100).
 #
@@ -180,7 +180,7 @@ def _laid_out(start: datetime, end: datetime, breaks: list[Stretch]) -> Iterator
 
 def _in_turn(start: datetime, end: datetime, breaks: list[Stretch]) -> Iterator[tuple[bool, Stretch]]:
     """What is drawn to scale and what is not, one after the other."""
-    edges = [start, *(edge for each in breaks for edge in each), end]
+    edges = [start, *(edge for pair in breaks for edge in pair), end]
     for number, stretch in enumerate(pairwise(edges)):
         shortened = number % 2 == 1
         if shortened or stretch[0] < stretch[1] or start == end:
@@ -199,7 +199,7 @@ _MOST_LABEL_ROWS = 3
 _LABEL_WIDTH = 24.0  # of a band's length, on a phone
 _ROOM_FOR_A_LABEL = 8.0
 _NARROWEST_BAR = 0.5  # what took no time that shows is still shown
-_IN_VAIN = ("failed", "interrupted", "lost")
+_WASTED = ("failed", "interrupted", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +212,9 @@ class Bar:
     hint: str
 
     @property
-    def in_vain(self) -> bool:
+    def wasted(self) -> bool:
         """Whether nothing came of it."""
-        return self.state in _IN_VAIN
+        return self.state in _WASTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ def _lane(axis: Axis, record: TaskRecord, step: StepRecord, top: int, end: datet
     inner = tuple(_call_bar(axis, call, record.end_of(call) or end) for call in calls)
     asked = f"{len(calls)} model call{'s' * (len(calls) > 1)}" if calls else ("tool" if step.tool else "")
     tried = f"{len(step.attempts)} attempts" if len(step.attempts) > 1 else ""
-    figures = (_time_of(step, end), *page_words.money_cell(record.charges_of(step), digits).lines)
+    figures = (_time_of(step, end), *page_texts.money_cell(record.charges_of(step), digits).lines)
     name = f"{step.step} {step.name}"
     return Lane(top, name, " · ".join(filter(None, (asked, tried))), " · ".join(filter(None, figures)), attempts, inner)
 
@@ -307,12 +307,12 @@ def _time_of(step: StepRecord, end: datetime) -> str:
 def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator[Bar]:
     """One for each execution that was lost, and one for what came after."""
     begun, ended = attempt.scheduled_at, attempt.ended_at or end
-    lost = [each for each in attempt.executions if each.outcome is ExecutionOutcome.INTERRUPTED]
+    lost = [run for run in attempt.executions if run.outcome is ExecutionOutcome.INTERRUPTED]
     for execution in lost:
-        begun, until = max(begun, execution.begun_at), execution.ended_at or end
+        begun, until = max(begun, execution.started_at), execution.ended_at or end
         hint = f"attempt {attempt.number}, execution {execution.number} interrupted, {_when(begun, until)}"
         yield _bar(axis, begun, until, execution.outcome.value, hint)
-    following = [each.begun_at for each in attempt.executions if lost and each.number > lost[-1].number]
+    following = [run.started_at for run in attempt.executions if lost and run.number > lost[-1].number]
     if not lost or following:
         begun = following[0] if following else begun
         hint = f"attempt {attempt.number} {attempt.outcome.value}, {_when(begun, ended)}"
@@ -321,8 +321,8 @@ def _attempt_bars(axis: Axis, attempt: AttemptRecord, end: datetime) -> Iterator
 
 def _call_bar(axis: Axis, call: CallRecord, ended: datetime) -> Bar:
     used = call.usage
-    counted = f"{tokens(used.input_tokens, used.known)} tokens in, "
-    counted += f"{tokens(used.output_tokens, used.known)} out"
+    counted = f"{tokens(used.input_tokens, used.basis)} tokens in, "
+    counted += f"{tokens(used.output_tokens, used.basis)} out"
     when = _when(call.started_at, ended, estimated=call.ended_at is None)
     hint = f"model call {call.turn}.{call.number} {call.state.value}, {when}, {counted}"
     return _bar(axis, call.started_at, ended, call.state.value, hint)
@@ -352,7 +352,7 @@ def _bands(axis: Axis, pauses: Iterable[Span]) -> Iterator[Band]:
         if row is not None:
             taken[row] = begins + _LABEL_WIDTH
         text = duration(pause.length)
-        hint = f"{page_words.pause(pause)}, {_when(pause.started_at, pause.ended_at)}" + (", shortened" * is_short)
+        hint = f"{page_texts.pause(pause)}, {_when(pause.started_at, pause.ended_at)}" + (", shortened" * is_short)
         yield Band(_percent(left), _percent(max(right - left, 0.1)), is_short, text, hint, row, anchor)
 
 
@@ -371,9 +371,9 @@ def _percent(value: float) -> float:
 
 
 def _description(record: TaskRecord, bands: Sequence[Band]) -> str:
-    vain = sum(call.rerun for call in record.calls)
+    wasted = sum(call.wasted for call in record.calls)
     whole = (record.ended_at or record.projected_at) - record.started_at
-    told = f"{len(record.steps)} steps in {duration(whole)}, {len(record.calls)} model calls, {vain} of them in vain."
+    told = f"{len(record.steps)} steps in {duration(whole)}, {len(record.calls)} model calls, {wasted} of them wasted."
     if bands:
         told += f" Pauses: {'; '.join(band.hint for band in bands)}."
     return told + " The table below has the same content."

@@ -10,4 +10,6 @@ from app.workflow.activities.tools import lookup_order, lookup_refund_policy
 STAGES = (classify, retrieve_account, draft_refund, notify_customer, close_case)
 TOOLS = (lookup_order, lookup_refund_policy, hold_refund)
 # The stage that each activity belongs to: what a tool costs is the third stage's.
-STAGE_OF = {each.__name__: each.__name__ for each in STAGES} | {each.__name__: draft_refund.__name__ for each in TOOLS}
+STAGE_OF = {stage.__name__: stage.__name__ for stage in STAGES} | {
+    tool.__name__: draft_refund.__name__ for tool in TOOLS
+}

@@ -53,7 +53,7 @@ def unfit(letter: str, refund: Refund | None, order_id: str | None) -> str | Non
     """Why the letter may not be sent with this decision, as a short code; None when it may. `order_id` is the order
     that the letter may name as it is written."""
     text = unicodedata.normalize("NFKC", letter)
-    if any(unicodedata.category(each) in ("Cc", "Cf", "Co", "Cs") and each not in "\n\t" for each in text):
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") and letter not in "\n\t" for letter in text):
         return "invisible_characters"
     if _REACH.search(text):
         return "link_or_address"

@@ -78,13 +78,13 @@ class ToolCall(Frozen):
 
 def definitions() -> tuple[ToolDefinition, ...]:
     """What the model is offered."""
-    return tuple(ToolDefinition(each.name, each.description, _schema(each.arguments)) for each in TOOLS.values())
+    return tuple(ToolDefinition(tool.name, tool.description, _schema(tool.arguments)) for tool in TOOLS.values())
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema without the titles that pydantic makes of names: they say nothing, and each call pays."""
     schema = arguments.model_json_schema()
-    properties = {name: _untitled(each) for name, each in schema["properties"].items()}
+    properties = {name: _untitled(property_) for name, property_ in schema["properties"].items()}
     return _untitled(schema) | {"properties": properties}
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lab.bench import cpu, machine
 from lab.bench.command import exit_code
-from lab.bench.ledger import crew, questions, results
+from lab.bench.ledger import processes, questions, results
 from lab.bench.ledger.population import Population
 from lab.bench.ledger.results import Figures
 from lab.bench.ledger.stores import Database, Store, opened
@@ -56,9 +56,9 @@ def measured(
     """A year of so many tasks: written, weighed, asked; then deleted."""
     population = Population(tasks, seed)
     with opened(kind, folder) as store:
-        pace = crew.Pace(tasks, lambda line: _say(kind, tasks, line))
+        pace = processes.Pace(tasks, lambda line: _say(kind, tasks, line))
         begun, busy, used = time.perf_counter(), cpu.machine_busy(), cpu.used(os.getpid())
-        spent = crew.write(store.url, population, processes_, pace.progress)
+        spent = processes.write(store.url, population, processes_, pace.progress)
         seconds = time.perf_counter() - begun
         others = (cpu.machine_busy() - busy - cpu.used(os.getpid()) + used) / seconds
         settled = _timed(store.settle)

@@ -12,9 +12,9 @@ from app.pricing.charge_types import CallRecord
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
 from lab.bench.ledger import texts
-from lab.bench.ledger.fates import OUTCOMES, Fate, fate
+from lab.bench.ledger.outcome_mix import OUTCOMES, Fate, fate
 from lab.bench.ledger.population import Person
-from lab.bench.ledger.telling import Telling
+from lab.bench.ledger.synthetic_history import SyntheticHistory
 
 _LATER = timedelta(milliseconds=400)  # a hint reaches the projector, and its batch is full
 _ORDER = "AC-10442"
@@ -52,68 +52,70 @@ def make(person: Person) -> Made:
         text=texts.letter(person.chance),
     )
     reply = texts.reply(person.chance)
-    telling = Telling(person, ticket.task_id)
-    _worked(telling, chosen)
+    history = SyntheticHistory(person, ticket.task_id)
+    _worked(history, chosen)
     sights = []
     if chosen.waits:
-        telling.waits()
-        sights.append(_sight(telling, RunStatus.RUNNING))
-        _waited(telling, chosen)
-    sights.append(_ended(telling, chosen))
-    return Made(ticket, person.arrives_at, tuple(telling.calls), reply, tuple(sights))
+        history.waits()
+        sights.append(_sight(history, RunStatus.RUNNING))
+        _waited(history, chosen)
+    sights.append(_ended(history, chosen))
+    return Made(ticket, person.arrives_at, tuple(history.calls), reply, tuple(sights))
 
 
-def _worked(telling: Telling, chosen: Fate) -> None:
+def _worked(history: SyntheticHistory, chosen: Fate) -> None:
     """The first three stages."""
-    chance = telling.person.chance
+    chance = history.person.chance
     category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
-    telling.model("classify", 1, lambda use: _classified(category, use))
-    telling.tools("retrieve_account")
+    history.model("classify", 1, lambda use: _classified(category, use))
+    history.tools("retrieve_account")
     turn = 1
     if chosen.looks_up or chance.random() < 0.1:
-        telling.model("draft_refund", turn, lambda use: DraftOutput(use=use).model_dump_json())
-        telling.tools("lookup_order", *(("lookup_refund_policy",) if chance.random() < 0.8 else ()))
+        history.model("draft_refund", turn, lambda use: DraftOutput(use=use).model_dump_json())
+        history.tools("lookup_order", *(("lookup_refund_policy",) if chance.random() < 0.8 else ()))
         turn += 1
     if chance.random() < 0.03:  # the model talked nonsense and was asked again
-        telling.model("draft_refund", turn, lambda use: DraftOutput(use=use, problem="no JSON").model_dump_json())
+        history.model("draft_refund", turn, lambda use: DraftOutput(use=use, problem="no JSON").model_dump_json())
         turn += 1
-    telling.model("draft_refund", turn, lambda use: _drafted(chosen, use))
+    history.model("draft_refund", turn, lambda use: _drafted(chosen, use))
 
 
-def _waited(telling: Telling, chosen: Fate) -> None:
+def _waited(history: SyntheticHistory, chosen: Fate) -> None:
     if chosen is Fate.EXPIRED:
-        telling.decided(72 * 60 * _MINUTE, WaitOutcome.TIMED_OUT)
+        history.decided(72 * 60 * _MINUTE, WaitOutcome.TIMED_OUT)
     elif chosen is Fate.TERMINATED:
-        telling.decided(telling.person.chance.randint(_MINUTE, 600 * _MINUTE), WaitOutcome.ABANDONED)
+        history.decided(history.person.chance.randint(_MINUTE, 600 * _MINUTE), WaitOutcome.ABANDONED)
     else:
-        minutes = min(telling.person.chance.lognormvariate(4, 1.3), 70 * 60)
-        telling.decided(int(minutes * _MINUTE), WaitOutcome.ANSWERED)
+        minutes = min(history.person.chance.lognormvariate(4, 1.3), 70 * 60)
+        history.decided(int(minutes * _MINUTE), WaitOutcome.ANSWERED)
 
 
-def _ended(telling: Telling, chosen: Fate) -> Sight:
+def _ended(history: SyntheticHistory, chosen: Fate) -> Sight:
     """The last two stages, and the end."""
     outcome = OUTCOMES[chosen]
     if outcome is None:
         failed = chosen is Fate.FAILED
         failure = Failure("NonDeterminismError", "the history does not fit the code") if failed else None
-        return _sight(telling, RunStatus.FAILED if failed else RunStatus.TERMINATED, failure=failure)
-    telling.tools("notify_customer")
+        return _sight(history, RunStatus.FAILED if failed else RunStatus.TERMINATED, failure=failure)
+    history.tools("notify_customer")
     if chosen is not Fate.EXPIRED:
-        telling.tools("close_case")
-    return _sight(telling, RunStatus.COMPLETED, _result(telling, chosen, outcome).model_dump_json())
+        history.tools("close_case")
+    return _sight(history, RunStatus.COMPLETED, _result(history, chosen, outcome).model_dump_json())
 
 
-def _sight(telling: Telling, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> Sight:
-    run = telling.run(status, output, failure)
-    return Sight(telling.person.arrives_at + timedelta(microseconds=telling.now) + _LATER, run)
+def _sight(
+    history: SyntheticHistory, status: RunStatus, output: str | None = None, failure: Failure | None = None
+) -> Sight:
+    run = history.run(status, output, failure)
+    return Sight(history.person.arrives_at + timedelta(microseconds=history.now) + _LATER, run)
 
 
-def _result(telling: Telling, chosen: Fate, outcome: Outcome) -> TaskResult:
+def _result(history: SyntheticHistory, chosen: Fate, outcome: Outcome) -> TaskResult:
     refund = refund_id = None
     if outcome is Outcome.REFUNDED:
-        amount = Decimal(telling.person.chance.randint(500, 40_000)).scaleb(-2)
+        amount = Decimal(history.person.chance.randint(500, 40_000)).scaleb(-2)
         refund = Refund(order_id=_ORDER, amount=amount, currency="EUR")
-        refund_id = f"R-{telling.person.number:08d}"
+        refund_id = f"R-{history.person.number:08d}"
     category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
     by = "kim" if chosen in (Fate.APPROVED, Fate.REJECTED) else None
     return TaskResult(outcome=outcome, category=category, refund=refund, refund_id=refund_id, decided_by=by)

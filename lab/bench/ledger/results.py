@@ -53,7 +53,7 @@ class Figures:
 
     def timing(self, question: str) -> Timing | None:
         """The question's, if it was asked."""
-        return next((each for each in self.timings if each.question == question), None)
+        return next((timing for timing in self.timings if timing.question == question), None)
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -105,7 +105,7 @@ def write(path: Path, described: Mapping[str, str], found: Sequence[Figures]) ->
 def goals(found: Sequence[Figures]) -> Iterator[Goal]:
     """What can be judged by what was measured: the largest ledger of each database, and it against the smallest."""
     for database in Database:
-        own = sorted((each for each in found if each.database is database), key=lambda each: each.tasks)
+        own = sorted((each for each in found if each.database is database), key=lambda result: result.tasks)
         if own:
             yield from _of_largest(own[-1])
         if len(own) > 1:
@@ -138,12 +138,12 @@ def _writing(found: Sequence[Figures]) -> Table:
     parts = list(dict.fromkeys(name for each in found for name in each.spent.seconds))
     for heading in ("processes", "seconds", "tasks/s", "by tenth", *parts, "others' cores"):
         table.add_column(heading, justify="right")
-    for each in found:
+    for result in found:
         table.add_row(
-            *(each.database.value, f"{each.tasks:,}", f"{each.processes}", f"{each.seconds:,.0f}"),
-            *(f"{each.tasks / each.seconds:,.0f}", f"{min(each.rates):,.0f}-{max(each.rates):,.0f}"),
-            *(f"{each.spent.milliseconds(name):.3f}" for name in parts),
-            f"{each.others_cores:.1f}",
+            *(result.database.value, f"{result.tasks:,}", f"{result.processes}", f"{result.seconds:,.0f}"),
+            *(f"{result.tasks / result.seconds:,.0f}", f"{min(result.rates):,.0f}-{max(result.rates):,.0f}"),
+            *(f"{result.spent.milliseconds(name):.3f}" for name in parts),
+            f"{result.others_cores:.1f}",
         )
     return table
 
@@ -153,12 +153,12 @@ def _bytes(found: Sequence[Figures]) -> Table:
     groups = list(dict.fromkeys(group for each in found for group in each.bytes_per_task))
     for heading in (*groups, "sum", "GB in all"):
         table.add_column(heading, justify="right")
-    for each in found:
-        sizes = each.bytes_per_task
+    for result in found:
+        sizes = result.bytes_per_task
         table.add_row(
-            *(each.database.value, f"{each.tasks:,}"),
+            *(result.database.value, f"{result.tasks:,}"),
             *(f"{sizes.get(group, 0):,.0f}" for group in groups),
-            *(f"{sum(sizes.values()):,.0f}", f"{sum(each.sizes.values()) / 1e9:.2f}"),
+            *(f"{sum(sizes.values()):,.0f}", f"{sum(result.sizes.values()) / 1e9:.2f}"),
         )
     return table
 
@@ -168,11 +168,11 @@ def _questions(found: Sequence[Figures]) -> Table:
     for heading in ("found", "cold", "median", "worst"):
         table.add_column(heading, justify="right")
     for question in dict.fromkeys(timing.question for each in found for timing in each.timings):
-        for each in found:
-            timing = each.timing(question)
+        for result in found:
+            timing = result.timing(question)
             if timing:
                 cold = "" if timing.cold is None else f"{timing.cold:.3f}"
-                where = (question, each.database.value, f"{each.tasks:,}")
+                where = (question, result.database.value, f"{result.tasks:,}")
                 table.add_row(*where, f"{timing.size:,}", cold, f"{timing.median:.3f}", f"{timing.worst:.3f}")
     return table
 

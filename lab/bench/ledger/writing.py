@@ -1,4 +1,5 @@
-"""Writes made-up tasks with the product's own code, and says what it took; `crew.py` has several processes do it."""
+"""Writes made-up tasks with the product's own code, and says what it took; `processes.py` lets several processes do
+it."""
 
 from __future__ import annotations
 
@@ -139,5 +140,5 @@ class LedgerWriter:
     def _keep_books(self) -> None:
         with self._turn, self._engine.begin() as connection:
             statement = insert_or_ignore(connection, PRICE_BOOKS)
-            kept = [{"digest": each.digest, "content": each.content, "first_used_at": BEGIN} for each in self._books]
+            kept = [{"digest": book.digest, "content": book.content, "first_used_at": BEGIN} for book in self._books]
             connection.execute(statement, kept)

@@ -49,7 +49,7 @@ def figures(load: Load, found: Sequence[Seen]) -> dict[str, Any]:
         "load": load.name,
         "whole_per_second": [round(each.window.rate, 2) for each in whole],
         "bare_per_second": [round(each.window.rate, 2) for each in bare],
-        "lost_percent": [round(each, 1) for each in lost],
+        "lost_percent": [round(call, 1) for call in lost],
         "lost_percent_median": round(median(lost), 1),
         "cpu_ms_whole": _cpu(whole),
         "cpu_ms_bare": _cpu(bare),

@@ -64,7 +64,7 @@ def run(folder: Path, rounds: int, seconds: float, say: Callable[[str], None]) -
                 spans.append((load, window, begun, time.monotonic()))
         timings: list[Timing] = [tuple(each) for each in json.loads(file.read_text())]
         for load, window, begun, ended in spans:
-            yield Seen(kind, load, window, [each for each in timings if begun <= each[0] <= ended])
+            yield Seen(kind, load, window, [timing for timing in timings if begun <= timing[0] <= ended])
 
 
 @contextmanager

@@ -69,13 +69,13 @@ def measure(options: argparse.Namespace) -> None:
 def estimate(options: argparse.Namespace) -> None:
     """Prints what each rate needs, and what came of a simulated hour with a provider that is away for ten minutes."""
     described, rounds = measurement.read(options.measured)
-    site = Site(**{each.name: getattr(options, each.name) for each in fields(Site)})
+    site = Site(**{field.name: getattr(options, field.name) for field in fields(Site)})
     need, retries = mixed(rounds, site.refund_share), policy.load(paths.ROOT / "config" / "policy.yaml").retries
     wanted = [demand(need, site, rate) for rate in options.rates]
-    seen = [simulate(need, site, retries, each, options.seed) for each in wanted]
+    seen = [simulate(need, site, retries, size, options.seed) for size in wanted]
     print(f"from what was measured on {described['machine']}, {described['date']}; seed {options.seed}")
     rates = [f"{each:,.0f}" for each in options.rates]
-    show("tasks a minute", rates, turned([demanded(each) for each in wanted]))
+    show("tasks a minute", rates, turned([demanded(size) for size in wanted]))
     show(
         "part of one shard",
         [f"tasks a minute at {100 * site.busy:.0f} %"],
@@ -121,7 +121,7 @@ def simulated(seen: Seen) -> dict[str, str]:
     """What came of a run, for the whole fleet where it is a count."""
     found = {
         "tasks": len(seen.tasks) * seen.parts,
-        "parked": sum(each.parked for each in seen.tasks) * seen.parts,
+        "parked": sum(task.parked for task in seen.tasks) * seen.parts,
         "seconds to finish, p50": seen.seconds(0.5),
         "seconds to finish, p99": seen.seconds(0.99),
         "the same, arrived in the outage, p99": seen.seconds(0.99, in_outage=True),
@@ -140,8 +140,8 @@ def simulated(seen: Seen) -> dict[str, str]:
 def show(first: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """A table as Markdown has it."""
     table = Table(first, box=box.MARKDOWN)
-    for each in columns:
-        table.add_column(each, justify="right")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     Console(width=200).print(table)
@@ -158,7 +158,7 @@ def _spread(middle: float, least: float, most: float) -> list[str]:
 
 def turned(columns: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     """Columns of named cells as rows."""
-    return {name: [each[name] for each in columns] for name in columns[0]}
+    return {name: [column[name] for column in columns] for name in columns[0]}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -173,8 +173,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     simulate_.add_argument("--seed", type=int, default=1)
     simulate_.add_argument("--rates", type=float, nargs="+", default=_RATES, metavar="TASKS_A_MINUTE")
     simulate_.add_argument("--json", type=Path, help="also write the figures to this file")
-    for each in fields(Site):
-        simulate_.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default)
+    for field in fields(Site):
+        simulate_.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     return parser.parse_args(arguments)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from lab.bench import cpu
-from lab.bench.books import CaseWatch
+from lab.bench.closed_cases import CaseWatch
 from lab.bench.intake import opened
 from lab.bench.load import NumberSource
 from lab.bench.plan import Submission

@@ -84,13 +84,13 @@ class Seen:
         """Within how long this share of the tasks finished, of those that arrived well before the outage, or of those
         that arrived in it. NaN when there are none."""
         start, end = self.plan.outage if in_outage else (_WARM_UP_SECONDS, self.plan.outage[0] - _WARM_UP_SECONDS)
-        some = [each for each in self.tasks if start <= each.arrived < end and not each.parked]
+        some = [task for task in self.tasks if start <= task.arrived < end and not task.parked]
         took = sorted(each.ended - each.arrived for each in some)
         return took[min(int(share * len(took)), len(took) - 1)] if took else math.nan
 
     def there(self, at: float) -> int:
         """Tasks of the part that have arrived and not ended at that second."""
-        return sum(each.arrived <= at < each.ended for each in self.tasks)
+        return sum(task.arrived <= at < task.ended for task in self.tasks)
 
     def backlog(self) -> int:
         """How many more tasks of the whole fleet wait when the provider comes back than when it went away."""
@@ -99,7 +99,7 @@ class Seen:
 
     def worked_off(self) -> float:
         """Seconds from the provider's return until no more tasks are there than at most before it went away."""
-        changes = sorted([(each.arrived, 1) for each in self.tasks] + [(each.ended, -1) for each in self.tasks])
+        changes = sorted([(task.arrived, 1) for task in self.tasks] + [(task.ended, -1) for task in self.tasks])
         start, end = self.plan.outage
         there, usual = 0, 0
         for at, change in changes:

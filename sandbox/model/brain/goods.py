@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sandbox.model.brain.words import folded, is_word, words
+from sandbox.model.brain.vocabulary import folded, is_word, words
 
 _FILE = Path(__file__).with_name("goods.toml")
 _LETTERS_OF_A_NOUN = 3

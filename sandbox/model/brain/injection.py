@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 
-from sandbox.model.brain.words import folded
+from sandbox.model.brain.vocabulary import folded
 
 _BLOCK = re.compile(
     r"\[(system|admin|developer)\].*?\[/\1\]|\{[^{}]*\"(?:action|amount)\"[^{}]*\}", re.IGNORECASE | re.DOTALL

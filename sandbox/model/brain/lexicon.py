@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sandbox.model.brain.typos import index_of, slips
-from sandbox.model.brain.words import PAUSE, STOP, folded
+from sandbox.model.brain.vocabulary import PAUSE, STOP, folded
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl")
 WEIGHTS = {"decisive": 7.0, "strong": 4.0, "fair": 2.0, "weak": 1.0}
@@ -76,7 +76,7 @@ class Lexicon:
         starting = self._possible(frozenset().union(*fitting.values()))
         found: dict[str, Found] = {}
         for start, terms in enumerate(heard):
-            for phrase in (each for term in terms for each in starting.get(term, ())):
+            for phrase in (match for term in terms for match in starting.get(term, ())):
                 if (phrase.signal + phrase.text) in found:
                     continue
                 end = _match(phrase.terms, heard, tokens, start)

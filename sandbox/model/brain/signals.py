@@ -11,7 +11,7 @@ from sandbox.model.brain.injection import REMEMBERED
 from sandbox.model.brain.language import DEFAULT, ranked, readings
 from sandbox.model.brain.lexicon import Found, lexicon
 from sandbox.model.brain.orders import order_ids
-from sandbox.model.brain.words import is_word, words
+from sandbox.model.brain.vocabulary import is_word, words
 
 SUBJECT_WORTH = 1.5
 ASKED = "asked"  # how many question marks

@@ -133,11 +133,11 @@ def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(written: list[B
     for each, after in itertools.pairwise(found):
         if each.outcome is ExecutionOutcome.INTERRUPTED:
             assert each.ended_at is not None
-            assert each.begun_at <= each.ended_at <= after.begun_at
+            assert each.started_at <= each.ended_at <= after.started_at
     outcomes = [each.outcome for each in found]
     assert outcomes.count(ExecutionOutcome.COMPLETED) == (ended is not None)
     assert (ExecutionOutcome.REPEATED in outcomes) == (
-        ended is not None and any(each.begun_at > at(ended) for each in written[1:])
+        ended is not None and any(each.started_at > at(ended) for each in written[1:])
     )
 
 

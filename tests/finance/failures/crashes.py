@@ -28,7 +28,7 @@ def sights(told: Story, dice: random.Random) -> Iterator[TaskRecord]:
     turns = sorted({dice.randrange(len(told.turns)), len(told.turns) - 1 if dice.random() < 0.8 else 0})
     for turn in turns:
         known = told.at(turn)
-        there = [each for each in begun if each.begun_at <= known.moment]
+        there = [each for each in begun if each.started_at <= known.moment]
         yield project(known.run, Written(known.calls, there), two_currencies(), NAMING, known.moment)
 
 
@@ -55,27 +55,27 @@ def _length(attempt: Attempt) -> timedelta:
 
 def _until_dead(step: Step, attempt: Attempt, deaths: list[datetime], dice: random.Random) -> Iterator[Begun]:
     """One execution after the other, each begun a while after the one before was lost."""
-    begun_at, end = attempt.scheduled_at, attempt.scheduled_at + _length(attempt)
+    started_at, end = attempt.scheduled_at, attempt.scheduled_at + _length(attempt)
     number = 1
     for death in [each for each in deaths if attempt.scheduled_at < each < end]:
-        if death > begun_at:
-            yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", begun_at, seen_at=death)
-            begun_at, number = death + (end - death) * dice.random(), number + 1
-    yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", begun_at)
+        if death > started_at:
+            yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", started_at, seen_at=death)
+            started_at, number = death + (end - death) * dice.random(), number + 1
+    yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", started_at)
 
 
 def _handed_out(step: Step, attempt: Attempt, dice: random.Random) -> Iterator[Begun]:
     length = _length(attempt)
     times = sorted(attempt.scheduled_at + length * dice.random() for _ in range(dice.choice([1, 2, 2, 3])))
-    for number, begun_at in enumerate(times, start=1):
-        seen = begun_at + timedelta(seconds=dice.uniform(-1, 3))
-        lost = begun_at + length * dice.random()
+    for number, started_at in enumerate(times, start=1):
+        seen = started_at + timedelta(seconds=dice.uniform(-1, 3))
+        lost = started_at + length * dice.random()
         yield Begun(
             step.execution_id,
             attempt.event_id,
             number,
             dice.choice(["w-1", "w-2"]),
-            begun_at,
+            started_at,
             lost_at=lost if dice.random() < 0.2 else None,
             seen_at=seen if dice.random() < 0.7 else None,
         )

@@ -30,10 +30,10 @@ def spent(group: Group, kind: str = MODEL) -> Decimal:
 
 def tokens(group: Group) -> Decimal:
     """All of them."""
-    return sum((each.quantity for each in group.tokens), Decimal(0))
+    return sum((each.consumed_quantity for each in group.tokens), Decimal(0))
 
 
 def value(share: CostShare) -> tuple[str, Decimal, Decimal]:
     """Without its interval."""
     assert share.share is not None
-    return share.currency, share.amount, share.share.value
+    return share.currency, share.contracted_cost, share.share.value

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from app.dapr.history.model import AttemptOutcome
 from app.domain.models import AnsweredBy
-from app.finance.failures.failure_figures import Facts, FailureFact, SpendRole, Spent, Sum, Vain, progress_of
+from app.finance.failures.failure_figures import Facts, FailureFact, SpendRole, Spent, Sum, WastedSpend, progress_of
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import Charge, CostKind
 from app.pricing.formula import standing
@@ -54,8 +54,8 @@ class Told:
         return self.numbered[failure.step].stage
 
     def clean(self) -> list[Charge]:
-        """Model charges that are no reruns."""
-        return [charge for charge in self.charges if charge.kind is CostKind.MODEL and not charge.rerun]
+        """Model charges that are not wasted."""
+        return [charge for charge in self.charges if charge.kind is CostKind.MODEL and not charge.wasted]
 
     def restarts(self, place: int) -> bool:
         """Whether a runner without a record would have begun again at the failure in this place."""
@@ -69,13 +69,13 @@ class Told:
         if failure.kind is FailureKind.INTERRUPTED:
             return True
         last = next((other for other in reversed(before) if other.step == failure.step), None)
-        return last is None or any(last.at <= c.at < failure.at for c in self.charges if not c.rerun)
+        return last is None or any(last.at <= c.at < failure.at for c in self.charges if not c.wasted)
 
     def paid(self, failure: FailureRecord) -> Iterator[tuple[SpendRole, Charge]]:
         """What stood when it failed, and what kept it from being paid again."""
         for charge in self.charges:
             step = self.step_of.get(charge.execution_id)
-            if step is None or charge.rerun:
+            if step is None or charge.wasted:
                 continue
             own = step.step == failure.step
             ended = completed(step)
@@ -95,8 +95,8 @@ def money(charges: Iterable[Charge]) -> dict[str, Fraction]:
     """By currency."""
     found: defaultdict[str, Fraction] = defaultdict(Fraction)
     for charge in charges:
-        if charge.currency is not None and charge.amount is not None:
-            found[charge.currency] += Fraction(charge.amount)
+        if charge.currency is not None and charge.contracted_cost is not None:
+            found[charge.currency] += Fraction(charge.contracted_cost)
     return dict(found)
 
 
@@ -109,7 +109,10 @@ def weighed(charges: Iterable[Charge]) -> dict[str, int]:
 
 def is_known(charges: Iterable[Charge]) -> bool:
     """Whether all that they cost is known; what was not used costs nothing, whatever its price."""
-    return all(charge.quantity is not None and (charge.amount is not None or not charge.quantity) for charge in charges)
+    return all(
+        charge.consumed_quantity is not None and (charge.contracted_cost is not None or not charge.consumed_quantity)
+        for charge in charges
+    )
 
 
 def facts_of(
@@ -140,21 +143,21 @@ def _failures(task: int, told: Told) -> Iterator[FailureFact]:
         yield FailureFact(task, *names, restarts, progress, spent)
 
 
-def _vain(task: int, told: Told) -> Iterator[Vain]:
+def _vain(task: int, told: Told) -> Iterator[WastedSpend]:
     failed = {failure.step for failure in told.failures()}
     lost: defaultdict[str, list[Charge]] = defaultdict(list)
     for charge in told.charges:
-        if charge.rerun and charge.kind is CostKind.MODEL and told.step_of[charge.execution_id].step in failed:
+        if charge.wasted and charge.kind is CostKind.MODEL and told.step_of[charge.execution_id].step in failed:
             lost[charge.stage].append(charge)
     for stage, charges in lost.items():
         for currency, spent in weighed(charges).items():
             if spent:
-                yield Vain(task, told.record.tenant, stage, currency, spent)
+                yield WastedSpend(task, told.record.tenant, stage, currency, spent)
 
 
 def _sums(told: Told) -> Iterator[Sum]:
     for charge in told.charges:
-        yield Sum(SpendRole.RERUN if charge.rerun else SpendRole.CLEAN, False, replace(charge, rerun=False), 1)
+        yield Sum(SpendRole.WASTED if charge.wasted else SpendRole.CLEAN, False, replace(charge, wasted=False), 1)
     for place, failure in enumerate(told.failures()):
         if told.restarts(place):
             crash = failure.kind is FailureKind.INTERRUPTED
@@ -185,7 +188,7 @@ def figures(records: Sequence[TaskRecord], *, crashes_alone: bool, stage: str | 
     for record in records:
         told = Told(record)
         clean += told.clean()
-        lost += [c for c in told.charges if c.rerun and c.kind is CostKind.MODEL and stage in (None, c.stage)]
+        lost += [c for c in told.charges if c.wasted and c.kind is CostKind.MODEL and stage in (None, c.stage)]
         places = [
             (place, failure)
             for place, failure in enumerate(told.failures())
@@ -205,5 +208,5 @@ def figures(records: Sequence[TaskRecord], *, crashes_alone: bool, stage: str | 
                     found.progress.append(spent / whole[currency])
     found.clean, found.durable = money(clean), money(lost)
     found.prevented = {role: money(charges) for role, charges in roles.items()}
-    found.tokens = {role: int(sum(c.quantity or 0 for c in charges)) for role, charges in roles.items()}
+    found.tokens = {role: int(sum(c.consumed_quantity or 0 for c in charges)) for role, charges in roles.items()}
     return found

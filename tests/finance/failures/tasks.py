@@ -61,7 +61,7 @@ def call(of: int, start: float = 1, **changes: Any) -> CallRecord:
 
 def lost(number: int, start: float, task_id: str) -> CallRecord:
     """A call that came to nothing."""
-    usage = TokenUsage(input_tokens=TOKENS[number], output_tokens=0, cached_tokens=0, known=UsageBasis.ESTIMATED)
+    usage = TokenUsage(input_tokens=TOKENS[number], output_tokens=0, cached_tokens=0, basis=UsageBasis.ESTIMATED)
     return call(number, start, state=CallState.INTERRUPTED, usage=usage, number=1, task_id=task_id)
 
 
@@ -103,11 +103,11 @@ def charges(record: TaskRecord) -> Iterator[Charge]:
         for asked in record.calls_of(each):
             named = {"turn": asked.turn, "number": asked.number, "at": asked.started_at, "model": asked.model}
             where = Origin(**_values(origin) | named | {"provider": asked.provider})
-            yield from charge_call(book(), asked.usage, where, rerun=asked.rerun)
+            yield from charge_call(book(), asked.usage, where, wasted=asked.wasted)
         yield from charge_work(book(), Work(_count(1), _count(2)), origin)
         if each.lost:
             lost_seconds = Quantity(Decimal(str(each.lost.total_seconds())))
-            yield from charge_work(book(), Work(lost_seconds, _count(0)), origin, rerun=True)
+            yield from charge_work(book(), Work(lost_seconds, _count(0)), origin, wasted=True)
 
 
 def own_charges(record: TaskRecord) -> tuple[Charge, ...]:

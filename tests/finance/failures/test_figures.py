@@ -21,7 +21,7 @@ from tests.records import attempt_record
 def test_a_crash_in_the_draft_repeats_its_call_and_would_have_repeated_the_first_stage() -> None:
     found = part(*fleet(crashed(3), of=4))
     assert (found.tasks, found.failures, found.crashes.failed, found.crashes.restarts) == (4, 1, 1, 1)
-    assert (spent(found.clean), spent(found.rerun)) == (cents("0.016"), cents("0.003"))
+    assert (spent(found.clean), spent(found.wasted)) == (cents("0.016"), cents("0.003"))
     assert found.crashes.rate is not None
     assert found.crashes.rate.value == Decimal("0.25")
     assert found.crashes.progress is not None
@@ -43,7 +43,7 @@ def test_an_answer_in_the_journal_is_not_asked_again() -> None:
     assert (spent(journal), int(tokens(journal))) == (cents("0.003"), 3_000)
     assert spent(journal, CostKind.COMPUTE) == 0  # the step was not over
     assert spent(found.crashes.prevented[SpendRole.REPLAY]) == cents("0.001")
-    assert spent(found.rerun) == 0
+    assert spent(found.wasted) == 0
     assert [value(share) for share in found.crashes.repeated] == [("USD", cents("0.004"), Decimal("0.25"))]
     assert found.crashes.progress is not None
     assert found.crashes.progress.mean == 1
@@ -133,8 +133,8 @@ def test_what_a_task_that_has_not_ended_cost_is_not_among_it() -> None:
 def test_lost_compute_is_told_apart_from_lost_calls() -> None:
     steps = (step(1), step(2), step(3, lost=timedelta(seconds=2)))
     found = part(task(steps=steps, failures=(failure(3, 3, 4),)))
-    assert spent(found.rerun, CostKind.COMPUTE) == cents("0.00004")
-    assert spent(found.rerun) == 0
+    assert spent(found.wasted, CostKind.COMPUTE) == cents("0.00004")
+    assert spent(found.wasted) == 0
 
 
 def test_intervals_are_those_of_what_each_task_lost() -> None:
@@ -177,6 +177,11 @@ def test_what_was_prevented_and_what_was_measured_make_the_whole() -> None:
     records = fleet(crashed(3), crashed(1, "acme:T-2", answered=True), failed(2, 2, "acme:T-3"), of=9)
     found = part(*records)
     for runner in (found.crashes, found.every):
-        parts_of_it = [spent(found.rerun), *(spent(group) for group in runner.prevented.values())]
-        assert sum(parts_of_it) == runner.repeated[0].amount
-    assert found.every.repeated[0].amount > found.crashes.repeated[0].amount > found.durable[0].amount > 0
+        parts_of_it = [spent(found.wasted), *(spent(group) for group in runner.prevented.values())]
+        assert sum(parts_of_it) == runner.repeated[0].contracted_cost
+    assert (
+        found.every.repeated[0].contracted_cost
+        > found.crashes.repeated[0].contracted_cost
+        > found.durable[0].contracted_cost
+        > 0
+    )

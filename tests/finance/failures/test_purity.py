@@ -1,4 +1,4 @@
-"""The room of the failures' tax talks to nobody, and makes no money of floats."""
+"""The room of the failures talks to nobody, and makes no money of floats."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.finance.failures.plain import Figures, facts_of, figures
 
 def tokens(group: Group) -> int:
     """All of them."""
-    return int(sum(each.quantity for each in group.tokens))
+    return int(sum(each.consumed_quantity for each in group.tokens))
 
 
 def told(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
@@ -30,7 +30,7 @@ def told(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
         (whole.tasks, runner.failed, runner.restarts, progress),
         {role: sums for role, sums in prevented.items() if sums},
         {role: count for role in PREVENTED if (count := tokens(runner.prevented[role]))},
-        nonzero({share.currency: share.amount for share in whole.durable}),
+        nonzero({share.currency: share.contracted_cost for share in whole.durable}),
         {currency: share for currency, share in shares.items() if share},
     )
 

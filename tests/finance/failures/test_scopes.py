@@ -28,8 +28,8 @@ def test_a_stage_has_its_own_failures_and_shares_of_all_spend() -> None:
     assert spent(stages["retrieve_account"].clean) == 0
     shares = [share.share.value for each in stages.values() for share in each.every.repeated if share.share]
     assert sum(shares) == whole.every.repeated[0].share.value == Decimal("0.15")  # type: ignore[union-attr]
-    assert stages["draft_refund"].durable[0].amount == cents("0.003")
-    assert stages["classify"].durable[0].amount == 0
+    assert stages["draft_refund"].durable[0].contracted_cost == cents("0.003")
+    assert stages["classify"].durable[0].contracted_cost == 0
 
 
 def test_tenants_stand_apart() -> None:

@@ -28,7 +28,7 @@ def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list
         usage = (
             TokenUsage(input_tokens=size, output_tokens=10, cached_tokens=40)
             if reported
-            else TokenUsage(input_tokens=size, output_tokens=10, known=UsageBasis.ESTIMATED)
+            else TokenUsage(input_tokens=size, output_tokens=10, basis=UsageBasis.ESTIMATED)
         )
         paid = call(number, start, seconds, entered=size, usage=usage)
         found.append(failed(number, start, seconds, entered=size) if vain else paid)
@@ -86,7 +86,7 @@ def test_each_request_and_each_slot_stands_in_one_pair(
 
 def test_an_exchange_reaches_through_several_calls() -> None:
     """Three estimated calls, whose nearest requests leave the last without one, unless two of them exchange theirs."""
-    usages = [TokenUsage(input_tokens=size, output_tokens=10, known=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
+    usages = [TokenUsage(input_tokens=size, output_tokens=10, basis=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
     calls = [
         call(1, 0, 3, entered=100, usage=usages[0]),
         call(2, 2, 3, entered=100, usage=usages[1]),

@@ -135,7 +135,7 @@ def test_a_bill_of_money_alone() -> None:
 
 
 def test_what_is_estimated_may_be_off() -> None:
-    guessed = [*charges(), *charges(replace(USED, known=UsageBasis.ESTIMATED), 2)]
+    guessed = [*charges(), *charges(replace(USED, basis=UsageBasis.ESTIMATED), 2)]
     assert held(day_bill("0.90"), guessed).money[0].outcome is MoneyOutcome.ESTIMATES
     assert held(day_bill("0.80"), guessed).money[0].outcome is MoneyOutcome.DIFFERS, "less than what was reported"
     assert held(day_bill("9.90"), guessed).money[0].outcome is MoneyOutcome.DIFFERS
@@ -188,7 +188,7 @@ def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
 def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
     used = TokenUsage(input_tokens=2000, output_tokens=100, cached_tokens=0)
     booked = charge_call(BOOK, used, origin(model="tiered"))
-    ours = sum((each.amount for each in booked if each.amount), Decimal(0))
+    ours = sum((each.contracted_cost for each in booked if each.contracted_cost), Decimal(0))
     assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None
     amount = replace(day_bill("1").amounts[0], model="tiered", money=ours)
     assert held(day_bill(None, amounts=(amount,), counts=False), booked).agrees

@@ -122,8 +122,8 @@ def test_a_bill_that_keeps_whole_seconds_is_read_so() -> None:
 
 def test_an_estimate_is_held_against_the_nearest_request() -> None:
     usages = [
-        TokenUsage(input_tokens=100, output_tokens=12, known=UsageBasis.ESTIMATED),
-        TokenUsage(input_tokens=100, output_tokens=50, known=UsageBasis.ESTIMATED),
+        TokenUsage(input_tokens=100, output_tokens=12, basis=UsageBasis.ESTIMATED),
+        TokenUsage(input_tokens=100, output_tokens=50, basis=UsageBasis.ESTIMATED),
     ]
     calls = [call(n, entered=100, usage=usage) for n, usage in enumerate(usages, start=1)]
     found = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
@@ -137,7 +137,7 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
 
 
 def test_an_estimate_that_nothing_on_the_bill_comes_near_is_not_on_it() -> None:
-    estimated = call(1, usage=TokenUsage(input_tokens=100, output_tokens=12, known=UsageBasis.ESTIMATED))
+    estimated = call(1, usage=TokenUsage(input_tokens=100, output_tokens=12, basis=UsageBasis.ESTIMATED))
     found = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
     assert sorted(causes(found)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
 

@@ -151,7 +151,7 @@ def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
 
 def test_estimates_may_be_off_and_say_so() -> None:
     estimated = [
-        call(n, n, usage=TokenUsage(input_tokens=n * 100, output_tokens=12, known=UsageBasis.ESTIMATED)) for n in (1, 2)
+        call(n, n, usage=TokenUsage(input_tokens=n * 100, output_tokens=12, basis=UsageBasis.ESTIMATED)) for n in (1, 2)
     ]
     bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
     found = reconcile(estimated, bill)

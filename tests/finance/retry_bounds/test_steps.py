@@ -17,7 +17,7 @@ from app.dapr import systems
 from app.domain.errors import Refused
 from app.domain.models import MAX_TICKET_CHARACTERS, Category, Frozen, Outcome
 from app.finance.retry_bounds import worst
-from app.finance.retry_bounds.worst import LONGEST, LOOKUPS_A_TURN, MODEL, askings, pauses
+from app.finance.retry_bounds.worst import LONGEST, LOOKUPS_A_TURN, MODEL, calls_by_step, pauses
 from app.ledger.store.tickets import StoredTicket
 from app.llm import estimate, gateway
 from app.workflow.activities import STAGES, TOOLS, tools
@@ -32,7 +32,7 @@ from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run
 from tests.workflow.test_refund import FOUND, REFUND, World
 
-ASKINGS = {each.step: each for each in askings(RULES)}
+ASKINGS = {each.step: each for each in calls_by_step(RULES)}
 
 
 class Noted:

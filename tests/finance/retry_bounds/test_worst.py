@@ -14,7 +14,7 @@ from app.config import policy
 from app.config.policy import Retries
 from app.domain.errors import ConfigurationError
 from app.finance.retry_bounds import sidecar_files, worst
-from app.finance.retry_bounds.worst import LongestRequest, Over, RequestPrice, Worst, dearest, pauses
+from app.finance.retry_bounds.worst import LongestRequest, Over, RequestPrice, Worst, most_expensive, pauses
 from tests.paths import ROOT
 from tests.pricing.makers import agreement, price_book
 
@@ -158,7 +158,7 @@ def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named(
         agreement(id="euro", model="euro", per_million_tokens={"input": "5", "output": "5"}, currency="EUR"),
     )
     models = [("conversation.openai", name) for name in ("cheap", "dear", "euro", "unheard-of", "")]
-    price = dearest(book, models, LongestRequest(10_000, 1_000), NOW)
+    price = most_expensive(book, models, LongestRequest(10_000, 1_000), NOW)
     assert price.amounts == {"USD": Decimal("0.13"), "EUR": Decimal("0.055")}
     assert price.models == ("dear", "euro")
     assert price.unpriced == ("(none)", "unheard-of")

@@ -69,7 +69,7 @@ def repeated(found: Evidence, call: CallRecord, **row: Any) -> Evidence:
 def interrupted(found: Evidence) -> Evidence:
     """A worker died while a call was under way, before the one that settled its turn: billed, and known to be lost."""
     call = first_call(found)
-    usage = TokenUsage(input_tokens=call.usage.input_tokens, output_tokens=1_000, known=UsageBasis.ESTIMATED)
+    usage = TokenUsage(input_tokens=call.usage.input_tokens, output_tokens=1_000, basis=UsageBasis.ESTIMATED)
     lost = replace(
         call,
         call_id="lost",

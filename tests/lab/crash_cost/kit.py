@@ -13,7 +13,7 @@ from lab.crash_cost.seen import Books, Clean, Seen
 from lab.crash_cost.spend import Prices
 from lab.crash_cost.theory import Arm
 from lab.crash_cost.trace import MODEL, Point, Request, Timeline
-from lab.crash_cost.views import Assumptions, LoadView, RerunTaxView
+from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
 from tests.paths import ROOT
 
 PRICES = ROOT / "config" / "prices.yaml"
@@ -66,9 +66,9 @@ def load_view(
     return judged(load, clean, [Worked(50, tuple(points), both)] * rates, prices())
 
 
-def result(*loads: LoadView) -> RerunTaxView:
+def result(*loads: LoadView) -> CrashCostView:
     """A whole result."""
-    return RerunTaxView(
+    return CrashCostView(
         seed=7,
         seconds=1.0,
         currency="USD",

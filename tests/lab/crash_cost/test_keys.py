@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 
-from lab.crash_cost.views import RerunTaxView
+from lab.crash_cost.views import CrashCostView
 from tests.cli.test_documented_keys import keys
 from tests.paths import ROOT
 
-DOCUMENT = ROOT / "docs" / "rerun-tax.md"
+DOCUMENT = ROOT / "docs" / "crash-cost.md"
 
 
 def test_keys_and_document_agree() -> None:
     section = DOCUMENT.read_text().split("## JSON\n")[1]
     said = set(re.findall(r"`([a-z_]+)`", section))
-    assert set(keys(RerunTaxView)) == said
+    assert set(keys(CrashCostView)) == said
 
 
 def test_the_figure_of_the_document_is_there() -> None:

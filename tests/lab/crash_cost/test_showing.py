@@ -12,7 +12,7 @@ from rich.console import Console
 from lab.crash_cost import figure, table
 from lab.crash_cost.svg import Axis, Panel, linear
 from lab.crash_cost.trace import Point
-from lab.crash_cost.views import RerunTaxView
+from lab.crash_cost.views import CrashCostView
 from tests.lab.crash_cost.kit import clean, load_view, result
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -21,13 +21,13 @@ POINTS = (Point("a", 0.5, 2, False), Point("b", 0.99, 4, False))
 
 
 @pytest.fixture
-def found() -> RerunTaxView:
+def found() -> CrashCostView:
     """Two loads at three rates."""
     load = load_view(POINTS, ["a-1", "a-2", "b-1", "b-2", "b-3"], ["a-2"], TWO, rates=3)
     return result(load, load.model_copy(update={"title": "mailboxes <of> & letters"}))
 
 
-def test_the_figure_is_well_formed_and_says_what_it_shows(found: RerunTaxView) -> None:
+def test_the_figure_is_well_formed_and_says_what_it_shows(found: CrashCostView) -> None:
     root = ElementTree.fromstring(figure.figure(found))  # noqa: S314 - our own
     words = [each.text or "" for each in root.iter(f"{SVG}text")]
     assert root.findtext(f"{SVG}title") == "What crashes make be paid twice"
@@ -36,7 +36,7 @@ def test_the_figure_is_well_formed_and_says_what_it_shows(found: RerunTaxView) -
     assert {"restart from zero", "durable resume", "theory", "upper bound", "83.3 %", "16.7 %"} <= set(words)
 
 
-def test_the_figure_follows_the_reader_into_the_dark(found: RerunTaxView) -> None:
+def test_the_figure_follows_the_reader_into_the_dark(found: CrashCostView) -> None:
     text = figure.figure(found)
     light, _, dark = text.partition("@media (prefers-color-scheme: dark)")
     names = re.findall(r"(--[a-z]+):", light)
@@ -44,7 +44,7 @@ def test_the_figure_follows_the_reader_into_the_dark(found: RerunTaxView) -> Non
     assert set(names) == set(re.findall(r"(--[a-z]+):", dark))
 
 
-def test_everything_lies_within_the_drawing(found: RerunTaxView) -> None:
+def test_everything_lies_within_the_drawing(found: CrashCostView) -> None:
     root = ElementTree.fromstring(figure.figure(found))  # noqa: S314 - our own
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     dots = [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in root.iter(f"{SVG}circle")]
@@ -58,7 +58,7 @@ def test_a_value_lies_where_its_axes_say() -> None:
     assert re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', "".join(panel.parts)) == [("100.0", "150.0"), ("200.0", "50.0")]
 
 
-def test_the_tables_have_the_figures(found: RerunTaxView) -> None:
+def test_the_tables_have_the_figures(found: CrashCostView) -> None:
     console = Console(width=200, file=io.StringIO(), record=True)
     table.show(console, found)
     text = console.export_text()

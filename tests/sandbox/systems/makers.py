@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox.systems import cases, refunds
 from sandbox.systems.bodies import CloseCase, PostRefund
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 
 def refund_body(number: int, **changes: Any) -> dict[str, Any]:

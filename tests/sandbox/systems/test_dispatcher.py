@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sandbox.systems import bookkeeping, outbox, reconcile
 from sandbox.systems import dispatcher as dispatching
 from sandbox.systems.bodies import RefundIssued
-from sandbox.systems.books import Books
 from sandbox.systems.dispatcher import Dispatcher, NotDelivered, growing_pauses
+from sandbox.systems.order_books import Books
 from sandbox.systems.outbox import Event
 from tests.sandbox.systems.conftest import NOW, make_shop
 from tests.sandbox.systems.makers import close, post

@@ -12,7 +12,7 @@ from pathlib import Path
 from sandbox.systems import orders, reconcile, refunds
 from sandbox.systems.answers import Answer
 from sandbox.systems.bodies import GetOrder, PostRefund
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 POST_FOR_EVER = """
 import itertools, sys
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from sandbox.systems import refunds
 from sandbox.systems.bodies import PostRefund
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 books = Books(Path(sys.argv[1]))
 for number in itertools.count():
     body = {"idempotency_key": f"k-{number}", "tenant": "bench", "ticket_id": f"T-{number}",

@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.systems import accounts, cases, notifications, orders, reconcile, refunds
 from sandbox.systems.bodies import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 REFUND = PostRefund.model_validate(
     {

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.systems import bookkeeping, outbox, reconcile, refunds
 from sandbox.systems.bodies import ListRefunds, RefundIssued
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from tests.sandbox.systems.makers import close, post
 
 LATER = timedelta(minutes=1)

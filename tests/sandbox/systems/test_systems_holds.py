@@ -11,8 +11,8 @@ import pytest
 from sandbox.systems import cases, orders, refunds
 from sandbox.systems.answers import Answer
 from sandbox.systems.bodies import GetCase, GetOrder, HoldRefund, PostRefund, VoidRefund
-from sandbox.systems.books import Books
 from sandbox.systems.money import to_minor, to_text
+from sandbox.systems.order_books import Books
 
 # The small shop's first order is 40.50 EUR.
 MINE: dict[str, Any] = {

@@ -11,7 +11,7 @@ from app.domain.errors import ConfigurationError
 from sandbox.data import SeedBooks
 from sandbox.systems import accounts, orders, policies
 from sandbox.systems.bodies import GetAccount, GetOrder, GetPolicy
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from sandbox.systems.seeding import seed
 
 ADA = GetAccount(tenant="shop", customer_id="ada")

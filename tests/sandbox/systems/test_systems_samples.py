@@ -12,7 +12,7 @@ from app.domain.models import TaskStatus
 from sandbox.data import load_books, load_expected, load_tickets
 from sandbox.systems import accounts, orders, refunds
 from sandbox.systems.bodies import GetAccount, GetOrder, PostRefund
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from sandbox.systems.seeding import seed
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.domain.errors import ConfigurationError
 from sandbox.systems import reconcile
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 from sandbox.systems.schema import VERSIONS
 from tests.sandbox.systems.makers import close, post
 

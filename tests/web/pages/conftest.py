@@ -12,21 +12,21 @@ from app.web.pages import make_pages
 from tests.ledgers import FakeRecords
 from tests.records import task_record
 from tests.web.fakes import make_access, make_ticket
-from tests.web.pages.visitor import NOW, TASK, FakeSessions, PagesDesk
+from tests.web.pages.visitor import NOW, TASK, FakeSessions, PagesTaskService
 
 
 @pytest.fixture
-def desk() -> PagesDesk:
-    desk = PagesDesk()
+def service() -> PagesTaskService:
+    service = PagesTaskService()
     record = task_record()
-    desk.submit(make_ticket())
+    service.submit(make_ticket())
     result = TaskResult(
         outcome=Outcome.REFUNDED, category=None, refund=record.refund, refund_id="R-1", decided_by="ann"
     )
-    desk.put(TASK, status=TaskStatus.COMPLETED, result=result)
-    desk.submit(make_ticket("T-2"))
-    desk.submit(make_ticket("T-1", "globex"))
-    return desk
+    service.put(TASK, status=TaskStatus.COMPLETED, result=result)
+    service.submit(make_ticket("T-2"))
+    service.submit(make_ticket("T-1", "globex"))
+    return service
 
 
 @pytest.fixture
@@ -40,9 +40,11 @@ def sessions() -> FakeSessions:
 
 
 @pytest.fixture
-def app(desk: PagesDesk, records: FakeRecords, sessions: FakeSessions) -> Flask:
+def app(service: PagesTaskService, records: FakeRecords, sessions: FakeSessions) -> Flask:
     access = make_access()
-    return create_app(desk, access, version="1.2.3", pages=make_pages(desk, access, records, sessions, lambda: NOW))
+    return create_app(
+        service, access, version="1.2.3", pages=make_pages(service, access, records, sessions, lambda: NOW)
+    )
 
 
 @pytest.fixture

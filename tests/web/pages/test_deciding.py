@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from app.domain.errors import TooLate
 from app.domain.models import Decision, DecisionState, DecisionView, Question, Refund, Retrying, TaskView
 from tests.web.fakes import make_ticket
-from tests.web.pages.visitor import HERE, NOW, PagesDesk, Tags, sign_in, text
+from tests.web.pages.visitor import HERE, NOW, PagesTaskService, Tags, sign_in, text
 
 WAITING = "acme:T-2"
 LETTER = "It broke. <b>Please</b> write to [e-mail]."
@@ -45,10 +45,10 @@ def asked(hours: float = -3, **changes: Any) -> Question:
 
 
 @pytest.fixture
-def waiting(desk: PagesDesk) -> TaskView:
-    desk._tickets[WAITING] = make_ticket("T-2", subject="Broken", text=LETTER, order_id="O-1")
-    desk.wait_for_a_person(WAITING, "1234.50")
-    return desk.put(WAITING, question=asked())
+def waiting(service: PagesTaskService) -> TaskView:
+    service._tickets[WAITING] = make_ticket("T-2", subject="Broken", text=LETTER, order_id="O-1")
+    service.wait_for_a_person(WAITING, "1234.50")
+    return service.put(WAITING, question=asked())
 
 
 def send(browser: FlaskClient, task_id: str = WAITING, origin: str | None = HERE, **form: str) -> TestResponse:
@@ -80,8 +80,10 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
     assert "<b>Please</b>" not in answer.text, "a letter is text"
 
 
-def test_a_task_without_a_proposal_can_be_given_one(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
-    desk.put(WAITING, proposed_refund=None, waiting_for="no_draft", question=asked(limit=None, account=None))
+def test_a_task_without_a_proposal_can_be_given_one(
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
+) -> None:
+    service.put(WAITING, proposed_refund=None, waiting_for="no_draft", question=asked(limit=None, account=None))
     sign_in(browser)
     answer = browser.get("/pages/inbox")
     assert "Proposed no refund" in text(answer)
@@ -90,19 +92,19 @@ def test_a_task_without_a_proposal_can_be_given_one(browser: FlaskClient, desk: 
 
 
 def test_what_was_asked_by_an_older_version_is_shown_all_the_same(
-    browser: FlaskClient, desk: PagesDesk, waiting: TaskView
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
 ) -> None:
-    desk.put(WAITING, question=None)
+    service.put(WAITING, question=None)
     sign_in(browser)
     assert "Proposed 1,234.50 EUR for order O-1 Waiting since" in text(browser.get("/pages/inbox"))
 
 
-def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     for number in range(45):
-        desk.submit(make_ticket(f"W-{number}"))
-        desk.wait_for_a_person(f"acme:W-{number}")
-        desk.put(f"acme:W-{number}", waiting_for="low_confidence", question=asked(-50 if number % 2 else -1))
-    desk.wait_for_a_person("globex:T-1")
+        service.submit(make_ticket(f"W-{number}"))
+        service.wait_for_a_person(f"acme:W-{number}")
+        service.put(f"acme:W-{number}", waiting_for="low_confidence", question=asked(-50 if number % 2 else -1))
+    service.wait_for_a_person("globex:T-1")
     sign_in(browser)
     everything = text(browser.get("/pages/inbox"))
     assert "47 tasks wait; 20 of them here." in everything
@@ -128,8 +130,8 @@ def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, desk: PagesDesk
     assert found == [f"acme:W-{number}" for number in range(45)]
 
 
-def test_a_tenant_sees_its_own_alone(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
-    desk.wait_for_a_person("globex:T-1")
+def test_a_tenant_sees_its_own_alone(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+    service.wait_for_a_person("globex:T-1")
     sign_in(browser, "acme-read")
     for path in ("/pages/inbox", "/pages/inbox?tenant=globex"):
         assert "globex" not in browser.get(path).text.replace(path, "")
@@ -153,31 +155,31 @@ def test_who_may_neither_sees_nothing(browser: FlaskClient, waiting: TaskView) -
     assert browser.get("/pages/inbox").status_code == 403
 
 
-def test_an_approval_says_what_it_did(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_an_approval_says_what_it_did(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser, "acme-approve")
     answer = send(browser, verdict="approve", back="/pages/inbox?tenant=acme&age=4h")
     assert (answer.status_code, "Approved" in text(answer)) == (200, True)
-    assert desk.decisions == [Decision(verdict="approve", by="acme-approve", question=4)]
+    assert service.decisions == [Decision(verdict="approve", by="acme-approve", question=4)]
     assert 'href="/pages/inbox?tenant=acme&amp;age=4h"' in answer.text
 
 
-def test_another_amount_is_approved(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_another_amount_is_approved(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser)
     form = {"verdict": "approve_other", "order_id": "O-1", "amount": " 9.50 ", "currency": "eur", "note": "half"}
     assert send(browser, **form).status_code == 200
     refund = Refund.model_validate({"order_id": "O-1", "amount": "9.50", "currency": "EUR"})
-    assert desk.decisions == [Decision(verdict="approve", by="root", refund=refund, question=4)]
-    assert desk.notes == ["half"]
+    assert service.decisions == [Decision(verdict="approve", by="root", refund=refund, question=4)]
+    assert service.notes == ["half"]
 
 
-def test_a_rejection_takes_its_note_along(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_a_rejection_takes_its_note_along(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser)
     answer = send(browser, verdict="reject", note="twice in a month")
     assert "Rejected No money moves, and the customer is told. The task is completed." in text(answer)
-    assert (desk.decisions[0].verdict, desk.notes) == ("reject", ["twice in a month"])
+    assert (service.decisions[0].verdict, service.notes) == ("reject", ["twice in a month"])
 
 
-def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser)
     form = {"verdict": "approve_other", "order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
     answer = send(browser, **form)
@@ -189,19 +191,21 @@ def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, desk: PagesDesk
 
 
 def test_a_decision_that_comes_second_is_told_so(
-    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object) -> None:
         raise TooLate("task acme:T-2: too late: the question had been answered before")
 
-    monkeypatch.setattr(desk, "decide", late)
+    monkeypatch.setattr(service, "decide", late)
     sign_in(browser)
     answer = send(browser, verdict="approve")
     assert (answer.status_code, "too late" in text(answer)) == (409, True)
 
 
-def test_what_is_not_known_yet_is_not_called_done(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
-    desk.slow = True
+def test_what_is_not_known_yet_is_not_called_done(
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
+) -> None:
+    service.slow = True
     sign_in(browser)
     answer = send(browser, verdict="approve")
     assert (answer.status_code, "Handed over" in text(answer)) == (202, True)
@@ -210,24 +214,28 @@ def test_what_is_not_known_yet_is_not_called_done(browser: FlaskClient, desk: Pa
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", None])
 def test_a_decision_from_elsewhere_is_not_taken(
-    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, origin: str | None
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView, origin: str | None
 ) -> None:
     sign_in(browser)
     assert send(browser, origin=origin, verdict="approve").status_code == 403
-    assert desk.decisions == []
+    assert service.decisions == []
 
 
-def test_without_a_session_nothing_is_decided(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_without_a_session_nothing_is_decided(
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
+) -> None:
     assert send(browser, verdict="approve").status_code == 303
-    assert desk.decisions == []
+    assert service.decisions == []
 
 
-def test_who_may_not_decide_and_tries_is_noted(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_who_may_not_decide_and_tries_is_noted(
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
+) -> None:
     sign_in(browser, "acme-read")
     answer = send(browser, verdict="reject")
-    assert (answer.status_code, desk.decisions) == (403, [])
+    assert (answer.status_code, service.decisions) == (403, [])
     assert "has no role 'approve'" in text(answer)
-    assert desk.attempts == [(WAITING, "reject", "acme-read")]
+    assert service.attempts == [(WAITING, "reject", "acme-read")]
 
 
 @pytest.mark.parametrize(
@@ -249,12 +257,12 @@ def test_who_may_not_decide_and_tries_is_noted(browser: FlaskClient, desk: Pages
     ],
 )
 def test_a_form_that_cannot_be_read_says_how_to_fill_it(
-    browser: FlaskClient, desk: PagesDesk, waiting: TaskView, form: dict[str, str], said: str
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView, form: dict[str, str], said: str
 ) -> None:
     sign_in(browser)
     answer = send(browser, **form)
     assert (answer.status_code, said in text(answer)) == (422, True)
-    assert desk.decisions == []
+    assert service.decisions == []
     for each in map(html.escape, typed(form)):
         assert f"{each}<" in answer.text or f'"{each}"' in answer.text, "nothing is typed twice"
 
@@ -287,7 +295,7 @@ def test_every_field_has_a_label_and_enter_approves_nothing_by_accident(
             assert "<input id" not in form, "a field in it would approve the proposal when Enter is pressed"
 
 
-def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, desk: PagesDesk, waiting: TaskView) -> None:
+def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     made = DecisionView(
         decision_id="d-1",
         at=iso(-1),
@@ -299,16 +307,16 @@ def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, desk: PagesDes
         words="order O-1 was paid in EUR, not in CHF",
         reason="low_confidence",
     )
-    desk.put(WAITING, decisions=(made,))
+    service.put(WAITING, decisions=(made,))
     sign_in(browser)
     line = "2026-01-02 11:00:00 the model is not sure enough of its draft "
     line += "kim approve 9,999.00 CHF for order O-1 why not order O-1 was paid in EUR, not in CHF"
     assert line in text(browser.get(f"/pages/tasks/{WAITING}"))
 
 
-def test_a_stuck_task_says_what_it_is_stuck_at(browser: FlaskClient, desk: PagesDesk) -> None:
+def test_a_stuck_task_says_what_it_is_stuck_at(browser: FlaskClient, service: PagesTaskService) -> None:
     stuck = Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=iso(1))
-    desk.put(WAITING, retrying=stuck)
+    service.put(WAITING, retrying=stuck)
     sign_in(browser)
     said = "Stuck classify: attempt 3 of 30 failed, next at 2026-01-02 13:00:00 UTC: llm: status 503"
     assert said in text(browser.get(f"/pages/tasks/{WAITING}"))

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from app.domain.errors import Unreachable
 from tests.ledgers import FakeRecords
 from tests.paths import ROOT
-from tests.web.pages.visitor import TASK, PagesDesk, Tags, sign_in, text
+from tests.web.pages.visitor import TASK, PagesTaskService, Tags, sign_in, text
 
 STATIC = ROOT / "app" / "web" / "static"
 
@@ -49,9 +49,9 @@ def test_the_api_keeps_its_own_headers_and_problems(browser: FlaskClient) -> Non
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
-def test_what_is_down_is_said_on_a_page(browser: FlaskClient, desk: PagesDesk) -> None:
+def test_what_is_down_is_said_on_a_page(browser: FlaskClient, service: PagesTaskService) -> None:
     sign_in(browser)
-    desk.failure = Unreachable("the Dapr sidecar does not answer; see `refund-agent doctor`")
+    service.failure = Unreachable("the Dapr sidecar does not answer; see `refund-agent doctor`")
     answer = browser.get("/pages/tasks")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "The Dapr sidecar does not answer; see `refund-agent doctor`." in text(answer)

@@ -16,7 +16,7 @@ from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import rollup
 from app.ledger.store.task_record import TaskRecord
 from app.web.pages.lines import StepLines, TableLine, make_lines
-from app.web.pages.page_words import record_digits
+from app.web.pages.page_texts import record_digits
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
 
@@ -68,8 +68,8 @@ def test_a_step_that_the_history_lost_keeps_its_calls() -> None:
 def test_the_lines_sum_to_the_task_to_the_last_digit() -> None:
     record = task_record()
     parts = [rollup(line.charges).total.money for line in all_lines(record)]
-    total = sum((money.amount for part in parts for money in part), Decimal(0))
-    assert total == rollup(record.charges).total.money[0].amount == Decimal("0.003700975")
+    total = sum((money.contracted_cost for part in parts for money in part), Decimal(0))
+    assert total == rollup(record.charges).total.money[0].contracted_cost == Decimal("0.003700975")
 
 
 def test_each_call_stands_below_its_attempt_with_all_that_is_known() -> None:
@@ -82,7 +82,7 @@ def test_each_call_stands_below_its_attempt_with_all_that_is_known() -> None:
 
 def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
     interrupted = all_lines(task_record())[4]
-    assert (interrupted.call, interrupted.state, interrupted.rerun) == ("1.1", "interrupted", True)
+    assert (interrupted.call, interrupted.state, interrupted.wasted) == ("1.1", "interrupted", True)
     assert (interrupted.input, interrupted.cached, interrupted.output) == ("~1,500", "?", "~1,000")
     assert (interrupted.answered_by, interrupted.duration) == (NOTHING, "~4.50 s")
     assert interrupted.money.lines == ("~0.002200 USD",)
@@ -105,7 +105,7 @@ def test_calls_stand_below_the_attempt_that_made_them() -> None:
         ("2", "", "completed", ""),
         ("2", "1.2", "settled", ""),
     ]
-    assert [line.in_vain for line in lines[:4]] == [True, True, False, False]
+    assert [line.failed for line in lines[:4]] == [True, True, False, False]
 
 
 def test_an_answer_that_came_from_the_journal_says_so() -> None:

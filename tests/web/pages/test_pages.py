@@ -14,7 +14,7 @@ from app.domain.models import TaskStatus
 from tests.ledgers import FakeRecords
 from tests.records import call_record, calls, task_record, unreported_call
 from tests.web.fakes import make_ticket
-from tests.web.pages.visitor import TASK, PagesDesk, Tags, sign_in, text
+from tests.web.pages.visitor import TASK, PagesTaskService, Tags, sign_in, text
 
 # Who sees what.
 
@@ -55,9 +55,9 @@ def test_the_list_has_the_newest_first_with_status_outcome_and_cost(browser: Fla
     assert "acme:T-2 2026-01-01 00:00:01 running not recorded yet" in seen
 
 
-def test_the_list_goes_on_from_page_to_page(browser: FlaskClient, desk: PagesDesk) -> None:
+def test_the_list_goes_on_from_page_to_page(browser: FlaskClient, service: PagesTaskService) -> None:
     for number in range(60):
-        desk.submit(make_ticket(f"M-{number}"))
+        service.submit(make_ticket(f"M-{number}"))
     sign_in(browser)
     seen: list[str] = []
     path: str | None = "/pages/tasks"
@@ -76,8 +76,8 @@ def test_a_cursor_that_is_none_shows_the_newest(browser: FlaskClient, before: st
     assert "globex:T-1" in browser.get("/pages/tasks", query_string={"before": before}).text
 
 
-def test_an_empty_list_says_what_to_do(desk: PagesDesk, browser: FlaskClient) -> None:
-    desk._views.clear()
+def test_an_empty_list_says_what_to_do(service: PagesTaskService, browser: FlaskClient) -> None:
+    service._views.clear()
     sign_in(browser)
     assert "There is no task yet." in text(browser.get("/pages/tasks"))
 
@@ -93,7 +93,7 @@ def test_the_record_has_money_tokens_time_and_a_lane_a_step(browser: FlaskClient
     assert answer.status_code == 200
     assert "Status completed Outcome refunded Refund 49.90 EUR for order AC-10442, refund R-1 Decided by ann" in seen
     assert "~0.003701 USD + ?" in seen
-    assert "reruns: work in vain 0.002200 USD" in seen
+    assert "wasted: work that brought nothing 0.002200 USD" in seen
     assert "input ~4,200" in seen
     assert "waiting for a person 1 min 0 s" in seen
     assert len(re.findall('class="lane-name"', answer.text)) == 7
@@ -114,8 +114,8 @@ def test_the_table_has_the_same_content_as_the_drawing(browser: FlaskClient) -> 
         assert len(bars) == len(lines) == count
 
 
-def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClient, desk: PagesDesk) -> None:
-    desk.wait_for_a_person("acme:T-2")
+def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClient, service: PagesTaskService) -> None:
+    service.wait_for_a_person("acme:T-2")
     sign_in(browser)
     answer = browser.get("/pages/tasks/acme:T-2")
     assert answer.status_code == 200
@@ -124,14 +124,16 @@ def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClien
     assert "<svg" not in answer.text
 
 
-def test_a_task_that_has_not_ended_says_as_of_when(browser: FlaskClient, desk: PagesDesk, records: FakeRecords) -> None:
+def test_a_task_that_has_not_ended_says_as_of_when(
+    browser: FlaskClient, service: PagesTaskService, records: FakeRecords
+) -> None:
     running = task_record(task_id="acme:T-2", ended_at=None, status=TaskStatus.RUNNING, outcome=None, refund=None)
     records.records["acme:T-2"] = running
     sign_in(browser)
     seen = text(browser.get("/pages/tasks/acme:T-2"))
     assert "This task has not ended: the record is as of 2026-11-22 12:01:10 UTC" in seen
     assert "~0.003701 USD so far" in text(browser.get("/pages/tasks"))
-    desk.put("acme:T-2", status=TaskStatus.COMPLETED)
+    service.put("acme:T-2", status=TaskStatus.COMPLETED)
     assert "This task has ended since its record was made: the record is as of" in text(
         browser.get("/pages/tasks/acme:T-2")
     )
@@ -139,10 +141,10 @@ def test_a_task_that_has_not_ended_says_as_of_when(browser: FlaskClient, desk: P
 
 @pytest.mark.parametrize("failure", [Unreachable("the Dapr sidecar does not answer"), TaskNotFound("no ticket")])
 def test_the_record_is_shown_when_nobody_else_knows_the_task(
-    browser: FlaskClient, desk: PagesDesk, failure: Exception
+    browser: FlaskClient, service: PagesTaskService, failure: Exception
 ) -> None:
     sign_in(browser)
-    desk.failure = failure
+    service.failure = failure
     answer = browser.get(f"/pages/tasks/{TASK}")
     assert answer.status_code == 200
     assert "What the task does now cannot be asked at the moment" in text(answer)

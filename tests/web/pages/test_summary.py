@@ -11,8 +11,8 @@ from app.domain.models import TaskStatus, UsageBasis
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED
 from app.pricing.formula import NOTHING
-from app.web.pages import page_words
-from app.web.pages.page_words import record_digits
+from app.web.pages import page_texts
+from app.web.pages.page_texts import record_digits
 from app.web.pages.summary import Summary, ending, make_summary
 from tests.records import at, call_record, calls, task_record
 
@@ -29,7 +29,7 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
         "model calls": "0.000916 USD",
         "compute": "0.000110 USD",
         "orchestration": "0.000017 USD",
-        "reruns: work in vain": "0.002200 USD",
+        "wasted: work that brought nothing": "0.002200 USD",
         "of all this, estimated": "0.002200 USD",
     }
     assert not summary.gaps
@@ -38,7 +38,7 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
 def test_a_task_without_reruns_says_so() -> None:
     (total,) = summary_of(task_record(calls=(call_record(),))).totals
     told = {fact.name: fact.text for fact in total.parts}
-    assert (told["reruns: work in vain"], told["of all this, estimated"]) == ("none", "none")
+    assert (told["wasted: work that brought nothing"], told["of all this, estimated"]) == ("none", "none")
     assert not total.text.startswith("~")
 
 
@@ -68,8 +68,8 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
         "input": "~4,200",
         "of it cached": "300 + ?",
         "output": "~1,240",
-        "input in vain": "~1,500",
-        "output in vain": "~1,000",
+        "wasted input": "~1,500",
+        "wasted output": "~1,000",
     }
 
 
@@ -113,16 +113,16 @@ def test_sums_of_tokens_carry_the_marks_of_their_parts(parts: list[tuple[int | N
 
 
 def test_no_charge_is_an_empty_cell_and_not_zero() -> None:
-    assert page_words.money_cell((), Digits({}, rounded=False)).lines == ()
+    assert page_texts.money_cell((), Digits({}, rounded=False)).lines == ()
 
 
 def test_the_cell_keeps_every_digit_for_who_asks() -> None:
-    assert page_words.money_cell(task_record().charges, Digits({}, rounded=False)).exact.startswith("0.00370097500 USD")
+    assert page_texts.money_cell(task_record().charges, Digits({}, rounded=False)).exact.startswith("0.00370097500 USD")
 
 
 def test_pauses_are_named_by_what_was_waited_for() -> None:
     spans = [Span(TimePart.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
-    told = [page_words.pause(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
+    told = [page_texts.pause(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
     assert told == [
         "waiting for a person's decision",
         "parked until resumed",

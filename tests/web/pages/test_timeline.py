@@ -11,7 +11,7 @@ from app.dapr.history.times import Span, TimePart
 from app.domain.models import CallState
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED
-from app.web.pages.page_words import record_digits
+from app.web.pages.page_texts import record_digits
 from app.web.pages.timeline import Timeline, make_timeline
 from tests.records import at, attempt_record, call_record, calls, step_record, steps, task_record
 
@@ -40,7 +40,7 @@ def test_bars_lie_inside_the_drawing_and_calls_inside_their_attempt() -> None:
 
 def test_an_interrupted_call_is_in_vain_and_ends_when_its_step_asked_again() -> None:
     interrupted, settled = timeline_of(task_record()).lanes[2].calls
-    assert (interrupted.in_vain, settled.in_vain) == (True, False)
+    assert (interrupted.wasted, settled.wasted) == (True, False)
     assert interrupted.left + interrupted.width == pytest.approx(settled.left, abs=0.01)
 
 
@@ -83,7 +83,7 @@ def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
 
 def test_the_drawing_says_in_words_what_it_shows() -> None:
     told = timeline_of(task_record()).description
-    assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them in vain. Pauses: waiting for a person")
+    assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them wasted. Pauses: waiting for a person")
 
 
 def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause() -> None:
@@ -93,7 +93,7 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     pauses = (Span(TimePart.RESTART, at(3), at(5)),)
     drawing = timeline_of(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
     first, second = drawing.lanes[0].attempts
-    assert [(bar.state, bar.in_vain) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
+    assert [(bar.state, bar.wasted) for bar in (first, second)] == [("interrupted", True), ("completed", False)]
     assert [first.left, first.width, second.left] == pytest.approx([12, 18, 50])
     assert drawing.bands[0].hint.startswith("waiting for the restart, ")
 

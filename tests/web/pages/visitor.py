@@ -1,4 +1,4 @@
-"""What the pages' tests share: a desk that lists the newest first, a clock, a visitor who signs in and reads."""
+"""What the pages' tests share: a service that lists the newest first, a clock, a visitor who signs in and reads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.domain.models import Case, Inbox, TaskPage, TaskStatus, TaskView
-from tests.web.fakes import FakeDesk, secret
+from tests.web.fakes import FakeTaskService, secret
 
 HERE = "http://localhost"
 TASK = "acme:T-1"
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
-class PagesDesk(FakeDesk):
-    """A desk that lists the newest first."""
+class PagesTaskService(FakeTaskService):
+    """A service that lists the newest first."""
 
     def newest(
         self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None

@@ -27,7 +27,7 @@ from app.workflow.activities.services import Services, case_key, refund_key
 from sandbox.systems import cases, reconcile, refunds
 from sandbox.systems.answers import Answer
 from sandbox.systems.bodies import CloseCase, PostRefund
-from sandbox.systems.books import Books
+from sandbox.systems.order_books import Books
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TENANT, TICKET = "bench", "T-1"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from app.domain.errors import ConfigurationError
 
-HEAD = "0009"
+HEAD = "0001"
 _VERSION = "alembic_version"
 _LOCK = 5_121_477  # any number that is ours; PostgreSQL lets one process at a time pass
 
@@ -54,5 +54,6 @@ def _take_steps(connection: Connection) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise ConfigurationError(
-            f"the ledger's tables are of another version: {error}; use the newer program"
+            f"the ledger's tables are of another version: {error}; use the program that made them, or move the "
+            "database away"
         ) from None

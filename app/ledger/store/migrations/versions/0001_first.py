@@ -1,4 +1,4 @@
-"""The first tables: intake, journal, record."""
+"""All tables of the ledger."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,7 @@ def upgrade() -> None:
         sa.Column("task_no", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("step", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("number", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("event_id", sa.Integer(), nullable=False),
         sa.Column("scheduled_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.String(length=10), nullable=False),
@@ -22,19 +23,29 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "beginnings",
+        sa.Column("task_id", sa.String(length=100), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("given_up_at", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "number"),
+        sa.UniqueConstraint("task_id", "given_up_at", name="uq_beginnings"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "charges",
         sa.Column("task_no", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("step", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("turn", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("number", sa.SmallInteger(), autoincrement=False, nullable=False),
-        sa.Column("line", sa.String(length=16), nullable=False),
-        sa.Column("rerun", sa.Boolean(), nullable=False),
+        sa.Column("meter", sa.String(length=16), nullable=False),
+        sa.Column("wasted", sa.Boolean(), nullable=False),
         sa.Column("correction", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("price_no", sa.Integer(), nullable=False),
-        sa.Column("quantity", sa.BigInteger(), nullable=True),
-        sa.Column("known", sa.String(length=10), nullable=False),
+        sa.Column("consumed_quantity", sa.BigInteger(), nullable=True),
+        sa.Column("usage_basis", sa.String(length=10), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("task_no", "step", "turn", "number", "line", "rerun", "correction"),
+        sa.PrimaryKeyConstraint("task_no", "step", "turn", "number", "meter", "wasted", "correction"),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -48,15 +59,76 @@ def upgrade() -> None:
         sa.Column("step", sa.String(length=64), nullable=False),
         sa.Column("tool", sa.String(length=64), nullable=False),
         sa.Column("price_no", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("known", sa.String(length=10), nullable=False),
-        sa.Column("rerun", sa.Boolean(), nullable=False),
-        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("usage_basis", sa.String(length=10), nullable=False),
+        sa.Column("wasted", sa.Boolean(), nullable=False),
+        sa.Column("consumed_quantity", sa.BigInteger(), nullable=False),
         sa.Column("charges", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint(
-            "day", "tenant", "agent", "workflow", "outcome", "stage", "step", "tool", "price_no", "known", "rerun"
+            "day",
+            "tenant",
+            "agent",
+            "workflow",
+            "outcome",
+            "stage",
+            "step",
+            "tool",
+            "price_no",
+            "usage_basis",
+            "wasted",
         ),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "decisions",
+        sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("decision_id", sa.String(length=36), nullable=False),
+        sa.Column("task_id", sa.String(length=100), nullable=False),
+        sa.Column("question", sa.Integer(), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("decided_by", sa.String(length=100), nullable=False),
+        sa.Column("verdict", sa.String(length=10), nullable=False),
+        sa.Column("order_id", sa.String(length=64), nullable=True),
+        sa.Column("amount", sa.String(length=20), nullable=True),
+        sa.Column("currency", sa.String(length=3), nullable=True),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=11), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("most", sa.String(length=20), nullable=True),
+        sa.Column("most_currency", sa.String(length=3), nullable=True),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(length=300), nullable=False),
+        sa.PrimaryKeyConstraint("sequence"),
+        sa.UniqueConstraint("decision_id"),
+    )
+    op.create_index("ix_decisions_task", "decisions", ["task_id", "at"], unique=False)
+    op.create_table(
+        "executions",
+        sa.Column("task_id", sa.String(length=100), nullable=False),
+        sa.Column("execution_id", sa.String(length=36), nullable=False),
+        sa.Column("event_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("worker", sa.String(length=36), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("lost_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("task_id", "execution_id", "event_id", "number"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "failures",
+        sa.Column("task_no", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("step", sa.SmallInteger(), nullable=False),
+        sa.Column("attempt", sa.SmallInteger(), nullable=False),
+        sa.Column("execution", sa.SmallInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("resumed_at", sa.BigInteger(), nullable=True),
+        sa.Column("kind", sa.String(length=11), nullable=False),
+        sa.Column("cause", sa.String(length=16), nullable=False),
+        sa.Column("worker", sa.String(length=36), nullable=False),
+        sa.PrimaryKeyConstraint("task_no", "number"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_failures_at", "failures", ["at"], unique=False)
     op.create_table(
         "model_calls",
         sa.Column("call_id", sa.String(length=36), nullable=False),
@@ -81,10 +153,9 @@ def upgrade() -> None:
         sa.Column("cached_tokens", sa.Integer(), nullable=True),
         sa.Column("output_tokens", sa.Integer(), nullable=True),
         sa.Column("reasoning_tokens", sa.Integer(), nullable=True),
-        sa.Column("known", sa.String(length=10), nullable=False),
+        sa.Column("usage_basis", sa.String(length=10), nullable=False),
         sa.Column("finish_reason", sa.String(length=32), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("retries", sa.Integer(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("call_id"),
     )
@@ -121,24 +192,24 @@ def upgrade() -> None:
     op.create_table(
         "prices",
         sa.Column("price_no", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("line", sa.String(length=16), nullable=False),
+        sa.Column("meter", sa.String(length=16), nullable=False),
         sa.Column("book_digest", sa.String(length=64), nullable=False),
         sa.Column("price_id", sa.String(length=200), nullable=False),
         sa.Column("mode", sa.String(length=10), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
-        sa.Column("unit_price", sa.String(length=40), nullable=False),
+        sa.Column("contracted_unit_price", sa.String(length=40), nullable=False),
         sa.Column("list_unit_price", sa.String(length=40), nullable=False),
         sa.Column("provider", sa.String(length=100), nullable=False),
         sa.Column("component", sa.String(length=100), nullable=False),
         sa.Column("model", sa.String(length=200), nullable=False),
         sa.PrimaryKeyConstraint("price_no"),
         sa.UniqueConstraint(
-            "line",
+            "meter",
             "book_digest",
             "price_id",
             "mode",
             "currency",
-            "unit_price",
+            "contracted_unit_price",
             "list_unit_price",
             "provider",
             "component",
@@ -155,13 +226,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", "digest"),
     )
     op.create_table(
+        "sessions",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=64), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_index("ix_sessions_end", "sessions", ["ends_at"], unique=False)
+    op.create_table(
         "sidecar_retries",
         sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("component", sa.String(length=100), nullable=False),
         sa.Column("from_at", sa.BigInteger(), nullable=False),
         sa.Column("to_at", sa.BigInteger(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=True),
-        sa.Column("allocated", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("sequence"),
     )
     op.create_table(
@@ -173,6 +251,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=64), nullable=False),
         sa.Column("tool", sa.String(length=64), nullable=False),
         sa.Column("active_us", sa.BigInteger(), nullable=False),
+        sa.Column("lost_us", sa.BigInteger(), nullable=False),
         sa.Column("writes", sa.Integer(), nullable=False),
         sa.Column("answered_by", sa.String(length=10), nullable=True),
         sa.PrimaryKeyConstraint("task_no", "step"),
@@ -207,7 +286,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("task_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_tasks_ended", "tasks", ["ended_at"], unique=False)
+    op.create_index("ix_tasks_ended", "tasks", ["ended_at", "started_at", "tenant"], unique=False)
     op.create_table(
         "tickets",
         sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
@@ -222,6 +301,10 @@ def upgrade() -> None:
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("started", sa.Boolean(), nullable=False),
         sa.Column("recorded", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.String(length=10), nullable=False),
+        sa.Column("stood_at", sa.BigInteger(), nullable=True),
+        sa.Column("standing", sa.Text(), nullable=False),
+        sa.Column("caveat", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("sequence"),
         sa.UniqueConstraint("task_id"),
     )
@@ -231,7 +314,7 @@ def upgrade() -> None:
         ["sequence"],
         unique=False,
         sqlite_where=sa.text("recorded IS 0"),
-        postgresql_where=sa.text("recorded IS false"),
+        postgresql_where=sa.text("recorded IS FALSE"),
     )
     op.create_index(
         "ix_tickets_not_started",
@@ -239,13 +322,18 @@ def upgrade() -> None:
         ["sequence"],
         unique=False,
         sqlite_where=sa.text("started IS 0"),
-        postgresql_where=sa.text("started IS false"),
+        postgresql_where=sa.text("started IS FALSE"),
     )
+    op.create_index("ix_tickets_status_sequence", "tickets", ["status", "sequence"], unique=False)
     op.create_index("ix_tickets_tenant_sequence", "tickets", ["tenant", "sequence"], unique=False)
+    op.create_index("ix_tickets_tenant_status", "tickets", ["tenant", "status", "sequence"], unique=False)
     op.create_table(
         "workers",
         sa.Column("worker", sa.String(length=36), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("stopped_at", sa.BigInteger(), nullable=True),
+        sa.Column("sidecar", sa.String(length=200), server_default="", nullable=False),
+        sa.Column("daprd", sa.String(length=40), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("worker"),
     )

@@ -204,7 +204,11 @@ def _identity(ticket: Ticket) -> Json:
 _TOOLS = [
     {
         "type": "function",
-        "function": {"name": each.name, "description": each.description, "parameters": each.parameters},
+        "function": {
+            "name": definition.name,
+            "description": definition.description,
+            "parameters": definition.parameters,
+        },
     }
-    for each in tools.definitions()
+    for definition in tools.definitions()
 ]

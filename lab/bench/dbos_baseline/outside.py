@@ -9,7 +9,7 @@ from typing import Any, cast
 import aiohttp
 import urllib3
 
-from lab.bench.peer.work import Json
+from lab.bench.dbos_baseline.work import Json
 
 _SECONDS = 90.0
 _KEY = {"Authorization": "Bearer sandbox"}

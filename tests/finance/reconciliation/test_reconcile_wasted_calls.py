@@ -244,7 +244,7 @@ def steps_in_vain(draw: st.DrawFn) -> Drawn:
 
 
 @given(steps_in_vain())
-def test_whatever_calls_in_vain_did_is_explained(drawn: Drawn) -> None:
+def test_whatever_wasted_calls_did_is_explained(drawn: Drawn) -> None:
     calls, rows, _, _, repeated = drawn
     found = reconcile(calls, bill_of(*rows), unattributed=repeated)
     assert found.unexplained_tokens == 0
@@ -254,7 +254,7 @@ def test_whatever_calls_in_vain_did_is_explained(drawn: Drawn) -> None:
 
 
 @given(steps_in_vain(), st.data())
-def test_calls_in_vain_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> None:
+def test_wasted_calls_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> None:
     """Also among calls in vain, a paid call that one side lacks is seen: their times do not reach into its own."""
     calls, rows, paid, own, repeated = drawn
     chosen = data.draw(st.integers(0, len(paid) - 1))

@@ -43,7 +43,7 @@ class Kept:
     workers: tuple[WorkerSeen, ...]
     begun_again: frozenset[str]
     spent: Mapping[str, Decimal]
-    rerun: Mapping[str, Decimal]
+    wasted: Mapping[str, Decimal]
 
 
 def settings(stack: Stack) -> Settings:
@@ -99,7 +99,7 @@ def kept(stack: Stack) -> Kept:
     engine = database.connect(settings(stack).database_url)
     try:
         records = LedgerQueries(engine)
-        spent, rerun = _money(records)
+        spent, wasted = _money(records)
         return Kept(
             calls=records.calls(),
             unattributed=LedgerQueries(engine).unattributed_retries(),
@@ -107,7 +107,7 @@ def kept(stack: Stack) -> Kept:
             workers=_workers(engine),
             begun_again=_begun_again(engine),
             spent=spent,
-            rerun=rerun,
+            wasted=wasted,
         )
     finally:
         engine.dispose()
@@ -115,18 +115,18 @@ def kept(stack: Stack) -> Kept:
 
 def _money(records: LedgerQueries) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]]:
     spent: defaultdict[str, Decimal] = defaultdict(Decimal)
-    rerun: defaultdict[str, Decimal] = defaultdict(Decimal)
+    wasted: defaultdict[str, Decimal] = defaultdict(Decimal)
     for charge in records.charges():
-        if charge.amount is not None and charge.currency is not None:
-            spent[charge.currency] += charge.amount
-            if charge.rerun:
-                rerun[charge.currency] += charge.amount
-    return dict(spent), dict(rerun)
+        if charge.contracted_cost is not None and charge.currency is not None:
+            spent[charge.currency] += charge.contracted_cost
+            if charge.wasted:
+                wasted[charge.currency] += charge.contracted_cost
+    return dict(spent), dict(wasted)
 
 
 def _executions(engine: Engine) -> tuple[Execution, ...]:
-    names = ("task_id", "execution_id", "event_id", "number", "worker", "begun_at")
-    query = select(*(EXECUTIONS.c[name] for name in names)).order_by(EXECUTIONS.c.begun_at)
+    names = ("task_id", "execution_id", "event_id", "number", "worker", "started_at")
+    query = select(*(EXECUTIONS.c[name] for name in names)).order_by(EXECUTIONS.c.started_at)
     with engine.connect() as connection:
         return tuple(Execution(**row) for row in connection.execute(query).mappings())
 

@@ -60,7 +60,7 @@ def test_the_ledger_tells_what_the_records_do(
 ) -> None:
     records = filled(ledger, seed)
     tenants = frozenset({tenant}) if tenant else None
-    assert every(ledger.records.tax(*period, tenants)) == every(facts_of(records, *period, tenants))
+    assert every(ledger.records.failures(*period, tenants)) == every(facts_of(records, *period, tenants))
 
 
 def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None:
@@ -86,18 +86,18 @@ def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(
     for number in range(3):
         ledger.save(moved(crashed(3, f"acme:T-{number}"), number * day, ends_after=day))
     ledger.save(replace(crashed(3, "acme:T-9"), ended_at=None))
-    whole, second = ledger.records.tax(), ledger.records.tax(FIRST + 2 * day, FIRST + 3 * day)
+    whole, second = ledger.records.failures(), ledger.records.failures(FIRST + 2 * day, FIRST + 3 * day)
     assert (whole.ended, second.ended) == ({"acme": 3}, {"acme": 1})
     (all_of_it,), (one,) = parts(whole), parts(second)
     assert [spend(all_of_it.clean), spend(one.clean)] == [Decimal("0.012"), Decimal("0.004")]
-    assert (one.rerun.money[0].amount, one.crashes.restarts) == (Decimal("0.003"), 1)
+    assert (one.wasted.money[0].contracted_cost, one.crashes.restarts) == (Decimal("0.003"), 1)
 
 
 def test_a_task_that_ended_at_midnight_ended_on_the_day_that_began(ledger: Ledger) -> None:
     midnight = datetime(2026, 11, 23, tzinfo=UTC)
     ledger.save(replace(crashed(3), ended_at=midnight))
     ledger.save(replace(crashed(3, "acme:T-2"), ended_at=midnight - timedelta(microseconds=1)))
-    before, after = ledger.records.tax(FIRST, midnight.date()), ledger.records.tax(midnight.date())
+    before, after = ledger.records.failures(FIRST, midnight.date()), ledger.records.failures(midnight.date())
     for facts in (before, after):
         (part,) = parts(facts)
         assert (part.tasks, part.failures, spend(part.clean)) == (1, 1, Decimal("0.004"))
@@ -108,7 +108,7 @@ def test_what_the_workflow_itself_is_charged_at_its_end_is_no_work_after_a_failu
     ledger.save(replace(gave_up, charges=(*gave_up.charges, *own_charges(gave_up))))
     went_on = task("acme:T-2", failures=(failure(2, 9),))
     ledger.save(replace(went_on, charges=(*went_on.charges, *own_charges(went_on))))
-    assert sorted((each.stage, each.restarts) for each in ledger.records.tax().failures) == [
+    assert sorted((each.stage, each.restarts) for each in ledger.records.failures().failures) == [
         ("draft_refund", False),
         ("retrieve_account", True),
     ]
@@ -122,7 +122,7 @@ def test_progress_is_not_known_where_a_price_or_a_usage_is_not_or_currencies_mix
         for number, changes in enumerate(odd)
     ]
     ledger.save(*records)
-    found = ledger.records.tax()
+    found = ledger.records.failures()
     assert [failure.progress for failure in found.failures] == [Decimal("0.25"), None, None, None]
     assert [len(failure.spent) for failure in found.failures] == [1, 1, 2, 1]
     assert every(found) == every(facts_of(records))
@@ -170,14 +170,14 @@ def test_what_is_written_meanwhile_is_not_seen(ledger: Ledger) -> None:
 
     event.listen(ledger.engine, "after_cursor_execute", write_once)
     try:
-        found = ledger.records.tax()
+        found = ledger.records.failures()
     finally:
         event.remove(ledger.engine, "after_cursor_execute", write_once)
     assert found.ended == {"acme": 1}
     assert len(found.failures) == 1
     assert parts(found) == parts(facts_of([crashed(3)]))
-    assert ledger.records.tax().ended == {"acme": 2}
+    assert ledger.records.failures().ended == {"acme": 2}
 
 
 def test_a_ledger_without_tasks_tells_nothing(ledger: Ledger) -> None:
-    assert ledger.records.tax() == Facts(ended={}, failures=(), vain=(), sums=())
+    assert ledger.records.failures() == Facts(ended={}, failures=(), vain=(), sums=())

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from app.cli import opening
-from app.finance.failures.failure_schemas import TaxView
+from app.finance.failures.failure_schemas import FailureCostView
 from tests.cli.reading import told
 from tests.finance.failures.tasks import crashed, task
 from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
 
-TAX = "/cost/tax"
+FAILURES = "/cost/failures"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def two_tenants(records: FakeRecords) -> None:
 
 def tenants(client: DocumentedClient, query: str = "", who: str = "root") -> list[str]:
     """The tenants that it tells of."""
-    answer = client.call("GET", f"{TAX}{query}", who=who)
+    answer = client.call("GET", f"{FAILURES}{query}", who=who)
     assert answer.status_code == 200
     view: Any = answer.json
     found = [part["key"]["tenant"] for part in view["by_tenant"]]
@@ -38,11 +38,11 @@ def test_it_is_the_command_lines(
 ) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)
-    found: Any = client.call("GET", TAX).json
-    assert found == told("cost", "tax")
-    assert TaxView.model_validate(found).total.failures == 2
-    acme: Any = client.call("GET", f"{TAX}?tenant=acme&since=2026-11-22&until=2026-11-23").json
-    assert acme == told("cost", "tax", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
+    found: Any = client.call("GET", FAILURES).json
+    assert found == told("cost", "failures")
+    assert FailureCostView.model_validate(found).total.failures == 2
+    acme: Any = client.call("GET", f"{FAILURES}?tenant=acme&since=2026-11-22&until=2026-11-23").json
+    assert acme == told("cost", "failures", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
 
 
 def test_a_token_sees_its_own_tenants_only(client: DocumentedClient) -> None:
@@ -50,10 +50,10 @@ def test_a_token_sees_its_own_tenants_only(client: DocumentedClient) -> None:
     assert tenants(client, "?tenant=globex") == ["globex"]
     assert tenants(client, who="acme-read") == ["acme"]
     assert tenants(client, "?tenant=acme", who="acme-read") == ["acme"]
-    assert client.call("GET", f"{TAX}?tenant=globex", who="acme-read").status_code == 403
+    assert client.call("GET", f"{FAILURES}?tenant=globex", who="acme-read").status_code == 403
     for who in ("acme-submit", "acme-approve"):
-        assert client.call("GET", TAX, who=who).status_code == 403
-    assert client.call("GET", TAX, who=None).status_code == 401
+        assert client.call("GET", FAILURES, who=who).status_code == 403
+    assert client.call("GET", FAILURES, who=None).status_code == 401
 
 
 def test_days_are_whole_and_the_last_is_not_among_them(client: DocumentedClient) -> None:
@@ -72,6 +72,6 @@ def test_days_are_whole_and_the_last_is_not_among_them(client: DocumentedClient)
     ],
 )
 def test_a_bad_query_names_the_parameter(client: DocumentedClient, query: str, field: str) -> None:
-    answer: Any = client.call("GET", f"{TAX}?{query}")
+    answer: Any = client.call("GET", f"{FAILURES}?{query}")
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json["errors"]] == [field]

@@ -37,7 +37,7 @@ _EVENT_BYTES = 170  # of an event without its payload
 _TOOL_FAILS, _CALL_FAILS, _CALL_IS_CUT = 0.012, 0.008, 0.004
 
 
-class Telling:
+class SyntheticHistory:
     """A task while it goes on. `now` is the time since its start in microseconds."""
 
     def __init__(self, person: Person, task_id: str) -> None:
@@ -85,7 +85,7 @@ class Telling:
             cached_tokens=call.usage.cached_tokens,
             output_tokens=call.usage.output_tokens,
             reasoning_tokens=call.usage.reasoning_tokens,
-            known=call.usage.known,
+            usage_basis=call.usage.basis,
         )
         attempts.append(self._attempt(len(attempts) + 1, scheduled, self.now, result=answer(use)))
         self._steps.append(Step(execution_id, stage, tuple(attempts), Payload("{}")))
@@ -211,7 +211,7 @@ class Telling:
     def _usage(self, call: CallRecord) -> TokenUsage:
         spent = self._chance.randint(20, 160)
         if self.person.model.known is UsageBasis.ESTIMATED:
-            return TokenUsage(input_tokens=call.reserve_input, output_tokens=spent, known=UsageBasis.ESTIMATED)
+            return TokenUsage(input_tokens=call.reserve_input, output_tokens=spent, basis=UsageBasis.ESTIMATED)
         cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
         return TokenUsage(
             input_tokens=call.reserve_input, output_tokens=spent, cached_tokens=cached, reasoning_tokens=spent // 3

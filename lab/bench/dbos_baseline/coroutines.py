@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from app.domain.models import Classification, Outcome, Refund, Ticket
 from app.domain.orders import Account, Exposure
 from app.workflow.activities.tools import ToolCall
-from lab.bench.peer import work
-from lab.bench.peer.durable import step, workflow
-from lab.bench.peer.outside import Coroutines
-from lab.bench.peer.work import Found, Proposal
+from lab.bench.dbos_baseline import work
+from lab.bench.dbos_baseline.durable import step, workflow
+from lab.bench.dbos_baseline.outside import Coroutines
+from lab.bench.dbos_baseline.work import Found, Proposal
 
 Work = Callable[[Ticket], Awaitable[str]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.chaos.crew import Crew
+from lab.chaos.fault_injector import FaultInjector
 from lab.chaos.plan import Outage
 
 PARTS = ("sentry", "placement", "scheduler", "sandbox", "daprd", "worker")
@@ -48,14 +48,14 @@ class FakeStack:
         return self.pids[name]
 
 
-def crew(stack: Any, said: list[str] | None = None) -> Crew:
+def injector(stack: Any, said: list[str] | None = None) -> FaultInjector:
     """A crew on that stack."""
-    return Crew(stack, (said if said is not None else []).append)
+    return FaultInjector(stack, (said if said is not None else []).append)
 
 
 def test_those_who_die_together_are_started_in_the_order_in_which_they_need_each_other() -> None:
     stack = FakeStack()
-    working = crew(stack)
+    working = injector(stack)
     working.work((Outage(0, ("worker",), 0), Outage(0.01, ("daprd", "scheduler"), 0.01)))
     assert stack.told == [
         *("kill worker", "start worker"),
@@ -72,7 +72,7 @@ def test_those_who_die_together_are_started_in_the_order_in_which_they_need_each
 
 
 def test_outages_wait_for_their_time() -> None:
-    working = crew(FakeStack())
+    working = injector(FakeStack())
     working.work((Outage(0, ("worker",), 0), Outage(0.2, ("worker",), 0)))
     first, second = working.restarts
     assert 0.15 < (second.killed_at - first.killed_at).total_seconds() < 10
@@ -80,7 +80,7 @@ def test_outages_wait_for_their_time() -> None:
 
 def test_what_has_ended_by_itself_is_started_again_and_told() -> None:
     stack, said = FakeStack(), list[str]()
-    working = crew(stack, said)
+    working = injector(stack, said)
     stack.dead = {"placement", "worker"}
     working.watch(0)
     assert stack.told == ["start placement", "start worker"]
@@ -92,7 +92,7 @@ def test_what_has_ended_by_itself_is_started_again_and_told() -> None:
 
 def test_a_sidecar_that_the_stack_has_started_again_is_counted_and_left_to_it() -> None:
     stack = FakeStack()
-    working = crew(stack)
+    working = injector(stack)
     stack.dead.add("daprd")
     working.watch(0)
     assert (stack.told, working.helped.total()) == ([], 0), "the stack looks after it"
@@ -108,7 +108,7 @@ def test_a_sidecar_that_the_stack_has_started_again_is_counted_and_left_to_it() 
 
 def test_what_is_frozen_goes_on_as_the_same_process() -> None:
     stack = FakeStack()
-    working = crew(stack)
+    working = injector(stack)
     before = dict(stack.pids)
     working.work((Outage(0, ("daprd",), 0.01, frozen=True), Outage(0.05, ("worker",), 0)))
     assert stack.told == ["freeze daprd", "thaw daprd", "kill worker", "start worker"]
@@ -119,7 +119,7 @@ def test_what_is_frozen_goes_on_as_the_same_process() -> None:
 
 def test_what_died_by_itself_is_not_frozen() -> None:
     stack = FakeStack()
-    working = crew(stack)
+    working = injector(stack)
     working.watch(0)
     stack.dead.add("daprd")
     working.work((Outage(0, ("daprd",), 0, frozen=True),))

@@ -38,7 +38,7 @@ def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> Hi
     return HistoryTampered(task_id, words, NOON - timedelta(hours=1) + run * SECOND)
 
 
-def condemned(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> RejectedRuns:
+def rejected(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> RejectedRuns:
     return RejectedRuns(writer, restart, clock or Clock())
 
 
@@ -66,7 +66,7 @@ def test_what_it_had_paid_is_marked_before_it_is_begun_again(ledger: Ledger, wri
     ]
     ledger.journal(calls)
     seen: list[dict[str, str]] = []
-    assert condemned(writer, lambda _: seen.append(states(ledger))).begin_again(given_up())
+    assert rejected(writer, lambda _: seen.append(states(ledger))).begin_again(given_up())
     assert list(seen[0].values()) == ["interrupted", "interrupted", "failed", "settled"]
 
 
@@ -82,7 +82,7 @@ def test_what_it_had_paid_is_marked_before_it_is_begun_again(ledger: Ledger, wri
 )
 def test_a_late_answer_of_the_run_before_condemns_nobody(writer: Writer, words: str) -> None:
     begun: list[str] = []
-    mend = condemned(writer, begun.append)
+    mend = rejected(writer, begun.append)
     assert mend.begin_again(given_up(words=words))
     assert mend.is_begun_again("acme:T-1", words, NOON)
     assert begun == ["acme:T-1"]
@@ -102,8 +102,8 @@ def test_a_late_answer_of_the_run_before_condemns_nobody(writer: Writer, words: 
 def test_any_other_word_is_for_people_to_look_into(ledger: Ledger, writer: Writer, words: str) -> None:
     ledger.journal([call_record("e-1")])
     begun: list[str] = []
-    assert not condemned(writer, begun.append).begin_again(given_up(words=words))
-    assert not condemned(writer, begun.append).begin_again(HistoryTampered("acme:T-1", HONEST)), "Dapr did not end it"
+    assert not rejected(writer, begun.append).begin_again(given_up(words=words))
+    assert not rejected(writer, begun.append).begin_again(HistoryTampered("acme:T-1", HONEST)), "Dapr did not end it"
     assert (begun, list(states(ledger).values())) == ([], ["settled"])
 
 
@@ -137,7 +137,7 @@ def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
     for daprd, start, end in workers:
         lived(writer, daprd, start, end)
     begun: list[str] = []
-    mend = condemned(writer, begun.append)
+    mend = rejected(writer, begun.append)
     error = given_up()
     assert error.given_up_at is not None
     assert mend.is_begun_again("acme:T-1", HONEST, error.given_up_at) == mistaken
@@ -147,7 +147,7 @@ def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
 
 def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer: Writer) -> None:
     begun, clock = list[str](), Clock()
-    mend = condemned(writer, begun.append, clock)
+    mend = rejected(writer, begun.append, clock)
     assert mend.begin_again(given_up(run=1))
     for run, pause in enumerate(PAUSES, start=2):
         clock.now += pause - SECOND
@@ -170,7 +170,7 @@ def test_of_all_workers_one_begins_a_run_again_and_all_count_together(ledger: Le
     """Each has a process and a writer of its own; a run that completes meanwhile must not be begun by the second."""
     begun: list[str] = []
     others = [Writer(ledger.engine) for _ in range(3)]
-    workers = [condemned(each, begun.append) for each in (writer, *others)]
+    workers = [rejected(each, begun.append) for each in (writer, *others)]
     with ThreadPoolExecutor(len(workers)) as pool:
         assert all(pool.map(lambda worker: worker.begin_again(given_up()), workers * 5))
     assert begun == ["acme:T-1"]
@@ -189,8 +189,8 @@ def test_who_died_before_it_could_begin_is_followed_by_another(writer: Writer) -
 
     begun, clock = list[str](), Clock()
     with pytest.raises(Died):
-        condemned(writer, dies, clock).begin_again(given_up())
-    another = condemned(writer, begun.append, clock)
+        rejected(writer, dies, clock).begin_again(given_up())
+    another = rejected(writer, begun.append, clock)
     assert another.begin_again(given_up())
     assert begun == []
     clock.now += SEEN_AFTER
@@ -207,6 +207,6 @@ def test_one_that_cannot_be_begun_now_is_left_for_the_next_look(writer: Writer) 
             raise Unreachable(f"task {task_id}: the sidecar is away")
         begun.append(task_id)
 
-    mend = condemned(writer, restart)
+    mend = rejected(writer, restart)
     assert all(mend.begin_again(given_up()) for _ in range(8))
     assert begun == ["acme:T-1"], "only what was begun counts"

@@ -1,4 +1,4 @@
-"""Becomes another program that ends when its starter ends: `python -IS tether.py STARTER_PID PROGRAM ARG...`.
+"""Becomes another program that ends when its starter ends: `python -IS die_with_parent.py STARTER_PID PROGRAM ARG...`.
 
 The kernel sends the program SIGTERM when the thread that started it goes (PR_SET_PDEATHSIG), even when
 that was a SIGKILL. Linux only; elsewhere it just becomes the program.

@@ -61,7 +61,7 @@ class MoneyTexts:
 def money_cell(charges: Iterable[Charge], digits: Digits) -> MoneyTexts:
     """What the charges come to. Without any there is nothing to say; with none that is known there is a `?`."""
     group = rollup(charges).total
-    exact = [f"{each.amount:f} {each.currency}" for each in group.money]
+    exact = [f"{money.contracted_cost:f} {money.currency}" for money in group.money]
     if incomplete(group):
         exact.append(f"{group.unpriced} lines without a price, {group.unreported} without a quantity")
     return MoneyTexts(money_of(group, digits), "; ".join(exact))

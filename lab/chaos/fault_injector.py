@@ -16,7 +16,7 @@ from runtime.stack import Stack
 _WATCH_SECONDS = 0.25
 
 
-class Crew:
+class FaultInjector:
     """Works a plan on one stack that runs. `restarts`, `frozen` and `helped` tell what was done."""
 
     def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:

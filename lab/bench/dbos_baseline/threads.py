@@ -7,10 +7,10 @@ from collections.abc import Callable
 from app.domain.models import Classification, Outcome, Refund, Ticket
 from app.domain.orders import Account, Exposure
 from app.workflow.activities.tools import ToolCall
-from lab.bench.peer import work
-from lab.bench.peer.durable import step, workflow
-from lab.bench.peer.outside import Threads
-from lab.bench.peer.work import Found, Proposal
+from lab.bench.dbos_baseline import work
+from lab.bench.dbos_baseline.durable import step, workflow
+from lab.bench.dbos_baseline.outside import Threads
+from lab.bench.dbos_baseline.work import Found, Proposal
 
 Work = Callable[[Ticket], str]
 

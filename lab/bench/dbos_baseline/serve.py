@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from app.domain.models import Ticket
 from app.domain.redaction import redact
-from lab.bench.peer import coroutines, threads
-from lab.bench.peer.outside import Addresses, Coroutines, Threads
+from lab.bench.dbos_baseline import coroutines, threads
+from lab.bench.dbos_baseline.outside import Addresses, Coroutines, Threads
 from lab.bench.tickets import Shape, make_ticket
 
 QUEUE = "tickets"
@@ -173,7 +173,7 @@ async def _healthy(_: web.Request) -> web.Response:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lab.bench.peer.serve", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.bench.dbos_baseline.serve", description=__doc__)
     parser.add_argument("--style", choices=("coroutines", "threads"), required=True)
     parser.add_argument("--start", choices=("direct", "queue"), required=True)
     parser.add_argument("--port", type=int, required=True)
