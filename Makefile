@@ -1,4 +1,4 @@
-# Every target only delegates; the work is in runtime/ (see runtime/__init__.py).
+# Every target only delegates to runtime/ (see runtime/__init__.py).
 PYTHON ?= python3
 UV ?= uv
 ARGS ?=
@@ -13,34 +13,34 @@ RUNTIME = @command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: in
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: ## set everything up, work the sample tickets, show what came of them, stop (first time: about 10 minutes)
+run: ## set everything up, run the sample tickets, show the results, stop (first time: about 10 minutes)
 	$(RUNTIME) run
 
-up: ## set everything up and stay up until Ctrl-C; the API is at http://127.0.0.1:8088/openapi.json
+up: ## set everything up and run until Ctrl-C; the API is described at http://127.0.0.1:8088/openapi.json
 	$(RUNTIME) up
 
-reload: ## have the running agent's sidecar read secrets and configuration again
+reload: ## make the running agent's sidecar read secrets and configuration again
 	$(RUNTIME) reload
 
-test: ## run all tests: first those that start no product, then the others; ARGS="-k name" goes to pytest
+test: ## run all tests, those that do not start the product first; ARGS="-k name" goes to pytest
 	$(RUNTIME) test $(ARGS)
 
-test-cluster: ## test k8s/ on the cluster that kubectl is set to: Dapr and the image refund-agent:dev are there (about 30 minutes)
+test-cluster: ## test k8s/ on kubectl's current cluster, which needs Dapr and the image refund-agent:dev (about 30 minutes)
 	$(RUNTIME) test-cluster $(ARGS)
 
-bench: ## measure tasks a second and latency beside DBOS (about 20 minutes); ARGS=--quick takes 3
+bench: ## measure tasks a second and latency, compared with DBOS (about 20 minutes); ARGS=--quick takes 3
 	$(RUNTIME) bench $(ARGS)
 
 bench-ledger: ## measure the ledger with up to a million tasks (about an hour, 10 GB); ARGS=--quick takes 2 minutes
 	$(RUNTIME) bench-ledger $(ARGS)
 
-chaos: ## kill or freeze every process at random under load, show that nothing is lost (18 minutes); ARGS="--seed 7 --tasks 500"
+chaos: ## kill or freeze every process at random under load, check that nothing is lost (18 minutes); ARGS="--seed 7 --tasks 500"
 	$(RUNTIME) chaos $(ARGS)
 
-experiment: ## measure what crashes cost, resumed and restarted (about 10 minutes); ARGS=--quick takes 3
+experiment: ## measure what crashes cost with resuming and with restarting (about 10 minutes); ARGS=--quick takes 3
 	$(RUNTIME) experiment $(ARGS)
 
-sbom: ## write .state/sbom.cdx.json: the packages of the image with their hashes (CycloneDX)
+sbom: ## write .state/sbom.cdx.json: the image's packages with their hashes (CycloneDX)
 	$(RUNTIME) sbom
 
 lint: ## check style (ruff), format and types (mypy --strict)
@@ -49,16 +49,16 @@ lint: ## check style (ruff), format and types (mypy --strict)
 format: ## format all Python files
 	$(RUNTIME) format
 
-setup: ## only set up: virtual environment, development tools, Dapr programs
+setup: ## only set up the virtual environment, the development tools and Dapr's programs
 	$(RUNTIME) setup
 
-doctor: ## say what this machine has and lacks, before anything runs; `refund-agent doctor` looks at what runs as well
+doctor: ## check this machine before anything runs; `refund-agent doctor` also checks what runs
 	$(RUNTIME) doctor
 
-clean-state: ## remove .state/ (tasks, ledger, keys, logs), after asking or with ARGS=--yes; refuses while a stack runs
+clean-state: ## remove .state/ (tasks, ledger, keys, logs) after asking, or with ARGS=--yes; refuses while a stack runs
 	$(RUNTIME) clean-state $(ARGS)
 
-lock: ## compile requirements*.in into the hashed locks again (needs uv)
+lock: ## recompile requirements*.in into the hashed locks (needs uv)
 	@for name in requirements requirements-dev lab/bench/requirements-dbos; do \
 	$(UV) pip compile $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock" -q -o $$name.lock || exit 1; done
