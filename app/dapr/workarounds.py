@@ -78,82 +78,81 @@ class Workaround:
 
 TORN_READ = Workaround(
     "torn history",
-    "A history that is read while its run goes on is now and then told as incomplete.",
+    "A history that is read while its run continues is sometimes incomplete.",
     "dapr#10242",
     Component.DAPRD,
     Version(1, 18, 3),
 )
 REJECTED_RUNS = Workaround(
     "false tampering verdict",
-    "With history signing, a step's result that comes late is taken for tampering, and its run is failed for good.",
+    "With history signing, a late result of a step is taken for tampering, and its run fails for good.",
     "dapr#10419",
     Component.DAPRD,
     Version(1, 18, 4),
 )
 NEVER_BEGUN = Workaround(
     "run never begun",
-    "The first turn of a new run is asked for before the run is saved; when the sidecar stands still in between, the "
-    "run is pending for ever.",
+    "The first turn of a new run is scheduled before the run is saved; if the sidecar freezes in between, the run "
+    "stays pending forever.",
     "dapr#10443",
     Component.DAPRD,
     Version(1, 18, 4),
 )
 LOST_METRICS = Workaround(
     "lost metrics",
-    "The metrics page fails once a Configuration or a Resiliency was read again, until the sidecar is started again.",
+    "The metrics page fails after a Configuration or a Resiliency was reloaded, until the sidecar is restarted.",
     "dapr#10535",
     Component.DAPRD,
     Version(1, 18, 5),
 )
 LOCKED_UP = Workaround(
     "locked-up sidecar",
-    "A sidecar that loses its last worker while work is queued may never give work to another one.",
+    "A sidecar that loses its last worker while work is queued may never give work to another worker.",
     "dapr#10408",
     Component.DAPRD,
     Version(1, 19, 0),
 )
 PAUSES = Workaround(
     "pauses",
-    "While a workflow is paused, its own schedule and a second pause are held back like events from outside, so that "
-    "it fails or never ends its turn when it is resumed.",
+    "While a workflow is paused, its own schedule and a second pause are held back like external events, so that "
+    "at resume it fails or never ends its turn.",
     "",
     Component.SDK,
     None,
 )
 EVENTS = Workaround(
     "events from outside",
-    "A resume of a workflow that is not paused fails it, and so does an event that is no JSON; one that arrives behind "
-    "a terminate lets it go on.",
+    "A workflow fails if it is resumed without being paused or gets an event that is not JSON; an event after a "
+    "terminate lets it continue.",
     "",
     Component.SDK,
     None,
 )
 STEP_NAMES = Workaround(
     "names of steps",
-    "A step is named by the time of the turn that asks for it, so that a turn that is run again asks for another step.",
+    "A step is named by the time of the turn that schedules it, so a repeated turn schedules a different step.",
     "",
     Component.SDK,
     None,
 )
 RECONNECTING = Workaround(
     "slow reconnection",
-    "A lost sidecar is tried again only after up to two minutes, through the machine's proxies, and there is no option "
-    "for either.",
+    "The SDK retries a lost sidecar only after up to two minutes and through the machine's proxies, with no "
+    "option for either.",
     "",
     Component.SDK,
     None,
 )
 HEALTH = Workaround(
     "blocking health check",
-    "A client asks for the sidecar's health when it is made: on the event loop, and through the machine's proxies.",
+    "Creating a client checks the sidecar's health on the event loop and through the machine's proxies.",
     "",
     Component.SDK,
     None,
 )
 SPANS = Workaround(
     "spans for nobody",
-    "Every gRPC call is wrapped in a span where OpenTelemetry's instrumentation is installed, also when nobody "
-    "collects them.",
+    "Every gRPC call gets a span if OpenTelemetry's instrumentation is installed, even if no collector is set.",
     "",
     Component.SDK,
     None,
