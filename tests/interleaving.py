@@ -24,8 +24,8 @@ from app.workflow.refund import refund_ticket
 from app.workflow.steps import TaskInput
 from sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
 from sandbox.systems.app import METHODS
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems.books import Books
+from sandbox.systems.orders import seed
 from tests.makers import RULES, USE
 from tests.scripted import Call
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category, Draft, Refund
 from app.workflow.activities import letters
-from sandbox.systems import reconcile
+from sandbox.systems import entries
 from tests.interleaving import A_HOLD_IS_OVER, CURRENCY, ORDER, Case, Shop, an_order, open_shop
 from tests.makers import RULES, draft
 
@@ -88,19 +88,19 @@ def money(rows: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
 
 def check(shop: Shop, cases: list[Case], charged: Decimal, overcharged: Decimal, refunded: Decimal) -> None:
     """What must hold of the books when everything has ended."""
-    posted, sent = (reconcile.rows(shop.books, name) for name in ("refunds", "notifications"))
+    posted, sent = (entries.book_rows(shop.books, name) for name in ("refunds", "notifications"))
     total = sum((Decimal(str(row["amount"])) for row in posted), Decimal(0))
     assert total <= charged - refunded, "an order gives back what was paid and not given back yet"
     assert money(posted) == money(sent), "every refund has its one letter, and no letter names other money"
     assert max(Counter(row["ticket_id"] for row in posted).values(), default=1) == 1
     assert max(Counter(row["ticket_id"] for row in sent).values(), default=1) == 1
-    assert max(Counter(row["ticket_id"] for row in reconcile.rows(shop.books, "cases")).values(), default=1) == 1
+    assert max(Counter(row["ticket_id"] for row in entries.book_rows(shop.books, "cases")).values(), default=1) == 1
     for row in sent:
         refund = Refund.model_validate({name: row[name] for name in Refund.model_fields}) if row["amount"] else None
         letter = str(row["text"]).rpartition("\n\n")[0] or str(row["text"])
         assert letters.unfit(letter, refund, ORDER) is None, letter
         assert ("Refund: " in str(row["text"])) == (refund is not None)
-    in_flight = [row for row in reconcile.rows(shop.books, "holds") if row["state"] in ("held", "committed")]
+    in_flight = [row for row in entries.book_rows(shop.books, "holds") if row["state"] in ("held", "committed")]
     assert not in_flight, "nothing is kept for a ticket that has ended"
     told = {row["ticket_id"]: row["outcome"] for row in sent}
     for case in cases:

@@ -29,12 +29,12 @@ from app.workflow.activities.tools import OrderInput, PolicyInput, ToolCall, loo
 from sandbox.data import load_books, load_tickets
 from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question
+from sandbox.model.counting import PromptCache, Usage, measure
 from sandbox.model.exchange import Answer as Said
 from sandbox.model.exchange import shortened
-from sandbox.model.meter import PromptCache, Usage, measure
 from sandbox.systems.app import METHODS
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems.books import Books
+from sandbox.systems.orders import seed
 
 MOST_TURNS = 4
 _NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

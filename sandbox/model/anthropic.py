@@ -14,9 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, ValidationError
 
-from sandbox.model.counting import AnthropicCounting, Counting
+from sandbox.model.counting import AnthropicCounting, Counting, Usage
 from sandbox.model.exchange import Answer, BadRequest, Message, Question, Role, Tool, ToolCall, check_tool_turns
-from sandbox.model.meter import Usage
 from sandbox.model.openai import sentence
 
 NAME = "anthropic"

@@ -7,13 +7,56 @@ tool-use guide; and for a request with tools the prompt whose length its documen
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
+from tokenizers import Tokenizer
+
 from app.llm import tokenizer
-from sandbox.model import claude
 from sandbox.model.exchange import Answer, Message, Question, ToolCall
+
+# Counts tokens with the tokenizer that Anthropic published for Claude 2, offline: it ships inside the litellm wheel.
+#
+# Anthropic has published none since, so this is the nearest that a laptop comes to Claude's own counting; it has
+# nothing in common with the one that the agent estimates with.
+
+_FILE = "anthropic_tokenizer.json"
+_SHA256 = "c241737df24b4e7f7c9af4fdcee29a0ca903dcb288a8b753bc346a3092911767"
+_CACHED_CHARACTERS = 16_384  # longer texts rarely come twice and would only fill memory
+
+
+@lru_cache(maxsize=1)
+def claude_tokenizer() -> Tokenizer:
+    """Claude 2's tokenizer, loaded once (about 0.1 s). Raises VocabularyMissing when its file is absent or altered."""
+    file = tokenizer.vocabulary_folder() / _FILE
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != _SHA256:
+        raise tokenizer.VocabularyMissing(f"{file} is missing or altered; install the lock file's litellm again")
+    made = Tokenizer.from_file(str(file))
+    made.encode_special_tokens = True  # a customer who writes <EOT> has written five characters
+    return made
+
+
+def claude_tokens(text: str) -> int:
+    """Tokens of a plain text."""
+    return _remembered_count(text) if len(text) <= _CACHED_CHARACTERS else _count_claude(text)
+
+
+def _count_claude(text: str) -> int:
+    # Half a pair of surrogates is no text to this tokenizer; it costs what the replacement character costs.
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return len(claude_tokenizer().encode(clean, add_special_tokens=False).ids)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_count(text: str) -> int:
+    return _count_claude(text)
+
 
 # "Tool use system prompt token count" for tool choice auto, Anthropic's documentation of 2026-07-13.
 _TOOLS_PROMPT = (
@@ -89,25 +132,25 @@ class AnthropicCounting:
         """The model's prompt for tools, and each definition as compact JSON."""
         if not question.tools:
             return 0
-        return tools_prompt(question.model) + sum(claude.count(tool.definition) for tool in question.tools)
+        return tools_prompt(question.model) + sum(claude_tokens(tool.definition) for tool in question.tools)
 
     def message(self, message: Message) -> int:
         """A turn of the human or the assistant; the system's text has no frame."""
         text = _result(message.text) if message.role == "tool" else message.text + _invoked(message.tool_calls)
         turn = {"system": "", "assistant": "\n\nAssistant: "}.get(message.role, "\n\nHuman: ")
-        return claude.count(turn + text)
+        return claude_tokens(turn + text)
 
     def opening(self) -> int:
         """The assistant's turn, left open."""
-        return claude.count("\n\nAssistant:")
+        return claude_tokens("\n\nAssistant:")
 
     def said(self, answer: Answer) -> int:
         """Text, and tool calls as the model writes them."""
-        return claude.count(answer.text + _invoked(answer.tool_calls))
+        return claude_tokens(answer.text + _invoked(answer.tool_calls))
 
     def thought(self, answer: Answer) -> int:
         """As text."""
-        return claude.count(answer.thoughts)
+        return claude_tokens(answer.thoughts)
 
 
 def tools_prompt(model: str) -> int:
@@ -129,3 +172,83 @@ def _invoke(call: ToolCall) -> str:
 
 def _result(text: str) -> str:
     return f"<function_results>\n<result>\n<stdout>\n{text}\n</stdout>\n</result>\n</function_results>"
+
+
+# Measures what an exchange costs: tokens in and out, and what a provider's prompt cache takes off.
+#
+# The prompt cache works as the providers describe theirs: a prefix of at least 1,024 tokens that the same key sent to
+# the same model within five minutes is read from the cache. OpenAI caches by itself, in blocks of 128 tokens; Anthropic
+# caches where the client put a mark. Prefixes are compared message by message.
+
+CACHEABLE_FROM_TOKENS = 1024
+CACHE_BLOCK_TOKENS = 128
+CACHE_LIFE = timedelta(minutes=5)
+_CACHE_ENTRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one exchange: `input` includes `cached` and `cache_written`, `output` includes `reasoning`."""
+
+    input: int
+    output: int
+    cached: int = 0
+    cache_written: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The conversation up to the end of one message: its digest and its length in tokens."""
+
+    digest: bytes
+    tokens: int
+    marked: bool
+
+
+class PromptCache:
+    """Remembers prefixes for a few minutes."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._seen: OrderedDict[bytes, datetime] = OrderedDict()
+
+    def holds(self, prefix: Prefix) -> bool:
+        """Whether the prefix was seen within its life."""
+        seen_at = self._seen.get(prefix.digest)
+        return seen_at is not None and self._clock() - seen_at <= CACHE_LIFE
+
+    def keep(self, prefix: Prefix) -> None:
+        """Remembers the prefix from now on, and forgets the oldest when there are too many."""
+        self._seen[prefix.digest] = self._clock()
+        self._seen.move_to_end(prefix.digest)
+        if len(self._seen) > _CACHE_ENTRIES:
+            self._seen.popitem(last=False)
+
+
+def measure(
+    question: Question, answer: Answer, cache: PromptCache, by: Counting, *, key: str, automatic: bool
+) -> Usage:
+    """The usage of one exchange. `automatic` caches as OpenAI does, else only at the client's marks."""
+    prefixes = list(_prefixes(question, by, key))
+    total = prefixes[-1].tokens + by.opening()
+    cacheable = [p for p in prefixes if p.tokens >= CACHEABLE_FROM_TOKENS and (automatic or p.marked)]
+    cached = max((p.tokens for p in cacheable if cache.holds(p)), default=0)
+    for prefix in cacheable:
+        cache.keep(prefix)
+    written = 0 if automatic or not cacheable else cacheable[-1].tokens - cached
+    if automatic:
+        cached -= cached % CACHE_BLOCK_TOKENS
+    reasoning = by.thought(answer) if question.reasons else 0
+    return Usage(total, by.said(answer) + reasoning, cached, written, reasoning)
+
+
+def _prefixes(question: Question, by: Counting, key: str) -> Iterator[Prefix]:
+    digest = hashlib.sha256(f"{key}\n{question.model}\n".encode("utf-8", "surrogatepass"))
+    length = by.offered(question)
+    for tool in question.tools:
+        digest.update(tool.definition.encode("utf-8", "surrogatepass"))
+    for message in question.messages:
+        digest.update(repr((message.role, message.text, message.tool_calls)).encode("utf-8", "surrogatepass"))
+        length += by.message(message)
+        yield Prefix(digest.digest(), length, message.cache_here)

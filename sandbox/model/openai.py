@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from sandbox.model.counting import Counting, OpenAICounting
+from sandbox.model.counting import Counting, OpenAICounting, Usage
 from sandbox.model.exchange import Answer, BadRequest, Message, Question, Role, Tool, ToolCall, check_tool_turns
-from sandbox.model.meter import Usage
 
 NAME = "openai"
 COUNTING: Counting = OpenAICounting()

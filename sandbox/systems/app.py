@@ -18,12 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from sandbox.data import load_books
 from sandbox.faults import FaultBook, fault_routes, respond
-from sandbox.systems import accounts, bodies, bookkeeping, cases, notifications, orders, policies, reconcile, refunds
-from sandbox.systems.answers import Answer
-from sandbox.systems.consumer import consumer
-from sandbox.systems.dispatcher import Dispatcher
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems import cases, entries, events, orders, refunds, requests
+from sandbox.systems import cases as notifications
+from sandbox.systems import orders as accounts
+from sandbox.systems import orders as policies
+from sandbox.systems.books import Books
+from sandbox.systems.events import Dispatcher, consumer
+from sandbox.systems.orders import seed
+from sandbox.systems.requests import Answer
 
 Clock = Callable[[], datetime]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,19 +49,19 @@ class Method(Generic[Body]):
 
 
 METHODS: tuple[Method[Any], ...] = (
-    Method("accounts", "get", bodies.GetAccount, accounts.get),
-    Method("orders", "get", bodies.GetOrder, orders.get),
-    Method("policies", "get", bodies.GetPolicy, policies.get),
-    Method("refunds", "hold", bodies.HoldRefund, refunds.hold),
-    Method("refunds", "commit", bodies.PostRefund, refunds.commit),
-    Method("refunds", "void", bodies.VoidRefund, refunds.void),
-    Method("refunds", "post", bodies.PostRefund, refunds.post),
-    Method("refunds", "list", bodies.ListRefunds, refunds.listed),
-    Method("refunds", "promised", bodies.ListPromised, refunds.promised),
-    Method("notifications", "send", bodies.SendNotification, notifications.send),
-    Method("cases", "get", bodies.GetCase, cases.get),
-    Method("cases", "close", bodies.CloseCase, cases.close, writes_events=True),
-    Method("bookkeeping", "record", bodies.RefundIssued, bookkeeping.record),
+    Method("accounts", "get", requests.GetAccount, accounts.get_account),
+    Method("orders", "get", requests.GetOrder, orders.get_order),
+    Method("policies", "get", requests.GetPolicy, policies.get_policy),
+    Method("refunds", "hold", requests.HoldRefund, refunds.hold),
+    Method("refunds", "commit", requests.PostRefund, refunds.commit),
+    Method("refunds", "void", requests.VoidRefund, refunds.void),
+    Method("refunds", "post", requests.PostRefund, refunds.post),
+    Method("refunds", "list", requests.ListRefunds, refunds.listed),
+    Method("refunds", "promised", requests.ListPromised, refunds.promised),
+    Method("notifications", "send", requests.SendNotification, notifications.send_notification),
+    Method("cases", "get", requests.GetCase, cases.get_case),
+    Method("cases", "close", requests.CloseCase, cases.close_case, writes_events=True),
+    Method("bookkeeping", "record", requests.RefundIssued, events.record_refund),
 )
 
 
@@ -131,10 +133,10 @@ def _malformed(method: Method[Any], error: ValidationError) -> Answer:
 
 async def _show_book(request: web.Request) -> web.Response:
     name = request.match_info["book"]
-    if name not in reconcile.NAMES:
-        message = f"there is no book '{name}'; use one of {', '.join(reconcile.NAMES)}"
+    if name not in entries.BOOK_NAMES:
+        message = f"there is no book '{name}'; use one of {', '.join(entries.BOOK_NAMES)}"
         return web.json_response({"ok": False, "code": "no_book", "message": message}, status=404)
-    return web.json_response({"rows": reconcile.rows(request.app[_BOOKS], name)})
+    return web.json_response({"rows": entries.book_rows(request.app[_BOOKS], name)})
 
 
 async def _healthz(_: web.Request) -> web.Response:

@@ -8,14 +8,29 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from sandbox.systems import outbox, refunds
-from sandbox.systems.answers import Answer, ok, refusal
-from sandbox.systems.bodies import CloseCase, GetCase
-from sandbox.systems.entries import CASES, add_entry, find_entry
-from sandbox.systems.order_books import Books
+from sandbox.systems import events, orders, refunds
+from sandbox.systems.books import Books, to_minor
+from sandbox.systems.entries import CASES, NOTIFICATIONS, add_entry, find_entry
+from sandbox.systems.requests import Answer, CloseCase, GetCase, SendNotification, ok, refusal
+
+# The notifications system: a message to a customer goes out once per key. It stays in the books here.
 
 
-def get(books: Books, body: GetCase, _now: datetime) -> Answer:
+def send_notification(books: Books, body: SendNotification, now: datetime) -> Answer:
+    """Answers notifications/send: a new message, the one that the key stands for, or a refusal."""
+    refund = body.refund
+    money = (refund.order_id, to_minor(refund.amount, refund.currency), refund.currency) if refund else (None,) * 3
+    entry = (body.ticket_id, body.customer_id, body.outcome.value, *money, body.text)
+    with books.transaction():
+        known = find_entry(books, NOTIFICATIONS, body.tenant, body.idempotency_key, entry)
+        if known is not None:
+            return known
+        if not orders.customer_exists(books, body.tenant, body.customer_id):
+            return orders.account_not_found(body.tenant, body.customer_id)
+        return add_entry(books, NOTIFICATIONS, body.tenant, body.idempotency_key, entry, now)
+
+
+def get_case(books: Books, body: GetCase, _now: datetime) -> Answer:
     """Answers cases/get: the ticket's refund or hold, and what its letter says; null for what is not there."""
     letter = books.one(
         "SELECT * FROM notifications WHERE tenant = ? AND ticket_id = ? AND outcome IS NOT NULL ORDER BY id LIMIT 1",
@@ -30,7 +45,7 @@ def _letter(row: sqlite3.Row) -> Answer:
     return {"outcome": row["outcome"], "refund": refunds.money(row) if row["amount"] else None}
 
 
-def close(books: Books, body: CloseCase, now: datetime) -> Answer:
+def close_case(books: Books, body: CloseCase, now: datetime) -> Answer:
     """Answers cases/close: a newly closed case, the one that the key stands for, or a refusal."""
     entry = (body.ticket_id, body.outcome.value, body.refund_id)
     with books.transaction():
@@ -41,7 +56,7 @@ def close(books: Books, body: CloseCase, now: datetime) -> Answer:
             refund = refunds.find(books, body.tenant, body.ticket_id, body.refund_id)
             if refund is None:
                 return _no_refund(body)
-            outbox.refund_issued(books, body.tenant, refunds.facts(refund), now)
+            events.refund_issued(books, body.tenant, refunds.facts(refund), now)
         return add_entry(books, CASES, body.tenant, body.idempotency_key, entry, now)
 
 

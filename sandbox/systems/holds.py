@@ -11,9 +11,8 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sandbox.systems.bodies import PostRefund
-from sandbox.systems.money import to_minor, to_text
-from sandbox.systems.order_books import Books
+from sandbox.systems.books import Books, to_minor, to_text
+from sandbox.systems.requests import PostRefund
 
 State = Literal["held", "committed", "posted"]
 COUNTED = timedelta(days=90)

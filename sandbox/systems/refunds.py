@@ -10,13 +10,12 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime, timedelta
 
-from sandbox.systems import accounts, holds, orders
-from sandbox.systems.answers import Answer, ok, refusal
-from sandbox.systems.bodies import HoldRefund, ListPromised, ListRefunds, PostRefund, VoidRefund
+from sandbox.systems import holds, orders
+from sandbox.systems import orders as accounts
+from sandbox.systems.books import Books, to_minor, to_text
 from sandbox.systems.entries import REFUNDS, Value, add_entry, find_entry
-from sandbox.systems.money import to_minor, to_text
-from sandbox.systems.order import Order
-from sandbox.systems.order_books import Books
+from sandbox.systems.orders import Order
+from sandbox.systems.requests import Answer, HoldRefund, ListPromised, ListRefunds, PostRefund, VoidRefund, ok, refusal
 
 
 def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:
@@ -34,7 +33,7 @@ def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:
         order = _order_of(books, body, body.order_id, now)
         refused = _not_payable(books, body, order)
         if refused is not None or order is None:
-            return refused or orders.not_found(body.customer_id, body.order_id)
+            return refused or orders.order_not_found(body.customer_id, body.order_id)
         holds.put(books, body, "held", now, now + timedelta(hours=body.hours))
         return ok(hold=of_ticket(books, body.tenant, body.ticket_id), exposure=_exposure(books, body, order, now))
 
@@ -83,9 +82,9 @@ def post(books: Books, body: PostRefund, now: datetime) -> Answer:
         order = _order_of(books, body, body.order_id, now)
         refused = _not_payable(books, body, order)
         if refused is not None or order is None:
-            return refused or orders.not_found(body.customer_id, body.order_id)
+            return refused or orders.order_not_found(body.customer_id, body.order_id)
         # A load generator's order has no row before its first refund.
-        orders.insert(books, body.tenant, body.customer_id, order)
+        orders.insert_order(books, body.tenant, body.customer_id, order)
         orders.pay_back(books, body.tenant, body.order_id, to_minor(body.amount, body.currency))
         holds.put(books, body, "posted", now)
         return add_entry(books, REFUNDS, body.tenant, body.idempotency_key, entry, now)
@@ -168,7 +167,7 @@ def _final(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
 
 def _order_of(books: Books, body: PostRefund, order_id: str, now: datetime) -> Order | None:
     """The order as the ticket sees it: what other tickets have in flight is held, its own is not."""
-    return orders.find(books, body.tenant, body.customer_id, order_id, now, but_of=body.ticket_id)
+    return orders.find_order(books, body.tenant, body.customer_id, order_id, now, but_of=body.ticket_id)
 
 
 def _exposure(books: Books, body: PostRefund, order: Order, now: datetime) -> Answer:
@@ -202,7 +201,7 @@ def _not_payable(books: Books, body: PostRefund, order: Order | None) -> Answer 
     if before is not None and before["state"] == "voided":
         return refusal("ticket_voided", f"ticket {body.ticket_id} has ended without a refund; it gets none any more")
     if order is None:
-        return orders.not_found(body.customer_id, body.order_id)
+        return orders.order_not_found(body.customer_id, body.order_id)
     if order.currency != body.currency:
         return refusal(
             "currency_mismatch",

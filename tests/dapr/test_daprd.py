@@ -216,7 +216,7 @@ MAKERS = {
         "app/cli/client.py": "the agent, the sandbox",
         "app/worker/sidecar_watch.py": "its metrics, which are open",
     },
-    "aiohttp": {"app/dapr/systems.py": "the sidecar's", "sandbox/systems/consumer.py": "the sandbox itself"},
+    "aiohttp": {"app/dapr/systems.py": "the sidecar's", "sandbox/systems/events.py": "the sandbox itself"},
     "grpc": {"app/worker/worker.py": "the sidecar's", "app/dapr/history/reader.py": "the sidecar's"},
     "sdk": {"app/tasks/workflow_client.py": "the sidecar's", "app/llm/conversation.py": "the sidecar's"},
 }

@@ -29,7 +29,7 @@ from lab.bench.measure import Window
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from lab.bench.tickets import Shape, make_ticket
 from runtime.problems import Problem
-from sandbox.systems.visitors import orders_of
+from sandbox.systems.orders import visitor_orders
 from tests import makers
 
 CLASSIFICATION = Classification(category=Category.DAMAGED, wants_refund=True, language="en", confidence=Decimal("0.9"))
@@ -107,7 +107,7 @@ def test_a_round_begins_with_ours_and_the_peer_on_the_same_database() -> None:
 @pytest.mark.parametrize("shape", Shape)
 def test_each_ticket_has_a_customer_whom_the_books_know(shape: Shape) -> None:
     ticket = make_ticket(shape, 7)
-    (order,) = orders_of(ticket.tenant, ticket.customer_id, 700_000)
+    (order,) = visitor_orders(ticket.tenant, ticket.customer_id, 700_000)
     assert ticket.order_id in (None, order.order_id)
     assert make_ticket(shape, 8).ticket_id != ticket.ticket_id
 

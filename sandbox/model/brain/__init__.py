@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 
 from sandbox.model.brain.classify import classify
+from sandbox.model.brain.conversation import OPENING, Prompt, read_prompt
 from sandbox.model.brain.draft import draft
-from sandbox.model.brain.prompt import OPENING, Prompt, read_prompt
 from sandbox.model.exchange import Answer, Question
 
 GREETING = "This is the sandbox's model. It works the stages classify and draft; it has nothing to say without one."

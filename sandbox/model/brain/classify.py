@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.domain.models import Category
+from sandbox.model.brain.conversation import Prompt
 from sandbox.model.brain.injection import told_only, unspaced
-from sandbox.model.brain.orders import order_ids, sentence_with
-from sandbox.model.brain.prompt import Prompt
-from sandbox.model.brain.signals import ASKED, NAMES_ORDER, Signals, read_signals
+from sandbox.model.brain.signals import ASKED, NAMES_ORDER, Signals, order_ids, read_signals, sentence_with
 
 ENOUGH = 2.0
 STRONG = 4.0

@@ -8,20 +8,92 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
 
 from app.domain.models import REFUNDABLE, Action, Category
-from sandbox.model.brain.account import order_status, plausible_order
+from sandbox.model.brain.claim import claim_worth, order_status, plausible_order
 from sandbox.model.brain.classify import classify
-from sandbox.model.brain.decide import Decision, decide
+from sandbox.model.brain.conversation import ORDER_TOOL, POLICY_TOOL, Lookups, Order, Policy, Prompt, read_lookups
 from sandbox.model.brain.injection import demanded_amount, is_ordered, told_only, unspaced
-from sandbox.model.brain.lookups import ORDER_TOOL, POLICY_TOOL, Lookups, read_lookups
-from sandbox.model.brain.prompt import Prompt
-from sandbox.model.brain.replies import write_reply
 from sandbox.model.brain.signals import Signals, read_signals
 from sandbox.model.exchange import Answer, Question, ToolCall
+
+# What to do with a claim once order and policy are known: refund, decline, answer or escalate.
+
+_NEEDS_DELIVERY = (Category.DAMAGED, Category.WRONG_ITEM)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the draft proposes; `reason` is a short code and names the reply's template."""
+
+    action: Action
+    reason: str
+    order_id: str | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+
+
+def decide(category: Category, lookups: Lookups, ticket: str, signals: Signals) -> Decision:
+    """Decides a claim. Expects that both lookups were answered, with a result or an error."""
+    order, policy = lookups.order, lookups.policy
+    if lookups.order_error == "order_not_found":
+        return Decision(Action.ANSWER, "order_not_found")
+    if order is None or policy is None:
+        return Decision(Action.ESCALATE, "lookup_failed")
+    refusal = refusal_of(category, order, policy)
+    if refusal is not None:
+        return Decision(Action.DECLINE, refusal, order.order_id)
+    if category in _NEEDS_DELIVERY and order.status == "processing":
+        return Decision(Action.ESCALATE, "conflicting_story", order.order_id)
+    worth = claim_worth(category, order, policy, ticket, signals)
+    if worth is None:
+        return Decision(Action.ESCALATE, "items_unclear", order.order_id)
+    return Decision(Action.REFUND, category.value, order.order_id, worth, order.currency)
+
+
+def refusal_of(category: Category, order: Order, policy: Policy) -> str | None:
+    """Why nothing can go back, or None: already refunded, not overcharged, already sent, too late."""
+    if order.refundable <= 0:
+        return "already_refunded"
+    if category is Category.DOUBLE_CHARGE and order.charged <= order.total:
+        return "not_overcharged"
+    if category is Category.CANCELLATION and order.status in ("shipped", "delivered"):
+        return "already_shipped"
+    return "out_of_window" if days_counted(order, policy) > policy.window_days else None
+
+
+def days_counted(order: Order, policy: Policy) -> int:
+    """Days since what the policy counts from; an order not yet delivered has used up none of a delivery's."""
+    if policy.counted_from == "delivery":
+        return order.delivered_days_ago or 0
+    return order.placed_days_ago
+
+
+# The words to the customer, from one data file a language.
+
+_FOLDER = Path(__file__).parent / "replies"
+
+
+@lru_cache(maxsize=16)
+def templates(language: str) -> Mapping[str, str]:
+    """The templates of a language by their names."""
+    return tomllib.loads((_FOLDER / f"{language}.toml").read_text("utf-8"))
+
+
+def write_reply(decision: Decision, template: str, language: str) -> str:
+    """The reply for a decision, with greeting and close."""
+    texts = templates(language)
+    body = texts[template].format(
+        order_id=decision.order_id or "", amount=decision.amount, currency=decision.currency or ""
+    )
+    return f"{texts['greeting']}\n\n{body}\n\n{texts['close']}"
+
 
 GULLIBLE = 0.99
 DISAGREES = 0.6

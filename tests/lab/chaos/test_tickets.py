@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.chaos.tickets import CURRENCY, PRICE, Kind, make_tickets
-from sandbox.systems.visitors import is_visitor, orders_of
+from sandbox.systems.orders import is_visitor, visitor_orders
 
 
 @given(st.integers(0, 10_000), st.integers(3, 60))
@@ -32,7 +32,7 @@ def test_most_are_refunds() -> None:
 def test_what_goes_back_is_what_the_books_know_of_the_order() -> None:
     for each in make_tickets(7, 60):
         assert is_visitor(each.ticket.tenant, each.ticket.customer_id)
-        (order,) = orders_of(each.ticket.tenant, each.ticket.customer_id, 700_000)
+        (order,) = visitor_orders(each.ticket.tenant, each.ticket.customer_id, 700_000)
         if each.refund is not None:
             assert (each.refund.order_id, each.refund.currency) == (order.order_id, order.currency)
             assert each.refund.amount == PRICE == Decimal(order.total) / 100

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category
 from sandbox.model.brain.classify import classify
-from sandbox.model.brain.prompt import Prompt
+from sandbox.model.brain.conversation import Prompt
 
 SENTENCES = [
     ("Hi, the mug I got is cracked. Order AC-10001. I'd like a refund.", Category.DAMAGED, "en"),

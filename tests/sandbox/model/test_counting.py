@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.llm import tokenizer
-from sandbox.model import claude
+from sandbox.model import counting
 from sandbox.model.counting import AnthropicCounting, OpenAICounting, tools_prompt
 from sandbox.model.exchange import Answer, Message, Question, Tool, ToolCall
 
@@ -20,12 +20,12 @@ OFFERED = Question("claude-haiku-4-5", (Message("user", "hello"),), (Tool("looku
     ("text", "expected"), [("", 0), ("hello world", 2), ("Rückerstattung", 6), ("<EOT>", 4), ("\ud800 x", 2)]
 )
 def test_known_counts_of_claudes_tokenizer(text: str, expected: int) -> None:
-    assert claude.count(text) == expected
+    assert counting.claude_tokens(text) == expected
 
 
 def test_it_is_not_the_tokenizer_that_the_agent_estimates_with() -> None:
     text = "Die Bohrmaschine kam zerbrochen an, ich möchte bitte mein Geld zurück."
-    assert claude.count(text) > tokenizer.count(text)
+    assert counting.claude_tokens(text) > tokenizer.count(text)
 
 
 def test_loading_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,17 +33,17 @@ def test_loading_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the vocabulary was asked for over the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    claude.tokenizer.cache_clear()
-    assert claude.tokenizer().get_vocab_size() == 65_000
+    counting.claude_tokenizer.cache_clear()
+    assert counting.claude_tokenizer().get_vocab_size() == 65_000
 
 
 def test_an_altered_vocabulary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "vocabulary_folder", lambda: tmp_path)
     (tmp_path / "anthropic_tokenizer.json").write_text("{}")
-    claude.tokenizer.cache_clear()
+    counting.claude_tokenizer.cache_clear()
     with pytest.raises(tokenizer.VocabularyMissing, match="install"):
-        claude.tokenizer()
-    claude.tokenizer.cache_clear()
+        counting.claude_tokenizer()
+    counting.claude_tokenizer.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_prompt_for_tools_is_as_long_as_the_documentation_says(model: str, e
 
 
 def test_a_request_without_tools_pays_for_no_prompt() -> None:
-    assert AnthropicCounting().offered(OFFERED) == 496 + claude.count("{}")
+    assert AnthropicCounting().offered(OFFERED) == 496 + counting.claude_tokens("{}")
     assert AnthropicCounting().offered(Question("claude-haiku-4-5", (Message("user", "hello"),))) == 0
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from runtime.loopback import HOST, free_ports
 from sandbox.faults import CRASH_EXIT_CODE
-from sandbox.model.serving import NONSENSE
+from sandbox.model.server import NONSENSE
 
 from .conftest import KEY, Served
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sandbox.data import Expectation, load_expected, load_tickets
 from sandbox.model.brain.classify import Classification, classify
-from sandbox.model.brain.prompt import Prompt
+from sandbox.model.brain.conversation import Prompt
 
 LEAST_RIGHT = 0.95
 

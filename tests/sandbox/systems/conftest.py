@@ -11,8 +11,8 @@ import pytest
 
 from app.domain.models import Category
 from sandbox.data import SeedBooks, SeedCustomer, SeedItem, SeedOrder, SeedPolicy, SeedTenant
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems.books import Books
+from sandbox.systems.orders import seed
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 

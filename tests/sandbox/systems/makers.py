@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sandbox.systems import cases, refunds
-from sandbox.systems.bodies import CloseCase, PostRefund
-from sandbox.systems.order_books import Books
+from sandbox.systems.books import Books
+from sandbox.systems.requests import CloseCase, PostRefund
 
 
 def refund_body(number: int, **changes: Any) -> dict[str, Any]:
@@ -44,4 +44,4 @@ def post(books: Books, number: int, now: datetime, **changes: Any) -> str:
 
 def close(books: Books, number: int, refund_id: str | None, now: datetime, **changes: Any) -> dict[str, object]:
     """Closes that case."""
-    return cases.close(books, CloseCase.model_validate(case_body(number, refund_id, **changes)), now)
+    return cases.close_case(books, CloseCase.model_validate(case_body(number, refund_id, **changes)), now)

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.systems import bookkeeping, outbox, reconcile
-from sandbox.systems import dispatcher as dispatching
-from sandbox.systems.bodies import RefundIssued
-from sandbox.systems.dispatcher import Dispatcher, NotDelivered, growing_pauses
-from sandbox.systems.order_books import Books
-from sandbox.systems.outbox import Event
+from sandbox.systems import entries, events
+from sandbox.systems import events as dispatching
+from sandbox.systems.books import Books
+from sandbox.systems.events import Dispatcher, Event, NotDelivered, growing_pauses
+from sandbox.systems.requests import RefundIssued
 from tests.sandbox.systems.conftest import NOW, make_shop
 from tests.sandbox.systems.makers import close, post
 
@@ -79,25 +78,25 @@ def test_what_was_left_is_delivered_at_the_start_in_order(books: Books) -> None:
     async def scenario() -> None:
         async with Dispatcher(books, recorder, lambda: NOW, at_once).running():
             await until(lambda: len(recorder.taken) == 3)
-            await until(lambda: outbox.waiting_tenants(books) == [])
+            await until(lambda: events.waiting_tenants(books) == [])
 
     run(scenario())
     assert recorder.taken == ids(1, 2, 3)
-    assert {row["delivered_at"] for row in reconcile.rows(books, "outbox")} == {NOW.isoformat()}
+    assert {row["delivered_at"] for row in entries.book_rows(books, "outbox")} == {NOW.isoformat()}
 
 
 def test_a_look_that_fails_is_not_the_last_one(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     issue(books, 1)
     monkeypatch.setattr(dispatching, "POLL_SECONDS", 0.01)
     looks = itertools.count()
-    look = outbox.waiting_tenants
+    look = events.waiting_tenants
 
     def locked_at_first(books: Books) -> list[str]:
         if next(looks) == 0:
             raise sqlite3.OperationalError("database is locked")
         return look(books)
 
-    monkeypatch.setattr(outbox, "waiting_tenants", locked_at_first)
+    monkeypatch.setattr(events, "waiting_tenants", locked_at_first)
     recorder = Recorder()
 
     async def scenario() -> None:
@@ -137,7 +136,7 @@ def test_a_tenant_whose_events_are_not_taken_does_not_hold_back_another(books: B
 
     run(scenario())
     assert recorder.taken == ids(2, 3)
-    assert outbox.waiting_tenants(books) == ["bench"]
+    assert events.waiting_tenants(books) == ["bench"]
 
 
 def test_a_fault_of_the_books_does_not_end_the_dispatcher(books: Books) -> None:
@@ -155,7 +154,7 @@ def test_a_fault_of_the_books_does_not_end_the_dispatcher(books: Books) -> None:
             await until(lambda: len(recorder.taken) == 1)
             await asyncio.sleep(0)
             dispatcher.wake("bench")
-            await until(lambda: outbox.waiting_tenants(books) == [])
+            await until(lambda: events.waiting_tenants(books) == [])
 
     run(scenario())
     assert recorder.taken == ids(1, 1)
@@ -187,7 +186,7 @@ class Fate:
         fate = next(self._fates, "taken")
         await asyncio.sleep(0)
         if FATES[fate]:
-            bookkeeping.record(self._books, RefundIssued.model_validate(event.message()), NOW)
+            events.record_refund(self._books, RefundIssued.model_validate(event.message()), NOW)
         if fate.startswith("killed"):
             self.dead = True
             await asyncio.Event().wait()
@@ -209,7 +208,7 @@ async def live(path: Path, consumer: Fate, work: Iterator[tuple[str, int]]) -> N
         while not consumer.dead:
             following = next(work, None)
             if following is None:
-                await until(lambda: consumer.dead or not outbox.waiting_tenants(books))
+                await until(lambda: consumer.dead or not events.waiting_tenants(books))
                 break
             tenant, number = following
             issue(books, number, tenant)
@@ -234,8 +233,8 @@ def test_every_event_is_recorded_once_and_in_order(tenants: list[str], fates: li
             run(live(path, consumer, work))
         consumer.close()
         books = Books(path)
-        written = [(row["tenant"], row["event_id"]) for row in reconcile.rows(books, "outbox")]
-        recorded = [(row["tenant"], row["event_id"]) for row in reconcile.rows(books, "bookkeeping")]
+        written = [(row["tenant"], row["event_id"]) for row in entries.book_rows(books, "outbox")]
+        recorded = [(row["tenant"], row["event_id"]) for row in entries.book_rows(books, "bookkeeping")]
         assert sorted(recorded) == sorted(written)
         assert len(written) == len(tenants)
         for tenant in ("bench", "shop"):

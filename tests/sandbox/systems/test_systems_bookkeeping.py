@@ -17,10 +17,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from runtime.loopback import free_ports
 from sandbox.faults import Fault, FaultBook, FaultKind
-from sandbox.systems import BOOKKEEPING_PATH, create_app, dispatcher
-from sandbox.systems.consumer import consumer
-from sandbox.systems.dispatcher import NotDelivered
-from sandbox.systems.outbox import Event
+from sandbox.systems import BOOKKEEPING_PATH, create_app, events
+from sandbox.systems.events import Event, NotDelivered, consumer
 from tests.sandbox.systems.makers import case_body, refund_body
 from tests.sandbox.systems.test_systems_http import Client, ask
 
@@ -38,7 +36,7 @@ EVENT = Event(
 @pytest.fixture(autouse=True)
 def nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events leave because somebody wrote them, not because somebody looked by chance."""
-    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 3_600.0)
+    monkeypatch.setattr(events, "POLL_SECONDS", 3_600.0)
 
 
 def clock() -> datetime:

@@ -9,18 +9,17 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from sandbox.systems import orders, reconcile, refunds
-from sandbox.systems.answers import Answer
-from sandbox.systems.bodies import GetOrder, PostRefund
-from sandbox.systems.order_books import Books
+from sandbox.systems import entries, orders, refunds
+from sandbox.systems.books import Books
+from sandbox.systems.requests import Answer, GetOrder, PostRefund
 
 POST_FOR_EVER = """
 import itertools, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from sandbox.systems import refunds
-from sandbox.systems.bodies import PostRefund
-from sandbox.systems.order_books import Books
+from sandbox.systems.requests import PostRefund
+from sandbox.systems.books import Books
 books = Books(Path(sys.argv[1]))
 for number in itertools.count():
     body = {"idempotency_key": f"k-{number}", "tenant": "bench", "ticket_id": f"T-{number}",
@@ -84,11 +83,11 @@ def test_a_killed_writer_leaves_every_answered_refund_and_no_half_one(tmp_path: 
         writer.kill()
         answered += writer.stdout.read().split()
     books = Books(path)
-    rows = reconcile.rows(books, "refunds")
+    rows = entries.book_rows(books, "refunds")
     assert {row["refund_id"] for row in rows} >= {name for name in answered if len(name) == len("RF-000001")}
     for row in rows:
         body = GetOrder(tenant="bench", customer_id=str(row["customer_id"]), order_id=str(row["order_id"]))
-        order = orders.get(books, body, now)["order"]
+        order = orders.get_order(books, body, now)["order"]
         assert isinstance(order, dict)
         assert Decimal(order["refunded"]) == Decimal("7.00")
     raised = books.one("SELECT count(*) AS orders FROM orders WHERE refunded > 0")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.systems import accounts, cases, notifications, orders, reconcile, refunds
-from sandbox.systems.bodies import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
-from sandbox.systems.order_books import Books
+from sandbox.systems import cases, entries, orders, refunds
+from sandbox.systems import cases as notifications
+from sandbox.systems import orders as accounts
+from sandbox.systems.books import Books
+from sandbox.systems.requests import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
 
 REFUND = PostRefund.model_validate(
     {
@@ -30,7 +32,7 @@ def _refund(**changes: str) -> PostRefund:
 
 
 def _refundable(books: Books, now: datetime) -> object:
-    order = orders.get(books, GetOrder(tenant="shop", customer_id="ada", order_id="S-1"), now)["order"]
+    order = orders.get_order(books, GetOrder(tenant="shop", customer_id="ada", order_id="S-1"), now)["order"]
     assert isinstance(order, dict)
     return order["refundable"]
 
@@ -40,7 +42,7 @@ def test_refund_is_posted_once_and_raises_refunded_once(books: Books, now: datet
     again = refunds.post(books, _refund(amount="30"), now + timedelta(hours=1))
     assert again == {"ok": True, "refund_id": "RF-000001", "created": False}
     assert _refundable(books, now) == "10.50"
-    assert reconcile.rows(books, "refunds") == [
+    assert entries.book_rows(books, "refunds") == [
         {
             "refund_id": "RF-000001",
             "tenant": "shop",
@@ -62,7 +64,7 @@ def test_same_key_with_another_body_is_a_conflict(books: Books, now: datetime, c
     refunds.post(books, REFUND, now)
     answer = refunds.post(books, _refund(**changes), now)
     assert (answer["ok"], answer["code"]) == (False, "idempotency_conflict")
-    assert len(reconcile.rows(books, "refunds")) == 1
+    assert len(entries.book_rows(books, "refunds")) == 1
     assert _refundable(books, now) == "10.50"
 
 
@@ -80,7 +82,7 @@ def test_same_key_with_another_body_is_a_conflict(books: Books, now: datetime, c
 def test_refused_refund_moves_nothing(books: Books, now: datetime, changes: dict[str, str], code: str) -> None:
     answer = refunds.post(books, _refund(**changes), now)
     assert (answer["ok"], answer["code"]) == (False, code)
-    assert reconcile.rows(books, "refunds") == []
+    assert entries.book_rows(books, "refunds") == []
     assert _refundable(books, now) == "40.50"
 
 
@@ -97,7 +99,7 @@ def test_a_ticket_gets_one_refund_under_whatever_key(books: Books, now: datetime
     answer = refunds.post(books, _refund(idempotency_key="k-2", **changes), now)
     assert (answer["ok"], answer["code"]) == (False, "ticket_already_refunded")
     assert "RF-000001: 30.00 EUR for order S-1" in str(answer["message"])
-    assert len(reconcile.rows(books, "refunds")) == 1
+    assert len(entries.book_rows(books, "refunds")) == 1
     assert _refundable(books, now) == "10.50"
     assert refunds.post(books, REFUND, now)["created"] is False
 
@@ -119,14 +121,14 @@ def test_refund_of_a_visitor_is_a_real_row(books: Books, now: datetime) -> None:
     assert refunds.post(books, _refund(amount="15.00", **visitor), now)["created"] is True
     more = _refund(amount="5.01", idempotency_key="k-2", ticket_id="T-2", **visitor)
     assert refunds.post(books, more, now)["code"] == "exceeds_refundable"
-    account = accounts.get(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
+    account = accounts.get_account(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
     assert isinstance(account, dict)
     assert (account["refunds_90d"], len(account["orders"])) == (1, 1)
 
 
 def test_posted_refunds_count_for_ninety_days(books: Books, now: datetime) -> None:
     def count(at: datetime) -> object:
-        account = accounts.get(books, GetAccount(tenant="shop", customer_id="ada"), at)["account"]
+        account = accounts.get_account(books, GetAccount(tenant="shop", customer_id="ada"), at)["account"]
         assert isinstance(account, dict)
         return account["refunds_90d"]
 
@@ -147,32 +149,34 @@ LETTER: dict[str, Any] = {
 
 def test_notification_goes_out_once(books: Books, now: datetime) -> None:
     body = SendNotification.model_validate(LETTER)
-    assert notifications.send(books, body, now) == {
+    assert notifications.send_notification(books, body, now) == {
         "ok": True,
         "notification_id": "NT-000001",
         "created": True,
     }
-    assert notifications.send(books, body, now)["created"] is False
+    assert notifications.send_notification(books, body, now)["created"] is False
     other_words = body.model_copy(update={"text": "Something else."})
-    assert notifications.send(books, other_words, now)["created"] is False, "the same letter in other words"
+    assert notifications.send_notification(books, other_words, now)["created"] is False, (
+        "the same letter in other words"
+    )
     for changes in ({"outcome": "declined", "refund": None}, {"refund": LETTER["refund"] | {"amount": "30.01"}}):
         other = SendNotification.model_validate(LETTER | changes)
-        assert notifications.send(books, other, now)["code"] == "idempotency_conflict"
-    assert [row["text"] for row in reconcile.rows(books, "notifications")] == ["Your money is back."]
+        assert notifications.send_notification(books, other, now)["code"] == "idempotency_conflict"
+    assert [row["text"] for row in entries.book_rows(books, "notifications")] == ["Your money is back."]
 
 
 def test_notification_to_nobody_is_refused(books: Books, now: datetime) -> None:
     body = SendNotification.model_validate(LETTER | {"customer_id": "eve"})
-    assert notifications.send(books, body, now)["code"] == "account_not_found"
+    assert notifications.send_notification(books, body, now)["code"] == "account_not_found"
     visitor = body.model_copy(update={"tenant": "bench", "customer_id": "load-1"})
-    assert notifications.send(books, visitor, now)["created"] is True
+    assert notifications.send_notification(books, visitor, now)["created"] is True
 
 
 def test_case_is_closed_once(books: Books, now: datetime) -> None:
     fields = {"idempotency_key": "c-1", "tenant": "shop", "ticket_id": "T-1", "refund_id": None}
     closed = CloseCase.model_validate({**fields, "outcome": "answered"})
-    assert cases.close(books, closed, now) == {"ok": True, "case_id": "CS-000001", "created": True}
-    assert cases.close(books, closed, now)["created"] is False
+    assert cases.close_case(books, closed, now) == {"ok": True, "case_id": "CS-000001", "created": True}
+    assert cases.close_case(books, closed, now)["created"] is False
     other = CloseCase.model_validate({**fields, "outcome": "declined"})
-    assert cases.close(books, other, now)["code"] == "idempotency_conflict"
-    assert len(reconcile.rows(books, "cases")) == 1
+    assert cases.close_case(books, other, now)["code"] == "idempotency_conflict"
+    assert len(entries.book_rows(books, "cases")) == 1

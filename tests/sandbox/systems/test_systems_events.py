@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.systems import bookkeeping, outbox, reconcile, refunds
-from sandbox.systems.bodies import ListRefunds, RefundIssued
-from sandbox.systems.order_books import Books
+from sandbox.systems import entries, events, refunds
+from sandbox.systems.books import Books
+from sandbox.systems.requests import ListRefunds, RefundIssued
 from tests.sandbox.systems.makers import close, post
 
 LATER = timedelta(minutes=1)
 
 
-def event(books: Books) -> outbox.Event:
+def event(books: Books) -> events.Event:
     """The one event that waits."""
-    found = outbox.first_waiting(books, "bench")
+    found = events.first_waiting(books, "bench")
     assert found is not None
     return found
 
@@ -42,12 +42,12 @@ def test_a_case_that_ends_with_a_refund_writes_the_event(books: Books, now: date
             "currency": "EUR",
         },
     }
-    assert outbox.waiting_tenants(books) == ["bench"]
+    assert events.waiting_tenants(books) == ["bench"]
 
 
 def test_a_case_without_a_refund_writes_none(books: Books, now: datetime) -> None:
     assert close(books, 7, None, now)["ok"] is True
-    assert reconcile.rows(books, "outbox") == []
+    assert entries.book_rows(books, "outbox") == []
 
 
 def test_the_same_case_again_writes_no_second_event(books: Books, now: datetime) -> None:
@@ -55,7 +55,7 @@ def test_the_same_case_again_writes_no_second_event(books: Books, now: datetime)
     answers = [close(books, 7, refund_id, now + LATER * number) for number in range(3)]
     assert [answer["created"] for answer in answers] == [True, False, False]
     assert close(books, 7, refund_id, now, idempotency_key="another")["created"] is True
-    assert [row["event_id"] for row in reconcile.rows(books, "outbox")] == ["refund.issued-RF-000001"]
+    assert [row["event_id"] for row in entries.book_rows(books, "outbox")] == ["refund.issued-RF-000001"]
 
 
 @pytest.mark.parametrize("refund_id", ["RF-000009", "RF-1", "RF-000002", "CS-000001", "x"])
@@ -64,7 +64,7 @@ def test_a_case_cannot_end_with_a_refund_that_is_not_its_tickets(books: Books, n
     assert post(books, 8, now) == "RF-000002"
     answer = close(books, 7, refund_id, now)
     assert (answer["ok"], answer["code"]) == (False, "refund_not_found")
-    assert reconcile.rows(books, "cases") == reconcile.rows(books, "outbox") == []
+    assert entries.book_rows(books, "cases") == entries.book_rows(books, "outbox") == []
 
 
 def test_a_case_cannot_end_with_another_tenants_refund(books: Books, now: datetime) -> None:
@@ -91,19 +91,19 @@ def test_neither_leaves_without_the_other(books_path: Path, now: datetime, state
     books.fails_at = statement
     with pytest.raises(sqlite3.OperationalError):
         close(books, 7, refund_id, now)
-    assert reconcile.rows(books, "cases") == reconcile.rows(books, "outbox") == []
+    assert entries.book_rows(books, "cases") == entries.book_rows(books, "outbox") == []
     books.fails_at = ""
     assert close(books, 7, refund_id, now)["created"] is True
-    assert len(reconcile.rows(books, "cases")) == len(reconcile.rows(books, "outbox")) == 1
+    assert len(entries.book_rows(books, "cases")) == len(entries.book_rows(books, "outbox")) == 1
     books.close()
 
 
 def test_an_event_is_recorded_once_however_often_it_comes(books: Books, now: datetime) -> None:
     close(books, 7, post(books, 7, now), now)
     message = RefundIssued.model_validate(event(books).message())
-    created = [bookkeeping.record(books, message, now + LATER * number)["created"] for number in range(3)]
+    created = [events.record_refund(books, message, now + LATER * number)["created"] for number in range(3)]
     assert created == [True, False, False]
-    assert reconcile.rows(books, "bookkeeping") == [
+    assert entries.book_rows(books, "bookkeeping") == [
         {
             "entry_id": "BK-000001",
             "event_id": "refund.issued-RF-000001",
@@ -117,7 +117,7 @@ def test_an_event_is_recorded_once_however_often_it_comes(books: Books, now: dat
             "recorded_at": "2026-03-10T12:00:00+00:00",
         }
     ]
-    assert [row["deliveries"] for row in reconcile.rows(books, "inbox")] == [3]
+    assert [row["deliveries"] for row in entries.book_rows(books, "inbox")] == [3]
 
 
 def test_an_event_is_not_known_before_it_is_booked(books_path: Path, now: datetime) -> None:
@@ -126,22 +126,22 @@ def test_an_event_is_not_known_before_it_is_booked(books_path: Path, now: dateti
     message = RefundIssued.model_validate(event(books).message())
     books.fails_at = "INSERT INTO bookkeeping"
     with pytest.raises(sqlite3.OperationalError):
-        bookkeeping.record(books, message, now)
+        events.record_refund(books, message, now)
     books.fails_at = ""
-    assert bookkeeping.record(books, message, now)["created"] is True
+    assert events.record_refund(books, message, now)["created"] is True
     books.close()
 
 
 def test_the_same_id_of_another_source_is_another_event(books: Books, now: datetime) -> None:
     close(books, 7, post(books, 7, now), now)
     message = RefundIssued.model_validate(event(books).message())
-    bookkeeping.record(books, message, now)
-    assert bookkeeping.record(books, message.model_copy(update={"source": "/shop"}), now)["created"] is True
+    events.record_refund(books, message, now)
+    assert events.record_refund(books, message.model_copy(update={"source": "/shop"}), now)["created"] is True
 
 
 def test_events_hold_nothing_of_the_customer(books: Books, now: datetime) -> None:
     close(books, 7, post(books, 7, now), now)
-    assert "load-00007" not in json.dumps(reconcile.rows(books, "outbox"))
+    assert "load-00007" not in json.dumps(entries.book_rows(books, "outbox"))
 
 
 def test_refunds_are_listed_page_by_page(books: Books, now: datetime) -> None:

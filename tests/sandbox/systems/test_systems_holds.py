@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from sandbox.systems import cases, orders, refunds
-from sandbox.systems.answers import Answer
-from sandbox.systems.bodies import GetCase, GetOrder, HoldRefund, PostRefund, VoidRefund
-from sandbox.systems.money import to_minor, to_text
-from sandbox.systems.order_books import Books
+from sandbox.systems.books import Books, to_minor, to_text
+from sandbox.systems.requests import Answer, GetCase, GetOrder, HoldRefund, PostRefund, VoidRefund
 
 # The small shop's first order is 40.50 EUR.
 MINE: dict[str, Any] = {
@@ -46,7 +44,7 @@ def void(books: Books, now: datetime, ticket_id: str = "T-1") -> Answer:
 def seen(books: Books, now: datetime, ticket_id: str | None) -> tuple[object, object]:
     """What is held and what is refundable, as that ticket sees the order."""
     asked = GetOrder(tenant="shop", ticket_id=ticket_id, customer_id="ada", order_id="S-1")
-    order: Any = orders.get(books, asked, now)["order"]
+    order: Any = orders.get_order(books, asked, now)["order"]
     return order["held"], order["refundable"]
 
 
@@ -101,9 +99,9 @@ def test_a_ticket_that_has_ended_without_a_refund_gets_none(books: Books, now: d
 
 def test_what_happened_for_a_ticket_is_known_by_its_name(books: Books, now: datetime) -> None:
     asked = GetCase(tenant="shop", ticket_id="T-1")
-    assert cases.get(books, asked, now)["effects"] == {"hold": None, "told": None}
+    assert cases.get_case(books, asked, now)["effects"] == {"hold": None, "told": None}
     hold(books, now, MINE)
-    effects: Any = cases.get(books, asked, now)["effects"]
+    effects: Any = cases.get_case(books, asked, now)["effects"]
     assert effects["hold"]["refund"] == {"order_id": "S-1", "amount": "30.00", "currency": "EUR"}
 
 

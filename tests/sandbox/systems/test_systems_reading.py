@@ -9,16 +9,18 @@ import pytest
 
 from app.domain.errors import ConfigurationError
 from sandbox.data import SeedBooks
-from sandbox.systems import accounts, orders, policies
-from sandbox.systems.bodies import GetAccount, GetOrder, GetPolicy
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems import orders
+from sandbox.systems import orders as accounts
+from sandbox.systems import orders as policies
+from sandbox.systems.books import Books
+from sandbox.systems.orders import seed
+from sandbox.systems.requests import GetAccount, GetOrder, GetPolicy
 
 ADA = GetAccount(tenant="shop", customer_id="ada")
 
 
 def test_account_lists_its_orders_newest_first(books: Books, now: datetime) -> None:
-    assert accounts.get(books, ADA, now) == {
+    assert accounts.get_account(books, ADA, now) == {
         "ok": True,
         "account": {
             "customer_id": "ada",
@@ -50,7 +52,7 @@ def test_account_lists_its_orders_newest_first(books: Books, now: datetime) -> N
 
 def test_order_in_full(books: Books, now: datetime) -> None:
     body = GetOrder(tenant="shop", customer_id="ada", order_id="S-1")
-    assert orders.get(books, body, now) == {
+    assert orders.get_order(books, body, now) == {
         "ok": True,
         "order": {
             "order_id": "S-1",
@@ -72,7 +74,7 @@ def test_order_in_full(books: Books, now: datetime) -> None:
 
 
 def test_double_charge_shows_in_charged_and_refundable(books: Books, now: datetime) -> None:
-    answer = orders.get(books, GetOrder(tenant="shop", customer_id="ada", order_id="S-2"), now)
+    answer = orders.get_order(books, GetOrder(tenant="shop", customer_id="ada", order_id="S-2"), now)
     order = answer["order"]
     assert isinstance(order, dict)
     assert (order["total"], order["charged"], order["refunded"], order["refundable"]) == (
@@ -86,7 +88,7 @@ def test_double_charge_shows_in_charged_and_refundable(books: Books, now: dateti
 
 def test_days_are_counted_from_the_clock_not_from_the_seeding(books: Books, now: datetime) -> None:
     body = GetOrder(tenant="shop", customer_id="ada", order_id="S-1")
-    order = orders.get(books, body, now + timedelta(days=2))["order"]
+    order = orders.get_order(books, body, now + timedelta(days=2))["order"]
     assert isinstance(order, dict)
     assert (order["placed_days_ago"], order["delivered_days_ago"]) == (11, 7)
 
@@ -98,17 +100,17 @@ def test_days_are_counted_from_the_clock_not_from_the_seeding(books: Books, now:
 def test_order_of_somebody_else_is_not_found(
     books: Books, now: datetime, tenant: str, customer: str, order: str
 ) -> None:
-    answer = orders.get(books, GetOrder(tenant=tenant, customer_id=customer, order_id=order), now)
+    answer = orders.get_order(books, GetOrder(tenant=tenant, customer_id=customer, order_id=order), now)
     assert (answer["ok"], answer["code"]) == (False, "order_not_found")
 
 
 def test_account_of_another_tenant_is_not_found(books: Books, now: datetime) -> None:
-    answer = accounts.get(books, GetAccount(tenant="other", customer_id="ada"), now)
+    answer = accounts.get_account(books, GetAccount(tenant="other", customer_id="ada"), now)
     assert (answer["ok"], answer["code"]) == (False, "account_not_found")
 
 
 def test_policy_and_its_absence(books: Books, now: datetime) -> None:
-    found = policies.get(books, GetPolicy(tenant="shop", category="damaged"), now)
+    found = policies.get_policy(books, GetPolicy(tenant="shop", category="damaged"), now)
     assert found == {
         "ok": True,
         "policy": {
@@ -119,24 +121,24 @@ def test_policy_and_its_absence(books: Books, now: datetime) -> None:
             "text": "Ninety.",
         },
     }
-    assert policies.get(books, GetPolicy(tenant="shop", category="question"), now)["code"] == "no_policy"
+    assert policies.get_policy(books, GetPolicy(tenant="shop", category="question"), now)["code"] == "no_policy"
 
 
 def test_visitor_of_a_load_generator_needs_no_seeding(books: Books, now: datetime) -> None:
-    account = accounts.get(books, GetAccount(tenant="bench", customer_id="load-0123456"), now)["account"]
+    account = accounts.get_account(books, GetAccount(tenant="bench", customer_id="load-0123456"), now)["account"]
     assert isinstance(account, dict)
     assert [order["order_id"] for order in account["orders"]] == ["LD-0123456"]
     assert (account["risk"], account["refunds_90d"]) == ("low", 0)
     body = GetOrder(tenant="bench", customer_id="load-0123456", order_id="LD-0123456")
-    order = orders.get(books, body, now)["order"]
+    order = orders.get_order(books, body, now)["order"]
     assert isinstance(order, dict)
     assert (order["refundable"], order["currency"], order["delivered_days_ago"]) == ("20.00", "EUR", 3)
     foreign = GetOrder(tenant="bench", customer_id="load-0123456", order_id="LD-0123457")
-    assert orders.get(books, foreign, now)["code"] == "order_not_found"
+    assert orders.get_order(books, foreign, now)["code"] == "order_not_found"
 
 
 def test_visitors_exist_for_the_bench_tenant_only(books: Books, now: datetime) -> None:
-    answer = accounts.get(books, GetAccount(tenant="shop", customer_id="load-00001"), now)
+    answer = accounts.get_account(books, GetAccount(tenant="shop", customer_id="load-00001"), now)
     assert answer["code"] == "account_not_found"
 
 

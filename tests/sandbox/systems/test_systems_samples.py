@@ -10,10 +10,11 @@ import pytest
 
 from app.domain.models import TaskStatus
 from sandbox.data import load_books, load_expected, load_tickets
-from sandbox.systems import accounts, orders, refunds
-from sandbox.systems.bodies import GetAccount, GetOrder, PostRefund
-from sandbox.systems.order_books import Books
-from sandbox.systems.seeding import seed
+from sandbox.systems import orders, refunds
+from sandbox.systems import orders as accounts
+from sandbox.systems.books import Books
+from sandbox.systems.orders import seed
+from sandbox.systems.requests import GetAccount, GetOrder, PostRefund
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_every_order_reads_as_the_data_says(samples: Books, now: datetime) -> No
         for customer in tenant.customers:
             for order in customer.orders:
                 body = GetOrder(tenant=tenant.tenant, customer_id=customer.customer_id, order_id=order.order_id)
-                read = orders.get(samples, body, now)["order"]
+                read = orders.get_order(samples, body, now)["order"]
                 assert isinstance(read, dict)
                 days = (read["placed_days_ago"], read["delivered_days_ago"])
                 assert days == (order.placed_days_ago, order.delivered_days_ago)
@@ -40,7 +41,7 @@ def test_every_order_reads_as_the_data_says(samples: Books, now: datetime) -> No
 def test_every_ticket_has_an_account(samples: Books, now: datetime) -> None:
     for ticket in load_tickets():
         body = GetAccount(tenant=ticket.tenant, customer_id=ticket.customer_id)
-        assert accounts.get(samples, body, now)["ok"] is True, ticket.task_id
+        assert accounts.get_account(samples, body, now)["ok"] is True, ticket.task_id
 
 
 def test_all_expected_refunds_can_be_posted_together(samples: Books, now: datetime) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ConfigurationError
-from sandbox.systems import reconcile
-from sandbox.systems.order_books import Books
-from sandbox.systems.schema import VERSIONS
+from sandbox.systems import entries
+from sandbox.systems.books import VERSIONS, Books
 from tests.sandbox.systems.makers import close, post
 
 FIRST_ROWS = """
@@ -36,13 +35,13 @@ def test_books_of_the_first_version_keep_their_rows_and_get_their_events(tmp_pat
     path = tmp_path / "systems.sqlite"
     books_of_version_1(path)
     books = Books(path)
-    assert [row["refund_id"] for row in reconcile.rows(books, "refunds")] == ["RF-000004", "RF-000005"]
-    (issued,) = reconcile.rows(books, "outbox")
+    assert [row["refund_id"] for row in entries.book_rows(books, "refunds")] == ["RF-000004", "RF-000005"]
+    (issued,) = entries.book_rows(books, "outbox")
     assert issued["event_id"] == "refund.issued-RF-000004"
     close(books, 2, "RF-000005", now)
     post(books, 6, now)
     close(books, 6, "RF-000006", now)
-    made = reconcile.rows(books, "outbox")
+    made = entries.book_rows(books, "outbox")
     assert [row["event_id"] for row in made[1:]] == ["refund.issued-RF-000005", "refund.issued-RF-000006"]
     earlier, later = (json.loads(str(row["data"])) for row in made[:2])
     assert earlier == later | {"refund_id": "RF-000004", "ticket_id": "T-1", "order_id": "LD-00001", "amount": "7.05"}
@@ -54,7 +53,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     books_of_version_1(path)
     for _ in range(2):
         books = Books(path)
-        assert len(reconcile.rows(books, "outbox")) == 1
+        assert len(entries.book_rows(books, "outbox")) == 1
         books.close()
 
 

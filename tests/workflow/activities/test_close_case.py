@@ -24,10 +24,9 @@ from app.domain.errors import NotAsked, Refused, SystemUnavailable, Unreachable
 from app.domain.models import Outcome, Refund
 from app.workflow.activities.close_case import CloseInput, CloseOutput, close_case
 from app.workflow.activities.services import Services, case_key, refund_key
-from sandbox.systems import cases, reconcile, refunds
-from sandbox.systems.answers import Answer
-from sandbox.systems.bodies import CloseCase, PostRefund
-from sandbox.systems.order_books import Books
+from sandbox.systems import cases, entries, refunds
+from sandbox.systems.books import Books
+from sandbox.systems.requests import Answer, CloseCase, PostRefund
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TENANT, TICKET = "bench", "T-1"
@@ -57,7 +56,7 @@ class LossySystems:
     def _works(self) -> dict[tuple[str, str], Callable[[dict[str, Any]], Answer]]:
         return {
             ("refunds", "post"): lambda body: refunds.post(self.books, PostRefund.model_validate(body), NOW),
-            ("cases", "close"): lambda body: cases.close(self.books, CloseCase.model_validate(body), NOW),
+            ("cases", "close"): lambda body: cases.close_case(self.books, CloseCase.model_validate(body), NOW),
         }
 
 
@@ -126,8 +125,8 @@ def test_money_is_posted_for_the_task_whose_history_asks_for_it_and_nobody_else(
             attempt(systems, refund("5.00"), histories=lambda _: [other.model_dump_json()])
         with pytest.raises(Unreachable, match="does not ask for this step yet"):
             attempt(systems, refund("5.00"), histories=lambda _: [None])
-        assert not reconcile.rows(books, "refunds")
-        assert not reconcile.rows(books, "cases")
+        assert not entries.book_rows(books, "refunds")
+        assert not entries.book_rows(books, "cases")
         saved_late = attempt(systems, refund("5.00"), histories=lambda asked: [None, None, asked.model_dump_json()])
         assert saved_late.refund_id == "RF-000001"
 
@@ -176,10 +175,10 @@ def test_one_ticket_one_refund_one_event(runs: list[tuple[str, list[str]]]) -> N
                     break
                 except (Refused, SystemUnavailable):
                     continue
-        posted = reconcile.rows(books, "refunds")
+        posted = entries.book_rows(books, "refunds")
         assert len(posted) <= 1
-        events = [row["event_id"] for row in reconcile.rows(books, "outbox")]
-        ended = [row["refund_id"] for row in reconcile.rows(books, "cases")]
+        events = [row["event_id"] for row in entries.book_rows(books, "outbox")]
+        ended = [row["refund_id"] for row in entries.book_rows(books, "cases")]
         assert len(ended) <= 1
         assert events == [f"refund.issued-{refund_id}" for refund_id in ended]
         assert {output.refund_id for output in closed} <= {row["refund_id"] for row in posted}

@@ -4,13 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.model.exchange import Message
+
+# Takes the agent's user message apart: header lines, subject, ticket.
+
+OPENING, CLOSING = "<ticket>", "</ticket>"
+_NONE = ("", "none", "null", "-")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a stage is told. Absent values are empty or None."""
+
+    subject: str = ""
+    text: str = ""
+    order_id: str | None = None  # in the form, or as classified
+    category: str = ""
+    account: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_prompt(message: str) -> Prompt:
+    """Reads `Name: value` lines up to the ticket, and the ticket up to its last closing mark."""
+    head, _, rest = message.partition(OPENING)
+    text = rest.rpartition(CLOSING)[0] if CLOSING in rest else rest
+    lines = (line.partition(":") for line in head.splitlines())
+    headers = {name.strip().lower(): value.strip() for name, colon, value in lines if colon}
+    order_id = headers.get("order in the form", headers.get("order", ""))
+    return Prompt(
+        subject=headers.get("subject", ""),
+        text=text.strip(),
+        order_id=None if order_id.lower() in _NONE else order_id,
+        category=headers.get("category", "").lower(),
+        account=_object(headers.get("account", "")),
+    )
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
 
 ORDER_TOOL = "lookup_order"
 POLICY_TOOL = "lookup_refund_policy"
@@ -66,14 +107,14 @@ def read_lookups(messages: Sequence[Message]) -> Lookups:
     """Reads every tool result; a result that cannot be read counts as the error `unreadable`."""
     tools = {call.id: call.name for message in messages for call in message.tool_calls}
     results = {
-        tools.get(message.tool_call_id, ""): _object(message.text) for message in messages if message.role == "tool"
+        tools.get(message.tool_call_id, ""): _result(message.text) for message in messages if message.role == "tool"
     }
     order, order_error = _read(Order, results.get(ORDER_TOOL), "order")
     policy, policy_error = _read(Policy, results.get(POLICY_TOOL), "policy")
     return Lookups(order, order_error, policy, policy_error)
 
 
-def _object(text: str) -> Mapping[str, Any]:
+def _result(text: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:

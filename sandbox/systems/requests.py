@@ -1,4 +1,4 @@
-"""What each system may be asked: the request bodies, strict about keys and types. Pure, no I/O."""
+"""The request bodies that each system takes, strict about keys and types, and the two shapes of an answer. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from app.domain.models import Currency, Frozen, InCurrency, Outcome, Reference, TenantId, TicketId
+
+# The two shapes of an answer: pure, no I/O.
+
+Answer = dict[str, object]
+
+
+def ok(**fields: object) -> Answer:
+    """The answer of a system that did what it was asked."""
+    return {"ok": True, **fields}
+
+
+def refusal(code: str, message: str) -> Answer:
+    """The answer of a system that understood and said no; asking again changes nothing."""
+    return {"ok": False, "code": code, "message": message}
+
 
 MAX_TEXT_CHARACTERS = 64_000
 MAX_LISTED = 1_000

@@ -1,0 +1,188 @@
+"""How much a claim is worth by order, policy and what the ticket names. Pure; money is Decimal."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_DOWN, Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from app.domain.models import Category, minor_units
+from sandbox.model.brain.conversation import Item, Order, Policy
+from sandbox.model.brain.injection import sums_in
+from sandbox.model.brain.signals import Signals, read_signals
+from sandbox.model.brain.vocabulary import folded, is_word, words
+
+# Which of an order's items a ticket speaks of, in whatever language.
+
+_FILE = Path(__file__).with_name("goods.toml")
+_LETTERS_OF_A_NOUN = 3
+_NO_NOUN = frozenset(
+    {
+        "set",
+        "pack",
+        "wireless",
+        "smart",
+        "full",
+        "led",
+        "usb",
+        "hd",
+        "the",
+        "and",
+        "for",
+        "with",
+        "two",
+        "three",
+        "four",
+    }
+)
+
+
+@lru_cache(maxsize=1)
+def _glossary() -> dict[str, tuple[str, ...]]:
+    data = tomllib.loads(_FILE.read_text("utf-8"))
+    return {folded(noun): tuple(folded(meanings).split()) for noun, meanings in data.items()}
+
+
+@lru_cache(maxsize=4096)
+def _names(item: str) -> tuple[str, ...]:
+    """The patterns that stand for an item: its own words and what they are called elsewhere."""
+    own = [w for w in words(item) if is_word(w) and len(w) >= _LETTERS_OF_A_NOUN and w.isalpha() and w not in _NO_NOUN]
+    singular = [w[:-1] for w in own if w.endswith("s")]
+    plural = [f"{w}s" for w in own]
+    elsewhere = [m for w in (*own, *singular) for m in _glossary().get(w, ())]
+    return tuple(dict.fromkeys([*own, *singular, *plural, *elsewhere]))
+
+
+def _fits(word: str, pattern: str) -> bool:
+    if pattern.startswith("*"):
+        core = pattern.strip("*")
+        return core in word[1:] if pattern.endswith("*") else word.endswith(core) and word != core
+    return word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
+
+
+def named(text: str, items: Sequence[str]) -> list[int]:
+    """The positions of the items that the text names. A word that several items share decides nothing."""
+    spoken = {w for w in words(text) if is_word(w)}
+    hits = [frozenset(_hits(spoken, item)) for item in items]
+    return [i for i, mine in enumerate(hits) if mine - _others(hits, i)]
+
+
+def _hits(spoken: Iterable[str], item: str) -> Iterable[str]:
+    patterns = _names(item)
+    return (word for word in spoken if any(_fits(word, pattern) for pattern in patterns))
+
+
+def _others(hits: Sequence[frozenset[str]], mine: int) -> frozenset[str]:
+    return frozenset().union(*(found for i, found in enumerate(hits) if i != mine))
+
+
+# What the account tells of its orders: which one a ticket can only mean, and how far one is.
+
+_PLAUSIBLE = {
+    Category.DAMAGED: ("delivered",),
+    Category.WRONG_ITEM: ("delivered",),
+    Category.CHANGED_MIND: ("delivered", "shipped"),
+    Category.NOT_RECEIVED: ("shipped", "delivered"),
+    Category.CANCELLATION: ("processing", "shipped"),
+    Category.DOUBLE_CHARGE: ("processing", "shipped", "delivered"),
+}
+_RECENT_DAYS = 60
+_STATUS_ASKED = 3.0
+
+
+def _orders(account: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    orders = account.get("orders")
+    return [order for order in orders if isinstance(order, dict)] if isinstance(orders, list) else []
+
+
+def plausible_order(category: Category, account: Mapping[str, Any], ticket: str) -> str | None:
+    """The order that a ticket without a number means: the only one that names its goods, else the only one
+    in a fitting state, else the only recent one of these; None when several remain."""
+    fitting = [order for order in _orders(account) if order.get("status") in _PLAUSIBLE.get(category, ())]
+    by_goods = [order for order in fitting if named(ticket, [" ".join(order.get("items", ()))])]
+    first_state = [order for order in fitting if order.get("status") == _PLAUSIBLE[category][0]]
+    recent = [order for order in fitting if order.get("placed_days_ago", 0) <= _RECENT_DAYS]
+    for candidates in (by_goods, fitting, first_state, recent):
+        if len(candidates) == 1:
+            return str(candidates[0].get("order_id"))
+    return None
+
+
+def order_status(account: Mapping[str, Any], order_id: str | None, signals: Signals) -> tuple[str | None, str | None]:
+    """The order whose whereabouts a question asks for, and the reply's name; (None, None) if it asks no such."""
+    orders = _orders(account)
+    mine = [order for order in orders if order.get("order_id") == order_id] if order_id else orders
+    if signals.of("status") < _STATUS_ASKED or len(mine) != 1:
+        return None, None
+    status = mine[0].get("status")
+    known = status in ("processing", "shipped", "delivered", "cancelled")
+    return str(mine[0].get("order_id")), f"status_{status}" if known else None
+
+
+_ENOUGH = 2.0
+_SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+")
+_WHOLE_ALWAYS = (Category.CANCELLATION, Category.DOUBLE_CHARGE)
+
+
+def claim_worth(category: Category, order: Order, policy: Policy, ticket: str, signals: Signals) -> Decimal | None:
+    """The sum to propose, never above what is refundable; None when it is unclear which items are meant."""
+    if category is Category.DOUBLE_CHARGE:
+        return min(order.charged - order.total, order.refundable)
+    base = order.refundable
+    if category not in _WHOLE_ALWAYS and _items_sold(order) > 1:
+        part = part_worth(order, ticket, signals)
+        if part is None:
+            return None
+        base = min(base, part)
+    smallest = Decimal(1).scaleb(-minor_units(order.currency))
+    return (base * policy.refund_percent / 100).quantize(smallest, rounding=ROUND_DOWN)
+
+
+def _items_sold(order: Order) -> int:
+    return sum(item.quantity for item in order.items)
+
+
+def part_worth(order: Order, ticket: str, signals: Signals) -> Decimal | None:
+    """The price of what the ticket means: one line, some pieces of it, or everything; None when it does not say."""
+    some, whole = signals.of("some_item") >= _ENOUGH, signals.of("whole_order") >= _ENOUGH
+    item = _meant_item(order, ticket)
+    if item is not None and (some or not whole):
+        return item.unit_price * _pieces(item, some, ticket)
+    if some and not whole and len(order.items) > 1:
+        return _priced_like(order, ticket)
+    return order.refundable
+
+
+def _meant_item(order: Order, ticket: str) -> Item | None:
+    """The one line of the order that the ticket is about, if it is one."""
+    if len(order.items) == 1:
+        return order.items[0]
+    names = [item.name for item in order.items]
+    for part in (ticket, *sorted(_SENTENCES.split(ticket), key=_claims, reverse=True)):
+        found = named(part, names)
+        if len(found) == 1 and (part is ticket or _claims(part) > 0):
+            return order.items[found[0]]
+    return None
+
+
+def _claims(sentence: str) -> float:
+    signals = read_signals("", sentence)
+    return signals.of("wants") * 2 + signals.of(Category.DAMAGED, Category.WRONG_ITEM, Category.NOT_RECEIVED)
+
+
+def _pieces(item: Item, some: bool, ticket: str) -> int:
+    """How many pieces of a line: a price that is named tells, else one where the ticket says `one of`."""
+    for sum_, _ in sums_in(ticket):
+        if sum_ % item.unit_price == 0 and 0 < sum_ // item.unit_price <= item.quantity:
+            return int(sum_ // item.unit_price)
+    return 1 if some and item.quantity > 1 else item.quantity
+
+
+def _priced_like(order: Order, ticket: str) -> Decimal | None:
+    sums = {sum_ for sum_, _ in sums_in(ticket)}
+    fitting = [item.unit_price * item.quantity for item in order.items if item.unit_price * item.quantity in sums]
+    return fitting[0] if len(fitting) == 1 else None
