@@ -12,8 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.bench import environment, machine, report
-from lab.bench.command import exit_code
+from lab.bench import machine, results, sides
 from lab.bench.load import NumberSource
 from lab.bench.measure import Window, measure
 from lab.bench.plan import (
@@ -34,6 +33,7 @@ from lab.bench.plan import (
 from lab.bench.results import goals, summaries
 from lab.bench.sides import running
 from lab.bench.tickets import Shape
+from lab.command import exit_code
 from runtime import paths
 from runtime.problems import Problem
 from tests.servers import ensure_installed
@@ -50,7 +50,7 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> None:
     ensure_installed()
-    environment.ensure()
+    sides.ensure_peer_environment()
     pace = QUICK if options.quick else FULL
     if options.rounds:
         pace = replace(pace, rounds=options.rounds)
@@ -64,8 +64,8 @@ def _run(options: argparse.Namespace) -> None:
             described |= _work(block, pace, f"round {number} of {pace.rounds}", seen)
     found = summaries(seen)
     reached = goals(found)
-    report.show(Console(width=200), described, found, reached, variants)
-    report.write(options.output, described, found, reached, variants)
+    results.show(Console(width=200), described, found, reached, variants)
+    results.write(options.output, described, found, reached, variants)
     console.print(f"written to {options.output}", highlight=False, soft_wrap=True)
 
 

@@ -7,10 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.bench import cpu
-from lab.bench.closed_cases import CaseWatch
-from lab.bench.intake import opened
-from lab.bench.load import Load, NumberSource
+from lab.bench import machine
+from lab.bench.load import CaseWatch, Load, NumberSource, open_load
 from lab.bench.plan import Case, Pace
 from lab.bench.sides import Running
 from lab.bench.tickets import MODEL_CALLS, OUTCOME
@@ -52,7 +50,7 @@ async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSourc
     running.set_latency(case.latency)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.02) as watch,
-        opened(running, case.submission, watch, numbers) as load,
+        open_load(running, case.submission, watch, numbers) as load,
     ):
         bill = running.bill()
         steady = await _sustained(running, case, pace, watch, load)
@@ -60,7 +58,7 @@ async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSourc
         _check_outcomes(case, watch)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.002) as watch,
-        opened(running, case.submission, watch, numbers) as load,
+        open_load(running, case.submission, watch, numbers) as load,
     ):
         alone = await load.alone(case.shape, pace.alone[case.latency])
     return Window(
@@ -79,11 +77,16 @@ async def _sustained(running: Running, case: Case, pace: Pace, watch: CaseWatch,
     await load.start(case.shape, pace.in_flight[case.latency], MODEL_CALLS[case.shape] * case.latency)
     await _first_case(case, watch)
     await asyncio.sleep(pace.warm_up_seconds)
-    count, begun, busy, before = watch.count, time.perf_counter(), cpu.machine_busy(), cpu.snapshot(running.leaders)
+    count, begun, busy, before = (
+        watch.count,
+        time.perf_counter(),
+        machine.machine_busy(),
+        machine.cpu_snapshot(running.leaders),
+    )
     await asyncio.sleep(pace.window_seconds)
     tasks, seconds = watch.count - count, time.perf_counter() - begun
-    used = cpu.since(before, cpu.snapshot(running.leaders))
-    others = (cpu.machine_busy() - busy - sum(used.values())) / seconds
+    used = machine.cpu_since(before, machine.cpu_snapshot(running.leaders))
+    others = (machine.machine_busy() - busy - sum(used.values())) / seconds
     await load.halt()
     watch.look()
     return _Steady(tasks, seconds, used, max(round(others, 2), 0.0))

@@ -26,9 +26,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from lab.bench.command import exit_code
 from lab.bench.machine import hardware
 from lab.bench.tickets import Shape, make_ticket
+from lab.command import exit_code
 from runtime import processes
 from runtime.stack import Stack
 

@@ -2,23 +2,115 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from app.config.settings import Settings
 from app.tasks.access import read_local_token
-from lab.bench import environment
 from lab.bench.plan import Block, Side, Store, Variant
-from lab.bench.stores import DATABASE, Prepared, prepare
 from runtime import paths, processes
 from runtime.loopback import HOST, answers, free_ports
+from runtime.problems import Problem
 from runtime.stack import Stack
-from tests.servers import PostgresServer
+from tests.servers import PostgresServer, RedisServer
+
+# Makes the peer's virtual environment from its own hash-checked lock; the product's packages are seen behind it.
+#
+# The peer uses the product's rules and prompts, so it sees the product's environment too, after its own: what both need
+# has one version (the lock is compiled under the product's as a constraint).
+
+PEER_LOCK = Path(__file__).with_name("requirements-dbos.lock")
+PEER_HOME = paths.RUNTIME / "peer"
+PEER_PYTHON = PEER_HOME / "bin" / "python"
+_PEER_STAMP = PEER_HOME / "installed.sha256"
+_INSTALL_SECONDS = 600
+
+
+def ensure_peer_environment() -> None:
+    """Makes the environment when it is missing or of another lock. Raises Problem with pip's last lines."""
+    wanted = hashlib.sha256(PEER_LOCK.read_bytes() + f"{sys.version} {paths.VENV}".encode()).hexdigest()
+    if _PEER_STAMP.exists() and _PEER_STAMP.read_text() == wanted:
+        return
+    shutil.rmtree(PEER_HOME, ignore_errors=True)
+    venv.create(PEER_HOME, with_pip=True, symlinks=True)
+    options = ["--disable-pip-version-check", "--no-input", "-q", "--require-hashes", "--no-deps"]
+    command = [str(PEER_PYTHON), "-m", "pip", "install", *options, "-r", str(PEER_LOCK)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
+    if done.returncode:
+        raise Problem(f"pip cannot install {PEER_LOCK.name}: {(done.stderr or done.stdout).strip()[-600:]}")
+    (_packages(PEER_HOME) / "product.pth").write_text(f"{_packages(paths.VENV)}\n")
+    _PEER_STAMP.write_text(wanted)
+
+
+def peer_version(distribution: str) -> str:
+    """The version of a package of the peer's environment."""
+    code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
+    done = subprocess.run([str(PEER_PYTHON), "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def _packages(home: Path) -> Path:
+    """Where a virtual environment keeps its packages."""
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(home), "platbase": str(home)}))
+
+
+# The state stores: throw-away servers, and the components with which daprd uses them.
+
+_COMPONENT = """\
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: statestore
+scopes: [agent]
+spec:
+  type: {type}
+  version: {version}
+  metadata:
+    - name: actorStateStore
+      value: "true"
+{metadata}"""
+DATABASE = "workflow"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A store that is ready: the component's overlay, its server's process, and its version."""
+
+    overlay: dict[str, str] = field(default_factory=dict)
+    leaders: dict[str, int] = field(default_factory=dict)
+    version: str = ""
+
+
+def prepare_store(store: Store, open_until: ExitStack) -> Prepared:
+    """Starts what the store needs; it ends with `open_until`. SQLite needs nothing and is the product's default."""
+    if store is Store.POSTGRES:
+        postgres = open_until.enter_context(PostgresServer())
+        url = postgres.create_database(DATABASE)
+        overlay = component("state.postgresql", "v2", connectionString=url)
+        return Prepared(overlay, {"postgres": postgres.pid}, postgres.version())
+    if store is Store.REDIS:
+        redis = open_until.enter_context(RedisServer())
+        overlay = component("state.redis", "v1", redisHost=redis.address, redisPassword=redis.password)
+        return Prepared(overlay, {"redis": redis.pid}, f"{redis.version()}, appendfsync {redis.fsync}")
+    return Prepared()
+
+
+def component(type_name: str, version: str, **metadata: str) -> dict[str, str]:
+    """The overlay that puts another store in the place of the default one."""
+    lines = "".join(f'    - name: {name}\n      value: "{value}"\n' for name, value in metadata.items())
+    return {"statestore.yaml": _COMPONENT.format(type=type_name, version=version, metadata=lines)}
+
 
 _READY_SECONDS = 60.0
 
@@ -62,12 +154,12 @@ def running(block: Block, folder: Path) -> Iterator[Running]:
 def ours(store: Store, folder: Path, worker: Sequence[str] | None = None) -> Iterator[Running]:
     """The product on that store; `worker` is another command than the product's own."""
     with ExitStack() as open_until:
-        prepared = prepare(store, open_until)
+        prepared = prepare_store(store, open_until)
         stack = open_until.enter_context(Stack(folder, overlay=prepared.overlay, worker=worker))
-        yield described(stack, prepared)
+        yield describe_stack(stack, prepared)
 
 
-def described(stack: Stack, prepared: Prepared) -> Running:
+def describe_stack(stack: Stack, prepared: Prepared) -> Running:
     """A stack that runs, as the load generator needs it; its processes are those of the stack and of the store."""
     return Running(
         side=Side.OURS,
@@ -84,13 +176,13 @@ def described(stack: Stack, prepared: Prepared) -> Running:
 
 
 def _peer(variant: Variant, folder: Path, open_until: ExitStack) -> Running:
-    environment.ensure()
+    ensure_peer_environment()
     postgres = open_until.enter_context(PostgresServer())
     stack = open_until.enter_context(Stack(folder, parts=["sandbox"]))
     (port,) = free_ports(1)
     token = secrets.token_hex(24)
     command = [
-        *(str(environment.PYTHON), "-m", "lab.bench.dbos_baseline.serve"),
+        *(str(PEER_PYTHON), "-m", "lab.bench.dbos_baseline.serve"),
         *("--style", variant.style, "--start", variant.start),
         *("--threads", str(variant.threads), "--connections", str(variant.connections)),
         *("--database", postgres.create_database(DATABASE), "--port", str(port), "--token", token),

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from lab.bench import machine
-from lab.bench.command import exit_code
 from lab.chaos import arm, plan, report
 from lab.chaos.arm import Work
 from lab.chaos.evidence import Evidence, Row
-from lab.chaos.tickets import Expected, make_tickets
+from lab.chaos.load import Expected, make_tickets
 from lab.chaos.twins import on_postgres
 from lab.chaos.verdict import Verdict, judge
+from lab.command import exit_code
 from runtime import paths
 from runtime.problems import Problem
 from runtime.stack import Stack

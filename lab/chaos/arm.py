@@ -11,9 +11,8 @@ from app.tasks.access import read_local_token
 from lab.chaos import collect
 from lab.chaos.evidence import Evidence
 from lab.chaos.fault_injector import FaultInjector
-from lab.chaos.load import Api, Load
+from lab.chaos.load import Api, Expected, Load
 from lab.chaos.plan import Outage
-from lab.chaos.tickets import Expected
 from runtime.stack import Stack
 
 _LOOK_SECONDS = 0.5

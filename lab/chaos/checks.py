@@ -15,7 +15,7 @@ from decimal import Decimal
 from app.domain.models import CallState
 from app.pricing.charge_types import CallRecord
 from lab.chaos.evidence import Evidence, Execution, Row, StepSeen
-from lab.chaos.tickets import Expected
+from lab.chaos.load import Expected
 
 _SHOWN = 5
 

@@ -12,7 +12,7 @@ from typing import Any
 from app.dapr.history.model import AttemptOutcome, Step, WorkflowRun
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.pricing.charge_types import CallRecord
-from lab.chaos.tickets import Expected
+from lab.chaos.load import Expected
 
 Row = Mapping[str, Any]
 # A turn is saved some ten milliseconds after it began; on a machine that has just been brought back, some hundred.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab.bench.stores import component
+from lab.bench.sides import component
 from tests.servers import PostgresServer, ensure_installed
 
 LEDGER_URL = "REFUND_AGENT_LEDGER_URL"

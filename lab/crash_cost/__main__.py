@@ -18,16 +18,15 @@ from app.config import settings
 from app.domain.errors import ConfigurationError
 from app.pricing import book
 from app.pricing.book import PriceBook
-from lab.bench.command import exit_code
-from lab.crash_cost import figure, judging, plan, table, trace
-from lab.crash_cost.jobs import Job
-from lab.crash_cost.judging import Worked
+from lab.command import exit_code
+from lab.crash_cost import figure, judging, table, trace
+from lab.crash_cost import jobs as plan
+from lab.crash_cost.jobs import Job, Load
+from lab.crash_cost.judging import Clean, Worked
 from lab.crash_cost.machine import described
-from lab.crash_cost.plan import Load
 from lab.crash_cost.run import Scene
-from lab.crash_cost.seen import Clean
 from lab.crash_cost.spend import Prices
-from lab.crash_cost.theory import Arm
+from lab.crash_cost.trace import Arm
 from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
 from runtime import paths
 from runtime.problems import Problem
@@ -66,7 +65,7 @@ def experiment(
     begun = time.monotonic()
     prices_book = _prices()
     prices = Prices(prices_book, _PROVIDER)
-    loads = _on_a_stack((plan.tickets(tasks, rates),), seed, prices, say, None)
+    loads = _on_a_stack((plan.ticket_load(tasks, rates),), seed, prices, say, None)
     loads += _on_a_stack(plan.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
     return CrashCostView(
         seed=seed,

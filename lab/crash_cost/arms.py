@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
+import grpc
+import httpx
+from dapr.ext.workflow import WorkflowState
+
+from app.config import policy
+from app.config.settings import Settings
+from app.dapr.daprd import Daprd
+from app.tasks import workflow_client
+from app.tasks.access import read_local_token
+from lab.crash_cost import mailbox
 from lab.crash_cost.jobs import Job
-from lab.crash_cost.theory import Arm
+from lab.crash_cost.plain_runner import DONE, JOBS, REQUESTS
+from lab.crash_cost.trace import Arm
+from runtime import paths, processes
+from runtime.problems import Problem
+from runtime.processes import Child
+from runtime.stack import Stack
+from runtime.stack_commands import worker_environment
 
 # Side by side: few enough that a kill while as many models work does not open the sidecar's circuit breaker.
 AT_ONCE = 5
@@ -32,3 +52,149 @@ class Runner(Protocol):
     def finish(self) -> None:
         """Returns when all jobs that were begun are finished. Raises Problem when they do not finish."""
         ...
+
+
+# The arm that is resumed: the product's worker, or the mailbox's, on Dapr Workflow.
+
+_POLL_SECONDS = 0.05
+_FINISH_SECONDS = 300.0
+_COMPLETED = "COMPLETED"
+
+
+class Durable:
+    """Jobs as workflows of a stack."""
+
+    arm = Arm.RESUME
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._jobs: tuple[Job, ...] = ()
+        self._client = workflow_client.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Hands the tickets to the agent, or starts the mailboxes."""
+        self._jobs = tuple(jobs)
+        for job in jobs:
+            self._start_mailbox(job) if job.letters else self._submit(job)
+
+    def kill(self) -> None:
+        """SIGKILLs the worker."""
+        self._stack.kill("worker")
+
+    def go_on(self) -> None:
+        """Starts a worker."""
+        self._stack.start("worker")
+
+    def finish(self) -> None:
+        """Waits for every workflow. Raises Problem when one fails, or takes too long."""
+        limit = time.monotonic() + _FINISH_SECONDS
+        for job in self._jobs:
+            while not self._completed(job):
+                if time.monotonic() > limit:
+                    raise Problem(f"{job.task_id} has not finished; see the log {self._stack.log('worker')}.")
+                time.sleep(_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._client.close()
+
+    def _submit(self, job: Job) -> None:
+        token = read_local_token(self._stack.state / "token")
+        headers = {"Authorization": f"Bearer {token}"}
+        body = job.ticket.model_dump(mode="json")
+        httpx.post(
+            f"{self._stack.web_url}/tasks", json=body, headers=headers, timeout=60, trust_env=False
+        ).raise_for_status()
+
+    def _start_mailbox(self, job: Job) -> None:
+        task = mailbox.MailboxInput(job=job, rules=policy.load(Settings().policy_file))
+        self._client.schedule_new_workflow(mailbox.NAME, input=task, instance_id=job.task_id)
+
+    def _completed(self, job: Job) -> bool:
+        state = self._state(job)
+        if state is None or not state.runtime_status.name.startswith(("COMPLETED", "FAILED", "TERMINATED")):
+            return False
+        if state.runtime_status.name != _COMPLETED:
+            raise Problem(f"{job.task_id} ended as {state.runtime_status.name}; see {self._stack.log('worker')}.")
+        return True
+
+    def _state(self, job: Job) -> WorkflowState | None:
+        """None also while the sidecar is being started, or just saving the instance."""
+        try:
+            return self._client.get_workflow_state(job.task_id, fetch_payloads=False)
+        except grpc.RpcError:
+            return None
+
+
+# The arm that begins again at step one: a plain runner, and a supervisor that starts it again when it dies.
+#
+# The supervisor knows which jobs are finished, and hands the others out again. Idempotency keys keep a job that is
+# worked twice from refunding twice.
+
+_MODULE = "lab.crash_cost.plain_runner"
+
+
+class Restarting:
+    """The supervisor."""
+
+    arm = Arm.RESTART
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._jobs: tuple[Job, ...] = ()
+        self._at_once = AT_ONCE
+        self._child: Child | None = None
+
+    def begin(self, jobs: Sequence[Job], at_once: int = AT_ONCE) -> None:
+        """Starts a runner with these jobs."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self._jobs, self._at_once = tuple(jobs), at_once
+        self._start(self._jobs)
+
+    def kill(self) -> None:
+        """SIGKILLs the runner."""
+        processes.kill(self._running())
+
+    def go_on(self) -> None:
+        """Starts it again, with what is not finished."""
+        self._start([job for job in self._jobs if job.name not in self._done()])
+
+    def finish(self) -> None:
+        """Waits for the runner's end. Raises Problem with the end of its log when it ends badly."""
+        child = self._running()
+        processes.wait_until(
+            lambda: not child.alive(), what="the end of the plain runner", deadline_seconds=_FINISH_SECONDS
+        )
+        left = {job.name for job in self._jobs} - self._done()
+        if left:
+            raise Problem(f"The plain runner has not finished {', '.join(sorted(left))}:\n{child.last_lines()}")
+
+    def stop(self) -> None:
+        """Leaves nothing running."""
+        if self._child is not None:
+            processes.stop(self._child)
+
+    def requests(self) -> list[tuple[str, str]]:
+        """Which task has asked whom, in order, since the jobs were begun."""
+        return [(task_id, target) for task_id, target in map(str.split, self._lines(REQUESTS))]
+
+    def _start(self, jobs: Sequence[Job]) -> None:
+        (self._folder / JOBS).write_text("".join(f"{job.model_dump_json()}\n" for job in jobs))
+        command = [sys.executable, "-m", _MODULE, str(self._folder), str(self._at_once)]
+        environment = {**worker_environment(self._stack.ports, self._stack.state), **self._stack.worker_env}
+        log = self._stack.state / "logs" / "plain-runner.log"
+        self._child = processes.start("plain runner", command, log=log, environment=environment, folder=paths.ROOT)
+
+    def _running(self) -> Child:
+        if self._child is None:
+            raise Problem("The plain runner was not started.", remedy="Call begin first.")
+        return self._child
+
+    def _done(self) -> set[str]:
+        return set(self._lines(DONE))
+
+    def _lines(self, name: str) -> list[str]:
+        file = self._folder / name
+        return file.read_text().splitlines() if file.exists() else []

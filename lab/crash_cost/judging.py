@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
-from lab.crash_cost import theory
-from lab.crash_cost.plan import Load
-from lab.crash_cost.seen import Clean, Seen, extra, otherwise
-from lab.crash_cost.spend import Prices, Spend, costing
-from lab.crash_cost.theory import Arm, Digests
-from lab.crash_cost.trace import Kind, Point
+from lab.crash_cost import trace as theory
+from lab.crash_cost.jobs import Load
+from lab.crash_cost.spend import Prices, Row, Spend, costing, digests
+from lab.crash_cost.trace import Arm, Digests, Kind, Point, Timeline
 from lab.crash_cost.views import ArmView, KindView, LoadView, PointView, TraceView, ratio, share, spend_view
+from runtime.problems import Problem
+
+# What runs have left behind: values only.
+
+Books = dict[str, Counter[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A run without a kill: what every job asks, in order, and what stands on the bill and in the books for it."""
+
+    timelines: dict[str, Timeline]
+    rows: tuple[Row, ...]
+    books: Books
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run under a trace, in one arm."""
+
+    arm: Arm
+    rows: tuple[Row, ...]
+    books: Books
+    seconds: float
+
+
+def otherwise(seen: Seen, clean: Clean, book: str) -> int:
+    """Entries of a book that the clean run does not have, and entries of its that are missing."""
+    mine, theirs = seen.books[book], clean.books[book]
+    return (mine - theirs).total() + (theirs - mine).total()
+
+
+def extra(seen: Seen, clean: Clean) -> Digests:
+    """The requests that stand on the bill more often than in the clean run. Raises Problem when one is missing."""
+    missing = digests(clean.rows) - digests(seen.rows)
+    if missing:
+        raise Problem(f"{seen.arm.words}: {missing.total()} model calls of the clean run are not on the bill.")
+    return digests(seen.rows) - digests(clean.rows)
+
 
 _HUNDRED = Decimal(100)
 
@@ -60,7 +99,7 @@ class _Judge:
             rate=share(rate, Decimal(1)),
             kills=len(killed),
             upper_bound=rate * self.clean_spend.amount,
-            ceiling=self._costing(theory.everything(killed, self._clean.timelines)).amount,
+            ceiling=self._costing(theory.all_requests(killed, self._clean.timelines)).amount,
             restart=restart,
             resume=resume,
             ratio=share(resume.repeated.amount, repeated) if repeated else None,
@@ -73,7 +112,7 @@ class _Judge:
     def _arm(self, arm: Arm, worked: Worked) -> ArmView:
         seen = worked.seen[arm]
         more = self._prices.spend(seen.rows) - self.clean_spend
-        found, expected = extra(seen, self._clean), theory.repeated(arm, worked.points, self._clean.timelines)
+        found, expected = extra(seen, self._clean), theory.expected_repeats(arm, worked.points, self._clean.timelines)
         return ArmView(
             arm=arm,
             repeated=spend_view(more),
@@ -92,7 +131,7 @@ class _Judge:
         kills, clean, sums = 0, Spend(), dict.fromkeys(Arm, Spend())
         for attempt in worked:
             jobs = [point.job for point in attempt.points if point.kind(timelines[point.job]) is kind]
-            own = theory.everything(jobs, timelines)
+            own = theory.all_requests(jobs, timelines)
             kills, clean = kills + len(jobs), clean + self._costing(own)
             for arm, seen in attempt.seen.items():
                 more = extra(seen, self._clean)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from lab.crash_cost.jobs import Job
-from lab.crash_cost.seen import Books
+from lab.crash_cost.judging import Books
 from lab.crash_cost.trace import Point, Timeline
 from runtime import processes
 from runtime.stack import Stack

@@ -10,15 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lab.crash_cost.arms import AT_ONCE, Runner
-from lab.crash_cost.durable import Durable
+from lab.crash_cost.arms import AT_ONCE, Durable, Restarting, Runner
 from lab.crash_cost.jobs import Job
+from lab.crash_cost.judging import Clean, Seen
 from lab.crash_cost.outside import Outside
-from lab.crash_cost.restarting import Restarting
-from lab.crash_cost.seen import Clean, Seen
 from lab.crash_cost.spend import Row, digests
-from lab.crash_cost.theory import Arm
-from lab.crash_cost.trace import MODEL, Point, Request, Timeline
+from lab.crash_cost.trace import MODEL, Arm, Point, Request, Timeline
 from runtime.problems import Problem
 from runtime.stack import Stack
 

@@ -12,7 +12,7 @@ from typing import Any
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import TokenUsage
 from app.pricing.formula import CallPrice, price_call
-from lab.crash_cost.theory import Digests
+from lab.crash_cost.trace import Digests
 from runtime.problems import Problem
 
 Row = Mapping[str, Any]

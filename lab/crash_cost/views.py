@@ -11,8 +11,7 @@ from pydantic import PlainSerializer
 from app.domain.models import Frozen
 from app.domain.money import plain
 from lab.crash_cost.spend import Spend
-from lab.crash_cost.theory import Arm
-from lab.crash_cost.trace import Kind
+from lab.crash_cost.trace import Arm, Kind
 
 Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 _PLACES = Decimal("0.0001")

@@ -22,9 +22,9 @@ from app.domain.orders import Account
 from app.ledger.store.tickets import StoredTicket
 from app.llm.conversation import Message
 from app.workflow.activities import tools
-from lab.bench import cpu, results
-from lab.bench.closed_cases import CaseWatch
+from lab.bench import machine, results
 from lab.bench.dbos_baseline import work
+from lab.bench.load import CaseWatch
 from lab.bench.measure import Window
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from lab.bench.tickets import Shape, make_ticket
@@ -171,10 +171,10 @@ def test_a_process_that_burns_cpu_is_charged_for_it() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as burner:
         assert burner.stdout is not None
         burner.stdout.readline()
-        assert 0.18 <= cpu.used(burner.pid) < 2
+        assert 0.18 <= machine.cpu_seconds(burner.pid) < 2
         burner.communicate(b"\n")
-    assert cpu.since({"worker": 1.0}, {"worker": 3.5}) == {"worker": 2.5}
-    assert cpu.used(os.getpid(), with_children=False) > 0
+    assert machine.cpu_since({"worker": 1.0}, {"worker": 3.5}) == {"worker": 2.5}
+    assert machine.cpu_seconds(os.getpid(), with_children=False) > 0
 
 
 def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
 
 def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _books(tmp_path).close()
-    monkeypatch.setattr("lab.bench.closed_cases.GIVE_UP_SECONDS", 0.05)
+    monkeypatch.setattr("lab.bench.load.GIVE_UP_SECONDS", 0.05)
     with pytest.raises(Problem, match="the case of B-1 was not closed"):
         asyncio.run(_wait_in_vain(tmp_path))
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.bench import cpu, machine
-from lab.bench.command import exit_code
-from lab.bench.ledger import processes, questions, results
+from lab.bench import machine
+from lab.bench import machine as cpu
+from lab.bench.ledger import questions, results, writing
 from lab.bench.ledger.population import Population
 from lab.bench.ledger.results import Figures
 from lab.bench.ledger.stores import Database, Store, opened
+from lab.command import exit_code
 from runtime import paths
 from tests.servers import ensure_installed
 
@@ -56,11 +57,11 @@ def measured(
     """A year of so many tasks: written, weighed, asked; then deleted."""
     population = Population(tasks, seed)
     with opened(kind, folder) as store:
-        pace = processes.Pace(tasks, lambda line: _say(kind, tasks, line))
-        begun, busy, used = time.perf_counter(), cpu.machine_busy(), cpu.used(os.getpid())
-        spent = processes.write(store.url, population, processes_, pace.progress)
+        pace = writing.Pace(tasks, lambda line: _say(kind, tasks, line))
+        begun, busy, used = time.perf_counter(), cpu.machine_busy(), cpu.cpu_seconds(os.getpid())
+        spent = writing.write_population(store.url, population, processes_, pace.progress)
         seconds = time.perf_counter() - begun
-        others = (cpu.machine_busy() - busy - cpu.used(os.getpid()) + used) / seconds
+        others = (cpu.machine_busy() - busy - cpu.cpu_seconds(os.getpid()) + used) / seconds
         settled = _timed(store.settle)
         _say(kind, tasks, f"written in {seconds:.0f} s; {spent.milliseconds(*results.PRODUCT):.2f} ms of CPU a record")
         return Figures(

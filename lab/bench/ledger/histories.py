@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from app.dapr.history.model import Failure, RunStatus, WaitOutcome, WorkflowRun
-from app.domain.models import Category, Classification, Draft, ModelUse, Outcome, Proposal, Refund, TaskResult, Ticket
-from app.pricing.charge_types import CallRecord
+from app.domain.models import (
+    CallState,
+    Category,
+    Classification,
+    Draft,
+    ModelUse,
+    Outcome,
+    Proposal,
+    Refund,
+    TaskResult,
+    Ticket,
+)
+from app.ledger.store.tickets import body_digest
+from app.llm.call import answer_to_json
+from app.llm.conversation import Answer, ToolRequest
+from app.pricing.charge_types import CallRecord, usage_columns
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
-from lab.bench.ledger import texts
-from lab.bench.ledger.outcome_mix import OUTCOMES, Fate, fate
-from lab.bench.ledger.population import Person
+from lab.bench.ledger import population
+from lab.bench.ledger.population import OUTCOMES, Fate, Person, fate
 from lab.bench.ledger.synthetic_history import SyntheticHistory
 
 _LATER = timedelta(milliseconds=400)  # a hint reaches the projector, and its batch is full
@@ -48,10 +64,10 @@ def make(person: Person) -> Made:
         ticket_id=person.ticket_id,
         customer_id=f"c-{person.chance.randint(1, 99_999)}",
         order_id=_ORDER if chosen.looks_up else None,
-        subject=texts.subject(person.chance),
-        text=texts.letter(person.chance),
+        subject=population.subject(person.chance),
+        text=population.letter(person.chance),
     )
-    reply = texts.reply(person.chance)
+    reply = population.reply(person.chance)
     history = SyntheticHistory(person, ticket.task_id)
     _worked(history, chosen)
     sights = []
@@ -138,3 +154,64 @@ def proposal(chosen: Fate) -> Proposal:
     action = {Fate.ANSWERED: "answer", Fate.DECLINED: "decline"}.get(chosen, "refund")
     money = {"order_id": _ORDER, "amount": "49.90", "currency": "EUR"} if action == "refund" else {}
     return Proposal.model_validate({"action": action, "reason": "as_ordered", "confidence": "0.91", **money})
+
+
+# The rows that intake and the gateway's journal would have written for a made-up task.
+
+_SAME = [field.name for field in fields(CallRecord) if field.name not in ("usage", "model", "finish_reason", "error")]
+
+
+def ticket_row(made: Made) -> dict[str, Any]:
+    """As intake keeps a ticket, once its task was started."""
+    ticket = made.ticket
+    return {
+        "task_id": ticket.task_id,
+        "tenant": ticket.tenant,
+        "ticket_id": ticket.ticket_id,
+        "customer_id": ticket.customer_id,
+        "order_id": ticket.order_id,
+        "digest": body_digest(ticket),
+        "subject": ticket.subject,
+        "text": ticket.text,
+        "received_at": made.received_at,
+        "started": True,
+        "recorded": False,
+    }
+
+
+def reply_row(made: Made) -> dict[str, Any]:
+    """As the third stage keeps its letter."""
+    digest = hashlib.sha256(made.reply.encode()).hexdigest()
+    written = made.calls[-1].ended_at or made.calls[-1].started_at
+    return {"task_id": made.ticket.task_id, "digest": digest, "text": made.reply, "written_at": written}
+
+
+def call_rows(made: Made) -> Iterator[dict[str, Any]]:
+    """As the journal keeps the calls, once they are over."""
+    for call in made.calls:
+        answered = call.state is CallState.SETTLED
+        yield {
+            **{name: getattr(call, name) for name in _SAME},
+            **usage_columns(call.usage),
+            "model": call.model or None,
+            "finish_reason": call.finish_reason or None,
+            "error": call.error or None,
+            "answer": answer_to_json(_answer(made, call)) if answered else None,
+        }
+
+
+def _answer(made: Made, call: CallRecord) -> Answer:
+    if call.stage != "classify" and call is not made.calls[-1]:
+        asked = tuple(
+            ToolRequest(f"call_{call.request_digest[:24]}", name, '{"order_id": "AC-10442"}')
+            for name in ("lookup_order", "lookup_refund_policy")
+        )
+        return Answer("", asked, "tool_calls", call.model, call.usage)
+    return Answer(_text(made, call), (), "stop", call.model, call.usage)
+
+
+def _text(made: Made, call: CallRecord) -> str:
+    order = made.ticket.order_id
+    if call.stage == "classify":
+        return population.classification("damaged" if order else "question", order)
+    return population.draft("refund" if order else "answer", order, "49.90" if order else None, made.reply)

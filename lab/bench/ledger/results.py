@@ -14,8 +14,7 @@ from rich.table import Table
 from lab.bench.ledger.questions import GOAL, Timing
 from lab.bench.ledger.stores import Database, grouped
 from lab.bench.ledger.writing import Spent
-from lab.bench.report import QUIET_CORES
-from lab.bench.results import Goal
+from lab.bench.results import QUIET_CORES, Goal
 
 GOAL_SECONDS = 1.0
 GOAL_MILLISECONDS = 1.2

@@ -27,7 +27,7 @@ from app.domain.errors import FailureCause, with_code
 from app.domain.models import AnsweredBy, CallState, ModelUse, UsageBasis
 from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage
 from app.workflow.steps import DECISION
-from lab.bench.ledger import texts
+from lab.bench.ledger import population
 from lab.bench.ledger.population import Person
 
 PROMPTS = "afd128ef6544"
@@ -138,7 +138,7 @@ class SyntheticHistory:
             attempts.append(self._failed(begun, self._chance.randint(20_000, 3_000_000), f"{name} answered 503"))
             begun = self._back_off(execution_id, attempts[-1])
         end = begun + self._chance.randint(14_000, 90_000)
-        attempts.append(self._attempt(len(attempts) + 1, begun, end, result=texts.RESULTS[name]))
+        attempts.append(self._attempt(len(attempts) + 1, begun, end, result=population.RESULTS[name]))
         self._steps.append(Step(execution_id, name, tuple(attempts), Payload("{}")))
         return end
 

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from app.config import policy
 from lab.bench import machine
-from lab.bench.command import exit_code
 from lab.bench.sizing import measurement
 from lab.bench.sizing.demand import Demand, Round, Site, demand, medians, mixed
 from lab.bench.sizing.simulation import Seen, simulate
 from lab.bench.tickets import Shape
+from lab.command import exit_code
 from runtime import paths
 from runtime.problems import Problem
 from tests.servers import ensure_installed

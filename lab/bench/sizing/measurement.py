@@ -14,14 +14,11 @@ from pathlib import Path
 
 import httpx
 
-from lab.bench import cpu
-from lab.bench.closed_cases import CaseWatch
-from lab.bench.intake import opened
-from lab.bench.load import NumberSource
+from lab.bench import machine as cpu
+from lab.bench.load import CaseWatch, NumberSource, open_load
 from lab.bench.plan import Submission
-from lab.bench.sides import Running, described
+from lab.bench.sides import DATABASE, Prepared, Running, component, describe_stack
 from lab.bench.sizing.demand import Round
-from lab.bench.stores import DATABASE, Prepared, component
 from lab.bench.tickets import MODEL_CALLS, OUTCOME, Shape
 from runtime import processes
 from runtime.problems import Problem
@@ -66,7 +63,7 @@ def plant(folder: Path) -> Iterator[Plant]:
         open_until.enter_context(stack)
         leaders = {"postgres": servers[STATE].pid, "ledger": servers[LEDGER].pid}
         prepared = Prepared(overlay, leaders, servers[STATE].version())
-        yield Plant(stack, described(stack, prepared), servers)
+        yield Plant(stack, describe_stack(stack, prepared), servers)
 
 
 def measured(open_plant: Plant, tasks: int, rounds: int) -> Iterator[Round]:
@@ -105,11 +102,11 @@ def since(before: Mapping[str, float], after: Mapping[str, float], tasks: int) -
 
 def _round(of: Plant, shape: Shape, tasks: int, numbers: NumberSource) -> Round:
     before, busy, started = _counters(of), cpu.machine_busy(), time.perf_counter()
-    cpu_before = cpu.snapshot(of.running.leaders)
+    cpu_before = cpu.cpu_snapshot(of.running.leaders)
     each = asyncio.run(_work(of.running, shape, tasks, numbers))
     _wait_until_recorded(of)
-    cpu_after, seconds = cpu.snapshot(of.running.leaders), time.perf_counter() - started
-    used = cpu.since(cpu_before, cpu_after)
+    cpu_after, seconds = cpu.cpu_snapshot(of.running.leaders), time.perf_counter() - started
+    used = cpu.cpu_since(cpu_before, cpu_after)
     others = (cpu.machine_busy() - busy - sum(used.values())) / seconds
     idle = _settle(of)
     counted = since(before, _counters(of), tasks)
@@ -125,7 +122,7 @@ async def _work(running: Running, shape: Shape, tasks: int, numbers: NumberSourc
     lanes = min(LANES, tasks)
     async with (
         CaseWatch(running.sandbox_state) as watch,
-        opened(running, Submission.HTTP, watch, numbers) as load,
+        open_load(running, Submission.HTTP, watch, numbers) as load,
     ):
 
         async def lane(number: int) -> list[float]:
@@ -147,9 +144,9 @@ def _wait_until_recorded(of: Plant) -> None:
 
 def _settle(of: Plant) -> dict[str, float]:
     """Waits until every count has arrived; CPU milliseconds a second of each process meanwhile."""
-    before, started = cpu.snapshot(of.running.leaders), time.perf_counter()
+    before, started = cpu.cpu_snapshot(of.running.leaders), time.perf_counter()
     time.sleep(_SETTLE_SECONDS)
-    used, seconds = cpu.since(before, cpu.snapshot(of.running.leaders)), time.perf_counter() - started
+    used, seconds = cpu.cpu_since(before, cpu.cpu_snapshot(of.running.leaders)), time.perf_counter() - started
     return {_named(name): round(1000 * value / seconds, 2) for name, value in used.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.pricing.charge_types import CallRecord, TokenUsage
 from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
-from lab.chaos.tickets import Expected, make_tickets
+from lab.chaos.load import Expected, make_tickets
 from tests.records import at, call_record
 
 TICKETS = make_tickets(1, 3)

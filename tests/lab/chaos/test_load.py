@@ -13,8 +13,7 @@ import pytest
 
 from app.domain.models import Ticket
 from lab.chaos import load
-from lab.chaos.load import Api, Load
-from lab.chaos.tickets import Kind, make_tickets
+from lab.chaos.load import Api, Kind, Load, make_tickets
 
 TICKETS = make_tickets(3, 12)
 

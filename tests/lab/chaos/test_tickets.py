@@ -7,7 +7,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.chaos.tickets import CURRENCY, PRICE, Kind, make_tickets
+from lab.chaos.load import CURRENCY, PRICE, Kind, make_tickets
 from sandbox.systems.orders import is_visitor, visitor_orders
 
 

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.pricing import book
-from lab.crash_cost.judging import Worked, judged
-from lab.crash_cost.plan import Load
-from lab.crash_cost.seen import Books, Clean, Seen
+from lab.crash_cost.jobs import Load
+from lab.crash_cost.judging import Books, Clean, Seen, Worked, judged
 from lab.crash_cost.spend import Prices
-from lab.crash_cost.theory import Arm
-from lab.crash_cost.trace import MODEL, Point, Request, Timeline
+from lab.crash_cost.trace import MODEL, Arm, Point, Request, Timeline
 from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
 from tests.paths import ROOT
 

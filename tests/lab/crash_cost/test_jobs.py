@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.domain.redaction import redact
-from lab.crash_cost import plan
+from lab.crash_cost import jobs as plan
 from lab.crash_cost.jobs import letter_mark, mailboxes, tickets
 from lab.crash_cost.trace import MODEL
 from runtime.problems import Problem

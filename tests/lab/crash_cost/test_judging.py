@@ -8,12 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from lab.crash_cost.judging import Worked, judged
-from lab.crash_cost.plan import Load
-from lab.crash_cost.seen import extra
+from lab.crash_cost.jobs import Load
+from lab.crash_cost.judging import Worked, extra, judged
 from lab.crash_cost.table import remarks
-from lab.crash_cost.theory import Arm
-from lab.crash_cost.trace import Kind, Point
+from lab.crash_cost.trace import Arm, Kind, Point
 from runtime.problems import Problem
 from tests.lab.crash_cost.kit import clean, load_view, prices, result, seen
 

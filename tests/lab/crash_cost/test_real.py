@@ -13,10 +13,9 @@ from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from lab.crash_cost.__main__ import MAILBOX_WORKER, scene
 from lab.crash_cost.jobs import Job, mailboxes, tickets
+from lab.crash_cost.judging import Clean, Seen, extra, otherwise
 from lab.crash_cost.run import Scene
-from lab.crash_cost.seen import Clean, Seen, extra, otherwise
-from lab.crash_cost.theory import Arm, repeated
-from lab.crash_cost.trace import Point, Request, trace
+from lab.crash_cost.trace import Arm, Point, Request, expected_repeats, trace
 
 pytestmark = pytest.mark.runtime
 
@@ -38,7 +37,7 @@ def worked(scene: Scene, jobs: Sequence[Job], points: Sequence[Point], clean: Cl
     """Both arms, each held against its theory."""
     found = {arm: scene.under(arm, jobs, points, clean, "killed") for arm in Arm}
     for arm, seen in found.items():
-        assert extra(seen, clean) == repeated(arm, points, clean.timelines)
+        assert extra(seen, clean) == expected_repeats(arm, points, clean.timelines)
     assert not [book for book in BOOKS if otherwise(found[Arm.RESUME], clean, book)]
     return found
 

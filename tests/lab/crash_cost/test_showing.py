@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lab.crash_cost import figure, table
-from lab.crash_cost.svg import Axis, Panel, linear
+from lab.crash_cost.figure import Axis, Panel, linear
 from lab.crash_cost.trace import Point
 from lab.crash_cost.views import CrashCostView
 from tests.lab.crash_cost.kit import clean, load_view, result
