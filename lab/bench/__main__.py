@@ -32,8 +32,8 @@ from lab.bench.plan import (
 )
 from lab.bench.results import goals, summaries
 from lab.bench.sides import running
-from lab.bench.tickets import Shape
 from lab.command import exit_code
+from lab.tickets import Shape
 from runtime import paths
 from runtime.problems import Problem
 from tests.servers import ensure_installed

@@ -30,7 +30,7 @@ from app.workflow.refund import NAME
 from app.workflow.steps import TaskInput
 from lab.bench.plan import Side, Submission
 from lab.bench.sides import Running
-from lab.bench.tickets import Shape, make_ticket
+from lab.tickets import Shape, make_ticket
 from runtime.problems import Problem
 from sandbox.systems.app import BOOKS_FILE
 

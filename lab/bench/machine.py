@@ -62,7 +62,8 @@ def describe() -> dict[str, str]:
 def hardware() -> dict[str, str]:
     """The machine itself, and the Python that everything here runs on."""
     return {
-        "machine": f"{os.cpu_count()} x {_cpu_model()}, {_memory_gib():.0f} GiB, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} x {_cpu_model()}, {_memory_gib():.0f} GiB, "
+        f"{platform.system()} {platform.release()}",
         "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": platform.python_version(),
     }

@@ -11,7 +11,7 @@ from lab.bench import machine
 from lab.bench.load import CaseWatch, Load, NumberSource, open_load
 from lab.bench.plan import Case, Pace
 from lab.bench.sides import Running
-from lab.bench.tickets import MODEL_CALLS, OUTCOME
+from lab.tickets import MODEL_CALLS, OUTCOME
 from runtime.problems import Problem
 
 _FIRST_CASE_SECONDS = 60.0
@@ -47,14 +47,14 @@ class _Steady:
 
 async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSource) -> Window:
     """One case, once. Raises Problem when tasks end otherwise than the load's tickets must."""
-    running.set_latency(case.latency)
+    running.sandbox.set_latency(case.latency)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.02) as watch,
         open_load(running, case.submission, watch, numbers) as load,
     ):
-        bill = running.bill()
+        bill = running.sandbox.bill_total()
         steady = await _sustained(running, case, pace, watch, load)
-        tokens = _checked_bill(case, watch, bill, running.bill())
+        tokens = _checked_bill(case, watch, bill, running.sandbox.bill_total())
         _check_outcomes(case, watch)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.002) as watch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lab.bench.tickets import Shape
+from lab.tickets import UNATTENDED, Shape
 
 
 class Side(StrEnum):
@@ -96,7 +96,7 @@ def cases(side: Side, store: Store, *, quick: bool) -> tuple[Case, ...]:
     submissions = [Submission.HTTP]
     if not quick and store is Store.POSTGRES:
         submissions.append(Submission.DIRECT)
-    shapes = (Shape.QUESTION,) if quick else tuple(Shape)
+    shapes = (Shape.QUESTION,) if quick else UNATTENDED
     return tuple(
         Case(side, store, submission, latency, shape)
         for submission in submissions

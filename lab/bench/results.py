@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lab.bench.measure import Window
 from lab.bench.plan import Case, Side, Store, Variant
-from lab.bench.tickets import Shape
+from lab.tickets import UNATTENDED
 
 LATENCY_GOAL_TASKS_PER_SECOND = 30.0
 
@@ -114,7 +114,7 @@ def _hidden_latency(found: list[Summary]) -> list[Goal]:
         each for each in found if each.case.side is Side.OURS and each.case.latency and each.case.store in servers
     ]
     goals = []
-    for shape in Shape:
+    for shape in UNATTENDED:
         best = max((each for each in judged if each.case.shape is shape), key=lambda result: result.rate, default=None)
         if best is not None:
             text = f"{shape.value}, 1 s a model call: at least {LATENCY_GOAL_TASKS_PER_SECOND:.0f} tasks/s on a server"

@@ -17,19 +17,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
+from app.domain.models import Ticket
 from lab.bench.machine import hardware
-from lab.bench.tickets import Shape, make_ticket
+from lab.clients import AgentApi, SandboxApi
 from lab.command import exit_code
+from lab.tickets import Shape, make_ticket
 from runtime import processes
+from runtime.problems import Problem
 from runtime.stack import Stack
 
 _SLOW_SECONDS, _QUICK_SECONDS = 30.0, 0.5
@@ -65,46 +67,31 @@ def measured(tasks: int, rounds: int) -> Iterator[Round]:
 
 
 def _round(stack: Stack, tasks: int, number: int) -> Round:
-    with _api(stack) as api:
-        _latency(stack, _SLOW_SECONDS)
-        ids = [_submitted(api, number * tasks + each) for each in range(tasks)]
+    with closing(AgentApi.of(stack)) as api, closing(SandboxApi.of(stack)) as sandbox:
+        sandbox.set_latency(_SLOW_SECONDS)
+        tickets = [make_ticket(Shape.REFUND, number * tasks + place) for place in range(tasks)]
+        for ticket in tickets:
+            if not api.submit(ticket):
+                raise Problem(f"The agent did not accept {ticket.task_id}; see the log {stack.log('worker')}.")
         asked = "a model call of each task"
         processes.wait_until(lambda: _open_calls(stack) == tasks, what=asked, deadline_seconds=_DEADLINE_SECONDS)
-        _latency(stack, _QUICK_SECONDS)
+        sandbox.set_latency(_QUICK_SECONDS)
         before = stack.log("worker").read_text().count(_LOCKED_UP)
         stack.kill("worker")
         began = time.time()
         stack.start("worker")
         ready = time.time() - began
-        processes.wait_until(lambda: _ended(api, ids), what="the end of all tasks", deadline_seconds=_DEADLINE_SECONDS)
+        processes.wait_until(
+            lambda: _all_completed(api, tickets), what="the end of all tasks", deadline_seconds=_DEADLINE_SECONDS
+        )
         resumed, answered = _resumed(stack)
         locked = stack.log("worker").read_text().count(_LOCKED_UP) > before
     return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, answered - began, locked)
 
 
-@contextmanager
-def _api(stack: Stack) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {(stack.state / 'token').read_text().strip()}"}
-    with httpx.Client(base_url=stack.web_url, headers=headers, timeout=30, trust_env=False) as client:
-        yield client
-
-
-def _latency(stack: Stack, seconds: float) -> None:
-    httpx.put(f"{stack.model_url}/latency", json={"seconds": seconds}, trust_env=False).raise_for_status()
-
-
-def _submitted(api: httpx.Client, number: int) -> str:
-    ticket = make_ticket(Shape.REFUND, number)
-    api.post("/tasks", json=ticket.model_dump(mode="json")).raise_for_status()
-    return ticket.task_id
-
-
-def _ended(api: httpx.Client, ids: Sequence[str]) -> bool:
-    """False also while nobody answers."""
-    try:
-        return all(api.get(f"/tasks/{each}").json().get("status") == "completed" for each in ids)
-    except (httpx.HTTPError, ValueError):
-        return False
+def _all_completed(api: AgentApi, tickets: Sequence[Ticket]) -> bool:
+    """False as well while the API is away."""
+    return all((api.view(ticket.task_id) or {}).get("status") == "completed" for ticket in tickets)
 
 
 def _open_calls(stack: Stack) -> int:

@@ -14,11 +14,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from app.config.settings import Settings
 from app.tasks.access import read_local_token
 from lab.bench.plan import Block, Side, Store, Variant
+from lab.clients import SandboxApi
 from runtime import paths, processes
 from runtime.loopback import HOST, answers, free_ports
 from runtime.problems import Problem
@@ -122,22 +121,13 @@ class Running:
     side: Side
     web_url: str  # POST /tasks
     token: str
-    model_url: str
+    sandbox: SandboxApi
     sandbox_state: Path
     leaders: dict[str, int]  # processes by name
     store_version: str
     dapr_grpc: str = ""  # ours: daprd's address
     api_token: str = ""  # ours: what opens daprd's API
     ledger_url: str = ""  # ours: where tickets are kept before they are worked
-
-    def set_latency(self, seconds: float) -> None:
-        """Makes each model call take so long."""
-        httpx.put(f"{self.model_url}/latency", json={"seconds": seconds}, trust_env=False).raise_for_status()
-
-    def bill(self) -> dict[str, int]:
-        """What the model was asked so far: requests and tokens."""
-        answer = httpx.get(f"{self.model_url}/bill/total", trust_env=False).raise_for_status().json()
-        return {key: int(value) for key, value in answer.items() if isinstance(value, int)}
 
 
 @contextmanager
@@ -165,7 +155,7 @@ def describe_stack(stack: Stack, prepared: Prepared) -> Running:
         side=Side.OURS,
         web_url=stack.web_url,
         token=read_local_token(stack.state / "token"),
-        model_url=stack.model_url,
+        sandbox=SandboxApi.of(stack),
         sandbox_state=stack.state / "sandbox",
         leaders={name: stack.pid(name) for name in stack.parts} | prepared.leaders,
         store_version=prepared.version,
@@ -197,7 +187,7 @@ def _peer(variant: Variant, folder: Path, open_until: ExitStack) -> Running:
         side=Side.PEER,
         web_url=f"http://{HOST}:{port}",
         token=token,
-        model_url=stack.model_url,
+        sandbox=SandboxApi.of(stack),
         sandbox_state=stack.state / "sandbox",
         leaders={"worker": child.pid, "sandbox": stack.pid("sandbox"), "postgres": postgres.pid},
         store_version=postgres.version(),

@@ -14,10 +14,9 @@ from rich.console import Console
 
 from lab.bench import machine
 from lab.chaos import arm, plan, report
-from lab.chaos.arm import Work
+from lab.chaos.arm import Work, on_postgres
 from lab.chaos.evidence import Evidence, Row
 from lab.chaos.load import Expected, make_tickets
-from lab.chaos.twins import on_postgres
 from lab.chaos.verdict import Verdict, judge
 from lab.command import exit_code
 from runtime import paths

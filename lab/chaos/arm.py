@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from app.tasks.access import read_local_token
+from lab.bench.sides import component
 from lab.chaos import collect
+from lab.chaos.collect import LEDGER_URL
 from lab.chaos.evidence import Evidence
 from lab.chaos.fault_injector import FaultInjector
-from lab.chaos.load import Api, Expected, Load
+from lab.chaos.load import Expected, Load
 from lab.chaos.plan import Outage
+from lab.clients import AgentApi
 from runtime.stack import Stack
+from tests.servers import PostgresServer, ensure_installed
 
 _LOOK_SECONDS = 0.5
 _LOOKED_AT = 25  # tasks of those that are under way, in each look
@@ -33,14 +38,14 @@ class Work:
 def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
     """Works it on a stack that is not started yet, and stops that."""
     with stack:
-        api = Api(read_local_token(stack.state / "token"), *stack.web_urls)
+        api = AgentApi.of(stack)
         try:
             return _run(stack, api, work, say)
         finally:
             api.close()
 
 
-def _run(stack: Stack, api: Api, work: Work, say: Callable[[str], None]) -> Evidence:
+def _run(stack: Stack, api: AgentApi, work: Work, say: Callable[[str], None]) -> Evidence:
     begun = time.monotonic()
     load, injector = Load(api, work.tickets, work.load_seconds), FaultInjector(stack, say)
     load.start()
@@ -55,7 +60,7 @@ def _run(stack: Stack, api: Api, work: Work, say: Callable[[str], None]) -> Evid
     return _evidence(stack, api, work, load, injector, seconds)
 
 
-def _settled(api: Api, load: Load, injector: FaultInjector, work: Work) -> None:
+def _settled(api: AgentApi, load: Load, injector: FaultInjector, work: Work) -> None:
     """Waits until every ticket is accepted and every task has ended, or until the time is over."""
     deadline = time.monotonic() + work.settle_seconds
     under_way = [ticket.task_id for ticket in work.tickets]
@@ -69,12 +74,12 @@ def _settled(api: Api, load: Load, injector: FaultInjector, work: Work) -> None:
             injector.watch(_LOOK_SECONDS)
 
 
-def _ended(api: Api, task_id: str) -> bool:
+def _ended(api: AgentApi, task_id: str) -> bool:
     view = api.view(task_id)
     return view is not None and view["status"] in ("completed", "failed", "terminated")
 
 
-def _evidence(stack: Stack, api: Api, work: Work, load: Load, injector: FaultInjector, seconds: float) -> Evidence:
+def _evidence(stack: Stack, api: AgentApi, work: Work, load: Load, injector: FaultInjector, seconds: float) -> Evidence:
     pause = threading.Event().wait
     differences = collect.ledger_differences(stack, pause)
     tasks = collect.tasks(stack, api, [ticket.task_id for ticket in work.tickets])
@@ -101,3 +106,14 @@ def _evidence(stack: Stack, api: Api, work: Work, load: Load, injector: FaultInj
         wasted=kept.wasted,
         seconds=seconds,
     )
+
+
+@contextmanager
+def on_postgres() -> Iterator[dict[str, Any]]:
+    """What a `Stack` is to be made with; the server ends with it."""
+    ensure_installed()
+    with PostgresServer() as server:
+        store = component("state.postgresql", "v2", connectionString=server.create_database("workflow"))
+        server.create_database("ledger")
+        ledger = {LEDGER_URL: server.url("ledger", "postgresql+psycopg")}
+        yield {"pairs": 2, "overlay": store, "worker_env": ledger}

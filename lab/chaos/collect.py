@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
-import httpx
 from sqlalchemy import Engine, select
 
 from app import bootstrap
@@ -24,10 +23,10 @@ from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.pricing.charge_types import CallRecord
 from lab.chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
-from lab.chaos.load import Api
-from lab.chaos.twins import LEDGER_URL
+from lab.clients import AgentApi, SandboxApi
 from runtime.stack import Stack
 
+LEDGER_URL = "REFUND_AGENT_LEDGER_URL"
 _RECORDED_SECONDS = 60.0
 _DELIVERED_SECONDS = 30.0
 _AGAIN_SECONDS = 0.5
@@ -59,19 +58,20 @@ def settings(stack: Stack) -> Settings:
 def books(stack: Stack, pause: Callable[[float], object]) -> Books:
     """The books of the outside world, once every event has reached them."""
     deadline = time.monotonic() + _DELIVERED_SECONDS
-    while any(not event["delivered_at"] for event in _rows(f"{stack.systems_url}/books/outbox")):
+    sandbox = SandboxApi.of(stack)
+    while any(not event["delivered_at"] for event in sandbox.book("outbox")):
         if time.monotonic() > deadline:
             break  # what is missing is found in the books
         pause(_AGAIN_SECONDS)
-    return Books(**{field.name: _rows(f"{stack.systems_url}/books/{field.name}") for field in fields(Books)})
+    return Books(**{field.name: sandbox.book(field.name) for field in fields(Books)})
 
 
 def bill(stack: Stack) -> Sequence[Row]:
     """Every request that reached the model."""
-    return _rows(f"{stack.model_url}/bill")
+    return SandboxApi.of(stack).bill()
 
 
-def tasks(stack: Stack, api: Api, task_ids: Sequence[str]) -> dict[str, TaskSeen]:
+def tasks(stack: Stack, api: AgentApi, task_ids: Sequence[str]) -> dict[str, TaskSeen]:
     """Each task that the agent knows, with its steps from Dapr's history, verified against its signatures."""
     found: dict[str, TaskSeen] = {}
     with HistoryReader(settings(stack).daprd) as reader:
@@ -152,8 +152,3 @@ def _task(reader: HistoryReader, view: Mapping[str, Any]) -> TaskSeen:
     except (HistoryTampered, TaskNotFound) as error:
         problem = str(error)
     return TaskSeen(task_id, str(view["status"]), str(result.get("outcome", "")), steps, problem)
-
-
-def _rows(url: str) -> Sequence[Row]:
-    answer = httpx.get(url, timeout=60, trust_env=False).raise_for_status()
-    return tuple(answer.json()["rows"])

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -18,12 +19,12 @@ from app.config import settings
 from app.domain.errors import ConfigurationError
 from app.pricing import book
 from app.pricing.book import PriceBook
+from lab.bench import machine
 from lab.command import exit_code
 from lab.crash_cost import figure, judging, table, trace
 from lab.crash_cost import jobs as plan
 from lab.crash_cost.jobs import Job, Load
 from lab.crash_cost.judging import Clean, Worked
-from lab.crash_cost.machine import described
 from lab.crash_cost.run import Scene
 from lab.crash_cost.spend import Prices
 from lab.crash_cost.trace import Arm
@@ -73,7 +74,9 @@ def experiment(
         currency=prices.currency,
         price_id=prices.price_id,
         book_digest=prices_book.digest,
-        machine=described(),
+        machine=machine.hardware()
+        | {"daprd": machine.daprd()}
+        | {name: version(name) for name in ("dapr-ext-workflow", "genai-prices")},
         assumptions=Assumptions(
             on_the_way_seconds=trace.ON_THE_WAY_SECONDS,
             model_seconds=trace.MODEL_SECONDS,

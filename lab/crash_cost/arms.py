@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 import grpc
-import httpx
 from dapr.ext.workflow import WorkflowState
 
 from app.config import policy
 from app.config.settings import Settings
 from app.dapr.daprd import Daprd
 from app.tasks import workflow_client
-from app.tasks.access import read_local_token
+from lab.clients import AgentApi
 from lab.crash_cost import mailbox
 from lab.crash_cost.jobs import Job
 from lab.crash_cost.plain_runner import DONE, JOBS, REQUESTS
@@ -69,13 +68,17 @@ class Durable:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._jobs: tuple[Job, ...] = ()
+        self._api = AgentApi.of(stack)
         self._client = workflow_client.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Hands the tickets to the agent, or starts the mailboxes."""
         self._jobs = tuple(jobs)
         for job in jobs:
-            self._start_mailbox(job) if job.letters else self._submit(job)
+            if job.letters:
+                self._start_mailbox(job)
+            elif not self._api.submit(job.ticket):
+                raise Problem(f"The agent did not accept {job.task_id}; see the log {self._stack.log('worker')}.")
 
     def kill(self) -> None:
         """SIGKILLs the worker."""
@@ -95,16 +98,9 @@ class Durable:
                 time.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connections."""
+        self._api.close()
         self._client.close()
-
-    def _submit(self, job: Job) -> None:
-        token = read_local_token(self._stack.state / "token")
-        headers = {"Authorization": f"Bearer {token}"}
-        body = job.ticket.model_dump(mode="json")
-        httpx.post(
-            f"{self._stack.web_url}/tasks", json=body, headers=headers, timeout=60, trust_env=False
-        ).raise_for_status()
 
     def _start_mailbox(self, job: Job) -> None:
         task = mailbox.MailboxInput(job=job, rules=policy.load(Settings().policy_file))

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from app.domain.models import Frozen, TaskStatus, Ticket
 from app.domain.redaction import redact
 from lab.crash_cost.trace import MODEL
+from lab.tickets import TENANT, customer_id
 from runtime.problems import Problem
 from sandbox.data import load_expected, load_tickets
 
-# The sandbox's books know every customer of this tenant with such a number.
-_BENCH, _CUSTOMER = "bench", "load-{:08d}"
 # Longer letters are shortened in prompts, and a handful of them would be half of the bill.
 _LONGEST, _SHORTEST = 2_000, 20
 _WITH_TICKET_ID = ("cases", "refunds")
@@ -83,11 +82,15 @@ def _letters() -> list[Ticket]:
 
 def _mailbox(number: int, letters: Sequence[int]) -> Job:
     name = f"M{len(letters)}-{number:04d}"
-    # A customer for each mailbox of each length: requests tell jobs apart by it.
-    customer = _CUSTOMER.format(len(letters) * 10_000 + number)
     return Job(
         name=name,
-        ticket=Ticket(tenant=_BENCH, ticket_id=name, customer_id=customer, text="Please sort my mailbox."),
+        ticket=Ticket(
+            tenant=TENANT,
+            ticket_id=name,
+            # A customer for each mailbox of each length: its requests are recognised by it.
+            customer_id=customer_id(len(letters) * 10_000 + number),
+            text="Please sort my mailbox.",
+        ),
         letters=tuple(letters),
     )
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-import httpx
-
+from lab.clients import SandboxApi
 from lab.crash_cost.jobs import Job
 from lab.crash_cost.judging import Books
 from lab.crash_cost.trace import Point, Timeline
@@ -33,7 +31,7 @@ class Outside:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._http = httpx.Client(timeout=30, trust_env=False)
+        self._api = SandboxApi.of(stack)
 
     def fresh(self) -> None:
         """A sandbox that remembers nothing: no bill, no books, no prompt in its cache."""
@@ -42,43 +40,40 @@ class Outside:
         shutil.rmtree(self._stack.state / "sandbox", ignore_errors=True)
         self._stack.start("sandbox")
 
-    def bill(self) -> list[dict[str, Any]]:
-        """Every request that reached the model."""
-        rows = self._http.get(f"{self._stack.model_url}/bill").raise_for_status().json()["rows"]
-        return list(rows)
+    def bill(self) -> tuple[dict[str, Any], ...]:
+        """The bill: one row for each request that reached the model, in order."""
+        return self._api.bill()
 
     def books(self) -> Books:
-        """What was booked, as facts with how often each stands there."""
-        return {book: self._facts(book, names) for book, names in _FACTS.items()}
+        """The books as facts, each with how often it is there."""
+        return {
+            book: Counter(tuple(row[name] for name in names) for row in self._api.book(book))
+            for book, names in _FACTS.items()
+        }
 
     def hold(self, job: Job, point: Point, timeline: Timeline) -> None:
         """Holds the request that the point names."""
         request = timeline[point.position]
         containing, skip = job.mark(request.target, request.number)
-        order = {"target": request.target, "kind": "timeout", "count": 1, "containing": containing, "skip": skip}
-        body = order | {"before_work": point.before_work}
-        self._http.put(f"{self._stack.model_url}/faults", json=body).raise_for_status()
+        self._api.put_fault(
+            target=request.target,
+            kind="timeout",
+            count=1,
+            containing=containing,
+            skip=skip,
+            before_work=point.before_work,
+        )
 
     def wait_until_all_are_held(self, what: str) -> None:
-        """Returns when each hold has its request. Raises NotReady."""
+        """Returns when every hold has its request. Raises NotReady."""
         processes.wait_until(
-            lambda: all(fault["fired"] for fault in self._faults()), what=what, deadline_seconds=_REACHED_SECONDS
+            lambda: all(fault["fired"] for fault in self._api.faults()), what=what, deadline_seconds=_REACHED_SECONDS
         )
 
     def release(self) -> None:
-        """Holds nothing from now on; what is held stays so until its sender goes."""
-        self._http.delete(f"{self._stack.model_url}/faults").raise_for_status()
+        """Stops holding requests; a request that is held already stays held until its sender goes."""
+        self._api.clear_faults()
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._http.close()
-
-    def _faults(self) -> Sequence[dict[str, Any]]:
-        faults: Sequence[dict[str, Any]] = (
-            self._http.get(f"{self._stack.model_url}/faults").raise_for_status().json()["faults"]
-        )
-        return faults
-
-    def _facts(self, book: str, names: Sequence[str]) -> Counter[tuple[Any, ...]]:
-        rows = self._http.get(f"{self._stack.systems_url}/books/{book}").raise_for_status().json()["rows"]
-        return Counter(tuple(row[name] for name in names) for row in rows)
+        """Closes the connections."""
+        self._api.close()

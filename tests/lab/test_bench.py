@@ -27,7 +27,7 @@ from lab.bench.dbos_baseline import work
 from lab.bench.load import CaseWatch
 from lab.bench.measure import Window
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
-from lab.bench.tickets import Shape, make_ticket
+from lab.tickets import Shape, make_ticket
 from runtime.problems import Problem
 from sandbox.systems.orders import visitor_orders
 from tests import makers

@@ -17,7 +17,7 @@ from lab.bench.sizing import __main__ as command
 from lab.bench.sizing import measurement
 from lab.bench.sizing.demand import Round, Site, demand, medians, mixed
 from lab.bench.sizing.simulation import Plan, Seen, Station, simulate
-from lab.bench.tickets import Shape
+from lab.tickets import UNATTENDED, Shape
 from runtime.problems import Problem
 from tests.paths import ROOT
 
@@ -236,7 +236,7 @@ def test_a_metric_is_the_sum_over_its_labels() -> None:
 
 def test_what_was_measured_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "new" / "sizing.json"
-    rounds = [one_round(shape) for shape in Shape]
+    rounds = [one_round(shape) for shape in UNATTENDED]
     measurement.write(file, {"machine": "two cores"}, rounds)
     assert measurement.read(file) == ({"machine": "two cores"}, rounds)
     file.write_text("[]")
@@ -267,7 +267,7 @@ def test_the_measurement_counts_what_a_real_stack_does(tmp_path: Path, monkeypat
     assert command.main(["--tasks", "12", "--rounds", "1", "--output", str(file)]) == 0
     machine, rounds = measurement.read(file)
     assert {"machine", "date", "daprd", "PostgreSQL"} <= machine.keys()
-    assert [each.shape for each in rounds] == list(Shape)
+    assert [each.shape for each in rounds] == list(UNATTENDED)
     for each in rounds:
         need = each.per_task
         assert need["state_transactions"] > 5

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from lab.chaos import arm, plan
-from lab.chaos.arm import Work
+from lab.chaos.arm import Work, on_postgres
 from lab.chaos.evidence import Evidence, Row
 from lab.chaos.load import make_tickets
 from lab.chaos.plan import Outage, Pace
 from lab.chaos.tokens import Excess
-from lab.chaos.twins import on_postgres
 from lab.chaos.verdict import judge
 from tests.live import make_stack
 

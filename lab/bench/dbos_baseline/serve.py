@@ -19,7 +19,7 @@ from app.domain.models import Ticket
 from app.domain.redaction import redact
 from lab.bench.dbos_baseline import coroutines, threads
 from lab.bench.dbos_baseline.outside import Addresses, Coroutines, Threads
-from lab.bench.tickets import Shape, make_ticket
+from lab.tickets import Shape, make_ticket
 
 QUEUE = "tickets"
 _QUEUE_POLL_SECONDS = 0.02

@@ -13,7 +13,6 @@ from pathlib import Path
 from rich.console import Console
 
 from lab.bench import machine
-from lab.bench import machine as cpu
 from lab.bench.ledger import questions, results, writing
 from lab.bench.ledger.population import Population
 from lab.bench.ledger.results import Figures
@@ -58,10 +57,10 @@ def measured(
     population = Population(tasks, seed)
     with opened(kind, folder) as store:
         pace = writing.Pace(tasks, lambda line: _say(kind, tasks, line))
-        begun, busy, used = time.perf_counter(), cpu.machine_busy(), cpu.cpu_seconds(os.getpid())
+        begun, busy, used = time.perf_counter(), machine.machine_busy(), machine.cpu_seconds(os.getpid())
         spent = writing.write_population(store.url, population, processes_, pace.progress)
         seconds = time.perf_counter() - begun
-        others = (cpu.machine_busy() - busy - cpu.cpu_seconds(os.getpid()) + used) / seconds
+        others = (machine.machine_busy() - busy - machine.cpu_seconds(os.getpid()) + used) / seconds
         settled = _timed(store.settle)
         _say(kind, tasks, f"written in {seconds:.0f} s; {spent.milliseconds(*results.PRODUCT):.2f} ms of CPU a record")
         return Figures(

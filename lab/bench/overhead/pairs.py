@@ -15,7 +15,7 @@ from lab.bench.measure import Window, measure
 from lab.bench.overhead.worker import BARE, WHOLE, Timing
 from lab.bench.plan import Case, Pace, Side, Store, Submission
 from lab.bench.sides import Running, ours
-from lab.bench.tickets import Shape
+from lab.tickets import Shape
 from runtime import paths
 
 

@@ -21,8 +21,8 @@ from lab.bench import machine
 from lab.bench.sizing import measurement
 from lab.bench.sizing.demand import Demand, Round, Site, demand, medians, mixed
 from lab.bench.sizing.simulation import Seen, simulate
-from lab.bench.tickets import Shape
 from lab.command import exit_code
+from lab.tickets import UNATTENDED
 from runtime import paths
 from runtime.problems import Problem
 from tests.servers import ensure_installed
@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name, value in described.items():
         print(f"{name:>14}  {value}")
-    show("a task needs", [f"{shape}{of}" for shape in Shape for of in ("", ", least-most")], costs(rounds))
+    show("a task needs", [f"{shape}{of}" for shape in UNATTENDED for of in ("", ", least-most")], costs(rounds))
     show("CPU ms a second while no task runs", ["median", "least-most"], idle(rounds))
     console.print(f"written to {options.output}", highlight=False, soft_wrap=True)
 
@@ -91,7 +91,7 @@ def estimate(options: argparse.Namespace) -> None:
 def costs(rounds: Sequence[Round]) -> dict[str, list[str]]:
     """Of each quantity of a task the median, the least and the most of the rounds, by shape."""
     rows: dict[str, list[str]] = {}
-    for shape in Shape:
+    for shape in UNATTENDED:
         for name, values in medians([each.quantities for each in rounds if each.shape is shape]).items():
             rows.setdefault(name.replace("_", " "), []).extend(_spread(*values))
     return rows

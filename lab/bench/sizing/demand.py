@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.bootstrap import ACTIVITIES_AT_ONCE
-from lab.bench.tickets import MODEL_CALLS, STEPS, Shape
+from lab.tickets import MODEL_CALLS, STEPS, Shape
 
 _DAY_SECONDS, _GB = 86_400, 1e9
 DATABASES = ("state", "ledger")
@@ -89,7 +89,7 @@ def mixed(rounds: Sequence[Round], refund_share: float) -> dict[str, float]:
     for shape, share in ((Shape.QUESTION, 1 - refund_share), (Shape.REFUND, refund_share)):
         some = medians([each.quantities for each in rounds if each.shape is shape])
         middle = {name: value for name, (value, _, _) in some.items()}
-        for name, value in (middle | {"steps": STEPS[shape], "model_calls": MODEL_CALLS[shape]}).items():
+        for name, value in (middle | {"steps": len(STEPS[shape]), "model_calls": MODEL_CALLS[shape]}).items():
             found[name] = found.get(name, 0.0) + share * value
     return found
 

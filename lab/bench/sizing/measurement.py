@@ -14,12 +14,12 @@ from pathlib import Path
 
 import httpx
 
-from lab.bench import machine as cpu
+from lab.bench import machine
 from lab.bench.load import CaseWatch, NumberSource, open_load
 from lab.bench.plan import Submission
 from lab.bench.sides import DATABASE, Prepared, Running, component, describe_stack
 from lab.bench.sizing.demand import Round
-from lab.bench.tickets import MODEL_CALLS, OUTCOME, Shape
+from lab.tickets import MODEL_CALLS, OUTCOME, UNATTENDED, Shape
 from runtime import processes
 from runtime.problems import Problem
 from runtime.stack import Stack
@@ -69,11 +69,11 @@ def plant(folder: Path) -> Iterator[Plant]:
 def measured(open_plant: Plant, tasks: int, rounds: int) -> Iterator[Round]:
     """Every round of both shapes, in turns, after a few tasks that fill caches and make tables. Raises Problem."""
     numbers = NumberSource()
-    for shape in Shape:
+    for shape in UNATTENDED:
         asyncio.run(_work(open_plant.running, shape, max(tasks // 6, 1), numbers))
     _settle(open_plant)
     for _ in range(rounds):
-        for shape in Shape:
+        for shape in UNATTENDED:
             yield _round(open_plant, shape, tasks, numbers)
 
 
@@ -101,13 +101,13 @@ def since(before: Mapping[str, float], after: Mapping[str, float], tasks: int) -
 
 
 def _round(of: Plant, shape: Shape, tasks: int, numbers: NumberSource) -> Round:
-    before, busy, started = _counters(of), cpu.machine_busy(), time.perf_counter()
-    cpu_before = cpu.cpu_snapshot(of.running.leaders)
+    before, busy, started = _counters(of), machine.machine_busy(), time.perf_counter()
+    cpu_before = machine.cpu_snapshot(of.running.leaders)
     each = asyncio.run(_work(of.running, shape, tasks, numbers))
     _wait_until_recorded(of)
-    cpu_after, seconds = cpu.cpu_snapshot(of.running.leaders), time.perf_counter() - started
-    used = cpu.cpu_since(cpu_before, cpu_after)
-    others = (cpu.machine_busy() - busy - sum(used.values())) / seconds
+    cpu_after, seconds = machine.cpu_snapshot(of.running.leaders), time.perf_counter() - started
+    used = machine.cpu_since(cpu_before, cpu_after)
+    others = (machine.machine_busy() - busy - sum(used.values())) / seconds
     idle = _settle(of)
     counted = since(before, _counters(of), tasks)
     if counted["model_calls"] != MODEL_CALLS[shape]:
@@ -118,7 +118,7 @@ def _round(of: Plant, shape: Shape, tasks: int, numbers: NumberSource) -> Round:
 
 async def _work(running: Running, shape: Shape, tasks: int, numbers: NumberSource) -> list[float]:
     """Works so many tickets, `LANES` at once; the seconds that each took. Raises Problem when one ends otherwise."""
-    running.set_latency(MODEL_SECONDS)
+    running.sandbox.set_latency(MODEL_SECONDS)
     lanes = min(LANES, tasks)
     async with (
         CaseWatch(running.sandbox_state) as watch,
@@ -144,9 +144,9 @@ def _wait_until_recorded(of: Plant) -> None:
 
 def _settle(of: Plant) -> dict[str, float]:
     """Waits until every count has arrived; CPU milliseconds a second of each process meanwhile."""
-    before, started = cpu.cpu_snapshot(of.running.leaders), time.perf_counter()
+    before, started = machine.cpu_snapshot(of.running.leaders), time.perf_counter()
     time.sleep(_SETTLE_SECONDS)
-    used, seconds = cpu.cpu_since(before, cpu.cpu_snapshot(of.running.leaders)), time.perf_counter() - started
+    used, seconds = machine.cpu_since(before, machine.cpu_snapshot(of.running.leaders)), time.perf_counter() - started
     return {_named(name): round(1000 * value / seconds, 2) for name, value in used.items()}
 
 
@@ -160,7 +160,7 @@ def _counters(of: Plant) -> dict[str, float]:
     for name, server in of.servers.items():
         counts = server.run_sql(_COUNTS, DATABASE if name == STATE else LEDGER).strip().split("|")
         found |= {f"{name}_{what}": float(count) for what, count in zip(_NAMES, counts, strict=True)}
-    bill = of.running.bill()
+    bill = of.running.sandbox.bill_total()
     found |= {"model_calls": bill["requests"]} | {name: bill[name] for name in ("input_tokens", "output_tokens")}
     return found | _scheduler(of.stack)
 

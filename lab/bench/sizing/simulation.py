@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from app.config.policy import Retries
 from lab.bench.sizing.demand import DATABASES, Demand, Site
-from lab.bench.tickets import MODEL_CALLS, STEPS, Shape
+from lab.tickets import MODEL_CALLS, STEPS, Shape
 
 # A fleet is alike everywhere: of a large one only a part with so many tasks a minute is simulated, with its share of
 # databases and schedulers.
@@ -186,7 +186,7 @@ class _Run:
         """Which steps ask a model: calls and lookups in turns, then the letter and the case's end."""
         shape = Shape.REFUND if self.chance.random() < self.site.refund_share else Shape.QUESTION
         calls = MODEL_CALLS[shape]
-        return [True, False] * calls + [False] * (STEPS[shape] - 2 * calls)
+        return [True, False] * calls + [False] * (len(STEPS[shape]) - 2 * calls)
 
     def _wait(self, asks_model: bool) -> float:
         median = self.site.model_seconds if asks_model else self.site.tool_seconds

@@ -38,9 +38,9 @@ def evidence(**changes: Any) -> Evidence:
     return replace(good, **changes)
 
 
-def named(kind: str) -> Expected:
+def named(shape: str) -> Expected:
     """The ticket of that kind."""
-    return next(each for each in TICKETS if each.kind == kind)
+    return next(each for each in TICKETS if each.shape == shape)
 
 
 def task(each: Expected, start: float) -> TaskSeen:

@@ -13,12 +13,14 @@ import pytest
 
 from app.domain.models import Ticket
 from lab.chaos import load
-from lab.chaos.load import Api, Kind, Load, make_tickets
+from lab.chaos.load import Load, make_tickets
+from lab.clients import AgentApi
+from lab.tickets import Shape
 
 TICKETS = make_tickets(3, 12)
 
 
-class FakeApi(Api):
+class FakeApi(AgentApi):
     """An agent that is away for each ticket's first tries, and lets greedy ones wait until they are rejected."""
 
     def __init__(self, away: int = 0) -> None:
@@ -59,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(api: Api, seconds: float) -> Iterator[Load]:
+def running(api: AgentApi, seconds: float) -> Iterator[Load]:
     """A load under way."""
     under_way = Load(api, TICKETS, seconds)
     under_way.start()
@@ -105,7 +107,7 @@ def test_what_is_not_accepted_is_not_said_to_be() -> None:
 
 def test_only_what_waits_is_rejected_and_until_it_has_ended() -> None:
     api = FakeApi()
-    greedy = {each.task_id for each in TICKETS if each.kind is Kind.GREEDY}
+    greedy = {each.task_id for each in TICKETS if each.shape is Shape.GREEDY}
     with running(api, 0.01):
         until(lambda: all(api.ended_looks[task_id] for task_id in greedy))
         time.sleep(0.05)

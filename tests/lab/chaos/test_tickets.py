@@ -7,17 +7,18 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.chaos.load import CURRENCY, PRICE, Kind, make_tickets
+from lab.chaos.load import make_tickets
+from lab.tickets import CURRENCY, PRICE, Shape
 from sandbox.systems.orders import is_visitor, visitor_orders
 
 
 @given(st.integers(0, 10_000), st.integers(3, 60))
-def test_the_seed_alone_makes_the_tickets_and_each_kind_is_there(seed: int, count: int) -> None:
+def test_the_seed_alone_makes_the_tickets_and_each_shape_is_there(seed: int, count: int) -> None:
     tickets = make_tickets(seed, count)
     assert tickets == make_tickets(seed, count)
     assert len(tickets) == len({each.task_id for each in tickets}) == count
     assert len({each.ticket.customer_id for each in tickets}) == count, "what one costs depends on no other"
-    assert {each.kind for each in tickets} == set(Kind)
+    assert {each.shape for each in tickets} == set(Shape)
 
 
 def test_few_tickets_are_few() -> None:
@@ -25,8 +26,8 @@ def test_few_tickets_are_few() -> None:
 
 
 def test_most_are_refunds() -> None:
-    kinds = [each.kind for each in make_tickets(7, 500)]
-    assert kinds.count(Kind.REFUND) > kinds.count(Kind.QUESTION) > kinds.count(Kind.GREEDY) > 20
+    shapes = [each.shape for each in make_tickets(7, 500)]
+    assert shapes.count(Shape.REFUND) > shapes.count(Shape.QUESTION) > shapes.count(Shape.GREEDY) > 20
 
 
 def test_what_goes_back_is_what_the_books_know_of_the_order() -> None:
@@ -37,4 +38,4 @@ def test_what_goes_back_is_what_the_books_know_of_the_order() -> None:
             assert (each.refund.order_id, each.refund.currency) == (order.order_id, order.currency)
             assert each.refund.amount == PRICE == Decimal(order.total) / 100
             assert order.currency == CURRENCY
-        assert (each.refund is not None) == (each.kind is Kind.REFUND)
+        assert (each.refund is not None) == (each.shape is Shape.REFUND)

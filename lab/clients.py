@@ -1,0 +1,112 @@
+"""HTTP clients of the lab: the agent's API as a customer uses it, and the sandbox's controls and books.
+
+The load of a benchmark does not go through these: it posts from one event loop (`lab/bench/load.py`), since a thread
+for each request would cost more CPU than what is measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import httpx
+
+from app.domain.models import Ticket
+from app.tasks.access import read_local_token
+from runtime.stack import Stack
+
+_AGENT_SECONDS = 20.0
+_SANDBOX_SECONDS = 60.0
+
+
+class AgentApi:
+    """The agent's API while any part of it may be away: a request that fails gives None or False, never an error.
+
+    With several workers, requests go to them in turn, like from a load balancer without health checks.
+    """
+
+    def __init__(self, token: str, *urls: str) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        self._clients = [
+            httpx.Client(base_url=url, headers=headers, timeout=_AGENT_SECONDS, trust_env=False) for url in urls
+        ]
+        self._turns = itertools.cycle(self._clients)
+
+    @classmethod
+    def of(cls, stack: Stack) -> AgentApi:
+        """The API of all workers of a running stack, with the stack's own token."""
+        return cls(read_local_token(stack.state / "token"), *stack.web_urls)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for client in self._clients:
+            client.close()
+
+    def submit(self, ticket: Ticket) -> bool:
+        """Submits a ticket; True once the agent has answered that it has it."""
+        return self._request("POST", "/tasks", ticket.model_dump(mode="json")) is not None
+
+    def view(self, task_id: str) -> dict[str, Any] | None:
+        """The task as GET /tasks/{id} shows it."""
+        return self._request("GET", f"/tasks/{task_id}")
+
+    def reject(self, task_id: str) -> bool:
+        """Rejects the refund that a task waits with; True when the decision was taken."""
+        return self._request("POST", f"/tasks/{task_id}/reject") is not None
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        try:
+            answer = next(self._turns).request(method, path, json=body)
+        except httpx.TransportError:
+            return None
+        return dict(answer.json()) if answer.is_success else None
+
+
+class SandboxApi:
+    """The sandbox's controls: latency, faults, the model's bill and the systems' books. Raises httpx.HTTPError."""
+
+    def __init__(self, model_url: str, systems_url: str) -> None:
+        self._model_url, self._systems_url = model_url, systems_url
+        self._http = httpx.Client(timeout=_SANDBOX_SECONDS, trust_env=False)
+
+    @classmethod
+    def of(cls, stack: Stack) -> SandboxApi:
+        """The sandbox of a running stack."""
+        return cls(stack.model_url, stack.systems_url)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def set_latency(self, seconds: float) -> None:
+        """Sets how long each model call takes."""
+        self._http.put(f"{self._model_url}/latency", json={"seconds": seconds}).raise_for_status()
+
+    def bill(self) -> tuple[dict[str, Any], ...]:
+        """The bill: one row for each request that reached the model, in order."""
+        return tuple(self._read(f"{self._model_url}/bill")["rows"])
+
+    def bill_total(self) -> dict[str, int]:
+        """The sums of the bill: requests and tokens."""
+        total = self._read(f"{self._model_url}/bill/total")
+        return {key: int(value) for key, value in total.items() if isinstance(value, int)}
+
+    def book(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The rows of one of the systems' books, oldest first."""
+        return tuple(self._read(f"{self._systems_url}/books/{name}")["rows"])
+
+    def put_fault(self, **fault: Any) -> None:
+        """Puts a fault on a target; the fields are those of `sandbox.faults.Fault`."""
+        self._http.put(f"{self._model_url}/faults", json=fault).raise_for_status()
+
+    def faults(self) -> tuple[dict[str, Any], ...]:
+        """All faults, each with how often it has `fired`."""
+        return tuple(self._read(f"{self._model_url}/faults")["faults"])
+
+    def clear_faults(self) -> None:
+        """Removes all faults; a request that is held already stays held until its sender goes."""
+        self._http.delete(f"{self._model_url}/faults").raise_for_status()
+
+    def _read(self, url: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._http.get(url).raise_for_status().json()
+        return answer
