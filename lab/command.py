@@ -1,4 +1,4 @@
-"""How a benchmark's command ends: everything it started is stopped, and problems are sentences."""
+"""How a command of the lab runs: when it ends, everything it started is stopped, and errors are one line."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import signal
 import sys
 from collections.abc import Callable
 
-from rich.console import Console
-
-from runtime import processes
-from runtime.problems import Problem
-
-_INTERRUPTED, _TERMINATED = 130, 143
+from runtime import errors, processes
 
 
-def exit_code(run: Callable[[], None], console: Console, when_interrupted: str, name: str = "bench") -> int:
-    """Runs it. 1 when it went wrong; a goal that is missed is a finding, not a failure. `name` begins the message."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    processes.adopt_orphans()
-    try:
+def exit_code(run: Callable[[], None], name: str, interrupted: str = "Interrupted; nothing was written.") -> int:
+    """Runs the command `name`; 1 when it went wrong. A goal that is missed is a finding, not a failure."""
+
+    def run_to_the_end() -> int:
         run()
-    except Problem as problem:
-        console.print(f"{name}: {problem}", style="red", markup=False, highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print(when_interrupted, highlight=False)
-        return _INTERRUPTED
-    return 0
+        return 0
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    processes.adopt_orphans()
+    return errors.exit_code(run_to_the_end, program=name, interrupted=interrupted)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from app.config.private_files import UMASK
 from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
+from runtime.errors import UserError, exit_code
 from runtime.locks import exclusive, held
 from runtime.loopback import HOST, past_proxies
-from runtime.problems import Problem, of_a_file
 from runtime.set_up import set_up
 
 _STACK_LOCK = paths.STATE / "lock"
@@ -51,17 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(paths.ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     processes.adopt_orphans()
-    try:
-        return commands[chosen.command](chosen.rest)
-    except Problem as problem:
-        print(f"refund-agent: {problem}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+    return exit_code(
+        lambda: commands[chosen.command](chosen.rest),
+        interrupted="Interrupted; the same command goes on where it stopped.",
+    )
 
 
 def _setup(_rest: list[str]) -> int:
@@ -129,7 +122,7 @@ def _in_environment(*arguments: str) -> int:
 def _environment() -> int:
     anchors = paths.STATE / "keys" / "ca.crt"
     if not anchors.exists():
-        raise Problem(
+        raise UserError(
             f"There is no certificate authority yet ({anchors}).",
             remedy="Start `python3 -m runtime control-plane` in another shell first.",
         )
@@ -165,7 +158,7 @@ def _clean_state(rest: list[str]) -> int:
     agreed = parser.parse_args(rest).yes
     folders = [folder for folder in (paths.STATE, _APP_LOGS) if folder.exists()]
     if held(_STACK_LOCK):
-        raise Problem(f"A stack is running ({_STACK_LOCK} is held).", remedy="Stop it with Ctrl-C first.")
+        raise UserError(f"A stack is running ({_STACK_LOCK} is held).", remedy="Stop it with Ctrl-C first.")
     if not folders:
         print("There is no state to remove.")
         return 0
@@ -183,7 +176,7 @@ def _clean_state(rest: list[str]) -> int:
 
 def _agrees() -> bool:
     if not sys.stdin.isatty():
-        raise Problem("Tasks, ledger and keys would be gone for good.", remedy="Say so: make clean-state ARGS=--yes")
+        raise UserError("Tasks, ledger and keys would be gone for good.", remedy="Say so: make clean-state ARGS=--yes")
     try:
         return input("Remove all of it, tasks, ledger and keys, for good? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from runtime import process_tree, processes
-from runtime.problems import ChildDied
+from runtime.errors import ChildDied
 from runtime.processes import Child
 
 _STOP_SECONDS = 10.0

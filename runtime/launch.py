@@ -17,10 +17,10 @@ from app.config.private_files import keep_private
 from runtime import paths, ports, processes, state
 from runtime.apps import Apps, link_logs
 from runtime.control_plane import ControlPlane
+from runtime.errors import exit_code
 from runtime.locks import exclusive
 from runtime.loopback import answers, past_proxies
 from runtime.ports import Port
-from runtime.problems import Problem, of_a_file
 from runtime.progress import Step
 from runtime.signals import Stopped, undisturbed, unwind_at_the_first
 
@@ -30,7 +30,6 @@ _APP_LOGS = paths.ROOT / ".dapr" / "logs"
 _APP_IDS = ("agent", "sandbox")
 _READY_SECONDS = 90.0
 _WATCH_SECONDS = 0.5
-_INTERRUPTED, _TERMINATED = 130, 143
 
 
 def run() -> int:
@@ -180,18 +179,7 @@ def main(arguments: list[str]) -> int:
     unwind_at_the_first()
     processes.adopt_orphans()
     commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}
-    try:
-        return commands[arguments[0]]()
-    except Problem as problem:
-        print(f"refund-agent: {problem}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except Stopped:
-        return _TERMINATED
+    return exit_code(commands[arguments[0]])
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 # Who only asks whether a lock is held has it for a moment, and is no holder.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
-class Locked(Problem):
+class Locked(UserError):
     """Somebody else holds the lock; `holder` is their process id as text, possibly empty."""
 
     def __init__(self, message: str, *, remedy: str, holder: str) -> None:

@@ -18,11 +18,11 @@ import yaml
 
 from runtime import paths
 from runtime.control_plane import ControlPlanePorts
+from runtime.errors import UserError
 from runtime.listeners import is_listened_on, owner
 from runtime.locks import held
 from runtime.loopback import is_free
 from runtime.prerequisites import Check, show_checks
-from runtime.problems import Problem
 from runtime.progress import Step
 
 _APP_KEYS = {
@@ -53,13 +53,13 @@ class Port:
 
 
 def read_ports(path: Path) -> dict[str, Port]:
-    """Every port of a dapr.yaml, by name. Raises `Problem` with file and key for what is missing or wrong."""
+    """Every port of a dapr.yaml, by name. Raises `UserError` with file and key for what is missing or wrong."""
     document = _document(path)
     apps = {app.get("appID"): app for app in document.get("apps", [])}
     found = [*_control_plane(path, document.get("common", {}))]
     for app_id in ("agent", "sandbox"):
         if app_id not in apps:
-            raise Problem(f"{path}: there is no app {app_id}.", remedy=f"Add it under apps with appID: {app_id}.")
+            raise UserError(f"{path}: there is no app {app_id}.", remedy=f"Add it under apps with appID: {app_id}.")
         found += _sidecar(path, app_id, apps[app_id])
     found.append(_web(path, apps["agent"]))
     found += [_option(path, apps["sandbox"], part) for part in ("model", "systems")]
@@ -68,7 +68,7 @@ def read_ports(path: Path) -> dict[str, Port]:
 
 
 def check_free(ports: Iterable[Port]) -> None:
-    """Raises one `Problem` that names every port that is taken.
+    """Raises one `UserError` that names every port that is taken.
 
     Sentry's number lies where the kernel takes ports for outgoing connections; the remains of one last a
     minute, and are waited for.
@@ -79,7 +79,7 @@ def check_free(ports: Iterable[Port]) -> None:
             held = _after_passing(held)
     if held:
         taken = [port.taken() for port in held]
-        raise Problem("\n".join(taken), remedy="\nOr end the program that uses it.")
+        raise UserError("\n".join(taken), remedy="\nOr end the program that uses it.")
 
 
 def _after_passing(held: list[Port]) -> list[Port]:
@@ -106,7 +106,7 @@ def checks() -> list[Check]:
     """Ports and addresses of the project, for a doctor. Ports count as free while its own stack holds them."""
     try:
         ports = read_ports(paths.DAPR_YAML)
-    except Problem as problem:
+    except UserError as problem:
         return [Check("ports", False, problem.message, problem.remedy)]
     addresses = Check("addresses", True, " ".join(unserved(ports, paths.COMPONENTS)) or "of components: all served")
     if held(paths.STATE / "lock"):
@@ -138,9 +138,9 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise Problem(f"{path} cannot be read: {error}.", remedy="Restore it or correct the line.") from None
+        raise UserError(f"{path} cannot be read: {error}.", remedy="Restore it or correct the line.") from None
     if not isinstance(document, dict):
-        raise Problem(f"{path} holds no mapping.", remedy="See `dapr run --help` for its form.")
+        raise UserError(f"{path} holds no mapping.", remedy="See `dapr run --help` for its form.")
     return document
 
 
@@ -150,7 +150,7 @@ def _control_plane(path: Path, common: Mapping[str, Any]) -> Iterable[Port]:
         key = f"common.{name}HostAddress"
         host, _, port = str(common.get(f"{name}HostAddress", "")).rpartition(":")
         if host not in ("127.0.0.1", "localhost"):
-            raise Problem(f"{path}: {key} is not 127.0.0.1:<port>.", remedy=f"Write {key}: 127.0.0.1:<port>.")
+            raise UserError(f"{path}: {key} is not 127.0.0.1:<port>.", remedy=f"Write {key}: 127.0.0.1:<port>.")
         yield Port(name, _number(path, key, port), key)
 
 
@@ -177,7 +177,7 @@ def _number(path: Path, key: str, value: object) -> int:
     text = str(value)
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         shown = "missing" if value is None else f"{value!r}"
-        raise Problem(f"{path}: {key} is {shown}.", remedy="Write a port number from 1 to 65535.")
+        raise UserError(f"{path}: {key} is {shown}.", remedy="Write a port number from 1 to 65535.")
     return int(text)
 
 
@@ -186,7 +186,7 @@ def _all_different(path: Path, ports: Iterable[Port]) -> None:
     for port in ports:
         other = seen.setdefault(port.number, port)
         if other is not port:
-            raise Problem(
+            raise UserError(
                 f"{path}: {other.name} and {port.name} both have port {port.number}.",
                 remedy=f"Change {port.key}.",
             )

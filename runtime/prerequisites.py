@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime import go_build, paths, programs, virtualenv
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.versions import show
 
 _LEAST_PYTHON = (3, 11)
@@ -47,10 +47,10 @@ def checks() -> list[Check]:
 
 
 def require(found: list[Check]) -> None:
-    """Raises one `Problem` with every check that failed."""
+    """Raises one `UserError` with every check that failed."""
     failed = [f"{check.name}: {check.found}. {check.remedy}" for check in found if not check.ok]
     if failed:
-        raise Problem("\n".join(failed))
+        raise UserError("\n".join(failed))
 
 
 def show_checks(found: list[Check]) -> int:

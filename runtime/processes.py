@@ -22,7 +22,7 @@ from pathlib import Path
 
 from app.config.private_files import UMASK
 from runtime import process_tree
-from runtime.problems import ChildDied, NotReady
+from runtime.errors import ChildDied, NotReady
 from runtime.signals import put_off
 
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")

@@ -11,10 +11,10 @@ import signal
 import sys
 
 from runtime import paths, processes
+from runtime.errors import NotReady, UserError, exit_code
 from runtime.listeners import listeners
 from runtime.loopback import answers
 from runtime.ports import read_ports
-from runtime.problems import NotReady, Problem, of_a_file
 from runtime.state import check_secrets
 
 _GOES_SECONDS, _COMES_SECONDS = 3.0, 30.0
@@ -24,9 +24,11 @@ def reload(port: int) -> int:
     """Reloads the daprd whose HTTP API is at that port, waits until it is ready again, and returns its process id."""
     pid = next((listener.pid for listener in listeners() if listener.protocol == "tcp" and listener.port == port), None)
     if pid is None:
-        raise Problem(f"No sidecar listens at port {port}.", remedy="There is nothing to reload: make up reads it all.")
+        raise UserError(
+            f"No sidecar listens at port {port}.", remedy="There is nothing to reload: make up reads it all."
+        )
     if pid == 0:
-        raise Problem(f"The sidecar at port {port} is another user's.", remedy="Run this as the user who started it.")
+        raise UserError(f"The sidecar at port {port} is another user's.", remedy="Run this as the user who started it.")
     os.kill(pid, signal.SIGHUP)
     with contextlib.suppress(NotReady):  # it may be back already
         processes.wait_until(lambda: not _ready(port), what="its end", deadline_seconds=_GOES_SECONDS)
@@ -40,15 +42,12 @@ def _ready(port: int) -> bool:
 
 def main() -> int:
     """Reloads the sidecar of dapr.yaml's agent."""
-    try:
-        check_secrets(paths.STATE)
-        pid = reload(read_ports(paths.DAPR_YAML)["agent daprd HTTP"].number)
-    except Problem as problem:
-        print(f"refund-agent: {problem}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"refund-agent: {of_a_file(error)}", file=sys.stderr)
-        return 1
+    return exit_code(_reload)
+
+
+def _reload() -> int:
+    check_secrets(paths.STATE)
+    pid = reload(read_ports(paths.DAPR_YAML)["agent daprd HTTP"].number)
     print(f"The agent's sidecar (daprd, pid {pid}) has read secrets, components and configuration again.")
     print("Nothing is lost by that but, with Dapr below 1.18.5, its own metrics until it is started again.")
     return 0

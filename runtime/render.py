@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runtime import paths
-from runtime.problems import Problem
 
 _LOOPBACK = re.compile(r"\b(127\.0\.0\.1|localhost):(\d+)\b")
 
@@ -36,11 +35,3 @@ def repoint(text: str, ports: Mapping[int, int]) -> str:
         return f"{found[1]}:{ports.get(int(found[2]), int(found[2]))}"
 
     return _LOOPBACK.sub(replace, text)
-
-
-def overlay_from(folder: Path) -> dict[str, str]:
-    """Reads the YAML files of a folder as an overlay. Raises `Problem` when there are none."""
-    files = {file.name: file.read_text() for file in sorted(folder.glob("*.yaml"))}
-    if not files:
-        raise Problem(f"The overlay folder {folder} holds no .yaml file.", remedy="Name a folder that does.")
-    return files

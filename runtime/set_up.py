@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from runtime import go_build, paths, prerequisites, programs, virtualenv
+from runtime.errors import UserError
 from runtime.locks import Locked, exclusive
-from runtime.problems import Problem
 from runtime.programs import Program
 
 _LOCK = paths.RUNTIME / "lock"
@@ -21,7 +21,7 @@ exec {daprd} "$@" --metrics-listen-address 127.0.0.1 --dapr-internal-grpc-listen
 def set_up(*, development: bool = False) -> None:
     """Makes what is missing: virtual environment, Dapr programs, the folder that `dapr run` takes them from.
 
-    `development` adds what tests, types and style need. Raises `Problem`.
+    `development` adds what tests, types and style need. Raises `UserError`.
     """
     try:
         with exclusive(_LOCK, what="Another set-up"):
@@ -68,7 +68,7 @@ def _all_found() -> dict[str, Program]:
     good, bad = programs.find()
     missing = [name for name in programs.NAMES if name not in good]
     if missing:
-        raise Problem(
+        raise UserError(
             f"After the build these programs still cannot be used: {', '.join(missing)}"
             f" ({'; '.join(map(str, bad)) or 'not found'}).",
             remedy=f"Remove {paths.BUILT_PROGRAMS} and run make setup again.",

@@ -26,8 +26,8 @@ from types import TracebackType
 from runtime import paths, processes
 from runtime.control_plane import NAMES as CONTROL_PLANE
 from runtime.control_plane import ControlPlane
+from runtime.errors import UserError
 from runtime.loopback import answers
-from runtime.problems import Problem
 from runtime.processes import Child
 from runtime.render import render
 from runtime.stack_commands import (
@@ -64,7 +64,7 @@ class Stack:
         """Prepares `folder`; starts nothing.
 
         worker_env: added to the worker's environment; may be changed before the next start("worker").
-        overlay: file name in components/ -> YAML text, replacing or adding (see `render.overlay_from`).
+        overlay: file name in components/ -> YAML text, replacing or adding.
         latency_seconds: the sandbox model's base latency.
         worker: another command in the place of the agent's own.
         bin_dir: the folder of daprd, placement, scheduler and sentry; those that set-up has found or built by default.
@@ -170,7 +170,7 @@ class Stack:
         _known([name])
         with self._turn:
             if self.alive(name):
-                raise Problem(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
+                raise UserError(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
             self._start(name)
 
     def _start(self, name: str) -> None:
@@ -259,7 +259,7 @@ class Stack:
     def _child(self, name: str) -> Child:
         child = self._holder(name).get(name)
         if child is None:
-            raise Problem(f"{name} was not started.", remedy=f"Parts of this stack: {', '.join(self.parts)}.")
+            raise UserError(f"{name} was not started.", remedy=f"Parts of this stack: {', '.join(self.parts)}.")
         return child
 
     def _take(self, name: str) -> Child:
@@ -275,7 +275,7 @@ def _replacements(ports: StackPorts) -> dict[int, int]:
 
 def _programs() -> Path:
     if not (paths.LAUNCH_BIN / "daprd").exists():
-        raise Problem(f"There are no Dapr programs in {paths.LAUNCH_BIN}.", remedy="Run make setup first.")
+        raise UserError(f"There are no Dapr programs in {paths.LAUNCH_BIN}.", remedy="Run make setup first.")
     return paths.LAUNCH_BIN
 
 
@@ -291,5 +291,5 @@ def _place(name: str) -> int:
 def _known(names: Sequence[str]) -> Sequence[str]:
     unknown = set(names) - {*NAMES, *SECOND}
     if unknown:
-        raise Problem(f"No such process: {', '.join(sorted(unknown))}.", remedy=f"Use {', '.join(NAMES)}.")
+        raise UserError(f"No such process: {', '.join(sorted(unknown))}.", remedy=f"Use {', '.join(NAMES)}.")
     return names

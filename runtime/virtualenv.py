@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime import paths
+from runtime.errors import UserError
 from runtime.follow import follow
-from runtime.problems import Problem
 from runtime.progress import Step
 
 LOCKS = (paths.ROOT / "requirements.lock",)
@@ -88,7 +88,7 @@ def _make(venv: Path) -> None:
             [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
         )
     if made.returncode:
-        raise Problem(
+        raise UserError(
             f"{sys.executable} -m venv failed: {(made.stderr or made.stdout).strip()}",
             remedy="On Debian and Ubuntu: apt install python3-venv.",
         )

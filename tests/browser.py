@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 PACKAGE = "chromium-headless-shell"
 _PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
@@ -45,18 +45,18 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def find() -> Path:
-    """The browser's program. Raises Problem when there is none."""
+    """The browser's program. Raises UserError when there is none."""
     for name in _PROGRAMS:
         found = shutil.which(name)
         if found:
             return Path(found)
-    raise Problem("No Chromium is installed.", remedy=f"On Debian: apt-get install {PACKAGE}.")
+    raise UserError("No Chromium is installed.", remedy=f"On Debian: apt-get install {PACKAGE}.")
 
 
 def ensure_installed() -> None:
     """Installs Debian's package, about 100 MB, when there is no browser and this is root on a Debian machine. Raises
-    Problem with the remedy otherwise."""
-    with contextlib.suppress(Problem):
+    UserError with the remedy otherwise."""
+    with contextlib.suppress(UserError):
         find()
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -68,7 +68,7 @@ def ensure_installed() -> None:
             command, capture_output=True, text=True, check=False, env=environment, timeout=_INSTALL_SECONDS
         )
         if done.returncode:
-            raise Problem(f"apt-get {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise UserError(f"apt-get {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
     find()
 
 

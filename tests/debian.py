@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_isready", "psql")
 REDIS_PROGRAM = "redis-server"
@@ -32,7 +32,7 @@ _INSTALL_SECONDS = 600
 
 
 def find_postgres() -> Path:
-    """The folder of PostgreSQL's programs, the newest version first. Raises Problem when there is none."""
+    """The folder of PostgreSQL's programs, the newest version first. Raises UserError when there is none."""
     homes = sorted(_DEBIAN_HOMES.glob("*/bin"), key=_version, reverse=True)
     on_path = shutil.which("initdb")
     if on_path:
@@ -40,31 +40,31 @@ def find_postgres() -> Path:
     for home in homes:
         if all((home / program).exists() for program in POSTGRES_PROGRAMS):
             return home
-    raise Problem("PostgreSQL's server is not installed.", remedy=_remedy("postgres"))
+    raise UserError("PostgreSQL's server is not installed.", remedy=_remedy("postgres"))
 
 
 def find_redis() -> Path:
-    """Redis's server program. Raises Problem when there is none."""
+    """Redis's server program. Raises UserError when there is none."""
     return _on_path(REDIS_PROGRAM, "Redis's server is not installed.", "redis")
 
 
 def find_pgbouncer() -> Path:
-    """PgBouncer's program. Raises Problem when there is none."""
+    """PgBouncer's program. Raises UserError when there is none."""
     return _on_path(PGBOUNCER_PROGRAM, "PgBouncer is not installed.", "pgbouncer")
 
 
 def find_nginx() -> Path:
-    """nginx's program, which Debian keeps from the path of others than root. Raises Problem when there is none."""
+    """nginx's program, which Debian keeps from the path of others than root. Raises UserError when there is none."""
     found = shutil.which(NGINX_PROGRAM, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None:
-        raise Problem("nginx is not installed.", remedy=_remedy("nginx"))
+        raise UserError("nginx is not installed.", remedy=_remedy("nginx"))
     return Path(found)
 
 
 def _on_path(program: str, otherwise: str, name: str) -> Path:
     found = shutil.which(program)
     if found is None:
-        raise Problem(otherwise, remedy=_remedy(name))
+        raise UserError(otherwise, remedy=_remedy(name))
     return Path(found)
 
 
@@ -74,7 +74,7 @@ def missing(*names: str) -> list[str]:
     for name in names:
         try:
             _FIND[name]()
-        except Problem:
+        except UserError:
             absent.append(name)
     return absent
 
@@ -83,20 +83,20 @@ _FIND = {"postgres": find_postgres, "redis": find_redis, "pgbouncer": find_pgbou
 
 
 def ensure_installed(*more: str) -> None:
-    """Installs what is missing of PostgreSQL, Redis and `more` when this is root on a Debian machine. Raises Problem
+    """Installs what is missing of PostgreSQL, Redis and `more` when this is root on a Debian machine. Raises UserError
     with the remedy otherwise."""
     needed = ("postgres", "redis", *more)
     absent = missing(*needed)
     if not absent:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise Problem(f"Not installed: {', '.join(absent)}.", remedy=_remedy(*absent))
+        raise UserError(f"Not installed: {', '.join(absent)}.", remedy=_remedy(*absent))
     with _no_services():
         _apt_get("update", "-qq")
         _apt_get("install", "-y", "-qq", "--no-install-recommends", *(PACKAGES[name] for name in absent))
     still = missing(*needed)
     if still:
-        raise Problem(
+        raise UserError(
             f"apt-get installed its packages, but {', '.join(still)} cannot be found.", remedy=_remedy(*still)
         )
 
@@ -120,13 +120,13 @@ def lowered(tether: signal.Signals | None = None) -> list[str]:
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Whom the servers run as; None is whoever runs this. Raises Problem when root finds nobody else."""
+    """Whom the servers run as; None is whoever runs this. Raises UserError when root finds nobody else."""
     if os.geteuid() != 0:
         return None
     for name in _UNPRIVILEGED:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    raise Problem(
+    raise UserError(
         f"None of the users {', '.join(_UNPRIVILEGED)} is here.", remedy="Run this as a user other than root."
     )
 
@@ -154,7 +154,7 @@ def _apt_get(*arguments: str) -> None:
         ["apt-get", *arguments], capture_output=True, text=True, check=False, env=environment, timeout=_INSTALL_SECONDS
     )
     if done.returncode:
-        raise Problem(f"apt-get {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise UserError(f"apt-get {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
 
 
 def _version(home: Path) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Self
 
 from runtime import process_tree, processes
+from runtime.errors import UserError
 from runtime.loopback import HOST, free_ports
-from runtime.problems import Problem
 from tests.debian import (
     POSTGRES_PROGRAMS,
     REDIS_PROGRAM,
@@ -63,9 +63,9 @@ class _Server:
 
     @property
     def pid(self) -> int:
-        """The server's process id. Raises Problem before `start`."""
+        """The server's process id. Raises UserError before `start`."""
         if self._child is None:
-            raise Problem(f"{self.name} was not started.", remedy="Call start(), or use it in a with statement.")
+            raise UserError(f"{self.name} was not started.", remedy="Call start(), or use it in a with statement.")
         return self._child.pid
 
     def start(self) -> None:
@@ -143,7 +143,7 @@ class PostgresServer(_Server):
     discard_signal = signal.SIGQUIT  # "immediate": writes nothing more, and leaves no shared memory as a kill would
 
     def __init__(self) -> None:
-        """Makes the cluster (a second or two); does not start it. Raises Problem when PostgreSQL is not installed."""
+        """Makes the cluster (a second or two); does not start it. Raises UserError when PostgreSQL is not installed."""
         self.programs = find_postgres()
         super().__init__()
         try:
@@ -162,7 +162,7 @@ class PostgresServer(_Server):
         return self.url(name)
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Runs one statement; returns rows as text, one a line. Raises Problem with the server's message."""
+        """Runs one statement; returns rows as text, one a line. Raises UserError with the server's message."""
         command = [str(self.programs / "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]
         return _run([*command, "-h", HOST, "-p", str(self.port), "-U", USER, database], PGPASSWORD=self.password)
 
@@ -210,7 +210,7 @@ class PgBouncer(_Server):
     stop_signal = signal.SIGINT
 
     def __init__(self, postgres: PostgresServer, connections: int = 2) -> None:
-        """Starts nothing. Raises Problem when PgBouncer is not installed."""
+        """Starts nothing. Raises UserError when PgBouncer is not installed."""
         self.program = find_pgbouncer()
         self.postgres = postgres
         super().__init__()
@@ -242,7 +242,7 @@ class RedisServer(_Server):
     name = "redis"
 
     def __init__(self, fsync: str = "everysec") -> None:
-        """Starts nothing. Raises Problem when Redis is not installed."""
+        """Starts nothing. Raises UserError when Redis is not installed."""
         self.program = find_redis()
         self.fsync = fsync
         super().__init__()
@@ -253,14 +253,14 @@ class RedisServer(_Server):
         return f"{HOST}:{self.port}"
 
     def ask(self, *words: str) -> str:
-        """One command, its answer's first line. Raises Problem when Redis refuses it."""
+        """One command, its answer's first line. Raises UserError when Redis refuses it."""
         with socket.create_connection((HOST, self.port), timeout=30) as connection:
             connection.sendall(_encoded("AUTH", self.password) + _encoded(*words))
             with connection.makefile("rb") as answers:
                 lines = [answers.readline().decode().strip() for _ in range(2)]
                 bulk = answers.readline().decode().strip() if lines[1].startswith("$") else ""
         if lines[1].startswith("-"):
-            raise Problem(f"redis refuses {words[0]}: {lines[1]}.")
+            raise UserError(f"redis refuses {words[0]}: {lines[1]}.")
         return bulk or lines[1]
 
     def version(self) -> str:
@@ -278,7 +278,7 @@ class RedisServer(_Server):
     def _answers(self) -> bool:
         try:
             return self.ask("PING") == "+PONG"
-        except (OSError, Problem):  # a server that is still loading its log refuses
+        except (OSError, UserError):  # a server that is still loading its log refuses
             return False
 
 
@@ -294,7 +294,7 @@ def _run(command: Sequence[str], **environment: str) -> str:
     )
     if done.returncode:
         program = next(Path(word).name for word in command if Path(word).name in (*POSTGRES_PROGRAMS, REDIS_PROGRAM))
-        raise Problem(f"{program} failed: {(done.stderr or done.stdout).strip()}")
+        raise UserError(f"{program} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 

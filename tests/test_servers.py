@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from runtime import process_tree
+from runtime.errors import UserError
 from runtime.loopback import HOST
-from runtime.problems import Problem
 from tests import debian
 from tests.servers import PostgresServer, RedisServer, ensure_installed
 
@@ -55,7 +55,7 @@ def test_postgres_wants_the_password(postgres: PostgresServer) -> None:
 
 
 def test_postgres_says_what_is_wrong_with_a_statement(postgres: PostgresServer) -> None:
-    with pytest.raises(Problem, match='psql failed: ERROR:  relation "nowhere" does not exist'):
+    with pytest.raises(UserError, match='psql failed: ERROR:  relation "nowhere" does not exist'):
         postgres.run_sql("SELECT * FROM nowhere")
 
 
@@ -78,7 +78,7 @@ def test_redis_answers_and_wants_the_password(redis: RedisServer) -> None:
 
 
 def test_redis_says_what_is_wrong_with_a_command(redis: RedisServer) -> None:
-    with pytest.raises(Problem, match="redis refuses NONSENSE: -ERR unknown command"):
+    with pytest.raises(UserError, match="redis refuses NONSENSE: -ERR unknown command"):
         redis.ask("NONSENSE")
 
 
@@ -114,7 +114,7 @@ def test_a_server_listens_on_loopback_alone_and_not_as_root(
 def test_what_cannot_be_installed_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian, "missing", lambda *_: ["redis"])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(Problem, match=r"Not installed: redis\. .*apt-get install redis-server"):
+    with pytest.raises(UserError, match=r"Not installed: redis\. .*apt-get install redis-server"):
         ensure_installed()
 
 

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from app.cli.faults import AgentAway, AgentRefused, NothingRecorded, NotUnderstood, OutcomeUnknown
+from app.config.secret_files import is_sendable
 from app.domain.errors import ConfigurationError
 from app.domain.models import Intake, TaskPage, TaskStatus, TaskView, Ticket, TicketView
 
@@ -229,7 +230,7 @@ def connect(url: str | None, token: str | None) -> AgentClient:
 
 def _usable(token: str) -> str:
     """The token, if it can be sent at all. Its value is not shown."""
-    if not token.isascii() or not token.isprintable() or " " in token:
+    if not is_sendable(token):
         raise ConfigurationError(
             "the token holds a character that no token has (a space, a line break, an umlaut); give it alone, "
             "in --token or REFUND_AGENT_TOKEN"

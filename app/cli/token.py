@@ -15,6 +15,7 @@ import typer
 
 from app.cli.client import AsJson
 from app.cli.screen import complain, say, show_json, show_table
+from app.config.secret_files import UnreadableSecrets, read_secrets
 from app.domain.errors import ConfigurationError
 from app.tasks.access import ALL_TENANTS, LOCAL_TOKEN_NAME, TOKENS_SECRET, Role, Token, digest_of, parse_tokens
 
@@ -54,14 +55,11 @@ def _tokens(known: dict[str, Any], path: Path) -> tuple[Token, ...]:
 def secrets_in(path: Path) -> dict[str, Any]:
     """All secrets of the file by name; none without a file. Raises ConfigurationError for one that is no such file."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+        return read_secrets(path)
+    except UnreadableSecrets as error:
+        raise ConfigurationError(str(error)) from None
+    except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}; correct the file") from None
-    if not isinstance(known, dict):
-        raise ConfigurationError(f'{path}: is no JSON object; write {{"name": "value"}}')
-    return known
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import stat
 import threading
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from app.config.secret_files import write_once
 from app.domain.errors import AccessDenied, ConfigurationError, RefundAgentError
 from app.domain.models import CallerName, Frozen, TenantId
 
@@ -166,7 +166,7 @@ def make_local_token(path: Path) -> LocalToken:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        _write_once(path, secrets.token_urlsafe(32))
+        write_once(path, secrets.token_urlsafe(32))
     record = Token(
         name=LOCAL_TOKEN_NAME,
         sha256=digest_of(read_local_token(path)),
@@ -185,20 +185,6 @@ def read_local_token(path: Path) -> str:
     if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii():
         raise ConfigurationError(f"{path}: holds no token; delete it and start the agent again")
     return secret
-
-
-def _write_once(path: Path, secret: str) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret + "\n")
-        # A link appears with its content or not at all, and never replaces another process's token.
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
 
 
 # Has the agent notice which tokens are valid without being started again, as soon as the secret store says so.

@@ -35,7 +35,7 @@ from lab.bench.sides import running
 from lab.command import exit_code
 from lab.tickets import Shape
 from runtime import paths
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.servers import ensure_installed
 
 _OUTPUT = paths.STATE / "bench" / "results.json"
@@ -45,7 +45,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.")
+    return exit_code(lambda: _run(options), "bench")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -79,7 +79,7 @@ def _work(block: Block, pace: Pace, what: str, seen: dict[Case, list[Window]]) -
                 window = asyncio.run(measure(side, case, pace, numbers))
                 seen.setdefault(case, []).append(window)
                 console.print(f"{what}: {_line(case, window)}", highlight=False, soft_wrap=True)
-    except Problem:
+    except UserError:
         console.print(f"bench: the logs of the run that failed are kept in {folder}", highlight=False, soft_wrap=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)

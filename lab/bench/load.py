@@ -31,7 +31,7 @@ from app.workflow.steps import TaskInput
 from lab.bench.plan import Side, Submission
 from lab.bench.sides import Running
 from lab.tickets import Shape, make_ticket
-from runtime.problems import Problem
+from runtime.errors import UserError
 from sandbox.systems.app import BOOKS_FILE
 
 # Watches which cases the sandbox's books close, by reading their file beside it: cheap, the same for every side.
@@ -58,11 +58,11 @@ class CaseWatch:
         return future
 
     async def closed(self, future: asyncio.Future[None], what: str) -> None:
-        """Waits for it. Raises Problem when it does not come."""
+        """Waits for it. Raises UserError when it does not come."""
         try:
             await asyncio.wait_for(future, GIVE_UP_SECONDS)
         except TimeoutError:
-            raise Problem(
+            raise UserError(
                 f"{what} was not closed within {GIVE_UP_SECONDS:.0f} s.", remedy="Look into the logs of the run."
             ) from None
 
@@ -253,14 +253,14 @@ class Direct:
         await self._client.schedule_new_workflow(NAME, input=task, instance_id=ticket.task_id)
 
     async def ended(self, ticket: Ticket) -> None:
-        """Returns when the ticket's workflow has ended. Raises Problem when it failed.
+        """Returns when the ticket's workflow has ended. Raises UserError when it failed.
 
         It asks again and again, since the SDK's waiting call returns a second late after side-by-side steps.
         """
         while (status := await self._status(ticket)) == "RUNNING":
             await asyncio.sleep(_POLL_SECONDS)
         if status != "COMPLETED":
-            raise Problem(f"The workflow of {ticket.task_id} ended as {status}.")
+            raise UserError(f"The workflow of {ticket.task_id} ended as {status}.")
 
     async def _status(self, ticket: Ticket) -> str:
         try:
@@ -294,7 +294,7 @@ def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
     async def submit(ticket: Ticket) -> None:
         async with session.post(url, data=ticket.model_dump_json(), headers=headers) as response:
             if response.status not in (201, 202):
-                raise Problem(f"{url} answers {response.status} to {ticket.task_id}: {(await response.text())[:300]}")
+                raise UserError(f"{url} answers {response.status} to {ticket.task_id}: {(await response.text())[:300]}")
 
     return submit
 

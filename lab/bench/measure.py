@@ -12,7 +12,7 @@ from lab.bench.load import CaseWatch, Load, NumberSource, open_load
 from lab.bench.plan import Case, Pace
 from lab.bench.sides import Running
 from lab.tickets import MODEL_CALLS, OUTCOME
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 _FIRST_CASE_SECONDS = 60.0
 
@@ -46,7 +46,7 @@ class _Steady:
 
 
 async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSource) -> Window:
-    """One case, once. Raises Problem when tasks end otherwise than the load's tickets must."""
+    """One case, once. Raises UserError when tasks end otherwise than the load's tickets must."""
     running.sandbox.set_latency(case.latency)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.02) as watch,
@@ -96,21 +96,23 @@ async def _first_case(case: Case, watch: CaseWatch) -> None:
     limit = time.monotonic() + _FIRST_CASE_SECONDS
     while not watch.count:
         if time.monotonic() > limit:
-            raise Problem(f"{case}: no case was closed in {_FIRST_CASE_SECONDS:.0f} s; look into the logs of the run.")
+            raise UserError(
+                f"{case}: no case was closed in {_FIRST_CASE_SECONDS:.0f} s; look into the logs of the run."
+            )
         await asyncio.sleep(0.02)
 
 
 def _checked_bill(
     case: Case, watch: CaseWatch, before: Mapping[str, int], after: Mapping[str, int]
 ) -> tuple[float, float]:
-    """Input and output tokens a task. Raises Problem when model calls were repeated or left out."""
+    """Input and output tokens a task. Raises UserError when model calls were repeated or left out."""
     spent = {key: after[key] - before[key] for key in after}
     wanted = MODEL_CALLS[case.shape] * watch.count
     if spent["requests"] != wanted:
-        raise Problem(f"{case}: {watch.count} tasks made {spent['requests']} model calls instead of {wanted}.")
+        raise UserError(f"{case}: {watch.count} tasks made {spent['requests']} model calls instead of {wanted}.")
     return spent["input_tokens"] / watch.count, spent["output_tokens"] / watch.count
 
 
 def _check_outcomes(case: Case, watch: CaseWatch) -> None:
     if set(watch.outcomes) != {OUTCOME[case.shape]}:
-        raise Problem(f"{case}: tasks ended as {dict(watch.outcomes)} instead of {OUTCOME[case.shape]}.")
+        raise UserError(f"{case}: tasks ended as {dict(watch.outcomes)} instead of {OUTCOME[case.shape]}.")

@@ -31,7 +31,7 @@ from lab.clients import AgentApi, SandboxApi
 from lab.command import exit_code
 from lab.tickets import Shape, make_ticket
 from runtime import processes
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.stack import Stack
 
 _SLOW_SECONDS, _QUICK_SECONDS = 30.0, 0.5
@@ -72,7 +72,7 @@ def _round(stack: Stack, tasks: int, number: int) -> Round:
         tickets = [make_ticket(Shape.REFUND, number * tasks + place) for place in range(tasks)]
         for ticket in tickets:
             if not api.submit(ticket):
-                raise Problem(f"The agent did not accept {ticket.task_id}; see the log {stack.log('worker')}.")
+                raise UserError(f"The agent did not accept {ticket.task_id}; see the log {stack.log('worker')}.")
         asked = "a model call of each task"
         processes.wait_until(lambda: _open_calls(stack) == tasks, what=asked, deadline_seconds=_DEADLINE_SECONDS)
         sandbox.set_latency(_QUICK_SECONDS)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.json:
             chosen.json.write_text(json.dumps([asdict(each) for each in rounds], indent=2))
 
-    return exit_code(run, console, "Interrupted.", name="lab.bench.resume")
+    return exit_code(run, "lab.bench.resume")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from app.tasks.access import read_local_token
 from lab.bench.plan import Block, Side, Store, Variant
 from lab.clients import SandboxApi
 from runtime import paths, processes
+from runtime.errors import UserError
 from runtime.loopback import HOST, answers, free_ports
-from runtime.problems import Problem
 from runtime.stack import Stack
 from tests.servers import PostgresServer, RedisServer
 
@@ -37,7 +37,7 @@ _INSTALL_SECONDS = 600
 
 
 def ensure_peer_environment() -> None:
-    """Makes the environment when it is missing or of another lock. Raises Problem with pip's last lines."""
+    """Makes the environment when it is missing or of another lock. Raises UserError with pip's last lines."""
     wanted = hashlib.sha256(PEER_LOCK.read_bytes() + f"{sys.version} {paths.VENV}".encode()).hexdigest()
     if _PEER_STAMP.exists() and _PEER_STAMP.read_text() == wanted:
         return
@@ -47,7 +47,7 @@ def ensure_peer_environment() -> None:
     command = [str(PEER_PYTHON), "-m", "pip", "install", *options, "-r", str(PEER_LOCK)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
     if done.returncode:
-        raise Problem(f"pip cannot install {PEER_LOCK.name}: {(done.stderr or done.stdout).strip()[-600:]}")
+        raise UserError(f"pip cannot install {PEER_LOCK.name}: {(done.stderr or done.stdout).strip()[-600:]}")
     (_packages(PEER_HOME) / "product.pth").write_text(f"{_packages(paths.VENV)}\n")
     _PEER_STAMP.write_text(wanted)
 

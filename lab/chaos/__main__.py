@@ -20,7 +20,7 @@ from lab.chaos.load import Expected, make_tickets
 from lab.chaos.verdict import Verdict, judge
 from lab.command import exit_code
 from runtime import paths
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.stack import Stack
 
 _CLEAN_TASKS_A_SECOND = 6.0
@@ -30,7 +30,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when anything was found of what must be zero."""
     options = _options()
-    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.", name="chaos")
+    return exit_code(lambda: _run(options), "chaos")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -51,7 +51,9 @@ def _run(options: argparse.Namespace) -> None:
         report.write(options.json, report.as_json(described, named, runs))
         console.print(f"written to {options.json}", highlight=False, soft_wrap=True)
     if not all(verdict.held for verdict in runs.values()):
-        raise Problem("Something was found that must be zero; see above.", remedy="--keep FOLDER keeps logs and state.")
+        raise UserError(
+            "Something was found that must be zero; see above.", remedy="--keep FOLDER keeps logs and state."
+        )
 
 
 def _without_journal(options: argparse.Namespace, work: Work, clean_bill: Sequence[Row]) -> Verdict:
@@ -89,7 +91,7 @@ def _folder(keep: Path | None, name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix="chaos-"))
     folder: Path = keep / name.replace(",", "").replace(" ", "-")
     if folder.exists():
-        raise Problem(f"{folder} is there already.", remedy="Name another folder with --keep, or remove it.")
+        raise UserError(f"{folder} is there already.", remedy="Name another folder with --keep, or remove it.")
     folder.mkdir(parents=True)
     return folder
 

@@ -30,7 +30,7 @@ from lab.crash_cost.spend import Prices
 from lab.crash_cost.trace import Arm
 from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
 from runtime import paths
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.stack import Stack
 
 _FOLDER = paths.STATE / "experiments"
@@ -43,7 +43,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    return exit_code(lambda: _run(options), console, "Interrupted; nothing was written.", name="crash-cost")
+    return exit_code(lambda: _run(options), "crash-cost")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -91,7 +91,7 @@ def _prices() -> PriceBook:
     try:
         found = book.load(settings.load().prices_file)
     except ConfigurationError as error:
-        raise Problem(str(error)) from None
+        raise UserError(str(error)) from None
     for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
         del os.environ[name]
     return found

@@ -22,7 +22,7 @@ from lab.crash_cost.jobs import Job
 from lab.crash_cost.plain_runner import DONE, JOBS, REQUESTS
 from lab.crash_cost.trace import Arm
 from runtime import paths, processes
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.processes import Child
 from runtime.stack import Stack
 from runtime.stack_commands import worker_environment
@@ -49,7 +49,7 @@ class Runner(Protocol):
         ...
 
     def finish(self) -> None:
-        """Returns when all jobs that were begun are finished. Raises Problem when they do not finish."""
+        """Returns when all jobs that were begun are finished. Raises UserError when they do not finish."""
         ...
 
 
@@ -78,7 +78,7 @@ class Durable:
             if job.letters:
                 self._start_mailbox(job)
             elif not self._api.submit(job.ticket):
-                raise Problem(f"The agent did not accept {job.task_id}; see the log {self._stack.log('worker')}.")
+                raise UserError(f"The agent did not accept {job.task_id}; see the log {self._stack.log('worker')}.")
 
     def kill(self) -> None:
         """SIGKILLs the worker."""
@@ -89,12 +89,12 @@ class Durable:
         self._stack.start("worker")
 
     def finish(self) -> None:
-        """Waits for every workflow. Raises Problem when one fails, or takes too long."""
+        """Waits for every workflow. Raises UserError when one fails, or takes too long."""
         limit = time.monotonic() + _FINISH_SECONDS
         for job in self._jobs:
             while not self._completed(job):
                 if time.monotonic() > limit:
-                    raise Problem(f"{job.task_id} has not finished; see the log {self._stack.log('worker')}.")
+                    raise UserError(f"{job.task_id} has not finished; see the log {self._stack.log('worker')}.")
                 time.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Durable:
         if state is None or not state.runtime_status.name.startswith(("COMPLETED", "FAILED", "TERMINATED")):
             return False
         if state.runtime_status.name != _COMPLETED:
-            raise Problem(f"{job.task_id} ended as {state.runtime_status.name}; see {self._stack.log('worker')}.")
+            raise UserError(f"{job.task_id} ended as {state.runtime_status.name}; see {self._stack.log('worker')}.")
         return True
 
     def _state(self, job: Job) -> WorkflowState | None:
@@ -158,14 +158,14 @@ class Restarting:
         self._start([job for job in self._jobs if job.name not in self._done()])
 
     def finish(self) -> None:
-        """Waits for the runner's end. Raises Problem with the end of its log when it ends badly."""
+        """Waits for the runner's end. Raises UserError with the end of its log when it ends badly."""
         child = self._running()
         processes.wait_until(
             lambda: not child.alive(), what="the end of the plain runner", deadline_seconds=_FINISH_SECONDS
         )
         left = {job.name for job in self._jobs} - self._done()
         if left:
-            raise Problem(f"The plain runner has not finished {', '.join(sorted(left))}:\n{child.last_lines()}")
+            raise UserError(f"The plain runner has not finished {', '.join(sorted(left))}:\n{child.last_lines()}")
 
     def stop(self) -> None:
         """Leaves nothing running."""
@@ -185,7 +185,7 @@ class Restarting:
 
     def _running(self) -> Child:
         if self._child is None:
-            raise Problem("The plain runner was not started.", remedy="Call begin first.")
+            raise UserError("The plain runner was not started.", remedy="Call begin first.")
         return self._child
 
     def _done(self) -> set[str]:

@@ -14,7 +14,7 @@ from app.domain.models import Frozen, TaskStatus, Ticket
 from app.domain.redaction import redact
 from lab.crash_cost.trace import MODEL
 from lab.tickets import TENANT, customer_id
-from runtime.problems import Problem
+from runtime.errors import UserError
 from sandbox.data import load_expected, load_tickets
 
 # Longer letters are shortened in prompts, and a handful of them would be half of the bill.
@@ -55,11 +55,11 @@ def letter_mark(job: str, number: int, of: int) -> str:
 
 
 def tickets(seed: int, count: int) -> tuple[Job, ...]:
-    """Sample tickets that end without a person. Raises Problem when there are fewer."""
+    """Sample tickets that end without a person. Raises UserError when there are fewer."""
     expected = load_expected()
     fit = [letter for letter in _letters() if expected[letter.task_id].status is TaskStatus.COMPLETED]
     if count > len(fit):
-        raise Problem(f"{count} tickets are too many.", remedy=f"There are {len(fit)}: choose fewer with --tasks.")
+        raise UserError(f"{count} tickets are too many.", remedy=f"There are {len(fit)}: choose fewer with --tasks.")
     chosen = random.Random(f"{seed} tickets").sample(fit, count)
     return tuple(Job(name=each.task_id, ticket=each) for each in chosen)
 

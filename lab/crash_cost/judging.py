@@ -13,7 +13,7 @@ from lab.crash_cost.jobs import Load
 from lab.crash_cost.spend import Prices, Row, Spend, costing, digests
 from lab.crash_cost.trace import Arm, Digests, Kind, Point, Timeline
 from lab.crash_cost.views import ArmView, KindView, LoadView, PointView, TraceView, ratio, share, spend_view
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 # What runs have left behind: values only.
 
@@ -46,10 +46,10 @@ def otherwise(seen: Seen, clean: Clean, book: str) -> int:
 
 
 def extra(seen: Seen, clean: Clean) -> Digests:
-    """The requests that stand on the bill more often than in the clean run. Raises Problem when one is missing."""
+    """The requests that stand on the bill more often than in the clean run. Raises UserError when one is missing."""
     missing = digests(clean.rows) - digests(seen.rows)
     if missing:
-        raise Problem(f"{seen.arm.words}: {missing.total()} model calls of the clean run are not on the bill.")
+        raise UserError(f"{seen.arm.words}: {missing.total()} model calls of the clean run are not on the bill.")
     return digests(seen.rows) - digests(clean.rows)
 
 

@@ -16,7 +16,7 @@ from lab.crash_cost.judging import Clean, Seen
 from lab.crash_cost.outside import Outside
 from lab.crash_cost.spend import Row, digests
 from lab.crash_cost.trace import MODEL, Arm, Point, Request, Timeline
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.stack import Stack
 
 # Asked with nothing in it by which a request could be told to be a task's; it goes side by side with another.
@@ -43,7 +43,7 @@ class Scene:
 
     def clean(self, jobs: Sequence[Job], label: str) -> Clean:
         """The plain runner, one job after another, so that each row of the bill is a known job's; then the other arm.
-        Raises Problem when the two do not ask and book the same."""
+        Raises UserError when the two do not ask and book the same."""
         self._outside.fresh()
         self._restarting.begin(jobs, at_once=1)
         self._restarting.finish()
@@ -52,7 +52,7 @@ class Scene:
         self._say(f"{label}: {len(jobs)} tasks clean, {len(rows)} model calls")
         durable = self.under(Arm.RESUME, jobs, (), found, f"{label}-clean")
         if (digests(durable.rows), durable.books) != (digests(rows), found.books):
-            raise Problem(f"{label}: the two arms do not ask and book the same; they cannot be compared.")
+            raise UserError(f"{label}: the two arms do not ask and book the same; they cannot be compared.")
         return found
 
     def under(self, arm: Arm, jobs: Sequence[Job], points: Sequence[Point], clean: Clean, label: str) -> Seen:

@@ -13,7 +13,7 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import TokenUsage
 from app.pricing.formula import CallPrice, price_call
 from lab.crash_cost.trace import Digests
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 Row = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ class Prices:
         self.price_id = ""
 
     def spend(self, rows: Iterable[Row]) -> Spend:
-        """The sum of what was billed. Raises Problem for a model without a price."""
+        """The sum of what was billed. Raises UserError for a model without a price."""
         return sum((self._one(row) for row in rows if row["billed"]), Spend())
 
     def by_digest(self, rows: Iterable[Row]) -> dict[str, Spend]:
@@ -74,7 +74,7 @@ class Prices:
         at = datetime.fromisoformat(row["at"])
         priced = price_call(self._book, usage, at=at, model=row["model"], provider=self._provider)
         if not isinstance(priced, CallPrice) or priced.contracted_cost is None:
-            raise Problem(f"{row['model']} of the sandbox has no price.", remedy="Restore config/prices.yaml.")
+            raise UserError(f"{row['model']} of the sandbox has no price.", remedy="Restore config/prices.yaml.")
         self.currency, self.price_id = priced.currency, priced.price_id
         return Spend(1, row["input_tokens"], row["cached_tokens"], row["output_tokens"], priced.contracted_cost)
 

@@ -30,7 +30,7 @@ from app.cli.checks import (
 )
 from app.config.settings import Settings
 from app.dapr.workarounds import PATCHED
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.state import check_secrets
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
@@ -127,7 +127,7 @@ def test_a_secrets_file_that_would_end_the_sidecar_is_named(tmp_path: Path, text
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     finding = secrets_file(Settings(state_dir=tmp_path))
     assert (finding.ok, str(path) in finding.found, bool(finding.remedy)) == (False, True, True)
-    with pytest.raises(Problem, match=r"secrets\.json"):
+    with pytest.raises(UserError, match=r"secrets\.json"):
         check_secrets(tmp_path)
     path.write_text('{"openai-api-key": "x"}')
     assert secrets_file(Settings(state_dir=tmp_path)).ok

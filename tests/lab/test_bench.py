@@ -28,7 +28,7 @@ from lab.bench.load import CaseWatch
 from lab.bench.measure import Window
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from lab.tickets import Shape, make_ticket
-from runtime.problems import Problem
+from runtime.errors import UserError
 from sandbox.systems.orders import visitor_orders
 from tests import makers
 
@@ -188,7 +188,7 @@ def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
 def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _books(tmp_path).close()
     monkeypatch.setattr("lab.bench.load.GIVE_UP_SECONDS", 0.05)
-    with pytest.raises(Problem, match="the case of B-1 was not closed"):
+    with pytest.raises(UserError, match="the case of B-1 was not closed"):
         asyncio.run(_wait_in_vain(tmp_path))
 
 

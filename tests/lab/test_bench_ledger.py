@@ -31,7 +31,7 @@ from lab.bench.ledger.histories import Made, make
 from lab.bench.ledger.population import Fate, Population, books, fate
 from lab.bench.ledger.stores import Database, SqliteStore
 from lab.bench.ledger.writing import LedgerWriter, Spent
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.servers import PostgresServer, ensure_installed
 
 TASKS = 300
@@ -81,7 +81,7 @@ def test_a_report_that_is_not_the_sum_of_the_charges_stops_the_benchmark(ledger:
     number = next(each.task_no for each in _rows(ledger.engine, select(CHARGES).where(CHARGES.c.consumed_quantity > 0)))
     _shift(ledger.engine, number, 1)
     try:
-        with pytest.raises(Problem, match="not the sum of their charges"):
+        with pytest.raises(UserError, match="not the sum of their charges"):
             questions.check(ledger.store, TASKS)
     finally:
         _shift(ledger.engine, number, -1)
@@ -166,7 +166,7 @@ def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: 
 
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
     nobody_fits = Population(10, 7, ())
-    with pytest.raises(Problem, match=r"failed:(?s:.)+number of weights does not match"):
+    with pytest.raises(UserError, match=r"failed:(?s:.)+number of weights does not match"):
         processes.write_population(SqliteStore(tmp_path).url, nobody_fits, 2, lambda _: None)
 
 

@@ -18,7 +18,7 @@ from lab.bench.sizing import measurement
 from lab.bench.sizing.demand import Round, Site, demand, medians, mixed
 from lab.bench.sizing.simulation import Plan, Seen, Station, simulate
 from lab.tickets import UNATTENDED, Shape
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.paths import ROOT
 
 SITE = Site()
@@ -230,7 +230,7 @@ def test_what_a_task_used_is_the_growth_of_the_counters_over_the_tasks() -> None
 def test_a_metric_is_the_sum_over_its_labels() -> None:
     page = '# HELP a b\na_total{type="job"} 3\na_total{type="actor"} 4.5e+01\na_total_more 9\n'
     assert measurement.total(page, "a_total") == 48
-    with pytest.raises(Problem, match="no b_total"):
+    with pytest.raises(UserError, match="no b_total"):
         measurement.total(page, "b_total")
 
 
@@ -240,7 +240,7 @@ def test_what_was_measured_is_read_as_it_was_written(tmp_path: Path) -> None:
     measurement.write(file, {"machine": "two cores"}, rounds)
     assert measurement.read(file) == ({"machine": "two cores"}, rounds)
     file.write_text("[]")
-    with pytest.raises(Problem, match="holds no measurement"):
+    with pytest.raises(UserError, match="holds no measurement"):
         measurement.read(file)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from runtime import process_tree, processes
 from runtime.apps import Apps, link_logs, newest_log
-from runtime.problems import ChildDied
+from runtime.errors import ChildDied
 
 # Stands for the dapr CLI with one app and one sidecar below it.
 CLI = """

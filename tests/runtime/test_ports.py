@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from runtime import paths
+from runtime.errors import UserError
 from runtime.loopback import free_ports
 from runtime.ports import Port, check_free, control_plane_ports, read_ports, unserved
-from runtime.problems import Problem
 
 DAPR_YAML = paths.DAPR_YAML.read_text()
 
@@ -68,7 +68,7 @@ def test_every_port_has_a_name_and_a_key(tmp_path: Path) -> None:
 )
 def test_a_fault_names_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = written(tmp_path, old, new)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         read_ports(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
@@ -76,7 +76,7 @@ def test_a_fault_names_file_and_key(tmp_path: Path, old: str, new: str, message:
 
 def test_every_busy_port_is_named_with_its_holder(taken: int) -> None:
     (free,) = {taken + 1, taken - 1} - {taken + 1}
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         check_free([Port("agent web", taken, "apps[agent].env.X"), Port("placement", taken, "common.y")])
     text = str(caught.value)
     assert f"agent web: port {taken} is in use by" in text

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from runtime import prerequisites, programs
+from runtime.errors import UserError
 from runtime.prerequisites import Check, require
-from runtime.problems import Problem
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -30,7 +30,7 @@ def test_this_machine_has_what_is_needed() -> None:
 
 def test_every_failure_is_told_at_once_with_its_remedy() -> None:
     failed = [Check("a", False, "1", "Do x."), Check("b", True, "2"), Check("c", False, "3", "Do y.")]
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         require(failed)
     assert str(caught.value).splitlines() == ["a: 1. Do x.", "c: 3. Do y."]
     require([Check("b", True, "2")])

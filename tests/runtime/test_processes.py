@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runtime import paths, process_tree, processes
-from runtime.problems import ChildDied, NotReady
+from runtime.errors import ChildDied, NotReady
 from runtime.processes import Child
 
 # Starts a grandchild, and a daemon that leaves the session and is orphaned; all ignore SIGTERM.

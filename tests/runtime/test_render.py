@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from runtime import paths
-from runtime.problems import Problem
-from runtime.render import overlay_from, render, repoint
+from runtime.render import render, repoint
 
 
 def test_only_the_named_loopback_ports_change() -> None:
@@ -33,10 +30,3 @@ def test_rendering_again_forgets_the_last_overlay(tmp_path: Path) -> None:
     render(tmp_path, {}, {"extra.yaml": "more: 2\n"})
     render(tmp_path, {}, {})
     assert not (tmp_path / "components" / "extra.yaml").exists()
-
-
-def test_an_overlay_is_read_from_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"holds no \.yaml file"):
-        overlay_from(tmp_path)
-    (tmp_path / "statestore.yaml").write_text("kind: Component\n")
-    assert overlay_from(tmp_path) == {"statestore.yaml": "kind: Component\n"}

@@ -11,10 +11,10 @@ import pytest
 
 from runtime import process_tree
 from runtime.control_plane import NAMES, ControlPlane, ControlPlanePorts
+from runtime.errors import ChildDied, UserError
 from runtime.listeners import listeners
 from runtime.loopback import answers, is_free
 from runtime.paths import LAUNCH_BIN
-from runtime.problems import ChildDied, Problem
 from runtime.stack import Stack
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]
@@ -66,7 +66,7 @@ def test_each_can_be_killed_and_started_again(control: ControlPlane, name: str) 
     assert living([pid]) == []
     control.start_one(name)
     control.check()
-    with pytest.raises(Problem, match=f"{name} runs already"):
+    with pytest.raises(UserError, match=f"{name} runs already"):
         control.spawn_one(name)
 
 
@@ -113,10 +113,10 @@ def test_a_daprd_that_cannot_start_is_shown_with_its_log(tmp_path: Path) -> None
 
 
 def test_misuse_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="No such process: dapr"):
+    with pytest.raises(UserError, match="No such process: dapr"):
         Stack(tmp_path, parts=("dapr",))
     stack = Stack(tmp_path, parts=DAPR_PARTS)
-    with pytest.raises(Problem, match="worker was not started"):
+    with pytest.raises(UserError, match="worker was not started"):
         stack.kill("worker")
     assert not stack.alive("worker")
     assert os.listdir(stack.components)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import paths, virtualenv
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 LOCK = "flask==3.1.3 \\\n    --hash=sha256:aa\nPyYAML==6.0.3 ; sys_platform == 'linux' \\\n    --hash=sha256:bb\n"
 
@@ -95,7 +95,7 @@ def test_a_failed_install_leaves_no_stamp_and_the_next_one_goes_on_and_ends_with
 ) -> None:
     venv = no_network / "real"
     lock.write_text("alpha==1.0 --hash=sha256:" + "0" * 64 + "\n")
-    with pytest.raises(Problem, match="No matching distribution found for alpha"):
+    with pytest.raises(UserError, match="No matching distribution found for alpha"):
         virtualenv.install(venv, (lock,))
     assert not virtualenv.installed(venv, (lock,))
     marker = venv / "was-not-cleared"
@@ -111,10 +111,10 @@ def test_a_failed_install_leaves_no_stamp_and_the_next_one_goes_on_and_ends_with
 def test_a_package_that_was_cut_short_is_put_in_again(no_network: Path, lock: Path) -> None:
     venv = no_network / "real"
     lock.write_text("alpha==1.0 --hash=sha256:" + "0" * 64 + "\n")
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         virtualenv.install(venv, (lock,))
     distribution(venv, "alpha", whole=False)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         virtualenv.install(venv, (lock,))
     assert "pip-again.log" in str(caught.value), "it tries to install alpha anew, for which there is no source here"
     assert not virtualenv.installed(venv, (lock,))

@@ -21,8 +21,8 @@ from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from runtime import paths, processes
+from runtime.errors import ChildDied
 from runtime.loopback import answers, free_ports
-from runtime.problems import ChildDied
 from runtime.processes import Child
 from runtime.stack import Stack
 from runtime.stack_commands import worker_command, worker_environment

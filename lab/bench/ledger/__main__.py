@@ -32,7 +32,7 @@ console = Console(stderr=True)
 def main() -> int:
     """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
     options = _options()
-    return exit_code(lambda: _run(options), console, "Interrupted; what was measured is written.")
+    return exit_code(lambda: _run(options), "bench", "Interrupted; what was measured is written.")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from app.ledger.store.database import connect
 from lab.bench.ledger.population import BEGIN, MONTH, YEAR, Population
 from lab.bench.ledger.stores import Store
 from runtime import paths
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 GOAL = "by tenant and stage, one month"
 _ENOUGH_SECONDS = 60.0
@@ -79,14 +79,14 @@ def asked(store: Store, population: Population, times: int) -> list[Timing]:
 
 
 def check(store: Store, tasks: int) -> None:
-    """The daily sums against the charges one by one. Raises Problem when they differ."""
+    """The daily sums against the charges one by one. Raises UserError when they differ."""
     engine = connect(store.url)
     records = LedgerQueries(engine)
     by = (Dimension.TENANT, Dimension.STAGE, Dimension.MODEL, Dimension.OUTCOME, Dimension.DAY)
     same = records.report(by) == rollup(records.charges(), by)
     engine.dispose()
     if not same:
-        raise Problem(f"The report of {tasks} tasks is not the sum of their charges.")
+        raise UserError(f"The report of {tasks} tasks is not the sum of their charges.")
 
 
 def _once(url: str, question: Question) -> tuple[float, int]:
@@ -129,7 +129,7 @@ def _command(url: str, times: int) -> Timing:
         )
         warm.append(time.perf_counter() - begun)
         if done.returncode:
-            raise Problem(f"`cost report` failed: {done.stderr.strip()[-600:]}")
+            raise UserError(f"`cost report` failed: {done.stderr.strip()[-600:]}")
         size = len(json.loads(done.stdout)["groups"])
     return Timing("`cost report`, the same, whole command", size, None, tuple(warm))
 

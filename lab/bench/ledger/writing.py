@@ -32,7 +32,7 @@ from app.workflow.steps import RESUME
 from lab.bench.ledger import histories
 from lab.bench.ledger.histories import Made, Sight, make
 from lab.bench.ledger.population import BEGIN, Person, Population, book_at, books
-from runtime.problems import Problem
+from runtime.errors import UserError
 
 NAMING = Naming(stage_of=STAGE_OF, parked_at=RESUME)
 AT_ONCE = 16  # as many as the projector saves together
@@ -160,7 +160,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # a forked child would share the 
 
 
 def write_population(url: str, population: Population, processes: int, progress: Progress) -> Spent:
-    """Writes the whole population. Raises Problem when a process failed or died."""
+    """Writes the whole population. Raises UserError when a process failed or died."""
     connect(url).dispose()  # the tables, before anybody else needs them
     if processes == 1:
         return _alone(url, population, progress)
@@ -201,9 +201,9 @@ def _told(end: Connection) -> int | Spent:
     try:
         told = end.recv()
     except EOFError:
-        raise Problem("A writing process has died.", remedy="Is there enough memory and disk?") from None
+        raise UserError("A writing process has died.", remedy="Is there enough memory and disk?") from None
     if isinstance(told, str):
-        raise Problem(f"A writing process failed:\n{told}")
+        raise UserError(f"A writing process failed:\n{told}")
     assert isinstance(told, int | Spent)  # noqa: S101 - it tells nothing else
     return told
 

@@ -24,7 +24,7 @@ from lab.bench.sizing.simulation import Seen, simulate
 from lab.command import exit_code
 from lab.tickets import UNATTENDED
 from runtime import paths
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.servers import ensure_installed
 
 _OUTPUT = paths.STATE / "bench" / "sizing.json"
@@ -36,9 +36,7 @@ console = Console(stderr=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 when a run went wrong."""
     options = _options(arguments)
-    return exit_code(
-        lambda: options.work(options), console, "Interrupted; what was measured is written.", name="lab.bench.sizing"
-    )
+    return exit_code(lambda: options.work(options), "lab.bench.sizing", "Interrupted; what was measured is written.")
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -55,7 +53,7 @@ def measure(options: argparse.Namespace) -> None:
                 line = f"{each.tasks} {each.shape} tickets in {each.seconds:.0f} s"
                 console.print(f"{line}; others kept {each.others_cores} cores busy", highlight=False)
                 measurement.write(options.output, described, rounds)
-    except Problem:
+    except UserError:
         console.print(f"the logs of the run that failed are kept in {folder}", highlight=False, soft_wrap=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)

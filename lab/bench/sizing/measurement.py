@@ -21,7 +21,7 @@ from lab.bench.sides import DATABASE, Prepared, Running, component, describe_sta
 from lab.bench.sizing.demand import Round
 from lab.tickets import MODEL_CALLS, OUTCOME, UNATTENDED, Shape
 from runtime import processes
-from runtime.problems import Problem
+from runtime.errors import UserError
 from runtime.stack import Stack
 from tests.servers import PostgresServer
 
@@ -53,7 +53,7 @@ class Plant:
 
 @contextmanager
 def plant(folder: Path) -> Iterator[Plant]:
-    """Starts everything below `folder`, and ends it. Raises Problem."""
+    """Starts everything below `folder`, and ends it. Raises UserError."""
     with ExitStack() as open_until:
         servers = {name: open_until.enter_context(PostgresServer()) for name in (STATE, LEDGER)}
         overlay = component("state.postgresql", "v2", connectionString=servers[STATE].create_database(DATABASE))
@@ -67,7 +67,7 @@ def plant(folder: Path) -> Iterator[Plant]:
 
 
 def measured(open_plant: Plant, tasks: int, rounds: int) -> Iterator[Round]:
-    """Every round of both shapes, in turns, after a few tasks that fill caches and make tables. Raises Problem."""
+    """Every round of both shapes, in turns, after a few tasks that fill caches and make tables. Raises UserError."""
     numbers = NumberSource()
     for shape in UNATTENDED:
         asyncio.run(_work(open_plant.running, shape, max(tasks // 6, 1), numbers))
@@ -85,14 +85,14 @@ def write(path: Path, machine: Mapping[str, str], rounds: Sequence[Round]) -> No
 
 
 def read(path: Path) -> tuple[dict[str, str], list[Round]]:
-    """Machine and rounds of a file that `write` made. Raises Problem for any other file."""
+    """Machine and rounds of a file that `write` made. Raises UserError for any other file."""
     try:
         document = json.loads(path.read_text())
         rounds = [Round(**{**each, "shape": Shape(each["shape"])}) for each in document["rounds"]]
         return dict(document["machine"]), rounds
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "Measure first: python -m lab.bench.sizing."
-        raise Problem(f"{path} holds no measurement ({type(error).__name__}).", remedy=remedy) from None
+        raise UserError(f"{path} holds no measurement ({type(error).__name__}).", remedy=remedy) from None
 
 
 def since(before: Mapping[str, float], after: Mapping[str, float], tasks: int) -> dict[str, float]:
@@ -111,13 +111,13 @@ def _round(of: Plant, shape: Shape, tasks: int, numbers: NumberSource) -> Round:
     idle = _settle(of)
     counted = since(before, _counters(of), tasks)
     if counted["model_calls"] != MODEL_CALLS[shape]:
-        raise Problem(f"{tasks} {shape} tickets made {counted['model_calls']} model calls each.")
+        raise UserError(f"{tasks} {shape} tickets made {counted['model_calls']} model calls each.")
     per_task = {_named(name): round(1000 * value / tasks, 2) for name, value in used.items()} | counted
     return Round(shape, tasks, round(seconds, 1), statistics.median(each), max(round(others, 2), 0.0), per_task, idle)
 
 
 async def _work(running: Running, shape: Shape, tasks: int, numbers: NumberSource) -> list[float]:
-    """Works so many tickets, `LANES` at once; the seconds that each took. Raises Problem when one ends otherwise."""
+    """Works so many tickets, `LANES` at once; the seconds that each took. Raises UserError when one ends otherwise."""
     running.sandbox.set_latency(MODEL_SECONDS)
     lanes = min(LANES, tasks)
     async with (
@@ -132,7 +132,7 @@ async def _work(running: Running, shape: Shape, tasks: int, numbers: NumberSourc
         found = await asyncio.gather(*map(lane, range(lanes)))
         watch.look()
         if set(watch.outcomes) != {OUTCOME[shape]}:
-            raise Problem(f"{shape} tickets ended as {dict(watch.outcomes)} instead of {OUTCOME[shape]}.")
+            raise UserError(f"{shape} tickets ended as {dict(watch.outcomes)} instead of {OUTCOME[shape]}.")
     return [seconds for some in found for seconds in some]
 
 
@@ -179,8 +179,8 @@ def _scheduler(stack: Stack) -> dict[str, float]:
 
 
 def total(page: str, metric: str) -> float:
-    """The sum of a metric over its labels, on a Prometheus page. Raises Problem when it is not there."""
+    """The sum of a metric over its labels, on a Prometheus page. Raises UserError when it is not there."""
     found = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
     if not found:
-        raise Problem(f"The metrics page has no {metric}.", remedy="Look at the names of this version of Dapr.")
+        raise UserError(f"The metrics page has no {metric}.", remedy="Look at the names of this version of Dapr.")
     return sum(map(float, found))

@@ -8,7 +8,7 @@ from app.domain.redaction import redact
 from lab.crash_cost import jobs as plan
 from lab.crash_cost.jobs import letter_mark, mailboxes, tickets
 from lab.crash_cost.trace import MODEL
-from runtime.problems import Problem
+from runtime.errors import UserError
 from sandbox.data import load_expected
 
 
@@ -58,7 +58,7 @@ def test_another_run_has_other_ids_and_the_same_requests() -> None:
 
 
 def test_too_many_tickets_are_a_problem_with_its_remedy() -> None:
-    with pytest.raises(Problem, match=r"10000 tickets are too many.*choose fewer"):
+    with pytest.raises(UserError, match=r"10000 tickets are too many.*choose fewer"):
         tickets(7, 10_000)
 
 

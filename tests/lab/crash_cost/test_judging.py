@@ -12,7 +12,7 @@ from lab.crash_cost.jobs import Load
 from lab.crash_cost.judging import Worked, extra, judged
 from lab.crash_cost.table import remarks
 from lab.crash_cost.trace import Arm, Kind, Point
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.lab.crash_cost.kit import clean, load_view, prices, result, seen
 
 TWO = clean("a", "b")
@@ -60,7 +60,7 @@ def test_nothing_repeated_has_no_ratio() -> None:
 
 def test_a_request_that_is_missing_is_a_problem() -> None:
     short = replace(seen(Arm.RESUME, TWO, []), rows=TWO.rows[1:])
-    with pytest.raises(Problem, match="1 model calls of the clean run are not on the bill"):
+    with pytest.raises(UserError, match="1 model calls of the clean run are not on the bill"):
         extra(short, TWO)
 
 

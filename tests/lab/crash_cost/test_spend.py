@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from lab.crash_cost.spend import Spend, costing, digests
-from runtime.problems import Problem
+from runtime.errors import UserError
 from tests.lab.crash_cost.kit import prices, row
 
 ONE = Spend(1, 1_000, 0, 100, Decimal("0.00056"))
@@ -31,7 +31,7 @@ def test_what_is_not_billed_is_no_spend() -> None:
 
 
 def test_a_model_without_a_price_is_told() -> None:
-    with pytest.raises(Problem, match="nobody-knows of the sandbox has no price"):
+    with pytest.raises(UserError, match="nobody-knows of the sandbox has no price"):
         prices().spend([row("a", model="nobody-knows")])
 
 

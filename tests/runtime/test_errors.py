@@ -11,7 +11,7 @@ import pytest
 
 import runtime.__main__ as runtime
 from runtime import paths, prerequisites, reload
-from runtime.problems import of_a_file
+from runtime.errors import file_error
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_it_is_one_sentence_with_the_remedy(number: int, remedy: str, capsys: py
 
 def test_an_error_of_no_file_is_a_fault_of_ours() -> None:
     with pytest.raises(OSError, match="no such luck"):
-        of_a_file(OSError("no such luck"))
+        file_error(OSError("no such luck"))
 
 
 def test_a_secrets_file_that_is_none_is_refused_before_the_sidecar_is_told(
