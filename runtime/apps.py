@@ -12,7 +12,8 @@ import signal
 import time
 from pathlib import Path
 
-from runtime import process_tree, processes
+from runtime import processes
+from runtime import processes as process_tree
 from runtime.errors import ChildDied
 from runtime.processes import Child
 
@@ -69,7 +70,7 @@ class Apps:
         return _named(self._below())
 
     def _below(self) -> set[int]:
-        table = process_tree.processes()
+        table = process_tree.process_table()
         return {pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie}
 
     def _end(self, pids: set[int]) -> None:

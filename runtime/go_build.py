@@ -16,10 +16,8 @@ from pathlib import Path
 
 from runtime import paths, virtualenv
 from runtime.errors import UserError
-from runtime.follow import follow
-from runtime.programs import RUNTIME_PROGRAMS
-from runtime.progress import Step
-from runtime.versions import Version, parse, show
+from runtime.programs import RUNTIME_PROGRAMS, Version, parse_version, show_version
+from runtime.progress import Step, follow
 
 _OWN_GO = paths.RUNTIME / "go"
 _OWN_GO_PROGRAM = _OWN_GO / "go" / "bin" / "go"
@@ -78,7 +76,7 @@ KUSTOMIZE = Module(paths.ROOT / "runtime" / "kustomize", "sigs.k8s.io/kustomize/
 def needed_go() -> Version:
     """The least version of Go that both modules ask for."""
     asked = [re.search(r"^go (\S+)", module.go_mod, re.MULTILINE) for module in (DAPR, CLI)]
-    versions = [version for found in asked if found and (version := parse(found[1]))]
+    versions = [version for found in asked if found and (version := parse_version(found[1]))]
     return max(versions)
 
 
@@ -122,7 +120,7 @@ def _build(module: Module, go: tuple[Path, Version], packages: list[str], title:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     paths.BUILT_PROGRAMS.mkdir(parents=True, exist_ok=True)
-    with Step(f"{title} {module.version} from source with Go {show(go[1])}") as step:
+    with Step(f"{title} {module.version} from source with Go {show_version(go[1])}") as step:
         follow(
             "go build",
             module.command(go[0], packages, partial),
@@ -161,17 +159,17 @@ def _go_version(program: str) -> Version | None:
         )
     except OSError:
         return None
-    return parse(done.stdout)
+    return parse_version(done.stdout)
 
 
 def _fetch_go(venv: Path) -> tuple[Path, Version]:
     options = ["--require-hashes", "--no-deps", "--upgrade", "--target", str(_OWN_GO)]
-    with Step(f"Go, since this machine has none >= {show(needed_go())}") as step:
+    with Step(f"Go, since this machine has none >= {show_version(needed_go())}") as step:
         virtualenv.pip(venv, ["install", *options, "-r", str(_GO_LOCK)], step, lambda _: "", "go")
     found = find_go()
     if found is None:
         raise UserError(
-            f"The Go in {_OWN_GO} does not run or is older than {show(needed_go())}.",
-            remedy=f"Install Go >= {show(needed_go())} and put it on the PATH.",
+            f"The Go in {_OWN_GO} does not run or is older than {show_version(needed_go())}.",
+            remedy=f"Install Go >= {show_version(needed_go())} and put it on the PATH.",
         )
     return found

@@ -19,9 +19,8 @@ import yaml
 from runtime import paths
 from runtime.control_plane import ControlPlanePorts
 from runtime.errors import UserError
-from runtime.listeners import is_listened_on, owner
 from runtime.locks import held
-from runtime.loopback import is_free
+from runtime.loopback import is_free, is_listened_on, port_owner
 from runtime.prerequisites import Check, show_checks
 from runtime.progress import Step
 
@@ -48,7 +47,7 @@ class Port:
 
     def taken(self) -> str:
         """The sentence for a port that something else holds."""
-        by = owner(self.number)
+        by = port_owner(self.number)
         return f"{self.name}: port {self.number} is in use{f' by {by}' if by else ''}; change {self.key}."
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from runtime import go_build, paths, programs, virtualenv
 from runtime.errors import UserError
-from runtime.versions import show
+from runtime.programs import show_version
 
 _LEAST_PYTHON = (3, 11)
 _BELOW_PYTHON = (3, 14)
@@ -100,8 +100,10 @@ def _go(missing: list[str]) -> Check:
         return Check("Go", True, "not needed: the Dapr programs are there")
     found = go_build.find_go()
     if found:
-        return Check("Go", True, f"{show(found[1])} ({found[0]})")
-    return Check("Go", True, f"none >= {show(go_build.needed_go())}; it will be fetched into {paths.RUNTIME}/go")
+        return Check("Go", True, f"{show_version(found[1])} ({found[0]})")
+    return Check(
+        "Go", True, f"none >= {show_version(go_build.needed_go())}; it will be fetched into {paths.RUNTIME}/go"
+    )
 
 
 def _disk(missing: list[str]) -> Check:

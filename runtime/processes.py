@@ -1,7 +1,8 @@
 """Starts programs so that none is left behind, and stops them in time.
 
-Each child has a session of its own, a log file, and dies with its parent (the kernel ends it when its starter ends).
-Stopping is SIGTERM, a deadline, then SIGKILL, for the child and for everything that it started.
+Each child has its own session and log file, and dies with its parent: the kernel ends it when its starter ends.
+Stopping is SIGTERM, a deadline, then SIGKILL, for the child and for everything that it started. Reads /proc; on a
+system without it only the child itself is known.
 """
 
 from __future__ import annotations
@@ -15,15 +16,83 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.config.private_files import UMASK
-from runtime import process_tree
 from runtime.errors import ChildDied, NotReady
 from runtime.signals import put_off
+
+# Finds every process that a child has started, also those that have left its tree or its session.
+#
+# A child carries a mark in its environment, which its descendants inherit; together with the process tree and the
+# session id nothing gets away. Reads /proc; on a system without it only the child itself is known.
+
+MARK = "RUNTIME_FAMILY"
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    session: int
+    zombie: bool
+
+
+def process_table() -> dict[int, Process]:
+    """All processes that can be seen now, by pid."""
+    found = (_read(int(entry.name)) for entry in _PROC.glob("[0-9]*"))
+    return {process.pid: process for process in found if process}
+
+
+def process_family(leader: int, mark: str) -> set[int]:
+    """The living processes of a child's family: its tree, its session and all that carry its mark."""
+    table = process_table()
+    tree = set(_tree(leader, table))
+    session = {process.pid for process in table.values() if process.session == leader}
+    marked = {pid for pid in table if _carries(pid, mark)}
+    return {pid for pid in tree | session | marked if pid in table and not table[pid].zombie}
+
+
+def descendants(leader: int) -> set[int]:
+    """The living processes below one process, itself not included."""
+    table = process_table()
+    return {pid for pid in _tree(leader, table) if pid != leader and not table[pid].zombie}
+
+
+def _tree(leader: int, table: dict[int, Process]) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    waiting = [leader] if leader in table else []
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting.extend(children.get(pid, []))
+
+
+def _read(pid: int) -> Process | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:  # gone between listing and reading
+        return None
+    state, parent, _group, session = text.rpartition(")")[2].split()[:4]
+    return Process(pid, int(parent), int(session), state in "ZX")
+
+
+def _carries(pid: int, mark: str) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        return f"{MARK}={mark}".encode() in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or another user's
+        return False
+
 
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -109,7 +178,7 @@ def start(
     log.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
     supervised = [sys.executable, "-IS", str(_DIE_WITH_PARENT), str(os.getpid()), *command]
-    full = {**os.environ, **(environment or {}), process_tree.MARK: mark}
+    full = {**os.environ, **(environment or {}), MARK: mark}
 
     def spawn() -> Child:
         with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600 if private else 0o666)) as output:
@@ -132,7 +201,7 @@ def run_foreground(command: Sequence[str], *, environment: Mapping[str, str], wa
     """Runs a program on this terminal and returns its exit code; `watch` is called while it runs and may raise."""
     supervised = [sys.executable, "-IS", str(_DIE_WITH_PARENT), str(os.getpid()), *command]
     mark = uuid.uuid4().hex
-    full = {**os.environ, **environment, process_tree.MARK: mark}
+    full = {**os.environ, **environment, MARK: mark}
     name = Path(command[0]).name
     child = _spawner.run(lambda: Child(name, subprocess.Popen(supervised, env=full), Path(os.devnull), mark))
     try:
@@ -150,10 +219,10 @@ def stop(child: Child, *, deadline_seconds: float = 10.0) -> None:
     if child.alive():
         _signal(child.pid, signal.SIGTERM)
     _wait(lambda: not child.alive(), limit)
-    rest = process_tree.members(child.pid, child.mark) - {child.pid}
+    rest = process_family(child.pid, child.mark) - {child.pid}
     for pid in rest:
         _signal(pid, signal.SIGTERM)
-    _wait(lambda: not process_tree.members(child.pid, child.mark), limit)
+    _wait(lambda: not process_family(child.pid, child.mark), limit)
     _end(child)
 
 
@@ -195,7 +264,7 @@ def wait_until(
 
 def _end(child: Child) -> None:
     def all_are_gone() -> bool:
-        living = process_tree.members(child.pid, child.mark)
+        living = process_family(child.pid, child.mark)
         for pid in living:
             _signal(pid, signal.SIGKILL)
         return not living
@@ -208,13 +277,13 @@ def _end(child: Child) -> None:
 
 def _reap_adopted() -> None:
     """Collects orphans that ended here; a child with a `Popen` of its own is left to that."""
-    for process in process_tree.processes().values():
+    for process in process_table().values():
         if process.zombie and process.parent == os.getpid() and _is_adopted(process):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
 
 
-def _is_adopted(process: process_tree.Process) -> bool:
+def _is_adopted(process: Process) -> bool:
     return process.session not in (process.pid, os.getsid(0))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -15,7 +16,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import paths
-from runtime.versions import Range, Version, parse, show
+
+# Compares version numbers; pure.
+
+Version = tuple[int, int, int]
+_NUMBER = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?([-.]?(?:rc|alpha|beta)[.\d]*)?")
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `least` (included) to `below` (excluded)."""
+
+    least: Version
+    below: Version
+
+    def holds(self, version: Version | None) -> bool:
+        """Whether a version lies in the range; an unknown one does not."""
+        return version is not None and self.least <= version < self.below
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f">= {show_version(self.least)} < {show_version(self.below)}"
+
+
+def parse_version(text: str) -> Version | None:
+    """The first version number in a text, such as `go version go1.26.8 linux/amd64`; no pre-releases."""
+    found = _NUMBER.search(text)
+    if not found or found[4]:
+        return None
+    return int(found[1]), int(found[2]), int(found[3] or 0)
+
+
+def show_version(version: Version | None) -> str:
+    """Dotted, or "unknown"."""
+    return ".".join(map(str, version)) if version else "unknown"
+
 
 RUNTIME_PROGRAMS = ("daprd", "placement", "scheduler", "sentry")
 NAMES = (*RUNTIME_PROGRAMS, "dapr")
@@ -47,7 +82,7 @@ class Program:
 
     def __str__(self) -> str:
         """For a report."""
-        return f"{self.name} {show(self.version)} ({self.path})" + (f": {self.fault}" if self.fault else "")
+        return f"{self.name} {show_version(self.version)} ({self.path})" + (f": {self.fault}" if self.fault else "")
 
 
 def folders() -> list[Path]:
@@ -78,7 +113,7 @@ def look_at(name: str, path: Path) -> Program:
     version = _version(name, path)
     wanted = _CLI_RANGE if name == "dapr" else _RUNTIME_RANGE
     if not wanted.holds(version):
-        return Program(name, path, version, f"it is version {show(version)}, and {wanted} is needed")
+        return Program(name, path, version, f"it is version {show_version(version)}, and {wanted} is needed")
     if name == "daprd" and not _has_conversation(path):
         return Program(name, path, version, "it was built without the conversation components")
     return Program(name, path, version)
@@ -95,7 +130,7 @@ def _candidates(name: str, places: list[Path]) -> Iterator[Program]:
 
 def _version(name: str, path: Path) -> Version | None:
     first_line = _first_line([str(path), *_PROBES[name]])
-    return parse(first_line if name == "daprd" else first_line.partition("version")[2])
+    return parse_version(first_line if name == "daprd" else first_line.partition("version")[2])
 
 
 def _first_line(command: list[str]) -> str:

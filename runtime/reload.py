@@ -12,8 +12,7 @@ import sys
 
 from runtime import paths, processes
 from runtime.errors import NotReady, UserError, exit_code
-from runtime.listeners import listeners
-from runtime.loopback import answers
+from runtime.loopback import answers, listeners
 from runtime.ports import read_ports
 from runtime.state import check_secrets
 

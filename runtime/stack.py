@@ -29,11 +29,11 @@ from runtime.control_plane import ControlPlane
 from runtime.errors import UserError
 from runtime.loopback import answers
 from runtime.processes import Child
-from runtime.render import render
 from runtime.stack_commands import (
     StackPorts,
     daprd_command,
     project_ports,
+    render,
     sandbox_command,
     worker_command,
     worker_environment,

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from runtime import paths
 from runtime.errors import UserError
-from runtime.follow import follow
-from runtime.progress import Step
+from runtime.progress import Step, follow
 
 LOCKS = (paths.ROOT / "requirements.lock",)
 DEV_LOCKS = (*LOCKS, paths.ROOT / "requirements-dev.lock")

@@ -23,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime import process_tree, processes
+from runtime import processes
+from runtime import processes as process_tree
 from runtime.errors import UserError
 from runtime.loopback import HOST, free_ports
 from tests.debian import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runtime import process_tree
+from runtime import processes
 from runtime.errors import UserError
 from runtime.loopback import HOST
 from tests import debian
@@ -96,8 +96,8 @@ def test_nothing_stays_behind(server_type: type[PostgresServer] | type[RedisServ
     ensure_installed()
     with server_type() as server:
         leader, folder = server.pid, server.folder
-        assert process_tree.members(leader, "no mark") >= {leader}
-    assert process_tree.members(leader, "no mark") == set()
+        assert processes.process_family(leader, "no mark") >= {leader}
+    assert processes.process_family(leader, "no mark") == set()
     assert not folder.exists()
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lab.bench import sides
-from runtime import paths, process_tree
+from runtime import paths, processes
 
 # CPU seconds of processes, from /proc: what a process and all below it have used, ended children included.
 
@@ -20,7 +20,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(leader: int, *, with_children: bool = True) -> float:
     """Seconds used so far by a process, by the living ones below it, and by those they have outlived."""
-    pids = {leader, *(process_tree.descendants(leader) if with_children else ())}
+    pids = {leader, *(processes.descendants(leader) if with_children else ())}
     return sum(_own(pid) for pid in pids)
 
 

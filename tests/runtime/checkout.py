@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from runtime import paths, process_tree, programs
+from runtime import paths, processes, programs
 from runtime.loopback import free_ports
 from runtime.ports import read_ports
 
@@ -88,7 +88,7 @@ class Checkout:
 
     def left(self) -> list[str]:
         """Processes whose command or working folder is in this checkout."""
-        return [words for pid in process_tree.processes() if (words := self._ours(pid))]
+        return [words for pid in processes.process_table() if (words := self._ours(pid))]
 
     def close(self) -> None:
         """Ends whatever a failed test has left."""

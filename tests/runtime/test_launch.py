@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import process_tree
-from runtime.listeners import listeners
-from runtime.loopback import is_free
+from runtime import processes
+from runtime.loopback import is_free, listeners
 from tests.runtime.checkout import Checkout, lines_until, until
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]
@@ -131,7 +130,7 @@ def test_a_second_stack_is_refused_and_so_is_cleaning_under_a_running_one(checko
 def test_nothing_is_open_to_the_network_but_the_health_ports(checkout: Checkout) -> None:
     process = checkout.make("up")
     lines_until(process, "Ctrl-C stops everything")
-    names = {pid: (Path(f"/proc/{pid}/comm").read_text().strip()) for pid in process_tree.descendants(process.pid)}
+    names = {pid: (Path(f"/proc/{pid}/comm").read_text().strip()) for pid in processes.descendants(process.pid)}
     found = listeners(set(names))
     assert [item for item in found if item.protocol.startswith("udp")] == []
     assert sorted(names[item.pid] for item in found if not item.loopback) == ["placement", "scheduler", "sentry"]

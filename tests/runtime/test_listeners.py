@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from runtime import paths
-from runtime.listeners import Listener, listeners, owner
-from runtime.loopback import free_ports, is_free
+from runtime.loopback import Listener, free_ports, is_free, listeners, port_owner
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the point of the test
 
@@ -28,9 +27,9 @@ def test_an_own_listener_is_seen_with_its_address(address: str, loopback: bool) 
         (found,) = [item for item in listeners({os.getpid()}) if item.port == port]
         assert found == Listener(found.protocol, address, port, os.getpid())
         assert found.loopback is loopback
-        assert str(os.getpid()) in owner(port)
+        assert str(os.getpid()) in port_owner(port)
         assert is_free(port) is (address == "::1"), "only IPv4 is ever listened on"
-    assert owner(port) == ""
+    assert port_owner(port) == ""
 
 
 def test_a_udp_socket_is_seen() -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import paths, process_tree, processes
+from runtime import paths, processes
+from runtime import processes as process_tree
 from runtime.errors import ChildDied, NotReady
 from runtime.processes import Child
 
@@ -47,7 +48,7 @@ def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def running(pid: int) -> bool:
-    process = process_tree.processes().get(pid)
+    process = process_tree.process_table().get(pid)
     return process is not None and not process.zombie
 
 
@@ -80,7 +81,7 @@ def test_kill_ends_what_was_started_after_the_first_look(
     stubborn: tuple[Child, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, pids = stubborn
-    members, looks = process_tree.members, itertools.count()
+    members, looks = process_tree.process_family, itertools.count()
 
     def too_early(leader: int, mark: str) -> set[int]:
         return {leader} if next(looks) == 0 else members(leader, mark)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime import paths
-from runtime.render import render, repoint
+from runtime.stack_commands import render, repoint
 
 
 def test_only_the_named_loopback_ports_change() -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import process_tree
+from runtime import processes
 from runtime.control_plane import NAMES, ControlPlane, ControlPlanePorts
 from runtime.errors import ChildDied, UserError
-from runtime.listeners import listeners
-from runtime.loopback import answers, is_free
+from runtime.loopback import answers, is_free, listeners
 from runtime.paths import LAUNCH_BIN
 from runtime.stack import Stack
 
@@ -22,7 +21,7 @@ DAPR_PARTS = (*NAMES, "daprd")
 
 
 def living(pids: list[int]) -> list[int]:
-    table = process_tree.processes()
+    table = processes.process_table()
     return [pid for pid in pids if pid in table and not table[pid].zombie]
 
 

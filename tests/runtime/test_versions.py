@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.versions import Range, Version, parse, show
+from runtime.programs import Range, Version, parse_version, show_version
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from runtime.versions import Range, Version, parse, show
     ],
 )
 def test_parse(text: str, version: Version | None) -> None:
-    assert parse(text) == version
+    assert parse_version(text) == version
 
 
 def test_range_holds_its_least_and_not_its_end() -> None:
@@ -35,5 +35,5 @@ def test_range_holds_its_least_and_not_its_end() -> None:
 
 
 def test_show() -> None:
-    assert show((1, 2, 3)) == "1.2.3"
-    assert show(None) == "unknown"
+    assert show_version((1, 2, 3)) == "1.2.3"
+    assert show_version(None) == "unknown"
