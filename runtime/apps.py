@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from runtime import processes
-from runtime import processes as process_tree
 from runtime.errors import ChildDied
 from runtime.processes import Child
 
@@ -70,7 +69,7 @@ class Apps:
         return _named(self._below())
 
     def _below(self) -> set[int]:
-        table = process_tree.process_table()
+        table = processes.process_table()
         return {pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie}
 
     def _end(self, pids: set[int]) -> None:

@@ -24,7 +24,6 @@ from types import TracebackType
 from typing import Self
 
 from runtime import processes
-from runtime import processes as process_tree
 from runtime.errors import UserError
 from runtime.loopback import HOST, free_ports
 from tests.debian import (
@@ -100,7 +99,7 @@ class _Server:
     def standing_still(self) -> Iterator[None]:
         """Every process of the server stopped, as the kernel does it; connections stay and are acknowledged."""
         os.kill(self.pid, signal.SIGSTOP)  # first: it makes no new ones then
-        pids = [self.pid, *process_tree.descendants(self.pid)]
+        pids = [self.pid, *processes.descendants(self.pid)]
         _signal_each(pids, signal.SIGSTOP)
         try:
             yield

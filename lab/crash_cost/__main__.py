@@ -21,8 +21,7 @@ from app.pricing import book
 from app.pricing.book import PriceBook
 from lab.bench import machine
 from lab.command import exit_code
-from lab.crash_cost import figure, judging, table, trace
-from lab.crash_cost import jobs as plan
+from lab.crash_cost import figure, jobs, judging, table, trace
 from lab.crash_cost.jobs import Job, Load
 from lab.crash_cost.judging import Clean, Worked
 from lab.crash_cost.run import Scene
@@ -66,8 +65,8 @@ def experiment(
     begun = time.monotonic()
     prices_book = _prices()
     prices = Prices(prices_book, _PROVIDER)
-    loads = _on_a_stack((plan.ticket_load(tasks, rates),), seed, prices, say, None)
-    loads += _on_a_stack(plan.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
+    loads = _on_a_stack((jobs.ticket_load(tasks, rates),), seed, prices, say, None)
+    loads += _on_a_stack(jobs.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
     return CrashCostView(
         seed=seed,
         seconds=round(time.monotonic() - begun, 1),
@@ -142,15 +141,15 @@ def _options() -> argparse.Namespace:
         prog="python -m lab.crash_cost", description="What crashes cost: resumed, or begun again at step one."
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same tasks, same kills, same bill")
-    parser.add_argument("--tasks", type=int, help=f"refund tickets; default {plan.TASKS}, quick {plan.QUICK_TASKS}")
+    parser.add_argument("--tasks", type=int, help=f"refund tickets; default {jobs.TASKS}, quick {jobs.QUICK_TASKS}")
     parser.add_argument("--rates", type=_percents, metavar="PERCENT,...", help="of the tasks; default 5,15,30")
     parser.add_argument("--quick", action="store_true", help="few tasks, two rates, no lengths between")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, in the place of the tables")
     parser.add_argument("--output", type=Path, default=_FOLDER / "crash-cost.json", help="the JSON file")
     parser.add_argument("--figure", type=Path, default=_FOLDER / "crash-cost.svg", help="the SVG file")
     options = parser.parse_args()
-    options.tasks = options.tasks or (plan.QUICK_TASKS if options.quick else plan.TASKS)
-    options.rates = options.rates or (plan.QUICK_RATES if options.quick else plan.RATES)
+    options.tasks = options.tasks or (jobs.QUICK_TASKS if options.quick else jobs.TASKS)
+    options.rates = options.rates or (jobs.QUICK_RATES if options.quick else jobs.RATES)
     if options.tasks < 1:
         parser.error(f"--tasks {options.tasks} is less than one task")
     return options

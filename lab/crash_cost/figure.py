@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
-from lab.crash_cost import trace as theory
 from lab.crash_cost.table import TENTH, percent
-from lab.crash_cost.trace import Arm
+from lab.crash_cost.trace import Arm, expected_ratio
 from lab.crash_cost.views import CrashCostView, LoadView
 
 # A small writer of SVG: panels with axes, lines and dots, readable in light and dark.
@@ -177,7 +176,7 @@ def _by_length(loads: Sequence[LoadView], left: float) -> Panel:
     panel.frame("by the length of the task")
     curve = [_SHORTEST * (_LONGEST / _SHORTEST) ** (part / 60) for part in range(61)]
     panel.line([(calls, 100 * 2 / (calls + 1)) for calls in curve], f"{_THEORY} dashed")
-    panel.label((20, 100 * theory.expected_ratio(20)), "2 / (n + 1)", right=-2, up=16)
+    panel.label((20, 100 * expected_ratio(20)), "2 / (n + 1)", right=-2, up=16)
     panel.line([(_SHORTEST, 100 * float(TENTH)), (_LONGEST, 100 * float(TENTH))], "c")
     panel.label((_SHORTEST, 100 * float(TENTH)), "a tenth", right=4, up=6)
     panel.dots(seen, _RESUME)

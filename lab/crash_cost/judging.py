@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from lab.crash_cost import trace as theory
+from lab.crash_cost import trace
 from lab.crash_cost.jobs import Load
 from lab.crash_cost.spend import Prices, Row, Spend, costing, digests
 from lab.crash_cost.trace import Arm, Digests, Kind, Point, Timeline
@@ -99,7 +99,7 @@ class _Judge:
             rate=share(rate, Decimal(1)),
             kills=len(killed),
             upper_bound=rate * self.clean_spend.amount,
-            ceiling=self._costing(theory.all_requests(killed, self._clean.timelines)).amount,
+            ceiling=self._costing(trace.all_requests(killed, self._clean.timelines)).amount,
             restart=restart,
             resume=resume,
             ratio=share(resume.repeated.amount, repeated) if repeated else None,
@@ -112,7 +112,7 @@ class _Judge:
     def _arm(self, arm: Arm, worked: Worked) -> ArmView:
         seen = worked.seen[arm]
         more = self._prices.spend(seen.rows) - self.clean_spend
-        found, expected = extra(seen, self._clean), theory.expected_repeats(arm, worked.points, self._clean.timelines)
+        found, expected = extra(seen, self._clean), trace.expected_repeats(arm, worked.points, self._clean.timelines)
         return ArmView(
             arm=arm,
             repeated=spend_view(more),
@@ -131,11 +131,11 @@ class _Judge:
         kills, clean, sums = 0, Spend(), dict.fromkeys(Arm, Spend())
         for attempt in worked:
             jobs = [point.job for point in attempt.points if point.kind(timelines[point.job]) is kind]
-            own = theory.all_requests(jobs, timelines)
+            own = trace.all_requests(jobs, timelines)
             kills, clean = kills + len(jobs), clean + self._costing(own)
             for arm, seen in attempt.seen.items():
                 more = extra(seen, self._clean)
-                sums[arm] += self._costing(theory.Digests({name: times for name, times in more.items() if name in own}))
+                sums[arm] += self._costing(trace.Digests({name: times for name, times in more.items() if name in own}))
         if not kills:
             return None
         restart, resume = sums[Arm.RESTART].amount, sums[Arm.RESUME].amount

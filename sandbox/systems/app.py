@@ -19,9 +19,6 @@ from pydantic import BaseModel, ValidationError
 from sandbox.data import load_books
 from sandbox.faults import FaultBook, fault_routes, respond
 from sandbox.systems import cases, entries, events, orders, refunds, requests
-from sandbox.systems import cases as notifications
-from sandbox.systems import orders as accounts
-from sandbox.systems import orders as policies
 from sandbox.systems.books import Books
 from sandbox.systems.events import Dispatcher, consumer
 from sandbox.systems.orders import seed
@@ -49,16 +46,16 @@ class Method(Generic[Body]):
 
 
 METHODS: tuple[Method[Any], ...] = (
-    Method("accounts", "get", requests.GetAccount, accounts.get_account),
+    Method("accounts", "get", requests.GetAccount, orders.get_account),
     Method("orders", "get", requests.GetOrder, orders.get_order),
-    Method("policies", "get", requests.GetPolicy, policies.get_policy),
+    Method("policies", "get", requests.GetPolicy, orders.get_policy),
     Method("refunds", "hold", requests.HoldRefund, refunds.hold),
     Method("refunds", "commit", requests.PostRefund, refunds.commit),
     Method("refunds", "void", requests.VoidRefund, refunds.void),
     Method("refunds", "post", requests.PostRefund, refunds.post),
     Method("refunds", "list", requests.ListRefunds, refunds.listed),
     Method("refunds", "promised", requests.ListPromised, refunds.promised),
-    Method("notifications", "send", requests.SendNotification, notifications.send_notification),
+    Method("notifications", "send", requests.SendNotification, cases.send_notification),
     Method("cases", "get", requests.GetCase, cases.get_case),
     Method("cases", "close", requests.CloseCase, cases.close_case, writes_events=True),
     Method("bookkeeping", "record", requests.RefundIssued, events.record_refund),

@@ -11,7 +11,6 @@ import sqlite3
 from datetime import datetime, timedelta
 
 from sandbox.systems import holds, orders
-from sandbox.systems import orders as accounts
 from sandbox.systems.books import Books, to_minor, to_text
 from sandbox.systems.entries import REFUNDS, Value, add_entry, find_entry
 from sandbox.systems.orders import Order
@@ -174,7 +173,7 @@ def _exposure(books: Books, body: PostRefund, order: Order, now: datetime) -> An
     count, amount = holds.of_customer(books, body.tenant, body.customer_id, order.currency, body.ticket_id, now)
     return {
         "order": order.in_full(now.date().toordinal()),
-        "refunds_90d": accounts.refunds_before(books, body.tenant, body.customer_id) + count,
+        "refunds_90d": orders.refunds_before(books, body.tenant, body.customer_id) + count,
         "refunded_90d": to_text(amount, order.currency),
     }
 

@@ -25,7 +25,6 @@ from app.ledger.store.tables import CHARGES, DAILY_COSTS, REPLIES, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
 from lab.bench.ledger import questions, results, stores, writing
-from lab.bench.ledger import writing as processes
 from lab.bench.ledger.__main__ import measured
 from lab.bench.ledger.histories import Made, make
 from lab.bench.ledger.population import Fate, Population, books, fate
@@ -152,7 +151,7 @@ def test_figures_come_out(tmp_path: Path) -> None:
 
 def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: Ledger) -> None:
     store, told = SqliteStore(tmp_path), list[int]()
-    spent = processes.write_population(store.url, Population(TASKS), 2, told.append)
+    spent = writing.write_population(store.url, Population(TASKS), 2, told.append)
     assert (spent.tasks, spent.records, spent.charges) == (
         ledger.spent.tasks,
         ledger.spent.records,
@@ -167,14 +166,14 @@ def test_several_processes_write_the_same_ledger_as_one(tmp_path: Path, ledger: 
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
     nobody_fits = Population(10, 7, ())
     with pytest.raises(UserError, match=r"failed:(?s:.)+number of weights does not match"):
-        processes.write_population(SqliteStore(tmp_path).url, nobody_fits, 2, lambda _: None)
+        writing.write_population(SqliteStore(tmp_path).url, nobody_fits, 2, lambda _: None)
 
 
 def test_on_postgresql_the_sums_are_as_exact() -> None:
     ensure_installed()
     with PostgresServer() as server:
         store = stores.PostgresStore(server)
-        processes.write_population(store.url, Population(80), 1, lambda _: None)
+        writing.write_population(store.url, Population(80), 1, lambda _: None)
         store.settle()
         questions.check(store, 80)
         sizes = stores.grouped(store.sizes())

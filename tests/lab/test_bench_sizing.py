@@ -217,7 +217,7 @@ def test_the_average_task_is_the_mix_of_both_shapes_medians() -> None:
     assert medians([each.quantities for each in rounds[:3]])["state_rows"] == (50, 40, 90)
     assert mixed(rounds, 0.2)["state_rows"] == pytest.approx(60)
     assert mixed(rounds, 0.2)["model_calls"] == pytest.approx(2.2)
-    assert mixed(rounds, 0.2)["steps"] == pytest.approx(5.6)
+    assert mixed(rounds, 0.2)["steps"] == pytest.approx(5.8)
 
 
 def test_what_a_task_used_is_the_growth_of_the_counters_over_the_tasks() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from runtime import processes
-from runtime import processes as process_tree
 from runtime.apps import Apps, link_logs, newest_log
 from runtime.errors import ChildDied
 
@@ -104,7 +103,7 @@ def test_an_app_that_died_before_it_was_seen_is_known_from_its_log(apps: Apps, t
 def test_stop_ends_all_of_them(apps: Apps) -> None:
     apps.stop()
     assert not apps.dapr.alive()
-    table = process_tree.process_table()
+    table = processes.process_table()
     assert [pid for pid in pids(apps) if pid in table and not table[pid].zombie] == []
 
 

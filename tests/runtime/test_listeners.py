@@ -19,8 +19,8 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - the point of the test
     ("address", "loopback"), [("127.0.0.1", True), (EVERYWHERE, False), ("::1", True), ("::", False)]
 )
 def test_an_own_listener_is_seen_with_its_address(address: str, loopback: bool) -> None:
-    process_tree = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(process_tree) as holder:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as holder:
         (port,) = free_ports(1)
         holder.bind((address, port))
         holder.listen()

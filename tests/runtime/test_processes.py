@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from runtime import paths, processes
-from runtime import processes as process_tree
 from runtime.errors import ChildDied, NotReady
 from runtime.processes import Child
 
@@ -48,7 +47,7 @@ def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def running(pid: int) -> bool:
-    process = process_tree.process_table().get(pid)
+    process = processes.process_table().get(pid)
     return process is not None and not process.zombie
 
 
@@ -81,12 +80,12 @@ def test_kill_ends_what_was_started_after_the_first_look(
     stubborn: tuple[Child, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, pids = stubborn
-    members, looks = process_tree.process_family, itertools.count()
+    members, looks = processes.process_family, itertools.count()
 
     def too_early(leader: int, mark: str) -> set[int]:
         return {leader} if next(looks) == 0 else members(leader, mark)
 
-    monkeypatch.setattr(process_tree, "members", too_early)
+    monkeypatch.setattr(processes, "process_family", too_early)
     processes.kill(child)
     assert not [pid for pid in pids if running(pid)]
 

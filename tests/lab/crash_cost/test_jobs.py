@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.domain.redaction import redact
-from lab.crash_cost import jobs as plan
+from lab.crash_cost import jobs
 from lab.crash_cost.jobs import letter_mark, mailboxes, tickets
 from lab.crash_cost.trace import MODEL
 from runtime.errors import UserError
@@ -63,7 +63,7 @@ def test_too_many_tickets_are_a_problem_with_its_remedy() -> None:
 
 
 def test_the_plan_has_the_crash_after_forty_seven_steps_and_is_shorter_when_quick() -> None:
-    whole, quick = (plan.mailbox_loads(100, (5, 15, 30), quick=quick) for quick in (False, True))
+    whole, quick = (jobs.mailbox_loads(100, (5, 15, 30), quick=quick) for quick in (False, True))
     assert [(load.steps, load.tasks, load.at_the_end) for load in quick] == [(47, 40, False), (47, 1, True)]
     assert [load.steps for load in whole[2:]] == [5, 10, 20]
     assert whole[:2] == quick

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.systems import entries, events
-from sandbox.systems import events as dispatching
 from sandbox.systems.books import Books
 from sandbox.systems.events import Dispatcher, Event, NotDelivered, growing_pauses
 from sandbox.systems.requests import RefundIssued
@@ -87,7 +86,7 @@ def test_what_was_left_is_delivered_at_the_start_in_order(books: Books) -> None:
 
 def test_a_look_that_fails_is_not_the_last_one(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     issue(books, 1)
-    monkeypatch.setattr(dispatching, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.01)
     looks = itertools.count()
     look = events.waiting_tenants
 
@@ -107,7 +106,7 @@ def test_a_look_that_fails_is_not_the_last_one(books: Books, monkeypatch: pytest
 
 
 def test_an_event_that_is_written_leaves_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatching, "POLL_SECONDS", 3_600.0)
+    monkeypatch.setattr(events, "POLL_SECONDS", 3_600.0)
     recorder = Recorder()
 
     async def scenario() -> None:

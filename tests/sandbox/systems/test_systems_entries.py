@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from sandbox.systems import cases, entries, orders, refunds
-from sandbox.systems import cases as notifications
-from sandbox.systems import orders as accounts
 from sandbox.systems.books import Books
 from sandbox.systems.requests import CloseCase, GetAccount, GetOrder, PostRefund, SendNotification
 
@@ -121,14 +119,14 @@ def test_refund_of_a_visitor_is_a_real_row(books: Books, now: datetime) -> None:
     assert refunds.post(books, _refund(amount="15.00", **visitor), now)["created"] is True
     more = _refund(amount="5.01", idempotency_key="k-2", ticket_id="T-2", **visitor)
     assert refunds.post(books, more, now)["code"] == "exceeds_refundable"
-    account = accounts.get_account(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
+    account = orders.get_account(books, GetAccount(tenant="bench", customer_id="load-00007"), now)["account"]
     assert isinstance(account, dict)
     assert (account["refunds_90d"], len(account["orders"])) == (1, 1)
 
 
 def test_posted_refunds_count_for_ninety_days(books: Books, now: datetime) -> None:
     def count(at: datetime) -> object:
-        account = accounts.get_account(books, GetAccount(tenant="shop", customer_id="ada"), at)["account"]
+        account = orders.get_account(books, GetAccount(tenant="shop", customer_id="ada"), at)["account"]
         assert isinstance(account, dict)
         return account["refunds_90d"]
 
@@ -149,27 +147,25 @@ LETTER: dict[str, Any] = {
 
 def test_notification_goes_out_once(books: Books, now: datetime) -> None:
     body = SendNotification.model_validate(LETTER)
-    assert notifications.send_notification(books, body, now) == {
+    assert cases.send_notification(books, body, now) == {
         "ok": True,
         "notification_id": "NT-000001",
         "created": True,
     }
-    assert notifications.send_notification(books, body, now)["created"] is False
+    assert cases.send_notification(books, body, now)["created"] is False
     other_words = body.model_copy(update={"text": "Something else."})
-    assert notifications.send_notification(books, other_words, now)["created"] is False, (
-        "the same letter in other words"
-    )
+    assert cases.send_notification(books, other_words, now)["created"] is False, "the same letter in other words"
     for changes in ({"outcome": "declined", "refund": None}, {"refund": LETTER["refund"] | {"amount": "30.01"}}):
         other = SendNotification.model_validate(LETTER | changes)
-        assert notifications.send_notification(books, other, now)["code"] == "idempotency_conflict"
+        assert cases.send_notification(books, other, now)["code"] == "idempotency_conflict"
     assert [row["text"] for row in entries.book_rows(books, "notifications")] == ["Your money is back."]
 
 
 def test_notification_to_nobody_is_refused(books: Books, now: datetime) -> None:
     body = SendNotification.model_validate(LETTER | {"customer_id": "eve"})
-    assert notifications.send_notification(books, body, now)["code"] == "account_not_found"
+    assert cases.send_notification(books, body, now)["code"] == "account_not_found"
     visitor = body.model_copy(update={"tenant": "bench", "customer_id": "load-1"})
-    assert notifications.send_notification(books, visitor, now)["created"] is True
+    assert cases.send_notification(books, visitor, now)["created"] is True
 
 
 def test_case_is_closed_once(books: Books, now: datetime) -> None:

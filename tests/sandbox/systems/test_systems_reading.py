@@ -10,8 +10,6 @@ import pytest
 from app.domain.errors import ConfigurationError
 from sandbox.data import SeedBooks
 from sandbox.systems import orders
-from sandbox.systems import orders as accounts
-from sandbox.systems import orders as policies
 from sandbox.systems.books import Books
 from sandbox.systems.orders import seed
 from sandbox.systems.requests import GetAccount, GetOrder, GetPolicy
@@ -20,7 +18,7 @@ ADA = GetAccount(tenant="shop", customer_id="ada")
 
 
 def test_account_lists_its_orders_newest_first(books: Books, now: datetime) -> None:
-    assert accounts.get_account(books, ADA, now) == {
+    assert orders.get_account(books, ADA, now) == {
         "ok": True,
         "account": {
             "customer_id": "ada",
@@ -105,12 +103,12 @@ def test_order_of_somebody_else_is_not_found(
 
 
 def test_account_of_another_tenant_is_not_found(books: Books, now: datetime) -> None:
-    answer = accounts.get_account(books, GetAccount(tenant="other", customer_id="ada"), now)
+    answer = orders.get_account(books, GetAccount(tenant="other", customer_id="ada"), now)
     assert (answer["ok"], answer["code"]) == (False, "account_not_found")
 
 
 def test_policy_and_its_absence(books: Books, now: datetime) -> None:
-    found = policies.get_policy(books, GetPolicy(tenant="shop", category="damaged"), now)
+    found = orders.get_policy(books, GetPolicy(tenant="shop", category="damaged"), now)
     assert found == {
         "ok": True,
         "policy": {
@@ -121,11 +119,11 @@ def test_policy_and_its_absence(books: Books, now: datetime) -> None:
             "text": "Ninety.",
         },
     }
-    assert policies.get_policy(books, GetPolicy(tenant="shop", category="question"), now)["code"] == "no_policy"
+    assert orders.get_policy(books, GetPolicy(tenant="shop", category="question"), now)["code"] == "no_policy"
 
 
 def test_visitor_of_a_load_generator_needs_no_seeding(books: Books, now: datetime) -> None:
-    account = accounts.get_account(books, GetAccount(tenant="bench", customer_id="load-0123456"), now)["account"]
+    account = orders.get_account(books, GetAccount(tenant="bench", customer_id="load-0123456"), now)["account"]
     assert isinstance(account, dict)
     assert [order["order_id"] for order in account["orders"]] == ["LD-0123456"]
     assert (account["risk"], account["refunds_90d"]) == ("low", 0)
@@ -138,7 +136,7 @@ def test_visitor_of_a_load_generator_needs_no_seeding(books: Books, now: datetim
 
 
 def test_visitors_exist_for_the_bench_tenant_only(books: Books, now: datetime) -> None:
-    answer = accounts.get_account(books, GetAccount(tenant="shop", customer_id="load-00001"), now)
+    answer = orders.get_account(books, GetAccount(tenant="shop", customer_id="load-00001"), now)
     assert answer["code"] == "account_not_found"
 
 

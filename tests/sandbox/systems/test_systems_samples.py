@@ -11,7 +11,6 @@ import pytest
 from app.domain.models import TaskStatus
 from sandbox.data import load_books, load_expected, load_tickets
 from sandbox.systems import orders, refunds
-from sandbox.systems import orders as accounts
 from sandbox.systems.books import Books
 from sandbox.systems.orders import seed
 from sandbox.systems.requests import GetAccount, GetOrder, PostRefund
@@ -41,7 +40,7 @@ def test_every_order_reads_as_the_data_says(samples: Books, now: datetime) -> No
 def test_every_ticket_has_an_account(samples: Books, now: datetime) -> None:
     for ticket in load_tickets():
         body = GetAccount(tenant=ticket.tenant, customer_id=ticket.customer_id)
-        assert accounts.get_account(samples, body, now)["ok"] is True, ticket.task_id
+        assert orders.get_account(samples, body, now)["ok"] is True, ticket.task_id
 
 
 def test_all_expected_refunds_can_be_posted_together(samples: Books, now: datetime) -> None:
