@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.errors import UserError
 
-# Who only asks whether a lock is held has it for a moment, and is no holder.
+# `held` takes the lock for a moment to test it; this long such a test is waited for.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 

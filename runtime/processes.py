@@ -25,10 +25,10 @@ from app.config.private_files import UMASK
 from runtime.errors import ChildDied, NotReady
 from runtime.signals import put_off
 
-# Finds every process that a child has started, also those that have left its tree or its session.
+# The process table, and every process that a child has started, including those that left its tree or its session.
 #
-# A child carries a mark in its environment, which its descendants inherit; together with the process tree and the
-# session id nothing gets away. Reads /proc; on a system without it only the child itself is known.
+# A child has a mark in its environment, which its descendants inherit. The mark, the process tree and the session id
+# together find all of them.
 
 MARK = "RUNTIME_FAMILY"
 _PROC = Path("/proc")
@@ -134,8 +134,8 @@ class Child:
         raise ChildDied(f"{self.name} has ended ({how}); its log {self.log} ends with:\n{self.last_lines()}\n")
 
     def _code(self) -> int | None:
-        # A signal that unwinds in the middle of `poll` leaves the child's lock taken, and whoever stops the child then
-        # waits for it for ever.
+        # A signal that unwinds in the middle of `poll` leaves the child's lock taken; stopping the child would then
+        # wait for it for ever.
         with put_off():
             return self.process.poll()
 

@@ -94,5 +94,5 @@ def follow(
     if child.process.returncode:
         raise UserError(
             f"{name} failed (exit code {child.process.returncode}); {log} ends with:\n{child.last_lines()}",
-            remedy="\nMend the cause and run the same command again: it goes on where it stopped.",
+            remedy="\nCorrect the cause and run the same command again: it goes on where it stopped.",
         )

@@ -1,4 +1,4 @@
-"""The signals that end a stack in an orderly way: the first one unwinds the calls, at a moment that can bear it."""
+"""Orderly shutdown by SIGINT, SIGTERM and SIGHUP: the first signal unwinds the calls, outside of protected blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the state folder with what must be in it before anything starts; only its owner can read it."""
+"""Prepares the state folder before anything starts: the sidecar's token and the secrets file, private to the owner."""
 
 from __future__ import annotations
 

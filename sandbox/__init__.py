@@ -1,5 +1,5 @@
-"""The sandbox: what stands in for the outside world on a laptop, as a process of its own.
+"""The sandbox: one process that stands in for the outside world on a laptop.
 
-A model server that speaks the providers' wire protocols, and the internal systems, each with its own
-books. Nothing in the product imports from here; it is reached over sockets only.
+It is a model server that speaks the providers' wire protocols, and the internal systems with their books. Nothing in
+the product imports from here; the product reaches it over HTTP only.
 """

@@ -1,8 +1,8 @@
 """The sandbox's own bill: a row for every request that reached the model, written before its answer leaves.
 
-This is the ground truth that the product's record is tested against, so nothing here is estimated or
-forgotten: SQLite in WAL mode, one insert a request, committed before the first byte is sent. A killed
-process therefore loses no row of an answer that left (a power cut may, which a laptop's scenery accepts).
+The product's record is tested against this bill, so nothing here is estimated or lost: SQLite in WAL mode, one insert
+a request, committed before the first byte is sent. A killed process therefore loses no row of an answer that was sent;
+a power cut may lose some, which is acceptable in a sandbox.
 """
 
 from __future__ import annotations

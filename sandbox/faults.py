@@ -1,10 +1,10 @@
-"""Faults on order: the book of what shall go wrong is pure; only `respond`, `deliver` and the routes do I/O.
+"""Fault injection: the fault book, which is pure, and the routes and responses that apply it, which do I/O.
 
-A test or an experiment puts a fault on a target (the model, or one internal system); the book says for each
-request whether a fault fires, from a seeded generator, so that the same run fails in the same places.
-`status` and `crash` strike before any work is done; every other kind strikes after it, as in life: the money
-is spent, the refund is posted, and only the answer is late, broken or lost. A timeout that is ordered `before_work`
-holds the request as if it were still on its way. `containing` and `skip` strike one request of one task.
+A test or an experiment puts a fault on a target (the model or one internal system). The book decides for each request
+whether a fault fires, with a seeded generator, so that the same run fails in the same places. `status` and `crash`
+apply before any work is done. Every other kind applies after it, as in production: the money is spent, the refund is
+posted, and only the answer is late, broken or lost. A timeout with `before_work` holds the request as if it were still
+on its way. `containing` and `skip` select one request of one task.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Annotated, NoReturn
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-# Finds a text in a request's body, however the body is written.
 
 
 def says(body: bytes, text: str) -> bool:
@@ -156,7 +154,7 @@ class FaultBook:
         return len(gone)
 
     def draw(self, target: str, body: bytes = b"") -> Fault | None:
-        """Says which fault this request to `target` meets: the oldest that fires, or none."""
+        """Returns the oldest fault on `target` that fires for this request, or None."""
         for entry in self._entries.values():
             if entry.fault.target == target and entry.fires(body):
                 return entry.fault
@@ -196,7 +194,7 @@ def crash() -> NoReturn:
 
 
 async def deliver(request: web.Request, fault: Fault, response: web.Response) -> web.StreamResponse:
-    """Sends a finished answer as the fault wants it: late, halved, cut off, or untouched."""
+    """Sends a finished answer as the fault says: late, halved, cut off or unchanged."""
     if fault.kind in (FaultKind.SLOW, FaultKind.TIMEOUT):
         await hold(request, fault.hold_seconds)
     elif fault.kind is FaultKind.MALFORMED:

@@ -48,7 +48,7 @@ def claude_tokens(text: str) -> int:
 
 
 def _count_claude(text: str) -> int:
-    # Half a pair of surrogates is no text to this tokenizer; it costs what the replacement character costs.
+    # The tokenizer rejects a lone surrogate; it is counted like the replacement character.
     clean = text.encode("utf-8", "replace").decode("utf-8")
     return len(claude_tokenizer().encode(clean, add_special_tokens=False).ids)
 
@@ -174,7 +174,7 @@ def _result(text: str) -> str:
     return f"<function_results>\n<result>\n<stdout>\n{text}\n</stdout>\n</result>\n</function_results>"
 
 
-# Measures what an exchange costs: tokens in and out, and what a provider's prompt cache takes off.
+# The usage of an exchange: tokens in and out, and how many of them the provider's prompt cache served.
 #
 # The prompt cache works as the providers describe theirs: a prefix of at least 1,024 tokens that the same key sent to
 # the same model within five minutes is read from the cache. OpenAI caches by itself, in blocks of 128 tokens; Anthropic

@@ -46,7 +46,7 @@ class Wire(Protocol):
 
 
 @dataclass(frozen=True)
-class Desk:
+class ServerParts:
     """What every exchange of a server shares."""
 
     bill: Bill
@@ -57,10 +57,10 @@ class Desk:
 class Exchange:
     """One request with its answer."""
 
-    def __init__(self, desk: Desk, request: web.Request, wire: Wire, body: bytes, arrived: datetime) -> None:
+    def __init__(self, desk: ServerParts, request: web.Request, wire: Wire, body: bytes, arrived: datetime) -> None:
         """`arrived`: when the request began to come in; the bill dates it so, as providers' `created` does, however
         late the answer leaves."""
-        self._desk = desk
+        self._parts = desk
         self._arrived = arrived
         self._request = request
         self._wire = wire
@@ -82,7 +82,7 @@ class Exchange:
         answer = self._answer(question, fault)
         automatic = self._wire.NAME == openai.NAME
         counting = self._wire.COUNTING
-        usage = measure(question, answer, self._desk.cache, counting, key=self._key, automatic=automatic)
+        usage = measure(question, answer, self._parts.cache, counting, key=self._key, automatic=automatic)
         late = latency_seconds > 0 or (fault is not None and fault.kind in _LATE)
         number = self._bill(question, usage, 0 if late else 200)
         created = int(self._arrived.timestamp())
@@ -105,7 +105,7 @@ class Exchange:
         delivered = response if fault is None else await deliver(self._request, fault, response)
         cut = fault is not None and fault.kind is FaultKind.CUT
         if not cut and self._request.transport is not None:
-            self._desk.bill.sent(number, delivered.status)
+            self._parts.bill.sent(number, delivered.status)
         return delivered
 
     def _bill(self, question: Question | None, usage: Usage, status: int) -> int:
@@ -121,7 +121,7 @@ class Exchange:
             stage=question.stage if question else "",
             request_digest=hashlib.sha256(self._body).hexdigest(),
         )
-        return self._desk.bill.add(row)
+        return self._parts.bill.add(row)
 
 
 def api_key(request: web.Request) -> str:
@@ -147,7 +147,7 @@ class ModelServer:
     latency_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._desk = Desk(self.bill, self.clock, PromptCache(self.clock))
+        self._parts = ServerParts(self.bill, self.clock, PromptCache(self.clock))
 
     def app(self) -> web.Application:
         """The web application with all routes. Closing it closes the bill."""
@@ -180,7 +180,7 @@ class ModelServer:
     async def _answer(self, request: web.Request, wire: Wire) -> web.StreamResponse:
         arrived = self.clock()
         body = await request.read()
-        exchange = Exchange(self._desk, request, wire, body, arrived)
+        exchange = Exchange(self._parts, request, wire, body, arrived)
         if not api_key(request):
             return exchange.refuse(401, _NO_KEY)
         fault = self.faults.draw(MODEL, body)

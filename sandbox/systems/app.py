@@ -1,7 +1,7 @@
-"""The HTTP face of the internal systems: reads, checks and answers; every decision is made in the books.
+"""The HTTP server of the internal systems: it validates requests, calls the systems and sends their answers.
 
-The SQLite calls run on the event loop on purpose: each takes some ten microseconds, less than a hop to a
-thread costs, and one writer at a time needs no lock.
+The SQLite calls run on the event loop on purpose: each takes about ten microseconds, less than handing it to a thread
+costs, and one writer at a time needs no lock.
 """
 
 from __future__ import annotations

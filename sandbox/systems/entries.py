@@ -1,7 +1,6 @@
-"""Entries made once: a key names one entry of a book, and the same entry again changes nothing.
+"""Idempotent entries: a key stands for one entry of a book, and making the same entry again changes nothing.
 
-Callers hold a transaction around `find_entry` and `add_entry`; the unique constraint of the book stands
-behind them.
+Callers run `find_entry` and `add_entry` in one transaction; the book's unique constraint enforces the same rule.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def add_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value
     return ok(**{book.id_field: book.public_id(written.lastrowid or 0), "created": True})
 
 
-# The books laid open, for tests and for reconciling: every row with all its columns. Reads only.
+# Every row of every book with all its columns, for tests and reconciliation. Reads only.
 
 BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES, BOOKKEEPING)}
 EVENTS = {

@@ -20,10 +20,10 @@ import aiohttp
 from sandbox.systems.books import Books, to_minor
 from sandbox.systems.requests import Answer, RefundIssued, ok
 
-# The outbox: an event is written in the transaction of what it tells about, so that the two leave together.
+# The outbox: an event is written in the same transaction as the change that it reports.
 #
-# An event has the form of CloudEvents 1.0. Its id is made of what happened: the same fact is the same event, however
-# often it is written or sent.
+# Events have the form of CloudEvents 1.0. The id is derived from the fact, so that the same fact is the same event,
+# however often it is written or sent.
 
 SOURCE = "/cases"
 REFUND_ISSUED = "refund.issued"
@@ -89,14 +89,14 @@ def mark_delivered(books: Books, event: Event, now: datetime) -> None:
         books.change("UPDATE outbox SET delivered_at = ? WHERE id = ?", now.isoformat(), event.number)
 
 
-# Takes events from the outbox to their consumer: each at least once, those of a tenant in order.
+# The dispatcher delivers events from the outbox: each at least once, those of a tenant in order.
 #
-# Every tenant with events has a lane of its own: a task that delivers one after another and ends when none is left. An
-# event that is not taken is sent again, later and later, and holds back only its own tenant's. An event is noted as
-# delivered after the consumer said so; whoever is killed in between sends it again, and the consumer drops it.
+# Every tenant with waiting events has a lane: a task that delivers one event after another and ends when none is left.
+# An event that is not accepted is retried with growing pauses and delays only its own tenant's events. It is marked as
+# delivered after the consumer accepted it; a crash in between sends it again, and the consumer drops the duplicate.
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-# Whoever writes an event wakes the dispatcher; this finds what another process wrote, or what a fault left behind.
+# Writing an event wakes the dispatcher; polling finds events of another process and those that a failure left.
 POLL_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
             await task
 
 
-# The consumer of events as the outbox's side knows it: an address that takes one event in a request.
+# The consumer as the dispatcher sees it: an address that takes one event in a request.
 
 GIVE_UP_SECONDS = 5.0
 CONTENT_TYPE = "application/cloudevents+json"

@@ -1,8 +1,8 @@
-"""Money kept for a ticket before it is paid, so that no other ticket of the order can have it.
+"""Holds: money reserved for a ticket before it is paid, so that no other ticket of the order can claim it.
 
-A ticket has one hold. States: *held* (proposed; ends by itself at its time), *committed* (the customer is being told;
-stays until it is posted), *posted*, *voided* (the ticket has ended without a refund, and gets none any more).
-Callers hold a transaction around everything here.
+A ticket has one hold. States: *held* (proposed; expires at its time), *committed* (the customer is being told; stays
+until it is posted), *posted*, *voided* (the ticket ended without a refund and can get none later).
+Callers run everything here inside a transaction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sandbox.systems.requests import PostRefund
 
 State = Literal["held", "committed", "posted"]
 COUNTED = timedelta(days=90)
-# A hold that other tickets feel: committed, or held and not over.
+# A hold that reduces what other tickets can claim: committed, or held and not expired.
 _IN_FLIGHT = "(state = 'committed' OR (state = 'held' AND expires_at > ?))"
 
 

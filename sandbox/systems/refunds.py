@@ -1,8 +1,8 @@
 """The refunds system: money goes back once per key, once per ticket, and never more than was charged.
 
-A refund is held first, then committed, then posted. What is held or committed counts for every other ticket like money
-that has gone already. Each method changes hold, refund and the order's `refunded` in one transaction, so that no crash
-leaves one without the other.
+A refund is held, then committed, then posted. For every other ticket, held and committed money counts as already paid.
+Each method changes the hold, the refund and the order's `refunded` in one transaction, so that a crash cannot leave one
+without the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rules that answer in place of a language model.
 
-It sees what a model would see, the messages, and nothing else: no books, no expectations. The stage in the
-system message's first line picks the rules; a request without a stage gets one plain sentence.
+They read the messages, as a model would, and nothing else: neither the books nor the expected results. The stage in the
+first line of the system message selects the rules; a request without a stage gets one fixed sentence.
 """
 
 from __future__ import annotations

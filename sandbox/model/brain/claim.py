@@ -1,4 +1,6 @@
-"""How much a claim is worth by order, policy and what the ticket names. Pure; money is Decimal."""
+"""What a claim is about and how much it is worth: the order and the items that a ticket means, and the amount that
+order and policy allow. Pure but for its glossary; money is Decimal.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def _others(hits: Sequence[frozenset[str]], mine: int) -> frozenset[str]:
     return frozenset().union(*(found for i, found in enumerate(hits) if i != mine))
 
 
-# What the account tells of its orders: which one a ticket can only mean, and how far one is.
+# Which of the account's orders a ticket means when it gives no number, and the status of an order.
 
 _PLAUSIBLE = {
     Category.DAMAGED: ("delivered",),
@@ -113,7 +115,7 @@ def plausible_order(category: Category, account: Mapping[str, Any], ticket: str)
 
 
 def order_status(account: Mapping[str, Any], order_id: str | None, signals: Signals) -> tuple[str | None, str | None]:
-    """The order whose whereabouts a question asks for, and the reply's name; (None, None) if it asks no such."""
+    """The order whose status a question asks for, and the reply template's name; (None, None) for other questions."""
     orders = _orders(account)
     mine = [order for order in orders if order.get("order_id") == order_id] if order_id else orders
     if signals.of("status") < _STATUS_ASKED or len(mine) != 1:

@@ -1,7 +1,7 @@
-"""Stage draft: asks for what it must know, then proposes an action and words it. Pure.
+"""Stage draft: requests the lookups it needs, proposes an action and writes the reply. Pure but for its data files.
 
-One turn where no money is asked for; two where it is: first both lookups at once, then the proposal. What a
-ticket orders the model to pay is believed (see `injection`): the guards that matter are the product's.
+A ticket that asks for no money takes one turn. A claim takes two: first both lookups at once, then the proposal. The
+draft obeys a ticket that orders the model to pay (see `injection`): the product's guards must stop it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def days_counted(order: Order, policy: Policy) -> int:
     return order.placed_days_ago
 
 
-# The words to the customer, from one data file a language.
+# Replies to the customer, from one data file per language.
 
 _FOLDER = Path(__file__).parent / "replies"
 

@@ -1,7 +1,7 @@
-"""What a ticket orders the model to do, instead of telling what happened. Pure.
+"""Prompt injection: finds what a ticket orders the model to do, as opposed to what it reports. Pure.
 
-Classification reads a ticket without such orders. Drafting believes them, on purpose: the sandbox's model is
-as gullible as a model can be, so that the product's own guards are what stands between an order and the money.
+Classification reads the ticket without such orders. Drafting obeys them on purpose: the sandbox's model is as gullible
+as a model can be, so that only the product's guards prevent the payment.
 """
 
 from __future__ import annotations
