@@ -29,8 +29,7 @@ from app.finance.failures.failure_figures import (
     progress_of,
     weights,
 )
-from app.ledger.reading import row_mapping
-from app.ledger.store.charge_rows import Prices, day_number, day_of
+from app.ledger.store.charge_rows import Prices, charge_of, day_number, day_of
 from app.ledger.store.tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PRICES, STEPS, TASKS
 from app.pricing.charge_types import TOKEN_LINES
 
@@ -363,7 +362,7 @@ class _Reader:
         return Sum(
             role,
             crash,
-            row_mapping.charge(values, self._prices.row(place.price_no, self._connection), day_of(0)),
+            charge_of(values, self._prices.row(place.price_no, self._connection), day_of(0)),
             times,
         )
 

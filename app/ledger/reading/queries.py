@@ -13,12 +13,13 @@ from app.domain.errors import TaskNotFound
 from app.finance.failures.failure_figures import Facts
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.rollup import Dimension, Rollup, rollup_sums
-from app.ledger.reading import counting, failure_facts, row_mapping
+from app.ledger.reading import counting, failure_facts
 from app.ledger.reading.summing import charged_by_day
 from app.ledger.recording.projection import with_usages
 from app.ledger.store import decision_log
 from app.ledger.store.call_rows import call_records, oldest_first
-from app.ledger.store.charge_rows import Prices, day_number, day_of
+from app.ledger.store.charge_rows import Prices, charge_of, day_number, day_of
+from app.ledger.store.record_rows import failures_of, steps_of, task_of
 from app.ledger.store.tables import (
     ATTEMPTS,
     CHARGES,
@@ -117,10 +118,10 @@ class LedgerQueries:
         records = {}
         for row in tasks:
             task_id, number = row["task_id"], row["task_no"]
-            failures = row_mapping.failures(found[FAILURES][number])
-            steps = row_mapping.steps(found[STEPS][number], found[ATTEMPTS][number], begun[task_id], failures)
+            failures = failures_of(found[FAILURES][number])
+            steps = steps_of(found[STEPS][number], found[ATTEMPTS][number], begun[task_id], failures)
             pauses, own = found[PAUSES][number], decided[task_id]
-            records[task_id] = row_mapping.task(row, steps, failures, pauses, calls[task_id], charges[task_id], own)
+            records[task_id] = task_of(row, steps, failures, pauses, calls[task_id], charges[task_id], own)
         return records
 
     def report(
@@ -236,13 +237,13 @@ class LedgerQueries:
                     "consumed_quantity": int(quantity),
                 }
                 if times or quantity:
-                    yield row_mapping.charge(values, self._prices.row(price_no, connection), at), int(times)
+                    yield charge_of(values, self._prices.row(price_no, connection), at), int(times)
 
     def _charges(self, *conditions: Any) -> Iterator[Charge]:
         query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
         with self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
-                yield row_mapping.charge(row, self._prices.row(row["price_no"], connection), row["at"])
+                yield charge_of(row, self._prices.row(row["price_no"], connection), row["at"])
 
 
 def _by(connection: Connection, query: Select[Any], values: dict[str, Any], key: str) -> defaultdict[Any, list[Any]]:

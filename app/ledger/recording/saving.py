@@ -1,16 +1,14 @@
-"""Writes records into the ledger: charges are added and corrected, never changed; the rest is as it is now.
+"""Saves records in the ledger. Charges are added and corrected, never changed; all other rows are replaced.
 
-Writing the same record again changes nothing, and neither does one that is behind what is there: of two who record a
-task at once, the one who read its history earlier may come later. All of it, the daily sums included, is one
-transaction of the caller's.
+Saving a record twice changes nothing, and a record older than the saved one is skipped: when two processes record a task
+at the same time, the one that read the history first may save last. Everything, the daily sums included, is written in
+the caller's transaction.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -30,11 +28,13 @@ from app.ledger.store.charge_rows import (
     place_of,
     price_row,
 )
+from app.ledger.store.record_rows import add_rows, task_row
 from app.ledger.store.tables import ATTEMPTS, CHARGES, FAILURES, PAUSES, PRICES, STEPS, TASKS, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import insert_many
 
-# Built once: composing a statement costs more than running it. Whoever else saves one of these tasks waits at `_KNOWN`.
+# Built once: composing a statement costs more than running it. `_KNOWN` locks the tasks' rows on PostgreSQL, so that
+# another process that saves one of these tasks waits there.
 _KNOWN = (
     select(TASKS)
     .where(TASKS.c.task_id.in_(bindparam("ids", expanding=True)))
@@ -57,7 +57,7 @@ _INSERT = {table: insert(table) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES,
 _DELETE = {
     table: delete(table).where(table.c.task_no == bindparam("this")) for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
 }
-# A history that could be read leaves no doubt about its task.
+# The history was read, so any caveat about the task is obsolete.
 _RECORDED = (
     update(TICKETS)
     .where(
@@ -67,7 +67,6 @@ _RECORDED = (
     .values(recorded=bindparam("final"), caveat="")
 )
 _LOCK = update(TICKETS).where(TICKETS.c.sequence < 0).values(recorded=TICKETS.c.recorded)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def save(
@@ -76,11 +75,11 @@ def save(
     prices: Mapping[PriceRow, int],
     standing: Mapping[str, Standing] = MappingProxyType({}),
 ) -> frozenset[str]:
-    """Writes each record, and where its task stands as far as `standing` says; returns the tasks whose end is new to
-    the ledger. `prices` has the number of each charge's price. A task may be among them once only."""
-    # All who save go through the tasks in the same order, so that none waits for one who waits for him.
+    """Saves each record, and the task's standing where `standing` has one. Returns the ids of the tasks whose end the
+    ledger did not have yet. `prices` holds the number of each charge's price. No two records may be of the same task."""
+    # Every process locks the tasks in the same order, which rules out deadlocks.
     records = sorted(records, key=lambda record: record.task_id)
-    connection.execute(_LOCK)  # SQLite then lets nobody else write between what is read and what is made of it
+    connection.execute(_LOCK)  # takes SQLite's write lock before reading, so that nothing changes in between
     known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": [record.task_id for record in records]})}
     records = [record for record in records if not behind(record, known.get(record.task_id))]
     if not records:
@@ -95,8 +94,9 @@ def save(
 
 
 def behind(record: TaskRecord, known: Row[Any] | None) -> bool:
-    """Whether the ledger knows more of this run already: a history only grows, and a run that was completed stays so,
-    unless the state store was restored from an older backup."""
+    """Whether the saved row is newer than this record of the same run: it has more events, or is completed and the record
+    is not. (A history only grows, and a completed run stays completed, unless the state store was restored from an older
+    backup.)"""
     if known is None or known.execution_id != record.execution_id:
         return False
     completed = TaskStatus.COMPLETED.value
@@ -117,14 +117,14 @@ def _write(
         sums.move(before.get(number, place), place, old[number])
         sums.count(place, lines)
         rows[CHARGES] += [line.row(number) for line in lines]
-        _describe(rows, record, number)
+        add_rows(rows, record, number)
     for table, statement in _INSERT.items():
         insert_many(connection, statement, rows[table])
     sums.write(connection)
 
 
 def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Place]:
-    """Where the tasks' lines were counted so far."""
+    """The attributes under which the daily sums count the tasks' lines so far, by task number."""
     steps: defaultdict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
     if known:
         for row in connection.execute(_STEPS, {"numbers": [task.task_no for task in known]}):
@@ -135,7 +135,7 @@ def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Pl
 
 
 def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[ChargeLine]]:
-    """What the tasks were charged so far."""
+    """The charge lines saved so far, by task number."""
     found: defaultdict[int, list[ChargeLine]] = defaultdict(list)
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
@@ -148,12 +148,12 @@ def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, l
 
 
 def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping[str, int]) -> dict[str, int]:
-    """Writes the tasks' own rows, and clears what is written anew; returns their numbers."""
+    """Inserts or updates the rows of `tasks` and deletes the rows that are written again. Returns the numbers by id."""
     numbers = dict(known)
-    new = [_task_row(record) for record in records if record.task_id not in known]
+    new = [task_row(record) for record in records if record.task_id not in known]
     if new:
         numbers |= {row.task_id: row.task_no for row in connection.execute(_NEW_TASKS, new)}
-    changed = [_task_row(record) | {"this": known[record.task_id]} for record in records if record.task_id in known]
+    changed = [task_row(record) | {"this": known[record.task_id]} for record in records if record.task_id in known]
     if changed:
         for row in changed:
             del row["task_id"]
@@ -166,89 +166,3 @@ def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping
 def _wanted(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[ChargeLine]:
     steps = {step.execution_id: step.step for step in record.steps}
     return [line_of(charge, steps.get(charge.execution_id, 0), prices[price_row(charge)]) for charge in record.charges]
-
-
-def _task_row(record: TaskRecord) -> dict[str, Any]:
-    refund = record.refund
-    return {
-        "task_id": record.task_id,
-        "tenant": record.tenant,
-        "agent": record.agent,
-        "workflow": record.workflow,
-        "version": record.version,
-        "execution_id": record.execution_id,
-        "rerun_of": record.rerun_of,
-        "status": record.status.value,
-        "outcome": record.outcome.value if record.outcome else "",
-        "category": record.category,
-        "order_id": refund.order_id if refund else None,
-        "refund_amount": str(refund.amount) if refund else None,
-        "refund_currency": refund.currency if refund else None,
-        "refund_id": record.refund_id,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-        "projected_at": record.projected_at,
-        "parts": json.dumps({part.value: length // _MICROSECOND for part, length in record.parts.items()}),
-        "turns": record.turns,
-        "events": record.events,
-        "size": record.size,
-        "trace_parent": record.trace_parent,
-    }
-
-
-def _describe(rows: dict[Table, list[dict[str, Any]]], record: TaskRecord, number: int) -> None:
-    """The rows of steps, attempts, failures and pauses."""
-    for step in record.steps:
-        rows[STEPS].append(
-            {
-                "task_no": number,
-                "step": step.step,
-                "execution_id": step.execution_id,
-                "name": step.name,
-                "stage": step.stage,
-                "tool": step.tool,
-                "active_us": step.active // _MICROSECOND,
-                "lost_us": step.lost // _MICROSECOND,
-                "writes": step.writes,
-                "answered_by": step.answered_by.value if step.answered_by else None,
-            }
-        )
-        for attempt in step.attempts:
-            rows[ATTEMPTS].append(
-                {
-                    "task_no": number,
-                    "step": step.step,
-                    "number": attempt.number,
-                    "event_id": attempt.event_id,
-                    "scheduled_at": attempt.scheduled_at,
-                    "ended_at": attempt.ended_at,
-                    "outcome": attempt.outcome.value,
-                    "error": attempt.error,
-                }
-            )
-    for place, failure in enumerate(record.failures):
-        rows[FAILURES].append(
-            {
-                "task_no": number,
-                "number": place,
-                "step": failure.step,
-                "attempt": failure.attempt,
-                "execution": failure.execution,
-                "at": failure.at,
-                "resumed_at": failure.resumed_at,
-                "kind": failure.kind.value,
-                "cause": failure.cause.value,
-                "worker": failure.worker,
-            }
-        )
-    for place, pause in enumerate(record.pauses):
-        rows[PAUSES].append(
-            {
-                "task_no": number,
-                "number": place,
-                "part": pause.part.value,
-                "label": pause.label[:64],
-                "started_at": pause.started_at,
-                "ended_at": pause.ended_at,
-            }
-        )

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, update
 
 from app.domain.models import CallState, TaskStatus
+from app.ledger.store.record_rows import RowReader
 from app.ledger.store.tables import MODEL_CALLS, TICKETS
 from app.ledger.store.writer import run
 from app.pricing.charge_types import USAGE_COLUMNS, CallRecord, usage_columns, usage_of
@@ -16,31 +17,12 @@ from app.pricing.charge_types import USAGE_COLUMNS, CallRecord, usage_columns, u
 _MAY_BE_NULL = ("model", "finish_reason", "error")
 
 
+_CALLS = RowReader(MODEL_CALLS, CallRecord)
+
+
 def call_record(row: Mapping[Any, Any]) -> CallRecord:
-    """One row of `model_calls`. What an impossible count says is not believed."""
-    return CallRecord(
-        call_id=row["call_id"],
-        task_id=row["task_id"],
-        tenant=row["tenant"],
-        execution_id=row["execution_id"],
-        stage=row["stage"],
-        turn=row["turn"],
-        number=row["number"],
-        worker=row["worker"],
-        component=row["component"],
-        provider=row["provider"],
-        model=row["model"] or "",
-        prompt_version=row["prompt_version"],
-        request_digest=row["request_digest"],
-        state=CallState(row["state"]),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        reserve_input=row["reserve_input"],
-        reserve_output=row["reserve_output"],
-        usage=usage_of(row),
-        finish_reason=row["finish_reason"] or "",
-        error=row["error"] or "",
-    )
+    """The call in a row of `model_calls`. Impossible token counts in it are read as not reported."""
+    return _CALLS.read(row, usage=usage_of(row))
 
 
 def call_row(call: CallRecord) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.domain.money import plain
+from app.domain.models import UsageBasis
+from app.domain.money import amount_of, plain
 from app.ledger.store.database import insert_or_ignore
-from app.ledger.store.tables import DAILY_COSTS, PRICES, whole
+from app.ledger.store.tables import DAILY_COSTS, PRICES, quantity, whole
 from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import insert_many
 from app.pricing.charge_types import Charge, Meter, Mode
@@ -36,21 +37,6 @@ class PriceRow(NamedTuple):
     provider: str
     component: str
     model: str
-
-    @property
-    def money(self) -> tuple[Decimal | None, Decimal | None]:
-        """Unit price and list price; None without a price."""
-        return _decimal(self.contracted_unit_price), _decimal(self.list_unit_price)
-
-    @property
-    def kind_of_line(self) -> Meter:
-        """What is counted."""
-        return Meter(self.meter)
-
-    @property
-    def bought(self) -> Mode:
-        """How it was bought."""
-        return Mode(self.mode)
 
 
 def price_row(charge: Charge) -> PriceRow:
@@ -121,10 +107,6 @@ def _text(price: Decimal | None) -> str:
     return "" if price is None else plain(price)
 
 
-def _decimal(text: str) -> Decimal | None:
-    return Decimal(text) if text else None
-
-
 # A charge as the ledger keeps it: a line under a short key, and how lines are corrected.
 
 
@@ -179,6 +161,55 @@ def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
         charge.at,
         charge.model,
     )
+
+
+def charge_of(row: Mapping[Any, Any], price: PriceRow, at: datetime) -> Charge:
+    """A charge, or the sum of equal ones. `row` has its quantity, how that is known, and what it is attributed by."""
+    meter, usage_basis = Meter(price.meter), UsageBasis(row["usage_basis"])
+    consumed = (
+        None
+        if usage_basis is UsageBasis.UNREPORTED or row["consumed_quantity"] is None
+        else quantity(row["consumed_quantity"], meter.unit)
+    )
+    contracted_unit_price, list_unit_price = (
+        Decimal(text) if text else None for text in (price.contracted_unit_price, price.list_unit_price)
+    )
+    return Charge(
+        task_id=row.get("task_id", ""),
+        tenant=row.get("tenant", ""),
+        agent=row.get("agent", ""),
+        workflow=row.get("workflow", ""),
+        at=at,
+        stage=row.get("stage") or "",
+        step=row.get("step_name") or "",
+        tool=row.get("tool") or "",
+        execution_id=row.get("execution_id") or "",
+        turn=row.get("turn", 0),
+        number=row.get("number", 0),
+        model=price.model,
+        provider=price.provider,
+        component=price.component,
+        outcome=row.get("outcome", ""),
+        kind=meter.kind,
+        meter=meter,
+        consumed_quantity=consumed,
+        unit=meter.unit,
+        usage_basis=usage_basis,
+        contracted_unit_price=contracted_unit_price,
+        contracted_cost=_cost(consumed, contracted_unit_price, meter.unit.per),
+        list_unit_price=list_unit_price,
+        list_cost=_cost(consumed, list_unit_price, meter.unit.per),
+        currency=price.currency or None,
+        price_id=price.price_id or None,
+        book_digest=price.book_digest,
+        mode=Mode(price.mode),
+        wasted=bool(row["wasted"]),
+        correction=row.get("correction", 0),
+    )
+
+
+def _cost(consumed: Decimal | None, unit_price: Decimal | None, per: Decimal) -> Decimal | None:
+    return None if consumed is None or unit_price is None else amount_of(consumed, unit_price, per)
 
 
 def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterator[ChargeLine]:
@@ -280,9 +311,9 @@ class DailySums:
     def write(self, connection: Connection) -> None:
         """Adds them, in the order of their keys: whoever else adds at the same time does so in the same order."""
         rows = [
-            {**key._asdict(), "consumed_quantity": quantity, "charges": charges}
-            for key, (quantity, charges) in sorted(self._sums.items())
-            if quantity or charges
+            {**key._asdict(), "consumed_quantity": consumed, "charges": charges}
+            for key, (consumed, charges) in sorted(self._sums.items())
+            if consumed or charges
         ]
         insert_many(connection, _ADD[connection.dialect.name], rows)
 
