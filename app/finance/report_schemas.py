@@ -18,9 +18,9 @@ Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal
 
 
 class View(Frozen):
-    """A value for programs; made of the attributes of the value that it shows."""
+    """A value for programs, read from the attributes of the value that it shows, or from its own JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True, populate_by_name=True)
 
 
 class MoneyView(View):

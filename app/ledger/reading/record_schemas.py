@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import PlainSerializer
+from pydantic import Field, PlainSerializer
 
 from app.dapr.history.causes import Cause
 from app.dapr.history.executions import ExecutionOutcome
@@ -16,11 +16,12 @@ from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refu
 from app.finance.report_schemas import Exact, GroupView, View, group_view
 from app.finance.rollup import rollup
 from app.ledger.recording.failures import cause_of_call
-from app.ledger.store.task_record import FailureKind, StepRecord, TaskRecord
+from app.ledger.store.task_record import FailureKind, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge, CostBasis, CostKind, Meter, Mode, Unit
 
 # What was worked at, waited for and lost, for programs: parts of the record's JSON. The keys stay.
 
+_View = TypeVar("_View", bound=View)
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]
 
 
@@ -31,7 +32,7 @@ class PauseView(View):
     label: str
     started_at: datetime
     ended_at: datetime
-    seconds: Seconds
+    seconds: Seconds = Field(validation_alias="length")
 
 
 class ExecutionView(View):
@@ -79,8 +80,8 @@ class StepView(View):
     name: str
     stage: str
     tool: str
-    active_seconds: Seconds
-    lost_seconds: Seconds
+    active_seconds: Seconds = Field(validation_alias="active")
+    lost_seconds: Seconds = Field(validation_alias="lost")
     writes: int
     answered_by: AnsweredBy | None
     attempts: tuple[AttemptView, ...]
@@ -191,11 +192,11 @@ class RecordView(View):
     started_at: datetime
     ended_at: datetime | None
     projected_at: datetime
-    seconds: dict[TimePart, Seconds]
+    seconds: dict[TimePart, Seconds] = Field(validation_alias="parts")
     pauses: tuple[PauseView, ...]
     turns: int
     events: int
-    bytes: int
+    bytes: int = Field(validation_alias="size")
     trace_parent: str
     workers: tuple[str, ...]
     stages: tuple[StageView, ...]
@@ -206,35 +207,33 @@ class RecordView(View):
     total: GroupView
 
 
-_MADE = frozenset({"pauses", "steps", "failures", "calls", "charges"})
-
-
 def record_view(record: TaskRecord) -> RecordView:
-    """The whole record, with what each stage, step and call costs, and all together."""
+    """The whole record, with what each stage, step and call costs, and the total."""
     steps = {step.execution_id: step.step for step in record.steps}
-    same = set(RecordView.model_fields) & set(TaskRecord.__dataclass_fields__) - _MADE
-    return RecordView(
-        **{name: getattr(record, name) for name in same},
-        seconds=dict(record.parts),
-        pauses=tuple(
-            PauseView(
-                part=span.part,
-                label=span.label,
-                started_at=span.started_at,
-                ended_at=span.ended_at,
-                seconds=span.length,
+    return _view(
+        RecordView,
+        record,
+        stages=[_stage(record, stage) for stage in stages_of(record)],
+        steps=[_view(StepView, step, cost=sum_of(record.charges_of(step))) for step in record.steps],
+        calls=[
+            _view(
+                CallView,
+                call,
+                step=steps.get(call.execution_id),
+                over_at=record.end_of(call),
+                cause=cause_of_call(record, call),
+                cost=sum_of(charges_of_call(record, call)),
             )
-            for span in record.pauses
-        ),
-        bytes=record.size,
-        workers=record.workers,
-        stages=tuple(_stage(record, stage) for stage in stages_of(record)),
-        steps=tuple(_step(record, step) for step in record.steps),
-        failures=tuple(FailureView.model_validate(failure) for failure in record.failures),
-        calls=tuple(_call(record, call, steps.get(call.execution_id)) for call in record.calls),
-        charges=tuple(ChargeView.model_validate(charge) for charge in record.charges),
+            for call in record.calls
+        ],
         total=sum_of(record.charges),
     )
+
+
+def _view(view: type[_View], source: object, **computed: object) -> _View:
+    """A view of the source's attributes and of what is computed beside them."""
+    names = [field.validation_alias or name for name, field in view.model_fields.items() if name not in computed]
+    return view.model_validate({name: getattr(source, str(name)) for name in names} | computed)
 
 
 def stages_of(record: TaskRecord) -> tuple[str, ...]:
@@ -266,32 +265,4 @@ def _stage(record: TaskRecord, stage: str) -> StageView:
         steps=len(steps),
         active_seconds=sum((step.active for step in steps), timedelta(0)),
         cost=sum_of(charge for charge in record.charges if charge.stage == stage),
-    )
-
-
-def _step(record: TaskRecord, step: StepRecord) -> StepView:
-    return StepView(
-        step=step.step,
-        execution_id=step.execution_id,
-        name=step.name,
-        stage=step.stage,
-        tool=step.tool,
-        active_seconds=step.active,
-        lost_seconds=step.lost,
-        writes=step.writes,
-        answered_by=step.answered_by,
-        attempts=tuple(AttemptView.model_validate(attempt) for attempt in step.attempts),
-        cost=sum_of(record.charges_of(step)),
-    )
-
-
-def _call(record: TaskRecord, call: CallRecord, step: int | None) -> CallView:
-    same = set(CallView.model_fields) - {"step", "over_at", "usage", "cause", "cost"}
-    return CallView(
-        **{name: getattr(call, name) for name in same},
-        step=step,
-        over_at=record.end_of(call),
-        usage=UsageView.model_validate(call.usage),
-        cause=cause_of_call(record, call),
-        cost=sum_of(charges_of_call(record, call)),
     )
