@@ -266,7 +266,7 @@ def test_an_observer_s_trouble_is_its_own(office: Office, caplog: pytest.LogCapt
         office.histories.tell(name, ended())
     office.projector(fails).record(names)
     assert sorted(office.seen) == names
-    assert sum("recorded, but not told" in each.getMessage() for each in caplog.records) == 3
+    assert sum("recorded, but an observer failed" in each.getMessage() for each in caplog.records) == 3
 
 
 def test_every_end_is_observed_once(office: Office) -> None:

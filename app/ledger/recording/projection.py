@@ -1,11 +1,11 @@
-"""From a run's history and the journal's rows to the record of its task. Pure: the same input gives the same record.
+"""Projects a run's history and the journal's rows to the record of its task. Pure: the same input, the same record.
 
     Run (Dapr's history) ─┐
     Written (journal)    ─┼─> TaskRecord: steps, attempts, failures, calls, charges
     PriceBook ────────────┘
 
-What is charged: each model call that is over, each step that is over, and, once the run has ended, the workflow's own
-turns and the bytes that its history keeps. What came to nothing is charged apart, as `wasted`.
+Charges are made for each model call that is over, each step that is over and, once the run has ended, the workflow's
+own turns and the bytes of its history. Work without a result has charges of its own, marked `wasted`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import UNREPORTED, CallRecord, Charge, Origin, Quantity, Work
 from app.pricing.formula import NOTHING, charge_call, charge_work, lost_usage
 
-# From a run's steps and what workers wrote ahead of them to the steps of the record.
+# The steps of the record, from the run's steps and what workers wrote down before they executed them.
 
 _ANSWERERS = frozenset(AnsweredBy)
 _NOTHING = timedelta(0)
@@ -52,29 +52,29 @@ Executions = Mapping[int, tuple[Execution, ...]]
 
 @dataclass(frozen=True)
 class Written:
-    """What workers wrote ahead for one task: of model calls, and of executions."""
+    """What workers wrote down before they acted, for one task: its model calls, and its executions."""
 
     calls: Sequence[CallRecord] = ()
     begun: Sequence[Begun] = ()
 
 
 def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
-    """The executions of each attempt that any are known of, by the schedule's event id."""
+    """The executions of each attempt that has any in `begun`, by the event id of the attempt's schedule."""
     of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
     for execution in begun:
         of[execution.execution_id, execution.event_id].append(execution)
     until = run.ended_at or at
-    found = ((step.execution_id, attempt) for step in run.steps for attempt in step.attempts if not attempt.inherited)
+    attempts = ((step.execution_id, attempt) for step in run.steps for attempt in step.attempts)
     return {
         attempt.event_id: executions(attempt, of[execution_id, attempt.event_id], until)
-        for execution_id, attempt in found
-        if (execution_id, attempt.event_id) in of
+        for execution_id, attempt in attempts
+        if not attempt.inherited and (execution_id, attempt.event_id) in of
     }
 
 
-def idle_of(found: Executions) -> Idle:
-    """When nobody worked at an attempt."""
-    return {event_id: gaps for event_id, of_attempt in found.items() if (gaps := tuple(idle(of_attempt)))}
+def idle_of(executions_by_event: Executions) -> Idle:
+    """The periods in which no worker was executing an attempt, by the event id of its schedule."""
+    return {event_id: gaps for event_id, of_attempt in executions_by_event.items() if (gaps := tuple(idle(of_attempt)))}
 
 
 def step_records(
@@ -84,7 +84,7 @@ def step_records(
     active: Mapping[Share, timedelta],
     found: Executions,
 ) -> tuple[StepRecord, ...]:
-    """The steps of the history, and those that only the journal knows any more."""
+    """The steps of the history, then those that are left in the journal only."""
     steps = tuple(_step(number, step, stage_of, calls, active, found) for number, step in enumerate(run.steps, start=1))
     return steps + tuple(_unseen(calls, steps))
 
@@ -120,7 +120,8 @@ def _writes(attempt: Attempt) -> int:
 
 
 def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
-    """Steps that the history does not hold any more, although the journal knows what they paid: no charge is lost."""
+    """A step for each execution id that the journal has calls of and the history does not hold, so that no charge is
+    lost."""
     seen = {step.execution_id for step in steps}
     names = {call.execution_id: call.stage for call in calls if call.execution_id not in seen}
     for number, (execution_id, stage) in enumerate(names.items(), start=len(steps) + 1):
@@ -128,17 +129,17 @@ def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterato
 
 
 def _answered_by(step: Step) -> AnsweredBy | None:
-    """What the step's result says of its model call."""
+    """Where the answer to the step's model call came from, according to the step's result."""
     result = step.last.result
     if result is None or "answered_by" not in result.text:  # most results are a tool's; parsing them takes longer
         return None
-    said = result.at("use", "answered_by")
-    return AnsweredBy(said) if isinstance(said, str) and said in _ANSWERERS else None
+    answered_by = result.at("use", "answered_by")
+    return AnsweredBy(answered_by) if isinstance(answered_by, str) and answered_by in _ANSWERERS else None
 
 
 def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
     failure = attempt.failure.root if attempt.failure else None
-    # PostgreSQL keeps no NUL in a text.
+    # PostgreSQL cannot store NUL in a text.
     error = words_of(failure).replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
     return AttemptRecord(
         attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error, attempt.event_id, found
@@ -146,11 +147,11 @@ def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
 
 
 def count_wasted_writes(step: StepRecord) -> int:
-    """The events that attempts left in the history that failed."""
+    """The number of history events of the step's failed attempts: a schedule and a failure for each."""
     return 2 * sum(attempt.outcome is AttemptOutcome.FAILED for attempt in step.attempts)
 
 
-# In these parts a task holds nothing.
+# In these parts of its time a task occupies no worker.
 _PAUSES = (TimePart.RESTART, TimePart.WAITING, TimePart.BACK_OFF, TimePart.SUSPENDED, TimePart.TIMER, TimePart.CHILDREN)
 _STATUSES = {
     RunStatus.COMPLETED: TaskStatus.COMPLETED,
@@ -165,8 +166,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Naming:
-    """What a history does not say: `stage_of` an activity (its own name where it is not listed), the event that a
-    parked task waits for, and the one that brings a person's decision."""
+    """Names that a history does not explain. `stage_of`: the stage of each activity; one that is not listed is a stage
+    under its own name. `parked_at`: the event that a parked task waits for. `decided_by`: the event that carries a
+    person's decision."""
 
     stage_of: Mapping[str, str]
     parked_at: str
@@ -174,7 +176,7 @@ class Naming:
 
 
 def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming, at: datetime) -> TaskRecord:
-    """The record of a task as it is at `at`. Raises ValueError for a run that has not begun."""
+    """The record of a task as of `at` (UTC). Raises ValueError for a run that has not started."""
     if run.started_at is None:
         raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
     known = with_usages(with_proven(run, written.calls))
@@ -218,8 +220,8 @@ def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming,
 
 
 def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """The calls, with what those that came to nothing may have used, and which model they were put to. All calls of a
-    task are to be among them."""
+    """The calls with the gaps filled: an estimate of what calls without a result used, and the model of calls that were
+    not answered. Expects all calls of a task."""
     calls = tuple(_numbered(calls))
     settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
     model_of = {(call.component, call.provider): call.model for call in calls if call.model}
@@ -230,8 +232,8 @@ def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
 
 
 def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
-    """Each with a number of its own within its step's turn: two workers that asked in the same moment may have taken
-    the same one, and each call is charged."""
+    """The calls with unique numbers within each turn of a step. Two workers that ask at the same moment may use the
+    same number, and both calls are charged."""
     taken: set[tuple[str, int, int]] = set()
     for call in calls:
         number = call.number
@@ -260,7 +262,7 @@ def _status(run: WorkflowRun, naming: Naming) -> TaskStatus:
 
 
 def _result(run: WorkflowRun) -> TaskOutput | None:
-    """What the workflow returned, if it is a refund's; another workflow's output is none of ours."""
+    """The output of a completed refund workflow; None for a run that is not completed, or of another workflow."""
     if run.output is None or run.status is not RunStatus.COMPLETED:
         return None
     try:
@@ -270,22 +272,21 @@ def _result(run: WorkflowRun) -> TaskOutput | None:
 
 
 def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
-    """What was said, from the events that reached the run; what became of it, from what the run returned."""
-    told = result.decisions if result else ()
-    named = {decision.decision_id: decision for decision in told if decision.decision_id}
-    nameless = iter(
-        [decision for decision in told if not decision.decision_id]
-    )  # raised by hand, and taken in this order
+    """People's decisions, from the events that reached the run, each with its fate from the run's output."""
+    settled = result.decisions if result else ()
+    by_id = {decision.decision_id: decision for decision in settled if decision.decision_id}
+    # Events raised by hand have no id; the run settles them in the order of their arrival.
+    without_id = iter([decision for decision in settled if not decision.decision_id])
     for event in run.raised:
         decision = _decision(event) if event.name.casefold() == naming.decided_by.casefold() else None
         if decision is not None:
-            known = named.get(decision.decision_id) if decision.decision_id else next(nameless, None)
+            fate = by_id.get(decision.decision_id) if decision.decision_id else next(without_id, None)
             at = event.at.isoformat(timespec="milliseconds")
-            yield view_of(run.instance_id, known or _unsettled(decision, at, run), said_at=at)
+            yield view_of(run.instance_id, fate or _unsettled(decision, at, run), said_at=at)
 
 
 def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> SettledDecision:
-    """The run has not said what came of it, and once it is over it never will."""
+    """A decision whose fate the run has not reported: handed over while the run goes on, too late once it has ended."""
     over = run.ended_at
     return SettledDecision(
         **decision.model_dump(),
@@ -303,14 +304,14 @@ def _decision(event: RaisedEvent) -> Decision | None:
 
 
 def _lengths(pieces: Iterable[tuple[TimePart, timedelta]]) -> dict[TimePart, timedelta]:
-    found: defaultdict[TimePart, timedelta] = defaultdict(timedelta)
+    lengths: defaultdict[TimePart, timedelta] = defaultdict(timedelta)
     for part, length in pieces:
-        found[part] += length
-    return dict(found)
+        lengths[part] += length
+    return dict(lengths)
 
 
 def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedelta) -> Iterator[Charge]:
-    """Every line, by step; the workflow's own last. `own`: how long its own code was at work."""
+    """The charges of the calls, of the steps, and of the workflow itself. `own`: how long the workflow's code ran."""
     origins = {step.execution_id: _origin(record, step) for step in record.steps}
     for call in record.calls:
         if call.state is not CallState.STARTED:
@@ -321,13 +322,13 @@ def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedel
     if run.ended_at is not None:
         written = run.events - sum(step.writes for step in record.steps)
         work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
-        if not run.events:  # its history was gone before anybody read it
+        if not run.events:  # its history was purged before it was read
             work = Work(UNREPORTED, UNREPORTED, UNREPORTED)
         yield from charge_work(book, work, _origin(record, None))
 
 
 def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
-    """The work on a step: that which brought its result, and that which came to nothing."""
+    """The charges of the work on a step, with those of wasted work apart."""
     wasted_writes = count_wasted_writes(step)
     yield from charge_work(book, _work(step.active - step.lost, step.writes - wasted_writes), origin)
     if step.lost or wasted_writes:
@@ -335,7 +336,7 @@ def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Itera
 
 
 def _over(step: StepRecord) -> bool:
-    """Whether nothing more can come of it, short of the run's end: it was completed, all else is tried again."""
+    """Whether the step is completed. A failed one may be retried as long as the run goes on."""
     return step.attempts[-1].outcome is AttemptOutcome.COMPLETED
 
 
@@ -345,14 +346,14 @@ def _work(active: timedelta, writes: int) -> Work:
 
 
 def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
-    begun = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
-    begun = max(begun, record.started_at)  # a rerun inherits attempts that were made, and charged, before
+    at = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
+    at = max(at, record.started_at)  # a rerun inherits attempts that were charged to the run before
     return Origin(
         task_id=record.task_id,
         tenant=record.tenant,
         agent=record.agent,
         workflow=record.workflow,
-        at=begun,
+        at=at,
         stage=step.stage if step else "",
         step=step.name if step else "",
         tool=step.tool if step else "",
@@ -371,5 +372,5 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
         provider=call.provider,
         component=call.component,
     )
-    if call.usage != NOTHING or call.provider:  # a call that found no sidecar was put to nobody and cost nothing
+    if call.usage != NOTHING or call.provider:  # a call that found no sidecar reached no provider and cost nothing
         yield from charge_call(book, call.usage, where, wasted=call.wasted)

@@ -1,7 +1,7 @@
-"""Keeps the ledger up to date: each task that rests or ends is read from Dapr's history and recorded, once or again.
+"""Keeps the ledger up to date: reads the history of each task that rests or ends, and saves its record.
 
-It is told of tasks by the worker (`hint`), and looks for those that nobody told of, because a worker died: at its start
-for all of them, later for some at a time. Whatever is done twice changes nothing, so it may be killed at any point.
+The worker reports tasks with `hint`. A sweep finds those that nobody reported, because their worker died: all of them
+at the start, and again every few seconds. Recording is idempotent, so the process may be killed at any point.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from app.ledger.store.writer import Writer
 log = logging.getLogger(__name__)
 
 
-# Which tasks are to be recorded, and when: soon after somebody told of them, and again until there is nothing new.
+# Which tasks are to be recorded, and when: soon after they were reported, and again until their record is final.
 
-# daprd saves a turn's outcome a moment after the worker has delivered it. What is due this much later is taken as well:
-# under load, many tasks share one transaction.
+# daprd saves the outcome of a turn a moment after the worker delivered it, so a task is due `AFTER_SECONDS` after its
+# report. Tasks due up to `_EARLY_SECONDS` later are taken along: under load, many tasks share one transaction.
 AFTER_SECONDS, _EARLY_SECONDS = 0.6, 0.4
-# A task that was not where it was said to be is looked at again after pauses that double.
+# A task whose history does not show the reported state yet is read again after pauses that double.
 _TRIES = 8
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.4, 15.0
 
 
 class DueQueue:
-    """A task is in it once. Thread-safe. `clock` gives seconds that only grow."""
+    """The tasks to record, each once, with the time when it is due. Thread-safe. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -58,11 +58,11 @@ class DueQueue:
 
     @property
     def closed(self) -> bool:
-        """Whether it is coming to its end."""
+        """Whether `close` was called."""
         return self._closed
 
     def add(self, task_id: str, *, ended: bool) -> None:
-        """Puts a task in as news: it has come to its end, or only to rest."""
+        """Adds a task that was reported as resting or, with `ended`, as ended; the latter starts its tries anew."""
         with self._changed:
             if ended:
                 self._tries[task_id] = 0
@@ -70,13 +70,13 @@ class DueQueue:
             self._changed.notify()
 
     def look(self, task_id: str) -> None:
-        """Puts a task in that is not in already: however often somebody asks, it does not become later."""
+        """Adds a task unless it is in the queue already; repeated calls do not postpone it."""
         with self._changed:
             self._due.setdefault(task_id, self._clock() + AFTER_SECONDS)
             self._changed.notify()
 
     def again(self, task_id: str) -> None:
-        """Puts a task in for another look, later each time; once closed, there is none."""
+        """Adds a task for another try, after a pause that grows with each try; does nothing once closed."""
         with self._changed:
             if self._closed:
                 return
@@ -85,18 +85,18 @@ class DueQueue:
             self._due.setdefault(task_id, self._clock() + pause)
 
     def expects_more(self, task_id: str) -> bool:
-        """Whether a task that is said to have ended is still worth another look soon."""
+        """Whether a task that was reported as ended has tries left."""
         return self._tries.get(task_id, _TRIES) < _TRIES
 
     def done(self, task_id: str) -> None:
-        """There is nothing more to come of a task, unless somebody tells of it."""
+        """Forgets the tries of a task that is recorded, unless it is in the queue again."""
         with self._changed:
             if task_id not in self._due:
                 self._tries.pop(task_id, None)
 
     def take(self, most: int, until: float) -> list[str] | None:
-        """Waits for tasks that are due, until that moment; takes some of them out. Once closed, those that are due or
-        new, and None when there are no more."""
+        """Waits for due tasks until `until` (of the clock) and removes up to `most` of them; empty if none became due.
+        Once closed: those that are due or were reported as ended and not tried yet; None when there are no more."""
         with self._changed:
             while not (due := self._ready(most)):
                 if self._closed:
@@ -110,7 +110,7 @@ class DueQueue:
             return due
 
     def close(self) -> None:
-        """Lets `take` come to its end."""
+        """Makes `take` return what is left, and then None."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -126,13 +126,13 @@ class DueQueue:
 
 Observer = Callable[[TaskRecord], None]
 _AT_ONCE = 16
-# A model call that is to be journalled waits for the transaction before its own.
+# Few, since a model call that is to be journalled waits for the transaction in front of it.
 _SAVED_AT_ONCE = 4
-# Younger ones are at work, and told of when they rest.
+# Sweeps skip tickets younger than this: their workers are at work and will report them.
 _SWEPT_AFTER = timedelta(seconds=60)
-# How long a run that Dapr has taken in is seen without a turn before Dapr is asked for one.
+# How long a run may be pending (accepted by Dapr, without a turn) before Dapr is asked to start it.
 _PENDING_SECONDS = 20.0
-# Tasks that a worker's code could not run are tried again at the start, and then after pauses that double.
+# Tasks that the workflow's code could not run are tried again at the start, and then after pauses that double.
 _FIRST_TRY_SECONDS, _LAST_TRY_SECONDS = 60.0, 3_600.0
 _SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
 _NOT_RECORDED = (
@@ -149,7 +149,7 @@ _NOT_RECORDED = (
 
 
 class Projector:
-    """Records tasks, in a thread of its own. Each of `observers` sees every task that has ended once, committed."""
+    """Records tasks in its own thread. Each observer is called once for every ended task, after the commit."""
 
     def __init__(
         self,
@@ -160,8 +160,9 @@ class Projector:
         wake: Callable[[str], None] = lambda _: None,
         begin: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`begin_again` may give a run that does not verify another go, now or later, and says whether it does. `wake`
-        has Dapr run a turn of a run whose code could not run, `begin` the first one of a run that it has not begun."""
+        """`begin_again` restarts a task whose history does not verify, now or later; False if it will not. `wake` makes
+        Dapr run another turn of a run that the workflow's code could not run, `begin` the first turn of a pending run.
+        """
         self._sources = sources
         self._wake = wake
         self._begin = begin
@@ -181,37 +182,37 @@ class Projector:
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
 
     def start(self) -> None:
-        """Begins, with whatever was left unrecorded."""
+        """Saves the price book and starts the thread, which first sweeps all tasks that are not recorded yet."""
         book = self._sources.book
         row = {"digest": book.digest, "content": book.content, "first_used_at": self._sources.clock()}
         self._writer.run(lambda connection: connection.execute(insert_or_ignore(connection, PRICE_BOOKS), row).rowcount)
         self._thread.start()
 
     def stop(self) -> None:
-        """Records what is due, as far as the sidecar still answers, and ends the thread."""
+        """Records the tasks that are due, while the sidecar still answers, and ends the thread."""
         self._due_queue.close()
         self._thread.join()
 
     def hint(self, task_id: str, *, ended: bool) -> None:
-        """Says that a task has come to its end, or to rest. Never waits; any thread may call."""
+        """Reports that a task ended, or rests. Does not block; any thread may call."""
         self._due_queue.add(task_id, ended=ended)
 
     def look(self, task_id: str) -> None:
-        """Asks for a task to be read soon. Never waits; any thread may call, as often as it likes."""
+        """Requests that a task be recorded soon. Does not block; any thread may call, any number of times."""
         self._due_queue.look(task_id)
 
     @property
     def waiting(self) -> int:
-        """How many tasks are still to be recorded, as far as is known."""
+        """The number of tasks in the queue."""
         return len(self._due_queue)
 
     @property
     def pending(self) -> int:
-        """How many tasks Dapr has taken in and not begun, for longer than it should take."""
+        """The number of tasks that Dapr has accepted and not started, seen by a sweep."""
         return len(self._pending)
 
     def _run(self) -> None:
-        sweep_at, pause = time.monotonic(), 0.0  # first all that was left by those before, beside what is news
+        sweep_at, pause = time.monotonic(), 0.0  # no pause until the first sweep has seen all that is unrecorded
         while (due := self._due_queue.take(_AT_ONCE, until=sweep_at)) is not None:
             if due:
                 self._safely(due)
@@ -222,27 +223,28 @@ class Projector:
                 sweep_at = time.monotonic() + pause
 
     def _sweep(self) -> bool:
-        """Records some of the tasks that are not final yet; False at the end of the list, where it begins anew."""
+        """Records the next batch of tasks whose record is not final; False at the end of the list, where the next sweep
+        starts over."""
         try:
             with self._sources.engine.connect() as connection:
-                found = connection.execute(_NOT_RECORDED, {"after": self._swept, "before": self._sweep_before()}).all()
+                rows = connection.execute(_NOT_RECORDED, {"after": self._swept, "before": self._sweep_before()}).all()
         except (SQLAlchemyError, LedgerGone) as error:
-            log.warning("ledger: cannot be read: %s; tried again", type(error).__name__)
+            log.warning("the ledger cannot be read: %s; trying again", type(error).__name__)
             return False
-        self._swept = found[-1].sequence if found else 0
-        for start in range(0, len(found), _AT_ONCE):
-            self._safely([row.task_id for row in found[start : start + _AT_ONCE]])
-        return bool(found)
+        self._swept = rows[-1].sequence if rows else 0
+        for start in range(0, len(rows), _AT_ONCE):
+            self._safely([row.task_id for row in rows[start : start + _AT_ONCE]])
+        return bool(rows)
 
     def _sweep_before(self) -> datetime:
-        """Those of the time before this process, whatever their age."""
+        """The time before which tickets are swept: all from before this process started, later ones by their age."""
         return max(self._began, self._sources.clock() - _SWEPT_AFTER)
 
     def _safely(self, task_ids: Sequence[str]) -> None:
-        """A task that cannot be recorded now is tried again; none may end the thread."""
+        """Records tasks; on any error tries them one by one, and puts those that fail back into the queue."""
         try:
             self.record(task_ids)
-        except Exception as error:  # whatever it is: the next task may be fine
+        except Exception as error:  # of any kind: it must not end the thread, and the next task may be fine
             log.warning("%d tasks are not recorded yet: %s: %s", len(task_ids), type(error).__name__, _short(error))
             self._one_by_one(task_ids)
 
@@ -277,20 +279,20 @@ class Projector:
             self._observe(observer, record)
 
     def _observe(self, observer: Observer, record: TaskRecord) -> None:
-        """What an observer makes of a task is its own business: the task is recorded."""
+        """Calls an observer. Its error is logged only, since the task is recorded."""
         try:
             observer(record)
         except Exception:
-            log.exception("task %s: recorded, but not told to everybody who wants to know", record.task_id)
+            log.exception("task %s: recorded, but an observer failed", record.task_id)
 
     def _read(self, task_id: str) -> WorkflowRun | None:
-        """None for what cannot be recorded now, or at all; said once for each task."""
+        """The history of a task; None if it cannot be recorded now (it is queued again) or at all (logged once)."""
         if self._given_up:
             return None
         try:
             run = self._sources.history(task_id)
         except Unreachable:
-            self._given_up = self._due_queue.closed  # the next start finds the others
+            self._given_up = self._due_queue.closed  # the sweep at the next start finds the others
             self._due_queue.again(task_id)
             return None
         except (TaskNotFound, HistoryTampered) as error:
@@ -311,25 +313,26 @@ class Projector:
         return run
 
     def _look_after_pending(self, task_id: str) -> None:
-        """daprd may ask for a run's first turn before it has saved the run (`NEVER_BEGUN`): when it stands still in
-        between, another sidecar finds nothing to run, and nobody asks again. Only a sweep comes here: it is a minute
-        old."""
+        """Asks Dapr to start a run that stays pending. daprd may request a run's first turn before it has saved the run
+        (`NEVER_BEGUN`): if it stalls in between, another sidecar finds nothing to run, and no turn is requested again.
+        Only sweeps see such a run, so it is at least a minute old."""
         now = time.monotonic()
         if now - self._pending.setdefault(task_id, now) < _PENDING_SECONDS:
             return
         self._pending[task_id] = now
-        log.warning("task %s: Dapr has it and has not begun it; it is asked to", task_id)
-        self._asked(self._begin, task_id)
+        log.warning("task %s: Dapr accepted it and has not started it; asking Dapr to start it", task_id)
+        self._request(self._begin, task_id)
 
-    def _asked(self, what: Callable[[str], None], task_id: str) -> None:
-        """One that Dapr does not know any more, or a sidecar that is away, keeps no other from it."""
+    def _request(self, action: Callable[[str], None], task_id: str) -> None:
+        """Calls Dapr for one task. An unreachable sidecar or a task unknown to Dapr is logged only."""
         try:
-            what(task_id)
+            action(task_id)
         except Unreachable as error:
             log.warning("task %s: %s", task_id, error)
 
     def _try_broken(self) -> None:
-        """The code may be another one by now, here or in another worker: an upgrade, or one that was taken back."""
+        """Wakes the tasks that the workflow's code could not run: the code may have changed since, by an upgrade or a
+        rollback, here or in another worker."""
         self._try_at, self._try_pause = time.monotonic() + self._try_pause, min(2 * self._try_pause, _LAST_TRY_SECONDS)
         try:
             broken = self._standings.broken()
@@ -338,15 +341,15 @@ class Projector:
             self._try_at = time.monotonic() + _SWEEP_SECONDS
             return
         for task_id in broken:
-            self._asked(self._wake, task_id)
+            self._request(self._wake, task_id)
 
     def _without_history(self, task_id: str) -> WorkflowRun | None:
-        """A task that has ended and was purged at once, as a retention policy may have it."""
+        """The run of a task that ended and was purged at once, as a retention policy may demand; None for others."""
         with self._sources.engine.connect() as connection:
             return ended_without_history(connection, [task_id]).get(task_id)
 
     def _tell(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
-        """Once in the log: each sweep comes to it again. A reader of the ledger is to know it as well."""
+        """Logs why a task cannot be recorded, once although each sweep meets it again, and notes it in the ledger."""
         if task_id in self._told:
             return
         self._told.add(task_id)

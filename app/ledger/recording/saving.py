@@ -1,8 +1,8 @@
 """Saves records in the ledger. Charges are added and corrected, never changed; all other rows are replaced.
 
-Saving a record twice changes nothing, and a record older than the saved one is skipped: when two processes record a task
-at the same time, the one that read the history first may save last. Everything, the daily sums included, is written in
-the caller's transaction.
+Saving a record twice changes nothing, and a record older than the saved one is skipped: when two processes record a
+task at the same time, the one that read the history first may save last. Everything, the daily sums included, is
+written in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def save(
     standing: Mapping[str, Standing] = MappingProxyType({}),
 ) -> frozenset[str]:
     """Saves each record, and the task's standing where `standing` has one. Returns the ids of the tasks whose end the
-    ledger did not have yet. `prices` holds the number of each charge's price. No two records may be of the same task."""
+    ledger did not have yet. `prices` holds the number of each charge's price. A task may occur once only."""
     # Every process locks the tasks in the same order, which rules out deadlocks.
     records = sorted(records, key=lambda record: record.task_id)
     connection.execute(_LOCK)  # takes SQLite's write lock before reading, so that nothing changes in between
@@ -94,9 +94,9 @@ def save(
 
 
 def behind(record: TaskRecord, known: Row[Any] | None) -> bool:
-    """Whether the saved row is newer than this record of the same run: it has more events, or is completed and the record
-    is not. (A history only grows, and a completed run stays completed, unless the state store was restored from an older
-    backup.)"""
+    """Whether the saved row is newer than this record of the same run: it has more events, or it is completed and the
+    record is not. A history only grows and a completed run stays completed, unless the state store was restored from
+    an older backup."""
     if known is None or known.execution_id != record.execution_id:
         return False
     completed = TaskStatus.COMPLETED.value
@@ -136,15 +136,15 @@ def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Pl
 
 def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[ChargeLine]]:
     """The charge lines saved so far, by task number."""
-    found: defaultdict[int, list[ChargeLine]] = defaultdict(list)
+    lines: defaultdict[int, list[ChargeLine]] = defaultdict(list)
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
             key = Key(row.step, row.turn, row.number, row.meter, row.wasted)
             line = ChargeLine(
                 key, row.correction, row.price_no, row.consumed_quantity, row.usage_basis, row.at, row.model
             )
-            found[row.task_no].append(line)
-    return found
+            lines[row.task_no].append(line)
+    return lines
 
 
 def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping[str, int]) -> dict[str, int]:

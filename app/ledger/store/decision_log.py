@@ -129,7 +129,7 @@ def keep(connection: Connection, task_id: str, views: Iterable[DecisionView]) ->
 
 
 def read(connection: Connection, task_id: str) -> tuple[DecisionView, ...]:
-    """All of a task, oldest first."""
+    """The decisions about a task, oldest first."""
     return tuple(_view(row) for row in connection.execute(_OF_TASK, {"the_task": task_id}).mappings())
 
 
@@ -154,7 +154,7 @@ def view_of(task_id: str, settled: SettledDecision, said_at: str | None = None) 
 
 
 def _name(task_id: str, at: str) -> str:
-    """Names a decision that came without a name: one that was raised by hand. The same one has the same name."""
+    """An id for a decision that has none because its event was raised by hand; stable for the same task and time."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task_id}|{at}"))
 
 

@@ -74,7 +74,7 @@ class ListedTask:
 
 
 class Standings:
-    """Reads and writes them. Thread-safe. `clock` gives the time in UTC."""
+    """Reads and writes the standings of tickets' tasks. Thread-safe. `clock` gives the time in UTC."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -149,7 +149,7 @@ class Standings:
         reason: str | None = None,
         asked_before: datetime | None = None,
     ) -> int:
-        """How many tasks there are of that kind."""
+        """The number of tasks with these attributes; None matches any."""
         query = _narrowed(select(func.count()).select_from(TICKETS), tenants, status)
         with self._engine.connect() as connection:
             return int(connection.execute(query.where(*_asked(reason, asked_before))).scalar_one())
@@ -174,7 +174,7 @@ class Standings:
     def _read(
         self, query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None, limit: int
     ) -> tuple[list[ListedTask], bool]:
-        """One row more is read than is asked for: it tells whether there are more."""
+        """Up to `limit` tasks, and whether more follow: one more row is read to find out."""
         with self._engine.connect() as connection:
             rows = connection.execute(_narrowed(query, tenants, status).limit(limit + 1)).mappings().all()
         return [_listed(row) for row in rows[:limit]], len(rows) > limit

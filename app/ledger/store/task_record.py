@@ -1,4 +1,4 @@
-"""All that the ledger knows of one task, as frozen values. Times are UTC."""
+"""The record of a task as frozen values: steps, attempts, executions, failures, calls and charges. Times are UTC."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """Work that came to nothing, with its step, attempt and execution (0: not known which).
+    """A failed attempt, or an execution that was lost, with its step, attempt and execution (0: unknown).
 
-    at: when it was lost or failed, as far as is known. resumed_at: when the next execution or attempt began; None
-    when none has. cause: as far as it can be known. worker: who was at it, empty when not known.
+    at: when it failed or was lost, as far as is known. resumed_at: when the next execution or attempt started; None if
+    none has. cause: as far as it can be determined. worker: which worker executed it, empty if unknown.
     """
 
     step: int

@@ -1,10 +1,10 @@
-"""One thread writes; what waits at the same moment is committed together. Each caller returns after its own commit.
+"""One thread commits all writes; operations that wait at the same time share a commit. Callers return after the commit.
 
-A commit costs a round trip whatever is in it, and SQLite has one writer anyway: under load many operations share one
-commit. An event loop hands its own to that thread as well; but a SQLite file that nobody else is writing to it writes
-itself, since that takes a fifth of a millisecond, and handing it over and back takes longer.
+A commit costs a round trip whatever it contains, and SQLite has a single writer anyway, so under load many operations
+share one commit. An event loop also hands its operations to the thread, except when SQLite is not locked: then the loop
+commits directly (0.2 ms, cheaper than handing the operation to the thread).
 
-A database server that restarts or hands over to its stand-by is waited for, as long as each caller's patience lasts.
+While a database server restarts or fails over, operations are retried until each caller's patience runs out.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ Result = TypeVar("Result")
 Operation = Callable[[Connection], Any]
 
 _TOGETHER = 256
-# How long a database server may be away before a caller is told: one who holds a request open, and a step, which would
-# be worked again, and a model perhaps paid again, if what it has to write down were lost.
+# How long a database server may be away before a caller gets the error. Steps wait longer than HTTP requests: if the
+# write of a step is lost, the step runs again and may pay for a model call again.
 _PATIENCE_SECONDS, _STEPS_PATIENCE_SECONDS = 5.0, 60.0
 _PAUSE_SECONDS = 0.2
-# How long one that has taken a statement may keep the thread waiting, and with it everybody else.
+# How long the server may take over one transaction, which blocks the thread and all other callers.
 _SILENT_SECONDS = 20.0
 # SQLite waits longer than that for another process that writes.
 _SOON_SECONDS = 8.0
@@ -99,7 +99,7 @@ _NOT_SOON = (
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """An operation, who waits for it, and until when (`time.monotonic`) it may be tried."""
+    """An operation, the future of its result, and until when (`time.monotonic`) it may be retried."""
 
     operation: Operation
     future: Future[Any]
@@ -128,19 +128,19 @@ class Writer:
         return future
 
     def run(self, operation: Callable[[Connection], Result]) -> Result:
-        """The same, waited for; not for an event loop's thread."""
+        """Runs an operation and waits for its commit. Blocks, so never call it from an event loop."""
         return self.submit(operation).result()
 
     def run_soon(self, operation: Callable[[Connection], Result]) -> Result:
-        """The same for somebody who holds a request open. Raises LedgerUnavailable when it is not committed in time; it
-        may be later, so it must be one that can be asked for again."""
+        """As `run`, for a caller that holds an HTTP request open. Raises LedgerUnavailable if it is not committed in
+        time; it may still be committed later, so the operation must be safe to repeat."""
         try:
             return self.submit(operation).result(_SOON_SECONDS)
         except TimeoutError:
             raise LedgerUnavailable(LedgerTrouble.LOCKED, _NOT_SOON) from None
 
     async def write(self, operation: Callable[[Connection], Result]) -> Result:
-        """The same for a task of an event loop; one loop only."""
+        """As `run`, for coroutines. All of them must belong to the same event loop."""
         if self._own is not None:
             try:
                 with self._own.begin() as connection:
@@ -151,7 +151,7 @@ class Writer:
         return await asyncio.wrap_future(self.submit(operation, _STEPS_PATIENCE_SECONDS))
 
     def close(self) -> None:
-        """Writes what waits, then ends the thread; a server that is away is not waited for any more."""
+        """Commits what is queued and ends the thread, without retries if the server is away."""
         self._closing = True
         self._waiting.put(None)
         self._thread.join()
