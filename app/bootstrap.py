@@ -229,7 +229,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
     conversation = DaprConversation(settings.llm_component, settings.daprd)
     journal = Journal(writer, opened.heartbeat.worker, utc_now, policy.losses(settings.policy_file))
 
-    async def asked(task_id: str, event_id: int, execution_id: str) -> str | None:
+    async def scheduled_input(task_id: str, event_id: int, execution_id: str) -> str | None:
         return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
 
     return Services(
@@ -237,7 +237,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
         systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),
-        asked=asked,
+        scheduled_input=scheduled_input,
     )
 
 

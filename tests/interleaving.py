@@ -122,7 +122,7 @@ class Case:
         services = SimpleNamespace(
             systems=shop,
             replies=SimpleNamespace(get=lambda _task, _digest: letter),
-            asked=self._asked,
+            scheduled_input=self._asked,
         )
         self._context = WorkflowActivityContext(ActivityContext(self.task.task_id, 1))
         self._tools = {stage.__name__: stage(cast(Services, services)) for stage in (*STAGES, *TOOLS)}

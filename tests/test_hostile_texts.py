@@ -17,7 +17,7 @@ from app.llm.conversation import Answer, Message, ToolRequest
 from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 from sandbox.model.brain import answer_question
 from sandbox.model.brain.injection import is_ordered, told_only
 from sandbox.model.brain.signals import read_signals
@@ -85,7 +85,7 @@ def answer(text: str, *calls: ToolRequest) -> Answer:
 def classified(text: str) -> None:
     """As the classify stage reads an answer."""
     try:
-        validated(Classification, json_object(text))
+        validate(Classification, json_object(text))
     except Nonsense:
         return
 
@@ -93,7 +93,7 @@ def classified(text: str) -> None:
 def called(text: str) -> None:
     """As the draft stage reads a tool call."""
     try:
-        tools.accepted((ToolRequest("1", "lookup_order", text),), 1)
+        tools.check_requests((ToolRequest("1", "lookup_order", text),), 1)
     except Nonsense:
         return
 

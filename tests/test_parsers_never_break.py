@@ -30,7 +30,7 @@ from app.web.api.messages import Approval
 from app.web.api.problems import BadRequest
 from app.worker import sidecar_metrics
 from app.workflow.activities import tools
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT
@@ -257,7 +257,7 @@ def test_answers_of_models() -> None:
     def parse(raw: bytes) -> object:
         text = raw.decode("utf-8", "surrogateescape")
         model = Classification if "category" in text else Proposal
-        return validated(model, json_object(text)).model_dump_json()
+        return validate(model, json_object(text)).model_dump_json()
 
     held(each(parse, spoilt(ANSWERS, 4000, SEED), Nonsense))
 
@@ -265,7 +265,7 @@ def test_answers_of_models() -> None:
 def test_arguments_of_tools() -> None:
     def parse(raw: bytes) -> object:
         text = raw.decode("utf-8", "surrogateescape")
-        return tools.accepted((ToolRequest("1", "lookup_order", text),), 1)[0].model_dump_json()
+        return tools.check_requests((ToolRequest("1", "lookup_order", text),), 1)[0].model_dump_json()
 
     held(each(parse, spoilt([b'{"order_id": "AC-10442"}'], 3000, SEED), Nonsense))
 

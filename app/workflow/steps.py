@@ -1,6 +1,6 @@
-"""What every step of a task shares: slow retries, parking instead of failing, and saying what it waits for.
+"""What every step of a task shares: slow retries, parking instead of failing, and the status that readers see.
 
-Deterministic, as all workflow code: its only sources are the workflow's input and its history.
+Deterministic, like all workflow code: its only sources are the workflow's input and its history.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ Step = Generator[Any, Any, Output]
 
 DECISION = "decision"
 RESUME = "resume"
-# Nobody waits for this one: an event of any name has Dapr run a turn (`Runs.wake`).
+# No code waits for this event; an event of any name makes Dapr run a turn (`WorkflowClient.wake`).
 WAKE = "wake"
 RESUMED = {"resume": True}
 ANSWERED_BEFORE = "answered_before"  # why a decision came too late
 _REASON_CHARACTERS = 300
-# How many decisions a task tells of; the ledger has them all.
-_TOLD_DECISIONS = 20
+# A task's status holds this many of its last decisions; the ledger has them all.
+_SHOWN_DECISIONS = 20
 
 
 class TaskInput(Frozen):
-    """What a task starts with: whose ticket, and the rules that hold for it. No text. `again` says that an earlier run
-    may have worked at the ticket, whose effects are then asked for before anything is drafted."""
+    """The workflow's input: whose ticket it is, and the rules that apply to it. It holds no text. `again` says that an
+    earlier run may have worked on the ticket; its effects are then looked up before anything is drafted."""
 
     tenant: TenantId
     ticket_id: TicketId
@@ -76,21 +76,23 @@ class Steps:
 
     @property
     def decisions(self) -> tuple[SettledDecision, ...]:
-        """What became of the last decisions that the task has taken."""
-        return self._settled[-_TOLD_DECISIONS:]
+        """The outcomes of the last decisions, oldest first."""
+        return self._settled[-_SHOWN_DECISIONS:]
 
     def patched(self, change: str) -> bool:
-        """Whether a change of this name to the workflow's code holds for the task: True but for a task that has passed
-        the place already. Dapr notes it in the history, and keeps the task from workers that do not know the change."""
+        """Whether a named change of the workflow's code applies to this task. False only for a task that passed this
+        place before the change existed. Dapr notes the answer in the history, and keeps the task from workers that do
+        not know the change."""
         return bool(self._context.is_patched(change))
 
     def run(self, name: str, question: Frozen, output: type[Output]) -> Step[Output]:
-        """One step: the activity `name`, retried slowly, parked when that does not help."""
+        """Runs the activity `name` as one step: retried slowly, then parked."""
         (result,) = yield from self.run_all([(name, question, output)])
         return result
 
     def run_all(self, questions: list[tuple[str, Frozen, type[Output]]]) -> Generator[Any, Any, list[Output]]:
-        """Several steps side by side; parked together when one fails for good."""
+        """Runs several steps in parallel, each (activity, input, type of output). When one fails for good, the task is
+        parked, and `task resume` runs all of them again."""
         while True:
             calls = [
                 self._context.call_activity(name, input=question, retry_policy=self._patience)
@@ -102,17 +104,18 @@ class Steps:
                     output.model_validate(result) for result, (_, _, output) in zip(results, questions, strict=True)
                 ]
             except TaskFailedError as failure:
-                yield from self._parked(questions[0][0], failure)
+                yield from self._park(questions[0][0], failure)
 
-    def decision(self, asked: Progress, known: Figures, since: datetime) -> Generator[Any, Any, Decision | None]:
-        """Asks a person and waits durably: no thread, no memory. None when the time limit is over, which runs from
-        `since`. What answers another question, or is no decision at all, is left aside."""
+    def decision(self, progress: Progress, figures: Figures, since: datetime) -> Generator[Any, Any, Decision | None]:
+        """Asks a person and waits for the decision, without holding a thread or memory. None when the time limit, which
+        runs from `since`, is over. An answer to another question is settled as too late; an event that is no decision
+        is ignored."""
         self._questions += 1
         until = since + timedelta(hours=self._rules.approval.time_limit_hours)
-        question = Question(number=self._questions, asked_at=_iso(since), expires_at=_iso(until), **dict(known))
-        asked = asked.model_copy(update={"question": question})
+        question = Question(number=self._questions, asked_at=_iso(since), expires_at=_iso(until), **dict(figures))
+        progress = progress.model_copy(update={"question": question})
         while (left := until - self.now()) > timedelta(0):
-            self.show(asked)
+            self.show(progress)
             try:
                 answer = yield self._context.wait_for_external_event(DECISION, timeout=left)
             except TimeoutError:
@@ -122,14 +125,14 @@ class Steps:
                 self.show(None)
                 return decision
             if decision is not None:
-                self.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, reason=asked.reason)
+                self.settle(decision, DecisionState.TOO_LATE, ANSWERED_BEFORE, reason=progress.reason)
             else:
                 self._ignore(DECISION)
         self.show(None)
         return None
 
     def settle(self, decision: Decision, state: DecisionState, code: str = "", **figures: Any) -> None:
-        """Notes what became of a decision. `figures` are further fields of `SettledDecision`."""
+        """Notes the outcome of a decision. `figures` are further fields of `SettledDecision`."""
         settled = SettledDecision(
             decision_id=decision.decision_id,
             question=decision.question,
@@ -143,25 +146,26 @@ class Steps:
         self._settled += (settled,)
 
     def overturn(self, code: str) -> None:
-        """Notes that the books have refused what a person's decision, accepted before, wanted posted."""
+        """Changes the last decision from accepted to refused: the refund system did not commit its refund."""
         if self._settled and self._settled[-1].state is DecisionState.ACCEPTED:
             *others, last = self._settled
             refused = last.model_copy(update={"state": DecisionState.REFUSED, "code": code, "at": _iso(self.now())})
             self._settled = (*others, refused)
 
     def show(self, progress: Progress | None) -> None:
-        """Says what the task waits for; None that it goes on."""
+        """Sets the status that readers see: what the task waits for, None when it is running."""
         if progress is None and self._settled:
             progress = Progress(status=TaskStatus.RUNNING)
-        told = progress and progress.model_copy(update={"decisions": self.decisions})
-        self._context.set_custom_status(told.model_dump_json(exclude_defaults=True) if told else "")
+        shown = progress and progress.model_copy(update={"decisions": self.decisions})
+        self._context.set_custom_status(shown.model_dump_json(exclude_defaults=True) if shown else "")
 
     def now(self) -> datetime:
-        """The time of this turn."""
+        """The time of this turn in UTC, from the history."""
         now: datetime = self._context.current_utc_datetime
         return now.replace(tzinfo=UTC)
 
-    def _parked(self, name: str, failure: TaskFailedError) -> Generator[Any, Any, None]:
+    def _park(self, name: str, failure: TaskFailedError) -> Generator[Any, Any, None]:
+        """Waits for `task resume`."""
         reason = f"{name}: {split_code(failure.details.message)[1]}"[:_REASON_CHARACTERS]
         self.show(Progress(status=TaskStatus.PARKED, reason=reason))
         while (yield self._context.wait_for_external_event(RESUME)) != RESUMED:
@@ -169,13 +173,13 @@ class Steps:
         self.show(None)
 
     def _ignore(self, event: str) -> None:
-        """Says once that an event was none of ours; not what it held."""
+        """Logs an event with a body of another form once, without the body."""
         if not self._context.is_replaying:
-            log.warning("task %s: an event %r that is none of ours is ignored", self._context.instance_id, event)
+            log.warning("task %s: an event %r of an unknown form is ignored", self._context.instance_id, event)
 
 
 def _decision(answer: object) -> Decision | None:
-    """None for what is no decision: anybody may raise an event by hand."""
+    """The event's body as a decision; None when it is none, since events can be raised by hand."""
     try:
         return Decision.model_validate(answer)
     except ValidationError:
@@ -187,8 +191,9 @@ def _iso(at: datetime) -> str:
 
 
 def patience(retries: Retries, instance_id: str) -> RetryPolicy:
-    """The slow retries. Each task's first pause is its own (up to twice the shortest), so that tasks which failed
-    together do not come back together; it is made from the id, since chance is not repeatable in a replay."""
+    """The retry policy of every step. The first pause is between one and two times `first_seconds` and differs by task,
+    so that tasks that failed together do not retry together. It is computed from the id, since a replay must find the
+    same pause."""
     spread = 1 + zlib.crc32(instance_id.encode()) % 1000 / 1000
     return RetryPolicy(
         first_retry_interval=timedelta(seconds=retries.first_seconds * spread),

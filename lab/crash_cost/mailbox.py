@@ -18,7 +18,7 @@ from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
 from app.workflow.activities import prompts
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id
 from app.workflow.steps import Steps
 from lab.crash_cost.jobs import Job, letter_mark
@@ -107,7 +107,7 @@ def sort_letter(services: Services) -> Activity:
         )
         answered = await services.gateway.ask(call)
         try:
-            found = validated(Classification, json_object(answered.answer.text))
+            found = validate(Classification, json_object(answered.answer.text))
         except Nonsense:
             return LetterOutput(category=None, use=answered.use)
         return LetterOutput(category=found.category, use=answered.use)

@@ -135,7 +135,7 @@ async def worked(job: Job, rules: Rules, gateway: PlainGateway, systems: Systems
     """One job, from step one to its end."""
     parts: dict[str, Any] = {"gateway": gateway, "tickets": OneTicket(job.ticket), "replies": Texts()}
     memory = Memory(job.task_id)
-    services = Services(systems=systems, asked=memory.asked, **parts)
+    services = Services(systems=systems, scheduled_input=memory.asked, **parts)
     steps = {build.__name__: build(services) for build in (*STAGES, *TOOLS, *mailbox.STEPS)}
     return await in_memory.run(_process(job, rules, memory), memory, steps)
 

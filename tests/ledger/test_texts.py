@@ -29,7 +29,7 @@ from app.pricing.charge_types import TokenUsage
 from app.web.factory import create_app
 from app.worker.execution_log import Executions, StepAttempt
 from app.workflow.activities.draft_refund import _Answer
-from app.workflow.activities.prompts import json_object, validated
+from app.workflow.activities.prompts import json_object, validate
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
 from tests.web.fakes import FakeTaskService, make_access, secret
@@ -134,7 +134,7 @@ def test_an_address_with_such_a_character_is_a_task_that_is_not_there(web: Flask
 @given(text=ANY_TEXT)
 def test_a_letter_of_any_text_is_kept(engine: Engine, writer: Writer, text: str) -> None:
     written = {"action": "answer", "reason": "asked", "confidence": 1, "reply": f"Dear {text[:9000]}"}
-    proposal = validated(_Answer, json_object(f"Here it is: {json.dumps(written)}"))
+    proposal = validate(_Answer, json_object(f"Here it is: {json.dumps(written)}"))
     replies = Replies(engine, writer, lambda: NOON)
     digest = replies.keep("acme:T-1", proposal.reply)
     assert replies.get("acme:T-1", digest) == proposal.reply == storable(json.loads(json.dumps(written))["reply"])

@@ -84,13 +84,13 @@ def test_there_is_one_of_each_way_through_the_workflow() -> None:
 
 
 def test_a_change_without_a_patch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    as_it_is = refund._carried_out
+    as_it_is = refund._carry_out
 
     def carried_out(steps: Steps, task: TaskInput, *more: Any) -> Generator[Any, Any, Any]:
-        yield from refund._account(steps, task, True)
+        yield from refund._retrieve_account(steps, task, True)
         return (yield from as_it_is(steps, task, *more))
 
-    monkeypatch.setattr(refund, "_carried_out", carried_out)
+    monkeypatch.setattr(refund, "_carry_out", carried_out)
     assert "does not fit what this task has done" in [said for _, _, said in replayed(recorded("refunded"))][-1]
 
 

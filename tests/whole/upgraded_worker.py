@@ -23,15 +23,15 @@ def main() -> None:
     known = settings.load()
     file = known.state_dir / CODE
     code = file.read_text() if file.exists() else "old"
-    as_it_is = refund._carried_out
+    as_it_is = refund._carry_out
 
     def carried_out(steps: Steps, task: TaskInput, *more: Any) -> Generator[Any, Any, Any]:
         if code == "careless" or steps.patched(CHANGE):
-            yield from refund._account(steps, task, True)
+            yield from refund._retrieve_account(steps, task, True)
         return (yield from as_it_is(steps, task, *more))
 
     if code != "old":
-        setattr(refund, "_carried_out", carried_out)  # noqa: B010 - it is not exported there
+        setattr(refund, "_carry_out", carried_out)  # noqa: B010 - it is not exported there
     bootstrap.serve(known)
 
 

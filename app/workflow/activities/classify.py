@@ -1,4 +1,4 @@
-"""Stage 1, a model call: what is the ticket about?"""
+"""Stage 1, a model call: sorts the ticket into a category."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
 from app.workflow.activities import prompts
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id
 
 
 class ClassifyInput(Frozen):
-    """`problem` is why the answer of the turn before was not usable."""
+    """`problem` says why the previous turn's answer was not usable."""
 
     task_id: str
     turn: int
@@ -32,7 +32,7 @@ class ClassifyOutput(Frozen):
 
 
 def classify(services: Services) -> Activity:
-    """Builds the stage."""
+    """Makes the activity."""
 
     async def classify(context: WorkflowActivityContext, question: ClassifyInput) -> ClassifyOutput:
         ticket = await asyncio.to_thread(services.tickets.to_read, question.task_id)
@@ -47,10 +47,10 @@ def classify(services: Services) -> Activity:
         )
         answered = await services.gateway.ask(call)
         try:
-            found = validated(Classification, json_object(answered.answer.text))
+            classification = validate(Classification, json_object(answered.answer.text))
         except Nonsense as problem:
             return ClassifyOutput(classification=None, problem=str(problem), use=answered.use)
-        return ClassifyOutput(classification=found, problem=None, use=answered.use)
+        return ClassifyOutput(classification=classification, problem=None, use=answered.use)
 
     return classify
 

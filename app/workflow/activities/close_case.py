@@ -1,7 +1,7 @@
 """Stage 5, a tool: posts the committed refund once, then closes the case.
 
-Money is posted only for a step that the task's own history asks for in the same words. Up to Dapr 1.18.5 another app of
-the namespace can have an activity run; its instance has a history of its own, which is not ours.
+Money is posted only if the task's own history scheduled this very step with this very input. Up to Dapr 1.18.5, another
+app of the namespace can make the worker execute an activity; such a step is not in the task's own history.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.domain.errors import NotAsked, Unreachable
 from app.domain.models import Frozen, Outcome, Refund, task_id
 from app.workflow.activities.services import Activity, Services, case_key, execution_id, refund_request
 
-# The turn that asks for a step is saved within milliseconds after the step is handed out.
+# Dapr saves the turn that schedules a step within milliseconds of handing the step out.
 _SAVED_SECONDS, _LOOK_SECONDS = 5.0, 0.02
 
 
@@ -37,10 +37,10 @@ class CloseOutput(Frozen):
 
 
 def close_case(services: Services) -> Activity:
-    """Builds the stage."""
+    """Makes the activity."""
 
     async def close_case(context: WorkflowActivityContext, question: CloseInput) -> CloseOutput:
-        refund_id = await _posted(services, context, question)
+        refund_id = await _post_refund(services, context, question)
         case = {
             "idempotency_key": case_key(question.tenant, question.ticket_id),
             "tenant": question.tenant,
@@ -54,22 +54,23 @@ def close_case(services: Services) -> Activity:
     return close_case
 
 
-async def _posted(services: Services, context: WorkflowActivityContext, question: CloseInput) -> str | None:
+async def _post_refund(services: Services, context: WorkflowActivityContext, question: CloseInput) -> str | None:
     if question.refund is None:
         return None
-    await _asked_for(services, context, question)
+    await _require_in_history(services, context, question)
     body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
     return str((await services.systems.ask("refunds", "post", body))["refund_id"])
 
 
-async def _asked_for(services: Services, context: WorkflowActivityContext, question: CloseInput) -> None:
-    """Raises NotAsked; Unreachable as long as the history does not say."""
+async def _require_in_history(services: Services, context: WorkflowActivityContext, question: CloseInput) -> None:
+    """Raises NotAsked when the task's history did not schedule this step with this input; Unreachable when the history
+    does not hold the step after `_SAVED_SECONDS`."""
     task, until = task_id(question.tenant, question.ticket_id), time.monotonic() + _SAVED_SECONDS
     if context.workflow_id != task:
         raise NotAsked("close_case", context.workflow_id, task)
-    while (asked := await services.asked(task, context.task_id, execution_id(context))) is None:
+    while (scheduled := await services.scheduled_input(task, context.task_id, execution_id(context))) is None:
         if time.monotonic() > until:
-            raise Unreachable(f"task {task}: its history does not ask for this step yet; it is tried again")
+            raise Unreachable(f"task {task}: its history does not hold this step yet; it is tried again")
         await asyncio.sleep(_LOOK_SECONDS)
-    if CloseInput.model_validate_json(asked) != question:
+    if CloseInput.model_validate_json(scheduled) != question:
         raise NotAsked("close_case", context.workflow_id, task)

@@ -1,4 +1,5 @@
-"""Stage 3, one model call a turn: the draft of the answer. The loop and the tools between turns are the workflow's."""
+"""Stage 3: one model call of the drafting loop, and the hold on the drafted money. The loop itself is in the workflow
+(`_ask_for_draft` in `app/workflow/refund.py`)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message, ToolRequest
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id, refund_request
 from app.workflow.activities.tools import ToolCall
 
@@ -32,7 +33,7 @@ class Lookup(Frozen):
 
 
 class DraftInput(Frozen):
-    """What is known before the turn. `problem` is why the answer of the turn before was not usable."""
+    """What is known before the turn. `problem` says why the previous turn's answer was not usable."""
 
     task_id: str
     turn: int
@@ -53,13 +54,13 @@ class DraftOutput(Frozen):
 
 
 class _Answer(Proposal):
-    """The model's final answer, before its reply goes to the ledger."""
+    """The model's final answer. Its reply goes to the ledger, the rest into the draft."""
 
     reply: Text = Field(min_length=1, max_length=10_000)
 
 
 def draft_refund(services: Services) -> Activity:
-    """Builds the stage."""
+    """Makes the activity."""
     offered = tools.definitions()
 
     async def draft_refund(context: WorkflowActivityContext, question: DraftInput) -> DraftOutput:
@@ -77,27 +78,24 @@ def draft_refund(services: Services) -> Activity:
         answered = await services.gateway.ask(call)
         try:
             if answered.answer.tool_calls:
-                calls = tools.accepted(answered.answer.tool_calls, question.turn)
+                calls = tools.check_requests(answered.answer.tool_calls, question.turn)
                 return DraftOutput(tool_calls=calls, use=answered.use)
-            proposal = validated(_Answer, json_object(answered.answer.text))
-            _complete(proposal)
+            proposal = validate(_Answer, json_object(answered.answer.text))
+            _require_refund_fields(proposal)
         except Nonsense as problem:
             return DraftOutput(problem=str(problem), use=answered.use)
         digest = await asyncio.to_thread(services.replies.keep, question.task_id, proposal.reply)
-        return DraftOutput(draft=_draft(proposal, digest), use=answered.use)
+        draft = Draft(**proposal.model_dump(exclude={"reply"}), reply_digest=digest)
+        return DraftOutput(draft=draft, use=answered.use)
 
     return draft_refund
 
 
-def _complete(proposal: _Answer) -> None:
-    """A refund without order, amount or currency is no proposal."""
+def _require_refund_fields(proposal: _Answer) -> None:
+    """Raises Nonsense for a refund without order, amount or currency."""
     missing = [name for name in ("order_id", "amount", "currency") if getattr(proposal, name) is None]
     if proposal.action is Action.REFUND and missing:
         raise Nonsense(f"a refund needs {', '.join(missing)}")
-
-
-def _draft(proposal: _Answer, digest: str) -> Draft:
-    return Draft(**proposal.model_dump(exclude={"reply"}), reply_digest=digest)
 
 
 def _messages(ticket: StoredTicket, question: DraftInput) -> tuple[Message, ...]:
@@ -117,13 +115,13 @@ def _messages(ticket: StoredTicket, question: DraftInput) -> tuple[Message, ...]
 
 
 def _exchange(lookups: tuple[Lookup, ...]) -> list[Message]:
-    """Earlier turns as the provider expects them: the assistant's calls, then a tool message for each."""
+    """The earlier turns as chat messages: per turn the assistant's tool calls, then one tool message for each."""
     messages: list[Message] = []
     for turn in sorted({lookup.turn for lookup in lookups}):
-        asked = [lookup for lookup in lookups if lookup.turn == turn]
-        messages.append(Message("assistant", tool_calls=tuple(_request(lookup) for lookup in asked)))
+        of_turn = [lookup for lookup in lookups if lookup.turn == turn]
+        messages.append(Message("assistant", tool_calls=tuple(_request(lookup) for lookup in of_turn)))
         messages += [
-            Message("tool", _result(lookup), tool_call_id=lookup.call.id, name=lookup.call.tool) for lookup in asked
+            Message("tool", _result(lookup), tool_call_id=lookup.call.id, name=lookup.call.tool) for lookup in of_turn
         ]
     return messages
 
@@ -134,15 +132,15 @@ def _request(lookup: Lookup) -> ToolRequest:
 
 
 def _result(lookup: Lookup) -> str:
-    found = lookup.order or lookup.policy
-    return found.model_dump_json(exclude={"held"}) if found else json.dumps({"error": lookup.problem})
+    result = lookup.order or lookup.policy
+    return result.model_dump_json(exclude={"held"}) if result else json.dumps({"error": lookup.problem})
 
 
-# The end of stage 3, a tool: the books keep the drafted money for this ticket, before anybody is told of it.
+# The end of stage 3, a tool: the refund system holds the drafted money for this ticket, before anybody is told of it.
 
 
 class HoldInput(Frozen):
-    """What to keep, for whom, and after how many hours it is free again by itself."""
+    """The refund to hold, for which ticket and customer, and after how many hours the hold expires."""
 
     tenant: str
     ticket_id: str
@@ -152,8 +150,9 @@ class HoldInput(Frozen):
 
 
 class HoldOutput(Frozen):
-    """What the books keep for the ticket now, or their reason for not doing so. A ticket whose refund was committed
-    before, by another run, keeps that one, whatever was asked for. `exposure` is as of the moment of the hold."""
+    """What the refund system holds for the ticket now, or the code of its refusal. If another run of the ticket has
+    committed a refund already, `hold` is that refund, whatever was asked for. `exposure` is as of the moment of the
+    hold."""
 
     hold: Hold | None = None
     exposure: Exposure | None = None
@@ -161,7 +160,7 @@ class HoldOutput(Frozen):
 
 
 def hold_refund(services: Services) -> Activity:
-    """Builds the tool."""
+    """Makes the activity."""
 
     async def hold_refund(_context: WorkflowActivityContext, question: HoldInput) -> HoldOutput:
         body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)

@@ -1,7 +1,8 @@
-"""The rules that a refund must pass, from our own books alone: no model's word moves money. Pure.
+"""The rules that a drafted refund must pass before it goes on without a person. Pure.
 
-They are asked once the books hold the money, with what the books said in that moment. So two tickets of one order or
-one customer cannot both miss each other: the second sees the first.
+They rely on the internal systems alone, never on what a model claims. They run after the refund system holds the money,
+on what it reported in the same transaction. So of two tickets of one order or customer that are worked on at the same
+time, the second sees the first.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from app.domain.decision_texts import BOOKS_REFUSE
 from app.domain.models import Action, Category, Draft, Refund, minor_units
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
 
-# The books' own words for what the guards call otherwise.
-_BOOKS_WORDS = {
+# The refund system's codes for which the guards have a code of their own.
+_CODE_OF_REFUSAL = {
     "order_not_found": "order_unknown",
     "currency_mismatch": "currency_differs",
     "exceeds_refundable": "above_refundable",
 }
-# These speak of the refund that was given, not of the ticket: another one may be accepted.
-OF_THE_REFUND = frozenset({*_BOOKS_WORDS.values(), "refund_missing"})
-# What must have happened to an order before somebody can say so of it: other claims need a person.
+# Codes that refuse this refund and not the ticket: another refund may be accepted.
+OF_THE_REFUND = frozenset({*_CODE_OF_REFUSAL.values(), "refund_missing"})
+# The order's status that a category implies, and the code of the objection when the order has another one.
 _STATUSES = {
     Category.DAMAGED: ({"delivered"}, "not_delivered"),
     Category.WRONG_ITEM: ({"delivered"}, "not_delivered"),
@@ -39,7 +40,7 @@ def objection(
     policy: RefundPolicy | None,
     rules: Rules,
 ) -> str | None:
-    """Why a person must decide about the draft, as a short code; None when it may go on by itself."""
+    """The short code of why a person must decide about the draft; None when it may go on without one."""
     if draft.action is Action.ESCALATE:
         return "model_unsure"
     if draft.action is not Action.REFUND:
@@ -83,8 +84,8 @@ def _against_rules(draft: Draft, account: Account, exposure: Exposure, rules: Ru
 
 
 def allowed(order: Order, policy: RefundPolicy) -> Decimal:
-    """The most that the policy still lets go back for the order, after what was given back or is in flight. After a
-    double charge that is what was charged too much."""
+    """The most that the policy still allows to refund for the order, less what is refunded or held already. After a
+    double charge the policy allows what was charged above the order's total."""
     if policy.category is Category.DOUBLE_CHARGE:
         share = order.charged - order.total
     else:
@@ -94,20 +95,22 @@ def allowed(order: Order, policy: RefundPolicy) -> Decimal:
 
 
 def against_status(order: Order, category: Category) -> str | None:
-    """Why the order cannot be what the ticket says of it: nothing arrives broken that was not delivered."""
+    """The code of why the order's status contradicts the ticket's category (nothing can arrive damaged that was not
+    delivered); None when it does not."""
     statuses, code = _STATUSES.get(category, ({order.status}, ""))
     return None if order.status in statuses else code
 
 
 def in_window(order: Order, policy: RefundPolicy) -> bool:
-    """Whether the policy still covers the order; before delivery, days since delivery have not begun."""
+    """Whether the order is within the policy's window. A window that counts from delivery is open until delivery."""
     if policy.counted_from == "order":
         return order.placed_days_ago <= policy.window_days
     return order.delivered_days_ago is None or order.delivered_days_ago <= policy.window_days
 
 
-def proposed(draft: Draft | None, order: Order | None) -> Refund | None:
-    """What a person is shown for approval: the draft's refund, never above what the books allow."""
+def proposal(draft: Draft | None, order: Order | None) -> Refund | None:
+    """The refund that a person is shown for approval: the draft's, capped at what is refundable. None when the draft
+    has no refund, or one of another order or currency."""
     if draft is None or draft.action is not Action.REFUND or order is None or order.order_id != draft.order_id:
         return None
     amount = min(draft.amount or Decimal(0), order.refundable)
@@ -116,7 +119,7 @@ def proposed(draft: Draft | None, order: Order | None) -> Refund | None:
     return Refund(order_id=order.order_id, amount=amount, currency=order.currency)
 
 
-def refused(code: str) -> str:
-    """The books' reason for not keeping a refund, as the short code that a person is shown. Not even a person's word
-    overrules the books."""
-    return _BOOKS_WORDS.get(code, BOOKS_REFUSE + code)
+def reason_of(code: str) -> str:
+    """The reason that a person is shown, as a short code, when the refund system refuses to hold or commit a refund.
+    `code` is the refund system's. A person cannot overrule it."""
+    return _CODE_OF_REFUSAL.get(code, BOOKS_REFUSE + code)

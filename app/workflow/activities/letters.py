@@ -1,9 +1,9 @@
-"""Whether a letter that a model wrote may go to the customer, and the sentences that are ours. Pure.
+"""Checks whether a letter that a model wrote may go to the customer, and holds our own letters. Pure.
 
-A letter may name no number but the decided refund, an order and a period of time; no share of anything, no way to reach
-somebody, and no invisible characters. What it means in plain words cannot be checked, so every letter of a model ends
-with our own sentence about the money. The check is strict, since a letter that does not pass costs nothing: ours is
-sent instead.
+The only numbers a letter may contain are the decided refund, the order's number and periods of time. It may contain no
+percentage, no address or link, and no invisible characters. What it means in plain words cannot be checked, so every
+letter of a model ends with our own sentence about the money. The check is strict: a letter that fails it is replaced by
+ours at no cost.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _SHARE = re.compile(
 
 
 def unfit(letter: str, refund: Refund | None, order_id: str | None) -> str | None:
-    """Why the letter may not be sent with this decision, as a short code; None when it may. `order_id` is the order
-    that the letter may name as it is written."""
+    """The short code of why the letter may not be sent with this decision; None when it may. `order_id` is the order
+    whose number the letter may contain."""
     text = unicodedata.normalize("NFKC", letter)
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs") and letter not in "\n\t" for letter in text):
+    if any(unicodedata.category(sign) in ("Cc", "Cf", "Co", "Cs") and sign not in "\n\t" for sign in text):
         return "invisible_characters"
     if _REACH.search(text):
         return "link_or_address"
@@ -61,15 +61,15 @@ def unfit(letter: str, refund: Refund | None, order_id: str | None) -> str | Non
         return "share"
     if order_id:
         text = text.replace(order_id, " ")
-    text = _ORDER_NUMBER.sub(lambda found: found[0] if _is_money(found["letters"]) else " ", text)
+    text = _ORDER_NUMBER.sub(lambda match: match[0] if _is_money(match["letters"]) else " ", text)
     text = _PERIOD.sub(" ", text)
     if refund is not None:
-        text = _AMOUNT.sub(lambda found: " " if _names(found, refund) else found[0], text)
+        text = _AMOUNT.sub(lambda match: " " if _names(match, refund) else match[0], text)
     return "other_money" if _is_money(text) or re.search(r"\d", text) else None
 
 
-def composed(outcome: Outcome, refund: Refund | None, letter: str | None) -> str:
-    """What the customer reads: the model's letter, or ours where there is none, and our sentence about the money."""
+def compose(outcome: Outcome, refund: Refund | None, letter: str | None) -> str:
+    """The text that the customer gets: the model's letter, or ours without one, then our sentence about the money."""
     if refund is not None:
         return f"{letter or _OURS[outcome]}\n\nRefund: {refund.amount} {refund.currency} for order {refund.order_id}."
     return f"{letter}\n\n{_NO_REFUND}" if letter else _OURS[outcome]
@@ -77,18 +77,18 @@ def composed(outcome: Outcome, refund: Refund | None, letter: str | None) -> str
 
 def _is_money(text: str) -> bool:
     """Whether the text names a currency by symbol, word or code."""
-    return bool(_MONEY.search(text)) or any(is_currency(found[0]) for found in _CODE.finditer(text))
+    return bool(_MONEY.search(text)) or any(is_currency(match[0]) for match in _CODE.finditer(text))
 
 
-def _names(found: re.Match[str], refund: Refund) -> bool:
-    """Whether what was found is the refund's amount, and no currency beside it is another one's code."""
-    marks = [mark.strip() for mark in (found["before"], found["after"]) if mark]
+def _names(match: re.Match[str], refund: Refund) -> bool:
+    """Whether a match of `_AMOUNT` is the refund's amount, without the code of another currency beside it."""
+    marks = [mark.strip() for mark in (match["before"], match["after"]) if mark]
     codes = [mark.upper() for mark in marks if is_currency(mark.upper())]
-    return all(code == refund.currency for code in codes) and _says(found["number"], refund.amount)
+    return all(code == refund.currency for code in codes) and _equals(match["number"], refund.amount)
 
 
-def _says(number: str, amount: Decimal) -> bool:
-    """Whether the number is that amount, however its digits are grouped: 1.234,50 and 1,234.50 are both 1234.50."""
+def _equals(number: str, amount: Decimal) -> bool:
+    """Whether a written number is the amount, whatever separates its digits: 1.234,50 and 1,234.50 are 1234.50."""
     whole, _, fraction = format(amount, "f").partition(".")
     digits = re.sub(r"\D", "", number)
     if fraction and re.search(rf"[.,]\d{{{len(fraction)}}}$", number):

@@ -1,8 +1,9 @@
-"""Stage 4, a tool: tells the customer how the ticket ended. The facts are ours, only the letter is the model's.
+"""Stage 4, a tool: sends the customer a letter about how the ticket ended. The outcome and the refund come from the
+decision; only the wording may be the model's.
 
-A letter never promises what the books have not accepted, and never denies what they have: the refund is committed
-first, or the ticket is closed for any refund. The books do the one or the other, whichever a run of the ticket asks for
-first. The step may be executed again at any point.
+Before the letter, the refund system commits the refund, or voids the ticket, which then never gets one. So no letter
+promises money that is not committed, and none denies money that is. If two runs of a ticket ask for different things,
+the first one decides. The step may be executed again at any point.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from app.domain.models import Frozen, Outcome, Refund
 from app.workflow.activities import letters
 from app.workflow.activities.services import Activity, Services, letter_key, refund_request
 
-# The ticket has its letter already, and that one says something else: another run of the ticket was faster.
+# Another run of the ticket has sent a letter with another outcome or amount.
 ALREADY_TOLD = "already_told"
 
 
 class NotifyInput(Frozen):
-    """`reply_digest` names the model's letter; None where it does not fit the outcome, and ours is sent.
-    `order_id` is the order that the ticket is about."""
+    """`reply_digest` names the model's letter; with None, our own letter is sent. `order_id` is the order that the
+    ticket is about."""
 
     task_id: str
     tenant: str
@@ -36,10 +37,8 @@ class NotifyInput(Frozen):
 
 
 class NotifyOutput(Frozen):
-    """The notice in the notification system. `letter` says whose words it is in, `unfit` why not the model's.
-
-    `refusal` is why nothing was sent: the books' reason for not committing the refund, or `already_told`.
-    """
+    """The id of the notification. `letter` says who wrote the text, `unfit` is the code of why the model's letter was
+    not sent. `refusal` is the code of why nothing was sent: the refund system's, or `already_told`."""
 
     notification_id: str | None
     letter: Literal["model", "ours"] = "ours"
@@ -48,14 +47,14 @@ class NotifyOutput(Frozen):
 
 
 def notify_customer(services: Services) -> Activity:
-    """Builds the stage."""
+    """Makes the activity."""
 
     async def notify_customer(_context: WorkflowActivityContext, question: NotifyInput) -> NotifyOutput:
         try:
-            await _settled_in_books(services, question)
+            await _commit_or_void(services, question)
         except Refused as refusal:
             return NotifyOutput(notification_id=None, refusal=refusal.reason)
-        letter, unfit = await _letter(services, question)
+        letter, unfit = await _fit_letter(services, question)
         notice = {
             "idempotency_key": letter_key(question.tenant, question.ticket_id),
             "tenant": question.tenant,
@@ -63,7 +62,7 @@ def notify_customer(services: Services) -> Activity:
             "customer_id": question.customer_id,
             "outcome": question.outcome.value,
             "refund": question.refund.model_dump(mode="json") if question.refund else None,
-            "text": letters.composed(question.outcome, question.refund, letter),
+            "text": letters.compose(question.outcome, question.refund, letter),
         }
         try:
             answer = await services.systems.ask("notifications", "send", notice)
@@ -78,8 +77,8 @@ def notify_customer(services: Services) -> Activity:
     return notify_customer
 
 
-async def _settled_in_books(services: Services, question: NotifyInput) -> None:
-    """Commits the refund that the letter names, or gives back what is held for good. Raises Refused."""
+async def _commit_or_void(services: Services, question: NotifyInput) -> None:
+    """Commits the refund that the letter names; without one, voids the ticket. Raises Refused."""
     if question.refund is not None:
         body = refund_request(question.tenant, question.ticket_id, question.customer_id, question.refund)
         await services.systems.ask("refunds", "commit", body)
@@ -87,8 +86,8 @@ async def _settled_in_books(services: Services, question: NotifyInput) -> None:
         await services.systems.ask("refunds", "void", {"tenant": question.tenant, "ticket_id": question.ticket_id})
 
 
-async def _letter(services: Services, question: NotifyInput) -> tuple[str | None, str | None]:
-    """The model's letter, or None and why it may not be sent."""
+async def _fit_letter(services: Services, question: NotifyInput) -> tuple[str | None, str | None]:
+    """The model's letter if it may be sent, and otherwise the code of why not. (None, None) without one."""
     if question.reply_digest is None:
         return None, None
     letter = await asyncio.to_thread(services.replies.get, question.task_id, question.reply_digest)

@@ -1,4 +1,7 @@
-"""What the models are told. Pure; `VERSION` names the wording, so that a record can say which one was used."""
+"""The prompts, and the parsing of the models' answers. Pure.
+
+`VERSION` names the prompts' wording, so that a record can say which one a call used.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.domain.models import MAX_TICKET_CHARACTERS, Category
 
-# A letter of this length is some 12,000 tokens; of a longer one the two ends are most likely to hold the point.
+# About 12,000 tokens. Of a longer ticket the beginning and the end are shown, which most likely hold the point.
 _SHOWN_CHARACTERS = 48_000
 
 CLASSIFY = f"""Stage: classify
@@ -51,13 +54,14 @@ VERSION = hashlib.sha256((CLASSIFY + DRAFT + CORRECTION).encode()).hexdigest()[:
 
 
 def ticket_block(text: str) -> str:
-    """The customer's words, fenced; a customer cannot close the fence, and a long letter keeps its two ends."""
+    """The ticket's text between <ticket> and </ticket>, shortened. Such tags inside the text are replaced, so that a
+    customer cannot close the block."""
     text = text.replace("<ticket>", "[ticket]").replace("</ticket>", "[/ticket]")
-    return f"<ticket>\n{shortened(text)}\n</ticket>"
+    return f"<ticket>\n{shorten(text)}\n</ticket>"
 
 
-def shortened(text: str) -> str:
-    """Keeps the beginning and the end of a text that is longer than the model needs."""
+def shorten(text: str) -> str:
+    """The text, or the first and last 24,000 characters of a longer one with a note between them."""
     if len(text) <= _SHOWN_CHARACTERS:
         return text
     half = _SHOWN_CHARACTERS // 2
@@ -67,18 +71,18 @@ def shortened(text: str) -> str:
 assert _SHOWN_CHARACTERS < MAX_TICKET_CHARACTERS  # noqa: S101 - a constant that must stay below another
 
 
-# Turns what a model wrote into values, or says why that cannot be. Pure; never quotes the model's text.
+# From a model's text to values, or to the reason why that fails. A reason never quotes the model's text.
 
 Value = TypeVar("Value", bound=BaseModel)
 _MOST_PLACES = 60
 
 
 class Nonsense(Exception):
-    """The model's answer is not usable; the message says why, in words that may travel."""
+    """The model's answer is not usable. The message says why without quoting it, so it may be stored in a history."""
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The one JSON object in `text`; models like to wrap it in a fence or a sentence."""
+    """The one JSON object in `text`, which models often wrap in a code fence or a sentence. Raises Nonsense."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise Nonsense("it holds no JSON object")
@@ -92,18 +96,18 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> Decimal:
-    """Exactly as written. Raises ValueError beyond what any field holds: 1e999999999 is slow to turn into anything."""
-    found = Decimal(text)
-    if abs(found.adjusted()) > _MOST_PLACES:
+    """The exact value. Raises ValueError for exponents that no field could hold: converting 1e999999999 is slow."""
+    number = Decimal(text)
+    if abs(number.adjusted()) > _MOST_PLACES:
         raise ValueError
-    return found
+    return number
 
 
-def validated(model: type[Value], values: dict[str, Any]) -> Value:
-    """`values` as `model`; unknown keys are dropped, since models add some. Raises Nonsense."""
-    known = {key: value for key, value in values.items() if key in model.model_fields}
+def validate(model: type[Value], values: dict[str, Any]) -> Value:
+    """`values` as `model`; unknown keys, which models sometimes add, are dropped. Raises Nonsense."""
+    fields = {key: value for key, value in values.items() if key in model.model_fields}
     try:
-        return model.model_validate(known)
+        return model.model_validate(fields)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['type']}"

@@ -1,5 +1,5 @@
-"""Stage 2, a tool: the customer's account, without anything that names the person, and what an earlier run of the same
-ticket has done."""
+"""Stage 2, a tool: fetches the customer's account (without anything that names the person) and, for a task that starts
+over, what earlier runs of the ticket did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.workflow.activities.services import Activity, Services
 
 
 class AccountInput(Frozen):
-    """Whose account, and for which ticket; `again` where an earlier run may have worked at it."""
+    """The customer and the ticket. `again` asks for the effects of earlier runs of the ticket."""
 
     tenant: str
     ticket_id: str
@@ -21,7 +21,7 @@ class AccountInput(Frozen):
 
 
 class AccountOutput(Frozen):
-    """The account, or the code of why there is none; and what was done for the ticket, if that was asked."""
+    """The account, or the code of why there is none. `earlier` is empty unless `again` asked for it."""
 
     account: Account | None
     problem: str | None
@@ -29,7 +29,7 @@ class AccountOutput(Frozen):
 
 
 def retrieve_account(services: Services) -> Activity:
-    """Builds the stage."""
+    """Makes the activity."""
 
     async def retrieve_account(_context: WorkflowActivityContext, question: AccountInput) -> AccountOutput:
         account, problem = await _account(services, question)

@@ -1,4 +1,4 @@
-"""What the stages work with, and how a stage becomes a Dapr activity. No stage makes its own clients."""
+"""What the activities share: their clients, the idempotency keys of what they do, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from app.llm.gateway import LLMGateway
 log = logging.getLogger(__name__)
 
 
-# Idempotency keys of what a ticket does outside. Each is made of tenant and ticket alone: a ticket gets one refund, one
-# letter and one closed case, whatever a model drafts or a person decides in a later run.
+# Idempotency keys of a ticket's effects. Each is made of tenant and ticket alone: a ticket gets one refund, one letter
+# and one closed case, whatever a model drafts or a person decides in a later run.
 
 
 def refund_key(tenant: str, ticket_id: str) -> str:
-    """Holds, commits and posts the ticket's refund; another amount for it is a conflict and not another refund."""
+    """The key under which the ticket's refund is held, committed and posted. Another amount under it is a conflict and
+    not a second refund."""
     return _key(tenant, ticket_id, "refund")
 
 
 def refund_request(tenant: str, ticket_id: str, customer_id: str, refund: Refund) -> dict[str, Any]:
-    """What refunds/hold, refunds/commit and refunds/post are asked about the ticket's refund."""
+    """The request body of refunds/hold, refunds/commit and refunds/post."""
     return {
         "idempotency_key": refund_key(tenant, ticket_id),
         "tenant": tenant,
@@ -44,12 +45,13 @@ def refund_request(tenant: str, ticket_id: str, customer_id: str, refund: Refund
 
 
 def letter_key(tenant: str, ticket_id: str) -> str:
-    """Sends the ticket's letter; one with another outcome or amount is a conflict and not another letter."""
+    """The key under which the ticket's letter is sent. Another outcome or amount under it is a conflict and not a
+    second letter."""
     return _key(tenant, ticket_id, "letter")
 
 
 def case_key(tenant: str, ticket_id: str) -> str:
-    """Closes the ticket's case."""
+    """The key under which the ticket's case is closed."""
     return _key(tenant, ticket_id, "close")
 
 
@@ -62,19 +64,20 @@ Activity = Callable[[WorkflowActivityContext, Any], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Services:
-    """The collaborators of the stages."""
+    """The clients and stores that the activities use; no activity makes its own."""
 
     gateway: LLMGateway
     systems: Systems
     tickets: Tickets
     replies: Replies
-    # What a task's history asks of a step (`HistoryReader.asked`).
-    asked: Callable[[str, int, str], Awaitable[str | None]]
+    # The input with which a task's history scheduled a step, by task, event id and execution id; None when the history
+    # does not hold the step (`HistoryReader.asked`).
+    scheduled_input: Callable[[str, int, str], Awaitable[str | None]]
 
 
 def as_activity(stage: Activity) -> Activity:
-    """Makes every failure of a stage an error of ours, so that no customer's text is in it. The worker tells Dapr of it
-    (`app/worker/worker.py`)."""
+    """Wraps an activity so that every failure becomes a `RefundAgentError`, whose text quotes no customer. The worker
+    passes it on to Dapr (`app/worker/worker.py`)."""
 
     @functools.wraps(stage)
     async def activity(context: WorkflowActivityContext, question: Any) -> Any:
@@ -86,12 +89,12 @@ def as_activity(stage: Activity) -> Activity:
         except RefundAgentError:
             raise
         except SQLAlchemyError as error:
-            known = trouble(error)
-            if known is None:
+            unavailable = trouble(error)
+            if unavailable is None:
                 raise _fault(context, stage, error) from None
-            log.warning("task %s: step %s: %s (%s)", context.workflow_id, stage.__name__, known, known.code)
-            raise known from None
-        except Exception as error:  # a fault of ours: say where, not with what values
+            log.warning("task %s: step %s: %s (%s)", context.workflow_id, stage.__name__, unavailable, unavailable.code)
+            raise unavailable from None
+        except Exception as error:  # a bug: the place is told, the values are not
             raise _fault(context, stage, error) from None
 
     return activity
@@ -105,5 +108,5 @@ def _fault(context: WorkflowActivityContext, stage: Activity, error: Exception) 
 
 
 def execution_id(context: WorkflowActivityContext) -> str:
-    """Dapr's `taskExecutionId`: names the step, the same in each of its attempts."""
+    """Dapr's `taskExecutionId`, which names the step and is the same in all its attempts."""
     return str(context.get_inner_context().task_execution_id)

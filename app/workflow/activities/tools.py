@@ -1,7 +1,8 @@
-"""The tools as the drafting model sees them: names, descriptions and JSON schemas, in dapr-agents' form of a tool.
+"""The tools of the drafting model: what the model is offered, the checks on what it requests, and the two activities.
 
-A test holds them against what dapr-agents itself makes of the same arguments; importing it would cost each start of the
-worker two seconds, which every interrupted task would wait for.
+Names, descriptions and JSON schemas have the form that dapr-agents gives to a tool. A test compares them with what
+dapr-agents makes of the same arguments; it is not imported here, since that would add two seconds to every start of the
+worker, while interrupted tasks wait.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class PolicyArguments(BaseModel):
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool; `arguments` validates what the model asks it."""
+    """One tool; `arguments` validates the model's arguments."""
 
     name: ToolName
     description: str
@@ -77,12 +78,12 @@ class ToolCall(Frozen):
 
 
 def definitions() -> tuple[ToolDefinition, ...]:
-    """What the model is offered."""
+    """The tools as they are offered to the model."""
     return tuple(ToolDefinition(tool.name, tool.description, _schema(tool.arguments)) for tool in TOOLS.values())
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema without the titles that pydantic makes of names: they say nothing, and each call pays."""
+    """The JSON schema without the titles that pydantic makes of names: they add tokens to each call and say nothing."""
     schema = arguments.model_json_schema()
     properties = {name: _untitled(property_) for name, property_ in schema["properties"].items()}
     return _untitled(schema) | {"properties": properties}
@@ -92,8 +93,9 @@ def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "title"}
 
 
-def accepted(requests: tuple[ToolRequest, ...], turn: int) -> tuple[ToolCall, ...]:
-    """The model's tool requests as calls with ids of our own. Raises Nonsense."""
+def check_requests(requests: tuple[ToolRequest, ...], turn: int) -> tuple[ToolCall, ...]:
+    """The model's tool requests as valid calls, with ids that we give them. Raises Nonsense for more requests than
+    `MAX_CALLS_A_TURN`, an unknown tool, or arguments that do not fit its schema."""
     if len(requests) > MAX_CALLS_A_TURN:
         raise Nonsense(f"it asks for {len(requests)} tools at once, more than {MAX_CALLS_A_TURN}")
     return tuple(_call(request, f"call_{turn}_{number}") for number, request in enumerate(requests, start=1))
@@ -111,11 +113,11 @@ def _call(request: ToolRequest, call_id: str) -> ToolCall:
     return ToolCall(id=call_id, tool=tool.name, argument=argument)
 
 
-# The tools between the turns of a draft: the order and the refund policy, from our own books.
+# The activities that execute the tools: they fetch the order and the refund policy from the internal systems.
 
 
 class OrderInput(Frozen):
-    """Which order, for which ticket; one of another customer is as unknown as one that never was."""
+    """The order, and the ticket it is looked up for. Another customer's order is answered as unknown."""
 
     tenant: str
     ticket_id: str
@@ -131,40 +133,41 @@ class OrderOutput(Frozen):
 
 
 class PolicyInput(Frozen):
-    """Which terms."""
+    """The category whose refund policy is looked up."""
 
     tenant: str
     category: Category
 
 
 class PolicyOutput(Frozen):
-    """The terms, or the code of why there are none."""
+    """The refund policy, or the code of why there is none."""
 
     policy: RefundPolicy | None
     problem: str | None
 
 
 def lookup_order(services: Services) -> Activity:
-    """Builds the tool."""
+    """Makes the activity."""
 
     async def lookup_order(_context: WorkflowActivityContext, question: OrderInput) -> OrderOutput:
-        found, problem = await _asked(services, "orders", question)
-        return OrderOutput(order=Order.model_validate(found["order"]) if found else None, problem=problem)
+        answer, problem = await _get(services, "orders", question)
+        return OrderOutput(order=Order.model_validate(answer["order"]) if answer else None, problem=problem)
 
     return lookup_order
 
 
 def lookup_refund_policy(services: Services) -> Activity:
-    """Builds the tool."""
+    """Makes the activity."""
 
     async def lookup_refund_policy(_context: WorkflowActivityContext, question: PolicyInput) -> PolicyOutput:
-        found, problem = await _asked(services, "policies", question)
-        return PolicyOutput(policy=RefundPolicy.model_validate(found["policy"]) if found else None, problem=problem)
+        answer, problem = await _get(services, "policies", question)
+        return PolicyOutput(policy=RefundPolicy.model_validate(answer["policy"]) if answer else None, problem=problem)
 
     return lookup_refund_policy
 
 
-async def _asked(services: Services, system: str, question: Frozen) -> tuple[dict[str, Any] | None, str | None]:
+async def _get(services: Services, system: str, question: Frozen) -> tuple[dict[str, Any] | None, str | None]:
+    """The system's answer, or None and the code of its refusal."""
     try:
         return await services.systems.ask(system, "get", question.model_dump(mode="json")), None
     except Refused as refusal:

@@ -24,7 +24,7 @@ from app.domain.models import (
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
 from app.llm.conversation import ToolRequest
 from app.workflow.activities import guards, letters, prompts, tools
-from app.workflow.activities.prompts import json_object, validated
+from app.workflow.activities.prompts import json_object, validate
 from app.workflow.activities.services import case_key, letter_key, refund_key
 from app.workflow.activities.tools import ToolCall
 
@@ -66,7 +66,7 @@ def classify_request(ticket: Ticket) -> Json:
 
 def classification(answer: Json) -> Classification:
     """Stage 1's answer. Raises Nonsense."""
-    return validated(Classification, json_object(_message(answer)["content"]))
+    return validate(Classification, json_object(_message(answer)["content"]))
 
 
 def draft_request(ticket: Ticket, found: Classification, account: Account, lookups: tuple[Found, ...]) -> Json:
@@ -88,8 +88,8 @@ def drafted(answer: Json, turn: int) -> Proposal | tuple[ToolCall, ...]:
     message = _message(answer)
     asked = tuple(_tool_request(call) for call in message.get("tool_calls") or ())
     if asked:
-        return tools.accepted(asked, turn)
-    return validated(Proposal, json_object(message["content"]))
+        return tools.check_requests(asked, turn)
+    return validate(Proposal, json_object(message["content"]))
 
 
 def proposed(proposal: Proposal) -> Refund | None:
@@ -121,7 +121,7 @@ def settled(
 def notice(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> Json:
     """Stage 4's request."""
     unfit = letters.unfit(reply, refund, refund.order_id if refund else None)
-    text = letters.composed(outcome, refund, None if unfit else reply)
+    text = letters.compose(outcome, refund, None if unfit else reply)
     says = {"outcome": outcome.value, "refund": refund.model_dump(mode="json") if refund else None, "text": text}
     return _identity(ticket) | {"idempotency_key": letter_key(ticket.tenant, ticket.ticket_id)} | says
 

@@ -99,7 +99,7 @@ def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dic
     async def history(*_: object) -> str:
         return question.model_dump_json()
 
-    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, asked=history)
+    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, scheduled_input=history)
     asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
     assert tuple(noted.asked) == ASKINGS[stage.__name__].asks
 

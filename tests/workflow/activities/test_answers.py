@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from app.domain.models import Category, Classification
 from app.llm.conversation import ToolRequest
 from app.workflow.activities import tools
-from app.workflow.activities.prompts import Nonsense, json_object, validated
+from app.workflow.activities.prompts import Nonsense, json_object, validate
 
 GOOD = '{"category": "damaged", "wants_refund": true, "order_id": null, "language": "en", "confidence": 0.9}'
 
 
 @pytest.mark.parametrize("wrapped", [GOOD, f"```json\n{GOOD}\n```", f"Here it is: {GOOD} I hope it helps."])
 def test_an_object_is_found_in_its_wrapping(wrapped: str) -> None:
-    found = validated(Classification, json_object(wrapped))
+    found = validate(Classification, json_object(wrapped))
     assert found.category is Category.DAMAGED
     assert found.confidence == Decimal("0.9")
 
@@ -32,13 +32,13 @@ def test_prose_and_broken_json_are_nonsense(text: str) -> None:
 
 def test_the_problem_names_the_fields_and_not_their_content() -> None:
     with pytest.raises(Nonsense) as problem:
-        validated(Classification, {"category": "jane@example.com", "confidence": 3, "language": "en"})
+        validate(Classification, {"category": "jane@example.com", "confidence": 3, "language": "en"})
     assert str(problem.value) == "category: enum; confidence: less_than_equal; wants_refund: missing"
 
 
 def test_keys_that_a_model_adds_are_dropped() -> None:
     extra = json_object(GOOD) | {"explanation": "because"}
-    assert validated(Classification, extra).language == "en"
+    assert validate(Classification, extra).language == "en"
 
 
 @given(st.text())
@@ -58,7 +58,7 @@ def test_tool_requests_become_calls_with_our_own_ids() -> None:
         ToolRequest("x", "lookup_order", '{"order_id": "AC-10442"}'),
         ToolRequest("x", "lookup_refund_policy", '{"category": "damaged"}'),
     )
-    calls = tools.accepted(requests, turn=2)
+    calls = tools.check_requests(requests, turn=2)
     assert [(call.id, call.tool, call.argument) for call in calls] == [
         ("call_2_1", "lookup_order", "AC-10442"),
         ("call_2_2", "lookup_refund_policy", "damaged"),
@@ -78,10 +78,10 @@ def test_tool_requests_become_calls_with_our_own_ids() -> None:
 )
 def test_tool_requests_that_do_not_fit_are_nonsense(request_: ToolRequest) -> None:
     with pytest.raises(Nonsense):
-        tools.accepted((request_,), turn=1)
+        tools.check_requests((request_,), turn=1)
 
 
 def test_a_flood_of_tool_requests_is_nonsense() -> None:
     flood = tuple(ToolRequest(str(number), "lookup_order", '{"order_id": "AC-1"}') for number in range(5))
     with pytest.raises(Nonsense, match="more than 4"):
-        tools.accepted(flood, turn=1)
+        tools.check_requests(flood, turn=1)

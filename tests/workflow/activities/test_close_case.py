@@ -91,7 +91,7 @@ def attempt(
         looks[:] = looks[1:] or histories(question)
         return looks[0]
 
-    services = cast(Services, SimpleNamespace(systems=systems, asked=asked))
+    services = cast(Services, SimpleNamespace(systems=systems, scheduled_input=asked))
     context = WorkflowActivityContext(ActivityContext(instance_id, 7, "e-1"))
 
     async def run() -> CloseOutput:
@@ -123,7 +123,7 @@ def test_money_is_posted_for_the_task_whose_history_asks_for_it_and_nobody_else(
             attempt(systems, refund("5.00"), instance_id="mallory:T-1")
         with pytest.raises(NotAsked):
             attempt(systems, refund("5.00"), histories=lambda _: [other.model_dump_json()])
-        with pytest.raises(Unreachable, match="does not ask for this step yet"):
+        with pytest.raises(Unreachable, match="does not hold this step yet"):
             attempt(systems, refund("5.00"), histories=lambda _: [None])
         assert not entries.book_rows(books, "refunds")
         assert not entries.book_rows(books, "cases")

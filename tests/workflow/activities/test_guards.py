@@ -134,7 +134,7 @@ def test_whatever_the_model_says_no_more_than_the_books_allow_is_posted(
 @given(amount=cents, refundable=cents)
 def test_a_person_is_never_shown_more_than_is_refundable(amount: Decimal, refundable: Decimal) -> None:
     bought = order(total="20000.00", charged="20000.00", refundable=refundable)
-    shown = guards.proposed(draft(amount=amount), bought)
+    shown = guards.proposal(draft(amount=amount), bought)
     if shown is not None:
         assert shown.amount == min(amount, refundable) > 0
     else:
@@ -143,11 +143,11 @@ def test_a_person_is_never_shown_more_than_is_refundable(amount: Decimal, refund
 
 def test_nothing_is_proposed_without_a_refund_in_the_draft() -> None:
     answered: Draft = draft(action="answer")
-    assert guards.proposed(answered, order()) is None
-    assert guards.proposed(None, order()) is None
-    assert guards.proposed(draft(order_id="AC-00001"), order()) is None
+    assert guards.proposal(answered, order()) is None
+    assert guards.proposal(None, order()) is None
+    assert guards.proposal(draft(order_id="AC-00001"), order()) is None
 
 
 def test_what_the_books_refuse_has_the_guards_words_or_their_own() -> None:
-    assert guards.refused("exceeds_refundable") == "above_refundable"
-    assert guards.refused("ticket_voided") == "books_refuse_ticket_voided"
+    assert guards.reason_of("exceeds_refundable") == "above_refundable"
+    assert guards.reason_of("ticket_voided") == "books_refuse_ticket_voided"

@@ -82,11 +82,11 @@ def test_ordinary_letters_pass_in_every_language(file: Path) -> None:
 
 
 def test_the_sentence_about_the_money_is_ours_in_every_letter() -> None:
-    assert letters.composed(Outcome.REFUNDED, REFUND, "Good news.").endswith("Refund: 1234.50 EUR for order AC-10442.")
-    assert letters.composed(Outcome.ANSWERED, None, "Everything back!").endswith(
+    assert letters.compose(Outcome.REFUNDED, REFUND, "Good news.").endswith("Refund: 1234.50 EUR for order AC-10442.")
+    assert letters.compose(Outcome.ANSWERED, None, "Everything back!").endswith(
         "No refund has been decided with this message."
     )
-    assert "Refund:" in letters.composed(Outcome.REFUNDED, REFUND, None)
+    assert "Refund:" in letters.compose(Outcome.REFUNDED, REFUND, None)
 
 
 amounts = st.decimals(min_value="0.01", max_value="99999", places=2)

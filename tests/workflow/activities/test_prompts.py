@@ -19,7 +19,7 @@ def test_no_letter_breaks_out_of_its_fence(before: str, after: str) -> None:
 
 def test_a_long_letter_keeps_its_ends_and_says_what_is_left_out() -> None:
     letter = "begin" + "x" * 60_000 + "end"
-    shown = prompts.shortened(letter)
+    shown = prompts.shorten(letter)
     assert len(shown) < 49_000
     assert shown.startswith("begin")
     assert shown.endswith("end")

@@ -10,7 +10,7 @@ import pytest
 
 from app.llm.conversation import ToolDefinition, ToolRequest
 from app.workflow.activities.prompts import Nonsense
-from app.workflow.activities.tools import TOOLS, accepted, definitions
+from app.workflow.activities.tools import TOOLS, check_requests, definitions
 from tests.paths import ROOT
 
 # In a process of its own: importing dapr-agents warns, and starts more than a test wants.
@@ -38,7 +38,7 @@ def test_the_worker_does_not_import_it() -> None:
 
 
 def test_a_request_becomes_a_call_with_an_id_of_our_own() -> None:
-    (call,) = accepted((ToolRequest("theirs", "lookup_order", '{"order_id": "AC-1"}'),), turn=2)
+    (call,) = check_requests((ToolRequest("theirs", "lookup_order", '{"order_id": "AC-1"}'),), turn=2)
     assert (call.id, call.tool, call.argument) == ("call_2_1", "lookup_order", "AC-1")
 
 
@@ -53,5 +53,5 @@ def test_a_request_becomes_a_call_with_an_id_of_our_own() -> None:
 )
 def test_nonsense_is_told(name: str, arguments: str, problem: str) -> None:
     with pytest.raises(Nonsense, match=problem):
-        accepted((ToolRequest("x", name, arguments),), turn=1)
+        check_requests((ToolRequest("x", name, arguments),), turn=1)
     assert "wire_money" not in TOOLS
