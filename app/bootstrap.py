@@ -162,8 +162,8 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         if standing.resting or standing.status.ended:
             projector.hint(task_id, ended=standing.status.ended)
 
-    def begun_again(task_id: str, words: str, ended: datetime) -> bool:
-        if not rejected_runs.is_begun_again(task_id, words, ended):
+    def is_restarted(task_id: str, words: str, ended: datetime) -> bool:
+        if not rejected_runs.is_restarted(task_id, words, ended):
             return False
         projector.look(task_id)
         return True
@@ -190,7 +190,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     void = partial(void_refund, settings.daprd)
     stuck = Stuck(opened.history.read, utc_now)
     service = TaskService(
-        services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, begun_again=begun_again
+        services.tickets, standings, runs, rules, trail, void, stuck=stuck.look, is_restarted=is_restarted
     )
     rejected_runs = RejectedRuns(opened.writer, service.restart, utc_now)
     observers = [telemetry.observe, *([traces.observe] if traces else [])]

@@ -1,4 +1,4 @@
-"""What is asked of the gateway, what a call uses, and how often one step may ask in vain: values only."""
+"""A model call as a value, its answer as JSON, and the bound on how many answers one step may lose. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from app.pricing.charge_types import TokenUsage
 
 @dataclass(frozen=True)
 class ModelCall:
-    """One question: who asks (tenant, task, stage, turn, the step's `taskExecutionId`), in which wording, and what."""
+    """One request to a model: its origin (tenant, task, stage, turn, the step's `taskExecutionId`), the version of the
+    prompt, and its content."""
 
     tenant: str
     task_id: str
@@ -30,8 +31,8 @@ class ModelCall:
 
     @cached_property  # the journal and the answer both name it
     def digest(self) -> str:
-        """Names the question's content: equal questions have equal digests."""
-        said = [
+        """SHA-256 of the content: equal messages and tools have equal digests."""
+        messages = [
             (
                 message.role,
                 message.text,
@@ -42,18 +43,18 @@ class ModelCall:
             for message in self.messages
         ]
         offered = [vars(tool) for tool in self.tools]
-        return hashlib.sha256(json.dumps([said, offered], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([messages, offered], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Reserve:
-    """What a call may use at most, in tokens, before it is known."""
+    """The most that a call may use, in tokens; it stands for the usage as long as that is not known."""
 
     input_tokens: int
     output_tokens: int
 
 
-# An answer as JSON text at rest, and back. What it used stands beside it, in columns of its own.
+# An answer as JSON text in the journal, and back. Its usage is stored beside it in columns.
 
 
 def answer_to_json(answer: Answer) -> str:
@@ -63,7 +64,7 @@ def answer_to_json(answer: Answer) -> str:
 
 
 def answer_from_json(text: str, usage: TokenUsage) -> Answer:
-    """The answer that `answer_to_json` wrote, with what it used."""
+    """The answer that `answer_to_json` wrote, with its usage."""
     values = json.loads(text)
     return Answer(
         text=values["text"],
@@ -74,14 +75,14 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
     )
 
 
-# How often one step may ask a model in vain.
+# The bound on lost answers.
 #
-# A request that failed before a model worked costs nothing and may be repeated for hours. One whose answer was lost (no
-# answer in time, a cut connection, half an answer) was probably billed: such failures have a bound of their own. They
-# are not repeated at the workflow's pace either: a provider that is unreachable looks the same, and is often back in a
-# minute.
+# A request that failed before a model worked costs nothing and may be repeated for hours. A request whose answer was
+# lost (no answer in time, a cut connection, half an answer) was probably billed, so such failures have a lower bound.
+# They are also repeated more slowly than other steps, since an unreachable provider looks the same and is often back
+# within a minute.
 
-# Between the second such failure of a step and the next request; the policy's longest pause, where that is shorter.
+# The pause between the second such failure of a step and the next request, or the policy's longest pause if shorter.
 _PAUSE = timedelta(seconds=60)
 
 
@@ -90,17 +91,17 @@ Objection = RepeatedlyLost | ModelUnavailable
 
 @dataclass(frozen=True)
 class Failed:
-    """A request of the step that failed: its error, as the journal tells it, and when it ended."""
+    """A failed request of the step: its error as the journal has it, and when it ended."""
 
     error: str
     ended_at: datetime
 
 
 def objection(component: str, failed: Sequence[Failed], losses: Losses, now: datetime) -> Objection | None:
-    """Why the model is not asked once more: the bound is reached, or the pause is not over. None when it may be."""
+    """Why the step may not ask the model again: the bound is reached, or the pause is not over. None when it may."""
     billed = sorted(
-        (step for step in failed if not FailureCause.told(step.error).no_model_worked),
-        key=lambda failed: failed.ended_at,
+        (request for request in failed if not FailureCause.told(request.error).no_model_worked),
+        key=lambda request: request.ended_at,
     )
     if len(billed) >= losses.billed_attempts:
         return RepeatedlyLost(component, len(billed), FailureCause.told(billed[-1].error).value)

@@ -1,4 +1,5 @@
-"""The one file that talks to Dapr's Conversation API."""
+"""The client of Dapr's Conversation API: messages out, answers and usage in, and its errors as causes. No other file
+talks to it."""
 
 from __future__ import annotations
 
@@ -31,14 +32,14 @@ from app.dapr.sidecar import READY_SECONDS, wait_until_ready
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
-# The provider's HTTP status stands only in the error's text, in the words of Dapr's client for it: OpenAI's and
-# Anthropic's, Bedrock's, Mistral's.
+# The provider's HTTP status is only in the error's text, in the form of Dapr's client for that provider: OpenAI and
+# Anthropic, Bedrock, Mistral.
 _STATUS = re.compile(
     r"status ?code: (\d{3})\b|\(HTTP Error (\d{3})\)|\b(\d{3}) (?:Bad Request|Unauthorized|Forbidden|Not Found)",
     re.IGNORECASE,
 )
-# Where to look first when a request is refused.
-_MEND = {
+# The remedy for a refused request, by status.
+_REMEDY = {
     400: "check that the model takes such requests (their length, their tools)",
     401: "check the key",
     402: "check the account's balance",
@@ -46,17 +47,17 @@ _MEND = {
     404: "check the model's name and the endpoint",
     413: "the request is too long for the model",
 }
-_MEND_ANY = "check key, model name and endpoint"
+_REMEDY_ANY = "check key, model name and endpoint"
 
-# Longer than any time-out of resiliency/llm.yaml should be: the sidecar decides when to give up, this only catches one
+# Longer than any time-out of resiliency/llm.yaml should be. The sidecar decides when to give up; this catches a sidecar
 # that hangs.
 GIVE_UP_SECONDS = 600.0
 _MESSAGE_BYTES = 16 * 1024 * 1024
-# One owner for retries: the SDK's own, which DAPR_API_MAX_RETRIES would switch on, repeat a call whose sidecar went
-# away, and the journal would see one request where there were several.
+# The SDK's own retries, which DAPR_API_MAX_RETRIES would switch on, would repeat a call whose sidecar went away, and
+# the journal would see one request where there were several.
 _NO_RETRY = RetryPolicy(max_attempts=0)
 
-# A proxy before the provider says 408, 502, 504 and 524; the model behind it may have worked all the same.
+# 408, 502, 504 and 524 may come from a proxy before the provider; the model may have worked all the same.
 _OF_STATUS = {
     408: FailureCause.NO_ANSWER_IN_TIME,
     429: FailureCause.RATE_LIMIT,
@@ -66,7 +67,7 @@ _OF_STATUS = {
 }
 
 _NOT_LOADED = "the sidecar has not loaded it (`refund-agent doctor` says why)"
-# What Dapr and its provider client write, in lower case, and what it means.
+# What Dapr and its provider client write (in lower case), its cause, and our wording.
 _CAUSES = (
     ("circuit breaker is open", FailureCause.BREAKER_OPEN, "its circuit breaker is open"),
     ("too many requests", FailureCause.BREAKER_OPEN, "its circuit breaker lets one probe through at a time"),
@@ -115,7 +116,7 @@ class ToolDefinition:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered; `usage` as it was reported."""
+    """The model's answer; `usage` as it was reported."""
 
     text: str
     tool_calls: tuple[ToolRequest, ...]
@@ -125,15 +126,15 @@ class Answer:
 
 
 class Conversation(Protocol):
-    """A model that can be asked. Tests bring their own."""
+    """A model behind a component. Tests have their own."""
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
-        """One question, one answer. Raises ModelUnavailable, ModelRefused."""
+        """Sends one request. Raises ModelUnavailable, ModelRefused."""
         ...
 
     async def provider(self, seconds: float) -> str | None:
-        """The type of the component behind it at this moment, like `conversation.openai`; empty while it is being
-        changed; None when the sidecar does not say so within `seconds`."""
+        """The current type of the component, such as `conversation.openai`; empty while it is being changed, None when
+        the sidecar does not answer within `seconds`."""
         ...
 
 
@@ -149,9 +150,9 @@ class DaprConversation:
         self._connecting = asyncio.Lock()
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
-        """Puts the question once; repeats are the sidecar's and the workflow's business."""
+        """Sends the request once, without retries: those are the workflow's."""
         question = ConversationInputAlpha2(messages=[_outgoing(message) for message in messages])
-        client = await self._connected()
+        client = await self._connect()
         try:
             async with asyncio.timeout(GIVE_UP_SECONDS):
                 response = await client.converse_alpha2(
@@ -167,47 +168,47 @@ class DaprConversation:
         except DaprGrpcError as error:
             if error.code() == StatusCode.UNAVAILABLE:
                 self._forget(client)
-            raise self._noted(_explained(self._component, str(error.details()), self._last_failure)) from None
+            raise self._note_failure(_translate(self._component, str(error.details()), self._last_failure)) from None
         self._last_failure = ""
         return _answer(self._component, response)
 
     async def provider(self, seconds: float) -> str | None:
-        """Asks the sidecar, every time: a component may be changed between any two calls, and no answer names it."""
+        """Asks the sidecar each time, since a component may change between two calls and no answer names it."""
         try:
             async with asyncio.timeout(seconds):
-                told = await self._metadata(seconds)
+                metadata = await self._metadata(seconds)
         except (ModelUnavailable, DaprGrpcError, TimeoutError):
             return None
         return next(
             (
                 registered_component.type
-                for registered_component in told.registered_components
+                for registered_component in metadata.registered_components
                 if registered_component.name == self._component
             ),
             "",
         )
 
     async def _metadata(self, seconds: float) -> Any:
-        """What the sidecar says of itself. A connection that lost its sidecar may not know yet that it is back: then a
-        new one is asked."""
-        client = await self._connected(seconds)
+        """The sidecar's metadata. A connection that lost its sidecar may not have noticed that it is back, so a failed
+        request is repeated on a new connection."""
+        client = await self._connect(seconds)
         try:
             return await client.get_metadata()
         except DaprGrpcError as error:
             if error.code() != StatusCode.UNAVAILABLE:
                 raise
             self._forget(client)
-            return await (await self._connected(seconds)).get_metadata()
+            return await (await self._connect(seconds)).get_metadata()
 
-    def _noted(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
-        """Keeps what a call failed of, to be told with an open breaker: it says nothing of what to mend."""
+    def _note_failure(self, error: ModelUnavailable | ModelRefused) -> ModelUnavailable | ModelRefused:
+        """Keeps the reason of a failure, which is then added to errors of an open breaker: those do not name it."""
         if error.code not in (FailureCause.BREAKER_OPEN, FailureCause.SIDECAR_GONE):
             self._last_failure = str(error).partition(": ")[2].partition(";")[0]
         return error
 
-    async def _connected(self, seconds: float = READY_SECONDS) -> DaprClient:
-        """Made by the event loop that asks, as gRPC wants it. The SDK's constructor blocks until the sidecar is
-        ready, so that is waited for elsewhere first."""
+    async def _connect(self, seconds: float = READY_SECONDS) -> DaprClient:
+        """The client, made on the event loop that uses it, as gRPC requires. The SDK's constructor blocks until the
+        sidecar is ready, so a thread waits for that first."""
         async with self._connecting:
             if self._client is None:
                 await self._sidecar_ready(seconds)
@@ -225,20 +226,20 @@ class DaprConversation:
             raise ModelUnavailable(str(error), cause=FailureCause.SIDECAR_GONE) from None
 
     def _forget(self, client: DaprClient) -> None:
-        """A connection that lost its sidecar tries again at growing intervals, and so do all with equal options: the
-        next one differs in a limit that nothing reaches, and tries at once."""
+        """Drops a client whose sidecar was lost. gRPC shares its back-off between channels with equal options; the next
+        client's size limit is one byte larger, which forces a new channel that connects at once."""
         if self._client is client:
             self._client = None
 
 
-def _explained(component: str, details: str, before: str = "") -> ModelUnavailable | ModelRefused:
-    """`before`: what the call before this one failed of; empty when it did not."""
-    found = _STATUS.search(details)
-    status = next((int(group) for group in found.groups() if group), None) if found else None
+def _translate(component: str, details: str, before: str = "") -> ModelUnavailable | ModelRefused:
+    """Dapr's error text as one of our errors. `before` is the reason of the previous call's failure, or empty."""
+    match = _STATUS.search(details)
+    status = next((int(group) for group in match.groups() if group), None) if match else None
     if status is not None and is_final(status):
         return ModelRefused(
             f"model component {component}: the provider refuses the request with status {status}: "
-            f"{_MEND.get(status, _MEND_ANY)} in components/llm.yaml; then `task resume`"
+            f"{_REMEDY.get(status, _REMEDY_ANY)} in components/llm.yaml; then `task resume`"
         )
     cause, words = _cause(details, status)
     since = f" since {before}" if before and cause is FailureCause.BREAKER_OPEN else ""
@@ -246,7 +247,7 @@ def _explained(component: str, details: str, before: str = "") -> ModelUnavailab
 
 
 def _cause(details: str, status: int | None) -> tuple[FailureCause, str]:
-    """Names the failure without the provider's own text, which may quote the prompt."""
+    """The cause and our wording of it, without the provider's text, which may quote the prompt."""
     if status is not None:
         return _OF_STATUS.get(status, FailureCause.STATUS), f"the provider answers with status {status}"
     found = ((cause, words) for sign, cause, words in _CAUSES if sign in details.lower())
@@ -296,8 +297,8 @@ def _answer(component: str, response: Any) -> Answer:
 
 
 def _usage(output: Any) -> TokenUsage:
-    """As Dapr reports it. It says zero where the provider's usage did not reach it, and no call is free of input
-    tokens; counts that cannot be are not believed either."""
+    """The usage that Dapr reports. Zero input tokens and impossible counts become NOT_REPORTED: Dapr writes zero when
+    the provider sent no usage, and every call has input tokens."""
     usage = output.usage
     if usage is None or not usage.prompt_tokens:
         return NOT_REPORTED

@@ -1,4 +1,4 @@
-"""Puts one model call to the model and says how it was answered. Stages come here and nowhere else."""
+"""`LLMGateway.ask`: one model call, journaled before and after. The stages call models through it and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from app.llm.conversation import Answer, Conversation
 from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage, usage_columns
 
-# Dapr drops max_tokens, so an answer has no set limit; no answer of these stages has come near this.
+# Dapr drops max_tokens, so an answer has no limit; no answer of these stages has come near this many tokens.
 _RESERVED_OUTPUT_TOKENS = 1_000
-# How long the sidecar has to name its component, which takes it a millisecond: before a call there is time, for nothing
-# works without a sidecar; after it, the answer waits to be written down.
+# How long to wait for the sidecar to name its component, which takes a millisecond. Before a call there is time, since
+# nothing works without a sidecar; after it, an answer waits to be journaled.
 _BEFORE_SECONDS, _AFTER_SECONDS = 60.0, 2.0
-# No call is that large; PostgreSQL keeps no larger number of tokens.
+# No call is that large, and PostgreSQL's integer holds no more.
 _MOST_TOKENS = 2**31 - 1
-# Counted on the event loop; whatever is longer, beside it.
+# Texts up to this length are counted on the event loop, longer ones in a thread.
 _SHORT_CHARACTERS = 8_000
 
 Counted = TypeVar("Counted")
@@ -30,7 +30,7 @@ Counted = TypeVar("Counted")
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """The answer and what it used; only `use` may travel into history."""
+    """The answer, and its usage. Only `use` may go into the workflow's history."""
 
     answer: Answer
     use: ModelUse
@@ -46,9 +46,10 @@ class LLMGateway:
         self._in_flight: dict[tuple[str, int], asyncio.Future[ModelAnswer]] = {}
 
     async def ask(self, call: ModelCall) -> ModelAnswer:
-        """Answers once for each step and turn, however often and however concurrently it is executed here.
+        """The answer to a call. Concurrent executions of one step and turn in this process share one request; an answer
+        in the journal is returned without a request.
 
-        Raises ModelUnavailable (worth a retry) or ModelRefused (not)."""
+        Raises ModelUnavailable (worth a retry) or ModelRefused (not worth one)."""
         key = (call.execution_id, call.turn)
         running = self._in_flight.get(key)
         if running is None:
@@ -59,30 +60,31 @@ class LLMGateway:
     async def _ask(self, call: ModelCall) -> ModelAnswer:
         provider = await self._conversation.provider(_BEFORE_SECONDS) or ""
         by, texts = estimate.counting(provider, ""), [message.text for message in call.messages]
-        asked = await _aside(texts, lambda: estimate.input_tokens(call.messages, call.tools, by))
-        begun = await self._journal.begin(call, self._component, provider, Reserve(asked, _RESERVED_OUTPUT_TOKENS))
-        if isinstance(begun, SettledCall):
-            return self._answered(call, begun, AnsweredBy.JOURNAL)
+        input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(call.messages, call.tools, by))
+        reserve = Reserve(input_tokens, _RESERVED_OUTPUT_TOKENS)
+        call_id = await self._journal.begin(call, self._component, provider, reserve)
+        if isinstance(call_id, SettledCall):
+            return self._model_answer(call, call_id, AnsweredBy.JOURNAL)
         try:
             answer = await self._conversation.ask(call.messages, call.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            await self._journal.fail(begun, error, await self._still(provider))
+            await self._journal.fail(call_id, error, await self._confirm_provider(provider))
             raise
-        provider = await self._still(provider)
-        usage = await _aside(
+        provider = await self._confirm_provider(provider)
+        usage = await _off_loop(
             [*texts, answer.text, *(tool_call.arguments for tool_call in answer.tool_calls)],
-            lambda: used(answer, call, provider),
+            lambda: reported_or_estimated(answer, call, provider),
         )
-        settled = await self._journal.settle(begun, call, answer, usage, provider)
-        return self._answered(call, settled, AnsweredBy.PROVIDER)
+        settled = await self._journal.settle(call_id, call, answer, usage, provider)
+        return self._model_answer(call, settled, AnsweredBy.PROVIDER)
 
-    async def _still(self, before: str) -> str:
-        """Whose call it was: the component's type from before, empty when it is another now, for then the call may
-        have gone to either. A sidecar that went away took its component with it, which was that of before."""
+    async def _confirm_provider(self, before: str) -> str:
+        """The component's type that served a call: the one from before it. Empty when the component was changed during
+        the call, which may then have gone to either. A sidecar that no longer answers had the earlier type."""
         now = await self._conversation.provider(_AFTER_SECONDS)
         return before if now in (before, None) else ""
 
-    def _answered(self, call: ModelCall, settled: SettledCall, by: AnsweredBy) -> ModelAnswer:
+    def _model_answer(self, call: ModelCall, settled: SettledCall, by: AnsweredBy) -> ModelAnswer:
         use = ModelUse(
             answered_by=by,
             component=self._component,
@@ -94,15 +96,15 @@ class LLMGateway:
         return ModelAnswer(settled.answer, use)
 
 
-async def _aside(texts: Iterable[str], count: Callable[[], Counted]) -> Counted:
-    """Counts the tokens of `texts` beside the event loop where that takes a while: 64,000 characters that nobody would
-    write take twenty milliseconds."""
+async def _off_loop(texts: Iterable[str], count: Callable[[], Counted]) -> Counted:
+    """Runs `count`, which counts the tokens of `texts`, in a thread if they are long: 64,000 characters of unusual text
+    take 20 ms."""
     return await asyncio.to_thread(count) if sum(map(len, texts)) > _SHORT_CHARACTERS else count()
 
 
-def used(answer: Answer, call: ModelCall, provider: str) -> TokenUsage:
-    """What the provider reported, if that can be; else what we count ourselves, marked as such."""
-    if _can_be(answer):
+def reported_or_estimated(answer: Answer, call: ModelCall, provider: str) -> TokenUsage:
+    """The usage that the provider reported if it is plausible, else our own estimate, marked as such."""
+    if _is_plausible(answer):
         return answer.usage
     by = estimate.counting(provider, answer.model)
     return TokenUsage(
@@ -112,9 +114,11 @@ def used(answer: Answer, call: ModelCall, provider: str) -> TokenUsage:
     )
 
 
-def _can_be(answer: Answer) -> bool:
-    """Whether what was reported is whole, and neither a question nor an answer is for nothing."""
-    asked, said = answer.usage.input_tokens, answer.usage.output_tokens
-    if asked is None or said is None or not 0 < asked <= _MOST_TOKENS or said > _MOST_TOKENS:
+def _is_plausible(answer: Answer) -> bool:
+    """Whether both counts were reported, and neither a question nor an answer with content has zero tokens."""
+    input_tokens, output_tokens = answer.usage.input_tokens, answer.usage.output_tokens
+    if input_tokens is None or output_tokens is None:
         return False
-    return said > 0 or not (answer.text or answer.tool_calls)
+    if not 0 < input_tokens <= _MOST_TOKENS or output_tokens > _MOST_TOKENS:
+        return False
+    return output_tokens > 0 or not (answer.text or answer.tool_calls)

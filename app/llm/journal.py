@@ -1,11 +1,11 @@
-"""The write-ahead row of each model call: written before the call, settled after it, never paid twice.
+"""The write-ahead row of each model call: written before the call and settled after it, so no answer is paid for twice.
 
-A step that is executed again finds the settled answer here. A row that was left `started` by an execution that is gone
-becomes `interrupted`, and its reserve says what it may have cost at most. Two executions at once may both ask, but
-only the first answer settles the step; the other keeps its own row, with what it used.
+A step that is executed again finds its settled answer here. A row that a dead execution left `started` becomes
+`interrupted`, and its reserve says what it may have cost at most. Two executions at the same time may both call the
+model, but only the first answer settles the step; the other keeps its own row, with its usage.
 
-A run that Dapr gave up without cause leaves good answers behind. The run that takes its place asks the same questions
-in steps of other names: such an answer becomes that of the new step.
+A run that Dapr rejected by mistake leaves good answers behind. The run that replaces it asks the same questions in
+steps with other ids; such an answer is moved to the new step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from app.llm.call import Failed, ModelCall, Objection, Reserve, answer_from_json
 from app.llm.conversation import Answer
 from app.pricing.charge_types import USAGE_COLUMNS, TokenUsage, usage_columns, usage_of
 
-# Words of the provider's choosing; PostgreSQL refuses what is longer than its column.
+# The provider chooses these texts; PostgreSQL refuses one that is longer than its column.
 _MODEL_CHARACTERS, _REASON_CHARACTERS = 200, 32
 
 
@@ -83,7 +83,7 @@ _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
 
 @dataclass(frozen=True)
 class SettledCall:
-    """The answer that settled a step, and what it used."""
+    """The answer that settled a step, and its usage."""
 
     answer: Answer
     usage: TokenUsage
@@ -100,30 +100,30 @@ class Journal:
         self._clock = clock
 
     async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
-        """Opens a row and returns its id; or returns what has settled the step already. `provider` is the component's
-        type before the call, empty when it is not known; how it ends says whether it still was. Raises RepeatedlyLost
-        and ModelUnavailable when the step has lost too many answers, or lost one a moment ago."""
+        """Opens a row and returns its id, or returns the answer that has settled the step already. `provider` is the
+        component's type before the call, empty when it is not known; `settle` and `fail` confirm it. Raises
+        RepeatedlyLost when the step has lost too many answers, ModelUnavailable when it lost one a moment ago."""
         row, now = self._row(call, component, reserve) | {"provider": provider}, self._clock()
 
         def object_(failed: Sequence[Failed]) -> Objection | None:
             return objection(component, failed, self._losses, now)
 
-        begun = await self._writer.write(lambda connection: _begun(connection, row, object_))
-        if isinstance(begun, Exception):
-            raise begun
-        return begun
+        result = await self._writer.write(lambda connection: _begin(connection, row, object_))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def settle(
         self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str
     ) -> SettledCall:
-        """Closes a row with its answer and whose it is. Returns the answer that settled the step, which may be
-        another's."""
+        """Closes a row with its answer and provider. Returns the answer that settled the step, which may be another
+        execution's."""
         values = (
             usage_columns(usage)
             | {
                 "provider": provider,
                 "state": CallState.SETTLED.value,
-                "error": None,  # it may have been given up meanwhile, because this worker stood still
+                "error": None,  # the row may have been marked interrupted meanwhile, because this worker hung
                 "model": answer.model[:_MODEL_CHARACTERS],
                 "finish_reason": answer.finish_reason[:_REASON_CHARACTERS],
                 "answer": answer_to_json(answer),
@@ -131,21 +131,21 @@ class Journal:
             }
         )
         try:
-            before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._writer.write(lambda connection: _settle(connection, call_id, call, values))
         except IntegrityError:  # another process settled the step in this very moment
-            before = await self._writer.write(lambda connection: _settled(connection, call_id, call, values))
+            before = await self._writer.write(lambda connection: _settle(connection, call_id, call, values))
         return before or SettledCall(answer, usage)
 
     async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
-        """Closes a row whose call failed; its error begins with the code. What it may have cost stays its reserve
-        unless the code says that no model worked: unknown is not zero."""
+        """Closes a row whose call failed; the stored error begins with its code. The row's reserve stays its possible
+        cost unless the code says that no model worked."""
         values = {
             "state": CallState.FAILED,
             "error": error.coded,
             "ended_at": self._clock(),
             "provider": provider,
         }
-        await self._writer.write(lambda connection: _failed(connection, call_id, values))
+        await self._writer.write(lambda connection: _fail(connection, call_id, values))
 
     def _row(self, call: ModelCall, component: str, reserve: Reserve) -> dict[str, Any]:
         return {
@@ -167,13 +167,13 @@ class Journal:
         }
 
 
-def _begun(
+def _begin(
     connection: Connection, row: dict[str, Any], object_: Callable[[Sequence[Failed]], Objection | None]
 ) -> str | SettledCall | Objection:
-    """Looks for the settled row, marks what an earlier execution left open, and opens a row unless there is an
-    objection to the requests that failed before it."""
+    """Returns the settled answer if there is one. Otherwise marks rows that an earlier execution left open, and opens a
+    new row, unless `object_` objects because of the step's failed requests."""
     step = _step(row["execution_id"], row["turn"])
-    before = run(connection, _OF_STEP, step).all()  # none, nearly always
+    before = run(connection, _OF_STEP, step).all()  # nearly always empty
     if any(row.state == CallState.SETTLED for row in before):
         return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
     if any(row.state == CallState.STARTED for row in before):
@@ -188,7 +188,7 @@ def _begun(
 
 
 def _left_behind(connection: Connection, row: dict[str, Any]) -> SettledCall | None:
-    """The answer to the same question that a run left behind which Dapr gave up; it settles this step from now on."""
+    """The answer to the same question from a rejected run of the task; from now on it settles this step."""
     if run(connection, _BEGUN_AGAIN, {"the_task": row["task_id"]}).first() is None:
         return None
     same = {
@@ -205,13 +205,13 @@ def _left_behind(connection: Connection, row: dict[str, Any]) -> SettledCall | N
     return _stored(found)
 
 
-def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> SettledCall | None:
-    """None when the row settled the step; else what had settled it before."""
+def _settle(connection: Connection, call_id: str, call: ModelCall, values: dict[str, Any]) -> SettledCall | None:
+    """None when the row settled the step, else the answer that had settled it before."""
     step = _step(call.execution_id, call.turn)
     given = {"the_call": call_id, **step, **values}
     if run(connection, _SETTLE_OPEN, given).rowcount:
         return None
-    look_again(connection, call.task_id)  # the row was closed by others, and perhaps recorded so
+    look_again(connection, call.task_id)  # another worker closed the row, and the task may be recorded that way
     if run(connection, _SETTLE, given).rowcount:
         return None
     lost = {"state": CallState.INTERRUPTED.value, "error": "another execution of the step settled first"}
@@ -219,7 +219,7 @@ def _settled(connection: Connection, call_id: str, call: ModelCall, values: dict
     return _stored(connection.execute(_FIND_SETTLED, step).mappings().one())
 
 
-def _failed(connection: Connection, call_id: str, values: dict[str, Any]) -> None:
+def _fail(connection: Connection, call_id: str, values: dict[str, Any]) -> None:
     this = update(MODEL_CALLS).where(MODEL_CALLS.c.call_id == call_id).values(values)
     if connection.execute(this.where(_IS_OPEN)).rowcount:
         return

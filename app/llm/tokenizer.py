@@ -66,7 +66,7 @@ def encoding() -> tiktoken.Encoding:
 
 def count(text: str) -> int:
     """Tokens of a plain text; system prompts and tool definitions are remembered."""
-    return _remembered(text) if len(text) <= _CACHED_CHARACTERS else _counted(text)
+    return _remembered(text) if len(text) <= _CACHED_CHARACTERS else _count(text)
 
 
 def count_message(role: str, text: str) -> int:
@@ -74,10 +74,10 @@ def count_message(role: str, text: str) -> int:
     return MESSAGE_FRAME + count(role) + count(text)
 
 
-def _counted(text: str) -> int:
+def _count(text: str) -> int:
     return len(encoding().encode_ordinary(text))
 
 
 @lru_cache(maxsize=4096)
 def _remembered(text: str) -> int:
-    return _counted(text)
+    return _count(text)

@@ -1,5 +1,5 @@
-"""The task service: where tickets arrive and people decide: intake, reading and steering of tasks, for web and command
-line."""
+"""The task service behind the API and the pages: accepts tickets, reads tasks, steers them, and takes people's
+decisions."""
 
 from __future__ import annotations
 
@@ -48,19 +48,20 @@ from app.ledger.store.tickets import StoredTicket, Tickets
 from app.tasks.workflow_client import WorkflowClient
 from app.workflow.steps import TaskInput
 
-# Whoever starts a task has one of these to itself: by the task's id, so that others need not wait.
+# Locks around the start of a task, one for each hash of its id, so that different tasks start in parallel.
 _STARTERS = 64
-# How long a decision is waited for: the task looks the order up, which takes a moment.
+# How long `decide` waits for the task's outcome, which takes a moment since the task looks up the order.
 _DECIDED_WITHIN_SECONDS, _LOOK_AGAIN_SECONDS = 5.0, 0.1
-# Whoever sends a ticket waits no longer than this for its task's start.
+# How long the sender of a ticket waits for the start of its task.
 _INTAKE_SECONDS = 1.0
+# How long one start waits for another start of the same task.
 _PATIENCE_SECONDS = 30.0
 _STARTED_TOGETHER, _STARTING_AT_ONCE = 200, 4
 
 log = logging.getLogger(__name__)
 
-_GIVEN_UP = "Dapr has given this run up although nobody touched it; the task is begun again, look in some seconds"
-_LOST = "the workflow engine has lost the run; the task was begun again"
+_GIVEN_UP = "Dapr rejected this run although nobody changed its history; the task is being restarted, look in seconds"
+_LOST = "the workflow engine has lost the run; the task was restarted"
 
 
 class TaskService:
@@ -76,9 +77,11 @@ class TaskService:
         void: Callable[[str, str], None],
         pause: Callable[[float], None] = time.sleep,
         stuck: Callable[[str, datetime | None], Retrying | None] = lambda _task, _turn: None,
-        begun_again: Callable[[str, str, datetime], bool] = lambda _task, _words, _ended: False,
+        is_restarted: Callable[[str, str, datetime], bool] = lambda _task, _words, _ended: False,
     ) -> None:
-        """`begun_again` says whether a task goes on although its run has failed with these words, at that time."""
+        """`void` tells the refund system that a ticket gets no refund. `stuck` says which step a running task is stuck
+        at. `is_restarted` says whether the task goes on in a new run although its run failed with this message at this
+        time."""
         self._tickets = tickets
         self._standings = standings
         self._runs = runs
@@ -87,14 +90,14 @@ class TaskService:
         self._void = void
         self._pause = pause
         self._stuck = stuck
-        self._begun_again = begun_again
-        self.someone_waits = threading.Event()  # a ticket was accepted whose task could not be started
+        self._is_restarted = is_restarted
+        self.someone_waits = threading.Event()  # set when a ticket was accepted and its task could not be started
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
-        """Accepts a ticket and starts its task; one that Dapr has lost is begun again. It is kept before anything else,
-        so an engine that is away or slow is not waited for: `start_waiting` does the rest. Raises Conflict,
-        Unreachable when a lost one cannot be begun again."""
+        """Accepts a ticket and starts its task. The ticket is stored first, so a workflow engine that is down or slow
+        delays nobody: `start_waiting` starts the task later. A known ticket whose run Dapr has lost is restarted.
+        Raises Conflict for another body under the same id, and Unreachable when a lost run cannot be restarted."""
         stored, created = self._tickets.accept(ticket)
         if not stored.started:
             try:
@@ -103,17 +106,17 @@ class TaskService:
             except Unreachable as error:
                 log.warning("task %s: accepted, to be started later: %s", stored.task_id, error)
                 self.someone_waits.set()
-                return self._known(stored.task_id), Intake.LATER
+                return self._from_ledger(stored.task_id), Intake.LATER
         if created:
-            return self._known(stored.task_id), Intake.NEW
+            return self._from_ledger(stored.task_id), Intake.NEW
         with within(_INTAKE_SECONDS):
             if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
                 self._begin_again(stored.task_id, _LOST)
             return self.get(stored.task_id), Intake.KNOWN
 
     def start_waiting(self, at_most: int = _STARTED_TOGETHER) -> int:
-        """Starts the oldest tickets that are accepted and not started, and returns how many were; fewer than there were
-        when the engine did not take one. Raises Unreachable when it took none."""
+        """Starts the tasks of the oldest accepted tickets that are not started, and returns how many it started. Raises
+        the first error when all of them failed."""
         waiting = self._tickets.not_started(at_most)
         with ThreadPoolExecutor(_STARTING_AT_ONCE) as pool:
             failures = [error for error in pool.map(self._try_to_start, waiting) if error is not None]
@@ -124,17 +127,18 @@ class TaskService:
     def _try_to_start(self, stored: StoredTicket) -> RefundAgentError | None:
         try:
             self._start(stored)
-        except RefundAgentError as error:  # one that cannot be started must not hold up the others
+        except RefundAgentError as error:  # a task that cannot be started must not hold up the others
             return error
         return None
 
-    def _known(self, task_id: str) -> TaskView:
+    def _from_ledger(self, task_id: str) -> TaskView:
         return _Seen(self._standings.get(task_id)).view
 
     def get(self, task_id: str) -> TaskView:
-        """One task: as Dapr knows it, or as the ledger does, and then with the reason. Raises TaskNotFound."""
+        """One task as Dapr knows it; when Dapr does not, as the ledger knew it last, with the reason in `caveat`.
+        Raises TaskNotFound."""
         seen = self._look(task_id)
-        view = self._whole(seen)
+        view = self._with_decisions(seen)
         if view.status is not TaskStatus.RUNNING or seen.now is None:
             return view
         return view.model_copy(update={"retrying": self._stuck(task_id, seen.standing.at)})
@@ -142,18 +146,18 @@ class TaskService:
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
     ) -> TaskPage:
-        """A page of tasks in order of arrival; `tenants` None is all, `after` the cursor of the page before. As the
-        ledger knows them: Dapr is not asked."""
-        return _page(*self._standings.page(tenants, status, int(after or 0), limit))
+        """A page of tasks in order of arrival, as the ledger knows them; Dapr is not asked. `tenants` None means all,
+        `after` is the previous page's `next_after`."""
+        return _task_page(*self._standings.page(tenants, status, int(after or 0), limit))
 
     def newest(
         self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None
     ) -> TaskPage:
-        """The same, newest first; `before` is the cursor of the page before."""
-        return _page(*self._standings.newest(tenants, status, int(before) if before else None, limit))
+        """A page of tasks as `list` gives it, newest first. `before` is the previous page's `next_after`."""
+        return _task_page(*self._standings.newest(tenants, status, int(before) if before else None, limit))
 
     def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
-        """How many tasks there are; `tenants` None is all."""
+        """The number of tasks; `tenants` None means all."""
         return self._standings.count(tenants, status)
 
     def inbox(
@@ -165,47 +169,48 @@ class TaskService:
         limit: int,
         after: str | None,
     ) -> Inbox:
-        """A page of the tasks that wait for a person, in order of arrival, with what their customers wrote. `tenants`
-        are those of the reader (None: all), `narrowed_to` one of them."""
+        """A page of the tasks that wait for a person, in order of arrival, with their tickets' texts. `tenants` are the
+        reader's (None means all), `narrowed_to` is one of them."""
         tally = self._standings.reasons(tenants)
         of = tenants if narrowed_to is None else frozenset({narrowed_to})
-        found, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
-        tickets = self._tickets.some([task.task_id for task in found])
+        tasks, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
+        tickets = self._tickets.some([task.task_id for task in tasks])
         by_reason: Counter[str] = Counter()
         for counts in tally.values():
             by_reason.update(counts)
         return Inbox(
-            cases=tuple(Case(task=_Seen(task).view, ticket=_ticket(tickets[task.task_id])) for task in found),
+            cases=tuple(Case(task=_Seen(task).view, ticket=_ticket_view(tickets[task.task_id])) for task in tasks),
             total=self._standings.count(of, TaskStatus.WAITING, reason, asked_before),
             reasons=dict(by_reason.most_common()),
             tenants={tenant: sum(counts.values()) for tenant, counts in sorted(tally.items())},
-            next_after=str(found[-1].sequence) if more else None,
+            next_after=str(tasks[-1].sequence) if more else None,
         )
 
     def ticket(self, task_id: str) -> TicketView:
         """What the customer wrote, redacted. Raises TaskNotFound."""
-        return _ticket(self._tickets.get(task_id))
+        return _ticket_view(self._tickets.get(task_id))
 
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
         view = self._in_progress(task_id)
         if view.status is TaskStatus.PAUSED:
             raise NotWaiting(f"task {task_id} is paused already; `task resume` lets it go on")
-        return self._steered(self._runs.pause, view)
+        return self._steer(self._runs.pause, view)
 
     def resume(self, task_id: str) -> TaskView:
         """Lets a paused or parked task go on. Raises NotWaiting."""
         view = self._in_progress(task_id)
         if view.status is TaskStatus.PAUSED:
-            return self._steered(self._runs.resume, view)
+            return self._steer(self._runs.resume, view)
         if view.status is TaskStatus.PARKED:
-            return self._steered(self._runs.unpark, view)
+            return self._steer(self._runs.unpark, view)
         raise NotWaiting(
             f"task {task_id} is {view.status.value}, neither paused nor parked; there is nothing to resume"
         )
 
-    def _steered(self, steer: Callable[[str], None], before: TaskView) -> TaskView:
-        """The task after what was asked of it: Dapr takes the word, and the task hears it a moment later."""
+    def _steer(self, steer: Callable[[str], None], before: TaskView) -> TaskView:
+        """The task after `steer`. Dapr accepts a command before the task has changed, so this waits until the task's
+        status or time differs from `before`, at most `_DECIDED_WITHIN_SECONDS`."""
         steer(before.task_id)
         limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
         while True:
@@ -216,44 +221,44 @@ class TaskService:
             self._pause(_LOOK_AGAIN_SECONDS)
 
     def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
-        """Hands a person's decision to a waiting task, and waits a moment for what becomes of it: True when it is
-        accepted, False when nobody knows yet. Each decision is written down, and so is what became of it. Raises
+        """Hands a person's decision to a waiting task and waits some seconds for its outcome: True when the task has
+        accepted it, False when the outcome is not known yet. Every decision and its outcome are recorded. Raises
         NotWaiting, TooLate, DecisionRefused."""
         view = self._to_decide(task_id, decision, note)
         question = view.question.number if view.question else None
         if decision.question not in (None, question):
-            self._refused(task_id, decision, note, decision_texts.ANSWERED_BEFORE)
+            self._note_refusal(task_id, decision, note, decision_texts.ANSWERED_BEFORE)
             raise TooLate(
                 f"task {task_id}: {decision_texts.words_of(decision_texts.ANSWERED_BEFORE)}; look at its new question"
             )
         decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
         self._trail.write_down(task_id, decision, note, view.waiting_for or "")
         self._runs.decide(task_id, decision)
-        view = self._settled(task_id, decision)
-        made = next(known for known in view.decisions if known.decision_id == decision.decision_id)
-        if made.state is DecisionState.REFUSED:
-            raise DecisionRefused(f"task {task_id}: {made.words}; it waits as before", reason=made.code)
-        if made.state is DecisionState.TOO_LATE:
-            raise TooLate(f"task {task_id}: {made.words}; look with `task show {task_id}`")
-        return view, made.state is DecisionState.ACCEPTED
+        view = self._await_settlement(task_id, decision)
+        outcome = next(row for row in view.decisions if row.decision_id == decision.decision_id)
+        if outcome.state is DecisionState.REFUSED:
+            raise DecisionRefused(f"task {task_id}: {outcome.words}; it waits as before", reason=outcome.code)
+        if outcome.state is DecisionState.TOO_LATE:
+            raise TooLate(f"task {task_id}: {outcome.words}; look with `task show {task_id}`")
+        return view, outcome.state is DecisionState.ACCEPTED
 
-    def denied(self, task_id: str, decision: Decision) -> None:
-        """Notes that somebody tried to decide who may not. Raises TaskNotFound."""
+    def note_denied(self, task_id: str, decision: Decision) -> None:
+        """Records a decision by somebody who lacks the role for it. Raises TaskNotFound."""
         self._tickets.get(task_id)
-        self._refused(task_id, decision, "", decision_texts.NO_ROLE)
+        self._note_refusal(task_id, decision, "", decision_texts.NO_ROLE)
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
-        """Ends a task for good, and its ticket gets no refund any more. Raises Unreachable; NotWaiting when it has
-        ended, unless an older state store has it going on (that is ended, and the record stays), or when the customer
-        is being told of a refund: that one can only be posted."""
+        """Ends a task for good; its ticket is voided, so it gets no refund later. Raises Unreachable; NotWaiting when
+        the task has ended, or when its refund is committed and can only be posted. A run that a restored older state
+        store still has, of a task whose final record the ledger has, is terminated and the record stays."""
         seen = self._look(task_id)
-        left_over = seen.known.final and _goes_on(self._runs.get(task_id))
+        left_over = seen.known.final and _is_running(self._runs.get(task_id))
         if not left_over:
-            self._no_refund_any_more(self._in_progress(task_id))
+            self._void_ticket(self._in_progress(task_id))
         self._runs.terminate(task_id, reason)
         return self.get(task_id)
 
-    def _no_refund_any_more(self, view: TaskView) -> None:
+    def _void_ticket(self, view: TaskView) -> None:
         try:
             self._void(view.tenant, view.ticket_id)
         except Refused as refusal:
@@ -263,47 +268,49 @@ class TaskService:
             ) from None
 
     def rerun(self, task_id: str) -> TaskView:
-        """Begins a task again from its ticket: one that Dapr has lost, or that has failed or was terminated. What it
-        did before stays done, and is found by its keys. Raises NotWaiting for one that goes on or is completed."""
+        """Restarts a task from its ticket when Dapr has lost its run, or the run failed or was terminated. Effects of
+        the earlier run stay and are found by their idempotency keys. Raises NotWaiting when the task is running or
+        completed."""
         seen = self._look(task_id)
         status = seen.standing.status
         if status is TaskStatus.COMPLETED:
             raise NotWaiting(f"task {task_id} is completed; send what is to be done anew under a new ticket id")
         if status.ended:
-            self.restart(task_id, f"the run has ended ({status.value}); the task was begun again")
+            self.restart(task_id, f"the run has ended ({status.value}); the task was restarted")
         elif isinstance(seen.trouble, TaskNotFound):
             self._begin_again(task_id, _LOST)
         else:
             seen.must_be_current()
             raise NotWaiting(
-                f"task {task_id} is {status.value} and goes on; `task terminate` ends it, if it must begin again"
+                f"task {task_id} is {status.value} and goes on; `task terminate` ends it, if it must start over"
             )
         return self.get(task_id)
 
     def restart(self, task_id: str, why: str = "the run was given up") -> None:
-        """Starts a task's run anew; Dapr wipes the ended one. For a run that was given up for no fault of the task."""
+        """Starts a new run of a task whose run has ended; Dapr wipes the ended one. `why` becomes the task's caveat."""
         stored = self._tickets.get(task_id)
         self._standings.begin_anew(task_id, why)
-        self._runs.start(self._input(stored, again=True))
+        self._runs.start(self._task_input(stored, again=True))
 
     def _begin_again(self, task_id: str, why: str) -> None:
-        """One at a time, as in `_start`."""
+        """Restarts a lost run unless another thread has done so, under the lock of `_start`."""
         with self._starting[hash(task_id) % _STARTERS]:
             if self._runs.get(task_id) is None:
                 self.restart(task_id, why)
 
     def _to_decide(self, task_id: str, decision: Decision, note: str) -> TaskView:
-        """The task, when it can take the decision; otherwise the attempt is noted, and refused."""
+        """The task when it can take the decision. Otherwise records the attempt and raises NotWaiting, DecisionRefused,
+        HistoryTampered or Unreachable."""
         seen = self._look(task_id)
-        view = self._whole(seen)
+        view = self._with_decisions(seen)
         if view.status is not TaskStatus.WAITING:
-            self._refused(task_id, decision, note, decision_texts.NOT_WAITING)
+            self._note_refusal(task_id, decision, note, decision_texts.NOT_WAITING)
             raise NotWaiting(
                 f"task {task_id} {_where_it_is(view)}; only a waiting task takes a decision"
                 + _decided_before(view.decisions)
             )
         if decision.verdict == "approve" and decision.refund is None and view.proposed_refund is None:
-            self._refused(task_id, decision, note, decision_texts.NO_REFUND)
+            self._note_refusal(task_id, decision, note, decision_texts.NO_REFUND)
             raise DecisionRefused(
                 f"task {task_id} waits because of {view.waiting_for} and proposes no refund; "
                 "approve it with order, amount and currency, or reject it",
@@ -312,43 +319,43 @@ class TaskService:
         seen.must_be_current()
         return view
 
-    def _refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
+    def _note_refusal(self, task_id: str, decision: Decision, note: str, code: str) -> None:
         self._trail.refused(task_id, decision.model_copy(update={"decision_id": _new_id()}), note, code)
 
-    def _settled(self, task_id: str, decision: Decision) -> TaskView:
-        """The task as soon as it says what became of the decision, or when it has had its time."""
+    def _await_settlement(self, task_id: str, decision: Decision) -> TaskView:
+        """The task as soon as it has settled the decision, or after `_DECIDED_WITHIN_SECONDS`."""
         limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
         while True:
             view = self.get(task_id)
-            made = next(known for known in view.decisions if known.decision_id == decision.decision_id)
-            if made.state is not DecisionState.HANDED_OVER or time.monotonic() >= limit:
+            row = next(row for row in view.decisions if row.decision_id == decision.decision_id)
+            if row.state is not DecisionState.HANDED_OVER or time.monotonic() >= limit:
                 return view
             self._pause(_LOOK_AGAIN_SECONDS)
 
-    def _whole(self, seen: _Seen) -> TaskView:
-        """With the trail of decisions, brought up to date with what the task says."""
+    def _with_decisions(self, seen: _Seen) -> TaskView:
+        """The task with its recorded decisions, after their outcomes were updated from the task's status."""
         task_id = seen.known.task_id
         trail = self._trail.of(task_id)
-        news = _news(trail, seen.standing)
+        news = _new_outcomes(trail, seen.standing)
         if news:
             self._trail.settle(task_id, news)
             trail = self._trail.of(task_id)
         return seen.view.model_copy(update={"decisions": trail})
 
     def _start(self, stored: StoredTicket) -> None:
-        """Dapr would wipe a completed instance of the same id, so one that it knows is not started again. One at a
-        time: a task that another one starts between that question and the start may have completed by then."""
+        """Starts the task unless Dapr knows an instance of its id: starting it again would wipe a completed one. Under
+        a lock, since a task that another thread starts after that check may have completed by then."""
         lock = self._starting[hash(stored.task_id) % _STARTERS]
         if not lock.acquire(timeout=left(_PATIENCE_SECONDS)):
-            raise Unreachable(f"task {stored.task_id} is being started by another one; try again in some seconds")
+            raise Unreachable(f"task {stored.task_id} is being started by another request; try again in some seconds")
         try:
-            if self._is_new(stored):
-                self._runs.start(self._input(stored))
+            if self._runs.get(stored.task_id) is None:
+                self._runs.start(self._task_input(stored))
         finally:
             lock.release()
         self._tickets.mark_started(stored.task_id)
 
-    def _input(self, stored: StoredTicket, *, again: bool = False) -> TaskInput:
+    def _task_input(self, stored: StoredTicket, *, again: bool = False) -> TaskInput:
         return TaskInput(
             tenant=stored.tenant,
             ticket_id=stored.ticket_id,
@@ -358,11 +365,9 @@ class TaskService:
             again=again,
         )
 
-    def _is_new(self, stored: StoredTicket) -> bool:
-        return self._runs.get(stored.task_id) is None
-
     def _in_progress(self, task_id: str) -> TaskView:
-        """Raises NotWaiting for a task that has ended, or that Dapr does not know; HistoryTampered, Unreachable."""
+        """The task when it can be steered. Raises NotWaiting for a task that has ended or that Dapr does not know,
+        HistoryTampered, Unreachable."""
         seen = self._look(task_id)
         if seen.standing.status.ended:
             raise NotWaiting(f"task {task_id} has ended ({seen.standing.status.value}); it cannot be changed any more")
@@ -370,7 +375,8 @@ class TaskService:
         return seen.view
 
     def _look(self, task_id: str) -> _Seen:
-        """One task, as Dapr says or the ledger. What has ended for good, Dapr is not asked for. Raises TaskNotFound."""
+        """One task as the ledger and Dapr know it. Dapr is not asked for a task with a final record. Raises
+        TaskNotFound."""
         known = self._standings.get(task_id)
         if known.final:
             return _Seen(known)
@@ -379,7 +385,7 @@ class TaskService:
         except (HistoryTampered, Unreachable) as error:
             return _Seen(known, trouble=error)
         failed_at = now.at if now is not None and now.status is TaskStatus.FAILED else None
-        if now is not None and failed_at is not None and self._begun_again(task_id, now.error or "", failed_at):
+        if now is not None and failed_at is not None and self._is_restarted(task_id, now.error or "", failed_at):
             return _Seen(known, trouble=Unreachable(_GIVEN_UP))
         lost = now is None and known.started and not known.standing.status.ended
         return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)
@@ -387,8 +393,8 @@ class TaskService:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One task as the ledger knows it and as Dapr says `now`. trouble: why Dapr could not tell of it, if it has not
-    ended: TaskNotFound, HistoryTampered, Unreachable."""
+    """One task: `known` is what the ledger holds, `now` what Dapr answered. `trouble` is why Dapr gave no answer:
+    TaskNotFound, HistoryTampered or Unreachable."""
 
     known: ListedTask
     now: Standing | None = None
@@ -396,15 +402,16 @@ class _Seen:
 
     @property
     def standing(self) -> Standing:
-        """As of the later turn: the worker tells of one a moment before Dapr has saved it."""
-        told = self.known.standing.at
-        if self.now is None or self.now.at is None or (told is not None and told > self.now.at):
+        """The standing as of the later turn. The ledger's may be later: the worker reports a turn shortly before Dapr
+        has saved it."""
+        reported = self.known.standing.at
+        if self.now is None or self.now.at is None or (reported is not None and reported > self.now.at):
             return self.known.standing
         return self.now
 
     @property
     def view(self) -> TaskView:
-        """For a reader, without decisions."""
+        """The task as readers see it, without its decisions."""
         standing = self.standing
         return TaskView(
             task_id=self.known.task_id,
@@ -423,7 +430,8 @@ class _Seen:
         )
 
     def must_be_current(self) -> None:
-        """Raises why it cannot be steered: NotWaiting where Dapr does not know it; HistoryTampered, Unreachable."""
+        """Raises the reason why the task cannot be steered, if there is one: NotWaiting when Dapr does not know it,
+        HistoryTampered, Unreachable."""
         if isinstance(self.trouble, TaskNotFound):
             status = self.known.standing.status.value
             raise NotWaiting(f"task {self.known.task_id} (last known: {status}) is {self.trouble}")
@@ -431,14 +439,15 @@ class _Seen:
             raise self.trouble
 
     def _caveat(self) -> str:
-        """What the ledger says in the same words it says with the time."""
+        """The reason why the view is not Dapr's. The ledger's own caveat, if it begins with the same words, has the
+        time too and is preferred."""
         words = str(self.trouble or "")
         return self.known.caveat if self.now is None and self.known.caveat.startswith(words) else words
 
 
-def _page(found: Sequence[ListedTask], more: bool) -> TaskPage:
+def _task_page(tasks: Sequence[ListedTask], more: bool) -> TaskPage:
     return TaskPage(
-        tasks=tuple(_Seen(task).view for task in found), next_after=str(found[-1].sequence) if more else None
+        tasks=tuple(_Seen(task).view for task in tasks), next_after=str(tasks[-1].sequence) if more else None
     )
 
 
@@ -446,11 +455,11 @@ def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _goes_on(now: Standing | None) -> bool:
+def _is_running(now: Standing | None) -> bool:
     return now is not None and not now.status.ended
 
 
-def _ticket(stored: StoredTicket) -> TicketView:
+def _ticket_view(stored: StoredTicket) -> TicketView:
     return TicketView(
         task_id=stored.task_id,
         customer_id=stored.customer_id,
@@ -465,14 +474,14 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _news(trail: Sequence[DecisionView], run: Standing) -> list[SettledDecision]:
-    """What the run says and the trail does not. A decision whose question another one has answered, or whose run is
-    over, is never taken any more."""
-    told = {decision.decision_id: decision for decision in run.decisions}
+def _new_outcomes(trail: Sequence[DecisionView], run: Standing) -> list[SettledDecision]:
+    """The outcomes that the run reports and the trail lacks. A decision that was handed over is too late when another
+    one has answered its question, or the run has ended."""
+    reported = {decision.decision_id: decision for decision in run.decisions}
     answered = {decision.question for decision in run.decisions if decision.state is DecisionState.ACCEPTED}
-    news = [told[row.decision_id] for row in trail if _differs(row, told.get(row.decision_id))]
+    news = [reported[row.decision_id] for row in trail if _differs(row, reported.get(row.decision_id))]
     for row in trail:
-        if row.state is DecisionState.HANDED_OVER and row.decision_id not in told:
+        if row.state is DecisionState.HANDED_OVER and row.decision_id not in reported:
             if row.question in answered:
                 news.append(_too_late(row, decision_texts.ANSWERED_BEFORE, run))
             elif run.status.ended:
@@ -480,8 +489,8 @@ def _news(trail: Sequence[DecisionView], run: Standing) -> list[SettledDecision]
     return news
 
 
-def _differs(known: DecisionView, told: SettledDecision | None) -> bool:
-    return told is not None and told.state is not known.state
+def _differs(row: DecisionView, reported: SettledDecision | None) -> bool:
+    return reported is not None and reported.state is not row.state
 
 
 def _too_late(view: DecisionView, code: str, run: Standing) -> SettledDecision:
@@ -494,6 +503,6 @@ def _where_it_is(view: TaskView) -> str:
 
 
 def _decided_before(trail: Sequence[DecisionView]) -> str:
-    """Who was first, where somebody was."""
+    """The end of an error message that names the last decision that was handed over or accepted; empty without one."""
     taken = [row for row in trail if row.state in (DecisionState.ACCEPTED, DecisionState.HANDED_OVER)]
     return f"; {taken[-1].by} has sent `{taken[-1].verdict}` before" if taken else ""

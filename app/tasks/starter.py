@@ -1,4 +1,4 @@
-"""Starts the tasks of tickets that were accepted while the engine was away, as soon as it is back."""
+"""Starts the tasks of tickets that were accepted while the workflow engine was down, as soon as it is back."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from app.domain.errors import RefundAgentError
 
 log = logging.getLogger(__name__)
 
-# While all is well it looks this often for what nobody told it of: tickets of a process that died.
+# How often it looks for tickets without being woken: those that a process accepted and did not start before it died.
 _LOOK_SECONDS = 30.0
-# How long it waits after the first attempt that failed; doubles up to the longest.
+# The pause after the first failed attempt; it doubles up to the longest.
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 15.0
 
 
 class Waiting(Protocol):
-    """Where tickets wait for their start."""
+    """The part of the task service that the starter uses. `someone_waits` wakes it."""
 
     someone_waits: threading.Event
 
     def start_waiting(self) -> int:
-        """Starts some, and returns how many. Raises Unreachable when none could be started."""
+        """Starts waiting tasks and returns how many. Raises RefundAgentError when none could be started."""
 
 
 class Starter:
-    """A part of the agent, in a thread of its own."""
+    """Calls `start_waiting` in a thread of its own: when woken, and every `look_seconds`."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Starter:
         self._thread = threading.Thread(target=self._run, name="starter", daemon=True)
 
     def start(self) -> None:
-        """Begins, with what was left by the process before."""
+        """Starts the thread, which first takes what the previous process left."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; a start that is in work ends by its own deadline."""
+        """Stops the thread; a start in progress ends by its own deadline."""
         self._end.set()
         self._service.someone_waits.set()
         self._thread.join()
@@ -61,14 +61,14 @@ class Starter:
                 started = self._service.start_waiting()
             except (RefundAgentError, SQLAlchemyError) as error:
                 log.warning(
-                    "accepted tickets still wait for their start: %s; again in %.1f s", type(error).__name__, pause
+                    "accepted tickets still wait for their start: %s; next try in %.1f s", type(error).__name__, pause
                 )
                 self._end.wait(pause)
                 pause = min(2 * pause, self._longest)
                 continue
             pause = self._first
             if started:
-                log.info("%d tasks of tickets that had to wait are started", started)
+                log.info("%d tasks of tickets that had to wait were started", started)
                 continue
             self._service.someone_waits.wait(self._look)
             self._end.wait(self._first if self._service.someone_waits.is_set() else 0)

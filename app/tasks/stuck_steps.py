@@ -1,4 +1,5 @@
-"""What a task is stuck at: which step failed last, why, how often, and when it is tried again. From its history."""
+"""The step that a running task is stuck at: why it failed, how often, and when it is tried again, read from the
+history."""
 
 from __future__ import annotations
 
@@ -14,31 +15,32 @@ from app.domain.models import Retrying
 
 log = logging.getLogger(__name__)
 
-# A task whose last turn is younger than this is at work; its history is not read for every look at it.
+# A task whose last turn is younger than this is at work, so its history is not read.
 STUCK_AFTER = timedelta(seconds=2)
 _ERROR_CHARACTERS = 300
 
 
 class Stuck:
-    """Looks at running tasks. `history` reads one run and raises RefundAgentError; `clock` gives the time in UTC."""
+    """Finds the step that a task is stuck at. `history` reads one run and raises RefundAgentError; `clock` gives the
+    time in UTC."""
 
     def __init__(self, history: Callable[[str], WorkflowRun], clock: Callable[[], datetime]) -> None:
         self._history = history
         self._clock = clock
 
     def look(self, task_id: str, last_turn: datetime | None) -> Retrying | None:
-        """What a running task is stuck at; None for one that is at work, or whose history cannot be read now."""
+        """The step that is retried; None for a task that is at work, or whose history cannot be read now."""
         if last_turn is None or self._clock() - last_turn < STUCK_AFTER:
             return None
         try:
             return retrying(self._history(task_id))
         except (RefundAgentError, ValueError) as error:
-            log.info("task %s: what it is stuck at cannot be told: %s", task_id, type(error).__name__)
+            log.info("task %s: the step it is stuck at cannot be read: %s", task_id, type(error).__name__)
             return None
 
 
 def retrying(run: WorkflowRun) -> Retrying | None:
-    """The step that failed last and was not completed since. Pure."""
+    """The step that failed last and has not completed since; None when no step will be tried again. Pure."""
     stuck = [
         step for step in run.steps if _failed(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
     ]
@@ -48,7 +50,7 @@ def retrying(run: WorkflowRun) -> Retrying | None:
     failed = _failed(step)
     due = [pause.due_at for pause in run.pauses if pause.of == step.execution_id and pause.ended_at is None]
     if failed is None or (not due and step.last is failed):
-        return None  # it was its last attempt: the task parks, and says so itself
+        return None  # it was the last attempt: the task parks, and its status says so
     root = failed.failure.root if failed.failure else None
     error = message_of(root) if root else "it failed"
     return Retrying(
@@ -74,12 +76,12 @@ def _failed(step: Step) -> Attempt | None:
 
 
 def _moment(attempt: Attempt | None) -> datetime:
-    known = attempt.ended_at or attempt.scheduled_at if attempt else None
-    return known or datetime.min.replace(tzinfo=UTC)
+    moment = attempt.ended_at or attempt.scheduled_at if attempt else None
+    return moment or datetime.min.replace(tzinfo=UTC)
 
 
 def _most(run: WorkflowRun) -> int | None:
-    """How many attempts its rules allow; they travel in the input."""
+    """The number of attempts that the task's rules allow, from its input; None when the input has none."""
     try:
         return int(json.loads(run.input.text if run.input else "")["rules"]["retries"]["attempts"])
     except (ValueError, KeyError, TypeError):

@@ -27,21 +27,22 @@ from app.domain.standing import Standing, ended, under_way
 from app.workflow.refund import NAME
 from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 
-# How many may wait for the sidecar at once, and for how long: the others are told so, and their threads stay free.
+# A bound on the calls that wait for the sidecar.
 #
-# A sidecar that stands still, or whose scheduler is gone, takes a call and does not answer. Without a bound, each
-# thread of the web would wait for it, and what needs no sidecar (the ledger, the health check) would wait behind them.
+# A sidecar that hangs, or whose scheduler is gone, accepts a call and does not answer. Without a bound every thread of
+# the web server would wait for it, and requests that need no sidecar (the ledger, the health check) behind them. Calls
+# beyond the bound fail at once.
 
 
 class Silence(Unreachable):
-    """The sidecar took a call and did not answer in time: what came of it is not known."""
+    """The sidecar accepted a call and did not answer in time, so its outcome is not known."""
 
     code = "sidecar_silent"
 
 
 class WaitingLine:
-    """At most `most` calls of one kind at once. Once one was not answered, only one at a time finds out whether that is
-    still so; the others are told at once. Thread-safe."""
+    """Lets at most `most` calls of one kind wait at once, `wait_seconds` for a place. After a call without an answer,
+    one call at a time probes whether the sidecar answers again, and all others fail at once. Thread-safe."""
 
     def __init__(self, most: int, *, wait_seconds: float = 0.5) -> None:
         self._free = threading.BoundedSemaphore(most)
@@ -51,7 +52,7 @@ class WaitingLine:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Around one call, which raises Silence when it gets no answer. Raises Unreachable when there is no place."""
+        """The context of one call, which raises Silence when it gets no answer. Raises Unreachable without a place."""
         with self._scouting() if self._silent else self._waiting():
             silent = False
             try:
@@ -83,9 +84,8 @@ class WaitingLine:
 
 Result = TypeVar("Result")
 
-# A lost connection is tried again once a second (`sdk_patches.reconnect_quickly`): this outlasts two such tries.
+# gRPC reconnects once a second (`sdk_patches.reconnect_quickly`); 12 tries outlast two reconnects.
 _TRIES, _PAUSE_SECONDS = 12, 0.25
-# Without a bound, one thread of the web after the other would wait for a sidecar that stands still.
 STARTS_AT_ONCE, READS_AT_ONCE, WORDS_AT_ONCE = 12, 12, 4
 _START_SECONDS, _READ_SECONDS, _WORD_SECONDS = 10.0, 5.0, 10.0
 
@@ -94,23 +94,24 @@ _STATUSES = {
     "FAILED": TaskStatus.FAILED,
     "TERMINATED": TaskStatus.TERMINATED,
     "SUSPENDED": TaskStatus.PAUSED,
-    "STALLED": TaskStatus.PARKED,  # by Dapr: another version of the workflow, or a history that is too big
+    "STALLED": TaskStatus.PARKED,  # Dapr met another version of the workflow, or a history that is too big
 }
 
 
 def connect(daprd: Daprd) -> DaprWorkflowClient:
-    """The SDK's client of that sidecar; what it would log, ours says with the task."""
+    """The SDK's client of that sidecar, with a deadline for each call. Its log is switched off, since `WorkflowClient`
+    reports the same errors with the task's id."""
     options = LoggerOptions(log_handler=logging.NullHandler())
     host, _, port = daprd.grpc.rpartition(":")
     sdk_patches.use_token(daprd.token)
     client = DaprWorkflowClient(host=host, port=port, logger_options=options)
-    inner = client._DaprWorkflowClient__obj  # it takes no interceptor, and waits for ever
+    inner = client._DaprWorkflowClient__obj  # it accepts no interceptor, and by itself waits without a deadline
     inner._stub = stubs.TaskHubSidecarServiceStub(grpc.intercept_channel(inner._channel, _Deadline()))
     return client
 
 
 class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC ships no types
-    """Gives each call what is left of the time that `within` allows."""
+    """Sets each call's deadline to what is left of the time that `within` allows."""
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         return continuation(
@@ -127,7 +128,8 @@ class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC
 
 
 class WorkflowClient:
-    """The workflow side of a task. Thread-safe; raises Unreachable when the sidecar does not answer."""
+    """Starts, reads and steers the workflow instances of tasks. Thread-safe. Every method raises Unreachable when the
+    sidecar does not answer."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class WorkflowClient:
         pause: Callable[[float], None] = time.sleep,
         needs: Callable[[Workaround], bool] = lambda _: True,
     ) -> None:
-        """`needs` says which of its defects the sidecar may have."""
+        """`needs` says whether the sidecar may have a defect, so that its workaround is applied."""
         self._client = client
         self._pause = pause
         self._needs = needs
@@ -146,7 +148,7 @@ class WorkflowClient:
         )
 
     def start(self, task: TaskInput) -> None:
-        """Starts a task's workflow; one that runs already is left alone."""
+        """Starts a task's workflow; does nothing when it is running already."""
         try:
             with self._starts.place(), within(_START_SECONDS):
                 self._ask(lambda client: client.schedule_new_workflow(NAME, input=task, instance_id=task.task_id))
@@ -154,7 +156,7 @@ class WorkflowClient:
             return
 
     def get(self, task_id: str) -> Standing | None:
-        """Where one instance stands; None when Dapr knows none under this id. Raises HistoryTampered."""
+        """The standing of an instance; None when Dapr has none with this id. Raises HistoryTampered."""
         try:
             with self._reads.place(), within(_READ_SECONDS):
                 state = self._ask(lambda client: client.get_workflow_state(task_id))
@@ -172,16 +174,16 @@ class WorkflowClient:
         self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
     def begin(self, task_id: str) -> None:
-        """Has Dapr run the first turn of a task that it has taken in and never begun. A daprd that is able to do so
-        itself does it when it is asked for the task."""
+        """Makes Dapr run the first turn of a task that it accepted and never started. A daprd without `NEVER_BEGUN`
+        does so when the task is read."""
         if self._needs(NEVER_BEGUN):
             self.wake(task_id)
         else:
-            with contextlib.suppress(HistoryTampered):  # whoever reads it is told
+            with contextlib.suppress(HistoryTampered):  # readers of the task get this error themselves
                 self.get(task_id)
 
     def wake(self, task_id: str) -> None:
-        """Has Dapr run a turn of a task. The event says nothing to the task."""
+        """Makes Dapr run a turn of a task, by an event that the task ignores."""
         self._tell(lambda client: client.raise_workflow_event(task_id, WAKE, data={"wake": True}))
 
     def pause(self, task_id: str) -> None:
@@ -201,21 +203,22 @@ class WorkflowClient:
             self._ask(call)
 
     def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
-        """Asks the sidecar; one that is just starting is waited for a moment, as long as the call cannot have
-        changed anything."""
+        """Makes a call, and repeats it for about three seconds while the failure cannot have changed anything, such as
+        when the sidecar is just starting."""
         for before in range(_TRIES):
             try:
                 return call(self._client)
             except grpc.RpcError as error:
                 if not self._may_pass(error, before) or not left(_PAUSE_SECONDS):
-                    raise _explained(error) from None
+                    raise _translate(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
-        raise _explained(last) from None
+        raise _translate(last) from None
 
     def _may_pass(self, error: grpc.RpcError, before: int) -> bool:
-        """The call never left; or it read an instance in the very moment in which its inbox was being emptied: a daprd
-        without `TORN_READ` has read again itself by then. `before`: how often it was tried already."""
+        """Whether to repeat a call: it was never sent, or it read an instance while daprd emptied the instance's inbox.
+        A daprd without `TORN_READ` repeats such a read itself, so then it is repeated only once. `before` is the number
+        of earlier tries."""
         details = str(error.details())
         if NOT_WHOLE in details:
             return before == 0 or self._needs(TORN_READ)
@@ -227,10 +230,10 @@ class _AlreadyRunning(Exception):
 
 
 class _NotGenuine(Exception):
-    """Dapr does not trust the history of this id."""
+    """The history of this id does not verify."""
 
 
-def _explained(error: grpc.RpcError) -> Exception:
+def _translate(error: grpc.RpcError) -> Exception:
     details = str(error.details())
     if "already exists" in details:
         return _AlreadyRunning()
@@ -238,7 +241,7 @@ def _explained(error: grpc.RpcError) -> Exception:
         return _NotGenuine(details)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Silence(
-            "the Dapr sidecar does not answer in time, and whether it has done what was asked is not known: "
+            "the Dapr sidecar does not answer in time, so it is not known whether the request was carried out: "
             "look with `task show`; see `refund-agent doctor`"
         )
     return Unreachable(f"the Dapr sidecar does not answer ({details[:200]}); see `refund-agent doctor`")

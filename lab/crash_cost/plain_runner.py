@@ -26,7 +26,7 @@ from app.domain.redaction import redact
 from app.llm import tokenizer
 from app.llm.call import ModelCall
 from app.llm.conversation import Conversation, DaprConversation
-from app.llm.gateway import ModelAnswer, used
+from app.llm.gateway import ModelAnswer, reported_or_estimated
 from app.pricing.charge_types import usage_columns
 from app.workflow.activities import STAGES, TOOLS
 from app.workflow.activities.services import Services
@@ -58,7 +58,7 @@ class PlainGateway:
             model=answer.model,
             prompt_version=call.prompt_version,
             request_digest=call.digest,
-            **usage_columns(used(answer, call, "")),
+            **usage_columns(reported_or_estimated(answer, call, "")),
         )
         return ModelAnswer(answer, use)
 

@@ -84,7 +84,7 @@ def test_a_late_answer_of_the_run_before_condemns_nobody(writer: Writer, words: 
     begun: list[str] = []
     mend = rejected(writer, begun.append)
     assert mend.begin_again(given_up(words=words))
-    assert mend.is_begun_again("acme:T-1", words, NOON)
+    assert mend.is_restarted("acme:T-1", words, NOON)
     assert begun == ["acme:T-1"]
 
 
@@ -140,7 +140,7 @@ def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
     mend = rejected(writer, begun.append)
     error = given_up()
     assert error.given_up_at is not None
-    assert mend.is_begun_again("acme:T-1", HONEST, error.given_up_at) == mistaken
+    assert mend.is_restarted("acme:T-1", HONEST, error.given_up_at) == mistaken
     assert mend.begin_again(error) == mistaken
     assert begun == (["acme:T-1"] if mistaken else [])
 
@@ -156,12 +156,12 @@ def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer
         clock.now += SECOND
         assert mend.begin_again(given_up(run=run))
         assert len(begun) == run
-        assert mend.is_begun_again("acme:T-1", HONEST, NOON)
+        assert mend.is_restarted("acme:T-1", HONEST, NOON)
     clock.now += timedelta(days=1)
     assert not mend.begin_again(given_up(run=MOST + 1))
-    assert not mend.is_begun_again("acme:T-1", HONEST, NOON)
-    assert mend.is_begun_again("acme:T-2", HONEST, NOON)
-    assert not mend.is_begun_again("acme:T-2", "the model failed", NOON)
+    assert not mend.is_restarted("acme:T-1", HONEST, NOON)
+    assert mend.is_restarted("acme:T-2", HONEST, NOON)
+    assert not mend.is_restarted("acme:T-2", "the model failed", NOON)
     assert mend.begin_again(given_up("acme:T-2"))
     assert begun == ["acme:T-1"] * MOST + ["acme:T-2"]
 

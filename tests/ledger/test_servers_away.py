@@ -32,7 +32,7 @@ from app.ledger.store.tickets import Tickets
 from app.ledger.store.writer import Writer
 from app.llm.call import Reserve
 from app.llm.conversation import Answer
-from app.llm.gateway import used
+from app.llm.gateway import reported_or_estimated
 from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
 from app.tasks.service import TaskService
@@ -352,7 +352,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
                     "m",
                     TokenUsage(input_tokens=5, cached_tokens=0, output_tokens=5, reasoning_tokens=0),
                 )
-                await journal.settle(begun, asked, answer, used(answer, asked, ""), "")
+                await journal.settle(begun, asked, answer, reported_or_estimated(answer, asked, ""), "")
                 assert isinstance(await journal.begin(asked, "llm", "", Reserve(1, 1)), SettledCall)
 
     in_a_crowd(work)

@@ -23,7 +23,7 @@ from app.ledger.store.tickets import Replies, Tickets
 from app.ledger.store.writer import Writer, insert_many, run
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ToolRequest
-from app.llm.gateway import used
+from app.llm.gateway import reported_or_estimated
 from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage
 from app.web.factory import create_app
@@ -149,7 +149,7 @@ async def _answered(engine: Engine, writer: Writer) -> None:
     tools = (ToolRequest(NASTY, NASTY, NASTY),)
     usage = TokenUsage(input_tokens=2**40, output_tokens=5)
     answer = Answer(NASTY, tools, f"{NASTY} {'and so on ' * 9}", f"model {NASTY} {'x' * 300}", usage)
-    counted = used(answer, asked, "")
+    counted = reported_or_estimated(answer, asked, "")
     assert counted.basis is UsageBasis.ESTIMATED  # no call is so large
     begun = await journal.begin(asked, "llm", NASTY, Reserve(1, 1))
     assert isinstance(begun, str)
@@ -218,6 +218,6 @@ def test_usage_of_ordinary_size_is_taken_as_reported() -> None:
     answer = Answer(
         "x", (), "stop", "m", TokenUsage(input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0)
     )
-    assert used(answer, call(), "") == TokenUsage(
+    assert reported_or_estimated(answer, call(), "") == TokenUsage(
         input_tokens=811, cached_tokens=100, output_tokens=32, reasoning_tokens=0
     )

@@ -40,7 +40,7 @@ PREFIX = "failed conversing with component llm: "
     ],
 )
 def test_what_may_pass_is_worth_another_try(details: str, code: str, said: str) -> None:
-    error = conversation._explained("llm", PREFIX + details)
+    error = conversation._translate("llm", PREFIX + details)
     assert isinstance(error, ModelUnavailable)
     assert said in str(error)
     assert error.code == code
@@ -68,7 +68,7 @@ WORDINGS = (
     ],
 )
 def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(wording: str, status: int, mend: str) -> None:
-    error = conversation._explained("llm", PREFIX + wording.format(status))
+    error = conversation._translate("llm", PREFIX + wording.format(status))
     assert isinstance(error, ModelRefused)
     assert error.code == FailureCause.MODEL_REFUSED
     for said in (f"status {status}", mend, "components/llm.yaml", "`task resume`"):
@@ -79,16 +79,16 @@ def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(wording: 
 @pytest.mark.parametrize("wording", WORDINGS)
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503])
 def test_what_asks_for_patience_is_asked_again(wording: str, status: int) -> None:
-    assert isinstance(conversation._explained("llm", PREFIX + wording.format(status)), ModelUnavailable)
+    assert isinstance(conversation._translate("llm", PREFIX + wording.format(status)), ModelUnavailable)
 
 
 def test_the_providers_own_words_do_not_make_a_refusal() -> None:
     quoting = "API returned unexpected status code: 500: I was told 'status code: 401' and 404 Not Found"
-    assert isinstance(conversation._explained("llm", PREFIX + quoting), ModelUnavailable)
+    assert isinstance(conversation._translate("llm", PREFIX + quoting), ModelUnavailable)
 
 
 def test_a_component_that_is_being_replaced_is_waited_for() -> None:
-    error = conversation._explained("llm", "failed finding conversation component llm")
+    error = conversation._translate("llm", "failed finding conversation component llm")
     assert isinstance(error, ModelUnavailable)
     assert FailureCause.told(error.coded).no_model_worked
     assert "the sidecar has not loaded it (`refund-agent doctor` says why)" in str(error)
@@ -176,7 +176,7 @@ def test_a_connection_that_lost_its_sidecar_is_not_asked_twice(monkeypatch: pyte
             model._client = clients.pop()
         return model._client
 
-    monkeypatch.setattr(model, "_connected", connected)
+    monkeypatch.setattr(model, "_connect", connected)
     assert asyncio.run(model.provider(5)) == "conversation.openai"
     assert model._client is found
 
@@ -210,7 +210,7 @@ def test_the_sdk_repeats_no_call_whatever_its_environment_says() -> None:
 
 
 def test_the_providers_own_words_do_not_travel() -> None:
-    error = conversation._explained("llm", f"{PREFIX}the prompt 'I am jane@example.com' is too long")
+    error = conversation._translate("llm", f"{PREFIX}the prompt 'I am jane@example.com' is too long")
     assert "jane" not in str(error)
 
 

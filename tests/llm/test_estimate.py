@@ -11,7 +11,7 @@ from app.llm import estimate
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.llm.estimate import PLAIN
-from app.llm.gateway import used
+from app.llm.gateway import reported_or_estimated
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
 NOTHING = NOT_REPORTED
@@ -132,7 +132,7 @@ def reported(asked: int, said: int | None, **more: Any) -> TokenUsage:
     ],
 )
 def test_what_can_be_is_taken_as_reported(possible: TokenUsage) -> None:
-    assert used(answer(possible), CALL, ANTHROPIC) == possible
+    assert reported_or_estimated(answer(possible), CALL, ANTHROPIC) == possible
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_what_can_be_is_taken_as_reported(possible: TokenUsage) -> None:
 )
 @pytest.mark.parametrize("said", [{}, {"text": "", "tool_calls": (IN_SAN_FRANCISCO,)}])
 def test_what_cannot_be_is_counted_and_marked(impossible: TokenUsage, said: dict[str, Any]) -> None:
-    found = used(answer(impossible, **said), CALL, ANTHROPIC)
+    found = reported_or_estimated(answer(impossible, **said), CALL, ANTHROPIC)
     assert found.basis is UsageBasis.ESTIMATED
     assert found.input_tokens == estimate.input_tokens(CALL.messages, (), estimate.counting(ANTHROPIC, "m"))
     assert found.output_tokens is not None
@@ -150,7 +150,7 @@ def test_what_cannot_be_is_counted_and_marked(impossible: TokenUsage, said: dict
 
 
 def test_an_empty_answer_may_have_cost_no_output() -> None:
-    found = used(
+    found = reported_or_estimated(
         answer(reported(811, 0), text=""),
         CALL,
         "conversation.openai",
@@ -159,7 +159,7 @@ def test_an_empty_answer_may_have_cost_no_output() -> None:
 
 
 def test_the_answers_model_decides_over_the_components_type() -> None:
-    newer, older = (used(answer(model=model), CALL, "") for model in ("claude-sonnet-5", "claude-2.1"))
+    newer, older = (reported_or_estimated(answer(model=model), CALL, "") for model in ("claude-sonnet-5", "claude-2.1"))
     assert newer.input_tokens is not None
     assert older.input_tokens is not None
     assert newer.input_tokens > older.input_tokens > estimate.input_tokens(CALL.messages, (), PLAIN) - 8

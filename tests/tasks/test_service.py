@@ -288,7 +288,7 @@ def test_an_approval_of_nothing_is_refused_and_noted(service: TaskService, dapr:
 
 def test_who_may_not_decide_is_noted_but_not_without_end(service: TaskService) -> None:
     for _ in range(120):
-        service.denied(TICKET.task_id, approve("mallory"))
+        service.note_denied(TICKET.task_id, approve("mallory"))
     assert told(service) == [("mallory", "approve", DecisionState.REFUSED, "no_role")] * 100
 
 
@@ -305,14 +305,14 @@ def test_a_run_that_dapr_gave_up_and_that_is_begun_again_has_not_failed(
     hopeful = ["its words"]
     service = TaskService(
         *(tickets, standings, dapr, policy.load(Path("config/policy.yaml")), trail, lambda *_: None),
-        begun_again=lambda *asked: asked in [(TICKET.task_id, each, TURN) for each in hopeful],
+        is_restarted=lambda *asked: asked in [(TICKET.task_id, each, TURN) for each in hopeful],
     )
     service.submit(TICKET)
     dapr.run = Standing(status=TaskStatus.FAILED, at=TURN, error="its words")
     view = service.get(TICKET.task_id)
     assert (view.status, view.error) == (TaskStatus.RUNNING, None)
-    assert "begun again" in (view.caveat or "")
-    with pytest.raises(Unreachable, match="begun again"):
+    assert "being restarted" in (view.caveat or "")
+    with pytest.raises(Unreachable, match="being restarted"):
         service.pause(TICKET.task_id)
     hopeful.clear()
     assert service.get(TICKET.task_id).status is TaskStatus.FAILED

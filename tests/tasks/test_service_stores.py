@@ -234,7 +234,7 @@ def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
     assert (dapr.begun, service.get(TASK).status) == ([TASK], TaskStatus.WAITING)
     (found,) = service.list(None, None, 10, None).tasks
     assert (found.status, found.error) == (TaskStatus.RUNNING, None)
-    assert call_states(engine) == [("interrupted", "the run has ended (failed); the task was begun again")]
+    assert call_states(engine) == [("interrupted", "the run has ended (failed); the task was restarted")]
 
 
 def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(

@@ -172,7 +172,7 @@ class FakeTaskService:
         self.notes.append(note)
         return moved, True
 
-    def denied(self, task_id: str, decision: Decision) -> None:
+    def note_denied(self, task_id: str, decision: Decision) -> None:
         """Notes who tried."""
         self.get(task_id)
         self.attempts.append((task_id, decision.verdict, decision.by))

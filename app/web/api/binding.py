@@ -197,7 +197,7 @@ def _let_in(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
     except AccessDenied:
         if route.decides:
             with suppress(TaskNotFound):
-                edge.service.denied(task_id, Decision(verdict=route.decides, by=principal.name))
+                edge.service.note_denied(task_id, Decision(verdict=route.decides, by=principal.name))
         raise
     return principal
 

@@ -53,7 +53,7 @@ class TasksApi(Protocol):
         """Hands a decision over; True when the task has accepted it, False when nobody knows yet. Raises TaskNotFound,
         NotWaiting, DecisionRefused."""
 
-    def denied(self, task_id: str, decision: Decision) -> None:
+    def note_denied(self, task_id: str, decision: Decision) -> None:
         """Notes an attempt of somebody who may not decide. Raises TaskNotFound."""
 
     def terminate(self, task_id: str, reason: str) -> TaskView:

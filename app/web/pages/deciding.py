@@ -283,7 +283,7 @@ def _let_decide(edge: PageEdge, principal: Principal, task_id: str, decision: De
     try:
         principal.require(Role.APPROVE)
     except AccessDenied:
-        edge.service.denied(task_id, decision)
+        edge.service.note_denied(task_id, decision)
         raise
 
 

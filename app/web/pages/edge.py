@@ -50,7 +50,7 @@ class TasksForPages(Protocol):
         """Hands a decision over; True when the task has accepted it, False when nobody knows yet. Raises NotWaiting,
         DecisionRefused."""
 
-    def denied(self, task_id: str, decision: Decision) -> None:
+    def note_denied(self, task_id: str, decision: Decision) -> None:
         """Notes an attempt of somebody who may not decide. Raises TaskNotFound."""
 
     def newest(

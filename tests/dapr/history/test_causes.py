@@ -24,7 +24,7 @@ from app.domain.errors import (
     SystemUnavailable,
 )
 from app.llm.call import Failed, objection
-from app.llm.conversation import _CAUSES, _explained
+from app.llm.conversation import _CAUSES, _translate
 from app.worker.worker import failure_details
 from tests.dapr.history.told import Told, at
 
@@ -73,13 +73,13 @@ def recorded(error: Exception) -> Failure:
 
 @pytest.mark.parametrize("details", FROM_DAPR)
 def test_a_model_call_as_dapr_tells_it_and_as_the_gateway_does(details: str) -> None:
-    assert cause(recorded(_explained("llm", details))) is FROM_DAPR[details]
+    assert cause(recorded(_translate("llm", details))) is FROM_DAPR[details]
     assert cause(Failure("DaprGrpcError", details)) in (FROM_DAPR[details], Cause.UNKNOWN)
 
 
 def test_every_word_of_the_gateway_for_a_failure_says_what_it_comes_from() -> None:
     for sign, *_ in _CAUSES:
-        found = cause(recorded(_explained("llm", sign)))
+        found = cause(recorded(_translate("llm", sign)))
         assert found not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
 
 
