@@ -21,7 +21,8 @@ from app.domain.models import Classification, Proposal, Ticket
 from app.finance.reconciliation.bill import BadBill
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bills, text_of
-from app.finance.reconciliation.reconciliation_types import as_json, remarks, verdict
+from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
+from app.finance.reconciliation.reconciliation_texts import remarks, verdict
 from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
 from app.pricing import price_file
@@ -238,7 +239,7 @@ def test_bills(good: bytes) -> None:
     def parse(raw: bytes) -> None:
         bill = parse_bills([("bill", text_of("bill", raw))])
         found = reconcile(ours, bill)
-        json.dumps(as_json(found))
+        reconciliation_view(found).model_dump_json()
         assert verdict(found)
         assert list(remarks(found))
         bill.within(NOON.replace(hour=0), None)

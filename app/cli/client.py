@@ -66,6 +66,9 @@ def was_refused(error: BaseException | None) -> bool:
 
 
 TIMEOUT_SECONDS = 30.0
+# A server of plain HTTP does not answer the first message of TLS: it waits for the end of a request's head. So whoever
+# sends https:// to it would wait for the whole time-out. After this long the command looks whether it is such a server.
+HANDSHAKE_SECONDS = 1.0
 _TASK_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,30}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # What the agent tells callers of its API to ask, as who types commands asks it.
 _COMMANDS = {"`GET /tasks`": "`refund-agent task list`"}
@@ -150,12 +153,25 @@ class AgentClient:
         reads."""
         try:
             headers = {"Content-Type": "application/json"} if options.get("content") else {}
-            answer = self._http.request(method, path, headers=headers, **options)
+            answer = self._send(method, path, headers=headers, **options)
         except httpx.RequestError as error:
             raise self._unanswered(error, in_doubt) from None
         if answer.status_code >= 300:
             raise self._refusal(answer)
         return answer
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        if not self.url.startswith("https://"):
+            return self._http.request(method, path, **options)
+        quick = httpx.Timeout(TIMEOUT_SECONDS, connect=HANDSHAKE_SECONDS)
+        try:
+            return self._http.request(method, path, timeout=quick, **options)
+        except (httpx.ConnectTimeout, httpx.ConnectError) as error:  # nothing of the request was sent
+            if not was_refused(error) and _is_plain_agent(plain_url := f"http{self.url.removeprefix('https')}"):
+                raise AgentAway(f"the agent at {self.url} speaks plain HTTP, no TLS; name it as {plain_url}") from None
+            if isinstance(error, httpx.ConnectTimeout):
+                return self._http.request(method, path, **options)
+            raise
 
     def _unanswered(self, error: httpx.RequestError, in_doubt: str) -> AgentAway:
         why = f"at {self.url} ({type(error).__name__})"
@@ -180,6 +196,14 @@ class AgentClient:
         if answer.status_code == 401:
             sentence += " (give it with --token or REFUND_AGENT_TOKEN)"
         return AgentRefused(sentence, refusal=answer.status_code, code=refusal.code)
+
+
+def _is_plain_agent(url: str) -> bool:
+    """Whether an agent answers at this http:// address. No token is sent."""
+    try:
+        return get(f"{url}/healthz", HANDSHAKE_SECONDS).is_success
+    except httpx.RequestError:
+        return False
 
 
 def _path(task_id: str) -> str:

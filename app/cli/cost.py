@@ -400,14 +400,14 @@ def report_(
         names = BY if by is None else dimensions(by)
         changed = repriced(chosen, names, prices)
         if as_json:
-            show_json(changed.model_dump(mode="json"))
+            show_json(changed)
         else:
             write_repriced_csv(changed, names) if as_csv else show_repriced(changed, names, prices, exact=exact)
         return
     first = sort or (Sort.TOTAL if top else Sort.NAME)
     view = counted(chosen, dimensions(DEFAULT_BY if by is None else by), first, top)
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     else:
         write_csv(view) if as_csv else show(view, exact=exact)
 

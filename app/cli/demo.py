@@ -17,7 +17,18 @@ from app.cli.submit import AnswerKind, Pace, follow_with_meter, send_with_meter
 from app.cli.ticket_files import TicketLine
 from app.domain import formatting
 from app.domain.errors import RefundAgentError
-from app.domain.models import Category, Currency, Money, Outcome, Reference, Refund, TaskStatus, TaskView, task_id
+from app.domain.models import (
+    Category,
+    Currency,
+    Frozen,
+    Money,
+    Outcome,
+    Reference,
+    Refund,
+    TaskStatus,
+    TaskView,
+    task_id,
+)
 
 if TYPE_CHECKING:
     from sandbox.data import Expectation
@@ -67,6 +78,18 @@ class Verdict:
     def good(self) -> bool:
         """Every task and booking is as it must be, and enough clear tickets were understood."""
         return not self.differences and 100 * self.clear_right >= LEAST_RIGHT_PERCENT * self.clear
+
+
+class DemoView(Frozen):
+    """The verdict for programs. `outcomes`: outcome or state -> tenant -> tasks."""
+
+    outcomes: dict[str, dict[str, int]]
+    clear_tickets: int
+    clear_tickets_right: int
+    misclassified: tuple[str, ...]
+    refunds_due: int
+    refunds_booked: int
+    differences: tuple[str, ...]
 
 
 def judge(expected: Mapping[str, Expectation], views: Mapping[str, TaskView], rows: Iterable[Booked]) -> Verdict:
@@ -176,7 +199,7 @@ def demo(
         rested, running = follow_with_meter(ids, client.get, timeout)
         views = {view.task_id: view for view in [*rested, *map(client.get, running)]}
     verdict = judge(load_expected(), views, _refund_book(systems_url))
-    _show_as_json(verdict) if as_json else _show(verdict)
+    show_json(_view(verdict)) if as_json else _show(verdict)
     if not verdict.good:
         raise typer.Exit(1)
 
@@ -230,18 +253,16 @@ def _refunds(verdict: Verdict) -> str:
     return f"{verdict.refunds_booked} booked, {verdict.refunds_expected} due; {wrong} tasks differ"
 
 
-def _show_as_json(verdict: Verdict) -> None:
+def _view(verdict: Verdict) -> DemoView:
     tally: dict[str, dict[str, int]] = {}
     for (name, tenant), count in sorted(verdict.tally.items()):
         tally.setdefault(name, {})[tenant] = count
-    show_json(
-        {
-            "outcomes": tally,
-            "clear_tickets": verdict.clear,
-            "clear_tickets_right": verdict.clear_right,
-            "misclassified": list(verdict.misclassified),
-            "refunds_due": verdict.refunds_expected,
-            "refunds_booked": verdict.refunds_booked,
-            "differences": list(verdict.differences),
-        }
+    return DemoView(
+        outcomes=tally,
+        clear_tickets=verdict.clear,
+        clear_tickets_right=verdict.clear_right,
+        misclassified=verdict.misclassified,
+        refunds_due=verdict.refunds_expected,
+        refunds_booked=verdict.refunds_booked,
+        differences=verdict.differences,
     )

@@ -12,6 +12,7 @@ from app.cli import retries
 from app.cli.client import AsJson, Token, Url
 from app.cli.demo import SYSTEMS_URL, SystemsUrl
 from app.cli.screen import Column, ColumnKind, Wide, show_json, show_table
+from app.domain.models import Frozen
 
 if TYPE_CHECKING:
     from app.cli.checks import DoctorFinding
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 MODEL_URL = "http://127.0.0.1:8091"
 
 commands = typer.Typer(invoke_without_command=True)
+
+
+class DoctorFindingView(Frozen, from_attributes=True):
+    """One check for programs. `remedy` is empty where all is well."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str
 
 
 @commands.callback()
@@ -39,7 +49,7 @@ def doctor(
         return
     findings = list(_look(folder, url, token, [model_url, systems_url] if sandbox else []))
     if as_json:
-        show_json([{"name": f.name, "ok": f.ok, "found": f.found, "remedy": f.remedy} for f in findings])
+        show_json([DoctorFindingView.model_validate(finding) for finding in findings])
     else:
         rows = [(f.name, "ok" if f.ok else "wrong", f.found, f.remedy) for f in findings]
         show_table(("what", "is", Column("found", ColumnKind.PROSE), Column("remedy", ColumnKind.PROSE)), rows)

@@ -76,7 +76,7 @@ def failures(
     known_tenants(chosen, records)
     view = failures_view(records.failures(chosen.since, chosen.until, tenants(chosen)), chosen)
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     else:
         show_csv(_CSV, _csv_rows(view)) if as_csv else _show(view, exact=exact)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, PlainSerializer
 
 from app.cli.client import AsJson
 from app.cli.screen import Column, ColumnKind, Wide, figures, say, show_json, show_table
 from app.cli.tasks import TaskId
 from app.domain.formatting import clock_time, day
+from app.domain.models import Frozen
 
 if TYPE_CHECKING:
     from app.dapr.history.entries import Event
@@ -28,12 +32,35 @@ _COLUMNS = [
 ]
 
 
+class EventView(Frozen, from_attributes=True, serialize_by_alias=True):
+    """One event for programs."""
+
+    number: int
+    turn: int
+    at: Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
+    kind: str
+    name: str
+    event_id: int | None
+    ends: int | None
+    attempt: int | None
+    execution_id: str
+    error: str
+    size: int = Field(serialization_alias="bytes")
+
+
+class HistoryView(Frozen):
+    """A task's history for programs."""
+
+    task_id: str
+    events: tuple[EventView, ...]
+
+
 def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> None:
     """Shows Dapr's own history of a task, event by event, as daprd verifies it: times, steps, attempts, ids and sizes;
     no texts."""
     events = _read(task_id)
     if as_json:
-        show_json({"task_id": task_id, "events": [_view(event) for event in events]})
+        show_json(HistoryView(task_id=task_id, events=tuple(map(EventView.model_validate, events))))
         return
     show_table(_COLUMNS, map(_row, events))
     say(f"{len(events):,} events, {sum(event.size for event in events):,} bytes")
@@ -63,19 +90,3 @@ def _row(event: Event) -> tuple[str, ...]:
         f"{event.size:,}",
         event.execution_id,
     )
-
-
-def _view(event: Event) -> dict[str, object]:
-    return {
-        "number": event.number,
-        "turn": event.turn,
-        "at": event.at.isoformat(),
-        "kind": event.kind,
-        "name": event.name,
-        "event_id": event.event_id,
-        "ends": event.ends,
-        "attempt": event.attempt,
-        "execution_id": event.execution_id,
-        "error": event.error,
-        "bytes": event.size,
-    }

@@ -45,7 +45,7 @@ def _show_json(differences: tuple[LedgerDifference, ...], checked: RefundsChecke
 
     rows = tuple(DifferenceView.model_validate(difference) for difference in differences)
     view = CheckedView(differences=rows, refunds=RefundsView.model_validate(checked))
-    show_json(view.model_dump(mode="json"))
+    show_json(view)
 
 
 def _show(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) -> None:
@@ -85,7 +85,7 @@ def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
     """Throws the record's tables away and makes them again from workflow histories and journal."""
     view = _rebuilt()
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
         return
     digits = digits_for(amounts(view.before, view.after), exact=True)
     rows = [_row("before", view.before, digits), _row("after", view.after, digits)]

@@ -60,7 +60,7 @@ def show(
     book = open_book(prices)
     view = _prices(book, _asked_for(book, model, provider), at or _now())
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
         return
     show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices])
     say("")
@@ -78,7 +78,7 @@ def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) ->
     """Looks for mistakes in the price file; exit code 1 when amounts are wrong or missing. Changes nothing."""
     view = _checked(open_book(prices))
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     else:
         _show_findings(view)
     if any(finding.severity == "error" for finding in view.findings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
-    from app.finance.reconciliation.reconciliation_types import as_json as values
+    from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
@@ -70,9 +71,30 @@ def reconcile(
     files = [*([bill] if bill else []), *(more or [])]
     asked = _from_files(files) if files else _from_sandbox(sandbox_url)
     found = _compared(asked.within(since, until))
-    show_json(values(found)) if as_json else _show(found)
+    if as_json:
+        show_json(reconciliation_view(found))
+    else:
+        _show(found)
+    if not files:
+        for hint in _of_other_endpoints(found):
+            complain(hint)
     if not found.agrees:
         raise typer.Exit(1)
+
+
+def _of_other_endpoints(found: Reconciliation) -> Iterator[str]:
+    """What to do about calls that the sandbox's bill cannot hold: it names no request of their models. A component
+    whose file names another endpoint keeps its type, so its provider does not tell them apart."""
+    from app.finance.reconciliation.reconciliation_types import DifferenceCause
+
+    billed = {found.same_model.get(row.model, row.model) for row in found.bill.rows}
+    calls = [finding.call for finding in found.findings if finding.cause is DifferenceCause.NOT_ON_BILL]
+    counts = Counter((call.component, call.model) for call in calls if call and call.model not in billed)
+    for (component, model), count in sorted(counts.items()):
+        yield (
+            f"note: the bill is the sandbox's ({found.bill.name}), which has no request of model {model or '(none)'}: "
+            f"{count:,} calls of component {component} asked another endpoint; give its bill with --bill FILE"
+        )
 
 
 def _compared(bill: Bill) -> Reconciliation:
@@ -141,7 +163,7 @@ def _from_sandbox(url: str) -> Bill:
 
 
 def _show(found: Reconciliation) -> None:
-    from app.finance.reconciliation.reconciliation_types import remarks, verdict
+    from app.finance.reconciliation.reconciliation_texts import remarks, verdict
 
     say(verdict(found))
     for remark in remarks(found):
@@ -158,10 +180,8 @@ def _show(found: Reconciliation) -> None:
 
 
 def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    from app.finance.reconciliation.reconciliation_types import words
-
     for cell in found.cells:
-        why = ", ".join(f"{words(cause)} {count.tokens:+,}" for cause, count in cell.causes.items())
+        why = ", ".join(f"{cause.words} {count.tokens:+,}" for cause, count in cell.causes.items())
         yield (
             cell.model,
             minute(cell.since),
@@ -175,12 +195,12 @@ def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
 
 
 def _row(finding: BillFinding) -> tuple[str, ...]:
-    from app.finance.reconciliation.reconciliation_types import Certainty, words
+    from app.finance.reconciliation.reconciliation_types import Certainty
 
     call = finding.call
     sure = finding.certainty is Certainty.CERTAIN
     return (
-        f"{words(finding.cause)}{'' if sure else ' (at most)'}",
+        f"{finding.cause.words}{'' if sure else ' (at most)'}",
         call.task_id if call else "",
         call.stage if call else "",
         call.call_id if call else "",

@@ -37,7 +37,7 @@ def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: A
 
     view = record_view(opening.open_records().record(task_id))
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
         return
     show_facts([("task", view.task_id), *_facts(view)])
     say("")

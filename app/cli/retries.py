@@ -49,7 +49,7 @@ def retries(
     """Multiplies the retries of client, sidecar and workflow; exit code 1 over a limit of the policy file."""
     view = _look(folder, policy_file, prices, app_id)
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     else:
         _show(view)
     if not view.ok:

@@ -6,7 +6,6 @@ With `--json` that line is one JSON object, so that a program need not read two 
 from __future__ import annotations
 
 import errno
-import json
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from app.cli import cost, demo, doctor, experiment, history, ledger, prices, rec
 from app.cli.faults import AgentRefused, in_our_words
 from app.cli.screen import complain
 from app.domain.errors import ConfigurationError, RefundAgentError
+from app.domain.models import Frozen
 
 # `refund-agent serve`: the one command that is the agent itself.
 
@@ -41,6 +41,17 @@ _REMEDIES = {
     errno.ENOSPC: "its disk is full; make room",
 }
 _NEVER_CUT = 1_000  # characters of the line that the list of commands has for each
+
+
+class CommandProblem(Frozen):
+    """What ended a command, for programs: the API's problem (RFC 9457) with an exit code. `status`: the HTTP status of
+    an agent that refused; null where none did."""
+
+    code: str
+    title: str
+    detail: str
+    status: int | None
+    exit_code: int
 
 
 class Commands(TyperGroup):
@@ -107,9 +118,8 @@ def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
 
 
 def _complain_as_json(code: str, title: str, detail: str, status: int | None, exit_code: int) -> None:
-    """The problem as the API tells its own (RFC 9457); `status` is the agent's, where it was the agent that refused."""
-    problem = {"code": code, "title": title, "detail": detail, "status": status, "exit_code": exit_code}
-    typer.echo(json.dumps(problem, ensure_ascii=False), err=True)
+    problem = CommandProblem(code=code, title=title, detail=detail, status=status, exit_code=exit_code)
+    typer.echo(problem.model_dump_json(), err=True)
 
 
 cli = typer.Typer(

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -246,8 +247,13 @@ def rounding(digits: Digits) -> Iterator[str]:
     yield from (f"{note}; --exact shows every digit" for note in digits.notes())
 
 
-def show_json(value: Any) -> None:
-    """A value for programs, on stdout."""
+def show_json(answer: BaseModel | Sequence[BaseModel]) -> None:
+    """An answer for programs, on stdout: an object, or a list of them."""
+    value: Any
+    if isinstance(answer, BaseModel):
+        value = answer.model_dump(mode="json")
+    else:
+        value = [item.model_dump(mode="json") for item in answer]
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 

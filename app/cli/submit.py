@@ -20,7 +20,7 @@ from app.cli.opening import tenant_name
 from app.cli.screen import ProgressMeter, complain, say, show_json
 from app.cli.tasks import TROUBLED, Watch, follow
 from app.cli.ticket_files import TicketLine, raw_lines, read_export
-from app.domain.models import Intake, TaskStatus, TaskView, Ticket
+from app.domain.models import Frozen, Intake, TaskStatus, TaskView, Ticket
 
 # Many tickets to the agent at once: in order for each task, at a rate, with patience for an agent that is away.
 
@@ -38,6 +38,17 @@ class AnswerKind(StrEnum):
     LATER = "later"  # taken; the agent starts its task as soon as its engine answers
     CONFLICT = "conflict"  # another ticket has this id
     REFUSED = "refused"
+
+
+class SubmitView(Frozen):
+    """How many lines became what, and with `--wait` how many tasks are in which state."""
+
+    created: int
+    same: int
+    later: int
+    conflict: int
+    refused: int
+    states: dict[TaskStatus, int]
 
 
 _KINDS = {Intake.NEW: AnswerKind.CREATED, Intake.KNOWN: AnswerKind.SAME, Intake.LATER: AnswerKind.LATER}
@@ -232,7 +243,7 @@ def count_states(rested: Iterable[TaskView], running: Iterable[str]) -> dict[str
 
 def _show(totals: dict[str, int], states: dict[str, int], *, as_json: bool) -> None:
     if as_json:
-        show_json({**totals, "states": states})
+        show_json(SubmitView.model_validate({**totals, "states": states}))
         return
     say("  ".join(f"{name} {number}" for name, number in totals.items()))
     if states:

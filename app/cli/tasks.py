@@ -270,7 +270,7 @@ def list_tasks(
         if not page.tasks and tenant and not client.list(tenant, None, 1, None).tasks:
             raise NothingRecorded(f"there is no task of tenant {tenant}; `refund-agent task list` shows those of all")
     if as_json:
-        show_json(page.model_dump(mode="json"))
+        show_json(page)
         return
     if as_csv:
         show_csv(CSV, map(csv_row, page.tasks))
@@ -289,7 +289,7 @@ def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: As
         view = client.get(task_id)
         ticket = client.ticket(task_id) if view.question and not as_json else None
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
         return
     show_facts([*facts(view), *(letter(ticket) if ticket else ())])
     for line in next_steps(view):
@@ -354,7 +354,7 @@ def _act(task_id: str, verb: str, body: BaseModel | None, url: str | None, token
     with connect(url, token) as client:
         view = client.act(task_id, verb, body)
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     else:
         say(f"{view.task_id} is {view.status.value}")
 
@@ -364,7 +364,7 @@ def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: st
     with connect(url, token) as client:
         view, accepted = client.decide(task_id, verb, body)
     if as_json:
-        show_json(view.model_dump(mode="json"))
+        show_json(view)
     elif accepted:
         done = {"approve": "approved", "reject": "rejected"}[verb]
         said = view.decisions[-1].refund if view.decisions else None

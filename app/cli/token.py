@@ -17,6 +17,7 @@ from app.cli.client import AsJson
 from app.cli.screen import complain, say, show_json, show_table
 from app.config.secret_files import UnreadableSecrets, read_secrets
 from app.domain.errors import ConfigurationError
+from app.domain.models import Frozen
 from app.tasks.access import ALL_TENANTS, LOCAL_TOKEN_NAME, TOKENS_SECRET, Role, Token, digest_of, parse_tokens
 
 # The tokens in the local secret store's file: read whole, changed under a lock, written whole or not at all.
@@ -79,6 +80,21 @@ SECRET_BYTES = 32
 NOTICED = "the agent knows it after `make reload`, or when it is started again"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Who it is for; stands in decisions.")]
 
+
+class TokenView(Frozen):
+    """A token for programs, without its secret. `tenants`: `*` alone means all of them."""
+
+    name: str
+    roles: tuple[Role, ...]
+    tenants: tuple[str, ...]
+
+
+class NewTokenView(TokenView):
+    """The answer of `token create`: the only one with the secret."""
+
+    token: str
+
+
 commands = typer.Typer(help="Gives people and programs tokens of their own.", no_args_is_help=True)
 
 
@@ -95,9 +111,9 @@ def create(
         raise typer.BadParameter("give --tenant, once or more, or --all-tenants")
     secret = random.token_urlsafe(SECRET_BYTES)
     record = _record(name, secret, role, tenant)
-    change_tokens(_file(), lambda known: _with(known, record))
+    change_tokens(_file(), lambda tokens: _with(tokens, record))
     if as_json:
-        show_json(_shown(record) | {"token": secret})
+        show_json(NewTokenView(**dict(_view(record)), token=secret))
         return
     say(secret)
     complain(f"token {name} is made, and not shown again; {NOTICED}")
@@ -106,11 +122,11 @@ def create(
 @commands.command("list")
 def show_tokens(as_json: AsJson = False) -> None:
     """Lists the tokens of this machine's secret file; the local one, which is the CLI's own, is not in it."""
-    known = [_shown(record) for record in tokens_in(_file())]
+    views = [_view(record) for record in tokens_in(_file())]
     if as_json:
-        show_json(known)
+        show_json(views)
         return
-    rows = [(str(token["name"]), ", ".join(token["roles"]), ", ".join(token["tenants"])) for token in known]
+    rows = [(view.name, ", ".join(view.roles), ", ".join(view.tenants)) for view in views]
     show_table(("name", "roles", "tenants"), rows)
 
 
@@ -148,9 +164,9 @@ def _without(known: tuple[Token, ...], name: str) -> tuple[Token, ...]:
     return left
 
 
-def _shown(record: Token) -> dict[str, list[str] | str]:
+def _view(record: Token) -> TokenView:
     tenants = [ALL_TENANTS] if record.tenants == ALL_TENANTS else sorted(record.tenants)
-    return {"name": record.name, "roles": sorted(role.value for role in record.roles), "tenants": list(tenants)}
+    return TokenView(name=record.name, roles=tuple(sorted(record.roles)), tenants=tuple(tenants))
 
 
 def _file() -> Path:

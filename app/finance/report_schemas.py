@@ -20,7 +20,9 @@ Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal
 class View(Frozen):
     """A value for programs, read from the attributes of the value that it shows, or from its own JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", from_attributes=True, populate_by_name=True, serialize_by_alias=True
+    )
 
 
 class MoneyView(View):

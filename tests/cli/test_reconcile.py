@@ -167,6 +167,23 @@ def test_the_sandbox_is_asked_without_a_file(journal: Any, sandbox: Sandbox) -> 
     assert (found["unexplained_tokens"], found["bill"]["format"]) == (0, "sandbox")
 
 
+def test_calls_that_the_sandboxs_bill_cannot_hold(journal: Any, sandbox: Sandbox, bill: Path) -> None:
+    """The component was given another endpoint: its type, and so the provider, is the same."""
+    rows = [
+        {"id": 1, "at": at(0.5).isoformat(), "protocol": "openai", "model": "sandbox-small", "input_tokens": 100}
+        | {"cached_tokens": 40, "output_tokens": 10, "status": 200, "billed": True}
+    ]
+    sandbox.body = json.dumps({"rows": rows}).encode()
+    result = ask("cost", "reconcile", "--sandbox-url", sandbox.url)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"note: the bill is the sandbox's ({sandbox.url}/bill), which has no request of model model-a: 2 calls of "
+        f"component {PAID[0].component} asked another endpoint; give its bill with --bill FILE"
+    ]
+    bill.write_text(HEADER + line(0.5, 900).replace("model-a", "model-b"))
+    assert "--bill" not in ask("cost", "reconcile", "--bill", str(bill)).stderr
+
+
 def test_a_sandbox_that_is_away_or_is_none(journal: Any, sandbox: Sandbox) -> None:
     away = ask("cost", "reconcile", "--sandbox-url", "http://127.0.0.1:9")
     assert away.exit_code == 1

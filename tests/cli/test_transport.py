@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,41 @@ def test_nobody_listens(words: list[str]) -> None:
     assert "the agent does not answer at http://127.0.0.1:1 (ConnectError); start it with `make up`" in said(
         words, "http://127.0.0.1:1"
     )
+
+
+@pytest.mark.parametrize("words", [*READS, *CHANGES], ids=lambda words: words[1])
+def test_tls_to_a_port_of_plain_http(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a server waits for the end of a request's head, and the first message of TLS has none."""
+    monkeypatch.setattr(client, "HANDSHAKE_SECONDS", 0.3)
+    with plain_agent() as url:
+        began = time.monotonic()
+        line = said(words, url.replace("http://", "https://"))
+    assert line.endswith(f" speaks plain HTTP, no TLS; name it as {url}")
+    assert time.monotonic() - began < 5
+
+
+@contextmanager
+def plain_agent() -> Iterator[str]:
+    """Answers every whole request, and waits for the rest of what is none."""
+
+    def serve(connection: socket.socket) -> None:
+        read = b""
+        with connection, suppress(OSError):
+            while chunk := connection.recv(65_536):
+                read += chunk
+                if read.endswith(b"\r\n\r\n"):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_no_such_host() -> None:

@@ -15,7 +15,8 @@ from app.domain.models import Decision, Intake, TaskPage, TaskStatus, TaskView, 
 from app.finance.failures.failure_figures import Facts
 from app.finance.failures.failure_schemas import failures_view
 from app.finance.reconciliation.parsing import Bill, parse_bill
-from app.finance.reconciliation.reconciliation_types import Reconciliation, as_json
+from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
+from app.finance.reconciliation.reconciliation_types import Reconciliation
 from app.finance.report_schemas import Selection, report_view
 from app.finance.rollup import Dimension, Rollup
 from app.ledger.reading.record_schemas import record_view
@@ -244,7 +245,7 @@ def _selection(query: PeriodQuery, tenants: frozenset[str] | None) -> Selection:
 def reconcile_bill(call: Call) -> HandlerAnswer:
     """Compares the record with a provider's bill, which is of all tenants."""
     _of_all_tenants(call)
-    return HandlerAnswer(200, as_json(call.figures.compare(parse_bill("in the request", call.text))))
+    return HandlerAnswer(200, reconciliation_view(call.figures.compare(parse_bill("in the request", call.text))))
 
 
 def show_metrics(call: Call) -> HandlerAnswer:

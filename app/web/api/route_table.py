@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.domain.models import TaskPage, TaskView, Ticket, TicketView
 from app.finance.failures.failure_schemas import FailureCostView
+from app.finance.reconciliation.reconciliation_schemas import ReconciliationView
 from app.finance.report_schemas import ReportView
 from app.ledger.reading.record_schemas import RecordView
 from app.tasks.access import Role
@@ -40,31 +41,6 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 CSV = "text/csv"
 MAX_BILL_BYTES = 16 * 1024 * 1024
 OPENAPI_SCHEMA = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
-_COUNTS = {"type": "object", "required": ["requests", "input_tokens", "cached_tokens", "output_tokens", "tokens"]}
-RECONCILIATION_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "verdict": {"type": "string"},
-        "unexplained_tokens": {"type": "integer"},
-        "difference_tokens": {"type": "integer"},
-        "bill": {"type": "object", "required": ["name", "format", "rows", "by_request"]},
-        "since": {"type": ["string", "null"]},
-        "until": {"type": ["string", "null"]},
-        "calls": {"type": "object", "required": ["compared", "agreeing", "outside"]},
-        "record": _COUNTS,
-        "billed": _COUNTS,
-        "difference": _COUNTS,
-        "causes": {"type": "object", "additionalProperties": _COUNTS},
-        "compared": {"type": "array", "items": {"type": "string"}},
-        "not_compared": {"type": "array", "items": {"type": "string"}},
-        "money": {"type": "array", "items": {"type": "object", "required": ["model", "currency", "outcome", "billed"]}},
-        "cells": {"type": "array", "items": {"type": "object", "required": ["model", "from", "to", "difference"]}},
-        "rows": {"type": "array", "items": {"type": "object", "required": ["cause", "explained", "certainty"]}},
-        "unpriced": {"type": "array", "items": {"type": "object", "required": ["provider", "model", "tokens"]}},
-        "same_model": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
-    "required": ["verdict", "unexplained_tokens", "bill", "record", "billed", "difference", "causes", "cells", "rows"],
-}
 
 
 @dataclass(frozen=True)
@@ -226,7 +202,7 @@ ROUTES: tuple[Route, ...] = (
         "reconcile_bill",
         "Compare the record with a provider's bill, for a token of all tenants",
         handlers.reconcile_bill,
-        {200: RECONCILIATION_SCHEMA},
+        {200: ReconciliationView},
         role=Role.ADMIN,
         uploads=(JSON, CSV),
         max_bytes=MAX_BILL_BYTES,

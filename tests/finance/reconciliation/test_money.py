@@ -13,15 +13,9 @@ import pytest
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import Amount, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import rates_of, reconcile
-from app.finance.reconciliation.reconciliation_types import (
-    MoneyOutcome,
-    Reconciliation,
-    as_json,
-    compared,
-    not_compared,
-    remarks,
-    verdict,
-)
+from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
+from app.finance.reconciliation.reconciliation_texts import compared, not_compared, remarks, verdict
+from app.finance.reconciliation.reconciliation_types import MoneyOutcome, Reconciliation
 from app.pricing.charge_types import Charge, Meter, TokenUsage
 from app.pricing.formula import charge_call
 from tests.finance.reconciliation.billing import call
@@ -96,7 +90,7 @@ def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> No
     }
     said = "billed at another price than ours, 1.1202 times ours: as if input at 0.966667 or cached input at 0.33 or"
     assert any(said in remark for remark in remarks(found))
-    assert as_json(found)["money"][0]["implied_per_million"]["output"] == "4.2"
+    assert reconciliation_view(found).model_dump(mode="json")["money"][0]["implied_per_million"]["output"] == "4.2"
 
 
 def test_one_kind_of_token_alone_has_one_price() -> None:

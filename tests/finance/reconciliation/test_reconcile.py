@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from app.domain.models import UsageBasis
 from app.finance.reconciliation.bill import NONE, Bill, BillFormat, BillRow, Count
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_types import (
-    BillFinding,
-    DifferenceCause,
-    Reconciliation,
-    as_json,
-    remarks,
-    verdict,
-)
+from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
+from app.finance.reconciliation.reconciliation_texts import remarks, verdict
+from app.finance.reconciliation.reconciliation_types import BillFinding, DifferenceCause, Reconciliation
 from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 
@@ -100,7 +95,7 @@ def test_another_model_is_another_request() -> None:
 def test_a_bill_may_name_the_dated_version_of_a_model() -> None:
     found = reconcile([call(1)], bill_of(replace(billed(call(1)), model=f"{MODEL}-2026-08-07")))
     assert found.findings == ()
-    assert as_json(found)["same_model"] == {f"{MODEL}-2026-08-07": MODEL}
+    assert reconciliation_view(found).model_dump(mode="json")["same_model"] == {f"{MODEL}-2026-08-07": MODEL}
 
 
 @pytest.mark.parametrize("away", [-2.0, 3.0])
@@ -170,7 +165,7 @@ def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     assert found.others == {"conversation.anthropic": 1}
     said = "1 calls of conversation.anthropic are not on this bill and were left out: hold that provider's own bill"
     assert any(said in remark for remark in remarks(found))
-    assert as_json(found)["calls"]["other_providers"] == {"conversation.anthropic": 1}
+    assert reconciliation_view(found).calls.other_providers == {"conversation.anthropic": 1}
 
 
 def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
@@ -223,7 +218,10 @@ def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> No
         (DifferenceCause.UNKNOWN_PROVIDER, elsewhere.call_id)
     ]
     assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(found))
-    assert as_json(found)["calls"]["unknown_provider"] == {"calls": 2, "not_on_bill": 1}
+    assert reconciliation_view(found).model_dump(mode="json")["calls"]["unknown_provider"] == {
+        "calls": 2,
+        "not_on_bill": 1,
+    }
 
 
 def test_a_call_of_an_unknown_provider_stands_in_for_no_other() -> None:
@@ -249,7 +247,7 @@ def test_models_without_a_price_are_named() -> None:
 
 
 def test_the_keys_are_stable() -> None:
-    found = as_json(reconcile([call(1)], bill_of(request("row 7", 0.5, 200))))
+    found = reconciliation_view(reconcile([call(1)], bill_of(request("row 7", 0.5, 200)))).model_dump(mode="json")
     assert list(found) == [
         *("verdict", "unexplained_tokens", "difference_tokens", "bill", "since", "until", "calls", "record", "billed"),
         *("difference", "causes", "compared", "not_compared", "money", "cells", "rows", "unpriced", "same_model"),

@@ -15,13 +15,8 @@ from app.domain.models import CallState
 from app.finance.reconciliation.bill import EXECUTED_AGAIN, NONE, SHORTEST_PAUSE, BillRow, Count, total
 from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
-from app.finance.reconciliation.reconciliation_types import (
-    BillFinding,
-    Certainty,
-    DifferenceCause,
-    Reconciliation,
-    as_json,
-)
+from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
+from app.finance.reconciliation.reconciliation_types import BillFinding, Certainty, DifferenceCause, Reconciliation
 from app.llm.journal import _CLOSE_LEFT
 from app.pricing.charge_types import NOT_REPORTED, CallRecord
 from tests.finance.reconciliation.billing import again, at, bill_of, billed, call, failed, interrupted, request, summed
@@ -44,7 +39,7 @@ def test_an_interrupted_call_that_was_billed_is_named() -> None:
     assert (only(found).cause, only(found).place) == (DifferenceCause.INTERRUPTED_CALL, "row 1")
     assert found.unexplained_tokens == 0
     assert only(found).record == Count(1, 100, None, 10), "what the step's answer used, as the ledger charges it"
-    row = as_json(found)["rows"][0]
+    row = reconciliation_view(found).model_dump(mode="json")["rows"][0]
     assert (row["task_id"], row["stage"], row["call_id"]) == ("acme:T-1", "classify", "f-1")
 
 

@@ -1,0 +1,143 @@
+"""A reconciliation in sentences: the verdict, and what a reader should know beside it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from app.domain.formatting import day, rounded
+from app.domain.money import ZERO
+from app.domain.money import total as total_of_money
+from app.finance.reconciliation.reconciliation_types import BilledMoney, MoneyOutcome, Reconciliation
+from app.pricing.providers import UNBILLED, provider_id
+
+_DAY = timedelta(days=1)
+
+
+def verdict(reconciliation: Reconciliation) -> str:
+    """One sentence each for tokens and money, no stronger than what was compared."""
+    bill = reconciliation.bill
+    if reconciliation.empty:
+        rows = f" ({bill.elsewhen:,} rows of the bill are of another time)" if bill.elsewhen else ""
+        return f"{bill.name}: nothing was compared: neither bill nor record has anything in that time{rows}."
+    sentences = [_tokens_verdict(reconciliation)] if bill.counts else []
+    sentences += [_money_verdict(reconciliation)] if reconciliation.money else []
+    return f"{bill.name}: {' '.join(sentences) or 'it names neither tokens nor money.'}"
+
+
+def _tokens_verdict(reconciliation: Reconciliation) -> str:
+    whose = f"{reconciliation.billed.tokens:,} tokens billed, {reconciliation.record.tokens:,} in our record"
+    if reconciliation.unexplained_tokens:
+        return f"{whose}; {reconciliation.unexplained_tokens:,} tokens are unexplained."
+    if not reconciliation.findings:
+        return f"{whose}; they agree to the token{'' if _has_cached(reconciliation) else ', cached ones not compared'}."
+    names = ", ".join(cause.words for cause in reconciliation.causes)
+    return f"{whose}; the difference of {reconciliation.difference.tokens:+,} tokens is explained by {names}."
+
+
+def _money_verdict(reconciliation: Reconciliation) -> str:
+    said = []
+    for currency in sorted({cell.currency for cell in reconciliation.money}):
+        cells = [cell for cell in reconciliation.money if cell.currency == currency]
+        both = [cell for cell in cells if cell.outcome.compared]
+        if not both:
+            said.append(f"{currency} on the bill could not be compared.")
+            continue
+        billed, ours = (
+            total_of_money(cell.billed for cell in both),
+            total_of_money(cell.contracted or ZERO for cell in both),
+        )
+        whose = f"{rounded(billed)} {currency} billed, {rounded(ours)} by our prices"
+        open_ = [cell for cell in both if not cell.outcome.fine]
+        if open_:
+            reasons = ", ".join(dict.fromkeys(cell.outcome.words for cell in open_))
+            said.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
+        elif all(cell.outcome is MoneyOutcome.AGREES for cell in both):
+            said.append(f"{whose}; they agree as far as the bill's digits go.")
+        else:
+            said.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
+    return " ".join(said)
+
+
+def compared(reconciliation: Reconciliation) -> tuple[str, ...]:
+    """What of the bill was held against the record."""
+    bill = reconciliation.bill
+    said = ["models", "times"]
+    if bill.counts:
+        said += ["input tokens", "output tokens"]
+        said += ["cached tokens"] if _has_cached(reconciliation) else []
+        said += ["requests"] if _has_requests(reconciliation) else []
+    currencies = sorted({cell.currency for cell in reconciliation.money if cell.outcome.compared})
+    return (*said, *(f"money in {currency}" for currency in currencies))
+
+
+def not_compared(reconciliation: Reconciliation) -> tuple[str, ...]:
+    """What was not, and why."""
+    bill, said = reconciliation.bill, list[str]()
+    if not bill.counts:
+        said.append("tokens (not on this bill)")
+    else:
+        said += [] if _has_cached(reconciliation) else ["cached tokens (not on this bill)"]
+        said += [] if _has_requests(reconciliation) else ["requests (not on this bill)"]
+        if reconciliation.uncached and _has_cached(reconciliation):
+            said.append(f"cached tokens of {reconciliation.uncached} calls (their provider tells us none)")
+        if any(row.written for row in bill.rows):
+            said.append("tokens written to the cache apart from other input (our record does not keep them)")
+    said += [] if bill.amounts else ["money (not on this bill)"]
+    for outcome in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY):
+        models = dict.fromkeys(cell.model or "all models" for cell in reconciliation.money if cell.outcome is outcome)
+        said += [f"money of {', '.join(models)} ({outcome.words})"] if models else []
+    return (*said, *(f"column {column}" for column in bill.further))
+
+
+def _has_cached(reconciliation: Reconciliation) -> bool:
+    return not reconciliation.bill.rows or any(row.count.cached_tokens is not None for row in reconciliation.bill.rows)
+
+
+def _has_requests(reconciliation: Reconciliation) -> bool:
+    return not reconciliation.bill.rows or any(row.count.requests is not None for row in reconciliation.bill.rows)
+
+
+def remarks(reconciliation: Reconciliation) -> Iterator[str]:
+    """What a reader should know beside the verdict: what was compared, what was left out, which names were equated."""
+    bill, calls = reconciliation.bill, f"{reconciliation.compared} calls"
+    calls += f", {reconciliation.agreeing} of them on the bill to the token" * bill.counts
+    yield calls + f"; {reconciliation.outside} calls of another time were left out" * bool(reconciliation.outside)
+    for provider, count in reconciliation.others.items():
+        yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
+    if len(reconciliation.whose) > 1:
+        providers = " and ".join(reconciliation.whose)
+        yield (
+            f"the bill does not say whose it is, so calls of {providers} were held against it; "
+            "give it a column provider"
+        )
+    if count := reconciliation.unknown_provider:
+        absent = reconciliation.absent
+        yield (
+            f"{count} calls of an unknown provider, for their component was changed while they were under way: "
+            f"{count - absent} stand on this bill, {absent} do not and may stand on another one"
+        )
+    if bill.unbilled:
+        yield f"{bill.unbilled} requests stand on the bill and cost nothing"
+    yield f"compared: {', '.join(compared(reconciliation))}"
+    if missing := not_compared(reconciliation):
+        yield f"not compared: {'; '.join(missing)}"
+    for cell in reconciliation.money:
+        if cell.outcome is not MoneyOutcome.AGREES:
+            yield f"{_money_of(cell)}: {cell.note}"
+    if bill.unread:
+        yield f"columns of the bill that were not looked at: {', '.join(bill.unread)}"
+    for billed, ours in reconciliation.same_model.items():
+        yield f"model {billed} of the bill is taken as {ours}"
+    for (provider, model), tokens in reconciliation.unpriced.items():
+        yield f"{tokens:,} tokens of model {model or '(none)'} of {provider or '(no provider)'} have no price"
+
+
+def _money_of(cell: BilledMoney) -> str:
+    ours = "nothing" if cell.contracted is None else rounded(cell.contracted)
+    when = day(cell.since) + ("" if cell.until - cell.since == _DAY else f" to {day(cell.until)}")
+    return f"{cell.model or 'all models'} {when}: {rounded(cell.billed)} {cell.currency} billed, {ours} by our prices"
+
+
+def _whose(provider: str) -> str:
+    return "nobody bills them" if provider_id(provider) in UNBILLED else "hold that provider's own bill against them"
