@@ -45,8 +45,8 @@ class Missing:
 def missing(settings: Settings, folder: Path) -> Iterator[Missing]:
     """What is missing. Raises httpx.HTTPError or ValueError when the sidecar does not say what it has."""
     with settings.daprd.client(_SECONDS) as client:
-        told = client.get("/v1.0/metadata").raise_for_status().json()
-        loaded = {str(component["name"]) for component in told.get("components", [])}
+        metadata = client.get("/v1.0/metadata").raise_for_status().json()
+        loaded = {str(component["name"]) for component in metadata.get("components", [])}
         wanted = dict.fromkeys((settings.secret_store, settings.llm_component)) | _written(folder)
         for name in sorted(set(wanted) - loaded):
             yield _explained(name, wanted[name], client, folder)
@@ -54,13 +54,13 @@ def missing(settings: Settings, folder: Path) -> Iterator[Missing]:
 
 def _written(folder: Path) -> dict[str, Any]:
     """The components that the files of the folder give the agent, by name."""
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for path in sorted([*(folder / "components").glob("*.yaml"), *(folder / "components").glob("*.yml")]):
         with suppress(OSError, ValueError, yaml.YAMLError):  # what cannot be read is a finding of its own
             for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
                 if isinstance(document, dict) and document.get("kind") == "Component" and _is_ours(document):
-                    found[str((document.get("metadata") or {}).get("name"))] = document | {"file": path}
-    return found
+                    by_name[str((document.get("metadata") or {}).get("name"))] = document | {"file": path}
+    return by_name
 
 
 def _is_ours(document: Mapping[str, Any]) -> bool:
@@ -79,9 +79,9 @@ def _explained(name: str, document: Any, client: httpx.Client, folder: Path) -> 
                 f"secret {secret} is not in the secret store {store}",
                 f'put {{"{secret}": "..."}} into .state/secrets.json, then `make reload`: it is read at start only',
             )
-    told = _last_word(name, folder)
+    last_error = _last_word(name, folder)
     kind = (document.get("spec") or {}).get("type")
-    why = told or f"{file} is there, its type is {kind}"
+    why = last_error or f"{file} is there, its type is {kind}"
     return Missing(name, why, f"correct {file}; it is loaded as soon as it is saved")
 
 
@@ -98,10 +98,10 @@ def _last_word(name: str, folder: Path) -> str:
     for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_BYTES))
-            found = pattern.findall(file.read().decode(errors="replace"))
-            if found:
+            errors = pattern.findall(file.read().decode(errors="replace"))
+            if errors:
                 # daprd wraps it in itself: "[INIT_COMPONENT_FAILURE]: initialization error occurred for ...: why".
-                return str(re.sub(r"^.*initialization error occurred for [^:]*: ", "", found[-1]))
+                return str(re.sub(r"^.*initialization error occurred for [^:]*: ", "", errors[-1]))
     return ""
 
 
@@ -166,14 +166,14 @@ def answers(name: str, address: str) -> DoctorFinding:
 def components(settings: Settings, folder: Path) -> Iterator[DoctorFinding]:
     """Whether the sidecar has loaded every component; what it has not, it goes on without."""
     try:
-        found = list(missing(settings, folder))
+        absent = list(missing(settings, folder))
     except (httpx.HTTPError, ValueError, KeyError, ConfigurationError) as error:
         why = str(error) if isinstance(error, ConfigurationError) else f"not told ({type(error).__name__})"
         yield DoctorFinding("sidecar's components", False, why, "start everything with `make up`; see its log")
         return
-    for component in found:
+    for component in absent:
         yield DoctorFinding(f"component {component.name}", False, f"not loaded: {component.why}", component.remedy)
-    if not found:
+    if not absent:
         yield DoctorFinding("sidecar's components", True, "all are loaded")
 
 
@@ -245,21 +245,21 @@ def runtime(settings: Settings) -> Iterator[DoctorFinding]:
         yield DoctorFinding("Dapr", False, "the sidecar does not tell its version", "start everything: `make up`")
 
 
-def of_version(told: str) -> Iterator[DoctorFinding]:
+def of_version(text: str) -> Iterator[DoctorFinding]:
     """What there is to say of a version of Dapr. The one that `make setup` builds is good enough for one user alone;
     where others share the cluster, the agent's own access rules are not."""
-    version = workarounds.parse(told)
+    version = workarounds.parse(text)
     if version not in SUPPORTED:
         remedy = f"this agent works with Dapr 1.18, from {SUPPORTED.least} on"
-        yield DoctorFinding("Dapr", False, told, remedy)
+        yield DoctorFinding("Dapr", False, text, remedy)
     else:
-        yield DoctorFinding("Dapr", True, told)
+        yield DoctorFinding("Dapr", True, text)
     yield DoctorFinding("Dapr's defects", True, _worked_around(workarounds.active(Component.DAPRD, version)))
     if missing := workarounds.missing_fixes(version):
         lacks = "; ".join(f"{fix.trouble} ({fix.name})" for fix in missing)
-        known = f"{told} lacks security fixes of" if version else "it is not known whether it has the security fixes of"
+        gap = f"{text} lacks security fixes of" if version else "it is not known whether it has the security fixes of"
         remedy = "on a cluster, give the agent a namespace of its own, or upgrade sidecars and control plane"
-        yield DoctorFinding("Dapr's security", True, f"{known} {missing[0].mended}: {lacks}; {remedy}")
+        yield DoctorFinding("Dapr's security", True, f"{gap} {missing[0].mended}: {lacks}; {remedy}")
 
 
 def sdk(version: Version | None) -> Iterator[DoctorFinding]:
@@ -318,7 +318,9 @@ def files(folder: Path) -> Iterator[DoctorFinding]:
             yield DoctorFinding(name, False, f"{path}: {fault}", "correct the file; daprd passes over it in silence")
         if name == "resiliency" and paths and not faults:
             wrong = list(_of_resiliency(folder / name))
-            yield from (DoctorFinding(name, False, said, "correct it; daprd goes on without it") for said in wrong)
+            yield from (
+                DoctorFinding(name, False, problem, "correct it; daprd goes on without it") for problem in wrong
+            )
             if wrong:
                 continue
         if not paths:
@@ -332,11 +334,11 @@ def _of_resiliency(folder: Path) -> Iterator[str]:
     from app.finance.retry_bounds import sidecar_files
 
     try:
-        found = sidecar_files.policies([folder], APP_ID).findings
+        findings = sidecar_files.policies([folder], APP_ID).findings
     except ConfigurationError as error:
         yield str(error)
         return
-    yield from (f"{finding.where}: {finding.problem}" for finding in found if finding.wrong)
+    yield from (f"{finding.where}: {finding.problem}" for finding in findings if finding.wrong)
 
 
 def _twins(folder: Path) -> Iterator[DoctorFinding]:
@@ -360,8 +362,8 @@ def _names(path: Path) -> list[str]:
     except (OSError, ValueError, yaml.YAMLError):
         return []
     kinds = ("Component", "HTTPEndpoint")
-    found = [document for document in documents if document.get("kind") in kinds]
-    return [f"{document['kind']} {(document.get('metadata') or {}).get('name')}" for document in found]
+    resources = [document for document in documents if document.get("kind") in kinds]
+    return [f"{document['kind']} {(document.get('metadata') or {}).get('name')}" for document in resources]
 
 
 def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
@@ -381,11 +383,11 @@ def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
 
 def _unread(spec: dict[str, Any]) -> str:
     """The first name of a model's metadata that daprd would pass over; empty when there is none."""
-    known, entries = _METADATA.get(str(spec.get("type"))), spec.get("metadata")
-    if known is None or not isinstance(entries, list):
+    names_read, entries = _METADATA.get(str(spec.get("type"))), spec.get("metadata")
+    if names_read is None or not isinstance(entries, list):
         return ""
     names = (str(entry.get("name")) for entry in entries if isinstance(entry, dict))
-    return next((name for name in names if name.lower() not in known), "")
+    return next((name for name in names if name.lower() not in names_read), "")
 
 
 def _fault(document: Any, *, must_be_dapr: bool) -> str:

@@ -238,6 +238,9 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+MODEL_URL = "http://127.0.0.1:8091"
+SYSTEMS_URL = "http://127.0.0.1:8092"
+SystemsUrl = Annotated[str, typer.Option("--systems-url", help="The sandbox's internal systems.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs; the keys are stable.")]
 
 

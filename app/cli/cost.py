@@ -111,22 +111,22 @@ def counted(chosen: Selection, by: Sequence[Dimension], sort: Sort, top: int | N
 def _ordered(groups: Sequence[GroupView], sort: Sort, top: int | None) -> list[GroupView]:
     if sort is Sort.TOTAL:
         return _most_expensive(groups, top)
-    found = sorted(groups, key=_all_tokens, reverse=True) if sort is Sort.TOKENS else list(groups)
-    return found[:top]
+    ordered = sorted(groups, key=_all_tokens, reverse=True) if sort is Sort.TOKENS else list(groups)
+    return ordered[:top]
 
 
 def _most_expensive(groups: Sequence[GroupView], top: int | None) -> list[GroupView]:
     """Currencies cannot be compared: the most expensive of one come first, then those of the next; each group once.
     What has no known amount comes last."""
-    found: dict[tuple[str, ...], GroupView] = {}
+    kept: dict[tuple[str, ...], GroupView] = {}
     for currency in sorted({sum_.currency for group in groups for sum_ in group.money}):
         theirs = [
             (sum_.contracted_cost, group) for group in groups for sum_ in group.money if sum_.currency == currency
         ]
         for _, group in sorted(theirs, key=lambda pair: pair[0], reverse=True)[:top]:
-            found.setdefault(_key(group), group)
+            kept.setdefault(_key(group), group)
     rest = [group for group in groups if not group.money]
-    return [*found.values(), *(rest if top is None else rest[: max(0, top - len(found))])]
+    return [*kept.values(), *(rest if top is None else rest[: max(0, top - len(kept))])]
 
 
 def _key(group: GroupView) -> tuple[str, ...]:
@@ -184,13 +184,13 @@ def show(view: CountedReportView, *, exact: bool) -> None:
         say(line)
 
 
-def _repeated(found: SidecarRetriesView) -> Iterator[str]:
+def _repeated(retries: SidecarRetriesView) -> Iterator[str]:
     """What the sidecars did by themselves; nothing where they are known to have repeated no request."""
-    if found.requests is None:
-        least = f"at least {found.at_least:,}" if found.at_least else "an unknown number of"
+    if retries.requests is None:
+        least = f"at least {retries.at_least:,}" if retries.at_least else "an unknown number of"
         yield f"sidecars repeated {least} requests to models by themselves (a counter was lost); they are in no sum"
-    elif found.requests:
-        yield f"sidecars repeated {found.requests:,} requests to models by themselves; they are in no sum"
+    elif retries.requests:
+        yield f"sidecars repeated {retries.requests:,} requests to models by themselves; they are in no sum"
 
 
 def _value(dimension: str, value: str) -> str:
@@ -206,9 +206,9 @@ def _rows(key: list[str], group: CountedView, digits: Digits, per_task: Digits) 
     for sum_ in group.money or (None,):
         kinds = (of_kind(sum_, kind, digits) for kind in KINDS)
         one = _of_one_task(sum_, group, per_task) if sum_ else ""
-        known = how_known(group, (sum_,) if sum_ else ())
+        basis = how_known(group, (sum_,) if sum_ else ())
         currency = sum_.currency if sum_ else ""
-        yield (*key, *spent, *kinds, amount(sum_, group, digits), currency, known, count, one, why)
+        yield (*key, *spent, *kinds, amount(sum_, group, digits), currency, basis, count, one, why)
         spent, count, why = ("", "", ""), "", ""
 
 
@@ -225,10 +225,10 @@ def _why(work: WorkView | None) -> str:
     """What was done for a task, as far as it makes it dearer than others."""
     if work is None:
         return ""
-    said = [f"{work.calls:,} call{'s' * (work.calls != 1)}"]
-    said += [f"{work.wasted_calls:,} wasted"] * bool(work.wasted_calls)
-    said += [f"{work.step_retries:,} step{'s' * (work.step_retries != 1)} again"] * bool(work.step_retries)
-    return ", ".join(said)
+    notes = [f"{work.calls:,} call{'s' * (work.calls != 1)}"]
+    notes += [f"{work.wasted_calls:,} wasted"] * bool(work.wasted_calls)
+    notes += [f"{work.step_retries:,} step{'s' * (work.step_retries != 1)} again"] * bool(work.step_retries)
+    return ", ".join(notes)
 
 
 def below(whole: GroupView, chosen: Selection) -> Iterator[str]:
@@ -305,14 +305,14 @@ def write_repriced_csv(view: RepricingView, by: Sequence[Dimension]) -> None:
 
 def _repriced_csv_rows(view: RepricingView, by: Sequence[Dimension]) -> Iterator[list[CsvCell]]:
     for change in view.changes:
-        known = (change.billed_known.value, change.repriced_known.value)
+        bases = (change.billed_known.value, change.repriced_known.value)
         yield [
             *(change.key[name] for name in by),
             change.currency,
             change.billed,
             change.repriced,
             change.change,
-            *known,
+            *bases,
         ]
 
 
@@ -323,10 +323,10 @@ def _amounts(view: RepricingView) -> Iterator[tuple[Decimal, str]]:
 
 
 def _row(change: ChangeView, by: Sequence[Dimension], digits: Digits) -> tuple[str, ...]:
-    known = (change.billed_known, change.repriced_known)
+    bases = (change.billed_known, change.repriced_known)
     sums = (change.billed, change.repriced, change.change)
     key = (change.key[dimension] or NONE for dimension in by)
-    return (*key, *_figures(sums, change.currency, known, digits), change.currency, _both(*known))
+    return (*key, *_figures(sums, change.currency, bases, digits), change.currency, _both(*bases))
 
 
 def _both(billed: CostBasis, repriced: CostBasis) -> str:
@@ -334,10 +334,10 @@ def _both(billed: CostBasis, repriced: CostBasis) -> str:
 
 
 def _figures(
-    sums: tuple[Decimal, Decimal, Decimal], currency: str, known: tuple[CostBasis, CostBasis], digits: Digits
+    sums: tuple[Decimal, Decimal, Decimal], currency: str, bases: tuple[CostBasis, CostBasis], digits: Digits
 ) -> Iterator[str]:
     """Billed, repriced, change. A sum that misses something says so; without one of them there is no change to see."""
-    lacking = [basis in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for basis in known]
+    lacking = [basis in (CostBasis.UNREPORTED, CostBasis.UNPRICED) for basis in bases]
     nothing = [lacks and not sum_ for sum_, lacks in zip(sums, lacking, strict=False)]
     for sum_, none, lacks in zip(sums, [*nothing, any(nothing)], [*lacking, any(lacking)], strict=True):
         yield UNKNOWN if none else digits.show(sum_, currency) + f" + {UNKNOWN}" * lacks
@@ -349,9 +349,9 @@ def _sums(view: RepricingView, names: int, digits: Digits) -> Iterator[tuple[str
     for currency in sorted(before | after):
         was = before[currency].contracted_cost if currency in before else ZERO
         is_ = after[currency].contracted_cost if currency in after else ZERO
-        known = (view.billed.cost_basis, view.repriced.cost_basis)
-        sums = _figures((was, is_, difference(is_, was)), currency, known, digits)
-        yield ("total", *[""] * (names - 1), *sums, currency, _both(*known))
+        bases = (view.billed.cost_basis, view.repriced.cost_basis)
+        sums = _figures((was, is_, difference(is_, was)), currency, bases, digits)
+        yield ("total", *[""] * (names - 1), *sums, currency, _both(*bases))
 
 
 DEFAULT_BY = "tenant,stage"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 
-from app.cli.client import AsJson, Token, Url, connect
+from app.cli.client import SYSTEMS_URL, AsJson, SystemsUrl, Token, Url, connect
 from app.cli.faults import AgentAway, NotUnderstood
 from app.cli.screen import Wide, complain, figures, say, show_json, show_table
 from app.cli.submit import AnswerKind, Pace, follow_with_meter, send_with_meter
@@ -97,20 +97,20 @@ def judge(expected: Mapping[str, Expectation], views: Mapping[str, TaskView], ro
     booked: defaultdict[str, list[Refund]] = defaultdict(list)
     for row in rows:
         booked[task_id(row.tenant, row.ticket_id)].append(row.refund)
-    known = [(views[name], want) for name, want in expected.items() if want.clear and _category(views[name])]
+    classified = [(views[name], want) for name, want in expected.items() if want.clear and _category(views[name])]
     differences: list[str] = []
     for name, want in expected.items():
-        found = [*_task(want, views[name]), *_bookings(_due(want, views[name]), booked[name])]
-        differences += [f"{name}: {difference}" for difference in found]
+        sentences = [*_task(want, views[name]), *_bookings(_due(want, views[name]), booked[name])]
+        differences += [f"{name}: {difference}" for difference in sentences]
     return Verdict(
         tally=Counter((label(views[name]), views[name].tenant) for name in expected),
-        clear=len(known),
-        clear_right=sum(_category(view) is want.category for view, want in known),
+        clear=len(classified),
+        clear_right=sum(_category(view) is want.category for view, want in classified),
         refunds_expected=sum(_due(want, views[name]) is not None for name, want in expected.items()),
         refunds_booked=sum(len(booked[name]) for name in expected),
         misclassified=tuple(
             f"{view.task_id}: is {want.category.value}, was taken for {_category(view)}"
-            for view, want in known
+            for view, want in classified
             if _category(view) is not want.category
         ),
         differences=tuple(differences),
@@ -142,14 +142,14 @@ def _due(want: Expectation, view: TaskView) -> Refund | None:
 
 
 def _task(want: Expectation, view: TaskView) -> list[str]:
-    found = []
+    sentences = []
     due = want.outcome.value if want.outcome else want.status.value
     if label(view) != due and not _decided(want, view):
         why = view.waiting_for or view.error
-        found.append(f"must be {due}, is {label(view)}" + (f" ({why})" if why else ""))
+        sentences.append(f"must be {due}, is {label(view)}" + (f" ({why})" if why else ""))
     elif want.refund and view.status is TaskStatus.WAITING and view.proposed_refund != want.refund:
-        found.append(f"must propose {_money(want.refund)}, proposes {_money(view.proposed_refund)}")
-    return found
+        sentences.append(f"must propose {_money(want.refund)}, proposes {_money(view.proposed_refund)}")
+    return sentences
 
 
 def _bookings(due: Refund | None, booked: list[Refund]) -> list[str]:
@@ -161,10 +161,6 @@ def _bookings(due: Refund | None, booked: list[Refund]) -> list[str]:
 
 def _money(refund: Refund | None) -> str:
     return formatting.refund(refund) if refund else "no refund"
-
-
-SYSTEMS_URL = "http://127.0.0.1:8092"
-SystemsUrl = Annotated[str, typer.Option("--systems-url", help="The sandbox's internal systems.")]
 
 
 class SampleRefused(RefundAgentError):

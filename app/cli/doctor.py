@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import retries
-from app.cli.client import AsJson, Token, Url
-from app.cli.demo import SYSTEMS_URL, SystemsUrl
+from app.cli.client import MODEL_URL, SYSTEMS_URL, AsJson, SystemsUrl, Token, Url
 from app.cli.screen import Column, ColumnKind, Wide, show_json, show_table
 from app.domain.models import Frozen
 
 if TYPE_CHECKING:
     from app.cli.checks import DoctorFinding
-
-MODEL_URL = "http://127.0.0.1:8091"
 
 commands = typer.Typer(invoke_without_command=True)
 
@@ -34,7 +31,7 @@ class DoctorFindingView(Frozen, from_attributes=True):
 @commands.callback()
 def doctor(
     context: typer.Context,
-    folder: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    folder: retries.Folder = Path(),
     sandbox: Annotated[bool, typer.Option(help="Whether the sandbox should be up.")] = True,
     model_url: Annotated[str, typer.Option(help="The sandbox's model server.")] = MODEL_URL,
     systems_url: SystemsUrl = SYSTEMS_URL,

@@ -115,13 +115,13 @@ def _csv_rows(view: FailureCostView) -> Iterator[list[CsvCell]]:
     for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
         runner, durable = part.every_failure, {share.currency: share for share in part.durable}
         key = [part.key.get("tenant"), part.key.get("stage")]
-        told = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
+        cells = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
         for again in runner.repeated:
             ours = durable.get(again.currency)
             resumed = [ours.contracted_cost, *_ends(ours.share)] if ours else [None] * 4
             yield [
                 *key,
-                *told,
+                *cells,
                 again.currency,
                 *resumed,
                 again.contracted_cost,
@@ -129,11 +129,11 @@ def _csv_rows(view: FailureCostView) -> Iterator[list[CsvCell]]:
                 again.durable_ratio,
             ]
         if not runner.repeated:
-            yield [*key, *told, *[None] * (len(_CSV) - len(key) - len(told))]
+            yield [*key, *cells, *[None] * (len(_CSV) - len(key) - len(cells))]
 
 
-def _ends(found: IntervalView | None) -> list[Decimal | None]:
-    return [found.value, found.low, found.high] if found else [None] * 3
+def _ends(interval: IntervalView | None) -> list[Decimal | None]:
+    return [interval.value, interval.low, interval.high] if interval else [None] * 3
 
 
 def _digits_of(whole: PartView, *, exact: bool) -> Digits:
@@ -146,9 +146,9 @@ def _digits_of(whole: PartView, *, exact: bool) -> Digits:
 
 def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
     """Below an empty line; none without rows."""
-    if found := list(rows):
+    if lines := list(rows):
         say("")
-        show_table(columns, found)
+        show_table(columns, lines)
 
 
 def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
@@ -248,12 +248,12 @@ def _progress(runner: RunnerView) -> str:
     return f"{mean} % ({lower}-{upper})"
 
 
-def _interval(found: IntervalView | None, *, with_ends: bool = True) -> str:
+def _interval(interval: IntervalView | None, *, with_ends: bool = True) -> str:
     """`15.5 % (13.6-17.7)`."""
-    if found is None:
+    if interval is None:
         return ""
     if not with_ends:
-        return percent(found.value)
-    places = share_places(found.high)
-    low, high = (rounded(100 * bound, places) for bound in (found.low, found.high))
-    return f"{percent(found.value, places)} ({low}-{high})"
+        return percent(interval.value)
+    places = share_places(interval.high)
+    low, high = (rounded(100 * bound, places) for bound in (interval.low, interval.high))
+    return f"{percent(interval.value, places)} ({low}-{high})"

@@ -32,17 +32,17 @@ _KNOWN_NAMED = 20
 
 def day(text: str) -> date:
     """A day, in UTC. Raises BadParameter that says what a day looks like."""
-    found = _day(text.strip().lower())
-    if found is None:
+    parsed = _day(text.strip().lower())
+    if parsed is None:
         raise typer.BadParameter(f"{text!r} is no day; a day is {DAYS}")
-    return found
+    return parsed
 
 
 def instant(text: str) -> datetime:
     """A moment, or the first of a day, in UTC. Raises BadParameter that says what a time looks like."""
-    found = _day(text.strip().lower())
-    if found is not None:
-        return datetime(found.year, found.month, found.day, tzinfo=UTC)
+    parsed = _day(text.strip().lower())
+    if parsed is not None:
+        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
     for form in ("%Y-%m-%dt%H:%M", "%Y-%m-%dt%H:%M:%S"):
         try:
             return datetime.strptime(text.strip().lower().removesuffix("z"), form).replace(tzinfo=UTC)
@@ -92,16 +92,18 @@ def tenants(chosen: Selection) -> frozenset[str] | None:
 
 def known_tenants(chosen: Selection, records: LedgerQueries) -> None:
     """Raises NothingRecorded for a tenant of which nothing was ever recorded, and names those there are."""
-    unknown = sorted((tenants(chosen) or frozenset()) - (known := records.tenants()))
+    unknown = sorted((tenants(chosen) or frozenset()) - (recorded := records.tenants()))
     if unknown:
-        raise NothingRecorded(f"nothing is recorded for tenant {', '.join(unknown)}; {_those_there_are(known)}")
+        raise NothingRecorded(f"nothing is recorded for tenant {', '.join(unknown)}; {_those_there_are(recorded)}")
 
 
-def _those_there_are(known: frozenset[str]) -> str:
-    if not known:
+def _those_there_are(recorded: frozenset[str]) -> str:
+    if not recorded:
         return "nor for any other: work a ticket first (`make up`)"
-    named = sorted(known)[:_KNOWN_NAMED]
-    return f"the ledger has {', '.join(named)}" + (f" and {len(known) - len(named):,} more" * (len(known) > len(named)))
+    named = sorted(recorded)[:_KNOWN_NAMED]
+    return f"the ledger has {', '.join(named)}" + (
+        f" and {len(recorded) - len(named):,} more" * (len(recorded) > len(named))
+    )
 
 
 def when(since: date | None, until: date | None) -> str:

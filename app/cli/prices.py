@@ -17,6 +17,7 @@ from app.pricing.charge_types import TOKEN_LINES, Meter
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import CheckView, InfrastructureView, PricesView, PriceView
+    from app.ledger.reading.queries import LedgerQueries
     from app.pricing.book import PriceBook
 
 Model = tuple[str, str]  # provider (component type or id), model
@@ -105,21 +106,17 @@ def _checked(book: PriceBook) -> CheckView:
     from app.pricing import litellm_prices
     from app.pricing.check import check as look
 
-    used, other = _in_use(), litellm_prices.load()
+    records, other = _records(), litellm_prices.load()
+    used = records.models_in_use() if records else None
+    nameless = records.providers_of_nameless() if records else frozenset[str]()
     return CheckView(
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
         litellm_prices=other is not None,
         findings=tuple(
-            PriceFindingView.model_validate(finding) for finding in look(book, used or (), _now(), other, _nameless())
+            PriceFindingView.model_validate(finding) for finding in look(book, used or (), _now(), other, nameless)
         ),
     )
-
-
-def _nameless() -> frozenset[str]:
-    from app.config.settings import load
-
-    return opening.open_records().providers_of_nameless() if has_ledger(load()) else frozenset()
 
 
 def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
@@ -134,12 +131,12 @@ def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesVi
     )
 
 
-def _in_use() -> frozenset[Model] | None:
-    """Provider and model of what was called; None, and a word about it, without a ledger."""
+def _records() -> LedgerQueries | None:
+    """The ledger, which knows the models in use; None, and a note on stderr, without one."""
     from app.config.settings import load
 
     if has_ledger(load()):
-        return opening.open_records().models_in_use()
+        return opening.open_records()
     complain("no ledger here, so nobody knows which models are in use; name one, or work a ticket first")
     return None
 
@@ -149,7 +146,8 @@ def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> froz
 
     if model and provider:
         return frozenset({(provider, model)})
-    used = _in_use() or frozenset[Model]()
+    records = _records()
+    used = records.models_in_use() if records else frozenset[Model]()
     if provider:
         return frozenset(pair for pair in used if provider_id(pair[0]) == provider_id(provider))
     if not model:

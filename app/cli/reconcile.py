@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import AsJson
+from app.cli.client import MODEL_URL, AsJson
 from app.cli.opening import SinceTime, UntilTime, open_book, settings_with_ledger
 from app.cli.screen import Column, ColumnKind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.formatting import minute
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from app.finance.reconciliation.parsing import Bill
     from app.finance.reconciliation.reconciliation_types import BillFinding, Reconciliation
 
-SANDBOX_URL = "http://127.0.0.1:8091"
 SHOWN_ROWS = 50
 _CELLS: tuple[Column | str, ...] = (
     *name("model", "from (UTC)"),
@@ -58,7 +57,7 @@ def reconcile(
     more: MoreFiles = None,
     since: SinceTime = None,
     until: UntilTime = None,
-    sandbox_url: SandboxUrl = SANDBOX_URL,
+    sandbox_url: SandboxUrl = MODEL_URL,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
@@ -69,31 +68,31 @@ def reconcile(
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
     settings_with_ledger()  # reports problems with it before a bill is fetched
     files = [*([bill] if bill else []), *(more or [])]
-    asked = _from_files(files) if files else _from_sandbox(sandbox_url)
-    found = _compared(asked.within(since, until))
+    whole = _from_files(files) if files else _from_sandbox(sandbox_url)
+    reconciliation = _compared(whole.within(since, until))
     if as_json:
-        show_json(reconciliation_view(found))
+        show_json(reconciliation_view(reconciliation))
     else:
-        _show(found)
+        _show(reconciliation)
     if not files:
-        for hint in _of_other_endpoints(found):
+        for hint in _of_other_endpoints(reconciliation):
             complain(hint)
-    if not found.agrees:
+    if not reconciliation.agrees:
         raise typer.Exit(1)
 
 
-def _of_other_endpoints(found: Reconciliation) -> Iterator[str]:
+def _of_other_endpoints(reconciliation: Reconciliation) -> Iterator[str]:
     """What to do about calls that the sandbox's bill cannot hold: it names no request of their models. A component
     whose file names another endpoint keeps its type, so its provider does not tell them apart."""
     from app.finance.reconciliation.reconciliation_types import DifferenceCause
 
-    billed = {found.same_model.get(row.model, row.model) for row in found.bill.rows}
-    calls = [finding.call for finding in found.findings if finding.cause is DifferenceCause.NOT_ON_BILL]
+    billed = {reconciliation.same_model.get(row.model, row.model) for row in reconciliation.bill.rows}
+    calls = [finding.call for finding in reconciliation.findings if finding.cause is DifferenceCause.NOT_ON_BILL]
     counts = Counter((call.component, call.model) for call in calls if call and call.model not in billed)
     for (component, model), count in sorted(counts.items()):
         yield (
-            f"note: the bill is the sandbox's ({found.bill.name}), which has no request of model {model or '(none)'}: "
-            f"{count:,} calls of component {component} asked another endpoint; give its bill with --bill FILE"
+            f"note: the bill is the sandbox's ({reconciliation.bill.name}), which has no request of model "
+            f"{model or '(none)'}: {count:,} calls of component {component} asked another endpoint; give its bill with --bill FILE"
         )
 
 
@@ -122,11 +121,11 @@ def _files(path: Path) -> list[Path]:
         return sorted(path.parent.glob(path.name)) or [path]
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
+    if not files:
         problem = f"the folder holds no file that ends with {', '.join(_SUFFIXES)}"
         raise BadBill(str(path), "", problem, "give the path of the provider's bill")
-    return found
+    return files
 
 
 def _text(path: Path) -> tuple[str, str]:
@@ -162,25 +161,25 @@ def _from_sandbox(url: str) -> Bill:
     return parse_bill(address, answer.text).within(None, now)
 
 
-def _show(found: Reconciliation) -> None:
+def _show(reconciliation: Reconciliation) -> None:
     from app.finance.reconciliation.reconciliation_texts import remarks, verdict
 
-    say(verdict(found))
-    for remark in remarks(found):
+    say(verdict(reconciliation))
+    for remark in remarks(reconciliation):
         say(remark)
-    if found.cells:
+    if reconciliation.cells:
         say("")
-        show_table(_CELLS, _cells(found))
-    if found.findings:
+        show_table(_CELLS, _cells(reconciliation))
+    if reconciliation.findings:
         say("")
-        ordered = sorted(found.findings, key=lambda finding: finding.cause.explains)
+        ordered = sorted(reconciliation.findings, key=lambda finding: finding.cause.explains)
         show_table(_FINDINGS, map(_row, ordered[:SHOWN_ROWS]))
         if len(ordered) > SHOWN_ROWS:
             complain(f"{len(ordered) - SHOWN_ROWS} more rows; all of them with --json")
 
 
-def _cells(found: Reconciliation) -> Iterator[tuple[str, ...]]:
-    for cell in found.cells:
+def _cells(reconciliation: Reconciliation) -> Iterator[tuple[str, ...]]:
+    for cell in reconciliation.cells:
         why = ", ".join(f"{cause.words} {count.tokens:+,}" for cause, count in cell.causes.items())
         yield (
             cell.model,

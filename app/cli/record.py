@@ -132,9 +132,9 @@ def _after(view: RecordView, digits: Digits) -> Iterator[str]:
         kinds = " + ".join(f"{kind} {of_kind(sum_, kind, digits)}" for kind in KINDS if kind in sum_.by_kind)
         missing = f" + {UNKNOWN}" if incomplete(view.total) else ""
         yield f"total  {digits.show(sum_.contracted_cost, sum_.currency)} {sum_.currency}{missing} = {kinds}{missing}"
-        for known, part in sum_.by_basis.items():
-            if part and known.value != "reported":
-                yield f"  of it {known} {digits.show(part, sum_.currency)} {sum_.currency}"
+        for basis, part in sum_.by_basis.items():
+            if part and basis.value != "reported":
+                yield f"  of it {basis} {digits.show(part, sum_.currency)} {sum_.currency}"
         if sum_.list_cost != sum_.contracted_cost:
             yield f"  at list prices {digits.show(sum_.list_cost, sum_.currency)} {sum_.currency}"
     yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *rounding(digits)])
@@ -150,7 +150,7 @@ def _failures(view: RecordView) -> Iterator[str]:
         again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
         yield f"{what} ({failure.cause.words}): {why}{again}"
     for call in view.calls:
-        told = any(call.error in why for (step, _), why in errors.items() if why and step == call.step)
-        if call.error and not told:
+        in_attempt = any(call.error in why for (step, _), why in errors.items() if why and step == call.step)
+        if call.error and not in_attempt:
             why = f" ({call.cause.words})" if call.cause else ""
             yield f"call {call.turn}.{call.number} of {call.stage} {call.state}{why}: {call.error}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
 FOLDERS = ("components", "resiliency")
+Folder = Annotated[Path, typer.Option(help="The project's folder.")]
 NO_BOUND = "no bound"
 NOT_MEASURED = "not measured"
 _COLUMNS: tuple[Column | str, ...] = (
@@ -36,7 +37,7 @@ _COLUMNS: tuple[Column | str, ...] = (
 
 
 def retries(
-    folder: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    folder: Folder = Path(),
     policy_file: Annotated[
         Path | None,
         typer.Option("--policy", metavar="FILE", help="Another policy file.  [env: REFUND_AGENT_POLICY_FILE]"),
@@ -67,12 +68,14 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
     rules, limits = policy.load(path), policy.retry_limits(path)
     policies, targets = sidecar_files.policies(folders, app_id), sidecar_files.targets(folders, app_id)
-    asked = _asked()
-    priced = _prices(targets, asked, given_prices(prices) or folder / settings.prices_file)
-    found = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
+    measured = _asked()
+    priced = _prices(targets, measured, given_prices(prices) or folder / settings.prices_file)
+    worst_cases = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
     findings = [*policies.findings, *unknown_names(targets, policies, rules, sidecar_files.components(folders))]
     return view(
-        tuple(target_view(target, limits, _measured(target, asked)) for target in found), tuple(findings), limits
+        tuple(target_view(target, limits, _measured(target, measured)) for target in worst_cases),
+        tuple(findings),
+        limits,
     )
 
 
@@ -90,35 +93,35 @@ def _asked() -> RequestCounts | None:
         return None
 
 
-def _prices(targets: Iterable[Target], asked: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
+def _prices(targets: Iterable[Target], measured: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
     """Of a request to each model component: the most expensive of the model in its file and those that have
     answered."""
     from app.finance.retry_bounds.worst import LONGEST, LongestRequest, TargetKind, most_expensive
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
-    found = {}
+    prices = {}
     for target in (model_target for model_target in targets if model_target.kind is TargetKind.MODEL):
-        seen = asked.reserves.get(target.name, (0, 0)) if asked else (0, 0)
+        seen = measured.reserves.get(target.name, (0, 0)) if measured else (0, 0)
         reserve = LongestRequest(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
-        used = asked.answered.get(target.name, frozenset()) if asked else frozenset()
+        used = measured.answered.get(target.name, frozenset()) if measured else frozenset()
         models = {*used, *([(target.type, target.model)] if target.model or not used else [])}
-        found[target.name] = most_expensive(book, models, reserve, now)
-    return found
+        prices[target.name] = most_expensive(book, models, reserve, now)
+    return prices
 
 
-def _measured(worst: Worst, asked: RequestCounts | None) -> MeasuredView | None:
+def _measured(worst: Worst, counts: RequestCounts | None) -> MeasuredView | None:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, mean
     from app.finance.retry_bounds.worst import TargetKind
 
-    if asked is None:
+    if counts is None:
         return None
     model = worst.target.kind is TargetKind.MODEL
-    rows = [asked.models.get(worst.target.name)] if model else [asked.steps.get(calls.step) for calls in worst.calls]
-    known = [row for row in rows if row is not None]
-    if not known:
+    rows = [counts.models.get(worst.target.name)] if model else [counts.steps.get(calls.step) for calls in worst.calls]
+    present = [row for row in rows if row is not None]
+    if not present:
         return None
-    whole = sum(known[1:], known[0])
+    whole = sum(present[1:], present[0])
     average = mean(whole.requests, whole.steps)
     return MeasuredView(steps=whole.steps, requests=whole.requests, mean=average, most=whole.most)
 

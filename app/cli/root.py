@@ -78,10 +78,10 @@ class _Root(Commands):
             complain("Aborted.")
             code = 1
         except Exception as error:
-            known = _of_a_file(error) if isinstance(error, OSError) else _of_the_ledger(error)
-            if known is None:
+            problem = _of_a_file(error) if isinstance(error, OSError) else _of_the_ledger(error)
+            if problem is None:
                 raise
-            code = _tell(known, as_json="--json" in words)
+            code = _tell(problem, as_json="--json" in words)
         sys.exit(code if isinstance(code, int) else 0)
 
 

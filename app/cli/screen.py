@@ -113,14 +113,14 @@ def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int
     filled = [strip for place, strip in enumerate(strips) if place == 0 or any(strip.cells) or not cells]
     common = [strip for strip in filled[1:] if _says_the_same(strip)]
     rest = [strip for strip in filled if strip not in common]
-    told = tuple((strip.column.title, next(filter(None, strip.cells))) for strip in common)
+    heading = tuple((strip.column.title, next(filter(None, strip.cells))) for strip in common)
     kept = _with_room(rest, width)
     if kept is None:
-        return TablePage(tuple(_blocks(rest, width)), common=told)
+        return TablePage(tuple(_blocks(rest, width)), common=heading)
     widths = _widths(kept, width)
     left_out = tuple(strip.column.title for strip in rest if strip not in kept)
     titles = max(len(_wrapped(strip.column.title, width)) for strip, width in zip(kept, widths, strict=True))
-    return TablePage(tuple(_table(kept, widths)), titles, told, left_out)
+    return TablePage(tuple(_table(kept, widths)), titles, heading, left_out)
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
@@ -181,14 +181,16 @@ def _blocks(strips: list[_Strip], width: int) -> Iterator[str]:
         if heading.strip():  # a row without a name goes on with what the one before it is about
             yield from ([""] if number else [])
             yield heading
-        said = [(strip.column.title, strip.cells[number], strip.column.kind) for strip in others if strip.cells[number]]
-        yield from _labelled(said, INDENT, width)
+        cells = [
+            (strip.column.title, strip.cells[number], strip.column.kind) for strip in others if strip.cells[number]
+        ]
+        yield from _labelled(cells, INDENT, width)
 
 
-def _labelled(said: list[tuple[str, str, ColumnKind]], indent: int, width: int | None) -> Iterator[str]:
+def _labelled(cells: list[tuple[str, str, ColumnKind]], indent: int, width: int | None) -> Iterator[str]:
     """`title  text`; a text that is too long is wrapped beside its title or, where that breaks something, below it."""
-    start = indent + max((cell_len(title) for title, _, _ in said), default=0) + GAP
-    for title, text, kind in said:
+    start = indent + max((cell_len(title) for title, _, _ in cells), default=0) + GAP
+    for title, text, kind in cells:
         label = " " * indent + title
         filled = label + " " * (start - cell_len(label))
         if width is None or start + cell_len(text) <= width:
@@ -288,7 +290,7 @@ def say(line: str) -> None:
 
 
 def _broken(line: str, width: int) -> Sequence[str]:
-    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINED), line)
+    whole = _COMMAND.sub(lambda match: match[0].replace(" ", _JOINED), line)
     pieces = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
     return [piece.replace(_JOINED, " ") for piece in pieces] or [""]
 

@@ -130,8 +130,8 @@ def _known(question: Question, proposed: Refund | None) -> Iterator[tuple[str, s
         )
         yield "order", f"{order.order_id}: {given}"
     if account:
-        known = f"customer for {account.since_days:,} days, {account.refunds_90d:,} refunds in the last 90"
-        yield "account", f"{account.tier}, risk {account.risk}, {known}"
+        text = f"customer for {account.since_days:,} days, {account.refunds_90d:,} refunds in the last 90"
+        yield "account", f"{account.tier}, risk {account.risk}, {text}"
     yield "asked (UTC)", instant(question.asked_at)
     yield "decide by (UTC)", instant(question.expires_at)
 
@@ -210,9 +210,9 @@ def follow(
 
 def _ask_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest: Callable[[TaskView], None]) -> bool:
     """Asks about the first ones; those that run go to the end. True when most rested: ask on at once."""
-    asked = min(ROUND, len(outstanding))
+    count = min(ROUND, len(outstanding))
     rested = 0
-    for _ in range(asked):
+    for _ in range(count):
         view = get(outstanding[0])
         if view.status in AT_REST:
             outstanding.popleft()
@@ -220,7 +220,7 @@ def _ask_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest:
             rested += 1
         else:
             outstanding.rotate(-1)
-    return rested * 2 >= asked
+    return rested * 2 >= count
 
 
 MAX_LISTED = 200
@@ -367,8 +367,8 @@ def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: st
         show_json(view)
     elif accepted:
         done = {"approve": "approved", "reject": "rejected"}[verb]
-        said = view.decisions[-1].refund if view.decisions else None
-        what = f": {formatting.refund(said)}" if said else ""
+        refund = view.decisions[-1].refund if view.decisions else None
+        what = f": {formatting.refund(refund)}" if refund else ""
         say(f"{task_id} {done}{what}; it is {view.status.value}")
     else:
         say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")

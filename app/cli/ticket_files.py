@@ -71,10 +71,10 @@ def read_given(number: int, given: Any, tenant: str | None) -> TicketLine:
 
 def only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """The pairs as one object. Raises ValueError when a key stands twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a key stands twice in one object")
-    return found
+    return members
 
 
 def _faults(error: ValidationError) -> str:
@@ -130,10 +130,10 @@ def read_export(name: str, stream: BinaryIO, tenant: str | None, total: int | No
     if encoding == "utf-8" and _is_lines(first[0 if blank else mark :]):
         before = [b"\n"] * blank.count(b"\n")
         lines = read_lines(chain(before, _rest_of(first, stream), raw_lines(stream)), tenant)
-        begun = next(lines)
-        if begun.ticket is None:  # are all like that?
-            return Export(iter(_not_all_alike(name, [begun, *lines])), total)
-        return Export(chain([begun], lines), total)
+        head = next(lines)
+        if head.ticket is None:  # are all like that?
+            return Export(iter(_not_all_alike(name, [head, *lines])), total)
+        return Export(chain([head], lines), total)
     raw = blank + first + stream.read(MAX_FILE_BYTES)
     if len(raw) > MAX_FILE_BYTES:
         most = f"{MAX_FILE_BYTES // 2**20} MiB"
@@ -143,8 +143,8 @@ def read_export(name: str, stream: BinaryIO, tenant: str | None, total: int | No
     except texts.NoText as error:
         raise BadTicket(f"{name}: {error}") from None
     passed_over: list[str] = []
-    found = _not_all_alike(name, list(_read_text(name, text, tenant, passed_over)))
-    return Export(iter(found), len(found), tuple(passed_over))
+    tickets = _not_all_alike(name, list(_read_text(name, text, tenant, passed_over)))
+    return Export(iter(tickets), len(tickets), tuple(passed_over))
 
 
 def _not_all_alike(name: str, lines: list[TicketLine]) -> list[TicketLine]:
@@ -183,10 +183,10 @@ def _read_text(name: str, text: str, tenant: str | None, passed_over: list[str])
 
 
 def _read_json(name: str, text: str, tenant: str | None) -> Iterator[TicketLine]:
-    found: list[Any] = []
+    values: list[Any] = []
     decoder, at = json.JSONDecoder(object_pairs_hook=only_once), 0
     while at < len(text):
-        if text[at].isspace() or (text[at] == "," and found):
+        if text[at].isspace() or (text[at] == "," and values):
             at += 1
             continue
         try:
@@ -198,8 +198,8 @@ def _read_json(name: str, text: str, tenant: str | None) -> Iterator[TicketLine]
             raise BadTicket(f"{name}: is nested deeper than any ticket; {_KNOWN_FORMS}") from None
         except ValueError as error:
             raise BadTicket(f"{name}: {_reason(error)}; {_KNOWN_FORMS}") from None
-        found += _tickets(value)
-    for number, given in enumerate(found, start=1):
+        values += _tickets(value)
+    for number, given in enumerate(values, start=1):
         yield read_given(number, given, tenant)
 
 
@@ -216,10 +216,10 @@ def _tickets(value: Any) -> Sequence[Any]:
 
 def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) -> Iterator[TicketLine]:
     first, _, rest = text.partition("\n")
-    told = first.strip().strip('"').lower()
-    skipped, body = (1, rest) if told.startswith("sep=") and len(told) <= 5 else (0, text)
+    separator = first.strip().strip('"').lower()
+    skipped, body = (1, rest) if separator.startswith("sep=") and len(separator) <= 5 else (0, text)
     header = next((line for line in body.splitlines() if line.strip()), "")
-    delimiter = (told[4:] or "\t") if skipped else max(",;\t", key=header.count)
+    delimiter = (separator[4:] or "\t") if skipped else max(",;\t", key=header.count)
     csv.field_size_limit(2**20)
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -244,19 +244,19 @@ def _read_csv(name: str, text: str, tenant: str | None, passed_over: list[str]) 
 def _columns(name: str, header: Iterable[str], tenant: str | None) -> list[str]:
     """Our field under each column, empty for none. Raises BadTicket when one is missing or doubled."""
     names = ["_".join(cell.strip().lower().replace("-", " ").split()) for cell in header]
-    found = [next((field for field, others in _COLUMNS.items() if column in (field, *others)), "") for column in names]
-    twice = sorted({field for field in found if field and found.count(field) > 1})
+    fields = [next((field for field, others in _COLUMNS.items() if column in (field, *others)), "") for column in names]
+    twice = sorted({field for field in fields if field and fields.count(field) > 1})
     needed = (*_NEEDED, *(() if tenant else ("tenant",)))
-    lacking = [field for field in needed if field not in found]
-    if lacking or not {"text", "subject"} & set(found):
-        lacks = ", ".join([*lacking, *(() if {"text", "subject"} & set(found) else ("text",))])
+    lacking = [field for field in needed if field not in fields]
+    if lacking or not {"text", "subject"} & set(fields):
+        lacks = ", ".join([*lacking, *(() if {"text", "subject"} & set(fields) else ("text",))])
         raise BadTicket(
             f"{name}: is neither JSON nor a table of tickets: its first line lacks {lacks}; "
             f"head the columns {', '.join(Ticket.model_fields)}, or {_KNOWN_FORMS}"
         )
     if twice:
         raise BadTicket(f"{name}: several columns are taken for {', '.join(twice)}; leave one of each")
-    return found
+    return fields
 
 
 def _reason(error: ValueError) -> str:

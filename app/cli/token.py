@@ -34,18 +34,18 @@ def change_tokens(path: Path, change: Change) -> None:
     """Replaces the tokens; all other secrets stay as they are. Raises ConfigurationError."""
     with open(path.with_name(f".{path.name}.lock"), "a", opener=_private) as lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-        known = secrets_in(path)
-        tokens = change(_tokens(known, path))
-        known.pop(TOKENS_SECRET, None)
+        content = secrets_in(path)
+        tokens = change(_tokens(content, path))
+        content.pop(TOKENS_SECRET, None)
         if tokens:
             # As text: Dapr's file store would take an object apart and give each leaf a name of its own.
             records = [token.model_dump(mode="json") for token in tokens]
-            known[TOKENS_SECRET] = json.dumps({"tokens": records})
-        _write(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+            content[TOKENS_SECRET] = json.dumps({"tokens": records})
+        _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _tokens(known: dict[str, Any], path: Path) -> tuple[Token, ...]:
-    text = known.get(TOKENS_SECRET)
+def _tokens(content: dict[str, Any], path: Path) -> tuple[Token, ...]:
+    text = content.get(TOKENS_SECRET)
     if text is None:
         return ()
     if not isinstance(text, str):
@@ -133,7 +133,7 @@ def show_tokens(as_json: AsJson = False) -> None:
 @commands.command("revoke")
 def revoke(name: Name) -> None:
     """Takes a token away for good."""
-    change_tokens(_file(), lambda known: _without(known, name))
+    change_tokens(_file(), lambda tokens: _without(tokens, name))
     say(f"token {name} is revoked; {NOTICED.replace('knows it', 'refuses it')}")
 
 
@@ -147,19 +147,19 @@ def _record(name: str, secret: str, roles: list[Role], tenants: list[str] | None
         ) from None
 
 
-def _with(known: tuple[Token, ...], record: Token) -> tuple[Token, ...]:
-    if record.name == LOCAL_TOKEN_NAME or record.name in {token.name for token in known}:
+def _with(tokens: tuple[Token, ...], record: Token) -> tuple[Token, ...]:
+    if record.name == LOCAL_TOKEN_NAME or record.name in {token.name for token in tokens}:
         raise ConfigurationError(
             f"there is a token {record.name} already; revoke it first (`refund-agent token revoke {record.name}`), or "
             "choose another name"
         )
-    return (*known, record)
+    return (*tokens, record)
 
 
-def _without(known: tuple[Token, ...], name: str) -> tuple[Token, ...]:
-    left = tuple(token for token in known if token.name != name)
-    if left == known:
-        names = ", ".join(sorted(token.name for token in known)) or "none"
+def _without(tokens: tuple[Token, ...], name: str) -> tuple[Token, ...]:
+    left = tuple(token for token in tokens if token.name != name)
+    if left == tokens:
+        names = ", ".join(sorted(token.name for token in tokens)) or "none"
         raise ConfigurationError(f"there is no token {name} in {_file()}; there are: {names}")
     return left
 

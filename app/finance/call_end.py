@@ -60,9 +60,9 @@ def call_end(call: CallRecord, step: StepTimes) -> datetime | None:
 
 def _own_execution(call: CallRecord, executions: Sequence[ExecutionTimes]) -> ExecutionTimes | None:
     """The execution that made the call: the last that its worker had begun. One clock has told both."""
-    begun = [
+    executed = [
         execution
         for execution in executions
         if execution.worker == call.worker and execution.began_at <= call.started_at
     ]
-    return max(begun, key=lambda run: run.began_at, default=None)
+    return max(executed, key=lambda run: run.began_at, default=None)

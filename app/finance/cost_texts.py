@@ -26,10 +26,10 @@ WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is
 
 def tokens(group: AnyGroup, *lines: Meter) -> str:
     """The tokens of these lines together: `811 + ?` when some calls did not report theirs; empty without such lines."""
-    found = [quantity for quantity in group.quantities if quantity.meter in lines]
-    known = [(part, basis) for money in found for basis, part in money.by_basis.items()]
-    missing = [(None, UsageBasis.UNREPORTED)] if any(money.missing for money in found) or not known else []
-    return tokens_sum([*known, *missing]) if found else ""
+    quantities = [quantity for quantity in group.quantities if quantity.meter in lines]
+    parts = [(part, basis) for money in quantities for basis, part in money.by_basis.items()]
+    missing = [(None, UsageBasis.UNREPORTED)] if any(money.missing for money in quantities) or not parts else []
+    return tokens_sum([*parts, *missing]) if quantities else ""
 
 
 def incomplete(group: AnyGroup) -> bool:
@@ -39,7 +39,7 @@ def incomplete(group: AnyGroup) -> bool:
 
 def is_estimated(sum_: AnyMoney) -> bool:
     """Whether a part of it is not as reported."""
-    return any(part for known, part in sum_.by_basis.items() if known is not CostBasis.REPORTED)
+    return any(part for basis, part in sum_.by_basis.items() if basis is not CostBasis.REPORTED)
 
 
 def money(sum_: AnyMoney, digits: Digits) -> str:
@@ -81,10 +81,10 @@ def amounts(*groups: AnyGroup) -> Iterator[tuple[Decimal, str]]:
 
 def how_known(group: AnyGroup, sums: Iterable[AnyMoney]) -> str:
     """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` when nothing is to be said."""
-    said = list(dict.fromkeys(text for part in sums for text in _shares(part)))
-    said += [f"{group.unreported:,} unreported"] * bool(group.unreported)
-    said += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
-    return ", ".join(said) or (CostBasis.REPORTED.value if group.charges else "")
+    notes = list(dict.fromkeys(text for part in sums for text in _shares(part)))
+    notes += [f"{group.unreported:,} unreported"] * bool(group.unreported)
+    notes += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
+    return ", ".join(notes) or (CostBasis.REPORTED.value if group.charges else "")
 
 
 def _shares(sum_: AnyMoney) -> Iterator[str]:

@@ -77,7 +77,7 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     # Few fail beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
     assert set(product(PREVENTED, (True, False))) - here <= {(SpendRole.UNDER_WAY, False)}
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
-    assert any(each.vain for each in facts)
+    assert any(each.wasted_spend for each in facts)
 
 
 def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(ledger: Ledger) -> None:
@@ -180,4 +180,4 @@ def test_what_is_written_meanwhile_is_not_seen(ledger: Ledger) -> None:
 
 
 def test_a_ledger_without_tasks_tells_nothing(ledger: Ledger) -> None:
-    assert ledger.records.failures() == Facts(ended={}, failures=(), vain=(), sums=())
+    assert ledger.records.failures() == Facts(ended={}, failures=(), wasted_spend=(), sums=())

@@ -97,7 +97,7 @@ class Facts:
 
     ended: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[FailureFact] = ()
-    vain: Sequence[WastedSpend] = ()
+    wasted_spend: Sequence[WastedSpend] = ()
     sums: Sequence[Sum] = ()
 
 
@@ -197,7 +197,7 @@ class _Scope:
     tasks: int
     spend: Mapping[str, Decimal]
     failures: Sequence[FailureFact]
-    vain: Sequence[WastedSpend]
+    wasted_spend: Sequence[WastedSpend]
     wasted: Group
 
 
@@ -205,23 +205,23 @@ def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...
     """The figures for each combination of the dimensions (of tenant and stage), in the order of their keys; without
     any, those of all tasks."""
     across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)
-    failures, vain = _keyed(facts.failures, by), _keyed(facts.vain, by)
+    failures, wasted_spend = _keyed(facts.failures, by), _keyed(facts.wasted_spend, by)
     clean, wasted = _grouped(facts.sums, by, SpendRole.CLEAN), _grouped(facts.sums, by, SpendRole.WASTED)
     whole = _grouped(facts.sums, across, SpendRole.CLEAN)
     prevented = [
         {role: _grouped(facts.sums, by, role, crashes_alone=alone) for role in PREVENTED} for alone in (True, False)
     ]
-    found = []
+    scopes = []
     for key in _keys(facts, by, failures, clean, wasted):
         tasks = facts.ended.get(key[0], 0) if across else sum(facts.ended.values())
         spend = model_money(whole.get(key[: len(across)], _NOTHING))
-        scope = _Scope(key, tasks, spend, failures.get(key, ()), vain.get(key, ()), wasted.get(key, _NOTHING))
+        scope = _Scope(key, tasks, spend, failures.get(key, ()), wasted_spend.get(key, ()), wasted.get(key, _NOTHING))
         runners = (
             _runner(scope, {role: groups.get(key, _NOTHING) for role, groups in sums.items()}, crashes_alone=alone)
             for sums, alone in zip(prevented, (True, False), strict=True)
         )
-        found.append(_part(scope, clean.get(key, _NOTHING), *runners))
-    return tuple(found)
+        scopes.append(_part(scope, clean.get(key, _NOTHING), *runners))
+    return tuple(scopes)
 
 
 def model_money(group: Group) -> dict[str, Decimal]:
@@ -230,9 +230,9 @@ def model_money(group: Group) -> dict[str, Decimal]:
     return {currency: amount for currency, amount in kinds.items() if amount is not None}
 
 
-def _keys(facts: Facts, by: Sequence[Dimension], *found: Iterable[Key]) -> list[Key]:
+def _keys(facts: Facts, by: Sequence[Dimension], *groups: Iterable[Key]) -> list[Key]:
     """A tenant without failures and charges is one as well; so are all together."""
-    keys = {key for amounts in found for key in amounts}
+    keys = {key for group in groups for key in group}
     if tuple(by) == (Dimension.TENANT,):
         keys |= {(tenant,) for tenant in facts.ended}
     return sorted(keys) if by else [()]
@@ -240,10 +240,10 @@ def _keys(facts: Facts, by: Sequence[Dimension], *found: Iterable[Key]) -> list[
 
 def _keyed(facts: Iterable[_Fact], by: Sequence[Dimension]) -> dict[Key, list[_Fact]]:
     names = [dimension.value for dimension in by]
-    found: defaultdict[Key, list[_Fact]] = defaultdict(list)
+    by_key: defaultdict[Key, list[_Fact]] = defaultdict(list)
     for fact in facts:
-        found[tuple(getattr(fact, name) for name in names)].append(fact)
-    return found
+        by_key[tuple(getattr(fact, name) for name in names)].append(fact)
+    return by_key
 
 
 def _grouped(sums: Iterable[Sum], by: Sequence[Dimension], role: SpendRole, *, crashes_alone: bool = False) -> Groups:
@@ -281,17 +281,17 @@ def _runner(scope: _Scope, prevented: Mapping[SpendRole, Group], *, crashes_alon
     chosen = [failure for failure in scope.failures if failure.crash or not crashes_alone]
     failed = len({failure.task for failure in chosen})
     restarts = [failure for failure in chosen if failure.restarts]
-    known = [failure.progress for failure in restarts if failure.progress is not None]
-    rate, progress = wilson(failed, scope.tasks), quartiles(known)
+    positions = [failure.progress for failure in restarts if failure.progress is not None]
+    rate, progress = wilson(failed, scope.tasks), quartiles(positions)
     return Runner(
         failed=failed,
         rate=rate,
         restarts=len(restarts),
         progress=progress,
-        unknown=len(restarts) - len(known),
+        unknown=len(restarts) - len(positions),
         bounds=tuple(_bound(currency, spend, rate, progress) for currency, spend in sorted(scope.spend.items())),
         prevented=prevented,
-        repeated=_shares(scope, _added(model_money(group) for group in (scope.wasted, *prevented.values())), restarts),
+        repeated=_shares(scope, _add_up(model_money(group) for group in (scope.wasted, *prevented.values())), restarts),
     )
 
 
@@ -300,18 +300,19 @@ def _bound(currency: str, spend: Decimal, rate: Interval | None, progress: Quart
     return Bound(currency, at_most, product(at_most, progress.mean) if progress else None)
 
 
-def _added(sums: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
-    found: dict[str, Decimal] = {}
-    for amounts in sums:
+def _add_up(moneys: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
+    """Sums by currency."""
+    sums: dict[str, Decimal] = {}
+    for amounts in moneys:
         for currency, amount in amounts.items():
-            found[currency] = add(found.get(currency, ZERO), amount)
-    return found
+            sums[currency] = add(sums.get(currency, ZERO), amount)
+    return sums
 
 
 def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[FailureFact]) -> tuple[CostShare, ...]:
     """One for each currency of the spend: what was in vain, and what would have been paid again at the restarts."""
     by_task: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for lost in scope.vain:
+    for lost in scope.wasted_spend:
         by_task[lost.currency][lost.task] += lost.spent
     for failure in restarts:
         for spent in failure.spent:

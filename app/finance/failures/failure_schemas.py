@@ -123,11 +123,11 @@ def note(tasks: int, failed: int, what: str = "failed") -> str:
         return "no task ended in this time"
     if failed >= ENOUGH_FOR_SHARES:
         return ""
-    said = f"{failed} of {tasks:,} tasks {what}"
+    text = f"{failed} of {tasks:,} tasks {what}"
     if failed >= ENOUGH_FOR_RATES:
-        return f"{said}: enough for a rate, too few for shares of spend ({ENOUGH_FOR_SHARES}); look at the intervals"
+        return f"{text}: enough for a rate, too few for shares of spend ({ENOUGH_FOR_SHARES}); look at the intervals"
     few = f"rates ({ENOUGH_FOR_RATES}) and for shares of spend ({ENOUGH_FOR_SHARES})"
-    return f"{said}: too few for {few}; look at the intervals"
+    return f"{text}: too few for {few}; look at the intervals"
 
 
 def _parts(facts: Facts, by: Sequence[Dimension]) -> tuple[PartView, ...]:
@@ -154,7 +154,7 @@ def _group(group: Group) -> GroupView:
     return group_view(replace(group, key=()))
 
 
-def _runner(part: FailureScope, runner: Runner, said: str) -> RunnerView:
+def _runner(part: FailureScope, runner: Runner, note_text: str) -> RunnerView:
     return RunnerView(
         failed_tasks=runner.failed,
         failure_rate=IntervalView.model_validate(runner.rate) if runner.rate else None,
@@ -166,8 +166,8 @@ def _runner(part: FailureScope, runner: Runner, said: str) -> RunnerView:
             for role in (SpendRole.REPLAY, SpendRole.JOURNAL, SpendRole.UNDER_WAY)
         },
         repeated=tuple(_repeated(part, runner, share) for share in runner.repeated),
-        enough=not said,
-        note=said,
+        enough=not note_text,
+        note=note_text,
     )
 
 

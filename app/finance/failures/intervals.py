@@ -61,11 +61,11 @@ def wilson(hits: int, of: int) -> Interval | None:
 def share_of_sum(share: Decimal, weights: Iterable[int], tasks: int) -> Interval:
     """A share of spend that is the sum of what single tasks spent, in any unit; `tasks` is how many there were in all.
     If none spent anything, the upper end is that of tasks that lose what an average task costs."""
-    found = [weight for weight in weights if weight > 0]
-    if not found:
+    positive = [weight for weight in weights if weight > 0]
+    if not positive:
         most = Decimal(_NO_EVENT) / tasks if tasks else share
         return Interval(rounded(share), Decimal(0), rounded(max(share, most)))
-    low, high = _around(found)
+    low, high = _around(positive)
     return Interval(rounded(share), rounded(float(share) * low), rounded(float(share) * high))
 
 

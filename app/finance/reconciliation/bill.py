@@ -56,15 +56,15 @@ def instant(name: str, place: str, what: str, text: str) -> datetime:
         at = since_1970(name, place, what, int(head))
         return at + timedelta(microseconds=int(tail[:6].ljust(6, "0"))) if tail and len(head) == 10 else at
     try:
-        found = datetime.fromisoformat(_FRACTION.sub(r"\1", _NAMED_UTC.sub("+00:00", bare)) if ":" in bare else bare)
-        found = found if found.tzinfo else found.replace(tzinfo=UTC)
-        found.astimezone(UTC)
+        at = datetime.fromisoformat(_FRACTION.sub(r"\1", _NAMED_UTC.sub("+00:00", bare)) if ":" in bare else bare)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        at.astimezone(UTC)
     except (ValueError, OverflowError):
         remedy = _DAY_REMEDY if "date" in what or "day" in what else _TIME_REMEDY
         raise BadBill(name, place, f"{what} {text!r:.60} is no time{_hint(bare)}", remedy) from None
-    if not _EARLIEST <= found < _LATEST:
+    if not _EARLIEST <= at < _LATEST:
         raise BadBill(name, place, f"{what} {text!r:.60} is no time between 2015 and 2100", _TIME_REMEDY)
-    return found
+    return at
 
 
 def _hint(text: str) -> str:
@@ -368,40 +368,40 @@ def claims_of(calls: Iterable[CallRecord], ends: Mapping[str, datetime] = NO_END
     records know it; of the others the journal alone tells it."""
     ordered = sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id))
     turns: defaultdict[tuple[str, int], list[CallRecord]] = defaultdict(list)
-    asked: defaultdict[str, list[datetime]] = defaultdict(list)
+    asks: defaultdict[str, list[datetime]] = defaultdict(list)
     for call in ordered:
         turns[call.execution_id, call.turn].append(call)
-        asked[call.execution_id].append(call.started_at)
+        asks[call.execution_id].append(call.started_at)
     over = {
-        call.call_id: ends.get(call.call_id) or call_end(call, StepTimes(asked[call.execution_id])) for call in ordered
+        call.call_id: ends.get(call.call_id) or call_end(call, StepTimes(asks[call.execution_id])) for call in ordered
     }
-    known = _Known(
+    evidence = _Evidence(
         {(call.component, call.provider): call.model for call in ordered if call.model},
         {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _reported(call)},
         _spread(ordered),
     )
-    return tuple(_claim(call, turns[call.execution_id, call.turn], over[call.call_id], known) for call in ordered)
+    return tuple(_claim(call, turns[call.execution_id, call.turn], over[call.call_id], evidence) for call in ordered)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Evidence:
     """What all calls together tell: the model behind a component, what a question's input came to, how far our
     estimates of a model's input were off."""
 
     model_of: Mapping[tuple[str, str], str]
-    asked: Mapping[tuple[str, str], int | None]
+    input_of: Mapping[tuple[str, str], int | None]
     spread: Mapping[str, int]
 
 
-def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, of_all: _Known) -> Claim:
+def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, evidence: _Evidence) -> Claim:
     settled = next((call for call in turn if call.state is CallState.SETTLED), None)
     repeated = settled if settled and settled.provider == call.provider else None
     component = (call.component, call.provider)
-    model = call.model or (repeated.model if repeated else "") or of_all.model_of.get(component, "")
+    model = call.model or (repeated.model if repeated else "") or evidence.model_of.get(component, "")
     usage = lost_usage(call, settled) if call.wasted else call.usage
     exact = _reported(call)
-    known = usage.input_tokens if exact else of_all.asked.get((model, call.request_digest))
-    expected = call.reserve_input if known is None else known
+    exact_input = usage.input_tokens if exact else evidence.input_of.get((model, call.request_digest))
+    expected = call.reserve_input if exact_input is None else exact_input
     since, until, early, late = _window(call, turn, end)
     # Then the last of its requests was not billed, but one before that may have been.
     turned_away = call.wasted and usage == NOTHING
@@ -419,7 +419,7 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, o
         exact=exact,
         own=own,
         expected=expected or None,
-        slack=0 if known is not None else slack(expected, of_all.spread.get(model)),
+        slack=0 if exact_input is not None else slack(expected, evidence.spread.get(model)),
     )
 
 

@@ -94,14 +94,14 @@ class Columns:
     says so, `unread` which were not looked at."""
 
     names: tuple[str, ...]
-    known: Mapping[str, int]
+    index_of: Mapping[str, int]
     currency: str
     unread: tuple[str, ...]
 
     @property
     def counts(self) -> bool:
         """Whether the table holds tokens."""
-        return "output_tokens" in self.known
+        return "output_tokens" in self.index_of
 
     @property
     def provider(self) -> str:
@@ -129,32 +129,32 @@ def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
     twice = sorted(name for name, times in Counter(names).items() if name and times > 1)
     if twice:
         raise BadBill(name, place, f"columns {twice[:5]} stand twice", "name each column once")
-    known: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     currency = ""
     for index, column in enumerate(names):
         money = _MONEY.fullmatch(column)
-        if money and money[1].upper() in _CURRENCIES and "cost" not in known:
-            known["cost"], currency = index, money[1].upper()
+        if money and money[1].upper() in _CURRENCIES and "cost" not in index_of:
+            index_of["cost"], currency = index, money[1].upper()
     for ours, aliases in _ALIASES.items():
-        found = [name for name in (ours, *aliases) if name in names]
-        if len(found) > 1 and ours not in _SAID_TWICE:
-            raise BadBill(name, place, f"columns {found[0]} and {found[1]} mean the same", "leave one of them out")
-        if found and ours not in known:
-            known[ours] = names.index(found[0])
-    _refuse_unclear(name, place, known, names)
-    _refuse_missing(name, place, known, header)
-    read = set(known.values())
+        columns = [name for name in (ours, *aliases) if name in names]
+        if len(columns) > 1 and ours not in _SAID_TWICE:
+            raise BadBill(name, place, f"columns {columns[0]} and {columns[1]} mean the same", "leave one of them out")
+        if columns and ours not in index_of:
+            index_of[ours] = names.index(columns[0])
+    _refuse_unclear(name, place, index_of, names)
+    _refuse_missing(name, place, index_of, header)
+    read = set(index_of.values())
     twins = {alias for ours in ("start", "end") for alias in _ALIASES[ours]}  # OpenAI gives each time twice
     unread = tuple(column for index, column in enumerate(names) if column and index not in read and column not in twins)
-    return Columns(names, known, currency, unread)
+    return Columns(names, index_of, currency, unread)
 
 
-def _refuse_unclear(name: str, place: str, known: Mapping[str, int], names: Sequence[str]) -> None:
+def _refuse_unclear(name: str, place: str, index_of: Mapping[str, int], names: Sequence[str]) -> None:
     apart = [
-        name for name in ("read_tokens", "written_tokens", "written_5m_tokens", "written_1h_tokens") if name in known
+        name for name in ("read_tokens", "written_tokens", "written_5m_tokens", "written_1h_tokens") if name in index_of
     ]
-    if apart and "input_tokens" in known and "uncached_tokens" not in known:
-        whole, piece = names[known["input_tokens"]], names[known[apart[0]]]
+    if apart and "input_tokens" in index_of and "uncached_tokens" not in index_of:
+        whole, piece = names[index_of["input_tokens"]], names[index_of[apart[0]]]
         raise BadBill(
             name,
             place,
@@ -163,14 +163,14 @@ def _refuse_unclear(name: str, place: str, known: Mapping[str, int], names: Sequ
         )
 
 
-def _refuse_missing(name: str, place: str, known: Mapping[str, int], header: Sequence[str]) -> None:
+def _refuse_missing(name: str, place: str, index_of: Mapping[str, int], header: Sequence[str]) -> None:
     lacks: list[str] = []
-    if "cost" not in known or {"input_tokens", "uncached_tokens", "output_tokens"} & set(known):
-        lacks += [name for name in ("input_tokens", "output_tokens") if name not in known]
-        if "uncached_tokens" in known and "input_tokens" in lacks:
+    if "cost" not in index_of or {"input_tokens", "uncached_tokens", "output_tokens"} & set(index_of):
+        lacks += [name for name in ("input_tokens", "output_tokens") if name not in index_of]
+        if "uncached_tokens" in index_of and "input_tokens" in lacks:
             lacks.remove("input_tokens")
-        lacks += ["model"] if "model" not in known else []
-    lacks += ["time"] if not _OF_TIME & set(known) else []
+        lacks += ["model"] if "model" not in index_of else []
+    lacks += ["time"] if not _OF_TIME & set(index_of) else []
     if lacks:
         given = ",".join(header)
         raise BadBill(name, place, f"header {given!r:.200} lacks {', '.join(lacks)}", f"head it {HEADER}")
@@ -219,12 +219,12 @@ class _Line:
 
     def __getitem__(self, column: str) -> str:
         """The cell under one of our columns; empty where the table has none."""
-        index = self.columns.known.get(column)
+        index = self.columns.index_of.get(column)
         return "" if index is None else self.cells[index]
 
     def called(self, column: str) -> str:
         """What the table calls the column."""
-        index = self.columns.known.get(column)
+        index = self.columns.index_of.get(column)
         return column if index is None else self.columns.names[index]
 
 
@@ -276,8 +276,8 @@ def _delimited(text: str) -> tuple[int, str, str]:
 
     Excel writes, and reads, a first line `sep=;`."""
     first, _, rest = text.partition("\n")
-    told = first.strip().strip('"').lower()
-    if told.startswith("sep=") and len(told) <= 5:
+    separator = first.strip().strip('"').lower()
+    if separator.startswith("sep=") and len(separator) <= 5:
         return 1, first.strip().strip('"')[4:5] or "\t", rest
     header = next((line for line in text.splitlines() if line.strip()), "")
     return 0, max(",;\t", key=header.count), text
@@ -368,7 +368,7 @@ class _Row:
         written = sum(
             self._number(name) for name in ("written_tokens", "written_5m_tokens", "written_1h_tokens") if line[name]
         )
-        if "uncached_tokens" in self.columns.known:
+        if "uncached_tokens" in self.columns.index_of:
             return self._number("uncached_tokens") + (read or 0) + written, read, written
         entered = self._number("input_tokens")
         cached = self._number("cached_tokens") if line["cached_tokens"] else None
@@ -378,11 +378,11 @@ class _Row:
 
     def _provider(self) -> str:
         named = self.line["provider"]
-        found = known_provider(named) if named else self.columns.provider
-        if found is None:
+        provider = known_provider(named) if named else self.columns.provider
+        if provider is None:
             remedy = f"name one of {', '.join(known_ids())}, or leave the column out"
             raise self._bad(f"provider {named!r:.60} is not known here", remedy)
-        return found
+        return provider
 
     def _number(self, column: str) -> int:
         return number_of_tokens(self.name, self.line.place, self.line.called(column), self.line[column], self.signs)
@@ -409,7 +409,7 @@ def _quantities(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
 def _nameless(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
     """Money without a currency."""
     if any(line["cost"] and not (table.columns.currency or line["currency"]) for line in lines):
-        called = plain_name(table.columns.names[table.columns.known["cost"]])
+        called = plain_name(table.columns.names[table.columns.index_of["cost"]])
         yield f"{called} (in no currency: head it {called}_usd, or add a column currency)"
 
 
@@ -485,20 +485,20 @@ class Ambiguous(ValueError):
 
 def signs_of(name: str, texts: Iterable[tuple[str, str]]) -> Signs:
     """What numbers, each with its place, tell of the sign before decimals. Raises BadBill when they contradict."""
-    found: dict[str, tuple[str, str]] = {}
+    signs: dict[str, tuple[str, str]] = {}
     for place, text in texts:
-        told = _told(_SPACES.sub("", text))
-        if told:
-            found.setdefault(told, (place, text))
-    if len(found) > 1:
-        (here, left), (there, right) = found["."], found[","]
+        mark = _told(_SPACES.sub("", text))
+        if mark:
+            signs.setdefault(mark, (place, text))
+    if len(signs) > 1:
+        (here, left), (there, right) = signs["."], signs[","]
         raise BadBill(
             name,
             there,
             f"{right!r} has a comma before its decimals, {left!r} ({here}) a point",
             "write all numbers in one way, with a point before decimals and nothing between thousands",
         )
-    return Signs(next(iter(found), None))
+    return Signs(next(iter(signs), None))
 
 
 def _told(text: str) -> str | None:
@@ -516,11 +516,11 @@ def _told(text: str) -> str | None:
 
 def number_of_tokens(name: str, place: str, what: str, text: str, signs: Signs) -> int:
     """A count. Raises BadBill."""
-    found = signs.whole(text)
-    if found is None:
+    number = signs.whole(text)
+    if number is None:
         remedy = "write a whole number without separators"
         raise BadBill(name, place, f"{what} {text!r:.60} is no number of tokens or requests", remedy)
-    return found
+    return number
 
 
 def amount_of_money(name: str, place: str, what: str, text: str, signs: Signs) -> Decimal:
@@ -528,11 +528,11 @@ def amount_of_money(name: str, place: str, what: str, text: str, signs: Signs) -
     bare = text.strip().strip("$€£").strip()
     negative = bare.startswith("-")
     try:
-        found = signs.exact(bare.removeprefix("-"))
+        money = signs.exact(bare.removeprefix("-"))
     except Ambiguous as error:
         remedy = "write it with a point before decimals and nothing between thousands"
         raise BadBill(name, place, f"{what} {error}", remedy) from None
-    if found is None or found.adjusted() >= _MOST_MONEY:
+    if money is None or money.adjusted() >= _MOST_MONEY:
         remedy = "write it as 0.0123, without exponent and without letters"
         raise BadBill(name, place, f"{what} {text!r:.60} is no amount of money", remedy)
-    return -found if negative else found
+    return -money if negative else money

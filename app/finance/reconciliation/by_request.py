@@ -117,8 +117,8 @@ class Matching:
         the call had given up long ago, if they are of the very size of its question."""
         if slot.rank is not Rank.REPEATED:
             return self._fitting(slot, tight, late)
-        found = {index for number in self.repeats[slot.number] for index in self._repeated(number, tight)}
-        return sorted(found, key=lambda index: self.rows[index].since)
+        indexes = {index for number in self.repeats[slot.number] for index in self._repeated(number, tight)}
+        return sorted(indexes, key=lambda index: self.rows[index].since)
 
     def claim_of(self, slot: Slot) -> Claim:
         """Whose request a filled slot holds; of a repetition, the likeliest: the one of the nearest end."""
@@ -403,8 +403,8 @@ def _finding(
     billed: Count,
     certainty: Certainty = Certainty.CERTAIN,
 ) -> BillFinding:
-    note, known = NOTES.get(cause, ""), claim.call.usage.basis
-    return BillFinding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, known)
+    note, basis = NOTES.get(cause, ""), claim.call.usage.basis
+    return BillFinding(cause, certainty, row.model, row.since, claim.call, row.place, record, billed, note, basis)
 
 
 def _unknown(bill: Bill, index: int) -> BillFinding:

@@ -44,8 +44,8 @@ def compare_sums(
     cells: list[Cell] = []
     agreeing = 0
     for model in sorted({row.model for row in bill.rows} | {claim.call.model for claim in claims}):
-        for here, found in _Comparison(model, claims, bill, unattributed).findings():
-            made = cell(model, here.since, here.until, found, frozenset())
+        for here, of_sum in _Comparison(model, claims, bill, unattributed).findings():
+            made = cell(model, here.since, here.until, of_sum, frozenset())
             ours = (*here.paid, *here.doubtful)
             reported, estimated = (
                 total(claim.record for claim in ours if (claim.call.usage.basis is UsageBasis.REPORTED) is sure)
@@ -53,7 +53,7 @@ def compare_sums(
             )
             lacking = sum(claim.record.tokens for claim in ours if claim.call.call_id in unpriced)
             cells.append(replace(made, reported=reported, estimated=estimated, unpriced=lacking))
-            findings += [finding for finding in found if finding.cause is not DifferenceCause.AGREES]
+            findings += [finding for finding in of_sum if finding.cause is not DifferenceCause.AGREES]
             agreeing += 0 if made.unexplained else len(here.paid)
     return tuple(findings), tuple(cells), agreeing
 
@@ -100,10 +100,10 @@ class BilledSum:
 
     def count(self, amounts: Sequence[int] | None = None) -> Count:
         """What the bill says, or `amounts` of it by quantity: None for what the bill or our record does not know."""
-        known = total(row.count for row in self.rows)
-        requests, entered, cached, output = amounts or _parts(known)
-        unknown = known.cached_tokens is None or not self.cached
-        return Count(None if known.requests is None else requests, entered, None if unknown else cached, output)
+        whole = total(row.count for row in self.rows)
+        requests, entered, cached, output = amounts or _parts(whole)
+        unknown = whole.cached_tokens is None or not self.cached
+        return Count(None if whole.requests is None else requests, entered, None if unknown else cached, output)
 
     def bound(self, quantity: int, left: Bounds) -> Bounds:
         """What the possible requests may come to, where the paid calls leave that much; to be asked for input first."""
@@ -224,9 +224,9 @@ class _Comparison:
             of_sum = [of_quantity[number] for of_quantity in shares]
             besides = [_clamp(share.besides, *bounds) for share, bounds in zip(of_sum, here.besides, strict=True)]
             off = [share.besides - accounted for share, accounted in zip(of_sum, besides, strict=True)]
-            found = [*self._of_paid(number, of_sum, here.count(off)), *_of_doubtful(here, here.count(besides))]
-            if found:
-                yield here, found
+            findings = [*self._of_paid(number, of_sum, here.count(off)), *_of_doubtful(here, here.count(besides))]
+            if findings:
+                yield here, findings
 
     def _carry(self, quantity: int, name: str) -> list[SumShare]:
         billed: list[int | None] = [getattr(here.count(), name) for here in self.sums]
@@ -237,13 +237,13 @@ class _Comparison:
             here, unknown = self.sums[number], billed[number] is None
             if quantity == _REQUESTS:
                 most = len(here.possible) - spent
-                found = (0, most) if unknown else (_clamp(left[0], 0, most), _clamp(left[1], 0, most))
-                spent = max(0, spent + found[0] - here.ending)
+                besides = (0, most) if unknown else (_clamp(left[0], 0, most), _clamp(left[1], 0, most))
+                spent = max(0, spent + besides[0] - here.ending)
             else:
-                found = here.bound(quantity, left)
-            here.besides[quantity] = found
+                besides = here.bound(quantity, left)
+            here.besides[quantity] = besides
             slack = _ANY_NUMBER if unknown else here.slack[quantity]
-            return found[0] - slack, found[1] + slack
+            return besides[0] - slack, besides[1] + slack
 
         of_bill = [amount or 0 for amount in billed]
         return carry(of_bill, self._started[quantity], self._open[quantity], self._at_home[quantity], bound)
@@ -311,19 +311,19 @@ def _finding(
     reported = cause is not DifferenceCause.ESTIMATE and all(
         recorded.call.usage.basis is UsageBasis.REPORTED for recorded in calls
     )
-    known = UsageBasis.REPORTED if reported else UsageBasis.ESTIMATED
+    basis = UsageBasis.REPORTED if reported else UsageBasis.ESTIMATED
     return BillFinding(
-        cause, sure, here.model, at, call, here.place, record, billed, note or NOTES.get(cause, ""), known
+        cause, sure, here.model, at, call, here.place, record, billed, note or NOTES.get(cause, ""), basis
     )
 
 
 def sums_of(model: str, claims: Sequence[Claim], bill: Bill) -> list[BilledSum]:
     """The stretches in which the bill or our record has something of the model, by time."""
-    found: dict[tuple[datetime, datetime], BilledSum] = {}
+    sums: dict[tuple[datetime, datetime], BilledSum] = {}
     for row in bill.rows:
         if row.model == model:
-            found.setdefault((row.since, row.until), BilledSum(model, row.since, row.until)).rows.append(row)
-    of_bill = sorted(found)
+            sums.setdefault((row.since, row.until), BilledSum(model, row.since, row.until)).rows.append(row)
+    of_bill = sorted(sums)
     anchor = min((row.since for row in bill.rows), default=_EPOCH)
     width = min((row.until - row.since for row in bill.rows), default=_HOUR)
 
@@ -332,11 +332,11 @@ def sums_of(model: str, claims: Sequence[Claim], bill: Bill) -> list[BilledSum]:
         behind = bisect_right(of_bill, at, key=lambda span: span[0])
         before = [of_bill[behind - 1]] if behind else []
         if before and at < before[0][1]:
-            return found[before[0]]
+            return sums[before[0]]
         since = anchor + (at - anchor) // width * width
         until = min([since + width, *(span[0] for span in of_bill[behind : behind + 1])])
         since = max([since, *(span[1] for span in before)])
-        return found.setdefault((since, until), BilledSum(model, since, until))
+        return sums.setdefault((since, until), BilledSum(model, since, until))
 
     for claim in claims:
         if _within(bill, claim.since):
@@ -344,7 +344,7 @@ def sums_of(model: str, claims: Sequence[Claim], bill: Bill) -> list[BilledSum]:
             (here.paid if claim.owes else here.doubtful).append(claim)
         if claim.owes and _within(bill, claim.until):
             holding(claim.until)
-    return [found[span] for span in sorted(found)]
+    return [sums[span] for span in sorted(sums)]
 
 
 def _within(bill: Bill, at: datetime) -> bool:

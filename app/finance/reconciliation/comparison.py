@@ -79,11 +79,11 @@ def reconcile(
     cannot be attributed to a call. charges: what we have booked in the bill's time; rates: what tokens cost by our
     prices. Both are for a bill that names money. ends: when unfinished calls were over, by call id.
     """
-    known = tuple(calls)
+    ours = tuple(calls)
     billed = {row.model for row in bill.rows} | {amount.model for amount in bill.amounts}
-    same = same_model({call.model for call in known}, billed)
+    same = same_model({call.model for call in ours}, billed)
     bill = replace(bill, rows=tuple(replace(row, model=same.get(row.model, row.model)) for row in bill.rows))
-    claims = claims_of(known, ends)
+    claims = claims_of(ours, ends)
     providers = billed_by(bill)
     covered = tuple(claim for claim in claims if _in_time(bill, claim) and _may_stand(claim.call.provider, providers))
     inside = [claim for claim in claims if under_way(claim, bill)]
@@ -125,8 +125,8 @@ def _compared(
 
 def same_model(ours: set[str], billed: set[str]) -> dict[str, str]:
     """Names on the bill -> ours: a bill may name the dated version of a model that we know without its date."""
-    found = {name: _DATED.fullmatch(name) for name in billed - ours}
-    return {name: match[1] for name, match in sorted(found.items()) if match and match[1] in ours}
+    matches = {name: _DATED.fullmatch(name) for name in billed - ours}
+    return {name: match[1] for name, match in sorted(matches.items()) if match and match[1] in ours}
 
 
 def _in_time(bill: Bill, claim: Claim) -> bool:
@@ -138,10 +138,10 @@ def _in_time(bill: Bill, claim: Claim) -> bool:
 def billed_by(bill: Bill) -> frozenset[str]:
     """Our ids for whose bill it is; empty when it does not say. The sandbox says which protocol it was asked in, and
     plays everybody who speaks it."""
-    found = bill.providers or frozenset(row.provider for row in bill.rows)
-    if "" in found:
+    providers = bill.providers or frozenset(row.provider for row in bill.rows)
+    if "" in providers:
         return frozenset()
-    return found | SPEAKS_OPENAI if bill.format is BillFormat.SANDBOX and "openai" in found else found
+    return providers | SPEAKS_OPENAI if bill.format is BillFormat.SANDBOX and "openai" in providers else providers
 
 
 def _in_bill(bill: Bill, at: datetime) -> bool:
@@ -163,12 +163,12 @@ def _has_price(claim: Claim, priced: Priced | None) -> bool:
 
 
 def _unpriced(claims: Sequence[Claim], lacking: frozenset[str]) -> Mapping[tuple[str, str], int]:
-    found: dict[tuple[str, str], int] = {}
+    tokens: dict[tuple[str, str], int] = {}
     for claim in claims:
         if claim.call.call_id in lacking:
             key = (claim.call.provider, claim.call.model)
-            found[key] = found.get(key, 0) + claim.record.tokens
-    return dict(sorted(found.items()))
+            tokens[key] = tokens.get(key, 0) + claim.record.tokens
+    return dict(sorted(tokens.items()))
 
 
 # The money of a bill against our charges: by model and day, or by the bill's own stretch where that is longer.
@@ -233,20 +233,20 @@ def compare_money(
     if not bill.amounts:
         return ()
     named = any(amount.model for amount in bill.amounts)
-    asked: defaultdict[tuple[_Key, str], list[Amount]] = defaultdict(list)
+    billed_amounts: defaultdict[tuple[_Key, str], list[Amount]] = defaultdict(list)
     for amount in bill.amounts:
-        asked[(model_of.get(amount.model, amount.model), _span(amount.since, amount.until)), amount.currency].append(
-            amount
-        )
-    spans = sorted({span for (_, span), _ in asked})
+        billed_amounts[
+            (model_of.get(amount.model, amount.model), _span(amount.since, amount.until)), amount.currency
+        ].append(amount)
+    spans = sorted({span for (_, span), _ in billed_amounts})
     ours, unpriced = _ours(charges, spans, named=named)
     counts = _counts(bill, spans, model_of, named=named)
     places = max(_places(amount.money) for amount in bill.amounts)
     cells = [
         _cell(key, currency, amounts, ours, unpriced, counts.get(key), rates, places)
-        for (key, currency), amounts in asked.items()
+        for (key, currency), amounts in billed_amounts.items()
     ]
-    billed = {key for key, _ in asked}
+    billed = {key for key, _ in billed_amounts}
     cells += [
         BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, own.contracted, own.listed)
         for ((model, span), currency), own in ours.items()
@@ -269,7 +269,7 @@ def _ours(
     charges: Iterable[Charge], spans: Sequence[_Span], *, named: bool
 ) -> tuple[dict[tuple[_Key, str], _Ours], set[_Key]]:
     """Our charges by what the bill is split by, and by currency; and where some of them have no price."""
-    found: defaultdict[tuple[_Key, str], _Ours] = defaultdict(_Ours)
+    sums: defaultdict[tuple[_Key, str], _Ours] = defaultdict(_Ours)
     unpriced: set[_Key] = set()
     for charge in charges:
         span = _holding(spans, charge.at)
@@ -280,22 +280,22 @@ def _ours(
             if charge.consumed_quantity != 0:
                 unpriced.add(key)
         else:
-            found[key, charge.currency or ""].take(charge)
-    return dict(found), unpriced
+            sums[key, charge.currency or ""].take(charge)
+    return dict(sums), unpriced
 
 
 def _counts(
     bill: Bill, spans: Sequence[_Span], model_of: Mapping[str, str], *, named: bool
 ) -> dict[_Key, tuple[Count, int]]:
     """The bill's tokens by what its money is split by, with how many of them were written to the cache."""
-    found: defaultdict[_Key, list[tuple[Count, int]]] = defaultdict(list)
+    counts_of: defaultdict[_Key, list[tuple[Count, int]]] = defaultdict(list)
     for row in bill.rows:
         span = _holding(spans, row.since)
         if span is not None:
-            found[model_of.get(row.model, row.model) if named else "", span].append((row.count, row.written))
+            counts_of[model_of.get(row.model, row.model) if named else "", span].append((row.count, row.written))
     return {
         key: (total(count for count, _ in counts), sum(written for _, written in counts))
-        for key, counts in found.items()
+        for key, counts in counts_of.items()
     }
 
 
@@ -406,9 +406,9 @@ def _implied(
     """For each kind of token, the price that would make up for `more`, to ten digits; never one below zero."""
     for line in TOKEN_LINES:
         if tokens[line]:
-            found = _price(prices, line) + more * Unit.TOKENS.per / tokens[line]
-            if found >= 0:
-                yield line, found.quantize(Decimal("1e-6")).normalize()
+            price = _price(prices, line) + more * Unit.TOKENS.per / tokens[line]
+            if price >= 0:
+                yield line, price.quantize(Decimal("1e-6")).normalize()
 
 
 def _slack(billed: Decimal, amounts: int, places: int) -> Decimal:

@@ -55,9 +55,9 @@ def parse_bills(files: Sequence[tuple[str, str]]) -> Bill:
         if isinstance(read, Bill):
             bills.append(read)
             continue
-        for report, found in read.items():
-            pages.setdefault(report, []).extend(found)
-    bills += [report.bill(whole, found) for report, found in pages.items()]
+        for report, of_report in read.items():
+            pages.setdefault(report, []).extend(of_report)
+    bills += [report.bill(whole, of_report) for report, of_report in pages.items()]
     if len(bills) == 1:
         return replace(bills[0], name=whole)
     return _together(whole, bills)
@@ -141,9 +141,9 @@ def checked(name: str, place: str, model: type[_Model], value: Any) -> _Model:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        found = "" if first["type"] == "missing" else f", not {shown(first['input'])}"
+        value_given = "" if first["type"] == "missing" else f", not {shown(first['input'])}"
         raise BadBill(
-            name, f"{place}{path}", f"{first['msg']}{found}", "correct it, or export the bill again"
+            name, f"{place}{path}", f"{first['msg']}{value_given}", "correct it, or export the bill again"
         ) from None
 
 
@@ -316,14 +316,14 @@ class Report:
     def bill(self, name: str, pages: Sequence[BillPage]) -> Bill:
         """The bill of all its pages. Raises BadBill."""
         buckets = ordered(pages, self.times)
-        found = [
+        results = [
             (f"{bucket.place}.results[{n}]", bucket, result)
             for bucket in buckets
             for n, result in enumerate(bucket.results)
         ]
-        rows = tuple(self.row(b.page.file, place, b, result) for place, b, result in found) if self.row else ()
+        rows = tuple(self.row(b.page.file, at, b, result) for at, b, result in results) if self.row else ()
         refuse_overlaps(name, rows)
-        amounts = tuple(self.amount(b.page.file, place, b, result) for place, b, result in found) if self.amount else ()
+        amounts = tuple(self.amount(b.page.file, at, b, result) for at, b, result in results) if self.amount else ()
         return Bill(
             name,
             self.format,
@@ -333,7 +333,7 @@ class Report:
             providers=frozenset({self.provider}),
             amounts=amounts,
             counts=self.row is not None,
-            further=_further(self.further, (column for _, _, column in found)),
+            further=_further(self.further, (column for _, _, column in results)),
         )
 
 
@@ -354,23 +354,23 @@ def report_of(value: Mapping[str, Any]) -> Report | None:
 
 
 def _openai_times(name: str, place: str, bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    found = []
+    times = []
     for key in ("start_time", "end_time"):
         value = bucket.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadBill(name, f"{place}.{key}", f"{value!r:.60} is no time in seconds since 1970", "export it again")
-        found.append(since_1970(name, f"{place}.{key}", key, value))
-    return found[0], found[1]
+        times.append(since_1970(name, f"{place}.{key}", key, value))
+    return times[0], times[1]
 
 
 def _anthropic_times(name: str, place: str, bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    found = []
+    times = []
     for key in ("starting_at", "ending_at"):
         value = bucket.get(key)
         if not isinstance(value, str):
             raise BadBill(name, f"{place}.{key}", f"{value!r:.60} is no time", "export it again")
-        found.append(instant(name, f"{place}.{key}", key, value).astimezone(UTC))
-    return found[0], found[1]
+        times.append(instant(name, f"{place}.{key}", key, value).astimezone(UTC))
+    return times[0], times[1]
 
 
 def _openai_row(name: str, place: str, bucket: Bucket, value: Mapping[str, Any]) -> BillRow:
@@ -418,17 +418,17 @@ def _money(name: str, place: str, value: Any) -> Decimal:
     if isinstance(value, str) and len(value) > _MOST_DIGITS + _MOST_PLACES_OF_A_SUM + 2:
         raise BadBill(name, place, "an amount cannot have so many digits", "export it again")
     try:
-        found = Decimal(value)
+        money = Decimal(value)
     except InvalidOperation:
         raise BadBill(name, place, problem, "export it again") from None
     fits = (
-        found.is_finite()
-        and found.adjusted() < _MOST_DIGITS
-        and int(found.as_tuple().exponent) >= -_MOST_PLACES_OF_A_SUM
+        money.is_finite()
+        and money.adjusted() < _MOST_DIGITS
+        and int(money.as_tuple().exponent) >= -_MOST_PLACES_OF_A_SUM
     )
     if not fits:
         raise BadBill(name, place, problem, "export it again")
-    return found
+    return money
 
 
 def _currency(name: str, place: str, value: Any) -> str:
@@ -439,15 +439,15 @@ def _currency(name: str, place: str, value: Any) -> str:
 
 def _further(names: Sequence[str], results: Iterator[Mapping[str, Any]]) -> tuple[str, ...]:
     """Quantities that the results hold beside the tokens of text, each with its sum."""
-    found: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for result in results:
         for name in names:
             value: Any = result
             for step in name.split("."):
                 value = value.get(step) if isinstance(value, dict) else None
             if isinstance(value, int) and value > 0:
-                found[name] += value
-    return tuple(f"{name} ({amount:,})" for name, amount in found.items())
+                sums[name] += value
+    return tuple(f"{name} ({amount:,})" for name, amount in sums.items())
 
 
 OPENAI = Report(
@@ -487,7 +487,7 @@ def read_json(name: str, text: str) -> Bill | dict[Report, list[BillPage]]:
     values = list(_values(name, text))
     if len(values) == 1 and isinstance(values[0], dict) and "rows" in values[0]:
         return _sandbox(name, values[0]["rows"])
-    found: dict[Report, list[BillPage]] = {}
+    pages: dict[Report, list[BillPage]] = {}
     alone = [item for value in values for item in (value if isinstance(value, list) else [value])]
     for number, value in enumerate(alone, start=1):
         report = report_of(value) if isinstance(value, dict) else None
@@ -496,10 +496,10 @@ def read_json(name: str, text: str) -> Bill | dict[Report, list[BillPage]]:
         whole = "data" in value
         place = f"page {number}" if len(alone) > 1 or whole else ""
         page = page_of(name, place, value) if whole else BillPage(name, place, [value], whole=False)
-        found.setdefault(report, []).append(page)
-    if not found:
+        pages.setdefault(report, []).append(page)
+    if not pages:
         raise _unknown(name)
-    return found
+    return pages
 
 
 def _unknown(name: str) -> BadBill:
@@ -520,9 +520,9 @@ def _values(name: str, text: str) -> Iterator[Any]:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             place = f"line {error.lineno}, column {error.colno}"
-            found = text[error.pos : error.pos + 20].splitlines()
+            rest = text[error.pos : error.pos + 20].splitlines()
             raise BadBill(
-                name, place, f"no JSON ({error.msg}) at {found[0] if found else 'its end'!r}", "export it again, whole"
+                name, place, f"no JSON ({error.msg}) at {rest[0] if rest else 'its end'!r}", "export it again, whole"
             ) from None
         except RecursionError:
             raise BadBill(name, "", "it is nested deeper than any bill", "export it again") from None
@@ -539,13 +539,13 @@ def _exact(text: str) -> Decimal:
     if len(text) > 100:
         raise ValueError("a number cannot have so many digits")
     try:
-        found = Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
-        found = None
+        number = None
     # Converting 1e999999999 to an int, or printing it, takes hours.
-    if found is None or abs(found.adjusted()) > _MOST_PLACES:
+    if number is None or abs(number.adjusted()) > _MOST_PLACES:
         raise ValueError(f"{text[:40]} is beyond all numbers of a bill")
-    return found
+    return number
 
 
 def _no_number(text: str) -> Any:
@@ -553,12 +553,12 @@ def _no_number(text: str) -> Any:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{shown(twice)} stands twice in one object")
-    return found
+    return members
 
 
 def _sandbox(name: str, rows: Any) -> Bill:

@@ -36,12 +36,12 @@ def _tokens_verdict(reconciliation: Reconciliation) -> str:
 
 
 def _money_verdict(reconciliation: Reconciliation) -> str:
-    said = []
+    sentences = []
     for currency in sorted({cell.currency for cell in reconciliation.money}):
         cells = [cell for cell in reconciliation.money if cell.currency == currency]
         both = [cell for cell in cells if cell.outcome.compared]
         if not both:
-            said.append(f"{currency} on the bill could not be compared.")
+            sentences.append(f"{currency} on the bill could not be compared.")
             continue
         billed, ours = (
             total_of_money(cell.billed for cell in both),
@@ -51,43 +51,43 @@ def _money_verdict(reconciliation: Reconciliation) -> str:
         open_ = [cell for cell in both if not cell.outcome.fine]
         if open_:
             reasons = ", ".join(dict.fromkeys(cell.outcome.words for cell in open_))
-            said.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
+            sentences.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
         elif all(cell.outcome is MoneyOutcome.AGREES for cell in both):
-            said.append(f"{whose}; they agree as far as the bill's digits go.")
+            sentences.append(f"{whose}; they agree as far as the bill's digits go.")
         else:
-            said.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
-    return " ".join(said)
+            sentences.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
+    return " ".join(sentences)
 
 
 def compared(reconciliation: Reconciliation) -> tuple[str, ...]:
     """What of the bill was held against the record."""
     bill = reconciliation.bill
-    said = ["models", "times"]
+    quantities = ["models", "times"]
     if bill.counts:
-        said += ["input tokens", "output tokens"]
-        said += ["cached tokens"] if _has_cached(reconciliation) else []
-        said += ["requests"] if _has_requests(reconciliation) else []
+        quantities += ["input tokens", "output tokens"]
+        quantities += ["cached tokens"] if _has_cached(reconciliation) else []
+        quantities += ["requests"] if _has_requests(reconciliation) else []
     currencies = sorted({cell.currency for cell in reconciliation.money if cell.outcome.compared})
-    return (*said, *(f"money in {currency}" for currency in currencies))
+    return (*quantities, *(f"money in {currency}" for currency in currencies))
 
 
 def not_compared(reconciliation: Reconciliation) -> tuple[str, ...]:
     """What was not, and why."""
-    bill, said = reconciliation.bill, list[str]()
+    bill, reasons = reconciliation.bill, list[str]()
     if not bill.counts:
-        said.append("tokens (not on this bill)")
+        reasons.append("tokens (not on this bill)")
     else:
-        said += [] if _has_cached(reconciliation) else ["cached tokens (not on this bill)"]
-        said += [] if _has_requests(reconciliation) else ["requests (not on this bill)"]
+        reasons += [] if _has_cached(reconciliation) else ["cached tokens (not on this bill)"]
+        reasons += [] if _has_requests(reconciliation) else ["requests (not on this bill)"]
         if reconciliation.uncached and _has_cached(reconciliation):
-            said.append(f"cached tokens of {reconciliation.uncached} calls (their provider tells us none)")
+            reasons.append(f"cached tokens of {reconciliation.uncached} calls (their provider tells us none)")
         if any(row.written for row in bill.rows):
-            said.append("tokens written to the cache apart from other input (our record does not keep them)")
-    said += [] if bill.amounts else ["money (not on this bill)"]
+            reasons.append("tokens written to the cache apart from other input (our record does not keep them)")
+    reasons += [] if bill.amounts else ["money (not on this bill)"]
     for outcome in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY):
         models = dict.fromkeys(cell.model or "all models" for cell in reconciliation.money if cell.outcome is outcome)
-        said += [f"money of {', '.join(models)} ({outcome.words})"] if models else []
-    return (*said, *(f"column {column}" for column in bill.further))
+        reasons += [f"money of {', '.join(models)} ({outcome.words})"] if models else []
+    return (*reasons, *(f"column {column}" for column in bill.further))
 
 
 def _has_cached(reconciliation: Reconciliation) -> bool:

@@ -156,6 +156,10 @@ class Policies:
     components: dict[str, Names] = field(default_factory=dict)
     findings: list[PolicyFinding] = field(default_factory=list)
 
+    def note(self, where: str, problem: str, *, wrong: bool = True) -> None:
+        """Adds a finding."""
+        self.findings.append(PolicyFinding(where, problem, wrong))
+
     def of_app(self, name: str) -> Guard:
         """Of an app or HTTPEndpoint."""
         return self._guard(self.apps.get(name) or self._defaults(APPS))
@@ -186,134 +190,128 @@ class Policies:
 def read(resources: Iterable[tuple[str, Mapping[str, Any]]], app_id: str) -> Policies:
     """Reads resources in the order in which daprd does; each with what it is called. Those scoped to other apps are
     not this sidecar's."""
-    found = Policies()
+    policies = Policies()
     for where, resource in resources:
         scopes = resource.get("scopes") or []
         if not scopes or app_id in scopes:
-            _add(found, where, resource)
-    found.findings += [*_undefined(found), *_never_open(found)]
-    return found
+            _add(policies, where, resource)
+    policies.findings += [*_undefined(policies), *_never_open(policies)]
+    return policies
 
 
-def _add(found: Policies, where: str, resource: Mapping[str, Any]) -> None:
-    spec = _known(found, where, resource, _ROOT).get("spec") or {}
-    parts = _known(found, f"{where}: spec", spec, ("policies", "targets"))
-    policies = _known(found, f"{where}: policies", parts.get("policies"), ("timeouts", "retries", "circuitBreakers"))
-    for name, value in _named(found, f"{where}: policies.timeouts", policies.get("timeouts")):
-        found.timeouts[name] = _duration(found, f"{where}: timeouts.{name}", value, timedelta())
-    for name, value in _named(found, f"{where}: policies.retries", policies.get("retries")):
-        _add_retry(found, f"{where}: retries.{name}", name, value)
-    for name, value in _named(found, f"{where}: policies.circuitBreakers", policies.get("circuitBreakers")):
+def _add(policies: Policies, where: str, resource: Mapping[str, Any]) -> None:
+    spec = _known(policies, where, resource, _ROOT).get("spec") or {}
+    parts = _known(policies, f"{where}: spec", spec, ("policies", "targets"))
+    kinds = _known(policies, f"{where}: policies", parts.get("policies"), ("timeouts", "retries", "circuitBreakers"))
+    for name, value in _named(policies, f"{where}: policies.timeouts", kinds.get("timeouts")):
+        policies.timeouts[name] = _duration(policies, f"{where}: timeouts.{name}", value, timedelta())
+    for name, value in _named(policies, f"{where}: policies.retries", kinds.get("retries")):
+        _add_retry(policies, f"{where}: retries.{name}", name, value)
+    for name, value in _named(policies, f"{where}: policies.circuitBreakers", kinds.get("circuitBreakers")):
         place = f"{where}: circuitBreakers.{name}"
-        given = _known(found, place, value, _BREAKER)
-        found.breakers[name] = _duration(found, f"{place}.interval", given.get("interval"), timedelta())
-    _add_targets(found, where, parts.get("targets"))
+        given = _known(policies, place, value, _BREAKER)
+        policies.breakers[name] = _duration(policies, f"{place}.interval", given.get("interval"), timedelta())
+    _add_targets(policies, where, parts.get("targets"))
 
 
-def _add_targets(found: Policies, where: str, value: Any) -> None:
-    targets = _known(found, f"{where}: targets", value, ("apps", "actors", "components"))
-    for name, given in _named(found, f"{where}: targets.apps", targets.get("apps")):
-        found.apps[name] = _names(found, f"{where}: apps.{name}", given, _ENDPOINT)
-    for name, given in _named(found, f"{where}: targets.components", targets.get("components")):
+def _add_targets(policies: Policies, where: str, value: Any) -> None:
+    targets = _known(policies, f"{where}: targets", value, ("apps", "actors", "components"))
+    for name, given in _named(policies, f"{where}: targets.apps", targets.get("apps")):
+        policies.apps[name] = _names(policies, f"{where}: apps.{name}", given, _ENDPOINT)
+    for name, given in _named(policies, f"{where}: targets.components", targets.get("components")):
         place = f"{where}: components.{name}"
-        directions = _known(found, place, given, ("inbound", "outbound"))
+        directions = _known(policies, place, given, ("inbound", "outbound"))
         if "inbound" in directions:
-            _names(found, f"{place}.inbound", directions["inbound"], _NAMES)
-        found.components[name] = _names(found, f"{place}.outbound", directions.get("outbound"), _NAMES)
+            _names(policies, f"{place}.inbound", directions["inbound"], _NAMES)
+        policies.components[name] = _names(policies, f"{place}.outbound", directions.get("outbound"), _NAMES)
 
 
-def _names(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> Names:
-    given = _known(found, where, value, keys)
+def _names(policies: Policies, where: str, value: Any, keys: tuple[str, ...]) -> Names:
+    given = _known(policies, where, value, keys)
     names = Names(*(str(given.get(key) or "") for key in _NAMES))
     if names == Names():
-        found.findings.append(PolicyFinding(where, "names no policy: no time-out, no breaker", wrong=False))
+        policies.note(where, "names no policy: no time-out, no breaker", wrong=False)
     return names
 
 
-def _add_retry(found: Policies, where: str, name: str, value: Any) -> None:
-    given = _known(found, where, value, _RETRY)
+def _add_retry(policies: Policies, where: str, name: str, value: Any) -> None:
+    given = _known(policies, where, value, _RETRY)
     exponential = str(given.get("policy") or "constant").lower()
     if exponential not in ("constant", "exponential"):
-        found.findings.append(
-            PolicyFinding(where, f"policy {exponential!r} is neither constant nor exponential", wrong=True)
-        )
+        policies.note(where, f"policy {exponential!r} is neither constant nor exponential")
     if exponential == "exponential" and "duration" in given:
-        found.findings.append(
-            PolicyFinding(where, "duration has no effect on an exponential policy: it begins with 0.5 s", wrong=False)
-        )
-    found.retries[name] = Retry(
+        policies.note(where, "duration has no effect on an exponential policy: it begins with 0.5 s", wrong=False)
+    policies.retries[name] = Retry(
         exponential=exponential == "exponential",
-        duration=_duration(found, f"{where}.duration", given.get("duration"), Retry.duration),
-        max_interval=_duration(found, f"{where}.maxInterval", given.get("maxInterval"), Retry.max_interval),
-        max_retries=_count(found, f"{where}.maxRetries", given.get("maxRetries")),
+        duration=_duration(policies, f"{where}.duration", given.get("duration"), Retry.duration),
+        max_interval=_duration(policies, f"{where}.maxInterval", given.get("maxInterval"), Retry.max_interval),
+        max_retries=_count(policies, f"{where}.maxRetries", given.get("maxRetries")),
     )
-    found.matched.discard(name)
-    if _known(found, f"{where}.matching", given.get("matching"), _MATCHING):
-        found.matched.add(name)
+    policies.matched.discard(name)
+    if _known(policies, f"{where}.matching", given.get("matching"), _MATCHING):
+        policies.matched.add(name)
 
 
-def _duration(found: Policies, where: str, value: Any, default: timedelta) -> timedelta:
+def _duration(policies: Policies, where: str, value: Any, default: timedelta) -> timedelta:
     if value is None:
         return default
     try:
         return duration(value)
     except ValueError as error:
-        found.findings.append(PolicyFinding(where, f"{error}; daprd leaves out the rest of the resource", wrong=True))
+        policies.note(where, f"{error}; daprd leaves out the rest of the resource")
         return default
 
 
-def _count(found: Policies, where: str, value: Any) -> int:
+def _count(policies: Policies, where: str, value: Any) -> int:
     if value is None:
         return Retry.max_retries
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found.findings.append(PolicyFinding(where, f"{value!r} is no whole number; daprd leaves the file out", wrong=True))
+    policies.note(where, f"{value!r} is no whole number; daprd leaves the file out")
     return Retry.max_retries
 
 
-def _named(found: Policies, where: str, value: Any) -> Iterable[tuple[str, Any]]:
+def _named(policies: Policies, where: str, value: Any) -> Iterable[tuple[str, Any]]:
     """The entries of a mapping whose keys are names."""
     if value is not None and not isinstance(value, Mapping):
-        found.findings.append(PolicyFinding(where, _NO_MAPPING, wrong=True))
+        policies.note(where, _NO_MAPPING)
         return ()
     return [(str(name), policy) for name, policy in (value or {}).items()]
 
 
-def _known(found: Policies, where: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+def _known(policies: Policies, where: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     """The value's known keys, in our spelling: Dapr does not mind capitals. The others are named."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        found.findings.append(PolicyFinding(where, _NO_MAPPING, wrong=True))
+        policies.note(where, _NO_MAPPING)
         return {}
     spelt = {key.lower(): key for key in keys}
     for key in value:
         if str(key).lower() not in spelt:
-            found.findings.append(
-                PolicyFinding(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}", wrong=True)
-            )
+            policies.note(f"{where}.{key}", f"unknown key; there are {', '.join(keys)}")
     return {spelt[str(key).lower()]: policy for key, policy in value.items() if str(key).lower() in spelt}
 
 
-def _undefined(found: Policies) -> Iterator[PolicyFinding]:
+def _undefined(policies: Policies) -> Iterator[PolicyFinding]:
     """Names of policies that nobody defined: daprd takes them for none, and a component's breaker ends it."""
-    targets = [*((f"apps.{name}", policy) for name, policy in found.apps.items())]
-    targets += [(f"components.{name}", policy) for name, policy in found.components.items()]
+    targets = [*((f"apps.{name}", policy) for name, policy in policies.apps.items())]
+    targets += [(f"components.{name}", policy) for name, policy in policies.components.items()]
     for where, names in targets:
         for kind, name, defined in (
-            ("timeout", names.timeout, set(found.timeouts)),
-            ("retry", names.retry, set(found.retries)),
-            ("circuitBreaker", names.breaker, set(found.breakers)),
+            ("timeout", names.timeout, set(policies.timeouts)),
+            ("retry", names.retry, set(policies.retries)),
+            ("circuitBreaker", names.breaker, set(policies.breakers)),
         ):
             if name and name not in defined:
                 yield PolicyFinding(f"{where}.{kind}", f"no policy is called {name!r}", wrong=True)
 
 
-def _never_open(found: Policies) -> Iterator[PolicyFinding]:
+def _never_open(policies: Policies) -> Iterator[PolicyFinding]:
     """Breakers that count for less time than a call may last. A call that begins in one count and fails in the next is
     counted nowhere: a target that never answers in time does not open them."""
-    targets = [(f"apps.{name}", found.of_app(name)) for name in found.apps]
-    targets += [(f"components.{name}", found.of_model(name)) for name in found.components]
+    targets = [(f"apps.{name}", policies.of_app(name)) for name in policies.apps]
+    targets += [(f"components.{name}", policies.of_model(name)) for name in policies.components]
     for where, guard in targets:
         if guard.timeout is not None and timedelta() < guard.counting < guard.timeout:
             counting, timeout = guard.counting.total_seconds(), guard.timeout.total_seconds()

@@ -17,13 +17,13 @@ Resource = tuple[str, Mapping[str, Any]]
 
 def policies(folders: Sequence[Path], app_id: str) -> Policies:
     """What the sidecar of `app_id` reads of these folders. Raises ConfigurationError for what is no YAML."""
-    found, further = [], []
+    first, further = [], []
     for where, number, document in _documents(folders):
         if document.get("kind") == "Resiliency" and number == 0:
-            found.append((where, document))
+            first.append((where, document))
         elif document.get("kind") == "Resiliency":
             further.append(PolicyFinding(where, "a second document of a file: daprd reads the first alone", wrong=True))
-    read = resiliency.read(found, app_id)
+    read = resiliency.read(first, app_id)
     read.findings += further
     return read
 

@@ -258,14 +258,14 @@ class Worst:
 
     def over(self, limits: RetryLimits) -> tuple[Over, ...]:
         """Which limits are passed; no bound passes any. A currency without a limit of its own has none."""
-        found = []
+        limits_passed = []
         if self.requests is None or self.requests > self.limit(limits):
-            found.append(Over.REQUESTS)
+            limits_passed.append(Over.REQUESTS)
         if self.until_parked is None or self.until_parked > timedelta(hours=limits.hours_until_parked):
-            found.append(Over.TIME)
+            limits_passed.append(Over.TIME)
         if any(amount > limits.money_per_step.get(currency, amount) for currency, amount in self.money.items()):
-            found.append(Over.MONEY)
-        return tuple(found)
+            limits_passed.append(Over.MONEY)
+        return tuple(limits_passed)
 
 
 def worst(
@@ -294,17 +294,17 @@ def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price:
 
 def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | None:
     """From the first failure until the task is parked, for the longest of these attempts."""
-    known = [attempt for attempt in attempts if attempt is not None]
-    if len(known) < len(attempts):
+    bounded = [attempt for attempt in attempts if attempt is not None]
+    if len(bounded) < len(attempts):
         return None
-    return max(known) * rules.retries.attempts + pauses(rules.retries)
+    return max(bounded) * rules.retries.attempts + pauses(rules.retries)
 
 
 def _attempt(kind: TargetKind, guards: Sequence[Guard]) -> timedelta | None:
     """How long one attempt may last that asks these one after another."""
     lengths = [_asked(kind, guard) for guard in guards]
-    known = [length for length in lengths if length is not None]
-    return sum(known, timedelta()) if len(known) == len(lengths) else None
+    bounded = [length for length in lengths if length is not None]
+    return sum(bounded, timedelta()) if len(bounded) == len(lengths) else None
 
 
 def _asked(kind: TargetKind, guard: Guard) -> timedelta | None:
@@ -318,7 +318,7 @@ def _asked(kind: TargetKind, guard: Guard) -> timedelta | None:
 
 def _notes(target: Target, guard: Guard, calls: Sequence[StepCalls]) -> tuple[str, ...]:
     model, repeats = target.kind is TargetKind.MODEL, guard.retry.requests != 1
-    said = [
+    notes = [
         (not calls, "no step asks it"),
         (client(target).requests != 1, client(target).fact),
         (guard.retry.requests is None, "the sidecar asks again without end: set maxRetries"),
@@ -335,7 +335,7 @@ def _notes(target: Target, guard: Guard, calls: Sequence[StepCalls]) -> tuple[st
         (guard.timeout is None, "no time-out"),
         (not guard.breaker, "no circuit breaker: each attempt of each task is a request, however long it is down"),
     ]
-    return tuple(text for holds, text in said if holds)
+    return tuple(text for holds, text in notes if holds)
 
 
 def unknown_names(

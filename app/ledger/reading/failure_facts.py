@@ -275,7 +275,7 @@ def facts(
         return Facts(
             ended={row.tenant: row.tasks for row in reader.rows(ended(reader.period))},
             failures=tuple(reader.failures()),
-            vain=tuple(reader.vain()),
+            wasted_spend=tuple(reader.vain()),
             sums=(*reader.charged(), *reader.prevented()),
         )
 

@@ -126,7 +126,7 @@ def facts_of(
     return Facts(
         ended=dict(Counter(told.record.tenant for told in chosen)),
         failures=tuple(each for task, told in enumerate(chosen) for each in _failures(task, told)),
-        vain=tuple(each for task, told in enumerate(chosen) for each in _vain(task, told)),
+        wasted_spend=tuple(each for task, told in enumerate(chosen) for each in _vain(task, told)),
         sums=tuple(each for told in chosen for each in _sums(told)),
     )
 
