@@ -92,7 +92,8 @@ def _of_other_endpoints(reconciliation: Reconciliation) -> Iterator[str]:
     for (component, model), count in sorted(counts.items()):
         yield (
             f"note: the bill is the sandbox's ({reconciliation.bill.name}), which has no request of model "
-            f"{model or '(none)'}: {count:,} calls of component {component} asked another endpoint; give its bill with --bill FILE"
+            f"{model or '(none)'}: {count:,} calls of component {component} asked another endpoint; "
+            "give its bill with --bill FILE"
         )
 
 
