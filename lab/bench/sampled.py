@@ -124,7 +124,7 @@ async def _work_all(asked: Asked, systems: InternalSystems) -> None:
         "systems": systems,
         "tickets": SimpleNamespace(to_read=tickets.__getitem__),
         "replies": SimpleNamespace(keep=lambda _task, _reply: "0" * 64),
-        "asked": lambda *_: None,
+        "scheduled_input": lambda *_: None,
     }
     services = Services(**given)
     for ticket in tickets.values():
