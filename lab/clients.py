@@ -63,24 +63,22 @@ class AgentApi:
 
 
 class SandboxApi:
-    """The sandbox's controls: latency, faults, the model's bill and the systems' books. Raises httpx.HTTPError."""
+    """The sandbox's controls: latency, faults, the model's bill and the systems' books. Raises httpx.HTTPError.
+
+    Each request has its own connection: the sandbox may be another process by the next one.
+    """
 
     def __init__(self, model_url: str, systems_url: str) -> None:
         self._model_url, self._systems_url = model_url, systems_url
-        self._http = httpx.Client(timeout=_SANDBOX_SECONDS, trust_env=False)
 
     @classmethod
     def of(cls, stack: Stack) -> SandboxApi:
         """The sandbox of a running stack."""
         return cls(stack.model_url, stack.systems_url)
 
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
-
     def set_latency(self, seconds: float) -> None:
         """Sets how long each model call takes."""
-        self._http.put(f"{self._model_url}/latency", json={"seconds": seconds}).raise_for_status()
+        self._ask("PUT", f"{self._model_url}/latency", {"seconds": seconds})
 
     def bill(self) -> tuple[dict[str, Any], ...]:
         """The bill: one row for each request that reached the model, in order."""
@@ -97,7 +95,7 @@ class SandboxApi:
 
     def put_fault(self, **fault: Any) -> None:
         """Puts a fault on a target; the fields are those of `sandbox.faults.Fault`."""
-        self._http.put(f"{self._model_url}/faults", json=fault).raise_for_status()
+        self._ask("PUT", f"{self._model_url}/faults", fault)
 
     def faults(self) -> tuple[dict[str, Any], ...]:
         """All faults, each with how often it has `fired`."""
@@ -105,8 +103,12 @@ class SandboxApi:
 
     def clear_faults(self) -> None:
         """Removes all faults; a request that is held already stays held until its sender goes."""
-        self._http.delete(f"{self._model_url}/faults").raise_for_status()
+        self._ask("DELETE", f"{self._model_url}/faults")
 
     def _read(self, url: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._http.get(url).raise_for_status().json()
+        answer: dict[str, Any] = self._ask("GET", url).json()
         return answer
+
+    def _ask(self, method: str, url: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        answer = httpx.request(method, url, json=body, timeout=_SANDBOX_SECONDS, trust_env=False)
+        return answer.raise_for_status()

@@ -67,7 +67,8 @@ def measured(tasks: int, rounds: int) -> Iterator[Round]:
 
 
 def _round(stack: Stack, tasks: int, number: int) -> Round:
-    with closing(AgentApi.of(stack)) as api, closing(SandboxApi.of(stack)) as sandbox:
+    sandbox = SandboxApi.of(stack)
+    with closing(AgentApi.of(stack)) as api:
         sandbox.set_latency(_SLOW_SECONDS)
         tickets = [make_ticket(Shape.REFUND, number * tasks + place) for place in range(tasks)]
         for ticket in tickets:

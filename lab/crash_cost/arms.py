@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -68,17 +69,13 @@ class Durable:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._jobs: tuple[Job, ...] = ()
-        self._api = AgentApi.of(stack)
         self._client = workflow_client.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Hands the tickets to the agent, or starts the mailboxes."""
         self._jobs = tuple(jobs)
         for job in jobs:
-            if job.letters:
-                self._start_mailbox(job)
-            elif not self._api.submit(job.ticket):
-                raise UserError(f"The agent did not accept {job.task_id}; see the log {self._stack.log('worker')}.")
+            self._start_mailbox(job) if job.letters else self._submit(job)
 
     def kill(self) -> None:
         """SIGKILLs the worker."""
@@ -99,8 +96,12 @@ class Durable:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._api.close()
         self._client.close()
+
+    def _submit(self, job: Job) -> None:
+        with closing(AgentApi.of(self._stack)) as api:  # a mailbox's worker has no API and no token
+            if not api.submit(job.ticket):
+                raise UserError(f"The agent did not accept {job.task_id}; see the log {self._stack.log('worker')}.")
 
     def _start_mailbox(self, job: Job) -> None:
         task = mailbox.MailboxInput(job=job, rules=policy.load(Settings().policy_file))

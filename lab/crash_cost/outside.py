@@ -73,7 +73,3 @@ class Outside:
     def release(self) -> None:
         """Stops holding requests; a request that is held already stays held until its sender goes."""
         self._api.clear_faults()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._api.close()

@@ -39,7 +39,6 @@ class Scene:
         """Ends what it has started on the stack."""
         self._restarting.stop()
         self._durable.close()
-        self._outside.close()
 
     def clean(self, jobs: Sequence[Job], label: str) -> Clean:
         """The plain runner, one job after another, so that each row of the bill is a known job's; then the other arm.

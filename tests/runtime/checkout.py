@@ -112,7 +112,8 @@ class Checkout:
         app = self.folder / "app"
         (app / "config").mkdir(parents=True)
         (app / "__init__.py").touch()
-        for shared in ("__init__.py", "private_files.py", "proxies.py"):  # what runtime/ uses of the product itself
+        # What runtime/ uses of the product itself.
+        for shared in ("__init__.py", "private_files.py", "proxies.py", "secret_files.py"):
             shutil.copy(paths.ROOT / "app" / "config" / shared, app / "config")
         (app / "__main__.py").write_text(_AGENT)
         (self.folder / "sandbox.py").write_text(_SANDBOX)
