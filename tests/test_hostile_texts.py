@@ -14,10 +14,10 @@ from app.domain.redaction import redact
 from app.llm import conversation, estimate, tokenizer
 from app.llm.call import ModelCall, answer_from_json, answer_to_json
 from app.llm.conversation import Answer, Message, ToolRequest
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 from sandbox.model.brain import answer_question
 from sandbox.model.brain.injection import is_ordered, told_only
 from sandbox.model.brain.signals import read_signals

@@ -25,13 +25,13 @@ from app.finance.reconciliation.reconciliation_schemas import reconciliation_vie
 from app.finance.reconciliation.reconciliation_texts import remarks, verdict
 from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.pricing import price_file
 from app.web.api.binding import read_body
 from app.web.api.messages import Approval
 from app.web.api.problems import BadRequest
 from app.worker import sidecar_metrics
 from app.workflow.activities import tools
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 from tests.finance.reconciliation.billing import call
 from tests.fuzzing import NASTY, spoilt
 from tests.paths import ROOT

@@ -112,6 +112,14 @@ LOCKED_UP = Workaround(
     Component.DAPRD,
     Version(1, 19, 0),
 )
+TOOL_CHOICE = Workaround(
+    "tools of Anthropic and Bedrock",
+    "The components for Anthropic and AWS Bedrock send the choice of tools as plain text, and every request with tools "
+    "is refused.",
+    "components-contrib#4531",
+    Component.DAPRD,
+    Version(1, 19, 0),
+)
 PAUSES = Workaround(
     "pauses",
     "While a workflow is paused, its own schedule and a second pause are held back like external events, so that "
@@ -163,6 +171,7 @@ ALL = (
     NEVER_BEGUN,
     LOST_METRICS,
     LOCKED_UP,
+    TOOL_CHOICE,
     PAUSES,
     EVENTS,
     STEP_NAMES,

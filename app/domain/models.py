@@ -271,6 +271,13 @@ class CallState(StrEnum):
     INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
 
 
+class ToolForm(StrEnum):
+    """How a model call offered its tools."""
+
+    NATIVE = "native"  # as the provider's own tools
+    JSON = "json"  # in words, answered by JSON, since the component cannot pass tools on
+
+
 class ModelUse(Frozen):
     """What one model call used, and how that is known; `None` is not known, which is not zero."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from app.domain.errors import ModelRefused, ModelUnavailable
-from app.domain.models import AnsweredBy, ModelUse, UsageBasis
-from app.llm import estimate
+from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
+from app.domain.models import AnsweredBy, ModelUse, ToolForm, UsageBasis
+from app.llm import estimate, json_actions
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Conversation
 from app.llm.journal import Journal, SettledCall
@@ -59,24 +59,47 @@ class LLMGateway:
 
     async def _ask(self, call: ModelCall) -> ModelAnswer:
         provider = await self._conversation.provider(_BEFORE_SECONDS) or ""
-        by, texts = estimate.counting(provider, ""), [message.text for message in call.messages]
-        input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(call.messages, call.tools, by))
+        form = await self._tool_form(call, provider)
+        request = call
+        if form is ToolForm.JSON:
+            request = replace(call, messages=json_actions.in_words(call.messages, call.tools), tools=())
+        by, texts = estimate.counting(provider, ""), [message.text for message in request.messages]
+        input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(request.messages, request.tools, by))
         reserve = Reserve(input_tokens, _RESERVED_OUTPUT_TOKENS)
-        call_id = await self._journal.begin(call, self._component, provider, reserve)
+        call_id = await self._journal.begin(call, self._component, provider, reserve, form)
         if isinstance(call_id, SettledCall):
             return self._model_answer(call, call_id, AnsweredBy.JOURNAL)
         try:
-            answer = await self._conversation.ask(call.messages, call.tools)
+            answer = await self._conversation.ask(request.messages, request.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            await self._journal.fail(call_id, error, await self._confirm_provider(provider))
-            raise
+            provider = await self._confirm_provider(provider)
+            if isinstance(error, ModelRefused) and not provider:
+                error = self._refused_while_changed()
+            await self._journal.fail(call_id, error, provider)
+            raise error from None
         provider = await self._confirm_provider(provider)
         usage = await _off_loop(
             [*texts, answer.text, *(tool_call.arguments for tool_call in answer.tool_calls)],
-            lambda: reported_or_estimated(answer, call, provider),
+            lambda: reported_or_estimated(answer, request, provider),
         )
+        if form is ToolForm.JSON:
+            answer = json_actions.with_tool_calls(answer)
         settled = await self._journal.settle(call_id, call, answer, usage, provider)
         return self._model_answer(call, settled, AnsweredBy.PROVIDER)
+
+    async def _tool_form(self, call: ModelCall, provider: str) -> ToolForm | None:
+        """How the call's tools are offered to this type of component."""
+        if not call.tools:
+            return None
+        return ToolForm.NATIVE if await self._conversation.passes_tools(provider) else ToolForm.JSON
+
+    def _refused_while_changed(self) -> ModelUnavailable:
+        """The request was made for another provider than the one that may have refused it: worth a retry."""
+        return ModelUnavailable(
+            f"model component {self._component}: the request was refused while the component was being changed; "
+            "it is asked again later",
+            cause=FailureCause.STATUS,
+        )
 
     async def _confirm_provider(self, before: str) -> str:
         """The component's type that served a call: the one from before it. Empty when the component was changed during

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.config.policy import Losses
 from app.domain.errors import ModelRefused, ModelUnavailable
-from app.domain.models import CallState
+from app.domain.models import CallState, ToolForm
 from app.ledger.store.call_rows import GIVEN_UP, look_again
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
@@ -99,11 +99,15 @@ class Journal:
         self._worker = worker
         self._clock = clock
 
-    async def begin(self, call: ModelCall, component: str, provider: str, reserve: Reserve) -> str | SettledCall:
+    async def begin(
+        self, call: ModelCall, component: str, provider: str, reserve: Reserve, form: ToolForm | None = None
+    ) -> str | SettledCall:
         """Opens a row and returns its id, or returns the answer that has settled the step already. `provider` is the
-        component's type before the call, empty when it is not known; `settle` and `fail` confirm it. Raises
-        RepeatedlyLost when the step has lost too many answers, ModelUnavailable when it lost one a moment ago."""
-        row, now = self._row(call, component, reserve) | {"provider": provider}, self._clock()
+        component's type before the call, empty when it is not known; `settle` and `fail` confirm it. `form` says how
+        the tools are offered; None without tools. Raises RepeatedlyLost when the step has lost too many answers,
+        ModelUnavailable when it lost one a moment ago."""
+        row = self._row(call, component, reserve) | {"provider": provider, "tool_form": form and form.value}
+        now = self._clock()
 
         def object_(failed: Sequence[Failed]) -> Objection | None:
             return objection(component, failed, self._losses, now)

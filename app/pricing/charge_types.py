@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from app.domain.models import CallState, UsageBasis
+from app.domain.models import CallState, ToolForm, UsageBasis
 
 # The words of the cost record: how money is known, what a charge pays for, what is counted.
 
@@ -355,6 +355,7 @@ class CallRecord:
     usage: TokenUsage
     finish_reason: str = ""
     error: str = ""
+    tool_form: ToolForm | None = None
 
     @property
     def wasted(self) -> bool:

@@ -17,8 +17,8 @@ from app.domain.models import Category, Classification, Frozen, ModelUse, Outcom
 from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.workflow.activities import prompts
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id
 from app.workflow.steps import Steps
 from lab.crash_cost.jobs import Job, letter_mark

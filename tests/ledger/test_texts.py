@@ -25,11 +25,11 @@ from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ToolRequest
 from app.llm.gateway import reported_or_estimated
 from app.llm.journal import Journal, SettledCall
+from app.llm.json_answer import json_object, validate
 from app.pricing.charge_types import TokenUsage
 from app.web.factory import create_app
 from app.worker.execution_log import Executions, StepAttempt
 from app.workflow.activities.draft_refund import _Answer
-from app.workflow.activities.prompts import json_object, validate
 from tests.domain.test_texts import ANY_TEXT
 from tests.makers import LOSSES, ticket
 from tests.web.fakes import FakeTaskService, make_access, secret

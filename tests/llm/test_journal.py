@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app.dapr.history.executions import GONE_AFTER
-from app.domain.errors import FailureCause, ModelUnavailable
+from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, UsageBasis
 from app.ledger.store import database
 from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
+from app.llm import estimate
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.llm.gateway import LLMGateway, ModelAnswer
@@ -27,6 +28,7 @@ from app.llm.journal import Journal
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 from app.worker import execution_log
 from app.worker.execution_log import Heartbeat
+from app.workflow.activities.tools import definitions
 from tests.makers import LOSSES
 from tests.servers import PostgresServer, ensure_installed
 
@@ -45,20 +47,32 @@ class Model:
         self.held = asyncio.Event()
         self.held.set()
         self.failing = False
+        self.refusing = False
+        self.text = ""
+        self.sent: list[tuple[tuple[Message, ...], tuple[ToolDefinition, ...]]] = []
         self._usage = usage
 
     async def provider(self, seconds: float) -> str | None:
         """What was told to it, in order; else always the same."""
         return self.types.pop(0) if self.types else "conversation.openai"
 
+    async def passes_tools(self, provider: str) -> bool:
+        """All but one do."""
+        return provider != "conversation.anthropic"
+
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
         """Answers with the number of the question."""
         self.asked += 1
-        text = f"answer {self.asked}"
+        self.sent.append((messages, tools))
+        text = self.text or f"answer {self.asked}"
         await self.held.wait()
         if self.failing:
             message = "model component llm: no answer in time; it is asked again later"
             raise ModelUnavailable(message, cause=FailureCause.NO_ANSWER_IN_TIME)
+        if self.refusing:
+            raise ModelRefused("model component llm: the provider refuses the request with status 400")
+        if self.text:
+            return Answer(text, (), "stop", "claude-2.1", self._usage)
         return Answer(text, (ToolRequest("1", "lookup_order", "{}"),), "stop", "sandbox-small", self._usage)
 
 
@@ -152,6 +166,52 @@ def test_a_call_is_booked_under_the_provider_that_answered_it_or_under_none(
         asyncio.run(gateway(model, writer).ask(call()))
     (row,) = rows(engine)
     assert row["provider"] == booked
+
+
+def test_tools_go_in_words_to_a_component_that_cannot_pass_them_on(engine: Engine, writer: Writer) -> None:
+    model = Model(NOT_REPORTED)
+    model.types = ["conversation.anthropic", "conversation.anthropic"]
+    model.text = '{"tool_calls": [{"name": "lookup_order", "arguments": {"order_id": "AC-1"}}]}'
+    answered = asyncio.run(gateway(model, writer).ask(call(tools=definitions())))
+    assert [(request.name, request.arguments) for request in answered.answer.tool_calls] == [
+        ("lookup_order", '{"order_id": "AC-1"}')
+    ]
+    ((messages, tools),) = model.sent
+    assert "lookup_order" in messages[0].text
+    assert tools == ()
+    (row,) = rows(engine)
+    assert (row["tool_form"], row["usage_basis"]) == ("json", "estimated")
+    by = estimate.counting("conversation.anthropic", "claude-2.1")
+    assert row["input_tokens"] == estimate.input_tokens(messages, (), by), "what was sent is counted, words and all"
+    assert row["output_tokens"] > 10, "the JSON was the answer that is billed"
+
+
+@pytest.mark.parametrize(("offered", "form"), [((), None), (definitions(), "native")])
+def test_the_record_says_how_tools_were_offered(
+    engine: Engine, writer: Writer, offered: tuple[ToolDefinition, ...], form: str | None
+) -> None:
+    asyncio.run(gateway(Model(), writer).ask(call(tools=offered)))
+    (row,) = rows(engine)
+    assert row["tool_form"] == form
+
+
+@pytest.mark.parametrize(
+    ("types", "raised", "code"),
+    [
+        (["conversation.openai", "conversation.openai"], ModelRefused, "model_refused"),
+        (["conversation.openai", "conversation.anthropic"], ModelUnavailable, "status"),
+    ],
+)
+def test_a_refusal_counts_only_if_the_component_stayed_the_same(
+    engine: Engine, writer: Writer, types: list[str | None], raised: type[Exception], code: str
+) -> None:
+    model = Model()
+    model.types, model.refusing = list(types), True
+    with pytest.raises(raised):
+        asyncio.run(gateway(model, writer).ask(call()))
+    (row,) = rows(engine)
+    assert FailureCause.told(row["error"]).value == code
+    assert FailureCause.told(row["error"]).no_model_worked
 
 
 def test_a_step_that_is_executed_again_is_answered_by_the_journal(engine: Engine, writer: Writer) -> None:

@@ -12,7 +12,7 @@ from app.dapr.history.causes import Cause
 from app.dapr.history.executions import ExecutionOutcome
 from app.dapr.history.model import AttemptOutcome
 from app.dapr.history.times import TimePart
-from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, UsageBasis
+from app.domain.models import AnsweredBy, CallState, DecisionView, Outcome, Refund, TaskStatus, ToolForm, UsageBasis
 from app.finance.report_schemas import Exact, GroupView, View, group_view
 from app.finance.rollup import rollup
 from app.ledger.recording.failures import cause_of_call
@@ -126,6 +126,7 @@ class CallView(View):
     model: str
     prompt_version: str
     request_digest: str
+    tool_form: ToolForm | None
     started_at: datetime
     ended_at: datetime | None
     over_at: datetime | None

@@ -160,6 +160,7 @@ MODEL_CALLS = Table(
     Column("model", String(200)),
     Column("request_digest", String(64), nullable=False),
     Column("prompt_version", String(12), nullable=False),
+    Column("tool_form", String(6)),  # how tools were offered; null: the call offered none
     Column("worker", String(36), nullable=False),
     Column("state", String(11), nullable=False),
     Column("started_at", Instant, nullable=False),

@@ -10,8 +10,8 @@ from app.domain.models import Classification, Frozen, ModelUse
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.workflow.activities import prompts
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id
 
 

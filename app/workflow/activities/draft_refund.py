@@ -16,8 +16,8 @@ from app.domain.texts import Text
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message, ToolRequest
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.workflow.activities import prompts, tools
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 from app.workflow.activities.services import Activity, Services, execution_id, refund_request
 from app.workflow.activities.tools import ToolCall
 

@@ -19,7 +19,7 @@ from app.domain.errors import Refused
 from app.domain.models import REFUNDABLE, Category, Frozen, Reference
 from app.domain.orders import Order, RefundPolicy
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.workflow.activities.prompts import Nonsense
+from app.llm.json_answer import Nonsense
 from app.workflow.activities.services import Activity, Services
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]

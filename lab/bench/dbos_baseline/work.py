@@ -23,8 +23,8 @@ from app.domain.models import (
 )
 from app.domain.orders import Account, Exposure, Order, RefundPolicy
 from app.llm.conversation import ToolRequest
+from app.llm.json_answer import json_object, validate
 from app.workflow.activities import guards, letters, prompts, tools
-from app.workflow.activities.prompts import json_object, validate
 from app.workflow.activities.services import case_key, letter_key, refund_key
 from app.workflow.activities.tools import ToolCall
 

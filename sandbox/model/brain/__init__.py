@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from sandbox.model.brain import json_actions
 from sandbox.model.brain.classify import classify
 from sandbox.model.brain.conversation import OPENING, Prompt, read_prompt
 from sandbox.model.brain.draft import draft
@@ -18,6 +19,8 @@ GREETING = "This is the sandbox's model. It works the stages classify and draft;
 
 def answer_question(question: Question) -> Answer:
     """Answers one request; the same messages always get the same answer."""
+    if json_actions.described(question):
+        return json_actions.in_words(answer_question(json_actions.with_tools(question)))
     if question.stage == "classify":
         return _classified(_prompt(question))
     if question.stage == "draft":

@@ -47,6 +47,10 @@ class Model:
         """Always the same."""
         return "conversation.openai"
 
+    async def passes_tools(self, _provider: str) -> bool:
+        """All do."""
+        return True
+
     async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
         """Always the same."""
         self.asked += 1

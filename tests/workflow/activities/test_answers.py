@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category, Classification
 from app.llm.conversation import ToolRequest
+from app.llm.json_answer import Nonsense, json_object, validate
 from app.workflow.activities import tools
-from app.workflow.activities.prompts import Nonsense, json_object, validate
 
 GOOD = '{"category": "damaged", "wants_refund": true, "order_id": null, "language": "en", "confidence": 0.9}'
 

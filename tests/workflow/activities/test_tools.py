@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.workflow.activities.prompts import Nonsense
+from app.llm.json_answer import Nonsense
 from app.workflow.activities.tools import TOOLS, check_requests, definitions
 from tests.paths import ROOT
 
