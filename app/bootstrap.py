@@ -17,13 +17,14 @@ from sqlalchemy import Engine
 
 from app import __version__
 from app.config import policy
-from app.config.policy import Rules
+from app.config.policy import UNLIMITED, Rules
 from app.config.private_files import private_folder, told
 from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
 from app.dapr.systems import DaprSystems, ask_at_once
+from app.domain.errors import ConfigurationError
 from app.domain.standing import Standing
 from app.ledger.audit import ledger_check, rebuilding
 from app.ledger.audit.ledger_check import LedgerDifference
@@ -41,7 +42,7 @@ from app.ledger.store.tickets import Replies, Tickets
 from app.ledger.store.writer import Writer
 from app.llm import tokenizer
 from app.llm.conversation import DaprConversation
-from app.llm.gateway import LLMGateway
+from app.llm.gateway import LLMGateway, ModelComponent
 from app.llm.journal import Journal
 from app.pricing import book
 from app.pricing.book import PriceBook
@@ -226,14 +227,25 @@ def make_web(
 def make_services(settings: Settings, opened: Opened) -> Services:
     """The stages' collaborators, as they are in production."""
     engine, writer = opened.engine, opened.writer
-    conversation = DaprConversation(settings.llm_component, settings.daprd)
+    models = policy.models(settings.policy_file)
+    names = {settings.llm_component, *models.stages.values()}
+    if unused := models.limits.keys() - names:
+        raise ConfigurationError(
+            f"{settings.policy_file}: models.limits: no stage asks {', '.join(sorted(unused))}; "
+            f"the components that are asked: {', '.join(sorted(names))}"
+        )
+    components = {
+        name: ModelComponent(name, DaprConversation(name, settings.daprd), models.limits.get(name, UNLIMITED))
+        for name in names
+    }
+    stages: dict[str, ModelComponent] = {stage: components[name] for stage, name in models.stages.items()}
     journal = Journal(writer, opened.heartbeat.worker, utc_now, policy.losses(settings.policy_file))
 
     async def scheduled_input(task_id: str, event_id: int, execution_id: str) -> str | None:
         return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
 
     return Services(
-        gateway=LLMGateway(conversation, settings.llm_component, journal),
+        gateway=LLMGateway(components[settings.llm_component], journal, stages),
         systems=DaprSystems(settings.daprd),
         tickets=Tickets(engine, writer, utc_now),
         replies=Replies(engine, writer, utc_now),

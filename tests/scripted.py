@@ -35,6 +35,7 @@ class Script:
     calls: list[Call] = field(default_factory=list)
     shown: list[Progress | None] = field(default_factory=list)
     waits: list[timedelta | None] = field(default_factory=list)
+    pauses: list[timedelta] = field(default_factory=list)
     current_utc_datetime: datetime = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK has it
 
     is_replaying: bool = False
@@ -54,6 +55,11 @@ class Script:
         assert retry_policy is not None, "every step is retried slowly"
         self.calls.append(Call(name, input))
         return self.calls[-1]
+
+    def create_timer(self, length: timedelta) -> timedelta:
+        """Pauses."""
+        self.pauses.append(length)
+        return length
 
     def wait_for_external_event(self, name: str, *, timeout: timedelta | None = None) -> str:
         """Waits for an event."""
@@ -87,6 +93,9 @@ def run(script: Script, task: TaskInput) -> TaskOutput:
 
 
 def _answer(script: Script, process: Generator[Any, Any, Any], waited_for: Any) -> Any:
+    if isinstance(waited_for, timedelta):
+        script.current_utc_datetime += waited_for
+        return process.send(None)
     if not isinstance(waited_for, str):
         for call in script.calls:
             if not call.is_complete:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -74,11 +74,32 @@ class Losses(Retries):
     billed_attempts: Whole = Field(default=3, ge=1, le=100)
 
 
+class ComponentLimits(Frozen):
+    """What a model component may be asked, by all workers together; None is no limit."""
+
+    concurrent_calls: Annotated[Whole, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[Whole, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[Whole, Field(ge=1)] | None = None
+    longest_wait_seconds: _Seconds = 60.0
+
+
+UNLIMITED = ComponentLimits()
+
+
+class Models(Frozen):
+    """Which component answers which stage, and the limits of components, by their names. Read at the agent's start, for
+    all tasks."""
+
+    stages: dict[Literal["classify", "draft_refund"], str] = Field(default_factory=dict)
+    limits: dict[str, ComponentLimits] = Field(default_factory=dict)
+
+
 class _File(Rules):
     """All of the policy file."""
 
     retries: Losses
     retry_limits: RetryLimits | None = None
+    models: Models = Models()
 
 
 def load(path: Path) -> Rules:
@@ -91,6 +112,11 @@ def load(path: Path) -> Rules:
 def losses(path: Path) -> Losses:
     """Reads how many answers a step may lose. Raises ConfigurationError."""
     return _read(path).retries
+
+
+def models(path: Path) -> Models:
+    """Reads which models are asked, and their limits. Raises ConfigurationError."""
+    return _read(path).models
 
 
 def retry_limits(path: Path) -> RetryLimits:

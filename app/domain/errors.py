@@ -224,6 +224,23 @@ class ModelUnavailable(Unreachable):
     """The model provider does not answer, or its circuit breaker is open."""
 
     code = FailureCause.OTHER.value
+    retry_after: float | None = None  # seconds, where the provider said so
+
+
+class ModelBusy(RefundAgentError):
+    """A call has to wait longer for its turn than a worker waits. No failure: its task pauses and comes back."""
+
+    code = "model_busy"
+    passing = True
+    title = "Model busy"
+
+    def __init__(self, component: str, seconds: float) -> None:
+        """`seconds`: how long the task should pause."""
+        super().__init__(
+            f"model component {component}: the queue before it is longer than the policy allows a call to wait; "
+            f"the task comes back in {seconds:.0f} s"
+        )
+        self.seconds = seconds
 
 
 class SystemUnavailable(Unreachable):

@@ -271,6 +271,12 @@ class CallState(StrEnum):
     INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
 
 
+class Deferred(Frozen):
+    """A step's result when it could not begin: the task pauses for so long, and the step is run anew."""
+
+    deferred_seconds: float = Field(gt=0)
+
+
 class ToolForm(StrEnum):
     """How a model call offered its tools."""
 

@@ -75,6 +75,14 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
     )
 
 
+@dataclass(frozen=True)
+class Full:
+    """The component's limits do not admit the call now. `may_pause`: the step has asked nothing yet, so its task may
+    pause and come back with a new step."""
+
+    may_pause: bool
+
+
 # The bound on lost answers.
 #
 # A request that failed before a model worked costs nothing and may be repeated for hours. A request whose answer was

@@ -50,6 +50,10 @@ _REMEDY = {
 }
 _REMEDY_ANY = "check key, model name and endpoint"
 
+_PAUSE = re.compile(r"(?:again|retry) (?:in|after) ((?:\d+(?:\.\d+)? ?(?:ms|m|s) ?)+)")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?(ms|m|s)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
 # Longer than any time-out of resiliency/llm.yaml should be. The sidecar decides when to give up; this catches a sidecar
 # that hangs.
 GIVE_UP_SECONDS = 600.0
@@ -256,7 +260,19 @@ def _translate(component: str, details: str, before: str = "") -> ModelUnavailab
         )
     cause, words = _cause(details, status)
     since = f" since {before}" if before and cause is FailureCause.BREAKER_OPEN else ""
-    return ModelUnavailable(f"model component {component}: {words}{since}; it is asked again later", cause=cause)
+    error = ModelUnavailable(f"model component {component}: {words}{since}; it is asked again later", cause=cause)
+    if cause is FailureCause.RATE_LIMIT:
+        error.retry_after = _retry_after(details)
+    return error
+
+
+def _retry_after(details: str) -> float | None:
+    """The pause that a provider asks for in words, such as OpenAI's "Please try again in 1m20.5s", in seconds. Dapr
+    drops the header Retry-After."""
+    match = _PAUSE.search(details)
+    if match is None:
+        return None
+    return sum(float(amount) * _SECONDS[unit] for amount, unit in _AMOUNT.findall(match[1])) or None
 
 
 def _cause(details: str, status: int | None) -> tuple[FailureCause, str]:

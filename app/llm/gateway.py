@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from app.config.policy import UNLIMITED, ComponentLimits
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, ModelUse, ToolForm, UsageBasis
 from app.llm import estimate, json_actions
-from app.llm.call import ModelCall, Reserve
+from app.llm.admission import Admission
+from app.llm.call import Full, ModelCall, Reserve
 from app.llm.conversation import Answer, Conversation
 from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage, usage_columns
@@ -36,12 +39,31 @@ class ModelAnswer:
     use: ModelUse
 
 
-class LLMGateway:
-    """The only way to a model: journal, then the Conversation API, then journal."""
+class ModelComponent:
+    """One Dapr component with its conversation, its limits and the queue before it."""
 
-    def __init__(self, conversation: Conversation, component: str, journal: Journal) -> None:
-        self._conversation = conversation
+    def __init__(
+        self,
+        name: str,
+        conversation: Conversation,
+        limits: ComponentLimits = UNLIMITED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.conversation = conversation
+        self.limits = limits
+        self.admission = Admission(name, limits.longest_wait_seconds, clock)
+
+
+class LLMGateway:
+    """The only way to a model: queue, journal, then the Conversation API, then journal."""
+
+    def __init__(
+        self, component: ModelComponent, journal: Journal, stages: Mapping[str, ModelComponent] | None = None
+    ) -> None:
+        """`stages`: the components of stages that do not ask `component`."""
         self._component = component
+        self._stages = stages or {}
         self._journal = journal
         self._in_flight: dict[tuple[str, int], asyncio.Future[ModelAnswer]] = {}
 
@@ -49,74 +71,129 @@ class LLMGateway:
         """The answer to a call. Concurrent executions of one step and turn in this process share one request; an answer
         in the journal is returned without a request.
 
-        Raises ModelUnavailable (worth a retry) or ModelRefused (not worth one)."""
+        Raises ModelUnavailable (worth a retry), ModelRefused (not worth one) or ModelBusy (the task has to pause)."""
         key = (call.execution_id, call.turn)
         running = self._in_flight.get(key)
         if running is None:
-            running = self._in_flight[key] = asyncio.ensure_future(self._ask(call))
+            component = self._stages.get(call.stage, self._component)
+            running = self._in_flight[key] = asyncio.ensure_future(self._ask(component, call))
             running.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return await asyncio.shield(running)
 
-    async def _ask(self, call: ModelCall) -> ModelAnswer:
-        provider = await self._conversation.provider(_BEFORE_SECONDS) or ""
-        form = await self._tool_form(call, provider)
-        request = call
-        if form is ToolForm.JSON:
-            request = replace(call, messages=json_actions.in_words(call.messages, call.tools), tools=())
-        by, texts = estimate.counting(provider, ""), [message.text for message in request.messages]
-        input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(request.messages, request.tools, by))
-        reserve = Reserve(input_tokens, _RESERVED_OUTPUT_TOKENS)
-        call_id = await self._journal.begin(call, self._component, provider, reserve, form)
-        if isinstance(call_id, SettledCall):
-            return self._model_answer(call, call_id, AnsweredBy.JOURNAL)
+    async def _ask(self, component: ModelComponent, call: ModelCall) -> ModelAnswer:
+        sized: dict[str, _Sized] = {}
+
+        async def begin(has_turn: bool) -> _Begun | Full:
+            return await self._begin(component, call, sized, has_turn)
+
+        begun: _Begun = await component.admission.enter(call, begin)
+        error: ModelUnavailable | ModelRefused | None = None
         try:
-            answer = await self._conversation.ask(request.messages, request.tools)
+            if isinstance(begun, SettledCall):
+                return _model_answer(component, call, begun, AnsweredBy.JOURNAL)
+            settled = await self._send(component, call, begun)
+            return _model_answer(component, call, settled, AnsweredBy.PROVIDER)
+        except (ModelUnavailable, ModelRefused) as failure:
+            error = failure
+            raise
+        finally:
+            component.admission.leave(error)
+
+    async def _begin(
+        self, component: ModelComponent, call: ModelCall, sized: dict[str, _Sized], has_turn: bool
+    ) -> _Begun | Full:
+        """Writes the call down. The provider is looked up each time, since it may change while the call waits; `sized`
+        holds the request for each provider, since counting tokens takes time."""
+        provider = await component.conversation.provider(_BEFORE_SECONDS) or ""
+        if provider not in sized:
+            sized[provider] = await _size(component, call, provider)
+        request, reserve, form = sized[provider]
+        begun = await self._journal.begin(
+            call, component.name, provider, reserve, form, limits=component.limits, has_turn=has_turn
+        )
+        return begun if isinstance(begun, SettledCall | Full) else _Open(begun, request, provider, form)
+
+    async def _send(self, component: ModelComponent, call: ModelCall, begun: _Open) -> SettledCall:
+        """Sends the request and writes down how it ended."""
+        request = begun.request
+        try:
+            answer = await component.conversation.ask(request.messages, request.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            provider = await self._confirm_provider(provider)
+            provider = await _confirm_provider(component, begun.provider)
             if isinstance(error, ModelRefused) and not provider:
-                error = self._refused_while_changed()
-            await self._journal.fail(call_id, error, provider)
+                error = _refused_while_changed(component)
+            await self._journal.fail(begun.call_id, error, provider)
             raise error from None
-        provider = await self._confirm_provider(provider)
+        provider = await _confirm_provider(component, begun.provider)
+        texts = [message.text for message in request.messages]
         usage = await _off_loop(
             [*texts, answer.text, *(tool_call.arguments for tool_call in answer.tool_calls)],
             lambda: reported_or_estimated(answer, request, provider),
         )
-        if form is ToolForm.JSON:
+        if begun.form is ToolForm.JSON:
             answer = json_actions.with_tool_calls(answer)
-        settled = await self._journal.settle(call_id, call, answer, usage, provider)
-        return self._model_answer(call, settled, AnsweredBy.PROVIDER)
+        return await self._journal.settle(begun.call_id, call, answer, usage, provider)
 
-    async def _tool_form(self, call: ModelCall, provider: str) -> ToolForm | None:
-        """How the call's tools are offered to this type of component."""
-        if not call.tools:
-            return None
-        return ToolForm.NATIVE if await self._conversation.passes_tools(provider) else ToolForm.JSON
 
-    def _refused_while_changed(self) -> ModelUnavailable:
-        """The request was made for another provider than the one that may have refused it: worth a retry."""
-        return ModelUnavailable(
-            f"model component {self._component}: the request was refused while the component was being changed; "
-            "it is asked again later",
-            cause=FailureCause.STATUS,
-        )
+@dataclass(frozen=True)
+class _Open:
+    """A call that is written down and not answered yet: what is sent, and to which type of component."""
 
-    async def _confirm_provider(self, before: str) -> str:
-        """The component's type that served a call: the one from before it. Empty when the component was changed during
-        the call, which may then have gone to either. A sidecar that no longer answers had the earlier type."""
-        now = await self._conversation.provider(_AFTER_SECONDS)
-        return before if now in (before, None) else ""
+    call_id: str
+    request: ModelCall
+    provider: str
+    form: ToolForm | None
 
-    def _model_answer(self, call: ModelCall, settled: SettledCall, by: AnsweredBy) -> ModelAnswer:
-        use = ModelUse(
-            answered_by=by,
-            component=self._component,
-            model=settled.answer.model,
-            prompt_version=call.prompt_version,
-            request_digest=call.digest,
-            **usage_columns(settled.usage),
-        )
-        return ModelAnswer(settled.answer, use)
+
+_Begun = SettledCall | _Open
+
+
+class _Sized(NamedTuple):
+    """What is sent to one type of component, the most that it may use, and how its tools are offered."""
+
+    request: ModelCall
+    reserve: Reserve
+    form: ToolForm | None
+
+
+async def _size(component: ModelComponent, call: ModelCall, provider: str) -> _Sized:
+    form = None
+    if call.tools:
+        form = ToolForm.NATIVE if await component.conversation.passes_tools(provider) else ToolForm.JSON
+    request = call
+    if form is ToolForm.JSON:
+        request = replace(call, messages=json_actions.in_words(call.messages, call.tools), tools=())
+    by, texts = estimate.counting(provider, ""), [message.text for message in request.messages]
+    input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(request.messages, request.tools, by))
+    return _Sized(request, Reserve(input_tokens, _RESERVED_OUTPUT_TOKENS), form)
+
+
+def _refused_while_changed(component: ModelComponent) -> ModelUnavailable:
+    """The request was made for another provider than the one that may have refused it: worth a retry."""
+    return ModelUnavailable(
+        f"model component {component.name}: the request was refused while the component was being changed; "
+        "it is asked again later",
+        cause=FailureCause.STATUS,
+    )
+
+
+async def _confirm_provider(component: ModelComponent, before: str) -> str:
+    """The component's type that served a call: the one from before it. Empty when the component was changed during
+    the call, which may then have gone to either. A sidecar that no longer answers had the earlier type."""
+    now = await component.conversation.provider(_AFTER_SECONDS)
+    return before if now in (before, None) else ""
+
+
+def _model_answer(component: ModelComponent, call: ModelCall, settled: SettledCall, by: AnsweredBy) -> ModelAnswer:
+    use = ModelUse(
+        answered_by=by,
+        component=component.name,
+        model=settled.answer.model,
+        prompt_version=call.prompt_version,
+        request_digest=call.digest,
+        **usage_columns(settled.usage),
+    )
+    return ModelAnswer(settled.answer, use)
 
 
 async def _off_loop(texts: Iterable[str], count: Callable[[], Counted]) -> Counted:

@@ -13,19 +13,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, exists, false, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from app.config.policy import Losses
+from app.config.policy import UNLIMITED, ComponentLimits, Losses
 from app.domain.errors import ModelRefused, ModelUnavailable
 from app.domain.models import CallState, ToolForm
 from app.ledger.store.call_rows import GIVEN_UP, look_again
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
-from app.llm.call import Failed, ModelCall, Objection, Reserve, answer_from_json, answer_to_json, objection
+from app.llm.call import Failed, Full, ModelCall, Objection, Reserve, answer_from_json, answer_to_json, objection
 from app.llm.conversation import Answer
 from app.pricing.charge_types import USAGE_COLUMNS, TokenUsage, usage_columns, usage_of
 
@@ -76,6 +76,19 @@ _ADOPT = (
 )
 _OPEN = insert(MODEL_CALLS)
 _IS_OPEN = MODEL_CALLS.c.state == CallState.STARTED
+# A little more than the provider's minute: calls do not reach it at even distances.
+_WINDOW = timedelta(seconds=61)
+_UNDER_WAY = select(func.count()).where(MODEL_CALLS.c.component == bindparam("the_component"), _IS_OPEN)
+_USED = case(
+    (MODEL_CALLS.c.state == CallState.FAILED, 0),  # most failed calls used nothing
+    else_=func.coalesce(
+        MODEL_CALLS.c.input_tokens + MODEL_CALLS.c.output_tokens,
+        MODEL_CALLS.c.reserve_input + MODEL_CALLS.c.reserve_output,
+    ),
+)
+_OF_MINUTE = select(func.count(), func.sum(_USED)).where(
+    MODEL_CALLS.c.component == bindparam("the_component"), MODEL_CALLS.c.started_at > bindparam("the_minute")
+)
 _SETTLE_OPEN = update(MODEL_CALLS).where(_THIS_CALL, _IS_OPEN, ~_TAKEN).values(_GIVEN)
 _SETTLE = update(MODEL_CALLS).where(_THIS_CALL, ~_TAKEN).values(_GIVEN)
 _KEEP_LOST = update(MODEL_CALLS).where(_THIS_CALL).values(_GIVEN)
@@ -100,11 +113,20 @@ class Journal:
         self._clock = clock
 
     async def begin(
-        self, call: ModelCall, component: str, provider: str, reserve: Reserve, form: ToolForm | None = None
-    ) -> str | SettledCall:
+        self,
+        call: ModelCall,
+        component: str,
+        provider: str,
+        reserve: Reserve,
+        form: ToolForm | None = None,
+        *,
+        limits: ComponentLimits = UNLIMITED,
+        has_turn: bool = True,
+    ) -> str | SettledCall | Full:
         """Opens a row and returns its id, or returns the answer that has settled the step already. `provider` is the
         component's type before the call, empty when it is not known; `settle` and `fail` confirm it. `form` says how
-        the tools are offered; None without tools. Raises RepeatedlyLost when the step has lost too many answers,
+        the tools are offered; None without tools. Returns Full when the limits do not admit another call now, or when
+        the call does not have its turn. Raises RepeatedlyLost when the step has lost too many answers,
         ModelUnavailable when it lost one a moment ago."""
         row = self._row(call, component, reserve) | {"provider": provider, "tool_form": form and form.value}
         now = self._clock()
@@ -112,7 +134,9 @@ class Journal:
         def object_(failed: Sequence[Failed]) -> Objection | None:
             return objection(component, failed, self._losses, now)
 
-        result = await self._writer.write(lambda connection: _begin(connection, row, object_))
+        result = await self._writer.write(
+            lambda connection: _begin(connection, row, object_, limits if has_turn else None)
+        )
         if isinstance(result, Exception):
             raise result
         return result
@@ -172,10 +196,14 @@ class Journal:
 
 
 def _begin(
-    connection: Connection, row: dict[str, Any], object_: Callable[[Sequence[Failed]], Objection | None]
-) -> str | SettledCall | Objection:
+    connection: Connection,
+    row: dict[str, Any],
+    object_: Callable[[Sequence[Failed]], Objection | None],
+    limits: ComponentLimits | None,
+) -> str | SettledCall | Objection | Full:
     """Returns the settled answer if there is one. Otherwise marks rows that an earlier execution left open, and opens a
-    new row, unless `object_` objects because of the step's failed requests."""
+    new row, unless `object_` objects because of the step's failed requests, or the component's limits are reached.
+    Without limits it is not the call's turn."""
     step = _step(row["execution_id"], row["turn"])
     before = run(connection, _OF_STEP, step).all()  # nearly always empty
     if any(row.state == CallState.SETTLED for row in before):
@@ -187,8 +215,36 @@ def _begin(
     failed = [Failed(row.error or "", instant(row.ended_at)) for row in before if row.state == CallState.FAILED]
     if failed and (against := object_(failed)) is not None:
         return against
+    if limits is None or not _admits(connection, row, limits):
+        return Full(may_pause=not before)
     run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
+
+
+# Nothing but one of these may look and open a row at the same time, in whichever worker.
+_HOLD = text("SELECT pg_advisory_xact_lock(4711201)")
+_HOLD_SQLITE = update(MODEL_CALLS).where(false()).values(turn=MODEL_CALLS.c.turn)  # takes the write lock
+
+
+def _admits(connection: Connection, row: dict[str, Any], limits: ComponentLimits) -> bool:
+    """Whether another call of the component stays within its limits. A single call larger than the tokens of a minute
+    is admitted when no other call was made in that minute."""
+    per_minute = limits.requests_per_minute, limits.tokens_per_minute
+    if limits.concurrent_calls is None and per_minute == (None, None):
+        return True
+    connection.execute(_HOLD if connection.dialect.name == "postgresql" else _HOLD_SQLITE)
+    component = {"the_component": row["component"]}
+    most = limits.concurrent_calls
+    if most is not None and connection.execute(_UNDER_WAY, component).scalar_one() >= most:
+        return False
+    if per_minute == (None, None):
+        return True
+    since = instant(row["started_at"]) - _WINDOW
+    requests, tokens = connection.execute(_OF_MINUTE, component | {"the_minute": since}).one()
+    if limits.requests_per_minute is not None and requests >= limits.requests_per_minute:
+        return False
+    needed = (tokens or 0) + row["reserve_input"] + row["reserve_output"]
+    return limits.tokens_per_minute is None or not requests or needed <= limits.tokens_per_minute
 
 
 def _left_behind(connection: Connection, row: dict[str, Any]) -> SettledCall | None:

@@ -92,7 +92,7 @@ class Steps:
 
     def run_all(self, questions: list[tuple[str, Frozen, type[Output]]]) -> Generator[Any, Any, list[Output]]:
         """Runs several steps in parallel, each (activity, input, type of output). When one fails for good, the task is
-        parked, and `task resume` runs all of them again."""
+        parked, and `task resume` runs all of them again; likewise after the pause of one that was deferred."""
         while True:
             calls = [
                 self._context.call_activity(name, input=question, retry_policy=self._patience)
@@ -100,6 +100,9 @@ class Steps:
             ]
             try:
                 results = yield when_all(calls)
+                if pause := _deferred(results):
+                    yield self._context.create_timer(timedelta(seconds=pause))
+                    continue
                 return [
                     output.model_validate(result) for result, (_, _, output) in zip(results, questions, strict=True)
                 ]
@@ -184,6 +187,12 @@ def _decision(answer: object) -> Decision | None:
         return Decision.model_validate(answer)
     except ValidationError:
         return None
+
+
+def _deferred(results: list[Any]) -> float:
+    """For how many seconds a step asks the task to pause; 0 when none does."""
+    asked = (result.get("deferred_seconds") for result in results if isinstance(result, dict))
+    return max((float(seconds) for seconds in asked if seconds is not None), default=0.0)
 
 
 def _iso(at: datetime) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from app import bootstrap
 from app.config import settings
-from app.domain.models import CallState, ToolForm
+from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import run
 from app.llm.call import ModelCall, Reserve
@@ -34,7 +34,7 @@ class Silent(Journal):
     """A journal that answers nothing."""
 
     async def begin(
-        self, call: ModelCall, component: str, provider: str, reserve: Reserve, form: ToolForm | None = None
+        self, call: ModelCall, component: str, provider: str, reserve: Reserve, *_: Any, **__: Any
     ) -> str | SettledCall:
         """Opens a row, whatever was settled before."""
         row = self._row(call, component, reserve) | {"provider": provider}

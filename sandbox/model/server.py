@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from sandbox.bill import Bill, BillRow, total_as_json
 from sandbox.faults import MODEL, Fault, FaultBook, FaultKind, crash, deliver, fault_routes, hold
 from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question
+from sandbox.model.capacity import Capacity, Gate
 from sandbox.model.counting import Counting, PromptCache, Usage, measure
 from sandbox.model.exchange import Answer, BadRequest, Question, shortened
 
@@ -148,6 +151,7 @@ class ModelServer:
 
     def __post_init__(self) -> None:
         self._parts = ServerParts(self.bill, self.clock, PromptCache(self.clock))
+        self._gate = Gate(Capacity())
 
     def app(self) -> web.Application:
         """The web application with all routes. Closing it closes the bill."""
@@ -162,6 +166,8 @@ class ModelServer:
                 web.get("/bill/total", self._bill_total),
                 web.get("/latency", self._show_latency),
                 web.put("/latency", self._set_latency),
+                web.get("/capacity", self._show_capacity),
+                web.put("/capacity", self._set_capacity),
                 *fault_routes(self.faults),
             ]
         )
@@ -183,6 +189,14 @@ class ModelServer:
         exchange = Exchange(self._parts, request, wire, body, arrived)
         if not api_key(request):
             return exchange.refuse(401, _NO_KEY)
+        if (seconds := self._gate.seconds_until_next(arrived)) is not None:
+            response = exchange.refuse(429, f"Rate limit reached. Please try again in {seconds:.3f}s.")
+            response.headers["Retry-After"] = str(math.ceil(seconds))
+            return response
+        async with self._gate.slot():
+            return await self._work(request, wire, exchange, body)
+
+    async def _work(self, request: web.Request, wire: Wire, exchange: Exchange, body: bytes) -> web.StreamResponse:
         fault = self.faults.draw(MODEL, body)
         if fault is not None and fault.before_work:
             if not await hold(request, fault.hold_seconds):
@@ -213,6 +227,16 @@ class ModelServer:
 
     async def _bill_total(self, _: web.Request) -> web.Response:
         return web.json_response(total_as_json(self.bill.total()))
+
+    async def _show_capacity(self, _: web.Request) -> web.Response:
+        return web.json_response(self._gate.capacity.model_dump())
+
+    async def _set_capacity(self, request: web.Request) -> web.Response:
+        try:
+            self._gate = Gate(Capacity.model_validate_json(await request.read()))
+        except ValidationError as error:
+            return _bad(openai.sentence(error))
+        return await self._show_capacity(request)
 
     async def _show_latency(self, _: web.Request) -> web.Response:
         return web.json_response({"seconds": self.latency_seconds})

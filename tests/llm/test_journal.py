@@ -23,7 +23,7 @@ from app.ledger.store.writer import Writer
 from app.llm import estimate
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
-from app.llm.gateway import LLMGateway, ModelAnswer
+from app.llm.gateway import LLMGateway, ModelAnswer, ModelComponent
 from app.llm.journal import Journal
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 from app.worker import execution_log
@@ -105,7 +105,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 def gateway(model: Model, writer: Writer, worker: str = "w1") -> LLMGateway:
     """A gateway of one worker."""
-    return LLMGateway(model, "llm", Journal(writer, worker, lambda: NOON, LOSSES))
+    return LLMGateway(ModelComponent("llm", model), Journal(writer, worker, lambda: NOON, LOSSES))
 
 
 def call(**changes: Any) -> ModelCall:

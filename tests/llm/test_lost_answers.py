@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.conversation import Answer, Message, ToolDefinition
-from app.llm.gateway import LLMGateway
+from app.llm.gateway import LLMGateway, ModelComponent
 from app.llm.journal import Journal
 from tests.llm.test_journal import NOON, Model, call
 
@@ -49,7 +50,8 @@ class World:
         self.now: datetime = NOON
         self.model = Failing(cause)
         losses = Losses(first_seconds=1, max_seconds=300, attempts=30, billed_attempts=billed_attempts)
-        self.gateway = LLMGateway(self.model, "llm", Journal(writer, "w1", lambda: self.now, losses))
+        component = ModelComponent("llm", self.model, clock=count(step=100).__next__)  # no 429 is felt for long
+        self.gateway = LLMGateway(component, Journal(writer, "w1", lambda: self.now, losses))
 
     def ask(self, step: str = "e1") -> str:
         """What comes of one attempt: the failure's class and text, or who answered."""

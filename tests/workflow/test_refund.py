@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Category, Classification, DecisionState, Draft, Frozen, Outcome, Refund, TaskStatus
+from app.domain.models import (
+    Category,
+    Classification,
+    DecisionState,
+    Deferred,
+    Draft,
+    Frozen,
+    Outcome,
+    Refund,
+    TaskStatus,
+)
 from app.domain.orders import Effects, Hold, Letter, Order
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.close_case import CloseOutput
@@ -107,6 +117,20 @@ def test_a_clear_refund_takes_the_five_stages_and_the_tools_between_two_turns() 
         "close_case",
     ]
     assert script.shown == []
+
+
+def test_a_step_that_has_to_wait_for_its_model_pauses_the_task_and_is_run_anew() -> None:
+    world = World()
+    busy = [Deferred(deferred_seconds=90.0), Deferred(deferred_seconds=12.5)]
+
+    def answers(name: str, question: Frozen) -> Frozen:
+        return busy.pop(0) if name == "draft_refund" and busy else world(name, question)
+
+    script = Script(answers)
+    assert run(script, task()).outcome is Outcome.REFUNDED
+    assert script.pauses == [timedelta(seconds=90), timedelta(seconds=12.5)]
+    assert script.steps().count("draft_refund") == 4, "two that waited, two that asked"
+    assert script.shown == [], "it is running all the time"
 
 
 @pytest.mark.parametrize(("action", "outcome"), [("answer", Outcome.ANSWERED), ("decline", Outcome.DECLINED)])

@@ -14,8 +14,8 @@ from dapr.ext.workflow import WorkflowActivityContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dapr.systems import Systems
-from app.domain.errors import RefundAgentError, StepFault, Unreachable
-from app.domain.models import Refund
+from app.domain.errors import ModelBusy, RefundAgentError, StepFault, Unreachable
+from app.domain.models import Deferred, Refund
 from app.ledger.store.database import trouble
 from app.ledger.store.tickets import Replies, Tickets
 from app.llm.gateway import LLMGateway
@@ -83,6 +83,8 @@ def as_activity(stage: Activity) -> Activity:
     async def activity(context: WorkflowActivityContext, question: Any) -> Any:
         try:
             return await stage(context, question)
+        except ModelBusy as busy:
+            return Deferred(deferred_seconds=busy.seconds)
         except Unreachable as error:
             log.warning("task %s: step %s: %s", context.workflow_id, stage.__name__, error)
             raise

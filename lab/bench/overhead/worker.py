@@ -18,7 +18,6 @@ from typing import Any
 from app import bootstrap
 from app.config import settings
 from app.domain.errors import ModelRefused, ModelUnavailable
-from app.domain.models import ToolForm
 from app.llm.call import ModelCall, Reserve
 from app.llm.conversation import Answer, DaprConversation, Message, ToolDefinition
 from app.llm.gateway import LLMGateway, ModelAnswer
@@ -63,7 +62,7 @@ class Unwritten(Journal):
     """A journal that keeps nothing."""
 
     async def begin(
-        self, call: ModelCall, component: str, provider: str, reserve: Reserve, form: ToolForm | None = None
+        self, call: ModelCall, component: str, provider: str, reserve: Reserve, *_: Any, **__: Any
     ) -> str | SettledCall:
         """Never finds anything."""
         return str(uuid.uuid4())

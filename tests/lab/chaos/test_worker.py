@@ -18,7 +18,7 @@ from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
 from app.llm.call import ModelCall
 from app.llm.conversation import Answer, Message, ToolDefinition
-from app.llm.gateway import LLMGateway
+from app.llm.gateway import LLMGateway, ModelComponent
 from app.llm.journal import Journal
 from app.pricing.charge_types import TokenUsage
 from lab.chaos import worker
@@ -85,7 +85,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def ask_twice(engine: Engine, kind: type[Journal]) -> int:
     """Executes one step twice, one after the other; returns how often the model was asked."""
     writer, model = Writer(engine), Model()
-    gateway = LLMGateway(model, "llm", kind(writer, "w-1", Clock(), LOSSES))
+    gateway = LLMGateway(ModelComponent("llm", model), kind(writer, "w-1", Clock(), LOSSES))
     try:
         for _ in range(2):
             assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"
