@@ -14,6 +14,7 @@ RefundAgentError
 │   ├── NotReady                this process can do no work at this moment, as a probe is told
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
+├── ModelBusy                   a call has to wait longer for its turn than a worker waits: its task pauses
 ├── StepSetAside                a step that has cost several workers their life; names task and step
 ├── StepOver                    an attempt at a step that has failed elsewhere meanwhile
 ├── StepFault                   a step whose code raised what it should not; names the place

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from app.domain.errors import ConfigurationError
 
-HEAD = "0001"
+HEAD = "0002"
 _VERSION = "alembic_version"
 _LOCK = 5_121_477  # any number that is ours; PostgreSQL lets one process at a time pass
 
