@@ -150,12 +150,12 @@ def open_records() -> LedgerQueries:
 def open_requests() -> RequestCounts:
     """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
     url = settings_with_ledger().database_url
-    from app.ledger.reading.counting import asked
+    from app.ledger.reading.counting import request_counts
     from app.ledger.store.database import connect
 
     engine = connect(url)
     try:
-        return asked(engine)
+        return request_counts(engine)
     finally:
         engine.dispose()
 

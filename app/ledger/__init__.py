@@ -1,7 +1,7 @@
-"""The SQL tables: what the durable history must not hold, and all that finance reads.
+"""The ledger: the SQL tables for texts that Dapr's history must not hold, and for everything that finance reads.
 
-store/      tables, migrations, the one writer; what is written as it happens: tickets, decisions, model calls
-recording/  the record of a task, made from Dapr's history and the journal
-reading/    records, sums and figures for readers
-audit/      the ledger against histories and refund books, and its rebuilding
+store/      tables, migrations, the writer; rows written as things happen: tickets, decisions, model calls
+recording/  makes a task's record from Dapr's history and the journal
+reading/    queries for records, sums and figures
+audit/      compares the ledger with histories and refund books, and rebuilds it
 """

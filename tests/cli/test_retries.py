@@ -19,7 +19,7 @@ from app.cli import opening
 from app.cli.root import cli
 from app.config.policy import RetryLimits
 from app.finance.retry_bounds.bound_schemas import RetryBoundsView
-from app.ledger.reading.counting import Measured, RequestCounts
+from app.ledger.reading.counting import RequestCounts, StepRequests
 from tests.paths import ROOT
 
 
@@ -135,8 +135,8 @@ def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> Non
 def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger in which a model step was asked nine times, and two kinds of steps asked the same system."""
     known = RequestCounts(
-        models={"llm": Measured(steps=4, requests=13, most=9)},
-        steps={"close_case": Measured(2, 3, 2), "lookup_order": Measured(5, 5, 1)},
+        models={"llm": StepRequests(steps=4, requests=13, most=9)},
+        steps={"close_case": StepRequests(2, 3, 2), "lookup_order": StepRequests(5, 5, 1)},
         reserves={"llm": (30_000, 1_000)},
         answered={"llm": frozenset({("conversation.openai", "sandbox-large"), ("conversation.openai", "no-price")})},
     )

@@ -1,4 +1,4 @@
-"""How often steps asked, by the ledger: requests that left, the sidecar's own, and executions that did not end."""
+"""The requests of steps: model calls that were sent to the provider, and repeated executions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, insert
 
 from app.domain.errors import FailureCause, with_code
 from app.domain.models import CallState
-from app.ledger.reading.counting import Measured, RequestCounts, asked
+from app.ledger.reading.counting import RequestCounts, StepRequests, request_counts
 from app.ledger.store.tables import EXECUTIONS
 from app.pricing.charge_types import CallRecord
 from tests.ledger.kit import Ledger
@@ -19,14 +19,14 @@ NOTHING = RequestCounts({}, {}, {}, {})
 
 
 def failed(step: str, number: int, cause: FailureCause, seconds: float = 0.05, **changes: Any) -> CallRecord:
-    """A call that came to nothing."""
+    """A failed model call."""
     times = {"started_at": at(number), "ended_at": at(number) + timedelta(seconds=seconds)}
     error = with_code(cause, "model component llm: it is asked again later")
     return call_record(step, number=number, state=CallState.FAILED, model="", error=error, **times | changes)
 
 
 def execution(engine: Engine, step: str, event_id: int, number: int) -> None:
-    """A worker began to work at an attempt."""
+    """Writes a worker's start on an attempt."""
     row = {"task_id": "acme:T-1", "execution_id": step, "event_id": event_id, "number": number}
     row |= {"worker": "w-1", "started_at": at(number)}
     with engine.begin() as connection:
@@ -34,7 +34,7 @@ def execution(engine: Engine, step: str, event_id: int, number: int) -> None:
 
 
 def test_an_empty_ledger_knows_nothing(engine: Engine) -> None:
-    assert asked(engine) == NOTHING
+    assert request_counts(engine) == NOTHING
 
 
 def test_a_step_of_a_model_counts_what_left_for_the_provider(ledger: Ledger) -> None:
@@ -50,19 +50,19 @@ def test_a_step_of_a_model_counts_what_left_for_the_provider(ledger: Ledger) -> 
             failed("e-4", 1, FailureCause.BREAKER_OPEN, component="spare"),
         ]
     )
-    found = asked(ledger.engine)
-    assert found.models == {
-        "llm": Measured(steps=3, requests=1 + 3 + 1, most=3),
-        "spare": Measured(steps=1, requests=0, most=0),
+    counts = request_counts(ledger.engine)
+    assert counts.models == {
+        "llm": StepRequests(steps=3, requests=1 + 3 + 1, most=3),
+        "spare": StepRequests(steps=1, requests=0, most=0),
     }
-    assert found.reserves["llm"] == (12_345, 1_000)
-    assert {model for _, model in found.answered["llm"]} == {call_record().model, "another"}
-    assert "spare" not in found.answered
+    assert counts.reserves["llm"] == (12_345, 1_000)
+    assert {model for _, model in counts.answered["llm"]} == {call_record().model, "another"}
+    assert "spare" not in counts.answered
 
 
 def test_each_turn_is_a_step_of_its_own(ledger: Ledger) -> None:
     ledger.journal([call_record("e-1"), call_record("e-1", turn=2, call_id="c-2")])
-    assert asked(ledger.engine).models == {"llm": Measured(2, 2, 1)}
+    assert request_counts(ledger.engine).models == {"llm": StepRequests(2, 2, 1)}
 
 
 def test_other_steps_count_attempts_and_executions_that_did_not_end(ledger: Ledger) -> None:
@@ -75,11 +75,11 @@ def test_other_steps_count_attempts_and_executions_that_did_not_end(ledger: Ledg
     ledger.save(task_record(steps=steps, calls=(), charges=()))
     for step, event_id, number in (("e-1", 1, 1), ("e-1", 3, 1), ("e-2", 5, 1), ("e-2", 5, 2), ("e-2", 5, 3)):
         execution(ledger.engine, step, event_id, number)
-    assert asked(ledger.engine).steps == {
-        "retrieve_account": Measured(1, 2, 2),
-        "lookup_order": Measured(steps=2, requests=4, most=3),
+    assert request_counts(ledger.engine).steps == {
+        "retrieve_account": StepRequests(1, 2, 2),
+        "lookup_order": StepRequests(steps=2, requests=4, most=3),
     }
 
 
 def test_sums_of_kinds_of_steps() -> None:
-    assert Measured(1, 5, 3) + Measured(2, 2, 1) == Measured(3, 7, 3)
+    assert StepRequests(1, 5, 3) + StepRequests(2, 2, 1) == StepRequests(3, 7, 3)

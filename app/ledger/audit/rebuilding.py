@@ -16,7 +16,7 @@ from app.dapr.history.model import WorkflowRun
 from app.domain.errors import TaskNotFound
 from app.finance.rollup import Group
 from app.ledger.reading.queries import LedgerQueries
-from app.ledger.reading.summing import sum_anew
+from app.ledger.reading.summing import rebuild_daily_sums
 from app.ledger.recording.recovering import (
     ended_without_history,
     keep_calls,
@@ -109,7 +109,7 @@ def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
     with sources.engine.begin() as connection:
         for table in _OF_TASKS:  # what belongs to no task any more
             connection.execute(delete(table).where(table.c.task_no.not_in(select(TASKS.c.task_no))))
-        sum_anew(connection)
+        rebuild_daily_sums(connection)
     after = records.report().total
     return Rebuilt(len(task_ids) - len(kept), tuple(kept), tuple(repriced), tuple(restored), before, after)
 

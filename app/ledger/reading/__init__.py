@@ -1,1 +1,1 @@
-"""Records, sums and figures for readers. Changes nothing."""
+"""Read-only queries for records, sums and figures."""

@@ -1,4 +1,4 @@
-"""The ledger against a provider's bill: the calls, charges and sidecar retries of its time, prices."""
+"""Compares the ledger with a provider's bill: fetches calls, charges and sidecar retries and passes them to finance."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import CallRecord, Charge
 from app.pricing.schedule import NoPrice
 
-_AT_ONCE = 500  # tasks in one question
+_BATCH = 500  # tasks in one query
 
 
 def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
-    """What agrees with the bill, what differs and why. The bill is of all tenants."""
+    """What agrees with the bill, what differs and why. The bill covers all tenants."""
     since = bill.since - MARGIN if bill.since else None
     until = bill.until + MARGIN if bill.until else None
 
@@ -37,11 +37,12 @@ def compare(engine: Engine, book: PriceBook, bill: Bill) -> Reconciliation:
 
 
 def known_ends(records: LedgerQueries, calls: Iterable[CallRecord]) -> dict[str, datetime]:
-    """When unfinished calls were over, by id, as the records of their tasks know it."""
+    """The ends of unfinished calls, by call id, as far as the records of their tasks show them."""
     task_ids = sorted({call.task_id for call in calls if call.ended_at is None})
     ends: dict[str, datetime] = {}
-    for start in range(0, len(task_ids), _AT_ONCE):
-        for record in records.records(task_ids[start : start + _AT_ONCE]).values():
-            found = ((call.call_id, record.end_of(call)) for call in record.calls if call.ended_at is None)
-            ends |= {call_id: end for call_id, end in found if end is not None}
+    for start in range(0, len(task_ids), _BATCH):
+        for record in records.records(task_ids[start : start + _BATCH]).values():
+            for call in record.calls:
+                if call.ended_at is None and (end := record.end_of(call)) is not None:
+                    ends[call.call_id] = end
     return ends

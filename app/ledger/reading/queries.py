@@ -1,4 +1,4 @@
-"""Reads the ledger: the record of a task, sums, charges, model calls. Changes nothing."""
+"""Read-only queries of the ledger: task records, sums, charges, model calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ from app.ledger.store.tables import (
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import CallRecord, Charge
 
-# What the daily sums know of each dimension; the rest is known by the price. Which task it was, only the charges know.
+# The dimensions that are columns of the daily sums. Only charges have the task; the other dimensions follow from the
+# price.
 _COLUMNS = {
     Dimension.TENANT: "tenant",
     Dimension.AGENT: "agent",
@@ -72,56 +73,57 @@ _OF_TASKS = {
     .order_by(*table.primary_key.columns)
     for table in (STEPS, ATTEMPTS, FAILURES, PAUSES)
 }
-_BEGUN = (
+_EXECUTIONS = (
     select(EXECUTIONS)
     .where(EXECUTIONS.c.task_id.in_(bindparam("ids", expanding=True)))
     .order_by(*EXECUTIONS.primary_key.columns)
 )
 _IN_ORDER = tuple(CHARGES.primary_key.columns)
-_AT_ONCE = 10_000
+_BATCH = 10_000
 _DAY = timedelta(days=1)
 
 Tenants = frozenset[str] | None
 
 
 class LedgerQueries:
-    """The ledger for readers. Thread-safe."""
+    """The ledger's queries. Thread-safe. Days are UTC days from `since` to before `until`; `tenants` None: all."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._prices = Prices(engine)
 
     def record(self, task_id: str) -> TaskRecord:
-        """The record of one task. Raises TaskNotFound for one that is not in the ledger."""
-        found = self.records([task_id]).get(task_id)
-        if found is None:
+        """The record of one task. Raises TaskNotFound if the ledger has none."""
+        record = self.records([task_id]).get(task_id)
+        if record is None:
             raise TaskNotFound(
-                f"task {task_id} has no record in the ledger: that is made when a task first rests or ends; look with "
-                f"`task show {task_id}`, or check tenant and ticket id"
+                f"task {task_id} has no record in the ledger: a record is made when a task first waits or ends; look "
+                f"with `task show {task_id}`, or check tenant and ticket id"
             )
-        return found
+        return record
 
     def records(self, task_ids: Sequence[str]) -> Mapping[str, TaskRecord]:
-        """The records of several tasks, those that are in the ledger."""
+        """The records of those of these tasks that are in the ledger, by task id."""
         with self._engine.connect() as connection:
             tasks = connection.execute(_TASKS, {"ids": list(task_ids)}).mappings().all()
             numbers = {"numbers": [row["task_no"] for row in tasks]}
-            found = {table: _by(connection, query, numbers, "task_no") for table, query in _OF_TASKS.items()}
-            begun = _by(connection, _BEGUN, {"ids": list(task_ids)}, "task_id")
+            rows = {table: _by(connection, query, numbers, "task_no") for table, query in _OF_TASKS.items()}
+            executions = _by(connection, _EXECUTIONS, {"ids": list(task_ids)}, "task_id")
             calls: defaultdict[str, list[CallRecord]] = defaultdict(list)
             for call in _calls(connection, MODEL_CALLS.c.task_id.in_(task_ids)):
                 calls[call.task_id].append(call)
-            decided = {row["task_id"]: decision_log.read(connection, row["task_id"]) for row in tasks}
+            decisions = {row["task_id"]: decision_log.read(connection, row["task_id"]) for row in tasks}
         charges: defaultdict[str, list[Charge]] = defaultdict(list)
         for charge in self._charges(CHARGES.c.task_no.in_(numbers["numbers"])):
             charges[charge.task_id].append(charge)
         records = {}
         for row in tasks:
             task_id, number = row["task_id"], row["task_no"]
-            failures = failures_of(found[FAILURES][number])
-            steps = steps_of(found[STEPS][number], found[ATTEMPTS][number], begun[task_id], failures)
-            pauses, own = found[PAUSES][number], decided[task_id]
-            records[task_id] = task_of(row, steps, failures, pauses, calls[task_id], charges[task_id], own)
+            failures = failures_of(rows[FAILURES][number])
+            steps = steps_of(rows[STEPS][number], rows[ATTEMPTS][number], executions[task_id], failures)
+            records[task_id] = task_of(
+                row, steps, failures, rows[PAUSES][number], calls[task_id], charges[task_id], decisions[task_id]
+            )
         return records
 
     def report(
@@ -131,7 +133,7 @@ class LedgerQueries:
         until: date | None = None,
         tenants: Tenants = None,
     ) -> Rollup:
-        """Sums of charges by the dimensions, from day `since` to before day `until` (UTC). `tenants` None is all."""
+        """Sums of the charges of these days, by the dimensions."""
         sums: FromClause = DAILY_COSTS
         if Dimension.TASK in by:
             sums = charged_by_day(TASKS.c.task_id).where(*_charged_in(since, until)).subquery()
@@ -158,7 +160,7 @@ class LedgerQueries:
     def calls(
         self, since: datetime | None = None, until: datetime | None = None, tenants: Tenants = None
     ) -> tuple[CallRecord, ...]:
-        """Every model call that was begun in that time, oldest first, with what is known or guessed of its usage."""
+        """Every model call that started in that time, oldest first, with its reported or estimated usage."""
         conditions: list[Any] = []
         if since is not None:
             conditions.append(MODEL_CALLS.c.started_at >= since)
@@ -166,10 +168,10 @@ class LedgerQueries:
             conditions.append(MODEL_CALLS.c.started_at < until)
         if tenants is not None:
             conditions.append(MODEL_CALLS.c.tenant.in_(sorted(tenants)))
-        # What a failed call used is guessed from its task's other calls, whenever they were made.
-        theirs = MODEL_CALLS.c.task_id.in_(select(MODEL_CALLS.c.task_id).where(*conditions))
+        # A failed call's usage is estimated from other calls of its task, and those may lie outside this time.
+        same_task = MODEL_CALLS.c.task_id.in_(select(MODEL_CALLS.c.task_id).where(*conditions))
         with self._engine.connect() as connection:
-            calls = _calls(connection, *([theirs] if conditions else []))
+            calls = _calls(connection, *([same_task] if conditions else []))
         return tuple(
             call
             for call in calls
@@ -177,25 +179,25 @@ class LedgerQueries:
         )
 
     def failures(self, since: date | None = None, until: date | None = None, tenants: Tenants = None) -> Facts:
-        """What failures cost, of the tasks that ended on these days."""
+        """The facts from which the failure cost of the tasks that ended on these days is computed."""
         return failure_facts.facts(self._engine, since, until, tenants)
 
     def tasks_charged(
         self, by: Sequence[Dimension], since: date | None = None, until: date | None = None, tenants: Tenants = None
     ) -> dict[tuple[str, ...], int]:
-        """How many tasks were charged on these days, by dimensions that are `counting.COUNTABLE`."""
-        return counting.tasks(self._engine, by, counting.CountedPeriod(since, until), tenants)
+        """The number of tasks charged on these days, by dimensions of `counting.COUNTABLE`."""
+        return counting.task_counts(self._engine, by, counting.CountedPeriod(since, until), tenants)
 
     def work(
         self, task_ids: Collection[str], since: date | None = None, until: date | None = None
     ) -> dict[str, counting.WorkCounts]:
-        """What was done for these tasks on these days."""
-        return counting.work(self._engine, task_ids, counting.CountedPeriod(since, until))
+        """The work done for these tasks on these days, by task id."""
+        return counting.work_counts(self._engine, task_ids, counting.CountedPeriod(since, until))
 
     def unattributed_retries(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[UnattributedRetries, ...]:
-        """What the sidecars repeated by themselves in the times that reach into that one, oldest first."""
+        """The retries that sidecars made by themselves, in periods that overlap this one, oldest first."""
         table, count = SIDECAR_RETRIES.c, SIDECAR_RETRIES.c["count"]
         query = select(table.component, table.from_at, table.to_at, count).where(or_(count.is_(None), count > 0))
         if since is not None:
@@ -206,18 +208,18 @@ class LedgerQueries:
             return tuple(UnattributedRetries(*row) for row in connection.execute(query.order_by(table.from_at)))
 
     def tenants(self) -> frozenset[str]:
-        """The tenants of which anything was ever charged."""
+        """The tenants with any charge."""
         with self._engine.connect() as connection:
             return frozenset(connection.execute(select(DAILY_COSTS.c.tenant).distinct()).scalars())
 
     def models_in_use(self) -> frozenset[tuple[str, str]]:
-        """Provider (component type) and model of all calls that were answered."""
+        """Provider (component type) and model of all answered calls."""
         query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()
         with self._engine.connect() as connection:
             return frozenset((row.provider, row.model) for row in connection.execute(query))
 
     def providers_of_nameless(self) -> frozenset[str]:
-        """Providers (component types) with charges of calls that failed before anybody said which model it was."""
+        """Providers (component types) with charges for calls that failed before their model was known."""
         nameless = select(PRICES.c.provider).where(
             PRICES.c.price_id == "", PRICES.c.model == "", PRICES.c.provider != ""
         )
@@ -240,30 +242,30 @@ class LedgerQueries:
                     yield charge_of(values, self._prices.row(price_no, connection), at), int(times)
 
     def _charges(self, *conditions: Any) -> Iterator[Charge]:
-        query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_AT_ONCE)
+        query = _CHARGES.where(*conditions).order_by(*_IN_ORDER).execution_options(yield_per=_BATCH)
         with self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
                 yield charge_of(row, self._prices.row(row["price_no"], connection), row["at"])
 
 
 def _by(connection: Connection, query: Select[Any], values: dict[str, Any], key: str) -> defaultdict[Any, list[Any]]:
-    """The rows, in order, by one of their columns."""
-    found: defaultdict[Any, list[Any]] = defaultdict(list)
+    """The query's rows, grouped by the column `key`; each group keeps the query's order."""
+    groups: defaultdict[Any, list[Any]] = defaultdict(list)
     for row in connection.execute(query, values).mappings():
-        found[row[key]].append(row)
-    return found
+        groups[row[key]].append(row)
+    return groups
 
 
 def _calls(connection: Connection, *conditions: Any) -> tuple[CallRecord, ...]:
-    of: dict[str, list[CallRecord]] = {}
+    by_task: dict[str, list[CallRecord]] = {}
     for call in call_records(connection.execute(select(MODEL_CALLS).where(*conditions)).mappings()):
-        of.setdefault(call.task_id, []).append(call)
-    return oldest_first(call for calls in of.values() for call in with_usages(calls))
+        by_task.setdefault(call.task_id, []).append(call)
+    return oldest_first(call for calls in by_task.values() for call in with_usages(calls))
 
 
 def _charged_in(since: date | None, until: date | None) -> Iterator[Any]:
-    """Charges of these days. The tasks that were under way then are found first, by their index; a day more on either
-    side, since a worker's clock may differ from its sidecar's."""
+    """Conditions for the charges of these days. Those on the tasks let the database use their index; they allow a day
+    more on both sides, because a worker's clock may differ from its sidecar's."""
     if since is not None:
         yield CHARGES.c.at >= _midnight(since)
         yield or_(TASKS.c.ended_at.is_(None), TASKS.c.ended_at >= _midnight(since) - _DAY)

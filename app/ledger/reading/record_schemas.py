@@ -1,4 +1,4 @@
-"""The record of a task for programs: the JSON of the command line and of the HTTP API. Its keys stay. Pure."""
+"""A task's record as JSON, for the command line and the HTTP API. The keys are a public promise."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ from app.ledger.recording.failures import cause_of_call
 from app.ledger.store.task_record import FailureKind, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge, CostBasis, CostKind, Meter, Mode, Unit
 
-# What was worked at, waited for and lost, for programs: parts of the record's JSON. The keys stay.
-
 _View = TypeVar("_View", bound=View)
 Seconds = Annotated[timedelta, PlainSerializer(timedelta.total_seconds, return_type=float)]
 
 
 class PauseView(View):
-    """A time in which the task held nothing; `label` names the event that it waited for."""
+    """A time in which the task was idle; `label` names the event that it waited for."""
 
     part: TimePart
     label: str
@@ -36,7 +34,7 @@ class PauseView(View):
 
 
 class ExecutionView(View):
-    """One time that a worker began to work at an attempt; `worker` names one life of one process."""
+    """One worker's start on an attempt; `worker` names one worker process, from its start to its end."""
 
     number: int
     worker: str
@@ -47,7 +45,7 @@ class ExecutionView(View):
 
 
 class AttemptView(View):
-    """One attempt at a step: the workflow scheduled it once."""
+    """One attempt at a step: one scheduling by the workflow."""
 
     number: int
     scheduled_at: datetime
@@ -58,8 +56,8 @@ class AttemptView(View):
 
 
 class FailureView(View):
-    """Work that came to nothing. `resumed_at` is null when nobody has taken it up again; `execution` 0, `worker` empty:
-    not known which, or who."""
+    """Work that brought no result. `resumed_at` is null until the work is resumed. `execution` 0 or an empty `worker`:
+    not known."""
 
     step: int
     attempt: int
@@ -72,8 +70,8 @@ class FailureView(View):
 
 
 class StepView(View):
-    """One step; `cost` is what its charges sum to, its model calls among them. `lost_seconds` of the active ones were
-    in vain."""
+    """One step; `cost` is the sum of its charges, including its model calls. `lost_seconds` is the part of
+    `active_seconds` that brought no result."""
 
     step: int
     execution_id: str
@@ -89,7 +87,7 @@ class StepView(View):
 
 
 class StageView(View):
-    """One stage; `stage` is empty for what the workflow itself costs. The stages sum to the task."""
+    """One stage; an empty `stage` is the cost of the workflow itself. The stages sum to the task."""
 
     stage: str
     steps: int
@@ -98,7 +96,7 @@ class StageView(View):
 
 
 class UsageView(View):
-    """What a call used; null is not reported. Cached and cache-written tokens are inside the input."""
+    """The tokens that a call used; null: not reported. `input_tokens` includes cached and cache-written tokens."""
 
     input_tokens: int | None
     cached_tokens: int | None
@@ -109,9 +107,9 @@ class UsageView(View):
 
 
 class CallView(View):
-    """One model call; `step` is null when the history holds no step for it. `over_at`: when it was over, as far
-    as is known, also where nobody saw it end (`ended_at` null); null while it may be under way. `wasted`: it brought
-    no result; `cause`: why, as far as it can be known."""
+    """One model call; `step` is null if the history holds no step for it. `ended_at` is null if no end was recorded;
+    `over_at` is then when it must have ended, null while it may still run. `wasted`: it brought no result; `cause`:
+    why, if known."""
 
     call_id: str
     step: int | None
@@ -141,7 +139,7 @@ class CallView(View):
 
 
 class ChargeView(View):
-    """One priced line; amount = quantity x unit_price / the unit's `per`. Null is not known."""
+    """One charge; contracted_cost = consumed_quantity x contracted_unit_price / the unit's `per`. Null: not known."""
 
     id: str
     kind: CostKind
@@ -175,7 +173,7 @@ class ChargeView(View):
 
 class RecordView(View):
     """The record of a task. `seconds` sum to the time from its start to its end, or to `projected_at`. `workers`: the
-    worker processes that had a part in it."""
+    worker processes that worked on it."""
 
     task_id: str
     tenant: str
@@ -209,7 +207,7 @@ class RecordView(View):
 
 
 def record_view(record: TaskRecord) -> RecordView:
-    """The whole record, with what each stage, step and call costs, and the total."""
+    """The whole record, with the cost of each stage, step and call, and the total."""
     steps = {step.execution_id: step.step for step in record.steps}
     return _view(
         RecordView,
@@ -232,16 +230,16 @@ def record_view(record: TaskRecord) -> RecordView:
 
 
 def _view(view: type[_View], source: object, **computed: object) -> _View:
-    """A view of the source's attributes and of what is computed beside them."""
+    """A view made of the source's attributes and of the `computed` fields."""
     names = [field.validation_alias or name for name, field in view.model_fields.items() if name not in computed]
     return view.model_validate({name: getattr(source, str(name)) for name in names} | computed)
 
 
 def stages_of(record: TaskRecord) -> tuple[str, ...]:
-    """The stages in the order in which they came; the empty one, the workflow's own, is the last."""
-    named = [*(step.stage for step in record.steps), *(call.stage for call in record.calls)]
-    found = dict.fromkeys([*named, *(charge.stage for charge in record.charges)])
-    return tuple(sorted(found, key=lambda stage: not stage))
+    """The record's stages in the order of their first step; the empty one (the workflow itself) is the last."""
+    worked = [*(step.stage for step in record.steps), *(call.stage for call in record.calls)]
+    stages = dict.fromkeys([*worked, *(charge.stage for charge in record.charges)])
+    return tuple(sorted(stages, key=lambda stage: not stage))
 
 
 def charges_of_call(record: TaskRecord, call: CallRecord) -> tuple[Charge, ...]:
@@ -255,7 +253,7 @@ def charges_of_call(record: TaskRecord, call: CallRecord) -> tuple[Charge, ...]:
 
 
 def sum_of(charges: Iterable[Charge]) -> GroupView:
-    """What the charges sum to."""
+    """The sum of the charges."""
     return group_view(rollup(charges).total)
 
 

@@ -1,4 +1,4 @@
-"""The daily sums as the charges themselves have them: to make them anew, and to see whether they agree."""
+"""Computes the daily sums from the charges, to rebuild or to check the table of daily sums."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
 
 
 def charged_by_day(*more: ColumnElement[Any]) -> Select[Any]:
-    """Every daily sum, in the columns of the table; split further by the columns of tasks that are given."""
+    """Query for every daily sum, in the columns of the table, split further by `more` (columns of tasks)."""
     sums = (
         func.coalesce(func.sum(CHARGES.c.consumed_quantity), 0).label("consumed_quantity"),
         func.sum(_COUNTS).label("charges"),
@@ -55,8 +55,8 @@ def charged_by_day(*more: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def sum_anew(connection: Connection) -> None:
-    """Throws the daily sums away and makes them from the charges. Whoever writes meanwhile waits."""
+def rebuild_daily_sums(connection: Connection) -> None:
+    """Deletes the daily sums and computes them from the charges. Other writers wait until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE daily_costs IN EXCLUSIVE MODE"))
     connection.execute(delete(DAILY_COSTS))
@@ -64,14 +64,14 @@ def sum_anew(connection: Connection) -> None:
 
 
 def disagreements(connection: Connection) -> Iterator[tuple[DailyKey, tuple[int, int], tuple[int, int]]]:
-    """Daily sums that are not what the charges say: where, what the charges say, what the sums say; each as quantity
-    and number of charges."""
+    """The daily sums that differ from the charges: key, sum of the charges, stored sum; each sum is quantity and number
+    of charges."""
     charged = _by_key(connection, charged_by_day())
     summed = _by_key(connection, select(DAILY_COSTS))
     for key in sorted(charged.keys() | summed.keys()):
-        expected, found = charged.get(key, (0, 0)), summed.get(key, (0, 0))
-        if expected != found:
-            yield key, expected, found
+        expected, stored = charged.get(key, (0, 0)), summed.get(key, (0, 0))
+        if expected != stored:
+            yield key, expected, stored
 
 
 def _by_key(connection: Connection, query: Select[Any]) -> dict[DailyKey, tuple[int, int]]:
