@@ -128,7 +128,7 @@ def test_the_same_seed_makes_the_same_tasks_in_any_order() -> None:
 
 
 def test_batches_are_as_large_as_the_projectors() -> None:
-    assert projector._AT_ONCE == writing.AT_ONCE
+    assert projector._BATCH == writing.AT_ONCE
 
 
 def test_figures_come_out(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from app.ledger.audit.rebuilding import BilledPriceBooks
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.reading.summing import disagreements
 from app.ledger.recording.projection import Written
-from app.ledger.recording.recovering import proven_calls, ticket_of, told
+from app.ledger.recording.recovering import describe_call, proven_calls, ticket_of
 from app.ledger.recording.saving import behind
 from app.ledger.recording.sources import Sources
 from app.ledger.store.charge_rows import day_of
@@ -186,7 +186,7 @@ def _journal(run: WorkflowRun, written: Written) -> Iterator[LedgerDifference]:
     """Model calls that the history proves."""
     for call in proven_calls(run, written.calls):
         yield LedgerDifference(
-            run.instance_id, f"model call of {call.stage}, turn {call.turn}", told(call), "no such row"
+            run.instance_id, f"model call of {call.stage}, turn {call.turn}", describe_call(call), "no such row"
         )
 
 

@@ -22,7 +22,7 @@ from app.ledger.recording.recovering import (
     keep_calls,
     keep_tickets,
     proven_calls,
-    tell_again,
+    reset_standings,
     ticket_of,
 )
 from app.ledger.recording.saving import behind, save
@@ -152,7 +152,7 @@ def _replace(
         known = {row.task_id: row for row in connection.execute(_KNOWN, {"ids": list(runs)})}
         records = [record for record in records if not behind(record, known.get(record.task_id))]
         ended = [record for record in records if record.ended_at is not None]
-        tell_again(connection, [record.task_id for record in ended])
+        reset_standings(connection, [record.task_id for record in ended])
         said = {task.task_id: standings.of_run(runs[task.task_id], task.status, None) for task in ended}
         gone = [known[record.task_id].task_no for record in records if record.task_id in known]
         for table in (*_OF_TASKS, TASKS):

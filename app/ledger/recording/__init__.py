@@ -1,1 +1,1 @@
-"""The record of a task, made from Dapr's history and the journal."""
+"""Makes the record of a task from Dapr's history and the journal, and saves it."""

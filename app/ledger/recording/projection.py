@@ -1,11 +1,12 @@
-"""Projects a run's history and the journal's rows to the record of its task. Pure: the same input, the same record.
+"""Computes the record of a task from its run's history, the journal and a price book. The same input gives the same
+record.
 
-    Run (Dapr's history) ─┐
-    Written (journal)    ─┼─> TaskRecord: steps, attempts, failures, calls, charges
-    PriceBook ────────────┘
+    WorkflowRun (Dapr's history) ─┐
+    Written (journal, executions) ┼─> TaskRecord: steps, attempts, failures, calls, charges
+    PriceBook ────────────────────┘
 
-Charges are made for each model call that is over, each step that is over and, once the run has ended, the workflow's
-own turns and the bytes of its history. Work without a result has charges of its own, marked `wasted`.
+There are charges for each model call that is over, each step that is over and, once the run has ended, the workflow's
+own turns and the bytes of its history. Work without a result is charged separately, marked `wasted`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import UNREPORTED, CallRecord, Charge, Origin, Quantity, Work
 from app.pricing.formula import NOTHING, charge_call, charge_work, lost_usage
 
-# The steps of the record, from the run's steps and what workers wrote down before they executed them.
-
 _ANSWERERS = frozenset(AnsweredBy)
 _NOTHING = timedelta(0)
 
@@ -52,7 +51,7 @@ Executions = Mapping[int, tuple[Execution, ...]]
 
 @dataclass(frozen=True)
 class Written:
-    """What workers wrote down before they acted, for one task: its model calls, and its executions."""
+    """The rows that workers wrote for one task: its model calls and its executions."""
 
     calls: Sequence[CallRecord] = ()
     begun: Sequence[Begun] = ()
@@ -60,15 +59,15 @@ class Written:
 
 def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
     """The executions of each attempt that has any in `begun`, by the event id of the attempt's schedule."""
-    of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
+    begun_by_attempt: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
     for execution in begun:
-        of[execution.execution_id, execution.event_id].append(execution)
+        begun_by_attempt[execution.execution_id, execution.event_id].append(execution)
     until = run.ended_at or at
     attempts = ((step.execution_id, attempt) for step in run.steps for attempt in step.attempts)
     return {
-        attempt.event_id: executions(attempt, of[execution_id, attempt.event_id], until)
+        attempt.event_id: executions(attempt, begun_by_attempt[execution_id, attempt.event_id], until)
         for execution_id, attempt in attempts
-        if not attempt.inherited and (execution_id, attempt.event_id) in of
+        if not attempt.inherited and (execution_id, attempt.event_id) in begun_by_attempt
     }
 
 
@@ -82,11 +81,14 @@ def step_records(
     stage_of: Mapping[str, str],
     calls: Sequence[CallRecord],
     active: Mapping[Share, timedelta],
-    found: Executions,
+    executions_by_event: Executions,
 ) -> tuple[StepRecord, ...]:
-    """The steps of the history, then those that are left in the journal only."""
-    steps = tuple(_step(number, step, stage_of, calls, active, found) for number, step in enumerate(run.steps, start=1))
-    return steps + tuple(_unseen(calls, steps))
+    """The steps of the history, then those that only the journal has."""
+    steps = tuple(
+        _step(number, step, stage_of, calls, active, executions_by_event)
+        for number, step in enumerate(run.steps, start=1)
+    )
+    return steps + tuple(_journal_steps(calls, steps))
 
 
 def _step(
@@ -95,7 +97,7 @@ def _step(
     stage_of: Mapping[str, str],
     calls: Sequence[CallRecord],
     active: Mapping[Share, timedelta],
-    found: Executions,
+    executions_by_event: Executions,
 ) -> StepRecord:
     answered = _answered_by(step)
     asks_a_model = answered is not None or any(call.execution_id == step.execution_id for call in calls)
@@ -109,27 +111,23 @@ def _step(
         tool="" if asks_a_model else step.name,
         active=active.get((step.execution_id, False), _NOTHING) + lost,
         lost=lost,
-        writes=sum(map(_writes, own)),
-        attempts=tuple(_attempt(attempt, found.get(attempt.event_id, ())) for attempt in step.attempts),
+        writes=sum(1 + (attempt.ended_at is not None) for attempt in own),
+        attempts=tuple(_attempt(attempt, executions_by_event.get(attempt.event_id, ())) for attempt in step.attempts),
         answered_by=answered,
     )
 
 
-def _writes(attempt: Attempt) -> int:
-    return 1 + (attempt.ended_at is not None)
-
-
-def _unseen(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
-    """A step for each execution id that the journal has calls of and the history does not hold, so that no charge is
+def _journal_steps(calls: Sequence[CallRecord], steps: Sequence[StepRecord]) -> Iterator[StepRecord]:
+    """A step for each execution id that has calls in the journal but is missing in the history, so that no charge is
     lost."""
-    seen = {step.execution_id for step in steps}
-    names = {call.execution_id: call.stage for call in calls if call.execution_id not in seen}
+    in_history = {step.execution_id for step in steps}
+    names = {call.execution_id: call.stage for call in calls if call.execution_id not in in_history}
     for number, (execution_id, stage) in enumerate(names.items(), start=len(steps) + 1):
         yield StepRecord(number, execution_id, stage, stage, "", _NOTHING, _NOTHING, 0, ())
 
 
 def _answered_by(step: Step) -> AnsweredBy | None:
-    """Where the answer to the step's model call came from, according to the step's result."""
+    """Where the answer to the step's model call came from, according to the step's result; None without a call."""
     result = step.last.result
     if result is None or "answered_by" not in result.text:  # most results are a tool's; parsing them takes longer
         return None
@@ -137,12 +135,12 @@ def _answered_by(step: Step) -> AnsweredBy | None:
     return AnsweredBy(answered_by) if isinstance(answered_by, str) and answered_by in _ANSWERERS else None
 
 
-def _attempt(attempt: Attempt, found: tuple[Execution, ...]) -> AttemptRecord:
+def _attempt(attempt: Attempt, executions: tuple[Execution, ...]) -> AttemptRecord:
     failure = attempt.failure.root if attempt.failure else None
     # PostgreSQL cannot store NUL in a text.
     error = words_of(failure).replace("\0", "\N{REPLACEMENT CHARACTER}") if failure else ""
     return AttemptRecord(
-        attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error, attempt.event_id, found
+        attempt.number, attempt.scheduled_at, attempt.ended_at, attempt.outcome, error, attempt.event_id, executions
     )
 
 
@@ -151,7 +149,7 @@ def count_wasted_writes(step: StepRecord) -> int:
     return 2 * sum(attempt.outcome is AttemptOutcome.FAILED for attempt in step.attempts)
 
 
-# In these parts of its time a task occupies no worker.
+# The parts of a task's time in which it occupies no worker.
 _PAUSES = (TimePart.RESTART, TimePart.WAITING, TimePart.BACK_OFF, TimePart.SUSPENDED, TimePart.TIMER, TimePart.CHILDREN)
 _STATUSES = {
     RunStatus.COMPLETED: TaskStatus.COMPLETED,
@@ -166,9 +164,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Naming:
-    """Names that a history does not explain. `stage_of`: the stage of each activity; one that is not listed is a stage
-    under its own name. `parked_at`: the event that a parked task waits for. `decided_by`: the event that carries a
-    person's decision."""
+    """The meaning of names in a history. `stage_of`: the stage of each activity; an activity that is not listed is a
+    stage under its own name. `parked_at`: the event that a parked task waits for. `decided_by`: the event that carries
+    a person's decision."""
 
     stage_of: Mapping[str, str]
     parked_at: str
@@ -179,16 +177,16 @@ def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming,
     """The record of a task as of `at` (UTC). Raises ValueError for a run that has not started."""
     if run.started_at is None:
         raise ValueError(f"run {run.instance_id} is pending; there is nothing to record yet")
-    known = with_usages(with_proven(run, written.calls))
+    calls = with_usages(with_proven(run, written.calls))
     executions = executions_of(run, written.begun, at)
     idle = idle_of(executions)
     active = shares(run, at, idle)
-    steps = step_records(run, naming.stage_of, known, active, executions)
-    pieces = spans(run, at, idle)
+    steps = step_records(run, naming.stage_of, calls, active, executions)
+    periods = spans(run, at, idle)
     result = _result(run)
     record = TaskRecord(
         task_id=run.instance_id,
-        tenant=known[0].tenant if known else run.instance_id.partition(":")[0],
+        tenant=calls[0].tenant if calls else run.instance_id.partition(":")[0],
         agent=run.app_id,
         workflow=run.name,
         version=run.version,
@@ -202,14 +200,14 @@ def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming,
         started_at=run.started_at,
         ended_at=run.ended_at,
         projected_at=at,
-        parts=_lengths((span.part, span.length) for span in pieces),
-        pauses=tuple(span for span in pieces if span.part in _PAUSES),
+        parts=_lengths((span.part, span.length) for span in periods),
+        pauses=tuple(span for span in periods if span.part in _PAUSES),
         turns=run.turns,
         events=run.events,
         size=run.size,
         steps=steps,
         failures=failures(run, steps),
-        calls=known,
+        calls=calls,
         charges=(),
         trace_parent=run.trace_parent,
         certain=fates_known(written.begun, at),
@@ -220,19 +218,19 @@ def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming,
 
 
 def with_usages(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """The calls with the gaps filled: an estimate of what calls without a result used, and the model of calls that were
-    not answered. Expects all calls of a task."""
-    calls = tuple(_numbered(calls))
+    """All calls of a task, completed: with an estimate of the usage of calls without a result, and with the model of
+    calls that were not answered."""
+    calls = tuple(_with_unique_numbers(calls))
     settled = {(call.execution_id, call.turn): call for call in calls if call.state is CallState.SETTLED}
     model_of = {(call.component, call.provider): call.model for call in calls if call.model}
     return tuple(
-        _guessed(call, settled.get((call.execution_id, call.turn)), model_of.get((call.component, call.provider), ""))
+        _complete(call, settled.get((call.execution_id, call.turn)), model_of.get((call.component, call.provider), ""))
         for call in calls
     )
 
 
-def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
-    """The calls with unique numbers within each turn of a step. Two workers that ask at the same moment may use the
+def _with_unique_numbers(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
+    """The calls with unique numbers within each turn of a step: two workers that call at the same moment may use the
     same number, and both calls are charged."""
     taken: set[tuple[str, int, int]] = set()
     for call in calls:
@@ -243,13 +241,14 @@ def _numbered(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
         yield call if number == call.number else replace(call, number=number)
 
 
-def _guessed(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
+def _complete(call: CallRecord, settled: CallRecord | None, model: str) -> CallRecord:
+    """`settled`: the answered call of the same turn; `model`: another call's, of the same component and provider."""
     repeated = settled if settled and settled.provider == call.provider else None
-    named = call.model or (repeated.model if repeated else "") or model
+    model = call.model or (repeated.model if repeated else "") or model
     lost = call.wasted and call.usage.basis is UsageBasis.UNREPORTED
-    if named == call.model and not lost:
+    if model == call.model and not lost:
         return call
-    return replace(call, model=named, usage=lost_usage(call, settled) if lost else call.usage)
+    return replace(call, model=model, usage=lost_usage(call, settled) if lost else call.usage)
 
 
 def _status(run: WorkflowRun, naming: Naming) -> TaskStatus:
@@ -272,7 +271,7 @@ def _result(run: WorkflowRun) -> TaskOutput | None:
 
 
 def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> Iterator[DecisionView]:
-    """People's decisions, from the events that reached the run, each with its fate from the run's output."""
+    """People's decisions, from the events that reached the run, each with its result from the run's output."""
     settled = result.decisions if result else ()
     by_id = {decision.decision_id: decision for decision in settled if decision.decision_id}
     # Events raised by hand have no id; the run settles them in the order of their arrival.
@@ -280,13 +279,14 @@ def _decisions(run: WorkflowRun, result: TaskOutput | None, naming: Naming) -> I
     for event in run.raised:
         decision = _decision(event) if event.name.casefold() == naming.decided_by.casefold() else None
         if decision is not None:
-            fate = by_id.get(decision.decision_id) if decision.decision_id else next(without_id, None)
+            result_of = by_id.get(decision.decision_id) if decision.decision_id else next(without_id, None)
             at = event.at.isoformat(timespec="milliseconds")
-            yield view_of(run.instance_id, fate or _unsettled(decision, at, run), said_at=at)
+            yield view_of(run.instance_id, result_of or _unsettled(decision, at, run), said_at=at)
 
 
 def _unsettled(decision: Decision, at: str, run: WorkflowRun) -> SettledDecision:
-    """A decision whose fate the run has not reported: handed over while the run goes on, too late once it has ended."""
+    """A decision whose result the run has not reported: handed over while the run continues, too late once it has
+    ended."""
     over = run.ended_at
     return SettledDecision(
         **decision.model_dump(),
@@ -303,9 +303,9 @@ def _decision(event: RaisedEvent) -> Decision | None:
         return None
 
 
-def _lengths(pieces: Iterable[tuple[TimePart, timedelta]]) -> dict[TimePart, timedelta]:
+def _lengths(periods: Iterable[tuple[TimePart, timedelta]]) -> dict[TimePart, timedelta]:
     lengths: defaultdict[TimePart, timedelta] = defaultdict(timedelta)
-    for part, length in pieces:
+    for part, length in periods:
         lengths[part] += length
     return dict(lengths)
 
@@ -315,20 +315,20 @@ def _charges(record: TaskRecord, run: WorkflowRun, book: PriceBook, own: timedel
     origins = {step.execution_id: _origin(record, step) for step in record.steps}
     for call in record.calls:
         if call.state is not CallState.STARTED:
-            yield from _call(call, origins[call.execution_id], book)
+            yield from _charges_of_call(call, origins[call.execution_id], book)
     for step in record.steps:
         if step.writes and (run.ended_at or _over(step)):
             yield from _charges_of_step(step, origins[step.execution_id], book)
     if run.ended_at is not None:
-        written = run.events - sum(step.writes for step in record.steps)
-        work = replace(_work(own, written), retained_bytes=Quantity(Decimal(run.size)))
-        if not run.events:  # its history was purged before it was read
+        own_events = run.events - sum(step.writes for step in record.steps)
+        work = replace(_work(own, own_events), retained_bytes=Quantity(Decimal(run.size)))
+        if not run.events:  # the history was purged before it was read
             work = Work(UNREPORTED, UNREPORTED, UNREPORTED)
         yield from charge_work(book, work, _origin(record, None))
 
 
 def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
-    """The charges of the work on a step, with those of wasted work apart."""
+    """The charges for the work on a step; wasted work has separate charges."""
     wasted_writes = count_wasted_writes(step)
     yield from charge_work(book, _work(step.active - step.lost, step.writes - wasted_writes), origin)
     if step.lost or wasted_writes:
@@ -336,7 +336,7 @@ def _charges_of_step(step: StepRecord, origin: Origin, book: PriceBook) -> Itera
 
 
 def _over(step: StepRecord) -> bool:
-    """Whether the step is completed. A failed one may be retried as long as the run goes on."""
+    """Whether the step is completed. A failed step may be retried as long as the run continues."""
     return step.attempts[-1].outcome is AttemptOutcome.COMPLETED
 
 
@@ -347,7 +347,7 @@ def _work(active: timedelta, writes: int) -> Work:
 
 def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
     at = step.attempts[0].scheduled_at if step and step.attempts else record.ended_at or record.started_at
-    at = max(at, record.started_at)  # a rerun inherits attempts that were charged to the run before
+    at = max(at, record.started_at)  # a rerun inherits attempts that were charged to the previous run
     return Origin(
         task_id=record.task_id,
         tenant=record.tenant,
@@ -362,8 +362,8 @@ def _origin(record: TaskRecord, step: StepRecord | None) -> Origin:
     )
 
 
-def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
-    where = replace(
+def _charges_of_call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]:
+    call_origin = replace(
         origin,
         at=call.started_at,
         turn=call.turn,
@@ -372,5 +372,5 @@ def _call(call: CallRecord, origin: Origin, book: PriceBook) -> Iterator[Charge]
         provider=call.provider,
         component=call.component,
     )
-    if call.usage != NOTHING or call.provider:  # a call that found no sidecar reached no provider and cost nothing
-        yield from charge_call(book, call.usage, where, wasted=call.wasted)
+    if call.usage != NOTHING or call.provider:  # a call that reached no sidecar has no provider and cost nothing
+        yield from charge_call(book, call.usage, call_origin, wasted=call.wasted)

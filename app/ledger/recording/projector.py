@@ -1,7 +1,7 @@
 """Keeps the ledger up to date: reads the history of each task that rests or ends, and saves its record.
 
-The worker reports tasks with `hint`. A sweep finds those that nobody reported, because their worker died: all of them
-at the start, and again every few seconds. Recording is idempotent, so the process may be killed at any point.
+The worker reports tasks with `hint`. Sweeps, at the start and then every few seconds, find tasks that were not reported
+because their worker died. Recording is idempotent, so the process may be killed at any point.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ from app.ledger.store.writer import Writer
 log = logging.getLogger(__name__)
 
 
-# Which tasks are to be recorded, and when: soon after they were reported, and again until their record is final.
-
 # daprd saves the outcome of a turn a moment after the worker delivered it, so a task is due `AFTER_SECONDS` after its
 # report. Tasks due up to `_EARLY_SECONDS` later are taken along: under load, many tasks share one transaction.
 AFTER_SECONDS, _EARLY_SECONDS = 0.6, 0.4
-# A task whose history does not show the reported state yet is read again after pauses that double.
+# A task whose history does not yet show the reported state is read again after pauses that double.
 _TRIES = 8
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.4, 15.0
 
 
 class DueQueue:
-    """The tasks to record, each once, with the time when it is due. Thread-safe. `clock`: monotonic seconds."""
+    """The tasks to record, each with the time when it is due. Thread-safe. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -62,7 +60,7 @@ class DueQueue:
         return self._closed
 
     def add(self, task_id: str, *, ended: bool) -> None:
-        """Adds a task that was reported as resting or, with `ended`, as ended; the latter starts its tries anew."""
+        """Adds a task that was reported as resting or, with `ended`, as ended, which resets the count of its tries."""
         with self._changed:
             if ended:
                 self._tries[task_id] = 0
@@ -96,7 +94,7 @@ class DueQueue:
 
     def take(self, most: int, until: float) -> list[str] | None:
         """Waits for due tasks until `until` (of the clock) and removes up to `most` of them; empty if none became due.
-        Once closed: those that are due or were reported as ended and not tried yet; None when there are no more."""
+        Once closed, returns tasks that are due or were reported as ended and not tried yet, and then None."""
         with self._changed:
             while not (due := self._ready(most)):
                 if self._closed:
@@ -110,7 +108,7 @@ class DueQueue:
             return due
 
     def close(self) -> None:
-        """Makes `take` return what is left, and then None."""
+        """Makes `take` return the remaining tasks, and then None."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -125,16 +123,16 @@ class DueQueue:
 
 
 Observer = Callable[[TaskRecord], None]
-_AT_ONCE = 16
-# Few, since a model call that is to be journalled waits for the transaction in front of it.
-_SAVED_AT_ONCE = 4
-# Sweeps skip tickets younger than this: their workers are at work and will report them.
+_BATCH = 16
+# Small, because journal rows of model calls wait for this transaction.
+_SAVE_BATCH = 4
+# Sweeps skip tickets younger than this, because their workers will report them.
 _SWEPT_AFTER = timedelta(seconds=60)
 # How long a run may be pending (accepted by Dapr, without a turn) before Dapr is asked to start it.
 _PENDING_SECONDS = 20.0
-# Tasks that the workflow's code could not run are tried again at the start, and then after pauses that double.
+# Tasks that the workflow's code could not run are retried at the start, and then after pauses that double.
 _FIRST_TRY_SECONDS, _LAST_TRY_SECONDS = 60.0, 3_600.0
-_SWEEP_SECONDS, _SWEPT_AT_ONCE = 10.0, 50
+_SWEEP_SECONDS, _SWEEP_BATCH = 10.0, 50
 _NOT_RECORDED = (
     select(TICKETS.c.sequence, TICKETS.c.task_id)
     .where(
@@ -144,7 +142,7 @@ _NOT_RECORDED = (
         TICKETS.c.received_at < bindparam("before"),
     )
     .order_by(TICKETS.c.sequence)
-    .limit(_SWEPT_AT_ONCE)
+    .limit(_SWEEP_BATCH)
 )
 
 
@@ -160,9 +158,9 @@ class Projector:
         wake: Callable[[str], None] = lambda _: None,
         begin: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`begin_again` restarts a task whose history does not verify, now or later; False if it will not. `wake` makes
-        Dapr run another turn of a run that the workflow's code could not run, `begin` the first turn of a pending run.
-        """
+        """`begin_again` restarts the task of a rejected run, now or later, and returns False if it will not. `wake`
+        makes Dapr run another turn of a run that the workflow's code could not run, `begin` the first turn of a pending
+        run."""
         self._sources = sources
         self._wake = wake
         self._begin = begin
@@ -176,8 +174,8 @@ class Projector:
         self._due_queue = DueQueue(time.monotonic)
         self._swept = 0
         self._given_up = False
-        self._began = sources.clock()
-        self._told: set[str] = set()
+        self._started_at = sources.clock()
+        self._logged: set[str] = set()
         self.tampered = 0  # histories that do not verify, since the start
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
 
@@ -208,14 +206,14 @@ class Projector:
 
     @property
     def pending(self) -> int:
-        """The number of tasks that Dapr has accepted and not started, seen by a sweep."""
+        """The number of tasks that sweeps found accepted by Dapr but not started."""
         return len(self._pending)
 
     def _run(self) -> None:
-        sweep_at, pause = time.monotonic(), 0.0  # no pause until the first sweep has seen all that is unrecorded
-        while (due := self._due_queue.take(_AT_ONCE, until=sweep_at)) is not None:
+        sweep_at, pause = time.monotonic(), 0.0  # no pause until the first sweep has reached the end of the list
+        while (due := self._due_queue.take(_BATCH, until=sweep_at)) is not None:
             if due:
-                self._safely(due)
+                self._record_safely(due)
             if time.monotonic() >= self._try_at:
                 self._try_broken()
             if time.monotonic() >= sweep_at:
@@ -223,36 +221,35 @@ class Projector:
                 sweep_at = time.monotonic() + pause
 
     def _sweep(self) -> bool:
-        """Records the next batch of tasks whose record is not final; False at the end of the list, where the next sweep
-        starts over."""
+        """Records the next batch of tasks whose record is not final. False at the end of the list; the next sweep then
+        starts from the beginning."""
         try:
             with self._sources.engine.connect() as connection:
                 rows = connection.execute(_NOT_RECORDED, {"after": self._swept, "before": self._sweep_before()}).all()
         except (SQLAlchemyError, LedgerGone) as error:
-            log.warning("the ledger cannot be read: %s; trying again", type(error).__name__)
+            log.warning("the ledger cannot be read: %s; it is retried", type(error).__name__)
             return False
         self._swept = rows[-1].sequence if rows else 0
-        for start in range(0, len(rows), _AT_ONCE):
-            self._safely([row.task_id for row in rows[start : start + _AT_ONCE]])
+        for start in range(0, len(rows), _BATCH):
+            self._record_safely([row.task_id for row in rows[start : start + _BATCH]])
         return bool(rows)
 
     def _sweep_before(self) -> datetime:
-        """The time before which tickets are swept: all from before this process started, later ones by their age."""
-        return max(self._began, self._sources.clock() - _SWEPT_AFTER)
+        """Tickets received before this time are swept: those from before the start of this process, and those older
+        than `_SWEPT_AFTER`."""
+        return max(self._started_at, self._sources.clock() - _SWEPT_AFTER)
 
-    def _safely(self, task_ids: Sequence[str]) -> None:
+    def _record_safely(self, task_ids: Sequence[str]) -> None:
         """Records tasks; on any error tries them one by one, and puts those that fail back into the queue."""
         try:
             self.record(task_ids)
-        except Exception as error:  # of any kind: it must not end the thread, and the next task may be fine
+        except Exception as error:  # of any kind: it must not end the thread, and other tasks may succeed
             log.warning("%d tasks are not recorded yet: %s: %s", len(task_ids), type(error).__name__, _short(error))
-            self._one_by_one(task_ids)
-
-    def _one_by_one(self, task_ids: Sequence[str]) -> None:
-        for task_id in task_ids if len(task_ids) > 1 else ():
-            self._safely([task_id])
-        if len(task_ids) == 1:
-            self._due_queue.again(task_ids[0])
+            if len(task_ids) == 1:
+                self._due_queue.again(task_ids[0])
+            else:
+                for task_id in task_ids:
+                    self._record_safely([task_id])
 
     def record(self, task_ids: Sequence[str]) -> None:
         """Records these tasks now."""
@@ -263,13 +260,13 @@ class Projector:
             return
         prices = self._prices.numbers(charge for record in records for charge in record.charges)
         standing = self._sources.standing(zip(runs, records, strict=True))
-        for start in range(0, len(records), _SAVED_AT_ONCE):
-            some = records[start : start + _SAVED_AT_ONCE]
-            new = self._writer.run(partial(save, records=some, prices=prices, standing=standing))
-            for record in some:
-                self._recorded(record, new=record.task_id in new)
+        for start in range(0, len(records), _SAVE_BATCH):
+            batch = records[start : start + _SAVE_BATCH]
+            new = self._writer.run(partial(save, records=batch, prices=prices, standing=standing))
+            for record in batch:
+                self._after_save(record, new=record.task_id in new)
 
-    def _recorded(self, record: TaskRecord, *, new: bool) -> None:
+    def _after_save(self, record: TaskRecord, *, new: bool) -> None:
         ended = record.ended_at is not None
         if not record.final and (ended or self._due_queue.expects_more(record.task_id)):
             self._due_queue.again(record.task_id)
@@ -279,20 +276,21 @@ class Projector:
             self._observe(observer, record)
 
     def _observe(self, observer: Observer, record: TaskRecord) -> None:
-        """Calls an observer. Its error is logged only, since the task is recorded."""
+        """Calls an observer. An error of the observer is only logged, since the task is recorded."""
         try:
             observer(record)
         except Exception:
             log.exception("task %s: recorded, but an observer failed", record.task_id)
 
     def _read(self, task_id: str) -> WorkflowRun | None:
-        """The history of a task; None if it cannot be recorded now (it is queued again) or at all (logged once)."""
+        """The history of a task. None if it cannot be recorded now (the task is queued again) or at all (logged
+        once)."""
         if self._given_up:
             return None
         try:
             run = self._sources.history(task_id)
         except Unreachable:
-            self._given_up = self._due_queue.closed  # the sweep at the next start finds the others
+            self._given_up = self._due_queue.closed  # the first sweep after the next start finds the remaining tasks
             self._due_queue.again(task_id)
             return None
         except (TaskNotFound, HistoryTampered) as error:
@@ -302,20 +300,20 @@ class Projector:
             ended = self._without_history(task_id) if isinstance(error, TaskNotFound) else None
             if ended is None:
                 self._due_queue.done(task_id)
-                self._tell(task_id, error)
+                self._report_failure(task_id, error)
             return ended
         if run.started_at is None:
-            self._look_after_pending(task_id)
+            self._start_pending(task_id)
             self._due_queue.again(task_id)
             return None
         self._pending.pop(task_id, None)
-        self._told.discard(task_id)
+        self._logged.discard(task_id)
         return run
 
-    def _look_after_pending(self, task_id: str) -> None:
+    def _start_pending(self, task_id: str) -> None:
         """Asks Dapr to start a run that stays pending. daprd may request a run's first turn before it has saved the run
         (`NEVER_BEGUN`): if it stalls in between, another sidecar finds nothing to run, and no turn is requested again.
-        Only sweeps see such a run, so it is at least a minute old."""
+        Only sweeps find such a run, so it is at least a minute old."""
         now = time.monotonic()
         if now - self._pending.setdefault(task_id, now) < _PENDING_SECONDS:
             return
@@ -331,8 +329,8 @@ class Projector:
             log.warning("task %s: %s", task_id, error)
 
     def _try_broken(self) -> None:
-        """Wakes the tasks that the workflow's code could not run: the code may have changed since, by an upgrade or a
-        rollback, here or in another worker."""
+        """Wakes the tasks that the workflow's code could not run: an upgrade or a rollback, here or in another worker,
+        may have changed the code since."""
         self._try_at, self._try_pause = time.monotonic() + self._try_pause, min(2 * self._try_pause, _LAST_TRY_SECONDS)
         try:
             broken = self._standings.broken()
@@ -344,15 +342,16 @@ class Projector:
             self._request(self._wake, task_id)
 
     def _without_history(self, task_id: str) -> WorkflowRun | None:
-        """The run of a task that ended and was purged at once, as a retention policy may demand; None for others."""
+        """The run of a task that ended and was purged before it was recorded; None for other tasks."""
         with self._sources.engine.connect() as connection:
             return ended_without_history(connection, [task_id]).get(task_id)
 
-    def _tell(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
-        """Logs why a task cannot be recorded, once although each sweep meets it again, and notes it in the ledger."""
-        if task_id in self._told:
+    def _report_failure(self, task_id: str, error: TaskNotFound | HistoryTampered) -> None:
+        """Logs why a task cannot be recorded, and writes it into the ledger; only once, although each sweep finds the
+        task again."""
+        if task_id in self._logged:
             return
-        self._told.add(task_id)
+        self._logged.add(task_id)
         self.tampered += isinstance(error, HistoryTampered)
         log.error("task %s is not recorded: %s", task_id, error)
         if isinstance(error, TaskNotFound):

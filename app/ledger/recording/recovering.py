@@ -1,11 +1,13 @@
-"""What the ledger gets back from a history that it lacks: the ticket without its texts, the journal's rows, where the
-task stands; and a record without a history, of a task that has ended and was purged before anybody recorded it.
+"""Restores rows that the ledger lacks.
+
+From Dapr's history: tickets (without their texts) and journal rows, which an older backup does not have. From the
+ledger alone: the run of a task that ended and whose history was purged before it was recorded.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -21,35 +23,29 @@ from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.standings import standing_in
 from app.ledger.store.tables import MODEL_CALLS, TASKS, TICKETS
 from app.ledger.store.tickets import NO_DIGEST
-from app.pricing.charge_types import NOT_REPORTED, CallRecord, TokenUsage, usage_of
+from app.pricing.charge_types import NOT_REPORTED, CallRecord, usage_of
 
-# Model calls that a history proves and the journal lacks: a ledger that was restored from an older backup.
-#
-# A step's result carries what its model call used (`ModelUse`). Which provider it was, the history does not say.
-
-_CALLS = uuid.UUID("0c5b2f0e-6a36-5a57-8a55-6f3f5d1a7c11")
+_CALL_IDS = uuid.UUID("0c5b2f0e-6a36-5a57-8a55-6f3f5d1a7c11")
 _OPEN = frozenset({CallState.STARTED, CallState.INTERRUPTED})
 
 
 def proven_calls(run: WorkflowRun, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """The rows that the journal should have: new ones, and those of `calls` that it holds as open or in vain although
-    their answer stands in the history."""
+    """The journal rows that the history proves and `calls` (the journal) lacks: new rows, and rows of `calls` that are
+    started or interrupted although the history holds their answer. A step's result has the usage of its model call
+    (`ModelUse`), but not the provider."""
     settled = {call.execution_id for call in calls if call.state is CallState.SETTLED}
-    return tuple(_proven(run, calls, settled))
+    proven = []
+    for step in run.steps:
+        if step.execution_id not in settled and not step.last.inherited and (use := _use(step)) is not None:
+            step_calls = [call for call in calls if call.execution_id == step.execution_id]
+            proven.append(_proven_call(run, step, use, step_calls))
+    return tuple(proven)
 
 
 def with_proven(run: WorkflowRun, calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """All calls of a run."""
+    """All calls of a run: those of the journal, corrected and completed from the history; oldest first."""
     proven = {call.call_id: call for call in proven_calls(run, calls)}
     return oldest_first((*(call for call in calls if call.call_id not in proven), *proven.values()))
-
-
-def _proven(run: WorkflowRun, calls: Sequence[CallRecord], settled: set[str]) -> Iterator[CallRecord]:
-    for step in run.steps:
-        if step.execution_id not in settled and not step.last.inherited:
-            use = _use(step)
-            if use is not None:
-                yield _call(run, step, use, [call for call in calls if call.execution_id == step.execution_id])
 
 
 def _use(step: Step) -> ModelUse | None:
@@ -63,9 +59,11 @@ def _use(step: Step) -> ModelUse | None:
         return None
 
 
-def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecord]) -> CallRecord:
-    """One that the journal has begun is taken as the one that was answered; the last, since it answered the step."""
-    turn = _turn(step)
+def _proven_call(run: WorkflowRun, step: Step, use: ModelUse, step_calls: Sequence[CallRecord]) -> CallRecord:
+    """The call that answered the step: the open journal row with the reported usage, else the last open one, else a new
+    row."""
+    turn = step.input.at("turn") if step.input else None
+    turn = turn if isinstance(turn, int) else 1
     usage = usage_of(use.model_dump())
     answered: dict[str, Any] = {
         "state": CallState.SETTLED,
@@ -74,19 +72,20 @@ def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecor
         "ended_at": step.last.ended_at,
         "error": "",
     }
-    begun = [
-        call for call in known if call.turn == turn and call.state in _OPEN and call.usage in (usage, NOT_REPORTED)
+    candidates = [
+        call for call in step_calls if call.turn == turn and call.state in _OPEN and call.usage in (usage, NOT_REPORTED)
     ]
-    if begun:
-        return replace(_likeliest(begun, usage), **answered)
+    if candidates:
+        same_usage = (call for call in reversed(candidates) if call.usage == usage)
+        return replace(next(same_usage, candidates[-1]), **answered)
     return CallRecord(
-        call_id=str(uuid.uuid5(_CALLS, f"{step.execution_id}|{turn}")),
+        call_id=str(uuid.uuid5(_CALL_IDS, f"{step.execution_id}|{turn}")),
         task_id=run.instance_id,
         tenant=run.instance_id.partition(":")[0],
         execution_id=step.execution_id,
         stage=step.name,
         turn=turn,
-        number=1 + max((call.number for call in known), default=0),
+        number=1 + max((call.number for call in step_calls), default=0),
         worker="",
         component=use.component,
         provider="",
@@ -99,29 +98,19 @@ def _call(run: WorkflowRun, step: Step, use: ModelUse, known: Sequence[CallRecor
     )
 
 
-def _likeliest(begun: Sequence[CallRecord], usage: TokenUsage) -> CallRecord:
-    return next((call for call in reversed(begun) if call.usage == usage), begun[-1])
-
-
-def _turn(step: Step) -> int:
-    turn = step.input.at("turn") if step.input else None
-    return turn if isinstance(turn, int) else 1
-
-
-def told(call: CallRecord) -> str:
-    """A call in words, for a difference."""
+def describe_call(call: CallRecord) -> str:
+    """A call's model and tokens, for the message of a difference."""
     if call.usage.basis is UsageBasis.UNREPORTED:
-        return f"{call.model}, tokens that nobody reported"
+        return f"{call.model}, tokens not reported"
     return f"{call.model}, {call.usage.input_tokens} tokens in, {call.usage.output_tokens} out"
 
 
-_THESE = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
-_STARTED = update(TICKETS).where(_THESE, TICKETS.c.started.is_(False)).values(started=True)
-# What histories say of tasks that have ended is better than whatever was told, earlier or later.
-_TELL_AGAIN = update(TICKETS).where(_THESE).values(stood_at=None, caveat="")
+_OF_TASKS = TICKETS.c.task_id.in_(bindparam("ids", expanding=True))
+_STARTED = update(TICKETS).where(_OF_TASKS, TICKETS.c.started.is_(False)).values(started=True)
+_RESET_STANDINGS = update(TICKETS).where(_OF_TASKS).values(stood_at=None, caveat="")
 _ENDED_UNRECORDED = (
     select(TICKETS)
-    .where(_THESE, TICKETS.c.recorded.is_(False))
+    .where(_OF_TASKS, TICKETS.c.recorded.is_(False))
     .where(TICKETS.c.status.in_([status.value for status in TaskStatus if status.ended]))
     .where(TICKETS.c.task_id.not_in(select(TASKS.c.task_id)))
 )
@@ -132,8 +121,8 @@ _STATUSES = {
 }
 
 
-class _Started(BaseModel):
-    """What a task's workflow was started with; its rules do not matter here."""
+class _RunInput(BaseModel):
+    """The part of a workflow's input that identifies its ticket."""
 
     tenant: TenantId
     ticket_id: TicketId
@@ -142,15 +131,15 @@ class _Started(BaseModel):
 
 
 def ticket_of(run: WorkflowRun) -> Mapping[str, Any] | None:
-    """The row of the ticket that a run was started for; None for another workflow's run."""
+    """The `tickets` row of the ticket that a run was started for, without texts; None for a run of another workflow."""
     try:
-        started = _Started.model_validate_json(run.input.text if run.input else "")
+        ticket = _RunInput.model_validate_json(run.input.text if run.input else "")
     except ValidationError:
         return None
-    if task_id(started.tenant, started.ticket_id) != run.instance_id or run.started_at is None:
+    if task_id(ticket.tenant, ticket.ticket_id) != run.instance_id or run.started_at is None:
         return None
     return {
-        **started.model_dump(),
+        **ticket.model_dump(),
         "task_id": run.instance_id,
         "digest": NO_DIGEST,
         "subject": "",
@@ -166,34 +155,36 @@ def ticket_of(run: WorkflowRun) -> Mapping[str, Any] | None:
 
 
 def keep_tickets(connection: Connection, runs: Iterable[WorkflowRun]) -> None:
-    """Makes the tickets that are not there, and notes of the others that their tasks were started."""
-    rows = [row for run in sorted(runs, key=_began) if (row := ticket_of(run)) is not None]
-    for row in rows:  # in the order in which they were started: lists are in the order of arrival
+    """Inserts the tickets that the ledger lacks, and marks the others as started."""
+    rows = [row for run in sorted(runs, key=_start_seconds) if (row := ticket_of(run)) is not None]
+    for row in rows:  # in the order of their starts, because lists are in the order of arrival
         connection.execute(insert_or_ignore(connection, TICKETS), row)
     connection.execute(_STARTED, {"ids": [row["task_id"] for row in rows]})
 
 
 def keep_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
-    """Writes rows of the journal, in the place of those of the same id."""
+    """Writes journal rows; a row with the same call id is replaced."""
     if calls:
         connection.execute(delete(MODEL_CALLS).where(MODEL_CALLS.c.call_id.in_([call.call_id for call in calls])))
         connection.execute(insert(MODEL_CALLS), [call_row(call) for call in calls])
 
 
-def tell_again(connection: Connection, task_ids: Sequence[str]) -> None:
-    """Lets what is told next of these tasks count, whenever it was."""
-    connection.execute(_TELL_AGAIN, {"ids": list(task_ids)})
+def reset_standings(connection: Connection, task_ids: Sequence[str]) -> None:
+    """Forgets at which turn these tasks stood, so that the next standing is saved whatever its time. For tasks that
+    have ended: their histories are more reliable than what workers reported."""
+    connection.execute(_RESET_STANDINGS, {"ids": list(task_ids)})
 
 
 def ended_without_history(connection: Connection, task_ids: Sequence[str]) -> dict[str, WorkflowRun]:
-    """Of these tasks, whose histories are gone, those that have ended as their worker told, and have no record."""
+    """The runs, by task id, of those of these tasks that have ended according to their worker and have no record. Their
+    histories are gone."""
     rows = connection.execute(_ENDED_UNRECORDED, {"ids": list(task_ids)}).mappings()
-    return {row["task_id"]: _run(row["task_id"], row["received_at"], standing_in(row)) for row in rows}
+    return {row["task_id"]: _purged_run(row["task_id"], row["received_at"], standing_in(row)) for row in rows}
 
 
-def _run(task: str, received_at: datetime, standing: Standing) -> WorkflowRun:
-    """What is known of such a task: how it ended. What its model calls cost stands in the journal; the time and the
-    writes of its steps are not known any more."""
+def _purged_run(task: str, received_at: datetime, standing: Standing) -> WorkflowRun:
+    """A run that only says how the task ended. The journal has the cost of its model calls; time and writes of its
+    steps are unknown."""
     result = standing.result
     return WorkflowRun(
         instance_id=task,
@@ -206,5 +197,5 @@ def _run(task: str, received_at: datetime, standing: Standing) -> WorkflowRun:
     )
 
 
-def _began(run: WorkflowRun) -> float:
+def _start_seconds(run: WorkflowRun) -> float:
     return run.started_at.timestamp() if run.started_at else 0.0

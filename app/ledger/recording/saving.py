@@ -75,8 +75,8 @@ def save(
     prices: Mapping[PriceRow, int],
     standing: Mapping[str, Standing] = MappingProxyType({}),
 ) -> frozenset[str]:
-    """Saves each record, and the task's standing where `standing` has one. Returns the ids of the tasks whose end the
-    ledger did not have yet. `prices` holds the number of each charge's price. A task may occur once only."""
+    """Saves the records, and the tasks' new standings if there are any. Returns the ids of the tasks that the ledger
+    did not have as ended before. `prices`: the number of each charge's price. Each task must occur only once."""
     # Every process locks the tasks in the same order, which rules out deadlocks.
     records = sorted(records, key=lambda record: record.task_id)
     connection.execute(_LOCK)  # takes SQLite's write lock before reading, so that nothing changes in between
@@ -84,7 +84,9 @@ def save(
     records = [record for record in records if not behind(record, known.get(record.task_id))]
     if not records:
         return frozenset()
-    standings.found(connection, {name: standing[name] for task in records if (name := task.task_id) in standing})
+    standings.update_standings(
+        connection, {record.task_id: standing[record.task_id] for record in records if record.task_id in standing}
+    )
     connection.execute(_RECORDED, [{"the_task": record.task_id, "final": record.final} for record in records])
     _write(connection, records, known, prices)
     for record in records:
@@ -113,7 +115,7 @@ def _write(
     sums = DailySums()
     for record in records:
         number, place = numbers[record.task_id], place_of(record)
-        lines = tuple(corrected(old[number], _wanted(record, prices)))
+        lines = tuple(corrected(old[number], _charge_lines(record, prices)))
         sums.move(before.get(number, place), place, old[number])
         sums.count(place, lines)
         rows[CHARGES] += [line.row(number) for line in lines]
@@ -124,7 +126,7 @@ def _write(
 
 
 def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Place]:
-    """The attributes under which the daily sums count the tasks' lines so far, by task number."""
+    """The attributes under which the daily sums count the saved lines of these tasks, by task number."""
     steps: defaultdict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
     if known:
         for row in connection.execute(_STEPS, {"numbers": [task.task_no for task in known]}):
@@ -135,7 +137,7 @@ def _places(connection: Connection, known: Collection[Row[Any]]) -> dict[int, Pl
 
 
 def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, list[ChargeLine]]:
-    """The charge lines saved so far, by task number."""
+    """The saved charge lines, by task number."""
     lines: defaultdict[int, list[ChargeLine]] = defaultdict(list)
     if numbers:
         for row in connection.execute(_LINES, {"numbers": numbers}):
@@ -148,7 +150,8 @@ def _lines(connection: Connection, numbers: Sequence[int]) -> defaultdict[int, l
 
 
 def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping[str, int]) -> dict[str, int]:
-    """Inserts or updates the rows of `tasks` and deletes the rows that are written again. Returns the numbers by id."""
+    """Inserts or updates the rows of `tasks`, and deletes a changed task's rows that are then inserted anew. Returns
+    the task numbers by id."""
     numbers = dict(known)
     new = [task_row(record) for record in records if record.task_id not in known]
     if new:
@@ -163,6 +166,6 @@ def _tasks(connection: Connection, records: Sequence[TaskRecord], known: Mapping
     return numbers
 
 
-def _wanted(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[ChargeLine]:
+def _charge_lines(record: TaskRecord, prices: Mapping[PriceRow, int]) -> list[ChargeLine]:
     steps = {step.execution_id: step.step for step in record.steps}
     return [line_of(charge, steps.get(charge.execution_id, 0), prices[price_row(charge)]) for charge in record.charges]

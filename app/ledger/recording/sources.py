@@ -1,4 +1,4 @@
-"""What records are made from: Dapr's histories, the journal, a price book, and names."""
+"""The sources of records: Dapr's histories, the journal, the execution log, a price book and naming rules."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import CallRecord
 
-_READ_AT_ONCE = 8
+_CONCURRENT_READS = 8
 
 _CALLS = select(MODEL_CALLS).where(MODEL_CALLS.c.task_id.in_(bindparam("ids", expanding=True)))
-_BEGUN = (
+_EXECUTIONS = (
     select(EXECUTIONS, WORKERS.c.seen_at, WORKERS.c.stopped_at)
     .join(WORKERS, WORKERS.c.worker == EXECUTIONS.c.worker, isouter=True)
     .where(EXECUTIONS.c.task_id.in_(bindparam("ids", expanding=True)))
@@ -33,9 +33,12 @@ _BEGUN = (
 
 @dataclass(frozen=True)
 class Sources:
-    """`history` reads one run and raises TaskNotFound, HistoryTampered, Unreachable; `said` reads what a run says of
-    itself that goes on, which its history does not hold, and raises the same; `known` are the ids of all instances
-    that Dapr has, of other workflows too; `clock` gives the time in UTC."""
+    """The sources of records, and what reads them.
+
+    history: reads one run; raises TaskNotFound, HistoryTampered, Unreachable. said: reads the custom status of a run
+    that has not ended, which its history does not hold; raises the same. known: the ids of all workflow instances in
+    Dapr, including those of other workflows. clock: the time in UTC.
+    """
 
     engine: Engine
     history: Callable[[str], WorkflowRun]
@@ -46,9 +49,9 @@ class Sources:
     known: Callable[[], Iterable[str]] = tuple
 
     def runs(self, task_ids: Sequence[str]) -> Mapping[str, WorkflowRun | TaskNotFound | HistoryTampered]:
-        """The history of each task, or why there is none. Several are read at a time: daprd loads and verifies a whole
-        history for each. Raises Unreachable."""
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        """The history of each task, or the error that says why there is none. Reads several at a time, since daprd
+        loads and verifies a whole history for each. Raises Unreachable."""
+        with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
             return dict(zip(task_ids, pool.map(self._read, task_ids), strict=True))
 
     def _read(self, task_id: str) -> WorkflowRun | TaskNotFound | HistoryTampered:
@@ -57,31 +60,31 @@ class Sources:
         except (TaskNotFound, HistoryTampered) as error:
             return error
 
-    def standing(self, found: Iterable[tuple[WorkflowRun, TaskRecord]]) -> Mapping[str, Standing]:
-        """Where those tasks stand of which nobody told so: the worker that brought them there died, or is another's.
-        Raises Unreachable."""
-        bare = {run.instance_id: (run, record, standings.of_run(run, record.status, None)) for run, record in found}
+    def standing(self, recorded: Iterable[tuple[WorkflowRun, TaskRecord]]) -> Mapping[str, Standing]:
+        """The standings of those tasks whose history is ahead of the ledger, because the worker that ran their last
+        turn died or does not report here. Raises Unreachable."""
+        tasks = {run.instance_id: (run, record, standings.of_run(run, record.status, None)) for run, record in recorded}
         with self.engine.connect() as connection:
-            known = standings.stood_at(connection, list(bare))
+            ledger_turns = standings.stood_at(connection, list(tasks))
         news: dict[str, Standing] = {}
-        for task_id, (run, record, standing) in bare.items():
-            told = known.get(task_id)
-            if told is None or (standing.at is not None and told < standing.at):
-                said = self.said(task_id) if standing.resting else None
-                news[task_id] = standings.of_run(run, record.status, said)
+        for task_id, (run, record, standing) in tasks.items():
+            ledger_turn = ledger_turns.get(task_id)
+            if ledger_turn is None or (standing.at is not None and ledger_turn < standing.at):
+                custom_status = self.said(task_id) if standing.resting else None
+                news[task_id] = standings.of_run(run, record.status, custom_status)
         return news
 
     def written(self, task_ids: Sequence[str]) -> Mapping[str, Written]:
-        """The model calls and executions of each task, as they are written down now."""
+        """The model calls and executions of each task that workers have written so far."""
         calls: dict[str, list[CallRecord]] = {task_id: [] for task_id in task_ids}
         begun: dict[str, list[Begun]] = {task_id: [] for task_id in task_ids}
         with self.engine.connect() as connection:
             for call in call_records(connection.execute(_CALLS, {"ids": list(task_ids)}).mappings()):
                 calls[call.task_id].append(call)
-            for row in connection.execute(_BEGUN, {"ids": list(task_ids)}):
+            for row in connection.execute(_EXECUTIONS, {"ids": list(task_ids)}):
                 begun[row.task_id].append(Begun(*row[1:]))
         return {task_id: Written(calls[task_id], begun[task_id]) for task_id in task_ids}
 
     def record(self, run: WorkflowRun, written: Written, book: PriceBook | None = None) -> TaskRecord:
-        """The record of one task, as it is now; by another book than today's if there is one."""
+        """The record of one task as of now; priced by `book`, or by today's."""
         return project(run, written, book or self.book, self.naming, self.clock())

@@ -48,7 +48,7 @@ _STANDS = {
 }
 _EARLIER = or_(TICKETS.c.stood_at.is_(None), TICKETS.c.stood_at < bindparam("now_at"))
 _TOLD = update(TICKETS).where(_THIS, TICKETS.c.recorded.is_(False), _EARLIER).values(_STANDS)
-_FOUND = update(TICKETS).where(_THIS, _EARLIER).values(_STANDS)
+_UPDATE = update(TICKETS).where(_THIS, _EARLIER).values(_STANDS)
 _SAME_WORDS = func.substr(TICKETS.c.caveat, 1, bindparam("length")) == bindparam("words")
 _STATUS = select(TICKETS.c.status).where(_THIS)
 _NOT_ENDED = frozenset(status.value for status in TaskStatus if not status.ended)
@@ -212,10 +212,10 @@ def of_run(run: WorkflowRun, status: TaskStatus, said: str | None) -> Standing:
     return under_way(said, at, status)
 
 
-def found(connection: Connection, standing: Mapping[str, Standing]) -> None:
-    """Writes what histories say, where nothing later was told."""
-    if standing:
-        connection.execute(_FOUND, [_values(task_id, known) for task_id, known in standing.items()])
+def update_standings(connection: Connection, from_histories: Mapping[str, Standing]) -> None:
+    """Writes standings that were read from histories, by task id, unless the ledger has one of a later turn."""
+    if from_histories:
+        connection.execute(_UPDATE, [_values(task_id, standing) for task_id, standing in from_histories.items()])
 
 
 def stood_at(connection: Connection, task_ids: Iterable[str]) -> dict[str, datetime | None]:
