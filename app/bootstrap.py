@@ -23,7 +23,7 @@ from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
-from app.dapr.systems import DaprSystems, ask_at_once
+from app.dapr.systems import DaprSystems, ask_and_wait
 from app.domain.errors import ConfigurationError
 from app.domain.standing import Standing
 from app.ledger.audit import ledger_check, rebuilding
@@ -134,8 +134,8 @@ def serve(settings: Settings) -> None:
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
     """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
     sdk_patches.reconnect_quickly()
-    sdk_patches.ask_for_no_health()
-    sdk_patches.trace_nothing()
+    sdk_patches.skip_health_checks()
+    sdk_patches.disable_grpc_spans()
     leave_proxies_out(settings)
     if opened := private_folder(settings.state_dir):
         log.warning("%s", told(opened))
@@ -209,7 +209,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
     """Tells the refund system that the ticket ends without a refund. Raises Refused, Unreachable."""
-    ask_at_once(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
+    ask_and_wait(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
 def make_web(
@@ -242,7 +242,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
     journal = Journal(writer, opened.heartbeat.worker, utc_now, policy.losses(settings.policy_file))
 
     async def scheduled_input(task_id: str, event_id: int, execution_id: str) -> str | None:
-        return await asyncio.to_thread(opened.history.asked, task_id, event_id, execution_id)
+        return await asyncio.to_thread(opened.history.scheduled_input, task_id, event_id, execution_id)
 
     return Services(
         gateway=LLMGateway(components[settings.llm_component], journal, stages),
@@ -303,7 +303,7 @@ def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
         return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
 
     executions = Executions(opened.writer, opened.heartbeat.worker, utc_now, completed)
-    connected = sidecar.Connected(settings.daprd)
+    connected = sidecar.WorkerConnection(settings.daprd)
     return Worker(settings.daprd, ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
 
 

@@ -17,7 +17,7 @@ from dapr.clients.grpc.interceptors import DaprClientInterceptor
 from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from dapr.ext.workflow._durabletask.internal import protos
 
-from app.dapr.daprd import PAST_PROXIES, Daprd
+from app.dapr.daprd import GRPC_WITHOUT_PROXY, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import LedgerQueries
@@ -63,7 +63,7 @@ def daprd_of(stack: Stack) -> Daprd:
 @contextmanager
 def sidecar_channel(stack: Stack) -> Iterator[grpc.Channel]:
     """A channel to a stack's sidecar that brings its token."""
-    with grpc.insecure_channel(stack.dapr_grpc, options=[PAST_PROXIES]) as channel:
+    with grpc.insecure_channel(stack.dapr_grpc, options=[GRPC_WITHOUT_PROXY]) as channel:
         yield grpc.intercept_channel(channel, DaprClientInterceptor(list(daprd_of(stack).metadata)))
 
 

@@ -189,7 +189,7 @@ def metrics(settings: Settings) -> DoctorFinding:
     if answer.is_success:
         return _repeated(name, answer.text) or DoctorFinding(name, True, settings.dapr_metrics)
     if has_lost_metrics(answer.text) and sidecar.needs(settings.daprd, LOST_METRICS):
-        found = f"lost when it read its configuration again (Dapr below {LOST_METRICS.mended})"
+        found = f"lost when it read its configuration again (Dapr below {LOST_METRICS.fixed_in})"
         return DoctorFinding(name, False, found, "start it again")
     return DoctorFinding(name, False, f"{settings.dapr_metrics} answers {answer.status_code}", "look into its log")
 
@@ -259,7 +259,7 @@ def of_version(text: str) -> Iterator[DoctorFinding]:
         lacks = "; ".join(f"{fix.trouble} ({fix.name})" for fix in missing)
         gap = f"{text} lacks security fixes of" if version else "it is not known whether it has the security fixes of"
         remedy = "on a cluster, give the agent a namespace of its own, or upgrade sidecars and control plane"
-        yield DoctorFinding("Dapr's security", True, f"{gap} {missing[0].mended}: {lacks}; {remedy}")
+        yield DoctorFinding("Dapr's security", True, f"{gap} {missing[0].fixed_in}: {lacks}; {remedy}")
 
 
 def sdk(version: Version | None) -> Iterator[DoctorFinding]:
@@ -270,7 +270,7 @@ def sdk(version: Version | None) -> Iterator[DoctorFinding]:
         )
         return
     yield DoctorFinding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
-    off = [workaround.name for workaround in workarounds.ALL if workarounds.untried(workaround, version)]
+    off = [workaround.name for workaround in workarounds.ALL if workarounds.untested(workaround, version)]
     if off:
         found = f"not worked around, since no patch was tried with {version}: {', '.join(off)}"
         yield DoctorFinding("Python SDK's defects", False, found, _PINNED)
@@ -283,7 +283,7 @@ _PINNED = "install the packages of requirements.lock: `make setup`"
 
 def _worked_around(active: tuple[Workaround, ...]) -> str:
     named = ", ".join(
-        f"{workaround.name} ({workaround.until})" if workaround.mended else workaround.name for workaround in active
+        f"{workaround.name} ({workaround.until})" if workaround.fixed_in else workaround.name for workaround in active
     )
     return f"worked around: {named}" if named else "none is known"
 

@@ -68,11 +68,11 @@ def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> Non
 
 def _read(task_id: str) -> tuple[Event, ...]:
     from app.config.settings import load
-    from app.dapr.history.entries import listed
+    from app.dapr.history.entries import list_events
     from app.dapr.history.reader import HistoryReader
 
     with HistoryReader(load().daprd) as reader:
-        return listed(reader.events(task_id))
+        return list_events(reader.events(task_id))
 
 
 def _row(event: Event) -> tuple[str, ...]:

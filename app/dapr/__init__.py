@@ -1,1 +1,1 @@
-"""The sidecar seen from here: its API, its health, service invocation, histories, SDK patches. Knows no ledger."""
+"""The sidecar as the agent sees it: API, health, service invocation, workflow histories, patches of its Python SDK."""

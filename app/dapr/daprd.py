@@ -1,6 +1,6 @@
-"""How daprd's API is called from everywhere: with the token that opens it, and past every proxy.
+"""Address and token of the sidecar. Every client of its API is made from `Daprd`.
 
-daprd answers callers without its token with 401 (HTTP) or Unauthenticated (gRPC); its health alone is open.
+daprd answers callers without its token with 401 (HTTP) or Unauthenticated (gRPC); only its health is open.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header, not a secret
 # gRPC would look for a proxy in the environment, for loopback too.
-PAST_PROXIES = ("grpc.enable_http_proxy", 0)
-# What `workarounds.LOST_METRICS` looks like, with status 500: the runtime before stays registered, so each series is
-# there twice, until the process is another one.
-_TWICE = "was collected before with the same name and label values"
+GRPC_WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
+# The text of `workarounds.LOST_METRICS`, with status 500: after a reload the previous runtime stays registered, so each
+# series exists twice until the process is restarted.
+_DUPLICATE_METRIC = "was collected before with the same name and label values"
 
 
 @dataclass(frozen=True)
 class Daprd:
-    """One sidecar: the address of its HTTP API (`http://host:port`), that of its gRPC API (`host:port`), and the token
-    that opens both; empty when it asks for none."""
+    """One sidecar.
+
+    http: address of its HTTP API (`http://host:port`). grpc: address of its gRPC API (`host:port`). token: opens both;
+    empty if the sidecar asks for none.
+    """
 
     http: str
     grpc: str
@@ -30,21 +33,21 @@ class Daprd:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request brings."""
+        """The HTTP headers that every request needs; none without a token."""
         return {TOKEN_HEADER: self.token} if self.token else {}
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The same for gRPC."""
+        """The gRPC metadata that every call needs; none without a token."""
         return tuple(self.headers.items())
 
     def client(self, seconds: float) -> httpx.Client:
-        """A client of the HTTP API whose calls give up after so many seconds; to be closed."""
+        """A client of the HTTP API with a time-out of `seconds` a call. The caller closes it."""
         import httpx
 
         return httpx.Client(base_url=self.http, headers=self.headers, timeout=seconds, trust_env=False)
 
 
 def has_lost_metrics(answer: str) -> bool:
-    """Whether a failed answer of the metrics port is that of a daprd which shows none until it is started again."""
-    return _TWICE in answer
+    """Whether an error of the metrics port means that daprd shows no metrics until it is restarted (`LOST_METRICS`)."""
+    return _DUPLICATE_METRIC in answer

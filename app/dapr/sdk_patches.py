@@ -1,6 +1,7 @@
-"""Patches of the Dapr workflow SDK: defects that would lose or repeat work, and defaults that would make it slow and
-that it has no option for. Each is a row of `workarounds`, and is applied only to an SDK that needs it and that it was
-written for."""
+"""Patches of Dapr's workflow SDK: for defects that lose or repeat work, and for slow defaults that have no option.
+
+Each patch is a row of `workarounds`. It is applied only to SDK versions that need it and that it was tested with.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from dapr.ext.workflow._durabletask import worker as sdk
 from dapr.ext.workflow._durabletask.internal import protos, shared
 
 from app.dapr import workarounds
-from app.dapr.daprd import PAST_PROXIES
+from app.dapr.daprd import GRPC_WITHOUT_PROXY
 from app.dapr.sdk_version import sdk_version
 from app.dapr.workarounds import Workaround
 
@@ -28,21 +29,25 @@ log = logging.getLogger(__name__)
 _STEPS = uuid.UUID("6f1d3f3e-5f0a-5c7e-9d53-1f0f4d0c7a10")
 _run_id: contextvars.ContextVar[str] = contextvars.ContextVar("run_id", default="")
 
-# What a workflow has asked for itself, and a pause: the SDK must not hold these back while a workflow is paused.
+# What the workflow itself scheduled, and a pause. The SDK must not hold these back while a workflow is paused.
 _NEVER_HELD = frozenset(
     {"taskScheduled", "timerCreated", "childWorkflowInstanceCreated", "eventSent", "executionSuspended"}
 )
 
 
 def _works_around(workaround: Workaround) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Makes a patch one that leaves an SDK alone which does not need it, or whose code is another one."""
+    """Decorates a patch: it is skipped if the installed SDK does not need it, or lacks the code that it patches."""
 
     def only_where_needed(patch: Callable[[], None]) -> Callable[[], None]:
         @functools.wraps(patch)
         def apply() -> None:
             version = sdk_version()
-            if workarounds.untried(workaround, version):
-                log.warning("Python SDK %s: not patched (%s): never tried with it", version, workaround.name)
+            if workarounds.untested(workaround, version):
+                log.warning(
+                    "Python SDK %s: not patched (%s): the patch was never tested with this version",
+                    version,
+                    workaround.name,
+                )
             if not workarounds.needed(workaround, version):
                 return
             try:
@@ -57,26 +62,29 @@ def _works_around(workaround: Workaround) -> Callable[[Callable[[], None]], Call
 
 @_works_around(workarounds.PAUSES)
 def survive_pauses() -> None:
-    """When a pause and a step's completion arrive in one turn, the next step is scheduled behind the pause. The SDK
-    then holds its own schedule back as if it came from outside, writes it again in each turn, and fails the
-    workflow as non-deterministic at resume. A second pause is held back as well; at resume it pauses the workflow
-    again while the held events are being worked off, each of them is held back anew, and that goes on for ever."""
+    """Keeps the SDK from holding back a paused workflow's own schedules and a second pause.
+
+    If a pause and a step's completion arrive in one turn, the next step is scheduled behind the pause. The SDK holds
+    that schedule back as if it came from outside, writes it again in each turn, and at resume fails the workflow as
+    non-deterministic. A second pause is held back too: at resume it pauses the workflow while the held events are
+    processed, they are held back anew, and the turn never ends.
+    """
     suspendable = sdk._is_suspendable
     if hasattr(suspendable, "unpatched"):
         return
 
-    def held_back(event: Any) -> bool:
+    def is_suspendable(event: Any) -> bool:
         return event.WhichOneof("eventType") not in _NEVER_HELD and bool(suspendable(event))
 
-    held_back.unpatched = suspendable  # type: ignore[attr-defined]
-    sdk._is_suspendable = held_back
+    is_suspendable.unpatched = suspendable  # type: ignore[attr-defined]
+    sdk._is_suspendable = is_suspendable
 
 
 @_works_around(workarounds.EVENTS)
 def survive_events() -> None:
-    """Three things that anybody may send, and that break a workflow in the SDK: a resume of one that is not paused
-    fails it; so does an event whose payload is not JSON, whatever its name; and one that arrives behind a terminate
-    lets it go on, so that a step may be scheduled for a task that has ended."""
+    """Makes three inputs from outside harmless. Unpatched, a workflow fails if it is resumed without being paused, or
+    gets an event whose payload is not JSON; and an event behind a terminate lets it continue, so a step may be
+    scheduled for a task that has ended."""
     process = sdk._OrchestrationExecutor.process_event
     if hasattr(process, "unpatched"):
         return
@@ -85,7 +93,7 @@ def survive_events() -> None:
         kind = event.WhichOneof("eventType")
         if _has_ended(context) or (kind == "executionResumed" and not executor._is_suspended):
             return
-        if kind == "eventRaised" and not _readable(event.eventRaised.input.value):
+        if kind == "eventRaised" and not _is_readable(event.eventRaised.input.value):
             event = _without_payload(event)
         process(executor, context, event)
 
@@ -94,51 +102,53 @@ def survive_events() -> None:
 
 
 def _has_ended(context: Any) -> bool:
-    """One that continues as new has not: it carries events over to its next run."""
+    """Whether the workflow has ended. One that continues as new has not: it carries events over to its next run."""
     continued = protos.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
     return bool(context._is_complete) and context._completion_status != continued
 
 
-def _readable(payload: str) -> bool:
+def _is_readable(payload: str) -> bool:
     try:
         return not payload or shared.from_json(payload) is not None
-    except Exception:  # whatever a payload from outside makes the decoder do: no JSON, too deep, too long a number
+    except Exception:  # the payload comes from outside: not JSON, nested too deeply, a number that is too long
         return False
 
 
 def _without_payload(event: Any) -> Any:
-    bare = protos.HistoryEvent()
-    bare.CopyFrom(event)
-    bare.eventRaised.ClearField("input")
-    return bare
+    copy = protos.HistoryEvent()
+    copy.CopyFrom(event)
+    copy.eventRaised.ClearField("input")
+    return copy
 
 
 @_works_around(workarounds.STEP_NAMES)
 def name_steps_by_place() -> None:
-    """The SDK names a step by the time of the turn that asks for it. daprd hands steps out before it saves the
-    turn; one that dies in between runs the turn again, at another time, and the same step comes under a second name:
-    nobody recognises it, and its model call is paid twice. So a step is named by its place in its run."""
+    """Names a step by its place in its run instead of by the time of the turn that schedules it.
 
-    named_by_time = sdk._RuntimeOrchestrationContext.new_guid
-    if hasattr(named_by_time, "unpatched"):
+    daprd hands out steps before it saves the turn. If it dies in between, the turn is run again at another time, and
+    the same step gets a second name: neither history nor journal recognises it, and its model call is paid twice.
+    """
+    guid_by_time = sdk._RuntimeOrchestrationContext.new_guid
+    if hasattr(guid_by_time, "unpatched"):
         return
 
     def new_guid(context: Any) -> uuid.UUID:
         context._uuid_counter = place = getattr(context, "_uuid_counter", 0) + 1
         return uuid.uuid5(_STEPS, f"{context.instance_id}|{_run_id.get()}|{place}")
 
-    new_guid.unpatched = named_by_time  # type: ignore[attr-defined]
+    new_guid.unpatched = guid_by_time  # type: ignore[attr-defined]
     sdk._RuntimeOrchestrationContext.new_guid = new_guid
 
 
 def begin_turn(request: Any) -> None:
-    """Says which run the turn belongs to that is about to be executed in this context."""
+    """Sets the run of the turn that is about to be executed in this context; `name_steps_by_place` reads it."""
     _run_id.set(run_id_of(request))
 
 
 def run_id_of(request: Any) -> str:
-    """Names one run of an instance: another begins when the same id is started anew, or continued as new."""
-    for event in chain(request.pastEvents, request.newEvents):  # it is the second one, mostly
+    """Dapr's id of the run that a turn belongs to; empty if the request does not hold the run's start. An instance gets
+    a new run when its id is started again or continued as new."""
+    for event in chain(request.pastEvents, request.newEvents):  # mostly the second event
         if event.HasField("executionStarted"):
             return str(event.executionStarted.workflowInstance.executionId.value)
     return ""
@@ -146,31 +156,34 @@ def run_id_of(request: Any) -> str:
 
 @_works_around(workarounds.RECONNECTING)
 def reconnect_quickly() -> None:
-    """gRPC waits up to two minutes before it tries a lost sidecar again, all connections with equal options share that
-    wait, and a proxy of the environment is asked for loopback too. The SDK offers no option for any of it, so its
-    defaults are extended before the first connection is made."""
-    pause = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
-    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *pause, PAST_PROXIES)
+    """Limits gRPC's pause before it reconnects to a lost sidecar to a second, and bypasses proxies.
+
+    By default the pause is up to two minutes, connections with equal options share it, and the environment's proxy is
+    used for loopback too. The SDK has no option for this, so its defaults are extended; call this before the first
+    connection is made.
+    """
+    backoff = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
+    shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS = (*shared.DEFAULT_GRPC_KEEPALIVE_OPTIONS, *backoff, GRPC_WITHOUT_PROXY)
 
 
 def use_token(token: str) -> None:
-    """The SDK's clients take the sidecar's token from its own settings alone, each when it is made. No patch: that is
-    the option it has."""
+    """Sets the sidecar's token for SDK clients that are made after this. Not a patch: the SDK's clients read the token
+    only from this setting."""
     settings.DAPR_API_TOKEN = token or None
 
 
 @_works_around(workarounds.HEALTH)
-def ask_for_no_health() -> None:
-    """The SDK's client asks a sidecar for its health when it is made: on the event loop, without a time limit for one
-    that stands still, and through the machine's proxies. Whoever makes a client has asked before, with all of that."""
+def skip_health_checks() -> None:
+    """Removes the health check that the SDK makes for each new client. It blocks the event loop, without a limit if
+    the sidecar is frozen, and goes through the machine's proxies. The agent has checked the sidecar itself by then."""
     DaprHealth.wait_for_sidecar = staticmethod(lambda: None)
 
 
 @_works_around(workarounds.SPANS)
-def trace_nothing() -> None:
-    """The SDK wraps every gRPC call in a span as soon as OpenTelemetry's instrumentation is installed, also when nobody
-    collects them: a fifth of the worker's CPU time. The product does not bring it; whoever installed it for something
-    else does not pay for it. Spans of our own are made where they say something."""
+def disable_grpc_spans() -> None:
+    """Switches off the SDK's span around each gRPC call. If OpenTelemetry's gRPC instrumentation is installed, the SDK
+    makes these spans even without a collector, which takes a fifth of the worker's CPU time. The agent makes its own
+    spans in `app/telemetry`."""
     with contextlib.suppress(ImportError):
         from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 

@@ -1,4 +1,4 @@
-"""Which Python SDK of Dapr is installed. Apart from the patches, since they cannot be loaded with every SDK."""
+"""The version of Dapr's Python SDK that is installed. Not in `sdk_patches`, which cannot be imported with every SDK."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from app.dapr.workarounds import Version, parse
 
 
 def sdk_version() -> Version | None:
-    """The installed one's; None where it is not known. Its workflow part is a package of its own up to 1.18, and part
-    of `dapr` from 1.19 on."""
-    core, own = (_installed(name) for name in ("dapr", "dapr-ext-workflow"))
-    return core if core is not None and core >= Version(1, 19, 0, final=False) else own
+    """The version of the SDK's workflow part; None if it is unknown. The workflow part is the package
+    `dapr-ext-workflow` up to 1.18, and part of `dapr` from 1.19 on."""
+    core, workflow = (_installed_version(name) for name in ("dapr", "dapr-ext-workflow"))
+    return core if core is not None and core >= Version(1, 19, 0, final=False) else workflow
 
 
-def _installed(name: str) -> Version | None:
+def _installed_version(name: str) -> Version | None:
     try:
         return parse(importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:

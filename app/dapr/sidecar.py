@@ -1,5 +1,4 @@
-"""What the worker asks its sidecar: is it ready, which version is it, which secrets does it hold, has it taken this
-worker on?"""
+"""Questions to the sidecar: whether it is ready, its version, its secrets, and whether it gives work to this worker."""
 
 from __future__ import annotations
 
@@ -19,29 +18,31 @@ from app.domain.errors import ConfigurationError, FailureCause, Unreachable
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
-# A sidecar that is well counts a worker in the moment in which it connects.
-TAKEN_ON_SECONDS = 0.3
-# So often it is asked, however long that takes: this process, too, may have stood still.
-_LOOKS = 4
+# A healthy sidecar counts a worker as soon as it connects.
+COUNTED_WITHIN_SECONDS = 0.3
+# The least number of checks before a sidecar counts as locked up: time alone proves nothing, because this process may
+# have been frozen too.
+_MIN_CHECKS = 4
 _PAUSE_SECONDS = 0.1
 
 
 def wait_until_ready(
     sidecar: str, *, seconds: float = READY_SECONDS, pause: Callable[[float], None] = time.sleep
 ) -> None:
-    """Returns when the sidecar has loaded its components. Raises Unreachable after `seconds`."""
+    """Returns when the sidecar has loaded its components. Raises Unreachable after `seconds`. `sidecar` is the address
+    of its HTTP API."""
     deadline = time.monotonic() + seconds
-    while not _ready(sidecar):
+    while not _is_ready(sidecar):
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"no Dapr sidecar is ready at {sidecar} after {seconds:.0f} s; "
-                "start the agent with `make up` or `dapr run -f .`, and look into its log",
+                "start the agent with `make up` or `dapr run -f .`, and read the sidecar's log",
                 cause=FailureCause.SIDECAR_GONE,
             )
         pause(_PAUSE_SECONDS)
 
 
-def _ready(sidecar: str) -> bool:
+def _is_ready(sidecar: str) -> bool:
     try:
         return httpx.get(f"{sidecar}/v1.0/healthz/outbound", timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
@@ -49,7 +50,7 @@ def _ready(sidecar: str) -> bool:
 
 
 def version(daprd: Daprd) -> str:
-    """What the sidecar tells of its version, such as `1.18.2`; empty when it tells nothing."""
+    """The sidecar's version, such as `1.18.2`; empty if it does not answer."""
     try:
         with daprd.client(2) as client:
             return str(client.get("/v1.0/metadata").raise_for_status().json()["runtimeVersion"])
@@ -58,13 +59,14 @@ def version(daprd: Daprd) -> str:
 
 
 def needs(daprd: Daprd, workaround: Workaround) -> bool:
-    """Whether a defect of daprd is to be worked around. Asked each time, and rarely: the sidecar may have been started
-    again as another version."""
+    """Whether a defect of the running daprd must be worked around. Asks daprd each time, because it may have been
+    restarted as another version."""
     return workarounds.needed(workaround, workarounds.parse(version(daprd)))
 
 
 def secret(daprd: Daprd, store: str, name: str) -> str | None:
-    """One secret from Dapr's secret store; None when the store holds none of that name."""
+    """One secret from Dapr's secret store; None if the store has none of that name. Raises Unreachable, or
+    ConfigurationError if the sidecar refuses this agent's token or cannot read the store."""
     try:
         with daprd.client(10) as client:
             response = client.get(f"/v1.0/secrets/{store}/{name}")
@@ -89,46 +91,46 @@ def _error_code(text: str) -> str:
         return "unknown error"
 
 
-class Connected:
-    """Makes sure that the sidecar has taken this worker on.
+class WorkerConnection:
+    """Checks that the sidecar has admitted this worker, and ends a sidecar that has locked up.
 
-    Works around `LOCKED_UP`: the queued turn holds the lock of its workflow and waits for a worker, the sidecar waits
-    for that lock before it lets any worker in. The worker's stream is then accepted, but it is counted nowhere and is
-    given no work, for ever. Only a sidecar that begins anew helps.
+    Works around `LOCKED_UP`: the queued turn holds the lock of its workflow and waits for a worker, and the sidecar
+    waits for that lock before it admits one. The worker's stream is accepted, but the worker is not counted and never
+    gets work. Only restarting the sidecar helps.
     """
 
     def __init__(self, daprd: Daprd) -> None:
         self._daprd = daprd
-        self._patience = TAKEN_ON_SECONDS
+        self._patience = COUNTED_WITHIN_SECONDS
 
-    async def taken_on(self) -> None:
-        """Returns when the sidecar counts a worker. One that counts none for long is asked to end, so that whoever
-        looks after it starts it again."""
-        deadline, looks = time.monotonic() + self._patience, 0
+    async def ensure_connected(self) -> None:
+        """Returns when the sidecar counts a worker. A sidecar that counts none for too long is told to end, so that its
+        supervisor starts it again."""
+        deadline, checks = time.monotonic() + self._patience, 0
         while await asyncio.to_thread(self._workers) == 0:
-            looks += 1
-            if looks >= _LOOKS and time.monotonic() > deadline:
-                self._patience *= 2  # was it only slow?
+            checks += 1
+            if checks >= _MIN_CHECKS and time.monotonic() > deadline:
+                self._patience *= 2  # it may only have been slow
                 await asyncio.to_thread(self._end)
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _workers(self) -> int | None:
-        """How many workers it counts; None when it does not say, or is of a version that does not lock up."""
+        """How many workers the sidecar counts; None if it does not answer, or its version does not lock up."""
         try:
             with self._daprd.client(2) as client:
-                found = client.get("/v1.0/metadata").raise_for_status().json()
-            if not workarounds.needed(LOCKED_UP, workarounds.parse(str(found.get("runtimeVersion")))):
+                metadata = client.get("/v1.0/metadata").raise_for_status().json()
+            if not workarounds.needed(LOCKED_UP, workarounds.parse(str(metadata.get("runtimeVersion")))):
                 return None
-            return int(found.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out what is zero
+            return int(metadata.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out a zero
         except (httpx.HTTPError, ValueError, AttributeError, TypeError):
             return None
 
     def _end(self) -> None:
-        log.error("sidecar %s has locked up and gives this worker no work; it is asked to end", self._daprd.http)
+        log.error("sidecar %s has locked up and gives this worker no work; telling it to end", self._daprd.http)
         try:
-            # At once: what it would wait for is what it is locked up with, and all that matters is in the state store.
+            # Forced: a graceful shutdown would wait for the locked turn. All state is in the state store.
             with self._daprd.client(5) as client:
                 client.post("/v1.0/shutdown", headers={"dapr-force-shutdown": "true"}).raise_for_status()
         except httpx.HTTPError as error:
-            log.error("sidecar %s does not end (%s): start it again", self._daprd.http, type(error).__name__)
+            log.error("sidecar %s does not end (%s): restart it", self._daprd.http, type(error).__name__)

@@ -1,10 +1,10 @@
-"""The defects of Dapr that this agent works around, and the versions that make each workaround unnecessary. Pure.
+"""The defects of Dapr that this agent works around, and the versions in which each workaround is needed.
 
-Whoever works around one asks `needed` with the version that runs: daprd's from its metadata (`app/dapr/sidecar.py`),
-the Python SDK's from the installed package (`app/dapr/sdk_version.py`). A workaround stays on where the version is
-unknown: one that is on for nothing costs little, one that is off when it is needed loses work.
+Each use of a workaround calls `needed` with the running version: daprd's comes from its metadata (`sidecar.py`), the
+Python SDK's from the installed package (`sdk_version.py`). If the version is unknown, the workaround is on: an unneeded
+one costs little, a missing one loses work.
 
-What Dapr never promised is not in the table: that a step may be executed twice, or that an answer may come late.
+Behaviour that Dapr never promised otherwise is not a defect: a step may be executed twice, an answer may come late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Version(NamedTuple):
-    """A version number. `final` is False for what comes before a release, such as 1.18.4-rc.1."""
+    """A version number. `final` is False for a pre-release such as 1.18.4-rc.1."""
 
     major: int
     minor: int
@@ -24,36 +24,35 @@ class Version(NamedTuple):
     final: bool = True
 
     def __str__(self) -> str:
-        """Dotted."""
         return f"{self.major}.{self.minor}.{self.patch}" + ("" if self.final else " (not a release)")
 
 
 def parse(text: str | None) -> Version | None:
-    """The version that a program tells of itself, such as `1.18.2`; None for what is no number, such as `edge`."""
-    found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)(\S*)", (text or "").strip())
-    return Version(int(found[1]), int(found[2]), int(found[3]), not found[4]) if found else None
+    """Parses a version as programs report it, such as `1.18.2`; None if it is no number, such as `edge`."""
+    match = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)(\S*)", (text or "").strip())
+    return Version(int(match[1]), int(match[2]), int(match[3]), not match[4]) if match else None
 
 
 @dataclass(frozen=True)
 class Versions:
-    """From `least` (included) to the release `below` (excluded, with what comes before it)."""
+    """A range of versions from `least` (included) to the release `below` (excluded, and so are its pre-releases)."""
 
     least: Version
     below: Version
 
     def __contains__(self, version: Version | None) -> bool:
-        """Whether a version lies in between; an unknown one does not."""
+        """Whether the version is in the range; an unknown one (None) is not."""
         return version is not None and self.least <= version < self.below._replace(final=False)
 
 
-# Which daprd the agent runs with. The set-up looks for the same (`runtime/programs.py`).
+# The daprd versions that the agent runs with. The set-up accepts the same (`runtime/programs.py`).
 SUPPORTED = Versions(Version(1, 18, 2), Version(1, 19, 0))
-# The SDKs that the patches were written for and tried with. In a later one the code may be another, so they are off.
+# The SDK versions that the patches were tested with. A later SDK's code may differ, so the patches are off there.
 PATCHED = Versions(Version(1, 18, 3), Version(1, 20, 0))
 
 
 class Component(Enum):
-    """Whose defect it is."""
+    """The part of Dapr that has a defect."""
 
     DAPRD = "daprd"
     SDK = "Python SDK"
@@ -61,19 +60,22 @@ class Component(Enum):
 
 @dataclass(frozen=True)
 class Workaround:
-    """One defect and what makes the workaround unnecessary. `issue` is empty where none is known; `mended` is the first
-    release without the defect, None as long as there is none."""
+    """One defect of Dapr that this agent works around.
+
+    trouble: what goes wrong, in one sentence. issue: Dapr's issue, such as `dapr#10242`; empty if none is known.
+    fixed_in: the first release without the defect; None while there is none.
+    """
 
     name: str
     trouble: str
     issue: str
     component: Component
-    mended: Version | None
+    fixed_in: Version | None
 
     @property
     def until(self) -> str:
-        """For people: how long it is needed."""
-        return f"until {self.mended}" if self.mended else "no release is without it yet"
+        """A phrase for people: how long the workaround is needed."""
+        return f"until {self.fixed_in}" if self.fixed_in else "no release has fixed it yet"
 
 
 TORN_READ = Workaround(
@@ -90,8 +92,8 @@ REJECTED_RUNS = Workaround(
     Component.DAPRD,
     Version(1, 18, 4),
 )
-NEVER_BEGUN = Workaround(
-    "run never begun",
+NEVER_STARTED = Workaround(
+    "run never started",
     "The first turn of a new run is scheduled before the run is saved; if the sidecar freezes in between, the run "
     "stays pending forever.",
     "dapr#10443",
@@ -168,7 +170,7 @@ SPANS = Workaround(
 ALL = (
     TORN_READ,
     REJECTED_RUNS,
-    NEVER_BEGUN,
+    NEVER_STARTED,
     LOST_METRICS,
     LOCKED_UP,
     TOOL_CHOICE,
@@ -182,32 +184,34 @@ ALL = (
 
 
 def needed(workaround: Workaround, running: Version | None) -> bool:
-    """Whether it is to be worked around where that version runs."""
-    return not _mended(workaround, running) and not untried(workaround, running)
+    """Whether the workaround must be on if version `running` of its component runs; None if that is unknown."""
+    return not _is_fixed(workaround, running) and not untested(workaround, running)
 
 
-def _mended(workaround: Workaround, running: Version | None) -> bool:
-    return running is not None and workaround.mended is not None and running >= workaround.mended
+def _is_fixed(workaround: Workaround, running: Version | None) -> bool:
+    return running is not None and workaround.fixed_in is not None and running >= workaround.fixed_in
 
 
-def untried(workaround: Workaround, running: Version | None) -> bool:
-    """Whether it is off, although the defect may be there, since the SDK is later than those it was written for."""
+def untested(workaround: Workaround, running: Version | None) -> bool:
+    """Whether a patch of the SDK is off although the defect may exist, because the running SDK is later than those that
+    the patch was tested with."""
     later = running is not None and running >= PATCHED.below._replace(final=False)
-    return later and workaround.component is Component.SDK and not _mended(workaround, running)
+    return later and workaround.component is Component.SDK and not _is_fixed(workaround, running)
 
 
 def active(component: Component, running: Version | None) -> tuple[Workaround, ...]:
-    """What is worked around where that version of it runs."""
+    """The workarounds that are on if version `running` of the component runs."""
     return tuple(workaround for workaround in ALL if workaround.component is component and needed(workaround, running))
 
 
 @dataclass(frozen=True)
 class SecurityFix:
-    """What an attacker can do below the version that mended it. No workaround of ours closes it."""
+    """A security defect of daprd that no workaround of ours closes. `trouble` says what an attacker can do below the
+    release `fixed_in`."""
 
     name: str
     trouble: str
-    mended: Version
+    fixed_in: Version
 
 
 SECURITY = (
@@ -226,5 +230,5 @@ SECURITY = (
 
 
 def missing_fixes(running: Version | None) -> tuple[SecurityFix, ...]:
-    """The security fixes that a version does not have; all of them where it is unknown."""
-    return tuple(fix for fix in SECURITY if running is None or running < fix.mended)
+    """The security fixes that version `running` of daprd lacks; all of them if it is unknown (None)."""
+    return tuple(fix for fix in SECURITY if running is None or running < fix.fixed_in)

@@ -19,7 +19,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import NOT_GENUINE, NOT_WHOLE
-from app.dapr.workarounds import NEVER_BEGUN, TORN_READ, Workaround
+from app.dapr.workarounds import NEVER_STARTED, TORN_READ, Workaround
 from app.domain.deadline import left, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
@@ -174,9 +174,9 @@ class WorkflowClient:
         self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
     def begin(self, task_id: str) -> None:
-        """Makes Dapr run the first turn of a task that it accepted and never started. A daprd without `NEVER_BEGUN`
+        """Makes Dapr run the first turn of a task that it accepted and never started. A daprd without `NEVER_STARTED`
         does so when the task is read."""
-        if self._needs(NEVER_BEGUN):
+        if self._needs(NEVER_STARTED):
             self.wake(task_id)
         else:
             with contextlib.suppress(HistoryTampered):  # readers of the task get this error themselves

@@ -33,8 +33,8 @@ LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
 _SILENT = "it does not answer; check that it runs, and its HTTP and metrics ports"
 _LOST = (
-    f"it shows no metrics since it read its configuration again (Dapr below {LOST_METRICS.mended}): start the sidecar "
-    "again; on Kubernetes `kubectl rollout restart`"
+    f"it shows no metrics since it reloaded its configuration (Dapr below {LOST_METRICS.fixed_in}); restart the "
+    "sidecar; on Kubernetes with `kubectl rollout restart`"
 )
 # Dapr repeats a call for a quarter of an hour at most: calls that began earlier are not looked for.
 _LONGEST_CALL = timedelta(minutes=15)

@@ -30,7 +30,7 @@ from google.protobuf import empty_pb2
 from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.history.causes import NOT_RETRIED
-from app.dapr.sidecar import Connected
+from app.dapr.sidecar import WorkerConnection
 from app.domain.errors import RefundAgentError, StepOverdue
 from app.domain.standing import Standing
 from app.ledger.store.database import trouble
@@ -64,7 +64,7 @@ class Worker(WorkflowRuntime):  # type: ignore[misc]  # the SDK ships no types
         activities_at_once: int,
         rested: Rested,
         executions: Executions,
-        sidecar: Connected,
+        sidecar: WorkerConnection,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Makes the worker; `start` connects it. `activities_at_once` bounds what is in flight; after `stop`, what is
@@ -101,7 +101,7 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
         activities_at_once: int,
         rested: Rested,
         executions: Executions,
-        sidecar: Connected,
+        sidecar: WorkerConnection,
         watchdog: Watchdog | None = None,
         step_seconds: float = STEP_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
@@ -168,12 +168,12 @@ class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK s
             stream = stub.GetWorkItems(protos.GetWorkItemsRequest(), metadata=self._metadata)
             self._stream_ready.set()
             self.connected = True
-            taken_on = asyncio.ensure_future(self._sidecar.taken_on())
+            connecting = asyncio.ensure_future(self._sidecar.ensure_connected())
             reading = asyncio.ensure_future(self._read(stub, stream))
             stopping = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            taken_on.cancel()
+            connecting.cancel()
             self.connected = False
             if reading.done():
                 reading.result()

@@ -17,7 +17,7 @@ import pytest
 from app import bootstrap
 from app.cli import history, screen
 from app.cli.screen import Column, ColumnKind, TablePage, facts, lay_out
-from app.dapr.history.entries import listed
+from app.dapr.history.entries import list_events
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
 from tests.cli.books import RefundBookServer
@@ -142,7 +142,7 @@ def commands(
     kept = (TASK,) * 7
     monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), (), total, total))
     dapr = Told().turn(1).started(0).scheduled(1, 1, "classify_" + "x" * 40, "k" * 36).turn(2).failed(2, 1)
-    monkeypatch.setattr(history, "_read", lambda _: listed(dapr.events))
+    monkeypatch.setattr(history, "_read", lambda _: list_events(dapr.events))
     prices = "config/prices.yaml"
     return {
         "cost report": lambda: ask("cost", "report"),

@@ -136,8 +136,8 @@ def _conversation(daprd: Daprd) -> None:
 
 CALLERS: dict[str, Callable[[Daprd], object]] = {
     "secrets": lambda daprd: sidecar.secret(daprd, "secrets", "api-tokens"),
-    "connected workers": lambda daprd: sidecar.Connected(daprd)._workers(),
-    "shutdown": lambda daprd: sidecar.Connected(daprd)._end(),
+    "connected workers": lambda daprd: sidecar.WorkerConnection(daprd)._workers(),
+    "shutdown": lambda daprd: sidecar.WorkerConnection(daprd)._end(),
     "internal systems": _systems,
     "posted refunds": lambda daprd: list(posted_refunds(daprd)),
     "history": _history,

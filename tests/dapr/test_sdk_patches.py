@@ -26,7 +26,7 @@ PATCHES: dict[str, tuple[Callable[[], None], object, str]] = {
     "events": (sdk_patches.survive_events, sdk._OrchestrationExecutor, "process_event"),
     "names": (sdk_patches.name_steps_by_place, sdk._RuntimeOrchestrationContext, "new_guid"),
     "reconnection": (sdk_patches.reconnect_quickly, shared, "DEFAULT_GRPC_KEEPALIVE_OPTIONS"),
-    "health": (sdk_patches.ask_for_no_health, DaprHealth, "wait_for_sidecar"),
+    "health": (sdk_patches.skip_health_checks, DaprHealth, "wait_for_sidecar"),
 }
 
 
@@ -75,7 +75,7 @@ def test_a_client_is_made_without_asking_a_sidecar_that_stands_still(monkeypatch
     asyncio.run(make())
     assert asked, "without the patch"
     asked.clear()
-    sdk_patches.ask_for_no_health()
+    sdk_patches.skip_health_checks()
     asyncio.run(make())
     assert asked == []
 

@@ -11,11 +11,11 @@ import pytest
 
 from app.dapr import sidecar
 from app.dapr.daprd import Daprd
-from app.dapr.sidecar import Connected
+from app.dapr.sidecar import WorkerConnection
 from app.dapr.workarounds import LOCKED_UP, REJECTED_RUNS
 
 
-class Sidecar(Connected):
+class Sidecar(WorkerConnection):
     """Counts workers as it is told; the last word stays."""
 
     def __init__(self, *counts: int | None) -> None:
@@ -36,17 +36,17 @@ class Sidecar(Connected):
 def test_one_that_is_well_is_left_alone_however_slow_this_process_is(
     counts: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sidecar, "TAKEN_ON_SECONDS", 0.0)
+    monkeypatch.setattr(sidecar, "COUNTED_WITHIN_SECONDS", 0.0)
     well = Sidecar(*counts)
-    asyncio.run(well.taken_on())
+    asyncio.run(well.ensure_connected())
     assert (well.ended, well.looks) == (0, len(counts))
 
 
 def test_one_that_has_locked_up_is_asked_to_end_and_given_more_time_the_next_time() -> None:
     stuck = Sidecar(0)
-    asyncio.run(stuck.taken_on())
+    asyncio.run(stuck.ensure_connected())
     first = stuck.looks
-    asyncio.run(stuck.taken_on())
+    asyncio.run(stuck.ensure_connected())
     assert stuck.ended == 2
     assert 4 <= first < stuck.looks - first
 
@@ -91,7 +91,7 @@ def test_a_defect_is_expected_where_the_running_version_may_have_it(
 ) -> None:
     told.version = version
     assert (sidecar.needs(DAPRD, LOCKED_UP), sidecar.needs(DAPRD, REJECTED_RUNS)) == (locks_up, condemns)
-    assert Connected(DAPRD)._workers() == (0 if locks_up else None)
+    assert WorkerConnection(DAPRD)._workers() == (0 if locks_up else None)
 
 
 def test_a_sidecar_that_does_not_tell_may_have_every_defect(told: Metadata) -> None:
@@ -99,7 +99,7 @@ def test_a_sidecar_that_does_not_tell_may_have_every_defect(told: Metadata) -> N
     told.version, told.status = "1.19.0", 500
     assert sidecar.version(DAPRD) == ""
     assert sidecar.needs(DAPRD, REJECTED_RUNS)
-    assert Connected(DAPRD)._workers() is None
+    assert WorkerConnection(DAPRD)._workers() is None
 
 
 def test_one_that_is_not_there_tells_no_version() -> None:

@@ -9,7 +9,18 @@ import pytest
 
 from app.dapr import workarounds
 from app.dapr.sdk_version import sdk_version
-from app.dapr.workarounds import ALL, PATCHED, SUPPORTED, Component, Version, Workaround, active, needed, parse, untried
+from app.dapr.workarounds import (
+    ALL,
+    PATCHED,
+    SUPPORTED,
+    Component,
+    Version,
+    Workaround,
+    active,
+    needed,
+    parse,
+    untested,
+)
 from runtime import programs
 from runtime.go_build import DAPR
 from tests.paths import ROOT
@@ -38,19 +49,19 @@ def test_versions_are_read_as_programs_tell_them(text: str | None, version: Vers
 
 @pytest.mark.parametrize("workaround", DAPRD, ids=lambda each: each.name)
 def test_a_workaround_is_off_from_the_release_on_that_mends_its_defect(workaround: Workaround) -> None:
-    mended = workaround.mended
-    assert mended is not None
+    fixed_in = workaround.fixed_in
+    assert fixed_in is not None
     assert needed(workaround, Version(1, 18, 2))
-    assert needed(workaround, mended._replace(final=False)), "what comes before a release may lack it"
+    assert needed(workaround, fixed_in._replace(final=False)), "what comes before a release may lack it"
     assert needed(workaround, None), "an unknown version may have the defect"
-    assert not needed(workaround, mended)
-    assert not needed(workaround, mended._replace(patch=mended.patch + 1))
+    assert not needed(workaround, fixed_in)
+    assert not needed(workaround, fixed_in._replace(patch=fixed_in.patch + 1))
 
 
 def test_each_version_switches_off_its_own() -> None:
     left = {
-        "1.18.2": {"torn history", "false tampering verdict", "run never begun", "lost metrics", "locked-up sidecar"},
-        "1.18.3": {"false tampering verdict", "run never begun", "lost metrics", "locked-up sidecar"},
+        "1.18.2": {"torn history", "false tampering verdict", "run never started", "lost metrics", "locked-up sidecar"},
+        "1.18.3": {"false tampering verdict", "run never started", "lost metrics", "locked-up sidecar"},
         "1.18.4": {"lost metrics", "locked-up sidecar"},
         "1.18.5": {"locked-up sidecar"},
         "1.18.6": {"locked-up sidecar"},
@@ -64,15 +75,15 @@ def test_each_version_switches_off_its_own() -> None:
 def test_a_patch_is_on_for_the_sdks_it_was_written_for_and_for_no_later_one(workaround: Workaround) -> None:
     for version in (None, PATCHED.least, Version(1, 19, 0)):
         assert needed(workaround, version)
-        assert not untried(workaround, version)
+        assert not untested(workaround, version)
     for version in (PATCHED.below, PATCHED.below._replace(final=False), Version(2, 0, 0)):
         assert not needed(workaround, version)
-        assert untried(workaround, version)
-    mended = replace(workaround, mended=Version(1, 18, 9))
-    assert needed(mended, Version(1, 18, 8))
+        assert untested(workaround, version)
+    fixed_in = replace(workaround, fixed_in=Version(1, 18, 9))
+    assert needed(fixed_in, Version(1, 18, 8))
     for version in (Version(1, 18, 9), PATCHED.below):
-        assert not needed(mended, version)
-        assert not untried(mended, version)
+        assert not needed(fixed_in, version)
+        assert not untested(fixed_in, version)
 
 
 def test_the_installed_sdk_is_one_that_the_patches_were_written_for() -> None:
@@ -105,7 +116,7 @@ def test_the_documented_table_is_the_modules() -> None:
             each.trouble,
             each.issue or "none known",
             each.component.value,
-            str(each.mended or "no release yet"),
+            str(each.fixed_in or "no release yet"),
         )
         for each in ALL
     ]
@@ -120,4 +131,4 @@ def test_what_the_next_versions_change_is_documented_for_each_that_mends_somethi
     assert list(paragraphs) == ["1.18.3", "1.18.4", "1.18.5", "1.18.6", "1.19"]
     for each in (*ALL, *workarounds.SECURITY):
         naming = [version for version, said in paragraphs.items() if each.name in said]
-        assert naming == ([str(each.mended).removesuffix(".0")] if each.mended else []), each.name
+        assert naming == ([str(each.fixed_in).removesuffix(".0")] if each.fixed_in else []), each.name

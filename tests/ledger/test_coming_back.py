@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.dapr.history.executions import GONE_AFTER, Begun, fates_known
+from app.dapr.history.executions import GONE_AFTER, StartedExecution, losses_are_certain
 from app.dapr.history.parse import parse
 from app.domain.errors import FailureCause, ModelUnavailable, Unreachable
 from app.ledger.recording import projector as projecting
@@ -145,9 +145,12 @@ def test_so_has_a_worker_that_was_taken_for_gone(
 def test_a_record_is_final_when_it_is_certain_why_work_was_lost(
     changes: dict[str, datetime], later: float, *, certain: bool
 ) -> None:
-    begun = [Begun("k1", 1, 1, "w1", at(1.5), **changes), Begun("k1", 1, 2, "w2", at(9), seen_at=at(10))]
-    assert fates_known(begun, at(later)) is certain
-    assert fates_known(begun[:1], at(later)), "the last one of an attempt is nobody's loss"
+    begun = [
+        StartedExecution("k1", 1, 1, "w1", at(1.5), **changes),
+        StartedExecution("k1", 1, 2, "w2", at(9), seen_at=at(10)),
+    ]
+    assert losses_are_certain(begun, at(later)) is certain
+    assert losses_are_certain(begun[:1], at(later)), "the last one of an attempt is nobody's loss"
     run = parse(TASK, history().events)
     assert project(run, Written([], begun), price_book(), NAMING, at(later)).final is certain
 

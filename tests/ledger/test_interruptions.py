@@ -10,7 +10,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, insert
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import Begun
+from app.dapr.history.executions import StartedExecution
 from app.dapr.history.parse import parse
 from app.dapr.history.times import TimePart
 from app.domain.models import CallState
@@ -28,8 +28,14 @@ TASK = "acme:T-1"
 ASKED = '{"use": {"answered_by": "journal"}}'
 WORKERS_SEEN = {"w1": (at(4), None), "w2": (at(100), None)}
 # The worker of the first execution was last seen at 4; another began the step again at 9.
-LOST = [Begun("k1", 1, 1, "w1", at(1.5), seen_at=at(4)), Begun("k1", 1, 2, "w2", at(9), seen_at=at(100))]
-AGAIN = [Begun("k2", 2, 1, "w2", at(11.5), seen_at=at(100)), Begun("k2", 5, 1, "w2", at(17), seen_at=at(100))]
+LOST = [
+    StartedExecution("k1", 1, 1, "w1", at(1.5), seen_at=at(4)),
+    StartedExecution("k1", 1, 2, "w2", at(9), seen_at=at(100)),
+]
+AGAIN = [
+    StartedExecution("k2", 2, 1, "w2", at(11.5), seen_at=at(100)),
+    StartedExecution("k2", 5, 1, "w2", at(17), seen_at=at(100)),
+]
 
 
 def history() -> Told:
@@ -41,7 +47,7 @@ def history() -> Told:
     return told.turn(21).completed(20, 5).ended(21)
 
 
-def record(*begun: Begun) -> TaskRecord:
+def record(*begun: StartedExecution) -> TaskRecord:
     call = call_record(
         "k1", task_id=TASK, state=CallState.INTERRUPTED, usage=NOT_REPORTED, ended_at=None, started_at=at(2)
     )
@@ -120,14 +126,14 @@ def test_the_sources_hold_what_was_written_ahead_with_what_is_known_of_the_worke
     assert sorted(sources.written([TASK])[TASK].begun, key=lambda each: each.started_at) == [*LOST, *AGAIN]
 
 
-def write(engine: Engine, begun: Sequence[Begun]) -> None:
+def write(engine: Engine, begun: Sequence[StartedExecution]) -> None:
     """As workers write it."""
     with engine.begin() as connection:
         connection.execute(insert(EXECUTIONS), [_row(each) for each in begun])
         _workers(connection)
 
 
-def _row(each: Begun) -> dict[str, object]:
+def _row(each: StartedExecution) -> dict[str, object]:
     names = ("execution_id", "event_id", "number", "worker", "started_at", "lost_at")
     return {"task_id": TASK} | {name: getattr(each, name) for name in names}
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, insert
 
-from app.dapr.history.executions import Begun
+from app.dapr.history.executions import StartedExecution
 from app.dapr.history.parse import parse
 from app.domain.models import CallState
 from app.finance.reconciliation.bill import claims_of
@@ -38,7 +38,10 @@ LOST = call(
     worker="w1",
 )
 AGAIN = call(start=32.2, number=2, call_id="c-2", worker="w2")
-BEGUN = [Begun("k1", 1, 1, "w1", at(1.1), seen_at=at(11.2)), Begun("k1", 1, 2, "w2", at(32), seen_at=at(90))]
+BEGUN = [
+    StartedExecution("k1", 1, 1, "w1", at(1.1), seen_at=at(11.2)),
+    StartedExecution("k1", 1, 2, "w2", at(32), seen_at=at(90)),
+]
 TEN_SECONDS = timedelta(seconds=10)
 
 

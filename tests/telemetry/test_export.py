@@ -229,7 +229,7 @@ def test_traces_urls() -> None:
 def test_no_library_begins_to_trace() -> None:
     """The worker runs without the SDK's wrapping of gRPC: a fifth of its time. Telemetry must not bring it back."""
     code = (
-        "from app.dapr.sdk_patches import trace_nothing; trace_nothing()\n"
+        "from app.dapr.sdk_patches import disable_grpc_spans; disable_grpc_spans()\n"
         "import grpc; before = grpc.insecure_channel\n"
         "from app.telemetry.export import Traces; from app.telemetry.metrics import Metrics\n"
         "Metrics(); traces = Traces('http://127.0.0.1:9', service='a', version='1'); traces.start(); traces.stop(0)\n"

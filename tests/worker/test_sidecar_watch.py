@@ -302,7 +302,7 @@ def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sideca
     assert bench.rows() == [(0, 8, None)], "one row that grows, written while it lasts: a worker may be killed"
     (said,) = (record.message for record in caplog.records)
     assert "1.18.5" in said
-    assert "start the sidecar again" in said
+    assert "restart the sidecar" in said
     bench.daprd.lost = False
     bench.daprd.started = bench.now.timestamp()
     bench.daprd.retried["llm"] = 1

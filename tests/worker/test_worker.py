@@ -76,7 +76,7 @@ class Noted:
 class Well:
     """A sidecar that counts its workers."""
 
-    async def taken_on(self) -> None:
+    async def ensure_connected(self) -> None:
         """At once."""
 
 

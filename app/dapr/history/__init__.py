@@ -1,1 +1,1 @@
-"""Reading the history that Dapr keeps of any workflow: `reader.py` asks daprd, all else here is pure."""
+"""Workflow histories: read from daprd (`reader.py`), parsed into a `WorkflowRun`, and evaluated."""

@@ -1,7 +1,8 @@
-"""Dapr's history events, in order and indexed: the one file that knows their oddities. Pure.
+"""Dapr's history events, indexed (`History`) and as plain rows (`Event`). Peculiarities of Dapr's format stay here.
 
-A history is a list of turns. Each begins with `workflowStarted`, then come the triggers that had arrived (with the time
-of their arrival, so before that of `workflowStarted`), then what the workflow's code asked for in answer.
+A history is a list of turns. A turn starts with `workflowStarted`. Next come its triggers, with the time of their
+arrival, so their time is earlier than that of `workflowStarted`. Last come the actions that the workflow's code
+scheduled in answer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ _SCHEDULES = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceC
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event. `body` is what its kind says; `turn` counts `workflowStarted`, 0 before the first."""
+    """One event of a history.
+
+    index: place in the history, from 0. turn: number of `workflowStarted` so far, 0 before the first. kind: name of the
+    field that is set in the protobuf message, such as `taskScheduled`; body: that field.
+    """
 
     index: int
     turn: int
@@ -43,17 +48,18 @@ class Entry:
 
     @property
     def id(self) -> int:
-        """The number that Dapr gave to an action; -1 for a trigger."""
+        """Dapr's number of an action; -1 for a trigger."""
         return int(self.event.eventId)
 
 
 @dataclass(frozen=True)
 class History:
-    """All entries, with the ends of tasks and children by the id of their schedule, and the fired timers by theirs.
+    """The entries of a run's history, indexed.
 
-    fork: the entries with which a rerun begins, as Dapr forked it from another run (see `_fork`); else empty. What
-    stands before them is a copy of the other run's history.
-    repeats: schedules that Dapr wrote again, left out here (see `_without_repeats`).
+    ends: the ends of tasks and children, by the id of their schedule. fired: the fired timers, by the timer's id.
+    fork: of a rerun that Dapr forked from another run, the entries with which it starts (see `_fork`); the entries
+    before them are copies of the other run's history. Empty for any other run.
+    repeats: number of schedules that Dapr wrote more than once; they are left out here (see `_without_repeats`).
     """
 
     entries: tuple[Entry, ...]
@@ -81,9 +87,9 @@ class History:
 
 
 def index(events: Iterable[Any]) -> History:
-    """Reads the events in the order in which Dapr gives them."""
-    everything = list(_entries(events))
-    entries = tuple(_without_repeats(everything))
+    """Indexes the events of a history; `events` are in Dapr's order."""
+    all_entries = list(_entries(events))
+    entries = tuple(_without_repeats(all_entries))
     ends: dict[int, Entry] = {}
     fired: dict[int, Entry] = {}
     for entry in entries:
@@ -91,7 +97,7 @@ def index(events: Iterable[Any]) -> History:
             ends.setdefault(entry.body.taskScheduledId, entry)
         elif entry.kind == "timerFired":
             fired.setdefault(entry.body.timerId, entry)
-    return History(entries, ends, fired, _fork(entries), len(everything) - len(entries))
+    return History(entries, ends, fired, _fork(entries), len(all_entries) - len(entries))
 
 
 def _entries(events: Iterable[Any]) -> Iterator[Entry]:
@@ -99,16 +105,16 @@ def _entries(events: Iterable[Any]) -> Iterator[Entry]:
     for number, event in enumerate(events):
         kind = event.WhichOneof("eventType") or ""
         turn += kind == "workflowStarted"
-        # An event that an SDK carries over a continue-as-new has no time: it was there when the generation began.
+        # An event that an SDK carries over a continue-as-new has no time: it was there when the generation started.
         at = moment(event.timestamp) if event.timestamp.seconds else at
         yield Entry(number, turn, kind, at, event, getattr(event, kind) if kind else None)
 
 
-def _without_repeats(everything: list[Entry]) -> Iterator[Entry]:
-    """Drops a schedule that was written before. When a run asks for something in the very turn that pauses it, it asks
-    again in each turn until it is resumed: the Python SDK does not look at what it has asked for meanwhile."""
+def _without_repeats(all_entries: list[Entry]) -> Iterator[Entry]:
+    """Drops schedules that were written before. If a run schedules something in the turn that pauses it, the Python SDK
+    schedules it again in each turn until the resume."""
     seen: set[int] = set()
-    for entry in everything:
+    for entry in all_entries:
         if entry.kind not in _SCHEDULES or entry.id not in seen:
             yield entry
         if entry.kind in _SCHEDULES:
@@ -116,13 +122,15 @@ def _without_repeats(everything: list[Entry]) -> Iterator[Entry]:
 
 
 def _fork(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Where a run that was started by "rerun from event" begins: at the event that it reruns, which names the other
-    run and comes last, after all that had not ended there and, done or not, every timer. A rerun may itself be rerun,
-    so the last event that names a run counts."""
-    marked = next((entry for entry in reversed(entries) if _names_a_run(entry)), None)
-    if marked is None:
+    """The entries with which a run starts that was forked by "rerun from event"; empty for any other run.
+
+    Dapr writes them as one block: every timer and whatever had not ended in the other run, and last the rerun event,
+    which names the other run. A rerun may itself be rerun, so the last event that names a run counts.
+    """
+    rerun_event = next((entry for entry in reversed(entries) if _names_a_run(entry)), None)
+    if rerun_event is None:
         return ()
-    last = entries.index(marked)
+    last = entries.index(rerun_event)
     first = last
     while first and entries[first - 1].kind in _SCHEDULES:
         first -= 1
@@ -134,17 +142,17 @@ def _names_a_run(entry: Entry) -> bool:
 
 
 def rerun_of(history: History) -> str | None:
-    """The instance whose history this one was forked from."""
+    """The id of the instance whose history this one was forked from; None if it was not."""
     return str(history.fork[-1].body.rerunParentInstanceInfo.instanceID) if history.fork else None
 
 
 def moment(timestamp: Any) -> datetime:
-    """A protobuf time, cut to microseconds."""
+    """A protobuf timestamp as a UTC time, cut to microseconds."""
     return timestamp.ToDatetime(tzinfo=UTC)  # type: ignore[no-any-return]
 
 
 def payload(body: Any, field: str) -> Payload | None:
-    """An optional text."""
+    """The optional text in a field of an event's body; None if it is not set."""
     return Payload(getattr(body, field).value) if body.HasField(field) else None
 
 
@@ -155,21 +163,20 @@ def failure(details: Any) -> Failure:
 
 
 def signer(end: Entry) -> str | None:
-    """The digest of the certificate that vouches for the end of a task or child."""
+    """The digest (hex) of the certificate that attests the end of a task or child; None without an attestation."""
     if not end.body.HasField("attestation"):
         return None
-    kind = end.kind.startswith("task")
-    shape = attestation_pb2.ActivityCompletionAttestationPayload if kind else _CHILD_PAYLOAD
-    return str(shape.FromString(end.body.attestation.payload).signerCertDigest.hex()) or None
+    is_task = end.kind.startswith("task")
+    message: Any = (
+        attestation_pb2.ActivityCompletionAttestationPayload
+        if is_task
+        else attestation_pb2.ChildCompletionAttestationPayload
+    )
+    return str(message.FromString(end.body.attestation.payload).signerCertDigest.hex()) or None
 
 
-_CHILD_PAYLOAD = attestation_pb2.ChildCompletionAttestationPayload
-
-
-# Dapr's history of a run event by event, as plain rows: times, names, ids, sizes, and no text of anybody.
-
-# Which field of an event names the schedule that it ends, or the timer that it is.
-_ENDS = {
+# The field of an ending event that holds the id of the schedule or timer that it ends.
+_ENDED_ID_FIELD = {
     "taskCompleted": "taskScheduledId",
     "taskFailed": "taskScheduledId",
     "childWorkflowInstanceCompleted": "taskScheduledId",
@@ -180,9 +187,12 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `turn`: how often the workflow's code had been run; `event_id`: Dapr's number of what the code asked
-    for, None of what came from outside; `ends`: the number of what ends here; `attempt`: of a step, 1 for the first;
-    `execution_id`: Dapr's taskExecutionId; `error`: the class of a failure; `size` in bytes."""
+    """One event as a plain row, without any text that could quote a customer.
+
+    number: place in the history, from 1. turn: number of turns so far. event_id: Dapr's number of an action; None for
+    an event from outside. ends: the event_id of the action that ends here. attempt: of a step, 1 for the first.
+    execution_id: Dapr's `taskExecutionId`. error: the class of a failure. size: in bytes.
+    """
 
     number: int
     turn: int
@@ -197,19 +207,19 @@ class Event:
     size: int
 
 
-def listed(events: Iterable[Any]) -> tuple[Event, ...]:
-    """The events in the order in which Dapr gives them; what it wrote twice, once."""
+def list_events(events: Iterable[Any]) -> tuple[Event, ...]:
+    """The rows of a history in Dapr's order. A schedule that Dapr wrote more than once is listed once."""
     return tuple(_events(index(events)))
 
 
 def _events(history: History) -> Iterator[Event]:
-    begun: dict[int, Event] = {}  # by Dapr's number
+    actions: dict[int, Event] = {}  # by event_id
     attempts: Counter[str] = Counter()
     names: dict[str, str] = {}  # of steps, by execution id
     for entry in history.entries:
-        ends = getattr(entry.body, _ENDS[entry.kind]) if entry.kind in _ENDS else None
-        of = begun.get(ends) if ends is not None else None
-        execution_id = of.execution_id if of else _text(entry, "taskExecutionId")
+        ends = getattr(entry.body, _ENDED_ID_FIELD[entry.kind]) if entry.kind in _ENDED_ID_FIELD else None
+        action = actions.get(ends) if ends is not None else None
+        execution_id = action.execution_id if action else _text(entry, "taskExecutionId")
         if entry.kind == "taskScheduled":
             attempts[execution_id] += 1
             names[execution_id] = _text(entry, "name")
@@ -218,21 +228,21 @@ def _events(history: History) -> Iterator[Event]:
             turn=entry.turn,
             at=entry.at,
             kind=entry.kind,
-            name=of.name if of else _name(entry, names),
+            name=action.name if action else _name(entry, names),
             event_id=entry.id if entry.kind in ACTIONS else None,
             ends=ends,
-            attempt=of.attempt if of else attempts[execution_id] or None if execution_id else None,
+            attempt=action.attempt if action else attempts[execution_id] or None if execution_id else None,
             execution_id=execution_id,
             error=_error(entry),
             size=entry.event.ByteSize(),
         )
         if event.event_id is not None:
-            begun[event.event_id] = event
+            actions[event.event_id] = event
         yield event
 
 
 def _name(entry: Entry, names: Mapping[str, str]) -> str:
-    """Of a step, child, run or external event; a timer is named by what it is for."""
+    """The name of the step, child, run or external event; of a timer, what it is for."""
     if entry.kind == "timerCreated":
         origin = entry.body.WhichOneof("origin")
         if origin == "externalEvent":
@@ -243,11 +253,11 @@ def _name(entry: Entry, names: Mapping[str, str]) -> str:
 
 
 def _text(entry: Entry, field: str) -> str:
-    found = getattr(entry.body, field, "")
-    return found if isinstance(found, str) else str(getattr(found, "value", ""))
+    value = getattr(entry.body, field, "")
+    return value if isinstance(value, str) else str(getattr(value, "value", ""))
 
 
 def _error(entry: Entry) -> str:
-    """The class of a failure; what it says may quote a customer."""
+    """The class of a failure. Not its message, which may quote a customer."""
     details = getattr(entry.body, "failureDetails", None)
     return str(details.errorType) if details is not None else ""

@@ -1,8 +1,9 @@
-"""The executions of an attempt: each time that a worker began to work at it. Pure.
+"""The executions of an attempt: one for each time that a worker started to work on it.
 
-Dapr writes nothing of an execution that was lost with its worker or sidecar: it hands the attempt out again, and the
-history shows one attempt that took long. Workers therefore write down ahead what they begin (`Begun`); together with
-the attempt's end in the history, that tells which execution brought it, which were lost, when and with whom.
+Dapr does not record an execution that was lost with its worker or sidecar: it hands out the attempt again, and the
+history shows one attempt that took long. Therefore each worker logs an execution before it starts it
+(`StartedExecution`). Together with the attempt's end in the history, the log shows which execution brought the result,
+which were lost, when, and why.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import pairwise
 from app.dapr.history.causes import Cause, cause_of
 from app.dapr.history.model import Attempt, AttemptOutcome
 
-# A worker that has said nothing for this long is gone.
+# A worker without a heartbeat for this long is gone.
 GONE_AFTER = timedelta(seconds=30)
 
 
@@ -26,17 +27,18 @@ class ExecutionOutcome(StrEnum):
 
     COMPLETED = "completed"
     FAILED = "failed"
-    INTERRUPTED = "interrupted"  # it never ended, as far as the workflow knows
-    OPEN = "open"  # its worker is at it, or nobody can tell
-    REPEATED = "repeated"  # begun although the attempt had ended: work that nobody needed
+    INTERRUPTED = "interrupted"  # lost: its result never reached the workflow
+    OPEN = "open"  # its worker is working on it, or its fate is not known yet
+    REPEATED = "repeated"  # started after the attempt had ended, so its work was not needed
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What was written ahead of an execution, and what is known of its worker.
+class StartedExecution:
+    """A row of the execution log, with what is known of its worker.
 
-    lost_at: when the worker, alive, lost the sidecar that waited for the result. seen_at: its last sign of life;
-    stopped_at: when it had stopped as it was told; both None where nothing is known of it.
+    execution_id, event_id: the step and the attempt. number: 1 for the first execution of the attempt.
+    lost_at: when the worker, still alive, lost the sidecar that waited for the result. seen_at: the worker's last
+    heartbeat. stopped_at: when the worker had shut down as told. None if it did not happen or is not known.
     """
 
     execution_id: str
@@ -51,8 +53,11 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One execution of an attempt. `ended_at`: when its result was taken, or when it was lost, as far as is known.
-    `cause`: why it brought no result; None when it did, or may still."""
+    """One execution of an attempt.
+
+    ended_at: when its result was accepted or, as far as is known, when it was lost; None if open or repeated.
+    cause: why it brought no result; None if it brought one or still may.
+    """
 
     number: int
     worker: str
@@ -62,55 +67,56 @@ class Execution:
     cause: Cause | None = None
 
 
-def fates_known(begun: Iterable[Begun], at: datetime) -> bool:
-    """Whether it is certain at `at` why each execution was lost that another one followed: a worker that has not been
-    heard of since may be gone, or only stand still."""
-    of: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
-    for execution in sorted(begun, key=lambda execution: execution.number):
-        of[execution.execution_id, execution.event_id].append(execution)
-    return all(_fate_known(*pair, at) for executions in of.values() for pair in pairwise(executions))
+def losses_are_certain(started: Iterable[StartedExecution], at: datetime) -> bool:
+    """Whether the cause of each lost execution is certain at `at`. It is not while a worker without a heartbeat since
+    the loss may be dead or only frozen. An execution is lost if another one of the same attempt follows."""
+    by_attempt: defaultdict[tuple[str, int], list[StartedExecution]] = defaultdict(list)
+    for execution in sorted(started, key=lambda execution: execution.number):
+        by_attempt[execution.execution_id, execution.event_id].append(execution)
+    return all(_loss_is_certain(*pair, at) for executions in by_attempt.values() for pair in pairwise(executions))
 
 
-def _fate_known(execution: Begun, following: Begun, at: datetime) -> bool:
+def _loss_is_certain(execution: StartedExecution, following: StartedExecution, at: datetime) -> bool:
     if execution.worker == following.worker or execution.lost_at is not None or execution.stopped_at is not None:
         return True
     return execution.seen_at is None or execution.seen_at > following.started_at or at - execution.seen_at >= GONE_AFTER
 
 
-def executions(attempt: Attempt, begun: Sequence[Begun], at: datetime) -> tuple[Execution, ...]:
-    """What became of execution execution of an attempt, oldest first, as it is known at `at`."""
-    ordered = sorted(begun, key=lambda execution: execution.number)
-    last = _bringing(attempt, ordered)
+def executions(attempt: Attempt, started: Sequence[StartedExecution], at: datetime) -> tuple[Execution, ...]:
+    """The executions of an attempt, oldest first, with their outcomes as known at `at`."""
+    ordered = sorted(started, key=lambda execution: execution.number)
+    decisive = _decisive_index(attempt, ordered)
     return tuple(
-        _last(attempt, execution, at)
-        if place == last
-        else _lost(execution, ordered[place + 1], ordered[place + 1].started_at)
-        if place < last
+        _decisive_execution(attempt, execution, at)
+        if index == decisive
+        else _lost_execution(execution, ordered[index + 1], ordered[index + 1].started_at)
+        if index < decisive
         else Execution(execution.number, execution.worker, execution.started_at, None, ExecutionOutcome.REPEATED)
-        for place, execution in enumerate(ordered)
+        for index, execution in enumerate(ordered)
     )
 
 
-def _bringing(attempt: Attempt, ordered: Sequence[Begun]) -> int:
-    """The place of the execution that brought the attempt's end, or may still: the last that began before it. The
-    first one did, whatever the clocks of two machines say."""
+def _decisive_index(attempt: Attempt, ordered: Sequence[StartedExecution]) -> int:
+    """The index of the execution that brought the attempt's end, or still may: the last one that started before the
+    end. If none did, because the clocks of two machines differ, it is the first one."""
     if attempt.ended_at is None:
         return len(ordered) - 1
     return max(sum(execution.started_at <= attempt.ended_at for execution in ordered) - 1, 0)
 
 
-def idle(found: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None]]:
-    """The times between an execution that was lost and the next: nobody worked at the attempt."""
-    lost: datetime | None = None
-    for execution in found:
-        if lost is not None:
-            yield lost, execution.started_at
-        lost = execution.ended_at if execution.outcome is ExecutionOutcome.INTERRUPTED else None
-    if lost is not None:
-        yield lost, None
+def idle(ordered: Iterable[Execution]) -> Iterator[tuple[datetime, datetime | None]]:
+    """The times in which no worker worked on an attempt: from a lost execution to the start of the next one, or to None
+    if no other followed. `ordered` are the executions of one attempt, oldest first."""
+    lost_at: datetime | None = None
+    for execution in ordered:
+        if lost_at is not None:
+            yield lost_at, execution.started_at
+        lost_at = execution.ended_at if execution.outcome is ExecutionOutcome.INTERRUPTED else None
+    if lost_at is not None:
+        yield lost_at, None
 
 
-def _last(attempt: Attempt, execution: Begun, at: datetime) -> Execution:
+def _decisive_execution(attempt: Attempt, execution: StartedExecution, at: datetime) -> Execution:
     if attempt.ended_at is not None:
         outcome = ExecutionOutcome.FAILED if attempt.outcome is AttemptOutcome.FAILED else ExecutionOutcome.COMPLETED
         return Execution(
@@ -121,12 +127,12 @@ def _last(attempt: Attempt, execution: Begun, at: datetime) -> Execution:
         or _before(execution.stopped_at, at)
         or _before(execution.seen_at, at - GONE_AFTER)
     ):
-        return _lost(execution, None, at)
+        return _lost_execution(execution, None, at)
     return Execution(execution.number, execution.worker, execution.started_at, None, ExecutionOutcome.OPEN)
 
 
-def _lost(execution: Begun, following: Begun | None, by: datetime) -> Execution:
-    """An execution that was lost, `by` the time when the next began or nobody could wait any longer."""
+def _lost_execution(execution: StartedExecution, following: StartedExecution | None, by: datetime) -> Execution:
+    """A lost execution. `by`: the latest moment of the loss, which is when the following execution started, or now."""
     cause, last_sign = _cause(execution, following, by)
     ended_at = min(max(last_sign or by, execution.started_at), by)
     return Execution(
@@ -134,14 +140,16 @@ def _lost(execution: Begun, following: Begun | None, by: datetime) -> Execution:
     )
 
 
-def _cause(execution: Begun, following: Begun | None, by: datetime) -> tuple[Cause, datetime | None]:
-    """Why it was lost, and the last moment at which it was not yet, where that is known."""
+def _cause(
+    execution: StartedExecution, following: StartedExecution | None, by: datetime
+) -> tuple[Cause, datetime | None]:
+    """Why the execution was lost, and the last moment at which it was known not to be lost, if there is one."""
     if _before(execution.lost_at, by) or (following is not None and following.worker == execution.worker):
         return Cause.SIDECAR_GONE, execution.lost_at
     if _before(execution.stopped_at, by):
         return Cause.WORKER_STOPPED, execution.stopped_at
     if execution.seen_at is not None and execution.seen_at > by:
-        return Cause.SIDECAR_GONE, None  # it lives on, and its work was given to another
+        return Cause.SIDECAR_GONE, None  # the worker was still alive when its step went to another one
     return Cause.WORKER_GONE, execution.seen_at
 
 

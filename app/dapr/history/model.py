@@ -1,13 +1,13 @@
-"""What a workflow's history says, as frozen values. Nothing here knows Dapr's wire format, a clock or a network.
+"""The content of a workflow's history as frozen values.
 
-    Run ─┬─ Step ── Attempt          an activity, and each time that it was scheduled
-         ├─ ChildRun ── Attempt      a child workflow, likewise
-         ├─ RetryPause               the pause before an attempt
-         ├─ Wait, RaisedEvent        external events: who waited, and what was raised
-         ├─ Timer, Suspension, Stall
-         └─ Replay                   each time that the workflow's code was run
+    WorkflowRun ─┬─ Step ── Attempt          an activity, and each time that it was scheduled
+                 ├─ ChildRun ── Attempt      a child workflow, likewise
+                 ├─ RetryPause               the pause before a retry
+                 ├─ Wait, RaisedEvent        waits for external events, and the events themselves
+                 ├─ Timer, Suspension, Stall
+                 └─ Replay                   each time that the workflow's code was run
 
-Times are UTC. What a history cannot say is `None`: an end that has not come, an input that was not given.
+Times are UTC. `None` means that the history does not have the value: an end that has not come, an input not given.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-# The small values that the history's model is made of.
-
 
 class RunStatus(StrEnum):
-    """Where a workflow instance is, in Dapr's terms."""
+    """The status of a workflow instance, in Dapr's terms."""
 
-    PENDING = "pending"  # accepted, no turn of it has been saved
+    PENDING = "pending"  # accepted; no turn has been saved yet
     RUNNING = "running"
     SUSPENDED = "suspended"
     STALLED = "stalled"  # no worker can run it: version, patch, or a history that is too big
@@ -37,7 +35,7 @@ class RunStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the run has ended for good. A run that continued as new has not."""
         return self in _ENDED
 
 
@@ -50,7 +48,7 @@ class AttemptOutcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     OPEN = "open"  # no end yet
-    LOST = "lost"  # the run ended first; whether the work was done, nobody recorded
+    LOST = "lost"  # the run ended first; whether the work was done is not recorded
 
 
 class WaitOutcome(StrEnum):
@@ -75,18 +73,18 @@ class Payload:
 
     @property
     def size(self) -> int:
-        """Bytes in UTF-8."""
+        """The size in bytes, in UTF-8."""
         return len(self.text.encode())
 
     def json(self) -> Any:
-        """The value; None when the text is not JSON."""
+        """The value; None if the text is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
             return None
 
     def at(self, *path: str) -> Any:
-        """The value below the keys of `path`; None where there is none."""
+        """The value below the keys of `path`; None if there is none."""
         value = self.json()
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
@@ -109,12 +107,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a step or child, as its schedule and its end.
+    """One scheduling of a step or child, and its end.
 
     number: 1 for the first.
-    signer: digest of the certificate of the sidecar that vouches for the result; another one, another sidecar (or its
-    certificate was renewed). None without history signing.
-    inherited: copied from the run that this one reruns; it was executed, and paid, there.
+    signer: digest of the certificate of the sidecar that attests the result. It changes with the sidecar, and when the
+    certificate is renewed. None without history signing.
+    inherited: whether it was copied from the run that this one reruns; it was executed and paid there.
     """
 
     number: int
@@ -130,8 +128,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An activity with its attempts, oldest first. `execution_id` is Dapr's `taskExecutionId`, the same in each attempt
-    (`#<event id>` where the worker's SDK gives none); `app_id` the app that executed it, when it is another one."""
+    """An activity with its attempts, oldest first.
+
+    execution_id: Dapr's `taskExecutionId`, the same for all attempts; `#<event id>` if the worker's SDK gives none.
+    app_id: the app that executed it, if that is not the run's own.
+    """
 
     execution_id: str
     name: str
@@ -141,14 +142,14 @@ class Step:
 
     @property
     def last(self) -> Attempt:
-        """The attempt that decides."""
+        """The last attempt, whose outcome is the step's."""
         return self.attempts[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class ChildRun:
-    """A child workflow with its attempts; a retried child has the same instance id, and only the history of its last
-    attempt. A detached one is started and never waited for: its attempt has no end."""
+    """A child workflow with its attempts, oldest first. A retried child keeps its instance id, and Dapr keeps the
+    history of its last attempt only. A detached child is not waited for, so its attempt has no end."""
 
     instance_id: str
     name: str
@@ -159,13 +160,13 @@ class ChildRun:
 
     @property
     def last(self) -> Attempt:
-        """The attempt that decides."""
+        """The last attempt, whose outcome is the child's."""
         return self.attempts[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPause:
-    """The pause before the next attempt of `of`: a step's execution id, or a child's instance id."""
+    """The pause before a retry. `of` is the step's execution id or, if `child`, the child's instance id."""
 
     of: str
     event_id: int
@@ -177,7 +178,7 @@ class RetryPause:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A pause that the workflow's code asked for."""
+    """A timer that the workflow's own code set."""
 
     event_id: int
     started_at: datetime
@@ -187,8 +188,8 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A wait for an external event. `due_at` None: without time limit. An event that is there already when the code
-    asks for it leaves no wait in the history, only its `RaisedEvent`."""
+    """A wait for an external event. `due_at` is None without a time limit. If the event has arrived before the code
+    waits for it, the history has no wait, only the `RaisedEvent`."""
 
     name: str
     event_id: int
@@ -201,8 +202,8 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class RaisedEvent:
-    """An external event that reached the run. `wait` is the `event_id` of the wait that it answered; None when it was
-    kept until the code asked for it, if it ever did."""
+    """An external event that reached the run. `wait` is the `event_id` of the wait that it answered; None if no wait
+    was open and the SDK kept the event for later."""
 
     name: str
     at: datetime
@@ -212,7 +213,7 @@ class RaisedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """From a pause to its resume."""
+    """The time from a suspend to its resume."""
 
     started_at: datetime
     ended_at: datetime | None
@@ -221,7 +222,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Dapr could not go on; the next event of the history is the end of it."""
+    """A time in which Dapr could not continue the run. It ends with the next event of the history."""
 
     at: datetime
     reason: str  # PATCH_MISMATCH, VERSION_NOT_AVAILABLE or PAYLOAD_SIZE_EXCEEDED
@@ -231,7 +232,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One time that the workflow's code was run; the end is the last thing that it asked for, or its start."""
+    """One run of the workflow's code. It ends with the last action that the code scheduled, or else at its start."""
 
     started_at: datetime
     ended_at: datetime
@@ -249,19 +250,20 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRun:
-    """One workflow instance, as its history tells it.
+    """One run of a workflow instance, as its history shows it.
 
-    continued: the history begins with a continue-as-new; what the generations before did is gone for good.
+    execution_id: Dapr's id of this run. started_at: None while the run is pending.
+    continued: whether the history starts with a continue-as-new; Dapr has not kept the generations before.
     rerun_of: the instance whose history this one was forked from; its steps are here too, marked `inherited`.
-    execution_id: names this generation. signers: see Attempt, in order of appearance. size: bytes of the events.
-    repeats: schedules that were written more than once, and counted once: the run was paused in the middle of a turn.
-    trace_parent: W3C `traceparent` of the trace that it belongs to; empty without one.
+    signers: all signers (see `Attempt`) in order of appearance. events, size: number and bytes of the events.
+    repeats: schedules that Dapr wrote more than once, here counted once, because the run was paused within a turn.
+    trace_parent: W3C `traceparent` of the trace that the run belongs to; empty without one.
     """
 
     instance_id: str
     name: str
     status: RunStatus
-    started_at: datetime | None  # None: pending
+    started_at: datetime | None
     ended_at: datetime | None
     execution_id: str = ""
     version: str = ""
@@ -295,9 +297,9 @@ class WorkflowRun:
 
     @property
     def attempts(self) -> int:
-        """Attempts of steps that were executed in this run."""
+        """The number of attempts of steps in this run, without inherited ones."""
         return sum(not attempt.inherited for step in self.steps for attempt in step.attempts)
 
     def step(self, execution_id: str) -> Step | None:
-        """The step of that id."""
+        """The step with this execution id; None if there is none."""
         return next((step for step in self.steps if step.execution_id == execution_id), None)

@@ -1,4 +1,4 @@
-"""Dapr's history events to a run. Pure; `entries.py` knows how Dapr writes them, `waits.py` what is waited for."""
+"""Parses Dapr's history events into a `WorkflowRun`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ from app.dapr.history.model import (
 
 # Steps and children with their attempts, and the pauses between them.
 #
-# Dapr counts no attempts: a retry is another `taskScheduled` with the same `taskExecutionId`, after a timer whose
-# origin is `activityRetry`. Where the worker's SDK gives no `taskExecutionId` (not all do), the order of failure, timer
-# and equal schedule tells.
+# Dapr does not number attempts: a retry is another `taskScheduled` with the same `taskExecutionId`, after a timer whose
+# origin is `activityRetry`. Not all SDKs give a `taskExecutionId`; without one, a failure, then a timer, then an equal
+# schedule is taken for a retry.
 
 _RETRIES = {"activityRetry": "taskExecutionId", "childWorkflowRetry": "instanceId"}
 
 
 @dataclass
 class ParsedRetries:
-    """Which step each `taskScheduled` belongs to, and which step each retry timer waits for, by event id. `repeated`
-    are the unnamed schedules whose retry is found."""
+    """Assigns schedules and retry timers to steps.
+
+    step: the step's execution id by the event id of a `taskScheduled`. timer: the same by the event id of a retry
+    timer; a child's instance id for its timers. repeated: event ids of schedules without execution id whose retry has
+    been identified.
+    """
 
     step: dict[int, str] = field(default_factory=dict)
     timer: dict[int, str] = field(default_factory=dict)
@@ -45,46 +49,46 @@ class ParsedRetries:
 
 
 def parse_retries(history: History) -> ParsedRetries:
-    """Sorts schedules and retry timers to their steps."""
-    found = ParsedRetries()
+    """Assigns each schedule and each retry timer of a history to its step or child."""
+    retries = ParsedRetries()
     for entry in history.entries:
         if entry.kind == "taskScheduled":
-            found.step[entry.id] = entry.body.taskExecutionId or _unnamed(history, entry, found)
+            retries.step[entry.id] = entry.body.taskExecutionId or _infer_step(history, entry, retries)
         elif entry.kind == "timerCreated" and (origin := entry.body.WhichOneof("origin")) in _RETRIES:
-            found.timer[entry.id] = getattr(getattr(entry.body, origin), _RETRIES[origin])
-    return found
+            retries.timer[entry.id] = getattr(getattr(entry.body, origin), _RETRIES[origin])
+    return retries
 
 
-def steps(history: History, found: ParsedRetries, app_id: str) -> tuple[Step, ...]:
-    """All steps, in the order of their first schedule."""
+def steps(history: History, retries: ParsedRetries, app_id: str) -> tuple[Step, ...]:
+    """All steps, in the order of their first schedule. `app_id` is the run's app."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in history.of("taskScheduled"):
-        groups[found.step[entry.id]].append(entry)
+        groups[retries.step[entry.id]].append(entry)
     return tuple(
         Step(
             execution_id=key,
             name=group[0].body.name,
             attempts=_attempts(history, group),
             input=entries.payload(group[0].body, "input"),
-            app_id=_elsewhere(group[0], app_id),
+            app_id=_other_app(group[0], app_id),
         )
         for key, group in groups.items()
     )
 
 
 def parse_children(history: History, app_id: str) -> tuple[ChildRun, ...]:
-    """All child workflows, and those that were started and let go."""
+    """All child workflows, detached ones included, in the order of their first schedule."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in history.of("childWorkflowInstanceCreated", "detachedWorkflowInstanceCreated"):
         groups[entry.body.instanceId].append(entry)
     return tuple(_child(history, instance_id, group, app_id) for instance_id, group in groups.items())
 
 
-def pauses(history: History, found: ParsedRetries) -> tuple[RetryPause, ...]:
-    """All pauses before a retry."""
+def pauses(history: History, retries: ParsedRetries) -> tuple[RetryPause, ...]:
+    """All pauses before a retry that were made in this run."""
     return tuple(
         RetryPause(
-            of=found.timer[entry.id],
+            of=retries.timer[entry.id],
             event_id=entry.id,
             started_at=entry.at,
             due_at=entries.moment(entry.body.fireAt),
@@ -92,7 +96,7 @@ def pauses(history: History, found: ParsedRetries) -> tuple[RetryPause, ...]:
             child=entry.body.WhichOneof("origin") == "childWorkflowRetry",
         )
         for entry in history.of("timerCreated")
-        if entry.id in found.timer and not history.inherited(entry)
+        if entry.id in retries.timer and not history.inherited(entry)
     )
 
 
@@ -104,7 +108,7 @@ def _child(history: History, instance_id: str, group: list[Entry], app_id: str) 
         name="" if detached else body.name,
         attempts=_attempts(history, group),
         input=None if detached else entries.payload(body, "input"),
-        app_id=_elsewhere(group[0], app_id),
+        app_id=_other_app(group[0], app_id),
         detached=detached,
     )
 
@@ -133,31 +137,28 @@ def _attempt(history: History, number: int, schedule: Entry) -> Attempt:
     )
 
 
-def _elsewhere(schedule: Entry, app_id: str) -> str | None:
+def _other_app(schedule: Entry, app_id: str) -> str | None:
+    """The app that executes a schedule; None if it is the run's own (`app_id`)."""
     target = str(schedule.event.router.targetAppID)
     return target if target and target != app_id else None
 
 
-def _unnamed(history: History, schedule: Entry, found: ParsedRetries) -> str:
-    """The step of a schedule without execution id. It is a retry when a timer that this turn heard was set in the turn
-    that heard of the failure of the same activity with the same input; else a step of its own."""
-    for timer in _heard_timers(history, schedule.turn):
-        if timer.body.WhichOneof("origin") in (None, "activityRetry") and not found.timer.get(timer.id):
-            failed = next(_failed_in(history, timer.turn, schedule, found.repeated), None)
+def _infer_step(history: History, schedule: Entry, retries: ParsedRetries) -> str:
+    """The step of a schedule without execution id. It is a retry if a timer that fired in this turn was set in the turn
+    in which the same activity with the same input was reported as failed; else it is a new step."""
+    fired = {entry.body.timerId for entry in history.of("timerFired") if entry.turn == schedule.turn}
+    for timer in (entry for entry in history.of("timerCreated") if entry.id in fired):
+        if timer.body.WhichOneof("origin") in (None, "activityRetry") and not retries.timer.get(timer.id):
+            failed = next(_equal_failures(history, timer.turn, schedule, retries.repeated), None)
             if failed is not None:
-                found.repeated.add(failed)
-                found.timer[timer.id] = found.step[failed]
-                return found.step[failed]
+                retries.repeated.add(failed)
+                retries.timer[timer.id] = retries.step[failed]
+                return retries.step[failed]
     return f"#{schedule.id}"
 
 
-def _heard_timers(history: History, turn: int) -> list[Entry]:
-    heard = {entry.body.timerId for entry in history.of("timerFired") if entry.turn == turn}
-    return [entry for entry in history.of("timerCreated") if entry.id in heard]
-
-
-def _failed_in(history: History, turn: int, schedule: Entry, repeated: set[int]) -> Iterator[int]:
-    """The event ids of earlier, equal schedules whose failure was heard in `turn` and whose retry is not found yet."""
+def _equal_failures(history: History, turn: int, schedule: Entry, repeated: set[int]) -> Iterator[int]:
+    """The event ids of earlier, equal schedules whose failure was reported in `turn`, without those in `repeated`."""
     for earlier in history.of("taskScheduled"):
         end = history.ends.get(earlier.id)
         failed = end is not None and end.kind == "taskFailed" and end.turn == turn
@@ -166,35 +167,35 @@ def _failed_in(history: History, turn: int, schedule: Entry, repeated: set[int])
             yield earlier.id
 
 
-_ENDS = {
+_STATUS_OF_END = {
     1: RunStatus.COMPLETED,
     2: RunStatus.CONTINUED_AS_NEW,
     3: RunStatus.FAILED,
     4: RunStatus.CANCELED,
     5: RunStatus.TERMINATED,
 }
-_STALLED = ("PATCH_MISMATCH", "VERSION_NOT_AVAILABLE", "PAYLOAD_SIZE_EXCEEDED")
+_STALL_REASONS = ("PATCH_MISMATCH", "VERSION_NOT_AVAILABLE", "PAYLOAD_SIZE_EXCEEDED")
 
 
 def parse(instance_id: str, events: Sequence[Any]) -> WorkflowRun:
-    """Reads a whole history. `events` are Dapr's `HistoryEvent`s in their order; none is a run that is pending."""
+    """Parses a whole history. `events` are Dapr's `HistoryEvent`s in order; a pending run has none."""
     history = entries.index(events)
     run = _outline(instance_id, history)
     retries, answers = parse_retries(history), waits.answers(history)
     retry_timers = frozenset(retries.timer)
-    found, children = steps(history, retries, run.app_id), parse_children(history, run.app_id)
+    run_steps, children = steps(history, retries, run.app_id), parse_children(history, run.app_id)
     return replace(
         run,
-        steps=found,
+        steps=run_steps,
         children=children,
         pauses=pauses(history, retries),
         timers=waits.timers(history, retry_timers),
         waits=waits.waits(history, answers, retry_timers),
-        raised=waits.raised(history, answers),
+        raised=waits.raised_events(history, answers),
         suspensions=_suspensions(history),
         stalls=_stalls(history),
         replays=_replays(history),
-        signers=_signers(found, children),
+        signers=_signers(run_steps, children),
         repeats=history.repeats,
         events=len(events),
         size=sum(event.ByteSize() for event in events),
@@ -202,7 +203,7 @@ def parse(instance_id: str, events: Sequence[Any]) -> WorkflowRun:
 
 
 def _outline(instance_id: str, history: History) -> WorkflowRun:
-    """What the run's start and end say."""
+    """The run as far as its start and end describe it, without its parts."""
     started, ended = history.first("executionStarted"), history.first("executionCompleted")
     return WorkflowRun(
         instance_id=instance_id,
@@ -226,7 +227,7 @@ def _outline(instance_id: str, history: History) -> WorkflowRun:
 
 def _status(history: History, started: Entry | None, ended: Entry | None) -> RunStatus:
     if ended is not None:
-        return _ENDS.get(ended.body.workflowStatus, RunStatus.COMPLETED)
+        return _STATUS_OF_END.get(ended.body.workflowStatus, RunStatus.COMPLETED)
     if history.entries and history.entries[-1].kind == "executionStalled":
         return RunStatus.STALLED
     if started is None:
@@ -238,7 +239,7 @@ def _status(history: History, started: Entry | None, ended: Entry | None) -> Run
 
 
 def _started_at(history: History, started: Entry | None) -> datetime | None:
-    """When the run was asked for, or when it was to begin at the earliest, or when it was forked from another."""
+    """When the run was requested; the requested start if that is later; for a rerun, when it was forked."""
     if started is None:
         return None
     if history.fork:
@@ -269,15 +270,15 @@ def _parent(started: Entry | None) -> Parent | None:
 
 
 def _continued(history: History, started: Entry | None) -> bool:
-    """Only a generation that follows another begins with a `workflowStarted` that knows its app, and only there the
-    start is not older than it. Dapr keeps no number of the generation that it shows."""
+    """Whether this generation follows another. Dapr does not number generations, but only in a following one the first
+    `workflowStarted` has a router and is not later than `executionStarted`."""
     first = history.first("workflowStarted")
     return first is not None and started is not None and first.event.HasField("router") and started.at >= first.at
 
 
 def _version(history: History, started: Entry | None) -> str:
-    named = [entry.body.version.name for entry in history.of("workflowStarted") if entry.body.version.name]
-    return named[-1] if named else started.body.version.value if started else ""
+    names = [entry.body.version.name for entry in history.of("workflowStarted") if entry.body.version.name]
+    return names[-1] if names else started.body.version.value if started else ""
 
 
 def _patches(history: History) -> tuple[str, ...]:
@@ -286,47 +287,47 @@ def _patches(history: History) -> tuple[str, ...]:
 
 
 def _suspensions(history: History) -> tuple[Suspension, ...]:
-    found: list[Suspension] = []
+    suspensions: list[Suspension] = []
     for entry in history.of("executionSuspended", "executionResumed"):
-        open_now = bool(found) and found[-1].ended_at is None
-        if entry.kind == "executionSuspended" and not open_now:
-            found.append(Suspension(entry.at, None, entry.body.input.value))
-        elif entry.kind == "executionResumed" and open_now:
-            found[-1] = Suspension(found[-1].started_at, entry.at, found[-1].reason)
-    return tuple(found)
+        is_suspended = bool(suspensions) and suspensions[-1].ended_at is None
+        if entry.kind == "executionSuspended" and not is_suspended:
+            suspensions.append(Suspension(entry.at, None, entry.body.input.value))
+        elif entry.kind == "executionResumed" and is_suspended:
+            suspensions[-1] = Suspension(suspensions[-1].started_at, entry.at, suspensions[-1].reason)
+    return tuple(suspensions)
 
 
 def _stalls(history: History) -> tuple[Stall, ...]:
     return tuple(
         Stall(
             at=entry.at,
-            reason=_STALLED[entry.body.reason] if entry.body.reason < len(_STALLED) else str(entry.body.reason),
+            reason=_stall_reason(entry.body.reason),
             description=entry.body.description,
-            ended_at=_next_at(history, entry),
+            ended_at=next((max(entry.at, later.at) for later in history.entries if later.index > entry.index), None),
         )
         for entry in history.of("executionStalled")
     )
 
 
-def _next_at(history: History, entry: Entry) -> datetime | None:
-    return next((max(entry.at, later.at) for later in history.entries if later.index > entry.index), None)
+def _stall_reason(number: int) -> str:
+    return _STALL_REASONS[number] if number < len(_STALL_REASONS) else str(number)
 
 
 def _replays(history: History) -> tuple[Replay, ...]:
-    """The times that the code was run; a rerun's copied ones belong to the other run."""
-    found: list[Replay] = []
+    """The replays of this run, without those that a rerun copied from another."""
+    replays: list[Replay] = []
     for entry in history.entries:
         if history.inherited(entry):
             continue
         if entry.kind == "workflowStarted":
-            found.append(Replay(entry.at, entry.at))
-        elif entry.kind in ACTIONS and found:
-            found[-1] = Replay(found[-1].started_at, max(found[-1].ended_at, entry.at))
-    return tuple(found)
+            replays.append(Replay(entry.at, entry.at))
+        elif entry.kind in ACTIONS and replays:
+            replays[-1] = Replay(replays[-1].started_at, max(replays[-1].ended_at, entry.at))
+    return tuple(replays)
 
 
-def _signers(found: Iterable[Step], children: Iterable[ChildRun]) -> tuple[str, ...]:
-    attempts = [attempt for step in found for attempt in step.attempts]
+def _signers(run_steps: Iterable[Step], children: Iterable[ChildRun]) -> tuple[str, ...]:
+    attempts = [attempt for step in run_steps for attempt in step.attempts]
     attempts += [attempt for child in children for attempt in child.attempts]
     attempts.sort(key=lambda attempt: attempt.event_id)
     return tuple(dict.fromkeys(attempt.signer for attempt in attempts if attempt.signer))

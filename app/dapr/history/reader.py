@@ -1,7 +1,7 @@
-"""The only I/O of this room: asks daprd for histories over its gRPC port.
+"""Reads workflow histories from daprd over gRPC.
 
-daprd verifies a history's signatures each time that it reads it, so what comes back from here is what was signed; what
-is not raises `HistoryTampered`. daprd answers for its own app's instances alone.
+daprd verifies a history's signatures at each read, so a history from here is the signed one; any other raises
+`HistoryTampered`. daprd answers only for instances of its own app.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dapr.ext.workflow._durabletask.internal import orchestrator_service_pb2_grp
 from dapr.ext.workflow._durabletask.internal import protos
 
 from app.dapr import sidecar
-from app.dapr.daprd import PAST_PROXIES, Daprd
+from app.dapr.daprd import GRPC_WITHOUT_PROXY, Daprd
 from app.dapr.history import entries
 from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.parse import parse
@@ -25,34 +25,36 @@ from app.dapr.workarounds import TORN_READ
 from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
 
 PAGE_SIZE = 500
-# What Dapr writes when it gives up a run whose history it found changed.
+# The error type with which Dapr fails a run whose history was changed.
 _TAMPERED = "DAPR_WORKFLOW_HISTORY_TAMPERED"
-# What daprd says when it reads a history that is not the signed one. One without any signature was written by a daprd
-# that did not sign, or its signatures were taken away: nobody can tell, so it proves nothing either.
+# daprd's errors for a history that is not the signed one. That includes a history without signatures: either a daprd
+# without signing wrote it, or somebody removed the signatures, and there is no way to tell which.
 NOT_GENUINE = (
     "signature verification failed",
     "possible tampering",
     "unsigned history events but signing is enabled",
     "failed to unmarshal",
 )
-# Rows that should be there are not: daprd reads their number first and the rows then, and a run that goes on, or is
-# purged, may save in between (`TORN_READ`). When it stays so, somebody took them away.
+# daprd's error for missing rows. daprd reads the number of rows first and then the rows, and a run that continues or is
+# purged may save in between (`TORN_READ`). If the error persists, somebody removed the rows.
 NOT_WHOLE = "missing from state store"
+# daprd's errors for a signed history that it cannot verify, because signing is off or its own identity has changed.
 _NOT_READABLE = ("signed history but no signer", "signed history but app ID", "signed history but namespace")
-# gRPC waits up to two minutes before it tries a lost sidecar again, and channels with equal options share that wait.
+# By default gRPC pauses up to two minutes before it reconnects, and channels with equal options share that pause.
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", -1),  # a history is as large as daprd lets it become
-    PAST_PROXIES,
+    ("grpc.max_receive_message_length", -1),  # no limit: daprd limits the size of a history
+    GRPC_WITHOUT_PROXY,
 )
 _PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """One instance without its history. `updated_at` changes with each event, so it tells whether to read again."""
+    """The status of one instance, without its history. `updated_at` changes with each event; while it has not changed,
+    there is nothing new to read."""
 
     instance_id: str
     name: str
@@ -65,17 +67,17 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """Some instance ids, and how to ask for those that follow; `next_token` None at the end."""
+    """A page of instance ids. `next_token` is the token of the next page; None on the last one."""
 
     instance_ids: tuple[str, ...]
     next_token: str | None
 
 
 class HistoryReader:
-    """Reads what Dapr keeps of workflow instances. Thread-safe; close it when done.
+    """Reads histories and statuses of workflow instances from daprd. Thread-safe; close it after use.
 
-    Each call raises Unreachable when daprd does not answer within `timeout_seconds`; one that is just starting is
-    waited for during `patience_seconds`.
+    Each call raises Unreachable if daprd does not answer within `timeout_seconds`. A daprd that is unavailable, for
+    example because it is starting, is asked again for `patience_seconds`.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class HistoryReader:
         patience_seconds: float = 3.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Connects at the first question."""
+        """Does not connect yet; the first call does."""
         self._daprd = daprd
         self._metadata = daprd.metadata
         self._timeout = timeout_seconds
@@ -96,7 +98,7 @@ class HistoryReader:
         self._stub = stubs.TaskHubSidecarServiceStub(self._channel)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._channel.close()
 
     def __enter__(self) -> HistoryReader:
@@ -106,42 +108,45 @@ class HistoryReader:
         self.close()
 
     def read(self, instance_id: str) -> WorkflowRun:
-        """One run, verified. Raises TaskNotFound, HistoryTampered."""
+        """Reads one verified run. Raises TaskNotFound, HistoryTampered."""
         return parse(instance_id, self.events(instance_id))
 
     def events(self, instance_id: str) -> tuple[Any, ...]:
-        """The events themselves, as protobuf messages in Dapr's order; none for an instance that is pending. Raises
-        TaskNotFound, HistoryTampered."""
+        """The events of an instance as protobuf messages, in Dapr's order; empty if it is pending. Raises TaskNotFound,
+        HistoryTampered."""
         request = protos.GetInstanceHistoryRequest(instanceId=instance_id)
         events = tuple(self._ask("GetInstanceHistory", request, instance_id).events)
-        # Not always the last event: a marker that daprd 1.18.2 could not save at once stays in its memory, and is saved
-        # with the turn that follows.
+        # The tampering verdict is not always the last event: if daprd 1.18.2 cannot save it at once, it keeps it in
+        # memory and saves it with the next turn.
         for event in events:
             if event.executionCompleted.failureDetails.errorType == _TAMPERED:
                 words = event.executionCompleted.failureDetails.errorMessage
                 raise HistoryTampered(instance_id, words, entries.moment(event.timestamp))
         return events
 
-    def asked(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
-        """What a step was asked, as JSON; None as long as the history has no such step: daprd hands it out a moment
-        before it saves the turn that asks for it. Raises TaskNotFound, HistoryTampered."""
+    def scheduled_input(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
+        """The input of a step, as JSON; None if the history has no such step, which happens for a moment because daprd
+        hands out a step before it saves the turn that schedules it. Raises TaskNotFound, HistoryTampered."""
         scheduled = _scheduled(self.events(instance_id), event_id, execution_id)
         return None if scheduled is None else str(scheduled.input.value)
 
     def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
-        """What a step came to that is completed, as it was delivered; None for one that is not. Raises StepOver for
-        one that has failed, TaskNotFound, HistoryTampered."""
-        known = self.events(instance_id)
-        if _scheduled(known, event_id, execution_id) is None:
-            return None  # of another run under the same id
-        if any(event.taskFailed.taskScheduledId == event_id for event in known if event.HasField("taskFailed")):
-            raise StepOver(f"task {instance_id}: this attempt has failed elsewhere; the workflow knows")
-        done = (event.taskCompleted for event in known if event.HasField("taskCompleted"))
-        return next((completion.result.value for completion in done if completion.taskScheduledId == event_id), None)
+        """The result of a completed step, as it was delivered; None if the step has not completed. Raises StepOver if
+        the step's attempt has failed, TaskNotFound, HistoryTampered."""
+        events = self.events(instance_id)
+        if _scheduled(events, event_id, execution_id) is None:
+            return None  # the step belongs to another run under the same id
+        if any(event.taskFailed.taskScheduledId == event_id for event in events if event.HasField("taskFailed")):
+            raise StepOver(
+                f"task {instance_id}: another execution of step {event_id} has failed this attempt, and the workflow "
+                "has its failure; nothing to do"
+            )
+        completions = (event.taskCompleted for event in events if event.HasField("taskCompleted"))
+        return next((end.result.value for end in completions if end.taskScheduledId == event_id), None)
 
     def status(self, instance_id: str) -> InstanceStatus:
-        """Where one instance is. Raises TaskNotFound, HistoryTampered: daprd loads and verifies the whole history for
-        this too, so it spares bytes, not daprd's work."""
+        """The status of one instance. Raises TaskNotFound, HistoryTampered. daprd loads and verifies the whole history
+        for this too, so it saves traffic but no work of daprd."""
         request = protos.GetInstanceRequest(instanceId=instance_id, getInputsAndOutputs=True)
         answer = self._ask("GetInstance", request, instance_id)
         if not answer.exists:
@@ -149,8 +154,8 @@ class HistoryReader:
         return _status(answer.workflowState)
 
     def page(self, token: str | None = None, size: int = PAGE_SIZE) -> InstancePage:
-        """Some instance ids of the app, children included. Dapr's order is that of its state store: with SQLite the
-        one saved last comes last, so an instance that moves on between two pages is seen twice, and none is missed."""
+        """A page of the app's instance ids, children included, in the order of Dapr's state store. SQLite lists the one
+        saved last at the end, so an instance that continues between two pages may appear twice; none is missed."""
         request = protos.ListInstanceIDsRequest(continuationToken=token, pageSize=size)
         answer = self._ask("ListInstanceIDs", request, "")
         return InstancePage(tuple(answer.instanceIds), answer.continuationToken or None)
@@ -170,9 +175,9 @@ class HistoryReader:
                 return
 
     def _ask(self, method: str, request: Any, instance_id: str) -> Any:
-        """Reading changes nothing, so a question that may be answered in a moment is put again until patience ends. A
-        history that does not verify, or is not whole, is read once more however long the first reading took: it may
-        have begun anew, or gone on, in the middle of daprd's reading."""
+        """Calls daprd. Retries errors that may pass until patience ends; reading has no side effects. A history that
+        does not verify or lacks rows is read once more even after that: the run may have been restarted, or have
+        continued, while daprd was reading."""
         deadline = time.monotonic() + self._patience
         doubts: set[str] = set()
         while True:
@@ -181,16 +186,16 @@ class HistoryReader:
             except grpc.RpcError as error:
                 new = _doubts(error) - doubts
                 if not (new or (time.monotonic() <= deadline and self._may_pass(error))):
-                    raise self._explained(error, instance_id) from None
+                    raise self._domain_error(error, instance_id) from None
                 doubts |= new
             self._pause(_PAUSE_SECONDS)
 
     def _may_pass(self, error: grpc.RpcError) -> bool:
         if NOT_WHOLE in str(error.details()):
-            return sidecar.needs(self._daprd, TORN_READ)  # a later one has read again itself
+            return sidecar.needs(self._daprd, TORN_READ)  # a later daprd has repeated the read itself
         return error.code() is grpc.StatusCode.UNAVAILABLE
 
-    def _explained(self, error: grpc.RpcError, instance_id: str) -> Exception:
+    def _domain_error(self, error: grpc.RpcError, instance_id: str) -> Exception:
         details = str(error.details())
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return _not_found(instance_id)
@@ -205,7 +210,7 @@ class HistoryReader:
 
 
 def _scheduled(events: Iterable[Any], event_id: int, execution_id: str) -> Any | None:
-    """What asks for a step; None where the history has no such step, or another run's."""
+    """The `taskScheduled` of a step; None if the history has none, or one of another run."""
     for event in events:
         if event.eventId == event_id and event.taskScheduled.taskExecutionId == execution_id:
             return event.taskScheduled
@@ -213,7 +218,7 @@ def _scheduled(events: Iterable[Any], event_id: int, execution_id: str) -> Any |
 
 
 def _doubts(error: grpc.RpcError) -> set[str]:
-    """What makes a history doubtful; nothing, for any other trouble."""
+    """The signs in an error that the history is not genuine or not whole; empty for any other error."""
     return {sign for sign in (*NOT_GENUINE, NOT_WHOLE) if sign in str(error.details())}
 
 

@@ -1,8 +1,8 @@
-"""Where a run's wall time went: from its start to its end, split into parts without gap or overlap. Pure.
+"""Splits a run's wall time, from start to end, into parts without gap or overlap.
 
-When several things were so at once, the first of `TimePart` that was so has the time: a step that works while a person
-is waited for is work. A step whose worker died shows as one long attempt, since Dapr writes nothing until it has ended:
-`idle` says in which times nobody worked at it (see `executions.py`).
+If several parts apply at once, the time belongs to the one that `TimePart` names first: a step that runs while the task
+waits for a person is work. Dapr shows a step whose worker died as one long attempt; `idle` has the times in which no
+worker worked on it (see `executions.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TypeVar
 from app.dapr.history.model import Attempt, AttemptOutcome, WorkflowRun
 
 Key = tuple["TimePart", str]
-# By the schedule's event id: when nobody worked at an attempt; None while it goes on.
+# The times in which no worker worked on an attempt, by its event id. An end of None: the time has not ended.
 Idle = Mapping[int, Sequence[tuple[datetime, datetime | None]]]
-# A step's execution id ("" for the workflow's own code), and whether the work was in vain.
+# A step's execution id ("" for the workflow's own code), and whether the work was wasted.
 Share = tuple[str, bool]
 _Label = TypeVar("_Label", bound=Hashable)
 _MICROSECOND = timedelta(microseconds=1)
@@ -28,14 +28,14 @@ _MICROSECOND = timedelta(microseconds=1)
 class TimePart(StrEnum):
     """What a run was doing, in order of precedence."""
 
-    ACTIVE = "active"  # a step was scheduled and had not ended, or the workflow's code was run
-    RESTART = "restart"  # a step was lost with its worker or sidecar, and nobody had taken it up again
+    ACTIVE = "active"  # a step was scheduled and had not ended, or the workflow's code ran
+    RESTART = "restart"  # a step was lost with its worker or sidecar, and had not been started again
     SUSPENDED = "suspended"
-    CHILDREN = "children"  # a child workflow was under way
-    WAITING = "waiting"  # for an external event: a person, mostly
+    CHILDREN = "children"  # a child workflow ran
+    WAITING = "waiting"  # for an external event, mostly a person's
     BACK_OFF = "back_off"  # before a retry
     TIMER = "timer"  # of the workflow's own code
-    IDLE = "idle"  # none of these: on the way between worker and Dapr, stalled, or nothing that a history shows
+    IDLE = "idle"  # none of these: in transit between worker and Dapr, stalled, or not shown by the history
 
 
 _RANK = {part: rank for rank, part in enumerate(TimePart)}
@@ -44,7 +44,7 @@ _NOTHING: Key = (TimePart.IDLE, "")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One piece of a run. `label` is the name of the event that was waited for, else empty."""
+    """A stretch of a run that belongs to one part. `label`: of `WAITING`, the name of the awaited event; else empty."""
 
     part: TimePart
     started_at: datetime
@@ -53,13 +53,13 @@ class Span:
 
     @property
     def length(self) -> timedelta:
-        """How long it was."""
+        """The duration of the span."""
         return self.ended_at - self.started_at
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The time of each part; `waiting_for` splits the waiting by event."""
+    """The time of each part of a run. `waiting_for` splits the time of `WAITING` by the awaited event."""
 
     parts: dict[TimePart, timedelta]
     waiting_for: dict[str, timedelta]
@@ -71,12 +71,12 @@ class Split:
 
     @property
     def active(self) -> timedelta:
-        """The time that somebody worked."""
+        """The time in which the run was worked on."""
         return self.parts[TimePart.ACTIVE]
 
 
 def split(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> Split:
-    """How long a run did what, until its end, or until now (`until`) if it has none."""
+    """The time of each part of a run, up to its end, or up to `until` (now) if it has not ended."""
     parts = dict.fromkeys(TimePart, timedelta(0))
     waiting_for: dict[str, timedelta] = {}
     for span in spans(run, until, idle):
@@ -87,61 +87,61 @@ def split(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> Split:
 
 
 def spans(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> tuple[Span, ...]:
-    """The run's pieces in order: each begins where the one before ends. None for a run that has not started."""
+    """The run's spans in order, each starting where the previous one ends; empty if the run has not started."""
     if run.started_at is None:
         return ()
     end = run.ended_at or until
     clipped = _clipped(_intervals(run, idle or {}), run.started_at, end)
-    return tuple(_merged(_spans(clipped, run.started_at, end)))
+    return tuple(_merge_neighbours(_spans(clipped, run.started_at, end)))
 
 
 def shares(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> dict[Share, timedelta]:
-    """The active time by step, and whether it was in vain: an attempt that failed, or work that was lost. Steps that
-    were active at once share that time evenly, so the shares sum to `split(run, until).active`, to the microsecond."""
+    """The active time by step and by whether it was wasted (a failed attempt, or work that was lost). Steps that were
+    active at once share that time evenly, so the shares sum exactly to `split(run, until, idle).active`."""
     if run.started_at is None:
         return {}
-    own = [(("", False), replay.started_at, replay.ended_at) for replay in run.replays]
+    own_code = [(("", False), replay.started_at, replay.ended_at) for replay in run.replays]
     steps = [
-        ((step.execution_id, wasted), begun, ended)
+        ((step.execution_id, wasted), started_at, ended_at)
         for step in run.steps
         for attempt in step.attempts
-        for begun, ended, wasted in _worked(attempt, (idle or {}).get(attempt.event_id, ()))
+        for started_at, ended_at, wasted in _work_times(attempt, (idle or {}).get(attempt.event_id, ()))
     ]
     end = run.ended_at or until
-    found: Counter[Share] = Counter()
-    for first, last, now in _swept(_clipped([*own, *steps], run.started_at, end), run.started_at, end):
-        working = sorted(now, key=lambda key: (not key[0], key))  # the workflow's code counts while no step is active
-        _share(found, [key for key in working if key[0]] or working, (last - first) // _MICROSECOND)
-    return {key: timedelta(microseconds=share) for key, share in found.items()}
+    by_share: Counter[Share] = Counter()
+    for first, last, current in _sweep(_clipped([*own_code, *steps], run.started_at, end), run.started_at, end):
+        # The workflow's own code counts only while no step is active.
+        keys = sorted(key for key in current if key[0]) or sorted(current)
+        microseconds = (last - first) // _MICROSECOND
+        for number, key in enumerate(keys):
+            by_share[key] += microseconds // len(keys) + (number < microseconds % len(keys))
+    return {key: timedelta(microseconds=share) for key, share in by_share.items()}
 
 
-def _worked(
+def _work_times(
     attempt: Attempt, idle: Sequence[tuple[datetime, datetime | None]]
 ) -> Iterator[tuple[datetime, datetime | None, bool]]:
-    """The times in which somebody worked at an attempt; all but the last one were lost, that one if it failed."""
-    begun: datetime | None = attempt.scheduled_at
-    for lost, again in idle:
-        if begun is not None:
-            yield begun, lost, True
-        begun = again
-    if begun is not None:
-        yield begun, attempt.ended_at, attempt.outcome is AttemptOutcome.FAILED
-
-
-def _share(found: Counter[Share], keys: list[Share], microseconds: int) -> None:
-    for number, key in enumerate(keys):
-        found[key] += microseconds // len(keys) + (number < microseconds % len(keys))
+    """The times in which a worker worked on an attempt: start, end (None if open), and whether the work was wasted. All
+    times but the last are wasted; the last one is if the attempt failed."""
+    started_at: datetime | None = attempt.scheduled_at
+    for lost_at, restarted_at in idle:
+        if started_at is not None:
+            yield started_at, lost_at, True
+        started_at = restarted_at
+    if started_at is not None:
+        yield started_at, attempt.ended_at, attempt.outcome is AttemptOutcome.FAILED
 
 
 def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, datetime | None]]:
-    """Everything that took time; None where it did not end. What a rerun inherits was before its start."""
+    """The start and end of everything that took time; an end of None if it has not ended. Inherited attempts end before
+    the run starts, so clipping removes them."""
     active, children = (TimePart.ACTIVE, ""), (TimePart.CHILDREN, "")
     for replay in run.replays:
         yield active, replay.started_at, replay.ended_at
     for attempt in (attempt for step in run.steps for attempt in step.attempts):
         gaps = idle.get(attempt.event_id, ())
-        yield from ((active, begun, ended) for begun, ended, _ in _worked(attempt, gaps))
-        yield from (((TimePart.RESTART, ""), lost, again or attempt.ended_at) for lost, again in gaps)
+        yield from ((active, started_at, ended_at) for started_at, ended_at, _ in _work_times(attempt, gaps))
+        yield from (((TimePart.RESTART, ""), lost_at, again or attempt.ended_at) for lost_at, again in gaps)
     for child in run.children:
         if not child.detached:
             yield from (
@@ -160,51 +160,48 @@ def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, da
 def _clipped(
     intervals: Iterable[tuple[_Label, datetime, datetime | None]], start: datetime, end: datetime
 ) -> Iterator[tuple[_Label, datetime, datetime]]:
-    for key, begun, ended in intervals:
-        first, last = max(begun, start), min(ended or end, end)
+    for key, started_at, ended_at in intervals:
+        first, last = max(started_at, start), min(ended_at or end, end)
         if first < last:
             yield key, first, last
 
 
-def _swept(
+def _sweep(
     intervals: Iterable[tuple[_Label, datetime, datetime]], start: datetime, end: datetime
 ) -> Iterator[tuple[datetime, datetime, Mapping[_Label, int]]]:
-    """Goes from one begin or end to the next and tells what was so in between."""
+    """Cuts the time from `start` to `end` at each start and end of an interval. Yields the start and end of each piece,
+    and how many intervals of each label cover it."""
     changes: list[tuple[datetime, _Label | None, int]] = [(start, None, 0), (end, None, 0)]
     for key, first, last in intervals:
         changes += [(first, key, 1), (last, key, -1)]
     changes.sort(key=lambda change: change[0])
-    now: dict[_Label, int] = {}  # only what is so, with how often
+    current: dict[_Label, int] = {}
     at = start
-    for moment, changed, by in changes:
+    for moment, label, by in changes:
         if moment > at:
-            yield at, moment, now
+            yield at, moment, current
             at = moment
-        if changed is not None:
-            now[changed] = now.get(changed, 0) + by
-            if not now[changed]:
-                del now[changed]
+        if label is not None:
+            current[label] = current.get(label, 0) + by
+            if not current[label]:
+                del current[label]
 
 
 def _spans(intervals: Iterable[tuple[Key, datetime, datetime]], start: datetime, end: datetime) -> Iterator[Span]:
-    for first, last, now in _swept(intervals, start, end):
-        part, label = min(now, key=_precedence, default=_NOTHING)
+    for first, last, current in _sweep(intervals, start, end):
+        part, label = min(current, key=lambda key: (_RANK[key[0]], key[1]), default=_NOTHING)
         yield Span(part, first, last, label)
 
 
-def _precedence(key: Key) -> tuple[int, str]:
-    return _RANK[key[0]], key[1]
-
-
-def _merged(pieces: Iterable[Span]) -> Iterator[Span]:
-    """Joins neighbours of one kind."""
-    last: Span | None = None
-    for piece in pieces:
-        if last and (last.part, last.label) == (piece.part, piece.label):
-            last = Span(last.part, last.started_at, piece.ended_at, last.label)
+def _merge_neighbours(pieces: Iterable[Span]) -> Iterator[Span]:
+    """Joins neighbouring spans of the same part and label."""
+    previous: Span | None = None
+    for span in pieces:
+        if previous and (previous.part, previous.label) == (span.part, span.label):
+            previous = Span(previous.part, previous.started_at, span.ended_at, previous.label)
             continue
-        if last:
-            yield last
-        last = piece
-    if last:
-        yield last
+        if previous:
+            yield previous
+        previous = span
+    if previous:
+        yield previous

@@ -20,7 +20,7 @@ from decimal import Decimal
 from pydantic import ValidationError
 
 from app.dapr.history.causes import words_of
-from app.dapr.history.executions import Begun, Execution, executions, fates_known, idle
+from app.dapr.history.executions import Execution, StartedExecution, executions, idle, losses_are_certain
 from app.dapr.history.model import Attempt, AttemptOutcome, RaisedEvent, RunStatus, Step, WorkflowRun
 from app.dapr.history.times import Idle, Share, TimePart, shares, spans
 from app.domain import decision_texts
@@ -54,12 +54,12 @@ class Written:
     """The rows that workers wrote for one task: its model calls and its executions."""
 
     calls: Sequence[CallRecord] = ()
-    begun: Sequence[Begun] = ()
+    begun: Sequence[StartedExecution] = ()
 
 
-def executions_of(run: WorkflowRun, begun: Iterable[Begun], at: datetime) -> Executions:
+def executions_of(run: WorkflowRun, begun: Iterable[StartedExecution], at: datetime) -> Executions:
     """The executions of each attempt that has any in `begun`, by the event id of the attempt's schedule."""
-    begun_by_attempt: defaultdict[tuple[str, int], list[Begun]] = defaultdict(list)
+    begun_by_attempt: defaultdict[tuple[str, int], list[StartedExecution]] = defaultdict(list)
     for execution in begun:
         begun_by_attempt[execution.execution_id, execution.event_id].append(execution)
     until = run.ended_at or at
@@ -210,7 +210,7 @@ def project(run: WorkflowRun, written: Written, book: PriceBook, naming: Naming,
         calls=calls,
         charges=(),
         trace_parent=run.trace_parent,
-        certain=fates_known(written.begun, at),
+        certain=losses_are_certain(written.begun, at),
         decisions=tuple(_decisions(run, result, naming)),
     )
     own = active.get(("", False), timedelta(0))

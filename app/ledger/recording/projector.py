@@ -312,8 +312,8 @@ class Projector:
 
     def _start_pending(self, task_id: str) -> None:
         """Asks Dapr to start a run that stays pending. daprd may request a run's first turn before it has saved the run
-        (`NEVER_BEGUN`): if it stalls in between, another sidecar finds nothing to run, and no turn is requested again.
-        Only sweeps find such a run, so it is at least a minute old."""
+        (`NEVER_STARTED`): if it stalls in between, another sidecar finds nothing to run, and no turn is requested
+        again. Only sweeps see such a run, so it is at least a minute old."""
         now = time.monotonic()
         if now - self._pending.setdefault(task_id, now) < _PENDING_SECONDS:
             return

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
-from app.dapr.history.executions import Begun
+from app.dapr.history.executions import StartedExecution
 from app.dapr.history.model import WorkflowRun
 from app.domain.errors import HistoryTampered, TaskNotFound
 from app.domain.standing import Standing
@@ -77,12 +77,12 @@ class Sources:
     def written(self, task_ids: Sequence[str]) -> Mapping[str, Written]:
         """The model calls and executions of each task that workers have written so far."""
         calls: dict[str, list[CallRecord]] = {task_id: [] for task_id in task_ids}
-        begun: dict[str, list[Begun]] = {task_id: [] for task_id in task_ids}
+        begun: dict[str, list[StartedExecution]] = {task_id: [] for task_id in task_ids}
         with self.engine.connect() as connection:
             for call in call_records(connection.execute(_CALLS, {"ids": list(task_ids)}).mappings()):
                 calls[call.task_id].append(call)
             for row in connection.execute(_EXECUTIONS, {"ids": list(task_ids)}):
-                begun[row.task_id].append(Begun(*row[1:]))
+                begun[row.task_id].append(StartedExecution(*row[1:]))
         return {task_id: Written(calls[task_id], begun[task_id]) for task_id in task_ids}
 
     def record(self, run: WorkflowRun, written: Written, book: PriceBook | None = None) -> TaskRecord:

@@ -71,7 +71,7 @@ class Services:
     tickets: Tickets
     replies: Replies
     # The input with which a task's history scheduled a step, by task, event id and execution id; None when the history
-    # does not hold the step (`HistoryReader.asked`).
+    # does not hold the step (`HistoryReader.scheduled_input`).
     scheduled_input: Callable[[str, int, str], Awaitable[str | None]]
 
 

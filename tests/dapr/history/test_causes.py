@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from app.config.policy import Losses
-from app.dapr.history.causes import Cause, cause, cause_of, cause_of_code, message_of, timed_out, words_of
+from app.dapr.history.causes import Cause, cause, cause_of, cause_of_code, message_of, timed_out_attempts, words_of
 from app.dapr.history.entries import failure
 from app.dapr.history.model import Failure
 from app.dapr.history.parse import parse
-from app.dapr.systems import _accepted, _failed
+from app.dapr.systems import _answer_body, _error
 from app.domain.errors import (
     CODES,
     FailureCause,
@@ -85,18 +85,18 @@ def test_every_word_of_the_gateway_for_a_failure_says_what_it_comes_from() -> No
 
 @pytest.mark.parametrize("status", SYSTEM_STATUS)
 def test_a_system_that_answers_with_an_error(status: int) -> None:
-    assert cause(recorded(_failed("orders", "get", status, ""))) is SYSTEM_STATUS[status]
+    assert cause(recorded(_error("orders", "get", status, ""))) is SYSTEM_STATUS[status]
 
 
 def test_a_system_behind_an_open_breaker() -> None:
-    assert cause(recorded(_failed("orders", "get", 500, "circuit breaker is open"))) is Cause.BREAKER_OPEN
+    assert cause(recorded(_error("orders", "get", 500, "circuit breaker is open"))) is Cause.BREAKER_OPEN
 
 
 def test_an_answer_of_a_system_that_is_a_refusal_or_nonsense() -> None:
     with pytest.raises(Refused) as refusal:
-        _accepted("refunds", "post", {"ok": False, "code": "exceeds_refundable"})
+        _answer_body("refunds", "post", {"ok": False, "code": "exceeds_refundable"})
     with pytest.raises(SystemUnavailable) as nonsense:
-        _accepted("refunds", "post", [])
+        _answer_body("refunds", "post", [])
     assert cause(recorded(refusal.value)) is Cause.REFUSED
     assert cause(recorded(nonsense.value)) is Cause.TOOL_ERROR
 
@@ -174,6 +174,6 @@ def test_attempts_whose_time_was_up() -> None:
     events = Told().turn(1).started(0).scheduled(1, 1, key="k1").scheduled(1, 2, key="k2").scheduled(1, 3, key="k3")
     events.turn(3).failed(2, 1, "TimeoutError", "").failed(2, 2, "KeyError", "").ended(4)
     run = parse("i", events.events)
-    assert [(step.execution_id, attempt.event_id) for step, attempt in timed_out(run)] == [("k1", 1)]
+    assert [(step.execution_id, attempt.event_id) for step, attempt in timed_out_attempts(run)] == [("k1", 1)]
     assert [cause_of(step.last) for step in run.steps] == [Cause.TIMEOUT, Cause.BUG, Cause.UNKNOWN]
     assert cause_of(parse("i", events.events[:5]).steps[0].last) is None

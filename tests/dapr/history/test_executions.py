@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dapr.history.causes import Cause
-from app.dapr.history.executions import GONE_AFTER, Begun, Execution, ExecutionOutcome, executions, idle
+from app.dapr.history.executions import GONE_AFTER, Execution, ExecutionOutcome, StartedExecution, executions, idle
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, RunStatus, Step, WorkflowRun
 from app.dapr.history.times import TimePart, shares, split
 from tests.dapr.history.told import at
@@ -22,10 +22,12 @@ def attempt(
     return Attempt(1, 5, at(1), None if ended is None else at(ended), outcome, failure)
 
 
-def begun(number: int, start: float, worker: str = "w1", seen: float | None = None, **changes: float) -> Begun:
+def begun(
+    number: int, start: float, worker: str = "w1", seen: float | None = None, **changes: float
+) -> StartedExecution:
     """An execution that was written ahead; `lost`, `stopped` and `seen` in seconds."""
     times = {f"{name}_at": at(seconds) for name, seconds in changes.items()}
-    return Begun("k", 5, number, worker, at(start), seen_at=None if seen is None else at(seen), **times)
+    return StartedExecution("k", 5, number, worker, at(start), seen_at=None if seen is None else at(seen), **times)
 
 
 def told(found: tuple[Execution, ...]) -> list[tuple[str, datetime | None, Cause | None]]:
@@ -113,12 +115,12 @@ def test_the_time_in_which_nobody_worked_is_no_work() -> None:
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> list[Begun]:
+def rows(draw: st.DrawFn) -> list[StartedExecution]:
     """Executions of an attempt in their order, with whatever is known of their workers."""
     starts = sorted(draw(st.lists(st.integers(0, 60), min_size=1, max_size=5, unique=True)))
     signs = st.none() | st.integers(0, 90).map(at)
     return [
-        Begun(
+        StartedExecution(
             "k", 5, number, draw(st.sampled_from(["w1", "w2", "w3"])), at(start), draw(signs), draw(signs), draw(signs)
         )
         for number, start in enumerate(starts, 1)
@@ -126,7 +128,9 @@ def rows(draw: st.DrawFn) -> list[Begun]:
 
 
 @given(rows(), st.none() | st.integers(1, 60))
-def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(written: list[Begun], ended: int | None) -> None:
+def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(
+    written: list[StartedExecution], ended: int | None
+) -> None:
     end = attempt(ended, AttemptOutcome.OPEN if ended is None else AttemptOutcome.COMPLETED)
     found = executions(end, written, at(100))
     assert [each.number for each in found] == [each.number for each in written]
@@ -142,7 +146,7 @@ def test_nobody_is_lost_before_he_began_or_after_he_was_replaced(written: list[B
 
 
 @given(rows(), st.integers(1, 60))
-def test_every_second_of_a_run_is_in_one_part(written: list[Begun], ended: int) -> None:
+def test_every_second_of_a_run_is_in_one_part(written: list[StartedExecution], ended: int) -> None:
     step = Step("k", "a", (attempt(ended),))
     run = WorkflowRun("i", "w", RunStatus.COMPLETED, at(0), at(61), steps=(step,))
     gaps = {5: tuple(idle(executions(step.last, written, at(61))))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.dapr.history.entries import listed
+from app.dapr.history.entries import list_events
 from tests.dapr.history.told import Told, at
 
 CARD = "my card 4111 1111 1111 1111"
@@ -18,7 +18,7 @@ def told() -> Told:
 
 
 def test_every_event_says_what_it_belongs_to() -> None:
-    events = listed(told().events)
+    events = list_events(told().events)
     assert [event.number for event in events] == list(range(1, len(told().events) + 1))
     steps = [
         (each.kind, each.name, each.attempt, each.event_id, each.ends, each.error) for each in events if each.attempt
@@ -38,9 +38,9 @@ def test_every_event_says_what_it_belongs_to() -> None:
 
 def test_sizes_sum_to_the_history_and_no_text_is_in_it() -> None:
     run = told()
-    assert sum(each.size for each in listed(run.events)) == sum(event.ByteSize() for event in run.events)
-    assert "4111" not in repr(listed(run.events))
+    assert sum(each.size for each in list_events(run.events)) == sum(event.ByteSize() for event in run.events)
+    assert "4111" not in repr(list_events(run.events))
 
 
 def test_a_run_that_is_pending_has_no_event() -> None:
-    assert listed(()) == ()
+    assert list_events(()) == ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.dapr.history.causes import Cause, cause, cause_of, timed_out
+from app.dapr.history.causes import Cause, cause, cause_of, timed_out_attempts
 from app.dapr.history.model import AttemptOutcome, RunStatus, WaitOutcome
 from app.dapr.history.times import TimePart, split
 from app.domain.errors import HistoryTampered, TaskNotFound
@@ -55,7 +55,7 @@ def test_steps_retries_timers_and_children(other: Foreign, everything: str) -> N
     assert Counter(pause.of for pause in run.pauses) == {shaky.execution_id: 2, again.instance_id: 2}
     assert all(pause.ended_at and pause.ended_at >= pause.due_at for pause in run.pauses)
     assert len(run.timers) == 1
-    assert [step.name for step, _ in timed_out(run)] == ["shaky", "shaky"]
+    assert [step.name for step, _ in timed_out_attempts(run)] == ["shaky", "shaky"]
     assert run.turns == sum(event.HasField("workflowStarted") for event in other.reader.events(everything))
     assert len(run.signers) == 1, "all was done behind one sidecar"
 

@@ -246,9 +246,9 @@ def test_a_sidecar_that_comes_back_is_found_within_seconds() -> None:
 def test_what_a_step_was_asked_and_what_it_came_to(sidecar: Sidecar, reader: HistoryReader) -> None:
     told = Told().turn(1).started(0).scheduled(1.1, 1, text='{"of": "one"}').scheduled(1.2, 2).scheduled(1.3, 3)
     sidecar.history = tells(told.completed(2, 1, '"done"').failed(2.5, 2))
-    assert reader.asked("i", 1, "k") == '{"of": "one"}'
-    assert reader.asked("i", 4, "k") is None
-    assert reader.asked("i", 1, "of another run") is None
+    assert reader.scheduled_input("i", 1, "k") == '{"of": "one"}'
+    assert reader.scheduled_input("i", 4, "k") is None
+    assert reader.scheduled_input("i", 1, "of another run") is None
     assert reader.result("i", 1, "k") == '"done"'
     assert reader.result("i", 3, "k") is None
     assert reader.result("i", 1, "of another run") is None

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from app.dapr.history.executions import Begun
+from app.dapr.history.executions import StartedExecution
 from app.dapr.history.model import Attempt, Step, WorkflowRun
 from app.ledger.recording.projection import Written, project
 from app.ledger.store.task_record import TaskRecord
@@ -32,7 +32,7 @@ def sights(told: Story, dice: random.Random) -> Iterator[TaskRecord]:
         yield project(known.run, Written(known.calls, there), two_currencies(), NAMING, known.moment)
 
 
-def _begun(run: WorkflowRun, dice: random.Random) -> Iterator[Begun]:
+def _begun(run: WorkflowRun, dice: random.Random) -> Iterator[StartedExecution]:
     """Some attempts are handed out more than once; some deaths take all that is under way."""
     deaths = sorted(_moment(run, dice) for _ in range(dice.randint(0, 12)))
     for step in run.steps:
@@ -53,24 +53,28 @@ def _length(attempt: Attempt) -> timedelta:
     return (attempt.ended_at or attempt.scheduled_at + timedelta(seconds=2)) - attempt.scheduled_at
 
 
-def _until_dead(step: Step, attempt: Attempt, deaths: list[datetime], dice: random.Random) -> Iterator[Begun]:
+def _until_dead(
+    step: Step, attempt: Attempt, deaths: list[datetime], dice: random.Random
+) -> Iterator[StartedExecution]:
     """One execution after the other, each begun a while after the one before was lost."""
     started_at, end = attempt.scheduled_at, attempt.scheduled_at + _length(attempt)
     number = 1
     for death in [each for each in deaths if attempt.scheduled_at < each < end]:
         if death > started_at:
-            yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", started_at, seen_at=death)
+            yield StartedExecution(
+                step.execution_id, attempt.event_id, number, f"w-{number}", started_at, seen_at=death
+            )
             started_at, number = death + (end - death) * dice.random(), number + 1
-    yield Begun(step.execution_id, attempt.event_id, number, f"w-{number}", started_at)
+    yield StartedExecution(step.execution_id, attempt.event_id, number, f"w-{number}", started_at)
 
 
-def _handed_out(step: Step, attempt: Attempt, dice: random.Random) -> Iterator[Begun]:
+def _handed_out(step: Step, attempt: Attempt, dice: random.Random) -> Iterator[StartedExecution]:
     length = _length(attempt)
     times = sorted(attempt.scheduled_at + length * dice.random() for _ in range(dice.choice([1, 2, 2, 3])))
     for number, started_at in enumerate(times, start=1):
         seen = started_at + timedelta(seconds=dice.uniform(-1, 3))
         lost = started_at + length * dice.random()
-        yield Begun(
+        yield StartedExecution(
             step.execution_id,
             attempt.event_id,
             number,

@@ -113,7 +113,7 @@ def test_every_step_that_asks_a_system_is_known() -> None:
 
 def test_our_figures_are_those_of_the_code() -> None:
     assert LOOKUPS_A_TURN == tools.MAX_CALLS_A_TURN
-    assert worst.GIVE_UP.total_seconds() == systems._GIVE_UP_SECONDS
+    assert worst.GIVE_UP.total_seconds() == systems._TIMEOUT_SECONDS
     assert LONGEST.output_tokens == gateway._RESERVED_OUTPUT_TOKENS
 
 
