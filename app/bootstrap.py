@@ -63,7 +63,7 @@ from app.worker import process
 from app.worker.execution_log import Executions, Heartbeat, StepAttempt
 from app.worker.sidecar_watch import SidecarWatch
 from app.worker.vitals import Vitals
-from app.worker.worker import Rested, Worker
+from app.worker.worker import StandingListener, Worker
 from app.workflow.activities import STAGE_OF, STAGES, TOOLS
 from app.workflow.activities.services import Services, as_activity
 from app.workflow.refund import NAME, refund_ticket
@@ -126,9 +126,9 @@ def serve(settings: Settings) -> None:
         for part in agent.parts:
             part.start()
             ends.callback(part.stop)
-        process.keep_what_is_loaded()
+        process.freeze_loaded_objects()
         log.info("ready on %s", agent.web.url)
-        process.until_told_to_stop()
+        process.wait_for_stop_signal()
 
 
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
@@ -296,15 +296,15 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
             engine.dispose()
 
 
-def make_worker(settings: Settings, opened: Opened, rested: Rested) -> Worker:
+def make_worker(settings: Settings, opened: Opened, on_standing: StandingListener) -> Worker:
     """A workflow worker that knows no workflow yet; not started."""
 
     def completed(attempt: StepAttempt) -> str | None:
         return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
 
     executions = Executions(opened.writer, opened.heartbeat.worker, utc_now, completed)
-    connected = sidecar.WorkerConnection(settings.daprd)
-    return Worker(settings.daprd, ACTIVITIES_AT_ONCE, rested, executions, connected, settings.grace_seconds)
+    connection = sidecar.WorkerConnection(settings.daprd)
+    return Worker(settings.daprd, ACTIVITIES_AT_ONCE, on_standing, executions, connection, settings.grace_seconds)
 
 
 def register(worker: Worker, services: Services) -> None:

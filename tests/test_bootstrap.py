@@ -45,9 +45,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Mock()
 
     monkeypatch.setattr(bootstrap, "open_all", open_all)
-    for name in ("log_to_stderr", "keep_what_is_loaded"):
+    for name in ("log_to_stderr", "freeze_loaded_objects"):
         monkeypatch.setattr(process, name, Mock())
-    monkeypatch.setattr(process, "until_told_to_stop", lambda: told.append("told to stop"))
+    monkeypatch.setattr(process, "wait_for_stop_signal", lambda: told.append("told to stop"))
     return told
 
 

@@ -1,1 +1,1 @@
-"""The workflow worker: event loop, turns and their watchdog, execution log, heartbeat, what the sidecar repeats."""
+"""The workflow worker: event loop, turns and their watchdog, execution log, heartbeat, count of sidecar retries."""

@@ -1,4 +1,4 @@
-"""What the worker's process does around its parts: logs, the memory it begins with, signals, its version."""
+"""Set-up of the worker's process: logging, stop signals, garbage collection."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _LIBRARY_LEVELS = {
 
 
 def log_to_stderr(level: str) -> None:
-    """Times are UTC; what libraries say twice is left out."""
+    """Logs to stderr with UTC times, at `level` for our code and at less for libraries."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=level, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
-    # The SDK logs every turn of every workflow, each failed attempt without its task, and each question about an
-    # instance that does not exist yet, which is what intake asks about. Ours says the same once, with the task.
+    # The SDK logs each turn, each failed attempt without its task, and each query for an instance that does not exist,
+    # which intake makes for every new ticket. Our own code logs what matters of this, with the task.
     for name, threshold in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(threshold)
 
 
-def until_told_to_stop() -> None:
-    """Waits for SIGTERM or SIGINT."""
+def wait_for_stop_signal() -> None:
+    """Blocks until SIGTERM or SIGINT arrives."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     stop.wait()
 
 
-def keep_what_is_loaded() -> None:
-    """What is loaded stays: the collector need not look through it again and again."""
+def freeze_loaded_objects() -> None:
+    """Excludes all objects that exist now from garbage collection, because modules stay loaded."""
     gc.collect()
     gc.freeze()

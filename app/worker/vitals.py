@@ -1,7 +1,7 @@
-"""What a platform's probes are told: does the worker's event loop move, is its stream up, does the ledger answer?
+"""Liveness and readiness of the worker: whether its event loop moves, its work stream is open and the ledger answers.
 
-The answers lie ready: a thread of its own looks once a second, so a probe waits for nobody. Nothing is asked of the
-sidecar: what it lacks is no fault of this process, and starting this one again would not mend it.
+A background thread checks the ledger once a second, so a probe never waits. The sidecar's own health is not checked,
+because restarting this process would not help it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from app.domain.errors import NotReady
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# A workflow turn may keep the loop for half a minute, and is then set aside: longer is a fault.
+# A turn that holds the loop is set aside after half a minute, so a longer standstill is a fault.
 LOOP_SECONDS = 60.0
-# A database that hangs is noticed long before its own time limits.
+# Shorter than the database's own time-outs, so that a hanging database is noticed early.
 LEDGER_SECONDS = 10.0
 
 
 class Loop(Protocol):
-    """What is asked of the worker; each answers at once, from any thread."""
+    """State of the worker's event loop. Its fields may be read from any thread."""
 
     moved_at: float  # monotonic seconds
-    connected: bool  # whether the sidecar sends it work
+    connected: bool  # whether the work stream from the sidecar is open
 
 
 class Vitals:
-    """The looks at one process. `ledger` raises, or does not come back, when the database does not answer."""
+    """The health of one worker process. `ledger` asks the database; it raises or hangs if the database does not
+    answer."""
 
     def __init__(self, loop: Loop, ledger: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
@@ -42,33 +43,33 @@ class Vitals:
         self._thread = threading.Thread(target=self._look, name="vitals", daemon=True)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the background check of the ledger."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; a look that waits for the database is left to itself."""
+        """Ends the background check. Does not wait for a check that hangs."""
         self._end.set()
 
     def alive(self) -> None:
-        """Raises NotReady when the event loop stands still: only a new process helps then."""
+        """Raises NotReady if the event loop stands still; only a restart of the process helps then."""
         still = self._clock() - self._loop.moved_at
         if still > LOOP_SECONDS:
-            raise NotReady(f"the worker's event loop has not moved for {still:.0f} s; this process must begin anew")
+            raise NotReady(f"the worker's event loop has not moved for {still:.0f} s; restart this process")
 
     def ready(self) -> None:
-        """Raises NotReady when no work can be done here now."""
+        """Raises NotReady if this process cannot work now."""
         self.alive()
         if not self._loop.connected:
-            raise NotReady("the worker has no stream of work from its sidecar; it connects again by itself")
+            raise NotReady("the worker has no stream of work from its sidecar; it reconnects automatically")
         silent = self._clock() - self._answered_at
         if silent > LEDGER_SECONDS:
-            raise NotReady(f"the ledger has not answered for {silent:.0f} s; it is asked again every second")
+            raise NotReady(f"the ledger has not answered for {silent:.0f} s; it is checked every second")
 
     def _look(self) -> None:
         while not self._end.wait(LOOK_SECONDS):
             try:
                 self._ledger()
-            except Exception as error:  # whatever it is, the next look may find it mended
+            except Exception as error:  # any error counts as no answer; the next check may succeed
                 log.debug("the ledger does not answer: %s", type(error).__name__)
             else:
                 self._answered_at = self._clock()

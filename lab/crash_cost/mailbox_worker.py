@@ -43,7 +43,7 @@ def serve(chosen: Settings) -> None:
         health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _Healthy)
         threading.Thread(target=health.serve_forever, daemon=True).start()
         ends.callback(health.shutdown)
-        process.until_told_to_stop()
+        process.wait_for_stop_signal()
 
 
 def register(worker: Worker, services: Services) -> None:

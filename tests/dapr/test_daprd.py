@@ -119,7 +119,7 @@ def _runs(daprd: Daprd) -> None:
 
 def _worker(daprd: Daprd) -> None:
     worker = EventLoopWorker(daprd, 1, lambda *_: None, Mock(), Mock())
-    asyncio.run(worker._connected())
+    asyncio.run(worker._connect())
 
 
 def _conversation(daprd: Daprd) -> None:

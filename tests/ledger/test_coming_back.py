@@ -101,7 +101,7 @@ def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothin
 
 def test_so_has_a_step_that_is_handed_out_once_more(engine: Engine, writer: Writer) -> None:
     async def work(name: str) -> None:
-        async with Executions(writer, name, lambda: at(0)).begun(StepAttempt(TASK, "k1", 1, "classify")):
+        async with Executions(writer, name, lambda: at(0)).start(StepAttempt(TASK, "k1", 1, "classify")):
             pass
 
     asyncio.run(work("w1"))
@@ -121,7 +121,7 @@ def test_so_has_a_worker_that_was_taken_for_gone(
     frozen.beat()
 
     async def work() -> None:
-        async with Executions(writer, frozen.worker, lambda: now[0]).begun(StepAttempt(TASK, "k1", 1, "classify")):
+        async with Executions(writer, frozen.worker, lambda: now[0]).start(StepAttempt(TASK, "k1", 1, "classify")):
             pass
 
     asyncio.run(work())

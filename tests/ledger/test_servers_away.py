@@ -342,7 +342,7 @@ def test_intake_reading_and_journal_work_behind_a_pooler(pooled: Engine) -> None
     async def steps() -> None:
         for number in range(20):
             asked = call()
-            async with executions.begun(StepAttempt(asked.task_id, asked.execution_id, number, "classify")):
+            async with executions.start(StepAttempt(asked.task_id, asked.execution_id, number, "classify")):
                 begun = await journal.begin(asked, "llm", "", Reserve(1, 1))
                 assert isinstance(begun, str)
                 answer = Answer(

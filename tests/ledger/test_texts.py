@@ -183,7 +183,7 @@ def test_the_loops_own_connection_keeps_them_too(engine: Engine, writer: Writer)
 
 async def _begun(engine: Engine, writer: Writer) -> None:
     executions = Executions(writer, "w", lambda: NOON)
-    async with executions.begun(StepAttempt(f"acme:{NASTY}", "step", 1, "classify")):
+    async with executions.start(StepAttempt(f"acme:{NASTY}", "step", 1, "classify")):
         pass
     with engine.connect() as connection:
         assert connection.execute(select(EXECUTIONS.c.task_id)).scalars().all() == [f"acme:{PLAIN}"]

@@ -52,7 +52,7 @@ def rows(engine: Engine) -> list[dict[str, Any]]:
 
 
 async def work(executions: Executions, attempt: StepAttempt = STEP) -> None:
-    async with executions.begun(attempt):
+    async with executions.start(attempt):
         pass
 
 
@@ -61,7 +61,7 @@ def killed_at(writer: Writer, attempt: StepAttempt = STEP, *, times: int = 1, st
     for _ in range(times):
 
         async def begin() -> None:
-            entered = worker(writer, stops=stops).begun(attempt)
+            entered = worker(writer, stops=stops).start(attempt)
             await entered.__aenter__()
 
         asyncio.run(begin())
@@ -69,7 +69,7 @@ def killed_at(writer: Writer, attempt: StepAttempt = STEP, *, times: int = 1, st
 
 def test_it_is_written_before_the_work_begins(engine: Engine, writer: Writer) -> None:
     async def story() -> None:
-        async with worker(writer).begun(STEP):
+        async with worker(writer).start(STEP):
             (row,) = rows(engine)
             assert (row["task_id"], row["execution_id"], row["event_id"], row["number"]) == ("acme:T-1", "e-1", 3, 1)
             assert (row["started_at"], row["lost_at"]) == (NOON, None)
@@ -97,7 +97,7 @@ def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_noth
     async def story() -> list[str | None]:
         found = []
         for _ in range(4):
-            async with worker(writer, completed=completed).begun(STEP) as result:
+            async with worker(writer, completed=completed).start(STEP) as result:
                 found.append(result)
         return found
 
@@ -116,7 +116,7 @@ def test_a_step_that_a_living_worker_beside_another_sidecar_is_at_is_waited_for(
 
     async def story() -> str | None:
         one, two = worker(writer, sidecar="one"), worker(writer, sidecar="two", completed=completed)
-        async with one.begun(STEP), two.begun(STEP) as result:
+        async with one.start(STEP), two.start(STEP) as result:
             return result
 
     assert asyncio.run(story()) == '"refunded"'
@@ -127,12 +127,12 @@ def test_a_step_that_a_living_worker_beside_another_sidecar_is_at_is_waited_for(
 def test_a_step_whose_worker_can_bring_no_result_is_not_waited_for(engine: Engine, writer: Writer, why: str) -> None:
     async def story() -> None:
         first = worker(writer, sidecar="one", stops=why == "stopped")
-        async with first.begun(STEP):
+        async with first.start(STEP):
             if why == "lost":
                 await first.lose()
             later = NOON + timedelta(seconds=4 if why == "silent" else 1)
             second = worker(writer, lambda: later, sidecar="one" if "same" in why else "two")
-            async with asyncio.timeout(5), second.begun(STEP) as result:
+            async with asyncio.timeout(5), second.start(STEP) as result:
                 assert result is None
 
     asyncio.run(story())
@@ -142,10 +142,10 @@ def test_a_step_whose_worker_can_bring_no_result_is_not_waited_for(engine: Engin
 def test_a_worker_that_lives_and_brings_nothing_is_not_waited_for_for_ever(
     engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_log, "_ELSEWHERE_SECONDS", 0.1)
+    monkeypatch.setattr(execution_log, "_WAIT_SECONDS", 0.1)
 
     async def story() -> None:
-        async with worker(writer, sidecar="one").begun(STEP), asyncio.timeout(5):
+        async with worker(writer, sidecar="one").start(STEP), asyncio.timeout(5):
             await work(worker(writer, sidecar="two"))
 
     asyncio.run(story())
@@ -178,7 +178,7 @@ def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer
         nonlocal now
         executions = worker(writer, lambda: now)
         await work(executions, StepAttempt("acme:T-2", "e-2", 1, "classify"))
-        async with executions.begun(STEP):
+        async with executions.start(STEP):
             now += timedelta(seconds=2)
             await executions.lose()
 
@@ -195,9 +195,9 @@ def test_an_execution_that_nobody_waits_for_does_not_disturb_the_next_attempt(en
 
     async def story() -> None:
         executions = worker(writer)
-        async with executions.begun(STEP):
+        async with executions.start(STEP):
             await executions.lose()
-            async with executions.begun(again):
+            async with executions.start(again):
                 pass
             await executions.lose()
 
@@ -241,7 +241,7 @@ def test_suspects_are_worked_one_at_a_time_and_do_not_look_begun_before(engine: 
     at_once: list[int] = []
 
     async def suspect(executions: Executions, attempt: StepAttempt) -> None:
-        async with executions.begun(attempt):
+        async with executions.start(attempt):
             at_once.append(sum(row["number"] > SUSPECT_AFTER for row in rows(engine)))
             await asyncio.sleep(0)
 
@@ -260,7 +260,7 @@ def test_the_innocent_get_through_beside_one_that_kills(engine: Engine, writer: 
 
     async def one(executions: Executions, name: str, died: asyncio.Event) -> None:
         try:
-            async with executions.begun(steps[name]):
+            async with executions.start(steps[name]):
                 if name == poison:
                     died.set()
                     await asyncio.Event().wait()

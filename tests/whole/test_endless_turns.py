@@ -27,7 +27,7 @@ def test_a_workflow_that_never_comes_back_is_parked_can_go_on_once_mended_and_ca
         first, second = (live.submit(tickets.refund(f"endless-{number}", number)) for number in (34_000, 34_010))
         others = [live.submit(tickets.refund(f"beside-{number}", 35_000 + number)) for number in range(4)]
         views = live.wait_all([first, second], "parked")
-        assert all("a turn did not come back" in view["waiting_for"] for view in views)
+        assert all("a turn did not return" in view["waiting_for"] for view in views)
         live.wait_all(others, "completed")
 
         used = cpu_seconds(stack.pid("worker"))

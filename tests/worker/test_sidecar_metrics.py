@@ -46,7 +46,7 @@ def test_a_page_that_is_none_is_an_error() -> None:
 
 def test_the_difference_is_what_was_asked_again() -> None:
     earlier, later = reading(0, llm=3, quiet=2), reading(2, llm=5, quiet=2, fresh=1)
-    assert sidecar_metrics.between(earlier, later) == [
+    assert sidecar_metrics.changes_between(earlier, later) == [
         Repeated("fresh", earlier.at, later.at, 1),
         Repeated("llm", earlier.at, later.at, 2),
     ]
@@ -54,21 +54,21 @@ def test_the_difference_is_what_was_asked_again() -> None:
 
 @pytest.mark.parametrize("born", [None, 0])
 def test_a_counter_that_went_down_is_another_daprd(born: float | None) -> None:
-    found = sidecar_metrics.between(reading(0, born, llm=3), reading(2, born, llm=1))
+    found = sidecar_metrics.changes_between(reading(0, born, llm=3), reading(2, born, llm=1))
     assert [type(each) for each in found] == [Gap, Repeated]
 
 
 def test_a_restarted_daprd_counts_from_zero_and_what_it_counted_last_is_lost() -> None:
     earlier, later = reading(0, llm=1), reading(9, 3605, llm=4)
     expected: list[Gap | Repeated] = [Gap(earlier.at, later.at), Repeated("llm", earlier.at, later.at, 4)]
-    assert sidecar_metrics.between(earlier, later) == expected
+    assert sidecar_metrics.changes_between(earlier, later) == expected
 
 
 def test_a_boot_time_that_moves_is_no_restart() -> None:
-    assert sidecar_metrics.between(reading(0, 0.0, llm=1), reading(2, 1.0, llm=1)) == []
+    assert sidecar_metrics.changes_between(reading(0, 0.0, llm=1), reading(2, 1.0, llm=1)) == []
 
 
 def test_a_sidecar_that_has_counted_before_the_first_look_did_so_for_others() -> None:
     unwritten = BORN - timedelta(seconds=6)
-    assert sidecar_metrics.first(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
-    assert sidecar_metrics.first(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]
+    assert sidecar_metrics.gaps_at_start(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
+    assert sidecar_metrics.gaps_at_start(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]

@@ -138,23 +138,23 @@ def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None
     assert not sidecar.turns["acme:endless"].actions
     progress = Progress.model_validate_json(sidecar.turns["acme:endless"].customStatus.value)
     assert progress.status is TaskStatus.PARKED
-    assert "did not come back" in progress.reason
+    assert "did not return" in progress.reason
     assert "task resume acme:endless" in progress.reason
     assert [each.WhichOneof("workflowActionType") for each in sidecar.turns["acme:healthy"].actions] == ["createTimer"]
     assert sidecar.steps["acme:healthy"].result.value == '"done"'
     for name in ("endless", "idle"):
         failure = sidecar.steps[f"acme:{name}"].failureDetails
         assert failure.errorType == "NonRetryableError", "so the task parks at once"
-        assert failure.errorMessage.startswith(f"step_overdue: step {name} is ended: it did not come back")
+        assert failure.errorMessage.startswith(f"step_overdue: step {name} is ended: it did not return")
 
 
 @pytest.fixture
 def watchdog() -> Iterator[Watchdog]:
     """One with little patience."""
     found = Watchdog(**PATIENCE)  # type: ignore[arg-type]
-    found.watch()
+    found.start()
     yield found
-    found.rest()
+    found.stop()
 
 
 class Endless:

@@ -68,7 +68,7 @@ def test_a_loop_that_stands_still_asks_for_a_new_process(world: World) -> None:
     world.now = LOOP_SECONDS
     world.vitals.alive()
     world.now += 1
-    with pytest.raises(NotReady, match="has not moved for 61 s; this process must begin anew"):
+    with pytest.raises(NotReady, match="has not moved for 61 s; restart this process"):
         world.vitals.alive()
     with pytest.raises(NotReady):
         world.vitals.ready()

@@ -16,9 +16,9 @@ from app.worker.turns import Overdue, Watchdog
 def watchdog() -> Iterator[Watchdog]:
     """One with little patience."""
     found = Watchdog(looks=3, pause_seconds=0.02)
-    found.watch()
+    found.start()
     yield found
-    found.rest()
+    found.stop()
 
 
 def for_ever() -> None:
@@ -31,7 +31,7 @@ def for_ever() -> None:
 
 
 def test_an_endless_loop_is_ended_and_its_place_is_told(watchdog: Watchdog) -> None:
-    with pytest.raises(Overdue, match=r"did not come back within 0 s; it was at test_watchdog\.py:\d+ for_ever"):
+    with pytest.raises(Overdue, match=r"did not return within 0 s; it was at test_watchdog\.py:\d+ for_ever"):
         watchdog.run(for_ever)
     assert watchdog.run(lambda: "well again") == "well again"
 
@@ -61,7 +61,7 @@ def test_short_pieces_of_work_are_not_counted_together(watchdog: Watchdog) -> No
 
 def test_nothing_is_raised_once_the_work_is_over() -> None:
     hasty = Watchdog(looks=1, pause_seconds=0.001)
-    hasty.watch()
+    hasty.start()
     chance = random.Random(3)
     ended = {"in time": 0, "overdue": 0}
 
@@ -78,7 +78,7 @@ def test_nothing_is_raised_once_the_work_is_over() -> None:
         except Overdue:
             ended["overdue"] += 1
         busy(0.0002)  # an exception that came late would strike here
-    hasty.rest()
+    hasty.stop()
     assert all(ended.values()), ended
 
 

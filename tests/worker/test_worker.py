@@ -63,7 +63,7 @@ class Noted:
         self.ended = threading.Event()
 
     @asynccontextmanager
-    async def begun(self, attempt: StepAttempt) -> AsyncIterator[str | None]:
+    async def start(self, attempt: StepAttempt) -> AsyncIterator[str | None]:
         """Around the work."""
         yield self.known
         self.ended.set()

@@ -81,7 +81,7 @@ class NotNoted(Executions):
     """Executions that nobody writes down."""
 
     @asynccontextmanager
-    async def begun(self, attempt: StepAttempt) -> AsyncIterator[None]:
+    async def start(self, attempt: StepAttempt) -> AsyncIterator[None]:
         """Lets the work begin."""
         yield
 
