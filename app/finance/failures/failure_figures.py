@@ -1,4 +1,4 @@
-"""From what the ledger tells to the figures: for all tasks, by tenant, by stage, by both."""
+"""Failure rates, wasted spend and the cost of restarting from zero: for all tasks, by tenant, by stage, by both."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from app.finance.failures.intervals import Interval, Quartiles, quartiles, share
 from app.finance.rollup import Dimension, Group, rollup_sums
 from app.pricing.charge_types import Charge, CostKind
 
-# What the ledger tells of failures: frozen values, one for each failure, and sums of charges.
+# The facts, as `app/ledger/reading/failure_facts.py` reads them: one value for each failure, and sums of charges.
 
-INTERRUPTED = "interrupted"  # a failure of this kind was a crash; of any other, an attempt that ended with an error
+INTERRUPTED = "interrupted"  # the kind of a failure that was a crash; any other is an attempt that ended with an error
 
 
 class SpendRole(StrEnum):
-    """What a sum of charges stands for. All but the first two were paid once and would have been paid again."""
+    """What a sum of charges paid for. The last three were paid once; a restart from zero would have paid them again."""
 
-    CLEAN = "clean"  # charges that are not wasted
-    WASTED = "wasted"  # work in vain
-    REPLAY = "replay"  # of steps that were completed before the failure: their results came from history
-    JOURNAL = "journal"  # of answers that a repeated execution of their step found in the journal
-    UNDER_WAY = "under_way"  # of calls that were begun before, and brought their steps' answers themselves
+    CLEAN = "clean"  # all charges that are not wasted
+    WASTED = "wasted"  # work that brought no result
+    REPLAY = "replay"  # steps completed before the failure: their results came from the history
+    JOURNAL = "journal"  # answers that the repeated execution found in the journal
+    UNDER_WAY = "under_way"  # calls in flight at the failure that still completed their own step
 
 
 class Spent(NamedTuple):
-    """Model spend of a failure's task in one currency, in weights: before the failure, and in all. None that were
-    wasted."""
+    """Clean model spend of a failed task in one currency, in the unit of `weights`: before the failure, and in all."""
 
     currency: str
     before: int
@@ -40,8 +39,11 @@ class Spent(NamedTuple):
 
 
 def progress_of(spent: Sequence[Spent], *, whole: bool) -> Decimal | None:
-    """How much of its clean model spend a task had paid, from 0 to 1. None where that is not known: it spent nothing,
-    or in several currencies; or it is not the `whole`, since a price or a usage is not known."""
+    """The share of its clean model spend that a task had paid at a failure, from 0 to 1.
+
+    None if it is unknown: the task spent nothing, or spent in several currencies, or `spent` is not the `whole`
+    because a price or a usage is missing.
+    """
     if not whole or len(spent) != 1 or not spent[0].clean:
         return None
     return Decimal(spent[0].before) / Decimal(spent[0].clean)
@@ -50,8 +52,8 @@ def progress_of(spent: Sequence[Spent], *, whole: bool) -> Decimal | None:
 class FailureFact(NamedTuple):
     """One failure of a task that has ended.
 
-    restarts: a runner without a record would have begun again here. progress: see `progress_of`; None where nothing
-    restarts. spent: one for each currency.
+    restarts: whether a runner without a record would have started again here. progress: see `progress_of`; None if
+    there is no restart. spent: one entry for each currency.
     """
 
     task: int
@@ -65,12 +67,12 @@ class FailureFact(NamedTuple):
 
     @property
     def crash(self) -> bool:
-        """Whether the process went away, rather than an attempt ending with an error."""
+        """Whether the worker or sidecar was lost, rather than the attempt ending with an error."""
         return self.kind == INTERRUPTED
 
 
 class WastedSpend(NamedTuple):
-    """Model spend in vain of one task, stage and currency, in weights."""
+    """Wasted model spend of one task, stage and currency, in the unit of `weights`."""
 
     task: int
     tenant: str
@@ -80,9 +82,11 @@ class WastedSpend(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """Charges that equal each other in role, price and so on, as one, and how many they are.
+    """Charges with the same role, price and dimensions, summed into one, and their number (`times`).
 
-    Their stage is that of the failed step for what was prevented, else their own. crash: of a crash's restart.
+    The stage of a prevented charge is that of the failed step, of any other its own. crash: whether the restart that
+    would have repeated the charges was that of a crash. `charge.wasted` is never set: the role says it, and the sums by
+    kind show what the wasted work was charged for.
     """
 
     role: SpendRole
@@ -93,7 +97,7 @@ class Sum(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the figures are made of, for the tasks that ended in a period. `ended`: how many, by tenant."""
+    """The input of the figures, for the tasks that ended in a period. `ended`: the number of tasks by tenant."""
 
     ended: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[FailureFact] = ()
@@ -101,15 +105,13 @@ class Facts:
     sums: Sequence[Sum] = ()
 
 
-# Prices as whole numbers: what single tasks spent is added up quickly, and exactly.
-#
-# Shares of a task's spend and intervals need no more than proportions within a currency. Sums of money are not made
-# this way: they are made of quantities at one price.
+# Spend of single tasks is summed in whole numbers, which is fast and exact. It is only used for proportions within a
+# currency (progress, intervals); money is always a quantity times its price.
 
 
 def weights(prices: Mapping[int, tuple[str, Decimal]]) -> dict[int, tuple[str, int]]:
-    """Currency and weight of each price: the price times a power of ten, the same one for all, that leaves no
-    decimals."""
+    """Currency and weight of each price, by its number. The weight is the price times a power of ten, the same for
+    all prices, that leaves no decimals."""
     decimals = max((-int(price.as_tuple().exponent) for _, price in prices.values()), default=0)
     factor = 10 ** max(decimals, 0)
     return {number: (currency, int(Fraction(price) * factor)) for number, (currency, price) in prices.items()}
@@ -124,7 +126,7 @@ _NOTHING = rollup_sums(()).total
 
 @dataclass(frozen=True, slots=True)
 class CostShare:
-    """Model spend in one currency, and as a share of the clean model spend; None where there is none of that."""
+    """Model spend in one currency, and as a share of the clean model spend (None if that is zero)."""
 
     currency: str
     contracted_cost: Decimal
@@ -133,8 +135,8 @@ class CostShare:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a restart from zero repeats at most, in one currency: failure rate x clean model spend, and that x mean
-    progress; None where no progress is known."""
+    """The upper bound of what restarts from zero repeat, in one currency: failure rate x clean model spend, and that
+    x mean progress (None if no progress is known)."""
 
     currency: str
     at_most: Decimal
@@ -143,10 +145,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A runner without a record, that begins again from zero at some failures.
+    """The figures of a runner without a record that restarts from zero, at crashes or at every failure.
 
-    failed: tasks with such a failure. unknown: restarts of which the progress is not known. prevented: what it would
-    have paid again and was not, by what prevented it. repeated: that and what is measured, in each currency.
+    failed: tasks with such a failure. unknown: restarts with unknown progress. prevented: charges that the runner
+    would have paid again, by what prevented it here. repeated: prevented and measured model spend together.
     """
 
     failed: int
@@ -161,7 +163,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class CauseCount:
-    """How many failures of a kind had a cause, and in how many tasks."""
+    """The number of failures of one kind and cause, and of the tasks that had them."""
 
     kind: str
     cause: str
@@ -173,9 +175,9 @@ class CauseCount:
 class FailureScope:
     """The figures of all tasks, or of a tenant, a stage, or both.
 
-    A stage has the failures of its steps, and all tasks, since each might have failed there. Shares are of the clean
-    model spend of all stages: those of the stages add up.
-    crashes, every: a runner that begins again at crashes alone, and one that does at every failure.
+    A stage counts the failures of its steps, and all tasks, because any task might have failed there. Shares are of
+    the clean model spend of all stages, so the shares of the stages add up.
+    crashes, every: a runner that restarts only at crashes, and one that restarts at every failure.
     """
 
     key: Key
@@ -191,7 +193,7 @@ class FailureScope:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What a part is made of. `spend`: the clean model spend of all stages."""
+    """The input of one part. `spend`: the clean model spend of all stages, by currency."""
 
     key: Key
     tasks: int
@@ -202,8 +204,8 @@ class _Scope:
 
 
 def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...]:
-    """The figures for each combination of the dimensions (of tenant and stage), in the order of their keys; without
-    any, those of all tasks."""
+    """The figures for each combination of the dimensions (tenant, stage, or both), ordered by key; without dimensions,
+    those of all tasks."""
     across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)
     failures, wasted_spend = _keyed(facts.failures, by), _keyed(facts.wasted_spend, by)
     clean, wasted = _grouped(facts.sums, by, SpendRole.CLEAN), _grouped(facts.sums, by, SpendRole.WASTED)
@@ -225,13 +227,13 @@ def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...
 
 
 def model_money(group: Group) -> dict[str, Decimal]:
-    """What a group's model calls cost, by currency."""
+    """The contracted cost of a group's model calls, by currency."""
     kinds = {sum_.currency: sum_.by_kind.get(CostKind.MODEL.value) for sum_ in group.money}
     return {currency: amount for currency, amount in kinds.items() if amount is not None}
 
 
 def _keys(facts: Facts, by: Sequence[Dimension], *groups: Iterable[Key]) -> list[Key]:
-    """A tenant without failures and charges is one as well; so are all together."""
+    """The keys of all parts. A tenant without failures and charges has a part; so has the whole."""
     keys = {key for group in groups for key in group}
     if tuple(by) == (Dimension.TENANT,):
         keys |= {(tenant,) for tenant in facts.ended}
@@ -267,7 +269,7 @@ def _part(scope: _Scope, clean: Group, crashes: Runner, every: Runner) -> Failur
 
 
 def _causes(failures: Iterable[FailureFact]) -> tuple[CauseCount, ...]:
-    """The most frequent first."""
+    """Causes, the most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     tasks: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     for failure in failures:
@@ -301,7 +303,7 @@ def _bound(currency: str, spend: Decimal, rate: Interval | None, progress: Quart
 
 
 def _add_up(moneys: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
-    """Sums by currency."""
+    """The amounts summed by currency."""
     sums: dict[str, Decimal] = {}
     for amounts in moneys:
         for currency, amount in amounts.items():
@@ -310,7 +312,7 @@ def _add_up(moneys: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
 
 
 def _shares(scope: _Scope, amounts: Mapping[str, Decimal], restarts: Iterable[FailureFact]) -> tuple[CostShare, ...]:
-    """One for each currency of the spend: what was in vain, and what would have been paid again at the restarts."""
+    """The amount of each currency as a share of the clean spend, with an interval from what single tasks lost."""
     by_task: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for lost in scope.wasted_spend:
         by_task[lost.currency][lost.task] += lost.spent

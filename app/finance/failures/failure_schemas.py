@@ -1,4 +1,4 @@
-"""What failures cost, for programs: the JSON of the command line and of the HTTP API. Its keys stay."""
+"""The JSON of what failures cost, of the command line and of the HTTP API. Its keys stay."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from app.finance.failures.intervals import rounded
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.rollup import Dimension, Group
 
-# As many failed tasks as a figure is worth looking at for. What happens k times is known to 95 % within a factor of 7
-# for 5 (1.6 to 11.7) and of 4 for 10 (4.8 to 18.4); shares of spend need the more, since tasks cost unequally much.
+# The number of failed tasks from which a figure is meaningful. The 95 % interval of a count of 5 is 1.6 to 11.7 (a
+# factor of 7), that of 10 is 4.8 to 18.4 (a factor of 4). Shares of spend need more, because tasks differ in cost.
 ENOUGH_FOR_RATES = 5
 ENOUGH_FOR_SHARES = 10
 
@@ -25,7 +25,7 @@ class IntervalView(View):
 
 
 class ProgressView(View):
-    """Where in its clean model spend a task was at `count` restarts: 0 nothing was paid, 1 all of it."""
+    """The share of its clean model spend that a task had paid (0 to 1): mean and quartiles over `count` restarts."""
 
     count: int
     mean: Exact
@@ -35,7 +35,7 @@ class ProgressView(View):
 
 
 class CauseView(View):
-    """How many failures of a kind had a cause, and in how many tasks."""
+    """The number of failures of one kind and cause, and of the tasks that had them."""
 
     kind: str
     cause: str
@@ -44,7 +44,7 @@ class CauseView(View):
 
 
 class ShareView(View):
-    """Model spend in one currency, and as a share of the clean model spend of all stages; null without any."""
+    """Model spend in one currency, and as a share of the clean model spend of all stages (null if that is zero)."""
 
     currency: str
     contracted_cost: Exact
@@ -52,8 +52,8 @@ class ShareView(View):
 
 
 class RepeatedView(ShareView):
-    """What a restart from zero would have repeated. `at_most`: failure rate x clean model spend; `by_progress`: x mean
-    progress as well. `durable_ratio`: what durable resume repeated, for each of it."""
+    """Model spend that restarts from zero would have repeated. `at_most`: failure rate x clean model spend;
+    `by_progress`: x mean progress as well. `durable_ratio`: model spend that durable resume repeated / this spend."""
 
     at_most: Exact | None
     by_progress: Exact | None
@@ -61,8 +61,8 @@ class RepeatedView(ShareView):
 
 
 class RunnerView(View):
-    """A runner without a record that begins again at the first step. `replay`, `journal` and `under_way` are what it
-    would have paid again, by what prevented it; `unknown_progress` restarts have no progress that is known."""
+    """The figures of a runner without a record that restarts at the first step. `replay`, `journal` and `under_way` are
+    what it would have paid again, by what prevented it; `unknown_progress` counts restarts with unknown progress."""
 
     failed_tasks: int
     failure_rate: IntervalView | None
@@ -78,8 +78,8 @@ class RunnerView(View):
 
 
 class PartView(View):
-    """The figures of all tasks, or of those with the `key`. `wasted` is what was measured; `durable` its model
-    spend."""
+    """The figures of all tasks, or of those with the `key`. `wasted`: measured charges of wasted work; `durable`: the
+    model spend among them."""
 
     key: dict[str, str]
     tasks: int
@@ -93,7 +93,7 @@ class PartView(View):
 
 
 class FailureCostView(Selection):
-    """What failures cost, of the tasks that ended on the selected days."""
+    """What failures cost the tasks that ended on the selected days."""
 
     total: PartView
     by_tenant: tuple[PartView, ...]
@@ -104,7 +104,7 @@ class FailureCostView(Selection):
 
 
 def failures_view(facts: Facts, selection: Selection) -> FailureCostView:
-    """All the figures."""
+    """The JSON of all figures: in total, by tenant, by stage, and by both."""
     (total,) = _parts(facts, ())
     return FailureCostView(
         **dict(selection),
@@ -117,13 +117,13 @@ def failures_view(facts: Facts, selection: Selection) -> FailureCostView:
     )
 
 
-def note(tasks: int, failed: int, what: str = "failed") -> str:
-    """What is to be said of so many failed tasks; empty when they are enough."""
+def note(tasks: int, failed: int, verb: str = "failed") -> str:
+    """A remark on figures that rest on few failed tasks; empty if there are enough."""
     if not tasks:
         return "no task ended in this time"
     if failed >= ENOUGH_FOR_SHARES:
         return ""
-    text = f"{failed} of {tasks:,} tasks {what}"
+    text = f"{failed} of {tasks:,} tasks {verb}"
     if failed >= ENOUGH_FOR_RATES:
         return f"{text}: enough for a rate, too few for shares of spend ({ENOUGH_FOR_SHARES}); look at the intervals"
     few = f"rates ({ENOUGH_FOR_RATES}) and for shares of spend ({ENOUGH_FOR_SHARES})"
@@ -150,7 +150,7 @@ def _part(part: FailureScope, key: dict[str, str]) -> PartView:
 
 
 def _group(group: Group) -> GroupView:
-    """A sum of the part that it stands in, which has the key."""
+    """The JSON of a sum without its key, which the part around it has."""
     return group_view(replace(group, key=()))
 
 

@@ -1,11 +1,11 @@
-"""How far a figure is known: 95 % intervals of rates and of sums, and quartiles. Floats only here: no money is made.
+"""95 % intervals of rates and of sums, and quartiles. Floats are allowed here only, as no money is computed.
 
-A rate is a share of tasks: Wilson's interval, which holds for few failures and never leaves 0 to 1.
+A rate (a share of tasks) has Wilson's interval, which is valid for few failures and never leaves 0 to 1.
 
-A sum over failed tasks is one of unequal weights: the gamma interval of Fay and Feuer (1997). Weights that are all the
-same give Poisson's exact interval. A bootstrap over tasks was not taken: with few failures it draws the same few again
-and again and is too narrow (its test shows it), and with many it takes minutes to say the
-same. Both take tasks as independent; where one outage hits many tasks at once, less is known than the interval says.
+A sum over failed tasks has unequal weights: the gamma interval of Fay and Feuer (1997), which for equal weights is
+Poisson's exact interval. Not chosen: a bootstrap over tasks. With few failures it resamples the same few and is too
+narrow (`tests/finance/failures/test_intervals.py` shows it); with many it takes minutes for the same result. Both
+intervals assume independent tasks; if one outage hits many tasks, the true uncertainty is larger.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from decimal import Decimal
 _PLACES = Decimal("0.000001")
 _Z = 1.959963984540054  # 95 %, two-sided
 _TAIL = 0.025
-_NO_EVENT = -math.log(_TAIL)  # as many events on average leave none with a probability of _TAIL
-_LARGE = 30  # from this shape on, the cube-root approximation is right to a ten-thousandth
+_NO_EVENT = -math.log(_TAIL)  # the mean of a Poisson count that is zero with a probability of _TAIL
+_LARGE = 30  # from this shape on, the cube-root approximation is accurate to a ten-thousandth
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """The middle of some figures, to six places."""
+    """Number, mean and quartiles of some figures, to six places."""
 
     count: int
     mean: Decimal
@@ -43,24 +43,24 @@ class Quartiles:
 
 
 def rounded(figure: Decimal | float) -> Decimal:
-    """To six places, half to even."""
+    """The figure rounded to six places, half to even."""
     return Decimal(figure).quantize(_PLACES)
 
 
-def wilson(hits: int, of: int) -> Interval | None:
-    """The share `hits` of `of`; None of none."""
-    if of == 0:
+def wilson(hits: int, trials: int) -> Interval | None:
+    """The rate `hits` / `trials` with Wilson's interval; None without trials."""
+    if trials == 0:
         return None
-    share, square = hits / of, _Z * _Z
-    middle = (share + square / (2 * of)) / (1 + square / of)
-    half = _Z * math.sqrt(share * (1 - share) / of + square / (4 * of * of)) / (1 + square / of)
+    rate, square = hits / trials, _Z * _Z
+    middle = (rate + square / (2 * trials)) / (1 + square / trials)
+    half = _Z * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials * trials)) / (1 + square / trials)
     low, high = max(middle - half, 0.0), min(middle + half, 1.0)
-    return Interval(rounded(Decimal(hits) / Decimal(of)), rounded(low), rounded(high))
+    return Interval(rounded(Decimal(hits) / Decimal(trials)), rounded(low), rounded(high))
 
 
 def share_of_sum(share: Decimal, weights: Iterable[int], tasks: int) -> Interval:
-    """A share of spend that is the sum of what single tasks spent, in any unit; `tasks` is how many there were in all.
-    If none spent anything, the upper end is that of tasks that lose what an average task costs."""
+    """A share of spend with its gamma interval. `weights`: what each failed task lost, in any unit; `tasks`: the number
+    of all tasks. If nothing was lost, the upper end assumes that a failed task loses what an average task costs."""
     positive = [weight for weight in weights if weight > 0]
     if not positive:
         most = Decimal(_NO_EVENT) / tasks if tasks else share
@@ -70,7 +70,7 @@ def share_of_sum(share: Decimal, weights: Iterable[int], tasks: int) -> Interval
 
 
 def quartiles(figures: Iterable[Decimal]) -> Quartiles | None:
-    """Mean and quartiles, between two figures in proportion; None of none."""
+    """Mean and quartiles, interpolated linearly between two figures; None without figures."""
     ordered = sorted(figures)
     if not ordered:
         return None
@@ -86,7 +86,7 @@ def _quantile(ordered: Sequence[Decimal], quarters: int) -> Decimal:
 
 
 def _around(weights: Sequence[int]) -> tuple[float, float]:
-    """The ends of a sum's interval, as multiples of the sum."""
+    """The ends of the gamma interval of a sum, as multiples of the sum."""
     whole, squares, most = sum(weights), sum(weight * weight for weight in weights), max(weights)
     shape = whole * whole / squares
     low = _gamma_quantile(shape, upper=False) / shape
@@ -96,7 +96,7 @@ def _around(weights: Sequence[int]) -> tuple[float, float]:
 
 
 def _gamma_quantile(shape: float, *, upper: bool) -> float:
-    """Where all but `_TAIL` of a gamma distribution with scale 1 lies below, or above."""
+    """The lower or upper `_TAIL` quantile of a gamma distribution with scale 1."""
     if shape >= _LARGE:
         z = _Z if upper else -_Z
         return float(shape * (1 - 1 / (9 * shape) + z / (3 * math.sqrt(shape))) ** 3)
@@ -109,7 +109,7 @@ def _gamma_quantile(shape: float, *, upper: bool) -> float:
 
 
 def _gamma_below(shape: float, x: float) -> float:
-    """How much of a gamma distribution lies below `x`, by its series."""
+    """The distribution function of a gamma distribution with scale 1 at `x`, computed by its series."""
     term = added = 1 / shape
     place = shape
     while term > added * 1e-12:
