@@ -1,9 +1,8 @@
-"""A provider's bill, and what each of our model calls may claim on it, whatever the bill was read from. Pure.
+"""A provider's bill, independent of its format, and what each of our model calls may claim on it.
 
-A bill holds requests, or sums of a model over a stretch of time. A paid call owes one request to it: its own. One that
-brought no answer may have been billed or not. A request arrives while its call is under way: from its start to its end,
-or, if it has none, until it was over as far as is known (`app/finance/call_end.py`) and a little longer, at most
-`LONGEST_CALL`.
+A bill holds single requests, or sums of a model over a period. A paid call must have one request on it: its own. A call
+without an answer may have been billed or not. A request arrives between the start and the end of its call. If the end
+is unknown, it is estimated (`app/finance/call_end.py`) and extended a little, to at most `LONGEST_CALL`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from app.pricing.charge_types import CallRecord, TokenUsage
 from app.pricing.formula import NOTHING, lost_usage
 
 _EARLIEST, _LATEST = datetime(2015, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-# How long a whole number is that counts seconds, milliseconds, microseconds, nanoseconds since 1970.
+# Number of digits of a time since 1970 -> units per second: seconds, milliseconds, microseconds, nanoseconds.
 _EPOCH_DIGITS = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
 _NAMED_UTC = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
 _FRACTION = re.compile(r"(\.\d{6})\d+")
@@ -32,8 +31,8 @@ _DAY_REMEDY = "write it as 2026-11-22"
 _TIME_REMEDY = "write it as 2026-11-22T13:05:00Z (ISO 8601), or as seconds since 1970"
 
 
-def since_1970(name: str, place: str, what: str, value: int) -> datetime:
-    """An instant given as seconds since 1970, or as thousandths, millionths, billionths of them. Raises BadBill."""
+def epoch_instant(name: str, place: str, field: str, value: int) -> datetime:
+    """An instant given as seconds, milliseconds, microseconds or nanoseconds since 1970. Raises BadBill."""
     per = _EPOCH_DIGITS.get(len(str(abs(value)))) if abs(value) < 10**20 else None
     at = (
         datetime.fromtimestamp(0, UTC) + timedelta(seconds=value // per, microseconds=value % per * 10**6 // per)
@@ -42,45 +41,45 @@ def since_1970(name: str, place: str, what: str, value: int) -> datetime:
     )
     if at is None or not _EARLIEST <= at < _LATEST:
         shown = str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
-        raise BadBill(name, place, f"{what} {shown} is no time since 2015 in seconds or milliseconds", _TIME_REMEDY)
+        raise BadBill(name, place, f"{field} {shown} is not a time since 2015 in seconds or milliseconds", _TIME_REMEDY)
     return at
 
 
-def instant(name: str, place: str, what: str, text: str) -> datetime:
-    """An instant in its own zone, UTC when it names none. Raises BadBill."""
+def instant(name: str, place: str, field: str, text: str) -> datetime:
+    """An instant in the zone that the text names, otherwise in UTC. Raises BadBill."""
     bare = text.strip()
     head, _, tail = bare.partition(".")
     if head.isascii() and head.isdigit() and len(head) >= 9 and (not tail or (tail.isascii() and tail.isdigit())):
         if len(head) > 20:
-            raise BadBill(name, place, f"{what} {text!r:.40} is no time", _TIME_REMEDY)
-        at = since_1970(name, place, what, int(head))
+            raise BadBill(name, place, f"{field} {text!r:.40} is not a time", _TIME_REMEDY)
+        at = epoch_instant(name, place, field, int(head))
         return at + timedelta(microseconds=int(tail[:6].ljust(6, "0"))) if tail and len(head) == 10 else at
     try:
         at = datetime.fromisoformat(_FRACTION.sub(r"\1", _NAMED_UTC.sub("+00:00", bare)) if ":" in bare else bare)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         at.astimezone(UTC)
     except (ValueError, OverflowError):
-        remedy = _DAY_REMEDY if "date" in what or "day" in what else _TIME_REMEDY
-        raise BadBill(name, place, f"{what} {text!r:.60} is no time{_hint(bare)}", remedy) from None
+        remedy = _DAY_REMEDY if "date" in field or "day" in field else _TIME_REMEDY
+        raise BadBill(name, place, f"{field} {text!r:.60} is not a time{_hint(bare)}", remedy) from None
     if not _EARLIEST <= at < _LATEST:
-        raise BadBill(name, place, f"{what} {text!r:.60} is no time between 2015 and 2100", _TIME_REMEDY)
+        raise BadBill(name, place, f"{field} {text!r:.60} is not a time between 2015 and 2100", _TIME_REMEDY)
     return at
 
 
 def _hint(text: str) -> str:
     if re.fullmatch(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*", text, re.DOTALL):
-        return ": it does not begin with the year, so day and month could be taken for each other"
+        return ": it does not begin with the year, so day and month could be confused"
     if re.search(r"\d\s*[A-Z]{2,5}$", text):
-        return ": a zone by its letters is not one zone; write its offset, such as +01:00"
+        return ": a zone's abbreviation is ambiguous; write its offset, such as +01:00"
     return ""
-
-
-# Requests and tokens side by side, as a bill and our record both count them; a difference may be negative.
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`input_tokens` includes `cached_tokens`. None: not known, which is not zero; so is a sum that it is in."""
+    """Requests and tokens of a bill or of our record, or their difference, which may be negative.
+
+    `input_tokens` includes `cached_tokens`. None means unknown, not zero; a sum with an unknown part is unknown.
+    """
 
     requests: int | None = 0
     input_tokens: int = 0
@@ -103,19 +102,19 @@ class Count:
 
     @property
     def tokens(self) -> int:
-        """Input and output."""
+        """Input plus output tokens."""
         return self.input_tokens + self.output_tokens
 
     @property
     def lines(self) -> tuple[int, ...]:
-        """The tokens of each price: plain input, cached input, output; input as one where its parts are not known."""
+        """Tokens by price: plain input, cached input, output; if cached tokens are unknown: input, output."""
         if self.cached_tokens is None:
             return self.input_tokens, self.output_tokens
         return self.input_tokens - self.cached_tokens, self.cached_tokens, self.output_tokens
 
     @property
     def magnitude(self) -> int:
-        """How many tokens stand in another line than they should, for a difference: a plus and a minus never cancel."""
+        """The sum of the absolute values of a difference's lines, so that a plus and a minus never cancel."""
         return sum(map(abs, self.lines))
 
 
@@ -123,15 +122,15 @@ NONE = Count()
 
 
 def total(counts: Iterable[Count]) -> Count:
-    """All together."""
+    """The sum of the counts."""
     sum_of = NONE
     for count in counts:
         sum_of += count
     return sum_of
 
 
-def counted(usage: TokenUsage, requests: int = 1) -> Count:
-    """What a call used; unknown tokens count as none, since they are in no sum of the record either."""
+def count_of(usage: TokenUsage, requests: int = 1) -> Count:
+    """The count of a call's usage. Unknown tokens count as zero, because no sum of the record includes them either."""
     cached = usage.cached_tokens if usage.input_tokens else 0
     return Count(requests, usage.input_tokens or 0, cached, usage.output_tokens or 0)
 
@@ -145,7 +144,7 @@ def _minus(value: int | None) -> int | None:
 
 
 class BadBill(RefundAgentError):
-    """A bill that cannot be read as it is; the message names the file, the place in it, the value and the remedy."""
+    """A bill that cannot be read. The message names the file, the place in it, the value and the remedy."""
 
     code = "bad_bill"
     status = 422
@@ -156,7 +155,7 @@ class BadBill(RefundAgentError):
 
 
 class BillFormat(StrEnum):
-    """What a bill was read from."""
+    """The format that a bill was read from."""
 
     SANDBOX = "sandbox"
     OPENAI_USAGE = "openai-usage"
@@ -168,11 +167,11 @@ class BillFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BillRow:
-    """One row that costs something. `place` says where it stands in the bill.
+    """One billed row: a request, or the sum of a period. `place`: where the bill has it, such as `line 2`.
 
-    since, until: UTC; equal for a single request, else the stretch that the row sums up, `until` not in it.
-    provider: our id for who bills it; empty when the bill does not say. written: of its input, what was written to the
-    provider's cache; 0 where the bill does not tell.
+    since, until: UTC; equal for a single request, otherwise the period of the sum, excluding `until`.
+    provider: our id of the provider; empty if the bill does not name it. written: input tokens written to the
+    provider's cache; 0 if the bill does not say.
     """
 
     place: str
@@ -185,15 +184,15 @@ class BillRow:
 
     @property
     def one_request(self) -> bool:
-        """Whether the row is one request at one instant."""
+        """Whether the row is a single request."""
         return self.since == self.until
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """One amount of money on a bill, for a model in a stretch of time; below zero when it is given back.
+    """One amount of money on a bill, for a model and a period; negative for a credit.
 
-    model: empty for all models together; else as the bill names what it is for. currency: ISO 4217.
+    model: empty for all models together, otherwise the bill's name for what was billed. currency: ISO 4217.
     """
 
     place: str
@@ -207,13 +206,13 @@ class Amount:
 
 @dataclass(frozen=True)
 class Bill:
-    """A bill. `since` and `until` say which time it covers, None where it does not say; `until` is not in it.
+    """A bill. `since` and `until`: the time that it covers, excluding `until`; None if it does not say.
 
-    unbilled: requests that stand on it and cost nothing. unread: columns that were not looked at.
-    further: columns that hold a quantity which the record does not keep, with their sums.
-    elsewhen: rows and amounts of another time than what is asked for, left out.
-    providers: our ids for whose bill it is; empty when it does not say.
-    amounts: its money, where it names any. counts: whether it names tokens at all.
+    unbilled: the number of requests on it that cost nothing. unread: columns that were not read.
+    extra_quantities: columns with a quantity that our record does not keep, with their sums.
+    outside: the number of rows and amounts that were left out because they are of another time.
+    providers: our ids of the providers; empty if the bill does not name them.
+    amounts: its money, if any. counts: whether it has tokens.
     """
 
     name: str
@@ -226,18 +225,18 @@ class Bill:
     providers: frozenset[str] = frozenset()
     amounts: tuple[Amount, ...] = ()
     counts: bool = True
-    further: tuple[str, ...] = ()
-    elsewhen: int = 0
+    extra_quantities: tuple[str, ...] = ()
+    outside: int = 0
 
     @property
     def by_request(self) -> bool:
-        """Whether every row is a request of its own."""
+        """Whether every row is a single request."""
         return all(row.one_request for row in self.rows) and self.format in (BillFormat.SANDBOX, BillFormat.CSV)
 
     def within(self, since: datetime | None, until: datetime | None) -> Bill:
-        """The bill of that time alone. Raises BadBill when one of its sums lies on both sides of an edge."""
-        kept = tuple(row for row in self.rows if _inside(row, since, until))
-        amounts = tuple(amount for amount in self.amounts if _inside(amount, since, until))
+        """The part of the bill in that time. Raises BadBill if one of its sums is on both sides of an edge."""
+        kept = tuple(row for row in self.rows if _starts_within(row, since, until))
+        amounts = tuple(amount for amount in self.amounts if _starts_within(amount, since, until))
         dated: list[BillRow | Amount] = [*self.rows, *self.amounts]
         for row in dated:
             for edge in (since, until):
@@ -245,17 +244,17 @@ class Bill:
                     raise BadBill(
                         self.name,
                         row.place,
-                        f"it sums up {row.since.isoformat()} to {row.until.isoformat()}, and {edge.isoformat()} "
-                        "cuts it in two",
-                        "begin and end where a row of the bill begins and ends",
+                        f"it is the sum of {row.since.isoformat()} to {row.until.isoformat()}, and {edge.isoformat()} "
+                        "is within that time",
+                        "choose times at which a row of the bill begins or ends",
                     )
         latest, earliest = _latest(self.since, since), _earliest(self.until, until)
-        left_out = self.elsewhen + len(dated) - len(kept) - len(amounts)
-        return replace(self, rows=kept, amounts=amounts, since=latest, until=earliest, elsewhen=left_out)
+        outside = self.outside + len(dated) - len(kept) - len(amounts)
+        return replace(self, rows=kept, amounts=amounts, since=latest, until=earliest, outside=outside)
 
 
 def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:
-    """Raises BadBill when two sums of one model cover some time twice without covering the same."""
+    """Raises BadBill if the periods of two sums of one model overlap without being equal."""
     spans: defaultdict[tuple[str, str], list[BillRow]] = defaultdict(list)
     for row in rows:
         spans[row.provider, row.model].append(row)
@@ -267,11 +266,11 @@ def refuse_overlaps(name: str, rows: Iterable[BillRow]) -> None:
                     name,
                     right.place,
                     f"its time, {right.since.isoformat()} to {right.until.isoformat()}, overlaps that of {left.place}",
-                    "give each stretch of time once, in buckets of one width",
+                    "give each period once, in buckets of equal width",
                 )
 
 
-def _inside(row: BillRow | Amount, since: datetime | None, until: datetime | None) -> bool:
+def _starts_within(row: BillRow | Amount, since: datetime | None, until: datetime | None) -> bool:
     return (since is None or row.since >= since) and (until is None or row.since < until)
 
 
@@ -283,28 +282,26 @@ def _earliest(*times: datetime | None) -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-# What each model call may claim.
-
 # How far the provider's clock and ours may be apart.
 CLOCK_TOLERANCE = timedelta(seconds=2)
-# How long a call without an end may have been under way at most: the time-out of the providers' own clients.
+# The longest duration of a call without a recorded end: the time-out of the providers' own clients.
 LONGEST_CALL = timedelta(minutes=10)
-# How long after its worker's last sign of life a call may still have been under way: a beat is a second apart from the
-# next, and may be late.
-_AFTER_LAST_SIGN = timedelta(seconds=2)
-_GOING_ON = (CallState.SETTLED, CallState.STARTED)
-# A request may lie in a connection that stands still, and be processed long after its call gave up. The
-# sender's kernel gives such a connection up after about a quarter of an hour.
+# How long after its worker's last heartbeat a call may still have been in flight: heartbeats are a second apart, and
+# may be late.
+_AFTER_LAST_HEARTBEAT = timedelta(seconds=2)
+_ANSWERED_OR_RUNNING = (CallState.SETTLED, CallState.STARTED)
+# A request may hang in a stalled connection, and be processed long after its call gave up. The sender's kernel gives
+# up such a connection after about a quarter of an hour.
 LONGEST_DELAY = timedelta(minutes=15)
-# A sidecar that repeats calls waits a second before it does (docs/operations.md); two requests of one call are at least
-# so far apart, also when they took unlike ways. A call that was turned away sooner made no request before that.
+# The shortest time between two requests of one call. A sidecar that repeats calls waits a second (docs/operations.md);
+# the rest is room for requests that travel unequally long. A call that was refused sooner made no request before.
 SHORTEST_PAUSE = timedelta(milliseconds=750)
-# The journal's error of a call without an end whose turn was asked again: then the call that did so must be there.
+# The journal's error of an unfinished call whose step was executed again: the record must then hold the next call.
 EXECUTED_AGAIN = "the step was executed again"
-# How far an estimate may be from the bill, when the provider never reports what ours is worth: other tokenizers, other
-# languages, and the instructions that a provider puts before the tools.
+# How far an estimate may be from the bill if the provider never reports usage: it may differ by tokenizer, by language,
+# and by the instructions that a provider adds for tools.
 _UNPROVEN_PERCENT, _UNPROVEN_TOKENS = 50, 600
-# Where it does report, an estimate may be off by twice as much as the worst that was seen with that model, and by this.
+# If the provider reports usage, the tolerance is twice the worst error seen with that model, plus this.
 _PROVEN_PERCENT, _PROVEN_TOKENS = 5, 16
 
 
@@ -313,14 +310,15 @@ NO_ENDS: Mapping[str, datetime] = {}
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one call may claim.
+    """The requests on a bill that one call may claim.
 
-    call: with what it may have used, if it brought no answer. record: what our record says.
-    since, until: its own time. early, late: with the clocks' tolerance, which does not reach into the time of the same
-    turn's other calls. last: until when its own request may still arrive, if the call gave up; else `until`.
-    owes: whether it was paid, and to whom, so that one request of it must stand on the bill. exact: whether the
-    provider reported what that one used. own: whether the bill may hold its own request.
-    expected: input tokens of each of its requests, give or take `slack`; None when they were not counted.
+    call: the call; if it brought no answer, with the usage that it may have had. record: its count in our record.
+    since, until: the time of the call. early, late: the same with the clocks' tolerance, which does not extend into the
+    time of other calls of the same turn. last: the latest arrival of its request, if the call gave up; otherwise
+    `until`.
+    owes: whether it was paid to a known provider, so that one request must be on the bill. exact: whether the provider
+    reported the usage of that request. own: whether the bill may hold the call's own request.
+    expected: input tokens of each of its requests, plus or minus `slack`; None if they were not counted.
     """
 
     call: CallRecord
@@ -337,60 +335,60 @@ class Claim:
     slack: int
 
     @property
-    def homeless(self) -> bool:
-        """Whether it was paid, and its provider is not known."""
+    def lacks_provider(self) -> bool:
+        """Whether the call was paid and its provider is unknown."""
         return not self.call.provider and (self.exact or self.call.state is CallState.SETTLED)
 
     def of_model(self, model: str) -> bool:
-        """Whether it may have been put to that model."""
+        """Whether the call may have been made to that model."""
         return self.call.model in ("", model)
 
     def may_be(self, count: Count) -> bool:
-        """Whether a request of that size may be one of its own. One whose provider is not known, but not its tokens,
-        may be on this bill to the token or not at all."""
+        """Whether a request with that count may belong to the call. A call with reported tokens and an unknown provider
+        is on this bill to the token, or not at all."""
         if self.exact and not self.owes:
-            return self.is_just(count)
+            return self.equals(count)
         return self.expected is None or abs(count.input_tokens - self.expected) <= self.slack
 
-    def is_of_its_size(self, count: Count) -> bool:
-        """Whether a request has the very input that is expected: what a request that came late is known by."""
+    def has_expected_input(self, count: Count) -> bool:
+        """Whether a request has exactly the expected input, by which a late request is recognised."""
         return self.expected == count.input_tokens
 
-    def is_just(self, count: Count) -> bool:
-        """Whether that is to the token what the provider reported for it."""
+    def equals(self, count: Count) -> bool:
+        """Whether the count equals the usage that the provider reported for the call."""
         usage = self.call.usage
         cached = usage.cached_tokens in (None, count.cached_tokens) or count.cached_tokens is None
         return cached and (usage.input_tokens, usage.output_tokens) == (count.input_tokens, count.output_tokens)
 
 
 def claims_of(calls: Iterable[CallRecord], ends: Mapping[str, datetime] = NO_ENDS) -> tuple[Claim, ...]:
-    """What the calls may claim, oldest first. `ends`: when calls were over that nobody saw end, by id, as their tasks'
-    records know it; of the others the journal alone tells it."""
+    """What the calls may claim, oldest first. `ends`: ends of unfinished calls by call id, from the records of their
+    tasks; for other unfinished calls, the end is derived from the journal alone."""
     ordered = sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id))
     turns: defaultdict[tuple[str, int], list[CallRecord]] = defaultdict(list)
-    asks: defaultdict[str, list[datetime]] = defaultdict(list)
+    starts: defaultdict[str, list[datetime]] = defaultdict(list)
     for call in ordered:
         turns[call.execution_id, call.turn].append(call)
-        asks[call.execution_id].append(call.started_at)
-    over = {
-        call.call_id: ends.get(call.call_id) or call_end(call, StepTimes(asks[call.execution_id])) for call in ordered
+        starts[call.execution_id].append(call.started_at)
+    end_of = {
+        call.call_id: ends.get(call.call_id) or call_end(call, StepTimes(starts[call.execution_id])) for call in ordered
     }
     evidence = _Evidence(
         {(call.component, call.provider): call.model for call in ordered if call.model},
-        {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _reported(call)},
-        _spread(ordered),
+        {(call.model, call.request_digest): call.usage.input_tokens for call in ordered if _is_reported(call)},
+        _worst_errors(ordered),
     )
-    return tuple(_claim(call, turns[call.execution_id, call.turn], over[call.call_id], evidence) for call in ordered)
+    return tuple(_claim(call, turns[call.execution_id, call.turn], end_of[call.call_id], evidence) for call in ordered)
 
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """What all calls together tell: the model behind a component, what a question's input came to, how far our
-    estimates of a model's input were off."""
+    """What is known from all calls together: the model behind a component, the reported input of a question, and the
+    worst error of our estimates by model, in percent."""
 
     model_of: Mapping[tuple[str, str], str]
     input_of: Mapping[tuple[str, str], int | None]
-    spread: Mapping[str, int]
+    worst_error: Mapping[str, int]
 
 
 def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, evidence: _Evidence) -> Claim:
@@ -399,17 +397,18 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, e
     component = (call.component, call.provider)
     model = call.model or (repeated.model if repeated else "") or evidence.model_of.get(component, "")
     usage = lost_usage(call, settled) if call.wasted else call.usage
-    exact = _reported(call)
+    exact = _is_reported(call)
     exact_input = usage.input_tokens if exact else evidence.input_of.get((model, call.request_digest))
     expected = call.reserve_input if exact_input is None else exact_input
     since, until, early, late = _window(call, turn, end)
-    # Then the last of its requests was not billed, but one before that may have been.
-    turned_away = call.wasted and usage == NOTHING
+    # The last request of a refused call was not billed, but an earlier one may have been.
+    refused = call.wasted and usage == NOTHING
     owes = bool(call.provider) and (exact or call.state is CallState.SETTLED)
-    own = not turned_away or until - since >= SHORTEST_PAUSE
+    own = not refused or until - since >= SHORTEST_PAUSE
     return Claim(
         call=replace(call, model=model, usage=usage),
-        record=counted(usage, int(_counts(call, usage))),
+        # A running call, or one that used nothing, counts as no request of our record.
+        record=count_of(usage, int(call.state is not CallState.STARTED and usage != NOTHING)),
         since=since,
         until=until,
         early=early,
@@ -419,42 +418,37 @@ def _claim(call: CallRecord, turn: Sequence[CallRecord], end: datetime | None, e
         exact=exact,
         own=own,
         expected=expected or None,
-        slack=0 if exact_input is not None else slack(expected, evidence.spread.get(model)),
+        slack=0 if exact_input is not None else slack(expected, evidence.worst_error.get(model)),
     )
 
 
 def _gave_up(call: CallRecord, turn: Sequence[CallRecord]) -> bool:
-    """Whether it brought no answer, and its turn went on without it. Of a turn without an answer the record may lack
-    the call that brought it, and a request of the same size may be that call's."""
+    """Whether the call brought no answer and its turn continued without it. If the turn has no answer, the record may
+    lack the call that brought it, and a late request of the same size may belong to that call."""
     ended = call.ended_at is not None or any(other.started_at > call.started_at for other in turn)
-    return call.wasted and ended and any(other.state in _GOING_ON for other in turn)
+    return call.wasted and ended and any(other.state in _ANSWERED_OR_RUNNING for other in turn)
 
 
-def slack(expected: int, proven: int | None) -> int:
-    """How far a request may be from our estimate of its input; `proven` is by how many hundredths estimates of that
-    model were off at worst, None when it never reports."""
-    if proven is None:
+def slack(expected: int, worst_error: int | None) -> int:
+    """By how many tokens a request's input may differ from our estimate. `worst_error`: the worst error of estimates of
+    that model in percent; None if the model never reports usage."""
+    if worst_error is None:
         return expected * _UNPROVEN_PERCENT // 100 + _UNPROVEN_TOKENS
-    return expected * (2 * proven + _PROVEN_PERCENT) // 100 + _PROVEN_TOKENS
+    return expected * (2 * worst_error + _PROVEN_PERCENT) // 100 + _PROVEN_TOKENS
 
 
-def _reported(call: CallRecord) -> bool:
+def _is_reported(call: CallRecord) -> bool:
     usage = call.usage
     return usage.basis is UsageBasis.REPORTED and usage.input_tokens is not None and usage.output_tokens is not None
 
 
-def _counts(call: CallRecord, usage: TokenUsage) -> bool:
-    """Whether our record counts it as a request that was made."""
-    return call.state is not CallState.STARTED and usage != NOTHING
-
-
-def _spread(calls: Iterable[CallRecord]) -> dict[str, int]:
-    """By how many hundredths our estimates of each model's input were off at worst, rounded up."""
+def _worst_errors(calls: Iterable[CallRecord]) -> dict[str, int]:
+    """The worst error of our input estimates by model, in percent, rounded up."""
     worst: dict[str, int] = {}
     for call in calls:
-        if _reported(call) and call.usage.input_tokens is not None and call.reserve_input > 0:
-            off = -(-100 * abs(call.usage.input_tokens - call.reserve_input) // call.reserve_input)
-            worst[call.model] = max(worst.get(call.model, 0), off)
+        if _is_reported(call) and call.usage.input_tokens is not None and call.reserve_input > 0:
+            error = -(-100 * abs(call.usage.input_tokens - call.reserve_input) // call.reserve_input)
+            worst[call.model] = max(worst.get(call.model, 0), error)
     return worst
 
 
@@ -470,8 +464,8 @@ def _window(
 
 
 def _latest_arrival(call: CallRecord, later: Sequence[datetime], end: datetime | None) -> datetime:
-    """Until when the request of a call that nobody saw end may have arrived. `later`: when its turn asked again."""
-    # Without its successor the record has a hole, and the call may not stand in for what is missing there.
+    """The latest arrival of the request of an unfinished call. `later`: starts of the turn's next calls."""
+    # If the next call is missing, the record has a gap, and this call must not account for the request of that one.
     longest = CLOCK_TOLERANCE if call.error == EXECUTED_AGAIN and not later else LONGEST_CALL
-    over = [end + _AFTER_LAST_SIGN] if end is not None else []
-    return min([*over, *later, call.started_at + longest])
+    ends = [end + _AFTER_LAST_HEARTBEAT] if end is not None else []
+    return min([*ends, *later, call.started_at + longest])

@@ -1,8 +1,8 @@
-"""Bills in CSV: a header, then a row for each request, hour, day or other stretch; comma, semicolon or tab. Pure.
+"""Reads bills in CSV: a header, then one row for each request, hour, day or other period; comma, semicolon or tab.
 
-The columns may stand in any order and go by the names that OpenAI's and Anthropic's exports and people give them
-(`columns`). Times without a zone are UTC. A row with a time is a request; one with a date, an hour, or a start and an
-end sums up that time.
+Columns may be in any order and have the names of OpenAI's and Anthropic's exports or other common names (`_ALIASES`).
+Times without a zone are UTC. A row with a time is a request; a row with a date, an hour, or a start and an end is the
+sum of that period.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from app.finance.reconciliation.bill import (
 )
 from app.pricing.providers import known_ids, known_provider
 
-# What the columns of a bill in CSV are called, by OpenAI, by Anthropic and by people; and what none can be.
-
-# Each of ours with the other names that it goes by.
+# Our columns, each with its other names.
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "time": ("timestamp", "datetime", "created", "created_at", "request_time"),
     "date": ("day", "usage_date", "usage_date_utc", "date_utc"),
@@ -62,8 +60,8 @@ _MONEY = re.compile(r"(?:cost|amount|total_cost|charge)_(?:in_)?([a-z]{3})")
 _CURRENCIES = frozenset(
     "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD INR JPY KRW MXN NOK NZD PLN SEK SGD USD ZAR".split()  # noqa: SIM905
 )
-# Columns whose quantity stands in another one as well.
-_INSIDE = frozenset(
+# Columns whose quantity is contained in another column.
+_CONTAINED = frozenset(
     {
         *("total_tokens", "input_uncached_tokens", "input_text_tokens", "output_text_tokens"),
         *("input_cached_text_tokens", "reasoning_tokens", "output_reasoning_tokens"),
@@ -73,25 +71,25 @@ _QUANTITY = re.compile(
     r"token|request|count|quantity|audio|image|search|character|second|minute|cost|amount|price|fee|tax"
 )
 _MOST_COLUMNS = 500
-# Columns that the exports of one provider have, all of them, and no other provider's.
+# Sets of columns that only the exports of one provider have.
 _SIGNATURES = (
     (frozenset({"start_time_iso", "end_time_iso", "num_model_requests", "input_cached_tokens"}), "openai"),
     (frozenset({"start_time_iso", "end_time_iso", "amount_value", "amount_currency", "line_item"}), "openai"),
     (frozenset({"usage_date_utc", "usage_output_tokens"}), "anthropic"),
     (frozenset({"usage_date_utc", "token_type", "context_window"}), "anthropic"),
 )
-# Where a second name adds nothing that counts.
-_SAID_TWICE = frozenset({"start", "end", "model", "provider"})
-_OF_TIME = frozenset({"time", "date", "hour", "start"})
+# Columns that may be given under two names, because they hold no quantity.
+_MAY_REPEAT = frozenset({"start", "end", "model", "provider"})
+_TIME_COLUMNS = frozenset({"time", "date", "hour", "start"})
 HEADER = (
-    "time (or date, hour), model, input_tokens, output_tokens, and perhaps cached_tokens, requests, provider, cost_usd"
+    "time (or date, hour), model, input_tokens, output_tokens; optional: cached_tokens, requests, provider, cost_usd"
 )
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table: `known` tells where each of ours stands, `currency` what its money is in if its name
-    says so, `unread` which were not looked at."""
+    """The columns of a table. `index_of`: the index of each column of ours; `currency`: that of the cost column, if its
+    name contains one; `unread`: the columns that are not read."""
 
     names: tuple[str, ...]
     index_of: Mapping[str, int]
@@ -100,35 +98,35 @@ class Columns:
 
     @property
     def counts(self) -> bool:
-        """Whether the table holds tokens."""
+        """Whether the table has tokens."""
         return "output_tokens" in self.index_of
 
     @property
     def provider(self) -> str:
-        """Whose export it is, when its columns are those of one; empty when they may be anybody's."""
+        """Our id of the provider whose export has these columns; empty if several might have them."""
         names = frozenset(self.names)
-        return next((whose for columns, whose in _SIGNATURES if columns <= names), "")
+        return next((provider for columns, provider in _SIGNATURES if columns <= names), "")
 
-    def quantity(self, name: str) -> bool:
-        """Whether an unread column looks like a quantity that stands nowhere else."""
-        return bool(_QUANTITY.search(name)) and name not in _INSIDE and not name.endswith(("_id", "_name"))
+    def is_quantity(self, name: str) -> bool:
+        """Whether an unread column looks like a quantity that no other column contains."""
+        return bool(_QUANTITY.search(name)) and name not in _CONTAINED and not name.endswith(("_id", "_name"))
 
 
 def plain_name(cell: str) -> str:
-    """A column's name without capitals, spaces, hyphens and brackets."""
+    """A column's name in lower case, with underscores in place of spaces and punctuation."""
     return re.sub(r"[^a-z0-9]+", "_", cell.strip().lower()).strip("_")
 
 
 def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
-    """What the columns are. Raises BadBill when one is missing, doubled, or may be two things."""
+    """The columns of a header. Raises BadBill if a column is missing, repeated or ambiguous."""
     names = tuple(plain_name(cell) for cell in header)
     if len(names) > _MOST_COLUMNS:
         raise BadBill(
-            name, place, f"{len(names)} columns are more than any bill has", "export it again, one row a line"
+            name, place, f"{len(names)} columns are too many for a bill", "export it again, one row on each line"
         )
-    twice = sorted(name for name, times in Counter(names).items() if name and times > 1)
-    if twice:
-        raise BadBill(name, place, f"columns {twice[:5]} stand twice", "name each column once")
+    repeated = sorted(name for name, times in Counter(names).items() if name and times > 1)
+    if repeated:
+        raise BadBill(name, place, f"columns {repeated[:5]} occur twice", "name each column once")
     index_of: dict[str, int] = {}
     currency = ""
     for index, column in enumerate(names):
@@ -137,47 +135,49 @@ def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
             index_of["cost"], currency = index, money[1].upper()
     for ours, aliases in _ALIASES.items():
         columns = [name for name in (ours, *aliases) if name in names]
-        if len(columns) > 1 and ours not in _SAID_TWICE:
+        if len(columns) > 1 and ours not in _MAY_REPEAT:
             raise BadBill(name, place, f"columns {columns[0]} and {columns[1]} mean the same", "leave one of them out")
         if columns and ours not in index_of:
             index_of[ours] = names.index(columns[0])
-    _refuse_unclear(name, place, index_of, names)
+    _refuse_ambiguous_input(name, place, index_of, names)
     _refuse_missing(name, place, index_of, header)
     read = set(index_of.values())
-    twins = {alias for ours in ("start", "end") for alias in _ALIASES[ours]}  # OpenAI gives each time twice
-    unread = tuple(column for index, column in enumerate(names) if column and index not in read and column not in twins)
+    times = {alias for ours in ("start", "end") for alias in _ALIASES[ours]}  # OpenAI gives each time in two columns
+    unread = tuple(column for index, column in enumerate(names) if column and index not in read and column not in times)
     return Columns(names, index_of, currency, unread)
 
 
-def _refuse_unclear(name: str, place: str, index_of: Mapping[str, int], names: Sequence[str]) -> None:
-    apart = [
+def _refuse_ambiguous_input(name: str, place: str, index_of: Mapping[str, int], names: Sequence[str]) -> None:
+    """Raises BadBill if the input may or may not include the cached tokens beside it."""
+    cache_columns = [
         name for name in ("read_tokens", "written_tokens", "written_5m_tokens", "written_1h_tokens") if name in index_of
     ]
-    if apart and "input_tokens" in index_of and "uncached_tokens" not in index_of:
-        whole, piece = names[index_of["input_tokens"]], names[index_of[apart[0]]]
+    if cache_columns and "input_tokens" in index_of and "uncached_tokens" not in index_of:
+        entered, cached = names[index_of["input_tokens"]], names[index_of[cache_columns[0]]]
         raise BadBill(
             name,
             place,
-            f"{whole} may hold what {piece} counts (as OpenAI means it), or leave it out (as Anthropic does)",
-            f"name it uncached_input_tokens where it leaves it out; else name {piece} cached_tokens",
+            f"{entered} may include {cached} (as OpenAI's does) or exclude it (as Anthropic's does)",
+            f"rename {entered} to uncached_input_tokens if it excludes it; otherwise rename {cached} to cached_tokens",
         )
 
 
 def _refuse_missing(name: str, place: str, index_of: Mapping[str, int], header: Sequence[str]) -> None:
-    lacks: list[str] = []
+    missing: list[str] = []
     if "cost" not in index_of or {"input_tokens", "uncached_tokens", "output_tokens"} & set(index_of):
-        lacks += [name for name in ("input_tokens", "output_tokens") if name not in index_of]
-        if "uncached_tokens" in index_of and "input_tokens" in lacks:
-            lacks.remove("input_tokens")
-        lacks += ["model"] if "model" not in index_of else []
-    lacks += ["time"] if not _OF_TIME & set(index_of) else []
-    if lacks:
-        given = ",".join(header)
-        raise BadBill(name, place, f"header {given!r:.200} lacks {', '.join(lacks)}", f"head it {HEADER}")
+        missing += [name for name in ("input_tokens", "output_tokens") if name not in index_of]
+        if "uncached_tokens" in index_of and "input_tokens" in missing:
+            missing.remove("input_tokens")
+        missing += ["model"] if "model" not in index_of else []
+    missing += ["time"] if not _TIME_COLUMNS & set(index_of) else []
+    if missing:
+        header_line = ",".join(header)
+        problem = f"header {header_line!r:.200} lacks {', '.join(missing)}"
+        raise BadBill(name, place, problem, f"give it the columns {HEADER}")
 
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
-# Columns that hold numbers, of which a table's signs are learnt.
+# Columns of numbers, from which the decimal separator of a table is inferred.
 _NUMBERS = (
     *("requests", "input_tokens", "uncached_tokens", "cached_tokens", "read_tokens", "written_tokens"),
     *("written_5m_tokens", "written_1h_tokens", "output_tokens", "cost"),
@@ -189,10 +189,12 @@ def read_csv(name: str, text: str) -> Bill:
     """The bill in CSV. Raises BadBill."""
     table = _Table(name, text)
     lines = [line for line in table.lines() if not table.empty(line)]
-    # An hour's whole numbers may look like decimals of another way of writing: all numbers of a table tell together.
-    signs = signs_of(name, ((line.place, line[number]) for line in lines for number in _NUMBERS if line[number]))
-    read = [_Row(name, line, signs, table.columns) for line in lines]
-    rows = tuple(line.row() for line in read) if table.columns.counts else ()
+    # 1.234 may be a whole number or a decimal: only all numbers of a table together show the decimal separator.
+    number_format = number_format_of(
+        name, ((line.place, line[number]) for line in lines for number in _NUMBERS if line[number])
+    )
+    table_rows = [_Row(name, line, number_format, table.columns) for line in lines]
+    rows = tuple(row.row() for row in table_rows) if table.columns.counts else ()
     if any(row.one_request for row in rows) and not all(row.one_request for row in rows):
         raise BadBill(name, "", "some rows are requests and some are sums", "split it into two bills")
     if not all(row.one_request for row in rows):
@@ -202,10 +204,10 @@ def read_csv(name: str, text: str) -> Bill:
         BillFormat.CSV,
         rows,
         unread=table.columns.unread,
-        amounts=tuple(amount for line in read if (amount := line.amount())),
+        amounts=tuple(amount for row in table_rows if (amount := row.amount())),
         counts=table.columns.counts,
         providers=frozenset({table.columns.provider} - {""}),
-        further=(*_quantities(table, lines), *_nameless(table, lines)),
+        extra_quantities=(*_unread_quantities(table, lines), *_costs_without_currency(table, lines)),
     )
 
 
@@ -218,18 +220,18 @@ class _Line:
     columns: Columns
 
     def __getitem__(self, column: str) -> str:
-        """The cell under one of our columns; empty where the table has none."""
+        """The cell of one of our columns; empty if the table does not have the column."""
         index = self.columns.index_of.get(column)
         return "" if index is None else self.cells[index]
 
-    def called(self, column: str) -> str:
-        """What the table calls the column."""
+    def header_of(self, column: str) -> str:
+        """The table's own name for one of our columns."""
         index = self.columns.index_of.get(column)
         return column if index is None else self.columns.names[index]
 
 
 class _Table:
-    """A text in lines and cells."""
+    """The lines and cells of a CSV text."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
@@ -238,11 +240,11 @@ class _Table:
         self._reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
         header = next((cells for _, cells in self._cells() if any(cell.strip() for cell in cells)), None)
         if header is None:
-            raise BadBill(name, "", "it has no header", f"head it {HEADER}")
+            raise BadBill(name, "", "it has no header", f"give it the columns {HEADER}")
         self.columns = columns_of(name, f"line {self._reader.line_num + self._skipped}", header)
 
     def lines(self) -> Iterator[_Line]:
-        """All lines with something in them."""
+        """All lines that are not blank. Raises BadBill for a line with too many or too few cells."""
         width = len(self.columns.names)
         for number, cells in self._cells():
             stripped = [cell.strip() for cell in cells]
@@ -252,11 +254,11 @@ class _Table:
                 stripped.pop()
             if len(stripped) != width:
                 problem = f"{len(stripped)} cells under {width} columns"
-                raise BadBill(self._name, f"line {number}", problem, "give each row every column")
+                raise BadBill(self._name, f"line {number}", problem, "give each row as many cells as there are columns")
             yield _Line(f"line {number}", stripped, self.columns)
 
     def empty(self, line: _Line) -> bool:
-        """Whether a line names a time and nothing else: OpenAI exports days without any request so."""
+        """Whether a line has a time and nothing else, as OpenAI exports days without requests."""
         return not any(line[number] for number in (*_NUMBERS, "model"))
 
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
@@ -267,14 +269,15 @@ class _Table:
             except StopIteration:
                 return
             except csv.Error as error:
-                problem = f"no CSV ({str(error).partition('(')[0].strip()})"
+                problem = f"not valid CSV ({str(error).partition('(')[0].strip()})"
                 raise BadBill(self._name, f"line {number}", problem, "export it again, whole") from None
 
 
 def _delimited(text: str) -> tuple[int, str, str]:
-    """How many lines come before the header, what stands between the cells, and the text from the header on.
+    """The number of lines before the header, the delimiter, and the text from the header on.
 
-    Excel writes, and reads, a first line `sep=;`."""
+    Excel writes and reads a first line `sep=;`.
+    """
     first, _, rest = text.partition("\n")
     separator = first.strip().strip('"').lower()
     if separator.startswith("sep=") and len(separator) <= 5:
@@ -285,61 +288,61 @@ def _delimited(text: str) -> tuple[int, str, str]:
 
 @dataclass(frozen=True)
 class _Row:
-    """One line with what it says."""
+    """One line of a bill, which is read as tokens and as money."""
 
     name: str
     line: _Line
-    signs: Signs
+    number_format: NumberFormat
     columns: Columns
 
     def row(self) -> BillRow:
-        """Its tokens. Raises BadBill."""
+        """The tokens of the line. Raises BadBill."""
         line = self.line
         if not line["model"]:
-            raise self._bad("it names no model", "fill the column model")
+            raise self._bad("it names no model", "fill in the column model")
         since, until = self.span()
         requests = self._number("requests") if line["requests"] else None
         if since == until and requests not in (None, 1):
             problem = f"{requests} requests at the one time {line['time']!r}"
-            raise self._bad(problem, "give a row of several requests the column date or hour in place of time")
-        entered, cached, written = self._entered()
+            raise self._bad(problem, "give a row of several requests a date or hour instead of a time")
+        entered, cached, written = self._input_tokens()
         count = Count(1 if since == until else requests, entered, cached, self._number("output_tokens"))
         return BillRow(line.place, line["model"], since, until, count, self._provider(), written)
 
     def amount(self) -> Amount | None:
-        """Its money; None where it has none, or its currency is not named."""
+        """The money of the line; None if it has no amount or no currency. Raises BadBill."""
         line, currency = self.line, self.columns.currency or self.line["currency"].upper()
         if not line["cost"] or not currency:
             return None
         if len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
-            raise self._bad(f"currency {currency!r:.20} is not known", "write its three letters, such as USD")
-        money = amount_of_money(self.name, line.place, line.called("cost"), line["cost"], self.signs)
+            raise self._bad(f"currency {currency!r:.20} is unknown", "write its three letters, such as USD")
+        money = amount_of_money(self.name, line.place, line.header_of("cost"), line["cost"], self.number_format)
         since, until = self.span()
-        # OpenAI's costs name a line of the invoice, its model before the first comma.
-        model = line["model"].partition(",")[0].strip() if line.called("model") == "line_item" else line["model"]
+        # OpenAI's costs name a line item, which begins with its model and a comma.
+        model = line["model"].partition(",")[0].strip() if line.header_of("model") == "line_item" else line["model"]
         return Amount(line.place, model, since, until, money, currency, self._provider())
 
     def span(self) -> tuple[datetime, datetime]:
-        """The time it is of, in UTC; both equal for a request. Raises BadBill."""
+        """The start and the end of the line's period in UTC, which are equal for a request. Raises BadBill."""
         line = self.line
         if line["time"]:
             at = self._instant("time").astimezone(UTC)
             return at, at
         if line["start"]:
-            return self._stretch()
+            return self._period()
         if line["date"]:
             day = self._instant("date")
             if day.time() != time(0):
-                raise self._bad(f"date {line['date']!r} is no day", "write it as 2026-11-22")
+                raise self._bad(f"date {line['date']!r} is not a day", "write it as 2026-11-22")
             if not line["hour"]:
                 return day.astimezone(UTC), (day + _DAY).astimezone(UTC)
             return self._hour_of(day)
-        return self._whole(self._instant("hour"))
+        return self._full_hour(self._instant("hour"))
 
-    def _stretch(self) -> tuple[datetime, datetime]:
+    def _period(self) -> tuple[datetime, datetime]:
         since = self._instant("start").astimezone(UTC)
         if not self.line["end"]:
-            raise self._bad("it begins and does not say when it ends", "add the column end_time, or use time or date")
+            raise self._bad("it has a start and no end", "add the column end_time, or use time or date")
         until = self._instant("end").astimezone(UTC)
         if until <= since:
             raise self._bad(f"it ends at {until.isoformat()} and begins at {since.isoformat()}", "export it again")
@@ -350,19 +353,18 @@ class _Row:
         if text.isascii() and text.isdigit() and len(text) <= 2 and int(text) < 24:
             start = (day + int(text) * _HOUR).astimezone(UTC)
             return start, start + _HOUR
-        whole = text if "T" in text or " " in text else f"{day.date()}T{text}"
-        return self._whole(instant(self.name, self.line.place, self.line.called("hour"), whole))
+        time_text = text if "T" in text or " " in text else f"{day.date()}T{text}"
+        return self._full_hour(instant(self.name, self.line.place, self.line.header_of("hour"), time_text))
 
-    def _whole(self, start: datetime) -> tuple[datetime, datetime]:
+    def _full_hour(self, start: datetime) -> tuple[datetime, datetime]:
         if start.minute or start.second or start.microsecond:
             remedy = "write it as 2026-11-22T13:00Z, or use column time"
-            raise self._bad(f"hour {self.line['hour']!r:.60} is no full hour", remedy)
+            raise self._bad(f"hour {self.line['hour']!r:.60} is not a full hour", remedy)
         start = start.astimezone(UTC)
         return start, start + _HOUR
 
-    def _entered(self) -> tuple[int, int | None, int]:
-        """Input tokens in all; how many of them were read from the cache, None where it does not say; how many were
-        written to it."""
+    def _input_tokens(self) -> tuple[int, int | None, int]:
+        """All input tokens; those read from the cache, None if the line does not say; those written to the cache."""
         line = self.line
         read = self._number("read_tokens") if line["read_tokens"] else None
         written = sum(
@@ -377,45 +379,46 @@ class _Row:
         return entered, cached, written
 
     def _provider(self) -> str:
-        named = self.line["provider"]
-        provider = known_provider(named) if named else self.columns.provider
+        provider_name = self.line["provider"]
+        provider = known_provider(provider_name) if provider_name else self.columns.provider
         if provider is None:
             remedy = f"name one of {', '.join(known_ids())}, or leave the column out"
-            raise self._bad(f"provider {named!r:.60} is not known here", remedy)
+            raise self._bad(f"provider {provider_name!r:.60} is unknown", remedy)
         return provider
 
     def _number(self, column: str) -> int:
-        return number_of_tokens(self.name, self.line.place, self.line.called(column), self.line[column], self.signs)
+        cell = self.line[column]
+        return number_of_tokens(self.name, self.line.place, self.line.header_of(column), cell, self.number_format)
 
     def _instant(self, column: str) -> datetime:
-        return instant(self.name, self.line.place, self.line.called(column), self.line[column])
+        return instant(self.name, self.line.place, self.line.header_of(column), self.line[column])
 
     def _bad(self, problem: str, remedy: str) -> BadBill:
         return BadBill(self.name, self.line.place, problem, remedy)
 
 
-def _quantities(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
-    """Unread columns that hold a quantity, with its sum."""
+def _unread_quantities(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
+    """The unread columns that look like quantities, each with its sum."""
     sums: Counter[str] = Counter()
     for name in table.columns.unread:
-        if table.columns.quantity(name):
+        if table.columns.is_quantity(name):
             index = table.columns.names.index(name)
             for line in lines:
-                value = Signs().whole(line.cells[index]) if line.cells[index] else 0
+                value = NumberFormat().whole(line.cells[index]) if line.cells[index] else 0
                 sums[name] += min(value, _MOST_UNKNOWN) if value is not None else 1
     yield from (f"{name} ({amount:,})" for name, amount in sums.items() if amount)
 
 
-def _nameless(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
-    """Money without a currency."""
+def _costs_without_currency(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
+    """The cost column, if a line has a cost and no currency."""
     if any(line["cost"] and not (table.columns.currency or line["currency"]) for line in lines):
-        called = plain_name(table.columns.names[table.columns.index_of["cost"]])
-        yield f"{called} (in no currency: head it {called}_usd, or add a column currency)"
+        column = plain_name(table.columns.names[table.columns.index_of["cost"]])
+        yield f"{column} (without a currency: name it {column}_usd, or add a column currency)"
 
 
-# Numbers as bills write them; what may be read in two ways is refused by name.
+# Numbers as bills write them; an ambiguous number is refused.
 
-# No bill has more tokens in a row; a longer number is a typing error, and slow to parse.
+# No bill has counts with more digits; a longer number is a typing error, and slow to parse.
 _MOST_DIGITS = 15
 _MOST_PLACES = 20
 _MOST_MONEY = 12
@@ -423,17 +426,16 @@ _SPACES = re.compile(r"[\s'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{RIGHT S
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
 _BOTH = re.compile(r"\d{1,3}(?:([.,])\d{3})+(?!\1)[.,]\d+")
 _ONE_SIGN = re.compile(r"\d+([.,])\d*")
-_WORDS = {".": "a point", ",": "a comma"}
 
 
 @dataclass(frozen=True)
-class Signs:
-    """Which sign a table uses before decimals; None where no number of it tells."""
+class NumberFormat:
+    """The decimal separator of a table; None if none of its numbers shows it."""
 
     decimal: str | None = None
 
     def whole(self, text: str) -> int | None:
-        """A whole number, with thousands separators or without; None for what is none, or could be another."""
+        """A whole number, with or without thousands separators; None if it is not one, or ambiguous."""
         text = _SPACES.sub("", text)
         if text.isascii() and text.isdigit():
             return int(text) if len(text) <= _MOST_DIGITS else None
@@ -447,13 +449,13 @@ class Signs:
         return None
 
     def _separates(self, sign: str, text: str) -> bool:
-        """Whether the sign stands for thousands: a part of a token does not exist, but 1.000 may be one."""
+        """Whether the sign separates thousands. Counts have no fractions, but 1.000 may be a decimal that means one."""
         if self.decimal is not None:
             return sign != self.decimal
         return sign == "," or not text.endswith(".000") or text.count(sign) > 1
 
     def exact(self, text: str) -> Decimal | None:
-        """A decimal number; None for what is none. Raises Ambiguous for 1,234, unless other numbers tell."""
+        """A decimal number; None if it is not one. Raises Ambiguous for 1,234 if the decimal separator is unknown."""
         text = _SPACES.sub("", text)
         if len(text) > _MOST_DIGITS + _MOST_PLACES:
             return None
@@ -461,48 +463,48 @@ class Signs:
             return Decimal(text)
         if _BOTH.fullmatch(text):
             decimal = max(".,", key=text.rindex)
-            return self._if(decimal, text)
+            return self._parse(decimal, text)
         if _GROUPED.fullmatch(text):
             sign = "," if "," in text else "."
             if text.count(sign) > 1:
-                return self._if("." if sign == "," else ",", text)
+                return self._parse("." if sign == "," else ",", text)
             if self.decimal is None:
                 raise Ambiguous(f"{text!r} may be {text.replace(sign, '')} or {text.replace(sign, '.')}")
-            return self._if(self.decimal, text)
-        one = _ONE_SIGN.fullmatch(text)
-        return self._if(one[1], text) if one else None
+            return self._parse(self.decimal, text)
+        fraction = _ONE_SIGN.fullmatch(text)
+        return self._parse(fraction[1], text) if fraction else None
 
-    def _if(self, decimal: str, text: str) -> Decimal | None:
-        """Read with that sign before decimals, if the table's other numbers do not say otherwise."""
+    def _parse(self, decimal: str, text: str) -> Decimal | None:
+        """The number with that decimal separator; None if the table uses the other one."""
         if self.decimal not in (None, decimal):
             return None
         return Decimal(text.replace("," if decimal == "." else ".", "").replace(decimal, "."))
 
 
 class Ambiguous(ValueError):
-    """A number that may be read in two ways."""
+    """A number that can be read in two ways."""
 
 
-def signs_of(name: str, texts: Iterable[tuple[str, str]]) -> Signs:
-    """What numbers, each with its place, tell of the sign before decimals. Raises BadBill when they contradict."""
-    signs: dict[str, tuple[str, str]] = {}
+def number_format_of(name: str, texts: Iterable[tuple[str, str]]) -> NumberFormat:
+    """The number format that the numbers, each a (place, text), show. Raises BadBill if they contradict each other."""
+    examples: dict[str, tuple[str, str]] = {}
     for place, text in texts:
-        mark = _told(_SPACES.sub("", text))
-        if mark:
-            signs.setdefault(mark, (place, text))
-    if len(signs) > 1:
-        (here, left), (there, right) = signs["."], signs[","]
+        separator = _decimal_separator(_SPACES.sub("", text))
+        if separator:
+            examples.setdefault(separator, (place, text))
+    if len(examples) > 1:
+        (point_place, with_point), (comma_place, with_comma) = examples["."], examples[","]
         raise BadBill(
             name,
-            there,
-            f"{right!r} has a comma before its decimals, {left!r} ({here}) a point",
-            "write all numbers in one way, with a point before decimals and nothing between thousands",
+            comma_place,
+            f"{with_comma!r} has a comma before its decimals, {with_point!r} ({point_place}) a point",
+            "write all numbers with a point before decimals and nothing between thousands",
         )
-    return Signs(next(iter(signs), None))
+    return NumberFormat(next(iter(examples), None))
 
 
-def _told(text: str) -> str | None:
-    """The sign before decimals, of a number that can be read in one way only."""
+def _decimal_separator(text: str) -> str | None:
+    """The decimal separator of a number; None if the number is ambiguous or shows none."""
     if len(text) > _MOST_DIGITS + _MOST_PLACES:
         return None
     if _BOTH.fullmatch(text):
@@ -510,29 +512,29 @@ def _told(text: str) -> str | None:
     grouped = _GROUPED.fullmatch(text)
     if grouped:
         return ("." if grouped[1] == "," else ",") if text.count(grouped[1]) > 1 else None
-    one = _ONE_SIGN.fullmatch(text)
-    return one[1] if one else None
+    fraction = _ONE_SIGN.fullmatch(text)
+    return fraction[1] if fraction else None
 
 
-def number_of_tokens(name: str, place: str, what: str, text: str, signs: Signs) -> int:
-    """A count. Raises BadBill."""
-    number = signs.whole(text)
+def number_of_tokens(name: str, place: str, column: str, text: str, number_format: NumberFormat) -> int:
+    """A count of tokens or requests. Raises BadBill."""
+    number = number_format.whole(text)
     if number is None:
         remedy = "write a whole number without separators"
-        raise BadBill(name, place, f"{what} {text!r:.60} is no number of tokens or requests", remedy)
+        raise BadBill(name, place, f"{column} {text!r:.60} is not a number of tokens or requests", remedy)
     return number
 
 
-def amount_of_money(name: str, place: str, what: str, text: str, signs: Signs) -> Decimal:
-    """An amount, which may be below zero (a credit). Raises BadBill."""
+def amount_of_money(name: str, place: str, column: str, text: str, number_format: NumberFormat) -> Decimal:
+    """An amount of money, negative for a credit. Raises BadBill."""
     bare = text.strip().strip("$€£").strip()
     negative = bare.startswith("-")
     try:
-        money = signs.exact(bare.removeprefix("-"))
+        money = number_format.exact(bare.removeprefix("-"))
     except Ambiguous as error:
         remedy = "write it with a point before decimals and nothing between thousands"
-        raise BadBill(name, place, f"{what} {error}", remedy) from None
+        raise BadBill(name, place, f"{column} {error}", remedy) from None
     if money is None or money.adjusted() >= _MOST_MONEY:
         remedy = "write it as 0.0123, without exponent and without letters"
-        raise BadBill(name, place, f"{what} {text!r:.60} is no amount of money", remedy)
+        raise BadBill(name, place, f"{column} {text!r:.60} is not an amount of money", remedy)
     return -money if negative else money

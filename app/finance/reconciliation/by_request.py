@@ -1,4 +1,10 @@
-"""Compares our record with a bill that names each request: every request and every call is accounted for. Pure."""
+"""Compares our record with a bill that lists each request: every request and every call is accounted for.
+
+Requests and calls are paired one to one, as many as possible, the most certain first. Each claim has a slot for its own
+request, and each retry that the sidecar counted is a slot for one request of any call in flight at that time. Slots are
+filled by rank. A slot whose requests are all taken makes room by a chain of exchanges (an augmenting path), which
+empties no filled slot. So as many slots of each rank are filled as the ranks before it allow.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +20,23 @@ from app.domain.models import CallState
 from app.finance.reconciliation.bill import CLOCK_TOLERANCE, NONE, SHORTEST_PAUSE, Bill, BillRow, Claim, Count, slack
 from app.finance.reconciliation.reconciliation_types import BillFinding, Cell, Certainty, DifferenceCause, cell
 
-# Pairs the requests on a bill with the calls of the record, one to one: as many as can be, the surest first.
-#
-# Each claim has a slot for its own request; each repetition that the sidecar counted is a slot for one request of any
-# call of its time. Slots are filled in the order of their rank; a slot that finds all its requests taken makes room
-# along a chain of exchanges, in which no filled slot is ever emptied. So of each rank as many slots are filled as the
-# ranks before it allow.
-
-# What a call sent just before it was cut off may arrive so much later.
+# How much later than its end a request may arrive that a call sent just before.
 LATE_ARRIVAL = timedelta(milliseconds=500)
 
 
 class Rank(IntEnum):
-    """What a slot is for; the surest first."""
+    """The kind of request that a slot is for; the most certain first."""
 
-    REPORTED = 0  # paid, and the provider told for how many tokens
-    ESTIMATED = 1  # paid, for as many tokens as we count
-    VAIN = 2  # the call came to nothing; its request may have been billed
-    REPEATED = 3  # by the sidecar
+    REPORTED = 0  # paid, with the usage that the provider reported
+    ESTIMATED = 1  # paid, with our estimate of its usage
+    WASTED = 2  # of a call without a result; the request may have been billed
+    REPEATED = 3  # a retry by the sidecar
 
 
 @dataclass(frozen=True, slots=True)
 class UnattributedRetries:
-    """How many `requests` a component's sidecar repeated in a time, for calls that it does not name; None when the
-    counter was lost in that time. UTC."""
+    """The number of requests that the sidecar repeated for a component in a period, without naming the calls; None if
+    the counter was lost in that period. Times in UTC."""
 
     component: str
     since: datetime
@@ -47,15 +46,15 @@ class UnattributedRetries:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one request: the own one of the claim with that number, or that repetition by the sidecar."""
+    """A place for one request: that of the claim with this number; if `REPEATED`, of the retry with this number."""
 
     number: int
     rank: Rank
 
 
 class Matching:
-    """The pairs found so far; `row_of` and `slot_of` are each other's inverse. `repeats`: for each repetition by the
-    sidecar, the claims that it may be of."""
+    """The pairs of slots and rows; `row_of` and `slot_of` are inverse to each other. `repeats`: for each retry by the
+    sidecar, the numbers of the claims that it may belong to. precision: how long one instant of the bill is."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Matching:
         self.repeats = tuple(_repeats(claims, unattributed))
         self.row_of: dict[Slot, int] = {}
         self.slot_of: dict[int, Slot] = {}
-        # Whether the clocks may be apart: a paid call was found only with their tolerance, or none at all.
+        # Whether the clocks may differ: a paid call was paired only with their tolerance, or none was paired.
         self.skewed = True
         self._precision = precision
         self._by_model: defaultdict[str, list[int]] = defaultdict(list)
@@ -80,7 +79,7 @@ class Matching:
 
     @property
     def free_rows(self) -> list[int]:
-        """The rows that no slot has, by time."""
+        """The indexes of rows without a slot, ordered by time."""
         free = (index for index in range(len(self.rows)) if index not in self.slot_of)
         return sorted(free, key=lambda index: self.rows[index].since)
 
@@ -93,14 +92,14 @@ class Matching:
         exact = len(self.row_of)
         self._fill_in_order(slots[Rank.REPORTED], tight=False)
         self.skewed = len(self.row_of) > exact or not exact
-        for rank in (Rank.ESTIMATED, Rank.VAIN, Rank.REPEATED):
+        for rank in (Rank.ESTIMATED, Rank.WASTED, Rank.REPEATED):
             for tight in (True, False):
                 if rank is not Rank.REPEATED:
                     self._fill_nearest(slots[rank], tight=tight)
                 self._fill_in_order(slots[rank], tight=tight)
-        self._fill_in_order(slots[Rank.VAIN], tight=False, late=True)
+        self._fill_in_order(slots[Rank.WASTED], tight=False, late=True)
         for slot in slots[Rank.REPEATED]:
-            # An exchange may have brought the call's own request too near.
+            # An exchange may have given the call an own request that is too close in time.
             if slot in self.row_of and self.row_of[slot] not in self.fitting(slot, tight=False):
                 del self.slot_of[self.row_of.pop(slot)]
 
@@ -113,15 +112,15 @@ class Matching:
             yield Slot(number, Rank.REPEATED)
 
     def fitting(self, slot: Slot, *, tight: bool, late: bool = False) -> Iterable[int]:
-        """The rows that may be the slot's, by time; `tight` without any tolerance. `late`: also those that arrived when
-        the call had given up long ago, if they are of the very size of its question."""
+        """The indexes of rows that the slot may take, ordered by time. `tight`: without any tolerance. `late`: also
+        rows that arrived long after the call gave up, if they have exactly the expected input."""
         if slot.rank is not Rank.REPEATED:
             return self._fitting(slot, tight, late)
         indexes = {index for number in self.repeats[slot.number] for index in self._repeated(number, tight)}
         return sorted(indexes, key=lambda index: self.rows[index].since)
 
     def claim_of(self, slot: Slot) -> Claim:
-        """Whose request a filled slot holds; of a repetition, the likeliest: the one of the nearest end."""
+        """The claim whose request a filled slot holds; for a retry, the claim that ends first of those that fit."""
         if slot.rank is not Rank.REPEATED:
             return self.claims[slot.number]
         index = self.row_of[slot]
@@ -131,7 +130,7 @@ class Matching:
         return min(fits, key=lambda claim: claim.until)
 
     def _repeated(self, number: int, tight: bool) -> list[int]:
-        """The rows that may be a repetition of a claim: a pause apart from its own request."""
+        """The rows that may be a retry of a claim: those at least a pause apart from its own request."""
         own = self.row_of.get(Slot(number, _rank(self.claims[number])))
         fits = self._fitting(Slot(number, Rank.REPEATED), tight)
         if own is None:
@@ -142,13 +141,13 @@ class Matching:
     def _fitting(self, slot: Slot, tight: bool, late: bool = False) -> Iterator[int]:
         claim = self.claims[slot.number]
         begin, end = self._window(claim, slot, tight)
-        last = max(end, claim.last) if late and slot.rank is Rank.VAIN else end
-        for listed in self._listed(claim, slot):
-            first = bisect_left(listed, begin, key=lambda index: self.rows[index].since)
-            behind = bisect_right(listed, last, key=lambda index: self.rows[index].since)
-            for index in listed[first:behind]:
+        last = max(end, claim.last) if late and slot.rank is Rank.WASTED else end
+        for candidates in self._candidates(claim, slot):
+            first = bisect_left(candidates, begin, key=lambda index: self.rows[index].since)
+            behind = bisect_right(candidates, last, key=lambda index: self.rows[index].since)
+            for index in candidates[first:behind]:
                 row = self.rows[index]
-                if _fits(claim, slot, row) and (row.since <= end or claim.is_of_its_size(row.count)):
+                if _fits(claim, slot, row) and (row.since <= end or claim.has_expected_input(row.count)):
                     yield index
 
     def _window(self, claim: Claim, slot: Slot, tight: bool) -> tuple[datetime, datetime]:
@@ -159,11 +158,11 @@ class Matching:
             begin, end = begin - CLOCK_TOLERANCE, end + CLOCK_TOLERANCE
         elif self.skewed:
             begin, end = claim.early, claim.late
-        elif slot.rank is Rank.VAIN:
+        elif slot.rank is Rank.WASTED:
             end = min(claim.late, end + LATE_ARRIVAL)
         return begin - self._precision, end
 
-    def _listed(self, claim: Claim, slot: Slot) -> Iterable[list[int]]:
+    def _candidates(self, claim: Claim, slot: Slot) -> Iterable[list[int]]:
         model, usage = claim.call.model, claim.call.usage
         if not model:
             return self._by_model.values()
@@ -174,9 +173,9 @@ class Matching:
         return (self._by_model.get(model, []),)
 
     def _fill_in_order(self, slots: Iterable[Slot], *, tight: bool, late: bool = False) -> None:
-        """By the earliest end, each with the earliest request that is left: among equals, nothing fills more slots."""
+        """Gives each slot, by the earliest end, the earliest free request: for equal requests, no order fills more."""
         hopeless: set[int] = set()
-        for slot in sorted(slots, key=lambda place: (self._end(place), place.number)):
+        for slot in sorted(slots, key=lambda slot: (self._end(slot), slot.number)):
             if len(self.slot_of) == len(self.rows):
                 return
             if slot not in self.row_of:
@@ -187,7 +186,7 @@ class Matching:
         return max(self.claims[number].until for number in numbers)
 
     def _fill_nearest(self, slots: Iterable[Slot], *, tight: bool) -> None:
-        """Pairs of slots and free requests, those with the least difference in tokens first."""
+        """Pairs slots with free requests, those with the smallest difference in tokens first."""
         pairs: list[tuple[int, int, int, Slot]] = []
         for slot in slots:
             if slot not in self.row_of:
@@ -200,16 +199,16 @@ class Matching:
                 self._take(slot, index)
 
     def _make_room(self, slot: Slot, tight: bool, late: bool, hopeless: set[int]) -> None:
-        """Gives the slot a request, if need be by moving others to other requests of theirs. Requests from which no
-        chain leads to a free one become `hopeless`, and stay so, whatever is exchanged elsewhere."""
+        """Gives the slot a request, if necessary by moving other slots to other requests. Requests from which no chain
+        leads to a free one are added to `hopeless`; no later exchange changes that."""
         came_from: dict[int, Slot] = {}
         waiting = deque([slot])
         while waiting:
-            asking = waiting.popleft()
-            for index in self.fitting(asking, tight=tight, late=late):
+            current = waiting.popleft()
+            for index in self.fitting(current, tight=tight, late=late):
                 if index in came_from or index in hopeless:
                     continue
-                came_from[index] = asking
+                came_from[index] = current
                 if index not in self.slot_of:
                     self._exchange(index, came_from, slot)
                     return
@@ -219,11 +218,11 @@ class Matching:
     def _exchange(self, index: int, came_from: dict[int, Slot], first: Slot) -> None:
         while True:
             slot = came_from[index]
-            left = self.row_of.get(slot)
+            previous = self.row_of.get(slot)
             self._take(slot, index)
-            if slot == first or left is None:
+            if slot == first or previous is None:
                 return
-            index = left
+            index = previous
 
     def _take(self, slot: Slot, index: int) -> None:
         self.row_of[slot] = index
@@ -231,29 +230,32 @@ class Matching:
 
 
 def _rank(claim: Claim) -> Rank:
-    """Of the claim's own request."""
+    """The rank of the slot for the claim's own request."""
     if claim.owes:
         return Rank.REPORTED if claim.exact else Rank.ESTIMATED
-    return Rank.VAIN
+    return Rank.WASTED
 
 
 def _repeats(claims: Sequence[Claim], unattributed: Sequence[UnattributedRetries]) -> Iterator[tuple[int, ...]]:
-    """What was repeated: for each counted one, the claims under way in its time; while the counter was lost, each
-    claim may have been repeated once."""
-    lost: set[int] = set()
+    """For each counted retry, the numbers of the claims in flight at that time. While the counter was lost, each claim
+    in flight may have been repeated once."""
+    uncounted: set[int] = set()
     for retries in unattributed:
-        under_way = (number for number, claim in enumerate(claims) if in_flight(claim, retries))
-        # Two requests of one call are a pause apart.
-        numbers = tuple(n for n in under_way if claims[n].until - claims[n].since >= SHORTEST_PAUSE)
+        # A call shorter than the pause between two requests was not repeated.
+        numbers = tuple(
+            number
+            for number, claim in enumerate(claims)
+            if in_flight(claim, retries) and claim.until - claim.since >= SHORTEST_PAUSE
+        )
         if retries.requests is None:
-            lost.update(numbers)
+            uncounted.update(numbers)
         elif numbers:
             yield from repeat(numbers, retries.requests)
-    yield from ((number,) for number in sorted(lost))
+    yield from ((number,) for number in sorted(uncounted))
 
 
 def in_flight(claim: Claim, unattributed: UnattributedRetries) -> bool:
-    """Whether the call was under way in that time."""
+    """Whether the call of that component was in flight at some time of the period."""
     if claim.call.component != unattributed.component:
         return False
     return claim.since <= unattributed.until and claim.until >= unattributed.since
@@ -262,7 +264,7 @@ def in_flight(claim: Claim, unattributed: UnattributedRetries) -> bool:
 def _fits(claim: Claim, slot: Slot, row: BillRow) -> bool:
     if not claim.of_model(row.model):
         return False
-    return claim.is_just(row.count) if slot.rank is Rank.REPORTED else claim.may_be(row.count)
+    return claim.equals(row.count) if slot.rank is Rank.REPORTED else claim.may_be(row.count)
 
 
 def _distance(claim: Claim, row: BillRow) -> int:
@@ -276,44 +278,46 @@ _OWN = {CallState.FAILED: DifferenceCause.FAILED_CALL, CallState.INTERRUPTED: Di
 NOTES = {
     DifferenceCause.FAILED_CALL: "its request reached the provider and was billed",
     DifferenceCause.INTERRUPTED_CALL: "its request reached the provider and was billed",
-    DifferenceCause.RUNNING_CALL: "its request is billed; our record has no answer yet",
-    DifferenceCause.SIDECAR_RETRY: "the sidecar asked again by itself; call and time fit, it does not name the call",
+    DifferenceCause.RUNNING_CALL: "its request was billed; our record has no answer yet",
+    DifferenceCause.SIDECAR_RETRY: "a retry by the sidecar, which does not name the call; call and time fit",
     DifferenceCause.NEVER_BILLED: "it did not reach the provider, or was not billed; our record has an estimate",
-    DifferenceCause.NOT_ON_BILL: "our record says that it was paid, and the bill has no such request",
+    DifferenceCause.NOT_ON_BILL: "paid in our record; the bill has no such request",
     DifferenceCause.DIFFERS: "the provider reported other tokens to us than it billed",
-    DifferenceCause.UNKNOWN: "billed, and no call of our record accounts for it",
-    DifferenceCause.ESTIMATE: "the provider reports no usage; our record holds what we counted",
-    DifferenceCause.UNKNOWN_PROVIDER: "the component changed meanwhile; it may stand on another provider's bill",
-    DifferenceCause.BUCKET_EDGE: "under way at the edge of two of the bill's sums; it stands in the other one",
-    DifferenceCause.PERIOD_EDGE: "under way at the edge of the bill's period; it may stand on the bill before or after",
+    DifferenceCause.UNKNOWN: "billed; no call of our record accounts for it",
+    DifferenceCause.ESTIMATE: "the provider reports no usage; our record holds an estimate",
+    DifferenceCause.UNKNOWN_PROVIDER: "the component was changed during the call; it may be on another provider's bill",
+    DifferenceCause.BUCKET_EDGE: "in flight at the edge of two of the bill's sums; it is in the other one",
+    DifferenceCause.PERIOD_EDGE: "in flight at the edge of the bill's period; it may be on the bill before or after",
 }
 
 
 def compare_requests(
     claims: Sequence[Claim], bill: Bill, unattributed: Sequence[UnattributedRetries] = ()
 ) -> tuple[BillFinding, ...]:
-    """Every request of the bill and every call, with what became of it; also those that agree."""
+    """A finding for every request of the bill and every call, also for those that agree, ordered by time."""
     matching = Matching(claims, bill.rows, precision(bill), unattributed)
     matching.run()
-    differing = dict(_differing(matching))
-    findings = [_paired(matching, slot, index) for slot, index in matching.row_of.items()]
-    findings += [_other_tokens(matching, slot, index) for slot, index in differing.items()]
+    differing = dict(_pairs_with_other_tokens(matching))
+    findings = [_pair_finding(matching, slot, index) for slot, index in matching.row_of.items()]
+    for slot, index in differing.items():
+        claim, row = matching.claims[slot.number], matching.rows[index]
+        findings.append(_finding(DifferenceCause.DIFFERS, claim, row, *_comparable(claim.record, row.count)))
     accounted = set(differing.values())
     findings += [_unknown(bill, index) for index in matching.free_rows if index not in accounted]
-    findings += _left(matching, bill, differing)
+    findings += _calls_without_request(matching, bill, differing)
     return tuple(
         sorted(findings, key=lambda finding: (finding.at, finding.place, finding.call.call_id if finding.call else ""))
     )
 
 
 def precision(bill: Bill) -> timedelta:
-    """How long one instant of the bill is: a second when it keeps whole seconds, else nothing."""
+    """How long one instant of the bill is: just under a second if all its times are whole seconds, otherwise zero."""
     whole = bool(bill.rows) and all(row.since.microsecond == 0 for row in bill.rows)
     return timedelta(seconds=1) - timedelta(microseconds=1) if whole else timedelta(0)
 
 
 def cells_of(findings: Iterable[BillFinding], unpriced: frozenset[str]) -> tuple[Cell, ...]:
-    """The findings by model and hour."""
+    """The cells of the findings, by model and hour."""
     groups: defaultdict[tuple[str, datetime], list[BillFinding]] = defaultdict(list)
     for finding in findings:
         hour = finding.at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -321,18 +325,20 @@ def cells_of(findings: Iterable[BillFinding], unpriced: frozenset[str]) -> tuple
     return tuple(cell(model, hour, hour + _HOUR, groups[model, hour], unpriced) for model, hour in sorted(groups))
 
 
-def _paired(matching: Matching, slot: Slot, index: int) -> BillFinding:
+def _pair_finding(matching: Matching, slot: Slot, index: int) -> BillFinding:
     claim, row = matching.claim_of(slot), matching.rows[index]
     if slot.rank is Rank.REPEATED:
         return _finding(DifferenceCause.SIDECAR_RETRY, claim, row, NONE, row.count, Certainty.BOUNDED)
     cause, record = _cause(claim, slot), claim.record
     if cause in (DifferenceCause.AGREES, DifferenceCause.ESTIMATE):
-        record, billed = _alike(record, row.count)
+        record, billed = _comparable(record, row.count)
         cause = DifferenceCause.AGREES if record == billed else cause
     else:
         billed = row.count
     if cause in _OWN.values() and row.since > claim.until + LATE_ARRIVAL:
-        return replace(_finding(cause, claim, row, record, billed), note=_arrived_late(claim, row))
+        seconds = (row.since - claim.until).total_seconds()
+        note = f"its request reached the provider {seconds:.1f} s after the call had given up, and was billed"
+        return replace(_finding(cause, claim, row, record, billed), note=note)
     return _finding(cause, claim, row, record, billed)
 
 
@@ -343,29 +349,25 @@ def _cause(claim: Claim, slot: Slot) -> DifferenceCause:
         case Rank.ESTIMATED:
             return DifferenceCause.ESTIMATE
         case _:
-            return DifferenceCause.AGREES if claim.homeless and claim.exact else own_cause(claim)
+            return DifferenceCause.AGREES if claim.lacks_provider and claim.exact else own_cause(claim)
 
 
 def own_cause(claim: Claim) -> DifferenceCause:
-    """Why a request of a call that owes none stands on the bill."""
-    if claim.homeless:
+    """The cause for a request on the bill of a call that was not paid to a known provider."""
+    if claim.lacks_provider:
         return DifferenceCause.UNKNOWN_PROVIDER
     return _OWN.get(claim.call.state, DifferenceCause.RUNNING_CALL)
 
 
-def _alike(record: Count, billed: Count) -> tuple[Count, Count]:
-    """Both with cached tokens, or both without: what one of them does not know cannot differ."""
+def _comparable(record: Count, billed: Count) -> tuple[Count, Count]:
+    """Both counts with cached tokens, or both without if one of them does not know its own."""
     if record.cached_tokens is None or billed.cached_tokens is None:
-        return _without_cached(record), _without_cached(billed)
+        return replace(record, cached_tokens=None), replace(billed, cached_tokens=None)
     return record, billed
 
 
-def _without_cached(count: Count) -> Count:
-    return Count(count.requests, count.input_tokens, None, count.output_tokens)
-
-
-def _differing(matching: Matching) -> Iterator[tuple[Slot, int]]:
-    """Calls that were paid, with the request that is theirs but for its tokens: the nearest first."""
+def _pairs_with_other_tokens(matching: Matching) -> Iterator[tuple[Slot, int]]:
+    """Paid calls without a request, each with the free row of its time that differs least in tokens."""
     pairs, free = [], matching.free_rows
     for number, claim in enumerate(matching.claims):
         slot = Slot(number, Rank.REPORTED)
@@ -383,16 +385,6 @@ def _differing(matching: Matching) -> Iterator[tuple[Slot, int]]:
         if slot not in taken and index not in taken:
             taken |= {slot, index}
             yield slot, index
-
-
-def _other_tokens(matching: Matching, slot: Slot, index: int) -> BillFinding:
-    claim, row = matching.claims[slot.number], matching.rows[index]
-    return _finding(DifferenceCause.DIFFERS, claim, row, *_alike(claim.record, row.count))
-
-
-def _arrived_late(claim: Claim, row: BillRow) -> str:
-    seconds = (row.since - claim.until).total_seconds()
-    return f"its request reached the provider {seconds:.1f} s after the call had given up, and was billed"
 
 
 def _finding(
@@ -413,15 +405,15 @@ def _unknown(bill: Bill, index: int) -> BillFinding:
     return BillFinding(cause, Certainty.CERTAIN, row.model, row.since, None, row.place, NONE, row.count, NOTES[cause])
 
 
-def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator[BillFinding]:
-    """The calls whose own request the bill does not hold."""
+def _calls_without_request(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator[BillFinding]:
+    """The calls of the bill's time whose own request the bill does not have."""
     paired = {slot.number for slot in (*matching.row_of, *differing) if slot.rank is not Rank.REPEATED}
     for number, claim in enumerate(matching.claims):
         if number in paired:
             continue
-        if (claim.record == NONE and not claim.owes) or not under_way(claim, bill):
+        if (claim.record == NONE and not claim.owes) or not in_time_of(bill, claim):
             continue
-        cause = DifferenceCause.NOT_ON_BILL if claim.owes else of_none(claim)
+        cause = DifferenceCause.NOT_ON_BILL if claim.owes else unbilled_cause(claim)
         certainty = Certainty.CERTAIN
         if cause is DifferenceCause.NOT_ON_BILL and _crosses_an_edge(claim, bill):
             cause, certainty = DifferenceCause.PERIOD_EDGE, Certainty.BOUNDED
@@ -431,13 +423,13 @@ def _left(matching: Matching, bill: Bill, differing: Iterable[Slot]) -> Iterator
         )
 
 
-def of_none(claim: Claim) -> DifferenceCause:
-    """Why our record counts what the bill does not hold, of a call that owes nothing."""
-    return DifferenceCause.UNKNOWN_PROVIDER if claim.homeless else DifferenceCause.NEVER_BILLED
+def unbilled_cause(claim: Claim) -> DifferenceCause:
+    """The cause for a call in our record that was not paid to a known provider and is not on the bill."""
+    return DifferenceCause.UNKNOWN_PROVIDER if claim.lacks_provider else DifferenceCause.NEVER_BILLED
 
 
-def under_way(claim: Claim, bill: Bill) -> bool:
-    """Whether some of the call's own time is in the bill's."""
+def in_time_of(bill: Bill, claim: Claim) -> bool:
+    """Whether the call was in flight at some time that the bill covers."""
     return (bill.since is None or claim.until >= bill.since) and (bill.until is None or claim.since < bill.until)
 
 

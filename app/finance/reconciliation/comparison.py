@@ -1,4 +1,4 @@
-"""Compares our record with a provider's bill: which calls are its, their tokens, and its money. Pure."""
+"""Compares our record with a provider's bill: which calls it may hold, their tokens, and its money."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.finance.reconciliation.bill import (
     claims_of,
     total,
 )
-from app.finance.reconciliation.by_request import UnattributedRetries, cells_of, compare_requests, under_way
+from app.finance.reconciliation.by_request import UnattributedRetries, cells_of, compare_requests, in_time_of
 from app.finance.reconciliation.by_sum import compare_sums
 from app.finance.reconciliation.reconciliation_types import (
     BilledMoney,
@@ -44,7 +44,7 @@ from app.pricing.schedule import NoPrice, rates_at, tier_starts
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a million tokens of each kind cost at some time; a kind without a price of its own costs as input does."""
+    """Prices per million tokens by kind; a kind without its own price costs as much as input."""
 
     contracted: Mapping[Meter, Decimal]
     listed: Mapping[Meter, Decimal]
@@ -54,13 +54,13 @@ RatesOf = Callable[[str, str, datetime], Rates | None]
 
 
 Priced = Callable[[str, str, datetime], bool]
-# How much earlier than a bill begins a call may have begun that stands on it.
+# How long before the beginning of a bill a call on it may have started.
 MARGIN = LONGEST_CALL + LONGEST_DELAY + CLOCK_TOLERANCE
 _DATED = re.compile(r"(.+)-(?:\d{4}-\d{2}-\d{2}|\d{8})")
 
 
 def _no_rates(_provider: str, _model: str, _at: datetime) -> None:
-    """No price is known."""
+    """The default of `reconcile`: no price is known."""
 
 
 def reconcile(
@@ -72,12 +72,12 @@ def reconcile(
     rates: RatesOf = _no_rates,
     ends: Mapping[str, datetime] = NO_ENDS,
 ) -> Reconciliation:
-    """Our record against the bill.
+    """Compares our record with the bill.
 
-    calls: every row of the journal of the bill's time, and of `MARGIN` before it. priced: tells whether a model of a
-    provider has a price at an instant; without it, none is said to lack one. unattributed: sidecar retries that
-    cannot be attributed to a call. charges: what we have booked in the bill's time; rates: what tokens cost by our
-    prices. Both are for a bill that names money. ends: when unfinished calls were over, by call id.
+    calls: every row of the journal from `MARGIN` before the bill's time to its end. priced(provider, model, at):
+    whether there is a price; without it, no call counts as unpriced. unattributed: sidecar retries that cannot be
+    attributed to a call. charges: our charges of the bill's time, and rates: our prices; both are needed for a bill
+    with money. ends: ends of unfinished calls by call id.
     """
     ours = tuple(calls)
     billed = {row.model for row in bill.rows} | {amount.model for amount in bill.amounts}
@@ -85,14 +85,20 @@ def reconcile(
     bill = replace(bill, rows=tuple(replace(row, model=same.get(row.model, row.model)) for row in bill.rows))
     claims = claims_of(ours, ends)
     providers = billed_by(bill)
-    covered = tuple(claim for claim in claims if _in_time(bill, claim) and _may_stand(claim.call.provider, providers))
-    inside = [claim for claim in claims if under_way(claim, bill)]
-    compared = [claim for claim in inside if _may_stand(claim.call.provider, providers)]
-    others = Counter(claim.call.provider for claim in inside if not _may_stand(claim.call.provider, providers))
+    covered = tuple(
+        claim for claim in claims if _may_reach(claim, bill) and _may_be_billed_by(providers, claim.call.provider)
+    )
+    inside = [claim for claim in claims if in_time_of(bill, claim)]
+    compared = [claim for claim in inside if _may_be_billed_by(providers, claim.call.provider)]
+    others = Counter(claim.call.provider for claim in inside if not _may_be_billed_by(providers, claim.call.provider))
     lacking = frozenset(claim.call.call_id for claim in covered if not _has_price(claim, priced))
-    findings, cells, agreeing = _compared(covered, bill, lacking, unattributed)
-    absent = [other for other in findings if other.cause is DifferenceCause.UNKNOWN_PROVIDER and other.billed == NONE]
-    mine = (charge for charge in charges if charge.provider and _may_stand(charge.provider, providers))
+    findings, cells, agreeing = _compare_tokens(covered, bill, lacking, unattributed)
+    absent = sum(finding.cause is DifferenceCause.UNKNOWN_PROVIDER and finding.billed == NONE for finding in findings)
+    charges_of_bill = (
+        charge
+        for charge in charges
+        if charge.provider and _may_be_billed_by(providers, charge.provider) and _covers(bill, charge.at)
+    )
     return Reconciliation(
         bill=bill,
         findings=tuple(finding for finding in findings if finding.cause is not DifferenceCause.AGREES),
@@ -102,19 +108,19 @@ def reconcile(
         outside=len(claims) - len(inside),
         same_model=same,
         unpriced=_unpriced(covered, lacking),
-        money=compare_money(bill, (call for call in mine if _in_bill(bill, call.at)), same, rates),
+        money=compare_money(bill, charges_of_bill, same, rates),
         uncached=sum(claim.record.cached_tokens is None for claim in compared),
         others=dict(sorted(others.items())),
         whose=() if providers else tuple(sorted({claim.call.provider for claim in compared} - {""})),
-        unknown_provider=sum(claim.homeless for claim in compared),
-        absent=len(absent),
+        unknown_provider=sum(claim.lacks_provider for claim in compared),
+        absent=absent,
     )
 
 
-def _compared(
+def _compare_tokens(
     claims: Sequence[Claim], bill: Bill, lacking: frozenset[str], unattributed: Sequence[UnattributedRetries]
 ) -> tuple[tuple[BillFinding, ...], tuple[Cell, ...], int]:
-    """The findings, the cells, and how many calls stand on the bill to the token; nothing when it names no tokens."""
+    """The findings, the cells, and the number of calls that agree to the token; nothing if the bill has no tokens."""
     if not bill.counts:
         return (), (), 0
     if not bill.by_request:
@@ -124,32 +130,33 @@ def _compared(
 
 
 def same_model(ours: set[str], billed: set[str]) -> dict[str, str]:
-    """Names on the bill -> ours: a bill may name the dated version of a model that we know without its date."""
+    """Model names on the bill -> ours: a bill may add a date to a model's name that our record lacks."""
     matches = {name: _DATED.fullmatch(name) for name in billed - ours}
     return {name: match[1] for name, match in sorted(matches.items()) if match and match[1] in ours}
 
 
-def _in_time(bill: Bill, claim: Claim) -> bool:
+def _may_reach(claim: Claim, bill: Bill) -> bool:
+    """Whether a request of the call may have arrived in the bill's time, also long after the call gave up."""
     if bill.since is not None and max(claim.until + CLOCK_TOLERANCE, claim.last) < bill.since:
         return False
     return bill.until is None or claim.since - CLOCK_TOLERANCE < bill.until
 
 
 def billed_by(bill: Bill) -> frozenset[str]:
-    """Our ids for whose bill it is; empty when it does not say. The sandbox says which protocol it was asked in, and
-    plays everybody who speaks it."""
+    """Our ids of the bill's providers; empty if it does not name them. The sandbox names the protocols that it was
+    called in, and stands for every provider that speaks them."""
     providers = bill.providers or frozenset(row.provider for row in bill.rows)
     if "" in providers:
         return frozenset()
     return providers | SPEAKS_OPENAI if bill.format is BillFormat.SANDBOX and "openai" in providers else providers
 
 
-def _in_bill(bill: Bill, at: datetime) -> bool:
+def _covers(bill: Bill, at: datetime) -> bool:
     return (bill.since is None or at >= bill.since) and (bill.until is None or at < bill.until)
 
 
-def _may_stand(component: str, providers: frozenset[str]) -> bool:
-    """Whether a call may stand on a bill of those providers: always, when its provider is not known."""
+def _may_be_billed_by(providers: frozenset[str], component: str) -> bool:
+    """Whether a bill of these providers may hold calls of a component type; always if the component is unknown."""
     if not component:
         return True
     if not providers:
@@ -171,21 +178,19 @@ def _unpriced(claims: Sequence[Claim], lacking: frozenset[str]) -> Mapping[tuple
     return dict(sorted(tokens.items()))
 
 
-# The money of a bill against our charges: by model and day, or by the bill's own stretch where that is longer.
-#
-# Where the bill names tokens as well, they tell a price that differs from a quantity that differs: the bill's own
-# tokens at our prices must come to its money. Amounts are compared as far as the bill writes them.
+# The money of a bill and our charges are compared by model and day, or by the bill's own period if that is longer. If
+# the bill also has tokens, their value at our prices shows whether prices or tokens differ. Amounts are compared to as
+# many digits as the bill writes.
 
 _DAY = timedelta(days=1)
-# What a provider rounds one amount to at most: half a cent. And what a float loses of its last digits.
-_HALF_A_CENT = Decimal("0.005")
-_FLOAT = Decimal("1e-9")
+_HALF_A_CENT = Decimal("0.005")  # the most that a provider's rounding changes one amount
+_FLOAT = Decimal("1e-9")  # the share of an amount that is lost if it was a float
 _HALF = Decimal("0.5")
 
 
 @dataclass
-class _Ours:
-    """Our charges for one model in one stretch, in one currency."""
+class _Charged:
+    """Our charges for one model in one period, in one currency. `unknown`: whether some have no known cost."""
 
     contracted: Decimal = ZERO
     listed: Decimal = ZERO
@@ -195,7 +200,7 @@ class _Ours:
     model: tuple[str, str] = ("", "")
 
     def take(self, charge: Charge) -> None:
-        """Adds one."""
+        """Adds a charge."""
         self.model = (charge.provider, charge.model)
         if charge.consumed_quantity is not None:
             self.tokens[charge.meter] = add(self.tokens[charge.meter], charge.consumed_quantity)
@@ -213,8 +218,8 @@ _Key = tuple[str, _Span]
 
 
 def rates_of(book: PriceBook) -> RatesOf:
-    """A book's prices. None for what it has no price for, and where a price has tiers: what a tier costs depends on
-    each request, which sums do not tell."""
+    """The prices of a book as a function. It returns None if there is no price, or if the price has tiers, because
+    these depend on the size of each request, which sums do not show."""
 
     def rates(provider: str, model: str, at: datetime) -> Rates | None:
         price = book.find(provider, model, at)
@@ -228,54 +233,54 @@ def rates_of(book: PriceBook) -> RatesOf:
 def compare_money(
     bill: Bill, charges: Iterable[Charge], model_of: Mapping[str, str], rates: RatesOf
 ) -> tuple[BilledMoney, ...]:
-    """Every amount of the bill against our charges of its providers, by time. `charges`: of the bill's providers and
-    time. `model_of`: names on the bill -> ours. Nothing without money on the bill."""
+    """Compares every amount of the bill with our charges, ordered by time. `charges`: those of the bill's providers and
+    time. `model_of`: model names on the bill -> ours. Empty if the bill has no money."""
     if not bill.amounts:
         return ()
-    named = any(amount.model for amount in bill.amounts)
+    by_model = any(amount.model for amount in bill.amounts)
     billed_amounts: defaultdict[tuple[_Key, str], list[Amount]] = defaultdict(list)
     for amount in bill.amounts:
         billed_amounts[
             (model_of.get(amount.model, amount.model), _span(amount.since, amount.until)), amount.currency
         ].append(amount)
     spans = sorted({span for (_, span), _ in billed_amounts})
-    ours, unpriced = _ours(charges, spans, named=named)
-    counts = _counts(bill, spans, model_of, named=named)
+    ours, unpriced = _sum_charges(charges, spans, by_model=by_model)
+    tokens = _sum_tokens(bill, spans, model_of, by_model=by_model)
     places = max(_places(amount.money) for amount in bill.amounts)
     cells = [
-        _cell(key, currency, amounts, ours, unpriced, counts.get(key), rates, places)
+        _money_cell(key, currency, amounts, ours, unpriced, tokens.get(key), rates, places)
         for (key, currency), amounts in billed_amounts.items()
     ]
     billed = {key for key, _ in billed_amounts}
     cells += [
-        BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, own.contracted, own.listed)
-        for ((model, span), currency), own in ours.items()
-        if (model, span) not in billed and own.contracted
+        BilledMoney(model, *span, currency, MoneyOutcome.NOT_BILLED, ZERO, charged.contracted, charged.listed)
+        for ((model, span), currency), charged in ours.items()
+        if (model, span) not in billed and charged.contracted
     ]
     return tuple(sorted(cells, key=lambda cell: (cell.since, cell.model, cell.currency)))
 
 
 def _span(since: datetime, until: datetime) -> _Span:
-    """The day that holds the time, in UTC; the time itself when it is longer than that, or lies over midnight."""
+    """The UTC day that contains the period, or the period itself if no day contains it."""
     day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return (day, day + _DAY) if until <= day + _DAY else (since, until)
 
 
-def _holding(spans: Sequence[_Span], at: datetime) -> _Span | None:
+def _span_at(spans: Sequence[_Span], at: datetime) -> _Span | None:
     return next((span for span in spans if span[0] <= at < span[1]), None)
 
 
-def _ours(
-    charges: Iterable[Charge], spans: Sequence[_Span], *, named: bool
-) -> tuple[dict[tuple[_Key, str], _Ours], set[_Key]]:
-    """Our charges by what the bill is split by, and by currency; and where some of them have no price."""
-    sums: defaultdict[tuple[_Key, str], _Ours] = defaultdict(_Ours)
+def _sum_charges(
+    charges: Iterable[Charge], spans: Sequence[_Span], *, by_model: bool
+) -> tuple[dict[tuple[_Key, str], _Charged], set[_Key]]:
+    """Our charges by model (if the bill names models), period and currency; and the keys with unpriced charges."""
+    sums: defaultdict[tuple[_Key, str], _Charged] = defaultdict(_Charged)
     unpriced: set[_Key] = set()
     for charge in charges:
-        span = _holding(spans, charge.at)
+        span = _span_at(spans, charge.at)
         if span is None or charge.kind is not CostKind.MODEL or charge.unit is not Unit.TOKENS:
             continue
-        key = (charge.model if named else "", span)
+        key = (charge.model if by_model else "", span)
         if charge.cost_basis is CostBasis.UNPRICED:
             if charge.consumed_quantity != 0:
                 unpriced.add(key)
@@ -284,28 +289,28 @@ def _ours(
     return dict(sums), unpriced
 
 
-def _counts(
-    bill: Bill, spans: Sequence[_Span], model_of: Mapping[str, str], *, named: bool
+def _sum_tokens(
+    bill: Bill, spans: Sequence[_Span], model_of: Mapping[str, str], *, by_model: bool
 ) -> dict[_Key, tuple[Count, int]]:
-    """The bill's tokens by what its money is split by, with how many of them were written to the cache."""
+    """The bill's count by model (if its amounts name models) and period, and its tokens written to the cache."""
     counts_of: defaultdict[_Key, list[tuple[Count, int]]] = defaultdict(list)
     for row in bill.rows:
-        span = _holding(spans, row.since)
+        span = _span_at(spans, row.since)
         if span is not None:
-            counts_of[model_of.get(row.model, row.model) if named else "", span].append((row.count, row.written))
+            counts_of[model_of.get(row.model, row.model) if by_model else "", span].append((row.count, row.written))
     return {
         key: (total(count for count, _ in counts), sum(written for _, written in counts))
         for key, counts in counts_of.items()
     }
 
 
-def _cell(
+def _money_cell(
     key: _Key,
     currency: str,
     amounts: Sequence[Amount],
-    ours: Mapping[tuple[_Key, str], _Ours],
+    ours: Mapping[tuple[_Key, str], _Charged],
     unpriced: set[_Key],
-    counted: tuple[Count, int] | None,
+    tokens: tuple[Count, int] | None,
     rates: RatesOf,
     places: int,
 ) -> BilledMoney:
@@ -313,83 +318,80 @@ def _cell(
     billed = ZERO
     for amount in amounts:
         billed = add(billed, amount.money)
-    mine = ours.get((key, currency))
+    charged = ours.get((key, currency))
     slack = _slack(billed, len(amounts), places)
 
-    def made(
+    def money(
         outcome: MoneyOutcome, expected: Decimal | None = None, implied: Mapping[Meter, Decimal] = MappingProxyType({})
     ) -> BilledMoney:
-        contracted, listed = (mine.contracted, mine.listed) if mine else (None, None)
+        contracted, listed = (charged.contracted, charged.listed) if charged else (None, None)
         return BilledMoney(model, since, until, currency, outcome, billed, contracted, listed, expected, implied)
 
     if key in unpriced:
-        return made(MoneyOutcome.UNPRICED)
-    if mine is None:
-        elsewhere = any(other == key for other, _ in ours)
-        return made(
-            MoneyOutcome.OTHER_CURRENCY
-            if elsewhere
-            else MoneyOutcome.NOT_OURS
-            if abs(billed) > slack
-            else MoneyOutcome.AGREES
-        )
-    if abs(difference(billed, mine.contracted)) <= slack and not mine.unknown:
-        return made(MoneyOutcome.AGREES)
-    price = rates(*mine.model, since) if model and counted else None
-    if counted and price:
-        return _by_tokens(made, billed, slack, mine, counted, price)
-    if abs(difference(billed, mine.listed)) <= slack and mine.listed != mine.contracted:
-        return made(MoneyOutcome.LIST_PRICE)
-    sure = difference(mine.contracted, mine.estimated)
-    most = add(add(sure, product(mine.estimated, Decimal(2))), slack)
-    guessed = bool(mine.estimated) or mine.unknown
-    if guessed and billed >= difference(sure, slack) and (mine.unknown or billed <= most):
-        return made(MoneyOutcome.ESTIMATES)
-    return made(MoneyOutcome.DIFFERS)
+        return money(MoneyOutcome.UNPRICED)
+    if charged is None:
+        if any(other == key for other, _ in ours):
+            return money(MoneyOutcome.OTHER_CURRENCY)
+        return money(MoneyOutcome.NOT_OURS if abs(billed) > slack else MoneyOutcome.AGREES)
+    if abs(difference(billed, charged.contracted)) <= slack and not charged.unknown:
+        return money(MoneyOutcome.AGREES)
+    price = rates(*charged.model, since) if model and tokens else None
+    if tokens and price:
+        return _compare_with_tokens(money, billed, slack, charged, tokens, price)
+    if abs(difference(billed, charged.listed)) <= slack and charged.listed != charged.contracted:
+        return money(MoneyOutcome.LIST_PRICE)
+    reported = difference(charged.contracted, charged.estimated)
+    most = add(add(reported, product(charged.estimated, Decimal(2))), slack)
+    uncertain = bool(charged.estimated) or charged.unknown
+    if uncertain and billed >= difference(reported, slack) and (charged.unknown or billed <= most):
+        return money(MoneyOutcome.ESTIMATES)
+    return money(MoneyOutcome.DIFFERS)
 
 
-def _by_tokens(
-    made: Callable[..., BilledMoney],
+def _compare_with_tokens(
+    money: Callable[..., BilledMoney],
     billed: Decimal,
     slack: Decimal,
-    mine: _Ours,
-    counted: tuple[Count, int],
+    charged: _Charged,
+    tokens: tuple[Count, int],
     price: Rates,
 ) -> BilledMoney:
-    """What the bill's own tokens say of its money."""
-    ways = list(_ways(counted, mine))
-    at_ours = [_valued(way, price.contracted) for way in ways]
-    expected = at_ours[0] if len(ways) == 1 else None
+    """The outcome for an amount whose tokens the bill names: their value at our prices shows what differs."""
+    splits = list(_token_splits(tokens, charged))
+    at_ours = [_value(split, price.contracted) for split in splits]
+    expected = at_ours[0] if len(splits) == 1 else None
     if min(at_ours) - slack <= billed <= max(at_ours) + slack:
-        return made(MoneyOutcome.TOKENS, expected)
-    at_list = [_valued(way, price.listed) for way in ways]
+        return money(MoneyOutcome.TOKENS, expected)
+    at_list = [_value(split, price.listed) for split in splits]
     if min(at_list) - slack <= billed <= max(at_list) + slack:
-        return made(MoneyOutcome.LIST_PRICE, expected)
-    implied = dict(_implied(ways[0], price.contracted, difference(billed, at_ours[0]))) if len(ways) == 1 else {}
-    return made(MoneyOutcome.OTHER_PRICE, expected, implied=implied)
+        return money(MoneyOutcome.LIST_PRICE, expected)
+    implied = {}
+    if len(splits) == 1:
+        implied = dict(_implied_prices(splits[0], price.contracted, difference(billed, at_ours[0])))
+    return money(MoneyOutcome.OTHER_PRICE, expected, implied=implied)
 
 
-def _ways(counted: tuple[Count, int], mine: _Ours) -> Iterator[dict[Meter, int]]:
-    """The bill's tokens by kind. Where it does not say what was cached: as we have it, if its input is ours; else all
-    of its input, or none."""
-    count, written = counted
-    entered = sum(mine.tokens.get(line, ZERO) for line in (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE))
+def _token_splits(tokens: tuple[Count, int], charged: _Charged) -> Iterator[dict[Meter, int]]:
+    """The bill's tokens by kind. If the bill does not name the cached tokens, they are those of our charges if the
+    input is equal; otherwise there are two splits, with none and with all of the input cached."""
+    count, written = tokens
+    entered = sum(charged.tokens.get(line, ZERO) for line in (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE))
     if count.cached_tokens is not None:
         cached: tuple[int, ...] = (count.cached_tokens,)
     elif entered == count.input_tokens:
-        cached = (int(mine.tokens.get(Meter.CACHED_INPUT, ZERO)),)
+        cached = (int(charged.tokens.get(Meter.CACHED_INPUT, ZERO)),)
     else:
         cached = (0, count.input_tokens - written)
-    for tokens in cached:
+    for cached_tokens in cached:
         yield {
-            Meter.INPUT: count.input_tokens - tokens - written,
-            Meter.CACHED_INPUT: tokens,
+            Meter.INPUT: count.input_tokens - cached_tokens - written,
+            Meter.CACHED_INPUT: cached_tokens,
             Meter.CACHE_WRITE: written,
             Meter.OUTPUT: count.output_tokens,
         }
 
 
-def _valued(tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal]) -> Decimal:
+def _value(tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal]) -> Decimal:
     value = ZERO
     for line in TOKEN_LINES:
         value = add(value, amount_of(Decimal(tokens[line]), _price(prices, line), Unit.TOKENS.per))
@@ -400,21 +402,22 @@ def _price(prices: Mapping[Meter, Decimal], line: Meter) -> Decimal:
     return prices.get(line, prices[Meter.INPUT])
 
 
-def _implied(
-    tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal], more: Decimal
+def _implied_prices(
+    tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal], excess: Decimal
 ) -> Iterator[tuple[Meter, Decimal]]:
-    """For each kind of token, the price that would make up for `more`, to ten digits; never one below zero."""
+    """For each kind of token, the price per million that would account for the excess of the bill, to six decimal
+    places; a kind that would need a negative price is left out."""
     for line in TOKEN_LINES:
         if tokens[line]:
-            price = _price(prices, line) + more * Unit.TOKENS.per / tokens[line]
+            price = _price(prices, line) + excess * Unit.TOKENS.per / tokens[line]
             if price >= 0:
                 yield line, price.quantize(Decimal("1e-6")).normalize()
 
 
 def _slack(billed: Decimal, amounts: int, places: int) -> Decimal:
-    """By how much a sum of that many amounts may be off, each rounded to so many places."""
-    of_one = min(_HALF.scaleb(-places), _HALF_A_CENT)
-    return add(product(of_one, Decimal(amounts)), product(abs(billed), _FLOAT))
+    """The tolerance for a sum of `amounts` amounts, each rounded to `places` decimal places."""
+    rounding = min(_HALF.scaleb(-places), _HALF_A_CENT)
+    return add(product(rounding, Decimal(amounts)), product(abs(billed), _FLOAT))
 
 
 def _places(money: Decimal) -> int:

@@ -1,6 +1,6 @@
-"""A reconciliation for programs: the JSON of `cost reconcile` and of `POST /cost/reconcile`. Its keys stay.
+"""The JSON of a reconciliation, of `cost reconcile` and of `POST /cost/reconcile`. Its keys stay.
 
-Differences are the bill minus our record; null is not known.
+Differences are the bill minus our record; null means unknown.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ UtcTime = Annotated[
     PlainSerializer(lambda at: at.astimezone(UTC).isoformat(), return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-NameOrNull = Annotated[str | None, BeforeValidator(lambda name: name or None)]  # an empty name is null
+NameOrNull = Annotated[str | None, BeforeValidator(lambda name: name or None)]  # null for an empty name
 
 
 class CountView(View):
-    """Requests and tokens. `input_tokens` includes `cached_tokens`; `tokens` are input and output together."""
+    """Requests and tokens. `input_tokens` includes `cached_tokens`; `tokens` are input plus output."""
 
     requests: int | None
     input_tokens: int
@@ -43,14 +43,14 @@ class CountView(View):
 
 
 class RecordCountView(CountView):
-    """What our record says, with its tokens by how they are known."""
+    """The count of our record, with its tokens by usage basis."""
 
     reported_tokens: int
     estimated_tokens: int
 
 
 class BillView(View):
-    """The bill that was compared. `providers`: whose it is, as far as it says."""
+    """The bill that was compared. `providers`: who issued it, if it says so."""
 
     name: str
     format: BillFormat
@@ -62,15 +62,15 @@ class BillView(View):
 
 
 class UnknownProviderView(View):
-    """Calls whose provider is not known; `not_on_bill` of them may stand on another bill."""
+    """The number of calls with an unknown provider; `not_on_bill` of them may be on another bill."""
 
     calls: int
     not_on_bill: int
 
 
 class ComparedCallsView(View):
-    """Calls of our record: compared with the bill, agreeing with it to the token, of another time, of providers that
-    send another bill or none, by provider."""
+    """Numbers of our calls: `compared` with the bill, `agreeing` with it to the token, `outside` its time, and by other
+    providers, whose calls are on another bill or on none."""
 
     compared: int
     agreeing: int
@@ -80,15 +80,15 @@ class ComparedCallsView(View):
 
 
 class BilledMoneyView(View):
-    """One model's money in one stretch of time; `model` null is all models together. `contracted` and `listed` are our
-    charges, `expected` the bill's own tokens at our prices."""
+    """One model's money in one period; `model` null means all models together. `contracted` and `listed` are our
+    charges, `expected` is the bill's own tokens at our prices."""
 
     model: NameOrNull
     since: UtcTime = Field(serialization_alias="from")
     until: UtcTime = Field(serialization_alias="to")
     currency: str
     outcome: MoneyOutcome
-    agrees: bool = Field(validation_alias=AliasPath("outcome", "fine"))
+    agrees: bool = Field(validation_alias=AliasPath("outcome", "passes"))
     billed: Exact
     contracted: Exact | None
     listed: Exact | None
@@ -99,7 +99,7 @@ class BilledMoneyView(View):
 
 
 class CellView(View):
-    """One model in one stretch of time. `causes` sum to `difference`."""
+    """One model in one period. `causes` sum to `difference`."""
 
     model: str
     since: UtcTime = Field(serialization_alias="from")
@@ -115,7 +115,7 @@ class CellView(View):
 
 
 class BillFindingView(View):
-    """One difference: a call, a request on the bill, or the two together. `place`: where it stands on the bill."""
+    """One difference: a call, a request on the bill, or a pair of both. `place`: its place on the bill."""
 
     cause: DifferenceCause
     explained: bool = Field(validation_alias=AliasPath("cause", "explains"))
@@ -137,7 +137,7 @@ class BillFindingView(View):
 
 
 class UnpricedModelView(View):
-    """Tokens of a model that has no price."""
+    """Tokens of a model without a price."""
 
     provider: str
     model: str
@@ -145,8 +145,8 @@ class UnpricedModelView(View):
 
 
 class ReconciliationView(View):
-    """The comparison of our record with one bill. `rows` are the differences by name, `same_model` the bill's names of
-    models and ours where the bill adds a date."""
+    """The comparison of our record with one bill. `rows`: the single differences; `same_model`: model names on the bill
+    and ours, if the bill adds a date."""
 
     verdict: str
     unexplained_tokens: int
@@ -169,7 +169,7 @@ class ReconciliationView(View):
 
 
 def reconciliation_view(reconciliation: Reconciliation) -> ReconciliationView:
-    """The whole comparison."""
+    """The JSON of a whole comparison."""
     return ReconciliationView(
         verdict=verdict(reconciliation),
         unexplained_tokens=reconciliation.unexplained_tokens,

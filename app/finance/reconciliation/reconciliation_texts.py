@@ -1,4 +1,4 @@
-"""A reconciliation in sentences: the verdict, and what a reader should know beside it. Pure."""
+"""A reconciliation in sentences: the verdict, what was compared, and remarks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DAY = timedelta(days=1)
 
 
 def verdict(reconciliation: Reconciliation) -> str:
-    """One sentence each for tokens and money, no stronger than what was compared."""
+    """One sentence about tokens and one for each currency, which claim no more than was compared."""
     bill = reconciliation.bill
     if reconciliation.empty:
-        rows = f" ({bill.elsewhen:,} rows of the bill are of another time)" if bill.elsewhen else ""
+        rows = f" ({bill.outside:,} rows of the bill are of another time)" if bill.outside else ""
         return f"{bill.name}: nothing was compared: neither bill nor record has anything in that time{rows}."
     sentences = [_tokens_verdict(reconciliation)] if bill.counts else []
     sentences += [_money_verdict(reconciliation)] if reconciliation.money else []
@@ -26,41 +26,41 @@ def verdict(reconciliation: Reconciliation) -> str:
 
 
 def _tokens_verdict(reconciliation: Reconciliation) -> str:
-    whose = f"{reconciliation.billed.tokens:,} tokens billed, {reconciliation.record.tokens:,} in our record"
+    counts = f"{reconciliation.billed.tokens:,} tokens billed, {reconciliation.record.tokens:,} in our record"
     if reconciliation.unexplained_tokens:
-        return f"{whose}; {reconciliation.unexplained_tokens:,} tokens are unexplained."
+        return f"{counts}; {reconciliation.unexplained_tokens:,} tokens are unexplained."
     if not reconciliation.findings:
-        return f"{whose}; they agree to the token{'' if _has_cached(reconciliation) else ', cached ones not compared'}."
+        return (
+            f"{counts}; they agree to the token{'' if _has_cached(reconciliation) else ', cached ones not compared'}."
+        )
     names = ", ".join(cause.words for cause in reconciliation.causes)
-    return f"{whose}; the difference of {reconciliation.difference.tokens:+,} tokens is explained by {names}."
+    return f"{counts}; the difference of {reconciliation.difference.tokens:+,} tokens is explained by {names}."
 
 
 def _money_verdict(reconciliation: Reconciliation) -> str:
     sentences = []
     for currency in sorted({cell.currency for cell in reconciliation.money}):
         cells = [cell for cell in reconciliation.money if cell.currency == currency]
-        both = [cell for cell in cells if cell.outcome.compared]
-        if not both:
+        compared_cells = [cell for cell in cells if cell.outcome.compared]
+        if not compared_cells:
             sentences.append(f"{currency} on the bill could not be compared.")
             continue
-        billed, ours = (
-            total_of_money(cell.billed for cell in both),
-            total_of_money(cell.contracted or ZERO for cell in both),
-        )
-        whose = f"{rounded(billed)} {currency} billed, {rounded(ours)} by our prices"
-        open_ = [cell for cell in both if not cell.outcome.fine]
-        if open_:
-            reasons = ", ".join(dict.fromkeys(cell.outcome.words for cell in open_))
-            sentences.append(f"{whose}; {len(open_)} of {len(both)} sums differ: {reasons}.")
-        elif all(cell.outcome is MoneyOutcome.AGREES for cell in both):
-            sentences.append(f"{whose}; they agree as far as the bill's digits go.")
+        billed = total_of_money(cell.billed for cell in compared_cells)
+        contracted = total_of_money(cell.contracted or ZERO for cell in compared_cells)
+        amounts = f"{rounded(billed)} {currency} billed, {rounded(contracted)} by our prices"
+        differing = [cell for cell in compared_cells if not cell.outcome.passes]
+        if differing:
+            reasons = ", ".join(dict.fromkeys(cell.outcome.words for cell in differing))
+            sentences.append(f"{amounts}; {len(differing)} of {len(compared_cells)} sums differ: {reasons}.")
+        elif all(cell.outcome is MoneyOutcome.AGREES for cell in compared_cells):
+            sentences.append(f"{amounts}; they agree to as many digits as the bill writes.")
         else:
-            sentences.append(f"{whose}; the difference is that of the tokens, or of what we estimate.")
+            sentences.append(f"{amounts}; the difference is that of the tokens, or of what we estimate.")
     return " ".join(sentences)
 
 
 def compared(reconciliation: Reconciliation) -> tuple[str, ...]:
-    """What of the bill was held against the record."""
+    """What of the bill was compared with our record."""
     bill = reconciliation.bill
     quantities = ["models", "times"]
     if bill.counts:
@@ -72,7 +72,7 @@ def compared(reconciliation: Reconciliation) -> tuple[str, ...]:
 
 
 def not_compared(reconciliation: Reconciliation) -> tuple[str, ...]:
-    """What was not, and why."""
+    """What of the bill was not compared with our record, and why."""
     bill, reasons = reconciliation.bill, list[str]()
     if not bill.counts:
         reasons.append("tokens (not on this bill)")
@@ -80,14 +80,14 @@ def not_compared(reconciliation: Reconciliation) -> tuple[str, ...]:
         reasons += [] if _has_cached(reconciliation) else ["cached tokens (not on this bill)"]
         reasons += [] if _has_requests(reconciliation) else ["requests (not on this bill)"]
         if reconciliation.uncached and _has_cached(reconciliation):
-            reasons.append(f"cached tokens of {reconciliation.uncached} calls (their provider tells us none)")
+            reasons.append(f"cached tokens of {reconciliation.uncached} calls (their provider reports none)")
         if any(row.written for row in bill.rows):
-            reasons.append("tokens written to the cache apart from other input (our record does not keep them)")
+            reasons.append("tokens written to the cache (our record does not count them separately)")
     reasons += [] if bill.amounts else ["money (not on this bill)"]
     for outcome in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY):
         models = dict.fromkeys(cell.model or "all models" for cell in reconciliation.money if cell.outcome is outcome)
         reasons += [f"money of {', '.join(models)} ({outcome.words})"] if models else []
-    return (*reasons, *(f"column {column}" for column in bill.further))
+    return (*reasons, *(f"column {column}" for column in bill.extra_quantities))
 
 
 def _has_cached(reconciliation: Reconciliation) -> bool:
@@ -99,26 +99,25 @@ def _has_requests(reconciliation: Reconciliation) -> bool:
 
 
 def remarks(reconciliation: Reconciliation) -> Iterator[str]:
-    """What a reader should know beside the verdict: what was compared, what was left out, which names were equated."""
+    """Remarks beside the verdict: what was compared, what was left out, which model names were equated."""
     bill, calls = reconciliation.bill, f"{reconciliation.compared} calls"
     calls += f", {reconciliation.agreeing} of them on the bill to the token" * bill.counts
     yield calls + f"; {reconciliation.outside} calls of another time were left out" * bool(reconciliation.outside)
     for provider, count in reconciliation.others.items():
-        yield f"{count} calls of {provider} are not on this bill and were left out: {_whose(provider)}"
+        yield f"{count} calls of {provider} are not on this bill and were left out: {_other_bill(provider)}"
     if len(reconciliation.whose) > 1:
         providers = " and ".join(reconciliation.whose)
         yield (
-            f"the bill does not say whose it is, so calls of {providers} were held against it; "
-            "give it a column provider"
+            f"the bill does not name its provider, so calls of {providers} were compared with it; add a column provider"
         )
     if count := reconciliation.unknown_provider:
         absent = reconciliation.absent
         yield (
-            f"{count} calls of an unknown provider, for their component was changed while they were under way: "
-            f"{count - absent} stand on this bill, {absent} do not and may stand on another one"
+            f"{count} calls of an unknown provider, because their component was changed during the call: "
+            f"{count - absent} are on this bill, {absent} are not and may be on another one"
         )
     if bill.unbilled:
-        yield f"{bill.unbilled} requests stand on the bill and cost nothing"
+        yield f"{bill.unbilled} requests are on the bill and cost nothing"
     yield f"compared: {', '.join(compared(reconciliation))}"
     if missing := not_compared(reconciliation):
         yield f"not compared: {'; '.join(missing)}"
@@ -126,7 +125,7 @@ def remarks(reconciliation: Reconciliation) -> Iterator[str]:
         if cell.outcome is not MoneyOutcome.AGREES:
             yield f"{_money_of(cell)}: {cell.note}"
     if bill.unread:
-        yield f"columns of the bill that were not looked at: {', '.join(bill.unread)}"
+        yield f"columns of the bill that were not read: {', '.join(bill.unread)}"
     for billed, ours in reconciliation.same_model.items():
         yield f"model {billed} of the bill is taken as {ours}"
     for (provider, model), tokens in reconciliation.unpriced.items():
@@ -139,5 +138,5 @@ def _money_of(cell: BilledMoney) -> str:
     return f"{cell.model or 'all models'} {when}: {rounded(cell.billed)} {cell.currency} billed, {ours} by our prices"
 
 
-def _whose(provider: str) -> str:
-    return "nobody bills them" if provider_id(provider) in UNBILLED else "hold that provider's own bill against them"
+def _other_bill(provider: str) -> str:
+    return "nobody bills them" if provider_id(provider) in UNBILLED else "reconcile them with that provider's own bill"

@@ -1,7 +1,7 @@
-"""The result of comparing our record with a bill: findings, cells by model and hour, amounts. Pure.
+"""The result of comparing our record with a bill: findings, cells by model and hour, amounts.
 
-Every difference is the bill's count minus ours, and the sum of its causes. Causes that explain
-nothing are counted once more, by absolute value, as unexplained tokens.
+Every difference is the bill minus our record, and the sum of its causes. Differences without an explaining cause are
+counted again, by absolute value, as unexplained tokens.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from app.pricing.charge_types import CallRecord, Meter
 
 
 class DifferenceCause(StrEnum):
-    """Why the bill and our record differ, or that they do not."""
+    """Why the bill and our record differ; `AGREES` if they do not."""
 
     AGREES = "agrees"
-    ESTIMATE = "estimate"  # the provider reports no usage; ours is counted by us
-    INTERRUPTED_CALL = "interrupted_call"  # billed, although its worker went away
-    FAILED_CALL = "failed_call"  # billed, although no answer came
-    RUNNING_CALL = "running_call"  # billed, and still under way in our record
-    SIDECAR_RETRY = "sidecar_retry"  # repeated by the sidecar; each request is billed
-    MIXED = "mixed"  # of failed, interrupted or running calls, or retries: the sum does not say of which
-    NEVER_BILLED = "never_billed"  # failed or interrupted: our estimate stands for a request that was not billed
-    PERIOD_EDGE = "period_edge"  # under way at the edge of the bill's period: may stand on the next bill
-    UNKNOWN_PROVIDER = "unknown_provider"  # its provider is not known: it may stand on another bill
-    BUCKET_EDGE = "bucket_edge"  # under way at the edge of two of the bill's sums: stands in the other one
-    DIFFERS = "differs"  # the provider reported other tokens than it billed
-    NOT_ON_BILL = "not_on_bill"  # paid in our record, and not billed
-    UNKNOWN = "unknown"  # billed, and no call of ours
+    ESTIMATE = "estimate"  # the provider reports no usage; our record holds an estimate
+    INTERRUPTED_CALL = "interrupted_call"  # a call whose worker died was billed
+    FAILED_CALL = "failed_call"  # a call that brought no answer was billed
+    RUNNING_CALL = "running_call"  # a call still in flight was billed
+    SIDECAR_RETRY = "sidecar_retry"  # the sidecar repeated a request, and each request was billed
+    MIXED = "mixed"  # failed, interrupted or running calls, or retries: a sum does not say which
+    NEVER_BILLED = "never_billed"  # a call without a result was not billed; its estimate is too high
+    PERIOD_EDGE = "period_edge"  # in flight at the edge of the bill's period: may be on the bill before or after
+    UNKNOWN_PROVIDER = "unknown_provider"  # the call's provider is unknown: it may be on another bill
+    BUCKET_EDGE = "bucket_edge"  # in flight at the edge of two sums: it is in the other one
+    DIFFERS = "differs"  # the provider billed other tokens than it reported
+    NOT_ON_BILL = "not_on_bill"  # a paid call is not on the bill
+    UNKNOWN = "unknown"  # a billed request does not belong to any call of ours
 
     @property
     def explains(self) -> bool:
-        """Whether it accounts for the difference."""
+        """Whether the cause explains the difference."""
         return self not in (DifferenceCause.DIFFERS, DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN)
 
     @property
     def words(self) -> str:
-        """The cause for a reader, in the plural: `interrupted calls`."""
+        """The cause in words, in the plural, such as `interrupted calls`."""
         return _CAUSE_WORDS[self]
 
 
@@ -52,11 +52,11 @@ _CAUSE_WORDS = {
     DifferenceCause.ESTIMATE: "estimates",
     DifferenceCause.INTERRUPTED_CALL: "interrupted calls",
     DifferenceCause.FAILED_CALL: "failed calls",
-    DifferenceCause.RUNNING_CALL: "calls under way",
+    DifferenceCause.RUNNING_CALL: "calls in flight",
     DifferenceCause.SIDECAR_RETRY: "sidecar retries",
     DifferenceCause.MIXED: "calls that failed, were interrupted or were repeated",
     DifferenceCause.NEVER_BILLED: "estimates of calls that were never billed",
-    DifferenceCause.UNKNOWN_PROVIDER: "calls whose provider is not known",
+    DifferenceCause.UNKNOWN_PROVIDER: "calls of an unknown provider",
     DifferenceCause.PERIOD_EDGE: "calls at the edge of the bill's period",
     DifferenceCause.BUCKET_EDGE: "calls at the edge of two sums",
     DifferenceCause.DIFFERS: "calls billed with other tokens",
@@ -66,18 +66,18 @@ _CAUSE_WORDS = {
 
 
 class Certainty(StrEnum):
-    """How sure a cause is."""
+    """How certain a cause is."""
 
-    CERTAIN = "certain"  # the bill names the request
-    BOUNDED = "bounded"  # the bill gives sums only: the cause accounts for that much at most
+    CERTAIN = "certain"  # the bill lists the request
+    BOUNDED = "bounded"  # the amount lies within bounds: the request or its call is not named
 
 
 @dataclass(frozen=True, slots=True)
 class BillFinding:
-    """One row of the comparison: a call, a request on the bill, or the two together.
+    """One row of the comparison: a call, a request on the bill, or a pair of both.
 
-    place: where it stands in the bill, empty when it does not. record, billed: what each of them says.
-    known: how our record's part is known. note: what a reader should know of it.
+    place: where the bill has it; empty if the bill has not. record, billed: the counts of our record and of the bill.
+    usage_basis: how our record's count is known. note: an explanation for the reader.
     """
 
     cause: DifferenceCause
@@ -98,16 +98,16 @@ class BillFinding:
 
     @property
     def unexplained(self) -> int:
-        """Tokens of it that nothing explains."""
+        """Tokens of the difference that no cause explains."""
         return 0 if self.cause.explains else self.difference.magnitude
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model in one stretch of time: an hour, or a sum's stretch when the bill gives sums.
+    """One model in one period: an hour, or the period of a sum if the bill has sums.
 
-    reported, estimated: our record, by how it is known. causes: differences by cause; together they are `difference`.
-    unpriced: tokens of our record that have no price.
+    reported, estimated: our record, by usage basis. causes: differences by cause; they sum to `difference`.
+    unpriced: tokens of our record without a price.
     """
 
     model: str
@@ -123,7 +123,7 @@ class Cell:
 
     @property
     def record(self) -> Count:
-        """All that our record says."""
+        """The count of our record, reported and estimated."""
         return self.reported + self.estimated
 
     @property
@@ -133,18 +133,18 @@ class Cell:
 
 
 class MoneyOutcome(StrEnum):
-    """What became of one comparison of money."""
+    """The result of comparing one amount of the bill with our charges."""
 
-    AGREES = "agrees"  # our charges, as far as the bill's digits go
-    TOKENS = "tokens"  # the bill's tokens at our prices: the difference is that of the tokens, which are compared above
+    AGREES = "agrees"  # our charges, to as many digits as the bill writes
+    TOKENS = "tokens"  # the bill's tokens at our prices: the difference is that of the tokens
     ESTIMATES = "estimates"  # within what our record estimates, or does not know
-    LIST_PRICE = "list_price"  # billed at the published price, not at the one agreed
-    OTHER_PRICE = "other_price"  # billed at a price that we do not know
-    DIFFERS = "differs"  # another amount, and the bill names no tokens that would say why
-    NOT_OURS = "not_ours"  # money for what we have no call of
-    NOT_BILLED = "not_billed"  # we have charges, the bill has nothing
+    LIST_PRICE = "list_price"  # billed at the published price, not at the agreed one
+    OTHER_PRICE = "other_price"  # billed at another price than ours
+    DIFFERS = "differs"  # another amount, and the bill names no tokens that would explain it
+    NOT_OURS = "not_ours"  # billed, and we have no charge for it
+    NOT_BILLED = "not_billed"  # charged by us, and not billed
     UNPRICED = "unpriced"  # our price book has no price
-    OTHER_CURRENCY = "other_currency"  # no rate of exchange is known here
+    OTHER_CURRENCY = "other_currency"  # our charges are in another currency, and no exchange rate is available
 
     @property
     def compared(self) -> bool:
@@ -152,13 +152,13 @@ class MoneyOutcome(StrEnum):
         return self not in (MoneyOutcome.UNPRICED, MoneyOutcome.OTHER_CURRENCY)
 
     @property
-    def fine(self) -> bool:
-        """Whether nothing is left open that could have been compared."""
+    def passes(self) -> bool:
+        """Whether the amounts agree, or could not be compared."""
         return self in (MoneyOutcome.AGREES, MoneyOutcome.TOKENS, MoneyOutcome.ESTIMATES) or not self.compared
 
     @property
     def words(self) -> str:
-        """The outcome for a reader."""
+        """The outcome in words."""
         return _MONEY_WORDS[self]
 
 
@@ -166,24 +166,24 @@ _MONEY_WORDS = {
     MoneyOutcome.AGREES: "agrees",
     MoneyOutcome.TOKENS: "the bill's tokens at our prices; the difference is that of the tokens",
     MoneyOutcome.ESTIMATES: "within what our record estimates or does not know",
-    MoneyOutcome.LIST_PRICE: "billed at the list price, not at the one agreed",
+    MoneyOutcome.LIST_PRICE: "billed at the list price, not at the agreed one",
     MoneyOutcome.OTHER_PRICE: "billed at another price than ours",
     MoneyOutcome.DIFFERS: "another amount than ours, and the bill names no tokens",
     MoneyOutcome.NOT_OURS: "billed, and we have no charge for it",
     MoneyOutcome.NOT_BILLED: "charged by us, and not billed",
     MoneyOutcome.UNPRICED: "our price book has no price",
-    MoneyOutcome.OTHER_CURRENCY: "our charges are in another currency, and no rate of exchange is known here",
+    MoneyOutcome.OTHER_CURRENCY: "our charges are in another currency, and no exchange rate is available",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BilledMoney:
-    """One model's money in one stretch of time.
+    """One model's money in one period.
 
-    model: empty for all models together. billed: what the bill asks. contracted, listed: our charges as agreed and by
-    the published list; None where we have none in that currency. expected: what the bill's own tokens come to at our
-    prices; None where it names none, or they have no single price. implied: for each kind of token, the price of a
-    million at which the bill would be right, if the other kinds' prices are ours.
+    model: empty for all models together. billed: the bill's amount. contracted, listed: our charges at agreed and at
+    published prices; None if we have none in that currency. expected: the bill's own tokens at our prices; None if the
+    bill names no tokens, or they have no single price. implied: for each kind of token, the price per million that
+    would make the bill right if the other kinds had our prices.
     """
 
     model: str
@@ -204,13 +204,13 @@ class BilledMoney:
 
     @property
     def note(self) -> str:
-        """The outcome in words, with the price that the bill implies where there is one."""
+        """The outcome in words, with the prices that the bill implies."""
         note = self.outcome.words
         if self.outcome is MoneyOutcome.OTHER_PRICE and self.expected:
             note += f", {rounded(self.billed / self.expected, 4)} times ours"
         if self.implied:
             prices = " or ".join(f"{line.replace('_', ' ')} at {plain(price)}" for line, price in self.implied.items())
-            note += f": as if {prices} a million"
+            note += f": as if {prices} per million"
         return note
 
 
@@ -218,13 +218,12 @@ class BilledMoney:
 class Reconciliation:
     """The comparison of our record with one bill.
 
-    findings: every difference by name, by time; none where both agree. compared: calls that the bill covers.
-    outside: calls of another time. others: calls of its time whose provider sends another bill, or none; by provider.
-    agreeing: calls that stand on it to the token.
-    whose: the providers of the calls that were compared, by name, where the bill does not say whose it is.
-    unknown_provider: calls of its time whose provider is not known; absent: those of them that do not stand on it.
-    money: the bill's amounts against our charges. uncached: calls whose cached tokens our record does not know.
-    same_model: names on the bill -> ours, where the bill adds a model's date. unpriced: (provider, model) -> tokens.
+    findings: the differences, ordered by time. compared: the number of calls that the bill covers, `agreeing` of them
+    to the token. outside: calls of another time. others: calls of the bill's time that another provider bills, or
+    nobody, by provider. whose: the providers of the compared calls, if the bill does not name its provider.
+    unknown_provider: calls of the bill's time with an unknown provider; absent: those of them that are not on it.
+    money: the bill's amounts and our charges. uncached: calls whose cached tokens our record does not know.
+    same_model: model names on the bill -> ours, if the bill adds a date. unpriced: (provider, model) -> tokens.
     """
 
     bill: Bill
@@ -244,22 +243,22 @@ class Reconciliation:
 
     @property
     def record(self) -> Count:
-        """All that our record says of what the bill covers."""
+        """The count of our record for what the bill covers."""
         return total(cell.record for cell in self.cells)
 
     @property
     def billed(self) -> Count:
-        """All that the bill says."""
+        """The count of the bill."""
         return total(cell.billed for cell in self.cells)
 
     @property
     def difference(self) -> Count:
-        """The bill minus our record, over all."""
+        """The bill minus our record, in total."""
         return self.billed - self.record
 
     @property
     def causes(self) -> dict[DifferenceCause, Count]:
-        """The difference by cause, over all."""
+        """The total difference by cause."""
         by_cause = {
             cause: [cell.causes[cause] for cell in self.cells if cause in cell.causes] for cause in DifferenceCause
         }
@@ -267,29 +266,29 @@ class Reconciliation:
 
     @property
     def agrees(self) -> bool:
-        """Whether there was something to compare, and all of it agrees or is explained."""
-        return not self.empty and not self.unexplained_tokens and all(cell.outcome.fine for cell in self.money)
+        """Whether something was compared, and every difference is explained."""
+        return not self.empty and not self.unexplained_tokens and all(cell.outcome.passes for cell in self.money)
 
     @property
     def empty(self) -> bool:
-        """Whether neither the bill nor the record has anything in that time."""
+        """Whether neither the bill nor our record has anything in the bill's time."""
         return not (self.bill.rows or self.bill.amounts or self.compared or self.money)
 
     @property
     def unexplained_tokens(self) -> int:
-        """Tokens that nothing explains: a sum of absolute values."""
+        """Tokens that no cause explains: a sum of absolute values, so a plus and a minus never cancel."""
         return sum(cell.unexplained for cell in self.cells)
 
 
 def cell(
     model: str, since: datetime, until: datetime, findings: Sequence[BillFinding], unpriced: frozenset[str]
 ) -> Cell:
-    """The sums of one cell's findings; `unpriced` are the ids of calls that have no price."""
+    """The cell with the sums of its findings. `unpriced`: ids of the calls without a price."""
     causes: dict[DifferenceCause, Count] = {}
     for finding in findings:
         if finding.cause is not DifferenceCause.AGREES:
             causes[finding.cause] = causes.get(finding.cause, Count()) + finding.difference
-    sure = all(finding.certainty is Certainty.CERTAIN for finding in findings)
+    certain = all(finding.certainty is Certainty.CERTAIN for finding in findings)
     return Cell(
         model=model,
         since=since,
@@ -299,6 +298,8 @@ def cell(
         billed=total(finding.billed for finding in findings),
         causes={cause: causes[cause] for cause in DifferenceCause if cause in causes},
         unexplained=sum(finding.unexplained for finding in findings),
-        certainty=Certainty.CERTAIN if sure else Certainty.BOUNDED,
-        unpriced=sum(other.record.tokens for other in findings if other.call and other.call.call_id in unpriced),
+        certainty=Certainty.CERTAIN if certain else Certainty.BOUNDED,
+        unpriced=sum(
+            finding.record.tokens for finding in findings if finding.call and finding.call.call_id in unpriced
+        ),
     )

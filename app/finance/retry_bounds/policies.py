@@ -26,7 +26,7 @@ def duration(value: Any) -> timedelta:
     if re.fullmatch(r"\d+", text):
         return timedelta(milliseconds=int(text))
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{value!r} is no duration; write it as in 30s or 1m30s")
+        raise ValueError(f"{value!r} is not a duration; write it as in 30s or 1m30s")
     return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, text)))
 
 
@@ -117,7 +117,7 @@ _MATCHING = ("httpStatusCodes", "gRPCStatusCodes")
 _BREAKER = ("maxRequests", "interval", "timeout", "trip")
 _NAMES = ("timeout", "retry", "circuitBreaker")
 _ENDPOINT = (*_NAMES, "circuitBreakerCacheSize")
-_NO_MAPPING = "is no mapping; daprd leaves the file out"
+_NO_MAPPING = "is not a mapping; daprd leaves the file out"
 # What a target without an entry of its own is under, where policies of these names are defined.
 APPS = ("App", "")
 MODELS = ("ConversationComponentOutbound", "ComponentOutbound", "Component", "")
@@ -267,7 +267,7 @@ def _count(policies: Policies, where: str, value: Any) -> int:
         return Retry.max_retries
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    policies.note(where, f"{value!r} is no whole number; daprd leaves the file out")
+    policies.note(where, f"{value!r} is not a whole number; daprd leaves the file out")
     return Retry.max_retries
 
 

@@ -49,10 +49,12 @@ def _loaded(where: str, resource: Mapping[str, Any], app_id: str) -> bool:
     _name(where, resource)
     spec, scopes = resource.get("spec"), resource.get("scopes") or []
     if not isinstance(spec, Mapping) or not isinstance(scopes, list):
-        raise ConfigurationError(f"{where}: spec is no mapping, or scopes no list; daprd passes over it; correct it")
+        raise ConfigurationError(
+            f"{where}: spec is not a mapping, or scopes is not a list; daprd passes over it; correct it"
+        )
     entries = spec.get("metadata") or []
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigurationError(f"{where}: spec.metadata is no list of names and values; correct it")
+        raise ConfigurationError(f"{where}: spec.metadata is not a list of names and values; correct it")
     return not scopes or app_id in scopes
 
 
@@ -74,7 +76,7 @@ def _documents(folders: Sequence[Path]) -> Iterator[tuple[str, int, Mapping[str,
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError(
-                f"{folder} is no folder; run this in the project's folder, or name it with --folder"
+                f"{folder} is not a folder; run this in the project's folder, or name it with --folder"
             )
         for path in sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")):
             yield from (

@@ -90,7 +90,7 @@ def test_the_sandboxs_bill() -> None:
         ({"at": "2026-11-22T12:00:00"}, "rows[1].at: Input should have timezone info"),
         ({"cached_tokens": 901}, "rows[1].cached_tokens: 901 cached tokens are more than 900 of input"),
         ({"model": ""}, "rows[1]: row 9 is billed and names no model"),
-        ({"id": 7}, "rows[1]: id 7 stands in rows[0] already"),
+        ({"id": 7}, "rows[1]: id 7 is already in rows[0]"),
     ],
 )
 def test_a_bad_row_of_the_sandbox_is_named(row: dict[str, Any], said: str) -> None:
@@ -135,20 +135,23 @@ def test_an_export_of_nothing_covers_its_time() -> None:
 @pytest.mark.parametrize(
     ("pages", "said"),
     [
-        ([page(result(), has_more=True, next_page="page_AAA")], "the export goes on at page 'page_AAA'; fetch"),
+        ([page(result(), has_more=True, next_page="page_AAA")], "the export continues at page 'page_AAA'; fetch"),
         ([page(result(model=None))], "page 1 data[0].results[0]: its model is null"),
         ([page(result(num_model_requests=-1))], "page 1 data[0].results[0].num_model_requests"),
         ([page(result(input_cached_tokens=1001))], "1001 cached tokens are more than 1000 of input"),
         ([page(result()), page(result())], "page 2 data[0]: bucket"),
-        ([{"data": {}}], "page 1: data is {}, no list"),
+        ([{"data": {}}], "page 1: data is {}, not a list"),
         ([{"data": [{"start_time": START, "end_time": START, "results": []}]}], "it ends at 2026-11-22T12:00:00+00:00"),
-        ([{"data": [{"start_time": START}]}], "page 1 data[0].end_time: None is no time in seconds since 1970"),
-        ([{"data": [{"start_time": 9, "end_time": 10, "results": []}]}], "start_time 9 is no time since 2015"),
+        ([{"data": [{"start_time": START}]}], "page 1 data[0].end_time: None is not a time in seconds since 1970"),
+        ([{"data": [{"start_time": 9, "end_time": 10, "results": []}]}], "start_time 9 is not a time since 2015"),
         (
             [{"data": [{"start_time": 10**400, "end_time": 10, "results": []}]}],
-            "a number of more than 20 digits is no time",
+            "a number of more than 20 digits is not a time",
         ),
-        ([{"data": [{"start_time": START, "end_time": START + 60, "results": 1}]}], "results is 1, no list of results"),
+        (
+            [{"data": [{"start_time": START, "end_time": START + 60, "results": 1}]}],
+            "results is 1, not a list of results",
+        ),
     ],
 )
 def test_a_bad_export_is_named(pages: list[dict[str, Any]], said: str) -> None:
@@ -187,7 +190,7 @@ def test_csv_as_a_spreadsheet_writes_it() -> None:
     bill = parse_bill("b", text)
     assert bill.rows == (BillRow("line 3", "m;1", NOON, NOON, Count(1, 100, None, 7)),)
     assert (bill.format, bill.unread) == (BillFormat.CSV, ())
-    assert bill.further == ("cost (in no currency: head it cost_usd, or add a column currency)",)
+    assert bill.extra_quantities == ("cost (without a currency: name it cost_usd, or add a column currency)",)
     assert parse_bill("b", "time\tmodel\tinput_tokens\toutput_tokens\n").rows == ()
 
 
@@ -196,15 +199,15 @@ def test_csv_as_a_spreadsheet_writes_it() -> None:
     [
         ("model,input_tokens,output_tokens\nm,1,1\n", "line 1: header 'model,input_tokens,output_tokens' lacks time"),
         ("time,model,tokens\n", "lacks input_tokens, output_tokens"),
-        ("time,model,model,input_tokens,output_tokens\n", "columns ['model'] stand twice"),
-        ("{time},m,1.5,1", "line 2: input_tokens '1.5' is no number of tokens or requests; write a whole number"),
+        ("time,model,model,input_tokens,output_tokens\n", "columns ['model'] occur twice"),
+        ("{time},m,1.5,1", "line 2: input_tokens '1.5' is not a number of tokens or requests; write a whole number"),
         ("{time},m,-1,1", "input_tokens '-1'"),
         ("{time},m,,1", "input_tokens ''"),
         ("{time},m,1,²", "output_tokens '²'"),
-        ("22.11.2026 12:00,m,1,1", "line 2: time '22.11.2026 12:00' is no time: it does not begin with the year"),
+        ("22.11.2026 12:00,m,1,1", "line 2: time '22.11.2026 12:00' is not a time: it does not begin with the year"),
         ("{time},,1,1", "line 2: it names no model"),
         ("{time},m,1,1,1", "line 2: 5 cells under 4 columns"),
-        ('{time},"m,1,1', "line 2: no CSV"),
+        ('{time},"m,1,1', "line 2: not valid CSV"),
     ],
 )
 def test_bad_csv_is_named(text: str, said: str) -> None:
@@ -216,8 +219,8 @@ def test_bad_csv_is_named(text: str, said: str) -> None:
     ("text", "said"),
     [
         ("time,model,input_tokens,output_tokens,requests\n2026-11-22T12:00Z,m,1,1,3\n", "3 requests at the one time"),
-        ("hour,model,input_tokens,output_tokens\n2026-11-22T12:30Z,m,1,1\n", "is no full hour"),
-        ("date,model,input_tokens,output_tokens\n2026-11-22T12:30Z,m,1,1\n", "is no day"),
+        ("hour,model,input_tokens,output_tokens\n2026-11-22T12:30Z,m,1,1\n", "is not a full hour"),
+        ("date,model,input_tokens,output_tokens\n2026-11-22T12:30Z,m,1,1\n", "is not a day"),
         ("time,date,model,input_tokens,output_tokens\n,2026-11-22,m,1,1\n2026-11-22,,m,1,1\n", "split it into two"),
         (
             "time,model,input_tokens,output_tokens,cached_tokens\n2026-11-22,m,1,1,2\n",
@@ -235,9 +238,9 @@ def test_csv_that_says_two_things_is_refused(text: str, said: str) -> None:
         ("", "it is empty"),
         (" \n", "it is empty"),
         ('{"rows": [', "line 1, column"),
-        ('{"rows": []}\n{"x": oops}', "line 2, column 7: no JSON (Expecting value) at 'oops}'"),
+        ('{"rows": []}\n{"x": oops}', "line 2, column 7: not valid JSON (Expecting value) at 'oops}'"),
         ("{}", "its JSON is not a known kind of bill"),
-        ('{"rows": 3}', "3 is no list"),
+        ('{"rows": 3}', "3 is not a list"),
     ],
 )
 def test_what_is_no_bill_is_refused(text: str, said: str) -> None:
@@ -248,5 +251,5 @@ def test_a_sum_is_not_cut_in_two() -> None:
     bill = parse_bill("b", json.dumps(page(result())))
     assert len(bill.within(NOON, NOON + HOUR).rows) == 1
     assert bill.within(NOON + HOUR, None).rows == ()
-    with pytest.raises(BadBill, match="cuts it in two; begin and end where a row of the bill"):
+    with pytest.raises(BadBill, match="is within that time; choose times at which a row of the bill"):
         bill.within(NOON + timedelta(minutes=5), None)

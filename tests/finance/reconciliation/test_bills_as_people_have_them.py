@@ -84,14 +84,14 @@ def test_a_page_that_is_missing_is_noticed_wherever_it_belongs(missing: int) -> 
         return
     said = refusal(*pages)
     if missing == 10:
-        assert "has_more is true: the export goes on at page 'page_10'" in said
+        assert "has_more is true: the export continues at page 'page_10'" in said
     else:
-        assert f"says that page 'page_{missing}' follows it; add the page that is missing" in said
+        assert f"says that page 'page_{missing}' follows it; add the missing page" in said
 
 
 def test_a_page_that_is_given_twice_is_noticed() -> None:
     page = json.dumps(openai_page(0, more=False))
-    assert "stands in bill1, page 1 data[0] too; give it once" in refusal(page, page)
+    assert "is also in bill1, page 1 data[0]; give it once" in refusal(page, page)
 
 
 def test_thousandths_of_a_second_are_seconds_too() -> None:
@@ -103,7 +103,7 @@ def test_thousandths_of_a_second_are_seconds_too() -> None:
 
 def test_what_costs_money_beside_text_is_named() -> None:
     found = parse_bill("b", json.dumps(openai_page(0, more=False, input_audio_tokens=5600, output_audio_tokens=0)))
-    assert found.further == ("input_audio_tokens (5,600)",)
+    assert found.extra_quantities == ("input_audio_tokens (5,600)",)
 
 
 def test_anthropics_usage() -> None:
@@ -113,7 +113,7 @@ def test_anthropics_usage() -> None:
     assert row.count == Count(None, 1500 + 1500 + 200, 200, 500)
     assert (row.since, row.until, found.until) == (DAY, DAY + 24 * HOUR, DAY + 48 * HOUR)
     assert (found.format, found.by_request) == (BillFormat.ANTHROPIC_USAGE, False)
-    assert found.further == ("server_tool_use.web_search_requests (3)",)
+    assert found.extra_quantities == ("server_tool_use.web_search_requests (3)",)
     assert "its model is null" in refusal(json.dumps(anthropic_page(0, CLAUDE | {"model": None})))
     assert "uncached_input_tokens" in refusal(json.dumps(anthropic_page(0, CLAUDE | {"uncached_input_tokens": -1})))
 
@@ -149,13 +149,13 @@ def test_openais_costs_alone_or_beside_its_usage() -> None:
     for amount in bad_amounts:
         bad = line | {"amount": {"value": amount, "currency": "usd"}}
         assert "amount" in refusal(openai_costs(bad))
-    assert "is no currency" in refusal(openai_costs(line | {"amount": {"value": 1, "currency": "dollars"}}))
+    assert "is not a currency" in refusal(openai_costs(line | {"amount": {"value": 1, "currency": "dollars"}}))
 
 
 def test_bills_of_two_providers_are_held_against_the_record_one_by_one() -> None:
     said = refusal(json.dumps(openai_page(0, more=False)), json.dumps(anthropic_page(0, CLAUDE)))
     assert "these are several bills: bill1" in said
-    assert "(anthropic-usage); hold them against the record one after the other" in said
+    assert "(anthropic-usage); reconcile them one after the other" in said
 
 
 OPENAI_TSV = (
@@ -173,8 +173,10 @@ def test_openais_dashboard_export() -> None:
     assert (row.model, row.since, row.until) == ("gpt-5-mini-2025-08-07", DAY, DAY + 24 * HOUR)
     assert (row.provider, list(found.providers)) == ("openai", ["openai"])
     assert row.count == Count(10, 14000, 5600, 420)
-    assert found.further == ()
-    assert parse_bill("b", OPENAI_TSV.replace("8400\t0\n", "8400\t77\n")).further == ("input_audio_tokens (77)",)
+    assert found.extra_quantities == ()
+    assert parse_bill("b", OPENAI_TSV.replace("8400\t0\n", "8400\t77\n")).extra_quantities == (
+        "input_audio_tokens (77)",
+    )
 
 
 def test_anthropics_console_export() -> None:
@@ -190,7 +192,7 @@ def test_anthropics_console_export() -> None:
     assert (row.count, row.written) == (Count(None, 3200, 200, 500), 1500)
     assert (row.provider, list(found.providers)) == ("anthropic", ["anthropic"])
     assert (row.since, row.until) == (DAY, DAY + 24 * HOUR)
-    assert found.further == ("web_search_count (3)",)
+    assert found.extra_quantities == ("web_search_count (3)",)
     costs = "usage_date_utc,model,token_type,cost_usd\n2026-11-20,claude-sonnet-4-5,output,1.5\n"
     (amount,) = parse_bill("b", costs).amounts
     assert (amount.money, amount.currency, parse_bill("b", costs).counts) == (Decimal("1.5"), "USD", False)
@@ -254,9 +256,9 @@ def test_columns_by_the_names_that_people_give_them(names: str) -> None:
         ("time,model,input_tokens,prompt_tokens,output_tokens", "columns input_tokens and prompt_tokens mean the same"),
         (
             "time,model,input_tokens,cache_read_input_tokens,output_tokens",
-            "may hold what cache_read_input_tokens counts",
+            "may include cache_read_input_tokens",
         ),
-        ("start_time,model,input_tokens,output_tokens,x", "it begins and does not say when it ends"),
+        ("start_time,model,input_tokens,output_tokens,x", "it has a start and no end"),
     ],
 )
 def test_columns_that_may_be_two_things_are_refused(names: str, said: str) -> None:
@@ -266,7 +268,7 @@ def test_columns_that_may_be_two_things_are_refused(names: str, said: str) -> No
 def test_a_column_with_a_quantity_that_nobody_read_is_named_with_its_sum() -> None:
     text = "time,model,input_tokens,output_tokens,audio_seconds,comment,project_id,batch_requests\n"
     found = parse_bill("b", text + "2026-11-20T12:00:00Z,m,1,2,30,12,77,0\n2026-11-20T12:00:01Z,m,1,2,12,x,77,0\n")
-    assert found.further == ("audio_seconds (42)",)
+    assert found.extra_quantities == ("audio_seconds (42)",)
     assert found.unread == ("audio_seconds", "comment", "project_id", "batch_requests")
 
 
@@ -292,14 +294,14 @@ def test_times_as_people_write_them(text: str, expected: datetime) -> None:
     [
         (
             "11/20/2026 12:00",
-            "so day and month could be taken for each other; write it as",
+            "so day and month could be confused; write it as",
         ),
-        ("2026-11-20 12:00 CET", "a zone by its letters is not one zone; write its offset"),
-        ("1795", "is no time; write it as 2026-11-22T13:05:00Z"),
-        ("179501011234", "is no time since 2015 in seconds or milliseconds"),
-        ("9" * 5000, "is no time"),
-        ("0001-01-01", "is no time between 2015 and 2100"),
-        ("9999-12-31T23:59:59-12:00", "is no time"),
+        ("2026-11-20 12:00 CET", "a zone's abbreviation is ambiguous; write its offset"),
+        ("1795", "is not a time; write it as 2026-11-22T13:05:00Z"),
+        ("179501011234", "is not a time since 2015 in seconds or milliseconds"),
+        ("9" * 5000, "is not a time"),
+        ("0001-01-01", "is not a time between 2015 and 2100"),
+        ("9999-12-31T23:59:59-12:00", "is not a time"),
     ],
 )
 def test_times_that_are_none(text: str, said: str) -> None:
@@ -335,9 +337,9 @@ def test_amounts_with_either_sign_before_decimals(costs: tuple[str, ...], expect
     [
         (("1,234",), "cost_usd '1,234' may be 1234 or 1.234; write it with a point"),
         (("0.5", "0,25"), "has a comma before its decimals"),
-        (("1e5",), "cost_usd '1e5' is no amount of money; write it as 0.0123"),
-        (("NaN",), "is no amount of money"),
-        (("9" * 5000,), "is no amount of money"),
+        (("1e5",), "cost_usd '1e5' is not an amount of money; write it as 0.0123"),
+        (("NaN",), "is not an amount of money"),
+        (("9" * 5000,), "is not an amount of money"),
     ],
 )
 def test_amounts_that_may_be_two_things_are_refused(costs: tuple[str, ...], said: str) -> None:
@@ -347,7 +349,7 @@ def test_amounts_that_may_be_two_things_are_refused(costs: tuple[str, ...], said
 
 
 def test_whole_numbers_that_may_be_two_things_are_refused() -> None:
-    assert "input_tokens '1.000' is no number" in refusal(f"{HEADER}2026-11-20T12:00:00Z,m,1.000,2\n")
+    assert "input_tokens '1.000' is not a number" in refusal(f"{HEADER}2026-11-20T12:00:00Z,m,1.000,2\n")
     semicolons = HEADER.replace(",", ";") + "2026-11-20T12:00:00Z;m;1,000;2\n"
     assert parse_bill("b", semicolons).rows[0].count.input_tokens == 1000
 
@@ -356,7 +358,7 @@ def test_a_provider_by_any_name_that_is_known() -> None:
     text = "time,model,input_tokens,output_tokens,provider\n2026-11-20T12:00:00Z,m,1,2,{}\n"
     for name in ("OpenAI", "openai", "conversation.openai", "Open AI"):
         assert parse_bill("b", text.format(name)).rows[0].provider == "openai"
-    assert "provider 'Acme AI' is not known here; name one of anthropic" in refusal(text.format("Acme AI"))
+    assert "provider 'Acme AI' is unknown; name one of anthropic" in refusal(text.format("Acme AI"))
 
 
 def test_tables_in_several_files_are_one_bill() -> None:

@@ -62,7 +62,7 @@ def test_equal_money_agrees_and_says_what_was_compared() -> None:
     assert found.agrees
     tokens, money = verdict(found).split(". ", maxsplit=1)
     assert tokens.endswith("they agree to the token")
-    assert money == "0.832000 USD billed, 0.832000 by our prices; they agree as far as the bill's digits go."
+    assert money == "0.832000 USD billed, 0.832000 by our prices; they agree to as many digits as the bill writes."
     assert compared(found)[2:] == ("input tokens", "output tokens", "cached tokens", "requests", "money in USD")
     assert not_compared(found) == ()
 
@@ -76,7 +76,7 @@ def test_the_list_price_in_place_of_the_agreed_one_is_named() -> None:
     for count in (SAME, None):
         found = held(day_bill("1.04", count))
         assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.LIST_PRICE, False)
-        assert "1 of 1 sums differ: billed at the list price, not at the one agreed." in verdict(found)
+        assert "1 of 1 sums differ: billed at the list price, not at the agreed one." in verdict(found)
 
 
 def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> None:
@@ -154,7 +154,7 @@ def test_what_cannot_be_compared_is_said_and_fails_nothing() -> None:
     euros = replace(day_bill("0.832").amounts[0], currency="EUR")
     found = held(day_bill(None, SAME, amounts=(euros,)))
     assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.OTHER_CURRENCY, True)
-    assert any("no rate of exchange" in each for each in not_compared(found))
+    assert any("no exchange rate" in each for each in not_compared(found))
     assert "EUR on the bill could not be compared." in verdict(found)
     nameless = [*charges(model="unheard-of")]
     found = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)

@@ -163,7 +163,7 @@ def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     found = reconcile([call(1), other], bill_of(replace(billed(call(1)), provider="openai")))
     assert (found.findings, found.compared, found.outside) == ((), 1, 0)
     assert found.others == {"conversation.anthropic": 1}
-    said = "1 calls of conversation.anthropic are not on this bill and were left out: hold that provider's own bill"
+    said = "1 calls of conversation.anthropic are not on this bill and were left out: reconcile them with that"
     assert any(said in remark for remark in remarks(found))
     assert reconciliation_view(found).calls.other_providers == {"conversation.anthropic": 1}
 
@@ -172,7 +172,7 @@ def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
     calls = [call(1), call(2, 10, provider="conversation.anthropic")]
     found = reconcile(calls, bill_of(billed(calls[0]), format=BillFormat.CSV))
     assert found.unexplained_tokens > 0
-    said = "the bill does not say whose it is, so calls of conversation.anthropic and conversation.openai were held"
+    said = "the bill does not name its provider, so calls of conversation.anthropic and conversation.openai were"
     assert any(remark.startswith(said) for remark in remarks(found))
     assert reconcile(calls[:1], bill_of(billed(calls[0]))).whose == ("conversation.openai",)
 

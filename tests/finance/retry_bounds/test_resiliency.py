@@ -91,13 +91,13 @@ def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
     [
         ("timeouts: {", "timeout: {", "file 0: policies.timeout", "unknown key"),
         ("  targets:", "  target:", "file 0: spec.target", "unknown key"),
-        ("duration: 1s", "duration: 1 s", "file 0: retries.few.duration", "'1 s' is no duration"),
-        ("maxRetries: 2", "maxRetries: two", "file 0: retries.few.maxRetries", "'two' is no whole number"),
+        ("duration: 1s", "duration: 1 s", "file 0: retries.few.duration", "'1 s' is not a duration"),
+        ("maxRetries: 2", "maxRetries: two", "file 0: retries.few.maxRetries", "'two' is not a whole number"),
         ("policy: constant", "policy: linear", "file 0: retries.few", "policy 'linear' is neither"),
         ("retry: few", "retry: many", "apps.orders.retry", "no policy is called 'many'"),
         ("{timeout: slow, ", "{timeout: late, ", "components.llm.timeout", "no policy is called 'late'"),
         ("outbound: {", "outgoing: {", "file 0: components.llm.outgoing", "unknown key"),
-        ("{slow: 60s, quick: 250}", "60s", "file 0: policies.timeouts", "is no mapping"),
+        ("{slow: 60s, quick: 250}", "60s", "file 0: policies.timeouts", "is not a mapping"),
         (
             "{llm: {outbound: {timeout: slow, circuitBreaker: trips}}}",
             "[llm]",

@@ -26,7 +26,7 @@ def test_durations_as_go_reads_them(text: Any, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5 s", "-1s", "s", "5x", "1h-2m", None])
 def test_what_go_could_not_read_is_an_error(text: Any) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         duration(text)
 
 

@@ -208,8 +208,8 @@ def respell(folder: Path, old: str, new: str) -> None:
             r"llm.yaml:\d+: .*01 is no plain decimal",
         ),
         (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is no plain decimal number"),
-        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is no timestamp"),
-        (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is no folder; run this in"),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is not a timestamp"),
+        (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is not a folder; run this in"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_an_error_with_the_remedy(
