@@ -118,7 +118,7 @@ def test_a_name_that_daprd_does_not_read_and_a_duration_that_is_none_are_named(f
     (of_model, of_policies) = (found for _, found in wrong(folder))
     assert "llm: metadata 'modle' is none that conversation.openai reads (key, model, " in of_model
     assert "10x" in of_policies
-    assert "daprd leaves out the rest" in of_policies
+    assert "daprd ignores the rest" in of_policies
 
 
 @pytest.mark.parametrize("text", ['{"a": "b",}', "{", "[]", "", b"\xff"])

@@ -87,7 +87,7 @@ def test_retries_without_end_have_no_figure_and_fail(folder: Path) -> None:
     assert accounts["layers"] == {"client": 1, "sdk": 1, "sidecar": None, "workflow": 30}
     text = run(folder).stdout
     assert re.search(r"accounts +HTTPEndpoint +1 x 1 x no bound x 30 +no bound +90 +no bound", text)
-    assert "retries.systems.maxRetires: unknown key; there are policy" in text
+    assert "retries.systems.maxRetires: unknown key; the keys are policy" in text
 
 
 def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folde
     code, said = found(folder)
     assert code == 1
     assert not any(each["over"] for each in said["targets"])
-    assert [each["problem"] for each in said["findings"]] == ["no policy is called 'llama'"]
+    assert [each["problem"] for each in said["findings"]] == ["there is no policy 'llama'"]
 
 
 def test_a_breaker_that_counts_for_less_time_than_a_call_may_last_fails(folder: Path) -> None:

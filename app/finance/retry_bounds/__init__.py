@@ -1,8 +1,8 @@
-"""How often one failure is asked again by all layers together, at worst. Pure but for `sidecar_files`.
+"""The worst case of all retry layers together: requests, time and money of a step.
 
-components/*.yaml  ──> sidecar_files ──> models and internal systems    ─┐
-resiliency/*.yaml  ──> sidecar_files ──> policies: what the sidecar does ├─> worst ──> bound_schemas
-config/policy.yaml ──> rules:            what the workflow does         ─┘
+components/*.yaml  ──> sidecar_files ──> models and internal systems ─┐
+resiliency/*.yaml  ──> sidecar_files ──> policies of the sidecar      ├─> worst ──> bound_schemas
+config/policy.yaml ──> rules ──────────> retries of the workflow     ─┘
 
-requests of a step = provider's client x SDK x sidecar x workflow. None is "no bound is known", and over any limit.
+requests of a step = provider's client x SDK x sidecar x workflow. None means that no bound is known: over any limit.
 """

@@ -1,4 +1,4 @@
-"""What `doctor retries` shows, as documented JSON: figures beside their limits and beside what was measured."""
+"""The JSON of `doctor retries`: figures with their limits, and measured figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 
 
 class LayersView(Frozen):
-    """How many times each layer multiplies; null without a bound."""
+    """The factor of each layer; null without a bound."""
 
     client: int | None
     sdk: int
@@ -26,21 +26,21 @@ class LayersView(Frozen):
 
 
 class BoundedStepView(Frozen):
-    """A step that asks the target, and how many such steps a task may have."""
+    """A step that calls the target, and how many such steps a task may have."""
 
     name: str
     per_task: int
 
 
 class CostView(Frozen):
-    """Money of one step at worst."""
+    """The most that one step may cost, in one currency."""
 
     amount: _Exact
     currency: Currency
 
 
 class MeasuredView(Frozen):
-    """What steps did so far: how many there were, what they asked in all, on average and at most."""
+    """Measured figures: the number of steps, their requests in total, on average, and of the step with the most."""
 
     steps: int
     requests: int
@@ -50,7 +50,7 @@ class MeasuredView(Frozen):
 
 class TargetView(Frozen):
     """One target. `requests_*` and `seconds_until_parked` are null without a bound. `billed_requests_per_step`: how
-    many may be lost after the model has probably worked. `over` names the limits passed."""
+    many requests may fail after the model has probably worked. `over`: the exceeded limits."""
 
     name: str
     kind: TargetKind
@@ -71,7 +71,7 @@ class TargetView(Frozen):
 
 
 class PolicyFindingView(Frozen):
-    """What is wrong with a file, or has no effect there."""
+    """A fault in a file (`wrong`), or a setting without effect."""
 
     where: str
     problem: str
@@ -79,7 +79,7 @@ class PolicyFindingView(Frozen):
 
 
 class RetryBoundsView(Frozen):
-    """All of it. `ok`: no limit is passed and no file is wrong."""
+    """The worst cases of all targets. `ok`: no limit is exceeded and no file has a fault."""
 
     ok: bool
     limits: RetryLimits
@@ -88,13 +88,13 @@ class RetryBoundsView(Frozen):
 
 
 def mean(requests: int, steps: int) -> Decimal:
-    """Requests of a step on average, to three places."""
+    """Requests of a step on average, to three decimal places."""
     return (Decimal(requests) / Decimal(steps)).quantize(Decimal("0.001"))
 
 
 def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None) -> TargetView:
-    """The worst of a target beside its limits."""
-    parked = worst.until_parked
+    """The JSON of a target's worst case, with its limits and measured figures."""
+    until_parked = worst.until_parked
     return TargetView(
         name=worst.target.name,
         kind=worst.target.kind,
@@ -105,7 +105,7 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
         billed_requests_per_step=worst.layers.billed_requests,
         requests_per_task=worst.per_task,
         requests_limit=worst.limit(limits),
-        seconds_until_parked=None if parked is None else parked.total_seconds(),
+        seconds_until_parked=None if until_parked is None else until_parked.total_seconds(),
         money_per_step=tuple(
             CostView(amount=amount, currency=currency) for currency, amount in sorted(worst.money.items())
         ),
@@ -118,7 +118,7 @@ def target_view(worst: Worst, limits: RetryLimits, measured: MeasuredView | None
 
 
 def view(targets: tuple[TargetView, ...], findings: tuple[PolicyFinding, ...], limits: RetryLimits) -> RetryBoundsView:
-    """Everything, with the verdict."""
-    shown = tuple(PolicyFindingView.model_validate(finding, from_attributes=True) for finding in findings)
-    ok = not any(target.over for target in targets) and not any(finding.wrong for finding in shown)
-    return RetryBoundsView(ok=ok, limits=limits, targets=targets, findings=shown)
+    """The JSON of all targets and findings, with the verdict."""
+    finding_views = tuple(PolicyFindingView.model_validate(finding, from_attributes=True) for finding in findings)
+    ok = not any(target.over for target in targets) and not any(finding.wrong for finding in finding_views)
+    return RetryBoundsView(ok=ok, limits=limits, targets=targets, findings=finding_views)

@@ -1,7 +1,7 @@
-"""What one failure may come to at worst: requests, time and money of a step, layer by layer. Pure.
+"""The worst case of a step: requests, time and money, multiplied layer by layer.
 
-The worst is that every request fails, as late as it can, until the task is parked. Executions that are lost with their
-worker or sidecar come on top; no policy bounds them.
+In the worst case every request fails, as late as possible, until the task is parked. Executions that are lost with
+their worker or sidecar are not included; no policy limits them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from app.pricing.book import PriceBook
 from app.pricing.charge_types import Meter
 from app.pricing.schedule import NoPrice, rates_at
 
-# Who may be asked: the models behind Conversation components, and the internal systems.
-
 
 class TargetKind(StrEnum):
-    """What a target is."""
+    """The kind of a target: a model behind a Conversation component, or an internal system."""
 
     MODEL = "model"
     SYSTEM = "system"
@@ -32,7 +30,8 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """type: a component's type, like conversation.openai. model: as its file names it; empty where it does not."""
+    """A target of requests. type: a component's type, such as conversation.openai. model: the model in the component's
+    file; empty if there is none."""
 
     name: str
     kind: TargetKind
@@ -42,20 +41,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Client:
-    """How often a client of daprd's sends one request itself, out of the sidecar's sight and outside its breaker's
-    count. requests: None is not known."""
+    """How often a client library within daprd sends one request, which neither the sidecar's policies nor its breaker
+    see. requests: None if unknown. fact: a sentence for the reader."""
 
     requests: int | None
     fact: str
 
 
 _ONCE = Client(1, "its client sends each request once")
-# As found in components-contrib 1.18.3, langchaingo and what they use.
+# Read from the code of components-contrib 1.18.3, langchaingo and their dependencies.
 _CLIENTS: Mapping[str, Client] = {
     "HTTPEndpoint": _ONCE,
     "conversation.anthropic": _ONCE,
     "conversation.deepseek": _ONCE,
-    "conversation.echo": Client(1, "it asks nobody"),
+    "conversation.echo": Client(1, "it sends no request"),
     "conversation.googleai": _ONCE,
     "conversation.huggingface": _ONCE,
     "conversation.ollama": _ONCE,
@@ -68,13 +67,13 @@ _CLIENTS: Mapping[str, Client] = {
 
 
 def client(target: Target) -> Client:
-    """The client that daprd uses for a target."""
-    unknown = Client(None, f"nobody has looked how often the client of {target.type} sends a request")
+    """The client library that daprd uses for a target."""
+    unknown = Client(None, f"it is unknown how often the client of {target.type} sends a request")
     return _CLIENTS.get(target.type, unknown)
 
 
 def model(component: Mapping[str, Any]) -> Target:
-    """Of a Conversation component."""
+    """The target of a Conversation component."""
     spec = component["spec"]
     entries = {str(entry.get("name", "")).lower(): entry.get("value") for entry in spec.get("metadata") or []}
     name = str(component["metadata"]["name"])
@@ -82,37 +81,35 @@ def model(component: Mapping[str, Any]) -> Target:
 
 
 def system(endpoint: Mapping[str, Any]) -> Target:
-    """Of an HTTPEndpoint."""
+    """The target of an HTTPEndpoint."""
     return Target(str(endpoint["metadata"]["name"]), TargetKind.SYSTEM)
 
 
-# Which step of the workflow asks whom, and how many such steps a task may have.
-#
-# Each decision of a person has one more hold, and a look at the order where the books refuse it. A parked step that a
-# person resumes begins anew.
+# The targets of each step of the workflow, and the number of such steps of a task. Not included: each decision of a
+# person makes one more hold, and a lookup of the order if the refund system refuses it; a resumed step starts anew.
 
-MODEL = ""  # in the place of a system's name: the model
+MODEL = ""  # in place of a system's name
 CLASSIFY_TURNS = 2  # the second corrects the first
 LOOKUPS_A_TURN = 4
-# Each task's first pause is its own, up to this much longer.
+# The first pause of a task varies with its id, up to this factor.
 _SPREAD = 2
 
 
 @dataclass(frozen=True)
 class StepCalls:
-    """One kind of step. asks: the systems that it asks one after another in each attempt, or the model."""
+    """One kind of step. targets: the systems that each attempt calls one after another, or the model."""
 
     step: str
-    asks: tuple[str, ...]
+    targets: tuple[str, ...]
     per_task: int
 
 
 def calls_by_step(rules: Rules) -> tuple[StepCalls, ...]:
-    """All steps that ask anybody, at their most."""
+    """All steps that call a target, each with the most steps of that kind in a task."""
     turns = rules.drafting.max_turns
     return (
         StepCalls("classify", (MODEL,), CLASSIFY_TURNS),
-        StepCalls("retrieve_account", ("accounts", "cases"), 1),  # cases only where the ticket is worked again
+        StepCalls("retrieve_account", ("accounts", "cases"), 1),  # cases only if the ticket is worked again
         StepCalls("draft_refund", (MODEL,), turns),
         StepCalls("lookup_order", ("orders",), turns * LOOKUPS_A_TURN),
         StepCalls("lookup_refund_policy", ("policies",), turns * LOOKUPS_A_TURN),
@@ -123,34 +120,32 @@ def calls_by_step(rules: Rules) -> tuple[StepCalls, ...]:
 
 
 def pauses(retries: Retries) -> timedelta:
-    """All of the workflow's pauses between the attempts of one step, each at its longest."""
+    """The sum of the workflow's pauses between the attempts of one step, each at its longest."""
     first = retries.first_seconds * _SPREAD
     lengths = (min(first * 2**number, retries.max_seconds) for number in range(retries.attempts - 1))
     return timedelta(seconds=sum(lengths))
 
-
-# What one request may cost: the most expensive model that may answer it, at the largest question and answer.
 
 _PER = Decimal(1_000_000)
 
 
 @dataclass(frozen=True)
 class LongestRequest:
-    """Tokens that a request may use, as the journal reserves them before it."""
+    """The most tokens that a request may use, as the journal reserves them before the call."""
 
     input_tokens: int
     output_tokens: int
 
 
-# The longest letter that a model is shown, in English, with everything around it; and the answer that is reserved.
+# The input of the longest letter in English with its prompt, and the reserved output.
 LONGEST = LongestRequest(15_000, 1_000)
 
 
 def most_expensive(
     book: PriceBook, models: Iterable[tuple[str, str]], reserve: LongestRequest, at: datetime
 ) -> RequestPrice:
-    """For each currency the highest price of a request among these models, each a provider (component type) and a
-    name."""
+    """The highest price of one request in each currency, at the most tokens. `models`: pairs of a provider (component
+    type) and a model's name."""
     amounts, unpriced = dict[str, tuple[Decimal, str]](), []
     for provider, model in sorted(set(models)):
         price = book.find(provider, model, at)
@@ -158,8 +153,8 @@ def most_expensive(
             unpriced.append(model or "(none)")
             continue
         rates = rates_at(price.contracted, reserve.input_tokens)
-        used = ((Meter.INPUT, reserve.input_tokens), (Meter.OUTPUT, reserve.output_tokens))
-        amount = total(amount_of(Decimal(tokens), rates[line], _PER) for line, tokens in used)
+        usage = ((Meter.INPUT, reserve.input_tokens), (Meter.OUTPUT, reserve.output_tokens))
+        amount = total(amount_of(Decimal(tokens), rates[line], _PER) for line, tokens in usage)
         amounts[price.currency] = max(amounts.get(price.currency, (amount, model)), (amount, model))
     return RequestPrice(
         {currency: amount for currency, (amount, _) in amounts.items()},
@@ -168,16 +163,17 @@ def most_expensive(
     )
 
 
-# The agent's client gives an internal system's sidecar up after this, and with it what that would still ask.
+# After this time, the agent's client gives up a call of an internal system, which also ends the sidecar's retries.
 GIVE_UP = timedelta(seconds=90)
-# Shorter, and the record cannot tell a breaker's refusal of a first request from that of a repeat.
-TELLING_PAUSE = timedelta(seconds=1)
+# If the sidecar's first pause is shorter, the record cannot distinguish a breaker's refusal of a first request from the
+# refusal of a retry.
+SHORTEST_CLEAR_PAUSE = timedelta(seconds=1)
 # The SDK's retries are switched off in the code, whatever DAPR_API_MAX_RETRIES says.
 SDK_REQUESTS = 1
 
 
 class Over(StrEnum):
-    """Which limit is passed."""
+    """An exceeded limit."""
 
     REQUESTS = "requests"
     TIME = "time"
@@ -186,8 +182,8 @@ class Over(StrEnum):
 
 @dataclass(frozen=True)
 class Layers:
-    """How many times each layer multiplies what the one above it asks; None without a bound. billed: how many of the
-    workflow's may be lost after the model has probably worked."""
+    """The factor of each layer; None without a bound. billed: the number of the workflow's requests that may fail after
+    the model has probably worked."""
 
     client: int | None
     sdk: int
@@ -197,12 +193,12 @@ class Layers:
 
     @property
     def requests(self) -> int | None:
-        """Their product."""
+        """The product of all layers."""
         return self._times(self.workflow)
 
     @property
     def billed_requests(self) -> int | None:
-        """Their product for what is probably billed."""
+        """The product of all layers for requests that are probably billed."""
         return self._times(self.billed)
 
     def _times(self, attempts: int) -> int | None:
@@ -213,7 +209,8 @@ class Layers:
 
 @dataclass(frozen=True)
 class RequestPrice:
-    """What one request costs at most, by currency; empty when it has no price. models: whose price it is."""
+    """The most that one request costs, by currency; empty without a price. models: the models with these prices;
+    unpriced: the models without a price."""
 
     amounts: Mapping[str, Decimal]
     models: tuple[str, ...] = ()
@@ -222,8 +219,8 @@ class RequestPrice:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst of one target. requests: of one step. until_parked: of the longest step that asks it. None is without
-    a bound. money: of one step, by currency."""
+    """The worst case of one target. calls: the steps that call it. until_parked: the longest time from a step's first
+    failure to parking, of the steps that call it; None without a bound. price: of one request."""
 
     target: Target
     layers: Layers
@@ -234,106 +231,107 @@ class Worst:
 
     @property
     def requests(self) -> int | None:
-        """Requests of one step."""
+        """The most requests of one step; None without a bound."""
         return self.layers.requests
 
     @property
     def per_task(self) -> int | None:
-        """Requests of all steps that a task may have."""
-        steps_ = sum(calls.per_task for calls in self.calls)
-        return None if self.requests is None else self.requests * steps_
+        """The most requests of all steps of a task; None without a bound."""
+        steps = sum(calls.per_task for calls in self.calls)
+        return None if self.requests is None else self.requests * steps
 
     @property
     def money(self) -> Mapping[str, Decimal]:
-        """What a step costs when every answer is lost after the model has worked; empty without a price or a bound."""
+        """The cost of a step, by currency, if each answer is lost after the model has worked; empty without a price or
+        a bound."""
         billed = self.layers.billed_requests
         if billed is None:
             return {}
         return {currency: amount * billed for currency, amount in self.price.amounts.items()}
 
     def limit(self, limits: RetryLimits) -> int:
-        """Requests that a step may make."""
-        models = self.target.kind is TargetKind.MODEL
-        return limits.model_requests_per_step if models else limits.system_requests_per_step
+        """The limit of requests of one step."""
+        is_model = self.target.kind is TargetKind.MODEL
+        return limits.model_requests_per_step if is_model else limits.system_requests_per_step
 
     def over(self, limits: RetryLimits) -> tuple[Over, ...]:
-        """Which limits are passed; no bound passes any. A currency without a limit of its own has none."""
-        limits_passed = []
+        """The exceeded limits. A figure without a bound exceeds any limit; money in a currency without a limit none."""
+        exceeded = []
         if self.requests is None or self.requests > self.limit(limits):
-            limits_passed.append(Over.REQUESTS)
+            exceeded.append(Over.REQUESTS)
         if self.until_parked is None or self.until_parked > timedelta(hours=limits.hours_until_parked):
-            limits_passed.append(Over.TIME)
+            exceeded.append(Over.TIME)
         if any(amount > limits.money_per_step.get(currency, amount) for currency, amount in self.money.items()):
-            limits_passed.append(Over.MONEY)
-        return tuple(limits_passed)
+            exceeded.append(Over.MONEY)
+        return tuple(exceeded)
 
 
 def worst(
     targets: Sequence[Target], policies: Policies, rules: Rules, billed: int, prices: Mapping[str, RequestPrice]
 ) -> tuple[Worst, ...]:
-    """Each target, a model as if all models' steps asked it. billed: how many of a step's requests to a model may be
-    lost and billed. prices: of a request, by the model component's name."""
+    """The worst case of each target; every model counts as the target of all steps that call a model. billed: how many
+    of a step's requests to a model may be lost and billed. prices: of one request, by name of the model component."""
     return tuple(
         _worst(target, policies, rules, billed, prices.get(target.name, RequestPrice({}))) for target in targets
     )
 
 
 def _worst(target: Target, policies: Policies, rules: Rules, billed: int, price: RequestPrice) -> Worst:
-    model = target.kind is TargetKind.MODEL
-    name = MODEL if model else target.name
-    calls = tuple(calls for calls in calls_by_step(rules) if name in calls.asks)
-    guard = policies.of_model(target.name) if model else policies.of_app(target.name)
+    is_model = target.kind is TargetKind.MODEL
+    name = MODEL if is_model else target.name
+    calls = tuple(calls for calls in calls_by_step(rules) if name in calls.targets)
+    guard = policies.of_model(target.name) if is_model else policies.of_app(target.name)
     attempts = rules.retries.attempts
-    at_most = min(attempts, billed) if model else 0
-    layers = Layers(client(target).requests, SDK_REQUESTS, guard.retry.requests, attempts, at_most)
-    # A step holds its task for as long as all that it asks one after another hold it.
-    together = [[guard] if model else [policies.of_app(ask) for ask in step.asks] for step in calls] or [[guard]]
-    lengths = [_attempt(target.kind, guards) for guards in together]
-    return Worst(target, layers, calls, _parked(lengths, rules), price, _notes(target, guard, calls))
+    billed_attempts = min(attempts, billed) if is_model else 0
+    layers = Layers(client(target).requests, SDK_REQUESTS, guard.retry.requests, attempts, billed_attempts)
+    # An attempt of a step takes as long as all the calls that it makes one after another.
+    guards_by_step = [[guard] if is_model else [policies.of_app(name) for name in step.targets] for step in calls]
+    durations = [_attempt_duration(target.kind, guards) for guards in guards_by_step or [[guard]]]
+    return Worst(target, layers, calls, _time_until_parked(durations, rules), price, _notes(target, guard, calls))
 
 
-def _parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | None:
-    """From the first failure until the task is parked, for the longest of these attempts."""
+def _time_until_parked(attempts: Sequence[timedelta | None], rules: Rules) -> timedelta | None:
+    """The time from the first failure until the task is parked, for the longest of these attempts."""
     bounded = [attempt for attempt in attempts if attempt is not None]
     if len(bounded) < len(attempts):
         return None
     return max(bounded) * rules.retries.attempts + pauses(rules.retries)
 
 
-def _attempt(kind: TargetKind, guards: Sequence[Guard]) -> timedelta | None:
-    """How long one attempt may last that asks these one after another."""
-    lengths = [_asked(kind, guard) for guard in guards]
-    bounded = [length for length in lengths if length is not None]
-    return sum(bounded, timedelta()) if len(bounded) == len(lengths) else None
+def _attempt_duration(kind: TargetKind, guards: Sequence[Guard]) -> timedelta | None:
+    """The longest duration of an attempt that calls targets with these policies one after another."""
+    durations = [_call_duration(kind, guard) for guard in guards]
+    bounded = [duration for duration in durations if duration is not None]
+    return sum(bounded, timedelta()) if len(bounded) == len(durations) else None
 
 
-def _asked(kind: TargetKind, guard: Guard) -> timedelta | None:
-    """How long one target may hold an attempt."""
+def _call_duration(kind: TargetKind, guard: Guard) -> timedelta | None:
+    """The longest duration of one call with its retries; None without a bound."""
     requests = guard.retry.requests
     if guard.timeout is None or requests is None:
         return GIVE_UP if kind is TargetKind.SYSTEM else None
-    lasts = guard.retry.lasts(requests, guard.timeout)
-    return min(lasts, GIVE_UP) if kind is TargetKind.SYSTEM else lasts
+    duration = guard.retry.longest_duration(requests, guard.timeout)
+    return min(duration, GIVE_UP) if kind is TargetKind.SYSTEM else duration
 
 
 def _notes(target: Target, guard: Guard, calls: Sequence[StepCalls]) -> tuple[str, ...]:
-    model, repeats = target.kind is TargetKind.MODEL, guard.retry.requests != 1
+    is_model, retries = target.kind is TargetKind.MODEL, guard.retry.requests != 1
     notes = [
-        (not calls, "no step asks it"),
+        (not calls, "no step calls it"),
         (client(target).requests != 1, client(target).fact),
-        (guard.retry.requests is None, "the sidecar asks again without end: set maxRetries"),
-        (model and repeats, "the sidecar asks a refused request again too (`matching` has no effect on models)"),
+        (guard.retry.requests is None, "the sidecar retries without end: set maxRetries"),
+        (is_model and retries, "the sidecar also retries refused requests (`matching` has no effect on models)"),
         (
-            model and repeats and guard.retry.first_pause < TELLING_PAUSE,
-            "its first pause is shorter than 1 s: what was refused by the breaker at once cannot be told from a repeat",
+            is_model and retries and guard.retry.first_pause < SHORTEST_CLEAR_PAUSE,
+            "its first pause is shorter than 1 s: a first request that the breaker refused looks like a retry",
         ),
         (
-            model and guard.retry.requests not in (1, 2),
-            "daprd's metrics tell that a call was repeated, not how often: the record counts one repeat",
+            is_model and guard.retry.requests not in (1, 2),
+            "daprd's metrics show that a call was retried, not how often: the record counts one retry",
         ),
-        (not model and repeats and not guard.matched, "no `matching`: the sidecar asks a refused request again too"),
+        (not is_model and retries and not guard.matched, "no `matching`: the sidecar also retries refused requests"),
         (guard.timeout is None, "no time-out"),
-        (not guard.breaker, "no circuit breaker: each attempt of each task is a request, however long it is down"),
+        (not guard.breaker, "no circuit breaker: during an outage, each attempt of each task is a request"),
     ]
     return tuple(text for holds, text in notes if holds)
 
@@ -341,17 +339,19 @@ def _notes(target: Target, guard: Guard, calls: Sequence[StepCalls]) -> tuple[st
 def unknown_names(
     targets: Sequence[Target], policies: Policies, rules: Rules, components: frozenset[str]
 ) -> Iterator[PolicyFinding]:
-    """Names that stand in one kind of file and are missing in the other."""
+    """A finding for each system that steps call and no file defines, and for each unknown target of a policy."""
     systems = {target.name for target in targets if target.kind is TargetKind.SYSTEM}
     for step in calls_by_step(rules):
-        for name in step.asks:
+        for name in step.targets:
             if name != MODEL and name not in systems:
-                yield PolicyFinding(f"step {step.step}", f"asks {name}, and no HTTPEndpoint is called so", wrong=True)
+                yield PolicyFinding(f"step {step.step}", f"calls {name}, and no HTTPEndpoint has that name", wrong=True)
     for name in policies.apps:
         if name not in systems:
             yield PolicyFinding(
-                f"apps.{name}", "no HTTPEndpoint is called so: it guards nothing that we ask", wrong=False
+                f"apps.{name}", "no HTTPEndpoint has that name: the policies have no effect", wrong=False
             )
     for name in policies.components:
         if name not in components:
-            yield PolicyFinding(f"components.{name}", "no component is called so: it guards nothing", wrong=False)
+            yield PolicyFinding(
+                f"components.{name}", "no component has that name: the policies have no effect", wrong=False
+            )

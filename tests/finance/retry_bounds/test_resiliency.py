@@ -82,7 +82,7 @@ def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
     assert found.of_app("orders").retry.requests is None
     ((where, problem, wrong),) = [(each.where, each.problem, each.wrong) for each in found.findings]
     assert where == "file 0: retries.few.maxRetires"
-    assert problem.startswith("unknown key; there are policy, duration")
+    assert problem.startswith("unknown key; the keys are policy, duration")
     assert wrong
 
 
@@ -94,15 +94,15 @@ def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
         ("duration: 1s", "duration: 1 s", "file 0: retries.few.duration", "'1 s' is not a duration"),
         ("maxRetries: 2", "maxRetries: two", "file 0: retries.few.maxRetries", "'two' is not a whole number"),
         ("policy: constant", "policy: linear", "file 0: retries.few", "policy 'linear' is neither"),
-        ("retry: few", "retry: many", "apps.orders.retry", "no policy is called 'many'"),
-        ("{timeout: slow, ", "{timeout: late, ", "components.llm.timeout", "no policy is called 'late'"),
+        ("retry: few", "retry: many", "apps.orders.retry", "there is no policy 'many'"),
+        ("{timeout: slow, ", "{timeout: late, ", "components.llm.timeout", "there is no policy 'late'"),
         ("outbound: {", "outgoing: {", "file 0: components.llm.outgoing", "unknown key"),
         ("{slow: 60s, quick: 250}", "60s", "file 0: policies.timeouts", "is not a mapping"),
         (
             "{llm: {outbound: {timeout: slow, circuitBreaker: trips}}}",
             "[llm]",
             "file 0: targets.components",
-            "is no map",
+            "is not a map",
         ),
     ],
 )

@@ -40,14 +40,14 @@ def test_a_constant_policy_asks_once_more_for_each_retry() -> None:
     policy = Retry(duration=SECOND, max_retries=3)
     assert policy.requests == 4
     assert policy.pauses(4) == 3 * SECOND
-    assert policy.lasts(4, 60 * SECOND) == 243 * SECOND
+    assert policy.longest_duration(4, 60 * SECOND) == 243 * SECOND
 
 
 def test_an_exponential_policy_without_a_count_ends_after_a_quarter_of_an_hour() -> None:
     policy = Retry(exponential=True)
     assert policy.requests is not None
     assert 35 <= policy.requests <= 45
-    assert policy.lasts(policy.requests, 60 * SECOND) == timedelta(minutes=16)
+    assert policy.longest_duration(policy.requests, 60 * SECOND) == timedelta(minutes=16)
 
 
 def test_an_exponential_policy_begins_with_half_a_second_whatever_its_duration() -> None:
@@ -76,4 +76,4 @@ def test_no_play_of_an_exponential_policy_asks_more_often_or_longer(retries: int
         elapsed, requests = elapsed + pause + late, requests + 1
     assert policy.requests is not None
     assert requests <= policy.requests
-    assert elapsed <= policy.lasts(policy.requests, timedelta(seconds=late)).total_seconds() + 1e-6
+    assert elapsed <= policy.longest_duration(policy.requests, timedelta(seconds=late)).total_seconds() + 1e-6

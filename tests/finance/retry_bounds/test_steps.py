@@ -101,12 +101,12 @@ def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dic
 
     services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, scheduled_input=history)
     asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
-    assert tuple(noted.asked) == ASKINGS[stage.__name__].asks
+    assert tuple(noted.asked) == ASKINGS[stage.__name__].targets
 
 
 def test_every_step_that_asks_a_system_is_known() -> None:
     assert {stage.__name__ for stage, *_ in QUESTIONS} == {
-        step for step, each in ASKINGS.items() if MODEL not in each.asks
+        step for step, each in ASKINGS.items() if MODEL not in each.targets
     }
     assert set(ASKINGS) == {each.__name__ for each in (*STAGES, *TOOLS)}
 

@@ -118,7 +118,7 @@ def test_a_model_that_the_sidecar_repeats_is_told_what_that_means(folder: Path) 
     change(folder, "resiliency/llm.yaml", "    circuitBreakers:\n", often)
     change(folder, *RETRY)
     said = " ".join(looked(folder)["llm"].notes)
-    for each in ("refused request again", "first pause is shorter", "the record counts one repeat"):
+    for each in ("also retries refused requests", "first pause is shorter", "the record counts one retry"):
         assert each in said
 
 
@@ -208,7 +208,7 @@ def respell(folder: Path, old: str, new: str) -> None:
             r"llm.yaml:\d+: .*01 is no plain decimal",
         ),
         (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is no plain decimal number"),
-        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is not a timestamp"),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is no timestamp"),
         (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is not a folder; run this in"),
     ],
 )
