@@ -1,7 +1,7 @@
 """HTTP clients of the lab: the agent's API as a customer uses it, and the sandbox's controls and books.
 
-The load of a benchmark does not go through these: it posts from one event loop (`lab/bench/load.py`), since a thread
-for each request would cost more CPU than what is measured.
+Benchmarks send their load without these clients, from one event loop (`lab/bench/load.py`): a thread for each request
+would use more CPU time than the product that is measured.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _SANDBOX_SECONDS = 60.0
 
 
 class AgentApi:
-    """The agent's API while any part of it may be away: a request that fails gives None or False, never an error.
+    """The agent's API, parts of which may be down: a failed request returns None or False and raises nothing.
 
-    With several workers, requests go to them in turn, like from a load balancer without health checks.
+    With several workers, requests go to them in turn, as from a load balancer without health checks.
     """
 
     def __init__(self, token: str, *urls: str) -> None:
@@ -43,15 +43,15 @@ class AgentApi:
             client.close()
 
     def submit(self, ticket: Ticket) -> bool:
-        """Submits a ticket; True once the agent has answered that it has it."""
+        """Submits a ticket; True if the agent accepted it."""
         return self._request("POST", "/tasks", ticket.model_dump(mode="json")) is not None
 
     def view(self, task_id: str) -> dict[str, Any] | None:
-        """The task as GET /tasks/{id} shows it."""
+        """The task as GET /tasks/{id} returns it, or None."""
         return self._request("GET", f"/tasks/{task_id}")
 
     def reject(self, task_id: str) -> bool:
-        """Rejects the refund that a task waits with; True when the decision was taken."""
+        """Rejects the refund of a task that waits for a person; True if the agent accepted the decision."""
         return self._request("POST", f"/tasks/{task_id}/reject") is not None
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -65,7 +65,7 @@ class AgentApi:
 class SandboxApi:
     """The sandbox's controls: latency, faults, the model's bill and the systems' books. Raises httpx.HTTPError.
 
-    Each request has its own connection: the sandbox may be another process by the next one.
+    Each request opens its own connection, since the sandbox may have been restarted in between.
     """
 
     def __init__(self, model_url: str, systems_url: str) -> None:
@@ -98,11 +98,11 @@ class SandboxApi:
         self._ask("PUT", f"{self._model_url}/faults", fault)
 
     def faults(self) -> tuple[dict[str, Any], ...]:
-        """All faults, each with how often it has `fired`."""
+        """All faults; `fired` counts how often each was applied."""
         return tuple(self._read(f"{self._model_url}/faults")["faults"])
 
     def clear_faults(self) -> None:
-        """Removes all faults; a request that is held already stays held until its sender goes."""
+        """Removes all faults. A request that a fault already holds stays held until its sender disconnects."""
         self._ask("DELETE", f"{self._model_url}/faults")
 
     def _read(self, url: str) -> dict[str, Any]:

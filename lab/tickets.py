@@ -1,8 +1,8 @@
-"""The ticket factory of the load generators: three shapes, and for each how its task must end. Pure.
+"""The ticket factory of the load generators: three shapes of ticket, and how the task of each must end.
 
-Every ticket has its own customer `load-<digits>` of tenant `bench` and that customer's one order `LD-<digits>`. The
-sandbox's books know these without seeding, and no customer collects refunds: what a ticket costs does not depend on
-the tickets before it.
+Every ticket has its own customer `load-<digits>` of tenant `bench` and that customer's only order `LD-<digits>`. The
+sandbox's books know these without seeding. Since no customer has earlier refunds, the cost of a ticket does not depend
+on the tickets before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 from app.domain.models import Ticket
 
 TENANT = "bench"
-PRICE, CURRENCY = Decimal("20.00"), "EUR"  # of every such order
+PRICE, CURRENCY = Decimal("20.00"), "EUR"  # of each such order
 _DIGITS = 8
 
 
@@ -25,14 +25,14 @@ class Shape(StrEnum):
     GREEDY = "greedy"  # an injection asks for far too much; the task waits for a person, who rejects it
 
 
-UNATTENDED = (Shape.QUESTION, Shape.REFUND)  # those that end without a person
-_ALWAYS = ("classify", "retrieve_account", "draft_refund", "notify_customer", "close_case")
-_FOR_MONEY = ("lookup_order", "lookup_refund_policy", "draft_refund", "hold_refund")
+UNATTENDED = (Shape.QUESTION, Shape.REFUND)  # shapes whose tasks end without a person
+_EVERY_TASK = ("classify", "retrieve_account", "draft_refund", "notify_customer", "close_case")
+_REFUND_ONLY = ("lookup_order", "lookup_refund_policy", "draft_refund", "hold_refund")
 # The activities of a task by name, sorted; an activity that runs twice is listed twice.
 STEPS = {
-    Shape.QUESTION: tuple(sorted(_ALWAYS)),
-    Shape.REFUND: tuple(sorted((*_ALWAYS, *_FOR_MONEY))),
-    Shape.GREEDY: tuple(sorted((*_ALWAYS, *_FOR_MONEY))),
+    Shape.QUESTION: tuple(sorted(_EVERY_TASK)),
+    Shape.REFUND: tuple(sorted((*_EVERY_TASK, *_REFUND_ONLY))),
+    Shape.GREEDY: tuple(sorted((*_EVERY_TASK, *_REFUND_ONLY))),
 }
 MODEL_CALLS = {Shape.QUESTION: 2, Shape.REFUND: 3, Shape.GREEDY: 3}
 OUTCOME = {Shape.QUESTION: "answered", Shape.REFUND: "refunded", Shape.GREEDY: "rejected"}
@@ -47,7 +47,7 @@ _TEXT = {
 
 
 def make_ticket(shape: Shape, number: int) -> Ticket:
-    """The ticket with this number; a number is used once in the life of a sandbox."""
+    """The ticket with this number. Use a number only once for each sandbox."""
     digits = f"{number:0{_DIGITS}d}"
     order = None if shape is Shape.QUESTION else f"LD-{digits}"
     return Ticket(

@@ -1,8 +1,8 @@
-"""Benchmarks: how many tasks a second this machine works, how long one task takes, and where the CPU goes.
+"""Benchmarks: how many tasks a second this machine completes, how long one task takes, and which process uses the CPU.
 
     python -m lab.bench            everything, three rounds
     python -m lab.bench --quick    PostgreSQL, one ticket shape, about three minutes
 
-Every round starts each side's processes anew, on empty state: ours on PostgreSQL, the peer (DBOS on
-PostgreSQL), ours on Redis, ours on SQLite. A machine that others use too is noisy: compare within one run.
+Each round starts fresh processes on empty state, in this order: the product on PostgreSQL, DBOS on PostgreSQL, the
+product on Redis, the product on SQLite. On a machine that other programs use too, compare figures of one run only.
 """

@@ -1,7 +1,7 @@
-"""`python -m lab.bench.estimate`: how far our estimate of usage is from the sandbox's bill, over all sample tickets.
+"""`python -m lab.bench.estimate`: compares our estimate of usage with the sandbox's bill, over all sample tickets.
 
-The figures depend on no machine. They are measured against the sandbox, which counts OpenAI's protocol as OpenAI says
-it counts and Anthropic's with the tokenizer that Anthropic published for Claude 2: not against the real providers.
+The figures do not depend on the machine. They are measured against the sandbox, not the real providers: for OpenAI's
+protocol it counts as OpenAI documents, for Anthropic's with the tokenizer that Anthropic published for Claude 2.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rich.table import Table
 
 from app.llm import estimate
 from app.llm.estimate import PLAIN, Counting
-from lab.bench.sampled import ANTHROPIC, OPENAI, Billed, Protocol, work
+from lab.bench.sampled import ANTHROPIC, OPENAI, BilledCall, Protocol, work_tickets
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The error of one part of the usage, in percent of the bill; below zero is too little."""
+    """The error of the estimate for one part of the usage, in percent of the bill; negative if it is too low."""
 
     protocol: str
     counted: str
@@ -32,37 +32,39 @@ class Figures:
     calls: int
     billed: int
     of_the_sum: float
-    median: float  # of the calls' errors without their sign, like the next two
+    median: float  # this and the next two: of the absolute errors of the calls
     p95: float
     worst: float
 
 
-def measured(protocols: Iterable[Protocol] = (OPENAI, ANTHROPIC)) -> list[Figures]:
-    """The figures of each protocol; where a family counts unlike OpenAI, also those of counting it as OpenAI does."""
-    found: list[Figures] = []
+def measure_estimates(protocols: Iterable[Protocol] = (OPENAI, ANTHROPIC)) -> list[Figures]:
+    """The figures of each protocol. A model family that counts unlike OpenAI is also counted as OpenAI would."""
+    figures: list[Figures] = []
     with tempfile.TemporaryDirectory() as folder:
         for protocol in protocols:
-            billed = work(protocol, Path(folder))
+            billed = work_tickets(protocol, Path(folder))
             own = estimate.counting(protocol.provider, protocol.model)
-            found += _of(protocol, "as its family", own, billed)
+            figures += _compare(protocol, "as its family", own, billed)
             if own is not PLAIN:
-                found += _of(protocol, "as OpenAI", PLAIN, billed)
-    return found
+                figures += _compare(protocol, "as OpenAI", PLAIN, billed)
+    return figures
 
 
-def _of(protocol: Protocol, counted: str, by: Counting, billed: Sequence[Billed]) -> list[Figures]:
-    asked = [(estimate.input_tokens(call.call.messages, call.call.tools, by), call.usage.input) for call in billed]
-    said = [(estimate.output_tokens(call.answer, by), call.usage.output) for call in billed]
-    both = [(a[0] + s[0], a[1] + s[1]) for a, s in zip(asked, said, strict=True)]
-    parts = {"input": asked, "output": said, "both": both}
+def _compare(protocol: Protocol, counted: str, counting: Counting, billed: Sequence[BilledCall]) -> list[Figures]:
+    inputs = [
+        (estimate.input_tokens(call.call.messages, call.call.tools, counting), call.usage.input) for call in billed
+    ]
+    outputs = [(estimate.output_tokens(call.answer, counting), call.usage.output) for call in billed]
+    sums = [(i[0] + o[0], i[1] + o[1]) for i, o in zip(inputs, outputs, strict=True)]
+    parts = {"input": inputs, "output": outputs, "both": sums}
     return [_figures(protocol.wire.NAME, counted, part, pairs) for part, pairs in parts.items()]
 
 
 def _figures(protocol: str, counted: str, part: str, pairs: Sequence[tuple[int, int]]) -> Figures:
     errors = sorted(abs(_percent(ours, theirs)) for ours, theirs in pairs)
     whole = _percent(sum(ours for ours, _ in pairs), sum(theirs for _, theirs in pairs))
-    at = [errors[min(len(errors) - 1, int(len(errors) * share))] for share in (0.5, 0.95, 1)]
-    rounded = [round(value, 1) for value in (whole, *at)]
+    percentiles = [errors[min(len(errors) - 1, int(len(errors) * share))] for share in (0.5, 0.95, 1)]
+    rounded = [round(value, 1) for value in (whole, *percentiles)]
     return Figures(protocol, counted, part, len(pairs), sum(theirs for _, theirs in pairs), *rounded)
 
 
@@ -72,24 +74,24 @@ def _percent(ours: int, theirs: int) -> float:
 
 def main() -> int:
     """Prints the figures."""
-    parser = argparse.ArgumentParser(prog="python -m lab.bench.estimate", description="Our estimate against a bill.")
+    parser = argparse.ArgumentParser(prog="python -m lab.bench.estimate", description="Our estimate against the bill.")
     parser.add_argument("--json", action="store_true", help="as JSON instead of a table")
     as_json = parser.parse_args().json
-    found = measured()
+    figures = measure_estimates()
     if as_json:
-        sys.stdout.write(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+        sys.stdout.write(json.dumps([asdict(row) for row in figures], indent=1) + "\n")
     else:
-        Console(width=120).print(_table(found))
+        Console(width=120).print(_table(figures))
     return 0
 
 
-def _table(found: Sequence[Figures]) -> Table:
+def _table(figures: Sequence[Figures]) -> Table:
     table = Table(title="Error of the estimate in percent of the sandbox's bill")
     for heading in ("protocol", "counted", "tokens", "calls", "billed", "sum", "median", "p95", "worst"):
         table.add_column(heading, justify="left" if heading in ("protocol", "counted", "tokens") else "right")
-    for result in found:
-        numbers = (f"{result.of_the_sum:+.1f}", f"{result.median:.1f}", f"{result.p95:.1f}", f"{result.worst:.1f}")
-        table.add_row(result.protocol, result.counted, result.part, str(result.calls), f"{result.billed:,}", *numbers)
+    for row in figures:
+        numbers = (f"{row.of_the_sum:+.1f}", f"{row.median:.1f}", f"{row.p95:.1f}", f"{row.worst:.1f}")
+        table.add_row(row.protocol, row.counted, row.part, str(row.calls), f"{row.billed:,}", *numbers)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Makes load: lanes that each keep one task in flight, or the peer told to do so inside its own process."""
+"""Makes load. Each lane keeps one task in flight, from this process or, for DBOS, inside its own process."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ from lab.tickets import Shape, make_ticket
 from runtime.errors import UserError
 from sandbox.systems.app import BOOKS_FILE
 
-# Watches which cases the sandbox's books close, by reading their file beside it: cheap, the same for every side.
-
 GIVE_UP_SECONDS = 60.0
 
 
 class CaseWatch:
-    """Counts closed cases while it is entered, and wakes those who wait for one."""
+    """Counts the cases that the sandbox closes, and resolves the futures of those that are awaited.
+
+    Use it as an asynchronous context manager. It reads the file of the sandbox's books, which costs little and works
+    the same for both sides.
+    """
 
     def __init__(self, sandbox_state: Path, poll_seconds: float = 0.02) -> None:
         self.count = 0
@@ -52,36 +54,36 @@ class CaseWatch:
         self._task: asyncio.Task[None] | None = None
 
     def expect(self, ticket_id: str) -> asyncio.Future[None]:
-        """Done when the ticket's case is closed; ask before the ticket is submitted."""
+        """A future that resolves when the ticket's case is closed. Call this before submitting the ticket."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[ticket_id] = future
         return future
 
-    async def closed(self, future: asyncio.Future[None], what: str) -> None:
-        """Waits for it. Raises UserError when it does not come."""
+    async def wait(self, future: asyncio.Future[None], name: str) -> None:
+        """Waits for a future of `expect`. Raises UserError with the case's `name` after `GIVE_UP_SECONDS`."""
         try:
             await asyncio.wait_for(future, GIVE_UP_SECONDS)
         except TimeoutError:
             raise UserError(
-                f"{what} was not closed within {GIVE_UP_SECONDS:.0f} s.", remedy="Look into the logs of the run."
+                f"{name} was not closed within {GIVE_UP_SECONDS:.0f} s.", remedy="See the logs of the run."
             ) from None
 
     async def __aenter__(self) -> Self:
-        """Begins to watch."""
+        """Starts the task that reads the books."""
         self._task = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends watching."""
+        """Stops that task and closes the books."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._books.close()
 
     def look(self) -> None:
-        """Takes in what the books have by now."""
+        """Reads the cases that were closed since the last call."""
         query = "SELECT id, ticket_id, outcome FROM cases WHERE id > ? ORDER BY id"
         for number, ticket_id, outcome in self._books.execute(query, (self._last,)).fetchall():
             self._last = number
@@ -101,7 +103,7 @@ Submit = Callable[[Ticket], Awaitable[None]]
 
 
 class NumberSource:
-    """Ticket numbers, each given once."""
+    """Gives each ticket number once."""
 
     def __init__(self, first: int = 1) -> None:
         self.next = first
@@ -117,20 +119,20 @@ class NumberSource:
 
 
 class Load(Protocol):
-    """Something that keeps tasks in flight."""
+    """Keeps tasks in flight."""
 
     async def start(self, shape: Shape, in_flight: int, spread_seconds: float) -> None:
-        """Begins, one lane after another over `spread_seconds`, so that tasks of one length come in no waves."""
+        """Starts the lanes, spread over `spread_seconds`, so that tasks of equal length do not run in waves."""
 
     async def halt(self) -> None:
-        """Starts nothing more, and waits for what runs."""
+        """Stops the lanes, and waits for the tasks in flight."""
 
-    async def alone(self, shape: Shape, count: int) -> list[float]:
-        """The seconds that each of `count` tasks takes, one after another."""
+    async def time_tasks(self, shape: Shape, count: int) -> list[float]:
+        """Runs `count` tasks one after another, and returns the seconds of each."""
 
 
 class Lanes:
-    """Load from outside: each lane submits a ticket, waits until its case is closed, and takes the next."""
+    """Load from this process: each lane submits a ticket, waits until its case is closed, and takes the next."""
 
     def __init__(self, submit: Submit, watch: CaseWatch, numbers: NumberSource) -> None:
         self._submit = submit
@@ -140,46 +142,46 @@ class Lanes:
         self._halting = False
 
     async def start(self, shape: Shape, in_flight: int, spread_seconds: float) -> None:
-        """Begins; returns when every lane has."""
+        """Starts the lanes; returns when all have started."""
         self._halting = False
         for _ in range(in_flight):
             self._lanes.append(asyncio.create_task(self._lane(shape)))
             await asyncio.sleep(spread_seconds / in_flight)
 
     async def halt(self) -> None:
-        """Starts nothing more, and waits for what runs. Raises what went wrong in a lane."""
+        """Stops the lanes, and waits for the tasks in flight. Raises the first error of a lane."""
         self._halting = True
         lanes, self._lanes = self._lanes, []
         await asyncio.gather(*lanes)
 
-    async def alone(self, shape: Shape, count: int) -> list[float]:
-        """From the ticket's submission until its case is closed."""
-        return await timed(lambda: self._one(shape), count)
+    async def time_tasks(self, shape: Shape, count: int) -> list[float]:
+        """As `Load.time_tasks`, from the ticket's submission until its case is closed."""
+        return await time_each(lambda: self._work_one(shape), count)
 
     async def _lane(self, shape: Shape) -> None:
         while not self._halting:
-            await self._one(shape)
+            await self._work_one(shape)
 
-    async def _one(self, shape: Shape) -> Ticket:
+    async def _work_one(self, shape: Shape) -> Ticket:
         ticket = make_ticket(shape, self._numbers.take())
         closed = self._watch.expect(ticket.ticket_id)
         await self._submit(ticket)
-        await self._watch.closed(closed, f"the case of {ticket.task_id}")
+        await self._watch.wait(closed, f"the case of {ticket.task_id}")
         return ticket
 
 
-async def timed(work: Callable[[], Awaitable[object]], count: int) -> list[float]:
-    """The seconds that each of `count` runs of `work` takes, one after another."""
+async def time_each(work: Callable[[], Awaitable[object]], count: int) -> list[float]:
+    """Runs `work` `count` times one after another, and returns the seconds of each."""
     seconds = []
     for _ in range(count):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await work()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return seconds
 
 
-class Told:
-    """Load from inside the peer's process, by its own calls."""
+class DbosLoad:
+    """Load that DBOS's process makes by calling its own workflow."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, numbers: NumberSource) -> None:
         self._session = session
@@ -187,32 +189,30 @@ class Told:
         self._numbers = numbers
 
     async def start(self, shape: Shape, in_flight: int, spread_seconds: float) -> None:
-        """Begins; returns when every lane has."""
+        """Starts the lanes; returns when all have started."""
         order = {"shape": shape.value, "in_flight": in_flight, "first": self._numbers.next}
-        await self._tell("drive", order | {"spread_seconds": spread_seconds})
+        await self._command("drive", order | {"spread_seconds": spread_seconds})
 
     async def halt(self) -> None:
-        """Starts nothing more, and waits for what runs."""
-        self._numbers.next = (await self._tell("halt", {}))["next"]
+        """Stops the lanes, and waits for the tasks in flight."""
+        self._numbers.next = (await self._command("halt", {}))["next"]
 
-    async def alone(self, shape: Shape, count: int) -> list[float]:
-        """From the workflow's call to its return."""
+    async def time_tasks(self, shape: Shape, count: int) -> list[float]:
+        """As `Load.time_tasks`, from the workflow's call to its return."""
         order = {"shape": shape.value, "count": count, "first": self._numbers.skip(count)}
-        return [float(seconds) for seconds in (await self._tell("alone", order))["seconds"]]
+        return [float(seconds) for seconds in (await self._command("alone", order))["seconds"]]
 
-    async def _tell(self, what: str, order: dict[str, Any]) -> dict[str, Any]:
-        async with self._session.post(f"{self._url}/{what}", json=order) as response:
+    async def _command(self, path: str, order: dict[str, Any]) -> dict[str, Any]:
+        async with self._session.post(f"{self._url}/{path}", json=order) as response:
             response.raise_for_status()
             answer: dict[str, Any] = await response.json()
             return answer
 
 
-# The ways in which tickets reach the two sides: over HTTP, or past it.
-
-# As many as the product's web has threads: more connections would only wait there.
+# As many as the product's web server has threads; further connections would only wait there.
 _CONNECTIONS = 16
 _POLL_SECONDS = 0.002
-# daprd reads an instance's rows one after another, without a lock: one that is being written gives this error.
+# daprd reads the rows of an instance one by one without a lock, and gives this error while the instance is written.
 _HALF_WRITTEN = "missing from state store"
 
 
@@ -220,20 +220,20 @@ _HALF_WRITTEN = "missing from state store"
 async def open_load(
     running: Running, submission: Submission, watch: CaseWatch, numbers: NumberSource
 ) -> AsyncIterator[Load]:
-    """A load for a side that runs, with its connections open."""
+    """The load for a running side, with its connections open."""
     connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector) as session:
         if submission is Submission.HTTP:
-            yield Lanes(_over_http(session, running), watch, numbers)
-        elif running.side is Side.PEER:
-            yield Told(session, running.web_url, numbers)
+            yield Lanes(_http_submit(session, running), watch, numbers)
+        elif running.side is Side.DBOS:
+            yield DbosLoad(session, running.web_url, numbers)
         else:
-            async with _to_daprd(running) as direct:
-                yield DirectLanes(direct, watch, numbers)
+            async with _open_dapr_client(running) as client:
+                yield DirectLanes(client, watch, numbers)
 
 
-class Direct:
-    """Tickets straight to daprd: kept in the ledger, as the intake does, then started by the asynchronous client."""
+class DirectClient:
+    """Starts tasks at daprd directly. It stores each ticket in the ledger first, as the intake does."""
 
     def __init__(self, client: DaprWorkflowClient, tickets: Tickets) -> None:
         self._client = client
@@ -241,7 +241,7 @@ class Direct:
         self._rules = policy.load(Settings().policy_file)
 
     async def submit(self, ticket: Ticket) -> None:
-        """Keeps and starts one ticket."""
+        """Stores a ticket and starts its task."""
         await asyncio.to_thread(self._tickets.accept, ticket)
         task = TaskInput(
             tenant=ticket.tenant,
@@ -252,10 +252,10 @@ class Direct:
         )
         await self._client.schedule_new_workflow(NAME, input=task, instance_id=ticket.task_id)
 
-    async def ended(self, ticket: Ticket) -> None:
-        """Returns when the ticket's workflow has ended. Raises UserError when it failed.
+    async def wait_until_completed(self, ticket: Ticket) -> None:
+        """Waits until the ticket's workflow has ended. Raises UserError if it has not completed.
 
-        It asks again and again, since the SDK's waiting call returns a second late after side-by-side steps.
+        It polls, since the waiting call of the SDK returns a second late after parallel steps.
         """
         while (status := await self._status(ticket)) == "RUNNING":
             await asyncio.sleep(_POLL_SECONDS)
@@ -273,21 +273,22 @@ class Direct:
 
 
 class DirectLanes(Lanes):
-    """Lanes past the intake; a task alone is timed until its workflow's end, as the peer's is."""
+    """Lanes that bypass the intake. As with DBOS, single tasks are timed until their workflow ends."""
 
-    def __init__(self, direct: Direct, watch: CaseWatch, numbers: NumberSource) -> None:
-        super().__init__(direct.submit, watch, numbers)
-        self._direct = direct
+    def __init__(self, client: DirectClient, watch: CaseWatch, numbers: NumberSource) -> None:
+        super().__init__(client.submit, watch, numbers)
+        self._direct = client
 
-    async def alone(self, shape: Shape, count: int) -> list[float]:
-        """From the submission until the workflow's end."""
-        return await timed(lambda: self._to_the_end(shape), count)
+    async def time_tasks(self, shape: Shape, count: int) -> list[float]:
+        """As `Load.time_tasks`, from the submission until the workflow's end."""
 
-    async def _to_the_end(self, shape: Shape) -> None:
-        await self._direct.ended(await self._one(shape))
+        async def work() -> None:
+            await self._direct.wait_until_completed(await self._work_one(shape))
+
+        return await time_each(work, count)
 
 
-def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
+def _http_submit(session: aiohttp.ClientSession, running: Running) -> Submit:
     url = f"{running.web_url}/tasks"
     headers = {"Authorization": f"Bearer {running.token}", "Content-Type": "application/json"}
 
@@ -300,7 +301,7 @@ def _over_http(session: aiohttp.ClientSession, running: Running) -> Submit:
 
 
 @asynccontextmanager
-async def _to_daprd(running: Running) -> AsyncIterator[Direct]:
+async def _open_dapr_client(running: Running) -> AsyncIterator[DirectClient]:
     host, _, port = running.dapr_grpc.partition(":")
     leave_proxies_out(Settings())
     sdk_patches.use_token(running.api_token)
@@ -309,8 +310,8 @@ async def _to_daprd(running: Running) -> AsyncIterator[Direct]:
     engine = database.connect(running.ledger_url)
     writer = Writer(engine)
     try:
-        yield Direct(client, Tickets(engine, writer, lambda: datetime.now(UTC)))
+        yield DirectClient(client, Tickets(engine, writer, lambda: datetime.now(UTC)))
     finally:
-        # The SDK's asynchronous client has no way to be closed; it goes with its event loop.
+        # The SDK's asynchronous client cannot be closed; it ends with its event loop.
         writer.close()
         engine.dispose()

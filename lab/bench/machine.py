@@ -1,4 +1,4 @@
-"""Says on what the figures were measured: the machine, its load, and the versions of everything that took part."""
+"""Describes the machine that figures were measured on: hardware, load, versions; and reads its CPU times."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ from pathlib import Path
 from lab.bench import sides
 from runtime import paths, processes
 
-# CPU seconds of processes, from /proc: what a process and all below it have used, ended children included.
-
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(leader: int, *, with_children: bool = True) -> float:
-    """Seconds used so far by a process, by the living ones below it, and by those they have outlived."""
+    """CPU seconds of a process, its descendants, and those of their children that have ended; read from /proc."""
     pids = {leader, *(processes.descendants(leader) if with_children else ())}
-    return sum(_own(pid) for pid in pids)
+    return sum(_process_seconds(pid) for pid in pids)
 
 
 def cpu_snapshot(leaders: Mapping[str, int]) -> dict[str, float]:
-    """Seconds used so far, by name; this process itself is the load generator."""
+    """CPU seconds so far by name, with those of this process as `load generator`."""
     seconds = {name: cpu_seconds(pid) for name, pid in leaders.items()}
     return seconds | {"load generator": sum(os.times()[:2])}
 
 
 def machine_busy() -> float:
-    """Seconds in which a core of this machine did something, for whomever, since it was started."""
+    """Busy seconds of all cores since the machine was started, for any process."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _waiting, hard, soft = (int(ticks) for ticks in fields[:7])
     return (user + nice + system + hard + soft) / _TICKS
 
 
 def cpu_since(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What was used between two snapshots."""
+    """CPU seconds by name between two snapshots."""
     return {name: round(after[name] - before[name], 4) for name in before}
 
 
-def _own(pid: int) -> float:
+def _process_seconds(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # ended between listing and reading
@@ -51,16 +49,16 @@ def _own(pid: int) -> float:
 
 
 def describe() -> dict[str, str]:
-    """Names and values, ready to print."""
+    """Hardware and versions as names and values, ready to print."""
     return hardware() | {
         "daprd": daprd(),
         "dapr-ext-workflow": version("dapr-ext-workflow"),
-        "dbos": sides.peer_version("dbos"),
+        "dbos": sides.dbos_environment_version("dbos"),
     }
 
 
 def hardware() -> dict[str, str]:
-    """The machine itself, and the Python that everything here runs on."""
+    """Processor, memory, operating system, load average and Python version."""
     return {
         "machine": f"{os.cpu_count()} x {_cpu_model()}, {_memory_gib():.0f} GiB, "
         f"{platform.system()} {platform.release()}",
@@ -70,16 +68,16 @@ def hardware() -> dict[str, str]:
 
 
 def daprd() -> str:
-    """The version of the daprd that is started."""
+    """The version of the daprd that the stack starts."""
     done = subprocess.run([str(paths.LAUNCH_BIN / "daprd"), "--version"], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def _cpu_model() -> str:
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
+    match = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return match[1] if match else platform.machine()
 
 
 def _memory_gib() -> float:
-    found = re.search(r"MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text())
-    return int(found[1]) / 2**20 if found else float("nan")
+    match = re.search(r"MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(match[1]) / 2**20 if match else float("nan")

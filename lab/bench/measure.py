@@ -1,4 +1,4 @@
-"""Measures one case on a side that runs: the sustained rate, the CPU that each process needs, one task's latency."""
+"""Measures one case on a running side: the sustained rate, the CPU time of each process, one task's latency."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FIRST_CASE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Window:
-    """What was seen of one case in one round."""
+    """The figures of one case in one round."""
 
     tasks: int
     seconds: float
-    others_cores: float  # cores that somebody else kept busy meanwhile
+    others_cores: float  # cores that other programs kept busy meanwhile
     cpu_ms_per_task: Mapping[str, float]
     input_tokens_per_task: float
     output_tokens_per_task: float
@@ -37,7 +37,7 @@ class Window:
 
 @dataclass(frozen=True)
 class _Steady:
-    """A window of steady load."""
+    """Figures of steady load."""
 
     tasks: int
     seconds: float
@@ -46,45 +46,45 @@ class _Steady:
 
 
 async def measure(running: Running, case: Case, pace: Pace, numbers: NumberSource) -> Window:
-    """One case, once. Raises UserError when tasks end otherwise than the load's tickets must."""
+    """Measures one case once. Raises UserError if tasks do not end as their tickets must."""
     running.sandbox.set_latency(case.latency)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.02) as watch,
         open_load(running, case.submission, watch, numbers) as load,
     ):
         bill = running.sandbox.bill_total()
-        steady = await _sustained(running, case, pace, watch, load)
-        tokens = _checked_bill(case, watch, bill, running.sandbox.bill_total())
+        steady = await _measure_steady_load(running, case, pace, watch, load)
+        tokens = _tokens_per_task(case, watch, bill, running.sandbox.bill_total())
         _check_outcomes(case, watch)
     async with (
         CaseWatch(running.sandbox_state, poll_seconds=0.002) as watch,
         open_load(running, case.submission, watch, numbers) as load,
     ):
-        alone = await load.alone(case.shape, pace.alone[case.latency])
+        alone = await load.time_tasks(case.shape, pace.alone[case.latency])
     return Window(
         tasks=steady.tasks,
         seconds=steady.seconds,
         others_cores=steady.others_cores,
-        cpu_ms_per_task={name: round(1000 * each / max(steady.tasks, 1), 2) for name, each in steady.used.items()},
+        cpu_ms_per_task={name: round(1000 * value / max(steady.tasks, 1), 2) for name, value in steady.used.items()},
         input_tokens_per_task=tokens[0],
         output_tokens_per_task=tokens[1],
         alone_seconds=tuple(alone),
     )
 
 
-async def _sustained(running: Running, case: Case, pace: Pace, watch: CaseWatch, load: Load) -> _Steady:
-    """Works until the load is steady, looks at a window of it, and lets the rest run out."""
+async def _measure_steady_load(running: Running, case: Case, pace: Pace, watch: CaseWatch, load: Load) -> _Steady:
+    """Runs the load until it is steady, measures a window of it, and waits for the tasks still in flight."""
     await load.start(case.shape, pace.in_flight[case.latency], MODEL_CALLS[case.shape] * case.latency)
-    await _first_case(case, watch)
+    await _wait_for_first_case(case, watch)
     await asyncio.sleep(pace.warm_up_seconds)
-    count, begun, busy, before = (
+    count, started, busy, before = (
         watch.count,
         time.perf_counter(),
         machine.machine_busy(),
         machine.cpu_snapshot(running.leaders),
     )
     await asyncio.sleep(pace.window_seconds)
-    tasks, seconds = watch.count - count, time.perf_counter() - begun
+    tasks, seconds = watch.count - count, time.perf_counter() - started
     used = machine.cpu_since(before, machine.cpu_snapshot(running.leaders))
     others = (machine.machine_busy() - busy - sum(used.values())) / seconds
     await load.halt()
@@ -92,24 +92,22 @@ async def _sustained(running: Running, case: Case, pace: Pace, watch: CaseWatch,
     return _Steady(tasks, seconds, used, max(round(others, 2), 0.0))
 
 
-async def _first_case(case: Case, watch: CaseWatch) -> None:
+async def _wait_for_first_case(case: Case, watch: CaseWatch) -> None:
     limit = time.monotonic() + _FIRST_CASE_SECONDS
     while not watch.count:
         if time.monotonic() > limit:
-            raise UserError(
-                f"{case}: no case was closed in {_FIRST_CASE_SECONDS:.0f} s; look into the logs of the run."
-            )
+            raise UserError(f"{case}: no case was closed in {_FIRST_CASE_SECONDS:.0f} s; see the logs of the run.")
         await asyncio.sleep(0.02)
 
 
-def _checked_bill(
+def _tokens_per_task(
     case: Case, watch: CaseWatch, before: Mapping[str, int], after: Mapping[str, int]
 ) -> tuple[float, float]:
-    """Input and output tokens a task. Raises UserError when model calls were repeated or left out."""
+    """Input and output tokens a task, by the bill. Raises UserError if model calls were repeated or left out."""
     spent = {key: after[key] - before[key] for key in after}
-    wanted = MODEL_CALLS[case.shape] * watch.count
-    if spent["requests"] != wanted:
-        raise UserError(f"{case}: {watch.count} tasks made {spent['requests']} model calls instead of {wanted}.")
+    expected = MODEL_CALLS[case.shape] * watch.count
+    if spent["requests"] != expected:
+        raise UserError(f"{case}: {watch.count} tasks made {spent['requests']} model calls instead of {expected}.")
     return spent["input_tokens"] / watch.count, spent["output_tokens"] / watch.count
 
 

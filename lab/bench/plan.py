@@ -1,4 +1,4 @@
-"""What is measured: cases, and the order in which they are; values only."""
+"""The cases that a benchmark measures, and their order."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lab.tickets import UNATTENDED, Shape
 
 
 class Side(StrEnum):
-    """Whose workflow engine works."""
+    """The workflow engine that is measured."""
 
     OURS = "refund-agent on Dapr"
-    PEER = "DBOS"
+    DBOS = "DBOS"
 
 
 class Store(StrEnum):
-    """Where the workflow's state lies."""
+    """The database that holds the workflow's state."""
 
     POSTGRES = "PostgreSQL"
     REDIS = "Redis"
@@ -24,7 +24,7 @@ class Store(StrEnum):
 
 
 class Submission(StrEnum):
-    """How tickets come in."""
+    """How tickets reach the engine."""
 
     HTTP = "HTTP"  # a POST with a bearer token, from the load generator
     DIRECT = "direct"  # ours: the load generator's gRPC client to daprd; DBOS: a call inside its own process
@@ -32,7 +32,7 @@ class Submission(StrEnum):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the peer."""
+    """One configuration of the DBOS baseline."""
 
     style: str  # coroutines | threads
     start: str  # direct | queue
@@ -50,13 +50,13 @@ VARIANTS = (
     Variant("threads", "queue", threads=256, connections=20),
 )
 
-# What was quickest when all were last measured; the full run measures them again.
+# By model latency, the fastest variant when all were last measured; the full run measures them again.
 DEFAULT_VARIANTS = {0.0: VARIANTS[0], 1.0: VARIANTS[2]}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is measured."""
+    """One combination of engine, store, submission, model latency and ticket shape."""
 
     side: Side
     store: Store
@@ -67,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Block:
-    """Cases that one set of processes works, in order. `variant` is the peer's."""
+    """Cases that are measured in order on one set of processes. `variant` is set for DBOS only."""
 
     side: Side
     store: Store
@@ -77,12 +77,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long, and how many at once."""
+    """Rounds, durations, and tasks in flight by model latency in seconds."""
 
     rounds: int
     warm_up_seconds: float
     window_seconds: float
-    alone: dict[float, int]  # model latency -> tasks one after another, each round; 0 leaves it out
+    alone: dict[float, int]  # by model latency: tasks in each round that run with nothing else; 0 skips them
     in_flight: dict[float, int] = field(default_factory=lambda: {0.0: 32, 1.0: 128})
 
 
@@ -92,7 +92,7 @@ LATENCIES = (0.0, 1.0)
 
 
 def cases(side: Side, store: Store, *, quick: bool) -> tuple[Case, ...]:
-    """The cases of one side on one store. Direct submission is compared on the stores that both sides have."""
+    """The cases of one side on one store. Direct submission is measured on PostgreSQL only, which both sides use."""
     submissions = [Submission.HTTP]
     if not quick and store is Store.POSTGRES:
         submissions.append(Submission.DIRECT)
@@ -106,14 +106,14 @@ def cases(side: Side, store: Store, *, quick: bool) -> tuple[Case, ...]:
 
 
 def blocks(stores: tuple[Store, ...], variants: dict[float, Variant], *, quick: bool) -> tuple[Block, ...]:
-    """One round: ours, the peer, and ours on the other stores. The peer runs as what is best for each latency."""
+    """One round: ours, DBOS, then ours on the other stores. `variants` has the variant of DBOS for each latency."""
     ours = [Block(Side.OURS, store, cases(Side.OURS, store, quick=quick)) for store in stores]
-    return (*ours[:1], *peer_blocks(cases(Side.PEER, Store.POSTGRES, quick=quick), variants), *ours[1:])
+    return (*ours[:1], *dbos_blocks(cases(Side.DBOS, Store.POSTGRES, quick=quick), variants), *ours[1:])
 
 
-def peer_blocks(wanted: tuple[Case, ...], variants: dict[float, Variant]) -> list[Block]:
-    """The peer's cases, by the variant that works them."""
+def dbos_blocks(dbos_cases: tuple[Case, ...], variants: dict[float, Variant]) -> list[Block]:
+    """The cases of DBOS, grouped by the variant that runs them."""
     by_variant: dict[Variant, list[Case]] = {}
-    for case in wanted:
+    for case in dbos_cases:
         by_variant.setdefault(variants[case.latency], []).append(case)
-    return [Block(Side.PEER, Store.POSTGRES, tuple(each), variant) for variant, each in by_variant.items()]
+    return [Block(Side.DBOS, Store.POSTGRES, tuple(group), variant) for variant, group in by_variant.items()]

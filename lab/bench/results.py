@@ -1,11 +1,11 @@
-"""Puts rounds together: median and spread of each case, and the goals they are held against; no I/O."""
+"""Summarizes the rounds of each case, judges them by the goals, and writes tables and JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ LATENCY_GOAL_TASKS_PER_SECOND = 30.0
 
 @dataclass(frozen=True)
 class Summary:
-    """One case over its rounds."""
+    """The rounds of one case."""
 
     case: Case
     windows: tuple[Window, ...]
@@ -34,33 +34,33 @@ class Summary:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The slowest and the quickest round."""
+        """Tasks a second of the slowest and the fastest round."""
         rates = [window.rate for window in self.windows]
         return min(rates), max(rates)
 
     @property
     def alone(self) -> list[float]:
-        """Seconds of each task that was worked alone."""
+        """Seconds of each task that ran with nothing else, sorted."""
         return sorted(seconds for window in self.windows for seconds in window.alone_seconds)
 
     @property
     def cpu_ms_per_task(self) -> dict[str, float]:
-        """The median of the rounds, by process."""
+        """CPU milliseconds a task by process: the median of the rounds."""
         names = self.windows[0].cpu_ms_per_task
         return {name: statistics.median(window.cpu_ms_per_task[name] for window in self.windows) for name in names}
 
     @property
     def bound(self) -> float:
-        """The tasks a second that this machine's cores could work if they did nothing else and nothing waited."""
+        """Tasks a second if all cores of this machine worked on tasks all the time."""
         return 1000 * (os.cpu_count() or 1) / sum(self.cpu_ms_per_task.values())
 
     @property
     def others_cores(self) -> float:
-        """The most cores that others kept busy in a round."""
+        """Cores that other programs kept busy, in the worst round."""
         return max(window.others_cores for window in self.windows)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with every round's own figures."""
+        """The case and its figures, with the rate of each round."""
         case = self.case
         return {
             "side": case.side.value,
@@ -72,7 +72,7 @@ class Summary:
             "rounds": [round(window.rate, 2) for window in self.windows],
             "others_cores": [window.others_cores for window in self.windows],
             "tasks_per_second_of_all_cores": round(self.bound, 1),
-            "cpu_ms_per_task": {name: round(each, 2) for name, each in self.cpu_ms_per_task.items()},
+            "cpu_ms_per_task": {name: round(value, 2) for name, value in self.cpu_ms_per_task.items()},
             "alone_seconds": {"count": len(self.alone), "p50": share(self.alone, 0.5), "p95": share(self.alone, 0.95)},
             "tokens_per_task": {
                 "input": round(self.windows[0].input_tokens_per_task, 1),
@@ -83,39 +83,37 @@ class Summary:
 
 @dataclass(frozen=True)
 class Goal:
-    """One goal and how it stands."""
+    """One goal, whether it is met, and the figure that was measured."""
 
     text: str
     met: bool
     seen: str
 
 
-def summaries(seen: Mapping[Case, Sequence[Window]]) -> list[Summary]:
+def summaries(windows: Mapping[Case, Sequence[Window]]) -> list[Summary]:
     """One summary for each case, in the order in which the cases were first measured."""
-    return [Summary(case, tuple(windows)) for case, windows in seen.items()]
+    return [Summary(case, tuple(rounds)) for case, rounds in windows.items()]
 
 
 def share(ordered: Sequence[float], part: float) -> float | None:
-    """The value below which `part` of the ordered values lie; None of nothing."""
+    """The percentile `part` (0..1) of the ordered values; None without values."""
     if not ordered:
         return None
     return round(ordered[min(int(part * len(ordered)), len(ordered) - 1)], 4)
 
 
-def goals(found: Iterable[Summary]) -> list[Goal]:
-    """The goals that can be judged by what was measured."""
-    found = list(found)
-    return [*_hidden_latency(found), *_against_peer(found)]
+def goals(summaries: Sequence[Summary]) -> list[Goal]:
+    """The goals that the measured cases can judge."""
+    return [*_latency_goals(summaries), *_throughput_goals(summaries)]
 
 
-def _hidden_latency(found: list[Summary]) -> list[Goal]:
+def _latency_goals(summaries: Sequence[Summary]) -> list[Goal]:
+    """The faster of the two database servers counts."""
     servers = (Store.POSTGRES, Store.REDIS)
-    judged = [
-        each for each in found if each.case.side is Side.OURS and each.case.latency and each.case.store in servers
-    ]
+    ours = [s for s in summaries if s.case.side is Side.OURS and s.case.latency and s.case.store in servers]
     goals = []
     for shape in UNATTENDED:
-        best = max((each for each in judged if each.case.shape is shape), key=lambda result: result.rate, default=None)
+        best = max((s for s in ours if s.case.shape is shape), key=lambda summary: summary.rate, default=None)
         if best is not None:
             text = f"{shape.value}, 1 s a model call: at least {LATENCY_GOAL_TASKS_PER_SECOND:.0f} tasks/s on a server"
             seen = f"{best.rate:.1f} ({best.case.store.value}, {best.case.submission.value})"
@@ -123,99 +121,97 @@ def _hidden_latency(found: list[Summary]) -> list[Goal]:
     return goals
 
 
-def _against_peer(found: list[Summary]) -> list[Goal]:
-    """Like with like: the same submission, shape, latency and database."""
-    peers = {_likeness(each.case): each for each in found if each.case.side is Side.PEER}
+def _throughput_goals(summaries: Sequence[Summary]) -> list[Goal]:
+    """Compares cases with the same submission, shape, latency and database."""
+    baselines = {_comparison_key(summary.case): summary for summary in summaries if summary.case.side is Side.DBOS}
     goals = []
-    for ours in found:
-        peer = peers.get(_likeness(ours.case))
-        if ours.case.side is Side.OURS and peer is not None and not ours.case.latency:
+    for ours in summaries:
+        baseline = baselines.get(_comparison_key(ours.case))
+        if ours.case.side is Side.OURS and baseline is not None and not ours.case.latency:
             text = f"{ours.case.shape.value}, no latency, {ours.case.submission.value}: at least as many as DBOS"
-            goals.append(Goal(text, ours.rate >= peer.rate, f"{ours.rate:.1f} against {peer.rate:.1f} tasks/s"))
+            goals.append(Goal(text, ours.rate >= baseline.rate, f"{ours.rate:.1f} against {baseline.rate:.1f} tasks/s"))
     return goals
 
 
-def _likeness(case: Case) -> tuple[object, ...]:
+def _comparison_key(case: Case) -> tuple[object, ...]:
     return case.store, case.submission, case.latency, case.shape
 
 
-# Prints what was found, and writes it as JSON.
-
-# More than this, and the rates say as much about the neighbours as about what is measured.
+# Above this, other programs influence the rates too much to compare runs.
 QUIET_CORES = 0.2
 
 
 def show(
     console: Console,
-    described: Mapping[str, str],
-    found: Sequence[Summary],
+    machine_facts: Mapping[str, str],
+    summaries: Sequence[Summary],
     goals: Sequence[Goal],
     variants: Mapping[float, Variant],
 ) -> None:
-    """All tables."""
-    for name, value in described.items():
+    """Prints the machine, the variants of DBOS, both tables and the goals."""
+    for name, value in machine_facts.items():
         console.print(f"{name:>20}  {value}", highlight=False)
     for latency, variant in variants.items():
         console.print(f"{f'DBOS at {latency:.0f} s':>20}  {variant}", highlight=False)
-    console.print(_rates(found))
-    console.print(_cpu(found))
-    if max(each.others_cores for each in found) > QUIET_CORES:
-        console.print("Others used this machine meanwhile (others' cores): compare within this run only.")
+    console.print(_rate_table(summaries))
+    console.print(_cpu_table(summaries))
+    if max(summary.others_cores for summary in summaries) > QUIET_CORES:
+        console.print("Other programs used this machine (see others' cores): compare figures of this run only.")
     for goal in goals:
         console.print(f"{'[green]met' if goal.met else '[red]missed'}[/]  {goal.text}: {goal.seen}", highlight=False)
 
 
 def write(
     path: Path,
-    described: Mapping[str, str],
-    found: Sequence[Summary],
+    machine_facts: Mapping[str, str],
+    summaries: Sequence[Summary],
     goals: Sequence[Goal],
     variants: Mapping[float, Variant],
 ) -> None:
-    """The same as JSON, with each round's figures."""
+    """Writes the same as JSON, with the figures of each round."""
     document = {
-        "machine": dict(described),
+        "machine": dict(machine_facts),
         "peer": {str(latency): str(variant) for latency, variant in variants.items()},
-        "cases": [each.as_json() for each in found],
+        "cases": [summary.as_json() for summary in summaries],
         "goals": [{"goal": goal.text, "met": goal.met, "seen": goal.seen} for goal in goals],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _rates(found: Sequence[Summary]) -> Table:
+def _rate_table(summaries: Sequence[Summary]) -> Table:
     table = Table(title="Sustained tasks a second, and one task alone")
     for heading in ("engine", "store", "submitted", "model", "ticket"):
         table.add_column(heading)
     for heading in ("tasks/s", "rounds", "alone p50 ms", "p95 ms", "others' cores"):
         table.add_column(heading, justify="right")
-    for result in found:
-        case, (low, high) = result.case, result.spread
+    for summary in summaries:
+        case, (low, high) = summary.case, summary.spread
         table.add_row(
             *(case.side.value, case.store.value, case.submission.value, f"{case.latency:.0f} s", case.shape.value),
-            *(f"{result.rate:.1f}", f"{low:.1f}-{high:.1f}"),
-            *(_milliseconds(share(result.alone, part)) for part in (0.5, 0.95)),
-            f"{result.others_cores:.1f}",
+            *(f"{summary.rate:.1f}", f"{low:.1f}-{high:.1f}"),
+            *(_milliseconds(share(summary.alone, part)) for part in (0.5, 0.95)),
+            f"{summary.others_cores:.1f}",
         )
     return table
 
 
-def _cpu(found: Sequence[Summary]) -> Table:
+def _cpu_table(summaries: Sequence[Summary]) -> Table:
     names: list[str] = []
-    for result in found:
-        names += [name for name in result.cpu_ms_per_task if name not in names]
+    for summary in summaries:
+        names += [name for name in summary.cpu_ms_per_task if name not in names]
     table = Table(title="CPU milliseconds a task, by process")
     for heading in ("engine", "store", "submitted", "model", "ticket"):
         table.add_column(heading)
     for heading in (*names, "sum", "cores/sum"):
         table.add_column(heading, justify="right")
-    for result in found:
-        case, used = result.case, result.cpu_ms_per_task
+    for summary in summaries:
+        case, used = summary.case, summary.cpu_ms_per_task
         table.add_row(
             *(case.side.value, case.store.value, case.submission.value, f"{case.latency:.0f} s", case.shape.value),
             *(f"{used[name]:.1f}" if name in used else "" for name in names),
             f"{sum(used.values()):.1f}",
-            f"{result.bound:.0f}/s",
+            f"{summary.bound:.0f}/s",
         )
     return table
 

@@ -1,10 +1,9 @@
-"""`python -m lab.bench.resume`: how long after a kill the work goes on, with many tasks interrupted at once.
+"""`python -m lab.bench.resume`: measures how soon work continues after a kill that interrupts many tasks.
 
-Each round sends tasks to a model that takes its time, kills the worker with SIGKILL while it waits for all of them, and
-starts it again. Counted from the start of the new process: when its API answers, when it begins the first of the
-interrupted steps, when it has begun all of them, and when the first model call is answered, which takes half a
-second. A kill may leave the sidecar locked up (daprd 1.18.2), so that it has to start again as well; those rounds are
-shown apart.
+Each round sends tasks to a slow model, kills the worker with SIGKILL while each task has an open model call, and starts
+it again. Times are counted from the start of the new process: until its API answers, until it starts the first and the
+last of the interrupted steps, and until the first model call is answered, which takes half a second. The kill may leave
+the sidecar locked up (daprd 1.18.2), so that it has to restart too; those rounds are shown separately.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from runtime.stack import Stack
 _SLOW_SECONDS, _QUICK_SECONDS = 30.0, 0.5
 _DEADLINE_SECONDS = 120.0
 _LOCKED_UP = "has locked up"
-# The executions that began in this life of the worker, of attempts that another life had begun and not ended.
+# Executions that the new worker started, of attempts that an earlier worker had started.
 _RESUMED = """
 SELECT e.started_at FROM executions e WHERE e.worker = :worker AND EXISTS (
   SELECT 1 FROM executions o WHERE o.task_id = e.task_id AND o.execution_id = e.execution_id
@@ -49,7 +48,7 @@ _ANSWERED = "SELECT MIN(ended_at) FROM model_calls WHERE worker = :worker AND st
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds from the start of the new process."""
+    """One round: how many steps were interrupted, and seconds from the start of the new process."""
 
     interrupted: int
     ready: float
@@ -59,14 +58,14 @@ class Round:
     locked_up: bool
 
 
-def measured(tasks: int, rounds: int) -> Iterator[Round]:
-    """Every round, on one stack."""
+def measure_rounds(tasks: int, rounds: int) -> Iterator[Round]:
+    """Measures all rounds on one stack."""
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
         for number in range(rounds):
-            yield _round(stack, tasks, number)
+            yield _measure_round(stack, tasks, number)
 
 
-def _round(stack: Stack, tasks: int, number: int) -> Round:
+def _measure_round(stack: Stack, tasks: int, number: int) -> Round:
     sandbox = SandboxApi.of(stack)
     with closing(AgentApi.of(stack)) as api:
         sandbox.set_latency(_SLOW_SECONDS)
@@ -74,24 +73,24 @@ def _round(stack: Stack, tasks: int, number: int) -> Round:
         for ticket in tickets:
             if not api.submit(ticket):
                 raise UserError(f"The agent did not accept {ticket.task_id}; see the log {stack.log('worker')}.")
-        asked = "a model call of each task"
-        processes.wait_until(lambda: _open_calls(stack) == tasks, what=asked, deadline_seconds=_DEADLINE_SECONDS)
+        calls = "a model call of each task"
+        processes.wait_until(lambda: _open_calls(stack) == tasks, what=calls, deadline_seconds=_DEADLINE_SECONDS)
         sandbox.set_latency(_QUICK_SECONDS)
         before = stack.log("worker").read_text().count(_LOCKED_UP)
         stack.kill("worker")
-        began = time.time()
+        started = time.time()
         stack.start("worker")
-        ready = time.time() - began
+        ready = time.time() - started
         processes.wait_until(
             lambda: _all_completed(api, tickets), what="the end of all tasks", deadline_seconds=_DEADLINE_SECONDS
         )
-        resumed, answered = _resumed(stack)
+        resumed, answered = _resume_times(stack)
         locked = stack.log("worker").read_text().count(_LOCKED_UP) > before
-    return Round(len(resumed), ready, resumed[0] - began, resumed[-1] - began, answered - began, locked)
+    return Round(len(resumed), ready, resumed[0] - started, resumed[-1] - started, answered - started, locked)
 
 
 def _all_completed(api: AgentApi, tickets: Sequence[Ticket]) -> bool:
-    """False as well while the API is away."""
+    """False while the API is down."""
     return all((api.view(ticket.task_id) or {}).get("status") == "completed" for ticket in tickets)
 
 
@@ -99,12 +98,12 @@ def _open_calls(stack: Stack) -> int:
     return int(_rows(stack, "SELECT COUNT(*) FROM model_calls WHERE state = 'started'", {})[0][0])
 
 
-def _resumed(stack: Stack) -> tuple[list[float], float]:
-    """When the new worker began what the one before had begun, and when it had its first answer, by the clock."""
+def _resume_times(stack: Stack) -> tuple[list[float], float]:
+    """When the new worker started each interrupted step, and when its first model call was answered (Unix time)."""
     ((worker,),) = _rows(stack, "SELECT worker FROM workers ORDER BY started_at DESC LIMIT 1", {})
-    begun = [row[0] / 1e6 for row in _rows(stack, _RESUMED, {"worker": worker})]
+    resumed = [row[0] / 1e6 for row in _rows(stack, _RESUMED, {"worker": worker})]
     ((answered,),) = _rows(stack, _ANSWERED, {"worker": worker})
-    return begun, answered / 1e6
+    return resumed, answered / 1e6
 
 
 def _rows(stack: Stack, query: str, values: dict[str, Any]) -> list[Any]:
@@ -113,20 +112,20 @@ def _rows(stack: Stack, query: str, values: dict[str, Any]) -> list[Any]:
 
 
 def show(rounds: Sequence[Round], console: Console) -> None:
-    """The rounds with and without a lock-up: median and worst."""
+    """Prints median and worst of the rounds, separately for those in which the sidecar locked up."""
     table = Table("sidecar", "rounds", "interrupted", "API answers", "first step", "all steps", "first answer")
     for locked in (False, True):
-        some = [each for each in rounds if each.locked_up is locked]
-        if some:
-            columns = [[getattr(each, name) for each in some] for name in ("ready", "first", "all", "answered")]
+        group = [entry for entry in rounds if entry.locked_up is locked]
+        if group:
+            columns = [[getattr(entry, name) for entry in group] for name in ("ready", "first", "all", "answered")]
             cells = [f"{statistics.median(column):.2f} s (worst {max(column):.2f})" for column in columns]
-            count = f"{min(each.interrupted for each in some)}-{max(each.interrupted for each in some)}"
-            table.add_row("locked up, started again" if locked else "well", str(len(some)), count, *cells)
+            count = f"{min(entry.interrupted for entry in group)}-{max(entry.interrupted for entry in group)}"
+            table.add_row("locked up, restarted" if locked else "no lock-up", str(len(group)), count, *cells)
     console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints machine and figures."""
+    """Prints the machine and the figures."""
     parser = argparse.ArgumentParser(prog="python -m lab.bench.resume", description=__doc__)
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=6)
@@ -137,10 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> None:
         for name, value in hardware().items():
             console.print(f"{name:14} {value}", highlight=False)
-        rounds = list(measured(chosen.tasks, chosen.rounds))
+        rounds = list(measure_rounds(chosen.tasks, chosen.rounds))
         show(rounds, console)
         if chosen.json:
-            chosen.json.write_text(json.dumps([asdict(each) for each in rounds], indent=2))
+            chosen.json.write_text(json.dumps([asdict(entry) for entry in rounds], indent=2))
 
     return exit_code(run, "lab.bench.resume")
 

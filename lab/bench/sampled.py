@@ -1,6 +1,6 @@
-"""Works the sample tickets through the agent's own stages against the sandbox's model and systems, in one process.
+"""Works the sample tickets through the agent's stages with the sandbox's model and systems, in one process.
 
-Each call to the model takes the form that Dapr's client gives it on the wire, and is billed as the sandbox bills it.
+Each model call has the form that Dapr's client gives it on the wire, and is billed as the sandbox bills it.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _CONTEXT = cast(Any, SimpleNamespace(get_inner_context=lambda: SimpleNamespace(t
 
 @dataclass(frozen=True)
 class Protocol:
-    """A provider's protocol, and the model that is asked in it."""
+    """A provider's protocol and a model that is called with it."""
 
     wire: ModuleType
     model: str
 
     @property
     def provider(self) -> str:
-        """The type of Dapr's component."""
+        """The type of the Dapr component."""
         return f"conversation.{self.wire.NAME}"
 
 
@@ -60,8 +60,8 @@ ANTHROPIC = Protocol(anthropic, "claude-2.1")  # the model whose tokenizer is pu
 
 
 @dataclass(frozen=True)
-class Billed:
-    """One call with its answer, and what the sandbox bills for it."""
+class BilledCall:
+    """One model call, its answer, and the usage that the sandbox bills for it."""
 
     call: ModelCall
     answer: Answer
@@ -69,25 +69,26 @@ class Billed:
 
 
 @dataclass
-class Asked:
-    """The gateway's place: asks the sandbox's model and remembers each call."""
+class SandboxGateway:
+    """Replaces the gateway: calls the sandbox's model and keeps each billed call."""
 
     protocol: Protocol
     cache: PromptCache = field(default_factory=lambda: PromptCache(lambda: _NOW))
-    billed: list[Billed] = field(default_factory=list)
+    billed: list[BilledCall] = field(default_factory=list)
 
     async def ask(self, call: ModelCall) -> ModelAnswer:
-        """One call, over the protocol's wire."""
-        question = self.protocol.wire.read(json.dumps(self._body(call)).encode())
-        said = shortened(answer_question(question), question.max_output_tokens)
+        """Answers one call, encoded and read as on the wire of the protocol."""
+        request = self.protocol.wire.read(json.dumps(self._body(call)).encode())
+        said = shortened(answer_question(request), request.max_output_tokens)
         automatic = self.protocol.wire is openai
-        usage = measure(question, said, self.cache, self.protocol.wire.COUNTING, key="k", automatic=automatic)
+        usage = measure(request, said, self.cache, self.protocol.wire.COUNTING, key="k", automatic=automatic)
         answer = _answer(said, self.protocol.model)
-        self.billed.append(Billed(call, answer, usage))
-        return ModelAnswer(answer, _use(answer, call))
+        self.billed.append(BilledCall(call, answer, usage))
+        return ModelAnswer(answer, _model_use(answer, call))
 
     def _body(self, call: ModelCall) -> dict[str, Any]:
-        return {"model": self.protocol.model} | (_openai if self.protocol.wire is openai else _anthropic)(call)
+        body = _openai_body(call) if self.protocol.wire is openai else _anthropic_body(call)
+        return {"model": self.protocol.model} | body
 
 
 class InternalSystems:
@@ -97,68 +98,67 @@ class InternalSystems:
         self._books = books
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One request. Raises Refused."""
-        found = next(each for each in METHODS if (each.system, each.name) == (system, method))
-        answer = dict(found.work(self._books, found.body.model_validate(body), _NOW))
+        """Answers one request. Raises Refused."""
+        handler = next(m for m in METHODS if (m.system, m.name) == (system, method))
+        answer = dict(handler.work(self._books, handler.body.model_validate(body), _NOW))
         if not answer.pop("ok"):
-            raise Refused(f"{system}/{method} refuses", reason=str(answer["code"]))
+            raise Refused(f"{system}/{method} refused the request", reason=str(answer["code"]))
         return answer
 
 
-def work(protocol: Protocol, state: Path) -> list[Billed]:
-    """Every model call that the sample tickets take, in order. `state` is a folder for the books."""
+def work_tickets(protocol: Protocol, state: Path) -> list[BilledCall]:
+    """Works all sample tickets, and returns their model calls in order. The sandbox's books go into folder `state`."""
     books = Books(state / f"{protocol.wire.NAME}.sqlite")
     seed(books, load_books, _NOW)
-    asked = Asked(protocol)
+    gateway = SandboxGateway(protocol)
     try:
-        asyncio.run(_work_all(asked, InternalSystems(books)))
+        asyncio.run(_work_all(gateway, InternalSystems(books)))
     finally:
         books.close()
-    return asked.billed
+    return gateway.billed
 
 
-async def _work_all(asked: Asked, systems: InternalSystems) -> None:
+async def _work_all(gateway: SandboxGateway, systems: InternalSystems) -> None:
     tickets = {ticket.task_id: ticket for ticket in load_tickets()}
-    given: dict[str, Any] = {
-        "gateway": asked,
+    parts: dict[str, Any] = {
+        "gateway": gateway,
         "systems": systems,
         "tickets": SimpleNamespace(to_read=tickets.__getitem__),
         "replies": SimpleNamespace(keep=lambda _task, _reply: "0" * 64),
         "scheduled_input": lambda *_: None,
     }
-    services = Services(**given)
+    services = Services(**parts)
     for ticket in tickets.values():
         await _work_one(services, ticket)
 
 
 async def _work_one(services: Services, ticket: Ticket) -> None:
-    sorted_ = await classify(services)(_CONTEXT, ClassifyInput(task_id=ticket.task_id, turn=1))
-    whose = AccountInput(tenant=ticket.tenant, ticket_id=ticket.ticket_id, customer_id=ticket.customer_id)
-    account: Account | None = (await retrieve_account(services)(_CONTEXT, whose)).account
-    if sorted_.classification is None or account is None:
+    classified = await classify(services)(_CONTEXT, ClassifyInput(task_id=ticket.task_id, turn=1))
+    account_input = AccountInput(tenant=ticket.tenant, ticket_id=ticket.ticket_id, customer_id=ticket.customer_id)
+    account: Account | None = (await retrieve_account(services)(_CONTEXT, account_input)).account
+    if classified.classification is None or account is None:
         return
-    known = {"task_id": ticket.task_id, "category": sorted_.classification.category, "account": account}
-    known["order_id"] = ticket.order_id or sorted_.classification.order_id
+    facts = {"task_id": ticket.task_id, "category": classified.classification.category, "account": account}
+    facts["order_id"] = ticket.order_id or classified.classification.order_id
     lookups: tuple[Lookup, ...] = ()
     for turn in range(1, MOST_TURNS + 1):
-        drafted = await draft_refund(services)(_CONTEXT, DraftInput(turn=turn, lookups=lookups, **known))
-        if not drafted.tool_calls:
+        draft = await draft_refund(services)(_CONTEXT, DraftInput(turn=turn, lookups=lookups, **facts))
+        if not draft.tool_calls:
             return
-        lookups += tuple([await _look_up(services, ticket, turn, call) for call in drafted.tool_calls])
+        lookups += tuple([await _look_up(services, ticket, turn, call) for call in draft.tool_calls])
 
 
 async def _look_up(services: Services, ticket: Ticket, turn: int, call: ToolCall) -> Lookup:
     if call.tool == "lookup_order":
-        whose = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id, "customer_id": ticket.customer_id}
-        order = OrderInput(**whose, order_id=call.argument)
-        found = await lookup_order(services)(_CONTEXT, order)
-        return Lookup(turn=turn, call=call, order=found.order, problem=found.problem)
-    policy = PolicyInput(tenant=ticket.tenant, category=cast(Any, call.argument))
-    found = await lookup_refund_policy(services)(_CONTEXT, policy)
-    return Lookup(turn=turn, call=call, policy=found.policy, problem=found.problem)
+        identity = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id, "customer_id": ticket.customer_id}
+        order = await lookup_order(services)(_CONTEXT, OrderInput(**identity, order_id=call.argument))
+        return Lookup(turn=turn, call=call, order=order.order, problem=order.problem)
+    policy_input = PolicyInput(tenant=ticket.tenant, category=cast(Any, call.argument))
+    policy = await lookup_refund_policy(services)(_CONTEXT, policy_input)
+    return Lookup(turn=turn, call=call, policy=policy.policy, problem=policy.problem)
 
 
-def _openai(call: ModelCall) -> dict[str, Any]:
+def _openai_body(call: ModelCall) -> dict[str, Any]:
     return {
         "messages": [_openai_message(message) for message in call.messages],
         "tools": _openai_tools(call.tools) or None,
@@ -179,17 +179,17 @@ def _openai_tools(tools: tuple[ToolDefinition, ...]) -> list[dict[str, Any]]:
     return [{"type": "function", "function": dict(vars(tool))} for tool in tools]
 
 
-def _anthropic(call: ModelCall) -> dict[str, Any]:
+def _anthropic_body(call: ModelCall) -> dict[str, Any]:
     tools = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in call.tools]
     return {
         "max_tokens": _MAX_TOKENS,
         "system": "".join(message.text for message in call.messages if message.role == "system"),
-        "messages": [{"role": role, "content": list(blocks)} for role, blocks in _turns(call.messages)],
+        "messages": [{"role": role, "content": list(blocks)} for role, blocks in _anthropic_turns(call.messages)],
         "tools": tools or None,
     }
 
 
-def _turns(messages: tuple[Message, ...]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _anthropic_turns(messages: tuple[Message, ...]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for message in messages:
         if message.role == "tool":
             yield "user", [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}]
@@ -207,7 +207,7 @@ def _answer(said: Said, model: str) -> Answer:
     return Answer(said.text, calls, said.finish, model, NOT_REPORTED)
 
 
-def _use(answer: Answer, call: ModelCall) -> ModelUse:
+def _model_use(answer: Answer, call: ModelCall) -> ModelUse:
     return ModelUse(
         answered_by=AnsweredBy.PROVIDER,
         component="llm",

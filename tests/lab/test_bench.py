@@ -1,4 +1,4 @@
-"""The benchmarks' own rules: like is compared with like, and the peer says the same words as the product."""
+"""The benchmarks' own rules: like is compared with like, and the dbos says the same words as the product."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_percentiles_are_of_all_rounds_together() -> None:
     assert results.share([], 0.5) is None
 
 
-def test_the_peer_is_compared_on_the_same_database_and_submission_only() -> None:
+def test_dbos_is_compared_on_the_same_database_and_submission_only() -> None:
     found = results.summaries(
         {
             case(): [window(40)],
             case(store=Store.REDIS): [window(90)],
             case(submission=Submission.DIRECT): [window(95)],
-            case(Side.PEER): [window(60)],
+            case(Side.DBOS): [window(60)],
         }
     )
     (goal,) = results.goals(found)
@@ -91,17 +91,17 @@ def test_the_latency_goal_takes_the_better_server_and_never_sqlite() -> None:
     assert (goal.met, goal.seen) == (True, "31.0 (Redis, HTTP)")
 
 
-def test_a_round_begins_with_ours_and_the_peer_on_the_same_database() -> None:
+def test_a_round_starts_with_ours_and_dbos_on_the_same_database() -> None:
     order = blocks(tuple(Store), {0.0: VARIANTS[0], 1.0: VARIANTS[2]}, quick=False)
     assert [(block.side, block.store) for block in order] == [
         (Side.OURS, Store.POSTGRES),
-        (Side.PEER, Store.POSTGRES),
-        (Side.PEER, Store.POSTGRES),
+        (Side.DBOS, Store.POSTGRES),
+        (Side.DBOS, Store.POSTGRES),
         (Side.OURS, Store.REDIS),
         (Side.OURS, Store.SQLITE),
     ]
-    ours, peer = order[0].cases, order[1].cases + order[2].cases
-    assert {results._likeness(each) for each in ours} == {results._likeness(each) for each in peer}
+    ours, dbos = order[0].cases, order[1].cases + order[2].cases
+    assert {results._comparison_key(each) for each in ours} == {results._comparison_key(each) for each in dbos}
 
 
 @pytest.mark.parametrize("shape", Shape)
@@ -112,20 +112,20 @@ def test_each_ticket_has_a_customer_whom_the_books_know(shape: Shape) -> None:
     assert make_ticket(shape, 8).ticket_id != ticket.ticket_id
 
 
-def test_the_peer_offers_the_same_tools_in_the_same_words() -> None:
+def test_dbos_offers_the_same_tools_with_the_same_texts() -> None:
     offered = work.draft_request(_ticket(), CLASSIFICATION, _account(), ())["tools"]
     ours = [(each.name, each.description, each.parameters) for each in tools.definitions()]
     theirs = [(f["name"], f["description"], f["parameters"]) for f in (each["function"] for each in offered)]
     assert theirs == ours
 
 
-def test_the_peer_asks_in_the_same_words() -> None:
+def test_dbos_classifies_with_the_same_prompt() -> None:
     stage = importlib.import_module("app.workflow.activities.classify")
     ours = stage._messages(_stored(_ticket()), None)
     assert _as_sent(ours) == work.classify_request(_ticket())["messages"]
 
 
-def test_the_peer_drafts_in_the_same_words_after_the_same_lookups() -> None:
+def test_dbos_drafts_with_the_same_prompt_after_the_same_lookups() -> None:
     stage = importlib.import_module("app.workflow.activities.draft_refund")
     call = tools.ToolCall(id="call_1_1", tool="lookup_order", argument="AC-10442")
     question = stage.DraftInput(
@@ -141,7 +141,7 @@ def test_the_peer_drafts_in_the_same_words_after_the_same_lookups() -> None:
     assert _as_sent(stage._messages(_stored(_ticket()), question)) == theirs
 
 
-def test_the_peer_stops_where_a_person_would_have_to_decide() -> None:
+def test_dbos_stops_if_a_person_would_have_to_decide() -> None:
     proposal = work.Proposal.model_validate(
         {"action": "escalate", "reason": "unsure", "confidence": "0.9", "reply": "We will see."}
     )
@@ -149,7 +149,7 @@ def test_the_peer_stops_where_a_person_would_have_to_decide() -> None:
         work.settled(proposal, CLASSIFICATION, _account(), (), None)
 
 
-def test_the_peer_answers_without_money_when_the_model_says_so() -> None:
+def test_dbos_answers_without_a_refund_if_the_model_says_so() -> None:
     answer = {
         "choices": [
             {
@@ -197,13 +197,13 @@ async def _watch(folder: Path, books: sqlite3.Connection) -> tuple[int, dict[str
         closed = watch.expect("B-1")
         books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-1', 'refunded')")
         books.commit()
-        await watch.closed(closed, "the case of B-1")
+        await watch.wait(closed, "the case of B-1")
         return watch.count, dict(watch.outcomes)
 
 
 async def _wait_in_vain(folder: Path) -> None:
     async with CaseWatch(folder) as watch:
-        await watch.closed(watch.expect("B-1"), "the case of B-1")
+        await watch.wait(watch.expect("B-1"), "the case of B-1")
 
 
 def _books(folder: Path) -> sqlite3.Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.bench.estimate import Figures, measured
+from lab.bench.estimate import Figures, measure_estimates
 from tests.paths import ROOT
 
 SAID = (ROOT / "docs" / "cost-model.md").read_text()
@@ -14,7 +14,7 @@ ALLOWED_PERCENT = 5.0
 @pytest.fixture(scope="module")
 def figures() -> list[Figures]:
     """Measured over all sample tickets, which takes some ten seconds."""
-    return measured()
+    return measure_estimates()
 
 
 def test_the_sum_is_near_the_bill(figures: list[Figures]) -> None:

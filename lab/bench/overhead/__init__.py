@@ -1,6 +1,6 @@
-"""What the record costs: the same load worked with and without journal, sidecar watch, projector and telemetry.
+"""Measures what the record costs: the same load with and without journal, sidecar watch, projector and telemetry.
 
-worker.py    the product's worker, whole or bare, with a stop-watch around each model call
-pairs.py     with, without, without, with: the rounds and what is seen in them
+worker.py    the product's worker, whole or bare, which times each model call
+pairs.py     the rounds, in the order with, without, without, with
 __main__.py  the command and its tables
 """

@@ -1,4 +1,4 @@
-"""One pair after another: the same load on a product with the record and on one without it, each on fresh state."""
+"""Runs the same loads on the product with and without the record, in pairs, each time on fresh state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runtime import paths
 
 @dataclass(frozen=True)
 class Load:
-    """One load: how long a model call takes, and how many tasks are kept in flight."""
+    """A load: the seconds of a model call, and the tasks in flight."""
 
     name: str
     latency: float
@@ -36,8 +36,8 @@ LOADS = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One load on one kind of worker, once."""
+class Measurement:
+    """One run of one load on one kind of worker (`whole` or `bare`)."""
 
     kind: str
     load: Load
@@ -46,12 +46,12 @@ class Seen:
 
 
 def order(rounds: int) -> list[str]:
-    """Which kind comes when: each goes first as often as the other, so that a machine that warms up favours none."""
+    """The kinds of worker in order. The first of a pair alternates, so that a machine that warms up favours neither."""
     return [kind for number in range(rounds) for kind in ((WHOLE, BARE) if number % 2 == 0 else (BARE, WHOLE))]
 
 
-def run(folder: Path, rounds: int, seconds: float, say: Callable[[str], None]) -> Iterator[Seen]:
-    """All rounds."""
+def run(folder: Path, rounds: int, seconds: float, say: Callable[[str], None]) -> Iterator[Measurement]:
+    """Runs all loads in `rounds` pairs. Files go below `folder`; `say` prints progress."""
     for number, kind in enumerate(order(rounds)):
         file = folder / f"{number}.json"
         spans: list[tuple[Load, Window, float, float]] = []
@@ -59,12 +59,12 @@ def run(folder: Path, rounds: int, seconds: float, say: Callable[[str], None]) -
             numbers = NumberSource()
             for load in LOADS:
                 say(f"{kind}: {load.name}")
-                begun = time.monotonic()
+                started = time.monotonic()
                 window = asyncio.run(measure(running, _case(load), _pace(load, seconds), numbers))
-                spans.append((load, window, begun, time.monotonic()))
-        timings: list[Timing] = [tuple(each) for each in json.loads(file.read_text())]
-        for load, window, begun, ended in spans:
-            yield Seen(kind, load, window, [timing for timing in timings if begun <= timing[0] <= ended])
+                spans.append((load, window, started, time.monotonic()))
+        timings: list[Timing] = [tuple(timing) for timing in json.loads(file.read_text())]
+        for load, window, started, ended in spans:
+            yield Measurement(kind, load, window, [timing for timing in timings if started <= timing[0] <= ended])
 
 
 @contextmanager

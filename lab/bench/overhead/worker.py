@@ -1,6 +1,6 @@
-"""The product's worker with a stop-watch around each model call; `bare` leaves out all that the record needs.
+"""The product's worker, which times each model call. `bare` leaves out the parts that only the record needs.
 
-python -m lab.bench.overhead.worker whole|bare FILE     writes FILE when it is told to stop
+python -m lab.bench.overhead.worker whole|bare FILE     writes the timings to FILE when it stops
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.pricing.charge_types import TokenUsage
 from app.worker.execution_log import Executions, StepAttempt
 
 WHOLE, BARE = "whole", "bare"
-# When it ended, how long it took in all, how long of that it was with the sidecar; seconds.
+# A model call: its end (monotonic clock), its whole duration, and the sidecar's part of that; seconds.
 Timing = tuple[float, float, float]
 
 _timings: list[Timing] = []
@@ -34,63 +34,63 @@ _inner: contextvars.ContextVar[list[float]] = contextvars.ContextVar("inner")
 
 
 class TimedConversation(DaprConversation):
-    """Notes how long the sidecar took."""
+    """Times the sidecar's part of each model call."""
 
     async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
-        """As it is."""
-        begun = time.monotonic()
+        """As in the base class."""
+        started = time.monotonic()
         try:
             return await super().ask(messages, tools)
         finally:
-            _inner.get().append(time.monotonic() - begun)
+            _inner.get().append(time.monotonic() - started)
 
 
 class TimedGateway(LLMGateway):
-    """Notes how long a model call took in all."""
+    """Times each model call as a whole."""
 
     async def ask(self, call: ModelCall) -> ModelAnswer:
-        """As it is."""
-        begun, inner = time.monotonic(), list[float]()
+        """As in the base class."""
+        started, inner = time.monotonic(), list[float]()
         _inner.set(inner)  # the gateway's own task inherits the list
         answer = await super().ask(call)
         ended = time.monotonic()
-        _timings.append((ended, ended - begun, sum(inner)))
+        _timings.append((ended, ended - started, sum(inner)))
         return answer
 
 
-class Unwritten(Journal):
-    """A journal that keeps nothing."""
+class EmptyJournal(Journal):
+    """A journal that stores nothing."""
 
     async def begin(
         self, call: ModelCall, component: str, provider: str, reserve: Reserve, *_: Any, **__: Any
     ) -> str | SettledCall:
-        """Never finds anything."""
+        """Returns a new call id, since no earlier call is stored."""
         return str(uuid.uuid4())
 
     async def settle(
         self, call_id: str, call: ModelCall, answer: Answer, usage: TokenUsage, provider: str
     ) -> SettledCall:
-        """Hands the answer back."""
+        """Returns the answer."""
         return SettledCall(answer, usage)
 
     async def fail(self, call_id: str, error: ModelUnavailable | ModelRefused, provider: str) -> None:
-        """Forgets it."""
+        """Stores nothing."""
 
 
-class NotNoted(Executions):
-    """Executions that nobody writes down."""
+class NoExecutionLog(Executions):
+    """An execution log that stores nothing."""
 
     @asynccontextmanager
     async def start(self, attempt: StepAttempt) -> AsyncIterator[None]:
-        """Lets the work begin."""
+        """Starts the work."""
         yield
 
     async def lose(self, only: StepAttempt | None = None) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Idle:
-    """Stands in for the projector, the sidecar watch and whatever else only the record needs: does nothing."""
+    """Replaces a part that only the record needs, such as the projector, and does nothing."""
 
     waiting = 0
 
@@ -98,39 +98,39 @@ class Idle:
         pass
 
     def start(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def stop(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def hint(self, task_id: str, *, ended: bool) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def provider(self, component: str) -> str:
-        """Not known."""
+        """No provider is known."""
         return ""
 
     def observe(self, record: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def render(self) -> bytes:
-        """Nothing."""
+        """Does nothing."""
         return b""
 
 
 def main(kind: str, file: Path) -> None:
-    """Serves until told to stop."""
-    parts: dict[str, type] = {"DaprConversation": TimedConversation, "ModelGateway": TimedGateway}
+    """Serves until it is stopped, then writes the timings to `file`."""
+    parts: dict[str, type] = {"DaprConversation": TimedConversation, "LLMGateway": TimedGateway}
     if kind == BARE:
         parts |= {
-            "Journal": Unwritten,
-            "Executions": NotNoted,
+            "Journal": EmptyJournal,
+            "Executions": NoExecutionLog,
             "Projector": Idle,
             "SidecarWatch": Idle,
             "Telemetry": Idle,
         }
     for name, part in parts.items():
-        assert hasattr(bootstrap, name), f"{name} is not put together there any more"  # noqa: S101
+        assert hasattr(bootstrap, name), f"app.bootstrap has no {name} to replace"  # noqa: S101
         setattr(bootstrap, name, part)
     bootstrap.serve(settings.load())
     file.write_text(json.dumps(_timings))

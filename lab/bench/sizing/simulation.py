@@ -1,9 +1,9 @@
-"""Discrete events: tasks arrive at random, agents work at them, the provider is away for a while. Pure, repeatable.
+"""Discrete-event simulation of a fleet: tasks arrive at random, agents work on them, the provider has an outage.
 
-A task is its steps, one after another. A step uses its sidecar, its agent, the two databases and the scheduler, each
-for its share of what was measured for the whole task, and then waits for a model or a tool. A model call that ends
-while the provider is away fails, and is tried again after a pause that doubles, as `config/policy.yaml` says. Each
-attempt costs as much as a step that succeeds.
+A task consists of steps, one after another. Each step uses sidecar, agent, both databases and the scheduler for an
+equal share of what was measured for the whole task, then waits for a model or a tool. A model call that starts or ends
+during the outage fails and is repeated after a pause that doubles, as `config/policy.yaml` says. A failed attempt costs
+as much as a successful step. The same seed gives the same result.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from app.config.policy import Retries
 from lab.bench.sizing.demand import DATABASES, Demand, Site
 from lab.tickets import MODEL_CALLS, STEPS, Shape
 
-# A fleet is alike everywhere: of a large one only a part with so many tasks a minute is simulated, with its share of
+# All parts of a fleet behave alike. Of a large fleet, only a part with this rate is simulated, with its share of
 # databases and schedulers.
 MOST_TASKS_PER_MINUTE = 1000.0
-_SIGMA = 0.5  # of the logarithm of a wait: the 99th percentile is 3.2 times the median
+_SIGMA = 0.5  # of the logarithm of a wait; the 99th percentile is 3.2 times the median
 _WARM_UP_SECONDS = 300.0
 
 
 class Station:
-    """Equal servers with one queue, first come, first served. Ask in the order of time. Times are in seconds."""
+    """Equal servers with one queue, first come, first served. Call `serve` in order of time. Times are seconds."""
 
     def __init__(self, servers: float) -> None:
-        """Less than a whole server, or a part of one, is as many whole ones that work more slowly together."""
+        """A fractional number is rounded down (to at least 1); the servers are slowed or sped up to the same total."""
         self.count = max(1, math.floor(servers))
         self._stretch = self.count / servers
         self._free = [0.0] * self.count
-        self.busy_seconds = 0.0  # of all servers
+        self.busy_seconds = 0.0  # the sum over all servers
 
     def serve(self, now: float, seconds: float) -> float:
-        """When work that arrives now, and takes a whole server so long, is done."""
+        """The time at which work that arrives now and takes `seconds` of a whole server is done."""
         end = max(now, self._free[0]) + seconds * self._stretch
         heapq.heapreplace(self._free, end)
         self.busy_seconds += seconds * self._stretch
         return end
 
     def busy(self, seconds: float) -> float:
-        """The share of its time, so many seconds, that a server worked."""
+        """The share of `seconds` during which a server worked, on average."""
         return self.busy_seconds / (self.count * seconds)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """When tasks arrive and when the provider is away, in seconds from the start."""
+    """Until when tasks arrive, and start and end of the provider's outage, in seconds from the start."""
 
     arrivals: float = 3600.0
     outage: tuple[float, float] = (1200.0, 1800.0)
@@ -61,7 +61,7 @@ _HOUR = Plan()
 
 @dataclass
 class Task:
-    """One task: when it arrived, and when it finished or, its attempts over, was parked."""
+    """One task: its arrival, its end, and whether it was parked because no attempt was left."""
 
     arrived: float
     ended: float = math.inf
@@ -69,8 +69,8 @@ class Task:
 
 
 @dataclass
-class Seen:
-    """What came of a run. agents, tasks and stations are those of the part that was simulated, one of `parts` alike."""
+class Simulation:
+    """The results of a run. agents, tasks and stations belong to the simulated part, which is one of `parts`."""
 
     parts: int
     agents: int
@@ -81,53 +81,57 @@ class Seen:
     stations: dict[str, list[Station]] = field(default_factory=dict)
 
     def seconds(self, share: float, *, in_outage: bool = False) -> float:
-        """Within how long this share of the tasks finished, of those that arrived well before the outage, or of those
-        that arrived in it. NaN when there are none."""
-        start, end = self.plan.outage if in_outage else (_WARM_UP_SECONDS, self.plan.outage[0] - _WARM_UP_SECONDS)
-        some = [task for task in self.tasks if start <= task.arrived < end and not task.parked]
-        took = sorted(each.ended - each.arrived for each in some)
-        return took[min(int(share * len(took)), len(took) - 1)] if took else math.nan
+        """The percentile `share` (0..1) of the seconds that finished tasks took; NaN without tasks.
 
-    def there(self, at: float) -> int:
-        """Tasks of the part that have arrived and not ended at that second."""
+        Counts the tasks that arrived well before the outage or, with `in_outage`, during it.
+        """
+        start, end = self.plan.outage if in_outage else (_WARM_UP_SECONDS, self.plan.outage[0] - _WARM_UP_SECONDS)
+        finished = [task for task in self.tasks if start <= task.arrived < end and not task.parked]
+        durations = sorted(task.ended - task.arrived for task in finished)
+        return durations[min(int(share * len(durations)), len(durations) - 1)] if durations else math.nan
+
+    def open_tasks(self, at: float) -> int:
+        """Tasks of the simulated part that have arrived and not ended at that second."""
         return sum(task.arrived <= at < task.ended for task in self.tasks)
 
     def backlog(self) -> int:
-        """How many more tasks of the whole fleet wait when the provider comes back than when it went away."""
+        """Tasks of the whole fleet that are open at the end of the outage beyond those that were open at its start."""
         start, end = self.plan.outage
-        return (self.there(end) - self.there(start)) * self.parts
+        return (self.open_tasks(end) - self.open_tasks(start)) * self.parts
 
-    def worked_off(self) -> float:
-        """Seconds from the provider's return until no more tasks are there than at most before it went away."""
+    def recovery_seconds(self) -> float:
+        """Seconds from the end of the outage until no more tasks are open than the maximum before it."""
         changes = sorted([(task.arrived, 1) for task in self.tasks] + [(task.ended, -1) for task in self.tasks])
         start, end = self.plan.outage
-        there, usual = 0, 0
+        open_tasks, usual = 0, 0
         for at, change in changes:
-            there += change
+            open_tasks += change
             if at < start:
-                usual = max(usual, there)
-            elif at >= end and there <= usual:
+                usual = max(usual, open_tasks)
+            elif at >= end and open_tasks <= usual:
                 return at - end
-        return math.nan  # none arrived
+        return math.nan  # no task has arrived
 
     def peak(self) -> float:
-        """The most attempts of steps in a minute, as a multiple of the mean before the outage. NaN without any."""
+        """The most attempts of steps in a minute, as a multiple of the mean before the outage; NaN without attempts."""
         minutes = range(int(_WARM_UP_SECONDS / 60), int(self.plan.outage[0] / 60))
         usual = sum(self.attempts[minute] for minute in minutes) / max(len(minutes), 1)
         return max(self.attempts.values(), default=0) / usual if usual else math.nan
 
 
 def simulate(
-    need: Mapping[str, float], site: Site, retries: Retries, wanted: Demand, seed: int, plan: Plan = _HOUR
-) -> Seen:
-    """One run until every task has ended. need: what an average task needs (`demand.mixed`); wanted: the rate, and the
-    agents and shards that work it."""
-    agents = max(1, math.floor(wanted.agents * MOST_TASKS_PER_MINUTE / wanted.tasks_per_minute))
-    parts = max(1, wanted.agents // agents)
-    seen = Seen(parts, wanted.agents // parts, plan)
-    run = _Run(need, site, retries, seen, random.Random(seed))
-    run.until_all_have_ended(wanted.tasks_per_minute / 60 / parts, wanted.shards / parts)
-    return seen
+    need: Mapping[str, float], site: Site, retries: Retries, size: Demand, seed: int, plan: Plan = _HOUR
+) -> Simulation:
+    """Simulates until every task has ended.
+
+    need has the quantities of the average task (`demand.average_task`), size the rate, agents and shards.
+    """
+    agents = max(1, math.floor(size.agents * MOST_TASKS_PER_MINUTE / size.tasks_per_minute))
+    parts = max(1, size.agents // agents)
+    simulation = Simulation(parts, size.agents // parts, plan)
+    run = _Run(need, site, retries, simulation, random.Random(seed))
+    run.run(size.tasks_per_minute / 60 / parts, size.shards / parts)
+    return simulation
 
 
 @dataclass
@@ -135,20 +139,20 @@ class _Run:
     need: Mapping[str, float]
     site: Site
     retries: Retries
-    seen: Seen
+    simulation: Simulation
     chance: random.Random
 
-    def until_all_have_ended(self, rate: float, share: float) -> None:
-        """`rate` is tasks a second, `share` the part's of a shard's databases and scheduler."""
-        agents = self._agents(share)
+    def run(self, rate: float, share: float) -> None:
+        """Runs until all tasks have ended. rate: tasks a second; share: the part's share of one shard."""
+        agents = self._make_agents(share)
         arrivals = self._arrivals(rate)
-        queue: list[tuple[float, int, Generator[float]]] = []  # the number keeps what is due at one moment in order
+        queue: list[tuple[float, int, Generator[float]]] = []  # the number orders what is due at the same time
         arriving, number = next(arrivals), 0
         while queue or arriving < math.inf:
             number += 1
             if not queue or arriving <= queue[0][0]:
                 task = Task(arriving)
-                self.seen.tasks.append(task)
+                self.simulation.tasks.append(task)
                 work = self._work(task, *agents[self.chance.randrange(len(agents))])
                 arriving = next(arrivals)
             else:
@@ -158,24 +162,24 @@ class _Run:
                 heapq.heappush(queue, (due, number, work))
 
     def _work(self, task: Task, visits: list[tuple[Station, float]], slots: Station) -> Generator[float]:
-        """A task's life: yields when it goes on next."""
-        spread = 1 + self.chance.random()  # of its first pause, as `steps.patience` has it
+        """The steps of a task; yields the time at which it continues."""
+        spread = 1 + self.chance.random()  # of its first pause, as in `steps.patience`
         now = task.arrived
         for asks_model in self._steps():
             for attempt in range(self.retries.attempts):
                 if attempt:
-                    self.seen.failed_attempts += 1
+                    self.simulation.failed_attempts += 1
                     now += min(self.retries.first_seconds * spread * 2 ** (attempt - 1), self.retries.max_seconds)
                     yield now
-                self.seen.attempts[int(now // 60)] += 1
+                self.simulation.attempts[int(now // 60)] += 1
                 for station, seconds in visits:
                     now = station.serve(now, seconds)
                     yield now
-                if asks_model and self._away(now):
+                if asks_model and self._in_outage(now):
                     continue
-                now = slots.serve(now, self._wait(asks_model))
+                now = slots.serve(now, self._wait_seconds(asks_model))
                 yield now
-                if not (asks_model and self._away(now)):
+                if not (asks_model and self._in_outage(now)):
                     break
             else:
                 task.parked = True
@@ -183,35 +187,35 @@ class _Run:
         task.ended = now
 
     def _steps(self) -> list[bool]:
-        """Which steps ask a model: calls and lookups in turns, then the letter and the case's end."""
+        """For each step whether it calls a model: model calls and lookups alternately, then the other tools."""
         shape = Shape.REFUND if self.chance.random() < self.site.refund_share else Shape.QUESTION
         calls = MODEL_CALLS[shape]
         return [True, False] * calls + [False] * (len(STEPS[shape]) - 2 * calls)
 
-    def _wait(self, asks_model: bool) -> float:
+    def _wait_seconds(self, asks_model: bool) -> float:
         median = self.site.model_seconds if asks_model else self.site.tool_seconds
         return self.chance.lognormvariate(math.log(median), _SIGMA)
 
-    def _away(self, now: float) -> bool:
-        start, end = self.seen.plan.outage
+    def _in_outage(self, now: float) -> bool:
+        start, end = self.simulation.plan.outage
         return start <= now < end
 
     def _arrivals(self, rate: float) -> Iterator[float]:
         now = self.chance.expovariate(rate)
-        while now < self.seen.plan.arrivals:
+        while now < self.simulation.plan.arrivals:
             yield now
             now += self.chance.expovariate(rate)
         yield math.inf
 
-    def _agents(self, share: float) -> list[tuple[list[tuple[Station, float]], Station]]:
-        """For each agent what a step visits, in order and for how long, and where it waits."""
+    def _make_agents(self, share: float) -> list[tuple[list[tuple[Station, float]], Station]]:
+        """For each agent, the stations that a step visits, each with seconds, and the slots in which it waits."""
         site, step = self.site, {name: value / self.need["steps"] for name, value in self.need.items()}
-        writers = site.database_writes * site.commit_seconds * share  # transactions that run side by side
+        writers = site.database_writes * site.commit_seconds * share  # transactions that run in parallel
         common = [(name, Station(writers), step[f"{name}_transactions"] * site.commit_seconds) for name in DATABASES]
         common.append(("scheduler", Station(site.scheduler_cores * share), step["cpu_ms_scheduler"] / 1000))
-        stations = self.seen.stations = {name: [station] for name, station, _ in common}
+        stations = self.simulation.stations = {name: [station] for name, station, _ in common}
         agents = []
-        for _ in range(self.seen.agents):
+        for _ in range(self.simulation.agents):
             own = [
                 ("sidecar", Station(site.sidecar_cores), step["cpu_ms_daprd"] / 1000),
                 ("agent", Station(site.agent_cores), step["cpu_ms_agent"] / 1000),
