@@ -136,7 +136,7 @@ def test_dbos_drafts_with_the_same_prompt_after_the_same_lookups() -> None:
         account=_account(),
         lookups=(stage.Lookup(turn=1, call=call, order=makers.order()),),
     )
-    lookups = (work.Found(call, order=makers.order()),)
+    lookups = (work.LookupResult(call, order=makers.order()),)
     theirs = work.draft_request(_ticket(), CLASSIFICATION, _account(), lookups)["messages"]
     assert _as_sent(stage._messages(_stored(_ticket()), question)) == theirs
 
@@ -145,8 +145,8 @@ def test_dbos_stops_if_a_person_would_have_to_decide() -> None:
     proposal = work.Proposal.model_validate(
         {"action": "escalate", "reason": "unsure", "confidence": "0.9", "reply": "We will see."}
     )
-    with pytest.raises(work.Unfit, match="model_unsure"):
-        work.settled(proposal, CLASSIFICATION, _account(), (), None)
+    with pytest.raises(work.UnexpectedOutcome, match="model_unsure"):
+        work.decide(proposal, CLASSIFICATION, _account(), (), None)
 
 
 def test_dbos_answers_without_a_refund_if_the_model_says_so() -> None:
@@ -161,9 +161,9 @@ def test_dbos_answers_without_a_refund_if_the_model_says_so() -> None:
             }
         ]
     }
-    proposal = work.drafted(answer, 1)
+    proposal = work.read_draft(answer, 1)
     assert isinstance(proposal, work.Proposal)
-    assert work.settled(proposal, CLASSIFICATION, _account(), (), None) == (Outcome.ANSWERED, None)
+    assert work.decide(proposal, CLASSIFICATION, _account(), (), None) == (Outcome.ANSWERED, None)
 
 
 def test_a_process_that_burns_cpu_is_charged_for_it() -> None:

@@ -1,4 +1,4 @@
-"""DBOS's decorators with their types kept, and with the retries that every step has."""
+"""DBOS's decorators, typed, with the retries that all steps have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def step(function: Function) -> Function:
-    """A durable step: three more attempts, half a second apart and then twice as long each time."""
+    """A durable step with up to four attempts. The first pause is half a second, each further one twice as long."""
     durable = DBOS.step(retries_allowed=True, max_attempts=4, interval_seconds=0.5, backoff_rate=2.0)
     return cast(Function, durable(function))
 

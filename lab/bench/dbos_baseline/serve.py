@@ -1,4 +1,4 @@
-"""The peer's process: takes tickets over HTTP, or makes its own load inside the process when told to."""
+"""The process of the DBOS baseline: takes tickets over HTTP, or makes its own load on request."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def main() -> None:
             "log_level": "WARNING",
         }
     )
-    peer = Peer(options.style, options.start, Addresses(options.model, options.systems), options.token)
+    service = Service(options.style, options.start, Addresses(options.model, options.systems), options.token)
     DBOS.launch()
     if options.start == "queue":
         DBOS.register_queue(QUEUE, polling_interval_sec=_QUEUE_POLL_SECONDS)
-    # What was imported stays for ever: no collection need look at it again.
+    # Imported objects live as long as the process; keep the garbage collector from scanning them.
     gc.collect()
     gc.freeze()
-    web.run_app(peer.app(), host="127.0.0.1", port=options.port, print=None, access_log=None)
+    web.run_app(service.app(), host="127.0.0.1", port=options.port, print=None, access_log=None)
     DBOS.destroy()
 
 
-class Peer:
-    """The workflow in one of its two styles, and the ways to start it."""
+class Service:
+    """Serves the workflow in one of its two styles."""
 
-    def __init__(self, style: str, start: str, addresses: Addresses, token: str) -> None:
+    def __init__(self, style: str, start_mode: str, addresses: Addresses, token: str) -> None:
         self._token = f"Bearer {token}"
         self._driving: list[asyncio.Task[None]] = []
         self._halting = False
         self._next = 0
         if style == "coroutines":
-            self._in_place, started, queued = _coroutines(addresses)
+            self._call, start, enqueue = _coroutines(addresses)
         else:
-            self._in_place, started, queued = _threads(addresses)
-        self._start = queued if start == "queue" else started
+            self._call, start, enqueue = _threads(addresses)
+        self._start = enqueue if start_mode == "queue" else start
 
     def app(self) -> web.Application:
-        """The web application."""
+        """The web application with all routes."""
         app = web.Application()
-        app.on_startup.append(_widen)
-        app.router.add_get("/healthz", _healthy)
+        app.on_startup.append(_set_thread_pool)
+        app.router.add_get("/healthz", _answer_health)
         app.router.add_post("/tasks", self._submit)
         app.router.add_post("/drive", self._drive)
         app.router.add_post("/halt", self._halt)
@@ -76,7 +76,7 @@ class Peer:
         return app
 
     async def _submit(self, request: web.Request) -> web.Response:
-        """Takes one ticket; the same one again is the same workflow."""
+        """Starts the workflow of a ticket. A ticket that is sent twice has one workflow."""
         if not hmac.compare_digest(request.headers.get("Authorization", ""), self._token):
             return web.json_response({"error": "send the bearer token"}, status=401)
         try:
@@ -87,7 +87,7 @@ class Peer:
         return web.json_response({"task_id": ticket.task_id, "status": "running"}, status=201)
 
     async def _drive(self, request: web.Request) -> web.Response:
-        """Keeps `in_flight` workflows going, with tickets from number `first` on, until /halt; begins as told."""
+        """Keeps `in_flight` workflows running, with tickets from number `first` on, until /halt."""
         order = await request.json()
         self._next = int(order["first"])
         shape, in_flight = Shape(order["shape"]), int(order["in_flight"])
@@ -100,75 +100,77 @@ class Peer:
     async def _lane(self, shape: Shape) -> None:
         while not self._halting:
             number, self._next = self._next, self._next + 1
-            await self._in_place(make_ticket(shape, number))
+            await self._call(make_ticket(shape, number))
 
     async def _halt(self, _: web.Request) -> web.Response:
-        """Starts nothing more and waits for what runs."""
+        """Stops the lanes, and waits for the workflows in flight."""
         self._halting = True
         lanes, self._driving = self._driving, []
         await asyncio.gather(*lanes)
         return web.json_response({"next": self._next})
 
     async def _alone(self, request: web.Request) -> web.Response:
-        """Works tickets one after another; the seconds that each took."""
+        """Works tickets one after another, and returns the seconds of each."""
         order = await request.json()
         seconds = []
         for number in range(int(order["first"]), int(order["first"]) + int(order["count"])):
-            begun = time.perf_counter()
-            await self._in_place(make_ticket(Shape(order["shape"]), number))
-            seconds.append(time.perf_counter() - begun)
+            started = time.perf_counter()
+            await self._call(make_ticket(Shape(order["shape"]), number))
+            seconds.append(time.perf_counter() - started)
         return web.json_response({"seconds": seconds})
 
 
-async def _widen(_: web.Application) -> None:
-    """As many threads as tasks in flight, for workflows that are plain functions."""
+async def _set_thread_pool(_: web.Application) -> None:
+    """Allows as many threads as tasks in flight, for workflows that are plain functions."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LANES, thread_name_prefix="lane"))
 
 
 def _coroutines(addresses: Addresses) -> tuple[Start, Start, Start]:
+    """Ways to run the workflow: call it and wait, start it, put it into the queue."""
     work = coroutines.make_workflow(Coroutines(addresses))
 
-    async def in_place(ticket: Ticket) -> None:
+    async def call(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             await work(ticket)
 
-    async def started(ticket: Ticket) -> None:
+    async def start(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             await DBOS.start_workflow_async(work, ticket)
 
-    async def queued(ticket: Ticket) -> None:
+    async def enqueue(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             await DBOS.enqueue_workflow_async(QUEUE, work, ticket)
 
-    return in_place, started, queued
+    return call, start, enqueue
 
 
 def _threads(addresses: Addresses) -> tuple[Start, Start, Start]:
+    """As `_coroutines`, for workflows that are plain functions."""
     work = threads.make_workflow(Threads(addresses, connections=256))
 
-    def in_place(ticket: Ticket) -> None:
+    def call(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             work(ticket)
 
-    def started(ticket: Ticket) -> None:
+    def start(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             DBOS.start_workflow(work, ticket)
 
-    def queued(ticket: Ticket) -> None:
+    def enqueue(ticket: Ticket) -> None:
         with SetWorkflowID(ticket.task_id):
             DBOS.enqueue_workflow(QUEUE, work, ticket)
 
-    return _in_thread(in_place), _in_thread(started), _in_thread(queued)
+    return _in_thread(call), _in_thread(start), _in_thread(enqueue)
 
 
 def _in_thread(function: Callable[[Ticket], None]) -> Start:
-    async def call(ticket: Ticket) -> None:
+    async def run(ticket: Ticket) -> None:
         await asyncio.to_thread(function, ticket)
 
-    return call
+    return run
 
 
-async def _healthy(_: web.Request) -> web.Response:
+async def _answer_health(_: web.Request) -> web.Response:
     return web.json_response({"ok": True})
 
 
@@ -178,8 +180,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--start", choices=("direct", "queue"), required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--database", required=True, help="URL of the system database")
-    parser.add_argument("--connections", type=int, required=True, help="to the database")
-    parser.add_argument("--threads", type=int, required=True, help="that DBOS may use")
+    parser.add_argument("--connections", type=int, required=True, help="connections to the database")
+    parser.add_argument("--threads", type=int, required=True, help="threads that DBOS may use")
     parser.add_argument("--model", required=True, help="URL of the model server")
     parser.add_argument("--systems", required=True, help="URL of the internal systems")
     parser.add_argument("--token", required=True, help="the bearer token that callers send")

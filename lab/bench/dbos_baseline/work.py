@@ -1,4 +1,4 @@
-"""What the peer's steps say and conclude: requests, answers, guards. Pure; the product's own rules and words."""
+"""The requests, answers and guards of DBOS's steps, with the product's rules and prompts."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MODEL = "sandbox-small"
 Json = dict[str, Any]
 
 
-class Unfit(Exception):
-    """The answer is not what a benchmark's ticket leads to: the run is worth nothing."""
+class UnexpectedOutcome(Exception):
+    """A task does not end as its benchmark ticket must; the measurement is void."""
 
 
 class Proposal(Frozen):
@@ -50,8 +50,8 @@ class Proposal(Frozen):
 
 
 @dataclass(frozen=True)
-class Found:
-    """One tool call with its result."""
+class LookupResult:
+    """A tool call and its result."""
 
     call: ToolCall
     order: Order | None = None
@@ -59,107 +59,109 @@ class Found:
 
 
 def classify_request(ticket: Ticket) -> Json:
-    """Stage 1's request."""
+    """The model request of stage 1."""
     form = f"Subject: {ticket.subject}\nOrder in the form: {ticket.order_id or 'none'}"
     return _request(prompts.CLASSIFY, f"{form}\n{prompts.ticket_block(ticket.text)}")
 
 
-def classification(answer: Json) -> Classification:
-    """Stage 1's answer. Raises Nonsense."""
+def read_classification(answer: Json) -> Classification:
+    """The classification in the model's answer of stage 1. Raises Nonsense."""
     return validate(Classification, json_object(_message(answer)["content"]))
 
 
-def draft_request(ticket: Ticket, found: Classification, account: Account, lookups: tuple[Found, ...]) -> Json:
-    """Stage 3's request, one turn."""
+def draft_request(
+    ticket: Ticket, classification: Classification, account: Account, lookups: tuple[LookupResult, ...]
+) -> Json:
+    """The model request of stage 3, for one turn."""
     lines = (
-        f"Category: {found.category.value}",
-        f"Order: {ticket.order_id or found.order_id or 'none'}",
+        f"Category: {classification.category.value}",
+        f"Order: {ticket.order_id or classification.order_id or 'none'}",
         f"Account: {account.model_dump_json()}",
         f"Subject: {ticket.subject}",
         prompts.ticket_block(ticket.text),
     )
     request = _request(prompts.DRAFT, "\n".join(lines))
-    request["messages"] += _exchange(lookups)
+    request["messages"] += _lookup_messages(lookups)
     return request | {"tools": _TOOLS, "tool_choice": "auto"}
 
 
-def drafted(answer: Json, turn: int) -> Proposal | tuple[ToolCall, ...]:
-    """Stage 3's answer: tools to call, or the proposal. Raises Nonsense."""
+def read_draft(answer: Json, turn: int) -> Proposal | tuple[ToolCall, ...]:
+    """The tool calls or the proposal in the model's answer of stage 3. Raises Nonsense."""
     message = _message(answer)
-    asked = tuple(_tool_request(call) for call in message.get("tool_calls") or ())
-    if asked:
-        return tools.check_requests(asked, turn)
+    requests = tuple(_tool_request(call) for call in message.get("tool_calls") or ())
+    if requests:
+        return tools.check_requests(requests, turn)
     return validate(Proposal, json_object(message["content"]))
 
 
-def proposed(proposal: Proposal) -> Refund | None:
-    """The money that the proposal asks for."""
+def proposed_refund(proposal: Proposal) -> Refund | None:
+    """The refund that the proposal asks for, if any."""
     if proposal.action is not Action.REFUND:
         return None
     return Refund.model_validate(proposal.model_dump(include={"order_id", "amount", "currency"}))
 
 
-def settled(
+def decide(
     proposal: Proposal,
-    found: Classification,
+    classification: Classification,
     account: Account,
-    lookups: tuple[Found, ...],
+    lookups: tuple[LookupResult, ...],
     exposure: Exposure | None,
 ) -> tuple[Outcome, Refund | None]:
-    """What the guards let through. Raises Unfit where a person would have to decide."""
-    terms = next((each.policy for each in lookups if each.policy), None)
+    """The outcome and the refund that the guards allow. Raises UnexpectedOutcome if a person would have to decide."""
+    terms = next((result.policy for result in lookups if result.policy), None)
     draft = Draft.model_validate(proposal.model_dump(exclude={"reply"}) | {"reply_digest": ""})
-    objection = guards.objection(draft, found.category, account, exposure, terms, RULES)
+    objection = guards.objection(draft, classification.category, account, exposure, terms, RULES)
     if objection is not None:
-        raise Unfit(f"the draft waits for a person ({objection}); the load's tickets must not")
-    refund = proposed(proposal)
+        raise UnexpectedOutcome(f"the draft waits for a person ({objection}); a benchmark's ticket must not")
+    refund = proposed_refund(proposal)
     if refund is not None:
         return Outcome.REFUNDED, refund
     return (Outcome.DECLINED if proposal.action is Action.DECLINE else Outcome.ANSWERED), None
 
 
-def notice(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> Json:
-    """Stage 4's request."""
+def letter_request(ticket: Ticket, outcome: Outcome, refund: Refund | None, reply: str) -> Json:
+    """The request of stage 4 to the notifications system."""
     unfit = letters.unfit(reply, refund, refund.order_id if refund else None)
     text = letters.compose(outcome, refund, None if unfit else reply)
-    says = {"outcome": outcome.value, "refund": refund.model_dump(mode="json") if refund else None, "text": text}
-    return _identity(ticket) | {"idempotency_key": letter_key(ticket.tenant, ticket.ticket_id)} | says
+    content = {"outcome": outcome.value, "refund": refund.model_dump(mode="json") if refund else None, "text": text}
+    return _identity(ticket) | {"idempotency_key": letter_key(ticket.tenant, ticket.ticket_id)} | content
 
 
-def holding(ticket: Ticket, refund: Refund) -> Json:
-    """The request at the end of stage 3."""
-    return refund_posting(ticket, refund) | {"hours": RULES.approval.time_limit_hours}
+def hold_request(ticket: Ticket, refund: Refund) -> Json:
+    """The request at the end of stage 3 that holds the refund."""
+    return refund_request(ticket, refund) | {"hours": RULES.approval.time_limit_hours}
 
 
-def refund_posting(ticket: Ticket, refund: Refund) -> Json:
-    """Stage 5's first request, and the one before the letter that commits the refund."""
+def refund_request(ticket: Ticket, refund: Refund) -> Json:
+    """The request that commits the refund in stage 4 and, the same, posts it in stage 5."""
     key = refund_key(ticket.tenant, ticket.ticket_id)
     return _identity(ticket) | {"idempotency_key": key, **refund.model_dump(mode="json")}
 
 
-def closing(ticket: Ticket, outcome: Outcome, refund_id: str | None) -> Json:
-    """Stage 5's second request."""
+def close_request(ticket: Ticket, outcome: Outcome, refund_id: str | None) -> Json:
+    """The request of stage 5 that closes the case."""
     key = case_key(ticket.tenant, ticket.ticket_id)
-    where = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id}
-    return where | {"idempotency_key": key, "outcome": outcome.value, "refund_id": refund_id}
+    identity = {"tenant": ticket.tenant, "ticket_id": ticket.ticket_id}
+    return identity | {"idempotency_key": key, "outcome": outcome.value, "refund_id": refund_id}
 
 
-def found(call: ToolCall, answer: Json) -> Found:
-    """A lookup's answer."""
+def read_lookup(call: ToolCall, answer: Json) -> LookupResult:
+    """The result of a tool call, from the system's answer."""
     if call.tool == "lookup_order":
-        return Found(call, order=Order.model_validate(answer["order"]))
-    return Found(call, policy=RefundPolicy.model_validate(answer["policy"]))
+        return LookupResult(call, order=Order.model_validate(answer["order"]))
+    return LookupResult(call, policy=RefundPolicy.model_validate(answer["policy"]))
 
 
-def lookup(ticket: Ticket, call: ToolCall) -> tuple[str, Json]:
-    """The system that a tool call asks, and the request."""
+def lookup_request(ticket: Ticket, call: ToolCall) -> tuple[str, Json]:
+    """The system that a tool call goes to, and the request."""
     if call.tool == "lookup_order":
         return "orders", _identity(ticket) | {"order_id": call.argument}
     return "policies", {"tenant": ticket.tenant, "category": call.argument}
 
 
 def account_request(ticket: Ticket) -> Json:
-    """Stage 2's request."""
+    """The request of stage 2 to the accounts system."""
     return {"tenant": ticket.tenant, "customer_id": ticket.customer_id}
 
 
@@ -167,24 +169,28 @@ def _request(system: str, user: str) -> Json:
     return {"model": MODEL, "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}]}
 
 
-def _exchange(lookups: tuple[Found, ...]) -> list[Json]:
+def _lookup_messages(lookups: tuple[LookupResult, ...]) -> list[Json]:
     if not lookups:
         return []
     calls = [
-        {"id": each.call.id, "type": "function", "function": {"name": each.call.tool, "arguments": _arguments(each)}}
-        for each in lookups
+        {
+            "id": lookup.call.id,
+            "type": "function",
+            "function": {"name": lookup.call.tool, "arguments": _arguments(lookup)},
+        }
+        for lookup in lookups
     ]
-    results = [{"role": "tool", "tool_call_id": each.call.id, "content": _result(each)} for each in lookups]
+    results = [{"role": "tool", "tool_call_id": lookup.call.id, "content": _result(lookup)} for lookup in lookups]
     return [{"role": "assistant", "content": None, "tool_calls": calls}, *results]
 
 
-def _arguments(each: Found) -> str:
-    (name,) = tools.TOOLS[each.call.tool].arguments.model_fields
-    return json.dumps({name: each.call.argument})
+def _arguments(lookup: LookupResult) -> str:
+    (name,) = tools.TOOLS[lookup.call.tool].arguments.model_fields
+    return json.dumps({name: lookup.call.argument})
 
 
-def _result(each: Found) -> str:
-    value = each.order or each.policy
+def _result(lookup: LookupResult) -> str:
+    value = lookup.order or lookup.policy
     return value.model_dump_json(exclude={"held"}) if value else json.dumps({"error": "not_found"})
 
 
