@@ -1,4 +1,4 @@
-"""The benchmarks' own rules: like is compared with like, and the dbos says the same words as the product."""
+"""The rules of the benchmarks: equal cases are compared, and DBOS uses the same prompts as the product."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLASSIFICATION = Classification(category=Category.DAMAGED, wants_refund=True, la
 
 
 def window(rate: float, alone: tuple[float, ...] = ()) -> Window:
-    """A round in which so many tasks a second were worked."""
+    """A round with this many tasks a second."""
     return Window(
         tasks=round(10 * rate),
         seconds=10,
@@ -67,7 +67,7 @@ def test_percentiles_are_of_all_rounds_together() -> None:
 
 
 def test_dbos_is_compared_on_the_same_database_and_submission_only() -> None:
-    found = results.summaries(
+    summaries = results.summaries(
         {
             case(): [window(40)],
             case(store=Store.REDIS): [window(90)],
@@ -75,19 +75,19 @@ def test_dbos_is_compared_on_the_same_database_and_submission_only() -> None:
             case(Side.DBOS): [window(60)],
         }
     )
-    (goal,) = results.goals(found)
+    (goal,) = results.goals(summaries)
     assert (goal.met, goal.seen) == (False, "40.0 against 60.0 tasks/s")
 
 
 def test_the_latency_goal_takes_the_better_server_and_never_sqlite() -> None:
-    found = results.summaries(
+    summaries = results.summaries(
         {
             case(latency=1.0): [window(29)],
             case(latency=1.0, store=Store.REDIS): [window(31)],
             case(latency=1.0, store=Store.SQLITE): [window(99)],
         }
     )
-    (goal,) = results.goals(found)
+    (goal,) = results.goals(summaries)
     assert (goal.met, goal.seen) == (True, "31.0 (Redis, HTTP)")
 
 
@@ -101,7 +101,7 @@ def test_a_round_starts_with_ours_and_dbos_on_the_same_database() -> None:
         (Side.OURS, Store.SQLITE),
     ]
     ours, dbos = order[0].cases, order[1].cases + order[2].cases
-    assert {results._comparison_key(each) for each in ours} == {results._comparison_key(each) for each in dbos}
+    assert {results._comparison_key(case) for case in ours} == {results._comparison_key(case) for case in dbos}
 
 
 @pytest.mark.parametrize("shape", Shape)
@@ -114,8 +114,8 @@ def test_each_ticket_has_a_customer_whom_the_books_know(shape: Shape) -> None:
 
 def test_dbos_offers_the_same_tools_with_the_same_texts() -> None:
     offered = work.draft_request(_ticket(), CLASSIFICATION, _account(), ())["tools"]
-    ours = [(each.name, each.description, each.parameters) for each in tools.definitions()]
-    theirs = [(f["name"], f["description"], f["parameters"]) for f in (each["function"] for each in offered)]
+    ours = [(tool.name, tool.description, tool.parameters) for tool in tools.definitions()]
+    theirs = [(f["name"], f["description"], f["parameters"]) for f in (tool["function"] for tool in offered)]
     assert theirs == ours
 
 
@@ -166,7 +166,7 @@ def test_dbos_answers_without_a_refund_if_the_model_says_so() -> None:
     assert work.decide(proposal, CLASSIFICATION, _account(), (), None) == (Outcome.ANSWERED, None)
 
 
-def test_a_process_that_burns_cpu_is_charged_for_it() -> None:
+def test_the_cpu_time_of_a_process_is_measured() -> None:
     code = "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as burner:
         assert burner.stdout is not None
@@ -177,7 +177,7 @@ def test_a_process_that_burns_cpu_is_charged_for_it() -> None:
     assert machine.cpu_seconds(os.getpid(), with_children=False) > 0
 
 
-def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
+def test_the_watch_resolves_the_future_of_a_closed_case(tmp_path: Path) -> None:
     with closing(_books(tmp_path)) as books:
         books.execute("INSERT INTO cases (ticket_id, outcome) VALUES ('B-0', 'answered')")
         books.commit()
@@ -185,11 +185,11 @@ def test_the_watch_wakes_whoever_waits_for_a_case(tmp_path: Path) -> None:
     assert (count, outcomes) == (1, {"refunded": 1}), "what was closed before is not counted"
 
 
-def test_the_watch_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_gives_up_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _books(tmp_path).close()
     monkeypatch.setattr("lab.bench.load.GIVE_UP_SECONDS", 0.05)
     with pytest.raises(UserError, match="the case of B-1 was not closed"):
-        asyncio.run(_wait_in_vain(tmp_path))
+        asyncio.run(_wait_for_open_case(tmp_path))
 
 
 async def _watch(folder: Path, books: sqlite3.Connection) -> tuple[int, dict[str, int]]:
@@ -201,7 +201,7 @@ async def _watch(folder: Path, books: sqlite3.Connection) -> tuple[int, dict[str
         return watch.count, dict(watch.outcomes)
 
 
-async def _wait_in_vain(folder: Path) -> None:
+async def _wait_for_open_case(folder: Path) -> None:
     async with CaseWatch(folder) as watch:
         await watch.wait(watch.expect("B-1"), "the case of B-1")
 
@@ -235,10 +235,10 @@ def _stored(ticket: Ticket) -> StoredTicket:
 
 def _as_sent(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     """Our messages as OpenAI's protocol carries them."""
-    return [_one_as_sent(message) for message in messages]
+    return [_message_as_sent(message) for message in messages]
 
 
-def _one_as_sent(message: Message) -> dict[str, Any]:
+def _message_as_sent(message: Message) -> dict[str, Any]:
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}
     sent: dict[str, Any] = {"role": message.role, "content": message.text or None}

@@ -1,4 +1,4 @@
-"""Makes tasks: a ticket, the history of its task as the projector sees it once or twice, its model calls. Seeded."""
+"""Makes synthetic tasks: the ticket, its history as the projector reads it once or twice, and its model calls."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from app.pricing.charge_types import CallRecord, usage_columns
 from app.workflow.activities.classify import ClassifyOutput
 from app.workflow.activities.draft_refund import DraftOutput
 from lab.bench.ledger import population
-from lab.bench.ledger.population import OUTCOMES, Fate, Person, fate
+from lab.bench.ledger.population import OUTCOMES, Ending, Person, choose_ending
 from lab.bench.ledger.synthetic_history import SyntheticHistory
 
-_LATER = timedelta(milliseconds=400)  # a hint reaches the projector, and its batch is full
+_LATER = timedelta(milliseconds=400)  # until a hint reaches the projector and its batch is full
 _ORDER = "AC-10442"
 _MINUTE = 60_000_000
 
@@ -46,77 +46,77 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A task with everything that the ledger gets of it. `reply` is the text of the letter, empty without one."""
+class SyntheticTask:
+    """A task with everything that the ledger stores about it. `reply` is the text of its letter."""
 
     ticket: Ticket
     received_at: datetime
     calls: tuple[CallRecord, ...]
     reply: str
-    sights: tuple[Sight, ...]  # at rest, where it rests, and at its end
+    sights: tuple[Sight, ...]  # when it starts to wait for a person, if it does, and at its end
 
 
-def make(person: Person) -> Made:
+def make_task(person: Person) -> SyntheticTask:
     """The task of a person's ticket."""
-    chosen = fate(person.chance)
+    ending = choose_ending(person.chance)
     ticket = Ticket(
         tenant=person.tenant,
         ticket_id=person.ticket_id,
         customer_id=f"c-{person.chance.randint(1, 99_999)}",
-        order_id=_ORDER if chosen.looks_up else None,
+        order_id=_ORDER if ending.looks_up else None,
         subject=population.subject(person.chance),
         text=population.letter(person.chance),
     )
     reply = population.reply(person.chance)
     history = SyntheticHistory(person, ticket.task_id)
-    _worked(history, chosen)
+    _add_first_stages(history, ending)
     sights = []
-    if chosen.waits:
-        history.waits()
+    if ending.waits:
+        history.start_wait()
         sights.append(_sight(history, RunStatus.RUNNING))
-        _waited(history, chosen)
-    sights.append(_ended(history, chosen))
-    return Made(ticket, person.arrives_at, tuple(history.calls), reply, tuple(sights))
+        _end_wait(history, ending)
+    sights.append(_add_end(history, ending))
+    return SyntheticTask(ticket, person.arrives_at, tuple(history.calls), reply, tuple(sights))
 
 
-def _worked(history: SyntheticHistory, chosen: Fate) -> None:
-    """The first three stages."""
+def _add_first_stages(history: SyntheticHistory, ending: Ending) -> None:
+    """Adds the first three stages."""
     chance = history.person.chance
-    category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
-    history.model("classify", 1, lambda use: _classified(category, use))
+    category = Category.DAMAGED if ending.looks_up else Category.QUESTION
+    history.model("classify", 1, lambda use: _classify_output(category, use))
     history.tools("retrieve_account")
     turn = 1
-    if chosen.looks_up or chance.random() < 0.1:
+    if ending.looks_up or chance.random() < 0.1:
         history.model("draft_refund", turn, lambda use: DraftOutput(use=use).model_dump_json())
         history.tools("lookup_order", *(("lookup_refund_policy",) if chance.random() < 0.8 else ()))
         turn += 1
-    if chance.random() < 0.03:  # the model talked nonsense and was asked again
+    if chance.random() < 0.03:  # an unusable answer, then another turn
         history.model("draft_refund", turn, lambda use: DraftOutput(use=use, problem="no JSON").model_dump_json())
         turn += 1
-    history.model("draft_refund", turn, lambda use: _drafted(chosen, use))
+    history.model("draft_refund", turn, lambda use: _draft_output(ending, use))
 
 
-def _waited(history: SyntheticHistory, chosen: Fate) -> None:
-    if chosen is Fate.EXPIRED:
-        history.decided(72 * 60 * _MINUTE, WaitOutcome.TIMED_OUT)
-    elif chosen is Fate.TERMINATED:
-        history.decided(history.person.chance.randint(_MINUTE, 600 * _MINUTE), WaitOutcome.ABANDONED)
+def _end_wait(history: SyntheticHistory, ending: Ending) -> None:
+    if ending is Ending.EXPIRED:
+        history.end_wait(72 * 60 * _MINUTE, WaitOutcome.TIMED_OUT)
+    elif ending is Ending.TERMINATED:
+        history.end_wait(history.person.chance.randint(_MINUTE, 600 * _MINUTE), WaitOutcome.ABANDONED)
     else:
         minutes = min(history.person.chance.lognormvariate(4, 1.3), 70 * 60)
-        history.decided(int(minutes * _MINUTE), WaitOutcome.ANSWERED)
+        history.end_wait(int(minutes * _MINUTE), WaitOutcome.ANSWERED)
 
 
-def _ended(history: SyntheticHistory, chosen: Fate) -> Sight:
-    """The last two stages, and the end."""
-    outcome = OUTCOMES[chosen]
+def _add_end(history: SyntheticHistory, ending: Ending) -> Sight:
+    """Adds the last two stages and the end."""
+    outcome = OUTCOMES[ending]
     if outcome is None:
-        failed = chosen is Fate.FAILED
+        failed = ending is Ending.FAILED
         failure = Failure("NonDeterminismError", "the history does not fit the code") if failed else None
         return _sight(history, RunStatus.FAILED if failed else RunStatus.TERMINATED, failure=failure)
     history.tools("notify_customer")
-    if chosen is not Fate.EXPIRED:
+    if ending is not Ending.EXPIRED:
         history.tools("close_case")
-    return _sight(history, RunStatus.COMPLETED, _result(history, chosen, outcome).model_dump_json())
+    return _sight(history, RunStatus.COMPLETED, _result(history, ending, outcome).model_dump_json())
 
 
 def _sight(
@@ -126,44 +126,45 @@ def _sight(
     return Sight(history.person.arrives_at + timedelta(microseconds=history.now) + _LATER, run)
 
 
-def _result(history: SyntheticHistory, chosen: Fate, outcome: Outcome) -> TaskResult:
+def _result(history: SyntheticHistory, ending: Ending, outcome: Outcome) -> TaskResult:
     refund = refund_id = None
     if outcome is Outcome.REFUNDED:
         amount = Decimal(history.person.chance.randint(500, 40_000)).scaleb(-2)
         refund = Refund(order_id=_ORDER, amount=amount, currency="EUR")
         refund_id = f"R-{history.person.number:08d}"
-    category = Category.DAMAGED if chosen.looks_up else Category.QUESTION
-    by = "kim" if chosen in (Fate.APPROVED, Fate.REJECTED) else None
+    category = Category.DAMAGED if ending.looks_up else Category.QUESTION
+    by = "kim" if ending in (Ending.APPROVED, Ending.REJECTED) else None
     return TaskResult(outcome=outcome, category=category, refund=refund, refund_id=refund_id, decided_by=by)
 
 
-def _classified(category: Category, use: ModelUse) -> str:
-    found = Classification(
+def _classify_output(category: Category, use: ModelUse) -> str:
+    classification = Classification(
         category=category, wants_refund=category is Category.DAMAGED, language="en", confidence=Decimal("0.94")
     )
-    return ClassifyOutput(classification=found, problem=None, use=use).model_dump_json()
+    return ClassifyOutput(classification=classification, problem=None, use=use).model_dump_json()
 
 
-def _drafted(chosen: Fate, use: ModelUse) -> str:
-    draft = Draft(**proposal(chosen).model_dump(), reply_digest=use.request_digest)
+def _draft_output(ending: Ending, use: ModelUse) -> str:
+    draft = Draft(**proposal(ending).model_dump(), reply_digest=use.request_digest)
     return DraftOutput(draft=draft, use=use).model_dump_json()
 
 
-def proposal(chosen: Fate) -> Proposal:
-    """What the model proposes for such a task."""
-    action = {Fate.ANSWERED: "answer", Fate.DECLINED: "decline"}.get(chosen, "refund")
+def proposal(ending: Ending) -> Proposal:
+    """The proposal of the model for a task with this ending."""
+    action = {Ending.ANSWERED: "answer", Ending.DECLINED: "decline"}.get(ending, "refund")
     money = {"order_id": _ORDER, "amount": "49.90", "currency": "EUR"} if action == "refund" else {}
     return Proposal.model_validate({"action": action, "reason": "as_ordered", "confidence": "0.91", **money})
 
 
-# The rows that intake and the gateway's journal would have written for a made-up task.
+# Columns of the journal that equal the fields of a call.
+_CALL_COLUMNS = [
+    field.name for field in fields(CallRecord) if field.name not in ("usage", "model", "finish_reason", "error")
+]
 
-_SAME = [field.name for field in fields(CallRecord) if field.name not in ("usage", "model", "finish_reason", "error")]
 
-
-def ticket_row(made: Made) -> dict[str, Any]:
-    """As intake keeps a ticket, once its task was started."""
-    ticket = made.ticket
+def ticket_row(task: SyntheticTask) -> dict[str, Any]:
+    """The ticket's row as the intake writes it, with the task started."""
+    ticket = task.ticket
     return {
         "task_id": ticket.task_id,
         "tenant": ticket.tenant,
@@ -173,45 +174,45 @@ def ticket_row(made: Made) -> dict[str, Any]:
         "digest": body_digest(ticket),
         "subject": ticket.subject,
         "text": ticket.text,
-        "received_at": made.received_at,
+        "received_at": task.received_at,
         "started": True,
         "recorded": False,
     }
 
 
-def reply_row(made: Made) -> dict[str, Any]:
-    """As the third stage keeps its letter."""
-    digest = hashlib.sha256(made.reply.encode()).hexdigest()
-    written = made.calls[-1].ended_at or made.calls[-1].started_at
-    return {"task_id": made.ticket.task_id, "digest": digest, "text": made.reply, "written_at": written}
+def reply_row(task: SyntheticTask) -> dict[str, Any]:
+    """The letter's row as the third stage writes it."""
+    digest = hashlib.sha256(task.reply.encode()).hexdigest()
+    written_at = task.calls[-1].ended_at or task.calls[-1].started_at
+    return {"task_id": task.ticket.task_id, "digest": digest, "text": task.reply, "written_at": written_at}
 
 
-def call_rows(made: Made) -> Iterator[dict[str, Any]]:
-    """As the journal keeps the calls, once they are over."""
-    for call in made.calls:
+def call_rows(task: SyntheticTask) -> Iterator[dict[str, Any]]:
+    """The calls' rows as the journal has them after the task."""
+    for call in task.calls:
         answered = call.state is CallState.SETTLED
         yield {
-            **{name: getattr(call, name) for name in _SAME},
+            **{name: getattr(call, name) for name in _CALL_COLUMNS},
             **usage_columns(call.usage),
             "model": call.model or None,
             "finish_reason": call.finish_reason or None,
             "error": call.error or None,
-            "answer": answer_to_json(_answer(made, call)) if answered else None,
+            "answer": answer_to_json(_answer(task, call)) if answered else None,
         }
 
 
-def _answer(made: Made, call: CallRecord) -> Answer:
-    if call.stage != "classify" and call is not made.calls[-1]:
-        asked = tuple(
+def _answer(task: SyntheticTask, call: CallRecord) -> Answer:
+    if call.stage != "classify" and call is not task.calls[-1]:
+        requests = tuple(
             ToolRequest(f"call_{call.request_digest[:24]}", name, '{"order_id": "AC-10442"}')
             for name in ("lookup_order", "lookup_refund_policy")
         )
-        return Answer("", asked, "tool_calls", call.model, call.usage)
-    return Answer(_text(made, call), (), "stop", call.model, call.usage)
+        return Answer("", requests, "tool_calls", call.model, call.usage)
+    return Answer(_text(task, call), (), "stop", call.model, call.usage)
 
 
-def _text(made: Made, call: CallRecord) -> str:
-    order = made.ticket.order_id
+def _text(task: SyntheticTask, call: CallRecord) -> str:
+    order = task.ticket.order_id
     if call.stage == "classify":
         return population.classification("damaged" if order else "question", order)
-    return population.draft("refund" if order else "answer", order, "49.90" if order else None, made.reply)
+    return population.draft("refund" if order else "answer", order, "49.90" if order else None, task.reply)

@@ -1,4 +1,4 @@
-"""Who had which ticket when: twenty tenants, a year, five models and three price books. Pure and seeded."""
+"""A seeded population of tickets: twenty tenants, a year of arrivals, five models and three price books."""
 
 from __future__ import annotations
 
@@ -18,59 +18,57 @@ from app.pricing.list_prices import bundled
 from app.pricing.price_file import Agreement
 from runtime import paths
 
-# What becomes of a ticket, and how often.
 
-
-class Fate(StrEnum):
-    """How a task goes."""
+class Ending(StrEnum):
+    """How a synthetic task ends."""
 
     ANSWERED = "answered"
     DECLINED = "declined"
     REFUNDED = "refunded"
-    APPROVED = "approved"  # refunded, after a person was waited for
+    APPROVED = "approved"  # refunded after a person approved
     REJECTED = "rejected"
     EXPIRED = "expired"
-    TERMINATED = "terminated"  # by a person, while it waited for another one
-    FAILED = "failed"  # the workflow's own code
+    TERMINATED = "terminated"  # by a person, while it waited for a decision
+    FAILED = "failed"  # by an error in the workflow's code
 
     @property
     def waits(self) -> bool:
-        """Whether a person is waited for."""
-        return self in (Fate.APPROVED, Fate.REJECTED, Fate.EXPIRED, Fate.TERMINATED)
+        """Whether the task waits for a person."""
+        return self in (Ending.APPROVED, Ending.REJECTED, Ending.EXPIRED, Ending.TERMINATED)
 
     @property
     def looks_up(self) -> bool:
-        """Whether the draft needs the books, and so two turns."""
-        return self is not Fate.ANSWERED
+        """Whether the draft looks things up, which takes two turns."""
+        return self is not Ending.ANSWERED
 
 
 @dataclass(frozen=True)
 class _Share:
-    fate: Fate
+    ending: Ending
     percent: float
     outcome: Outcome | None
 
 
 _SHARES = (
-    _Share(Fate.ANSWERED, 41, Outcome.ANSWERED),
-    _Share(Fate.DECLINED, 14, Outcome.DECLINED),
-    _Share(Fate.REFUNDED, 26, Outcome.REFUNDED),
-    _Share(Fate.APPROVED, 12, Outcome.REFUNDED),
-    _Share(Fate.REJECTED, 4, Outcome.REJECTED),
-    _Share(Fate.EXPIRED, 2.6, Outcome.EXPIRED),
-    _Share(Fate.TERMINATED, 0.3, None),
-    _Share(Fate.FAILED, 0.1, None),
+    _Share(Ending.ANSWERED, 41, Outcome.ANSWERED),
+    _Share(Ending.DECLINED, 14, Outcome.DECLINED),
+    _Share(Ending.REFUNDED, 26, Outcome.REFUNDED),
+    _Share(Ending.APPROVED, 12, Outcome.REFUNDED),
+    _Share(Ending.REJECTED, 4, Outcome.REJECTED),
+    _Share(Ending.EXPIRED, 2.6, Outcome.EXPIRED),
+    _Share(Ending.TERMINATED, 0.3, None),
+    _Share(Ending.FAILED, 0.1, None),
 )
 _WEIGHTS = [share.percent for share in _SHARES]
-OUTCOMES = {share.fate: share.outcome for share in _SHARES}
+OUTCOMES = {share.ending: share.outcome for share in _SHARES}
 
 
-def fate(chance: random.Random) -> Fate:
-    """One of them."""
-    return chance.choices(_SHARES, _WEIGHTS)[0].fate
+def choose_ending(chance: random.Random) -> Ending:
+    """An ending at random, by the percentages of the mix."""
+    return chance.choices(_SHARES, _WEIGHTS)[0].ending
 
 
-# What tickets, answers and step results say: made up, of the sizes that the sample tickets of a real run have.
+# Texts of tickets, answers and step results, as long as those of the sample tickets.
 
 _SENTENCES = (
     "I ordered this two weeks ago and it still has not arrived.",
@@ -90,12 +88,12 @@ _SUBJECTS = ("Broken on arrival", "Where is my order?", "Charged twice", "Questi
 
 
 def subject(chance: random.Random) -> str:
-    """A few words."""
+    """A ticket's subject."""
     return chance.choice(_SUBJECTS)
 
 
 def letter(chance: random.Random) -> str:
-    """A customer's text: most are a paragraph, a few are pages."""
+    """A ticket's text: usually a paragraph, sometimes pages."""
     sentences = min(max(int(chance.lognormvariate(2.2, 0.7)), 1), 120)
     return " ".join(chance.choices(_SENTENCES, k=sentences))
 
@@ -106,7 +104,7 @@ def reply(chance: random.Random) -> str:
 
 
 def classification(category: str, order_id: str | None) -> str:
-    """What the model says in the first stage."""
+    """The model's answer in the first stage, as JSON."""
     wants = order_id is not None
     return json.dumps(
         {"category": category, "wants_refund": wants, "order_id": order_id, "language": "en", "confidence": 0.94}
@@ -114,7 +112,7 @@ def classification(category: str, order_id: str | None) -> str:
 
 
 def draft(action: str, order_id: str | None, amount: str | None, text: str) -> str:
-    """What the model says in the third stage."""
+    """The model's answer in the third stage, as JSON."""
     money = {"order_id": order_id, "amount": amount, "currency": "EUR" if amount else None}
     return json.dumps({"action": action, **money, "reason": "as_ordered", "confidence": 0.91, "reply": text})
 
@@ -184,7 +182,7 @@ RESULTS = {
 
 BEGIN = datetime(2025, 11, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
-MONTH = (date(2026, 9, 1), date(2026, 10, 1))  # the one that is reported
+MONTH = (date(2026, 9, 1), date(2026, 10, 1))  # the month of the monthly reports
 TENANTS = (
     *("acme", "brightly", "lumen", "northwind", "fjord", "cobalt", "harbor", "juniper", "kestrel", "larkspur"),
     *("meridian", "nimbus", "orchid", "pioneer", "quartz", "redwood", "saffron", "tundra", "umbra", "vesper"),
@@ -193,7 +191,7 @@ TENANTS = (
 
 @dataclass(frozen=True)
 class Model:
-    """A model behind a component. A provider of which Dapr learns no usage has it `estimated` by us."""
+    """A model behind a Dapr component. Usage is `estimated` if Dapr does not pass on the provider's."""
 
     component: str
     provider: str
@@ -208,13 +206,13 @@ MODELS = (
     Model("llm-mistral", "conversation.mistral", "mistral-small-latest", UsageBasis.ESTIMATED),
     Model("llm-own", "conversation.openai", "sandbox-small"),
 )
-# One that no price is known for: a few calls of it are in every real ledger, loudly unpriced.
+# A model without a price; real ledgers have a few such calls.
 UNPRICED = Model("llm-preview", "conversation.openai", "preview-7b")
 
 
 @dataclass(frozen=True)
 class Person:
-    """A task that is to be: whose, when, put to which model, and the chance that decides everything else of it."""
+    """The seed of one task: tenant, arrival, model, and the random source of everything else."""
 
     number: int
     tenant: str
@@ -224,13 +222,13 @@ class Person:
 
     @property
     def ticket_id(self) -> str:
-        """As the tenant's help desk numbers them."""
+        """The ticket number of the tenant's help desk."""
         return f"T-{self.number:07d}"
 
 
 @dataclass(frozen=True)
 class Population:
-    """`tasks` tasks, evenly over a year. The same seed, the same tasks, in whatever order they are asked for."""
+    """`tasks` tasks, evenly over a year. Equal seeds give equal tasks, in any order of the calls."""
 
     tasks: int
     seed: int = 7
@@ -239,7 +237,7 @@ class Population:
     )
 
     def person(self, number: int) -> Person:
-        """The task of that number, from 0."""
+        """The person with this number, counted from 0."""
         chance = random.Random(f"{self.seed}:{number}")
         share = (number + chance.random()) / self.tasks
         (place,) = chance.choices(range(len(TENANTS)), cum_weights=self._weights)
@@ -247,7 +245,7 @@ class Population:
 
 
 def _model(chance: random.Random, place: int, share: float) -> Model:
-    """Each tenant has a model of its own and tries another one now and then; some change in the middle of the year."""
+    """Each tenant has its usual model and sometimes tries the next one; some tenants switch in mid-year."""
     rolled = chance.random()
     if rolled < 0.0005:
         return UNPRICED
@@ -256,9 +254,9 @@ def _model(chance: random.Random, place: int, share: float) -> Model:
 
 
 def books() -> tuple[PriceBook, ...]:
-    """Finance's file as it ships, then as it was after each of two negotiations; each holds for a third of the year."""
+    """The shipped price file, and two versions with a negotiated discount. Each applies for a third of the year."""
     shipped = book.load(paths.ROOT / "config" / "prices.yaml").file
-    found = [shipped]
+    files = [shipped]
     for percent in ("8", "12.5"):
         agreement = Agreement.model_validate(
             {
@@ -271,10 +269,10 @@ def books() -> tuple[PriceBook, ...]:
                 "checked": BEGIN.date(),
             }
         )
-        found.append(shipped.model_copy(update={"agreements": (agreement, *shipped.agreements)}))
-    return tuple(book.make(file, bundled()) for file in found)
+        files.append(shipped.model_copy(update={"agreements": (agreement, *shipped.agreements)}))
+    return tuple(book.make(file, bundled()) for file in files)
 
 
-def book_at(held: Sequence[PriceBook], at: datetime) -> PriceBook:
-    """The book that was in use at that moment."""
-    return held[min(int((at - BEGIN) / YEAR * len(held)), len(held) - 1)]
+def book_at(books: Sequence[PriceBook], at: datetime) -> PriceBook:
+    """The price book that applied at that moment."""
+    return books[min(int((at - BEGIN) / YEAR * len(books)), len(books) - 1)]

@@ -1,4 +1,4 @@
-"""How long the reports take: each question with a fresh connection, cold once, then warm several times."""
+"""Times reports: each question once with cold caches and several times with warm ones, on a new connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Question = Callable[[LedgerQueries], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a question took: cold once, then warm. `size` is the number of groups, lines or rows it found."""
+    """Seconds of a question, once cold and then warm. `size` is the number of groups or records in the answer."""
 
     question: str
     size: int
@@ -39,24 +39,24 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Of the warm ones."""
+        """The median of the warm runs."""
         return statistics.median(self.warm)
 
     @property
     def worst(self) -> float:
-        """Of the warm ones."""
+        """The slowest warm run."""
         return max(self.warm)
 
     def as_json(self) -> dict[str, Any]:
-        """Every single figure."""
-        found = asdict(self) | {"median": self.median, "worst": self.worst}
-        return {name: _rounded(value) for name, value in found.items()}
+        """All figures, rounded."""
+        figures = asdict(self) | {"median": self.median, "worst": self.worst}
+        return {name: _rounded(value) for name, value in figures.items()}
 
 
 def questions(population: Population) -> Mapping[str, Question]:
-    """What is asked, by its name."""
-    some = [population.person(population.tasks * share // 100) for share in range(5, 95, 5)]
-    ids = [f"{person.tenant}:{person.ticket_id}" for person in some]
+    """The questions by name."""
+    people = [population.person(population.tasks * share // 100) for share in range(5, 95, 5)]
+    ids = [f"{person.tenant}:{person.ticket_id}" for person in people]
     return {
         GOAL: lambda records: records.report([Dimension.TENANT, Dimension.STAGE], *MONTH),
         "by day and model, one month": lambda records: records.report([Dimension.DAY, Dimension.MODEL], *MONTH),
@@ -67,40 +67,40 @@ def questions(population: Population) -> Mapping[str, Question]:
     }
 
 
-def asked(store: Store, population: Population, times: int) -> list[Timing]:
-    """Every question: after the caches were emptied, and `times` times with them full."""
-    found = []
+def time_questions(store: Store, population: Population, times: int) -> list[Timing]:
+    """Times every question: once with empty caches, then up to `times` times with full ones."""
+    timings = []
     for name, question in questions(population).items():
         store.cool()
         cold, size = _once(store.url, question)
-        found.append(Timing(name, size, cold, tuple(_again(store.url, question, times))))
-    found.append(_command(store.url, times))
-    return found
+        timings.append(Timing(name, size, cold, tuple(_repeat(store.url, question, times))))
+    timings.append(_time_command(store.url, times))
+    return timings
 
 
 def check(store: Store, tasks: int) -> None:
-    """The daily sums against the charges one by one. Raises UserError when they differ."""
+    """Compares a report from the daily sums with the sum of all charges. Raises UserError if they differ."""
     engine = connect(store.url)
     records = LedgerQueries(engine)
     by = (Dimension.TENANT, Dimension.STAGE, Dimension.MODEL, Dimension.OUTCOME, Dimension.DAY)
-    same = records.report(by) == rollup(records.charges(), by)
+    equal = records.report(by) == rollup(records.charges(), by)
     engine.dispose()
-    if not same:
+    if not equal:
         raise UserError(f"The report of {tasks} tasks is not the sum of their charges.")
 
 
 def _once(url: str, question: Question) -> tuple[float, int]:
-    """Seconds with a fresh connection, the connecting included; and how much was found."""
-    begun = time.perf_counter()
+    """Seconds of one run, with connecting, and the size of its answer."""
+    started = time.perf_counter()
     engine = connect(url)
     answer = question(LedgerQueries(engine))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     engine.dispose()
     return seconds, _size(answer)
 
 
-def _again(url: str, question: Question, times: int) -> Iterator[float]:
-    """Up to so many times; fewer of a question that takes minutes."""
+def _repeat(url: str, question: Question, times: int) -> Iterator[float]:
+    """Seconds of up to `times` runs; stops early if they take more than a minute together."""
     spent = 0.0
     for _ in range(times):
         seconds, _ = _once(url, question)
@@ -116,18 +116,18 @@ def _size(answer: object) -> int:
     return len(answer) if isinstance(answer, list) else 0
 
 
-def _command(url: str, times: int) -> Timing:
-    """The goal's question as a person asks it: a whole process."""
+def _time_command(url: str, times: int) -> Timing:
+    """Times the command `cost report` with the question of the goal, process start included."""
     command = [sys.executable, "-m", "app", "cost", "report", "--by", "tenant,stage", "--json"]
     command += ["--since", MONTH[0].isoformat(), "--until", MONTH[1].isoformat()]
     environment = {**os.environ, "REFUND_AGENT_LEDGER_URL": url}
     warm, size = [], 0
     for _ in range(times):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         done = subprocess.run(
             command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
-        warm.append(time.perf_counter() - begun)
+        warm.append(time.perf_counter() - started)
         if done.returncode:
             raise UserError(f"`cost report` failed: {done.stderr.strip()[-600:]}")
         size = len(json.loads(done.stdout)["groups"])
@@ -136,5 +136,5 @@ def _command(url: str, times: int) -> Timing:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_rounded(each) for each in value]
+        return [_rounded(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What was found, by database and size: printed, written as JSON, and held against the goals."""
+"""Figures by database and size: prints them, writes them as JSON, and judges them by the goals."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.bench.ledger.questions import GOAL, Timing
-from lab.bench.ledger.stores import Database, grouped
+from lab.bench.ledger.stores import Database, group_sizes
 from lab.bench.ledger.writing import Spent
 from lab.bench.results import QUIET_CORES, Goal
 
 GOAL_SECONDS = 1.0
 GOAL_MILLISECONDS = 1.2
-# The largest ledger's bytes a task and rate may be this much worse than the smallest one's.
+# By this factor, bytes a task and rate of the largest ledger may be worse than those of the smallest.
 _LINEAR = 1.25
 PRODUCT = ("project", "save")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All about one database with so many tasks. `seconds` is the whole writing, what was made up included; `rates` are
-    the tasks a second of each tenth of it."""
+    """The figures of one database with one number of tasks.
+
+    seconds: the time to make and write all tasks; rates: tasks a second of each tenth of them.
+    """
 
     database: Database
     version: str
@@ -38,24 +40,24 @@ class Figures:
     settled_seconds: float
     sizes: Mapping[str, int]
     timings: tuple[Timing, ...]
-    others_cores: float  # that somebody else kept busy while it was written
+    others_cores: float  # that other programs kept busy meanwhile
 
     @property
     def bytes_per_task(self) -> dict[str, float]:
-        """By group."""
-        return {group: size / self.tasks for group, size in grouped(self.sizes).items()}
+        """Bytes a task by group of tables."""
+        return {group: size / self.tasks for group, size in group_sizes(self.sizes).items()}
 
     @property
     def milliseconds(self) -> float:
-        """CPU time of our process that a task's record takes: to be projected, and to be saved."""
+        """CPU milliseconds to project and save a task's record, without the database server's."""
         return self.spent.milliseconds(*PRODUCT)
 
     def timing(self, question: str) -> Timing | None:
-        """The question's, if it was asked."""
+        """The timing of a question, or None."""
         return next((timing for timing in self.timings if timing.question == question), None)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """All figures."""
         return {
             "database": self.database.value,
             "version": self.version,
@@ -77,41 +79,41 @@ class Figures:
         }
 
 
-def show(console: Console, described: Mapping[str, str], found: Sequence[Figures]) -> None:
-    """All tables and goals."""
-    for name, value in described.items():
+def show(console: Console, machine_facts: Mapping[str, str], figures: Sequence[Figures]) -> None:
+    """Prints the machine, all tables and the goals."""
+    for name, value in machine_facts.items():
         console.print(f"{name:>20}  {value}", highlight=False)
-    console.print(_writing(found))
-    console.print(_bytes(found))
-    console.print(_questions(found))
-    if max(each.others_cores for each in found) > QUIET_CORES:
-        console.print("Others used this machine meanwhile (others' cores): seconds and rates say as much about them.")
-    for goal in goals(found):
+    console.print(_writing_table(figures))
+    console.print(_bytes_table(figures))
+    console.print(_question_table(figures))
+    if max(ledger.others_cores for ledger in figures) > QUIET_CORES:
+        console.print("Other programs used this machine (see others' cores), which affects seconds and rates.")
+    for goal in goals(figures):
         console.print(f"{'[green]met' if goal.met else '[red]missed'}[/]  {goal.text}: {goal.seen}", highlight=False)
 
 
-def write(path: Path, described: Mapping[str, str], found: Sequence[Figures]) -> None:
-    """The same as JSON."""
+def write(path: Path, machine_facts: Mapping[str, str], figures: Sequence[Figures]) -> None:
+    """Writes the same as JSON."""
     document = {
-        "machine": dict(described),
-        "ledgers": [each.as_json() for each in found],
-        "goals": [{"goal": goal.text, "met": goal.met, "seen": goal.seen} for goal in goals(found)],
+        "machine": dict(machine_facts),
+        "ledgers": [ledger.as_json() for ledger in figures],
+        "goals": [{"goal": goal.text, "met": goal.met, "seen": goal.seen} for goal in goals(figures)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def goals(found: Sequence[Figures]) -> Iterator[Goal]:
-    """What can be judged by what was measured: the largest ledger of each database, and it against the smallest."""
+def goals(figures: Sequence[Figures]) -> Iterator[Goal]:
+    """The goals for the largest ledger of each database, and for its growth from the smallest one."""
     for database in Database:
-        own = sorted((each for each in found if each.database is database), key=lambda result: result.tasks)
+        own = sorted((f for f in figures if f.database is database), key=lambda ledger: ledger.tasks)
         if own:
-            yield from _of_largest(own[-1])
+            yield from _goals_of_largest(own[-1])
         if len(own) > 1:
-            yield from _linear(own[0], own[-1])
+            yield from _growth_goals(own[0], own[-1])
 
 
-def _of_largest(largest: Figures) -> Iterator[Goal]:
+def _goals_of_largest(largest: Figures) -> Iterator[Goal]:
     where = f"{largest.database.value}, {largest.tasks:,} tasks"
     if largest.database is Database.SQLITE:
         text = f"{where}: a record takes at most {GOAL_MILLISECONDS} ms of CPU time"
@@ -122,9 +124,9 @@ def _of_largest(largest: Figures) -> Iterator[Goal]:
         yield Goal(text, timing.worst <= GOAL_SECONDS, f"{timing.median:.3f} s, at worst {timing.worst:.3f} s")
 
 
-def _linear(small: Figures, large: Figures) -> Iterator[Goal]:
-    bytes_ = [sum(each.bytes_per_task.values()) for each in (small, large)]
-    rates = [each.tasks / each.seconds for each in (small, large)]
+def _growth_goals(small: Figures, large: Figures) -> Iterator[Goal]:
+    bytes_ = [sum(ledger.bytes_per_task.values()) for ledger in (small, large)]
+    rates = [ledger.tasks / ledger.seconds for ledger in (small, large)]
     where = f"{large.database.value}, {small.tasks:,} to {large.tasks:,} tasks"
     seen = f"{bytes_[0]:,.0f} and {bytes_[1]:,.0f}"
     yield Goal(f"{where}: bytes a task do not grow", bytes_[1] <= _LINEAR * bytes_[0], seen)
@@ -132,46 +134,46 @@ def _linear(small: Figures, large: Figures) -> Iterator[Goal]:
     yield Goal(f"{where}: tasks written a second do not drop", _LINEAR * rates[1] >= rates[0], seen)
 
 
-def _writing(found: Sequence[Figures]) -> Table:
-    table = _table("Writing; the CPU milliseconds are our processes' own, a task", "database", "tasks")
-    parts = list(dict.fromkeys(name for each in found for name in each.spent.seconds))
+def _writing_table(figures: Sequence[Figures]) -> Table:
+    table = _table("Writing, with CPU milliseconds a task of our processes", "database", "tasks")
+    parts = list(dict.fromkeys(name for ledger in figures for name in ledger.spent.seconds))
     for heading in ("processes", "seconds", "tasks/s", "by tenth", *parts, "others' cores"):
         table.add_column(heading, justify="right")
-    for result in found:
+    for ledger in figures:
         table.add_row(
-            *(result.database.value, f"{result.tasks:,}", f"{result.processes}", f"{result.seconds:,.0f}"),
-            *(f"{result.tasks / result.seconds:,.0f}", f"{min(result.rates):,.0f}-{max(result.rates):,.0f}"),
-            *(f"{result.spent.milliseconds(name):.3f}" for name in parts),
-            f"{result.others_cores:.1f}",
+            *(ledger.database.value, f"{ledger.tasks:,}", f"{ledger.processes}", f"{ledger.seconds:,.0f}"),
+            *(f"{ledger.tasks / ledger.seconds:,.0f}", f"{min(ledger.rates):,.0f}-{max(ledger.rates):,.0f}"),
+            *(f"{ledger.spent.milliseconds(name):.3f}" for name in parts),
+            f"{ledger.others_cores:.1f}",
         )
     return table
 
 
-def _bytes(found: Sequence[Figures]) -> Table:
+def _bytes_table(figures: Sequence[Figures]) -> Table:
     table = _table("Bytes a task, indexes included", "database", "tasks")
-    groups = list(dict.fromkeys(group for each in found for group in each.bytes_per_task))
+    groups = list(dict.fromkeys(group for ledger in figures for group in ledger.bytes_per_task))
     for heading in (*groups, "sum", "GB in all"):
         table.add_column(heading, justify="right")
-    for result in found:
-        sizes = result.bytes_per_task
+    for ledger in figures:
+        sizes = ledger.bytes_per_task
         table.add_row(
-            *(result.database.value, f"{result.tasks:,}"),
+            *(ledger.database.value, f"{ledger.tasks:,}"),
             *(f"{sizes.get(group, 0):,.0f}" for group in groups),
-            *(f"{sum(sizes.values()):,.0f}", f"{sum(result.sizes.values()) / 1e9:.2f}"),
+            *(f"{sum(sizes.values()):,.0f}", f"{sum(ledger.sizes.values()) / 1e9:.2f}"),
         )
     return table
 
 
-def _questions(found: Sequence[Figures]) -> Table:
+def _question_table(figures: Sequence[Figures]) -> Table:
     table = _table("Seconds that a question takes, connecting included", "question", "database", "tasks")
     for heading in ("found", "cold", "median", "worst"):
         table.add_column(heading, justify="right")
-    for question in dict.fromkeys(timing.question for each in found for timing in each.timings):
-        for result in found:
-            timing = result.timing(question)
+    for question in dict.fromkeys(timing.question for ledger in figures for timing in ledger.timings):
+        for ledger in figures:
+            timing = ledger.timing(question)
             if timing:
                 cold = "" if timing.cold is None else f"{timing.cold:.3f}"
-                where = (question, result.database.value, f"{result.tasks:,}")
+                where = (question, ledger.database.value, f"{ledger.tasks:,}")
                 table.add_row(*where, f"{timing.size:,}", cold, f"{timing.median:.3f}", f"{timing.worst:.3f}")
     return table
 

@@ -1,4 +1,4 @@
-"""The databases that are measured: a SQLite file, a throw-away PostgreSQL; their sizes, and their data cooled."""
+"""The databases that are measured: a SQLite file and a temporary PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from app.ledger.store.database import connect
 from tests.servers import PostgresServer
 
-# What the record takes is one thing, what it is made from is another.
+# Groups of tables, to report the record's bytes apart from those of its sources.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "record": ("tasks", "steps", "attempts", "pauses", "charges", "prices", "price_books"),
     "daily sums": ("daily_costs",),
@@ -37,30 +37,30 @@ _RELATIONS = """
 
 
 class Database(StrEnum):
-    """The kinds of database."""
+    """A kind of database."""
 
     SQLITE = "sqlite"
     POSTGRES = "postgresql"
 
 
 class Store(Protocol):
-    """A database for one size."""
+    """A database with its measures."""
 
     url: str
     version: str
 
     def settle(self) -> None:
-        """Does what a database does by itself in the course of a year, so that no figure depends on when it does."""
+        """Does the periodic work of the database now, so that no figure depends on when it happens."""
 
     def sizes(self) -> dict[str, int]:
         """Bytes by table, indexes included."""
 
     def cool(self) -> None:
-        """Takes its data out of memory, its own and the operating system's."""
+        """Removes the data from the caches of database and operating system."""
 
 
 class SqliteStore:
-    """A file in a folder of its own."""
+    """A SQLite file in a separate folder."""
 
     version = f"SQLite {sqlite3.sqlite_version}"
 
@@ -69,12 +69,12 @@ class SqliteStore:
         self.url = f"sqlite:///{folder / 'ledger.sqlite'}"
 
     def settle(self) -> None:
-        """Moves the log into the file."""
+        """Moves the write-ahead log into the file."""
         with _open(self.url) as engine, engine.connect() as connection:
             connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def sizes(self) -> dict[str, int]:
-        """By pages, where this SQLite counts them; else of the whole file."""
+        """Bytes by table if this SQLite has dbstat, or of the whole file."""
         with _open(self.url) as engine, engine.connect() as connection:
             try:
                 return {name: int(size) for name, size in connection.execute(text(_PAGES))}
@@ -82,12 +82,12 @@ class SqliteStore:
                 return {"file": (self._folder / "ledger.sqlite").stat().st_size}
 
     def cool(self) -> None:
-        """Nobody has it open between two measurements."""
-        _forget(self._folder)
+        """Drops the file from the operating system's cache; no process has it open now."""
+        _drop_from_cache(self._folder)
 
 
 class PostgresStore:
-    """A database of a server that was started for it."""
+    """A database on a separate PostgreSQL server."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -96,44 +96,44 @@ class PostgresStore:
         self.url = server.url("ledger", "postgresql+psycopg")
 
     def settle(self) -> None:
-        """What autovacuum does."""
+        """Vacuums and analyzes, as autovacuum would, and writes a checkpoint."""
         self._server.run_sql("VACUUM (ANALYZE)", "ledger")
         self._server.run_sql("CHECKPOINT", "ledger")
 
     def sizes(self) -> dict[str, int]:
-        """With indexes and texts that are kept apart."""
+        """Bytes by table, with indexes and TOAST."""
         with _open(self.url) as engine, engine.connect() as connection:
             return {name: int(size) for name, size in connection.execute(text(_RELATIONS))}
 
     def cool(self) -> None:
-        """Its own memory goes with the server."""
+        """Restarts the server, which empties its cache, and drops the files from the operating system's."""
         self._server.stop()
-        _forget(self._server.data)
+        _drop_from_cache(self._server.data)
         self._server.start()
 
 
 @contextmanager
-def opened(kind: Database, folder: Path | None = None) -> Iterator[Store]:
-    """An empty database; its data are deleted afterwards. `folder` is where a file goes."""
+def open_store(kind: Database, folder: Path | None = None) -> Iterator[Store]:
+    """An empty database, deleted at the end. `folder` is where SQLite's file goes."""
     if kind is Database.POSTGRES:
         with PostgresServer() as server:
             yield PostgresStore(server)
         return
-    place = Path(tempfile.mkdtemp(prefix="bench-ledger-", dir=folder))
+    home = Path(tempfile.mkdtemp(prefix="bench-ledger-", dir=folder))
     try:
-        yield SqliteStore(place)
+        yield SqliteStore(home)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
-def grouped(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Bytes by group; what is in none is named for itself."""
+def group_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Bytes by group; tables of no group count as `other`."""
     group_of = {table: group for group, tables in GROUPS.items() for table in tables}
-    found: dict[str, int] = {}
+    groups: dict[str, int] = {}
     for table, size in sizes.items():
         group = group_of.get(table, "other")
-        found[group] = found.get(group, 0) + size
-    return found
+        groups[group] = groups.get(group, 0) + size
+    return groups
 
 
 @contextmanager
@@ -145,12 +145,12 @@ def _open(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _forget(folder: Path) -> None:
-    """Asks the operating system to drop what it holds of these files; written pages only, so they are written first."""
+def _drop_from_cache(folder: Path) -> None:
+    """Drops the files from the operating system's cache. It drops written pages only, so they are synced first."""
     for file in filter(Path.is_file, folder.rglob("*")):
-        opened_file = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDONLY)
         try:
-            os.fsync(opened_file)
-            os.posix_fadvise(opened_file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
-            os.close(opened_file)
+            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Tells the history of one made-up task step by step, as Dapr would, and the model calls that belong to it."""
+"""Builds the history of a synthetic task step by step, as Dapr would, and its model calls."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from lab.bench.ledger.population import Person
 PROMPTS = "afd128ef6544"
 _WORKERS = [str(uuid.UUID(int=number, version=4)) for number in range(1, 9)]
 _SIGNER = "5e" * 32
-_EVENT_BYTES = 170  # of an event without its payload
+_EVENT_BYTES = 170  # size of an event without its payload
 _TOOL_FAILS, _CALL_FAILS, _CALL_IS_CUT = 0.012, 0.008, 0.004
 
 
 class SyntheticHistory:
-    """A task while it goes on. `now` is the time since its start in microseconds."""
+    """The history of a task up to `now`, which is in microseconds since its start."""
 
     def __init__(self, person: Person, task_id: str) -> None:
         self.person = person
@@ -56,22 +56,22 @@ class SyntheticHistory:
         self._turn()
 
     def tools(self, *names: str) -> None:
-        """Steps side by side that ask our own systems."""
-        begun, ends = self.now, [self._tool(name) for name in names]
-        self.now = max(ends, default=begun)
+        """Adds parallel steps that call the internal systems."""
+        started, ends = self.now, [self._tool(name) for name in names]
+        self.now = max(ends, default=started)
         self._turn()
 
     def model(self, stage: str, turn: int, answer: Callable[[ModelUse], str]) -> None:
-        """A step with one model call; `answer` makes its result."""
-        execution_id, begun = _uuid(self._chance), self.now
+        """Adds a step with one model call. `answer` makes the step's result from the call's usage."""
+        execution_id, started = _uuid(self._chance), self.now
         attempts: list[Attempt] = []
         rolled = self._chance.random()
         if rolled < _CALL_FAILS:
             attempts.append(self._failed_call(execution_id, stage, turn))
         elif rolled < _CALL_FAILS + _CALL_IS_CUT:
             self._call(execution_id, stage, turn, CallState.INTERRUPTED)
-            self._wait_for(60_000, 400_000)  # until another worker has the step
-        scheduled = self.now if attempts else begun
+            self._wait_for(60_000, 400_000)  # until another worker takes the step
+        scheduled = self.now if attempts else started
         self._wait_for(4_000, 12_000)
         call = self._call(execution_id, stage, turn, CallState.SETTLED)
         self._wait_for(6_000, 20_000)
@@ -91,14 +91,14 @@ class SyntheticHistory:
         self._steps.append(Step(execution_id, stage, tuple(attempts), Payload("{}")))
         self._turn()
 
-    def waits(self) -> None:
-        """A person is waited for."""
+    def start_wait(self) -> None:
+        """Adds a wait for a person."""
         due = self._at(self.now + 72 * 3_600_000_000)
         self._events += 1
         self._waits.append(Wait(DECISION, self._id(), self._at(self.now), due, None, WaitOutcome.OPEN))
 
-    def decided(self, microseconds: int, outcome: WaitOutcome) -> None:
-        """The wait is over."""
+    def end_wait(self, microseconds: int, outcome: WaitOutcome) -> None:
+        """Ends the wait after that time with this outcome."""
         self.now += microseconds
         answer = Payload('{"verdict": "approve", "by": "kim"}') if outcome is WaitOutcome.ANSWERED else None
         ended = replace(self._waits.pop(), ended_at=self._at(self.now), outcome=outcome, answer=answer)
@@ -108,7 +108,7 @@ class SyntheticHistory:
         self._turn()
 
     def run(self, status: RunStatus, output: str | None = None, failure: Failure | None = None) -> WorkflowRun:
-        """All that was told so far."""
+        """The history up to now."""
         return WorkflowRun(
             instance_id=self.task_id,
             name="refund_ticket",
@@ -131,29 +131,31 @@ class SyntheticHistory:
         )
 
     def _tool(self, name: str) -> int:
-        """One step that asks our own systems; when it ended."""
-        execution_id, begun = _uuid(self._chance), self.now
+        """Adds a step that calls the internal systems, and returns its end."""
+        execution_id, started = _uuid(self._chance), self.now
         attempts: list[Attempt] = []
         if self._chance.random() < _TOOL_FAILS:
-            attempts.append(self._failed(begun, self._chance.randint(20_000, 3_000_000), f"{name} answered 503"))
-            begun = self._back_off(execution_id, attempts[-1])
-        end = begun + self._chance.randint(14_000, 90_000)
-        attempts.append(self._attempt(len(attempts) + 1, begun, end, result=population.RESULTS[name]))
+            attempts.append(
+                self._failed_attempt(started, self._chance.randint(20_000, 3_000_000), f"{name} answered 503")
+            )
+            started = self._back_off(execution_id, attempts[-1])
+        end = started + self._chance.randint(14_000, 90_000)
+        attempts.append(self._attempt(len(attempts) + 1, started, end, result=population.RESULTS[name]))
         self._steps.append(Step(execution_id, name, tuple(attempts), Payload("{}")))
         return end
 
     def _failed_call(self, execution_id: str, stage: str, turn: int) -> Attempt:
-        begun = self.now
+        started = self.now
         call = self._call(execution_id, stage, turn, CallState.FAILED)
-        attempt = self._failed(begun, self.now - begun + 5_000, call.error)
+        attempt = self._failed_attempt(started, self.now - started + 5_000, call.error)
         self.now = self._back_off(execution_id, attempt)
         return attempt
 
-    def _failed(self, begun: int, microseconds: int, message: str) -> Attempt:
-        return self._attempt(1, begun, begun + microseconds, failure=Failure("Unreachable", message))
+    def _failed_attempt(self, started: int, microseconds: int, message: str) -> Attempt:
+        return self._attempt(1, started, started + microseconds, failure=Failure("Unreachable", message))
 
     def _back_off(self, execution_id: str, attempt: Attempt) -> int:
-        """The pause after a failed attempt; when it is over."""
+        """Adds the pause after a failed attempt, and returns its end."""
         ended = attempt.ended_at or attempt.scheduled_at
         due = ended + timedelta(microseconds=self._chance.randint(5_000_000, 10_000_000))
         self._pauses.append(RetryPause(execution_id, self._id(), ended, due, due))
@@ -161,17 +163,17 @@ class SyntheticHistory:
         return (due - self.person.arrives_at) // timedelta(microseconds=1)
 
     def _attempt(
-        self, number: int, begun: int, end: int, *, result: str | None = None, failure: Failure | None = None
+        self, number: int, started: int, end: int, *, result: str | None = None, failure: Failure | None = None
     ) -> Attempt:
         self._events += 2
         self._size += 220 + len(result or "")
         outcome = AttemptOutcome.COMPLETED if failure is None else AttemptOutcome.FAILED
         payload = None if result is None else Payload(result)
-        return Attempt(number, self._id(), self._at(begun), self._at(end), outcome, failure, payload, _SIGNER)
+        return Attempt(number, self._id(), self._at(started), self._at(end), outcome, failure, payload, _SIGNER)
 
     def _call(self, execution_id: str, stage: str, turn: int, state: CallState) -> CallRecord:
-        """A model call; a failed one is turned away, or not answered in time."""
-        begun, number = self.now, 1 + sum(each.execution_id == execution_id for each in self.calls)
+        """Adds a model call. A failed one is refused, or not answered in time."""
+        started, number = self.now, 1 + sum(call.execution_id == execution_id for call in self.calls)
         self.now += int(1e6 * self._chance.lognormvariate(-0.2 if stage == "classify" else 0.6, 0.5))
         model = self.person.model
         call = CallRecord(
@@ -189,17 +191,17 @@ class SyntheticHistory:
             prompt_version=PROMPTS,
             request_digest=f"{self._chance.getrandbits(256):064x}",
             state=state,
-            started_at=self._at(begun),
+            started_at=self._at(started),
             ended_at=None if state is CallState.INTERRUPTED else self._at(self.now),
             reserve_input=self._chance.randint(500, 1100),
             reserve_output=1000,
             usage=NOT_REPORTED,
         )
-        call = replace(call, **self._end_of(call))
+        call = replace(call, **self._call_result(call))
         self.calls.append(call)
         return call
 
-    def _end_of(self, call: CallRecord) -> dict[str, Any]:
+    def _call_result(self, call: CallRecord) -> dict[str, Any]:
         if call.state is CallState.INTERRUPTED:
             return {"error": "the step was executed again"}
         if call.state is CallState.FAILED:
@@ -209,21 +211,21 @@ class SyntheticHistory:
         return {"usage": self._usage(call), "finish_reason": "stop"}
 
     def _usage(self, call: CallRecord) -> TokenUsage:
-        spent = self._chance.randint(20, 160)
+        output = self._chance.randint(20, 160)
         if self.person.model.known is UsageBasis.ESTIMATED:
-            return TokenUsage(input_tokens=call.reserve_input, output_tokens=spent, basis=UsageBasis.ESTIMATED)
+            return TokenUsage(input_tokens=call.reserve_input, output_tokens=output, basis=UsageBasis.ESTIMATED)
         cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
         return TokenUsage(
-            input_tokens=call.reserve_input, output_tokens=spent, cached_tokens=cached, reasoning_tokens=spent // 3
+            input_tokens=call.reserve_input, output_tokens=output, cached_tokens=cached, reasoning_tokens=output // 3
         )
 
     def _turn(self) -> None:
-        """The workflow's code is run."""
+        """Adds a turn of the workflow's code."""
         self._events += 1
         self._wait_for(3_000, 15_000)
-        begun = self.now
+        started = self.now
         self._wait_for(500, 3_000)
-        self._replays.append(Replay(self._at(begun), self._at(self.now)))
+        self._replays.append(Replay(self._at(started), self._at(self.now)))
 
     def _wait_for(self, least: int, most: int) -> None:
         self.now += self._chance.randint(least, most)

@@ -1,6 +1,4 @@
-"""Writes made-up tasks with the product's own code, and says what it took; `processes.py` lets several processes do
-it.
-"""
+"""Writes synthetic tasks with the product's code, in one or several processes, and measures the CPU time."""
 
 from __future__ import annotations
 
@@ -30,48 +28,50 @@ from app.pricing.book import PriceBook
 from app.workflow.activities import STAGE_OF
 from app.workflow.steps import RESUME
 from lab.bench.ledger import histories
-from lab.bench.ledger.histories import Made, Sight, make
+from lab.bench.ledger.histories import Sight, SyntheticTask, make_task
 from lab.bench.ledger.population import BEGIN, Person, Population, book_at, books
 from runtime.errors import UserError
 
 NAMING = Naming(stage_of=STAGE_OF, parked_at=RESUME)
-AT_ONCE = 16  # as many as the projector saves together
-_TOLD_EVERY = 500
-Progress = Callable[[int], None]  # told how many more tasks are written
+AT_ONCE = 16  # the projector's batch size
+_REPORT_EVERY = 500
+Progress = Callable[[int], None]  # called with the number of tasks written since the last call
 Observer = Callable[[Sequence[TaskRecord]], None]
 
 
 @dataclass
 class Spent:
-    """CPU seconds of this process by what they went to (a server's own are not among them), and how much was done."""
+    """CPU seconds of this process by activity, without those of a database server, and what was written."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     tasks: int = 0
-    records: int = 0  # more than tasks: who rests is recorded twice
+    records: int = 0  # more than tasks: a task that waits for a person is recorded twice
     charges: int = 0
 
     @contextlib.contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Measures what is done within."""
-        begun = time.process_time()
+    def on(self, activity: str) -> Iterator[None]:
+        """Adds the CPU time of the block to an activity."""
+        started = time.process_time()
         yield
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.process_time() - begun
+        self.seconds[activity] = self.seconds.get(activity, 0.0) + time.process_time() - started
 
     def add(self, other: Spent) -> None:
-        """Both together."""
-        for what, seconds in other.seconds.items():
-            self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+        """Adds the figures of another process."""
+        for activity, seconds in other.seconds.items():
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + seconds
         self.tasks += other.tasks
         self.records += other.records
         self.charges += other.charges
 
-    def milliseconds(self, *what: str) -> float:
-        """CPU time a task."""
-        return 1000 * sum(self.seconds.get(each, 0.0) for each in what) / self.tasks if self.tasks else 0.0
+    def milliseconds(self, *activities: str) -> float:
+        """CPU milliseconds a task for these activities together."""
+        return (
+            1000 * sum(self.seconds.get(activity, 0.0) for activity in activities) / self.tasks if self.tasks else 0.0
+        )
 
 
 class LedgerWriter:
-    """One process's part. `turn` keeps SQLite's writers apart, who would poll for their turn otherwise."""
+    """Writes one process's share of the tasks. `turn` locks out SQLite's other writers, which would poll otherwise."""
 
     def __init__(self, engine: Engine, turn: AbstractContextManager[Any], observer: Observer | None = None) -> None:
         self.spent = Spent()
@@ -80,45 +80,45 @@ class LedgerWriter:
         self._observer = observer
         self._prices = Prices(engine)
         self._books = books()
-        self._arrived: list[Made] = []
-        self._coming: list[tuple[datetime, int, Made, Sight]] = []
-        self._due: dict[str, tuple[Made, Sight]] = {}
+        self._arrived: list[SyntheticTask] = []
+        self._scheduled: list[tuple[datetime, int, SyntheticTask, Sight]] = []
+        self._due: dict[str, tuple[SyntheticTask, Sight]] = {}
 
     def write(self, people: Iterable[Person], progress: Progress) -> None:
-        """Makes the tasks of these people and writes them, each at its time."""
-        self._keep_books()
+        """Makes these people's tasks and writes them in order of time."""
+        self._save_price_books()
         for count, person in enumerate(people, start=1):
             with self.spent.on("made up"):
-                made = make(person)
-            self._until(made.received_at)
-            self._arrived.append(made)
-            for sight in made.sights:
-                heapq.heappush(self._coming, (sight.at, person.number, made, sight))
-            if count % _TOLD_EVERY == 0:
-                progress(_TOLD_EVERY)
+                task = make_task(person)
+            self._record_until(task.received_at)
+            self._arrived.append(task)
+            for sight in task.sights:
+                heapq.heappush(self._scheduled, (sight.at, person.number, task, sight))
+            if count % _REPORT_EVERY == 0:
+                progress(_REPORT_EVERY)
             self.spent.tasks = count
-        self._until(None)
-        self._record()
-        progress(self.spent.tasks % _TOLD_EVERY)
+        self._record_until(None)
+        self._record_batch()
+        progress(self.spent.tasks % _REPORT_EVERY)
 
-    def _until(self, moment: datetime | None) -> None:
-        """Records what is to be recorded by then; all of it for None."""
-        while self._coming and (moment is None or self._coming[0][0] <= moment):
-            _, _, made, sight = heapq.heappop(self._coming)
+    def _record_until(self, moment: datetime | None) -> None:
+        """Records the sights up to that moment, or all of them."""
+        while self._scheduled and (moment is None or self._scheduled[0][0] <= moment):
+            _, _, task, sight = heapq.heappop(self._scheduled)
             if sight.run.instance_id in self._due:
-                self._record()
-            self._due[sight.run.instance_id] = (made, sight)
+                self._record_batch()
+            self._due[sight.run.instance_id] = (task, sight)
             if len(self._due) == AT_ONCE:
-                self._record()
+                self._record_batch()
 
-    def _record(self) -> None:
+    def _record_batch(self) -> None:
         due, self._due = list(self._due.values()), {}
         if not due:
             return
-        self._arrive()
+        self._write_arrivals()
         with self.spent.on("project"):
             records = [
-                project(sight.run, Written(made.calls), self._book(sight), NAMING, sight.at) for made, sight in due
+                project(sight.run, Written(task.calls), self._book(sight), NAMING, sight.at) for task, sight in due
             ]
         with self.spent.on("save"):
             prices = self._prices.numbers(charge for record in records for charge in record.charges)
@@ -129,17 +129,15 @@ class LedgerWriter:
         if self._observer:
             self._observer(records)
 
-    def _arrive(self) -> None:
-        """What intake and journal have written before."""
+    def _write_arrivals(self) -> None:
+        """Writes the rows of intake and journal, which exist before a task is recorded."""
         arrived, self._arrived = self._arrived, []
         if not arrived:
             return
         with self.spent.on("made up"):
-            tickets, replies = (
-                [histories.ticket_row(made) for made in arrived],
-                [histories.reply_row(made) for made in arrived],
-            )
-            calls = [row for made in arrived for row in histories.call_rows(made)]
+            tickets = [histories.ticket_row(task) for task in arrived]
+            replies = [histories.reply_row(task) for task in arrived]
+            calls = [row for task in arrived for row in histories.call_rows(task)]
         with self._turn, self.spent.on("intake and journal"), self._engine.begin() as connection:
             for table, values in ((TICKETS, tickets), (MODEL_CALLS, calls), (REPLIES, replies)):
                 connection.execute(insert(table), values)
@@ -147,41 +145,42 @@ class LedgerWriter:
     def _book(self, sight: Sight) -> PriceBook:
         return book_at(self._books, sight.run.started_at or sight.at)
 
-    def _keep_books(self) -> None:
+    def _save_price_books(self) -> None:
         with self._turn, self._engine.begin() as connection:
             statement = insert_or_ignore(connection, PRICE_BOOKS)
-            kept = [{"digest": book.digest, "content": book.content, "first_used_at": BEGIN} for book in self._books]
-            connection.execute(statement, kept)
+            rows = [{"digest": book.digest, "content": book.content, "first_used_at": BEGIN} for book in self._books]
+            connection.execute(statement, rows)
 
-
-# Several processes write one ledger together: each has every so-many-th task, in the order of arrival.
 
 _SPAWN = multiprocessing.get_context("spawn")  # a forked child would share the parent's connections
 
 
 def write_population(url: str, population: Population, processes: int, progress: Progress) -> Spent:
-    """Writes the whole population. Raises UserError when a process failed or died."""
-    connect(url).dispose()  # the tables, before anybody else needs them
+    """Writes the whole population. Each of n processes writes every n-th task, in the order of arrival.
+
+    Raises UserError if a process fails or dies.
+    """
+    connect(url).dispose()  # creates the tables before the processes start
     if processes == 1:
-        return _alone(url, population, progress)
+        return _write_alone(url, population, progress)
     turn = _SPAWN.Lock() if url.startswith("sqlite") else None
-    started = [_started(url, population, (place, processes), turn) for place in range(processes)]
-    spent, open_ends = Spent(), [end for _, end in started]
+    workers = [_start_process(url, population, (place, processes), turn) for place in range(processes)]
+    spent, open_ends = Spent(), [end for _, end in workers]
     while open_ends:
         for end in wait(open_ends):
-            assert isinstance(end, Connection)  # noqa: S101 - nothing else was given
-            told = _told(end)
-            if isinstance(told, int):
-                progress(told)
+            assert isinstance(end, Connection)  # noqa: S101 - open_ends has nothing else
+            message = _receive(end)
+            if isinstance(message, int):
+                progress(message)
             else:
-                spent.add(told)
+                spent.add(message)
                 open_ends.remove(end)
-    for process, _ in started:
+    for process, _ in workers:
         process.join()
     return spent
 
 
-def _alone(url: str, population: Population, progress: Progress) -> Spent:
+def _write_alone(url: str, population: Population, progress: Progress) -> Spent:
     engine = connect(url)
     writer = LedgerWriter(engine, contextlib.nullcontext())
     writer.write(map(population.person, range(population.tasks)), progress)
@@ -189,7 +188,9 @@ def _alone(url: str, population: Population, progress: Progress) -> Spent:
     return writer.spent
 
 
-def _started(url: str, population: Population, part: tuple[int, int], turn: Any) -> tuple[SpawnProcess, Connection]:
+def _start_process(
+    url: str, population: Population, part: tuple[int, int], turn: Any
+) -> tuple[SpawnProcess, Connection]:
     ours, theirs = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=_work, args=(url, population, part, turn, theirs, os.getpid()), daemon=True)
     process.start()
@@ -197,15 +198,15 @@ def _started(url: str, population: Population, part: tuple[int, int], turn: Any)
     return process, ours
 
 
-def _told(end: Connection) -> int | Spent:
+def _receive(end: Connection) -> int | Spent:
     try:
-        told = end.recv()
+        message = end.recv()
     except EOFError:
-        raise UserError("A writing process has died.", remedy="Is there enough memory and disk?") from None
-    if isinstance(told, str):
-        raise UserError(f"A writing process failed:\n{told}")
-    assert isinstance(told, int | Spent)  # noqa: S101 - it tells nothing else
-    return told
+        raise UserError("A writing process has died.", remedy="Check free memory and disk space.") from None
+    if isinstance(message, str):
+        raise UserError(f"A writing process failed:\n{message}")
+    assert isinstance(message, int | Spent)  # noqa: S101 - the processes send nothing else
+    return message
 
 
 def _work(
@@ -216,11 +217,11 @@ def _work(
     end: Connection,
     parent: int,
 ) -> None:
-    """One process, from start to end."""
+    """The main function of a writing process."""
 
     def progress(tasks: int) -> None:
         if os.getppid() != parent:
-            raise SystemExit(f"the benchmark {parent} is gone")
+            raise SystemExit(f"the benchmark (process {parent}) has ended")
         end.send(tasks)
 
     try:
@@ -235,7 +236,7 @@ def _work(
 
 
 class Pace:
-    """How quickly it goes on: the rate of each tenth."""
+    """Measures the rate of each tenth of the tasks."""
 
     def __init__(self, tasks: int, say: Callable[[str], None]) -> None:
         self.rates: list[float] = []
@@ -245,11 +246,11 @@ class Pace:
         self._done, self._last, self._since = 0, 0, time.perf_counter()
 
     def progress(self, tasks: int) -> None:
-        """So many more tasks are written."""
+        """Counts `tasks` more written tasks."""
         self._done += tasks
         if self._done - self._last >= self._tenth or self._done == self._tasks:
             now = time.perf_counter()
             if self._done > self._last:
                 self.rates.append((self._done - self._last) / (now - self._since))
-                self._say(f"{self._done:,} made, {self.rates[-1]:,.0f} tasks/s")
+                self._say(f"{self._done:,} written, {self.rates[-1]:,.0f} tasks/s")
             self._last, self._since = self._done, now
