@@ -1,4 +1,4 @@
-"""One run: a stack of its own, its load, its outages, until every task has ended; then what all that left behind."""
+"""One run on a fresh stack: load and outages until all tasks have ended, then the evidence."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lab.clients import AgentApi
 from runtime.stack import Stack
 from tests.servers import PostgresServer, ensure_installed
 
-_LOOK_SECONDS = 0.5
-_LOOKED_AT = 25  # tasks of those that are under way, in each look
+_POLL_SECONDS = 0.5
+_POLLED_TASKS = 25  # of the open tasks, in each poll
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run works: the tickets, sent over `load_seconds`, and the outages. `settle_seconds` is how long after the
-    last outage and the last ticket the tasks may take; what has not ended then is lost."""
+    """The tickets of a run, sent over `load_seconds`, and its outages. A task that has not ended `settle_seconds` after
+    the last outage and the last ticket is lost."""
 
     tickets: tuple[Expected, ...]
     load_seconds: float
@@ -36,7 +36,7 @@ class Work:
 
 
 def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
-    """Works it on a stack that is not started yet, and stops that."""
+    """Starts the stack, works the tickets, collects the evidence, and stops the stack. `say` prints progress."""
     with stack:
         api = AgentApi.of(stack)
         try:
@@ -46,71 +46,73 @@ def run(stack: Stack, work: Work, say: Callable[[str], None]) -> Evidence:
 
 
 def _run(stack: Stack, api: AgentApi, work: Work, say: Callable[[str], None]) -> Evidence:
-    begun = time.monotonic()
+    started = time.monotonic()
     load, injector = Load(api, work.tickets, work.load_seconds), FaultInjector(stack, say)
     load.start()
     try:
-        injector.work(work.plan)
-        injector.watch(begun + work.load_seconds - time.monotonic())
-        _settled(api, load, injector, work)
+        injector.carry_out(work.plan)
+        injector.watch(started + work.load_seconds - time.monotonic())
+        _wait_for_tasks(api, load, injector, work)
     finally:
         load.stop()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     say(f"worked {len(load.accepted)} tasks in {seconds:.0f} s; reading books, bill, journal and histories")
-    return _evidence(stack, api, work, load, injector, seconds)
+    return _collect_evidence(stack, api, work, load, injector, seconds)
 
 
-def _settled(api: AgentApi, load: Load, injector: FaultInjector, work: Work) -> None:
-    """Waits until every ticket is accepted and every task has ended, or until the time is over."""
+def _wait_for_tasks(api: AgentApi, load: Load, injector: FaultInjector, work: Work) -> None:
+    """Waits until all tasks have ended, or until `settle_seconds` are over."""
     deadline = time.monotonic() + work.settle_seconds
-    under_way = [ticket.task_id for ticket in work.tickets]
-    while under_way and time.monotonic() < deadline:
-        looked_at = under_way[:_LOOKED_AT]
-        ended = {task_id for task_id in looked_at if _ended(api, task_id)}
-        under_way = [task_id for task_id in under_way if task_id not in ended]
-        if len(ended) < len(looked_at):
-            # The first of them may be the last to end: look at others meanwhile.
-            under_way = under_way[len(looked_at) - len(ended) :] + under_way[: len(looked_at) - len(ended)]
-            injector.watch(_LOOK_SECONDS)
+    open_tasks = [ticket.task_id for ticket in work.tickets]
+    while open_tasks and time.monotonic() < deadline:
+        polled = open_tasks[:_POLLED_TASKS]
+        ended = {task_id for task_id in polled if _has_ended(api, task_id)}
+        open_tasks = [task_id for task_id in open_tasks if task_id not in ended]
+        if len(ended) < len(polled):
+            # Move those that are still open to the end of the list, since they may be the last to end.
+            open_tasks = open_tasks[len(polled) - len(ended) :] + open_tasks[: len(polled) - len(ended)]
+            injector.watch(_POLL_SECONDS)
 
 
-def _ended(api: AgentApi, task_id: str) -> bool:
+def _has_ended(api: AgentApi, task_id: str) -> bool:
     view = api.view(task_id)
     return view is not None and view["status"] in ("completed", "failed", "terminated")
 
 
-def _evidence(stack: Stack, api: AgentApi, work: Work, load: Load, injector: FaultInjector, seconds: float) -> Evidence:
+def _collect_evidence(
+    stack: Stack, api: AgentApi, work: Work, load: Load, injector: FaultInjector, seconds: float
+) -> Evidence:
     pause = threading.Event().wait
     differences = collect.ledger_differences(stack, pause)
     tasks = collect.tasks(stack, api, [ticket.task_id for ticket in work.tickets])
     for name in stack.parts:
         if name.startswith("worker"):
             stack.stop(name)
-    kept = collect.kept(stack)
+    facts = collect.ledger_facts(stack)
     return Evidence(
         tickets=work.tickets,
         accepted=load.accepted,
         tasks=tasks,
         books=collect.books(stack, pause),
         bill=collect.bill(stack),
-        calls=kept.calls,
-        unattributed=kept.unattributed,
-        executions=kept.executions,
-        workers=kept.workers,
+        calls=facts.calls,
+        unattributed=facts.unattributed,
+        executions=facts.executions,
+        workers=facts.workers,
         restarts=tuple(injector.restarts),
         frozen=dict(injector.frozen),
-        helped=dict(injector.helped),
-        begun_again=kept.begun_again,
+        unplanned_restarts=dict(injector.unplanned_restarts),
+        restarted_tasks=facts.restarted_tasks,
         ledger=differences,
-        spent=kept.spent,
-        wasted=kept.wasted,
+        spent=facts.spent,
+        wasted=facts.wasted,
         seconds=seconds,
     )
 
 
 @contextmanager
-def on_postgres() -> Iterator[dict[str, Any]]:
-    """What a `Stack` is to be made with; the server ends with it."""
+def postgres_options() -> Iterator[dict[str, Any]]:
+    """Starts a PostgreSQL server; gives the options for a `Stack` with two workers on it."""
     ensure_installed()
     with PostgresServer() as server:
         store = component("state.postgresql", "v2", connectionString=server.create_database("workflow"))

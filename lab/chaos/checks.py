@@ -1,8 +1,8 @@
-"""What must be zero: each check counts what it found, and says of what. Pure.
+"""The checks of a run whose counts must be zero.
 
-A *completed step* is one whose completion is in the workflow's history. Until then a sidecar that dies, or loses its
-scheduler, has no proof that the step was worked, and hands it out again: such a repetition is counted apart, and its
-model call is answered by the journal. From then on, nobody may work it.
+A *completed step* is one whose completion is in the workflow's history. Before that, a sidecar that dies or loses its
+scheduler does not know that the step was done, and hands it out again. Such a repetition is counted separately, and the
+journal answers its model call. A completed step must never be executed again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from app.domain.models import CallState
 from app.pricing.charge_types import CallRecord
-from lab.chaos.evidence import Evidence, Execution, Row, StepSeen
+from lab.chaos.evidence import Evidence, Execution, ObservedStep, Row
 from lab.chaos.load import Expected
 
 _SHOWN = 5
@@ -22,79 +22,83 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must not happen. `count` is how often it did; `found` names the first of them."""
+    """One kind of fault: how often it occurred, and a description of the first occurrences."""
 
     key: str
     title: str
     count: int
-    found: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 def checks(evidence: Evidence) -> tuple[Check, ...]:
-    """All that is told by books, histories and journal; what the bill tells is in `tokens.py`."""
+    """All checks of books, histories and journal. `tokens.py` has those of the bill."""
     return (
-        _check("tasks_lost", "tasks lost", _lost(evidence)),
-        *_book("refunds", evidence, evidence.books.refunds, _refund_due, _refund_posted),
-        *_book("bookkeeping", evidence, evidence.books.bookkeeping, _refund_due, _refund_posted),
-        *_book("notifications", evidence, evidence.books.notifications, _one_due, _one_sent),
-        *_book("cases", evidence, evidence.books.cases, _case_due, _case_closed),
+        _check("tasks_lost", "tasks lost", _lost_tasks(evidence)),
+        *_check_book("refunds", evidence, evidence.books.refunds, _expected_refund, _refund_entry),
+        *_check_book("bookkeeping", evidence, evidence.books.bookkeeping, _expected_refund, _refund_entry),
+        *_check_book("notifications", evidence, evidence.books.notifications, _expected_letter, _letter_entry),
+        *_check_book("cases", evidence, evidence.books.cases, _expected_case, _case_entry),
         _check("steps_completed_twice", "steps completed more than once", _completed_twice(evidence)),
-        _check("steps_other", "tasks of other steps than expected", _other_steps(evidence)),
-        _check("steps_executed_again", "completed steps executed again", executed_again(evidence)),
-        _check("answers_paid_again", "settled model answers paid again", map(_call_told, paid_again(evidence.calls))),
-        _check("ledger_differences", "differences that `ledger check` finds", evidence.ledger),
+        _check("steps_other", "tasks with other steps than expected", _other_steps(evidence)),
+        _check("steps_executed_again", "completed steps executed again", repeated_completed_steps(evidence)),
+        _check(
+            "answers_paid_again",
+            "settled model answers paid again",
+            map(_describe_call, find_paid_again(evidence.calls)),
+        ),
+        _check("ledger_differences", "differences that `ledger check` reports", evidence.ledger),
     )
 
 
-def paid_again(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
-    """Model calls of a task's stage and turn that were begun when its answer was already there."""
+def find_paid_again(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
+    """Model calls that started after the answer of the same task, stage and turn had arrived."""
     turns: defaultdict[tuple[str, str, int], list[CallRecord]] = defaultdict(list)
     for call in calls:
         turns[call.task_id, call.stage, call.turn].append(call)
-    return tuple(call for turn in turns.values() for call in _too_late(turn))
+    return tuple(call for turn in turns.values() for call in _late_calls(turn))
 
 
-def answered_again(evidence: Evidence) -> tuple[CallRecord, ...]:
-    """The settled calls of steps that were begun once more when the answer was there, one for each such execution: what
-    the journal answered, or, where it is silent, what was paid again."""
+def find_repeated_answers(evidence: Evidence) -> tuple[CallRecord, ...]:
+    """For each execution that started after its step's call was settled, that call. With the journal, the execution
+    received this answer from it; without, the answer was paid again."""
     settled = {call.execution_id: call for call in evidence.calls if call.state is CallState.SETTLED}
-    found = ((execution, settled.get(execution.execution_id)) for execution in evidence.executions)
-    return tuple(call for each, call in found if call and call.ended_at and each.started_at > call.ended_at)
+    pairs = ((execution, settled.get(execution.execution_id)) for execution in evidence.executions)
+    return tuple(call for execution, call in pairs if call and call.ended_at and execution.started_at > call.ended_at)
 
 
-def executed_again(evidence: Evidence) -> Iterator[str]:
-    """Schedules and executions of steps whose completion was in the history."""
+def repeated_completed_steps(evidence: Evidence) -> Iterator[str]:
+    """Schedules and executions of completed steps."""
     for task in evidence.tasks.values():
         for step in task.steps:
             if step.scheduled_after:
                 yield f"{task.task_id}: {step.name} was scheduled {step.scheduled_after} times after it was completed"
-    for each, step in _worked(evidence):
-        if step.saved_by is not None and each.started_at > step.saved_by:
-            yield _execution_told(each, step)
+    for execution, step in _executions_with_steps(evidence):
+        if step.saved_by is not None and execution.started_at > step.saved_by:
+            yield _describe_execution(execution, step)
 
 
-def handed_out_twice(evidence: Evidence) -> int:
-    """Executions that began when the result was there, and before it was in the history."""
+def count_unsaved_repeats(evidence: Evidence) -> int:
+    """Executions that started after the sidecar had the step's result and before it was in the history."""
     return sum(
         step.reported_at is not None
-        and each.started_at > step.reported_at
-        and (step.saved_by is None or each.started_at <= step.saved_by)
-        for each, step in _worked(evidence)
+        and execution.started_at > step.reported_at
+        and (step.saved_by is None or execution.started_at <= step.saved_by)
+        for execution, step in _executions_with_steps(evidence)
     )
 
 
-def _check(key: str, title: str, found: Iterable[str]) -> Check:
-    told = tuple(found)
-    return Check(key, title, len(told), told[:_SHOWN])
+def _check(key: str, title: str, descriptions: Iterable[str]) -> Check:
+    occurrences = tuple(descriptions)
+    return Check(key, title, len(occurrences), occurrences[:_SHOWN])
 
 
-def _lost(evidence: Evidence) -> Iterator[str]:
+def _lost_tasks(evidence: Evidence) -> Iterator[str]:
     for ticket in evidence.tickets:
         task = evidence.tasks.get(ticket.task_id)
         if ticket.task_id not in evidence.accepted:
             yield f"{ticket.task_id}: never accepted"
         elif task is None:
-            yield f"{ticket.task_id}: accepted, and nobody knows it"
+            yield f"{ticket.task_id}: accepted, but the agent does not know it"
         elif (task.status, task.outcome) != ("completed", ticket.outcome):
             yield (
                 f"{ticket.task_id}: {task.status} {task.outcome or 'without outcome'}, not completed {ticket.outcome}"
@@ -102,46 +106,46 @@ def _lost(evidence: Evidence) -> Iterator[str]:
             )
 
 
-def _book(
+def _check_book(
     name: str,
     evidence: Evidence,
     rows: Sequence[Row],
-    due: Callable[[Expected], tuple[object, ...] | None],
+    expected: Callable[[Expected], tuple[object, ...] | None],
     entry: Callable[[Row], tuple[object, ...]],
 ) -> Iterator[Check]:
-    """Missing, doubled, and other entries than the tickets ask for."""
-    wanted = {each.ticket.ticket_id: asked for each in evidence.tickets if (asked := due(each)) is not None}
+    """Checks for missing, doubled and wrong entries. `expected` gives the entry of a ticket, if any."""
+    due = {t.ticket.ticket_id: values for t in evidence.tickets if (values := expected(t)) is not None}
     booked = Counter(str(row["ticket_id"]) for row in rows)
-    other = [row for row in rows if wanted.get(str(row["ticket_id"])) != entry(row)]
-    yield _check(f"{name}_missing", f"{name} missing", (ticket for ticket in wanted if not booked[ticket]))
+    wrong = [row for row in rows if due.get(str(row["ticket_id"])) != entry(row)]
+    yield _check(f"{name}_missing", f"{name} missing", (ticket for ticket in due if not booked[ticket]))
     doubled = (f"{ticket}: {count} times" for ticket, count in booked.items() if count > 1)
     yield _check(f"{name}_doubled", f"{name} doubled", doubled)
-    told = (f"{row['ticket_id']}: {entry(row)}, not {wanted.get(str(row['ticket_id']))}" for row in other)
-    yield _check(f"{name}_wrong", f"{name} that nobody asked for", told)
+    others = (f"{row['ticket_id']}: {entry(row)}, not {due.get(str(row['ticket_id']))}" for row in wrong)
+    yield _check(f"{name}_wrong", f"{name} that no ticket leads to", others)
 
 
-def _refund_due(each: Expected) -> tuple[object, ...] | None:
-    back = each.refund
-    return (back.order_id, back.amount, back.currency) if back else None
+def _expected_refund(ticket: Expected) -> tuple[object, ...] | None:
+    refund = ticket.refund
+    return (refund.order_id, refund.amount, refund.currency) if refund else None
 
 
-def _refund_posted(row: Row) -> tuple[object, ...]:
+def _refund_entry(row: Row) -> tuple[object, ...]:
     return (row["order_id"], Decimal(str(row["amount"])), row["currency"])
 
 
-def _one_due(each: Expected) -> tuple[object, ...]:
-    return (each.ticket.customer_id,)
+def _expected_letter(ticket: Expected) -> tuple[object, ...]:
+    return (ticket.ticket.customer_id,)
 
 
-def _one_sent(row: Row) -> tuple[object, ...]:
+def _letter_entry(row: Row) -> tuple[object, ...]:
     return (row["customer_id"],)
 
 
-def _case_due(each: Expected) -> tuple[object, ...]:
-    return (each.outcome, each.refund is not None)
+def _expected_case(ticket: Expected) -> tuple[object, ...]:
+    return (ticket.outcome, ticket.refund is not None)
 
 
-def _case_closed(row: Row) -> tuple[object, ...]:
+def _case_entry(row: Row) -> tuple[object, ...]:
     return (row["outcome"], row["refund_id"] is not None)
 
 
@@ -153,28 +157,28 @@ def _completed_twice(evidence: Evidence) -> Iterator[str]:
 
 
 def _other_steps(evidence: Evidence) -> Iterator[str]:
-    """One that was begun again finds what its first run did, and may be left with fewer steps."""
+    """A restarted task uses what its first run did, so its last run may have fewer steps."""
     for ticket in evidence.tickets:
         task = evidence.tasks.get(ticket.task_id)
         names = tuple(sorted(step.name for step in task.steps if step.completions)) if task else ()
-        fewer = ticket.task_id in evidence.begun_again and not Counter(names) - Counter(ticket.steps)
+        fewer = ticket.task_id in evidence.restarted_tasks and not Counter(names) - Counter(ticket.steps)
         if names != ticket.steps and not fewer:
             yield f"{ticket.task_id}: {', '.join(names) or 'none'}"
 
 
-def _too_late(turn: Sequence[CallRecord]) -> Iterator[CallRecord]:
+def _late_calls(turn: Sequence[CallRecord]) -> Iterator[CallRecord]:
     settled = sorted(
-        (call for call in turn if call.state is CallState.SETTLED), key=lambda run: run.ended_at or run.started_at
+        (call for call in turn if call.state is CallState.SETTLED), key=lambda call: call.ended_at or call.started_at
     )
     if not settled:
         return
     first = settled[0]
-    there_at = first.ended_at or first.started_at
-    yield from (call for call in turn if call is not first and call.started_at > there_at)
+    answered_at = first.ended_at or first.started_at
+    yield from (call for call in turn if call is not first and call.started_at > answered_at)
 
 
-def _worked(evidence: Evidence) -> Iterator[tuple[Execution, StepSeen]]:
-    """Each execution with its step: that of its schedule, whatever name it was handed out under."""
+def _executions_with_steps(evidence: Evidence) -> Iterator[tuple[Execution, ObservedStep]]:
+    """Each execution with the step that its schedule belongs to."""
     steps = {
         (task.task_id, event_id): step
         for task in evidence.tasks.values()
@@ -186,12 +190,13 @@ def _worked(evidence: Evidence) -> Iterator[tuple[Execution, StepSeen]]:
             yield execution, steps[execution.task_id, execution.event_id]
 
 
-def _execution_told(each: Execution, step: StepSeen) -> str:
+def _describe_execution(execution: Execution, step: ObservedStep) -> str:
     return (
-        f"{each.task_id}: {step.name} (execution {each.execution_id}, number {each.number}) was begun at "
-        f"{each.started_at:%H:%M:%S.%f} by worker {each.worker}; it was in the history at {step.saved_by:%H:%M:%S.%f}"
+        f"{execution.task_id}: {step.name} (execution {execution.execution_id}, number {execution.number}) was started "
+        f"at {execution.started_at:%H:%M:%S.%f} by worker {execution.worker}; "
+        f"its result was in the history by {step.saved_by:%H:%M:%S.%f}"
     )
 
 
-def _call_told(call: CallRecord) -> str:
+def _describe_call(call: CallRecord) -> str:
     return f"{call.task_id}: {call.stage} turn {call.turn}, call {call.number} at {call.started_at:%H:%M:%S.%f}"

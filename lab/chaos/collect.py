@@ -1,4 +1,4 @@
-"""Reads what a run has left behind, each from where it is kept: books and bill, journal, histories, the ledger."""
+"""Reads the evidence of a run: the sandbox's books and bill, Dapr's histories, the ledger."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.ledger.store.tables import BEGINNINGS, EXECUTIONS, WORKERS
 from app.pricing.charge_types import CallRecord
-from lab.chaos.evidence import Books, Execution, Row, StepSeen, TaskSeen, WorkerSeen, steps_seen
+from lab.chaos.evidence import Books, Execution, ObservedStep, ObservedTask, ObservedWorker, Row, observe_steps
 from lab.clients import AgentApi, SandboxApi
 from runtime.stack import Stack
 
 LEDGER_URL = "REFUND_AGENT_LEDGER_URL"
 _RECORDED_SECONDS = 60.0
 _DELIVERED_SECONDS = 30.0
-_AGAIN_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the ledger's database holds."""
+class LedgerFacts:
+    """Evidence from the ledger's database."""
 
     calls: tuple[CallRecord, ...]
     unattributed: tuple[UnattributedRetries, ...]
     executions: tuple[Execution, ...]
-    workers: tuple[WorkerSeen, ...]
-    begun_again: frozenset[str]
+    workers: tuple[ObservedWorker, ...]
+    restarted_tasks: frozenset[str]
     spent: Mapping[str, Decimal]
     wasted: Mapping[str, Decimal]
 
 
 def settings(stack: Stack) -> Settings:
-    """As the stack's agent has them."""
+    """The settings of the stack's agent."""
     return Settings(
         state_dir=stack.state,
         ledger_url=stack.worker_env.get(LEDGER_URL, ""),
@@ -56,56 +56,56 @@ def settings(stack: Stack) -> Settings:
 
 
 def books(stack: Stack, pause: Callable[[float], object]) -> Books:
-    """The books of the outside world, once every event has reached them."""
+    """The sandbox's books, once all events are delivered or half a minute is over."""
     deadline = time.monotonic() + _DELIVERED_SECONDS
     sandbox = SandboxApi.of(stack)
     while any(not event["delivered_at"] for event in sandbox.book("outbox")):
         if time.monotonic() > deadline:
-            break  # what is missing is found in the books
-        pause(_AGAIN_SECONDS)
+            break  # the checks of the books report the missing entries
+        pause(_POLL_SECONDS)
     return Books(**{field.name: sandbox.book(field.name) for field in fields(Books)})
 
 
 def bill(stack: Stack) -> Sequence[Row]:
-    """Every request that reached the model."""
+    """The rows of the bill: one for each request that reached the model."""
     return SandboxApi.of(stack).bill()
 
 
-def tasks(stack: Stack, api: AgentApi, task_ids: Sequence[str]) -> dict[str, TaskSeen]:
-    """Each task that the agent knows, with its steps from Dapr's history, verified against its signatures."""
-    found: dict[str, TaskSeen] = {}
+def tasks(stack: Stack, api: AgentApi, task_ids: Sequence[str]) -> dict[str, ObservedTask]:
+    """The tasks that the agent knows, each with its steps from Dapr's history, whose signatures are verified."""
+    observed: dict[str, ObservedTask] = {}
     with HistoryReader(settings(stack).daprd) as reader:
         for task_id in task_ids:
             view = api.view(task_id)
             if view is not None:
-                found[task_id] = _task(reader, view)
-    return found
+                observed[task_id] = _observe_task(reader, view)
+    return observed
 
 
 def ledger_differences(stack: Stack, pause: Callable[[float], object]) -> tuple[str, ...]:
-    """What `ledger check` finds once the last task is recorded: against histories, journal and the books."""
+    """The differences that `ledger check` reports once all tasks are recorded or a minute is over."""
     deadline = time.monotonic() + _RECORDED_SECONDS
-    while found := bootstrap.check_ledger(settings(stack)):
+    while differences := bootstrap.check_ledger(settings(stack)):
         if time.monotonic() > deadline:
-            return tuple(map(str, found))
-        pause(_AGAIN_SECONDS)
-    known = settings(stack)
-    checked = refunds.check(known.database_url, known.daprd)
+            return tuple(map(str, differences))
+        pause(_POLL_SECONDS)
+    agent = settings(stack)
+    checked = refunds.check(agent.database_url, agent.daprd)
     return (*map(str, checked.differences), *filter(None, [checked.problem]))
 
 
-def kept(stack: Stack) -> Kept:
-    """The ledger's database. The worker must have been stopped: then it has counted all that its sidecar did."""
+def ledger_facts(stack: Stack) -> LedgerFacts:
+    """Reads the ledger's database. Stop the workers first: they write the last retry counts when they stop."""
     engine = database.connect(settings(stack).database_url)
     try:
         records = LedgerQueries(engine)
         spent, wasted = _money(records)
-        return Kept(
+        return LedgerFacts(
             calls=records.calls(),
             unattributed=LedgerQueries(engine).unattributed_retries(),
             executions=_executions(engine),
             workers=_workers(engine),
-            begun_again=_begun_again(engine),
+            restarted_tasks=_restarted_tasks(engine),
             spent=spent,
             wasted=wasted,
         )
@@ -131,24 +131,24 @@ def _executions(engine: Engine) -> tuple[Execution, ...]:
         return tuple(Execution(**row) for row in connection.execute(query).mappings())
 
 
-def _workers(engine: Engine) -> tuple[WorkerSeen, ...]:
+def _workers(engine: Engine) -> tuple[ObservedWorker, ...]:
     query = select(WORKERS.c.worker, WORKERS.c.started_at).order_by(WORKERS.c.started_at)
     with engine.connect() as connection:
-        return tuple(WorkerSeen(**row) for row in connection.execute(query).mappings())
+        return tuple(ObservedWorker(**row) for row in connection.execute(query).mappings())
 
 
-def _begun_again(engine: Engine) -> frozenset[str]:
+def _restarted_tasks(engine: Engine) -> frozenset[str]:
     with engine.connect() as connection:
         return frozenset(connection.execute(select(BEGINNINGS.c.task_id)).scalars())
 
 
-def _task(reader: HistoryReader, view: Mapping[str, Any]) -> TaskSeen:
+def _observe_task(reader: HistoryReader, view: Mapping[str, Any]) -> ObservedTask:
     task_id, result = str(view["task_id"]), view["result"] or {}
-    steps: tuple[StepSeen, ...] = ()
+    steps: tuple[ObservedStep, ...] = ()
     problem = str(view["error"] or "")
     try:
         events = reader.events(task_id)
-        steps = steps_seen(parse(task_id, events), events)
+        steps = observe_steps(parse(task_id, events), events)
     except (HistoryTampered, TaskNotFound) as error:
         problem = str(error)
-    return TaskSeen(task_id, str(view["status"]), str(result.get("outcome", "")), steps, problem)
+    return ObservedTask(task_id, str(view["status"]), str(result.get("outcome", "")), steps, problem)

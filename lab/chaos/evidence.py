@@ -1,4 +1,4 @@
-"""What a run has left behind, as values: the only thing that a verdict is made from. Pure."""
+"""The evidence of a run, from which the verdict is made."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from app.pricing.charge_types import CallRecord
 from lab.chaos.load import Expected
 
 Row = Mapping[str, Any]
-# A turn is saved some ten milliseconds after it began; on a machine that has just been brought back, some hundred.
+# A turn is saved about 10 ms after its start, or about 100 ms after an outage.
 SAVED_WITHIN = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class StepSeen:
-    """A step, as Dapr's history tells it.
+class ObservedStep:
+    """A step by Dapr's history.
 
-    event_ids: of its schedules. completions: how often a completion of it was persisted. reported_at: when its result
-    reached the sidecar. saved_by: when its completion was in the history for sure: the workflow went on with it in one
-    turn, and that turn was saved before the next began, or within `SAVED_WITHIN`. scheduled_after: schedules that were
-    written although it was completed.
+    event_ids: the ids of its schedules. completions: the number of its completions in the history. reported_at: when
+    its result reached the sidecar. saved_by: when its completion was certainly in the history, that is, at the start of
+    the turn after the one that used it, or `SAVED_WITHIN` after the start of that one. scheduled_after: the number of
+    schedules after its completion.
     """
 
     execution_id: str
@@ -39,19 +39,19 @@ class StepSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSeen:
-    """A task at the end of the run: as the API shows it, and its steps. `problem`: why its history cannot be read."""
+class ObservedTask:
+    """A task at the end of the run, by API and history. `problem`: its error, or why the history is unreadable."""
 
     task_id: str
     status: str
     outcome: str
-    steps: tuple[StepSeen, ...] = ()
+    steps: tuple[ObservedStep, ...] = ()
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One time that a worker began to work at an attempt of a step."""
+    """One start of a worker on an attempt of a step, from the execution log."""
 
     task_id: str
     execution_id: str
@@ -62,8 +62,8 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSeen:
-    """One life of the worker, as it wrote itself down."""
+class ObservedWorker:
+    """A worker process, as it registered itself in the ledger."""
 
     worker: str
     started_at: datetime
@@ -71,7 +71,7 @@ class WorkerSeen:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The books of the outside world: every row with all its columns. `bookkeeping` hears of refunds by events."""
+    """All rows of the sandbox's books. `bookkeeping` learns of refunds by events."""
 
     refunds: Sequence[Row] = ()
     bookkeeping: Sequence[Row] = ()
@@ -81,54 +81,55 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A process that was killed and started again: when it died, and when it was ready again."""
+    """A process that was killed and restarted as planned, with its times."""
 
     name: str
     killed_at: datetime
     started_at: datetime
     ready_at: datetime
-    alone: bool = True  # nothing else was killed in the same moment
+    alone: bool = True  # no other process was killed at the same time
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All of one run. `bill` is the provider's, a row a request; `calls`, `executions` and `workers` are our record's.
+    """The evidence of one run. `bill` is the provider's, with a row for each request; `calls`, `executions` and
+    `workers` come from our ledger.
 
-    accepted: the tasks whose ticket the agent took in. helped: how often a process had to be started again that
-    nobody had killed. frozen: how often each stood still for a while. begun_again: the tasks whose run Dapr gave up for
-    no fault of theirs. ledger: what `ledger check` found. spent, wasted:
-    money by currency, and what of it was work done again. seconds: from the first ticket until the last task's end.
+    accepted: the tasks whose ticket the agent accepted. restarts: planned restarts. unplanned_restarts: by process, the
+    restarts after it ended by itself. frozen: freezes by process. restarted_tasks: tasks that the agent restarted
+    because Dapr had rejected their run. ledger: the differences that `ledger check` reported. spent, wasted: money by
+    currency, and the part of it that was wasted. seconds: from the first ticket to the end of the last task.
     """
 
     tickets: tuple[Expected, ...]
     accepted: frozenset[str]
-    tasks: Mapping[str, TaskSeen]
+    tasks: Mapping[str, ObservedTask]
     books: Books
     bill: Sequence[Row]
     calls: tuple[CallRecord, ...]
     unattributed: tuple[UnattributedRetries, ...] = ()
     executions: tuple[Execution, ...] = ()
-    workers: tuple[WorkerSeen, ...] = ()
+    workers: tuple[ObservedWorker, ...] = ()
     restarts: tuple[Restart, ...] = ()
     frozen: Mapping[str, int] = field(default_factory=dict)
-    helped: Mapping[str, int] = field(default_factory=dict)
-    begun_again: frozenset[str] = frozenset()
+    unplanned_restarts: Mapping[str, int] = field(default_factory=dict)
+    restarted_tasks: frozenset[str] = frozenset()
     ledger: tuple[str, ...] = ()
     spent: Mapping[str, Decimal] = field(default_factory=dict)
     wasted: Mapping[str, Decimal] = field(default_factory=dict)
     seconds: float = 0.0
 
 
-def steps_seen(run: WorkflowRun, events: Sequence[Any]) -> tuple[StepSeen, ...]:
-    """The steps of a history. `events` are those that `run` was read from."""
+def observe_steps(run: WorkflowRun, events: Sequence[Any]) -> tuple[ObservedStep, ...]:
+    """The steps of a run. `events` is the history that `run` was parsed from."""
     completions = Counter(event.taskCompleted.taskScheduledId for event in events if event.HasField("taskCompleted"))
-    saved = _saved(events)
-    return tuple(_step(step, completions, saved) for step in run.steps)
+    saved = _save_times(events)
+    return tuple(_observe_step(step, completions, saved) for step in run.steps)
 
 
-def _step(step: Step, completions: Counter[int], saved: Mapping[int, datetime]) -> StepSeen:
-    done = next((each for each in step.attempts if each.outcome is AttemptOutcome.COMPLETED), None)
-    return StepSeen(
+def _observe_step(step: Step, completions: Counter[int], saved: Mapping[int, datetime]) -> ObservedStep:
+    done = next((attempt for attempt in step.attempts if attempt.outcome is AttemptOutcome.COMPLETED), None)
+    return ObservedStep(
         execution_id=step.execution_id,
         event_ids=tuple(attempt.event_id for attempt in step.attempts),
         name=step.name,
@@ -139,9 +140,12 @@ def _step(step: Step, completions: Counter[int], saved: Mapping[int, datetime]) 
     )
 
 
-def _saved(events: Sequence[Any]) -> dict[int, datetime]:
-    """By schedule, when its completion was in the history for sure. It stands behind the turn that took it in, which
-    need not be the first one since it was reported: that one may have been on its way already."""
+def _save_times(events: Sequence[Any]) -> dict[int, datetime]:
+    """By id of the schedule, the time at which its completion was certainly in the history.
+
+    A completion comes after the start of the turn that used it. That need not be the first turn after the result was
+    reported, since a turn may have been under way already.
+    """
     turns = [event.timestamp.ToDatetime(UTC) for event in events if event.HasField("workflowStarted")]
     saved: dict[int, datetime] = {}
     number = 0

@@ -1,5 +1,4 @@
-"""Kills, freezes and starts the processes of a stack as planned, and does what a supervisor does: what has ended is
-started."""
+"""Kills, freezes and restarts the processes of a stack as planned, and restarts those that end by themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _WATCH_SECONDS = 0.25
 
 
 class FaultInjector:
-    """Works a plan on one stack that runs. `restarts`, `frozen` and `helped` tell what was done."""
+    """Carries out a plan on a running stack. `restarts`, `frozen` and `unplanned_restarts` record what was done."""
 
     def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:
         self._stack = stack
@@ -26,40 +25,40 @@ class FaultInjector:
         self._pause = threading.Event()  # never set: waiting on it is a pause
         self.restarts: list[Restart] = []
         self.frozen: Counter[str] = Counter()
-        self.helped: Counter[str] = Counter()
+        self.unplanned_restarts: Counter[str] = Counter()
 
-    def work(self, plan: tuple[Outage, ...]) -> None:
-        """All outages, each at its time, or as soon as the one before is over."""
-        begun = time.monotonic()
+    def carry_out(self, plan: tuple[Outage, ...]) -> None:
+        """Carries out all outages, each at its time or, if later, after the previous one."""
+        started = time.monotonic()
         for outage in plan:
-            self.watch(begun + outage.at - time.monotonic())
-            self._strike(outage)
+            self.watch(started + outage.at - time.monotonic())
+            self._cause(outage)
 
     def watch(self, seconds: float) -> None:
-        """Supervises for so long; once, when that is nothing."""
+        """Supervises the processes for `seconds`, at least once."""
         until = time.monotonic() + seconds
         while True:
-            self._notice()
+            self._count_sidecar_restarts()
             for name in self._stack.parts:
                 if name not in self._sidecars and not self._stack.alive(name):
-                    self._say(f"{name} has ended by itself; it is started again")
-                    self.helped[name] += 1
+                    self._say(f"{name} has ended by itself; restarting it")
+                    self.unplanned_restarts[name] += 1
                     self._stack.start(name)
             left = until - time.monotonic()
             if left <= 0:
                 return
             self._pause.wait(min(left, _WATCH_SECONDS))
 
-    def _notice(self) -> None:
-        """The stack itself starts a sidecar again that has ended by itself: that is counted here."""
+    def _count_sidecar_restarts(self) -> None:
+        """Counts the sidecars that had ended by themselves and were restarted by the stack."""
         for name, before in self._sidecars.items():
             if self._stack.alive(name) and self._stack.pid(name) != before:
                 self._sidecars[name] = self._stack.pid(name)
-                self.helped[name] += 1
-                self._say(f"{name} had ended by itself and was started again")
+                self.unplanned_restarts[name] += 1
+                self._say(f"{name} had ended by itself and was restarted by the stack")
 
-    def _strike(self, outage: Outage) -> None:
-        self._notice()
+    def _cause(self, outage: Outage) -> None:
+        self._count_sidecar_restarts()
         victims = [name for name in self._stack.parts if name in outage.victims]
         if outage.frozen:
             self._freeze(victims, outage.down)
@@ -78,11 +77,11 @@ class FaultInjector:
             self.restarts.append(Restart(name, killed_at, started_at, datetime.now(UTC), alone))
 
     def _freeze(self, victims: list[str], seconds: float) -> None:
-        standing = [name for name in victims if self._stack.alive(name)]
-        for name in standing:
+        running = [name for name in victims if self._stack.alive(name)]
+        for name in running:
             self._stack.freeze(name)
             self.frozen[name] += 1
-        self._say(f"froze {' and '.join(standing) or 'nothing'} for {seconds:.1f} s")
+        self._say(f"froze {' and '.join(running) or 'nothing'} for {seconds:.1f} s")
         self._pause.wait(seconds)
-        for name in standing:
+        for name in running:
             self._stack.thaw(name)

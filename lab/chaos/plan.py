@@ -1,4 +1,4 @@
-"""What is killed or stands still, when, and for how long: made from a seed alone, as values. Pure."""
+"""The plan of a run: which processes are killed or frozen, when, and for how long. The seed determines it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 VICTIMS = ("worker", "daprd", "scheduler", "placement", "sandbox")
-# Where there are two of an app, each of them: killed, or frozen and thawed again, which its twin cannot tell apart.
-TWINS = ("worker", "daprd", "worker-2", "daprd-2")
-# Worker and sidecar hold the work that is under way: they die twice as often as the others.
+# With two workers: each is killed or frozen; the other worker cannot distinguish the two.
+TWO_WORKER_VICTIMS = ("worker", "daprd", "worker-2", "daprd-2")
+# Worker and sidecar hold the work in progress, so they are killed twice as often as the others.
 _DECK = (*VICTIMS, "worker", "daprd")
 Card = TypeVar("Card")
-_TOGETHER = 0.25  # how often two die in the same moment
-_DURING_LEASE = 0.5
+_TOGETHER = 0.25  # share of outages that kill two processes at once
+_DURING_LEASE = 0.5  # share of outages that do not wait for the scheduler's lease
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: from one outage to the next, and how long the dead stay dead; each is drawn between the two.
+    """Ranges, in seconds, of the time between outages and of the time until a process is restarted.
 
-    lease: how long nothing is handed out after the scheduler was killed: it holds a lease of 20 s in its own store.
-    Half of the outages wait for that, since there is nothing new to interrupt; half strike meanwhile, when what has
-    been worked cannot be reported.
+    lease: the time after a kill of the scheduler in which it hands out no work, since it holds a lease of 20 s in its
+    store. Half of the outages wait until then, so that there is new work to interrupt. The others come before, while
+    finished work cannot be reported.
     """
 
     between: tuple[float, float] = (5.0, 11.0)
@@ -34,8 +34,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outage:
-    """So many seconds after the load has begun these are killed together, and started again `down` seconds later;
-    `frozen` ones stand still for so long instead."""
+    """The victims are killed together, `at` seconds after the start of the load, and restarted `down` seconds later;
+    if `frozen`, they are stopped and resumed instead."""
 
     at: float
     victims: tuple[str, ...]
@@ -44,58 +44,58 @@ class Outage:
 
 
 def outages(seed: int, seconds: float, pace: Pace = Pace()) -> tuple[Outage, ...]:
-    """The outages of that long a load, in order. Each process dies at least once, however short the load is."""
+    """The outages during a load of `seconds`, in order. Each process is killed at least once, however short the load."""
     chance = random.Random(seed)
     deck = _decks(chance, _DECK)
-    found: list[Outage] = []
+    planned: list[Outage] = []
     missing = set(VICTIMS)
     at, lease = chance.uniform(*pace.between) / 2, 0.0
     while at < seconds or missing:
         victims = {next(deck)}
         if chance.random() < _TOGETHER:
-            victims.add(next(deck))  # sometimes the same once more
-        found.append(Outage(round(at, 3), tuple(sorted(victims)), round(chance.uniform(*pace.down), 3)))
+            victims.add(next(deck))  # may be the same process
+        planned.append(Outage(round(at, 3), tuple(sorted(victims)), round(chance.uniform(*pace.down), 3)))
         missing.difference_update(victims)
         at += chance.uniform(*pace.between)
         lease = pace.lease if "scheduler" in victims else lease
         if chance.random() >= _DURING_LEASE:
             at, lease = at + lease, 0.0
-    return tuple(found)
+    return tuple(planned)
 
 
-def twin_outages(seed: int, seconds: float, pace: Pace = Pace(down=(0.5, 15.0))) -> tuple[Outage, ...]:
-    """The outages of two workers with a sidecar each, one at a time, half of them frozen. Each dies and stands still at
-    least once, however short the load is."""
+def two_worker_outages(seed: int, seconds: float, pace: Pace = Pace(down=(0.5, 15.0))) -> tuple[Outage, ...]:
+    """The outages for two workers with a sidecar each, one process at a time. Half of them are freezes. Each process is
+    killed and frozen at least once, even if the load is short."""
     chance = random.Random(seed)
-    cards = [(victim, frozen) for victim in TWINS for frozen in (True, False)]
-    found: list[Outage] = []
+    cards = [(victim, frozen) for victim in TWO_WORKER_VICTIMS for frozen in (True, False)]
+    planned: list[Outage] = []
     at = chance.uniform(*pace.between) / 2
     deck = _decks(chance, cards)
-    while at < seconds or len(found) < len(cards):
+    while at < seconds or len(planned) < len(cards):
         victim, frozen = next(deck)
         down = chance.uniform(*pace.down)
-        found.append(Outage(round(at, 3), (victim,), round(down, 3), frozen))
+        planned.append(Outage(round(at, 3), (victim,), round(down, 3), frozen))
         at += down + chance.uniform(*pace.between)
-    return tuple(found)
+    return tuple(planned)
 
 
-def killed(plan: Iterable[Outage]) -> dict[str, int]:
-    """How often each process is killed."""
-    return _counted(outage for outage in plan if not outage.frozen)
+def count_kills(plan: Iterable[Outage]) -> dict[str, int]:
+    """The number of kills of each process."""
+    return _count_victims(outage for outage in plan if not outage.frozen)
 
 
-def frozen(plan: Iterable[Outage]) -> dict[str, int]:
-    """How often each process stands still."""
-    return {name: count for name, count in _counted(outage for outage in plan if outage.frozen).items() if count}
+def count_freezes(plan: Iterable[Outage]) -> dict[str, int]:
+    """The number of freezes of each process; only of those that are frozen."""
+    return {name: count for name, count in _count_victims(outage for outage in plan if outage.frozen).items() if count}
 
 
-def _counted(outages: Iterable[Outage]) -> dict[str, int]:
-    counted = Counter(victim for outage in outages for victim in outage.victims)
-    return {victim: counted[victim] for victim in dict.fromkeys((*VICTIMS, *sorted(counted)))}
+def _count_victims(outages: Iterable[Outage]) -> dict[str, int]:
+    counts = Counter(victim for outage in outages for victim in outage.victims)
+    return {victim: counts[victim] for victim in dict.fromkeys((*VICTIMS, *sorted(counts)))}
 
 
 def _decks(chance: random.Random, cards: Sequence[Card]) -> Iterator[Card]:
-    """One shuffled deck after another, so that none waits long for its turn."""
+    """Shuffled decks one after another, so that each card comes regularly."""
     while True:
         deck = list(cards)
         chance.shuffle(deck)

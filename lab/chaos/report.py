@@ -1,4 +1,4 @@
-"""Prints what the runs prove, side by side, and writes it as JSON."""
+"""Prints the verdicts of the runs side by side, and writes them as JSON."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from lab.chaos.tokens import Excess
 from lab.chaos.verdict import Verdict
 
 CLEAN, FAULTS, WITHOUT_JOURNAL = "without faults", "with faults", "with faults, without the journal"
-TWINS = "two workers with a sidecar each"
+TWO_WORKERS = "two workers with a sidecar each"
 
 
-def show(console: Console, described: Mapping[str, str], runs: Mapping[str, Verdict]) -> None:
-    """All tables; then what was found of what must be zero."""
-    for name, value in described.items():
+def show(console: Console, machine_facts: Mapping[str, str], runs: Mapping[str, Verdict]) -> None:
+    """Prints all tables, then the occurrences of the checks that are not zero."""
+    for name, value in machine_facts.items():
         console.print(f"{name:>20}  {value}", highlight=False)
-    console.print(_table("What happened", runs, _happened(runs)))
-    console.print(_table("What must be zero", runs, _zeros(runs)))
-    console.print(_table("Tokens: the provider's bill beyond that of the run without faults", runs, _tokens(runs)))
+    console.print(_table("What happened", runs, _event_rows(runs)))
+    console.print(_table("What must be zero", runs, _check_rows(runs)))
+    console.print(_table("Tokens: the provider's bill beyond that of the run without faults", runs, _token_rows(runs)))
     for name, verdict in runs.items():
         for check in verdict.broken:
             console.print(f"{name}: {check.count} {check.title}", style="red", highlight=False)
-            for told in check.found:
-                console.print(f"    {told}", markup=False, highlight=False, soft_wrap=True)
-    saved = prevented(runs)
+            for example in check.examples:
+                console.print(f"    {example}", markup=False, highlight=False, soft_wrap=True)
+    saved = prevented_calls(runs)
     if saved is not None:
         calls, tokens = saved
         console.print(f"Paid model calls that the journal prevented: {calls:,} ({tokens:,} tokens)", highlight=False)
 
 
-def prevented(runs: Mapping[str, Verdict]) -> tuple[int, int] | None:
-    """Model calls and tokens that were paid again without the journal and not with it; None without such a run."""
+def prevented_calls(runs: Mapping[str, Verdict]) -> tuple[int, int] | None:
+    """Model calls and tokens that were paid again only without the journal; None if there is no such run."""
     if not {FAULTS, WITHOUT_JOURNAL} <= runs.keys():
         return None
     with_, without = runs[FAULTS].tokens, runs[WITHOUT_JOURNAL].tokens
@@ -46,23 +46,25 @@ def prevented(runs: Mapping[str, Verdict]) -> tuple[int, int] | None:
     return calls, without.excess.get(again, 0) - with_.excess.get(again, 0)
 
 
-def as_json(described: Mapping[str, str], options: Mapping[str, Any], runs: Mapping[str, Verdict]) -> dict[str, Any]:
-    """The same as JSON values."""
+def as_json(
+    machine_facts: Mapping[str, str], options: Mapping[str, Any], runs: Mapping[str, Verdict]
+) -> dict[str, Any]:
+    """The machine, the options and all verdicts as JSON values."""
     return {
-        "machine": dict(described),
+        "machine": dict(machine_facts),
         "options": dict(options),
         "held": all(verdict.held for verdict in runs.values()),
-        "runs": {name: _run(verdict) for name, verdict in runs.items()},
+        "runs": {name: _verdict_json(verdict) for name, verdict in runs.items()},
     }
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Into a file, whose folder is made."""
+    """Writes the document into a file, whose folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _run(verdict: Verdict) -> dict[str, Any]:
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     spent = verdict.tokens
     resume = verdict.resume_seconds
     return {
@@ -71,9 +73,9 @@ def _run(verdict: Verdict) -> dict[str, Any]:
         "seconds": round(verdict.seconds, 1),
         "killed": dict(verdict.killed),
         "frozen": dict(verdict.frozen),
-        "started_again_by_the_supervisor": dict(verdict.helped),
+        "started_again_by_the_supervisor": dict(verdict.unplanned_restarts),
         "must_be_zero": {
-            check.key: {"title": check.title, "count": check.count, "found": list(check.found)}
+            check.key: {"title": check.title, "count": check.count, "found": list(check.examples)}
             for check in verdict.checks
         },
         "tokens": {
@@ -89,16 +91,16 @@ def _run(verdict: Verdict) -> dict[str, Any]:
         },
         "executions": verdict.executions,
         "executions_repeated": verdict.repeated,
-        "handed_out_again_before_saved": verdict.handed_out_twice,
+        "handed_out_again_before_saved": verdict.unsaved_repeats,
         "answered_by_journal": {"calls": verdict.journal_answers[0], "tokens": verdict.journal_answers[1]},
         "resume_seconds": None if resume is None else {"median": round(resume[0], 2), "longest": round(resume[1], 2)},
-        "resume_seconds_of_record": [round(each.from_record, 3) for each in verdict.resumed],
+        "resume_seconds_of_record": [round(time.from_record, 3) for time in verdict.resume_times],
         "spent": _money(verdict.spent),
         "wasted": _money(verdict.wasted),
     }
 
 
-def _happened(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+def _event_rows(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
     verdicts = list(runs.values())
     yield "tasks", *(f"{verdict.tasks:,}" for verdict in verdicts)
     yield "seconds", *(f"{verdict.seconds:.0f}" for verdict in verdicts)
@@ -106,32 +108,32 @@ def _happened(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
         yield f"{name} killed", *(str(verdict.killed.get(name, 0)) for verdict in verdicts)
     for name in dict.fromkeys(name for verdict in verdicts for name in verdict.frozen):
         yield f"{name} frozen", *(str(verdict.frozen.get(name, 0)) for verdict in verdicts)
-    yield "ended by itself, started again", *(_counts(verdict.helped) for verdict in verdicts)
-    yield "steps begun by a worker", *(f"{verdict.executions:,}" for verdict in verdicts)
-    yield "  of them again", *(f"{verdict.repeated:,}" for verdict in verdicts)
-    yield "  result there, not yet saved", *(f"{verdict.handed_out_twice:,}" for verdict in verdicts)
-    yield "model answers that the journal gave", *(_journal(verdict) for verdict in verdicts)
-    yield "new worker at work, median s", *(_seconds(verdict, 0) for verdict in verdicts)
-    yield "new worker at work, longest s", *(_seconds(verdict, 1) for verdict in verdicts)
-    yield "spent", *(_told(verdict.spent) for verdict in verdicts)
-    yield "  of it for work done again", *(_told(verdict.wasted) for verdict in verdicts)
+    yield "ended by itself, restarted", *(_counts(verdict.unplanned_restarts) for verdict in verdicts)
+    yield "executions of steps", *(f"{verdict.executions:,}" for verdict in verdicts)
+    yield "  of these, repeated", *(f"{verdict.repeated:,}" for verdict in verdicts)
+    yield "  with a result that was not saved yet", *(f"{verdict.unsaved_repeats:,}" for verdict in verdicts)
+    yield "model answers from the journal", *(_journal_cell(verdict) for verdict in verdicts)
+    yield "new worker at its first step, median s", *(_seconds(verdict, 0) for verdict in verdicts)
+    yield "new worker at its first step, longest s", *(_seconds(verdict, 1) for verdict in verdicts)
+    yield "spent", *(_format_money(verdict.spent) for verdict in verdicts)
+    yield "  of this, wasted", *(_format_money(verdict.wasted) for verdict in verdicts)
 
 
-def _zeros(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+def _check_rows(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
     keys = dict.fromkeys((check.key, check.title) for verdict in runs.values() for check in verdict.checks)
     for key, title in keys:
         counts = [{check.key: check.count for check in verdict.checks} for verdict in runs.values()]
         yield title, *(str(count[key]) if key in count else "" for count in counts)
 
 
-def _tokens(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
+def _token_rows(runs: Mapping[str, Verdict]) -> Iterator[tuple[str, ...]]:
     spent = [verdict.tokens for verdict in runs.values()]
-    yield "billed", *(f"{each.billed:,} in {each.requests:,} requests" for each in spent)
-    yield "beyond the run without faults", *(f"{each.billed - each.clean:,}" for each in spent)
+    yield "billed", *(f"{tokens.billed:,} in {tokens.requests:,} requests" for tokens in spent)
+    yield "beyond the run without faults", *(f"{tokens.billed - tokens.clean:,}" for tokens in spent)
     for cause in Excess:
-        if any(each.excess.get(cause) for each in spent):
-            told = (f"{each.excess.get(cause, 0):,} in {each.excess_requests.get(cause, 0)}" for each in spent)
-            yield f"  {cause.value}", *told
+        if any(tokens.excess.get(cause) for tokens in spent):
+            cells = (f"{tokens.excess.get(cause, 0):,} in {tokens.excess_requests.get(cause, 0)}" for tokens in spent)
+            yield f"  {cause.value}", *cells
 
 
 def _table(title: str, runs: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
@@ -144,23 +146,23 @@ def _table(title: str, runs: Iterable[str], rows: Iterable[tuple[str, ...]]) -> 
     return table
 
 
-def _counts(helped: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(helped.items())) or "0"
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "0"
 
 
-def _journal(verdict: Verdict) -> str:
+def _journal_cell(verdict: Verdict) -> str:
     calls, tokens = verdict.journal_answers
     return f"{calls:,} ({tokens:,} tokens)" if calls else "0"
 
 
-def _seconds(verdict: Verdict, which: int) -> str:
-    found = verdict.resume_seconds
-    return "" if found is None else f"{found[which]:.2f}"
+def _seconds(verdict: Verdict, position: int) -> str:
+    resume = verdict.resume_seconds
+    return "" if resume is None else f"{resume[position]:.2f}"
 
 
 def _money(sums: Mapping[str, Decimal]) -> dict[str, str]:
     return {currency: f"{amount:f}" for currency, amount in sorted(sums.items())}
 
 
-def _told(sums: Mapping[str, Decimal]) -> str:
+def _format_money(sums: Mapping[str, Decimal]) -> str:
     return ", ".join(f"{amount:.4f} {currency}" for currency, amount in sorted(sums.items())) or "0"

@@ -1,4 +1,4 @@
-"""One run's figures: what must be zero, what the faults cost, how quickly work went on. Pure."""
+"""The verdict on one run: the checks that must be zero, the cost of the faults, and how soon work continued."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from datetime import datetime
 from decimal import Decimal
 from statistics import median
 
-from lab.chaos.checks import Check, answered_again, checks, handed_out_twice
-from lab.chaos.evidence import Evidence, Restart, Row
+from lab.chaos.checks import Check, checks, count_unsaved_repeats, find_repeated_answers
+from lab.chaos.evidence import Evidence, Row
 from lab.chaos.plan import VICTIMS
-from lab.chaos.tokens import Tokens, tokens
+from lab.chaos.tokens import Tokens, count_tokens
 
-# What the journal alone prevents: without it, these are counted and not demanded.
+# Checks of faults that only the journal prevents; they are left out if the journal is off.
 ONLY_WITH_JOURNAL = ("answers_paid_again",)
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """After the worker alone was killed: seconds from its new process's start until it worked at its first step, and
-    how much of that came after it had written itself into the record."""
+class ResumeTime:
+    """Seconds until a new worker started its first step, after only the worker had been killed.
+
+    from_start: since the start of its process; from_record: since it registered itself in the ledger.
+    """
 
     from_start: float
     from_record: float
@@ -29,95 +31,94 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run proves. `held`: nothing was found of what must be zero.
+    """The results of a run.
 
-    killed, frozen: how often each process was. helped: how often one was started again that nobody had killed.
-    repeated: executions of an attempt beyond its first. handed_out_twice: those that began when the result had reached
-    the sidecar and was not in the history yet. journal_answers: executions that found their answer in the journal, and
-    the tokens that these answers had cost. spent, wasted: money by currency, the latter of work that was done again.
+    killed, frozen, unplanned_restarts: counts by process. repeated: executions of an attempt beyond its first.
+    unsaved_repeats: executions that started after the sidecar had the result and before it was in the history.
+    journal_answers: the number of executions that the journal answered, and the tokens of these answers. spent, wasted:
+    money by currency.
     """
 
     tasks: int
     seconds: float
     killed: Mapping[str, int]
     frozen: Mapping[str, int]
-    helped: Mapping[str, int]
+    unplanned_restarts: Mapping[str, int]
     checks: tuple[Check, ...]
     tokens: Tokens
     executions: int
     repeated: int
-    handed_out_twice: int
-    resumed: tuple[Resumed, ...]
+    unsaved_repeats: int
+    resume_times: tuple[ResumeTime, ...]
     journal_answers: tuple[int, int]
     spent: Mapping[str, Decimal]
     wasted: Mapping[str, Decimal]
 
     @property
     def held(self) -> bool:
-        """Whether all that must be zero is."""
+        """Whether all checks are zero."""
         return not self.broken
 
     @property
     def broken(self) -> tuple[Check, ...]:
-        """The checks that found something."""
+        """The checks that are not zero."""
         return tuple(check for check in self.checks if check.count)
 
     @property
     def resume_seconds(self) -> tuple[float, float] | None:
-        """Median and longest, from the new process's start; None when none was seen."""
-        seen = [each.from_start for each in self.resumed]
-        return (median(seen), max(seen)) if seen else None
+        """Median and maximum of the times from the process's start; None without any."""
+        times = [time.from_start for time in self.resume_times]
+        return (median(times), max(times)) if times else None
 
     def check(self, key: str) -> Check:
-        """The check of that key."""
+        """The check with that key."""
         return next(check for check in self.checks if check.key == key)
 
 
 def judge(evidence: Evidence, clean_bill: Sequence[Row], *, journal: bool = True) -> Verdict:
-    """The verdict on one run; `clean_bill` is what the same tickets cost without faults. Without the journal, what only
-    the journal prevents is left out of what must be zero; `tokens` still tells it."""
-    counted = tokens(evidence, clean_bill)
-    found = (*checks(evidence), *counted.checks)
+    """The verdict on one run. `clean_bill` is the bill of the same tickets without faults.
+
+    With `journal` False, `ONLY_WITH_JOURNAL` is left out of the checks; `tokens` still counts these calls.
+    """
+    tokens = count_tokens(evidence, clean_bill)
+    all_checks = (*checks(evidence), *tokens.checks)
     killed = Counter(restart.name for restart in evidence.restarts)
     return Verdict(
         tasks=len(evidence.tickets),
         seconds=evidence.seconds,
         killed={name: killed[name] for name in dict.fromkeys((*VICTIMS, *sorted(killed)))},
         frozen=evidence.frozen,
-        helped=evidence.helped,
-        checks=tuple(check for check in found if journal or check.key not in ONLY_WITH_JOURNAL),
-        tokens=counted,
+        unplanned_restarts=evidence.unplanned_restarts,
+        checks=tuple(check for check in all_checks if journal or check.key not in ONLY_WITH_JOURNAL),
+        tokens=tokens,
         executions=len(evidence.executions),
         repeated=sum(execution.number > 1 for execution in evidence.executions),
-        handed_out_twice=handed_out_twice(evidence),
-        resumed=resumed(evidence),
-        journal_answers=_answered_again(evidence) if journal else (0, 0),
+        unsaved_repeats=count_unsaved_repeats(evidence),
+        resume_times=resume_times(evidence),
+        journal_answers=_journal_answers(evidence) if journal else (0, 0),
         spent=evidence.spent,
         wasted=evidence.wasted,
     )
 
 
-def resumed(evidence: Evidence) -> tuple[Resumed, ...]:
-    """How quickly each new worker was at work, where it was the only process that had been killed."""
+def resume_times(evidence: Evidence) -> tuple[ResumeTime, ...]:
+    """The resume time of each new worker that replaced one killed alone."""
     first: dict[str, datetime] = {}
     for execution in evidence.executions:
         first[execution.worker] = min(execution.started_at, first.get(execution.worker, execution.started_at))
-    found = []
+    times = []
     for restart in evidence.restarts:
         if restart.name != "worker" or not restart.alone:
             continue
         later = [worker for worker in evidence.workers if worker.started_at >= restart.started_at]
         new = min(later, key=lambda worker: worker.started_at, default=None)
         if new is not None and new.worker in first:
-            begun = first[new.worker]
-            found.append(Resumed(_seconds(restart, begun), (begun - new.started_at).total_seconds()))
-    return tuple(found)
+            at_work = first[new.worker]
+            from_start = (at_work - restart.started_at).total_seconds()
+            times.append(ResumeTime(from_start, (at_work - new.started_at).total_seconds()))
+    return tuple(times)
 
 
-def _seconds(restart: Restart, until: datetime) -> float:
-    return (until - restart.started_at).total_seconds()
-
-
-def _answered_again(evidence: Evidence) -> tuple[int, int]:
-    found = answered_again(evidence)
-    return len(found), sum((call.usage.input_tokens or 0) + (call.usage.output_tokens or 0) for call in found)
+def _journal_answers(evidence: Evidence) -> tuple[int, int]:
+    calls = find_repeated_answers(evidence)
+    return len(calls), sum((call.usage.input_tokens or 0) + (call.usage.output_tokens or 0) for call in calls)

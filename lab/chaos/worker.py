@@ -1,9 +1,9 @@
-"""The product's worker with a journal that keeps everything and never answers: what a crash costs without it.
+"""The product's worker with a journal that never answers, to show what crashes cost without the journal.
 
-python -m lab.chaos.worker     takes the place of `python -m app serve`
+python -m lab.chaos.worker     replaces `python -m app serve`
 
-Its rows are written as always, so that record and bill can still be compared; only what a repeated execution would
-have found there is withheld, and the model is asked, and paid, again.
+The journal writes its rows as usual, so that record and bill can be compared. A repeated execution finds no answer in
+it, so the model is called, and paid, again.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _CLOSE_LEFT = (
 _OPEN = insert(MODEL_CALLS)
 
 
-class Silent(Journal):
-    """A journal that answers nothing."""
+class SilentJournal(Journal):
+    """A journal that stores calls and returns no answer."""
 
     async def begin(
         self, call: ModelCall, component: str, provider: str, reserve: Reserve, *_: Any, **__: Any
     ) -> str | SettledCall:
-        """Opens a row, whatever was settled before."""
+        """Opens a row, even if the turn was settled before."""
         row = self._row(call, component, reserve) | {"provider": provider}
-        return await self._writer.write(lambda connection: _opened(connection, row))
+        return await self._writer.write(lambda connection: _open_row(connection, row))
 
 
-def _opened(connection: Connection, row: dict[str, Any]) -> str:
+def _open_row(connection: Connection, row: dict[str, Any]) -> str:
     step = {"the_step": row["execution_id"], "the_turn": row["turn"]}
     connection.execute(_CLOSE_LEFT, step)
     before: int = connection.execute(_COUNT, step).scalar_one()
@@ -50,10 +50,9 @@ def _opened(connection: Connection, row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Serves until told to stop."""
-    for name, part in {"Journal": Silent}.items():
-        assert hasattr(bootstrap, name), f"{name} is not put together there any more"  # noqa: S101
-        setattr(bootstrap, name, part)
+    """Serves until it is stopped."""
+    assert hasattr(bootstrap, "Journal"), "app.bootstrap has no Journal to replace"  # noqa: S101
+    vars(bootstrap)["Journal"] = SilentJournal
     bootstrap.serve(settings.load())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.chaos import arm, plan
-from lab.chaos.arm import Work, on_postgres
+from lab.chaos.arm import Work, postgres_options
 from lab.chaos.evidence import Evidence, Row
 from lab.chaos.load import make_tickets
 from lab.chaos.plan import Outage, Pace
@@ -59,24 +59,24 @@ def test_whatever_is_killed_nothing_is_lost_doubled_or_paid_without_a_name(
     found = worked(tmp_path, Work(TICKETS, LOAD_SECONDS, PLAN, settle_seconds=150))
     verdict = judge(found, clean_bill)
     assert verdict.held, verdict.broken
-    assert verdict.killed == plan.killed(PLAN)
+    assert verdict.killed == plan.count_kills(PLAN)
     assert min(verdict.killed.values()) >= 1
     spent = verdict.tokens
     print(f"killed {dict(verdict.killed)}, {verdict.repeated} executions repeated, excess {dict(spent.excess)}")
     assert spent.excess_requests[Excess.INTERRUPTED] + spent.excess_requests[Excess.FAILED] > 0, "nothing was at stake"
     assert verdict.repeated > 0
-    assert verdict.resumed
+    assert verdict.resume_times
 
 
 @pytest.mark.timeout(900)
 def test_of_two_workers_with_a_sidecar_each_any_may_die_or_stand_still(
     tmp_path: Path, clean_bill: Sequence[Row]
 ) -> None:
-    with on_postgres() as both:
-        found = worked(tmp_path, Work(TICKETS, TWIN_PLAN[-1].at, TWIN_PLAN, settle_seconds=240), **both)
+    with postgres_options() as stack_options:
+        found = worked(tmp_path, Work(TICKETS, TWIN_PLAN[-1].at, TWIN_PLAN, settle_seconds=240), **stack_options)
     verdict = judge(found, clean_bill)
     assert verdict.held, verdict.broken
-    assert verdict.frozen == plan.frozen(TWIN_PLAN)
+    assert verdict.frozen == plan.count_freezes(TWIN_PLAN)
     assert {name: count for name, count in verdict.killed.items() if count} == {"daprd-2": 1, "worker": 1}
     print(f"{verdict.repeated} executions repeated, excess {dict(verdict.tokens.excess)}")
     assert len({each.worker for each in found.executions}) >= 3, "both workers and the new one had a part in it"

@@ -1,4 +1,4 @@
-"""One thing at a time goes wrong in good evidence: helpers, and every break that the verdict must find by name."""
+"""Breaks of good evidence, one at a time, with the checks that must report them; and helpers to make them."""
 
 from __future__ import annotations
 
@@ -9,66 +9,66 @@ from typing import Any
 
 from app.domain.models import CallState, UsageBasis
 from app.pricing.charge_types import CallRecord, TokenUsage
-from lab.chaos.evidence import Evidence, Execution, StepSeen
-from tests.lab.chaos import evidence as made
+from lab.chaos.evidence import Evidence, Execution, ObservedStep
+from tests.lab.chaos import evidence as samples
 
 Break = Callable[[Evidence], Evidence]
-REFUND, GREEDY = made.named("refund"), made.named("greedy")
+REFUND, GREEDY = samples.ticket_of("refund"), samples.ticket_of("greedy")
 
 
-def with_books(found: Evidence, **books: Any) -> Evidence:
-    return replace(found, books=replace(found.books, **books))
+def with_books(evidence: Evidence, **books: Any) -> Evidence:
+    return replace(evidence, books=replace(evidence.books, **books))
 
 
-def with_step(found: Evidence, **changes: Any) -> Evidence:
-    """The first step of the refund is otherwise."""
-    task = found.tasks[REFUND.task_id]
+def with_step(evidence: Evidence, **changes: Any) -> Evidence:
+    """Changes the first step of the refund."""
+    task = evidence.tasks[REFUND.task_id]
     steps = (replace(task.steps[0], **changes), *task.steps[1:])
-    return replace(found, tasks={**found.tasks, REFUND.task_id: replace(task, steps=steps)})
+    return replace(evidence, tasks={**evidence.tasks, REFUND.task_id: replace(task, steps=steps)})
 
 
-def with_task(found: Evidence, **changes: Any) -> Evidence:
-    task = found.tasks[REFUND.task_id]
-    return replace(found, tasks={**found.tasks, REFUND.task_id: replace(task, **changes)})
+def with_task(evidence: Evidence, **changes: Any) -> Evidence:
+    task = evidence.tasks[REFUND.task_id]
+    return replace(evidence, tasks={**evidence.tasks, REFUND.task_id: replace(task, **changes)})
 
 
-def first_step(found: Evidence) -> StepSeen:
-    return found.tasks[REFUND.task_id].steps[0]
+def first_step(evidence: Evidence) -> ObservedStep:
+    return evidence.tasks[REFUND.task_id].steps[0]
 
 
-def begun_late(found: Evidence, seconds: float) -> Evidence:
-    """The first step of the refund is begun once more, so long after its completion was in the history."""
-    step = first_step(found)
+def add_late_execution(evidence: Evidence, seconds: float) -> Evidence:
+    """Adds an execution of the refund's first step, `seconds` after its completion was in the history."""
+    step = first_step(evidence)
     assert step.saved_by is not None
     again = Execution(
         REFUND.task_id, step.execution_id, step.event_ids[0], 2, "w-2", step.saved_by + timedelta(seconds=seconds)
     )
-    return replace(found, executions=(*found.executions, again))
+    return replace(evidence, executions=(*evidence.executions, again))
 
 
-def first_call(found: Evidence) -> CallRecord:
-    return next(call for call in found.calls if call.task_id == REFUND.task_id)
+def first_call(evidence: Evidence) -> CallRecord:
+    return next(call for call in evidence.calls if call.task_id == REFUND.task_id)
 
 
-def again(found: Evidence, seconds: float, **changes: Any) -> CallRecord:
-    """The first call of the refund once more, so long after its answer came."""
-    call = first_call(found)
+def repeat_call(evidence: Evidence, seconds: float, **changes: Any) -> CallRecord:
+    """A second call of the refund's first turn, started `seconds` after the answer of the first."""
+    call = first_call(evidence)
     assert call.ended_at is not None
     times: dict[str, Any] = {"started_at": call.ended_at + timedelta(seconds=seconds), "number": 2, "call_id": "again"}
     times["ended_at"] = call.ended_at + timedelta(seconds=seconds + 0.2)
     return replace(call, **times | changes)
 
 
-def repeated(found: Evidence, call: CallRecord, **row: Any) -> Evidence:
-    """That call stands in the journal and on the bill as well."""
-    digest = first_call(found).request_digest
-    billed = made.row(call, len(found.bill) + 1, **{"request_digest": digest} | row)
-    return replace(found, calls=(*found.calls, call), bill=(*found.bill, billed))
+def add_call(evidence: Evidence, call: CallRecord, **row: Any) -> Evidence:
+    """Adds that call to the journal and the bill."""
+    digest = first_call(evidence).request_digest
+    billed = samples.row(call, len(evidence.bill) + 1, **{"request_digest": digest} | row)
+    return replace(evidence, calls=(*evidence.calls, call), bill=(*evidence.bill, billed))
 
 
-def interrupted(found: Evidence) -> Evidence:
-    """A worker died while a call was under way, before the one that settled its turn: billed, and known to be lost."""
-    call = first_call(found)
+def add_interrupted_call(evidence: Evidence) -> Evidence:
+    """Adds a billed call that was lost with its worker, before the call that settled its turn."""
+    call = first_call(evidence)
     usage = TokenUsage(input_tokens=call.usage.input_tokens, output_tokens=1_000, basis=UsageBasis.ESTIMATED)
     lost = replace(
         call,
@@ -80,109 +80,124 @@ def interrupted(found: Evidence) -> Evidence:
         error="the step was executed again",
     )
     settled = replace(call, number=2)
-    calls = tuple(settled if each is call else each for each in found.calls)
-    billed = made.row(lost, 99, output_tokens=call.usage.output_tokens, status=0)
-    return replace(found, calls=(lost, *calls), bill=(billed, *found.bill))
+    calls = tuple(settled if other is call else other for other in evidence.calls)
+    billed = samples.row(lost, 99, output_tokens=call.usage.output_tokens, status=0)
+    return replace(evidence, calls=(lost, *calls), bill=(billed, *evidence.bill))
 
 
-# What is broken, and what is found of it: how often, by the check's key; 0 where the number does not matter.
+# Each break, and the counts of the checks that report it, by key; 0 stands for any count.
 BREAKS: dict[str, tuple[Break, dict[str, int]]] = {
     "a ticket was never accepted": (
-        lambda found: replace(found, accepted=found.accepted - {REFUND.task_id}),
+        lambda evidence: replace(evidence, accepted=evidence.accepted - {REFUND.task_id}),
         {"tasks_lost": 1},
     ),
     "a task is not there": (
-        lambda found: replace(found, tasks={key: task for key, task in found.tasks.items() if key != REFUND.task_id}),
+        lambda evidence: replace(
+            evidence, tasks={key: task for key, task in evidence.tasks.items() if key != REFUND.task_id}
+        ),
         {"tasks_lost": 1, "steps_other": 1},
     ),
-    "a task never ended": (lambda found: with_task(found, status="running", outcome=""), {"tasks_lost": 1}),
-    "a task ended otherwise": (lambda found: with_task(found, outcome="declined"), {"tasks_lost": 1}),
-    "a task was ended by force": (lambda found: with_task(found, status="terminated"), {"tasks_lost": 1}),
-    "a refund is missing": (lambda found: with_books(found, refunds=[]), {"refunds_missing": 1}),
+    "a task never ended": (lambda evidence: with_task(evidence, status="running", outcome=""), {"tasks_lost": 1}),
+    "a task ended with another outcome": (lambda evidence: with_task(evidence, outcome="declined"), {"tasks_lost": 1}),
+    "a task was terminated": (lambda evidence: with_task(evidence, status="terminated"), {"tasks_lost": 1}),
+    "a refund is missing": (lambda evidence: with_books(evidence, refunds=[]), {"refunds_missing": 1}),
     "a refund is doubled": (
-        lambda found: with_books(found, refunds=[*found.books.refunds, made.refund(REFUND)]),
+        lambda evidence: with_books(evidence, refunds=[*evidence.books.refunds, samples.refund(REFUND)]),
         {"refunds_doubled": 1},
     ),
     "a refund is of another amount": (
-        lambda found: with_books(found, refunds=[made.refund(REFUND) | {"amount": "20.01"}]),
+        lambda evidence: with_books(evidence, refunds=[samples.refund(REFUND) | {"amount": "20.01"}]),
         {"refunds_wrong": 1},
     ),
     "a refund is of another order": (
-        lambda found: with_books(found, refunds=[made.refund(REFUND) | {"order_id": "LD-00000009"}]),
+        lambda evidence: with_books(evidence, refunds=[samples.refund(REFUND) | {"order_id": "LD-00000009"}]),
         {"refunds_wrong": 1},
     ),
     "the bookkeeping never heard of a refund": (
-        lambda found: with_books(found, bookkeeping=[]),
+        lambda evidence: with_books(evidence, bookkeeping=[]),
         {"bookkeeping_missing": 1},
     ),
     "the bookkeeping heard of a refund twice": (
-        lambda found: with_books(found, bookkeeping=[*found.books.bookkeeping, made.refund(REFUND)]),
+        lambda evidence: with_books(evidence, bookkeeping=[*evidence.books.bookkeeping, samples.refund(REFUND)]),
         {"bookkeeping_doubled": 1},
     ),
     "the bookkeeping heard of another amount": (
-        lambda found: with_books(found, bookkeeping=[made.refund(REFUND) | {"amount": "2.00"}]),
+        lambda evidence: with_books(evidence, bookkeeping=[samples.refund(REFUND) | {"amount": "2.00"}]),
         {"bookkeeping_wrong": 1},
     ),
     "a rejected ticket is refunded": (
-        lambda found: with_books(
-            found, refunds=[*found.books.refunds, made.refund(REFUND) | {"ticket_id": GREEDY.ticket.ticket_id}]
+        lambda evidence: with_books(
+            evidence, refunds=[*evidence.books.refunds, samples.refund(REFUND) | {"ticket_id": GREEDY.ticket.ticket_id}]
         ),
         {"refunds_wrong": 1},
     ),
     "a letter is missing": (
-        lambda found: with_books(found, notifications=found.books.notifications[1:]),
+        lambda evidence: with_books(evidence, notifications=evidence.books.notifications[1:]),
         {"notifications_missing": 1},
     ),
     "a letter is doubled": (
-        lambda found: with_books(found, notifications=[*found.books.notifications, made.notification(REFUND)]),
+        lambda evidence: with_books(
+            evidence, notifications=[*evidence.books.notifications, samples.notification(REFUND)]
+        ),
         {"notifications_doubled": 1},
     ),
     "a letter went to somebody else": (
-        lambda found: with_books(
-            found, notifications=[{**each, "customer_id": "load-00000077"} for each in found.books.notifications]
+        lambda evidence: with_books(
+            evidence,
+            notifications=[{**letter, "customer_id": "load-00000077"} for letter in evidence.books.notifications],
         ),
         {"notifications_wrong": 3},
     ),
-    "a case is not closed": (lambda found: with_books(found, cases=found.books.cases[1:]), {"cases_missing": 1}),
+    "a case is not closed": (
+        lambda evidence: with_books(evidence, cases=evidence.books.cases[1:]),
+        {"cases_missing": 1},
+    ),
     "a case is closed twice": (
-        lambda found: with_books(found, cases=[*found.books.cases, made.case(REFUND)]),
+        lambda evidence: with_books(evidence, cases=[*evidence.books.cases, samples.case(REFUND)]),
         {"cases_doubled": 1},
     ),
     "a case is closed without its refund": (
-        lambda found: with_books(found, cases=[{**each, "refund_id": None} for each in found.books.cases]),
+        lambda evidence: with_books(evidence, cases=[{**case, "refund_id": None} for case in evidence.books.cases]),
         {"cases_wrong": 1},
     ),
-    "a step completed twice": (lambda found: with_step(found, completions=2), {"steps_completed_twice": 1}),
-    "a step was left out": (lambda found: with_step(found, completions=0), {"steps_other": 1}),
-    "another step was worked": (lambda found: with_step(found, name="close_case"), {"steps_other": 1}),
-    "a step was scheduled again": (lambda found: with_step(found, scheduled_after=1), {"steps_executed_again": 1}),
-    "a step was executed again": (lambda found: begun_late(found, 0.001), {"steps_executed_again": 1}),
+    "a step completed twice": (lambda evidence: with_step(evidence, completions=2), {"steps_completed_twice": 1}),
+    "a step is missing": (lambda evidence: with_step(evidence, completions=0), {"steps_other": 1}),
+    "another step was worked": (lambda evidence: with_step(evidence, name="close_case"), {"steps_other": 1}),
+    "a step was scheduled again": (
+        lambda evidence: with_step(evidence, scheduled_after=1),
+        {"steps_executed_again": 1},
+    ),
+    "a step was executed again": (lambda evidence: add_late_execution(evidence, 0.001), {"steps_executed_again": 1}),
     "an answer was paid again": (
-        lambda found: repeated(found, again(found, 1, state=CallState.INTERRUPTED)),
+        lambda evidence: add_call(evidence, repeat_call(evidence, 1, state=CallState.INTERRUPTED)),
         {"answers_paid_again": 1},
     ),
-    "an answer was paid again, and the record takes it for a call like any other": (
-        lambda found: repeated(found, again(found, 1, execution_id="of another dispatch")),
-        {"answers_paid_again": 1, "unnamed_tokens": first_call(made.evidence()).usage.input_tokens + 50},  # type: ignore[operator]
+    "an answer was paid again, and the record counts it as a usual call": (
+        lambda evidence: add_call(evidence, repeat_call(evidence, 1, execution_id="of another dispatch")),
+        {"answers_paid_again": 1, "unnamed_tokens": first_call(samples.evidence()).usage.input_tokens + 50},  # type: ignore[operator]
     ),
     "a token more was billed than reported": (
-        lambda found: replace(
-            found, bill=[{**found.bill[0], "output_tokens": found.bill[0]["output_tokens"] + 1}, *found.bill[1:]]
+        lambda evidence: replace(
+            evidence,
+            bill=[{**evidence.bill[0], "output_tokens": evidence.bill[0]["output_tokens"] + 1}, *evidence.bill[1:]],
         ),
         {"unexplained_tokens": 1, "unnamed_tokens": 1},
     ),
-    "a request was billed that nobody made": (
-        lambda found: replace(found, bill=[*found.bill, made.row(first_call(found), 99, request_digest="other")]),
+    "a request was billed that no task made": (
+        lambda evidence: replace(
+            evidence, bill=[*evidence.bill, samples.row(first_call(evidence), 99, request_digest="other")]
+        ),
         {"unexplained_tokens": 0, "unnamed_tokens": 0, "other_requests": 1},
     ),
-    "the model was not asked what it was asked without faults": (
-        lambda found: replace(
-            found, bill=[{**found.bill[0], "request_digest": found.bill[1]["request_digest"]}, *found.bill[1:]]
+    "the model received another request than without faults": (
+        lambda evidence: replace(
+            evidence,
+            bill=[{**evidence.bill[0], "request_digest": evidence.bill[1]["request_digest"]}, *evidence.bill[1:]],
         ),
         {"other_requests": 1},
     ),
     "the ledger differs from its sources": (
-        lambda found: replace(found, ledger=("task x: a charge is gone",)),
+        lambda evidence: replace(evidence, ledger=("task x: a charge is gone",)),
         {"ledger_differences": 1},
     ),
 }

@@ -1,4 +1,4 @@
-"""Evidence for tests: three tickets, one of each kind, all worked as they must be; each test breaks one thing."""
+"""Evidence for tests: a run of three tickets, one of each shape, without faults. Each test breaks one thing in it."""
 
 from __future__ import annotations
 
@@ -8,76 +8,76 @@ from dataclasses import replace
 from typing import Any
 
 from app.pricing.charge_types import CallRecord, TokenUsage
-from lab.chaos.evidence import Books, Evidence, Execution, StepSeen, TaskSeen, WorkerSeen
+from lab.chaos.evidence import Books, Evidence, Execution, ObservedStep, ObservedTask, ObservedWorker
 from lab.chaos.load import Expected, make_tickets
 from tests.records import at, call_record
 
 TICKETS = make_tickets(1, 3)
-_ASKED = {"classify": 300, "draft_refund": 600}
-_ANSWERED = 50
+_INPUT_TOKENS = {"classify": 300, "draft_refund": 600}
+_OUTPUT_TOKENS = 50
 
 
 def evidence(**changes: Any) -> Evidence:
-    """A run in which nothing went wrong."""
-    calls = tuple(call for place, each in enumerate(TICKETS) for call in calls_of(each, 20.0 * place))
+    """The evidence of a run without faults, with `changes`."""
+    calls = tuple(call for place, ticket in enumerate(TICKETS) for call in calls_of(ticket, 20.0 * place))
     good = Evidence(
         tickets=TICKETS,
-        accepted=frozenset(each.task_id for each in TICKETS),
-        tasks={each.task_id: task(each, 20.0 * place) for place, each in enumerate(TICKETS)},
+        accepted=frozenset(ticket.task_id for ticket in TICKETS),
+        tasks={ticket.task_id: task(ticket, 20.0 * place) for place, ticket in enumerate(TICKETS)},
         books=Books(
-            refunds=[refund(each) for each in TICKETS if each.refund],
-            bookkeeping=[refund(each) for each in TICKETS if each.refund],
-            notifications=[notification(each) for each in TICKETS],
-            cases=[case(each) for each in TICKETS],
+            refunds=[refund(ticket) for ticket in TICKETS if ticket.refund],
+            bookkeeping=[refund(ticket) for ticket in TICKETS if ticket.refund],
+            notifications=[notification(ticket) for ticket in TICKETS],
+            cases=[case(ticket) for ticket in TICKETS],
         ),
         bill=bill(calls),
         calls=calls,
-        executions=tuple(run for place, each in enumerate(TICKETS) for run in executions(each, 20.0 * place)),
-        workers=(WorkerSeen("w-1", at(0)),),
+        executions=tuple(run for place, ticket in enumerate(TICKETS) for run in executions(ticket, 20.0 * place)),
+        workers=(ObservedWorker("w-1", at(0)),),
     )
     return replace(good, **changes)
 
 
-def named(shape: str) -> Expected:
-    """The ticket of that kind."""
-    return next(each for each in TICKETS if each.shape == shape)
+def ticket_of(shape: str) -> Expected:
+    """The ticket of that shape."""
+    return next(ticket for ticket in TICKETS if ticket.shape == shape)
 
 
-def task(each: Expected, start: float) -> TaskSeen:
-    """A task that ended as it must, a step a second."""
+def task(ticket: Expected, start: float) -> ObservedTask:
+    """A task that ended as it must, with one step a second from `start` on."""
     steps = tuple(
-        StepSeen(_id(each, place), (place,), name, 1, at(start + place + 0.5), at(start + place + 0.6), 0)
-        for place, name in enumerate(each.steps)
+        ObservedStep(_step_id(ticket, place), (place,), name, 1, at(start + place + 0.5), at(start + place + 0.6), 0)
+        for place, name in enumerate(ticket.steps)
     )
-    return TaskSeen(each.task_id, "completed", each.outcome, steps)
+    return ObservedTask(ticket.task_id, "completed", ticket.outcome, steps)
 
 
-def executions(each: Expected, start: float) -> list[Execution]:
-    """Each of its steps begun once."""
+def executions(ticket: Expected, start: float) -> list[Execution]:
+    """One execution of each step."""
     return [
-        Execution(each.task_id, _id(each, place), place, 1, "w-1", at(start + place))
-        for place in range(len(each.steps))
+        Execution(ticket.task_id, _step_id(ticket, place), place, 1, "w-1", at(start + place))
+        for place in range(len(ticket.steps))
     ]
 
 
-def calls_of(each: Expected, start: float) -> list[CallRecord]:
-    """One settled call for each model step, at its time."""
+def calls_of(ticket: Expected, start: float) -> list[CallRecord]:
+    """One settled call for each model step, at the start of the step."""
     turns = Counter[str]()
-    found = []
-    for place, name in enumerate(each.steps):
-        if name in _ASKED:
+    calls = []
+    for place, name in enumerate(ticket.steps):
+        if name in _INPUT_TOKENS:
             turns[name] += 1
-            found.append(_call(each, place, name, turns[name], start + place))
-    return found
+            calls.append(_call(ticket, place, name, turns[name], start + place))
+    return calls
 
 
 def bill(calls: Sequence[CallRecord]) -> list[dict[str, Any]]:
-    """The sandbox's bill of these calls: each was one request, billed as it was reported."""
+    """The sandbox's bill of these calls: one request each, billed as reported."""
     return [row(call, number) for number, call in enumerate(calls, 1)]
 
 
 def row(call: CallRecord, number: int, **changes: Any) -> dict[str, Any]:
-    """The request of one call on the bill."""
+    """The row of the bill for one call, with `changes`."""
     values = {
         "id": number,
         "at": call.started_at.isoformat(),
@@ -94,39 +94,41 @@ def row(call: CallRecord, number: int, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def refund(each: Expected) -> dict[str, Any]:
-    """The row of the books for its refund."""
-    assert each.refund is not None
-    money = {"order_id": each.refund.order_id, "amount": "20.00", "currency": each.refund.currency}
-    return {"ticket_id": each.ticket.ticket_id, **money}
+def refund(ticket: Expected) -> dict[str, Any]:
+    """The row of the refund in the books."""
+    assert ticket.refund is not None
+    money = {"order_id": ticket.refund.order_id, "amount": "20.00", "currency": ticket.refund.currency}
+    return {"ticket_id": ticket.ticket.ticket_id, **money}
 
 
-def notification(each: Expected) -> dict[str, Any]:
-    """The row of the books for its letter."""
-    return {"ticket_id": each.ticket.ticket_id, "customer_id": each.ticket.customer_id, "text": "..."}
+def notification(ticket: Expected) -> dict[str, Any]:
+    """The row of the letter in the books."""
+    return {"ticket_id": ticket.ticket.ticket_id, "customer_id": ticket.ticket.customer_id, "text": "..."}
 
 
-def case(each: Expected) -> dict[str, Any]:
-    """The row of the books for its closed case."""
-    refund_id = "RF-000001" if each.refund else None
-    return {"ticket_id": each.ticket.ticket_id, "outcome": each.outcome, "refund_id": refund_id}
+def case(ticket: Expected) -> dict[str, Any]:
+    """The row of the closed case in the books."""
+    refund_id = "RF-000001" if ticket.refund else None
+    return {"ticket_id": ticket.ticket.ticket_id, "outcome": ticket.outcome, "refund_id": refund_id}
 
 
-def _call(each: Expected, place: int, stage: str, turn: int, start: float) -> CallRecord:
-    # No two calls of a stage ask for as many tokens: none can stand in for another on the bill.
-    asked = _ASKED[stage] + 7 * int(each.ticket.ticket_id[-1]) + turn
+def _call(ticket: Expected, place: int, stage: str, turn: int, start: float) -> CallRecord:
+    # The calls of a stage differ in their tokens, so that none matches the bill's row of another.
+    input_tokens = _INPUT_TOKENS[stage] + 7 * int(ticket.ticket.ticket_id[-1]) + turn
     values: dict[str, Any] = {
-        "task_id": each.task_id,
-        "tenant": each.ticket.tenant,
-        "call_id": f"{each.task_id} {place}",
+        "task_id": ticket.task_id,
+        "tenant": ticket.ticket.tenant,
+        "call_id": f"{ticket.task_id} {place}",
         "stage": stage,
         "turn": turn,
-        "usage": TokenUsage(input_tokens=asked, output_tokens=_ANSWERED, cached_tokens=0, reasoning_tokens=0),
-        "reserve_input": asked,
-        "request_digest": f"{each.task_id} {stage} {turn}",
+        "usage": TokenUsage(
+            input_tokens=input_tokens, output_tokens=_OUTPUT_TOKENS, cached_tokens=0, reasoning_tokens=0
+        ),
+        "reserve_input": input_tokens,
+        "request_digest": f"{ticket.task_id} {stage} {turn}",
     }
-    return call_record(_id(each, place), start, **values)
+    return call_record(_step_id(ticket, place), start, **values)
 
 
-def _id(each: Expected, place: int) -> str:
-    return f"{each.ticket.ticket_id}/{place}"
+def _step_id(ticket: Expected, place: int) -> str:
+    return f"{ticket.ticket.ticket_id}/{place}"

@@ -1,4 +1,4 @@
-"""The crew kills and starts as planned, in the order in which processes need each other, and supervises the rest."""
+"""The fault injector kills and restarts as planned, in the order of dependence, and restarts what ends by itself."""
 
 from __future__ import annotations
 
@@ -11,117 +11,117 @@ PARTS = ("sentry", "placement", "scheduler", "sandbox", "daprd", "worker")
 
 
 class FakeStack:
-    """Processes that are names with a number; `told` is what was done to them."""
+    """A stack of fake processes; `actions` records what was done to them."""
 
     parts = PARTS
 
     def __init__(self) -> None:
         self.pids = {name: number for number, name in enumerate(PARTS)}
         self.dead: set[str] = set()
-        self.told: list[str] = []
+        self.actions: list[str] = []
 
     def kill(self, name: str) -> None:
-        """It is gone."""
-        self.told.append(f"kill {name}")
+        """Marks the process as dead."""
+        self.actions.append(f"kill {name}")
         self.dead.add(name)
 
     def start(self, name: str) -> None:
-        """It is there again, as another process."""
-        self.told.append(f"start {name}")
+        """Revives the process with another pid."""
+        self.actions.append(f"start {name}")
         self.dead.discard(name)
         self.pids[name] += 100
 
     def freeze(self, name: str) -> None:
-        """It stands still."""
-        self.told.append(f"freeze {name}")
+        """Records the freeze."""
+        self.actions.append(f"freeze {name}")
 
     def thaw(self, name: str) -> None:
-        """It goes on."""
-        self.told.append(f"thaw {name}")
+        """Records the thaw."""
+        self.actions.append(f"thaw {name}")
 
     def alive(self, name: str) -> bool:
-        """Whether it is there."""
+        """Whether the process is not dead."""
         return name not in self.dead
 
     def pid(self, name: str) -> int:
-        """Its number."""
+        """The process id."""
         return self.pids[name]
 
 
-def injector(stack: Any, said: list[str] | None = None) -> FaultInjector:
-    """A crew on that stack."""
-    return FaultInjector(stack, (said if said is not None else []).append)
+def make_injector(stack: Any, messages: list[str] | None = None) -> FaultInjector:
+    """A fault injector for that stack."""
+    return FaultInjector(stack, (messages if messages is not None else []).append)
 
 
-def test_those_who_die_together_are_started_in_the_order_in_which_they_need_each_other() -> None:
+def test_processes_that_are_killed_together_are_restarted_in_the_order_of_dependence() -> None:
     stack = FakeStack()
-    working = injector(stack)
-    working.work((Outage(0, ("worker",), 0), Outage(0.01, ("daprd", "scheduler"), 0.01)))
-    assert stack.told == [
+    injector = make_injector(stack)
+    injector.carry_out((Outage(0, ("worker",), 0), Outage(0.01, ("daprd", "scheduler"), 0.01)))
+    assert stack.actions == [
         *("kill worker", "start worker"),
         *("kill scheduler", "kill daprd", "start scheduler", "start daprd"),
     ]
-    assert [(restart.name, restart.alone) for restart in working.restarts] == [
+    assert [(restart.name, restart.alone) for restart in injector.restarts] == [
         ("worker", True),
         ("scheduler", False),
         ("daprd", False),
     ]
-    assert all(each.killed_at <= each.started_at <= each.ready_at for each in working.restarts)
-    assert (working.restarts[1].started_at - working.restarts[1].killed_at).total_seconds() >= 0.01
-    assert not working.helped
+    assert all(restart.killed_at <= restart.started_at <= restart.ready_at for restart in injector.restarts)
+    assert (injector.restarts[1].started_at - injector.restarts[1].killed_at).total_seconds() >= 0.01
+    assert not injector.unplanned_restarts
 
 
 def test_outages_wait_for_their_time() -> None:
-    working = injector(FakeStack())
-    working.work((Outage(0, ("worker",), 0), Outage(0.2, ("worker",), 0)))
-    first, second = working.restarts
+    injector = make_injector(FakeStack())
+    injector.carry_out((Outage(0, ("worker",), 0), Outage(0.2, ("worker",), 0)))
+    first, second = injector.restarts
     assert 0.15 < (second.killed_at - first.killed_at).total_seconds() < 10
 
 
-def test_what_has_ended_by_itself_is_started_again_and_told() -> None:
-    stack, said = FakeStack(), list[str]()
-    working = injector(stack, said)
+def test_a_process_that_ends_by_itself_is_restarted_and_reported() -> None:
+    stack, messages = FakeStack(), list[str]()
+    injector = make_injector(stack, messages)
     stack.dead = {"placement", "worker"}
-    working.watch(0)
-    assert stack.told == ["start placement", "start worker"]
-    assert dict(working.helped) == {"placement": 1, "worker": 1}
-    assert len(said) == 2
-    working.watch(0)
-    assert working.helped.total() == 2
+    injector.watch(0)
+    assert stack.actions == ["start placement", "start worker"]
+    assert dict(injector.unplanned_restarts) == {"placement": 1, "worker": 1}
+    assert len(messages) == 2
+    injector.watch(0)
+    assert injector.unplanned_restarts.total() == 2
 
 
-def test_a_sidecar_that_the_stack_has_started_again_is_counted_and_left_to_it() -> None:
+def test_a_sidecar_that_the_stack_restarts_is_only_counted() -> None:
     stack = FakeStack()
-    working = injector(stack)
+    injector = make_injector(stack)
     stack.dead.add("daprd")
-    working.watch(0)
-    assert (stack.told, working.helped.total()) == ([], 0), "the stack looks after it"
+    injector.watch(0)
+    assert (stack.actions, injector.unplanned_restarts.total()) == ([], 0), "the stack restarts it"
     stack.dead.clear()
     stack.pids["daprd"] = 77
-    working.watch(0)
-    working.watch(0)
-    assert dict(working.helped) == {"daprd": 1}
-    working.work((Outage(0, ("daprd",), 0),))
-    working.watch(0)
-    assert dict(working.helped) == {"daprd": 1}, "what is killed is no help"
+    injector.watch(0)
+    injector.watch(0)
+    assert dict(injector.unplanned_restarts) == {"daprd": 1}
+    injector.carry_out((Outage(0, ("daprd",), 0),))
+    injector.watch(0)
+    assert dict(injector.unplanned_restarts) == {"daprd": 1}, "a planned kill is not counted"
 
 
-def test_what_is_frozen_goes_on_as_the_same_process() -> None:
+def test_a_frozen_process_continues_as_the_same_process() -> None:
     stack = FakeStack()
-    working = injector(stack)
+    injector = make_injector(stack)
     before = dict(stack.pids)
-    working.work((Outage(0, ("daprd",), 0.01, frozen=True), Outage(0.05, ("worker",), 0)))
-    assert stack.told == ["freeze daprd", "thaw daprd", "kill worker", "start worker"]
+    injector.carry_out((Outage(0, ("daprd",), 0.01, frozen=True), Outage(0.05, ("worker",), 0)))
+    assert stack.actions == ["freeze daprd", "thaw daprd", "kill worker", "start worker"]
     assert stack.pids["daprd"] == before["daprd"]
-    assert dict(working.frozen) == {"daprd": 1}
-    assert [restart.name for restart in working.restarts] == ["worker"]
+    assert dict(injector.frozen) == {"daprd": 1}
+    assert [restart.name for restart in injector.restarts] == ["worker"]
 
 
-def test_what_died_by_itself_is_not_frozen() -> None:
+def test_a_dead_process_is_not_frozen() -> None:
     stack = FakeStack()
-    working = injector(stack)
-    working.watch(0)
+    injector = make_injector(stack)
+    injector.watch(0)
     stack.dead.add("daprd")
-    working.work((Outage(0, ("daprd",), 0, frozen=True),))
-    assert "freeze daprd" not in stack.told
-    assert not working.frozen
+    injector.carry_out((Outage(0, ("daprd",), 0, frozen=True),))
+    assert "freeze daprd" not in stack.actions
+    assert not injector.frozen

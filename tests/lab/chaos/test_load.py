@@ -1,4 +1,4 @@
-"""The load: every ticket at its time, again until the agent has it; a person rejects what waits, once it waits."""
+"""The load sends each ticket at its time until it is accepted, and rejects tasks that wait for a person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TICKETS = make_tickets(3, 12)
 
 
 class FakeApi(AgentApi):
-    """An agent that is away for each ticket's first tries, and lets greedy ones wait until they are rejected."""
+    """An agent that refuses the first `away` tries of each ticket. Greedy tasks wait until they are rejected."""
 
     def __init__(self, away: int = 0) -> None:
         self._away = away
@@ -32,14 +32,14 @@ class FakeApi(AgentApi):
         self._lock = threading.Lock()
 
     def submit(self, ticket: Ticket) -> bool:
-        """Taken after so many tries."""
+        """Accepts the ticket after `away` tries."""
         with self._lock:
             self.first_at.setdefault(ticket.task_id, time.monotonic())
             self.tries[ticket.task_id] += 1
             return self.tries[ticket.task_id] > self._away
 
     def view(self, task_id: str) -> dict[str, Any] | None:
-        """Running at first, then waiting until it is rejected twice: the first decision is lost."""
+        """Running at first, then waiting until it is rejected twice, since the first decision is lost."""
         self.looks[task_id] += 1
         if self.rejected[task_id] > 1:
             self.ended_looks[task_id] += 1
@@ -47,7 +47,7 @@ class FakeApi(AgentApi):
         return {"status": "running" if self.looks[task_id] < 3 else "waiting"}
 
     def reject(self, task_id: str) -> bool:
-        """Counted; a task that does not wait takes no decision."""
+        """Counts the decision; fails if the task does not wait."""
         assert self.looks[task_id] >= 3
         self.rejected[task_id] += 1
         return self.rejected[task_id] > 1
@@ -55,61 +55,61 @@ class FakeApi(AgentApi):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of some milliseconds."""
-    monkeypatch.setattr(load, "_AGAIN_SECONDS", 0.005)
-    monkeypatch.setattr(load, "_LOOK_SECONDS", 0.005)
+    """Shortens the pauses to a few milliseconds."""
+    monkeypatch.setattr(load, "_RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(load, "_POLL_SECONDS", 0.005)
 
 
 @contextmanager
 def running(api: AgentApi, seconds: float) -> Iterator[Load]:
-    """A load under way."""
-    under_way = Load(api, TICKETS, seconds)
-    under_way.start()
+    """A running load."""
+    current = Load(api, TICKETS, seconds)
+    current.start()
     try:
-        yield under_way
+        yield current
     finally:
-        under_way.stop()
+        current.stop()
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Polls."""
+    """Polls until the condition holds."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def test_every_ticket_is_sent_again_until_the_agent_has_it() -> None:
+def test_every_ticket_is_sent_until_the_agent_accepts_it() -> None:
     api = FakeApi(away=3)
-    with running(api, 0.05) as under_way:
-        until(lambda: len(under_way.accepted) == len(TICKETS))
+    with running(api, 0.05) as current:
+        until(lambda: len(current.accepted) == len(TICKETS))
     assert set(api.tries.values()) == {4}
-    assert under_way.accepted == {each.task_id for each in TICKETS}
+    assert current.accepted == {ticket.task_id for ticket in TICKETS}
 
 
 def test_tickets_come_one_after_another_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_SENDERS", 1)  # two that are late may overtake each other
+    monkeypatch.setattr(load, "_SENDERS", 1)  # several senders may send late tickets out of order
     api = FakeApi()
-    begun = time.monotonic()
-    with running(api, 0.6) as under_way:
-        until(lambda: len(under_way.accepted) == len(TICKETS))
-    times = [api.first_at[each.task_id] - begun for each in TICKETS]
+    started = time.monotonic()
+    with running(api, 0.6) as current:
+        until(lambda: len(current.accepted) == len(TICKETS))
+    times = [api.first_at[ticket.task_id] - started for ticket in TICKETS]
     assert times == sorted(times)
     assert all(at >= 0.6 * place / len(TICKETS) - 0.01 for place, at in enumerate(times))
 
 
-def test_what_is_not_accepted_is_not_said_to_be() -> None:
+def test_a_refused_ticket_is_not_listed_as_accepted() -> None:
     api = FakeApi(away=10_000)
-    with running(api, 0.01) as under_way:
+    with running(api, 0.01) as current:
         until(lambda: api.tries.total() > 20)
-    assert under_way.accepted == frozenset()
+    assert current.accepted == frozenset()
 
 
-def test_only_what_waits_is_rejected_and_until_it_has_ended() -> None:
+def test_only_waiting_tasks_are_rejected_until_they_have_ended() -> None:
     api = FakeApi()
-    greedy = {each.task_id for each in TICKETS if each.shape is Shape.GREEDY}
+    greedy = {ticket.task_id for ticket in TICKETS if ticket.shape is Shape.GREEDY}
     with running(api, 0.01):
         until(lambda: all(api.ended_looks[task_id] for task_id in greedy))
         time.sleep(0.05)
     assert dict(api.rejected) == dict.fromkeys(greedy, 2)
-    assert set(api.ended_looks.values()) == {1}, "what has ended is looked at no more"
+    assert set(api.ended_looks.values()) == {1}, "an ended task is not polled again"

@@ -1,4 +1,4 @@
-"""The worker without the journal's answers: it writes the same rows, and lets the model be asked, and paid, again."""
+"""The worker whose journal never answers: it writes the same rows, and the model is called, and paid, again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from app.llm.gateway import LLMGateway, ModelComponent
 from app.llm.journal import Journal
 from app.pricing.charge_types import TokenUsage
 from lab.chaos import worker
-from lab.chaos.checks import paid_again
-from lab.chaos.worker import Silent
+from lab.chaos.checks import find_paid_again
+from lab.chaos.worker import SilentJournal
 from tests.makers import LOSSES
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -39,12 +39,12 @@ QUESTION = ModelCall(
 
 
 class Model:
-    """Answers each question alike, and counts them."""
+    """Gives the same answer to each question, and counts the questions."""
 
     asked = 0
 
     async def provider(self, _seconds: float) -> str:
-        """Always the same."""
+        """Returns a constant."""
         return "conversation.openai"
 
     async def passes_tools(self, _provider: str) -> bool:
@@ -52,7 +52,7 @@ class Model:
         return True
 
     async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
-        """Always the same."""
+        """Returns a constant."""
         self.asked += 1
         return Answer(
             "answer",
@@ -64,14 +64,14 @@ class Model:
 
 
 class Clock:
-    """A second later at each look."""
+    """A clock that advances one second with each reading."""
 
     def __init__(self) -> None:
-        self._looks = 0
+        self._readings = 0
 
     def __call__(self) -> datetime:
-        self._looks += 1
-        return NOON + timedelta(seconds=self._looks)
+        self._readings += 1
+        return NOON + timedelta(seconds=self._readings)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def ask_twice(engine: Engine, kind: type[Journal]) -> int:
-    """Executes one step twice, one after the other; returns how often the model was asked."""
+    """Executes one step twice in sequence, and returns the number of model calls."""
     writer, model = Writer(engine), Model()
     gateway = LLMGateway(ModelComponent("llm", model), kind(writer, "w-1", Clock(), LOSSES))
     try:
@@ -96,24 +96,24 @@ def ask_twice(engine: Engine, kind: type[Journal]) -> int:
 
 def test_the_journal_answers_the_second_time_and_the_silent_one_does_not(engine: Engine) -> None:
     assert ask_twice(engine, Journal) == 1
-    assert paid_again(LedgerQueries(engine).calls()) == ()
+    assert find_paid_again(LedgerQueries(engine).calls()) == ()
 
 
-def test_what_is_paid_again_stands_in_the_journal_with_what_it_used(engine: Engine) -> None:
-    assert ask_twice(engine, Silent) == 2
+def test_a_call_that_is_paid_again_is_in_the_journal_with_its_usage(engine: Engine) -> None:
+    assert ask_twice(engine, SilentJournal) == 2
     first, second = LedgerQueries(engine).calls()
     assert (first.state, second.state) == (CallState.SETTLED, CallState.INTERRUPTED)
     with engine.connect() as connection:
         assert connection.execute(select(MODEL_CALLS.c.number)).scalars().all() == [1, 2]
     assert second.usage == first.usage
-    assert paid_again((first, second)) == (second,)
+    assert find_paid_again((first, second)) == (second,)
 
 
-def test_nothing_but_the_journal_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, seen = dict(vars(bootstrap)), {}
-    monkeypatch.setattr(bootstrap, "serve", lambda _: seen.update(vars(bootstrap)))
+def test_only_the_journal_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, served = dict(vars(bootstrap)), {}
+    monkeypatch.setattr(bootstrap, "serve", lambda _: served.update(vars(bootstrap)))
     monkeypatch.setattr(bootstrap, "Journal", Journal)  # what `main` changes is put back afterwards
     worker.main()
-    changed = {name for name, part in seen.items() if before[name] is not part}
+    changed = {name for name, part in served.items() if before[name] is not part}
     assert changed == {"serve", "Journal"}
-    assert seen["Journal"] is Silent
+    assert served["Journal"] is SilentJournal
