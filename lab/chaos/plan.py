@@ -44,7 +44,7 @@ class Outage:
 
 
 def outages(seed: int, seconds: float, pace: Pace = Pace()) -> tuple[Outage, ...]:
-    """The outages during a load of `seconds`, in order. Each process is killed at least once, however short the load."""
+    """The outages during a load of `seconds`, in order. Each process is killed at least once."""
     chance = random.Random(seed)
     deck = _decks(chance, _DECK)
     planned: list[Outage] = []

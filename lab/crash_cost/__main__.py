@@ -1,4 +1,4 @@
-"""The command `python -m lab.crash_cost`: works the loads, prints the tables, writes JSON and figure."""
+"""The command `python -m lab.crash_cost`: runs all loads, prints the tables, writes JSON and figure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lab.bench import machine
 from lab.command import exit_code
 from lab.crash_cost import figure, jobs, judging, table, trace
 from lab.crash_cost.jobs import Job, Load
-from lab.crash_cost.judging import Clean, Worked
+from lab.crash_cost.judging import CleanRun, TraceRuns
 from lab.crash_cost.run import Scene
 from lab.crash_cost.spend import Prices
 from lab.crash_cost.trace import Arm
@@ -34,19 +34,19 @@ from runtime.stack import Stack
 
 _FOLDER = paths.STATE / "experiments"
 MAILBOX_WORKER = (str(paths.VENV_PYTHON), "-m", "lab.crash_cost.mailbox_worker")
-# The sandbox speaks OpenAI's protocol behind this component.
+# The type of the Dapr component behind which the sandbox speaks OpenAI's protocol.
 _PROVIDER = "conversation.openai"
 console = Console(stderr=True)
 
 
 def main() -> int:
-    """Exit code 1 when a run went wrong; a goal that is missed is a finding, not a failure."""
+    """Returns exit code 1 if a run failed. A missed goal is a result, not a failure."""
     options = _options()
     return exit_code(lambda: _run(options), "crash-cost")
 
 
 def _run(options: argparse.Namespace) -> None:
-    result = experiment(options.seed, options.tasks, options.rates, _say, quick=options.quick)
+    result = run_experiment(options.seed, options.tasks, options.rates, _say, quick=options.quick)
     document = json.dumps(result.model_dump(mode="json"), indent=2) + "\n"
     for file, text in ((options.output, document), (options.figure, figure.figure(result))):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,21 +58,21 @@ def _run(options: argparse.Namespace) -> None:
         table.show(Console(width=200), result)
 
 
-def experiment(
+def run_experiment(
     seed: int, tasks: int, rates: Sequence[float], say: Callable[[str], None], *, quick: bool
 ) -> CrashCostView:
-    """All loads, the tickets on the product as it is, the mailboxes on their own worker."""
-    begun = time.monotonic()
-    prices_book = _prices()
-    prices = Prices(prices_book, _PROVIDER)
-    loads = _on_a_stack((jobs.ticket_load(tasks, rates),), seed, prices, say, None)
-    loads += _on_a_stack(jobs.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
+    """Runs all loads: tickets on the product's worker, mailboxes on their own worker. `say` prints progress."""
+    started = time.monotonic()
+    price_book = _load_price_book()
+    prices = Prices(price_book, _PROVIDER)
+    loads = _run_loads((jobs.ticket_load(tasks, rates),), seed, prices, say, None)
+    loads += _run_loads(jobs.mailbox_loads(tasks, rates, quick=quick), seed, prices, say, MAILBOX_WORKER)
     return CrashCostView(
         seed=seed,
-        seconds=round(time.monotonic() - begun, 1),
+        seconds=round(time.monotonic() - started, 1),
         currency=prices.currency,
         price_id=prices.price_id,
-        book_digest=prices_book.digest,
+        book_digest=price_book.digest,
         machine=machine.hardware()
         | {"daprd": machine.daprd()}
         | {name: version(name) for name in ("dapr-ext-workflow", "genai-prices")},
@@ -85,49 +85,50 @@ def experiment(
     )
 
 
-def _prices() -> PriceBook:
-    """The book of the user's settings, which are then put away: the stacks have a ledger and prices of their own."""
+def _load_price_book() -> PriceBook:
+    """Loads the user's price book, then removes the user's settings from the environment, so that the stacks use their
+    own ledger and prices. Raises UserError."""
     try:
-        found = book.load(settings.load().prices_file)
+        price_book = book.load(settings.load().prices_file)
     except ConfigurationError as error:
         raise UserError(str(error)) from None
     for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
         del os.environ[name]
-    return found
+    return price_book
 
 
-def _on_a_stack(
+def _run_loads(
     loads: Sequence[Load], seed: int, prices: Prices, say: Callable[[str], None], worker: Sequence[str] | None
 ) -> tuple[LoadView, ...]:
-    jobs = [load.jobs(seed) for load in loads]  # what cannot be had is said before anything is started
-    with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder, scene(Path(folder), worker, say) as stage:
-        return tuple(_worked(stage, load, own, seed, prices) for load, own in zip(loads, jobs, strict=True))
+    jobs = [load.jobs(seed) for load in loads]  # raises for too many tickets before anything is started
+    with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder, open_scene(Path(folder), worker, say) as scene:
+        return tuple(_run_load(scene, load, own, seed, prices) for load, own in zip(loads, jobs, strict=True))
 
 
 @contextmanager
-def scene(folder: Path, worker: Sequence[str] | None, say: Callable[[str], None]) -> Iterator[Scene]:
-    """Both arms on a stack in `folder`; `worker` is another command than the product's own."""
+def open_scene(folder: Path, worker: Sequence[str] | None, say: Callable[[str], None]) -> Iterator[Scene]:
+    """Both arms on a stack in `folder`. `worker` replaces the command of the product's worker."""
     with Stack(folder, worker=worker) as stack:
-        made = Scene(stack, folder / "plain", say)
+        scene = Scene(stack, folder / "plain", say)
         try:
-            yield made
+            yield scene
         finally:
-            made.close()
+            scene.close()
 
 
-def _worked(stage: Scene, load: Load, jobs: Sequence[Job], seed: int, prices: Prices) -> LoadView:
-    clean = stage.clean(jobs, load.name)
-    worked = []
+def _run_load(scene: Scene, load: Load, jobs: Sequence[Job], seed: int, prices: Prices) -> LoadView:
+    clean = scene.run_clean(jobs, load.name)
+    runs = []
     for rate in load.rates:
         points = _points(load, seed, rate, clean)
         label = f"{load.name}-{rate:g}"
-        seen = {arm: stage.under(arm, jobs, points, clean, label) for arm in Arm}
-        worked.append(Worked(rate, points, seen))
-    return judging.judged(load, clean, worked, prices)
+        by_arm = {arm: scene.run_with_kills(arm, jobs, points, clean, label) for arm in Arm}
+        runs.append(TraceRuns(rate, points, by_arm))
+    return judging.judge(load, clean, runs, prices)
 
 
-def _points(load: Load, seed: int, rate: float, clean: Clean) -> tuple[trace.Point, ...]:
-    if load.at_the_end:
+def _points(load: Load, seed: int, rate: float, clean: CleanRun) -> tuple[trace.Point, ...]:
+    if load.after_model_calls:
         return tuple(trace.after_all_model_calls(job, timeline) for job, timeline in clean.timelines.items())
     return trace.trace(f"{seed} {load.name}", rate / 100, clean.timelines)
 
@@ -138,13 +139,16 @@ def _say(line: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m lab.crash_cost", description="What crashes cost: resumed, or begun again at step one."
+        prog="python -m lab.crash_cost",
+        description="What crashes cost if tasks resume, and if they restart at step one.",
     )
-    parser.add_argument("--seed", type=int, default=7, help="same seed, same tasks, same kills, same bill")
+    parser.add_argument("--seed", type=int, default=7, help="equal seeds give equal tasks, kills and bills")
     parser.add_argument("--tasks", type=int, help=f"refund tickets; default {jobs.TASKS}, quick {jobs.QUICK_TASKS}")
-    parser.add_argument("--rates", type=_percents, metavar="PERCENT,...", help="of the tasks; default 5,15,30")
-    parser.add_argument("--quick", action="store_true", help="few tasks, two rates, no lengths between")
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, in the place of the tables")
+    parser.add_argument(
+        "--rates", type=_percents, metavar="PERCENT,...", help="percentages of tasks to kill; default 5,15,30"
+    )
+    parser.add_argument("--quick", action="store_true", help="few tasks, two rates, no other mailbox lengths")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of tables")
     parser.add_argument("--output", type=Path, default=_FOLDER / "crash-cost.json", help="the JSON file")
     parser.add_argument("--figure", type=Path, default=_FOLDER / "crash-cost.svg", help="the SVG file")
     options = parser.parse_args()
@@ -156,13 +160,15 @@ def _options() -> argparse.Namespace:
 
 
 def _percents(text: str) -> tuple[float, ...]:
-    """`5,15,30`. Raises ArgumentTypeError for what is no share."""
+    """Parses `5,15,30`. Raises ArgumentTypeError."""
     try:
         rates = tuple(float(part) for part in text.split(","))
     except ValueError:
         rates = ()
     if not rates or not all(0 < rate <= 100 for rate in rates):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of per cents; write it as 5,15,30")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no list of percentages above 0 and up to 100; write it as 5,15,30"
+        )
     return rates
 
 

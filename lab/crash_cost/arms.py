@@ -1,4 +1,4 @@
-"""What an arm can do, whichever it is: begin tasks, be killed, go on, finish."""
+"""The two arms of the experiment, which start jobs, are killed, restart and finish the jobs."""
 
 from __future__ import annotations
 
@@ -28,33 +28,31 @@ from runtime.processes import Child
 from runtime.stack import Stack
 from runtime.stack_commands import worker_environment
 
-# Side by side: few enough that a kill while as many models work does not open the sidecar's circuit breaker.
+# Parallel jobs; few enough that a kill during that many model calls does not open the sidecar's circuit breaker.
 AT_ONCE = 5
 
 
 class Runner(Protocol):
-    """One arm. Begins no jobs before those that it had begun are finished."""
+    """One arm. Start further jobs only after `finish`."""
 
     arm: Arm
 
-    def begin(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[Job]) -> None:
         """Starts these jobs and returns."""
         ...
 
     def kill(self) -> None:
-        """SIGKILLs whoever works them."""
+        """Kills the process that works them, with SIGKILL."""
         ...
 
-    def go_on(self) -> None:
-        """Starts whoever works them again."""
+    def restart(self) -> None:
+        """Restarts that process."""
         ...
 
     def finish(self) -> None:
-        """Returns when all jobs that were begun are finished. Raises UserError when they do not finish."""
+        """Waits until all started jobs are finished. Raises UserError if they do not finish."""
         ...
 
-
-# The arm that is resumed: the product's worker, or the mailbox's, on Dapr Workflow.
 
 _POLL_SECONDS = 0.05
 _FINISH_SECONDS = 300.0
@@ -62,7 +60,7 @@ _COMPLETED = "COMPLETED"
 
 
 class Durable:
-    """Jobs as workflows of a stack."""
+    """The arm that resumes: the stack's worker on Dapr Workflow, the product's or the mailbox's."""
 
     arm = Arm.RESUME
 
@@ -71,25 +69,25 @@ class Durable:
         self._jobs: tuple[Job, ...] = ()
         self._client = workflow_client.connect(Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token))
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """Hands the tickets to the agent, or starts the mailboxes."""
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Submits the tickets, or starts the mailbox workflows."""
         self._jobs = tuple(jobs)
         for job in jobs:
             self._start_mailbox(job) if job.letters else self._submit(job)
 
     def kill(self) -> None:
-        """SIGKILLs the worker."""
+        """Kills the worker with SIGKILL."""
         self._stack.kill("worker")
 
-    def go_on(self) -> None:
-        """Starts a worker."""
+    def restart(self) -> None:
+        """Starts the worker again."""
         self._stack.start("worker")
 
     def finish(self) -> None:
-        """Waits for every workflow. Raises UserError when one fails, or takes too long."""
+        """Waits for all workflows. Raises UserError if one fails or takes too long."""
         limit = time.monotonic() + _FINISH_SECONDS
         for job in self._jobs:
-            while not self._completed(job):
+            while not self._is_completed(job):
                 if time.monotonic() > limit:
                     raise UserError(f"{job.task_id} has not finished; see the log {self._stack.log('worker')}.")
                 time.sleep(_POLL_SECONDS)
@@ -107,7 +105,7 @@ class Durable:
         task = mailbox.MailboxInput(job=job, rules=policy.load(Settings().policy_file))
         self._client.schedule_new_workflow(mailbox.NAME, input=task, instance_id=job.task_id)
 
-    def _completed(self, job: Job) -> bool:
+    def _is_completed(self, job: Job) -> bool:
         state = self._state(job)
         if state is None or not state.runtime_status.name.startswith(("COMPLETED", "FAILED", "TERMINATED")):
             return False
@@ -116,23 +114,21 @@ class Durable:
         return True
 
     def _state(self, job: Job) -> WorkflowState | None:
-        """None also while the sidecar is being started, or just saving the instance."""
+        """The workflow's state; None if it is unknown, or while the sidecar starts or saves the instance."""
         try:
             return self._client.get_workflow_state(job.task_id, fetch_payloads=False)
         except grpc.RpcError:
             return None
 
 
-# The arm that begins again at step one: a plain runner, and a supervisor that starts it again when it dies.
-#
-# The supervisor knows which jobs are finished, and hands the others out again. Idempotency keys keep a job that is
-# worked twice from refunding twice.
-
 _MODULE = "lab.crash_cost.plain_runner"
 
 
 class Restarting:
-    """The supervisor."""
+    """The arm that restarts at step one: the supervisor of a plain runner.
+
+    After a kill, it starts a runner with the jobs that are not finished. Idempotency keys prevent a second refund.
+    """
 
     arm = Arm.RESTART
 
@@ -143,53 +139,54 @@ class Restarting:
         self._at_once = AT_ONCE
         self._child: Child | None = None
 
-    def begin(self, jobs: Sequence[Job], at_once: int = AT_ONCE) -> None:
+    def start(self, jobs: Sequence[Job], at_once: int = AT_ONCE) -> None:
         """Starts a runner with these jobs."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._jobs, self._at_once = tuple(jobs), at_once
-        self._start(self._jobs)
+        self._start_runner(self._jobs)
 
     def kill(self) -> None:
-        """SIGKILLs the runner."""
-        processes.kill(self._running())
+        """Kills the runner with SIGKILL."""
+        processes.kill(self._running_child())
 
-    def go_on(self) -> None:
-        """Starts it again, with what is not finished."""
-        self._start([job for job in self._jobs if job.name not in self._done()])
+    def restart(self) -> None:
+        """Starts a runner with the jobs that are not finished."""
+        done = self._finished_jobs()
+        self._start_runner([job for job in self._jobs if job.name not in done])
 
     def finish(self) -> None:
-        """Waits for the runner's end. Raises UserError with the end of its log when it ends badly."""
-        child = self._running()
+        """Waits for the runner's end. Raises UserError with the end of its log if jobs are not finished."""
+        child = self._running_child()
         processes.wait_until(
             lambda: not child.alive(), what="the end of the plain runner", deadline_seconds=_FINISH_SECONDS
         )
-        left = {job.name for job in self._jobs} - self._done()
+        left = {job.name for job in self._jobs} - self._finished_jobs()
         if left:
             raise UserError(f"The plain runner has not finished {', '.join(sorted(left))}:\n{child.last_lines()}")
 
     def stop(self) -> None:
-        """Leaves nothing running."""
+        """Stops the runner if it runs."""
         if self._child is not None:
             processes.stop(self._child)
 
     def requests(self) -> list[tuple[str, str]]:
-        """Which task has asked whom, in order, since the jobs were begun."""
+        """Task and target of each request in order, since the jobs were started."""
         return [(task_id, target) for task_id, target in map(str.split, self._lines(REQUESTS))]
 
-    def _start(self, jobs: Sequence[Job]) -> None:
+    def _start_runner(self, jobs: Sequence[Job]) -> None:
         (self._folder / JOBS).write_text("".join(f"{job.model_dump_json()}\n" for job in jobs))
         command = [sys.executable, "-m", _MODULE, str(self._folder), str(self._at_once)]
         environment = {**worker_environment(self._stack.ports, self._stack.state), **self._stack.worker_env}
         log = self._stack.state / "logs" / "plain-runner.log"
         self._child = processes.start("plain runner", command, log=log, environment=environment, folder=paths.ROOT)
 
-    def _running(self) -> Child:
+    def _running_child(self) -> Child:
         if self._child is None:
-            raise UserError("The plain runner was not started.", remedy="Call begin first.")
+            raise UserError("The plain runner was not started.", remedy="Call start first.")
         return self._child
 
-    def _done(self) -> set[str]:
+    def _finished_jobs(self) -> set[str]:
         return set(self._lines(DONE))
 
     def _lines(self, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The result as a figure: what crashes cost, by their rate and by the length of the task. Pure."""
+"""Draws the result as SVG: the cost of crashes by their rate and by the length of the task."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from lab.crash_cost.table import TENTH, percent
 from lab.crash_cost.trace import Arm, expected_ratio
 from lab.crash_cost.views import CrashCostView, LoadView
 
-# A small writer of SVG: panels with axes, lines and dots, readable in light and dark.
-
+# Readable on light and dark pages.
 _STYLE = """
 svg { --ink: #1f2328; --soft: #59636e; --grid: #d1d9e0; --page: #ffffff; --a: #bc4c00; --b: #0969da; --c: #59636e }
 @media (prefers-color-scheme: dark) {
@@ -35,7 +34,7 @@ Scale = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: how a value becomes a place between 0 and 1, which values are named, and what they are."""
+    """An axis: its scale from values to 0..1, its ticks with their labels, and its title."""
 
     place: Scale
     ticks: Sequence[tuple[float, str]]
@@ -44,7 +43,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot at (left, top) of the drawing. What is put into it is in values of its axes."""
+    """A plot at (left, top) of the drawing. Its methods take values of its axes."""
 
     left: float
     top: float
@@ -55,7 +54,7 @@ class Panel:
     parts: list[str] = field(default_factory=list)
 
     def frame(self, title: str) -> None:
-        """Title, grid, ticks and the names of the axes."""
+        """Draws title, grid, ticks and axis titles."""
         self._text(self.left, self.top - 30, title, "title")
         self._text(self.left, self.top - 12, self.up.title, "soft")
         for value, name in self.up.ticks:
@@ -67,19 +66,19 @@ class Panel:
         self._text(self.left + self.width / 2, self.top + self.height + 38, self.across.title, "soft", "middle")
 
     def line(self, places: Iterable[Place], look: str) -> None:
-        """A line through these values."""
+        """Draws a line through these points."""
         points = " L".join(f"{self._x(x):.1f} {self._y(y):.1f}" for x, y in places)
         self.parts.append(f'<path class="line {look}" d="M{points}"/>')
 
     def dots(self, places: Iterable[Place], look: str, radius: float = 4) -> None:
-        """A dot at each of these values."""
+        """Draws a dot at each of these points."""
         self.parts.extend(
             f'<circle class="dot line {look}" cx="{self._x(x):.1f}" cy="{self._y(y):.1f}" r="{radius}"/>'
             for x, y in places
         )
 
     def label(self, place: Place, text: str, *, right: float = 0, up: float = 0, anchor: str = "start") -> None:
-        """A few words beside a value."""
+        """Draws a short text beside a point."""
         self._text(self._x(place[0]) + right, self._y(place[1]) - up, text, "soft", anchor)
 
     def _text(self, x: float, y: float, words: str, look: str, anchor: str = "start") -> None:
@@ -93,28 +92,28 @@ class Panel:
 
 
 def text(x: float, y: float, words: str, look: str = "", anchor: str = "start") -> str:
-    """Words at a place of the drawing."""
+    """A text at a position of the drawing."""
     return f'<text class="{look}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def key(x: float, y: float, look: str, words: str, *, dot: bool) -> str:
-    """One entry of the legend."""
-    drawn = f'<path class="line {look}" d="M{x:.1f} {y - 4:.1f}h24"/>'
+    """An entry of the legend."""
+    entry = f'<path class="line {look}" d="M{x:.1f} {y - 4:.1f}h24"/>'
     if dot:
-        drawn += f'<circle class="dot line {look}" cx="{x + 12:.1f}" cy="{y - 4:.1f}" r="4"/>'
-    return drawn + text(x + 32, y, words)
+        entry += f'<circle class="dot line {look}" cx="{x + 12:.1f}" cy="{y - 4:.1f}" r="4"/>'
+    return entry + text(x + 32, y, words)
 
 
-def drawing(width: int, height: int, title: str, described: str, parts: Iterable[str]) -> str:
-    """The whole file. `title` and `described` are for those who cannot see it."""
+def drawing(width: int, height: int, title: str, description: str, parts: Iterable[str]) -> str:
+    """The SVG document. `title` and `description` are for screen readers."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
-    said = f"<title>{escape(title)}</title><desc>{escape(described)}</desc><style>{_STYLE}</style>"
+    texts = f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{_STYLE}</style>"
     page = f'<rect class="page" width="{width}" height="{height}"/>'
-    return "\n".join([head, said, page, *parts, "</svg>", ""])
+    return "\n".join([head, texts, page, *parts, "</svg>", ""])
 
 
 def linear(end: float) -> Scale:
-    """From zero to `end`."""
+    """A linear scale from zero to `end`."""
     return lambda value: value / end
 
 
@@ -128,13 +127,15 @@ _MOST_SHARE = 80
 
 
 def figure(result: CrashCostView) -> str:
-    """The SVG's text."""
+    """The figure as SVG text."""
     by_rate = [load for load in result.loads if len(load.traces) > 1][:2]
-    panels = [_by_rate(load, left) for load, left in zip(by_rate, _LEFTS, strict=False)]
-    panels.append(_by_length(result.loads, _LEFTS[len(panels)]))
+    panels = [_rate_panel(load, left) for load, left in zip(by_rate, _LEFTS, strict=False)]
+    panels.append(_length_panel(result.loads, _LEFTS[len(panels)]))
     parts = [part for panel in panels for part in panel.parts]
-    title = "What crashes make be paid twice"
-    return drawing(_WIDTH, _HEIGHT, title, _described(result.loads), [text(16, 26, title, "title"), *_legend(), *parts])
+    title = "Model spend repeated because of crashes"
+    return drawing(
+        _WIDTH, _HEIGHT, title, _description(result.loads), [text(16, 26, title, "title"), *_legend(), *parts]
+    )
 
 
 def _legend() -> list[str]:
@@ -145,13 +146,13 @@ def _legend() -> list[str]:
     ]
 
 
-def _by_rate(load: LoadView, left: float) -> Panel:
+def _rate_panel(load: LoadView, left: float) -> Panel:
     rates = [100 * float(trace.rate) for trace in load.traces]
     top = 10 * math.ceil(max(rates) / 10)
     ticks = [(float(value), f"{value} %") for value in range(0, top + 1, 10)]
     across = Axis(linear(top), ticks, "tasks whose worker is killed once")
     panel = Panel(
-        left, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT, across, Axis(linear(top), ticks, "paid twice, of the clean spend")
+        left, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT, across, Axis(linear(top), ticks, "repeated, of the clean spend")
     )
     panel.frame(f"{load.title} ({round(float(load.model_calls), 1):g} model calls)")
     panel.line([(0, 0), (top, top)], f"{_THEORY} dashed")
@@ -160,15 +161,15 @@ def _by_rate(load: LoadView, left: float) -> Panel:
         (_RESTART, [trace.restart for trace in load.traces]),
         (_RESUME, [trace.resume for trace in load.traces]),
     ):
-        seen = [(rate, 100 * float(arm.share)) for rate, arm in zip(rates, arms, strict=True)]
-        panel.line([(0, 0), *seen], look)
-        panel.dots(seen, look)
-        panel.label(seen[-1], percent(arms[-1].share), right=-8, up=8, anchor="end")
+        shares = [(rate, 100 * float(arm.share)) for rate, arm in zip(rates, arms, strict=True)]
+        panel.line([(0, 0), *shares], look)
+        panel.dots(shares, look)
+        panel.label(shares[-1], percent(arms[-1].share), right=-8, up=8, anchor="end")
     return panel
 
 
-def _by_length(loads: Sequence[LoadView], left: float) -> Panel:
-    seen = sorted((float(load.model_calls), 100 * float(load.ratio)) for load in loads if load.ratio)
+def _length_panel(loads: Sequence[LoadView], left: float) -> Panel:
+    ratios = sorted((float(load.model_calls), 100 * float(load.ratio)) for load in loads if load.ratio)
     across = Axis(_logarithmic(), [(float(length), str(length)) for length in _LENGTHS], "model calls of a task")
     ticks = [(float(value), f"{value} %") for value in (0, 10, 20, 40, 60, 80)]
     up = Axis(linear(_MOST_SHARE), ticks, "resume's repeated spend, of restart's")
@@ -179,10 +180,10 @@ def _by_length(loads: Sequence[LoadView], left: float) -> Panel:
     panel.label((20, 100 * expected_ratio(20)), "2 / (n + 1)", right=-2, up=16)
     panel.line([(_SHORTEST, 100 * float(TENTH)), (_LONGEST, 100 * float(TENTH))], "c")
     panel.label((_SHORTEST, 100 * float(TENTH)), "a tenth", right=4, up=6)
-    panel.dots(seen, _RESUME)
-    if seen:
-        panel.label(seen[0], f"{seen[0][1]:.1f} %", right=8, up=8)
-        panel.label(seen[-1], f"{seen[-1][1]:.1f} %", right=-8, up=-6, anchor="end")
+    panel.dots(ratios, _RESUME)
+    if ratios:
+        panel.label(ratios[0], f"{ratios[0][1]:.1f} %", right=8, up=8)
+        panel.label(ratios[-1], f"{ratios[-1][1]:.1f} %", right=-8, up=-6, anchor="end")
     return panel
 
 
@@ -191,8 +192,8 @@ def _logarithmic() -> Scale:
     return lambda value: math.log(value / _SHORTEST) / span
 
 
-def _described(loads: Sequence[LoadView]) -> str:
-    """The same in words."""
+def _description(loads: Sequence[LoadView]) -> str:
+    """The figures of the drawing as sentences."""
     return " ".join(
         f"{load.title}, {percent(trace.rate)} killed: of the clean spend restart repeats "
         f"{percent(trace.restart.share)}, resume {percent(trace.resume.share)}."

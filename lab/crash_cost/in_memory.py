@@ -1,6 +1,6 @@
-"""Runs a process to its end in memory: what its steps say is kept nowhere, so a crash takes all of it.
+"""Runs the code of a workflow in memory, without Dapr: nothing is stored, so a crash loses everything.
 
-The workflow's own code is what runs; only Dapr's part is missing. A step that fails ends the process with its error.
+A step that fails ends the workflow with its error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Step = Callable[[Any, Any], Awaitable[Frozen]]
 
 
 class NeedsPerson(Exception):
-    """The process waits for a person's decision, which nobody gives here."""
+    """The workflow waits for a person's decision, which does not exist in memory."""
 
 
 class _Call(CompletableTask):  # type: ignore[misc]  # the SDK ships no types
-    """One step that the process has asked for."""
+    """One step that the workflow has scheduled."""
 
     def __init__(self, name: str, question: Frozen) -> None:
         super().__init__()
@@ -31,47 +31,47 @@ class _Call(CompletableTask):  # type: ignore[misc]  # the SDK ships no types
 
 
 class Memory:
-    """Stands in for Dapr's workflow context: notes what the process asks for."""
+    """Replaces Dapr's workflow context: collects the steps that the workflow schedules."""
 
     def __init__(self, instance_id: str) -> None:
         self.instance_id = instance_id
         self.calls: list[_Call] = []
 
     def call_activity(self, name: str, *, input: Frozen, retry_policy: object) -> _Call:  # noqa: A002 - the SDK's name
-        """Notes a step."""
+        """Schedules a step."""
         self.calls.append(_Call(name, input))
         return self.calls[-1]
 
-    async def asked(self, _task_id: str, number: int, _execution_id: str) -> str:
-        """What a step was asked, as a history would have it."""
+    async def scheduled_input(self, _task_id: str, number: int, _execution_id: str) -> str:
+        """The input of a step, as the history would have it."""
         return self.calls[number].question.model_dump_json()
 
     def set_custom_status(self, text: str) -> None:
-        """Nobody looks."""
+        """Ignores the status."""
 
     def wait_for_external_event(self, name: str, **_: object) -> None:
-        """Nobody is asked. Raises NeedsPerson."""
+        """Raises NeedsPerson."""
         raise NeedsPerson(f"{self.instance_id} waits for {name}")
 
-    async def answer(self, steps: Mapping[str, Step]) -> None:
-        """Works what has been asked for since the last time, side by side."""
-        asked = [(number, call) for number, call in enumerate(self.calls) if not call.is_complete]
-        answers = await asyncio.gather(*[self._worked(number, call, steps) for number, call in asked])
-        for (_, call), said in zip(asked, answers, strict=True):
-            call.complete(said.model_dump(mode="json"))
+    async def run_steps(self, steps: Mapping[str, Step]) -> None:
+        """Runs the steps that were scheduled since the last call, in parallel."""
+        open_calls = [(number, call) for number, call in enumerate(self.calls) if not call.is_complete]
+        results = await asyncio.gather(*[self._run_step(number, call, steps) for number, call in open_calls])
+        for (_, call), result in zip(open_calls, results, strict=True):
+            call.complete(result.model_dump(mode="json"))
 
-    async def _worked(self, number: int, call: _Call, steps: Mapping[str, Step]) -> Frozen:
+    async def _run_step(self, number: int, call: _Call, steps: Mapping[str, Step]) -> Frozen:
         inner = SimpleNamespace(task_execution_id=f"{self.instance_id}/{number}")
         context = SimpleNamespace(workflow_id=self.instance_id, task_id=number, get_inner_context=lambda: inner)
         return await steps[call.name](context, call.question)
 
 
 async def run(process: Generator[Any, Any, Any], memory: Memory, steps: Mapping[str, Step]) -> Any:
-    """What the process returns. `process` was made with `memory` as its context."""
+    """Runs a workflow to its end and returns its result. `process` must have been made with `memory` as its context."""
     try:
-        waited_for = next(process)
+        task = next(process)
         while True:
-            await memory.answer(steps)
-            waited_for = process.send(waited_for.get_result())
+            await memory.run_steps(steps)
+            task = process.send(task.get_result())
     except StopIteration as end:
         return end.value

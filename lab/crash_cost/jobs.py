@@ -1,7 +1,7 @@
-"""The tasks of the experiment: sample tickets as they are, and mailboxes of as many letters as wanted. Pure.
+"""The tasks of the experiment: sample tickets, and mailboxes with a given number of letters.
 
-A job has one name in all runs, so that its requests are the same to the byte; its ticket's id differs from run to run,
-since Dapr keeps the runs before. How a request is told to be a job's stands here too.
+A job has the same name in all runs, so that its requests are the same to the byte. The id of its ticket differs, since
+Dapr keeps earlier runs. `Job.mark` tells which request belongs to which job.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from lab.tickets import TENANT, customer_id
 from runtime.errors import UserError
 from sandbox.data import load_expected, load_tickets
 
-# Longer letters are shortened in prompts, and a handful of them would be half of the bill.
+# Characters. Longer letters are shortened in prompts, and a few of them would make half of the bill.
 _LONGEST, _SHORTEST = 2_000, 20
 _WITH_TICKET_ID = ("cases", "refunds")
 
 
 class Job(Frozen):
-    """One task. `letters`: which sample letters a mailbox holds; empty where the ticket itself is worked."""
+    """One task. `letters`: the indices of the sample tickets in a mailbox; empty for a refund ticket."""
 
     name: str
     ticket: Ticket
@@ -35,13 +35,13 @@ class Job(Frozen):
         return self.ticket.task_id
 
     def in_run(self, run: str) -> Job:
-        """The same job under an id of its own, which no other tenant's ticket has either."""
+        """The same job with a ticket id for this run, which is unique over all tenants."""
         ticket_id = f"{self.ticket.ticket_id}-{self.ticket.tenant}-{run}"
         return self.model_copy(update={"ticket": self.ticket.model_copy(update={"ticket_id": ticket_id})})
 
     def mark(self, target: str, number: int) -> tuple[str, int]:
-        """What the job's `number`-th request to `target` says that no other job's does, and how many requests of the
-        job say it before."""
+        """How to recognise the job's request `number` (from 1) to `target`: a text that only requests of this job have,
+        and the number of its earlier requests that contain it."""
         if target == MODEL and self.letters:
             return letter_mark(self.name, number, len(self.letters)), 0
         if target == MODEL:
@@ -50,34 +50,36 @@ class Job(Frozen):
 
 
 def letter_mark(job: str, number: int, of: int) -> str:
-    """The line that a mailbox's prompt begins with."""
+    """The first line of the prompt for a mailbox's letter."""
     return f"Mailbox: {job}, letter {number} of {of}"
 
 
 def tickets(seed: int, count: int) -> tuple[Job, ...]:
-    """Sample tickets that end without a person. Raises UserError when there are fewer."""
+    """Sample tickets whose tasks end without a person. Raises UserError if there are fewer than `count`."""
     expected = load_expected()
-    fit = [letter for letter in _letters() if expected[letter.task_id].status is TaskStatus.COMPLETED]
-    if count > len(fit):
-        raise UserError(f"{count} tickets are too many.", remedy=f"There are {len(fit)}: choose fewer with --tasks.")
-    chosen = random.Random(f"{seed} tickets").sample(fit, count)
-    return tuple(Job(name=each.task_id, ticket=each) for each in chosen)
+    suitable = [letter for letter in _letters() if expected[letter.task_id].status is TaskStatus.COMPLETED]
+    if count > len(suitable):
+        raise UserError(
+            f"{count} tickets are too many.", remedy=f"There are {len(suitable)}; choose fewer with --tasks."
+        )
+    chosen = random.Random(f"{seed} tickets").sample(suitable, count)
+    return tuple(Job(name=ticket.task_id, ticket=ticket) for ticket in chosen)
 
 
 def mailboxes(seed: int, count: int, steps: int) -> tuple[Job, ...]:
-    """Mailboxes of `steps` letters each; a letter may lie in several of them."""
-    everything = load_tickets()
-    fit = [everything.index(letter) for letter in _letters()]
+    """Mailboxes of `steps` letters each. A letter may be in several mailboxes."""
+    samples = load_tickets()
+    suitable = [samples.index(letter) for letter in _letters()]
     chance = random.Random(f"{seed} mailboxes {steps}")
-    return tuple(_mailbox(number, chance.sample(fit, steps)) for number in range(1, count + 1))
+    return tuple(_mailbox(number, chance.sample(suitable, steps)) for number in range(1, count + 1))
 
 
 def _letters() -> list[Ticket]:
-    """Sample tickets of usual length whose text no other holds; each has a customer of its own."""
-    everything = load_tickets()
-    texts = [each.text for each in everything]
-    usual = [each for each in everything if _SHORTEST <= len(each.text) <= _LONGEST]
-    return [each for each in usual if sum(each.text in text for text in texts) == 1]
+    """Sample tickets of usual length whose text is not part of another's. Each has its own customer."""
+    samples = load_tickets()
+    texts = [ticket.text for ticket in samples]
+    usual = [ticket for ticket in samples if _SHORTEST <= len(ticket.text) <= _LONGEST]
+    return [ticket for ticket in usual if sum(ticket.text in text for text in texts) == 1]
 
 
 def _mailbox(number: int, letters: Sequence[int]) -> Job:
@@ -87,7 +89,7 @@ def _mailbox(number: int, letters: Sequence[int]) -> Job:
         ticket=Ticket(
             tenant=TENANT,
             ticket_id=name,
-            # A customer for each mailbox of each length: its requests are recognised by it.
+            # A customer for each mailbox, by which its requests are recognised.
             customer_id=customer_id(len(letters) * 10_000 + number),
             text="Please sort my mailbox.",
         ),
@@ -95,47 +97,47 @@ def _mailbox(number: int, letters: Sequence[int]) -> Job:
     )
 
 
-# Which kinds of task are worked, how many of each, and at which rates they are killed.
+# The loads: kinds of task, their numbers, and the percentages of them that are killed.
 
 STEPS = 47  # "a crash that re-ran forty-seven completed steps"
 RATES = (5, 15, 30)
 TASKS = 100
 QUICK_RATES, QUICK_TASKS = (15, 30), 20
-# A mailbox of 47 letters is as much work as twenty tickets: fewer of them do.
+# A mailbox of 47 letters is as much work as twenty tickets, so there are fewer mailboxes.
 _TICKETS_FOR_A_MAILBOX = 2.5
 _LENGTHS, _TASKS_OF_A_LENGTH = (5, 10, 20), 15
-_EACH = 100
+_ALL = 100
 
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of task. `steps` is 0 for tickets. `rates`: per cent of the tasks that are killed once. `at_the_end`:
-    one task is killed when all its model calls are done, instead."""
+    """One kind of task. steps: letters of a mailbox, 0 for tickets. rates: percentages of tasks that are killed once.
+    after_model_calls: each task is killed after all its model calls instead."""
 
     name: str
     title: str
     steps: int
     tasks: int
     rates: tuple[float, ...]
-    at_the_end: bool = False
+    after_model_calls: bool = False
 
     def jobs(self, seed: int) -> tuple[Job, ...]:
-        """Its tasks, by the seed."""
+        """The tasks of the load, chosen by the seed."""
         return mailboxes(seed, self.tasks, self.steps) if self.steps else tickets(seed, self.tasks)
 
 
 def ticket_load(tasks: int, rates: Sequence[float]) -> Load:
-    """The agent's own task."""
+    """The load of refund tickets."""
     return Load("tickets", "refund tickets", 0, tasks, tuple(rates))
 
 
 def mailbox_loads(tasks: int, rates: Sequence[float], *, quick: bool) -> tuple[Load, ...]:
-    """The long tasks: 47 steps at each rate, the one crash after all of them, and the lengths between."""
-    many = max(1, round(tasks / _TICKETS_FOR_A_MAILBOX))
-    long = Load(f"mailboxes_{STEPS}", f"mailboxes of {STEPS} letters", STEPS, many, tuple(rates))
-    last = Load("after_step_47", f"one crash after {STEPS} completed steps", STEPS, 1, (_EACH,), at_the_end=True)
-    between = [
-        Load(f"mailboxes_{steps}", f"mailboxes of {steps} letters", steps, _TASKS_OF_A_LENGTH, (_EACH,))
+    """The loads of mailboxes: 47 letters at each rate, one crash after all 47, and, unless quick, other lengths."""
+    count = max(1, round(tasks / _TICKETS_FOR_A_MAILBOX))
+    long = Load(f"mailboxes_{STEPS}", f"mailboxes of {STEPS} letters", STEPS, count, tuple(rates))
+    last = Load("after_step_47", f"one crash after {STEPS} completed steps", STEPS, 1, (_ALL,), after_model_calls=True)
+    other_lengths = [
+        Load(f"mailboxes_{steps}", f"mailboxes of {steps} letters", steps, _TASKS_OF_A_LENGTH, (_ALL,))
         for steps in _LENGTHS
     ]
-    return (long, last, *([] if quick else between))
+    return (long, last, *([] if quick else other_lengths))

@@ -1,7 +1,7 @@
-"""A task of many steps: sorts a mailbox, one model call a letter, and tells its owner what was in it.
+"""A workflow of many steps: sorts the letters of a mailbox, one model call each, and notifies its owner.
 
-Another Dapr workflow on the product's packages: its steps run as the agent's do, its model calls go through the same
-gateway and journal, its prompts are the agent's own first stage. History carries numbers and categories, no text.
+It runs on the product's packages. Its model calls go through the same gateway and journal, with the prompt of the
+agent's first stage. The history has numbers and categories, no text.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Process = Generator[Any, Any, dict[str, Any]]
 
 
 class MailboxInput(Frozen):
-    """What the workflow starts with."""
+    """The input of the workflow."""
 
     job: Job
     rules: Rules
 
 
 class LetterInput(Frozen):
-    """One letter, by its number in the mailbox and among the samples."""
+    """The input of `sort_letter`. number: place in the mailbox, from 1; letter: index in the samples."""
 
     task_id: str
     tenant: str
@@ -47,14 +47,14 @@ class LetterInput(Frozen):
 
 
 class LetterOutput(Frozen):
-    """What the letter is about; None when the model's answer was not usable."""
+    """The letter's category, or None if the model's answer was not usable."""
 
     category: Category | None
     use: ModelUse
 
 
 class TallyInput(Frozen):
-    """How many letters are about what."""
+    """The number of letters by category."""
 
     tenant: str
     ticket_id: str
@@ -63,16 +63,16 @@ class TallyInput(Frozen):
 
 
 class TallyOutput(Frozen):
-    """The notice in the notification system."""
+    """The id of the notice."""
 
     notification_id: str
 
 
 def sort_mailbox(context: DaprWorkflowContext, task: MailboxInput) -> Process:
-    """One mailbox, from the first letter to the notice."""
+    """Sorts one mailbox, from the first letter to the notice."""
     steps = Steps(context, task.rules)
     job, ticket = task.job, task.job.ticket
-    found: Counter[str] = Counter()
+    categories: Counter[str] = Counter()
     for number, letter in enumerate(job.letters, start=1):
         question = LetterInput(
             task_id=job.task_id,
@@ -82,17 +82,17 @@ def sort_mailbox(context: DaprWorkflowContext, task: MailboxInput) -> Process:
             of=len(job.letters),
             letter=letter,
         )
-        sorted_ = yield from steps.run("sort_letter", question, LetterOutput)
-        found[sorted_.category or "not_sorted"] += 1
+        letter_output = yield from steps.run("sort_letter", question, LetterOutput)
+        categories[letter_output.category or "not_sorted"] += 1
     tally = TallyInput(
-        tenant=ticket.tenant, ticket_id=ticket.ticket_id, customer_id=ticket.customer_id, counts=dict(found)
+        tenant=ticket.tenant, ticket_id=ticket.ticket_id, customer_id=ticket.customer_id, counts=dict(categories)
     )
-    sent = yield from steps.run("send_tally", tally, TallyOutput)
-    return {"counts": tally.counts, "notification_id": sent.notification_id}
+    notice = yield from steps.run("send_tally", tally, TallyOutput)
+    return {"counts": tally.counts, "notification_id": notice.notification_id}
 
 
 def sort_letter(services: Services) -> Activity:
-    """Builds the step that is a model call."""
+    """Makes the step that sorts a letter with a model call."""
     letters = load_tickets()
 
     async def sort_letter(context: WorkflowActivityContext, question: LetterInput) -> LetterOutput:
@@ -105,18 +105,18 @@ def sort_letter(services: Services) -> Activity:
             prompt_version=prompts.VERSION,
             messages=_messages(question, letters[question.letter]),
         )
-        answered = await services.gateway.ask(call)
+        answer = await services.gateway.ask(call)
         try:
-            found = validate(Classification, json_object(answered.answer.text))
+            classification = validate(Classification, json_object(answer.answer.text))
         except Nonsense:
-            return LetterOutput(category=None, use=answered.use)
-        return LetterOutput(category=found.category, use=answered.use)
+            return LetterOutput(category=None, use=answer.use)
+        return LetterOutput(category=classification.category, use=answer.use)
 
     return sort_letter
 
 
 def send_tally(services: Services) -> Activity:
-    """Builds the last step, a tool call."""
+    """Makes the last step, which sends the notice."""
 
     async def send_tally(_context: WorkflowActivityContext, question: TallyInput) -> TallyOutput:
         notice = {
@@ -140,5 +140,5 @@ STEPS = (sort_letter, send_tally)
 def _messages(question: LetterInput, letter: Ticket) -> tuple[Message, ...]:
     mark = letter_mark(question.mailbox, question.number, question.of)
     form = f"{mark}\nSubject: {redact(letter.subject)}\nOrder in the form: {letter.order_id or 'none'}"
-    said = f"{form}\n{prompts.ticket_block(redact(letter.text))}"
-    return (Message("system", prompts.CLASSIFY), Message("user", said))
+    content = f"{form}\n{prompts.ticket_block(redact(letter.text))}"
+    return (Message("system", prompts.CLASSIFY), Message("user", content))

@@ -1,6 +1,6 @@
-"""The mailbox's worker: another workflow on the product's worker, gateway, journal and ledger.
+"""The worker of the mailbox workflow, with the product's worker, gateway, journal and ledger.
 
-python -m lab.crash_cost.mailbox_worker     in the place of `python -m app serve`, same environment
+python -m lab.crash_cost.mailbox_worker     replaces `python -m app serve`, in the same environment
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.workflow.activities.services import Services, as_activity
 from lab.crash_cost import mailbox
 
 
-class _Healthy(BaseHTTPRequestHandler):
+class _HealthHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -40,14 +40,14 @@ def serve(chosen: Settings) -> None:
         register(worker, bootstrap.make_services(chosen, opened))
         worker.start()
         ends.callback(worker.stop)
-        health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _Healthy)
+        health = ThreadingHTTPServer((chosen.web_host, chosen.web_port), _HealthHandler)
         threading.Thread(target=health.serve_forever, daemon=True).start()
         ends.callback(health.shutdown)
         process.wait_for_stop_signal()
 
 
 def register(worker: Worker, services: Services) -> None:
-    """Makes the workflow and its steps known."""
+    """Registers the workflow and its steps at the worker."""
 
     def workflow(context: DaprWorkflowContext, task: mailbox.MailboxInput) -> mailbox.Process:
         return mailbox.sort_mailbox(context, task)

@@ -1,7 +1,7 @@
-"""The sandbox as the experiment sees it: its bill, its books, and requests that it holds until their sender is dead.
+"""Controls the sandbox: reads its bill and books, and makes it hold requests until their sender is killed.
 
-A request that is held says how far its task has got: the model has worked (and billed) and its answer has not left, or
-the request is still on its way. Nothing in the product knows of it.
+A held request keeps its task at a defined point: either the request has arrived and no work was done, or the model has
+worked and billed and its answer has not left. The product needs no change for this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime import processes
 from runtime.stack import Stack
 
 _REACHED_SECONDS = 60.0
-# What must be the same in the books of every run, by book.
+# The columns that must be the same in all runs, by book.
 _FACTS = {
     "refunds": ("tenant", "customer_id", "order_id", "amount", "currency"),
     "notifications": ("tenant", "customer_id", "text"),
@@ -33,8 +33,8 @@ class Outside:
         self._stack = stack
         self._api = SandboxApi.of(stack)
 
-    def fresh(self) -> None:
-        """A sandbox that remembers nothing: no bill, no books, no prompt in its cache."""
+    def reset(self) -> None:
+        """Restarts the sandbox with an empty bill, empty books and an empty prompt cache."""
         if self._stack.alive("sandbox"):
             self._stack.stop("sandbox")
         shutil.rmtree(self._stack.state / "sandbox", ignore_errors=True)
@@ -45,14 +45,14 @@ class Outside:
         return self._api.bill()
 
     def books(self) -> Books:
-        """The books as facts, each with how often it is there."""
+        """For each book, the number of entries with equal `_FACTS`."""
         return {
             book: Counter(tuple(row[name] for name in names) for row in self._api.book(book))
             for book, names in _FACTS.items()
         }
 
     def hold(self, job: Job, point: Point, timeline: Timeline) -> None:
-        """Holds the request that the point names."""
+        """Makes the sandbox hold the job's request at that point."""
         request = timeline[point.position]
         containing, skip = job.mark(request.target, request.number)
         self._api.put_fault(
@@ -65,11 +65,11 @@ class Outside:
         )
 
     def wait_until_all_are_held(self, what: str) -> None:
-        """Returns when every hold has its request. Raises NotReady."""
+        """Waits until all these requests are held. Raises NotReady with `what`."""
         processes.wait_until(
             lambda: all(fault["fired"] for fault in self._api.faults()), what=what, deadline_seconds=_REACHED_SECONDS
         )
 
     def release(self) -> None:
-        """Stops holding requests; a request that is held already stays held until its sender goes."""
+        """Stops holding further requests. A request that is held stays held until its sender disconnects."""
         self._api.clear_faults()

@@ -1,9 +1,9 @@
-"""The plain runner's process: works jobs from step one, through the same sidecar, and keeps everything in memory.
+"""The process of the plain runner: works jobs from step one through the product's sidecar, with all state in memory.
 
 python -m lab.crash_cost.plain_runner FOLDER AT_ONCE     in the environment of the product's worker
 
-Reads FOLDER/jobs.jsonl; appends the name of each finished job to FOLDER/done.txt, and each request that it begins to
-FOLDER/requests.txt. Its supervisor starts it again when it dies, with the jobs that are not finished.
+Reads FOLDER/jobs.jsonl. Appends the name of each finished job to FOLDER/done.txt, and each request before it is sent to
+FOLDER/requests.txt. If it dies, its supervisor restarts it with the jobs that are not finished.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ JOBS, DONE, REQUESTS = "jobs.jsonl", "done.txt", "requests.txt"
 
 @dataclass(frozen=True)
 class PlainGateway:
-    """The gateway without a journal: asks, and forgets."""
+    """A gateway without a journal."""
 
     conversation: Conversation
     component: str
-    noted: TextIO
+    request_log: TextIO
 
     async def ask(self, call: ModelCall) -> ModelAnswer:
-        """One question, one answer."""
-        _note(self.noted, call.task_id, MODEL)
+        """Calls the model and logs the request."""
+        _log_request(self.request_log, call.task_id, MODEL)
         answer = await self.conversation.ask(call.messages, call.tools)
         use = ModelUse(
             answered_by=AnsweredBy.PROVIDER,
@@ -64,38 +64,38 @@ class PlainGateway:
 
 
 @dataclass(frozen=True)
-class NotedSystems:
-    """The internal systems; says whom it asks."""
+class LoggedSystems:
+    """The internal systems; each request is logged."""
 
     systems: Systems
-    noted: TextIO
+    request_log: TextIO
     task_id: str
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One request."""
-        _note(self.noted, self.task_id, system)
+        """Sends and logs one request."""
+        _log_request(self.request_log, self.task_id, system)
         return await self.systems.ask(system, method, body)
 
 
 @dataclass(frozen=True)
 class OneTicket:
-    """The ticket of a task, as the ledger would have it: redacted."""
+    """Replaces the ledger's tickets: holds the one ticket of a task."""
 
     ticket: Ticket
 
     def to_read(self, _task_id: str) -> Ticket:
-        """The ticket."""
+        """The redacted ticket."""
         return self.ticket.model_copy(update={"subject": redact(self.ticket.subject), "text": redact(self.ticket.text)})
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The letters that a task has drafted."""
+    """Replaces the ledger's replies: the letters of a task by digest."""
 
     by_digest: dict[str, str] = field(default_factory=dict)
 
     def keep(self, _task_id: str, text: str) -> str:
-        """Keeps a letter and returns its digest."""
+        """Stores a letter and returns its digest."""
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.by_digest[digest] = text
         return digest
@@ -106,50 +106,50 @@ class Texts:
 
 
 async def work_all(folder: Path, at_once: int) -> None:
-    """Works every job, so many at once."""
-    known = settings.load()
-    settings.leave_proxies_out(known)
-    rules = policy.load(known.policy_file)
+    """Works all jobs of the folder, `at_once` in parallel."""
+    current = settings.load()
+    settings.leave_proxies_out(current)
+    rules = policy.load(current.policy_file)
     jobs = [Job.model_validate_json(line) for line in (folder / JOBS).read_text().splitlines()]
     free = asyncio.Semaphore(at_once)
-    conversation = DaprConversation(known.llm_component, known.daprd)
+    conversation = DaprConversation(current.llm_component, current.daprd)
     async with AsyncExitStack() as open_until:
-        systems = DaprSystems(known.daprd)
+        systems = DaprSystems(current.daprd)
         open_until.push_async_callback(systems.close)
-        noted = open_until.enter_context((folder / REQUESTS).open("a", buffering=1))
+        requests = open_until.enter_context((folder / REQUESTS).open("a", buffering=1))
         done = open_until.enter_context((folder / DONE).open("a", buffering=1))
-        gateway = PlainGateway(conversation, known.llm_component, noted)
+        gateway = PlainGateway(conversation, current.llm_component, requests)
 
         async def work(job: Job) -> None:
             async with free:
-                # Begun again behind its own refund, a task may find it, decide otherwise, and be told that its case is
-                # closed, or that a person must decide: there is nothing left for it to do.
+                # A task that restarts after its own refund may find that refund and decide differently. Then it needs a
+                # person, or is refused because its case is closed. Both end it.
                 with suppress(NeedsPerson, Refused):
-                    await worked(job, rules, gateway, NotedSystems(systems, noted, job.task_id))
+                    await work_job(job, rules, gateway, LoggedSystems(systems, requests, job.task_id))
                 done.write(f"{job.name}\n")
 
         await asyncio.gather(*[work(job) for job in jobs])
 
 
-async def worked(job: Job, rules: Rules, gateway: PlainGateway, systems: Systems) -> Any:
-    """One job, from step one to its end."""
+async def work_job(job: Job, rules: Rules, gateway: PlainGateway, systems: Systems) -> Any:
+    """Works one job from step one to its end."""
     parts: dict[str, Any] = {"gateway": gateway, "tickets": OneTicket(job.ticket), "replies": Texts()}
     memory = Memory(job.task_id)
-    services = Services(systems=systems, scheduled_input=memory.asked, **parts)
+    services = Services(systems=systems, scheduled_input=memory.scheduled_input, **parts)
     steps = {build.__name__: build(services) for build in (*STAGES, *TOOLS, *mailbox.STEPS)}
-    return await in_memory.run(_process(job, rules, memory), memory, steps)
+    return await in_memory.run(_make_process(job, rules, memory), memory, steps)
 
 
-def _process(job: Job, rules: Rules, memory: Memory) -> Generator[Any, Any, Any]:
+def _make_process(job: Job, rules: Rules, memory: Memory) -> Generator[Any, Any, Any]:
     context = cast(Any, memory)
     if job.letters:
         return mailbox.sort_mailbox(context, mailbox.MailboxInput(job=job, rules=rules))
-    given = job.ticket.model_dump(include={"tenant", "ticket_id", "customer_id", "order_id"})
-    return refund_ticket(context, TaskInput(**given, rules=rules))
+    identity = job.ticket.model_dump(include={"tenant", "ticket_id", "customer_id", "order_id"})
+    return refund_ticket(context, TaskInput(**identity, rules=rules))
 
 
-def _note(noted: TextIO, task_id: str, target: str) -> None:
-    noted.write(f"{task_id} {target}\n")
+def _log_request(request_log: TextIO, task_id: str, target: str) -> None:
+    request_log.write(f"{task_id} {target}\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One kind of task: worked clean in both arms, then under each trace in both. Each run has a sandbox of its own.
+"""Runs one kind of task in both arms: without kills, then with the kills of a trace. Each run has a fresh sandbox.
 
-Tasks that no kill waits for are worked first. The others go in small groups: each is brought to its point and held
-there, then one SIGKILL takes their worker.
+Tasks that are not killed run first. The others run in small groups: each task is held at its point, then one SIGKILL
+ends their worker.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from pathlib import Path
 
 from lab.crash_cost.arms import AT_ONCE, Durable, Restarting, Runner
 from lab.crash_cost.jobs import Job
-from lab.crash_cost.judging import Clean, Seen
+from lab.crash_cost.judging import CleanRun, KilledRun
 from lab.crash_cost.outside import Outside
 from lab.crash_cost.spend import Row, digests
 from lab.crash_cost.trace import MODEL, Arm, Point, Request, Timeline
 from runtime.errors import UserError
 from runtime.stack import Stack
 
-# Asked with nothing in it by which a request could be told to be a task's; it goes side by side with another.
-_UNTOLD = "policies"
+# A request to this system contains nothing that identifies its task. It runs in parallel with another request.
+_UNIDENTIFIED = "policies"
 
 Say = Callable[[str], None]
 
 
 class Scene:
-    """A running stack, with both arms on it."""
+    """A running stack with both arms."""
 
     def __init__(self, stack: Stack, folder: Path, say: Say) -> None:
         self._outside = Outside(stack)
@@ -36,47 +36,54 @@ class Scene:
         self._say = say
 
     def close(self) -> None:
-        """Ends what it has started on the stack."""
+        """Stops both arms."""
         self._restarting.stop()
         self._durable.close()
 
-    def clean(self, jobs: Sequence[Job], label: str) -> Clean:
-        """The plain runner, one job after another, so that each row of the bill is a known job's; then the other arm.
-        Raises UserError when the two do not ask and book the same."""
-        self._outside.fresh()
-        self._restarting.begin(jobs, at_once=1)
+    def run_clean(self, jobs: Sequence[Job], label: str) -> CleanRun:
+        """Runs the jobs without kills in both arms.
+
+        The plain runner works one job after another, so that the job of each row of the bill is known. Raises UserError
+        if the arms differ in their requests or books.
+        """
+        self._outside.reset()
+        self._restarting.start(jobs, at_once=1)
         self._restarting.finish()
         rows = self._outside.bill()
-        found = Clean(_timelines(jobs, self._restarting.requests(), rows), tuple(rows), self._outside.books())
+        clean = CleanRun(_timelines(jobs, self._restarting.requests(), rows), tuple(rows), self._outside.books())
         self._say(f"{label}: {len(jobs)} tasks clean, {len(rows)} model calls")
-        durable = self.under(Arm.RESUME, jobs, (), found, f"{label}-clean")
-        if (digests(durable.rows), durable.books) != (digests(rows), found.books):
-            raise UserError(f"{label}: the two arms do not ask and book the same; they cannot be compared.")
-        return found
+        durable = self.run_with_kills(Arm.RESUME, jobs, (), clean, f"{label}-clean")
+        if (digests(durable.rows), durable.books) != (digests(rows), clean.books):
+            raise UserError(
+                f"{label}: requests or books of the two arms differ without kills, so that they cannot be compared."
+            )
+        return clean
 
-    def under(self, arm: Arm, jobs: Sequence[Job], points: Sequence[Point], clean: Clean, label: str) -> Seen:
-        """All jobs, with these kills."""
-        begun, runner = time.monotonic(), self._runners[arm]
-        self._outside.fresh()
+    def run_with_kills(
+        self, arm: Arm, jobs: Sequence[Job], points: Sequence[Point], clean: CleanRun, label: str
+    ) -> KilledRun:
+        """Runs all jobs in one arm, with a kill at each point."""
+        started, runner = time.monotonic(), self._runners[arm]
+        self._outside.reset()
         named = {job.name: job.in_run(f"{arm}-{label}") for job in jobs}
-        struck = {point.job: point for point in points}
-        if untouched := [job for name, job in named.items() if name not in struck]:
-            runner.begin(untouched)
+        by_job = {point.job: point for point in points}
+        if untouched := [job for name, job in named.items() if name not in by_job]:
+            runner.start(untouched)
             runner.finish()
         for group in _groups(points):
-            self._killed(runner, [named[point.job] for point in group], group, clean)
-        seen = Seen(arm, tuple(self._outside.bill()), self._outside.books(), time.monotonic() - begun)
-        self._say(f"{arm.words}, {label}: {len(points)} of {len(jobs)} tasks killed, {seen.seconds:.0f} s")
-        return seen
+            self._run_and_kill(runner, [named[point.job] for point in group], group, clean)
+        run = KilledRun(arm, tuple(self._outside.bill()), self._outside.books(), time.monotonic() - started)
+        self._say(f"{arm.words}, {label}: {len(points)} of {len(jobs)} tasks killed, {run.seconds:.0f} s")
+        return run
 
-    def _killed(self, runner: Runner, jobs: Sequence[Job], points: Sequence[Point], clean: Clean) -> None:
+    def _run_and_kill(self, runner: Runner, jobs: Sequence[Job], points: Sequence[Point], clean: CleanRun) -> None:
         for job, point in zip(jobs, points, strict=True):
             self._outside.hold(job, point, clean.timelines[job.name])
-        runner.begin(jobs)
+        runner.start(jobs)
         self._outside.wait_until_all_are_held(f"{', '.join(job.name for job in jobs)} at the points of their kill")
         runner.kill()
         self._outside.release()
-        runner.go_on()
+        runner.restart()
         runner.finish()
 
 
@@ -85,13 +92,13 @@ def _groups(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
         yield points[first : first + AT_ONCE]
 
 
-def _timelines(jobs: Sequence[Job], asked: Sequence[tuple[str, str]], rows: Sequence[Row]) -> dict[str, Timeline]:
-    """Each job's requests in order; its model requests with their rows of the bill, which are in the same order."""
+def _timelines(jobs: Sequence[Job], requests: Sequence[tuple[str, str]], rows: Sequence[Row]) -> dict[str, Timeline]:
+    """By job, its requests in order. Model requests get their digests from the bill, which has the same order."""
     billed = iter([row for row in rows if row["billed"]])
-    found: dict[str, list[Request]] = {job.task_id: [] for job in jobs}
-    for task_id, target in asked:
-        number = 1 + sum(request.target == target for request in found[task_id])
+    timelines: dict[str, list[Request]] = {job.task_id: [] for job in jobs}
+    for task_id, target in requests:
+        number = 1 + sum(request.target == target for request in timelines[task_id])
         digest = str(next(billed)["request_digest"]) if target == MODEL else ""
-        if target != _UNTOLD:
-            found[task_id].append(Request(target, number, digest))
-    return {job.name: tuple(found[job.task_id]) for job in jobs}
+        if target != _UNIDENTIFIED:
+            timelines[task_id].append(Request(target, number, digest))
+    return {job.name: tuple(timelines[job.task_id]) for job in jobs}

@@ -1,4 +1,4 @@
-"""The sandbox's bill as spend: requests, tokens, and money as the product's price book has it. Pure."""
+"""Sums the sandbox's bill: requests, tokens, and money by the product's price book."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Spend:
-    """What was billed. `input_tokens` holds the cached ones. A difference of two spends may be below zero."""
+    """Sums of billed requests. `input_tokens` includes the cached ones. A difference may be negative."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -29,16 +29,16 @@ class Spend:
     amount: Decimal = Decimal(0)
 
     def __add__(self, other: Spend) -> Spend:
-        """Both."""
+        """The sum of both."""
         return Spend(*(mine + theirs for mine, theirs in zip(self._parts(), other._parts(), strict=True)))
 
     def __sub__(self, other: Spend) -> Spend:
-        """What this is more."""
+        """The difference."""
         return Spend(*(mine - theirs for mine, theirs in zip(self._parts(), other._parts(), strict=True)))
 
     @property
     def tokens(self) -> int:
-        """In and out."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def _parts(self) -> tuple[Any, ...]:
@@ -46,44 +46,44 @@ class Spend:
 
 
 class Prices:
-    """Prices bill rows by the book, as the product prices its calls."""
+    """Prices rows of the bill as the product prices its calls."""
 
     def __init__(self, book: PriceBook, provider: str) -> None:
-        """`provider` is the Dapr component's type."""
+        """`provider` is the type of the Dapr component."""
         self._book = book
         self._provider = provider
         self.currency = ""
         self.price_id = ""
 
     def spend(self, rows: Iterable[Row]) -> Spend:
-        """The sum of what was billed. Raises UserError for a model without a price."""
-        return sum((self._one(row) for row in rows if row["billed"]), Spend())
+        """The sum of the billed rows. Raises UserError for a model without a price."""
+        return sum((self._price_row(row) for row in rows if row["billed"]), Spend())
 
     def by_digest(self, rows: Iterable[Row]) -> dict[str, Spend]:
-        """What each model request costs the first time that it stands on the bill."""
-        found: dict[str, Spend] = {}
+        """By digest of the request, the cost of its first row."""
+        costs: dict[str, Spend] = {}
         for row in rows:
-            if row["billed"] and row["request_digest"] not in found:
-                found[row["request_digest"]] = self._one(row)
-        return found
+            if row["billed"] and row["request_digest"] not in costs:
+                costs[row["request_digest"]] = self._price_row(row)
+        return costs
 
-    def _one(self, row: Row) -> Spend:
+    def _price_row(self, row: Row) -> Spend:
         usage = TokenUsage(
             input_tokens=row["input_tokens"], output_tokens=row["output_tokens"], cached_tokens=row["cached_tokens"]
         )
         at = datetime.fromisoformat(row["at"])
         priced = price_call(self._book, usage, at=at, model=row["model"], provider=self._provider)
         if not isinstance(priced, CallPrice) or priced.contracted_cost is None:
-            raise UserError(f"{row['model']} of the sandbox has no price.", remedy="Restore config/prices.yaml.")
+            raise UserError(f"The sandbox's model {row['model']} has no price.", remedy="Restore config/prices.yaml.")
         self.currency, self.price_id = priced.currency, priced.price_id
         return Spend(1, row["input_tokens"], row["cached_tokens"], row["output_tokens"], priced.contracted_cost)
 
 
 def digests(rows: Iterable[Row]) -> Digests:
-    """Which requests were billed, and how often."""
+    """The number of billed rows by digest of the request."""
     return Counter(row["request_digest"] for row in rows if row["billed"])
 
 
-def costing(wanted: Digests, of: Mapping[str, Spend]) -> Spend:
-    """What requests cost, each as the first time."""
-    return sum((of[digest] for digest, times in sorted(wanted.items()) for _ in range(times)), Spend())
+def total_cost(requests: Digests, costs: Mapping[str, Spend]) -> Spend:
+    """The cost of these requests; `costs` is that of `Prices.by_digest`."""
+    return sum((costs[digest] for digest, times in sorted(requests.items()) for _ in range(times)), Spend())

@@ -1,4 +1,4 @@
-"""The result as tables for people."""
+"""Prints the result as tables."""
 
 from __future__ import annotations
 
@@ -16,53 +16,55 @@ TENTH = Decimal("0.1")
 
 
 def show(console: Console, result: CrashCostView) -> None:
-    """Everything."""
+    """Prints the machine, both tables and the remarks."""
     for name, value in result.machine.items():
         console.print(f"{name:>20}  {value}", highlight=False)
-    console.print(_rates(result))
-    console.print(_kinds(result))
+    console.print(_rate_table(result))
+    console.print(_kind_table(result))
     for line in remarks(result):
         console.print(line, highlight=False, soft_wrap=True)
 
 
 def remarks(result: CrashCostView) -> list[str]:
-    """What the figures say, in sentences."""
-    said = [_reached(load) for load in result.loads if load.ratio is not None]
+    """The conclusions from the figures, as sentences."""
+    ratios = [_ratio_remark(load) for load in result.loads if load.ratio is not None]
     traces = [trace for load in result.loads for trace in load.traces]
-    return [*said, _held_against_the_trace([trace.resume for trace in traces]), *_restarted(traces)]
+    return [*ratios, _resume_remark([trace.resume for trace in traces]), *_restart_remarks(traces)]
 
 
-def _held_against_the_trace(arms: list[ArmView]) -> str:
+def _resume_remark(arms: list[ArmView]) -> str:
     unexplained = sum(arm.unexplained for arm in arms)
     booked = sum(arm.refunds_otherwise + arm.notices_otherwise + arm.cases_otherwise for arm in arms)
     if unexplained or booked:
-        return f"Resumed: {unexplained} requests that the traces do not explain, {booked} entries booked otherwise."
+        return (
+            f"Resumed: {unexplained} requests that the traces do not explain, {booked} different entries in the books."
+        )
     return (
-        f"Resumed, in all {len(arms)} runs: no completed step was paid again, just the calls in flight; the books are "
-        "those of the clean run."
+        f"Resumed, in all {len(arms)} runs: no completed step was paid again, only calls in flight; the books "
+        "equal those of the clean run."
     )
 
 
-def _restarted(traces: list[TraceView]) -> Iterator[str]:
+def _restart_remarks(traces: list[TraceView]) -> Iterator[str]:
     notices = sum(trace.restart.notices_otherwise for trace in traces)
     refunds = sum(trace.restart.refunds_otherwise for trace in traces)
     if notices:
         yield (
-            f"Restarted: {notices} notices more or other than in the clean run, {refunds} refunds: a task that begins "
-            "again behind its own refund finds it in the books, and decides otherwise than before."
+            f"Restarted: {notices} notices and {refunds} refunds differ from the clean run: a task that restarts after "
+            "its own refund finds it in the books, and decides differently."
         )
 
 
-def _reached(load: LoadView) -> str:
-    assert load.ratio is not None  # noqa: S101 - asked by the caller
+def _ratio_remark(load: LoadView) -> str:
+    assert load.ratio is not None  # noqa: S101 - checked by the caller
     verdict = "at most a tenth" if load.ratio <= TENTH else "more than a tenth"
     calls = f"{load.model_calls.normalize():f} model calls each"
     return f"{load.title}, {calls}: resume repeats {percent(load.ratio)} of what restart does, {verdict}."
 
 
-def _rates(result: CrashCostView) -> Table:
+def _rate_table(result: CrashCostView) -> Table:
     table = Table(
-        title=f"Model spend that crashes made be paid twice, {result.currency}, and as share of the clean spend"
+        title=f"Model spend repeated because of crashes, in {result.currency} and as share of the clean spend"
     )
     table.add_column("tasks")
     arms = [heading for arm in ("restart", "resume") for heading in (arm, "of clean", "by the trace")]
@@ -94,8 +96,8 @@ def _arm(arm: ArmView) -> tuple[str, str, str]:
     return rounded(arm.repeated.amount), percent(arm.share), rounded(arm.expected.amount)
 
 
-def _kinds(result: CrashCostView) -> Table:
-    table = Table(title="By what the kill interrupted: repeated, as share of what the killed tasks cost clean")
+def _kind_table(result: CrashCostView) -> Table:
+    table = Table(title="Repeated spend by what the kill interrupted, as share of the clean spend of the killed tasks")
     for heading in ("tasks", "killed"):
         table.add_column(heading)
     for heading in ("kills", "restart", "resume"):
@@ -108,5 +110,5 @@ def _kinds(result: CrashCostView) -> Table:
 
 
 def percent(value: Decimal) -> str:
-    """`3.6 %`."""
+    """A share as percentage, such as `3.6 %`."""
     return formatting.percent(value, 1)

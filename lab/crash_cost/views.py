@@ -1,4 +1,4 @@
-"""The result as JSON: money and shares are exact decimals as text; docs/crash-cost.md names each key."""
+"""The result as JSON. Money and shares are exact decimals as text. docs/crash-cost.md describes all keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLACES = Decimal("0.0001")
 
 
 class SpendView(Frozen):
-    """What stands on the bill. `input_tokens` holds the cached ones."""
+    """Sums of a bill. `input_tokens` includes the cached ones."""
 
     requests: int
     input_tokens: int
@@ -28,8 +28,8 @@ class SpendView(Frozen):
 
 
 class PointView(Frozen):
-    """One kill. `moment`: share of the task's time. `request`: whom the task was asking, `number`: for the how many-th
-    time."""
+    """One kill. moment: share of the task's time that was over. request, number: the target of the interrupted request,
+    and its number among the task's requests to this target."""
 
     task: str
     moment: float
@@ -39,9 +39,11 @@ class PointView(Frozen):
 
 
 class ArmView(Frozen):
-    """What one arm paid twice. `share`: of the clean spend. `expected`: what the trace makes it repeat, each request at
-    its price of the clean run. `unexplained`: requests that are on the bill once more, or not, against the trace.
-    `refunds_otherwise`, `notices_otherwise`, `cases_otherwise`: entries in which the books differ from the clean run's.
+    """What one arm paid twice.
+
+    share: of the clean spend. expected: what it must repeat by the trace, each request at its price in the clean run.
+    unexplained: requests by which the bill differs from the trace. refunds_otherwise, notices_otherwise,
+    cases_otherwise: entries in which the books differ from the clean run's.
     """
 
     arm: Arm
@@ -56,8 +58,11 @@ class ArmView(Frozen):
 
 
 class TraceView(Frozen):
-    """One rate. `upper_bound`: the rate times the clean spend. `ceiling`: all that the killed tasks cost when clean.
-    `ratio`: what resume repeated for each unit that restart did; null when that is nothing."""
+    """The result at one rate.
+
+    upper_bound: the rate times the clean spend. ceiling: the clean spend of the killed tasks. ratio: what resume
+    repeated, divided by what restart did; null if restart repeated nothing.
+    """
 
     rate: Exact
     kills: int
@@ -70,7 +75,7 @@ class TraceView(Frozen):
 
 
 class KindView(Frozen):
-    """All kills of one kind, whatever the rate. `clean`: what their tasks cost without a kill."""
+    """All kills of one kind, over all rates. clean: the spend of their tasks without kills."""
 
     kind: Kind
     kills: int
@@ -80,7 +85,7 @@ class KindView(Frozen):
 
 
 class LoadView(Frozen):
-    """One kind of task. `model_calls`: of a task, on average. `expected_ratio`: 2 / (model_calls + 1)."""
+    """The result of one load. model_calls: of a task, on average. expected_ratio: 2 / (model_calls + 1)."""
 
     name: str
     title: str
@@ -94,7 +99,7 @@ class LoadView(Frozen):
 
 
 class Assumptions(Frozen):
-    """What the traces take for granted, in seconds."""
+    """The durations that the traces assume, in seconds."""
 
     on_the_way_seconds: float
     model_seconds: float
@@ -102,7 +107,7 @@ class Assumptions(Frozen):
 
 
 class CrashCostView(Frozen):
-    """The whole experiment."""
+    """The result of the experiment."""
 
     seed: int
     seconds: float
@@ -115,17 +120,17 @@ class CrashCostView(Frozen):
 
 
 def spend_view(spend: Spend) -> SpendView:
-    """A spend."""
+    """A spend as JSON."""
     return SpendView(**vars(spend))
 
 
 def share(part: Decimal, whole: Decimal) -> Decimal:
-    """A share, to four places."""
+    """`part / whole`, rounded to four places."""
     return (part / whole).quantize(_PLACES, rounding=ROUND_HALF_EVEN)
 
 
 def ratio(traces: Sequence[TraceView]) -> Decimal | None:
-    """What resume repeated for each unit that restart did, over several traces."""
+    """What resume repeated in these traces, divided by what restart did; None if restart repeated nothing."""
     restart = sum((trace.restart.repeated.amount for trace in traces), Decimal(0))
     resume = sum((trace.resume.repeated.amount for trace in traces), Decimal(0))
     return share(resume, restart) if restart else None

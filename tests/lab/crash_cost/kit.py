@@ -1,4 +1,4 @@
-"""Timelines, bills and results, small enough to be reckoned by hand."""
+"""Timelines, bills and results that are small enough to be calculated by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from app.pricing import book
 from lab.crash_cost.jobs import Load
-from lab.crash_cost.judging import Books, Clean, Seen, Worked, judged
+from lab.crash_cost.judging import Books, CleanRun, KilledRun, TraceRuns, judge
 from lab.crash_cost.spend import Prices
 from lab.crash_cost.trace import MODEL, Arm, Point, Request, Timeline
 from lab.crash_cost.views import Assumptions, CrashCostView, LoadView
@@ -19,7 +19,7 @@ NOTHING: Books = {book_: Counter() for book_ in ("refunds", "notifications", "ca
 
 
 def timeline(name: str, calls: int = 3) -> Timeline:
-    """So many model calls with an account in between, then a notice."""
+    """Model calls with an account lookup after the first, then a notice."""
     models = [Request(MODEL, number, f"{name}-{number}") for number in range(1, calls + 1)]
     return (models[0], Request("accounts", 1), *models[1:], Request("notifications", 1))
 
@@ -39,33 +39,33 @@ def row(digest: str, **changes: Any) -> dict[str, Any]:
 
 
 def prices() -> Prices:
-    """By the project's price file."""
+    """The prices of the project's price file."""
     return Prices(book.load(PRICES), "conversation.openai")
 
 
-def clean(*names: str, calls: int = 3) -> Clean:
-    """Tasks without a kill."""
+def clean_run(*names: str, calls: int = 3) -> CleanRun:
+    """A run of these tasks without kills."""
     timelines = {name: timeline(name, calls) for name in names}
-    rows = [row(request.digest) for each in timelines.values() for request in each if request.paid]
-    return Clean(timelines, tuple(rows), NOTHING)
+    rows = [row(request.digest) for requests in timelines.values() for request in requests if request.paid]
+    return CleanRun(timelines, tuple(rows), NOTHING)
 
 
-def seen(arm: Arm, clean: Clean, repeated: Sequence[str]) -> Seen:
-    """A run that repeated these requests."""
-    return Seen(arm, (*clean.rows, *[row(digest) for digest in repeated]), NOTHING, 1.0)
+def killed_run(arm: Arm, clean: CleanRun, repeated: Sequence[str]) -> KilledRun:
+    """A run with kills that repeated these requests."""
+    return KilledRun(arm, (*clean.rows, *[row(digest) for digest in repeated]), NOTHING, 1.0)
 
 
 def load_view(
-    points: Sequence[Point], restarted: Sequence[str], resumed: Sequence[str], clean: Clean, rates: int = 1
+    points: Sequence[Point], restarted: Sequence[str], resumed: Sequence[str], clean: CleanRun, rates: int = 1
 ) -> LoadView:
-    """The result of one trace, as often as `rates` says."""
-    both = {Arm.RESTART: seen(Arm.RESTART, clean, restarted), Arm.RESUME: seen(Arm.RESUME, clean, resumed)}
+    """The result of a load with the same trace at `rates` rates."""
+    both = {Arm.RESTART: killed_run(Arm.RESTART, clean, restarted), Arm.RESUME: killed_run(Arm.RESUME, clean, resumed)}
     load = Load("tickets", "refund tickets", 0, len(clean.timelines), (50,))
-    return judged(load, clean, [Worked(50, tuple(points), both)] * rates, prices())
+    return judge(load, clean, [TraceRuns(50, tuple(points), both)] * rates, prices())
 
 
 def result(*loads: LoadView) -> CrashCostView:
-    """A whole result."""
+    """A result with these loads."""
     return CrashCostView(
         seed=7,
         seconds=1.0,

@@ -1,4 +1,4 @@
-"""A process that runs in memory: the workflow's own code, without Dapr."""
+"""Workflows that run in memory, without Dapr."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ JOB = mailboxes(7, 1, 3)[0]
 
 
 def test_a_mailbox_is_sorted_letter_by_letter_and_tallied() -> None:
-    asked: list[Any] = []
+    inputs: list[Any] = []
 
     async def sort_letter(context: Any, question: mailbox.LetterInput) -> Frozen:
-        asked.append((question.number, context.get_inner_context().task_execution_id))
+        inputs.append((question.number, context.get_inner_context().task_execution_id))
         return mailbox.LetterOutput(category=Category.DAMAGED if question.number < 3 else None, use=USE)
 
     async def send_tally(_context: Any, question: mailbox.TallyInput) -> Frozen:
-        asked.append(question.counts)
+        inputs.append(question.counts)
         return mailbox.TallyOutput(notification_id="N-1")
 
     memory = Memory(JOB.task_id)
     process = mailbox.sort_mailbox(cast(Any, memory), mailbox.MailboxInput(job=JOB, rules=task().rules))
-    said = asyncio.run(run(process, memory, {"sort_letter": sort_letter, "send_tally": send_tally}))
-    assert said == {"counts": {"damaged": 2, "not_sorted": 1}, "notification_id": "N-1"}
-    assert asked == [
+    result = asyncio.run(run(process, memory, {"sort_letter": sort_letter, "send_tally": send_tally}))
+    assert result == {"counts": {"damaged": 2, "not_sorted": 1}, "notification_id": "N-1"}
+    assert inputs == [
         *[(number, f"{JOB.task_id}/{number - 1}") for number in (1, 2, 3)],
         {"damaged": 2, "not_sorted": 1},
     ]
 
 
-def test_a_step_that_fails_ends_the_process() -> None:
+def test_a_failed_step_ends_the_workflow() -> None:
     async def sort_letter(_context: Any, _question: Any) -> Frozen:
         raise ConnectionError("gone")
 
@@ -47,7 +47,7 @@ def test_a_step_that_fails_ends_the_process() -> None:
         asyncio.run(run(process, memory, {"sort_letter": sort_letter}))
 
 
-def test_nobody_decides_in_memory() -> None:
+def test_a_wait_for_a_person_ends_the_workflow() -> None:
     memory = Memory("acme:T-1")
     with pytest.raises(NeedsPerson, match="acme:T-1 waits for decision"):
         memory.wait_for_external_event("decision", timeout=None)

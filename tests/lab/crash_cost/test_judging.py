@@ -1,4 +1,4 @@
-"""From bills to the result: shares, what the trace explains, and the kinds of kills."""
+"""The result computed from bills: shares, requests that the trace explains, and kinds of kills."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from decimal import Decimal
 import pytest
 
 from lab.crash_cost.jobs import Load
-from lab.crash_cost.judging import Worked, extra, judged
+from lab.crash_cost.judging import TraceRuns, judge, repeated_requests
 from lab.crash_cost.table import remarks
 from lab.crash_cost.trace import Arm, Kind, Point
 from runtime.errors import UserError
-from tests.lab.crash_cost.kit import clean, load_view, prices, result, seen
+from tests.lab.crash_cost.kit import clean_run, killed_run, load_view, prices, result
 
-TWO = clean("a", "b")
-# Killed while the second model call of a, and while the notice of b is under way.
+TWO = clean_run("a", "b")
+# Kills during the second model call of a and during the notice of b.
 POINTS = (Point("a", 0.5, 2, False), Point("b", 0.99, 4, False))
 RESTARTED, RESUMED = ["a-1", "a-2", "b-1", "b-2", "b-3"], ["a-2"]
 
@@ -34,7 +34,7 @@ def test_shares_bounds_and_ratio() -> None:
     assert (trace.restart.unexplained, trace.resume.unexplained) == (0, 0)
 
 
-def test_kinds_hold_what_their_own_tasks_repeated() -> None:
+def test_a_kind_counts_what_its_own_tasks_repeated() -> None:
     model, system = load_view(POINTS, RESTARTED, RESUMED, TWO).kinds
     one = Decimal("0.00056")
     assert (model.kind, model.kills, model.clean) == (Kind.MODEL_CALL, 1, 3 * one)
@@ -53,29 +53,29 @@ def test_a_request_that_the_trace_does_not_explain_is_counted(repeated: list[str
     )
 
 
-def test_nothing_repeated_has_no_ratio() -> None:
+def test_without_repeats_there_is_no_ratio() -> None:
     view = load_view([Point("a", 0.0, 0, True)], [], [], TWO)
     assert view.traces[0].ratio is view.ratio is None
 
 
-def test_a_request_that_is_missing_is_a_problem() -> None:
-    short = replace(seen(Arm.RESUME, TWO, []), rows=TWO.rows[1:])
+def test_a_missing_request_is_an_error() -> None:
+    short = replace(killed_run(Arm.RESUME, TWO, []), rows=TWO.rows[1:])
     with pytest.raises(UserError, match="1 model calls of the clean run are not on the bill"):
-        extra(short, TWO)
+        repeated_requests(short, TWO)
 
 
-def test_books_that_differ_are_counted_and_said() -> None:
-    both = {Arm.RESTART: seen(Arm.RESTART, TWO, RESTARTED), Arm.RESUME: seen(Arm.RESUME, TWO, RESUMED)}
+def test_differences_of_the_books_are_counted_and_reported() -> None:
+    both = {Arm.RESTART: killed_run(Arm.RESTART, TWO, RESTARTED), Arm.RESUME: killed_run(Arm.RESUME, TWO, RESUMED)}
     both[Arm.RESTART] = replace(both[Arm.RESTART], books=TWO.books | {"notifications": Counter([("a",)])})
-    view = judged(Load("t", "t", 0, 2, (100,)), TWO, [Worked(100, POINTS, both)], prices())
+    view = judge(Load("t", "t", 0, 2, (100,)), TWO, [TraceRuns(100, POINTS, both)], prices())
     restart = view.traces[0].restart
     assert (restart.notices_otherwise, restart.refunds_otherwise, restart.cases_otherwise) == (1, 0, 0)
-    said = remarks(result(view))
-    assert any("Restarted: 1 notices more or other" in line for line in said)
-    assert any("no completed step was paid again" in line for line in said)
+    lines = remarks(result(view))
+    assert any("Restarted: 1 notices and 0 refunds differ" in line for line in lines)
+    assert any("no completed step was paid again" in line for line in lines)
 
 
-def test_the_goal_is_said_plainly() -> None:
+def test_the_remarks_judge_the_goal() -> None:
     assert (
         "resume repeats 20.0 % of what restart does, more than a tenth"
         in remarks(result(load_view(POINTS, RESTARTED, RESUMED, TWO)))[0]

@@ -1,4 +1,4 @@
-"""Every key of the experiment's JSON stands in its document, and the reverse."""
+"""The document describes exactly the keys of the experiment's JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DOCUMENT = ROOT / "docs" / "crash-cost.md"
 
 def test_keys_and_document_agree() -> None:
     section = DOCUMENT.read_text().split("## JSON\n")[1]
-    said = set(re.findall(r"`([a-z_]+)`", section))
-    assert set(keys(CrashCostView)) == said
+    described = set(re.findall(r"`([a-z_]+)`", section))
+    assert set(keys(CrashCostView)) == described
 
 
-def test_the_figure_of_the_document_is_there() -> None:
+def test_the_figure_of_the_document_exists() -> None:
     (name,) = re.findall(r"!\[[^]]+\]\(([\w.-]+\.svg)\)", DOCUMENT.read_text())
     assert (DOCUMENT.parent / name).read_text().startswith("<svg")

@@ -1,4 +1,4 @@
-"""The bill as spend: priced as the product prices its calls; what was not billed costs nothing."""
+"""The bill is priced as the product prices its calls; unbilled rows cost nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from lab.crash_cost.spend import Spend, costing, digests
+from lab.crash_cost.spend import Spend, digests, total_cost
 from runtime.errors import UserError
 from tests.lab.crash_cost.kit import prices, row
 
@@ -24,14 +24,14 @@ def test_cached_tokens_cost_less() -> None:
     assert prices().spend([row("a", cached_tokens=1_000)]).amount == Decimal("0.00026")
 
 
-def test_what_is_not_billed_is_no_spend() -> None:
+def test_unbilled_rows_cost_nothing() -> None:
     rows = [row("a"), row("b", billed=False, model="", input_tokens=0, output_tokens=0)]
     assert prices().spend(rows) == ONE
     assert digests(rows) == Counter(["a"])
 
 
-def test_a_model_without_a_price_is_told() -> None:
-    with pytest.raises(UserError, match="nobody-knows of the sandbox has no price"):
+def test_a_model_without_a_price_is_an_error() -> None:
+    with pytest.raises(UserError, match="model nobody-knows has no price"):
         prices().spend([row("a", model="nobody-knows")])
 
 
@@ -41,5 +41,5 @@ def test_spends_add_up_and_take_away() -> None:
 
 
 def test_a_repeated_request_is_priced_as_the_first_time() -> None:
-    of = prices().by_digest([row("a"), row("a", cached_tokens=1_000), row("b", input_tokens=2_000)])
-    assert costing(Counter({"a": 2, "b": 1}), of).amount == 2 * ONE.amount + Decimal("0.00096")
+    costs = prices().by_digest([row("a"), row("a", cached_tokens=1_000), row("b", input_tokens=2_000)])
+    assert total_cost(Counter({"a": 2, "b": 1}), costs).amount == 2 * ONE.amount + Decimal("0.00096")

@@ -1,4 +1,4 @@
-"""What a kill must make either arm repeat."""
+"""The requests that a kill makes each arm repeat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = {"a": timeline("a"), "b": timeline("b")}  # model 1, account, model 2, m
         (4, False, ["a-1", "a-2", "a-3"], []),
     ],
 )
-def test_a_restart_repeats_what_it_had_begun_and_a_resume_what_was_in_flight(
+def test_a_restart_repeats_all_started_calls_and_a_resume_the_one_in_flight(
     position: int, before_work: bool, restart: list[str], resume: list[str]
 ) -> None:
     points = [Point("a", 0.5, position, before_work)]
@@ -43,13 +43,13 @@ def test_a_resume_repeats_at_most_one_call_and_never_more_than_a_restart(moments
     assert resume <= restart <= Counter({digest: len(points) for digest in all_requests(["a"], STEPS)})
 
 
-def test_everything_is_each_model_call_once() -> None:
+def test_all_requests_has_each_model_call_once() -> None:
     assert all_requests(["a", "b"], STEPS) == Counter(["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"])
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 20, 47])
 def test_the_ratio_is_that_of_equal_calls(calls: int) -> None:
     steps = {"a": timeline("a", calls)}
-    points = [Point("a", 0.5, position, False) for position, each in enumerate(steps["a"]) if each.paid]
+    points = [Point("a", 0.5, position, False) for position, request in enumerate(steps["a"]) if request.paid]
     resume, restart = (expected_repeats(arm, points, steps).total() for arm in (Arm.RESUME, Arm.RESTART))
     assert resume / restart == pytest.approx(expected_ratio(calls))

@@ -1,4 +1,4 @@
-"""Where workers are killed: by the seed alone, any moment of a task's time as likely as any other."""
+"""The seed decides where workers are killed; all moments of a task are equally likely."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def test_a_share_of_the_tasks_is_killed_once_each(rate: float, kills: int) -> No
 
 
 @given(st.integers(), st.floats(0.01, 1))
-def test_there_is_one_moment_in_each_equal_part_of_a_life(seed: int, rate: float) -> None:
+def test_each_equal_part_of_a_tasks_time_has_one_kill(seed: int, rate: float) -> None:
     moments = [point.moment for point in trace(f"{seed}", rate, TIMELINES)]
     assert [int(moment * len(moments)) for moment in moments] == list(range(len(moments)))
 
 
-def test_a_point_lies_where_the_time_is_over() -> None:
+def test_a_point_is_found_by_the_time_that_is_over() -> None:
     whole, steps = seconds(TIMELINES["T-0"]), TIMELINES["T-0"]
     first = ON_THE_WAY_SECONDS + MODEL_SECONDS
-    found = [
+    points = [
         at("T-0", moment / whole, steps)
         for moment in (0, ON_THE_WAY_SECONDS + 0.001, first - 0.001, first + 0.001, first + ON_THE_WAY_SECONDS + 0.001)
     ]
-    assert [(point.position, point.before_work) for point in found] == [
+    assert [(point.position, point.before_work) for point in points] == [
         (0, True),
         (0, False),
         (0, False),
         (1, True),
         (1, False),
     ]
-    assert [point.kind(steps) for point in found][1:] == [
+    assert [point.kind(steps) for point in points][1:] == [
         Kind.MODEL_CALL,
         Kind.MODEL_CALL,
         Kind.BETWEEN,
@@ -70,13 +70,13 @@ def test_the_last_moment_is_in_the_last_request(moment: float) -> None:
     assert after_all_model_calls("T-0", steps).kind(steps) is Kind.SYSTEM_CALL
 
 
-def test_kinds_are_met_by_the_time_that_they_take() -> None:
+def test_kinds_are_as_frequent_as_their_share_of_the_time() -> None:
     many = {f"T-{number}": timeline(f"T-{number}") for number in range(5_000)}
-    met = Counter(point.kind(many[point.job]) for point in trace("7", 1, many))
+    kinds = Counter(point.kind(many[point.job]) for point in trace("7", 1, many))
     whole = 3 * MODEL_SECONDS + 2 * SYSTEM_SECONDS + 5 * ON_THE_WAY_SECONDS
     for kind, share in (
         (Kind.MODEL_CALL, 3 * MODEL_SECONDS / whole),
         (Kind.SYSTEM_CALL, 2 * SYSTEM_SECONDS / whole),
         (Kind.BETWEEN, 5 * ON_THE_WAY_SECONDS / whole),
     ):
-        assert met[kind] / len(many) == pytest.approx(share, abs=0.002)
+        assert kinds[kind] / len(many) == pytest.approx(share, abs=0.002)
