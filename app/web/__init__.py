@@ -1,12 +1,13 @@
-"""The agent over HTTP: a JSON API described by the table that serves it, and pages for people.
+"""The agent's HTTP interface: a JSON API for programs and HTML pages for people.
 
-api/route_table.py  the table: method, path, role, models and statuses of each route; the OpenAPI document made from it
-api/binding.py      binds the table to Flask: token, tenant, query and body into models, answer
-api/handlers.py     what each route does, without Flask
-api/messages.py     the bodies that only the API uses
-api/problems.py     every error as application/problem+json (RFC 9457)
-pages/              sign-in, tasks, records, decisions as HTML
-front.py            the agent's public address, also behind a reverse proxy
+api/route_table.py  each route's method, path, role, models and statuses; the OpenAPI document, made from them
+api/binding.py      connects the route table to Flask: authentication, parsing, response
+api/handlers.py     the routes' functions, independent of Flask
+api/messages.py     request and response models that only the API uses
+api/problems.py     errors as application/problem+json (RFC 9457)
+pages/              sign-in, inbox, tasks, records
+front.py            the agent's public address, which may be a reverse proxy's
+signin.py           the session cookie of the pages
 factory.py          create_app
-server.py           the socket: waitress in a background thread
+server.py           waitress in a background thread
 """

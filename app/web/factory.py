@@ -1,4 +1,4 @@
-"""Makes the Flask app out of a task service and the tokens; holds no state of its own, opens nothing."""
+"""Builds the Flask app from the task service, the ledger, the tokens and the pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.web.api.handlers import LedgerApi, Probes, TasksApi
 from app.web.front import Front, Wsgi
 
 MAX_BODY_BYTES = 256 * 1024
-# However long an engine or a database takes: after this the thread is needed for somebody else.
+# Time for a whole request, however long the engine or a database takes: waitress has few threads.
 _REQUEST_SECONDS = 60.0
 NO_PROXY = Front()
 
@@ -39,29 +39,31 @@ def create_app(
     pages: Blueprint | None = None,
     front: Front = NO_PROXY,
 ) -> Flask:
-    """The web app over `service` and the `ledger`, open to the tokens of `access`; it is only without a ledger, or
-    without `vitals` for the probes, in tests. `pages` is what people see at a browser (`app.web.pages`); it sets the
-    headers that it needs itself. `front` is where callers find it."""
+    """The web app of the API and, if given, the pages.
+
+    `access` holds the accepted tokens, `vitals` answers the probes, `front` is the public address. `pages` is the
+    blueprint of `app.web.pages`, which sets its own security headers. Only tests omit `ledger` or `vitals`.
+    """
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.merge_slashes = False  # a redirect would be an answer that the document does not name
+    app.url_map.merge_slashes = False  # the redirect would not be in the OpenAPI document
     problems.install(app)
     app.register_blueprint(make_blueprint(service, access, ledger, version, front, vitals))
     if pages is not None:
         app.register_blueprint(pages)
     app.after_request(_secure)
-    app.wsgi_app = front.serve(_in_time(app.wsgi_app))  # type: ignore[method-assign, assignment]  # as Flask says
+    app.wsgi_app = front.serve(_with_deadline(app.wsgi_app))  # type: ignore[method-assign, assignment]  # as Flask says
     return app
 
 
-def _in_time(serve: Wsgi) -> Wsgi:
-    """Whoever is asked for something on behalf of a request has so long to answer."""
+def _with_deadline(serve: Wsgi) -> Wsgi:
+    """Bounds the time of all calls to the engine, the databases and other services within one request."""
 
-    def serve_in_time(asked: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def serve_with_deadline(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with within(_REQUEST_SECONDS):
-            return serve(asked, start_response)
+            return serve(environ, start_response)
 
-    return serve_in_time
+    return serve_with_deadline
 
 
 def _secure(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""The socket: waitress in a background thread of the worker's process, with a stop that lets answers out."""
+"""The web server: waitress in a background thread of the worker's process, with a graceful stop."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from app.web.api.route_table import MAX_BILL_BYTES
 from app.web.factory import MAX_BODY_BYTES, SECURITY_HEADERS
 
 POLL_SECONDS = 0.01
-# Answered from memory. They have a thread of their own, so that they never wait behind those that wait for others.
+# The health checks read memory only. A separate thread answers them, so that slow requests cannot delay them.
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
-    """What waitress itself refuses (too large, not HTTP) leaves as a problem like everything else."""
+    """Answers a request that waitress itself refuses (too large, not HTTP) with a problem document."""
 
     def execute(self) -> None:
         error = self.request.error
-        detail = f"the request cannot be taken: {error.reason.lower()}; correct it and send it again"
+        detail = f"the request cannot be accepted: {error.reason.lower()}; correct it and send it again"
         problem = make_problem(http_code(error.reason), error.reason, error.code, detail, self.request.path or "/")
         body = problem.model_dump_json(exclude_none=True).encode()
         self.status = f"{error.code} {error.reason}"
@@ -42,14 +42,14 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no types
-    """Whatever bytes come, there is a path for the answer, and an error is the request's own."""
+    """Turns every failure of waitress's parser into an error of the request, so that it is answered with 400."""
 
-    path = "/"
+    path = "/"  # for a request whose own path was not parsed
 
     def received(self, data: bytes) -> int:
         try:
             return int(super().received(data))
-        except Exception as error:  # what its parser does not foresee, such as a length of five thousand digits
+        except Exception as error:  # not handled by waitress, such as a content length of five thousand digits
             self.error = BadRequest(type(error).__name__)
             self.completed = True
             return len(data)
@@ -61,7 +61,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
 
 
 class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress ships no types
-    """Threads for all requests, and one for the health checks alone."""
+    """Threads for all requests, and one thread for the health checks alone."""
 
     def __init__(self, threads: int) -> None:
         super().__init__()
@@ -88,16 +88,16 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigurationError(
-            f"web address {host}:{port} cannot be had: {error.strerror}; set REFUND_AGENT_WEB_PORT to a free port"
+            f"cannot listen on web address {host}:{port}: {error.strerror}; set REFUND_AGENT_WEB_PORT to a free port"
         ) from None
     return listener
 
 
 class WebServer:
-    """Serves `app` on one address. Bound when made, so a taken port is known before anything starts."""
+    """Serves `app` on one address. The constructor binds the port, so a taken port is reported early."""
 
     def __init__(self, app: Flask, *, host: str = "127.0.0.1", port: int = 8088, threads: int = 4) -> None:
-        """Port 0 takes a free one. Raises ConfigurationError when the address cannot be had."""
+        """Port 0 means any free port. Raises ConfigurationError if the address cannot be bound."""
         self._server: Any = create_server(
             app,
             sockets=[_bind(host, port)],
@@ -106,41 +106,43 @@ class WebServer:
             max_request_body_size=MAX_BILL_BYTES + MAX_BODY_BYTES,
         )
         self._server.channel_class = _Channel
-        # It warns of each request that waits for a thread, which is what a queue is for.
+        # waitress warns of every request that waits for a thread, which is normal under load.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
 
     @property
     def port(self) -> int:
-        """The port that is served."""
+        """The bound port."""
         return int(self._server.effective_port)
 
     @property
     def url(self) -> str:
-        """The address that is served."""
+        """The base URL on this machine."""
         return f"http://{self._server.effective_host}:{self.port}"
 
     def start(self) -> None:
-        """Serves from now on, in the background."""
+        """Starts serving in the background."""
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> bool:
-        """Takes no new connection, waits for the requests in work, closes. False when some were cut off;
-        then it may be called again, to wait for what they still do."""
+        """Stops accepting connections, waits for requests in progress and closes.
+
+        Returns False if requests were cut off; a second call then waits for their threads.
+        """
         if not self._thread.is_alive():
             self._stop_listening()
             self._server.task_dispatcher.shutdown(timeout=timeout_seconds)
-            return self._let_go_of_pipe()
+            return self._close_pipe()
         deadline = time.monotonic() + timeout_seconds
-        self._in_loop(self._stop_listening)
+        self._run_in_loop(self._stop_listening)
         finished = self._wait_for_requests(deadline)
         self._server.task_dispatcher.shutdown(timeout=max(0.0, deadline - time.monotonic()))
-        self._in_loop(self._leave_loop)
+        self._run_in_loop(self._leave_loop)
         self._thread.join(timeout=max(1.0, deadline - time.monotonic()))
-        return self._let_go_of_pipe() and finished
+        return self._close_pipe() and finished
 
-    def _in_loop(self, action: Callable[[], None]) -> None:
-        # The loop's sockets may only be touched by the loop's own thread.
+    def _run_in_loop(self, action: Callable[[], None]) -> None:
+        # Only the loop's thread may touch its sockets.
         self._server.trigger.pull_trigger(action)
 
     def _stop_listening(self) -> None:
@@ -154,11 +156,11 @@ class WebServer:
     def _leave_loop(self) -> None:
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()
-        self._server.trigger.del_channel()  # the loop ends when it has nothing left to watch
+        self._server.trigger.del_channel()  # the loop ends when no channel is left
 
-    def _let_go_of_pipe(self) -> bool:
-        # Whoever still works may write to the pipe that wakes the loop; were it closed, its number could be
-        # another file's by then. So it stays open until the process ends when a request was cut off.
+    def _close_pipe(self) -> bool:
+        # A thread that still works may write to the pipe that wakes the loop. If the pipe were closed, its descriptor
+        # could belong to another file by then; so it stays open if a request was cut off.
         if self._thread.is_alive() or self._server.task_dispatcher.threads:
             return False
         self._server.trigger.close()

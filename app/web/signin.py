@@ -1,4 +1,4 @@
-"""Who is at the browser: a token once, in a form; from then on a cookie that holds a random number and nothing else."""
+"""Sign-in for browsers: the user enters a token once; after that a cookie holds the random id of a session."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from app.web.front import Front
 COOKIE = "refund-agent-session"
 LIFETIME = timedelta(hours=12)
 HOME = "/pages/tasks"
-# Where a sign-in may lead: to a page of ours. No host, no second slash, no backslash, nothing that is not plain.
+# The pages to which a sign-in may redirect. Anything that could name another host, such as `//` or a backslash, fails.
 _PAGE = re.compile(r"/pages(/[A-Za-z0-9._~:%-]+)*(\?[A-Za-z0-9._~:%=&-]*)?")
 
 
 class SessionStore(Protocol):
-    """The sessions that are open."""
+    """The open sessions of the pages."""
 
     def begin(self, holder: str) -> str:
-        """Opens a session for the holder of a token, who is named by its digest; returns its id."""
+        """Opens a session for the token whose digest is `holder`; returns the session's id."""
 
     def find(self, session_id: str | None) -> str | None:
-        """The holder of the session; None for one that is unknown, over or ended."""
+        """The digest of the session's token; None if the session is unknown, expired or ended."""
 
     def end(self, session_id: str | None) -> None:
-        """Ends a session, if there is one."""
+        """Ends the session; does nothing if it is unknown."""
 
 
 def local_page(wanted: str | None) -> str:
-    """The page that `wanted` names, or the list of tasks when it names none of ours."""
+    """`wanted` if it is the path of one of the pages, otherwise the path of the task list."""
     return wanted if wanted and _PAGE.fullmatch(wanted) else HOME
 
 
-def give_cookie(response: Response, request: Request, session_id: str, front: Front) -> None:
-    """Hands the session to the browser, for this agent's pages alone. Behind a proxy that ends TLS only the form's
-    origin says that the browser came by https."""
+def set_cookie(response: Response, request: Request, session_id: str, front: Front) -> None:
+    """Sets the session cookie. Behind a proxy that terminates TLS, only the form's origin shows that the browser uses
+    https."""
     encrypted = request.is_secure or request.headers.get("Origin", "").lower().startswith("https://")
     response.set_cookie(
         COOKIE,
@@ -50,6 +50,6 @@ def give_cookie(response: Response, request: Request, session_id: str, front: Fr
     )
 
 
-def take_cookie(response: Response, front: Front) -> None:
-    """Lets the browser forget its session."""
+def delete_cookie(response: Response, front: Front) -> None:
+    """Deletes the session cookie in the browser."""
     response.delete_cookie(COOKIE, httponly=True, samesite="Strict", path=front.prefix or "/")

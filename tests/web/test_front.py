@@ -61,7 +61,7 @@ def test_a_form_from_the_public_address_is_taken(client: FlaskClient, path: str,
 def test_a_form_from_elsewhere_is_not(client: FlaskClient, origin: str) -> None:
     status, told, cookie = sign_in(client, origin)
     assert (status, cookie) == (403, "")
-    assert f"the browser sent the origin {origin or '(none)'}, the agent was asked as 127.0.0.1:8088" in told
+    assert f"its origin is {origin or '(none)'}, the requested host is 127.0.0.1:8088" in told
     assert f"REFUND_AGENT_PUBLIC_URL is {PUBLIC}" in told
 
 
@@ -76,7 +76,7 @@ def test_forwarded_headers_are_nobodys_word(client: FlaskClient) -> None:
 def test_without_the_setting_the_refusal_names_it_and_what_was_seen() -> None:
     status, told, _ = sign_in(app_at("").test_client(), "https://tools.example.com", "/signin")
     assert status == 403
-    assert "origin https://tools.example.com, the agent was asked as 127.0.0.1:8088" in told
+    assert "origin is https://tools.example.com, the requested host is 127.0.0.1:8088" in told
     assert "set REFUND_AGENT_PUBLIC_URL to the address that the browser shows" in told
 
 

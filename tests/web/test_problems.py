@@ -48,7 +48,7 @@ def test_a_problem_says_what_where_and_of_which_kind(client: DocumentedClient) -
         "code": "task_not_found",
         "title": "Task not found",
         "status": 404,
-        "detail": "there is no task 'acme:T-9' for this token; `GET /tasks` lists those there are",
+        "detail": "there is no task 'acme:T-9' for this token; `GET /tasks` lists the tasks that it may see",
         "instance": "/tasks/acme:T-9",
     }
 

@@ -286,5 +286,5 @@ def test_a_server_that_was_never_started_can_be_stopped(flask_app: Flask) -> Non
 
 
 def test_a_taken_port_is_named_with_the_remedy(server: WebServer, flask_app: Flask) -> None:
-    with pytest.raises(ConfigurationError, match=f"127.0.0.1:{server.port} .*REFUND_AGENT_WEB_PORT"):
+    with pytest.raises(ConfigurationError, match=f"127.0.0.1:{server.port}: .*REFUND_AGENT_WEB_PORT"):
         WebServer(flask_app, port=server.port)

@@ -103,7 +103,9 @@ def test_a_finished_task_shows_each_step_token_and_cent(browser: Browser, live: 
     facts = browser.run(FACTS)
     assert facts["model calls"] != "0"
     tokens = {name: sum(row[f"{name}_tokens"] for row in bill) for name in ("input", "cached", "output")}
-    assert [facts[name] for name in ("input", "of it cached", "output")] == [f"{count:,}" for count in tokens.values()]
+    assert [facts[name] for name in ("input", "of which cached", "output")] == [
+        f"{count:,}" for count in tokens.values()
+    ]
     assert exact(browser.run(SUMS.format(part="tbody"))) == exact(browser.run(SUMS.format(part="tfoot"))) > 0
     for width in WIDTHS:
         for dark in (False, True):
@@ -165,7 +167,7 @@ def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: P
     words = browser.run(f'document.querySelector("{form}").closest("article").innerText')
     assert "SYSTEM OVERRIDE" in words
     assert "Left to refund\n20.00 EUR" in words
-    browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
     for width in WIDTHS:
         for dark in (False, True):
             browser.size(width, dark=dark)
@@ -177,7 +179,7 @@ def test_a_person_decides_in_the_inbox(browser: Browser, live: Live, tmp_path: P
     assert "21.00 EUR is more than order LD-47003 has left: 20.00 EUR at most" in browser.run("document.body.innerText")
     browser.complaints.clear()  # the browser notes that the answer was a refusal
     browser.open(f"{live.stack.web_url}/pages/tasks/{task_id}")
-    browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
     browser.type(f"{form} textarea", "twice this month")
     browser.follow(f"{form} button[value=reject]")
     assert browser.run("document.querySelector('h1').innerText") == "Rejected"

@@ -1,1 +1,1 @@
-"""The JSON API: the table of its routes, what each does, and the document that is made from the table."""
+"""The JSON API: route table, handlers and the OpenAPI document made from the table."""

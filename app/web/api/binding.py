@@ -1,4 +1,4 @@
-"""Binds the route table to Flask: who calls, for which tenant, with what; then handler and answer."""
+"""Binds the route table to Flask: authenticates the caller, parses body and query, calls the handler, responds."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from app.web.api.problems import NotJson, NotText, WrongFields, WrongMediaType
 from app.web.api.route_table import ROUTES, Route, build_document
 from app.web.front import Front
 
-# Request bodies and queries into models. A fault names the field and the rule, never the value.
-
 MAX_FIELD_PROBLEMS = 20
 MAX_KEY_CHARACTERS = 40
 
@@ -32,41 +30,41 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_body(request: Request, model: type[M], *, required: bool) -> M:
-    """The body as `model`. An empty body is `{}` where it is not required.
+    """The JSON body as `model`. If it is not `required`, an empty body means `{}`.
 
-    Raises BadRequest: 415 for another content type, 400 for what is no JSON, 422 for wrong fields; and
-    Werkzeug's 413 for a body above the app's limit.
+    Raises BadRequest: 415 for another content type, 400 for malformed JSON, 422 for wrong fields; and Werkzeug's 413
+    for a body above the app's limit. Its messages name fields and rules, never values.
     """
     raw = request.get_data(cache=False)
     if not raw and not required:
         return model()
     if request.mimetype != "application/json":
         raise WrongMediaType("the body must be JSON; send it with `Content-Type: application/json`")
-    _refuse_twins(raw)
+    _refuse_repeated_keys(raw)
     try:
         return model.model_validate_json(storable_json(raw))
     except ValidationError as error:
-        raise _refusal(error, "body") from None
+        raise _bad_request(error, "body") from None
 
 
 def read_text(request: Request, content_types: Sequence[str]) -> str:
-    """The body as it is. Raises BadRequest: 415 for another content type, 400 for no UTF-8; and Werkzeug's 413."""
+    """The body as text. Raises BadRequest: 415 for another content type, 400 if it is not UTF-8; and Werkzeug's 413."""
     raw = request.get_data(cache=False)
     if request.mimetype not in content_types:
-        named = " or ".join(f"`Content-Type: {content_type}`" for content_type in content_types)
-        raise WrongMediaType(f"the body must be sent with {named}")
+        headers = " or ".join(f"`Content-Type: {content_type}`" for content_type in content_types)
+        raise WrongMediaType(f"the body must be sent with {headers}")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise NotText("the body is no UTF-8 text; send it as UTF-8") from None
+        raise NotText("the body is not UTF-8 text; send it as UTF-8") from None
 
 
-def _refuse_twins(raw: bytes) -> None:
-    """Two values under one key: readers differ in which one they take, so neither is taken."""
+def _refuse_repeated_keys(raw: bytes) -> None:
+    """Refuses an object with the same key twice, because parsers differ in which of the values they use."""
 
     def check(pairs: list[tuple[str, object]]) -> None:
         if len({key for key, _ in pairs}) < len(pairs):
-            raise _not_json("a key stands twice in one object")
+            raise _not_json("an object has the same key twice")
 
     try:
         json.loads(raw, object_pairs_hook=check)
@@ -79,55 +77,54 @@ def _not_json(reason: str) -> NotJson:
 
 
 def read_query(request: Request, model: type[M]) -> M:
-    """The query string as `model`. Raises BadRequest (422), also for a parameter that is given twice."""
-    given = request.args.to_dict(flat=False)
-    twins = [key for key, values in given.items() if len(values) > 1]
-    if twins:
-        raise _unacceptable([_twin(key) for key in twins], "query")
+    """The query string as `model`. Raises BadRequest (422), also for a repeated parameter."""
+    parameters = request.args.to_dict(flat=False)
+    repeated = [key for key, values in parameters.items() if len(values) > 1]
+    if repeated:
+        detail = "is given more than once"
+        raise _wrong_fields(
+            [FieldProblem(field=_safe_key(key), detail=detail, code="repeated") for key in repeated], "query"
+        )
     try:
-        return model.model_validate_strings({key: values[0] for key, values in given.items()})
+        return model.model_validate_strings({key: values[0] for key, values in parameters.items()})
     except ValidationError as error:
-        raise _refusal(error, "query") from None
+        raise _bad_request(error, "query") from None
 
 
-def _twin(key: str) -> FieldProblem:
-    return FieldProblem(field=_known_shape(key), detail="is given more than once", code="repeated")
-
-
-def _refusal(error: ValidationError, part: str) -> NotJson | WrongFields:
-    faults = error.errors(include_input=False, include_url=False, include_context=False)
-    if any(fault["type"] == "json_invalid" for fault in faults):
+def _bad_request(error: ValidationError, part: str) -> NotJson | WrongFields:
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    if any(detail["type"] == "json_invalid" for detail in details):
         return _not_json("it cannot be parsed as UTF-8 JSON")
-    return _unacceptable([field_problem(fault) for fault in faults], part)
+    return _wrong_fields([field_problem(detail) for detail in details], part)
 
 
-def _unacceptable(problems: Iterable[FieldProblem], part: str) -> WrongFields:
-    listed = tuple(problems)[:MAX_FIELD_PROBLEMS]
-    names = ", ".join(dict.fromkeys(problem.field for problem in listed))
+def _wrong_fields(problems: Iterable[FieldProblem], part: str) -> WrongFields:
+    problems = tuple(problems)[:MAX_FIELD_PROBLEMS]
+    names = ", ".join(dict.fromkeys(problem.field for problem in problems))
     return WrongFields(
-        f"the {part} has fields that cannot be accepted: {names}; correct them and send it again", listed
+        f"the {part} has fields that cannot be accepted: {names}; correct them and send it again", problems
     )
 
 
-def field_problem(fault: ErrorDetails) -> FieldProblem:
-    """One of pydantic's faults for a reader: dotted field, rule, code."""
-    field = ".".join(_known_shape(str(part)) for part in fault["loc"])
-    return FieldProblem(field=field or "(whole)", detail=fault["msg"], code=fault["type"])
+def field_problem(detail: ErrorDetails) -> FieldProblem:
+    """One of pydantic's error details as the API reports it: dotted field, message, code."""
+    field = ".".join(_safe_key(str(part)) for part in detail["loc"])
+    return FieldProblem(field=field or "(whole)", detail=detail["msg"], code=detail["type"])
 
 
-def _known_shape(key: str) -> str:
-    """A key as it was sent, unless it could be text: then it is not repeated."""
+def _safe_key(key: str) -> str:
+    """`key` if it looks like a field's name. Anything else may be a customer's text, and is not repeated."""
     plain = key.isascii() and (key.isidentifier() or key.isdigit())
     return key if plain and len(key) <= MAX_KEY_CHARACTERS else "(unknown key)"
 
 
-# The forms of TenantId and TicketId in app.domain.models, joined by the colon that no tenant holds.
+# TenantId and TicketId of app.domain.models, joined by a colon, which a tenant's id cannot contain.
 TASK_ID = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,30}):[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class ApiEdge:
-    """What every route shares."""
+    """The objects that all routes share."""
 
     service: TasksApi
     access: Access
@@ -147,7 +144,7 @@ def make_blueprint(
     vitals: Probes | None = None,
     routes: Sequence[Route] = ROUTES,
 ) -> Blueprint:
-    """The API as a blueprint for `/`."""
+    """The API as a blueprint at `/`."""
     blueprint = Blueprint("api", __name__)
     edge = ApiEdge(service, access, ledger, vitals, build_document(routes, version, front.prefix), version, front)
     for route in routes:
@@ -156,14 +153,14 @@ def make_blueprint(
             endpoint=route.name,
             view_func=_view(route, edge),
             methods=[route.method],
-            provide_automatic_options=False,  # no CORS, and nothing that the document does not name
+            provide_automatic_options=False,  # no CORS, and no method that the document omits
         )
     return blueprint
 
 
 def _view(route: Route, edge: ApiEdge) -> Callable[..., Response]:
     def view(task_id: str = "") -> Response:
-        principal = _let_in(route, edge, task_id)
+        principal = _authorize(route, edge, task_id)
         if route.max_bytes is not None:
             request.max_content_length = route.max_bytes
         call = Call(
@@ -183,15 +180,19 @@ def _view(route: Route, edge: ApiEdge) -> Callable[..., Response]:
     return view
 
 
-def _let_in(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
-    """The caller. A task of another tenant does not exist for it, whatever its roles are."""
+def _authorize(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
+    """The caller; None on a route without a token.
+
+    Raises AccessDenied; TaskNotFound, also for a task of a tenant that the caller may not see. A decision by a caller
+    without the role is noted at the task.
+    """
     if route.role is None:
         return None
     principal = edge.access.authenticate(request.headers.get("Authorization"))
     if route.on_task:
-        known = TASK_ID.fullmatch(task_id)
-        if not known or not principal.sees(known["tenant"]):
-            raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
+        match = TASK_ID.fullmatch(task_id)
+        if not match or not principal.sees(match["tenant"]):
+            raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks to see which exist")
     try:
         principal.require(route.role)
     except AccessDenied:
@@ -204,12 +205,9 @@ def _let_in(route: Route, edge: ApiEdge, task_id: str) -> Principal | None:
 
 def _respond(route: Route, answer: HandlerAnswer, front: Front) -> Response:
     if answer.status not in route.answers:
-        raise RuntimeError(f"route {route.name} answered {answer.status}, which its table does not name")
+        raise RuntimeError(f"route {route.name} answered {answer.status}, which the route table does not list")
     headers = {name: front.path(value) if name == "Location" else value for name, value in answer.headers.items()}
-    return Response(_bytes(answer.body), status=answer.status, headers=headers, content_type=route.content_type)
-
-
-def _bytes(body: BaseModel | dict[str, Any] | bytes) -> bytes:
-    if isinstance(body, bytes):
-        return body
-    return (body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)).encode()
+    body = answer.body
+    if not isinstance(body, bytes):
+        body = (body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)).encode()
+    return Response(body, status=answer.status, headers=headers, content_type=route.content_type)

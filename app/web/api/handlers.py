@@ -1,4 +1,4 @@
-"""What each route does: a call in, an answer out, not a word of Flask."""
+"""The functions behind the routes: each takes a `Call` and returns a `HandlerAnswer`, independent of Flask."""
 
 from __future__ import annotations
 
@@ -28,60 +28,61 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class TasksApi(Protocol):
-    """What the API needs of the task service."""
+    """The task service, as the API uses it."""
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
-        """The ticket's task, and what became of the ticket. Raises Conflict for another body under the same id."""
+        """The ticket's task, and whether it is new, known or started later. Raises Conflict if the id is taken by a
+        different ticket."""
 
     def get(self, task_id: str) -> TaskView:
-        """Raises TaskNotFound."""
+        """The task as it is now. Raises TaskNotFound."""
 
     def ticket(self, task_id: str) -> TicketView:
-        """What the customer wrote, redacted. Raises TaskNotFound."""
+        """The customer's text, redacted. Raises TaskNotFound."""
 
     def list(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, limit: int, after: str | None
     ) -> TaskPage:
-        """A page, oldest first. `tenants` None means all of them."""
+        """A page of tasks, oldest first; `tenants` None means all tenants."""
 
     def pause(self, task_id: str) -> TaskView:
-        """Raises TaskNotFound, NotWaiting."""
+        """Pauses a running task. Raises TaskNotFound, NotWaiting."""
 
     def resume(self, task_id: str) -> TaskView:
-        """Lets a paused or parked task go on. Raises TaskNotFound, NotWaiting."""
+        """Continues a paused or parked task. Raises TaskNotFound, NotWaiting."""
 
     def decide(self, task_id: str, decision: Decision, note: str) -> tuple[TaskView, bool]:
-        """Hands a decision over; True when the task has accepted it, False when nobody knows yet. Raises TaskNotFound,
-        NotWaiting, DecisionRefused."""
+        """Sends a decision to the task; False if the task has not answered yet. Raises TaskNotFound, NotWaiting,
+        DecisionRefused."""
 
     def note_denied(self, task_id: str, decision: Decision) -> None:
-        """Notes an attempt of somebody who may not decide. Raises TaskNotFound."""
+        """Notes an attempt by a caller who may not decide. Raises TaskNotFound."""
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
-        """Raises TaskNotFound, NotWaiting."""
+        """Ends a task for good. Raises TaskNotFound, NotWaiting."""
 
     def rerun(self, task_id: str) -> TaskView:
-        """Begins a lost, failed or terminated task again. Raises TaskNotFound, NotWaiting."""
+        """Restarts a lost, failed or terminated task. Raises TaskNotFound, NotWaiting."""
 
 
 class RecordsApi(Protocol):
-    """What the API needs of the ledger."""
+    """The ledger's queries, as the API uses them."""
 
     def record(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound."""
+        """The record of a task. Raises TaskNotFound."""
 
     def report(
         self, by: Sequence[Dimension], since: date | None, until: date | None, tenants: frozenset[str] | None
     ) -> Rollup:
-        """Sums of charges; `until` is not among the days, `tenants` None means all of them."""
+        """Sums of charges; `until` is exclusive, `tenants` None means all tenants."""
 
     def failures(self, since: date | None, until: date | None, tenants: frozenset[str] | None) -> Facts:
-        """What is known of the failures of the tasks that ended on these days."""
+        """The failure figures of the tasks that ended in the period; `until` is exclusive."""
 
 
 @dataclass(frozen=True)
 class LedgerApi:
-    """Where figures come from: the ledger, its comparison with a provider's bill, and the metrics for Prometheus."""
+    """The sources of figures: the ledger's queries, the comparison with a provider's bill, the Prometheus metrics."""
 
     records: RecordsApi
     compare: Callable[[Bill], Reconciliation]
@@ -89,55 +90,55 @@ class LedgerApi:
 
 
 class Probes(Protocol):
-    """What probes ask of this process; both answer at once."""
+    """The health of this process. Neither method blocks."""
 
     def alive(self) -> None:
-        """Raises NotReady when only a new process helps."""
+        """Raises NotReady if the process must be restarted."""
 
     def ready(self) -> None:
-        """Raises NotReady when no work can be done here now."""
+        """Raises NotReady if this process cannot do work now."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request, already let in and read."""
+    """One authorized and parsed request."""
 
     service: TasksApi
     document: dict[str, Any]  # the OpenAPI document
     version: str
-    principal: Principal | None  # None only on routes that need no token
+    principal: Principal | None  # None on a route without a token
     task_id: str
     body: BaseModel | None
     query: BaseModel | None
-    text: str  # a body that is taken as it is
+    text: str  # the body of an upload
     ledger: LedgerApi | None
     vitals: Probes | None
 
     @property
     def caller(self) -> Principal:
-        """Who calls. Raises RuntimeError on a route that needs no token."""
+        """The caller. Raises RuntimeError on a route without a token."""
         if self.principal is None:
             raise RuntimeError("this route is served without a token, so it has no caller")
         return self.principal
 
     @property
     def figures(self) -> LedgerApi:
-        """The books. Raises RuntimeError in an app that was made without them."""
+        """The ledger's figures. Raises RuntimeError if the app was created without a ledger."""
         if self.ledger is None:
-            raise RuntimeError("this app was made without books, so it has no figures to tell")
+            raise RuntimeError("the app was created without a ledger, so it has no figures")
         return self.ledger
 
     @property
     def process(self) -> Probes:
-        """The vitals. Raises RuntimeError in an app that was made without them."""
+        """The health of the process. Raises RuntimeError if the app was created without vitals."""
         if self.vitals is None:
-            raise RuntimeError("this app was made without vitals, so it cannot be probed")
+            raise RuntimeError("the app was created without vitals, so it cannot be probed")
         return self.vitals
 
 
 @dataclass(frozen=True)
 class HandlerAnswer:
-    """What goes back: the status must be one that the route's table names."""
+    """A handler's answer; `status` must be one of the route's `answers`."""
 
     status: int
     body: BaseModel | dict[str, Any] | bytes
@@ -146,34 +147,34 @@ class HandlerAnswer:
 
 def _as(value: BaseModel | None, model: type[M]) -> M:
     if not isinstance(value, model):
-        raise TypeError(f"the route's table gives {type(value).__name__}, the handler reads {model.__name__}")
+        raise TypeError(f"the route table gives {type(value).__name__}, but the handler expects {model.__name__}")
     return value
 
 
 def health(call: Call) -> HandlerAnswer:
-    """The web process answers."""
+    """Reports that the web process answers."""
     return HandlerAnswer(200, Health(status="ok", version=call.version))
 
 
 def live(call: Call) -> HandlerAnswer:
-    """The worker's event loop moves."""
+    """Reports that the worker's event loop runs."""
     call.process.alive()
     return health(call)
 
 
 def ready(call: Call) -> HandlerAnswer:
-    """Work can be done here."""
+    """Reports that this process can do work."""
     call.process.ready()
     return health(call)
 
 
 def index(call: Call) -> HandlerAnswer:
-    """What this is, and where to go on."""
+    """The API's entry point: name, version, links."""
     return HandlerAnswer(200, Index(version=call.version))
 
 
 def openapi(call: Call) -> HandlerAnswer:
-    """The description of this API."""
+    """The OpenAPI document."""
     return HandlerAnswer(200, call.document)
 
 
@@ -181,7 +182,7 @@ _INTAKE = {Intake.NEW: 201, Intake.KNOWN: 200, Intake.LATER: 202}
 
 
 def submit(call: Call) -> HandlerAnswer:
-    """Takes a ticket in; the same ticket again is the same task. 202: it is kept, and its task is started later."""
+    """Accepts a ticket. 201: a new task; 200: the ticket was known; 202: it is stored, and its task starts later."""
     ticket = _as(call.body, Ticket)
     call.caller.require(Role.SUBMIT, ticket.tenant)
     view, intake = call.service.submit(ticket)
@@ -199,12 +200,12 @@ def list_tasks(call: Call) -> HandlerAnswer:
 
 
 def show_task(call: Call) -> HandlerAnswer:
-    """One task."""
+    """A task as it is now."""
     return HandlerAnswer(200, call.service.get(call.task_id))
 
 
 def show_ticket(call: Call) -> HandlerAnswer:
-    """The ticket of a task: what the customer wrote, redacted."""
+    """A task's ticket: the customer's text, redacted."""
     return HandlerAnswer(200, call.service.ticket(call.task_id))
 
 
@@ -230,7 +231,7 @@ def failure_costs(call: Call) -> HandlerAnswer:
 
 
 def _tenants(call: Call, query: PeriodQuery) -> frozenset[str] | None:
-    """The tenant that is asked for, else the caller's; None is all. Raises AccessDenied."""
+    """The query's tenant, otherwise the caller's tenants; None means all. Raises AccessDenied."""
     if query.tenant is None:
         return call.caller.tenants
     call.caller.require(Role.READ, query.tenant)
@@ -238,55 +239,56 @@ def _tenants(call: Call, query: PeriodQuery) -> frozenset[str] | None:
 
 
 def _selection(query: PeriodQuery, tenants: frozenset[str] | None) -> Selection:
-    named = None if tenants is None else tuple(sorted(tenants))
-    return Selection(since=query.since, until=query.until, tenants=named)
+    names = None if tenants is None else tuple(sorted(tenants))
+    return Selection(since=query.since, until=query.until, tenants=names)
 
 
 def reconcile_bill(call: Call) -> HandlerAnswer:
-    """Compares the record with a provider's bill, which is of all tenants."""
-    _of_all_tenants(call)
+    """Compares the record with a provider's bill, which covers all tenants."""
+    _require_all_tenants(call)
     return HandlerAnswer(200, reconciliation_view(call.figures.compare(parse_bill("in the request", call.text))))
 
 
 def show_metrics(call: Call) -> HandlerAnswer:
-    """The agent's metrics, which are of all tenants."""
-    _of_all_tenants(call)
+    """The agent's metrics, which cover all tenants."""
+    _require_all_tenants(call)
     return HandlerAnswer(200, call.figures.metrics())
 
 
-def _of_all_tenants(call: Call) -> None:
+def _require_all_tenants(call: Call) -> None:
     if call.caller.tenants is not None:
         raise AccessDenied(
-            f"token {call.caller.name!r} is bound to tenants, and this is of all of them; use a token of all tenants"
+            f"token {call.caller.name!r} is bound to tenants, and this answer covers all tenants; use a token of all "
+            "tenants"
         )
 
 
 def pause_task(call: Call) -> HandlerAnswer:
-    """Holds a running task."""
+    """Pauses a running task."""
     return HandlerAnswer(200, call.service.pause(call.task_id))
 
 
 def resume_task(call: Call) -> HandlerAnswer:
-    """Lets a paused or parked task go on."""
+    """Continues a paused or parked task."""
     return HandlerAnswer(200, call.service.resume(call.task_id))
 
 
 def approve_task(call: Call) -> HandlerAnswer:
-    """Approves the refund that waits; the decision carries the token's name."""
+    """Approves a refund for a waiting task. The decision names the token as its author."""
     approval = _as(call.body, Approval)
-    said = Decision(verdict="approve", by=call.caller.name, refund=approval.refund, question=approval.question)
-    return _decide(call, said, approval.note)
+    decision = Decision(verdict="approve", by=call.caller.name, refund=approval.refund, question=approval.question)
+    return _decide(call, decision, approval.note)
 
 
 def reject_task(call: Call) -> HandlerAnswer:
-    """Rejects the refund that waits; the decision carries the token's name."""
+    """Rejects a refund for a waiting task. The decision names the token as its author."""
     rejection = _as(call.body, Rejection)
-    said = Decision(verdict="reject", by=call.caller.name, question=rejection.question)
-    return _decide(call, said, rejection.note)
+    decision = Decision(verdict="reject", by=call.caller.name, question=rejection.question)
+    return _decide(call, decision, rejection.note)
 
 
 def _decide(call: Call, decision: Decision, note: str) -> HandlerAnswer:
-    """202 for a decision that was handed over, and of which the task has said nothing yet."""
+    """200 if the task has accepted the decision; 202 if it was sent, but the task has not answered yet."""
     view, accepted = call.service.decide(call.task_id, decision, note)
     return HandlerAnswer(200 if accepted else 202, view)
 
@@ -297,5 +299,5 @@ def terminate_task(call: Call) -> HandlerAnswer:
 
 
 def rerun_task(call: Call) -> HandlerAnswer:
-    """Begins a task again from its ticket."""
+    """Restarts a task from its ticket."""
     return HandlerAnswer(200, call.service.rerun(call.task_id))

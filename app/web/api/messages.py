@@ -1,4 +1,4 @@
-"""What the API says and hears beyond `app.domain.models`: small frozen bodies, all of them documented."""
+"""The API's models in addition to `app.domain.models`; their docstrings appear in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DIMENSION = f"({'|'.join(Dimension)})"
 
 
 class Health(Frozen):
-    """The web process answers. Says nothing about Dapr or the models: that is `doctor`'s work."""
+    """The answer of a health check. It says nothing about Dapr or the models; `refund-agent doctor` checks them."""
 
     status: str = Field(pattern="^ok$")
     version: str
 
 
 class Index(Frozen):
-    """What this is, and where to go on: paths below this agent's own address."""
+    """The API's entry point. `description`, `tasks` and `pages` are paths below the agent's address."""
 
     name: str = "refund-agent"
     version: str
@@ -33,7 +33,7 @@ class Index(Frozen):
 
 
 class Nothing(Frozen):
-    """A body without a field. It may be left out."""
+    """A body without fields; it may be empty."""
 
 
 QuestionNumber = Annotated[int, Field(ge=1, le=999_999)]
@@ -41,9 +41,9 @@ Note = Annotated[str, Field(max_length=500)]
 
 
 class Approval(Frozen):
-    """Approves what waits. `refund` replaces the drafted one; without it the drafted one is paid. `note` is kept in the
-    ledger, redacted. `question` is the number of the question that is answered: when another one is asked by now, the
-    approval comes too late."""
+    """Approves a refund for a waiting task. `refund` replaces the drafted refund; without it, the drafted refund is
+    paid. `note` is stored in the ledger, redacted. `question` is the number of the answered question: if the task asks
+    another question by now, the approval is too late."""
 
     refund: Refund | None = None
     note: Note = ""
@@ -51,8 +51,9 @@ class Approval(Frozen):
 
 
 class Rejection(Frozen):
-    """Rejects what waits. `note` is kept in the ledger, redacted; the customer does not see it. `question`: as with an
-    approval."""
+    """Rejects a refund for a waiting task. `note` is stored in the ledger, redacted; the customer does not see it.
+    `question` is the number of the answered question: if the task asks another question by now, the rejection is too
+    late."""
 
     note: Note = ""
     question: QuestionNumber | None = None
@@ -65,7 +66,7 @@ class Termination(Frozen):
 
 
 class TaskQuery(Frozen):
-    """Which tasks to list, oldest first. `after` is the `next_after` of the page before."""
+    """Selects tasks to list, oldest first. `after` is the `next_after` of the previous page."""
 
     tenant: TenantId | None = None
     status: TaskStatus | None = None
@@ -74,7 +75,7 @@ class TaskQuery(Frozen):
 
 
 class PeriodQuery(Frozen):
-    """Which days, in UTC, `until` not among them; and which tenant."""
+    """Selects days in UTC, with `until` exclusive, and a tenant."""
 
     since: date | None = None
     until: date | None = None
@@ -83,23 +84,23 @@ class PeriodQuery(Frozen):
     @model_validator(mode="after")
     def _holds_a_day(self) -> Self:
         if self.since and self.until and self.since >= self.until:
-            raise ValueError("`until` is not after `since`, so that no day is among them")
+            raise ValueError("`until` is not after `since`, so the period contains no day")
         return self
 
 
 class CostQuery(PeriodQuery):
-    """Which charges to sum, by what: dimensions with commas between them."""
+    """Selects the charges to sum; `by` lists the dimensions, separated by commas."""
 
     by: Annotated[str, Field(pattern=f"^{_DIMENSION}(,{_DIMENSION})*$")] = "tenant,stage"
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What to sum by, each once."""
+        """The dimensions of `by` without repeats."""
         return tuple(Dimension(name) for name in dict.fromkeys(self.by.split(",")))
 
 
 class FieldProblem(Frozen):
-    """One field that cannot be accepted. It names the field, never the value."""
+    """One field that cannot be accepted. It contains the field's name, never its value."""
 
     field: str
     detail: str
@@ -107,8 +108,8 @@ class FieldProblem(Frozen):
 
 
 class Problem(Frozen):
-    """What went wrong, as RFC 9457 says it. A program should look at `code` alone (`docs/operations.md` lists them):
-    it is stable, and `type` is the same as a URI; the words may change with any version."""
+    """A problem document of RFC 9457. Programs should read `code`, which is stable (`docs/operations.md` lists the
+    codes); `type` is the code as a URI. The texts may change with any version."""
 
     type: str
     title: str
@@ -118,4 +119,4 @@ class Problem(Frozen):
     code: str = Field(pattern="^[a-z][a-z0-9_]*$")
     reason: str | None = None  # why a decision was refused, such as above_refundable
     errors: tuple[FieldProblem, ...] | None = None
-    error_id: str | None = None  # stands in the agent's log as well
+    error_id: str | None = None  # also in the agent's log

@@ -1,4 +1,4 @@
-"""Every error leaves as application/problem+json; none carries a customer's text or our internals."""
+"""Answers every error as application/problem+json, without customers' texts and internals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BadRequest(RefundAgentError):
 
 
 class WrongMediaType(BadRequest):
-    """A body of another content type than is read here."""
+    """A body whose content type the route does not accept."""
 
     code = "unsupported_media_type"
     status = 415
@@ -39,14 +39,14 @@ class WrongMediaType(BadRequest):
 
 
 class NotText(BadRequest):
-    """A body that is no UTF-8."""
+    """A body that is not UTF-8."""
 
     code = "malformed_text"
     title = "Malformed text"
 
 
 class NotJson(BadRequest):
-    """A body that is no JSON, or has a key twice in one object."""
+    """A body that is not JSON, or in which an object has the same key twice."""
 
     code = "malformed_json"
     title = "Malformed JSON"
@@ -65,25 +65,25 @@ class WrongFields(BadRequest):
 
 
 def install(app: Flask) -> None:
-    """Makes `app` answer every error, its own and Flask's, as a problem."""
-    app.register_error_handler(RefundAgentError, _ours)
-    app.register_error_handler(HTTPException, _of_http)
-    app.register_error_handler(Exception, _unexpected)
+    """Registers handlers with `app` that answer every error, the agent's and Flask's, with a problem document."""
+    app.register_error_handler(RefundAgentError, _answer_agent_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
 
 
 def problem_type(code: str) -> str:
-    """The code of a problem as a URI: `urn:refund-agent:problem:task-not-found`."""
+    """A problem's code as a URI, such as `urn:refund-agent:problem:task-not-found`."""
     return TYPE_PREFIX + code.replace("_", "-")
 
 
 def http_code(name: str) -> str:
-    """The code of what HTTP itself has a name for: `method_not_allowed` for Method Not Allowed."""
+    """The code of an HTTP error, from its reason phrase: `method_not_allowed` for Method Not Allowed."""
     words = "".join(character if character.isalnum() else " " for character in name.lower()).split()
     return "_".join(words)
 
 
 def make_problem(code: str, title: str, status: int, detail: str, instance: str) -> Problem:
-    """A problem whose type follows from its code."""
+    """A problem document; its type follows from its code."""
     return Problem(
         type=problem_type(code),
         code=code,
@@ -94,9 +94,9 @@ def make_problem(code: str, title: str, status: int, detail: str, instance: str)
     )
 
 
-def _ours(error: RefundAgentError) -> Response:
+def _answer_agent_error(error: RefundAgentError) -> Response:
     if error.status >= 500 and not isinstance(error, Unreachable):
-        return _unexpected(error)
+        return _answer_unexpected(error)
     problem = make_problem(error.code, error.title, error.status, _detail(error), request.path)
     if isinstance(error, WrongFields):
         problem = problem.model_copy(update={"errors": error.errors})
@@ -114,18 +114,18 @@ def _ours(error: RefundAgentError) -> Response:
 
 def _detail(error: RefundAgentError) -> str:
     if isinstance(error, TaskNotFound):
-        # One text for a task that is not there and one that the token may not see: nobody learns which.
+        # The same text for a missing task and for one that the token may not see, so that it does not tell which.
         task_id = (request.view_args or {}).get("task_id", "")
-        return f"there is no task {task_id[:100]!r} for this token; `GET /tasks` lists those there are"
+        return f"there is no task {task_id[:100]!r} for this token; `GET /tasks` lists the tasks that it may see"
     return str(error)
 
 
 def _challenge() -> str:
-    sent = "Authorization" in request.headers
-    return 'Bearer realm="refund-agent"' + (', error="invalid_token"' if sent else "")
+    has_token = "Authorization" in request.headers
+    return 'Bearer realm="refund-agent"' + (', error="invalid_token"' if has_token else "")
 
 
-def _of_http(error: HTTPException) -> Response:
+def _answer_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     code = http_code(error.name)
     response = _respond(make_problem(code, error.name, status, _http_detail(error, status), request.path))
@@ -136,23 +136,23 @@ def _of_http(error: HTTPException) -> Response:
 
 def _http_detail(error: HTTPException, status: int) -> str:
     if status == 404:
-        return "there is nothing at this address; `GET /openapi.json` lists what there is"
+        return "there is nothing at this address; `GET /openapi.json` lists the routes"
     if status == 405:
-        return f"{request.method} is not served at this address; the Allow header lists what is"
+        return f"{request.method} is not allowed at this address; the Allow header lists the allowed methods"
     if status == 413:
         return f"the body is larger than {request.max_content_length} bytes; send a smaller one"
     return error.description or error.name
 
 
-def _unexpected(error: Exception) -> Response:
-    known = trouble(error)
-    if known is not None:
-        return _ours(known)
+def _answer_unexpected(error: Exception) -> Response:
+    database_error = trouble(error)
+    if database_error is not None:
+        return _answer_agent_error(database_error)
     error_id = uuid.uuid4().hex
-    # Types and places only: the message of an exception may hold what a customer wrote.
+    # Only types and places: an exception's message may contain a customer's text.
     places = "".join(traceback.format_tb(error.__traceback__))
     log.error("error %s: %s %s: %s\n%s", error_id, request.method, _rule(), _types(error), places)
-    detail = f"the agent failed at this; look for error {error_id} in its log"
+    detail = f"the agent failed; look for error {error_id} in its log"
     kind = error if isinstance(error, RefundAgentError) else RefundAgentError
     problem = make_problem(kind.code, kind.title, 500, detail, request.path)
     return _respond(problem.model_copy(update={"error_id": error_id}))

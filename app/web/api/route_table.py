@@ -1,7 +1,4 @@
-"""The table of the API: it registers the routes and it is the OpenAPI document, so they cannot drift.
-
-Add a route here and nowhere else.
-"""
+"""The route table, from which both the Flask routes and the OpenAPI document are made. Add a route only here."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ from app.web.api.messages import (
 from app.web.api.problems import CONTENT_TYPE as PROBLEM_TYPE
 
 JSON = "application/json"
-# The text format of Prometheus, as its client library writes it.
+# The text format that prometheus_client writes.
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 CSV = "text/csv"
 MAX_BILL_BYTES = 16 * 1024 * 1024
@@ -47,11 +44,11 @@ OPENAPI_SCHEMA = {"type": "object", "required": ["openapi", "info", "paths", "co
 class Route:
     """One method at one path.
 
-    `role` None means that no token is asked for. `body_required` False lets an empty body stand for `{}`.
-    `answers` are the good statuses, `headers` what their answers carry; `refusals` are the problem statuses
-    that come from the task itself. Those of the edge follow from the other fields (see `problems`).
-    `content_type` is that of the good answers. `uploads` are the content types of a body that is taken as it is, up to
-    `max_bytes`. `decides` is the verdict of a person's decision: who lacks the role for it has tried, which is noted.
+    `role` None: no token is needed. `body_required` False: an empty body means `{}`. `answers` maps each status of
+    success to its model or schema, `headers` describes their headers, `content_type` is their content type.
+    `refusals` are the problem statuses that the handler itself may cause; `problems` adds those that follow from the
+    other fields. `uploads` are the content types of a body that is passed on as text, up to `max_bytes`. `decides` is
+    the verdict of a route that decides about a refund: an attempt without the role is noted at the task.
     """
 
     method: str
@@ -78,17 +75,17 @@ class Route:
 
     @property
     def problems(self) -> tuple[int, ...]:
-        """Every problem status that this route can answer, in order."""
-        found = set(self.refusals) | {500}
+        """All problem statuses of this route, in order."""
+        statuses = set(self.refusals) | {500}
         if self.role is not None:
-            found |= {401, 403, 503}
+            statuses |= {401, 403, 503}
         if self.on_task:
-            found |= {404}
+            statuses |= {404}
         if self.body is not None or self.uploads:
-            found |= {400, 413, 415, 422}
+            statuses |= {400, 413, 415, 422}
         if self.query is not None:
-            found |= {422}
-        return tuple(sorted(found))
+            statuses |= {422}
+        return tuple(sorted(statuses))
 
 
 def _on_task(verb: str, summary: str, role: Role, handler: Callable[[Call], HandlerAnswer], **more: Any) -> Route:
@@ -109,7 +106,7 @@ def _decision(
 ) -> Route:
     return _on_task(
         verdict,
-        f"{summary}. 202 when the task has not said yet what became of it",
+        f"{summary}. 202: the decision was sent, but the task has not answered yet",
         Role.APPROVE,
         handler,
         body=body,
@@ -121,23 +118,39 @@ def _decision(
 _NOT_READY = frozenset({503})
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/", "index", "What this is; a browser is led to the pages", handlers.index, {200: Index}),
-    Route("GET", "/healthz", "health", "Is the web process up?", handlers.health, {200: Health}),
-    Route("GET", "/livez", "live", "Does the worker move?", handlers.live, {200: Health}, refusals=_NOT_READY),
-    Route("GET", "/readyz", "ready", "Can work be done here now?", handlers.ready, {200: Health}, refusals=_NOT_READY),
+    Route("GET", "/", "index", "Entry point; browsers are redirected to the pages", handlers.index, {200: Index}),
+    Route("GET", "/healthz", "health", "Check that the web process answers", handlers.health, {200: Health}),
+    Route(
+        "GET",
+        "/livez",
+        "live",
+        "Check that the worker's event loop runs",
+        handlers.live,
+        {200: Health},
+        refusals=_NOT_READY,
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        "ready",
+        "Check that this process can do work now",
+        handlers.ready,
+        {200: Health},
+        refusals=_NOT_READY,
+    ),
     Route("GET", "/openapi.json", "openapi", "This document", handlers.openapi, {200: OPENAPI_SCHEMA}),
     Route(
         "POST",
         "/tasks",
         "submit",
-        "Take a ticket in. The same ticket again is the same task. 202: it is kept, and its task is started later",
+        "Submit a ticket. The same ticket again gives the same task. 202: it is stored, and its task starts later",
         handlers.submit,
         {201: TaskView, 200: TaskView, 202: TaskView},
         role=Role.SUBMIT,
         body=Ticket,
         body_required=True,
         refusals=frozenset({409}),
-        headers={"Location": "The task's own address"},
+        headers={"Location": "The task's address"},
     ),
     Route(
         "GET",
@@ -162,7 +175,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/tasks/{task_id}/ticket",
         "show_ticket",
-        "Show the ticket of a task: what the customer wrote, redacted",
+        "Show the ticket of a task: the customer's text, redacted",
         handlers.show_ticket,
         {200: TicketView},
         role=Role.READ,
@@ -180,7 +193,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/cost/report",
         "report_costs",
-        "Sum what was charged, by any dimensions; a token bound to tenants sees these",
+        "Sum the charges by any dimensions; a token that is bound to tenants sees only theirs",
         handlers.report_costs,
         {200: ReportView},
         role=Role.READ,
@@ -190,7 +203,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/cost/failures",
         "failure_costs",
-        "What failures cost, and what they would have cost a runner that starts again from zero",
+        "Show what failures cost, and what restarting each task from zero would have cost",
         handlers.failure_costs,
         {200: FailureCostView},
         role=Role.READ,
@@ -200,7 +213,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/cost/reconcile",
         "reconcile_bill",
-        "Compare the record with a provider's bill, for a token of all tenants",
+        "Compare the record with a provider's bill; needs a token of all tenants",
         handlers.reconcile_bill,
         {200: ReconciliationView},
         role=Role.ADMIN,
@@ -211,22 +224,22 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/metrics",
         "show_metrics",
-        "Metrics for Prometheus, for a token of all tenants",
+        "Metrics for Prometheus; needs a token of all tenants",
         handlers.show_metrics,
         {200: {"type": "string"}},
         role=Role.READ,
         content_type=METRICS,
     ),
-    _on_task("pause", "Hold a running task", Role.ADMIN, handlers.pause_task),
-    _on_task("resume", "Let a paused or parked task go on", Role.ADMIN, handlers.resume_task),
+    _on_task("pause", "Pause a running task", Role.ADMIN, handlers.pause_task),
+    _on_task("resume", "Continue a paused or parked task", Role.ADMIN, handlers.resume_task),
     _on_task(
         "rerun",
-        "Begin a task again from its ticket that the workflow engine has lost, or that failed or was terminated",
+        "Restart a task from its ticket, after it failed, was terminated or was lost by the workflow engine",
         Role.ADMIN,
         handlers.rerun_task,
     ),
-    _decision("approve", "Approve what waits", handlers.approve_task, Approval),
-    _decision("reject", "Reject what waits", handlers.reject_task, Rejection),
+    _decision("approve", "Approve a refund for a waiting task", handlers.approve_task, Approval),
+    _decision("reject", "Reject a refund for a waiting task", handlers.reject_task, Rejection),
     _on_task(
         "terminate",
         "End a task for good",
@@ -247,9 +260,9 @@ READ: Literal["validation"] = "validation"
 WRITE: Literal["serialization"] = "serialization"
 
 DESCRIPTION = (
-    "Works support tickets as durable tasks. Every error is application/problem+json (RFC 9457), also for an "
-    "address or a method that is not listed here. A task of a tenant that the token is not bound to does not "
-    "exist for it: 404. Money is a decimal string, time is ISO 8601 in UTC."
+    "Works on support tickets as durable tasks. Every error is application/problem+json (RFC 9457), also for a "
+    "path or a method that is not listed here. A token that is bound to tenants gets 404 for tasks of other tenants. "
+    "Money is a decimal string, time is ISO 8601 in UTC."
 )
 PROBLEM_HEADERS = {
     401: {"WWW-Authenticate": "How to authenticate"},
@@ -258,8 +271,7 @@ PROBLEM_HEADERS = {
 
 
 def build_document(routes: Sequence[Route], version: str, prefix: str = "") -> JsonObject:
-    """The whole document; the same routes and version give the same document. `prefix` stands before every path, where
-    a reverse proxy has put one."""
+    """The OpenAPI document; equal arguments give equal documents. `prefix` is the path that a reverse proxy adds."""
     schemas, components = _schemas(routes)
     paths: JsonObject = {}
     for route in routes:
@@ -308,40 +320,37 @@ def _operation(route: Route, schemas: Schemas, components: JsonObject) -> JsonOb
 
 
 def _parameters(route: Route, components: JsonObject) -> list[JsonObject]:
-    found: list[JsonObject] = []
+    parameters: list[JsonObject] = []
     if route.on_task:
-        found.append({"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}})
+        parameters.append({"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}})
     if route.query:
         model = components[route.query.__name__]
-        needed = model.get("required", [])
+        required = model.get("required", [])
         for name, schema in model["properties"].items():
-            found.append({"name": name, "in": "query", "required": name in needed, "schema": _bare(schema)})
-    return found
+            schema = _without_null(schema)
+            parameters.append({"name": name, "in": "query", "required": name in required, "schema": schema})
+    return parameters
 
 
-def _bare(schema: JsonObject) -> JsonObject:
-    """A parameter's schema: it is left out, never null."""
-    bare = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
-    kinds = [kind for kind in bare.get("anyOf", []) if kind != {"type": "null"}]
-    if len(kinds) == 1:
-        del bare["anyOf"]
-        bare |= kinds[0]
-    return bare
+def _without_null(schema: JsonObject) -> JsonObject:
+    """A parameter's schema without null: an optional parameter is omitted, never null."""
+    result = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
+    types = [option for option in result.get("anyOf", []) if option != {"type": "null"}]
+    if len(types) == 1:
+        del result["anyOf"]
+        result |= types[0]
+    return result
 
 
 def _responses(route: Route, schemas: Schemas) -> JsonObject:
-    found = {
-        str(status): _response(status, route.content_type, _answer_schema(model, schemas), route.headers)
-        for status, model in route.answers.items()
-    }
+    responses: JsonObject = {}
+    for status, model in route.answers.items():
+        schema = schemas[model, WRITE] if isinstance(model, type) else model
+        responses[str(status)] = _response(status, route.content_type, schema, route.headers)
     for status in route.problems:
         headers = PROBLEM_HEADERS.get(status, {})
-        found[str(status)] = _response(status, PROBLEM_TYPE, schemas[Problem, WRITE], headers)
-    return found
-
-
-def _answer_schema(model: type[BaseModel] | JsonObject, schemas: Schemas) -> JsonObject:
-    return schemas[model, WRITE] if isinstance(model, type) else model
+        responses[str(status)] = _response(status, PROBLEM_TYPE, schemas[Problem, WRITE], headers)
+    return responses
 
 
 def _response(status: int, content_type: str, schema: JsonObject, headers: dict[str, str]) -> JsonObject:

@@ -1,12 +1,12 @@
-"""The pages: what a task did, used and cost, for people at a browser; they work without a script.
+"""The HTML pages: sign-in, inbox, task list, and each task's record. They need no JavaScript.
 
-routes.py     the blueprint: sign-in, the list of tasks, a task's record; errors as pages
-edge.py       what all pages share: who is signed in, what they need of the agent
-deciding.py   the inbox and the forms of decisions
-summary.py    how the task ended, its money, tokens and time
-timeline.py   the drawing: time axis, lanes, bars, pauses
-lines.py      the table with the same content
-page_words.py what a task was doing, in words; its money as cells
+routes.py      the blueprint: sign-in, task list, task page, error pages
+edge.py        shared by all pages: signed-in user, interfaces to the agent, templates
+deciding.py    the inbox and the decision forms
+summary.py     outcome, money, tokens and time of a task
+timeline.py    the time line: axis, lanes, bars, pauses
+lines.py       the table below the time line
+page_texts.py  texts for the parts of a task's time; table cells for money
 """
 
 from app.web.pages.edge import RecordsForPages, TasksForPages

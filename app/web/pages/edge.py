@@ -1,4 +1,4 @@
-"""What all pages share: what they need of the agent, who is signed in, how a template becomes an answer."""
+"""Shared by all pages: the interfaces to the agent, the signed-in user, and rendering of templates."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from app.web.api.binding import TASK_ID
 from app.web.front import Front
 from app.web.signin import SessionStore
 
-EVERY_SECONDS = 10  # a page that is to look again by itself
+REFRESH_SECONDS = 10  # of a page that reloads itself
 
 
 class TasksForPages(Protocol):
-    """What the pages need of the task service."""
+    """The task service, as the pages use it. `tenants` None means all tenants."""
 
     def get(self, task_id: str) -> TaskView:
-        """Raises TaskNotFound, Unreachable."""
+        """The task as it is now. Raises TaskNotFound, Unreachable."""
 
     def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
-        """How many tasks there are."""
+        """The number of tasks with `status`; None means any status."""
 
     def inbox(
         self,
@@ -44,31 +44,30 @@ class TasksForPages(Protocol):
         """A page of the tasks that wait for a person, the oldest first."""
 
     def ticket(self, task_id: str) -> TicketView:
-        """What the customer wrote. Raises TaskNotFound."""
+        """The customer's text, redacted. Raises TaskNotFound."""
 
     def decide(self, task_id: str, decision: Decision, note: str) -> tuple[TaskView, bool]:
-        """Hands a decision over; True when the task has accepted it, False when nobody knows yet. Raises NotWaiting,
-        DecisionRefused."""
+        """Sends a decision to the task; False if the task has not answered yet. Raises NotWaiting, DecisionRefused."""
 
     def note_denied(self, task_id: str, decision: Decision) -> None:
-        """Notes an attempt of somebody who may not decide. Raises TaskNotFound."""
+        """Notes an attempt by a caller who may not decide. Raises TaskNotFound."""
 
     def newest(
         self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None
     ) -> TaskPage:
-        """A page, newest first; `before` is the cursor of the page before."""
+        """A page of tasks, newest first; `before` is the cursor of the previous page."""
 
 
 class RecordsForPages(Protocol):
-    """What the pages need of the ledger."""
+    """The ledger's queries, as the pages use them."""
 
     def record(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound, also for a task that was not recorded yet."""
+        """The record of a task. Raises TaskNotFound, also if the task has no record yet."""
 
 
 @dataclass(frozen=True)
 class PageEdge:
-    """What every page shares."""
+    """The objects that all pages share."""
 
     service: TasksForPages
     access: Access
@@ -79,21 +78,21 @@ class PageEdge:
 
 
 class NotSignedIn(Exception):
-    """There is no session."""
+    """The request has no valid session."""
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
-    """A template as an answer."""
+    """The response with a rendered template."""
     return make_response(render_template(template, **values), status)
 
 
-def to(edge: PageEdge, path: str) -> AnyResponse:
-    """Leads to another page of ours."""
+def redirect_to(edge: PageEdge, path: str) -> AnyResponse:
+    """A redirect to another page of this agent."""
     return redirect(edge.front.path(path), 303)
 
 
 def caller(edge: PageEdge) -> Principal:
-    """Who is signed in. A token that was taken away opens nothing any more. Raises NotSignedIn."""
+    """The signed-in user. Raises NotSignedIn, also if the session's token was revoked."""
     holder = edge.sessions.find(request.cookies.get(signin.COOKIE))
     principal = edge.access.holder(holder) if holder else None
     if principal is None:
@@ -101,32 +100,33 @@ def caller(edge: PageEdge) -> Principal:
     return principal
 
 
-def seen(principal: Principal, task_id: str) -> None:
-    """Raises TaskNotFound for a task of another tenant: it does not exist for the caller, whatever its roles are."""
-    known = TASK_ID.fullmatch(task_id)
-    if not known or not principal.sees(known["tenant"]):
-        raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks there are")
+def require_visible(principal: Principal, task_id: str) -> None:
+    """Raises TaskNotFound if the task belongs to a tenant that the caller may not see."""
+    match = TASK_ID.fullmatch(task_id)
+    if not match or not principal.sees(match["tenant"]):
+        raise TaskNotFound(f"no task {task_id!r} for token {principal.name!r}; list the tasks to see which exist")
 
 
 def reader(edge: PageEdge, task_id: str | None = None) -> Principal:
-    """The caller, who may read. Raises NotSignedIn, TaskNotFound, AccessDenied."""
+    """The signed-in user, checked for the role `read` and for access to the task. Raises NotSignedIn, TaskNotFound,
+    AccessDenied."""
     principal = caller(edge)
     if task_id is not None:
-        seen(principal, task_id)
+        require_visible(principal, task_id)
     principal.require(Role.READ)
     return principal
 
 
 def query_with(**chosen: str | None) -> Callable[[dict[str, Any]], str]:
-    """Makes the end of an address: what was chosen, with changes; None leaves a name out."""
+    """A function that returns the query string of `chosen` with changes; a value of None removes the parameter."""
 
     def query(changes: dict[str, Any]) -> str:
-        named = {name: value for name, value in {**chosen, **changes}.items() if value not in (None, "")}
-        return f"?{urlencode(named)}" if named else ""
+        parameters = {name: value for name, value in {**chosen, **changes}.items() if value not in (None, "")}
+        return f"?{urlencode(parameters)}" if parameters else ""
 
     return query
 
 
-def every() -> int | None:
-    """How often the page is to look again, in seconds; None: when somebody asks."""
-    return EVERY_SECONDS if request.args.get("refresh") == str(EVERY_SECONDS) else None
+def refresh_seconds() -> int | None:
+    """The interval at which the page reloads itself; None if it does not."""
+    return REFRESH_SECONDS if request.args.get("refresh") == str(REFRESH_SECONDS) else None

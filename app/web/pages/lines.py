@@ -1,7 +1,7 @@
-"""The table below the time line: a line for each attempt and each model call, and for the workflow itself. Pure.
+"""The table below the time line: a line for each attempt and each model call, and one for the workflow.
 
-Every charge of the record stands in exactly one line: that of its model call; else, since compute and persisted writes
-are the step's, in the step's first line; else in the workflow's.
+Every charge of the record is in exactly one line: that of its model call, otherwise the first line of its step (compute
+and persisted writes), otherwise the line of the workflow.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _CallKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableLine:
-    """One line; empty texts are cells without content. `failed`: it brought no result. `wasted`: it is charged as
-    wasted work."""
+    """One line of the table; an empty text is an empty cell. `failed`: the line's work had no result. `wasted`: its
+    charges count as wasted."""
 
-    kind: str  # attempt, call, step (one without an attempt), workflow
+    kind: str  # attempt, call, step (a step without attempts) or workflow
     stage: str = ""
     step: str = ""
     name: str = ""
@@ -52,25 +52,25 @@ class TableLine:
 
 @dataclass(frozen=True, slots=True)
 class StepLines:
-    """The lines of one step, or of the workflow itself."""
+    """The lines of one step, or of the workflow."""
 
     name: str
     lines: tuple[TableLine, ...]
 
 
 def make_lines(record: TaskRecord, digits: Digits) -> tuple[StepLines, ...]:
-    """All lines of a record, by step."""
-    by_call, by_step = _sorted(record)
+    """All lines of `record`, grouped by step, with amounts to `digits`."""
+    by_call, by_step = _group_charges(record)
     groups = [StepLines(step.name, tuple(_step_lines(record, step, by_call, by_step, digits))) for step in record.steps]
     rest = tuple(charge for charges in (*by_call.values(), *by_step.values()) for charge in charges)
     if rest:
-        line = TableLine(kind="workflow", stage="the workflow itself", money=money_cell(rest, digits), charges=rest)
+        line = TableLine(kind="workflow", stage="workflow", money=money_cell(rest, digits), charges=rest)
         groups.append(StepLines("workflow", (line,)))
     return tuple(groups)
 
 
-def _sorted(record: TaskRecord) -> tuple[dict[_CallKey, list[Charge]], dict[str, list[Charge]]]:
-    """The charges by call, and those of no call by step."""
+def _group_charges(record: TaskRecord) -> tuple[dict[_CallKey, list[Charge]], dict[str, list[Charge]]]:
+    """The charges of model calls by call, and all others by step."""
     by_call: dict[_CallKey, list[Charge]] = defaultdict(list)
     by_step: dict[str, list[Charge]] = defaultdict(list)
     calls = {(call.execution_id, call.turn, call.number) for call in record.calls}
@@ -90,9 +90,9 @@ def _step_lines(
     by_step: dict[str, list[Charge]],
     digits: Digits,
 ) -> Iterator[TableLine]:
-    """Takes the charges that it shows out of both."""
+    """The lines of a step. Removes the charges of these lines from `by_call` and `by_step`."""
     end = record.ended_at or record.projected_at
-    own = tuple(by_step.pop(step.execution_id, ()))
+    step_charges = tuple(by_step.pop(step.execution_id, ()))
     calls = record.calls_of(step)
     if not step.attempts:
         yield TableLine(
@@ -100,12 +100,12 @@ def _step_lines(
             stage=step.stage,
             step=str(step.step),
             name=step.name,
-            money=money_cell(own, digits),
-            charges=own,
+            money=money_cell(step_charges, digits),
+            charges=step_charges,
             state="not in the history",
         )
     for number, attempt in enumerate(step.attempts):
-        yield _attempt_line(step, attempt, () if number else own, end, digits)
+        yield _attempt_line(step, attempt, () if number else step_charges, end, digits)
         for call in calls:
             if _attempt_of(call, step.attempts) is attempt:
                 yield _call_line(record, step, call, tuple(by_call.pop(_key(call), ())), attempt, digits)
@@ -118,9 +118,9 @@ def _key(call: CallRecord) -> _CallKey:
 
 
 def _attempt_of(call: CallRecord, attempts: Sequence[AttemptRecord]) -> AttemptRecord:
-    """The last one that had begun when the call did; the clocks of two machines may disagree a little."""
-    begun = [attempt for attempt in attempts if attempt.scheduled_at <= call.started_at]
-    return begun[-1] if begun else attempts[0]
+    """The last attempt that was scheduled before the call started; the first one if the machines' clocks differ."""
+    earlier = [attempt for attempt in attempts if attempt.scheduled_at <= call.started_at]
+    return earlier[-1] if earlier else attempts[0]
 
 
 def _attempt_line(
@@ -143,11 +143,11 @@ def _attempt_line(
 
 
 def _interruptions(attempt: AttemptRecord) -> Iterator[str]:
-    """What of it was lost, and how long nobody took it up."""
-    for execution, after in zip_longest(attempt.executions, attempt.executions[1:]):
+    """The attempt's interrupted executions, each with its cause and the time until the next execution started."""
+    for execution, successor in zip_longest(attempt.executions, attempt.executions[1:]):
         if execution.outcome is ExecutionOutcome.INTERRUPTED and execution.ended_at and execution.cause:
-            again = f", taken up again after {duration(after.started_at - execution.ended_at)}" if after else ""
-            yield f"execution {execution.number} interrupted ({execution.cause.words}){again}"
+            pause = f", taken up again after {duration(successor.started_at - execution.ended_at)}" if successor else ""
+            yield f"execution {execution.number} interrupted ({execution.cause.words}){pause}"
 
 
 def _call_line(
@@ -158,7 +158,7 @@ def _call_line(
     attempt: AttemptRecord | None,
     digits: Digits,
 ) -> TableLine:
-    used = call.usage
+    usage = call.usage
     ended = record.end_of(call) or record.ended_at or record.projected_at
     return TableLine(
         kind="call",
@@ -173,9 +173,9 @@ def _call_line(
         error=call.error,
         answered_by=_answered_by(step, call),
         model=call.model or UNKNOWN,
-        input=tokens(used.input_tokens, used.basis),
-        cached=tokens(used.cached, used.basis),
-        output=tokens(used.output_tokens, used.basis),
+        input=tokens(usage.input_tokens, usage.basis),
+        cached=tokens(usage.cached, usage.basis),
+        output=tokens(usage.output_tokens, usage.basis),
         money=money_cell(charges, digits),
         charges=charges,
         failed=call.wasted,
@@ -184,8 +184,8 @@ def _call_line(
 
 
 def _answered_by(step: StepRecord, call: CallRecord) -> str:
-    """A settled call was answered by the provider, once; an execution that came later found that in the journal."""
+    """The provider answers a settled call once; a later execution of the step takes that answer from the journal."""
     if call.state is not CallState.SETTLED:
         return NOTHING
-    again = step.answered_by is AnsweredBy.JOURNAL
-    return f"{AnsweredBy.PROVIDER.value}, then {AnsweredBy.JOURNAL.value}" if again else AnsweredBy.PROVIDER.value
+    repeated = step.answered_by is AnsweredBy.JOURNAL
+    return f"{AnsweredBy.PROVIDER.value}, then {AnsweredBy.JOURNAL.value}" if repeated else AnsweredBy.PROVIDER.value

@@ -1,4 +1,4 @@
-"""The pages' words for the parts of a task's time, and its money as cells with a hint. Pure."""
+"""Texts for the parts of a task's time, and table cells for money."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ _PARTS = {
     TimePart.CHILDREN: "other workflows",
     TimePart.WAITING: "waiting for a person",
     TimePart.BACK_OFF: "back-off before a retry",
-    TimePart.TIMER: "timers of its own",
+    TimePart.TIMER: "timers",
     TimePart.IDLE: "between steps",
 }
 _WAITS = {"decision": "waiting for a person's decision", "resume": "parked until resumed"}
 
 
-def part(which: TimePart) -> str:
-    """What a task was doing."""
-    return _PARTS[which]
+def part_text(part: TimePart) -> str:
+    """What the task did in this part of its time."""
+    return _PARTS[part]
 
 
-def pause(span: Span) -> str:
-    """What a task was paused for."""
+def pause_text(span: Span) -> str:
+    """What the task waited for in this pause."""
     if span.part is TimePart.WAITING and span.label:
         return _WAITS.get(span.label, f"waiting for {span.label}")
     return _PARTS[span.part]
 
 
 def record_digits(record: TaskRecord) -> Digits:
-    """To how many places the page of a task shows its amounts: as `refund-agent record` does."""
+    """The decimal places for the amounts of a task's page; the same as for `refund-agent record`."""
     parts = [record.charges_of(step) for step in record.steps]
     parts += [charges_of_call(record, call) for call in record.calls]
     return digits_for(amounts(*(rollup(charges).total for charges in (record.charges, *parts))))
 
 
 def list_digits(records: Iterable[TaskRecord]) -> Digits:
-    """To how many places a list of tasks shows what each cost."""
+    """The decimal places for the costs in the list of tasks."""
     return digits_for(amounts(*(rollup(record.charges).total for record in records)))
 
 
 @dataclass(frozen=True)
 class MoneyTexts:
-    """Money of some charges, for one cell: a line a currency, with marks; `exact` holds every digit, for a hint."""
+    """The money of a table cell: one line per currency, marked if estimated or incomplete; `exact` has all digits."""
 
     lines: tuple[str, ...]
     exact: str
 
 
 def money_cell(charges: Iterable[Charge], digits: Digits) -> MoneyTexts:
-    """What the charges come to. Without any there is nothing to say; with none that is known there is a `?`."""
+    """The sum of the charges. The cell is empty without charges, and `?` if no charge has a known amount."""
     group = rollup(charges).total
     exact = [f"{money.contracted_cost:f} {money.currency}" for money in group.money]
     if incomplete(group):

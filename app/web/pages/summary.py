@@ -1,4 +1,4 @@
-"""What stands above the time line: how the task ended, what it cost, and where its time went. Pure."""
+"""The top of a task's page: outcome, cost, tokens and use of time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _KINDS = {
     CostKind.MODEL.value: "model calls",
     CostKind.COMPUTE.value: "compute",
     CostKind.ORCHESTRATION.value: "orchestration",
-    WASTED: "wasted: work that brought nothing",
+    WASTED: "wasted: work without a result",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A name and what it is. `strong` is what a reader should not miss."""
+    """A labelled text; `strong` facts are emphasized."""
 
     name: str
     text: str
@@ -37,7 +37,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Money of one currency: what it comes to, what for, and how much of it is a guess. `exact` has every digit."""
+    """The cost in one currency, its parts by kind and its estimated share. `exact` has all digits."""
 
     text: str
     exact: str
@@ -46,7 +46,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class TimeShare:
-    """A part of the task's time. `percent` is of the whole."""
+    """A part of the task's time; `percent` is its share of the whole."""
 
     name: str
     text: str
@@ -56,7 +56,7 @@ class TimeShare:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of it. `gaps` says what is in no sum of money, since nobody knows it."""
+    """The texts of the summary. `gaps` describes charges that the totals lack because their amount is unknown."""
 
     totals: tuple[Total, ...]
     gaps: tuple[str, ...]
@@ -67,7 +67,7 @@ class Summary:
 
 
 def make_summary(record: TaskRecord, digits: Digits) -> Summary:
-    """The summary of a record."""
+    """The summary of `record`, with amounts to `digits`."""
     group = rollup(record.charges).total
     whole = (record.ended_at or record.projected_at) - record.started_at
     return Summary(
@@ -80,8 +80,8 @@ def make_summary(record: TaskRecord, digits: Digits) -> Summary:
     )
 
 
-def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]:
-    """Status, outcome and refund. The view is as of now; the record may be older, or not there yet."""
+def state_facts(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]:
+    """The task's status, outcome and refund, and why it waits. `view` is current and takes precedence over `record`."""
     status = view.status if view else record.status if record else None
     result = view.result if view else None
     outcome = result.outcome if result else record.outcome if record else None
@@ -93,7 +93,7 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
     facts += [Fact("Refund", _refund(refund, refund_id), strong=True)] if refund else []
     facts += [Fact("Proposed refund", _refund(proposed, None))] if proposed else []
     if view and view.waiting_for:
-        verb = "Parked" if view.status is TaskStatus.PARKED else "Waits"
+        verb = "Parked" if view.status is TaskStatus.PARKED else "Waiting"
         facts.append(Fact(f"{verb} because", explain(view.waiting_for).words))
     facts += [Fact("Stuck", view.retrying.words)] if view and view.retrying else []
     facts += [Fact("Decided by", result.decided_by)] if result and result.decided_by else []
@@ -103,63 +103,61 @@ def ending(view: TaskView | None, record: TaskRecord | None) -> tuple[Fact, ...]
 
 
 def _refund(refund: Refund, refund_id: str | None) -> str:
-    named = f", refund {refund_id}" if refund_id else ""
-    return f"{formatting.refund(refund)}{named}"
+    id_text = f", refund {refund_id}" if refund_id else ""
+    return f"{formatting.refund(refund)}{id_text}"
 
 
 def _total(money: MoneySum, digits: Digits, *, incomplete: bool) -> Total:
-    guessed = money.by_basis.get(CostBasis.ESTIMATED, Decimal(0))
-    parts = [Fact(title, _some(money.by_kind.get(kind), money.currency, digits)) for kind, title in _KINDS.items()]
-    parts.append(Fact("of all this, estimated", _some(guessed, money.currency, digits)))
+    estimated = money.by_basis.get(CostBasis.ESTIMATED, Decimal(0))
+    parts = [Fact(title, _amount(money.by_kind.get(kind), money.currency, digits)) for kind, title in _KINDS.items()]
+    parts.append(Fact("estimated part of all this", _amount(estimated, money.currency, digits)))
     text = cost_texts.money(money, digits) + (f" + {UNKNOWN}" if incomplete else "")
     return Total(text, f"{money.contracted_cost:f} {money.currency}", tuple(parts))
 
 
-def _some(amount: Decimal | None, currency: str, digits: Digits) -> str:
+def _amount(amount: Decimal | None, currency: str, digits: Digits) -> str:
     return f"{digits.show(amount, currency)} {currency}" if amount else "none"
 
 
 def _gaps(group: Group, record: TaskRecord) -> list[str]:
-    """A sum without these lines is too low, and says so."""
-    told = []
+    texts = []
     if group.unpriced:
-        unpriced = {_priced(charge) for charge in record.charges if charge.cost_basis is CostBasis.UNPRICED}
-        told.append(
-            f"{_lines(group.unpriced)} unpriced: the price book names no price for {', '.join(sorted(unpriced))}."
+        unpriced = {_priced_item(charge) for charge in record.charges if charge.cost_basis is CostBasis.UNPRICED}
+        texts.append(
+            f"{_count_lines(group.unpriced)} unpriced: the price book has no price for {', '.join(sorted(unpriced))}."
         )
     if group.unreported:
-        told.append(f"{_lines(group.unreported)} unreported: nobody counted what was used.")
-    return told
+        texts.append(f"{_count_lines(group.unreported)} unreported: the quantity was not counted.")
+    return texts
 
 
-def _priced(charge: Charge) -> str:
-    """What a price would be for; a call that got no answer may not say which model it was put to."""
+def _priced_item(charge: Charge) -> str:
+    """The model or meter that needs a price; the model of a call without an answer may be unknown."""
     if charge.kind is not CostKind.MODEL:
         return charge.meter.value.replace("_", " ")
-    return charge.model or f"a model that component {charge.component} did not name"
+    return charge.model or f"the unnamed model of component {charge.component}"
 
 
-def _lines(number: int) -> str:
+def _count_lines(number: int) -> str:
     return "1 line is" if number == 1 else f"{number} lines are"
 
 
 def _tokens(record: TaskRecord) -> tuple[Fact, ...]:
     facts = []
-    for name, attribute in (("input", "input_tokens"), ("of it cached", "cached"), ("output", "output_tokens")):
-        counted = [(getattr(call.usage, attribute), call.usage.basis) for call in record.calls]
-        facts.append(Fact(name, formatting.tokens_sum(counted)))
+    for name, attribute in (("input", "input_tokens"), ("of which cached", "cached"), ("output", "output_tokens")):
+        counts = [(getattr(call.usage, attribute), call.usage.basis) for call in record.calls]
+        facts.append(Fact(name, formatting.tokens_sum(counts)))
     wasted = [call for call in record.calls if call.wasted]
     for name, attribute in (("wasted input", "input_tokens"), ("wasted output", "output_tokens")):
         if wasted:
-            facts.append(
-                Fact(name, formatting.tokens_sum((getattr(c.usage, attribute), c.usage.basis) for c in wasted))
-            )
+            counts = [(getattr(call.usage, attribute), call.usage.basis) for call in wasted]
+            facts.append(Fact(name, formatting.tokens_sum(counts)))
     return (Fact("model calls", str(len(record.calls))), *facts)
 
 
 def _share(part: TimePart, length: timedelta, whole: timedelta) -> TimeShare:
     percent = round(100 * (length / whole), 1) if whole else 0.0
-    return TimeShare(page_texts.part(part), duration(length), percent, part.value)
+    return TimeShare(page_texts.part_text(part), duration(length), percent, part.value)
 
 
 def _about(record: TaskRecord) -> list[Fact]:
@@ -168,7 +166,7 @@ def _about(record: TaskRecord) -> list[Fact]:
         Fact("Agent", record.agent),
         Fact("Workflow", f"{record.workflow} {record.version}".strip()),
         Fact("Category", record.category or NOTHING),
-        Fact("Begun", f"{formatting.instant(record.started_at)} UTC"),
+        Fact("Started", f"{formatting.instant(record.started_at)} UTC"),
         Fact("Ended", f"{formatting.instant(record.ended_at)} UTC" if record.ended_at else "not yet"),
         Fact("History", f"{record.events:,} events, {formatting.size(record.size)}, {record.turns:,} turns"),
     ]

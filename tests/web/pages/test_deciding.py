@@ -63,9 +63,9 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
     answer = browser.get(path)
     seen = text(answer)
     for said in (
-        "Waits because the refund, with what the customer received in 90 days, is above the limit up to which",
+        "Waiting because the refund, with what the customer received in 90 days, is above the limit up to which",
         "Proposed 1,234.50 EUR for order O-1",
-        "Nobody is asked up to 50.00 EUR",
+        "No approval needed up to 50.00 EUR",
         "Order O-1 1,129.00 EUR paid",
         "Refunded before 10.00 EUR",
         "Left to refund 1,119.00 EUR",
@@ -107,7 +107,7 @@ def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, service: PagesT
     service.wait_for_a_person("globex:T-1")
     sign_in(browser)
     everything = text(browser.get("/pages/inbox"))
-    assert "47 tasks wait; 20 of them here." in everything
+    assert "47 tasks wait; 20 of them on this page." in everything
     assert "acme (46) globex (1)" in everything
     assert "the model is not sure enough of its draft (45)" in everything
     for query, count in (
@@ -175,7 +175,7 @@ def test_another_amount_is_approved(browser: FlaskClient, service: PagesTaskServ
 def test_a_rejection_takes_its_note_along(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser)
     answer = send(browser, verdict="reject", note="twice in a month")
-    assert "Rejected No money moves, and the customer is told. The task is completed." in text(answer)
+    assert "Rejected No money moves, and the customer is informed. The task is completed." in text(answer)
     assert (service.decisions[0].verdict, service.notes) == ("reject", ["twice in a month"])
 
 
@@ -241,19 +241,22 @@ def test_who_may_not_decide_and_tries_is_noted(
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"verdict": "approve_other", "order_id": "O-1", "amount": "59,90", "currency": "EUR"}, "with a point"),
-        ({"verdict": "approve_other", "order_id": "O-1", "amount": "-1", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "59,90", "currency": "EUR"}, "decimal point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "-1", "currency": "EUR"}, "decimal point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "0", "currency": "EUR"}, "above zero"),
-        ({"verdict": "approve_other", "order_id": "O-1", "amount": "NaN", "currency": "EUR"}, "with a point"),
-        ({"verdict": "approve_other", "order_id": "O-1", "amount": "\uff11\uff12", "currency": "EUR"}, "with a point"),
-        ({"verdict": "approve_other", "order_id": "O-1", "amount": "1_000", "currency": "EUR"}, "with a point"),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "NaN", "currency": "EUR"}, "decimal point"),
+        (
+            {"verdict": "approve_other", "order_id": "O-1", "amount": "\uff11\uff12", "currency": "EUR"},
+            "with a decimal point",
+        ),
+        ({"verdict": "approve_other", "order_id": "O-1", "amount": "1_000", "currency": "EUR"}, "decimal point"),
         ({"verdict": "approve_other", "order_id": "O-1", "amount": "1.00", "currency": "euro"}, "three letters"),
         ({"verdict": "approve_other", "order_id": "O 1", "amount": "1.00", "currency": "EUR"}, "The order's id"),
         ({"verdict": "approve_other"}, "The order's id"),
         ({"verdict": "reject", "note": "n" * 501}, "The note has 501 characters"),
-        ({"verdict": "pay"}, "not one of this agent's"),
-        ({"verdict": "approve", "question": "x"}, "not one of this agent's"),
-        ({}, "not one of this agent's"),
+        ({"verdict": "pay"}, "not a form of this agent"),
+        ({"verdict": "approve", "question": "x"}, "not a form of this agent"),
+        ({}, "not a form of this agent"),
     ],
 )
 def test_a_form_that_cannot_be_read_says_how_to_fill_it(
@@ -328,7 +331,7 @@ def test_the_list_is_narrowed_by_status(browser: FlaskClient, waiting: TaskView)
     assert found == [WAITING]
     assert "1 of 1 waiting" in text(browser.get("/pages/tasks?status=waiting"))
     assert "3 of 3" in text(browser.get("/pages/tasks?status=nonsense"))
-    assert "No task is parked" in text(browser.get("/pages/tasks?status=parked"))
+    assert "There is no task with the status parked" in text(browser.get("/pages/tasks?status=parked"))
 
 
 def test_a_page_looks_again_when_somebody_asks_for_it(browser: FlaskClient, waiting: TaskView) -> None:

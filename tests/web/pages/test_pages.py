@@ -93,7 +93,7 @@ def test_the_record_has_money_tokens_time_and_a_lane_a_step(browser: FlaskClient
     assert answer.status_code == 200
     assert "Status completed Outcome refunded Refund 49.90 EUR for order AC-10442, refund R-1 Decided by ann" in seen
     assert "~0.003701 USD + ?" in seen
-    assert "wasted: work that brought nothing 0.002200 USD" in seen
+    assert "wasted: work without a result 0.002200 USD" in seen
     assert "input ~4,200" in seen
     assert "waiting for a person 1 min 0 s" in seen
     assert len(re.findall('class="lane-name"', answer.text)) == 7
@@ -119,8 +119,8 @@ def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClien
     sign_in(browser)
     answer = browser.get("/pages/tasks/acme:T-2")
     assert answer.status_code == 200
-    assert "Status waiting Proposed refund 12.30 EUR for order O-1 Waits because the refund" in text(answer)
-    assert "Nothing is recorded of this task yet." in text(answer)
+    assert "Status waiting Proposed refund 12.30 EUR for order O-1 Waiting because the refund" in text(answer)
+    assert "This task has no record yet." in text(answer)
     assert "<svg" not in answer.text
 
 
@@ -147,7 +147,7 @@ def test_the_record_is_shown_when_nobody_else_knows_the_task(
     service.failure = failure
     answer = browser.get(f"/pages/tasks/{TASK}")
     assert answer.status_code == 200
-    assert "What the task does now cannot be asked at the moment" in text(answer)
+    assert "The current state of the task is not available" in text(answer)
     assert "Status completed Outcome refunded" in text(answer)
 
 
@@ -165,5 +165,5 @@ def test_marks_are_explained_where_they_are_used(browser: FlaskClient) -> None:
     sign_in(browser)
     for path in ("/pages/tasks", f"/pages/tasks/{TASK}"):
         seen = text(browser.get(path))
-        assert f"{formatting.ESTIMATED} counted by us" in seen
-        assert f"{formatting.UNKNOWN} not known, which is not zero" in seen
+        assert f"{formatting.ESTIMATED} estimated" in seen
+        assert f"{formatting.UNKNOWN} unknown, not zero" in seen

@@ -13,7 +13,7 @@ from app.pricing.charge_types import NOT_REPORTED
 from app.pricing.formula import NOTHING
 from app.web.pages import page_texts
 from app.web.pages.page_texts import record_digits
-from app.web.pages.summary import Summary, ending, make_summary
+from app.web.pages.summary import Summary, make_summary, state_facts
 from tests.records import at, call_record, calls, task_record
 
 
@@ -29,8 +29,8 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
         "model calls": "0.000916 USD",
         "compute": "0.000110 USD",
         "orchestration": "0.000017 USD",
-        "wasted: work that brought nothing": "0.002200 USD",
-        "of all this, estimated": "0.002200 USD",
+        "wasted: work without a result": "0.002200 USD",
+        "estimated part of all this": "0.002200 USD",
     }
     assert not summary.gaps
 
@@ -38,26 +38,26 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
 def test_a_task_without_reruns_says_so() -> None:
     (total,) = summary_of(task_record(calls=(call_record(),))).totals
     told = {fact.name: fact.text for fact in total.parts}
-    assert (told["wasted: work that brought nothing"], told["of all this, estimated"]) == ("none", "none")
+    assert (told["wasted: work without a result"], told["estimated part of all this"]) == ("none", "none")
     assert not total.text.startswith("~")
 
 
 def test_what_has_no_price_is_no_zero() -> None:
     summary = summary_of(task_record(calls=(call_record(model="nobody-knows-it"),)))
     assert summary.totals[0].text.endswith("USD + ?")
-    assert summary.gaps == ("3 lines are unpriced: the price book names no price for nobody-knows-it.",)
+    assert summary.gaps == ("3 lines are unpriced: the price book has no price for nobody-knows-it.",)
 
 
 def test_a_model_that_nobody_named_is_told_by_its_component() -> None:
     summary = summary_of(task_record(calls=(call_record(model=""),)))
-    assert "no price for a model that component llm did not name." in summary.gaps[0]
+    assert "no price for the unnamed model of component llm." in summary.gaps[0]
 
 
 def test_what_was_not_counted_is_no_zero() -> None:
     call = call_record(usage=NOT_REPORTED)
     summary = summary_of(task_record(calls=(call,)))
     assert summary.totals[0].text.endswith("USD + ?")
-    assert summary.gaps == ("2 lines are unreported: nobody counted what was used.",)
+    assert summary.gaps == ("2 lines are unreported: the quantity was not counted.",)
     assert {fact.name: fact.text for fact in summary.tokens}["input"] == "?"
 
 
@@ -66,7 +66,7 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
     assert told == {
         "model calls": "4",
         "input": "~4,200",
-        "of it cached": "300 + ?",
+        "of which cached": "300 + ?",
         "output": "~1,240",
         "wasted input": "~1,500",
         "wasted output": "~1,000",
@@ -76,7 +76,7 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
 def test_of_no_input_no_part_is_unknown() -> None:
     free = call_record(usage=NOTHING)
     told = {fact.name: fact.text for fact in summary_of(task_record(calls=(call_record(), free))).tokens}
-    assert told["of it cached"] == "100"
+    assert told["of which cached"] == "100"
 
 
 def test_time_is_split_into_its_parts() -> None:
@@ -88,14 +88,14 @@ def test_time_is_split_into_its_parts() -> None:
 
 
 def test_the_record_alone_says_how_the_task_ended() -> None:
-    told = {fact.name: fact.text for fact in ending(None, task_record())}
+    told = {fact.name: fact.text for fact in state_facts(None, task_record())}
     assert told == {
         "Status": "completed",
         "Outcome": "refunded",
         "Refund": "49.90 EUR for order AC-10442, refund R-1",
     }
-    assert ending(None, None)[0].text == formatting.NOTHING
-    assert ending(None, task_record(status=TaskStatus.FAILED, outcome=None, refund=None))[0].text == "failed"
+    assert state_facts(None, None)[0].text == formatting.NOTHING
+    assert state_facts(None, task_record(status=TaskStatus.FAILED, outcome=None, refund=None))[0].text == "failed"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_cell_keeps_every_digit_for_who_asks() -> None:
 
 def test_pauses_are_named_by_what_was_waited_for() -> None:
     spans = [Span(TimePart.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
-    told = [page_texts.pause(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
+    told = [page_texts.pause_text(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
     assert told == [
         "waiting for a person's decision",
         "parked until resumed",
