@@ -1,7 +1,7 @@
-"""Who may do what: tokens, roles, tenants. Rules only, except for the local token's own file.
+"""Access control: tokens, their roles and their tenants.
 
-A token is kept as the SHA-256 of a random secret; the secret itself is never stored here or logged.
-`admin` stands for every role. A token is bound to tenants, or to all of them (`"*"`).
+A token's random secret is stored and logged nowhere; only its SHA-256 is stored. The role `admin` includes every role.
+A token is bound to certain tenants or to all of them (`"*"`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Role(StrEnum):
 
 
 class Token(Frozen):
-    """One token's record: its name stands in decisions, its secret only as a digest."""
+    """A token: its name, which decisions carry, the digest of its secret, its roles and tenants."""
 
     name: CallerName
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
@@ -59,22 +59,22 @@ class TokenFile(Frozen):
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is calling. `tenants` is None when every tenant is open to it."""
+    """The caller, by its token. `tenants` None means all tenants."""
 
     name: str
     roles: frozenset[Role]
     tenants: frozenset[str] | None
 
     def sees(self, tenant: str) -> bool:
-        """Whether tasks of this tenant exist for the caller at all."""
+        """Whether the caller may know of this tenant's tasks."""
         return self.tenants is None or tenant in self.tenants
 
     def may(self, role: Role) -> bool:
-        """Whether the caller has the role; an admin has every one."""
+        """Whether the caller has the role; an admin has every role."""
         return role in self.roles or Role.ADMIN in self.roles
 
     def require(self, role: Role, tenant: str | None = None) -> None:
-        """Raises AccessDenied (403) without the role, or, when a tenant is given, without that tenant."""
+        """Raises AccessDenied (403) if the caller lacks the role or, if given, the tenant."""
         if not self.may(role):
             raise AccessDenied(f"token {self.name!r} has no role {role.value!r}; ask an admin for one that has")
         if tenant is not None and not self.sees(tenant):
@@ -82,30 +82,30 @@ class Principal:
 
 
 class Access:
-    """The tokens that are valid here."""
+    """The valid tokens."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
         self._tokens = tuple(tokens)
 
     def replace(self, tokens: Iterable[Token]) -> frozenset[str]:
-        """From now on these are valid. Returns the names of those that came, went or changed."""
+        """Replaces the valid tokens. Returns the names of tokens that were added, removed or changed."""
         before, self._tokens = set(self._tokens), tuple(tokens)
         return frozenset(token.name for token in before ^ set(self._tokens))
 
     def authenticate(self, header: str | None) -> Principal:
-        """The caller behind an `Authorization` header. Raises AccessDenied (401) for anything but a known
-        bearer token. Every digest is compared, so the time taken says nothing about which one was near."""
+        """The caller with this `Authorization` header. Raises AccessDenied (401) unless it holds a valid bearer token.
+        The digest is compared with all tokens, so the time does not show which one it resembles."""
         scheme, _, secret = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise AccessDenied("no bearer token; send the header `Authorization: Bearer <token>`", status=401)
         digest = digest_of(secret.strip())
-        found = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
-        if not found:
+        matches = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
+        if not matches:
             raise AccessDenied("the bearer token is not known here; use a token of this agent", status=401)
-        return _principal(found[0])
+        return _principal(matches[0])
 
     def holder(self, digest: str) -> Principal | None:
-        """The holder of the token of that digest; None when there is no such token any more."""
+        """The caller whose token has this digest; None if the token is no longer valid."""
         return next((_principal(token) for token in self._tokens if token.sha256 == digest), None)
 
 
@@ -115,17 +115,17 @@ def _principal(token: Token) -> Principal:
 
 
 def digest_of(secret: str) -> str:
-    """The lower-case hex SHA-256 under which a secret is recorded. Unsalted: secrets here are random."""
+    """The SHA-256 of a token's secret in lower-case hex. It needs no salt, because the secrets are random."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def parse_tokens(text: str, source: str) -> tuple[Token, ...]:
-    """Reads a token file's text. Raises ConfigurationError that names `source`, the record and the key."""
+    """The tokens in a token file's text. Raises ConfigurationError, which names `source`, the record and the key."""
     try:
-        raw = json.loads(text, object_pairs_hook=_without_twins)
+        raw = json.loads(text, object_pairs_hook=_refuse_repeated_keys)
         tokens = TokenFile.model_validate(raw).tokens
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: {_first_fault(error)}; correct the token file") from None
+        raise ConfigurationError(f"{source}: {_first_error(error)}; correct the token file") from None
     except ValueError as error:
         raise ConfigurationError(f"{source}: {error}; correct the token file") from None
     for key in ("name", "sha256"):
@@ -135,34 +135,34 @@ def parse_tokens(text: str, source: str) -> tuple[Token, ...]:
     return tokens
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
-    twins = sorted({key for key in keys if keys.count(key) > 1})
-    if twins:
-        raise ValueError(f"the key {twins[0]!r} stands twice in one record")
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise ValueError(f"a record has the key {repeated[0]!r} twice")
     return dict(pairs)
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_input=False, include_url=False)[0]
-    # The branches of a union stand in the path too, as "literal['*']": they are no keys of the file.
-    where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier())
-    return f"{where or 'the file'}: {fault['msg']}"
+def _first_error(error: ValidationError) -> str:
+    detail = error.errors(include_input=False, include_url=False)[0]
+    # pydantic's path also has the branch of a union, such as "literal['*']", which is not a key of the file.
+    path = ".".join(str(part) for part in detail["loc"] if isinstance(part, int) or part.isidentifier())
+    return f"{path or 'the file'}: {detail['msg']}"
 
 
 @dataclass(frozen=True)
 class LocalToken:
-    """The token of the person at this machine: its record, and the file that alone holds the secret."""
+    """This machine's admin token: its record, and the only file that holds its secret."""
 
     record: Token
     path: Path
 
 
 def make_local_token(path: Path) -> LocalToken:
-    """The local admin token: made at the first start (file mode 0600), read back at later ones.
+    """The local admin token. The first start creates its file (mode 0600), later starts read it.
 
-    Raises ConfigurationError when the file is open to others or holds no token, and OSError when the
-    folder cannot be written. Two processes that start together end with the same token.
+    Two processes that start at the same time get the same token. Raises ConfigurationError if others may read the file
+    or it holds no token, OSError if the folder cannot be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
@@ -180,52 +180,50 @@ def read_local_token(path: Path) -> str:
     """The secret in the local token file. Raises ConfigurationError, FileNotFoundError."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise ConfigurationError(f"{path}: mode {mode:04o} lets others read the token; run `chmod 600 {path}`")
+        raise ConfigurationError(f"{path}: mode {mode:04o} lets other users read the token; run `chmod 600 {path}`")
     secret = path.read_text(encoding="ascii", errors="replace").strip()
     if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii():
-        raise ConfigurationError(f"{path}: holds no token; delete it and start the agent again")
+        raise ConfigurationError(f"{path}: holds no token; delete it and restart the agent")
     return secret
 
-
-# Has the agent notice which tokens are valid without being started again, as soon as the secret store says so.
 
 LOOK_SECONDS = 5.0
 
 
 class TokenWatch:
-    """Reads the tokens every few seconds, from `start` to `stop`. Those that are known stay while the store does not
-    answer, or holds what is none."""
+    """Reads the tokens every `LOOK_SECONDS`, so that changes need no restart of the agent. The known tokens stay valid
+    while the store does not answer or holds an invalid file."""
 
     def __init__(self, access: Access, read: Callable[[], Iterable[Token]]) -> None:
         self._access = access
         self._read = read
         self._trouble = ""
-        self._told_to_stop = threading.Event()
-        self._thread = threading.Thread(target=self._looks, name="token-watch", daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="token-watch", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the look that it is at."""
-        self._told_to_stop.set()
+        """Stops the thread after the read in progress."""
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def look(self) -> None:
-        """Reads once. Says what is wrong once, and when it is over."""
+        """Reads the tokens once. Logs changes, and each new error once."""
         try:
             names = self._access.replace(self._read())
         except (RefundAgentError, OSError) as error:
             if str(error) != self._trouble:
-                log.warning("tokens: those that were valid stay so: %s", error)
+                log.warning("tokens: cannot be read, so the known tokens stay valid: %s", error)
             self._trouble = str(error)
             return
         if names:
             log.info("tokens: changed: %s", ", ".join(sorted(names)))
         self._trouble = ""
 
-    def _looks(self) -> None:
-        while not self._told_to_stop.wait(LOOK_SECONDS):
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
             self.look()

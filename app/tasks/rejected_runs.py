@@ -51,7 +51,7 @@ SEEN_AFTER = timedelta(seconds=30)
 # A sidecar may outlive its worker, and clocks differ.
 _BESIDE = timedelta(minutes=5)
 
-_OF_TASK = select(BEGINNINGS).where(BEGINNINGS.c.task_id == bindparam("the_task")).order_by(BEGINNINGS.c.number)
+_RESTARTS = select(BEGINNINGS).where(BEGINNINGS.c.task_id == bindparam("the_task")).order_by(BEGINNINGS.c.number)
 _THIS = (BEGINNINGS.c.task_id == bindparam("the_task")) & (BEGINNINGS.c.given_up_at == bindparam("the_end"))
 _TAKE_OVER = update(BEGINNINGS).where(_THIS, BEGINNINGS.c.at == bindparam("before")).values(at=bindparam("now"))
 _WITHDRAW = delete(BEGINNINGS).where(_THIS)
@@ -66,8 +66,8 @@ class Turn(Enum):
 
 
 class RejectedRuns:
-    """Restarts rejected runs; `restart` starts a task's new run. Of all workers of a ledger, one restarts each rejected
-    run. `clock` gives the time in UTC."""
+    """Restarts the tasks of rejected runs; of all workers of a ledger, one restarts each task. `restart` starts the new
+    run of a task, `clock` returns the time in UTC."""
 
     def __init__(self, writer: Writer, restart: Callable[[str], None], clock: Callable[[], datetime]) -> None:
         self._writer = writer
@@ -75,40 +75,40 @@ class RejectedRuns:
         self._clock = clock
 
     def begin_again(self, error: HistoryTampered) -> bool:
-        """Restarts the task if it is this worker's turn. Returns whether the task goes on: it was restarted, or will be
-        looked at again. Its model calls are marked as wasted first; the new run takes the answers of those that it
-        would repeat."""
+        """Restarts the task if it is this worker's turn. Returns whether the task continues: it was restarted, or this
+        must be called again later. The run's model calls are marked as wasted first; the new run reuses the answers of
+        those that it would repeat."""
         if error.given_up_at is None or not self._is_mistaken(error.words, error.given_up_at):
             return False
         task_id, ended, now = error.instance_id, error.given_up_at, self._clock()
         turn = self._writer.run(lambda connection: _take_turn(connection, task_id, ended, now))
         if turn is not Turn.MINE:
             return turn is Turn.LATER
-        why = f"{GIVEN_UP}: {error.words}"
-        self._writer.run(lambda connection: give_up_calls(connection, task_id, why))
+        reason = f"{GIVEN_UP}: {error.words}"
+        self._writer.run(lambda connection: give_up_calls(connection, task_id, reason))
         try:
             self._restart(task_id)
         except RefundAgentError as failure:
             log.warning("task %s: cannot be restarted yet: %s", task_id, failure)
-            this = {"the_task": task_id, "the_end": ended}
-            self._writer.run(lambda connection: connection.execute(_WITHDRAW, this).rowcount)
+            key = {"the_task": task_id, "the_end": ended}
+            self._writer.run(lambda connection: connection.execute(_WITHDRAW, key).rowcount)
             return True
         log.error("task %s: Dapr rejected its run although nobody changed it (%s); restarted", task_id, error.words)
         return True
 
     def is_restarted(self, task_id: str, words: str, ended: datetime) -> bool:
-        """Whether the task of a run that Dapr gave up at that time, with this message, was restarted or will be."""
+        """Whether the task of a run that Dapr failed with the message `words` at `ended` was or will be restarted."""
         if not self._is_mistaken(words, ended):
             return False
-        before = self._writer.run(lambda connection: connection.execute(_OF_TASK, {"the_task": task_id}).all())
-        return len(before) < MOST or self._clock() - before[-1].at < SEEN_AFTER
+        restarts = self._writer.run(lambda connection: connection.execute(_RESTARTS, {"the_task": task_id}).all())
+        return len(restarts) < MOST or self._clock() - restarts[-1].at < SEEN_AFTER
 
     def _is_mistaken(self, words: str, ended: datetime) -> bool:
-        """Whether the message is a false verdict of a daprd with the defect."""
-        return _HONEST.fullmatch(words) is not None and self._writer.run(lambda run: _by_one_that_errs(run, ended))
+        """Whether the message is a false verdict, and a daprd with the defect can have raised it."""
+        return _HONEST.fullmatch(words) is not None and self._writer.run(lambda run: _defect_possible(run, ended))
 
 
-def _by_one_that_errs(connection: Connection, ended: datetime) -> bool:
+def _defect_possible(connection: Connection, ended: datetime) -> bool:
     """Whether a daprd with the defect, or one of unknown version, ran beside any worker when the run ended."""
     lived = (WORKERS.c.started_at <= ended + _BESIDE) & (WORKERS.c.seen_at >= ended - _BESIDE)
     beside = connection.execute(select(WORKERS.c.daprd).where(lived).distinct()).scalars().all()
@@ -116,18 +116,18 @@ def _by_one_that_errs(connection: Connection, ended: datetime) -> bool:
 
 
 def _take_turn(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:
-    """Decides whose turn the restart is, and writes its row when it is ours. `ended`: when Dapr gave up the current
-    run."""
-    before = connection.execute(_OF_TASK, {"the_task": task_id}).all()
-    this = next((row for row in before if row.given_up_at == ended), None)
-    if this is not None:
-        if now - this.at < SEEN_AFTER:
+    """Decides whether this worker restarts the task, and if so writes the restart's row. `ended` is the time at which
+    Dapr failed the current run."""
+    restarts = connection.execute(_RESTARTS, {"the_task": task_id}).all()
+    restart = next((row for row in restarts if row.given_up_at == ended), None)
+    if restart is not None:
+        if now - restart.at < SEEN_AFTER:
             return Turn.LATER
-        values = {"the_task": task_id, "the_end": ended, "before": this.at, "now": now}
+        values = {"the_task": task_id, "the_end": ended, "before": restart.at, "now": now}
         return Turn.MINE if connection.execute(_TAKE_OVER, values).rowcount else Turn.LATER
-    if len(before) >= MOST:
+    if len(restarts) >= MOST:
         return Turn.OVER
-    if before and now - before[-1].at < PAUSES[len(before) - 1]:
+    if restarts and now - restarts[-1].at < PAUSES[len(restarts) - 1]:
         return Turn.LATER
-    row = {"task_id": task_id, "number": len(before) + 1, "given_up_at": ended, "at": now}
+    row = {"task_id": task_id, "number": len(restarts) + 1, "given_up_at": ended, "at": now}
     return Turn.MINE if connection.execute(insert_or_ignore(connection, BEGINNINGS), row).rowcount else Turn.LATER

@@ -65,7 +65,8 @@ _LOST = "the workflow engine has lost the run; the task was restarted"
 
 
 class TaskService:
-    """Intake is idempotent: the same ticket is the same task, however often and whenever it arrives. Thread-safe."""
+    """Accepts tickets, reads and steers tasks, passes on decisions. Accepting is idempotent: a ticket that arrives
+    again gives the same task. Thread-safe."""
 
     def __init__(
         self,
@@ -95,9 +96,10 @@ class TaskService:
         self._starting = tuple(threading.Lock() for _ in range(_STARTERS))
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
-        """Accepts a ticket and starts its task. The ticket is stored first, so a workflow engine that is down or slow
-        delays nobody: `start_waiting` starts the task later. A known ticket whose run Dapr has lost is restarted.
-        Raises Conflict for another body under the same id, and Unreachable when a lost run cannot be restarted."""
+        """Accepts a ticket and starts its task. The ticket is stored first, so the caller does not wait for a workflow
+        engine that is slow or down: `start_waiting` starts the task later. A known ticket whose run Dapr has lost is
+        restarted. Raises Conflict if the id belongs to a different ticket, Unreachable if a lost run cannot be
+        restarted."""
         stored, created = self._tickets.accept(ticket)
         if not stored.started:
             try:
@@ -110,8 +112,8 @@ class TaskService:
         if created:
             return self._from_ledger(stored.task_id), Intake.NEW
         with within(_INTAKE_SECONDS):
-            if isinstance(self._look(stored.task_id).trouble, TaskNotFound):
-                self._begin_again(stored.task_id, _LOST)
+            if isinstance(self._read(stored.task_id).trouble, TaskNotFound):
+                self._restart_lost(stored.task_id, _LOST)
             return self.get(stored.task_id), Intake.KNOWN
 
     def start_waiting(self, at_most: int = _STARTED_TOGETHER) -> int:
@@ -137,7 +139,7 @@ class TaskService:
     def get(self, task_id: str) -> TaskView:
         """One task as Dapr knows it; when Dapr does not, as the ledger knew it last, with the reason in `caveat`.
         Raises TaskNotFound."""
-        seen = self._look(task_id)
+        seen = self._read(task_id)
         view = self._with_decisions(seen)
         if view.status is not TaskStatus.RUNNING or seen.now is None:
             return view
@@ -187,18 +189,18 @@ class TaskService:
         )
 
     def ticket(self, task_id: str) -> TicketView:
-        """What the customer wrote, redacted. Raises TaskNotFound."""
+        """The customer's text, redacted. Raises TaskNotFound."""
         return _ticket_view(self._tickets.get(task_id))
 
     def pause(self, task_id: str) -> TaskView:
         """Stops the task between two steps until `resume`. Raises NotWaiting when it has ended or is paused already."""
         view = self._in_progress(task_id)
         if view.status is TaskStatus.PAUSED:
-            raise NotWaiting(f"task {task_id} is paused already; `task resume` lets it go on")
+            raise NotWaiting(f"task {task_id} is paused already; `task resume` continues it")
         return self._steer(self._runs.pause, view)
 
     def resume(self, task_id: str) -> TaskView:
-        """Lets a paused or parked task go on. Raises NotWaiting."""
+        """Continues a paused or parked task. Raises NotWaiting."""
         view = self._in_progress(task_id)
         if view.status is TaskStatus.PAUSED:
             return self._steer(self._runs.resume, view)
@@ -215,8 +217,8 @@ class TaskService:
         limit = time.monotonic() + _DECIDED_WITHIN_SECONDS
         while True:
             view = self.get(before.task_id)
-            stood = (view.status, view.updated_at) == (before.status, before.updated_at)
-            if not stood or time.monotonic() >= limit:
+            unchanged = (view.status, view.updated_at) == (before.status, before.updated_at)
+            if not unchanged or time.monotonic() >= limit:
                 return view
             self._pause(_LOOK_AGAIN_SECONDS)
 
@@ -251,9 +253,9 @@ class TaskService:
         """Ends a task for good; its ticket is voided, so it gets no refund later. Raises Unreachable; NotWaiting when
         the task has ended, or when its refund is committed and can only be posted. A run that a restored older state
         store still has, of a task whose final record the ledger has, is terminated and the record stays."""
-        seen = self._look(task_id)
-        left_over = seen.known.final and _is_running(self._runs.get(task_id))
-        if not left_over:
+        seen = self._read(task_id)
+        is_leftover = seen.known.final and _is_running(self._runs.get(task_id))
+        if not is_leftover:
             self._void_ticket(self._in_progress(task_id))
         self._runs.terminate(task_id, reason)
         return self.get(task_id)
@@ -271,42 +273,43 @@ class TaskService:
         """Restarts a task from its ticket when Dapr has lost its run, or the run failed or was terminated. Effects of
         the earlier run stay and are found by their idempotency keys. Raises NotWaiting when the task is running or
         completed."""
-        seen = self._look(task_id)
+        seen = self._read(task_id)
         status = seen.standing.status
         if status is TaskStatus.COMPLETED:
-            raise NotWaiting(f"task {task_id} is completed; send what is to be done anew under a new ticket id")
+            raise NotWaiting(f"task {task_id} is completed; to repeat the work, send it under a new ticket id")
         if status.ended:
             self.restart(task_id, f"the run has ended ({status.value}); the task was restarted")
         elif isinstance(seen.trouble, TaskNotFound):
-            self._begin_again(task_id, _LOST)
+            self._restart_lost(task_id, _LOST)
         else:
             seen.must_be_current()
             raise NotWaiting(
-                f"task {task_id} is {status.value} and goes on; `task terminate` ends it, if it must start over"
+                f"task {task_id} is {status.value} and continues; to start over, end it first with `task terminate`"
             )
         return self.get(task_id)
 
-    def restart(self, task_id: str, why: str = "the run was given up") -> None:
-        """Starts a new run of a task whose run has ended; Dapr wipes the ended one. `why` becomes the task's caveat."""
+    def restart(self, task_id: str, reason: str = "the run was given up") -> None:
+        """Starts a new run of a task whose run has ended; Dapr deletes the ended run. `reason` becomes the task's
+        caveat."""
         stored = self._tickets.get(task_id)
-        self._standings.begin_anew(task_id, why)
+        self._standings.begin_anew(task_id, reason)
         self._runs.start(self._task_input(stored, again=True))
 
-    def _begin_again(self, task_id: str, why: str) -> None:
+    def _restart_lost(self, task_id: str, reason: str) -> None:
         """Restarts a lost run unless another thread has done so, under the lock of `_start`."""
         with self._starting[hash(task_id) % _STARTERS]:
             if self._runs.get(task_id) is None:
-                self.restart(task_id, why)
+                self.restart(task_id, reason)
 
     def _to_decide(self, task_id: str, decision: Decision, note: str) -> TaskView:
         """The task when it can take the decision. Otherwise records the attempt and raises NotWaiting, DecisionRefused,
         HistoryTampered or Unreachable."""
-        seen = self._look(task_id)
+        seen = self._read(task_id)
         view = self._with_decisions(seen)
         if view.status is not TaskStatus.WAITING:
             self._note_refusal(task_id, decision, note, decision_texts.NOT_WAITING)
             raise NotWaiting(
-                f"task {task_id} {_where_it_is(view)}; only a waiting task takes a decision"
+                f"task {task_id} {_state_of(view)}; only a waiting task accepts a decision"
                 + _decided_before(view.decisions)
             )
         if decision.verdict == "approve" and decision.refund is None and view.proposed_refund is None:
@@ -343,8 +346,9 @@ class TaskService:
         return seen.view.model_copy(update={"decisions": trail})
 
     def _start(self, stored: StoredTicket) -> None:
-        """Starts the task unless Dapr knows an instance of its id: starting it again would wipe a completed one. Under
-        a lock, since a task that another thread starts after that check may have completed by then."""
+        """Starts the task unless Dapr knows an instance with its id, since a second start would delete a completed
+        instance. The lock covers check and start, because another thread could otherwise start and complete the task in
+        between."""
         lock = self._starting[hash(stored.task_id) % _STARTERS]
         if not lock.acquire(timeout=left(_PATIENCE_SECONDS)):
             raise Unreachable(f"task {stored.task_id} is being started by another request; try again in some seconds")
@@ -368,13 +372,13 @@ class TaskService:
     def _in_progress(self, task_id: str) -> TaskView:
         """The task when it can be steered. Raises NotWaiting for a task that has ended or that Dapr does not know,
         HistoryTampered, Unreachable."""
-        seen = self._look(task_id)
+        seen = self._read(task_id)
         if seen.standing.status.ended:
-            raise NotWaiting(f"task {task_id} has ended ({seen.standing.status.value}); it cannot be changed any more")
+            raise NotWaiting(f"task {task_id} has ended ({seen.standing.status.value}); it can no longer be changed")
         seen.must_be_current()
         return seen.view
 
-    def _look(self, task_id: str) -> _Seen:
+    def _read(self, task_id: str) -> _Seen:
         """One task as the ledger and Dapr know it. Dapr is not asked for a task with a final record. Raises
         TaskNotFound."""
         known = self._standings.get(task_id)
@@ -498,7 +502,7 @@ def _too_late(view: DecisionView, code: str, run: Standing) -> SettledDecision:
     return SettledDecision(**same, at=_iso(run.at) if run.at else "", state=DecisionState.TOO_LATE, code=code)
 
 
-def _where_it_is(view: TaskView) -> str:
+def _state_of(view: TaskView) -> str:
     return f"has ended ({view.status.value})" if view.status.ended else f"is {view.status.value}"
 
 

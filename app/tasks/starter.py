@@ -1,4 +1,4 @@
-"""Starts the tasks of tickets that were accepted while the workflow engine was down, as soon as it is back."""
+"""Starts the tasks of tickets that were accepted while the workflow engine was down, once it answers again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.domain.errors import RefundAgentError
 
 log = logging.getLogger(__name__)
 
-# How often it looks for tickets without being woken: those that a process accepted and did not start before it died.
+# How often it looks for tickets without being woken, such as those that a dead process accepted but did not start.
 _LOOK_SECONDS = 30.0
 # The pause after the first failed attempt; it doubles up to the longest.
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 15.0
@@ -28,7 +28,7 @@ class Waiting(Protocol):
 
 
 class Starter:
-    """Calls `start_waiting` in a thread of its own: when woken, and every `look_seconds`."""
+    """Calls `start_waiting` in a separate thread, when woken and every `look_seconds`."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Starter:
                 continue
             pause = self._first
             if started:
-                log.info("%d tasks of tickets that had to wait were started", started)
+                log.info("started %d tasks whose tickets were waiting", started)
                 continue
             self._service.someone_waits.wait(self._look)
             self._end.wait(self._first if self._service.someone_waits.is_set() else 0)

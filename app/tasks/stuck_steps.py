@@ -40,14 +40,16 @@ class Stuck:
 
 
 def retrying(run: WorkflowRun) -> Retrying | None:
-    """The step that failed last and has not completed since; None when no step will be tried again. Pure."""
+    """The step that failed last and has not completed since; None if no step will be tried again."""
     stuck = [
-        step for step in run.steps if _failed(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
+        step
+        for step in run.steps
+        if _last_failure(step) is not None and step.last.outcome is not AttemptOutcome.COMPLETED
     ]
     if not stuck or run.ended_at is not None:
         return None
-    step = max(stuck, key=lambda step: _moment(_failed(step)))
-    failed = _failed(step)
+    step = max(stuck, key=lambda step: _failed_at(_last_failure(step)))
+    failed = _last_failure(step)
     due = [pause.due_at for pause in run.pauses if pause.of == step.execution_id and pause.ended_at is None]
     if failed is None or (not due and step.last is failed):
         return None  # it was the last attempt: the task parks, and its status says so
@@ -56,15 +58,15 @@ def retrying(run: WorkflowRun) -> Retrying | None:
     return Retrying(
         step=step.name,
         attempt=failed.number,
-        attempts=_most(run),
+        attempts=_max_attempts(run),
         error=" ".join(error.split())[:_ERROR_CHARACTERS],
         code=(code_of(root) if root else "") or None,
         next_at=due[0].astimezone(UTC).isoformat(timespec="seconds") if due else None,
     )
 
 
-def _failed(step: Step) -> Attempt | None:
-    """The last attempt that failed."""
+def _last_failure(step: Step) -> Attempt | None:
+    """The step's last failed attempt."""
     return next(
         (
             attempt
@@ -75,13 +77,13 @@ def _failed(step: Step) -> Attempt | None:
     )
 
 
-def _moment(attempt: Attempt | None) -> datetime:
+def _failed_at(attempt: Attempt | None) -> datetime:
     moment = attempt.ended_at or attempt.scheduled_at if attempt else None
     return moment or datetime.min.replace(tzinfo=UTC)
 
 
-def _most(run: WorkflowRun) -> int | None:
-    """The number of attempts that the task's rules allow, from its input; None when the input has none."""
+def _max_attempts(run: WorkflowRun) -> int | None:
+    """The number of attempts that the task's rules allow, from its input; None if the input has no such rule."""
     try:
         return int(json.loads(run.input.text if run.input else "")["rules"]["retries"]["attempts"])
     except (ValueError, KeyError, TypeError):

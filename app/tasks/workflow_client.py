@@ -46,14 +46,14 @@ class WaitingLine:
 
     def __init__(self, most: int, *, wait_seconds: float = 0.5) -> None:
         self._free = threading.BoundedSemaphore(most)
-        self._scout = threading.Lock()
+        self._probe = threading.Lock()
         self._wait = wait_seconds
         self._silent = False
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """The context of one call, which raises Silence when it gets no answer. Raises Unreachable without a place."""
-        with self._scouting() if self._silent else self._waiting():
+        with self._probing() if self._silent else self._waiting():
             silent = False
             try:
                 yield
@@ -64,13 +64,13 @@ class WaitingLine:
                 self._silent = silent
 
     @contextlib.contextmanager
-    def _scouting(self) -> Iterator[None]:
-        if not self._scout.acquire(blocking=False):
+    def _probing(self) -> Iterator[None]:
+        if not self._probe.acquire(blocking=False):
             raise Unreachable("the Dapr sidecar has not answered lately; try again in some seconds")
         try:
             yield
         finally:
-            self._scout.release()
+            self._probe.release()
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -86,8 +86,8 @@ Result = TypeVar("Result")
 
 # gRPC reconnects once a second (`sdk_patches.reconnect_quickly`); 12 tries outlast two reconnects.
 _TRIES, _PAUSE_SECONDS = 12, 0.25
-STARTS_AT_ONCE, READS_AT_ONCE, WORDS_AT_ONCE = 12, 12, 4
-_START_SECONDS, _READ_SECONDS, _WORD_SECONDS = 10.0, 5.0, 10.0
+STARTS_AT_ONCE, READS_AT_ONCE, COMMANDS_AT_ONCE = 12, 12, 4
+_START_SECONDS, _READ_SECONDS, _COMMAND_SECONDS = 10.0, 5.0, 10.0
 
 _STATUSES = {
     "COMPLETED": TaskStatus.COMPLETED,
@@ -141,10 +141,10 @@ class WorkflowClient:
         self._client = client
         self._pause = pause
         self._needs = needs
-        self._starts, self._reads, self._words = (
+        self._starts, self._reads, self._commands = (
             WaitingLine(STARTS_AT_ONCE),
             WaitingLine(READS_AT_ONCE),
-            WaitingLine(WORDS_AT_ONCE),
+            WaitingLine(COMMANDS_AT_ONCE),
         )
 
     def start(self, task: TaskInput) -> None:
@@ -167,11 +167,11 @@ class WorkflowClient:
     def decide(self, task_id: str, decision: Decision) -> None:
         """Hands a person's decision to the task."""
         data = decision.model_dump(mode="json")
-        self._tell(lambda client: client.raise_workflow_event(task_id, DECISION, data=data))
+        self._command(lambda client: client.raise_workflow_event(task_id, DECISION, data=data))
 
     def unpark(self, task_id: str) -> None:
-        """Lets a parked task try its step again."""
-        self._tell(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
+        """Makes a parked task try its step again."""
+        self._command(lambda client: client.raise_workflow_event(task_id, RESUME, data=RESUMED))
 
     def begin(self, task_id: str) -> None:
         """Makes Dapr run the first turn of a task that it accepted and never started. A daprd without `NEVER_STARTED`
@@ -184,44 +184,43 @@ class WorkflowClient:
 
     def wake(self, task_id: str) -> None:
         """Makes Dapr run a turn of a task, by an event that the task ignores."""
-        self._tell(lambda client: client.raise_workflow_event(task_id, WAKE, data={"wake": True}))
+        self._command(lambda client: client.raise_workflow_event(task_id, WAKE, data={"wake": True}))
 
     def pause(self, task_id: str) -> None:
         """Suspends the task between two steps."""
-        self._tell(lambda client: client.pause_workflow(task_id))
+        self._command(lambda client: client.pause_workflow(task_id))
 
     def resume(self, task_id: str) -> None:
         """Ends a suspension."""
-        self._tell(lambda client: client.resume_workflow(task_id))
+        self._command(lambda client: client.resume_workflow(task_id))
 
     def terminate(self, task_id: str, reason: str) -> None:
         """Ends the task for good."""
-        self._tell(lambda client: client.terminate_workflow(task_id, output={"reason": reason}))
+        self._command(lambda client: client.terminate_workflow(task_id, output={"reason": reason}))
 
-    def _tell(self, call: Callable[[DaprWorkflowClient], None]) -> None:
-        with self._words.place(), within(_WORD_SECONDS):
+    def _command(self, call: Callable[[DaprWorkflowClient], None]) -> None:
+        with self._commands.place(), within(_COMMAND_SECONDS):
             self._ask(call)
 
     def _ask(self, call: Callable[[DaprWorkflowClient], Result]) -> Result:
         """Makes a call, and repeats it for about three seconds while the failure cannot have changed anything, such as
         when the sidecar is just starting."""
-        for before in range(_TRIES):
+        for earlier_tries in range(_TRIES):
             try:
                 return call(self._client)
             except grpc.RpcError as error:
-                if not self._may_pass(error, before) or not left(_PAUSE_SECONDS):
+                if not self._may_repeat(error, earlier_tries) or not left(_PAUSE_SECONDS):
                     raise _translate(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
         raise _translate(last) from None
 
-    def _may_pass(self, error: grpc.RpcError, before: int) -> bool:
+    def _may_repeat(self, error: grpc.RpcError, earlier_tries: int) -> bool:
         """Whether to repeat a call: it was never sent, or it read an instance while daprd emptied the instance's inbox.
-        A daprd without `TORN_READ` repeats such a read itself, so then it is repeated only once. `before` is the number
-        of earlier tries."""
+        A daprd without `TORN_READ` repeats such a read itself, so then it is repeated only once."""
         details = str(error.details())
         if NOT_WHOLE in details:
-            return before == 0 or self._needs(TORN_READ)
+            return earlier_tries == 0 or self._needs(TORN_READ)
         return "failed to connect to all addresses" in details
 
 

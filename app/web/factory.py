@@ -59,9 +59,9 @@ def create_app(
 def _with_deadline(serve: Wsgi) -> Wsgi:
     """Bounds the time of all calls to the engine, the databases and other services within one request."""
 
-    def serve_with_deadline(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def serve_with_deadline(wsgi_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with within(_REQUEST_SECONDS):
-            return serve(environ, start_response)
+            return serve(wsgi_environ, start_response)
 
     return serve_with_deadline
 

@@ -59,11 +59,11 @@ class Front:
         if not self.prefix:
             return app
 
-        def serve_without_prefix(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-            path = environ.get("PATH_INFO", "")
+        def serve_without_prefix(wsgi_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            path = wsgi_environ.get("PATH_INFO", "")
             if path == self.prefix or path.startswith(f"{self.prefix}/"):
-                environ["PATH_INFO"] = path.removeprefix(self.prefix) or "/"
-            return app(environ, start_response)
+                wsgi_environ["PATH_INFO"] = path.removeprefix(self.prefix) or "/"
+            return app(wsgi_environ, start_response)
 
         return serve_without_prefix
 

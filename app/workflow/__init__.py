@@ -1,1 +1,1 @@
-"""The process: `refund` is the workflow, `activities/` its steps. Deterministic but for the activities."""
+"""The process: `refund` is the workflow, `activities/` its steps. All code outside `activities/` is deterministic."""

@@ -52,7 +52,7 @@ _PROPOSED = {
 }
 # The refund system holds the money this many hours longer than a person may take to decide.
 _HOURS_BEYOND = 24
-# Version 0.1.0 started the time limit anew after each refused decision. Histories that did so are replayed that way.
+# Version 0.1.0 restarted the time limit after each refused decision. Histories from then are replayed that way.
 _ONE_LIMIT = "one-time-limit"
 
 
@@ -249,7 +249,7 @@ def _look_up_order(steps: Steps, task: TaskInput, order_id: str) -> Generator[An
 
 
 def _settle(steps: Steps, task: TaskInput, findings: Findings) -> Generator[Any, Any, Settlement]:
-    """As the model proposed where no guard objects, else as a person decides."""
+    """The settlement that the model proposed if no guard objects, otherwise the one that a person decides."""
     draft, hold = findings.draft, findings.hold
     if hold is not None and hold.final and hold.refund != findings.refund:  # another run of the ticket committed first
         return Settlement(Outcome.REFUNDED, hold.refund)

@@ -50,7 +50,7 @@ def test_a_record_is_read_whole() -> None:
         ("[]", "the file"),
         ('{"tokens": []}', "tokens"),
         (json.dumps({"tokens": [record()], "extra": 1}), "extra"),
-        ('{"tokens": [{"name": "a", "name": "b"}]}', "'name' stands twice"),
+        ('{"tokens": [{"name": "a", "name": "b"}]}', "the key 'name' twice"),
         (json.dumps({"tokens": [record(role="read")]}), "tokens.0.role"),
         (json.dumps({"tokens": [record(roles=["owner"])]}), "tokens.0.roles"),
         (json.dumps({"tokens": [record(roles=[])]}), "tokens.0.roles"),
@@ -148,7 +148,7 @@ def test_a_broken_token_file_is_refused_with_the_remedy(tmp_path: Path, content:
     path = tmp_path / "token"
     path.write_text(content, encoding="utf-8")
     path.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="delete it and start the agent again"):
+    with pytest.raises(ConfigurationError, match="delete it and restart the agent"):
         make_local_token(path)
 
 

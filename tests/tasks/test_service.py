@@ -265,7 +265,7 @@ def test_an_attempt_that_comes_at_the_wrong_time_is_noted(
     service: TaskService, dapr: Waiting, status: TaskStatus
 ) -> None:
     dapr.run = Standing(status=status, at=TURN)
-    with pytest.raises(NotWaiting, match="only a waiting task takes a decision"):
+    with pytest.raises(NotWaiting, match="only a waiting task accepts a decision"):
         service.decide(TICKET.task_id, approve(refund=REFUND))
     assert told(service) == [("kim", "approve", DecisionState.REFUSED, "not_waiting")]
     assert service.get(TICKET.task_id).decisions[0].refund == REFUND, "what was tried is known"

@@ -257,7 +257,7 @@ def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
     submit(service, writer)
     dapr.begun.clear()
     dapr.says = WAITING
-    with pytest.raises(NotWaiting, match="is waiting and goes on"):
+    with pytest.raises(NotWaiting, match="is waiting and continues"):
         service.rerun(TASK)
     dapr.says = Unreachable("away")
     with pytest.raises(Unreachable):

@@ -136,7 +136,7 @@ def _result(lookup: Lookup) -> str:
     return result.model_dump_json(exclude={"held"}) if result else json.dumps({"error": lookup.problem})
 
 
-# The end of stage 3, a tool: the refund system holds the drafted money for this ticket, before anybody is told of it.
+# The end of stage 3, a tool: the refund system holds the drafted money for this ticket.
 
 
 class HoldInput(Frozen):

@@ -1,4 +1,4 @@
-"""The rules that a drafted refund must pass before it goes on without a person. Pure.
+"""The rules that a drafted refund must pass to continue without a person.
 
 They rely on the internal systems alone, never on what a model claims. They run after the refund system holds the money,
 on what it reported in the same transaction. So of two tickets of one order or customer that are worked on at the same
@@ -40,7 +40,7 @@ def objection(
     policy: RefundPolicy | None,
     rules: Rules,
 ) -> str | None:
-    """The short code of why a person must decide about the draft; None when it may go on without one."""
+    """The short code of why a person must decide about the draft; None if it may continue without one."""
     if draft.action is Action.ESCALATE:
         return "model_unsure"
     if draft.action is not Action.REFUND:
@@ -95,8 +95,8 @@ def allowed(order: Order, policy: RefundPolicy) -> Decimal:
 
 
 def against_status(order: Order, category: Category) -> str | None:
-    """The code of why the order's status contradicts the ticket's category (nothing can arrive damaged that was not
-    delivered); None when it does not."""
+    """The code of why the order's status contradicts the ticket's category, such as damage before delivery; None if it
+    does not."""
     statuses, code = _STATUSES.get(category, ({order.status}, ""))
     return None if order.status in statuses else code
 

@@ -1,4 +1,4 @@
-"""Checks whether a letter that a model wrote may go to the customer, and holds our own letters. Pure.
+"""Checks whether a letter that a model wrote may go to the customer, and holds our own letters.
 
 The only numbers a letter may contain are the decided refund, the order's number and periods of time. It may contain no
 percentage, no address or link, and no invisible characters. What it means in plain words cannot be checked, so every

@@ -96,7 +96,7 @@ def as_activity(stage: Activity) -> Activity:
                 raise _fault(context, stage, error) from None
             log.warning("task %s: step %s: %s (%s)", context.workflow_id, stage.__name__, unavailable, unavailable.code)
             raise unavailable from None
-        except Exception as error:  # a bug: the place is told, the values are not
+        except Exception as error:  # a bug: report its place, not its values
             raise _fault(context, stage, error) from None
 
     return activity
