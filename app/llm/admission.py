@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -27,8 +27,10 @@ _SLOW_SECONDS, _SLOWEST_SECONDS = 1.0, 60.0
 _WIDE = 1_000.0
 # Arrivals of calls that have paused durably; a call that never comes back is forgotten in the end.
 _REMEMBERED = 10_000
-# How much the newest interval between two admissions counts.
-_NEWEST = 0.2
+# The pace of the queue is that of so many last admissions.
+_PACE = 50
+# The longest pause of a task, since the pace may change.
+_LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass(order=True)
@@ -53,8 +55,8 @@ class Admission:
         self._running = 0
         self._window = _WIDE
         self._slow_until, self._slow_seconds = 0.0, _SLOW_SECONDS
-        self._admitted_at: float | None = None  # the last admission from the queue; None when nobody waited
-        self._interval: float | None = None
+        # When the queue began to be one, or when calls left it; the older ones are dropped.
+        self._admissions: deque[float] = deque(maxlen=_PACE + 1)
 
     async def enter(self, call: ModelCall, begin: Begin[Begun]) -> Begun:
         """What `begin` returns once the component admits the call. `begin(False)` returns an answer that the journal
@@ -100,7 +102,7 @@ class Admission:
                 result = await begin(True)
                 if not isinstance(result, Full):
                     self._running += 1
-                    self._note_interval()
+                    self._admissions.append(self._clock())
                     return result
                 full = result
             await _within(self._freed, _LOOK_SECONDS)
@@ -111,14 +113,14 @@ class Admission:
         self._arrivals[(call.task_id, call.stage, call.turn)] = waiting.arrived
         if len(self._arrivals) > _REMEMBERED:
             self._arrivals.popitem(last=False)
-        return ModelBusy(self._component, max(1.0, expected - self._longest_wait / 2))
+        return ModelBusy(self._component, min(max(1.0, expected - self._longest_wait / 2), _LONGEST_PAUSE_SECONDS))
 
     def _join(self, call: ModelCall) -> _Waiting:
         """Puts a call into the queue; one that comes back from a pause keeps its place."""
         arrived = self._arrivals.pop((call.task_id, call.stage, call.turn), self._clock())
         waiting = _Waiting(arrived)
         if not self._queue:
-            self._admitted_at = self._clock()
+            self._admissions.append(self._clock())
         bisect.insort(self._queue.setdefault(call.tenant, []), waiting)
         self._call_next()
         return waiting
@@ -131,7 +133,7 @@ class Admission:
         elif waiting.turn.is_set():
             self._queue.move_to_end(tenant)
         if not self._queue:
-            self._admitted_at = None
+            self._admissions.clear()
         self._call_next()
 
     def _call_next(self) -> None:
@@ -140,19 +142,12 @@ class Admission:
         if waiting and not any(call.turn.is_set() for call in waiting):
             next(iter(self._queue.values()))[0].turn.set()
 
-    def _note_interval(self) -> None:
-        now = self._clock()
-        if self._admitted_at is not None:
-            interval = now - self._admitted_at
-            before = interval if self._interval is None else self._interval
-            self._interval = before + _NEWEST * (interval - before)
-        self._admitted_at = now
-
     def _expected(self, tenant: str, waiting: _Waiting) -> float:
-        """Seconds until this call's turn, by the pace of the last admissions; 0 when no pace is known."""
+        """Seconds until this call's turn, by the pace of the last admissions; 0 before the first."""
         place = self._queue[tenant].index(waiting) + 1
         ahead = sum(min(len(calls), place) for calls in self._queue.values())
-        return ahead * (self._interval or 0.0)
+        admitted = len(self._admissions) - 1
+        return ahead * (self._clock() - self._admissions[0]) / admitted if admitted > 0 else 0.0
 
 
 async def _within(event: asyncio.Event, seconds: float | None) -> None:

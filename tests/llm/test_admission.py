@@ -194,3 +194,37 @@ def test_the_provider_says_how_long_the_pause_is() -> None:
         assert await waiting == "T-2"
 
     asyncio.run(main())
+
+
+def test_a_window_that_opens_once_a_minute_does_not_make_pauses_of_many_minutes() -> None:
+    async def main() -> list[float]:
+        now, admitted = 0.0, list[float]()
+        pauses: list[float] = []
+        queue = Admission("llm", 20, lambda: now)
+
+        async def begin(has_turn: bool) -> str | Full:
+            if not has_turn or sum(at > now - 61 for at in admitted) >= 60:
+                return Full(may_pause=True)
+            admitted.append(now)
+            return "begun"
+
+        async def one(number: int) -> None:
+            try:
+                await queue.enter(call(f"T-{number}"), begin)
+                queue.leave()
+            except ModelBusy as busy:
+                pauses.append(busy.seconds)
+
+        calls = [asyncio.ensure_future(one(number)) for number in range(60)]
+        await asyncio.gather(*calls)
+        for now in (50.0, 62.0):  # the second window opens while these wait
+            calls += [asyncio.ensure_future(one(100 + int(now) + number)) for number in range(80)]
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
+        now = 83.0
+        await asyncio.gather(*calls)
+        return pauses
+
+    pauses = asyncio.run(main())
+    assert pauses
+    assert max(pauses) < 60
