@@ -86,7 +86,7 @@ _USED = case(
         MODEL_CALLS.c.reserve_input + MODEL_CALLS.c.reserve_output,
     ),
 )
-_OF_MINUTE = select(func.count(), func.sum(_USED)).where(
+_OF_MINUTE = select(func.count(), func.sum(_USED), func.max(MODEL_CALLS.c.started_at)).where(
     MODEL_CALLS.c.component == bindparam("the_component"), MODEL_CALLS.c.started_at > bindparam("the_minute")
 )
 _SETTLE_OPEN = update(MODEL_CALLS).where(_THIS_CALL, _IS_OPEN, ~_TAKEN).values(_GIVEN)
@@ -239,10 +239,13 @@ def _admits(connection: Connection, row: dict[str, Any], limits: ComponentLimits
         return False
     if per_minute == (None, None):
         return True
-    since = instant(row["started_at"]) - _WINDOW
-    requests, tokens = connection.execute(_OF_MINUTE, component | {"the_minute": since}).one()
-    if limits.requests_per_minute is not None and requests >= limits.requests_per_minute:
+    now = instant(row["started_at"])
+    requests, tokens, last = connection.execute(_OF_MINUTE, component | {"the_minute": now - _WINDOW}).one()
+    most = limits.requests_per_minute
+    if most is not None and requests >= most:
         return False
+    if most is not None and 2 * requests >= most and now < last + _WINDOW / most:
+        return False  # the second half of a minute's requests goes out evenly, so that the queue keeps moving
     needed = (tokens or 0) + row["reserve_input"] + row["reserve_output"]
     return limits.tokens_per_minute is None or not requests or needed <= limits.tokens_per_minute
 
