@@ -19,7 +19,7 @@ from app.llm.call import Full, ModelCall
 Begun = TypeVar("Begun")
 Begin = Callable[[bool], Awaitable[Begun | Full]]
 
-# Calls of other workers end without a word to this one.
+# How often a component that paused after a 429 is looked at.
 _LOOK_SECONDS = 0.2
 # The pause after a 429 without a figure, and the longest one; it doubles with each further 429 in a row.
 _SLOW_SECONDS, _SLOWEST_SECONDS = 1.0, 60.0
@@ -98,6 +98,7 @@ class Admission:
                 await _within(waiting.turn, max(0.0, until - self._clock()) if full.may_pause else None)
                 continue
             self._freed.clear()
+            seconds = _LOOK_SECONDS
             if self._open():
                 result = await begin(True)
                 if not isinstance(result, Full):
@@ -105,7 +106,8 @@ class Admission:
                     self._admissions.append(self._clock())
                     return result
                 full = result
-            await _within(self._freed, _LOOK_SECONDS)
+                seconds = result.seconds
+            await _within(self._freed, seconds)
 
     def _busy(self, call: ModelCall, waiting: _Waiting) -> ModelBusy:
         """The task comes back a little before its turn is due, so that the queue does not run dry."""

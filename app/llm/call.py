@@ -78,9 +78,10 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
 @dataclass(frozen=True)
 class Full:
     """The component's limits do not admit the call now. `may_pause`: the step has asked nothing yet, so its task may
-    pause and come back with a new step."""
+    pause and come back with a new step. `seconds`: when to look again, unless a call of this worker ends before."""
 
     may_pause: bool
+    seconds: float = 0.2
 
 
 # The bound on lost answers.

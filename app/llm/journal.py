@@ -86,7 +86,8 @@ _USED = case(
         MODEL_CALLS.c.reserve_input + MODEL_CALLS.c.reserve_output,
     ),
 )
-_OF_MINUTE = select(func.count(), func.sum(_USED), func.max(MODEL_CALLS.c.started_at)).where(
+_STARTED_AT = MODEL_CALLS.c.started_at
+_OF_MINUTE = select(func.count(), func.sum(_USED), func.min(_STARTED_AT), func.max(_STARTED_AT)).where(
     MODEL_CALLS.c.component == bindparam("the_component"), MODEL_CALLS.c.started_at > bindparam("the_minute")
 )
 _SETTLE_OPEN = update(MODEL_CALLS).where(_THIS_CALL, _IS_OPEN, ~_TAKEN).values(_GIVEN)
@@ -215,39 +216,51 @@ def _begin(
     failed = [Failed(row.error or "", instant(row.ended_at)) for row in before if row.state == CallState.FAILED]
     if failed and (against := object_(failed)) is not None:
         return against
-    if limits is None or not _admits(connection, row, limits):
+    if limits is None:
         return Full(may_pause=not before)
+    if (seconds := _seconds_to_wait(connection, row, limits)) is not None:
+        return Full(may_pause=not before, seconds=seconds)
     run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
 
 
 # Nothing but one of these may look and open a row at the same time, in whichever worker.
+# Calls of other workers end, and estimated tokens become known, without a word to this one.
+_LOOK_SECONDS = 0.2
 _HOLD = text("SELECT pg_advisory_xact_lock(4711201)")
 _HOLD_SQLITE = update(MODEL_CALLS).where(false()).values(turn=MODEL_CALLS.c.turn)  # takes the write lock
 
 
-def _admits(connection: Connection, row: dict[str, Any], limits: ComponentLimits) -> bool:
-    """Whether another call of the component stays within its limits. A single call larger than the tokens of a minute
-    is admitted when no other call was made in that minute."""
-    per_minute = limits.requests_per_minute, limits.tokens_per_minute
-    if limits.concurrent_calls is None and per_minute == (None, None):
-        return True
+def _seconds_to_wait(connection: Connection, row: dict[str, Any], limits: ComponentLimits) -> float | None:
+    """None when another call of the component stays within its limits, else in how many seconds to look again. A single
+    call larger than the tokens of a minute is admitted when no other call was made in that minute."""
+    requests_limit, tokens_limit = limits.requests_per_minute, limits.tokens_per_minute
+    if (limits.concurrent_calls, requests_limit, tokens_limit) == (None, None, None):
+        return None
     connection.execute(_HOLD if connection.dialect.name == "postgresql" else _HOLD_SQLITE)
     component = {"the_component": row["component"]}
     most = limits.concurrent_calls
     if most is not None and connection.execute(_UNDER_WAY, component).scalar_one() >= most:
-        return False
-    if per_minute == (None, None):
-        return True
+        return _LOOK_SECONDS
+    if requests_limit is None and tokens_limit is None:
+        return None
     now = instant(row["started_at"])
-    requests, tokens, last = connection.execute(_OF_MINUTE, component | {"the_minute": now - _WINDOW}).one()
-    most = limits.requests_per_minute
-    if most is not None and requests >= most:
-        return False
-    if most is not None and 2 * requests >= most and now < last + _WINDOW / most:
-        return False  # the second half of a minute's requests goes out evenly, so that the queue keeps moving
-    needed = (tokens or 0) + row["reserve_input"] + row["reserve_output"]
-    return limits.tokens_per_minute is None or not requests or needed <= limits.tokens_per_minute
+    in_minute = component | {"the_minute": now - _WINDOW}
+    requests, tokens, first, last = connection.execute(_OF_MINUTE, in_minute).one()
+    if not requests:
+        return None
+    if requests_limit is not None and requests >= requests_limit:
+        return _seconds(now, first + _WINDOW)
+    if requests_limit is not None and 2 * requests >= requests_limit and now < last + _WINDOW / requests_limit:
+        # The second half of a minute's requests goes out evenly, so that the queue keeps moving.
+        return _seconds(now, last + _WINDOW / requests_limit)
+    if tokens_limit is not None and (tokens or 0) + row["reserve_input"] + row["reserve_output"] > tokens_limit:
+        return min(_LOOK_SECONDS, _seconds(now, first + _WINDOW))
+    return None
+
+
+def _seconds(now: datetime, until: datetime) -> float:
+    return (until - now).total_seconds()
 
 
 def _left_behind(connection: Connection, row: dict[str, Any]) -> SettledCall | None:
