@@ -104,7 +104,7 @@ def test_a_refund_of_ours_that_is_not_in_the_books(engine: Engine) -> None:
     assert named(difference) == ("acme:T-1", "refund RF-1", "none", FACTS)
     assert str(difference) == (
         f"task acme:T-1: refund RF-1: the books say none, the ledger {FACTS}; the customer was told of it: "
-        "find out who took it out of the books, and post it again"
+        "find out who removed it from the books, and post it again"
     )
 
 

@@ -1,1 +1,1 @@
-"""The ledger against histories and refund books, and its rebuilding."""
+"""Compares the ledger with Dapr's histories and the refund system's books, and rebuilds it."""

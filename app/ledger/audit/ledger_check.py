@@ -1,4 +1,4 @@
-"""Holds the ledger against what it is made from: histories, journal, and its own charges. Changes nothing."""
+"""Compares the ledger with its sources: Dapr's histories, the journal, and, for the daily sums, its charges."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge
 from app.pricing.formula import standing
 
-# What a check and a rebuild of the ledger tell programs: their JSON on the command line. Its keys stay.
+# The JSON of `ledger check` and `ledger rebuild`. The keys are a public promise.
 
 
 class DifferenceView(View):
-    """One thing that the ledger has otherwise than its sources; `task_id` is empty for a sum of many tasks. `source`
-    says who expects it: `sources` (histories, journal, charges) or `books`; `remedy` is empty where a rebuild mends."""
+    """One difference between the ledger and its sources; `task_id` is empty for a sum of many tasks. `source`: where
+    `expected` comes from, `sources` (histories, journal, charges) or `books`. `remedy`: empty if a rebuild repairs
+    it."""
 
     task_id: str
     what: str
@@ -45,8 +46,8 @@ class DifferenceView(View):
 
 
 class RefundsView(View):
-    """How many refunds the books and the ledger hold, and how many of the books' belong to tasks that have not ended;
-    `problem` says why not all books were read, and is empty when they were."""
+    """The number of refunds in the books and in the ledger, and of refunds in the books whose tasks have not ended.
+    `problem`: why the books were not read completely; empty if they were."""
 
     in_books: int
     in_ledger: int
@@ -55,16 +56,17 @@ class RefundsView(View):
 
 
 class CheckedView(View):
-    """All differences, those of refunds among them. None, and no problem: the ledger says what its sources say."""
+    """All differences, including those of refunds. Without any, and without a problem, the ledger agrees with its
+    sources."""
 
     differences: tuple[DifferenceView, ...]
     refunds: RefundsView
 
 
 class RebuiltView(View):
-    """What all charges summed to before and after. `kept`: tasks without a history that can be read, or with an older
-    one than the record, left as they were. `repriced`: tasks whose price book cannot be had any more, so that today's
-    was taken. `restored`: tasks that the ledger had lost; their tickets have no texts."""
+    """The result of a rebuild. `before`, `after`: the sum of all charges. `kept`: tasks whose record stays as it was,
+    because their history is gone, unreadable or older. `repriced`: tasks that were priced with today's book, because
+    theirs is no longer available. `restored`: tasks that were missing in the ledger; their tickets have no texts."""
 
     tasks: int
     kept: tuple[str, ...]
@@ -74,14 +76,15 @@ class RebuiltView(View):
     after: GroupView
 
 
+# The remedies of differences.
 TAMPERED = "keep the state store as it is and find out who wrote to it; the record stays as it was"
 PURGED = (
     "its history was purged before its end was recorded, so the record stays as it was; have Dapr keep histories of "
     "ended tasks for some minutes at least (stateRetentionPolicy)"
 )
-LOST = "the state store has lost it: `refund-agent task rerun {task_id}` begins it again"
+LOST = "the state store has lost it: `refund-agent task rerun {task_id}` restarts it"
 OLDER = (
-    "the state store is older than the ledger: where the task does not go on by itself, `refund-agent task terminate "
+    "the state store is older than the ledger: if the task does not continue by itself, `refund-agent task terminate "
     "{task_id} --reason ...` and then `refund-agent task rerun {task_id}`"
 )
 LEFT_OVER = (
@@ -89,21 +92,21 @@ LEFT_OVER = (
     "--reason ...` ends what is left there"
 )
 
-_AT_ONCE = 50
-# When it was projected is no property of the task; calls are the journal's own; of decisions the ledger knows more;
-# charges are compared one by one.
-_APART = frozenset({"projected_at", "certain", "calls", "decisions", "charges"})
-# As long as a task is under way, these go on.
+_BATCH = 50
 _TICKETS = select(TICKETS.c.task_id, TICKETS.c.started, TICKETS.c.recorded, TICKETS.c.status, TICKETS.c.stood_at)
 _TASKS = select(TASKS.c.task_id, TASKS.c.execution_id, TASKS.c.status, TASKS.c.events, TASKS.c.ended_at)
-_MOVING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "steps", "ended_at"})
+# Fields that are not compared: two describe the projection and not the task; calls come from the journal on both
+# sides; the ledger has more decisions than the history; charges are compared one by one.
+_NOT_COMPARED = frozenset({"projected_at", "certain", "calls", "decisions", "charges"})
+# Fields that keep changing until the task has ended.
+_CHANGING = frozenset({"status", "parts", "pauses", "turns", "events", "size", "steps", "ended_at"})
 
 
 @dataclass(frozen=True)
 class LedgerDifference:
-    """Something in the ledger that is not what its sources say. `task_id` is empty for a sum of many tasks.
+    """A difference between the ledger and its sources. `task_id` is empty for a sum of many tasks.
 
-    source: who says what is expected. remedy: what to do, where making the ledger again is not the way.
+    source: where `expected` comes from. remedy: what to do; empty if a rebuild repairs it.
     """
 
     task_id: str
@@ -115,86 +118,91 @@ class LedgerDifference:
 
     def __str__(self) -> str:
         where = f"task {self.task_id}: " if self.task_id else ""
-        mend = f"; {self.remedy}" if self.remedy else ""
-        return f"{where}{self.what}: the {self.source} say {self.expected}, the ledger {self.found}{mend}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{where}{self.what}: the {self.source} say {self.expected}, the ledger {self.found}{remedy}"
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What the ledger has of one task: the ticket's row, and the record's. None where it has none."""
+class _TaskRows:
+    """The ledger's rows of one task, in `tickets` and `tasks`; None if there is none."""
 
     ticket: Any | None
     record: Any | None
 
 
 def check(sources: Sources) -> Iterator[LedgerDifference]:
-    """All differences, in any direction. Raises Unreachable when Dapr's histories cannot be read."""
-    yield from _daily(sources)
+    """All differences, in both directions. Raises Unreachable if Dapr's histories cannot be read."""
+    yield from _daily_differences(sources)
     with sources.engine.connect() as connection:
         tickets = {row.task_id: row for row in connection.execute(_TICKETS)}
         tasks = {row.task_id: row for row in connection.execute(_TASKS)}
     started = {task_id for task_id, row in tickets.items() if row.started}
     task_ids = sorted({*started, *tasks, *sources.known()})
     books, records = BilledPriceBooks(sources.engine, sources.book), LedgerQueries(sources.engine)
-    for start in range(0, len(task_ids), _AT_ONCE):
-        some = task_ids[start : start + _AT_ONCE]
-        runs, billed_by, written = sources.runs(some), books.of(some), sources.written(some)
-        recorded = records.records(some)
+    for start in range(0, len(task_ids), _BATCH):
+        batch = task_ids[start : start + _BATCH]
+        runs, billed_by, written = sources.runs(batch), books.of(batch), sources.written(batch)
+        recorded = records.records(batch)
         for task_id, run in runs.items():
-            held = _Held(tickets.get(task_id), tasks.get(task_id))
+            rows = _TaskRows(tickets.get(task_id), tasks.get(task_id))
             if not isinstance(run, WorkflowRun):
-                yield from _unread(task_id, run, held)
-            elif run.started_at is not None and (held.ticket or held.record or ticket_of(run)):
+                yield from _differences_without_history(task_id, run, rows)
+            elif run.started_at is not None and (rows.ticket or rows.record or ticket_of(run)):
                 expected = sources.record(run, written[task_id], billed_by.get(task_id))
-                yield from _read(run, expected, held, recorded.get(task_id))
-                yield from _journal(run, written[task_id])
+                yield from _differences_from_history(run, expected, rows, recorded.get(task_id))
+                yield from _missing_calls(run, written[task_id])
 
 
-def _unread(task_id: str, why: TaskNotFound | HistoryTampered, held: _Held) -> Iterator[LedgerDifference]:
-    """There is no history to compare with. A record that is final is the only copy then, and stays."""
-    if isinstance(why, HistoryTampered):
-        yield LedgerDifference(task_id, "history", "one that verifies", _first_line(why), remedy=TAMPERED)
+def _differences_without_history(
+    task_id: str, error: TaskNotFound | HistoryTampered, rows: _TaskRows
+) -> Iterator[LedgerDifference]:
+    """The differences of a task whose history cannot be read. A final record is then the only copy and correct."""
+    if isinstance(error, HistoryTampered):
+        yield LedgerDifference(task_id, "history", "one that verifies", _first_line(error), remedy=TAMPERED)
         return
-    if held.ticket is None or held.ticket.recorded or (held.record and held.record.ended_at):
+    if rows.ticket is None or rows.ticket.recorded or (rows.record and rows.record.ended_at):
         return
-    status = f"{held.ticket.status} since {_moment(held.ticket.stood_at)}"
-    if TaskStatus(held.ticket.status).ended and held.record is not None:
-        yield LedgerDifference(task_id, "record", f"{status}, as its worker told", held.record.status, remedy=PURGED)
-    elif TaskStatus(held.ticket.status).ended:
-        yield LedgerDifference(task_id, "record", f"{status}, as its worker told", "no record")
+    status = f"{rows.ticket.status} since {_minute(rows.ticket.stood_at)}"
+    if TaskStatus(rows.ticket.status).ended and rows.record is not None:
+        expected = f"{status}, as its worker reported"
+        yield LedgerDifference(task_id, "record", expected, rows.record.status, remedy=PURGED)
+    elif TaskStatus(rows.ticket.status).ended:
+        yield LedgerDifference(task_id, "record", f"{status}, as its worker reported", "no record")
     else:
         yield LedgerDifference(task_id, "run", "none", status, remedy=LOST.format(task_id=task_id))
 
 
-def _read(run: WorkflowRun, expected: TaskRecord, held: _Held, found: TaskRecord | None) -> Iterator[LedgerDifference]:
-    """A history, against what the ledger has of its task."""
-    now = f"{expected.status.value} since {_moment(run.ended_at or run.started_at)}"
-    if held.ticket is None and ticket_of(run) is not None:
+def _differences_from_history(
+    run: WorkflowRun, expected: TaskRecord, rows: _TaskRows, saved: TaskRecord | None
+) -> Iterator[LedgerDifference]:
+    """The differences between a run's history and the ledger. `expected`: the record made from the history."""
+    now = f"{expected.status.value} since {_minute(run.ended_at or run.started_at)}"
+    if rows.ticket is None and ticket_of(run) is not None:
         yield LedgerDifference(run.instance_id, "ticket", f"a task that is {now}", "none")
-    if held.record is not None and behind(expected, held.record):
+    if rows.record is not None and behind(expected, rows.record):
         if run.ended_at is None:
-            then = f"{held.record.status} with {held.record.events} events"
-            remedy = (LEFT_OVER if held.record.ended_at else OLDER).format(task_id=run.instance_id)
+            then = f"{rows.record.status} with {rows.record.events} events"
+            remedy = (LEFT_OVER if rows.record.ended_at else OLDER).format(task_id=run.instance_id)
             yield LedgerDifference(run.instance_id, "history", f"{now} with {run.events} events", then, remedy=remedy)
         return
-    yield from _task(expected, found)
-    if held.ticket is not None and held.ticket.recorded and held.ticket.status != expected.status.value:
-        yield LedgerDifference(run.instance_id, "status in lists", expected.status.value, held.ticket.status)
+    yield from _record_differences(expected, saved)
+    if rows.ticket is not None and rows.ticket.recorded and rows.ticket.status != expected.status.value:
+        yield LedgerDifference(run.instance_id, "status in lists", expected.status.value, rows.ticket.status)
 
 
-def _journal(run: WorkflowRun, written: Written) -> Iterator[LedgerDifference]:
-    """Model calls that the history proves."""
+def _missing_calls(run: WorkflowRun, written: Written) -> Iterator[LedgerDifference]:
+    """Model calls that the history proves and the journal lacks."""
     for call in proven_calls(run, written.calls):
         yield LedgerDifference(
             run.instance_id, f"model call of {call.stage}, turn {call.turn}", describe_call(call), "no such row"
         )
 
 
-def _daily(sources: Sources) -> Iterator[LedgerDifference]:
+def _daily_differences(sources: Sources) -> Iterator[LedgerDifference]:
     with sources.engine.connect() as connection:
-        for key, expected, found in disagreements(connection):
-            named = ", ".join(str(value) for value in key[1:8] if value)
-            yield LedgerDifference("", f"daily sum {day_of(key.day):%Y-%m-%d} {named}", _sums(expected), _sums(found))
+        for key, expected, stored in disagreements(connection):
+            place = ", ".join(str(value) for value in key[1:8] if value)
+            yield LedgerDifference("", f"daily sum {day_of(key.day):%Y-%m-%d} {place}", _sums(expected), _sums(stored))
 
 
 def _sums(sums: tuple[int, int]) -> str:
@@ -205,29 +213,29 @@ def _first_line(error: RefundAgentError) -> str:
     return str(error).splitlines()[0]
 
 
-def _moment(at: datetime | None) -> str:
+def _minute(at: datetime | None) -> str:
     return f"{minute(at)} UTC" if at else "its arrival"
 
 
-def _task(expected: TaskRecord, found: TaskRecord | None) -> Iterator[LedgerDifference]:
-    if found is None:
+def _record_differences(expected: TaskRecord, saved: TaskRecord | None) -> Iterator[LedgerDifference]:
+    if saved is None:
         if expected.ended_at is not None:
             yield LedgerDifference(
                 expected.task_id, "record", f"{expected.status.value} since {expected.ended_at}", "no record"
             )
         return
-    ignored = _APART if expected.ended_at is not None else _APART | _MOVING
+    ignored = _NOT_COMPARED if expected.ended_at is not None else _NOT_COMPARED | _CHANGING
     for field in fields(TaskRecord):
-        old, new = getattr(expected, field.name), getattr(found, field.name)
-        if field.name not in ignored and old != new:
-            yield LedgerDifference(expected.task_id, field.name, _told(old), _told(new))
+        expected_value, saved_value = getattr(expected, field.name), getattr(saved, field.name)
+        if field.name not in ignored and expected_value != saved_value:
+            yield LedgerDifference(expected.task_id, field.name, _shortened(expected_value), _shortened(saved_value))
     if expected.ended_at is not None:
-        yield from _charges(expected, found)
+        yield from _charge_differences(expected, saved)
 
 
-def _charges(expected: TaskRecord, found: TaskRecord) -> Iterator[LedgerDifference]:
-    """Compared by what they are for and what they come to. What stands twice, or is missing, is named."""
-    wanted, booked = _lines(expected.charges), _lines(found.charges)
+def _charge_differences(expected: TaskRecord, saved: TaskRecord) -> Iterator[LedgerDifference]:
+    """Charges whose number differs, compared by purpose, quantity and cost: missing, doubled or foreign ones."""
+    wanted, booked = _lines(expected.charges), _lines(saved.charges)
     for line in sorted((wanted | booked).keys()):
         if wanted[line] != booked[line]:
             yield LedgerDifference(
@@ -257,6 +265,6 @@ def _line(charge: Charge) -> tuple[str, ...]:
     )
 
 
-def _told(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else str(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
