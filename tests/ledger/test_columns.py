@@ -1,4 +1,4 @@
-"""Quantities and instants are kept as whole numbers, and come back as they were."""
+"""Quantities and instants are stored as whole numbers and read back unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.pricing.charge_types import Unit
 
 DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}
 units = st.sampled_from(Unit)
-# Eight bytes hold them.
+# Quantities that fit into eight bytes.
 kept = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -47,7 +47,7 @@ def test_each_unit_has_its_own_scale(unit: Unit, value: str, number: int) -> Non
 @pytest.mark.parametrize("unit", Unit)
 def test_a_quantity_that_is_finer_is_an_error_and_never_rounded(unit: Unit) -> None:
     too_fine = Decimal(15).scaleb(-DECIMALS[unit] - 1)
-    with pytest.raises(ValueError, match=f"finer than {DECIMALS[unit]} decimals"):
+    with pytest.raises(ValueError, match=f"more than {DECIMALS[unit]} decimals"):
         whole(too_fine, unit)
 
 

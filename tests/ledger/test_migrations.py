@@ -1,4 +1,4 @@
-"""The tables are made by migrations: exactly those that the code knows, once, whoever comes first, or not at all."""
+"""Migrations create exactly the tables that the code defines: once, even if several processes start, or not at all."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def url(databases: Databases, kind: str) -> str:
 
 @pytest.fixture
 def opened(url: str) -> Iterator[Engine]:
-    """It is opened for the first time."""
+    """The database after it was opened for the first time."""
     engine = database.connect(url)
     yield engine
     engine.dispose()
 
 
 def execute(url: str, *statements: str) -> list[Any]:
-    """Runs statements as somebody else would; returns the last one's rows."""
+    """Runs statements on another connection; returns the rows of the last one."""
     engine = create_engine(url)
     with engine.begin() as connection:
         results = [connection.execute(text(statement)) for statement in statements]
@@ -53,7 +53,7 @@ def execute(url: str, *statements: str) -> list[Any]:
 
 
 def differences(engine: Engine) -> list[Any]:
-    """What a migration would still have to do."""
+    """The operations that a migration would still have to do."""
     with engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA))
 
@@ -119,7 +119,7 @@ def test_processes_that_open_an_empty_database_at_once_all_can(url: str) -> None
 
 @pytest.fixture
 def changing(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """Somebody else in the middle of a change to a new file."""
+    """Another process that is changing a new file."""
     with contextlib.closing(sqlite3.connect(tmp_path / "new", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
@@ -135,7 +135,7 @@ def test_who_is_changing_a_new_file_is_waited_for(
         changing.execute("ROLLBACK")
 
     own_time = SimpleNamespace(monotonic=time.monotonic, sleep=end_the_change)
-    monkeypatch.setattr(database, "time", own_time)  # other threads sleep as they like
+    monkeypatch.setattr(database, "time", own_time)  # other threads are not affected
     database.connect(f"sqlite:///{tmp_path / 'new'}").dispose()
     assert len(waits) == 1
     assert execute(f"sqlite:///{tmp_path / 'new'}", "PRAGMA journal_mode") == [("wal",)]
@@ -152,7 +152,7 @@ def test_who_does_not_end_changing_it_is_not_waited_for_for_ever(
 
 def test_a_ledger_of_a_newer_version_is_left_alone(opened: Engine, url: str) -> None:
     execute(url, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigurationError, match=r"of another version: .*9999.*; use the program that made them"):
+    with pytest.raises(ConfigurationError, match=r"have another version: .*9999.*; use the version of the program"):
         database.connect(url)
     assert differences(opened) == []
     assert execute(url, "SELECT version_num FROM alembic_version") == [("9999",)]
@@ -160,13 +160,13 @@ def test_a_ledger_of_a_newer_version_is_left_alone(opened: Engine, url: str) -> 
 
 def test_tables_without_versions_are_left_alone(url: str) -> None:
     execute(url, "CREATE TABLE tickets (sequence INTEGER)", "INSERT INTO tickets VALUES (7)")
-    with pytest.raises(ConfigurationError, match="move it away"):
+    with pytest.raises(ConfigurationError, match="move the ledger away"):
         database.connect(url)
     assert execute(url, "SELECT * FROM tickets") == [(7,)]
 
 
 def test_a_step_that_fails_leaves_nothing_half_done(url: str, kind: str) -> None:
-    """Another program's table of the same name is in the way of the last one."""
+    """Another program has a table with the name of our last one."""
     execute(url, "CREATE TABLE workers (name INTEGER)")
     with pytest.raises(ConfigurationError, match="workers"):
         database.connect(url)
@@ -176,7 +176,7 @@ def test_a_step_that_fails_leaves_nothing_half_done(url: str, kind: str) -> None
 
 
 def migrate(url: str, revision: str) -> None:
-    """A ledger as an older version has left it."""
+    """A ledger of an older version."""
     engine = create_engine(url)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))

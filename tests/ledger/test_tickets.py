@@ -1,4 +1,4 @@
-"""Intake's memory: the same ticket is found again, another body under its id is a conflict, nothing is lost."""
+"""Stored tickets: the same ticket is found again, another body under its id is a conflict, nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 @pytest.fixture
 def tickets(tmp_path: Path) -> Iterator[Tickets]:
-    """An empty table in a real SQLite file."""
+    """An empty `tickets` table in an SQLite file."""
     engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     writer = Writer(engine)
     yield Tickets(engine, writer, lambda: NOON)
@@ -38,7 +38,7 @@ def test_the_same_ticket_is_the_same_task(tickets: Tickets) -> None:
 
 def test_another_body_under_the_same_id_is_a_conflict(tickets: Tickets) -> None:
     tickets.accept(ticket())
-    with pytest.raises(Conflict, match="acme:T-1 was made from another body"):
+    with pytest.raises(Conflict, match="acme:T-1 has another body"):
         tickets.accept(ticket(text="Another story."))
 
 

@@ -1,4 +1,4 @@
-"""A ledger that is full, read-only, locked, damaged or away says so, with what to do; a fault of ours stays one."""
+"""A ledger that is full, read-only, locked, damaged or away is reported with a remedy; a bug of ours is not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Break = Callable[[Engine, Path], None]
 
 
 def full(engine: Engine, path: Path) -> None:
-    """The file may not grow any more, for none of the connections to come."""
+    """Limits the file's size for all future connections."""
     with engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
 
@@ -41,7 +41,7 @@ def full(engine: Engine, path: Path) -> None:
 
 
 def read_only(engine: Engine, path: Path) -> None:
-    """Every connection to come may only read."""
+    """Makes all future connections read-only."""
 
     def forbid(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA query_only=ON")
@@ -51,7 +51,7 @@ def read_only(engine: Engine, path: Path) -> None:
 
 
 def damaged(engine: Engine, path: Path) -> None:
-    """The file's content is overwritten in place."""
+    """Overwrites the file's content in place."""
     engine.dispose()
     for each in (path, path.with_name(f"{path.name}-wal")):
         if each.exists():
@@ -60,7 +60,7 @@ def damaged(engine: Engine, path: Path) -> None:
 
 
 def locked(engine: Engine, path: Path) -> None:
-    """Another process writes, and does not end; whoever waits for it has little patience."""
+    """Another process holds the write lock; the busy time-out is short."""
     other = sqlite3.connect(path)
     other.execute("BEGIN IMMEDIATE")
     HOLDERS.append(other)
@@ -82,21 +82,21 @@ BREAKS: dict[str, Break] = {
 
 
 class Keeping(FakeTaskService):
-    """A service that keeps tickets as the real one."""
+    """A service that stores tickets as the real one does."""
 
     def __init__(self, tickets: Tickets) -> None:
         super().__init__()
         self._kept = tickets
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
-        """Raises whatever the ledger does."""
+        """Raises the ledger's error."""
         self._kept.accept(ticket)
         return super().submit(ticket)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The ledger's file."""
+    """The path of the ledger's file."""
     return tmp_path / "ledger.sqlite"
 
 
@@ -148,7 +148,7 @@ def test_a_request_is_not_held_open_for_as_long_as_sqlite_would_wait(
     pen = Writer(engine)
     tickets = Tickets(engine, pen, lambda: NOON)
     begun = time.monotonic()
-    with pytest.raises(LedgerUnavailable, match="send the same again") as error:
+    with pytest.raises(LedgerUnavailable, match="send the same request again") as error:
         tickets.accept(make_ticket("T-1"))
     assert error.value.code == "ledger_locked"
     assert time.monotonic() - begun < 20, "and not the thirty seconds of the file's own patience"

@@ -1,1 +1,1 @@
-"""Tables, migrations, the one writer; what is written as it happens."""
+"""The tables, their migrations, the writer, and the rows that are written as things happen."""

@@ -1,4 +1,4 @@
-"""The journal's rows as values, and what becomes of them when another run begins."""
+"""Maps the journal's rows to `CallRecord` and back, and marks them when a task gets a new run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CALLS = RowReader(MODEL_CALLS, CallRecord)
 
 
 def call_record(row: Mapping[Any, Any]) -> CallRecord:
-    """The call in a row of `model_calls`. Impossible token counts in it are read as not reported."""
+    """The call in a row of `model_calls`. Impossible token counts are read as not reported."""
     return _CALLS.read(row, usage=usage_of(row))
 
 
 def call_row(call: CallRecord) -> dict[str, Any]:
-    """The row of a call whose answer is not kept."""
+    """The row of a call, without its answer."""
     names = [column.name for column in MODEL_CALLS.c if column.name not in (*USAGE_COLUMNS, *_MAY_BE_NULL, "answer")]
     row = {name: getattr(call, name) for name in names}
     row |= usage_columns(call.usage)
@@ -35,19 +35,16 @@ def call_row(call: CallRecord) -> dict[str, Any]:
 
 
 def call_records(rows: Iterable[Mapping[Any, Any]]) -> tuple[CallRecord, ...]:
-    """Many of them, oldest first."""
+    """The calls in rows of `model_calls`, oldest first."""
     return oldest_first(map(call_record, rows))
 
 
 def oldest_first(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
-    """In the order in which they were begun."""
+    """The calls in the order of their start."""
     return tuple(sorted(calls, key=lambda call: (call.started_at, call.number, call.call_id)))
 
 
-# What the ledger notes when a task's run is over for it and another one begins from its ticket, and when something
-# changes that a record was made from which counted as final.
-
-# Begins the reason of calls whose run Dapr gave up for no fault of the task's: their answers are good.
+# Starts the error of calls whose run was rejected by a false tampering verdict; their answers may be used again.
 GIVEN_UP = "the run was given up by Dapr"
 
 _LOOK_AGAIN = (
@@ -56,21 +53,22 @@ _LOOK_AGAIN = (
 
 
 def look_again(connection: Connection, task_id: str) -> None:
-    """Has the task's record made once more by the next sweep. A worker or sidecar that stood still may come back when
-    its task has long ended without it, and say what became of its part."""
+    """Makes the next sweep record the task once more, even if its record was final: a worker or sidecar that was frozen
+    may still report on its part after the task has ended."""
     run(connection, _LOOK_AGAIN, {"the_task": task_id})
 
 
 def give_up_calls(connection: Connection, task_id: str, why: str) -> int:
-    """Marks what the run's model calls cost as in vain: another run's steps have other names, and none is answered from
-    them, unless Dapr gave the run up (`Journal`). They stay in the record. Returns how many there were."""
+    """Marks the task's settled and started model calls as interrupted, so that they count as wasted: a new run has
+    other execution ids and does not use their answers, unless the old run was rejected (`Journal`). Returns the number
+    of calls."""
     paid = MODEL_CALLS.c.state.in_((CallState.SETTLED, CallState.STARTED))
-    given_up = update(MODEL_CALLS).where(MODEL_CALLS.c.task_id == task_id, paid)
-    return connection.execute(given_up.values(state=CallState.INTERRUPTED, error=why)).rowcount
+    calls = update(MODEL_CALLS).where(MODEL_CALLS.c.task_id == task_id, paid)
+    return connection.execute(calls.values(state=CallState.INTERRUPTED, error=why)).rowcount
 
 
 def begin_anew(connection: Connection, task_id: str, why: str) -> int:
-    """The same, and the task stands where a new one does. Comes before the new run, which then tells of itself."""
-    begins = {"status": TaskStatus.RUNNING.value, "stood_at": None, "standing": "{}", "caveat": "", "recorded": False}
-    connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(begins))
+    """As `give_up_calls`, and resets the task's standing to that of a new task. Call it before the new run starts."""
+    reset = {"status": TaskStatus.RUNNING.value, "stood_at": None, "standing": "{}", "caveat": "", "recorded": False}
+    connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(reset))
     return give_up_calls(connection, task_id, why)

@@ -1,4 +1,4 @@
-"""Charges as the ledger keeps them: prices under short numbers, lines, and the daily sums that a report adds up."""
+"""Maps charges to the ledger's rows and back: numbered prices, charge lines, and the daily sums that reports read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import insert_many
 from app.pricing.charge_types import Charge, Meter, Mode
 
-# The prices that charges were made at, each under a short number.
-
 
 class PriceRow(NamedTuple):
-    """All that one line of a price book says of a charge; empty where there is no price."""
+    """The price of charges: a line of a price book, with the provider and model that it was applied to. Unpriced
+    charges have empty texts."""
 
     meter: str
     book_digest: str
@@ -56,8 +55,8 @@ def price_row(charge: Charge) -> PriceRow:
 
 
 class Prices:
-    """Numbers for prices, made where there are none. Thread-safe. Each new price is a transaction of its own: call
-    this before, never inside, another one that writes."""
+    """The numbers of prices; adds missing prices to the table. Thread-safe. Adding is a separate transaction, so call
+    `numbers` before a writing transaction and never inside it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -66,7 +65,7 @@ class Prices:
         self._lock = threading.Lock()
 
     def numbers(self, charges: Iterable[Charge]) -> Mapping[PriceRow, int]:
-        """The number of each charge's price, among others."""
+        """The numbers of all known prices, including those of these charges."""
         with self._lock:
             missing = {price_row(charge) for charge in charges} - self._numbers.keys()
             if missing:
@@ -78,8 +77,8 @@ class Prices:
             return self._numbers
 
     def row(self, number: int, connection: Connection) -> PriceRow:
-        """The price of that number. A price is committed before its first charge: whoever reads a charge finds it, on
-        the connection that it has: if readers waited here for a second one, they could take all that there are."""
+        """The price with this number. A price is committed before its first charge, so the reader of a charge always
+        finds it. The reader's own connection is used: waiting for a second one could exhaust the pool."""
         if number not in self._rows:
             with self._lock:
                 self._read(connection)
@@ -107,11 +106,9 @@ def _text(price: Decimal | None) -> str:
     return "" if price is None else plain(price)
 
 
-# A charge as the ledger keeps it: a line under a short key, and how lines are corrected.
-
-
 class Key(NamedTuple):
-    """What a line is for, within its task. `step` 0 is the workflow itself, `turn` 0 no model call's."""
+    """Identifies a line within its task, apart from corrections. `step` 0: the workflow itself. `turn` 0: no model
+    call."""
 
     step: int
     turn: int
@@ -121,8 +118,7 @@ class Key(NamedTuple):
 
 
 class ChargeLine(NamedTuple):
-    """One line. `consumed_quantity` is in whole parts of its unit, None when it is not known. `model` is the
-    price's."""
+    """A row of `charges`. `consumed_quantity`: see `tables.whole`; None if not known. `model`: of the price."""
 
     key: Key
     correction: int
@@ -134,11 +130,11 @@ class ChargeLine(NamedTuple):
 
     @property
     def times(self) -> int:
-        """What it counts for: a line that takes another one back counts against it."""
+        """1 for a line that charges, -1 for a correction that takes one back."""
         return -1 if self.correction % 2 else 1
 
     def row(self, task_no: int) -> dict[str, Any]:
-        """As the table has it."""
+        """The row of this line in `charges`."""
         return {
             "task_no": task_no,
             **self.key._asdict(),
@@ -151,7 +147,8 @@ class ChargeLine(NamedTuple):
 
 
 def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
-    """A charge as a line of its task's step."""
+    """The line of a charge. `step`: number of its step, 0 for the workflow itself. Raises ValueError if the quantity is
+    finer than its unit is stored."""
     return ChargeLine(
         Key(step, charge.turn, charge.number, charge.meter.value, charge.wasted),
         charge.correction,
@@ -164,7 +161,8 @@ def line_of(charge: Charge, step: int, price_no: int) -> ChargeLine:
 
 
 def charge_of(row: Mapping[Any, Any], price: PriceRow, at: datetime) -> Charge:
-    """A charge, or the sum of equal ones. `row` has its quantity, how that is known, and what it is attributed by."""
+    """A charge, or the sum of charges with the same price. `row` has quantity, usage basis, `wasted`, and those of the
+    attributes (task, tenant, stage, ...) that all of them share."""
     meter, usage_basis = Meter(price.meter), UsageBasis(row["usage_basis"])
     consumed = (
         None
@@ -213,8 +211,8 @@ def _cost(consumed: Decimal | None, unit_price: Decimal | None, per: Decimal) ->
 
 
 def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterator[ChargeLine]:
-    """The lines to add so that what stands is what is wanted. What was billed keeps its price as long as its quantity,
-    how that is known, and the model are right: which model a call was put to may only be known after another call."""
+    """The lines to add to `old` so that `wanted` are the valid lines. A billed line keeps its price unless quantity,
+    usage basis or model was wrong; the model of a call may only become known through a later call."""
     last: dict[Key, ChargeLine] = {}
     for line in old:
         if line.key not in last or line.correction > last[line.key].correction:
@@ -222,7 +220,7 @@ def corrected(old: Iterable[ChargeLine], wanted: Iterable[ChargeLine]) -> Iterat
     new = {line.key: line for line in wanted}
     for key, line in last.items():
         if line.times > 0 and (key not in new or _differ(line, new[key])):
-            yield _back(line)
+            yield _take_back(line)
     for key, line in new.items():
         before = last.get(key)
         if before is None:
@@ -237,7 +235,7 @@ def _differ(old: ChargeLine, new: ChargeLine) -> bool:
     return (old.consumed_quantity, old.usage_basis, old.model) != (new.consumed_quantity, new.usage_basis, new.model)
 
 
-def _back(line: ChargeLine) -> ChargeLine:
+def _take_back(line: ChargeLine) -> ChargeLine:
     return line._replace(
         correction=line.correction + 1,
         consumed_quantity=None if line.consumed_quantity is None else -line.consumed_quantity,
@@ -250,7 +248,7 @@ _FIRST = date(1970, 1, 1)
 
 
 class DailyKey(NamedTuple):
-    """What a daily sum is a sum of."""
+    """The key of a daily sum. `day`: days since 1970-01-01, UTC."""
 
     day: int
     tenant: str
@@ -266,7 +264,7 @@ class DailyKey(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a task's lines are counted. `steps`: stage, name and tool of each step, by its number."""
+    """The attributes under which a task's lines are summed. `steps`: stage, name and tool of each step, by number."""
 
     tenant: str
     agent: str
@@ -275,7 +273,7 @@ class Place(NamedTuple):
     steps: Mapping[int, tuple[str, str, str]]
 
     def of(self, line: ChargeLine) -> tuple[str, ...]:
-        """What a daily sum of this line is known by, next to day and price."""
+        """The part of this line's `DailyKey` between day and price."""
         return (self.tenant, self.agent, self.workflow, self.outcome, *self.steps.get(line.key.step, _NO_STEP))
 
 
@@ -283,33 +281,33 @@ _NO_STEP = ("", "", "")
 
 
 def place_of(record: TaskRecord) -> Place:
-    """Where a record's lines are to be counted."""
+    """The attributes under which a record's lines are summed."""
     outcome = record.outcome.value if record.outcome else ""
     steps = {step.step: (step.stage, step.name, step.tool) for step in record.steps}
     return Place(record.tenant, record.agent, record.workflow, outcome, steps)
 
 
 class DailySums:
-    """What is to be added to the daily sums; negative where something was counted elsewhere before."""
+    """Collects changes of the daily sums. A change is negative if a line moves to another sum."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[DailyKey, list[int]] = defaultdict(lambda: [0, 0])
 
     def count(self, place: Place, new: Iterable[ChargeLine]) -> None:
-        """Counts a task's new lines."""
+        """Adds a task's new lines."""
         for line in new:
             self._add(place.of(line), line, 1)
 
     def move(self, before: Place, place: Place, old: Iterable[ChargeLine]) -> None:
-        """Counts lines that were counted before where they belong by now: the outcome is known at the end only, and a
-        step's number may turn out to be another one's."""
+        """Moves saved lines from the sums of `before` to those of `place`: the outcome becomes known at the end only,
+        and a step's number may change."""
         for line in old:
             if before.of(line) != place.of(line):
                 self._add(before.of(line), line, -1)
                 self._add(place.of(line), line, 1)
 
     def write(self, connection: Connection) -> None:
-        """Adds them, in the order of their keys: whoever else adds at the same time does so in the same order."""
+        """Writes the changes, in the order of their keys, which rules out deadlocks with other processes."""
         rows = [
             {**key._asdict(), "consumed_quantity": consumed, "charges": charges}
             for key, (consumed, charges) in sorted(self._sums.items())
@@ -325,19 +323,19 @@ class DailySums:
 
 
 def day_number(day: date) -> int:
-    """A day as the table counts them."""
+    """The number of days since 1970-01-01."""
     return (day - _FIRST).days
 
 
 def day_of(number: int) -> datetime:
-    """The first moment of a day, in UTC."""
+    """The first moment (UTC) of the day with this number."""
     return _EPOCH + number * _DAY
 
 
 def _upsert(insert: type[sqlite.Insert] | type[postgresql.Insert]) -> sqlite.Insert | postgresql.Insert:
     statement = insert(DAILY_COSTS)
-    grown = {name: DAILY_COSTS.c[name] + statement.excluded[name] for name in ("consumed_quantity", "charges")}
-    return statement.on_conflict_do_update(index_elements=list(DAILY_COSTS.primary_key.columns), set_=grown)
+    sums = {name: DAILY_COSTS.c[name] + statement.excluded[name] for name in ("consumed_quantity", "charges")}
+    return statement.on_conflict_do_update(index_elements=list(DAILY_COSTS.primary_key.columns), set_=sums)
 
 
 # Built once: composing a statement costs more than running it.

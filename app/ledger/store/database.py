@@ -1,4 +1,4 @@
-"""How the ledger's database is opened: SQLite by default, PostgreSQL by URL; its tables are made by migrations."""
+"""Opens the ledger's database (SQLite by default, PostgreSQL by URL), migrates it, and explains its errors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ from app.domain.errors import ConfigurationError, LedgerGone, LedgerTrouble, Led
 from app.domain.texts import is_storable, storable
 from app.ledger.store.migrations import upgrade
 
-# What is wrong with the ledger's database, in our own words: every edge turns its errors into these.
-#
-# An error that says that a statement of ours is wrong is none of them: it stays a fault of the program.
-
+# Database errors are reported as these troubles. An error in one of our SQL statements is not: it is a bug.
 _LOCKED = (LedgerTrouble.LOCKED, "another process holds the ledger; end what else has it open, and try again")
 _READ_ONLY = (
     LedgerTrouble.READ_ONLY,
@@ -38,7 +35,7 @@ _FULL = (
 )
 _BROKEN_DISK = (
     LedgerTrouble.DISK_FAILS,
-    "the ledger's disk fails; look into the kernel's log, and keep a copy of the file",
+    "the ledger's disk fails; check the kernel's log, and keep a copy of the file",
 )
 _DAMAGED = (LedgerTrouble.DAMAGED, "the ledger's file is damaged; restore it, then run `refund-agent ledger rebuild`")
 _AWAY = (
@@ -49,7 +46,10 @@ _CROWDED = (
     LedgerTrouble.CROWDED,
     "the ledger's database has no connection left; raise its limit, or end what else uses it",
 )
-_STANDBY = (LedgerTrouble.READ_ONLY, "the ledger's database is read-only: a standby, or told so; name the primary")
+_STANDBY = (
+    LedgerTrouble.READ_ONLY,
+    "the ledger's database is read-only: a standby, or configured so; name the primary",
+)
 
 _OF_SQLITE: Mapping[int, tuple[LedgerTrouble, str]] = {
     sqlite3.SQLITE_BUSY: _LOCKED,
@@ -62,7 +62,7 @@ _OF_SQLITE: Mapping[int, tuple[LedgerTrouble, str]] = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-# By the first characters of PostgreSQL's state: the longest that fits.
+# By PostgreSQL's SQLSTATE: all five characters, else the first two.
 _OF_POSTGRESQL: Mapping[str, tuple[LedgerTrouble, str]] = {
     "53100": _FULL,
     "53300": _CROWDED,
@@ -78,35 +78,31 @@ _OF_POSTGRESQL: Mapping[str, tuple[LedgerTrouble, str]] = {
 
 
 def trouble(error: BaseException) -> LedgerUnavailable | None:
-    """The trouble that an error of SQLAlchemy tells of; None for a fault of ours, and for any other error."""
+    """The trouble of the database behind an SQLAlchemy error; None for a bug of ours and for any other error."""
     if isinstance(error, NoConnection):
         return LedgerUnavailable(*_CROWDED)
     if not isinstance(error, DBAPIError):
         return None
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", None)
-        known = None if code is None else _OF_SQLITE.get(code & 0xFF)  # the rest of the number says it more exactly
+        known = None if code is None else _OF_SQLITE.get(code & 0xFF)  # the primary code of an extended one
         return LedgerUnavailable(*known) if known else None
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    fitting = next((_OF_POSTGRESQL[state[:size]] for size in (5, 2) if state[:size] in _OF_POSTGRESQL), None)
-    if fitting is None and (error.connection_invalidated or (not state and _is_of_connection(error))):
-        fitting = _AWAY
-    return LedgerUnavailable(*fitting) if fitting else None
+    state = _state(error.orig)
+    known = next((_OF_POSTGRESQL[state[:size]] for size in (5, 2) if state[:size] in _OF_POSTGRESQL), None)
+    never_reached = not state and isinstance(error, OperationalError | InterfaceError)
+    if known is None and (error.connection_invalidated or never_reached):
+        known = _AWAY
+    return LedgerUnavailable(*known) if known else None
 
 
-def _is_of_connection(error: DBAPIError) -> bool:
-    """A server that was never reached gives no state."""
-    return isinstance(error, OperationalError | InterfaceError)
-
-
-# WAL lets readers go on beside the one writer; a busy writer is waited for, not failed on. What is committed outlives
-# any crash of a process; a power cut may take the last moments, which is what PostgreSQL is for.
+# With WAL, readers and the one writer do not block each other. Commits survive any crash of a process; a power cut may
+# lose the last moments. Who cannot accept that uses PostgreSQL.
 _BUSY_SECONDS = 30.0
 _SQLITE = (f"busy_timeout={_BUSY_SECONDS * 1000:.0f}", "synchronous=NORMAL", "foreign_keys=ON")
 
-# A statement that is prepared on the server belongs to one connection of its own, which a pooler between the two hands
-# to somebody else after each transaction (docs/operations.md). The rest is so that a server that is gone without a word
-# is noticed within a minute and not within a quarter of an hour.
+# No prepared statements: a pooler gives the server's connection to another client after each transaction
+# (docs/operations.md). With the time-outs, a server that has vanished is noticed within a minute; by default it takes a
+# quarter of an hour.
 _PSYCOPG: dict[str, Any] = {
     "prepare_threshold": None,
     "connect_timeout": 5,
@@ -118,7 +114,7 @@ _PSYCOPG: dict[str, Any] = {
 _READ_ONLY_STATE = "25006"
 _REMEDIES = {
     "42501": (
-        "the agent makes and changes its tables by itself: grant its role CREATE and USAGE on the schema and all on "
+        "the agent creates and migrates its tables: grant its role CREATE and USAGE on the schema and all on "
         "the tables in it, or run `refund-agent ledger migrate` as the role that owns them"
     ),
     _READ_ONLY_STATE: "this server is a standby: name the primary, or all of them with target_session_attrs=read-write",
@@ -126,45 +122,45 @@ _REMEDIES = {
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
-    """An INSERT that leaves a row which is there already as it is; tell by the row count. Hand the row to `execute`:
-    a statement that is composed anew each time costs more than running it."""
+    """An INSERT that does nothing if the row exists; the row count says which. The statement is cached: pass the row to
+    `execute`, because composing a statement costs more than running it."""
     return _insert_or_ignore(connection.dialect.name, table)
 
 
 @lru_cache
 def _insert_or_ignore(dialect: str, table: Table) -> Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    # Without being told to, SQLAlchemy does not ask psycopg for the count, and says -1.
+    # Without this option, SQLAlchemy reports -1 as psycopg's row count.
     return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def connect(url: str) -> Engine:
-    """Opens the database at `url` and brings its tables up to date. Raises ConfigurationError."""
+    """Opens the database at `url` and migrates its tables. Raises ConfigurationError."""
     try:
-        with contextlib.ExitStack() as when_it_fails:
-            where = make_url(url)
-            only = _only_to_read(where)
-            given = {"creator": only} if only else {"connect_args": _connect_args(where)}
-            engine = create_engine(where, pool_pre_ping=not _is_sqlite(where), **given)
-            when_it_fails.callback(engine.dispose)
+        with contextlib.ExitStack() as on_error:
+            parsed = make_url(url)
+            read_only = _read_only_creator(parsed)
+            options = {"creator": read_only} if read_only else {"connect_args": _connect_args(parsed)}
+            engine = create_engine(parsed, pool_pre_ping=not _is_sqlite(parsed), **options)
+            on_error.callback(engine.dispose)
             store_any_text(engine)
             if engine.dialect.name == "sqlite":
-                if where.database not in (None, "", ":memory:") and not only:
-                    private_file(Path(where.database))  # SQLite gives its other files the same mode
+                if parsed.database not in (None, "", ":memory:") and not read_only:
+                    private_file(Path(parsed.database))  # SQLite gives its other files the same mode
                 tune_sqlite(engine, *_SQLITE)
-                if not only:
-                    _write_ahead(engine)
+                if not read_only:
+                    _switch_to_wal(engine)
                 stay_with_the_file(engine)
             else:
-                event.listen(engine, "handle_error", _leave_a_standby)
+                event.listen(engine, "handle_error", _leave_standby)
                 from app.ledger.store.server_deadline import (
-                    give_up_in_time,  # psycopg is loaded where there is a server
-                )
+                    give_up_in_time,
+                )  # loads psycopg, which SQLite does not need
 
                 give_up_in_time(engine)
                 _refuse_other_encodings(engine)
             upgrade(engine)
-            when_it_fails.pop_all()
+            on_error.pop_all()
     except (SQLAlchemyError, ImportError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(f"ledger {_without_password(url)}: {reason}; {_remedy(error)}") from None
@@ -172,28 +168,27 @@ def connect(url: str) -> Engine:
 
 
 def answers(engine: Engine) -> None:
-    """Asks the database the smallest question there is. Raises what SQLAlchemy raises when it does not answer."""
+    """Sends the database a trivial query. Raises SQLAlchemy's error if it does not answer."""
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a database server was away, or stood in its own way: the same may succeed in a moment. A SQLite file is
-    waited for already."""
+    """Whether an error may be gone at the next try: a server was away, or reported a deadlock or a conflict. False for
+    SQLite, whose busy time-out has waited already."""
     if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
         return False
     return isinstance(error, OperationalError) or error.connection_invalidated
 
 
-def _leave_a_standby(context: ExceptionContext) -> None:
-    """A server that has handed over goes on answering the connections that it has: they are given up, as if it had
-    gone."""
+def _leave_standby(context: ExceptionContext) -> None:
+    """Drops the connection to a server that has become a standby: it keeps answering its old connections."""
     if _state(context.original_exception) == _READ_ONLY_STATE:
         context.is_disconnect = True
 
 
 def _state(error: object) -> str:
-    """PostgreSQL's five characters for what went wrong; empty when it gave none."""
+    """PostgreSQL's SQLSTATE (five characters); empty if the error has none."""
     return str(getattr(error, "sqlstate", None) or "")
 
 
@@ -208,24 +203,25 @@ def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def _only_to_read(given: URL) -> Callable[[], sqlite3.Connection] | None:
-    """How to open a SQLite file that this user may only read, such as a copy on a read-only disk; None for another."""
-    path = str(given.database or "")
-    if not _is_sqlite(given) or not os.path.isfile(path):
+def _read_only_creator(url: URL) -> Callable[[], sqlite3.Connection] | None:
+    """Opens a SQLite file that this user may only read, such as a copy on a read-only disk; None for any other
+    database."""
+    path = str(url.database or "")
+    if not _is_sqlite(url) or not os.path.isfile(path):
         return None
     if all(os.access(place, os.W_OK) for place in (path, os.path.dirname(os.path.abspath(path)))):
         return None
-    # Beside a writer the log tells what the file does not have yet; where there is no log, there is no writer.
-    how = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"
-    name = f"file:{quote(os.path.abspath(path))}?{how}"
+    # A write-ahead log holds data that the file does not have yet; without one, nobody writes.
+    option = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"
+    name = f"file:{quote(os.path.abspath(path))}?{option}"
     return lambda: sqlite3.connect(name, uri=True, check_same_thread=False)
 
 
-def _connect_args(given: URL) -> dict[str, Any]:
-    """How psycopg connects: what the URL itself says comes first."""
-    if given.get_driver_name() != "psycopg":
+def _connect_args(url: URL) -> dict[str, Any]:
+    """The options for psycopg; the URL's own options take precedence."""
+    if url.get_driver_name() != "psycopg":
         return {}
-    return {name: value for name, value in _PSYCOPG.items() if name not in given.query}
+    return {name: value for name, value in _PSYCOPG.items() if name not in url.query}
 
 
 def _refuse_other_encodings(engine: Engine) -> None:
@@ -234,21 +230,21 @@ def _refuse_other_encodings(engine: Engine) -> None:
     if encoding != "UTF8":
         raise ConfigurationError(
             f"ledger {_without_password(engine.url.render_as_string())}: the database's encoding is {encoding}, which "
-            "cannot hold every customer's text; make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            "cannot hold every customer's text; create one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
 
 
-def _write_ahead(engine: Engine) -> None:
-    """Switches the file to WAL, which stays with it. Of two that do so at once SQLite refuses one, whatever its busy
-    time-out: each holds what the other waits for."""
+def _switch_to_wal(engine: Engine) -> None:
+    """Switches the file to WAL, permanently. If two processes do so at the same time, SQLite refuses one without its
+    busy time-out, because they would block each other; so this retries. Raises ConfigurationError."""
     limit = time.monotonic() + _BUSY_SECONDS
-    while not _switched(engine):
+    while not _try_wal(engine):
         if time.monotonic() > limit:
             raise ConfigurationError(f"the ledger stayed locked for {_BUSY_SECONDS:.0f} s; end what else has it open")
         time.sleep(0.01)
 
 
-def _switched(engine: Engine) -> bool:
+def _try_wal(engine: Engine) -> bool:
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -260,30 +256,30 @@ def _switched(engine: Engine) -> bool:
 
 
 def stay_with_the_file(engine: Engine) -> None:
-    """Has each transaction of a SQLite engine raise LedgerGone when the file's name leads to another file by now, or to
-    none: SQLite goes on with the file that it has open, and what it commits there is gone with the process."""
+    """Makes each transaction of a SQLite engine raise LedgerGone if the opened file was deleted or replaced: SQLite
+    would keep writing to it, and those commits would be lost with the process."""
     path = engine.url.database
     if path in (None, "", ":memory:"):
         return
     opened = _identity(path)
 
-    def look(_connection: Connection) -> None:
+    def check(_connection: Connection) -> None:
         if _identity(path) != opened:
             raise LedgerGone(path)
 
-    event.listen(engine, "begin", look)
+    event.listen(engine, "begin", check)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def tune_sqlite(engine: Engine, *pragmas: str) -> None:
-    """Has each of the engine's connections begin with these pragmas."""
+    """Sets these pragmas on each new connection of the engine."""
 
     def tune(connection: Any, _record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
@@ -295,7 +291,7 @@ def tune_sqlite(engine: Engine, *pragmas: str) -> None:
 
 
 def store_any_text(engine: Engine) -> None:
-    """Has the engine write no character that one of the stores would refuse, wherever the text came from."""
+    """Makes the engine replace characters in text values that one of the stores would refuse."""
     event.listen(engine, "before_cursor_execute", _storable_values, retval=True)
 
 
@@ -303,17 +299,17 @@ def _storable_values(
     _connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool
 ) -> tuple[str, Any]:
     rows = isinstance(values, list | tuple) and values and isinstance(values[0], list | tuple | dict)
-    return statement, [_each_storable(row) for row in values] if rows else _each_storable(values)
+    return statement, [_storable_row(row) for row in values] if rows else _storable_row(values)
 
 
-def _each_storable(values: Any) -> Any:
-    """The values of one statement, by name or by place; the same object when there is nothing to replace."""
+def _storable_row(values: Any) -> Any:
+    """The values of one execution, by name or by position; the same object if nothing is to be replaced."""
     by_name = isinstance(values, dict)
-    given = values.values() if by_name else values or ()
-    if all(type(value) is not str or is_storable(value) for value in given):
+    originals = values.values() if by_name else values or ()
+    if all(type(value) is not str or is_storable(value) for value in originals):
         return values
-    kept = [storable(value) if type(value) is str else value for value in given]
-    return dict(zip(values, kept, strict=True)) if by_name else tuple(kept)
+    replaced = [storable(value) if type(value) is str else value for value in originals]
+    return dict(zip(values, replaced, strict=True)) if by_name else tuple(replaced)
 
 
 def _without_password(url: str) -> str:

@@ -1,7 +1,7 @@
-"""The trail of decisions: who said what about a task, when, and what became of it; refused attempts included.
+"""The log of people's decisions about tasks: who decided what and when, and the result; refused attempts included.
 
-A decision is written down before it is handed to the task. What became of it, the task says: whoever hears it first
-notes it (the service that waits for it, a reader, the projector at the task's end).
+A decision is saved before it is sent to the task. The task determines the result, which is saved by the first to read
+it: the service that waits for it, a reader, or the projector at the task's end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.ledger.store.tables import DECISIONS
 from app.ledger.store.writer import Writer
 
 MAX_NOTE_CHARACTERS = 500
-# Attempts that were refused before they reached the task: so many of each are kept, whoever sends more.
+# The most refused attempts that are saved for a task, so that a client that repeats them cannot fill the table.
 _MOST_ATTEMPTS = 100
 
 _OF_TASK = (
@@ -41,13 +41,14 @@ _SETTLE = (
     )
     .values({name: bindparam(name) for name in _SETTLED})
 )
-# What may still become another word: the books may refuse what the check before had accepted.
+# The states that a result may replace. A refusal also replaces an acceptance, because the books may refuse a refund
+# that the earlier check accepted.
 _OPEN = (DecisionState.HANDED_OVER.value,)
 _OPEN_TO_REFUSAL = (DecisionState.HANDED_OVER.value, DecisionState.ACCEPTED.value)
 
 
 class Decisions:
-    """Reads and writes the trail. Thread-safe; every write is one committed transaction."""
+    """Reads and writes the log. Thread-safe; every write is one committed transaction."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -55,12 +56,12 @@ class Decisions:
         self._clock = clock
 
     def write_down(self, task_id: str, decision: Decision, note: str, reason: str = "") -> None:
-        """Keeps a decision that is about to be handed to its task, and why it was asked for. The note is redacted."""
+        """Saves a decision before it is sent to its task. `reason`: why the person was asked. The note is redacted."""
         row = self._row(task_id, decision, note, DecisionState.HANDED_OVER, "") | {"reason": reason[:300]}
         self._writer.run(lambda connection: _insert(connection, row))
 
     def refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
-        """Keeps an attempt that does not reach the task."""
+        """Saves an attempt that was refused before it reached the task; `code` says why."""
         row = self._row(task_id, decision, note, DecisionState.REFUSED, code)
         row["settled_at"] = row["at"]
 
@@ -71,13 +72,14 @@ class Decisions:
         self._writer.run(insert)
 
     def settle(self, task_id: str, settled: Sequence[SettledDecision]) -> None:
-        """Notes what the task says of decisions; of those that were raised by hand its history tells more."""
-        views = [view_of(task_id, call) for call in settled if call.decision_id]
+        """Saves the results of decisions. Those without an id were raised by hand; the projector adds them from the
+        history."""
+        views = [view_of(task_id, decision) for decision in settled if decision.decision_id]
         if views:
             self._writer.run(lambda connection: keep(connection, task_id, views))
 
     def of(self, task_id: str) -> tuple[DecisionView, ...]:
-        """All decisions about a task and attempts at one, oldest first."""
+        """All decisions about a task, including refused attempts, oldest first."""
         with self._engine.connect() as connection:
             return read(connection, task_id)
 
@@ -101,8 +103,8 @@ class Decisions:
 
 
 def keep(connection: Connection, task_id: str, views: Iterable[DecisionView]) -> None:
-    """Brings rows up to date with what a task says, and adds those that are not there. Doing it again changes nothing,
-    and what was said first of a decision stays."""
+    """Inserts missing decisions and saves the results of those without one. Repeating it changes nothing; the first
+    result stays, except that a refusal replaces an acceptance."""
     for view in views:
         row = {
             "decision_id": view.decision_id,
@@ -123,7 +125,7 @@ def keep(connection: Connection, task_id: str, views: Iterable[DecisionView]) ->
         _insert(connection, row)
         if view.state is not DecisionState.HANDED_OVER:
             states = _OPEN_TO_REFUSAL if view.state is DecisionState.REFUSED else _OPEN
-            # Only what changes: a value under any other column's name would be written as well.
+            # Only these: SQLAlchemy would also write the value of any other column's name.
             changes = {name: row[name] for name in _SETTLED}
             connection.execute(_SETTLE, changes | {"this": view.decision_id, "from_states": states})
 
@@ -134,10 +136,11 @@ def read(connection: Connection, task_id: str) -> tuple[DecisionView, ...]:
 
 
 def view_of(task_id: str, settled: SettledDecision, said_at: str | None = None) -> DecisionView:
-    """What a task says of a decision; `said_at` is when it was made, where that is known better."""
+    """The view of a decision and its result, as a task reports them. `said_at`: when the decision was made, if known
+    more precisely than in `settled`."""
     said_at = said_at or settled.at
     return DecisionView(
-        decision_id=settled.decision_id or _name(task_id, said_at),
+        decision_id=settled.decision_id or _derived_id(task_id, said_at),
         at=said_at,
         by=settled.by,
         verdict=settled.verdict,
@@ -153,7 +156,7 @@ def view_of(task_id: str, settled: SettledDecision, said_at: str | None = None) 
     )
 
 
-def _name(task_id: str, at: str) -> str:
+def _derived_id(task_id: str, at: str) -> str:
     """An id for a decision that has none because its event was raised by hand; stable for the same task and time."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task_id}|{at}"))
 
@@ -169,7 +172,7 @@ def _money(refund: Refund | None) -> dict[str, str | None]:
 
 
 def _clean(note: str) -> str:
-    """Redacted, and without what a database or a terminal does not take."""
+    """The note redacted, shortened, and without characters that a database or a terminal cannot show."""
     plain = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in note)
     return redact(plain.strip())[:MAX_NOTE_CHARACTERS]
 

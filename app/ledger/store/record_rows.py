@@ -1,7 +1,7 @@
-"""The rows of a task's record in both directions: tasks, steps, attempts, failures and pauses. Pure.
+"""Maps a task's record to its rows and back: tasks, steps, attempts, failures and pauses.
 
-Rows are written column by column, since every save writes a dozen of them per task: a mapping generated from the tables
-takes three times as long. Rows are read by `RowReader`, which takes the columns from the table and the dataclass.
+Writing is coded column by column, since every save writes a dozen rows per task, and a mapping generated from the
+tables takes three times as long. Reading uses `RowReader`, which takes the columns from table and dataclass.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def task_row(record: TaskRecord) -> dict[str, Any]:
 
 
 def add_rows(rows: Mapping[Table, list[dict[str, Any]]], record: TaskRecord, task_no: int) -> None:
-    """Adds the rows of a task's steps, attempts, failures and pauses to those of their tables."""
+    """Appends the rows of a task's steps, attempts, failures and pauses to `rows`, by table."""
     for step in record.steps:
         rows[STEPS].append(
             {
@@ -87,11 +87,11 @@ def add_rows(rows: Mapping[Table, list[dict[str, Any]]], record: TaskRecord, tas
                     "error": attempt.error,
                 }
             )
-    for place, failure in enumerate(record.failures):
+    for number, failure in enumerate(record.failures):
         rows[FAILURES].append(
             {
                 "task_no": task_no,
-                "number": place,
+                "number": number,
                 "step": failure.step,
                 "attempt": failure.attempt,
                 "execution": failure.execution,
@@ -102,11 +102,11 @@ def add_rows(rows: Mapping[Table, list[dict[str, Any]]], record: TaskRecord, tas
                 "worker": failure.worker,
             }
         )
-    for place, pause in enumerate(record.pauses):
+    for number, pause in enumerate(record.pauses):
         rows[PAUSES].append(
             {
                 "task_no": task_no,
-                "number": place,
+                "number": number,
                 "part": pause.part.value,
                 "label": pause.label[:64],
                 "started_at": pause.started_at,
@@ -114,8 +114,6 @@ def add_rows(rows: Mapping[Table, list[dict[str, Any]]], record: TaskRecord, tas
             }
         )
 
-
-# From rows to values.
 
 _Record = TypeVar("_Record")
 
@@ -130,17 +128,19 @@ class RowReader(Generic[_Record]):
         types = {name: kind for name, kind in get_type_hints(record).items() if name not in but}
         columns = {column.name.removesuffix("_us"): column for column in table.columns}
         self._fields = [
-            (name, columns[name].name, _reads(kind, columns[name])) for name, kind in types.items() if name in columns
+            (name, columns[name].name, _converter(kind, columns[name]))
+            for name, kind in types.items()
+            if name in columns
         ]
 
     def read(self, row: Values, **others: Any) -> _Record:
-        """The value of a row; `others` are the fields that the table has no column for."""
-        values = {name: read(row[column]) if read else row[column] for name, column, read in self._fields}
+        """The value of a row; `others` are the fields for which the table has no column."""
+        values = {name: convert(row[column]) if convert else row[column] for name, column, convert in self._fields}
         return self._record(**values, **others)
 
 
-def _reads(kind: Any, column: Column[Any]) -> Callable[[Any], Any] | None:
-    """What makes a value of this type from the column; None if the column holds the value itself."""
+def _converter(kind: Any, column: Column[Any]) -> Callable[[Any], Any] | None:
+    """The function that converts the column's value to this type; None if no conversion is needed."""
     if kind is str and column.nullable:
         return lambda text: text or ""
     if kind is timedelta:
@@ -237,8 +237,8 @@ def _attempt(row: Values, executions: Sequence[Values], failures: Mapping[int, F
 
 
 def _execution(row: Values, failure: FailureRecord | None, attempt: AttemptRecord, *, is_last: bool) -> Execution:
-    """An execution as it was when the task was recorded: if it was lost, that is one of the task's failures; otherwise
-    its end is the attempt's."""
+    """An execution as of the time when the task was recorded. A lost one ended with its failure, the last one with its
+    attempt."""
     started = (row["number"], row["worker"], row["started_at"])
     cause = failure.cause if failure else None
     if failure is not None and failure.kind is FailureKind.INTERRUPTED:

@@ -1,7 +1,7 @@
-"""A PostgreSQL server that takes a statement and never answers is given up: who asked has a deadline, and keeps it.
+"""Closes a connection whose PostgreSQL server does not answer within the caller's deadline.
 
-A server that is gone is noticed by the kernel. One that stands still is not: its machine goes on acknowledging what it
-is sent. psycopg waits for it without end, so the wait itself is bounded.
+The kernel notices a server that is gone, but not one that is frozen, because its machine still acknowledges packets.
+psycopg would wait for it forever.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from app.domain.deadline import left
 Answer = TypeVar("Answer")
 
 
-class _Impatient(Connection[Any]):
-    """A connection that is closed when its server has not answered within what is left of the deadline."""
+class _DeadlineConnection(Connection[Any]):
+    """A connection that closes itself if the server does not answer within the rest of the caller's deadline."""
 
     def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
         seconds = left(float("inf") if timeout is None else timeout)
         try:
             return super().wait(gen, interval, None if seconds == float("inf") else seconds)
         except _WaitTimeout:
-            self.pgconn.finish()  # what it answers later belongs to nobody
+            self.pgconn.finish()  # a late answer must not reach another statement
             raise
 
 
 def give_up_in_time(engine: Engine) -> None:
-    """Has the engine's connections end a wait with an OperationalError."""
+    """Makes the engine's connections raise an OperationalError when the caller's deadline has passed."""
 
     def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Connection[Any]:
-        return _Impatient.connect(*arguments, **options)
+        return _DeadlineConnection.connect(*arguments, **options)
 
     event.listen(engine, "do_connect", connect)

@@ -1,7 +1,6 @@
-"""Who is signed in at a browser. It lies in the ledger: a restart signs nobody out, and all workers know of it.
+"""The browser sessions. They are in the ledger, so that they survive restarts and are valid at all workers.
 
-What is kept does not open a page: of the session's id there is a digest, and of the token the digest that the list of
-tokens has as well.
+The rows hold no secret: only digests of session ids and of tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _END = delete(SESSIONS).where(SESSIONS.c.digest == bindparam("this"))
 
 
 class Sessions:
-    """The sessions that are open. Thread-safe; when there are too many, the oldest gives way."""
+    """The open sessions, at most `most`: a new one removes the oldest. Thread-safe."""
 
     def __init__(
         self, engine: Engine, writer: Writer, clock: Callable[[], datetime], most: int = MOST_SESSIONS
@@ -33,33 +32,32 @@ class Sessions:
         self._writer = writer
         self._clock = clock
         newest = select(SESSIONS.c.digest).order_by(SESSIONS.c.ends_at.desc(), SESSIONS.c.digest).limit(most)
-        self._give_way = delete(SESSIONS).where(
+        self._remove_old = delete(SESSIONS).where(
             or_(SESSIONS.c.ends_at <= bindparam("now"), SESSIONS.c.digest.not_in(newest))
         )
 
     def begin(self, holder: str) -> str:
-        """Opens a session for the holder of a token, who is named by its digest; returns its id, which nobody can
-        guess."""
+        """Opens a session for the holder of a token, given the token's digest. Returns the session's random id."""
         session_id, now = secrets.token_urlsafe(32), self._clock()
         row = {"digest": _digest(session_id), "holder": holder, "ends_at": now + LIFETIME}
 
         def write(connection: Connection) -> None:
             connection.execute(insert(SESSIONS), row)
-            connection.execute(self._give_way, {"now": now})
+            connection.execute(self._remove_old, {"now": now})
 
         self._writer.run(write)
         return session_id
 
     def find(self, session_id: str | None) -> str | None:
-        """The holder of the session; None for one that is unknown, over or ended."""
-        # By digest: how long a look-up takes says nothing about an id that is near.
+        """The digest of the token that opened the session; None if the session is unknown, expired or ended."""
+        # The search is by digest, so its duration reveals nothing about similar ids.
         with self._engine.connect() as connection:
-            found = connection.execute(_FIND, {"this": _digest(session_id or ""), "now": self._clock()})
-            holder: str | None = found.scalar_one_or_none()
+            result = connection.execute(_FIND, {"this": _digest(session_id or ""), "now": self._clock()})
+            holder: str | None = result.scalar_one_or_none()
             return holder
 
     def end(self, session_id: str | None) -> None:
-        """Ends a session, if there is one."""
+        """Ends a session; does nothing if there is none."""
         if session_id:
             self._writer.run(lambda connection: connection.execute(_END, {"this": _digest(session_id)}).rowcount)
 

@@ -1,7 +1,7 @@
-"""Where each ticket's task stands, as the ledger knows it: what lists, filters and views are answered from.
+"""The standing of each ticket's task in the ledger: its status, and what it waits for. Lists and views read it.
 
-The worker tells after the turn that changed it, the projector what it finds in the history; whichever turn is later
-counts. A task whose record is final has ended for good, whatever an older state store says of it.
+The worker writes a standing after the turn that changed it, the projector one that it reads from a history; the later
+turn wins. A task with a final record keeps its standing, even if the state store was restored from an older backup.
 """
 
 from __future__ import annotations
@@ -40,27 +40,28 @@ _LISTED = select(
 )
 _THIS = TICKETS.c.task_id == bindparam("the_task")
 _GET = _LISTED.where(_THIS)
-_STANDS = {
+_NEW_VALUES = {
     "status": bindparam("now_status"),
     "stood_at": bindparam("now_at"),
     "standing": bindparam("now_standing"),
     "caveat": "",
 }
 _EARLIER = or_(TICKETS.c.stood_at.is_(None), TICKETS.c.stood_at < bindparam("now_at"))
-_TOLD = update(TICKETS).where(_THIS, TICKETS.c.recorded.is_(False), _EARLIER).values(_STANDS)
-_UPDATE = update(TICKETS).where(_THIS, _EARLIER).values(_STANDS)
-_SAME_WORDS = func.substr(TICKETS.c.caveat, 1, bindparam("length")) == bindparam("words")
+_REPORT = update(TICKETS).where(_THIS, TICKETS.c.recorded.is_(False), _EARLIER).values(_NEW_VALUES)
+_UPDATE = update(TICKETS).where(_THIS, _EARLIER).values(_NEW_VALUES)
+_SAME_CAVEAT = func.substr(TICKETS.c.caveat, 1, bindparam("length")) == bindparam("words")
 _STATUS = select(TICKETS.c.status).where(_THIS)
 _NOT_ENDED = frozenset(status.value for status in TaskStatus if not status.ended)
-_DOUBTED = _THIS, TICKETS.c.recorded.is_(False), not_(_SAME_WORDS)
-_DOUBT = update(TICKETS).where(*_DOUBTED).values(caveat=bindparam("the_caveat"))
+_MAY_GET_CAVEAT = _THIS, TICKETS.c.recorded.is_(False), not_(_SAME_CAVEAT)
+_SET_CAVEAT = update(TICKETS).where(*_MAY_GET_CAVEAT).values(caveat=bindparam("the_caveat"))
 _STOOD = select(TICKETS.c.task_id, TICKETS.c.stood_at).where(TICKETS.c.task_id.in_(bindparam("ids", expanding=True)))
 
 
 @dataclass(frozen=True)
 class ListedTask:
-    """A ticket's task without the ticket's texts. started: it was handed to Dapr. final: it has ended and its record
-    cannot change any more. caveat: why the standing may not be how it is now; empty when nobody doubts it."""
+    """A ticket's task, without the ticket's texts. started: whether Dapr has the task. final: whether it has ended and
+    its record cannot change any more. caveat: why the standing may be outdated; empty if there is no reason to think
+    so."""
 
     task_id: str
     sequence: int
@@ -82,28 +83,27 @@ class Standings:
         self._clock = clock
 
     def tell(self, task_id: str, standing: Standing) -> Future[int]:
-        """Notes where a task stands after a turn. Not waited for: what a crash takes away, the projector finds."""
+        """Saves a task's standing after a turn, unless a later one is saved. Callers need not wait: the projector
+        finds what a crash loses."""
         values = _values(task_id, standing)
-        return self._writer.submit(lambda connection: connection.execute(_TOLD, values).rowcount)
+        return self._writer.submit(lambda connection: connection.execute(_REPORT, values).rowcount)
 
     def doubt(self, task_id: str, words: str) -> None:
-        """Notes why a task's standing may not be how it is now, until its history is read again. The first time that
-        these words are said counts: they say since when."""
+        """Saves why a task's standing may be outdated, until its history is read again. The caveat names the time at
+        which these words were first saved."""
         caveat = f"{words} (since {self._clock():%Y-%m-%d %H:%M} UTC at the latest)"
         values = {"the_task": task_id, "words": words, "length": len(words), "the_caveat": caveat}
-        self._writer.run(lambda connection: connection.execute(_DOUBT, values).rowcount)
+        self._writer.run(lambda connection: connection.execute(_SET_CAVEAT, values).rowcount)
 
     def lost(self, task_id: str) -> None:
-        """Notes that Dapr does not know a task any more, unless it has ended: then nobody need doubt how."""
-        if self._goes_on(task_id):
+        """Saves as a caveat that Dapr no longer has a task; an ended task needs none."""
+        with self._engine.connect() as connection:
+            status = connection.execute(_STATUS, {"the_task": task_id}).scalar()
+        if status in _NOT_ENDED:
             self.doubt(task_id, unknown(task_id))
 
-    def _goes_on(self, task_id: str) -> bool:
-        with self._engine.connect() as connection:
-            return connection.execute(_STATUS, {"the_task": task_id}).scalar() in _NOT_ENDED
-
     def begin_anew(self, task_id: str, why: str) -> None:
-        """Notes that a task's run is over for it, and another one is about to begin."""
+        """Prepares a task for a new run: resets its standing and marks its model calls as wasted because of `why`."""
         self._writer.run(lambda connection: begin_anew(connection, task_id, why))
 
     def get(self, task_id: str) -> ListedTask:
@@ -111,21 +111,21 @@ class Standings:
         with self._engine.connect() as connection:
             row = connection.execute(_GET, {"the_task": task_id}).mappings().one_or_none()
         if row is None:
-            raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+            raise TaskNotFound(f"task {task_id} is not in the ledger; check tenant and ticket id")
         return _listed(row)
 
     def page(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, after: int, limit: int
     ) -> tuple[list[ListedTask], bool]:
-        """Up to `limit` tasks of tickets that arrived after sequence number `after`, and whether more follow; `tenants`
-        None is all."""
+        """Up to `limit` tasks of tickets with a sequence number above `after`, in order of arrival, and whether more
+        follow. None matches any tenant or status."""
         query = _LISTED.where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence)
         return self._read(query, tenants, status, limit)
 
     def newest(
         self, tenants: frozenset[str] | None, status: TaskStatus | None, before: int | None, limit: int
     ) -> tuple[list[ListedTask], bool]:
-        """The same, newest first, of tickets that arrived before sequence number `before`; None is the newest."""
+        """As `page`, newest first, for tickets with a sequence number below `before`; None starts at the newest."""
         query = _LISTED.order_by(TICKETS.c.sequence.desc())
         return self._read(query if before is None else query.where(TICKETS.c.sequence < before), tenants, status, limit)
 
@@ -137,10 +137,10 @@ class Standings:
         after: int,
         limit: int,
     ) -> tuple[list[ListedTask], bool]:
-        """Tasks that wait for a person because of `reason`, since before that time, in order of arrival; and whether
-        more follow. None is any."""
+        """Up to `limit` tasks that wait for a person because of `reason`, since before `asked_before`, in order of
+        arrival, and whether more follow. None matches any."""
         query = _LISTED.where(TICKETS.c.sequence > after).order_by(TICKETS.c.sequence)
-        return self._read(query.where(*_asked(reason, asked_before)), tenants, TaskStatus.WAITING, limit)
+        return self._read(query.where(*_waiting_conditions(reason, asked_before)), tenants, TaskStatus.WAITING, limit)
 
     def count(
         self,
@@ -150,24 +150,24 @@ class Standings:
         asked_before: datetime | None = None,
     ) -> int:
         """The number of tasks with these attributes; None matches any."""
-        query = _narrowed(select(func.count()).select_from(TICKETS), tenants, status)
+        query = _filtered(select(func.count()).select_from(TICKETS), tenants, status)
         with self._engine.connect() as connection:
-            return int(connection.execute(query.where(*_asked(reason, asked_before))).scalar_one())
+            return int(connection.execute(query.where(*_waiting_conditions(reason, asked_before))).scalar_one())
 
     def reasons(self, tenants: frozenset[str] | None) -> dict[str, dict[str, int]]:
-        """How many tasks wait, by tenant and reason."""
-        found: dict[str, dict[str, int]] = {}
-        query = _narrowed(select(TICKETS.c.tenant, TICKETS.c.standing), tenants, TaskStatus.WAITING)
+        """The number of tasks that wait for a person, by tenant and reason."""
+        counts: dict[str, dict[str, int]] = {}
+        query = _filtered(select(TICKETS.c.tenant, TICKETS.c.standing), tenants, TaskStatus.WAITING)
         with self._engine.connect() as connection:
             for tenant, standing in connection.execute(query):
-                of, reason = found.setdefault(tenant, {}), _reason(standing)
-                of[reason] = of.get(reason, 0) + 1
-        return found
+                by_reason, reason = counts.setdefault(tenant, {}), _reason(standing)
+                by_reason[reason] = by_reason.get(reason, 0) + 1
+        return counts
 
     def broken(self) -> list[str]:
-        """The tasks that are parked because a worker's code could not run them."""
-        begins = TICKETS.c.standing.contains(f'"waiting_for":"{BROKEN}', autoescape=True)
-        query = select(TICKETS.c.task_id).where(TICKETS.c.status == TaskStatus.PARKED.value, begins)
+        """The tasks that are parked because the workflow's code could not run them."""
+        is_broken = TICKETS.c.standing.contains(f'"waiting_for":"{BROKEN}', autoescape=True)
+        query = select(TICKETS.c.task_id).where(TICKETS.c.status == TaskStatus.PARKED.value, is_broken)
         with self._engine.connect() as connection:
             return list(connection.execute(query.order_by(TICKETS.c.sequence)).scalars())
 
@@ -176,18 +176,19 @@ class Standings:
     ) -> tuple[list[ListedTask], bool]:
         """Up to `limit` tasks, and whether more follow: one more row is read to find out."""
         with self._engine.connect() as connection:
-            rows = connection.execute(_narrowed(query, tenants, status).limit(limit + 1)).mappings().all()
+            rows = connection.execute(_filtered(query, tenants, status).limit(limit + 1)).mappings().all()
         return [_listed(row) for row in rows[:limit]], len(rows) > limit
 
 
-def _narrowed(query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None) -> Select[Any]:
+def _filtered(query: Select[Any], tenants: frozenset[str] | None, status: TaskStatus | None) -> Select[Any]:
     if tenants is not None:
         query = query.where(TICKETS.c.tenant.in_(sorted(tenants)))
     return query if status is None else query.where(TICKETS.c.status == status.value)
 
 
-def _asked(reason: str | None, before: datetime | None) -> Iterator[ColumnElement[bool]]:
-    """Among the few that wait, the reason is looked for in the text of the standing."""
+def _waiting_conditions(reason: str | None, before: datetime | None) -> Iterator[ColumnElement[bool]]:
+    """Conditions on a waiting task's reason and time. The reason is searched in the standing's JSON text, which is fast
+    enough because few tasks wait."""
     if reason is not None:
         yield TICKETS.c.standing.contains(f'"waiting_for":{json.dumps(reason, ensure_ascii=False)}', autoescape=True)
     if before is not None:
@@ -201,15 +202,15 @@ def _reason(standing: str) -> str:
         return ""
 
 
-def of_run(run: WorkflowRun, status: TaskStatus, said: str | None) -> Standing:
-    """Where a task stands by its history. `said`: the custom status of one that goes on."""
+def of_run(run: WorkflowRun, status: TaskStatus, custom_status: str | None) -> Standing:
+    """The standing of a task according to its history. `custom_status`: of a run that has not ended."""
     at = run.ended_at or (run.replays[-1].started_at if run.replays else run.started_at)
     if at is None:
         return Standing(status=status)
     if status.ended:
         output = run.output.text if run.output else None
         return ended(status, at, output, run.failure.message if run.failure else None)
-    return under_way(said, at, status)
+    return under_way(custom_status, at, status)
 
 
 def update_standings(connection: Connection, from_histories: Mapping[str, Standing]) -> None:
@@ -219,14 +220,14 @@ def update_standings(connection: Connection, from_histories: Mapping[str, Standi
 
 
 def stood_at(connection: Connection, task_ids: Iterable[str]) -> dict[str, datetime | None]:
-    """The turn that each ticket's task is known to stand at."""
+    """The time of the turn of each task's saved standing, by task id; None if no standing was saved."""
     rows = connection.execute(_STOOD, {"ids": list(task_ids)})
     return {row.task_id: row.stood_at for row in rows}
 
 
 def _values(task_id: str, standing: Standing) -> dict[str, Any]:
-    more = standing.model_dump_json(exclude={"status", "at"}, exclude_defaults=True)
-    return {"the_task": task_id, "now_status": standing.status.value, "now_at": standing.at, "now_standing": more}
+    rest = standing.model_dump_json(exclude={"status", "at"}, exclude_defaults=True)
+    return {"the_task": task_id, "now_status": standing.status.value, "now_at": standing.at, "now_standing": rest}
 
 
 def _listed(row: RowMapping) -> ListedTask:
@@ -244,8 +245,8 @@ def _listed(row: RowMapping) -> ListedTask:
 
 
 def standing_in(row: RowMapping) -> Standing:
-    """Where the task of a ticket's row stands. A row that a later version wrote, or somebody changed, hides none of the
-    others."""
+    """The standing in a row of `tickets`. If its JSON is unreadable (written by a later version, or damaged), only
+    status and time are returned, so that one row does not make a list fail."""
     bare: dict[str, Any] = {"status": row["status"], "at": row["stood_at"]}
     try:
         return Standing.model_validate(json.loads(row["standing"]) | bare)

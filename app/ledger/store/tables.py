@@ -25,13 +25,11 @@ from sqlalchemy.types import TypeDecorator
 from app.domain.models import TaskStatus
 from app.pricing.charge_types import Unit
 
-# What the tables share: their catalogue, and columns for instants and for exact quantities.
-
 METADATA = MetaData()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# A quantity is kept as a whole number of these, so that a database can sum it exactly: tokens and writes as they are,
-# seconds to the microsecond, bytes as what a byte kept for a thousandth of a month is.
+# Decimals of the stored quantities. A quantity is stored as a whole number, so that a database can sum it exactly:
+# seconds in microseconds, GB and GB-months in units of 10^-12.
 _DECIMALS = {Unit.TOKENS: 0, Unit.WRITES: 0, Unit.SECONDS: 6, Unit.GB_MONTHS: 12, Unit.GB: 12}
 
 
@@ -51,27 +49,28 @@ class Instant(TypeDecorator[datetime]):
 
 
 def instant(kept: int) -> datetime:
-    """What `microseconds` kept."""
+    """The time (UTC) of a stored instant; the inverse of `microseconds`."""
     return _EPOCH + timedelta(microseconds=kept)
 
 
 def microseconds(at: datetime | None) -> int | None:
-    """An instant as it is kept."""
+    """The microseconds since 1970-01-01 UTC, as which an instant is stored."""
     return None if at is None else (at - _EPOCH) // _MICROSECOND
 
 
 def whole(quantity: Decimal, unit: Unit) -> int:
-    """A quantity as it is kept. Raises ValueError for one that is finer than its unit is kept."""
+    """The whole number as which a quantity is stored. Raises ValueError if the quantity has more decimals than its unit
+    is stored with."""
     scaled = quantity.scaleb(_DECIMALS[unit])
     if scaled != int(scaled):
         raise ValueError(
-            f"quantity {quantity} {unit} is finer than {_DECIMALS[unit]} decimals; round it where it arises"
+            f"quantity {quantity} {unit} has more than {_DECIMALS[unit]} decimals; round it where it is computed"
         )
     return int(scaled)
 
 
 def quantity(kept: int, unit: Unit) -> Decimal:
-    """A kept quantity as it was."""
+    """The quantity of a stored whole number; the inverse of `whole`."""
     return Decimal(kept).scaleb(-_DECIMALS[unit])
 
 
@@ -89,17 +88,17 @@ TICKETS = Table(
     Column("text", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("started", Boolean, nullable=False),
-    Column("recorded", Boolean, nullable=False),  # its task has ended, and the record of it is final
-    # Where its task stands, for lists: told by the worker after a turn, and by the projector.
+    Column("recorded", Boolean, nullable=False),  # whether its task has ended and the record is final
+    # The task's standing, for lists: written by the worker after a turn, and by the projector.
     Column("status", String(10), nullable=False, default=TaskStatus.RUNNING.value),
-    Column("stood_at", Instant),  # the turn that brought it there; NULL: none was told of yet
+    Column("stood_at", Instant),  # the turn of this standing; NULL: no standing was saved yet
     Column("standing", Text, nullable=False, default="{}"),  # JSON: the rest of `standing.Standing`
-    Column("caveat", Text, nullable=False, default=""),  # why that may not be how it is now
+    Column("caveat", Text, nullable=False, default=""),  # why the standing may be outdated
     Index("ix_tickets_tenant_sequence", "tenant", "sequence"),
     Index("ix_tickets_status_sequence", "status", "sequence"),
     Index("ix_tickets_tenant_status", "tenant", "status", "sequence"),
 )
-# Both are looked for among all tickets, and few are found.
+# Partial indexes, since few of all tickets are not started or not recorded.
 for _name in ("started", "recorded"):
     _open = TICKETS.c[_name].is_(False)
     Index(f"ix_tickets_not_{_name}", TICKETS.c.sequence, sqlite_where=_open, postgresql_where=_open)
@@ -123,13 +122,14 @@ DECISIONS = Table(
     Column("at", Instant, nullable=False),
     Column("decided_by", String(100), nullable=False),  # the token's name
     Column("verdict", String(10), nullable=False),
-    Column("order_id", String(64)),  # of another refund than the proposed one; once accepted, of what was approved
+    # A refund that replaces the proposed one; once accepted, the approved refund.
+    Column("order_id", String(64)),
     Column("amount", String(20)),
     Column("currency", String(3)),
     Column("note", Text, nullable=False),  # redacted
     Column("state", String(11), nullable=False),
     Column("code", String(64), nullable=False),  # why it was not accepted
-    Column("most", String(20)),  # what the order had left then
+    Column("most", String(20)),  # the amount that the order had left then
     Column("most_currency", String(3)),
     Column("settled_at", Instant),
     Column("reason", String(300), nullable=False),  # why the person was asked; empty: not known
@@ -137,7 +137,7 @@ DECISIONS = Table(
 )
 
 SESSIONS = Table(
-    "sessions",  # of browsers that are signed in
+    "sessions",  # of signed-in browsers
     METADATA,
     Column("digest", String(64), primary_key=True),  # of the session's id
     Column("holder", String(64), nullable=False),  # the digest of the token
@@ -154,7 +154,7 @@ MODEL_CALLS = Table(
     Column("task_id", String(100), nullable=False),
     Column("tenant", String(31), nullable=False),
     Column("stage", String(32), nullable=False),
-    Column("number", Integer, nullable=False),  # 1 for the first call of the step's turn, more for its repetitions
+    Column("number", Integer, nullable=False),  # 1 for the first call of the step's turn, higher for repeats
     Column("component", String(100), nullable=False),
     Column("provider", String(100), nullable=False),  # the component's type at that time; empty: not known
     Column("model", String(200)),
@@ -165,10 +165,10 @@ MODEL_CALLS = Table(
     Column("state", String(11), nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("ended_at", Instant),
-    # What an interrupted or failed call may have cost at most, in tokens.
+    # The most tokens that an interrupted or failed call may have used.
     Column("reserve_input", Integer, nullable=False),
     Column("reserve_output", Integer, nullable=False),
-    # What was used, as far as it is known, and how it is known.
+    # The tokens that were used; NULL: not known.
     Column("input_tokens", Integer),
     Column("cached_tokens", Integer),
     Column("output_tokens", Integer),
@@ -176,13 +176,13 @@ MODEL_CALLS = Table(
     Column("usage_basis", String(10), nullable=False),
     Column("finish_reason", String(32)),
     Column("error", Text),
-    Column("answer", Text),  # JSON; for a step that is executed again, under the texts' retention time
+    Column("answer", Text),  # JSON, for a repeated execution of the step; kept for the texts' retention time
     Index("ix_model_calls_step", "execution_id", "turn"),
     Index("ix_model_calls_task", "task_id"),
     Index("ix_model_calls_started", "started_at"),
     Index("ix_model_calls_state_worker", "state", "worker"),
 )
-# Two executions of one step at once may both ask, but only one answer settles the step.
+# Two simultaneous executions of a step may both call the model, but only one answer settles the step.
 Index(
     "uq_model_calls_settled",
     MODEL_CALLS.c.execution_id,
@@ -193,13 +193,13 @@ Index(
 )
 
 SIDECAR_RETRIES = Table(
-    "sidecar_retries",  # how many model calls daprd repeated between two looks at its metrics; not which
+    "sidecar_retries",  # the number of model calls that daprd repeated between two reads of its metrics
     METADATA,
     Column("sequence", Integer, primary_key=True, autoincrement=True),
     Column("component", String(100), nullable=False),
     Column("from_at", Instant, nullable=False),
     Column("to_at", Instant, nullable=False),
-    Column("count", Integer),  # NULL: not known, the counter was lost
+    Column("count", Integer),  # NULL: not known, since the counter was lost
 )
 
 WORKERS = Table(
@@ -208,45 +208,45 @@ WORKERS = Table(
     Column("worker", String(36), primary_key=True),
     Column("started_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
-    Column("stopped_at", Instant),  # NULL: at work, or killed
+    Column("stopped_at", Instant),  # NULL: running, or killed
     Column("sidecar", String(200), nullable=False, default="", server_default=""),  # machine and address
     Column("daprd", String(40), nullable=False, default="", server_default=""),  # its version; empty: not known
 )
 
 EXECUTIONS = Table(
-    "executions",  # written ahead of each: a worker begins to work at an attempt of a step
+    "executions",  # the execution log: a row before each start of a worker on an attempt
     METADATA,
     Column("task_id", String(100), primary_key=True),
     Column("execution_id", String(36), primary_key=True),  # Dapr's taskExecutionId: names the step
     Column("event_id", Integer, primary_key=True, autoincrement=False),  # of the schedule: names the attempt
-    Column("number", Integer, primary_key=True, autoincrement=False),  # more than 1: the one before did not end
+    Column("number", Integer, primary_key=True, autoincrement=False),  # above 1: the previous execution did not end
     Column("worker", String(36), nullable=False),
     Column("started_at", Instant, nullable=False),
-    Column("lost_at", Instant),  # when its worker, alive, lost the sidecar that waited for the result
+    Column("lost_at", Instant),  # when its live worker lost the sidecar that waited for the result
     sqlite_with_rowid=False,
 )
 
 BEGINNINGS = Table(
-    "beginnings",  # a row for each time that a task was begun again whose run Dapr had given up
+    "beginnings",  # a row for each restart of a task after a rejected run
     METADATA,
     Column("task_id", String(100), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
-    Column("given_up_at", Instant, nullable=False),  # when Dapr ended the run before: it is begun again once
+    Column("given_up_at", Instant, nullable=False),  # when Dapr ended the rejected run; unique, so it restarts once
     Column("at", Instant, nullable=False),
     UniqueConstraint("task_id", "given_up_at", name="uq_beginnings"),
     sqlite_with_rowid=False,
 )
 
 
-# The tables of the record: what the projector makes of history and journal, and can make again.
+# The tables of the record, which the projector computes from history and journal and can rebuild.
 #
-# Charges are only ever added. What a report sums is kept summed as well, by day and by everything that a report may ask
-# for, in the same transaction; a sum of quantities at one price is exact, and so is the money made of it.
+# Charges are only ever added. The same transaction updates their daily sums by every dimension of a report. A sum of
+# quantities at one price is exact, and so is the money computed from it.
 
 TASKS = Table(
     "tasks",
     METADATA,
-    Column("task_no", Integer, primary_key=True, autoincrement=True),  # short, since many rows name it
+    Column("task_no", Integer, primary_key=True, autoincrement=True),  # shorter than the id, since many rows have it
     Column("task_id", String(100), nullable=False, unique=True),
     Column("tenant", String(31), nullable=False),
     Column("agent", String(64), nullable=False),
@@ -270,7 +270,7 @@ TASKS = Table(
     Column("size", Integer, nullable=False),
     Column("trace_parent", String(55), nullable=False),
     Index("ix_tasks_ended", "ended_at", "started_at", "tenant"),
-    sqlite_autoincrement=True,  # never the number of a task that is gone
+    sqlite_autoincrement=True,  # never reuses the number of a deleted task
 )
 
 STEPS = Table(
@@ -310,9 +310,9 @@ FAILURES = Table(
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
     Column("step", SmallInteger, nullable=False),
     Column("attempt", SmallInteger, nullable=False),
-    Column("execution", SmallInteger, nullable=False),  # 0: not known which
+    Column("execution", SmallInteger, nullable=False),  # 0: not known
     Column("at", Instant, nullable=False),
-    Column("resumed_at", Instant),  # NULL: not taken up again
+    Column("resumed_at", Instant),  # NULL: not resumed
     Column("kind", String(11), nullable=False),
     Column("cause", String(16), nullable=False),
     Column("worker", String(36), nullable=False),  # empty: not known
@@ -333,7 +333,7 @@ PAUSES = Table(
 )
 
 PRICES = Table(
-    "prices",  # every price that a charge was made at
+    "prices",  # every price of a charge
     METADATA,
     Column("price_no", Integer, primary_key=True, autoincrement=True),
     Column("meter", String(16), nullable=False),
@@ -366,13 +366,13 @@ CHARGES = Table(
     METADATA,
     Column("task_no", Integer, primary_key=True, autoincrement=False),
     Column("step", SmallInteger, primary_key=True, autoincrement=False),  # 0: the workflow itself
-    Column("turn", SmallInteger, primary_key=True, autoincrement=False),  # 0: no model call's
+    Column("turn", SmallInteger, primary_key=True, autoincrement=False),  # 0: no model call
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
     Column("meter", String(16), primary_key=True),
     Column("wasted", Boolean, primary_key=True),
     Column("correction", SmallInteger, primary_key=True, autoincrement=False),  # 0: the first; n corrects n - 1
     Column("price_no", Integer, nullable=False),
-    Column("consumed_quantity", BigInteger),  # see `columns.whole`; NULL: not known
+    Column("consumed_quantity", BigInteger),  # see `whole`; NULL: not known
     Column("usage_basis", String(10), nullable=False),
     Column("at", Instant, nullable=False),
     sqlite_with_rowid=False,
@@ -398,7 +398,7 @@ DAILY_COSTS = Table(
 )
 
 PRICE_BOOKS = Table(
-    "price_books",  # every book that a charge was made by, to make it again
+    "price_books",  # every book that charges were made with, for rebuilds
     METADATA,
     Column("digest", String(64), primary_key=True),
     Column("content", Text, nullable=False),

@@ -17,18 +17,18 @@ from app.pricing.charge_types import CallRecord, Charge
 
 
 class FailureKind(StrEnum):
-    """What became of the work."""
+    """How work failed."""
 
-    INTERRUPTED = "interrupted"  # lost with its worker or sidecar; nobody was told
+    INTERRUPTED = "interrupted"  # lost with its worker or sidecar; the workflow got no error
     FAILED = "failed"  # the attempt ended with an error
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """A failed attempt, or an execution that was lost, with its step, attempt and execution (0: unknown).
+    """A failed attempt, or a lost execution, with its step, attempt and execution (0: unknown).
 
-    at: when it failed or was lost, as far as is known. resumed_at: when the next execution or attempt started; None if
-    none has. cause: as far as it can be determined. worker: which worker executed it, empty if unknown.
+    at: when it failed, or was lost at the latest estimate. resumed_at: when the next execution or attempt started; None
+    if none has. worker: the worker that executed it; empty if unknown.
     """
 
     step: int
@@ -43,9 +43,10 @@ class FailureRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One attempt at a step: the workflow scheduled it once. `error` is the failure's type and message, empty when it
-    did not fail; `event_id` the schedule's in the history. `executions`: each time that a worker began it, oldest
-    first; none where no worker of ours wrote it down.
+    """One attempt at a step: one scheduling by the workflow.
+
+    error: type and message of its failure; empty if it did not fail. event_id: of its schedule in the history.
+    executions: from the execution log, oldest first; empty if no worker of ours has executed it.
     """
 
     number: int
@@ -61,9 +62,10 @@ class AttemptRecord:
 class StepRecord:
     """One step: a scheduled activity.
 
-    step: its place in the task, from 1. name: the activity's. stage: one of the five. tool: the activity's name when it
-    is no model's, else empty. active: its share of the task's active time, without overlap; lost: how much of that was
-    in vain. writes: events that it left in the history. answered_by: who answered its model call; None without one.
+    step: its position in the task, from 1. name: the activity's. stage: one of the five. tool: the activity's name if
+    it calls no model, else empty. active: its share of the task's active time, without overlap; lost: the part of it
+    that brought no result. writes: the number of its events in the history. answered_by: where the answer to its model
+    call came from; None without a call.
     """
 
     step: int
@@ -82,15 +84,13 @@ class StepRecord:
 class TaskRecord:
     """The record of a task.
 
-    parts: where its time went; they sum to the time from its start to its end (or to `projected_at`).
-    pauses: the times in which it held nothing: waiting for a person, back-off, suspension, timers of its own.
-    turns: how often the workflow's code was run. events, size: what its history holds, and its bytes.
-    failures: what came to nothing, oldest first.
-    calls: oldest first. charges: every line, corrections included, in the order of the steps.
-    certain: whether it is known for sure why each execution was lost; not kept.
-    trace_parent: W3C `traceparent` of the trace that daprd opened for it, empty without one.
-    decisions: what people said about it, oldest first. A history knows less of them than the ledger: no notes, and
-    nothing of what did not reach the task.
+    parts: its time by use; they sum to the time from its start to its end (or to `projected_at`).
+    pauses: the times in which it was idle: waiting for a person, back-off, suspension, its own timers.
+    turns: how often the workflow's code ran. events, size: number of events and bytes of its history.
+    failures, calls, decisions: oldest first. charges: all, including corrections, in the order of the steps.
+    certain: whether the end of each execution is known for sure; not saved.
+    trace_parent: W3C `traceparent` of the trace that daprd opened for it; empty without one.
+    decisions: from a history, without notes and without attempts that did not reach the task; the ledger has both.
     """
 
     task_id: str
@@ -123,8 +123,8 @@ class TaskRecord:
 
     @property
     def final(self) -> bool:
-        """Whether nothing of it is expected to change any more: the task has ended, none of its model calls is under
-        way, and what became of its workers is certain."""
+        """Whether the record cannot change any more: the task has ended, none of its model calls is running, and the
+        end of each of its executions is certain."""
         return (
             self.ended_at is not None
             and self.certain
@@ -133,34 +133,35 @@ class TaskRecord:
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """The worker processes that had a part in it, in the order of their first execution."""
-        begun = [execution for step in self.steps for attempt in step.attempts for execution in attempt.executions]
-        return tuple(
-            dict.fromkeys(execution.worker for execution in sorted(begun, key=lambda execution: execution.started_at))
-        )
+        """The worker processes that worked on the task, in the order of their first execution."""
+        executions = [execution for step in self.steps for attempt in step.attempts for execution in attempt.executions]
+        executions.sort(key=lambda execution: execution.started_at)
+        return tuple(dict.fromkeys(execution.worker for execution in executions))
 
     def calls_of(self, step: StepRecord) -> tuple[CallRecord, ...]:
         """The model calls of a step, oldest first."""
         return tuple(call for call in self.calls if call.execution_id == step.execution_id)
 
     def end_of(self, call: CallRecord) -> datetime | None:
-        """When a model call was over, as far as is known, by the rule of `app/finance/call_end.py`; None while it may
-        be under way."""
-        attempts = [made for step in self.steps if step.execution_id == call.execution_id for made in step.attempts]
-        known = StepTimes(
+        """When a model call ended, or must have ended, by the rule of `app/finance/call_end.py`; None while it may
+        still run."""
+        attempts = [
+            attempt for step in self.steps if step.execution_id == call.execution_id for attempt in step.attempts
+        ]
+        times = StepTimes(
             asked=[other.started_at for other in self.calls if other.execution_id == call.execution_id],
-            executions=[_times(execution) for attempt in attempts for execution in attempt.executions],
+            executions=[_execution_times(execution) for attempt in attempts for execution in attempt.executions],
             attempts_ended=[attempt.ended_at for attempt in attempts if attempt.ended_at],
             task_ended_at=self.ended_at,
         )
-        return call_end(call, known)
+        return call_end(call, times)
 
     def charges_of(self, step: StepRecord | None) -> tuple[Charge, ...]:
-        """The charges of a step; those of the workflow itself for None."""
+        """The charges of a step; with None, those of the workflow itself."""
         execution_id = step.execution_id if step else ""
         return tuple(charge for charge in self.charges if charge.execution_id == execution_id)
 
 
-def _times(execution: Execution) -> ExecutionTimes:
+def _execution_times(execution: Execution) -> ExecutionTimes:
     lost = execution.outcome is ExecutionOutcome.INTERRUPTED
     return ExecutionTimes(execution.worker, execution.started_at, execution.ended_at if lost else None)

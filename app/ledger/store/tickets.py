@@ -1,4 +1,4 @@
-"""The tickets as they were accepted: redacted text, and whether their task was started."""
+"""Stores accepted tickets, with redacted texts, and the drafted replies to customers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import REPLIES, TICKETS
 from app.ledger.store.writer import Writer
 
-# A ticket that was made again from a history, which holds no texts, takes those of the body that is sent for it next.
+# The digest of a ticket that was restored from a history, which holds no texts. If the ticket is sent again, it gets
+# the texts of that body.
 NO_DIGEST = ""
 
 
 @dataclass(frozen=True)
 class StoredTicket:
-    """A ticket at rest. `text` and `subject` are redacted; `digest` is of the body as it arrived."""
+    """A row of `tickets`. `text` and `subject` are redacted; `digest`: of the body as it arrived."""
 
     task_id: str
     sequence: int
@@ -56,48 +57,50 @@ class Tickets:
         self._clock = clock
 
     def accept(self, ticket: Ticket) -> tuple[StoredTicket, bool]:
-        """Keeps a new ticket, or finds the same one again; True when it is new. Raises Conflict."""
+        """Saves a new ticket, or finds the saved one; True if it is new. Raises Conflict for a known id with another
+        body."""
         digest = body_digest(ticket)
         known = self._find(ticket.task_id)
         if known is None:
             inserted = self._insert(ticket, digest)
             if inserted is not None:
                 return inserted, True
-            known = self.get(ticket.task_id)  # the same id arrived twice at once, and the other was first
+            known = self.get(ticket.task_id)  # a simultaneous request saved the same id first
         if known.digest == NO_DIGEST:
             known = self._with_texts(known, ticket, digest)
         return _same(known, digest), False
 
     def get(self, task_id: str) -> StoredTicket:
-        """Finds a ticket by its task. Raises TaskNotFound."""
+        """The ticket of a task. Raises TaskNotFound."""
         known = self._find(task_id)
         if known is None:
-            raise TaskNotFound(f"task {task_id} is not known here; check tenant and ticket id")
+            raise TaskNotFound(f"task {task_id} is not in the ledger; check tenant and ticket id")
         return known
 
     def to_read(self, task_id: str) -> StoredTicket:
-        """The same, for whoever reads its texts. Raises TaskNotFound also for one that a rebuild has made again."""
+        """As `get`, for callers that need the texts. Also raises TaskNotFound for a ticket that a rebuild restored
+        without texts."""
         known = self.get(task_id)
         if known.digest == NO_DIGEST:
             raise TaskNotFound(
-                f"the texts of ticket {task_id} are not in this ledger: it was made again from the workflow's history; "
+                f"the texts of ticket {task_id} are not in this ledger: it was restored from the workflow's history; "
                 f"send the ticket again, then `task resume {task_id}`"
             )
         return known
 
     def some(self, task_ids: Sequence[str]) -> dict[str, StoredTicket]:
-        """The tickets of these tasks, as far as they are known."""
+        """The tickets of those of these tasks that are in the ledger, by task id."""
         with self._engine.connect() as connection:
             rows = connection.execute(_STORED.where(TICKETS.c.task_id.in_(task_ids))).all()
         return {row.task_id: _ticket(row) for row in rows}
 
     def mark_started(self, task_id: str) -> Future[int]:
-        """Notes that the ticket's task was handed to Dapr. Not waited for: a note that a crash takes away only makes
-        the next start ask Dapr for the task once more."""
+        """Saves that Dapr has the ticket's task. Callers need not wait: if a crash loses the write, the next start asks
+        Dapr to start the task once more."""
         return self._writer.submit(lambda connection: connection.execute(_MARK, {"the_task": task_id}).rowcount)
 
     def not_started(self, limit: int) -> list[StoredTicket]:
-        """The oldest tickets that were accepted and whose task could not be started then."""
+        """The oldest accepted tickets whose task has not been started, up to `limit`."""
         query = _STORED.where(TICKETS.c.started.is_(False)).order_by(TICKETS.c.sequence).limit(limit)
         with self._engine.connect() as connection:
             return [_ticket(row) for row in connection.execute(query)]
@@ -108,7 +111,7 @@ class Tickets:
         return None if row is None else _ticket(row)
 
     def _with_texts(self, known: StoredTicket, ticket: Ticket, digest: str) -> StoredTicket:
-        """Gives a ticket that was made again from a history its texts back, unless they are another customer's."""
+        """Adds the texts to a ticket that was restored from a history, if customer and order are the same."""
         if known.customer_id != ticket.customer_id or known.order_id != ticket.order_id:
             return known
         texts = {"digest": digest, "subject": redact(ticket.subject), "text": redact(ticket.text)}
@@ -145,14 +148,14 @@ class Tickets:
 
 
 def body_digest(ticket: Ticket) -> str:
-    """Names a body without holding it: SHA-256 of its canonical JSON."""
+    """The SHA-256 of a ticket's JSON; it identifies the body without its texts."""
     return hashlib.sha256(ticket.model_dump_json().encode()).hexdigest()
 
 
 def _same(known: StoredTicket, digest: str) -> StoredTicket:
     if known.digest != digest:
         raise Conflict(
-            f"task {known.task_id} was made from another body (received {known.received_at:%Y-%m-%d %H:%M} UTC); "
+            f"task {known.task_id} has another body (received {known.received_at:%Y-%m-%d %H:%M} UTC); "
             "send the changed ticket under a new ticket id"
         )
     return known
@@ -162,8 +165,6 @@ def _ticket(row: Row[tuple[object, ...]]) -> StoredTicket:
     return StoredTicket(**row._mapping)
 
 
-# The replies to customers that the model drafted: history carries their digest, the text lies here.
-
 # Built once: composing a statement costs more than running it.
 _TEXT = select(REPLIES.c.text).where(
     REPLIES.c.task_id == bindparam("the_task"), REPLIES.c.digest == bindparam("the_digest")
@@ -171,7 +172,8 @@ _TEXT = select(REPLIES.c.text).where(
 
 
 class Replies:
-    """Reads and writes the replies table. Thread-safe."""
+    """Reads and writes the replies to customers that the model drafted; histories hold only their digests.
+    Thread-safe."""
 
     def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -179,15 +181,15 @@ class Replies:
         self._clock = clock
 
     def keep(self, task_id: str, text: str) -> str:
-        """Keeps a reply and returns its digest. Keeping the same text again changes nothing."""
+        """Saves a reply and returns its digest. Saving the same text again, as a repeated step does, changes
+        nothing."""
         digest = hashlib.sha256(text.encode()).hexdigest()
         row = {"task_id": task_id, "digest": digest, "text": text, "written_at": self._clock()}
-        # A step that was executed again finds its reply here already.
         self._writer.run(lambda connection: connection.execute(insert_or_ignore(connection, REPLIES), row).rowcount)
         return digest
 
     def get(self, task_id: str, digest: str) -> str:
-        """The text of a reply. Raises TaskNotFound when it is not here (another ledger, or past retention)."""
+        """The text of a reply. Raises TaskNotFound if the ledger does not have it."""
         with self._engine.connect() as connection:
             text = connection.execute(_TEXT, {"the_task": task_id, "the_digest": digest}).scalar_one_or_none()
         if text is None:

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Makes them."""
+    """Creates the tables and their indexes."""
     op.create_table(
         "attempts",
         sa.Column("task_no", sa.Integer(), autoincrement=False, nullable=False),
