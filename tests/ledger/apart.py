@@ -1,6 +1,6 @@
-"""Processes of their own for tests: forked from a server that has everything loaded, so that each takes milliseconds.
+"""Separate processes for tests, forked from a server that has all modules loaded, so that a start takes milliseconds.
 
-What they run must be found by name, so it stands here.
+The functions that they run must be importable by name.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _SECONDS = 60.0
 
 
 def context() -> ForkServerContext:
-    """The server is started with the first process; it ends with the tests."""
+    """The fork server, which starts with the first process and ends with the tests."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["tests.ledger.apart", "tests.ledger.recorder", "alembic.command", "psycopg"])
     return found
 
 
 def start(task: Callable[..., None], *arguments: Any) -> ForkServerProcess:
-    """Runs `task` in a process that is gone when the tests are."""
+    """Runs `task` in a process that ends with the tests at the latest."""
     process = context().Process(target=task, args=arguments, daemon=True)
     process.start()
     return process
 
 
 def exit_code(process: ForkServerProcess) -> int | None:
-    """Waits for its end. None when it has not ended in time, and was killed."""
+    """Waits for the end of a process. None if it did not end in time and was killed."""
     process.join(_SECONDS)
     if process.exitcode is None:
         kill(process)
@@ -41,13 +41,13 @@ def exit_code(process: ForkServerProcess) -> int | None:
 
 
 def kill(process: ForkServerProcess) -> None:
-    """Ends it as a crash would."""
+    """Kills a process (SIGKILL)."""
     if process.pid is not None and process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
     process.join()
 
 
 def open_ledger(url: str, begin: Any) -> None:
-    """Opens a ledger together with others."""
+    """Opens a ledger at the same time as other processes."""
     begin.wait(_SECONDS)
     database.connect(url).dispose()

@@ -1,4 +1,4 @@
-"""Real ledgers, empty and up to date: SQLite files and PostgreSQL databases, each test's own."""
+"""Empty, migrated ledgers for tests: a separate SQLite file or PostgreSQL database for each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRIVER = "postgresql+psycopg"
 
 
 class Databases:
-    """Makes databases. One with tables is a copy of one that the migrations made once, which is quicker."""
+    """Creates databases. One with tables is copied from a template, which is faster than migrating each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,7 +47,7 @@ class Databases:
 
     @property
     def postgres(self) -> PostgresServer:
-        """The server, started when it is first asked for."""
+        """The PostgreSQL server, started on first use."""
         if self._postgres is None:
             ensure_installed()
             self._postgres = PostgresServer()
@@ -55,7 +55,7 @@ class Databases:
         return self._postgres
 
     def remove(self) -> None:
-        """Ends the server; nothing of it is worth the time that an orderly end takes."""
+        """Kills the server, which is faster than an orderly stop, and removes its files."""
         if self._postgres is not None:
             self._postgres.kill()
             self._postgres.remove()
@@ -74,7 +74,7 @@ class Databases:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    """Databases of both kinds."""
+    """Creates databases of both kinds, for the whole session."""
     made = Databases(tmp_path_factory.mktemp("ledgers"))
     yield made
     made.remove()
@@ -82,13 +82,13 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Each test is run with both."""
+    """The kind of database; each test runs with both."""
     return str(request.param)
 
 
 @pytest.fixture
 def engine(databases: Databases, kind: str) -> Iterator[Engine]:
-    """An open ledger with nothing in it."""
+    """The engine of an empty ledger."""
     opened = database.connect(databases.migrated(kind))
     yield opened
     opened.dispose()
@@ -96,13 +96,13 @@ def engine(databases: Databases, kind: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def ledger(engine: Engine) -> Ledger:
-    """The same, with the methods that tests want."""
+    """An empty ledger with helpers for tests."""
     return Ledger(engine)
 
 
 @pytest.fixture
 def sqlite_engine(databases: Databases) -> Iterator[Engine]:
-    """An open SQLite ledger, for tests of what is the same with any database."""
+    """The engine of an empty SQLite ledger, for tests that do not depend on the database."""
     opened = database.connect(databases.migrated("sqlite"))
     yield opened
     opened.dispose()

@@ -1,4 +1,4 @@
-"""A ledger under test: records go in as the projector puts them in, sums come out as readers see them."""
+"""A ledger under test: saves records as the projector does, and reads sums as reports do."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def two_currencies(factor: int = 1) -> PriceBook:
 
 
 def projected(known: Snapshot, book: PriceBook | None = None, naming: Naming = NAMING) -> TaskRecord:
-    """The record of what is known at that moment."""
+    """The record of a snapshot."""
     return project(known.run, Written(known.calls), book or price_book(), naming, known.moment)
 
 
 class Ledger:
-    """An open database with the methods that tests want."""
+    """An open ledger with helpers for tests."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -59,7 +59,7 @@ class Ledger:
         self.records = LedgerQueries(engine)
 
     def save(self, *records: TaskRecord) -> frozenset[str]:
-        """Saves them in one transaction."""
+        """Saves records in one transaction."""
         numbers = self.prices.numbers(charge for record in records for charge in record.charges)
         with self.engine.begin() as connection:
             return save(connection, records, numbers)
@@ -72,17 +72,17 @@ class Ledger:
         return record
 
     def journal(self, calls: Sequence[CallRecord]) -> None:
-        """The journal as it is at one moment."""
+        """Writes journal rows; rows with the same call id are replaced."""
         with self.engine.begin() as connection:
             write_journal(connection, calls)
 
     def tickets(self, *task_ids: str, started: bool = True) -> None:
-        """Tickets of these tasks."""
+        """Writes tickets for these tasks."""
         with self.engine.begin() as connection:
             write_tickets(connection, task_ids, started)
 
     def recorded(self) -> set[str]:
-        """Tasks that are noted as needing no other look."""
+        """The tasks whose record is final."""
         with self.engine.connect() as connection:
             return set(connection.execute(select(TICKETS.c.task_id).where(TICKETS.c.recorded)).scalars())
 
@@ -92,11 +92,11 @@ class Ledger:
             return {name: _rows(connection, table) for name, table in METADATA.tables.items()}
 
     def charges_of(self, task_id: str) -> tuple[Charge, ...]:
-        """What stands of a task's charges."""
+        """A task's charges after all corrections."""
         return standing(self.records.record(task_id).charges)
 
     def check(self) -> None:
-        """The daily sums are those of the charges."""
+        """Asserts that the daily sums agree with the charges."""
         with self.engine.connect() as connection:
             assert list(disagreements(connection)) == []
 
@@ -106,14 +106,14 @@ def _rows(connection: Connection, table: Table) -> Sequence[Any]:
 
 
 def write_journal(connection: Connection, calls: Sequence[CallRecord]) -> None:
-    """Puts these rows in the place of those before."""
+    """Writes journal rows; rows with the same call id are replaced."""
     if calls:
         connection.execute(delete(MODEL_CALLS).where(MODEL_CALLS.c.call_id.in_([call.call_id for call in calls])))
         connection.execute(insert(MODEL_CALLS), [call_row(call) for call in calls])
 
 
 def call_row(call: CallRecord) -> dict[str, Any]:
-    """A row as the gateway writes it."""
+    """A journal row as the gateway writes it."""
     names = [name for name in CallRecord.__dataclass_fields__ if name not in _NOT_OURS]
     usage = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     row: dict[str, Any] = {name: getattr(call, name) for name in names}
@@ -123,7 +123,7 @@ def call_row(call: CallRecord) -> dict[str, Any]:
 
 
 def write_tickets(connection: Connection, task_ids: Iterable[str], started: bool = True) -> None:
-    """Tickets whose tasks were handed to Dapr, or not yet."""
+    """Writes tickets; `started`: whether Dapr has their tasks."""
     row = {"customer_id": "C-1", "order_id": None, "digest": "0" * 64, "subject": "", "text": "", "recorded": False}
     rows = [
         row
@@ -135,7 +135,7 @@ def write_tickets(connection: Connection, task_ids: Iterable[str], started: bool
 
 
 def by_id(charges: Iterable[Charge]) -> dict[str, Charge]:
-    """Charges by their ids, of which each is there once."""
+    """Charges by id. Asserts that no id occurs twice."""
     found = list(charges)
     named = {charge.id: charge for charge in found}
     assert len(named) == len(found)
@@ -143,7 +143,7 @@ def by_id(charges: Iterable[Charge]) -> dict[str, Charge]:
 
 
 def sums_of(charges: Iterable[Charge], by: Sequence[Dimension] = ()) -> Rollup:
-    """What a report must say of these charges: what was taken back is as if it had never been."""
+    """The sums that a report must show for these charges, after all corrections."""
     return rollup(standing(charges), by)
 
 

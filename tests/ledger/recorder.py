@@ -1,4 +1,4 @@
-"""A projector over random tasks, for a process of its own that is killed at any moment, also in a transaction."""
+"""A projector over random tasks, for a separate process that is killed at any moment, even inside a transaction."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TASKS = tuple(f"{('acme', 'lumen')[seed % 2]}:T-{seed}" for seed in range(200))
 
 
 def told(task_id: str) -> Story:
-    """One of the tasks."""
+    """The story of one of the tasks."""
     return story(int(task_id.rpartition("-")[2]), task_id, MODELS)
 
 
 def histories(ended: bool) -> Callable[[str], WorkflowRun]:
-    """Dapr's, halfway or at the end."""
+    """Reads Dapr's histories, as they are halfway or at the end."""
 
     def read(task_id: str) -> WorkflowRun:
         found = told(task_id)
@@ -40,13 +40,13 @@ def histories(ended: bool) -> Callable[[str], WorkflowRun]:
 
 
 def prepare(ledger: Ledger) -> None:
-    """Tickets, and the journal as it is when all is over."""
+    """Writes the tickets and the complete journal."""
     ledger.tickets(*TASKS)
     ledger.journal([call for task_id in TASKS for call in told(task_id).calls])
 
 
 def run(url: str, ended: bool, life: int) -> None:
-    """Records what is not recorded yet, until it has asked the database for so many things; then it is gone."""
+    """Records tasks until it has run `life` statements and commits; then the process kills itself."""
     engine = database.connect(url)
     sources = Sources(engine, histories(ended), two_currencies(), NAMING, lambda: LATER)
     projector = Projector(sources, Writer(engine))
@@ -56,7 +56,7 @@ def run(url: str, ended: bool, life: int) -> None:
 
 
 def die_after(engine: Engine, life: int) -> None:
-    """Kills this process before its next statement or commit, once there were so many."""
+    """Kills this process before the next statement or commit after `life` of them."""
     left = itertools.count(life, -1)
 
     def live_on(*_: object) -> None:

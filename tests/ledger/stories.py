@@ -1,7 +1,7 @@
-"""Random tasks told as Dapr would tell them, with the journal's rows beside: `Story.at` is what was known at a moment.
+"""Random tasks: Dapr's history and the journal's rows, as they were at any moment (`Story.at`).
 
-A story is made from a seed and is the same wherever it is told. In it steps fail and are tried again, lookups run side
-by side, people are waited for, model calls fail, are interrupted, or are answered by the journal.
+A story is determined by its seed. Steps fail and are retried, lookups run in parallel, the task waits for people, and
+model calls fail, are interrupted, or are answered by the journal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COMPLETED, _FAILED, _TERMINATED = 1, 3, 5
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was known at one moment: the run, and the journal's rows as they were."""
+    """The run and the journal's rows as they were at one moment."""
 
     run: WorkflowRun
     calls: tuple[CallRecord, ...]
@@ -37,7 +37,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Story:
-    """One task. `turns`: after how many events, and when, each turn was saved."""
+    """One task. `turns`: for each turn, the number of events so far and the time when it was saved."""
 
     task_id: str
     events: tuple[Any, ...]
@@ -46,11 +46,11 @@ class Story:
 
     @property
     def end(self) -> Snapshot:
-        """Everything."""
+        """The snapshot after the last turn."""
         return self.at(len(self.turns) - 1)
 
     def at(self, turn: int, later: timedelta = timedelta(0)) -> Snapshot:
-        """What was known `later` than that turn."""
+        """The snapshot at the time `later` after that turn."""
         count, moment = self.turns[turn]
         moment += later
         calls = tuple(_as_it_was(call, moment) for call in self.calls if call.started_at <= moment)
@@ -66,7 +66,7 @@ def _as_it_was(call: CallRecord, moment: datetime) -> CallRecord:
 
 
 class _Teller:
-    """Tells one story; `now` only grows."""
+    """Makes one story; `now` (seconds since `T0`) only grows."""
 
     def __init__(self, dice: random.Random, task_id: str, models: tuple[str, ...], first_day: int, days: int) -> None:
         self.dice = dice
@@ -79,11 +79,11 @@ class _Teller:
         self.last_id = 0
         self.over = False
         self.component, self.model = dice.choice([("llm", models[0]), ("spare", dice.choice(models))])
-        # From where in the story somebody terminates it; mostly never.
+        # The number of turns after which the task is terminated; mostly never.
         self.patience = dice.choice([10**9, 10**9, 10**9, dice.randint(1, 8)])
 
     def story(self) -> Story:
-        """From the first turn to the end."""
+        """The whole story."""
         self.told.turn(self.pass_time()).started(self.now, name="refund_ticket", app="refund-agent")
         self.work("classify")
         self.work("retrieve_account")
@@ -100,21 +100,21 @@ class _Teller:
         return Story(self.task_id, tuple(self.told.events), tuple(self.calls), tuple(self.turns))
 
     def pass_time(self, most: float = 2.0) -> float:
-        """Some microseconds to some seconds."""
+        """Advances the clock by a microsecond or up to `most` seconds."""
         self.now = round(self.now + self.dice.choice([1e-6, self.dice.uniform(0, most)]), 6)
         return self.now
 
     def number(self) -> int:
-        """The next action's."""
+        """The id of the next action."""
         self.last_id += 1
         return self.last_id
 
     def saved(self) -> None:
-        """A turn's outcome is in the state store."""
+        """Ends a turn: its outcome is saved in the state store."""
         self.turns.append((len(self.told.events), at(self.now)))
 
     def work(self, *names: str) -> None:
-        """Steps side by side, each until it is completed."""
+        """Runs steps in parallel until all are completed."""
         if self.over or not names:
             return
         open_now = {f"{name}-{self.number()}": name for name in names}
@@ -139,13 +139,13 @@ class _Teller:
         return None
 
     def scheduled(self, key: str, name: str) -> int:
-        """Asks for a step."""
+        """Schedules a step; returns the schedule's event id."""
         number = self.number()
         self.told.scheduled(self.pass_time(0.001), number, name, key=f"{self.task_id}/{key}"[-36:])
         return number
 
     def tried_again(self, key: str, name: str) -> int:
-        """The pause, and the next attempt."""
+        """Adds the back-off and schedules the next attempt; returns its event id."""
         timer = self.number()
         self.told.pauses(self.now, timer, self.now + 5, key=f"{self.task_id}/{key}"[-36:])
         self.saved()
@@ -170,7 +170,7 @@ class _Teller:
         return json.dumps({"use": {"answered_by": self.dice.choice(["provider", "journal"])}})
 
     def call(self, step: str, name: str, turn: int, number: int, state: CallState) -> CallRecord:
-        """One row of the journal."""
+        """Makes one row of the journal."""
         started = at(self.pass_time())
         ended = at(self.pass_time(8))
         cause = self.dice.choice(_CAUSES)
@@ -202,7 +202,7 @@ class _Teller:
         )
 
     def usage(self) -> TokenUsage:
-        """What an answer came with; some providers report nothing."""
+        """The usage of an answer; some providers report none."""
         if self.dice.random() < 0.1:
             return NOT_REPORTED
         tokens, output = self.dice.randint(0, 30_000), self.dice.randint(0, 4_000)
@@ -217,7 +217,7 @@ class _Teller:
         )
 
     def wait(self) -> None:
-        """A person is asked, and takes hours."""
+        """Waits for a person for up to a day, sometimes with a suspension."""
         if self.over:
             return
         self.told.waits(self.pass_time(0.001), self.number(), self.dice.choice(["decision", "resume"]))
@@ -232,7 +232,7 @@ class _Teller:
         self.told.turn(self.pass_time(0.01)).raised(decided, name, "{}")
 
     def finish(self, status: int) -> None:
-        """The run is over."""
+        """Ends the run."""
         if self.over:
             return
         self.over = True
@@ -253,6 +253,6 @@ def story(
     first_day: int = 0,
     days: int = 3,
 ) -> Story:
-    """The story of that seed. It begins within `days` after `first_day` (0: the day of `T0`); its calls are put to one
-    of the models."""
+    """The story of a seed. It starts within `days` after `first_day` (0: the day of `T0`) and calls one or two of the
+    models."""
     return _Teller(random.Random(f"{seed} {task_id}"), task_id, models, first_day, days).story()

@@ -1,4 +1,4 @@
-"""Rows that go past SQLAlchemy arrive as those that go through it."""
+"""Rows that bypass SQLAlchemy are stored as those that it writes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def attempt(step: int, **changes: Any) -> dict[str, Any]:
-    """An attempt that has not ended; its text is one that a driver could misread."""
+    """An attempt that has not ended, with a text that a driver could misread."""
     values: dict[str, Any] = {"task_no": 1, "step": step, "number": 1, "event_id": step}
     values |= {"scheduled_at": AT, "ended_at": None, "outcome": "open"}
     return {**values, "error": "100% of 'it' is ?, %s and :name", **changes}
 
 
 def charge(step: int, **changes: Any) -> dict[str, Any]:
-    """A charge of which nobody knows the quantity."""
+    """A charge with an unknown quantity."""
     values: dict[str, Any] = {"task_no": 1, "step": step, "turn": 0, "number": -1, "meter": "input", "wasted": True}
     return (
         values

@@ -1,5 +1,5 @@
-"""A worker or sidecar that stood still comes back when its task has long ended: the record that counted as final is
-made once more, whatever it was made from that has changed."""
+"""A frozen worker or sidecar continues after its task has ended: the record, although final, is made once more if any
+of its sources changes."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def test_so_has_a_worker_that_was_taken_for_gone(
 @pytest.mark.parametrize(
     ("changes", "later", "certain"),
     [
-        ({"seen_at": at(8)}, 20, False),  # it was silent when the next began, and may only stand still
+        ({"seen_at": at(8)}, 20, False),  # silent when the next one started; it may be frozen
         ({"seen_at": at(8)}, 38, True),  # gone
-        ({"seen_at": at(9.5)}, 10, True),  # it lives, and its work was given to another
+        ({"seen_at": at(9.5)}, 10, True),  # alive, but its work was given to another worker
         ({"seen_at": at(8), "stopped_at": at(8)}, 20, True),
         ({"seen_at": at(8), "lost_at": at(8)}, 20, True),
-        ({}, 20, True),  # nothing is known of it, and never will be
+        ({}, 20, True),  # no row of it, and there never will be one
     ],
 )
 def test_a_record_is_final_when_it_is_certain_why_work_was_lost(
@@ -156,7 +156,7 @@ def test_a_record_is_final_when_it_is_certain_why_work_was_lost(
 
 
 def test_a_run_that_dapr_never_begins_is_woken(engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once it is overdue, and again when that did not help; a sidecar that is away is asked the next time."""
+    """A pending run is started once it is overdue, and again if that did not help or the sidecar was unreachable."""
     monkeypatch.setattr(projecting, "_PENDING_SECONDS", 0.0)
     woken: list[str] = []
     away = [True]

@@ -1,4 +1,4 @@
-"""A bill against the journal itself: the bill's time, models without a price, and the sidecar's own repeats."""
+"""A bill compared with the ledger: the bill's period, models without a price, and sidecar retries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ledger(sqlite_engine: Engine) -> Ledger:
 
 
 def bill(*models: str) -> Bill:
-    """A request of each of these models, a moment after the task's first call began."""
+    """A bill with one request for each of these models, a moment after the start of the task's first call."""
     rows = (
         BillRow(f"row {number}", model, at(0.4), at(0.4), Count(1, 900, 100, 80)) for number, model in enumerate(models)
     )

@@ -1,4 +1,4 @@
-"""The trail in the ledger: what was said first stays, what became of it is noted once, and a rebuild loses no note."""
+"""The decision log: a decision stays as first saved, its result is saved once, and a rebuild loses no note."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_became_of_it_is_noted_and_the_rest_stays(trail: Decisions) -> None
 @pytest.mark.parametrize(
     ("before", "after", "stays"),
     [
-        (DecisionState.ACCEPTED, DecisionState.REFUSED, False),  # by the books, when it was to be posted
+        (DecisionState.ACCEPTED, DecisionState.REFUSED, False),  # refused by the books when the refund was to be posted
         (DecisionState.ACCEPTED, DecisionState.TOO_LATE, True),
         (DecisionState.ACCEPTED, DecisionState.HANDED_OVER, True),
         (DecisionState.REFUSED, DecisionState.ACCEPTED, True),

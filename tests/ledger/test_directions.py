@@ -1,5 +1,5 @@
-"""Three stores that disagree: the ledger, Dapr's histories and the books, each lacking or older. Every direction is
-named with a remedy, and the remedy, followed, ends in no difference and loses nothing."""
+"""Ledger, Dapr's histories and books disagree, because one is older or lacks a task. Each direction is reported with a
+remedy; following it leaves no difference and loses nothing."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ CALL = call_record(
 
 
 def begun() -> Told:
-    """A task that has been classified, and what that used."""
+    """A task after its classification, with the usage of that call."""
     told = Told().turn(0).started(0, name="refund_ticket", text=json.dumps(INPUT))
     told.scheduled(0, 1, "classify", key=CALL.execution_id, text=json.dumps({"turn": 1}))
     return told.turn(1).completed(1, 1, json.dumps({"use": USE}))
 
 
 def waiting() -> Told:
-    """It waits for a person."""
+    """Makes the task wait for a person."""
     return begun().waits(1, 2, "decision")
 
 
 def completed() -> Told:
-    """A person has approved, and it is done."""
+    """Lets a person approve, and completes the task."""
     told = waiting().turn(9).raised(9, "decision", "{}").scheduled(9, 3, "close_case", key="close")
     return told.turn(10).completed(10, 3, "{}").ended(10, text=RESULT.model_dump_json())
 
@@ -83,7 +83,7 @@ USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
 class Stores:
-    """All three, with what a check and a rebuild are made from."""
+    """The three stores, with the sources of checks and rebuilds."""
 
     def __init__(self, ledger: Ledger, writer: Writer) -> None:
         self.ledger = ledger
@@ -97,11 +97,11 @@ class Stores:
         self.standings = Standings(self.engine, writer, lambda: NOW)
 
     def tell(self, told: Told) -> None:
-        """What Dapr has."""
+        """The history of a task in Dapr."""
         self.dapr.tell(TASK, told)
 
     def record(self) -> None:
-        """The projector at its work; the price book is kept, as at its start."""
+        """Records the task as the projector does, and saves the price book as at its start."""
         projector = Projector(self.sources, self.writer)
         projector.record([TASK])
         self.keep_book()
@@ -114,7 +114,7 @@ class Stores:
                 connection.execute(PRICE_BOOKS.insert(), row)
 
     def work(self, told: Told, *, posted: bool = False) -> None:
-        """The task so far, as it goes when nothing is lost."""
+        """Writes the task so far into all stores, as without a loss."""
         self.ledger.tickets(TASK)
         self.ledger.journal([CALL])
         self.tell(told)
@@ -123,19 +123,19 @@ class Stores:
             self.post()
 
     def post(self) -> None:
-        """The task's refund is in the books."""
+        """Adds the task's refund to the books."""
         values = {"refund_id": "RF-1", "idempotency_key": "k", "tenant": "acme", "ticket_id": "T-1", "at": NOW}
         self.books.append(PostedRefund.model_validate(values | REFUND.model_dump()))
 
     def lose_ledger(self) -> None:
-        """It is restored from a backup of before the task."""
+        """Restores the ledger from a backup from before the task."""
         with self.engine.begin() as connection:
             for table in METADATA.tables.values():
                 if table not in (PRICE_BOOKS, PRICES):
                     connection.execute(delete(table))
 
     def differences(self) -> list[tuple[str, str, str]]:
-        """What a check finds, in short: what, what is expected, and the remedy."""
+        """The differences of a check: what, expected value and remedy."""
         found = [*ledger_check.check(self.sources), *self.compared()]
         return [(each.what, each.expected, each.remedy) for each in found]
 
@@ -143,24 +143,24 @@ class Stores:
         return refunds.compare(self.engine, self.books, lambda task_id: task_id in self.dapr.runs).differences
 
     def rebuild(self) -> Rebuilt:
-        """What most remedies come to."""
+        """Runs `ledger rebuild`, the most frequent remedy."""
         return rebuild(self.sources, lambda _done, _total: None)
 
     def total(self) -> Group:
-        """All charges."""
+        """The sum of all charges."""
         return self.ledger.records.report().total
 
 
 @pytest.fixture
 def stores(ledger: Ledger) -> Iterator[Stores]:
-    """All of them empty."""
+    """Three empty stores."""
     writer = Writer(ledger.engine)
     yield Stores(ledger, writer)
     writer.close()
 
 
 def model_tokens(stores: Stores) -> set[tuple[str, Decimal | None, str, bool]]:
-    """What the task's model calls used, as it was charged."""
+    """The charged usage of the task's model calls."""
     charges = stores.ledger.charges_of(TASK)
     return {
         (each.meter.value, each.consumed_quantity, each.usage_basis.value, each.wasted) for each in charges if each.turn
@@ -180,7 +180,7 @@ def test_where_all_agree_nothing_is_said_and_a_rebuild_changes_nothing(stores: S
     assert (stores.differences(), stores.total()) == ([], before)
 
 
-# Dapr lacks the task, or has an older one
+# Dapr lacks the task, or has an older history
 
 
 def test_a_final_record_needs_no_history(stores: Stores) -> None:
@@ -260,7 +260,7 @@ def test_a_task_that_ended_and_was_purged_before_it_was_recorded_gets_a_record(s
 
 
 def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(stores: Stores) -> None:
-    """As a retention policy of no time has it."""
+    """The history is purged immediately, as by a retention policy of zero."""
     stores.ledger.tickets(TASK)
     stores.ledger.journal([CALL])
     done = Standing(status=TaskStatus.COMPLETED, at=NOW - timedelta(days=1), result=RESULT)
@@ -387,7 +387,7 @@ def test_the_books_lack_a_refund_of_the_record(stores: Stores) -> None:
 
 
 def test_a_refund_of_a_task_that_dapr_lost_before_its_end_is_on_the_way(stores: Stores) -> None:
-    """The task is named; its refund is found again by its key when it is begun again."""
+    """The task is reported; after its restart, its refund is found by its key."""
     stores.work(waiting(), posted=True)
     stores.dapr.runs.clear()
     assert [what for what, _, _ in stores.differences()] == ["run"]

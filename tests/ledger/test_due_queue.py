@@ -1,4 +1,4 @@
-"""Who is looked at when: soon after the news, again after pauses that double, and at the end nobody is forgotten."""
+"""The due queue: tasks are due soon after their report, then after pauses that double; closing forgets none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 10
 
 
 class Clock:
-    """Seconds, as the test says."""
+    """Seconds that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -24,18 +24,18 @@ class Clock:
 
 
 def made() -> tuple[DueQueue, Clock]:
-    """An empty agenda, and its clock."""
+    """An empty queue and its clock."""
     clock = Clock()
     return DueQueue(clock), clock
 
 
 def taken(due: DueQueue, clock: Clock, most: int = MOST) -> list[str] | None:
-    """Who is due at this moment, without waiting."""
+    """The tasks that are due now, without waiting."""
     return due.take(most, until=clock.now)
 
 
 def looks(due: DueQueue, clock: Clock, task_id: str, times: int) -> list[float]:
-    """The pauses before the next looks at a task that is never where it was said to be."""
+    """The pauses between the tries of a task whose history never shows the reported state."""
     pauses = []
     for _ in range(times):
         begun = clock.now
@@ -132,7 +132,7 @@ def test_once_closed_it_gives_what_has_just_ended_and_what_is_due_and_then_comes
 
 
 def test_once_closed_nobody_is_put_off() -> None:
-    """Or a sidecar that is slow to say no would keep the process from ending."""
+    """Otherwise a slow sidecar would keep the process from ending."""
     due, clock = made()
     due.add("a", ended=True)
     due.close()

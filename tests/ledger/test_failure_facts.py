@@ -1,4 +1,5 @@
-"""What failures cost, read from real ledgers: the same as plain loops over whole records find, whatever the period."""
+"""The facts of the failure cost, read from ledgers, equal those that plain loops over whole records find, for any
+period."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ PERIODS = [(since, until) for since, until in product(DAYS, DAYS) if not since o
 
 
 def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
-    """A ledger with random tasks, some of them recorded more than once, and their records as they are read from it."""
+    """A ledger with random tasks, some recorded more than once, and the records as read from it."""
     with ledger.engine.begin() as connection:
         for table in METADATA.tables.values():
             if table is not PRICES:
@@ -49,7 +50,7 @@ def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
 
 
 def every(facts: Facts) -> list[tuple[FailureScope, ...]]:
-    """All figures there are of them."""
+    """All figures of these records."""
     return [parts(facts, by) for by in BYS]
 
 
@@ -64,7 +65,7 @@ def test_the_ledger_tells_what_the_records_do(
 
 
 def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None:
-    """Or the comparison would prove little."""
+    """The random tasks cover every case; otherwise the comparison would prove little."""
     facts = [facts_of(filled(ledger, seed)) for seed in range(24)]
     failures = [failure for each in facts for failure in each.failures]
     restarts = {(failure.crash, failure.restarts) for failure in failures}
@@ -74,14 +75,14 @@ def test_the_random_ledgers_have_something_of_everything(ledger: Ledger) -> None
     assert any(0 < spent.before < spent.clean for failure in failures for spent in failure.spent)
     sums = [sum_ for each in facts for sum_ in each.sums]
     here = {(sum_.role, sum_.crash) for sum_ in sums}
-    # Few fail beside a model call that is under way; `tests/finance/failures/test_figures.py` has one.
+    # Few fail during a running model call; `tests/finance/failures/test_figures.py` has one.
     assert set(product(PREVENTED, (True, False))) - here <= {(SpendRole.UNDER_WAY, False)}
     assert {sum_.charge.currency for sum_ in sums} == {"USD", "EUR", None}
     assert any(each.wasted_spend for each in facts)
 
 
 def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(ledger: Ledger) -> None:
-    """One ended on each day after it was charged on the day before; one goes on."""
+    """On each day, one task ends that was charged on the day before; one task does not end."""
     day = timedelta(days=1)
     for number in range(3):
         ledger.save(moved(crashed(3, f"acme:T-{number}"), number * day, ends_after=day))
@@ -129,12 +130,12 @@ def test_progress_is_not_known_where_a_price_or_a_usage_is_not_or_currencies_mix
 
 
 def spend(group: Group) -> Decimal:
-    """On model calls, in dollars."""
+    """The spend on model calls, in dollars."""
     return model_money(group)["USD"]
 
 
 def moved(record: TaskRecord, by: timedelta, ends_after: timedelta) -> TaskRecord:
-    """The same task, so much later; it ends a while after the last charge."""
+    """The same task, shifted by that time; it ends a while after its last charge."""
     steps = tuple(
         replace(step, attempts=tuple(moved_attempt(attempt, by) for attempt in step.attempts)) for step in record.steps
     )
@@ -149,17 +150,17 @@ def moved(record: TaskRecord, by: timedelta, ends_after: timedelta) -> TaskRecor
 
 
 def moved_attempt(attempt: AttemptRecord, by: timedelta) -> AttemptRecord:
-    """The same attempt, so much later."""
+    """The same attempt, shifted by that time."""
     return replace(attempt, scheduled_at=attempt.scheduled_at + by, ended_at=later(attempt.ended_at, by))
 
 
 def later(at: datetime | None, by: timedelta) -> datetime | None:
-    """That much later."""
+    """A time shifted by that much."""
     return None if at is None else at + by
 
 
 def test_what_is_written_meanwhile_is_not_seen(ledger: Ledger) -> None:
-    """All questions see the same state: another task is recorded after the first one."""
+    """All queries see the same state, although another task is recorded after the first query."""
     ledger.save(crashed(3))
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A ledger's file that is deleted, moved or replaced while it is in use: nothing is accepted into nothing."""
+"""A ledger's file is deleted, moved or replaced while it is in use: no write is accepted that would be lost."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def now() -> datetime:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the ledger lies."""
+    """The path of the ledger."""
     return tmp_path / "ledger.sqlite"
 
 
 @pytest.fixture
 def engine(path: Path) -> Iterator[Engine]:
-    """The ledger, open."""
+    """The open ledger."""
     engine = database.connect(f"sqlite:///{path}")
     yield engine
     engine.dispose()
@@ -56,7 +56,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 @pytest.fixture(params=list(LOST))
 def lose(request: pytest.FixtureRequest, path: Path) -> Callable[[], object]:
-    """Takes the file away, in one of the ways."""
+    """Deletes, moves or replaces the file."""
     return lambda: LOST[request.param](path)
 
 
@@ -107,7 +107,7 @@ def test_a_worker_lives_on_and_ends_in_order(
 def test_a_ledger_that_may_only_be_read_is_read_and_left_as_it_is(
     path: Path, monkeypatch: pytest.MonkeyPatch, *, beside_a_writer: bool
 ) -> None:
-    """A read-only disk, or another user's folder; tests may run as a user who may write everywhere."""
+    """A ledger on a read-only disk; simulated, since tests may run as a user who may write everywhere."""
     engine = database.connect(f"sqlite:///{path}")
     writer = Writer(engine)
     tickets = Tickets(engine, writer, now)

@@ -1,4 +1,4 @@
-"""Work that was lost with its worker: in the record with its cause and its cost, and read as it was saved."""
+"""Work that was lost with its worker is in the record with its cause and cost, and is read back as it was saved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.records import call_record, price_book
 TASK = "acme:T-1"
 ASKED = '{"use": {"answered_by": "journal"}}'
 WORKERS_SEEN = {"w1": (at(4), None), "w2": (at(100), None)}
-# The worker of the first execution was last seen at 4; another began the step again at 9.
+# The first execution's worker was last seen at 4; another worker started the step again at 9.
 LOST = [
     StartedExecution("k1", 1, 1, "w1", at(1.5), seen_at=at(4)),
     StartedExecution("k1", 1, 2, "w2", at(9), seen_at=at(100)),
@@ -127,7 +127,7 @@ def test_the_sources_hold_what_was_written_ahead_with_what_is_known_of_the_worke
 
 
 def write(engine: Engine, begun: Sequence[StartedExecution]) -> None:
-    """As workers write it."""
+    """Writes executions as workers do."""
     with engine.begin() as connection:
         connection.execute(insert(EXECUTIONS), [_row(each) for each in begun])
         _workers(connection)

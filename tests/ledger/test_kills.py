@@ -1,4 +1,4 @@
-"""A recorder may be killed at any moment: whoever comes after it ends with the figures of a quiet run."""
+"""A projector may be killed at any moment: the next one ends with the same figures as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.ledger.kit import NAMING, Ledger, by_id, projected, two_currencies
 from tests.live import until
 
 KILLS = 15
-# Enough for a few batches; a dozen lives do not suffice for all tasks.
+# Statements per process: enough for a few batches, so that a dozen processes do not record all tasks.
 MOST_STATEMENTS = 60
 
 
@@ -32,7 +32,7 @@ def url(databases: Databases, kind: str) -> str:
 
 @pytest.fixture
 def prepared(url: str) -> Iterator[Ledger]:
-    """With tickets and model calls in it."""
+    """The ledger with tickets and model calls."""
     engine = database.connect(url)
     ledger = Ledger(engine)
     recorder.prepare(ledger)
@@ -58,7 +58,7 @@ def test_a_recorder_may_be_killed_at_any_moment(prepared: Ledger, url: str) -> N
 
 
 def finish(ledger: Ledger) -> None:
-    """Records the rest, undisturbed."""
+    """Records the remaining tasks without a kill."""
     writer = Writer(ledger.engine)
     sources = Sources(ledger.engine, recorder.histories(True), two_currencies(), NAMING, lambda: recorder.LATER)
     projector = Projector(sources, writer)

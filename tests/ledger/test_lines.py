@@ -1,4 +1,5 @@
-"""How lines are corrected: what stands is what is wanted, whatever was wanted before; nothing is ever changed."""
+"""Corrections of charge lines: whatever was charged before, the valid lines are the wanted ones, and no line is ever
+changed."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def line(key: Key = INPUT, consumed_quantity: int | None = 100, **changes: Any) 
 
 
 def added(old: list[ChargeLine], *wanted: ChargeLine) -> list[tuple[int, int, int | None]]:
-    """What is added: correction, price, quantity."""
+    """The added lines: correction, price, quantity."""
     return [(each.correction, each.price_no, each.consumed_quantity) for each in corrected(old, wanted)]
 
 
@@ -121,7 +122,7 @@ states = st.dictionaries(
 
 @given(st.lists(states, max_size=6))
 def test_whatever_was_wanted_before_what_stands_is_wanted_now(history: list[list[ChargeLine]]) -> None:
-    """The sum over all lines is that of the last state, by line, and by how it is known at which model's price."""
+    """The sums over all lines are those of the last state: by line, and by usage basis and model."""
     book: list[ChargeLine] = []
     for wanted in history:
         new = list(corrected(book, wanted))
@@ -152,7 +153,7 @@ def _standing(book: list[ChargeLine]) -> list[ChargeLine]:
 
 @given(st.lists(states, min_size=1, max_size=6))
 def test_a_price_is_kept_as_long_as_its_line_stands_unchanged(history: list[list[ChargeLine]]) -> None:
-    """A line that stands has the price of the state in which its quantity, knowledge or model last changed."""
+    """A valid line has the price of the state in which its quantity, usage basis or model last changed."""
     book: list[ChargeLine] = []
     billed: dict[Key, ChargeLine] = {}
     for wanted in history:

@@ -1,4 +1,4 @@
-"""One call whose worker was killed: page, trace, command line, API and reconciliation say the same of its end."""
+"""The end of a call whose worker was killed is the same in page, trace, command line, API and reconciliation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.ledger.test_projection import ASKED, call, one_step
 from tests.records import price_book
 
 TASK = "acme:T-1"
-# The worker began at 1.1 and asked at 1.2; its last beat was at 11.2. Another one took the step up at 32.
+# The worker started at 1.1 and called the model at 1.2; its last heartbeat was at 11.2. Another one resumed at 32.
 LOST = call(
     start=1.2,
     ended_at=None,
@@ -47,7 +47,7 @@ TEN_SECONDS = timedelta(seconds=10)
 
 @pytest.fixture
 def ledger(sqlite_engine: Engine) -> Ledger:
-    """The task as it stands in the ledger."""
+    """A ledger with the task."""
     ledger = Ledger(sqlite_engine)
     ledger.journal([LOST, AGAIN])
     history = one_step()
@@ -101,7 +101,7 @@ def test_reconciliation_says_ten_seconds_and_adds_its_own_bound(ledger: Ledger) 
     assert ends == {LOST.call_id: LOST.started_at + TEN_SECONDS}
     claim, _ = claims_of(calls, ends)
     assert claim.until - claim.since == TEN_SECONDS + timedelta(seconds=2)
-    # The journal alone knows less: until the step asked again.
+    # Without a record, the journal only shows that the call was over when the step called again.
     claim, _ = claims_of(calls)
     assert claim.until == AGAIN.started_at
 

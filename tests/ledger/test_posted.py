@@ -1,4 +1,4 @@
-"""Reading the books' refunds: page after page, and a sentence with the remedy when they cannot be read."""
+"""Reading the books' refunds: page by page, with a remedy in the error if they cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 
 
 def row(number: int) -> dict[str, Any]:
-    """A refund as refunds/list tells it."""
+    """A refund as `list` of the refund system returns it."""
     return {
         "refund_id": f"RF-{number:06d}",
         "idempotency_key": "k",
@@ -33,7 +33,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 class Sidecar:
-    """Answers service invocations of refunds/list as the test wants it, on a real socket."""
+    """Answers service invocations of refunds/list as the test determines, on a real socket."""
 
     def __init__(self) -> None:
         self.answer: Answer = lambda _: (200, b"{}")
@@ -51,7 +51,7 @@ class Sidecar:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Suppresses the log."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.daprd = Daprd(f"http://127.0.0.1:{self.server.server_port}", "", "")
@@ -59,7 +59,7 @@ class Sidecar:
 
 @pytest.fixture
 def sidecar() -> Iterator[Sidecar]:
-    """A running one."""
+    """A running server of the refund system."""
     made = Sidecar()
     thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -70,7 +70,7 @@ def sidecar() -> Iterator[Sidecar]:
 
 
 def books_of(count: int) -> Answer:
-    """Honours cursor and limit as the books do."""
+    """Applies cursor and limit as the books do."""
 
     def answer(question: dict[str, Any]) -> tuple[int, bytes]:
         start = int((question["after"] or "RF-0").removeprefix("RF-"))

@@ -1,5 +1,5 @@
-"""From histories, told by hand or at random, and the journal's rows to the record of a task: what happened, what is
-charged for it, and that nothing is charged twice, or to nobody."""
+"""The projection of histories (hand-made and random) and journal rows to a task's record: what happened and what is
+charged; nothing is charged twice or without a step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ seeds = st.integers(0, 10**6)
 
 
 def record_of(told: Told, *calls: CallRecord, later: float = 1000) -> TaskRecord:
-    """The record of a told history."""
+    """The record of a hand-made history."""
     return project(parse("acme:T-1", told.events), Written(calls), price_book(), NAMING, at(later))
 
 
@@ -48,7 +48,7 @@ def call(key: str = "k1", start: float = 1.2, **changes: Any) -> CallRecord:
 
 
 def lost_call(key: str = "k1", start: float = 1.2, **changes: Any) -> CallRecord:
-    """One that nobody answered, nobody says why: any model may have worked."""
+    """A call without an answer and without a known cause: a model may have worked on it."""
     values = {"state": CallState.FAILED, "usage": NOT_REPORTED, "model": "", "error": "", "finish_reason": ""}
     return call(key, start, **values | changes)
 
@@ -59,7 +59,7 @@ def one_step(name: str = "classify", text: str | None = ASKED) -> Told:
 
 
 def lines(charges: Sequence[Charge], kind: CostKind = CostKind.MODEL) -> list[tuple[str, int, bool, int | None, str]]:
-    """What is charged: line, number, wasted, whole quantity, how it is known."""
+    """The charges: meter, call number, wasted, whole quantity, usage basis."""
     return [
         (*(charge.meter.value, charge.number, charge.wasted), _whole(charge), charge.usage_basis.value)
         for charge in charges
@@ -72,7 +72,7 @@ def _whole(charge: Charge) -> int | None:
 
 
 def quantity(charges: Sequence[Charge], line: Meter) -> Decimal:
-    """The sum of a line."""
+    """The sum of a meter."""
     return sum((charge.consumed_quantity or Decimal(0) for charge in charges if charge.meter is line), Decimal(0))
 
 
@@ -124,7 +124,7 @@ def test_the_time_is_split_and_the_pauses_are_listed() -> None:
 @given(seeds)
 @settings(max_examples=60)
 def test_parts_sum_to_the_wall_time_and_shares_to_the_active_time(seed: int) -> None:
-    """Side by side or not, at each moment of a task."""
+    """Whether steps overlap or not, at each moment of a task."""
     told = story(seed)
     for turn in range(len(told.turns)):
         known = told.at(turn, timedelta(seconds=seed % 3))
@@ -152,7 +152,7 @@ def test_steps_side_by_side_share_the_time() -> None:
     assert [charge.consumed_quantity for charge in record.charges if charge.meter is Meter.COMPUTE] == [3, 2, 1]
 
 
-# Where the task is
+# The status of the task
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_step_that_the_end_overtook_is_charged_for_the_one_event_that_it_left(
 
 
 def rerun_of_first(told: Told) -> Told:
-    """Marks the last schedule as the one that was run again."""
+    """Marks the last schedule as executed again."""
     told.events[-1].taskScheduled.rerunParentInstanceInfo.instanceID = "first"
     return told
 
@@ -306,7 +306,13 @@ def test_a_call_that_was_lost_is_a_rerun_with_the_settled_call_s_usage() -> None
     assert lines(record_of(one_step(), *calls).charges) == [
         ("input", 1, True, 700, "estimated"),
         ("output", 1, True, 70, "estimated"),
-        ("input", 2, False, 700, "estimated"),  # the price of cached input is another, and how many were is not known
+        (
+            "input",
+            2,
+            False,
+            700,
+            "estimated",
+        ),  # cached input has another price, and the number of cached tokens is not known
         ("output", 2, False, 70, "reported"),
     ]
 
@@ -394,7 +400,7 @@ def test_a_call_to_an_unknown_model_is_charged_unpriced() -> None:
 
 
 def test_two_workers_that_took_the_same_number_are_both_charged() -> None:
-    """Each counted the calls of the step before the other had written its own."""
+    """Two workers each counted the step's calls before the other had written its own."""
     calls = lost_call(call_id="a"), lost_call(call_id="b"), call(call_id="c", number=3)
     record = record_of(one_step(), *calls)
     assert [each.number for each in record.calls] == [1, 2, 3]
@@ -441,7 +447,7 @@ def test_the_same_sources_give_the_same_record(seed: int) -> None:
 
 
 def decision(decision_id: str, **more: Any) -> str:
-    """An event as the desk raises it."""
+    """An event as the task service raises it."""
     body = {"verdict": "approve", "by": "kim", "question": 1, "decision_id": decision_id, "refund": None}
     return json.dumps(body | more)
 

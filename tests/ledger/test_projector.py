@@ -1,4 +1,4 @@
-"""The projector: whoever rests or ends is recorded, told of or not, now or later; nobody's trouble is another's."""
+"""The projector records each task that rests or ends, reported or not; a failure of one task affects no other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOW = datetime(2026, 12, 24, tzinfo=UTC)
 
 
 class Histories:
-    """Dapr's histories: runs, or what goes wrong when one is read. Counts the reads."""
+    """Dapr's histories: runs, or the errors of reading them. Counts the reads."""
 
     def __init__(self) -> None:
         self.runs: dict[str, WorkflowRun | Exception] = {}
@@ -53,14 +53,14 @@ class Histories:
         return found
 
     def tell(self, task_id: str, told: Told) -> WorkflowRun:
-        """What Dapr says of a task from now on."""
+        """Sets what Dapr answers for a task from now on."""
         run = parse(task_id, told.events)
         self.runs[task_id] = run
         return run
 
 
 class Office:
-    """A projector with all that belongs to it; what was observed is in `seen`."""
+    """A projector with its surroundings; `seen` has what its observer was called with."""
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self.ledger = Ledger(engine)
@@ -72,7 +72,7 @@ class Office:
         self._open: list[Projector] = []
 
     def projector(self, *observers: Observer, start: bool = False) -> Projector:
-        """One that is stopped after the test."""
+        """Makes a projector that is stopped after the test."""
         made = Projector(self.sources, self.writer, (*observers, self.observe), wake=self.wake, begin=self.wake)
         if start:
             made.start()
@@ -80,18 +80,18 @@ class Office:
         return made
 
     def wake(self, task_id: str) -> None:
-        """Notes it; Dapr knows no task whose name says that it is gone."""
+        """Notes the request; Dapr has no task whose id says that it is gone."""
         self.woken.append(task_id)
         if task_id.endswith("gone"):
             raise Unreachable("no such instance")
 
     def observe(self, record: TaskRecord) -> None:
-        """Notes a task, which must be in the ledger by now."""
+        """Notes a record, which must be in the ledger by now."""
         assert self.ledger.records.record(record.task_id).ended_at == record.ended_at
         self.seen.append(record.task_id)
 
     def stop(self) -> None:
-        """Ends what was started."""
+        """Stops all projectors."""
         for projector in self._open:
             projector.stop()
 
@@ -104,13 +104,13 @@ class Office:
         return True
 
     def wait(self, *task_ids: str) -> None:
-        """Until these are recorded for good."""
+        """Waits until the records of these tasks are final."""
         until(lambda: self.ledger.recorded() >= set(task_ids), f"{task_ids} to be recorded")
 
 
 @pytest.fixture
 def office(sqlite_engine: Engine) -> Iterator[Office]:
-    """Over an empty ledger."""
+    """A projector's surroundings with an empty ledger."""
     writer = Writer(sqlite_engine)
     made = Office(sqlite_engine, writer)
     yield made
@@ -124,11 +124,11 @@ def ended() -> Told:
 
 
 def waiting() -> Told:
-    """The same, before a person has decided."""
+    """A run that waits for a person's decision."""
     return one_step().waits(3, 2, "decision")
 
 
-# News
+# Reported tasks
 
 
 def test_a_task_that_has_ended_is_recorded_with_its_calls(office: Office) -> None:
@@ -224,7 +224,7 @@ def test_what_can_never_be_recorded_is_said_once_and_dropped(
     assert not office.known("acme:T-1")
 
 
-# Trouble
+# Failures
 
 
 def test_a_task_that_cannot_be_recorded_does_not_keep_its_neighbours_from_it(office: Office) -> None:
@@ -290,11 +290,13 @@ def test_what_had_ended_in_the_ledger_before_is_not_observed(office: Office) -> 
     assert office.seen == []
 
 
-# Those that nobody told of
+# Tasks that were not reported
 
 
 def test_at_the_start_all_are_recorded_that_were_left(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ledger.recording.projector._SWEEP_SECONDS", 3600.0)  # or the one that waits is read again
+    monkeypatch.setattr(
+        "app.ledger.recording.projector._SWEEP_SECONDS", 3600.0
+    )  # otherwise the waiting task is read again
     names = [f"acme:T-{number}" for number in range(130)]
     office.ledger.tickets(*names)
     office.ledger.tickets("acme:not-started", started=False)
@@ -325,7 +327,7 @@ def test_news_do_not_wait_for_all_that_was_left(office: Office) -> None:
         if not hinted.is_set():
             hinted.set()
             projector.hint("acme:new", ended=True)
-        threading.Event().wait(0.005)  # the whole list takes longer than news that are due
+        threading.Event().wait(0.005)  # a sweep of the whole list takes longer than a reported task
 
     office.histories.before_read = hint
     projector.start()
@@ -342,7 +344,7 @@ def test_the_book_is_kept_that_charges_are_made_by(office: Office) -> None:
     assert [tuple(row) for row in rows] == [(price_book().digest, price_book().content, NOW)]
 
 
-# The end
+# Stopping
 
 
 def test_what_has_just_ended_is_recorded_before_the_projector_stops(office: Office) -> None:
@@ -413,7 +415,7 @@ def test_at_the_end_a_sidecar_that_is_gone_is_asked_once(office: Office) -> None
     assert sum(office.histories.reads.values()) == 1, "each would be waited for"
 
 
-# Where tasks stand
+# Standings
 
 
 def standing_of(office: Office, task_id: str = "acme:T-1") -> ListedTask:
@@ -487,7 +489,7 @@ def test_a_run_that_dapr_gave_up_has_failed_and_one_that_cannot_be_read_is_as_it
 
 
 def test_an_older_state_store_does_not_take_a_completed_task_back(office: Office) -> None:
-    """Restored from a backup, it has the task still waiting; that may last longer than the first time."""
+    """A restored state store still has the task as waiting, possibly for longer than before."""
     office.ledger.tickets("acme:T-1")
     office.histories.tell("acme:T-1", ended())
     projector = office.projector()

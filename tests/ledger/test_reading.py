@@ -1,4 +1,4 @@
-"""What readers see: every report is the sum of the charges, whatever it is asked by, and a record is found or named."""
+"""Queries of the ledger: each report is the sum of the charges, by any dimension; a missing record is named."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def filled(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Led
 
 @pytest.fixture(scope="module")
 def everything(filled: Ledger) -> list[Charge]:
-    """All charges of it."""
+    """All charges of the ledger."""
     return list(filled.records.charges())
 
 
 def test_there_is_something_to_be_seen(filled: Ledger) -> None:
-    """Or what follows would prove nothing."""
+    """The ledger covers every case; otherwise the following tests would prove nothing."""
     found = list(filled.records.charges())
     assert sum(charge.takes_back for charge in found) > 10
     assert len({charge.at.date() for charge in found}) > 3
@@ -131,7 +131,7 @@ def test_days_of_reports_that_follow_each_other_share_nothing_and_leave_nothing_
 
 
 def test_a_day_begins_at_midnight_in_utc(ledger: Ledger) -> None:
-    """16 hours after eight in the morning, and a microsecond before."""
+    """A charge exactly at midnight and one a microsecond before belong to different days."""
     midnight = 16 * 3600
     told = Told().turn(1).started(0).scheduled(1, 1, "classify", "k1").turn(midnight).completed(midnight, 1, ASKED)
     calls = call(start=midnight - 1e-6), call(start=midnight, number=2, state=CallState.FAILED)
@@ -171,7 +171,7 @@ def test_two_readers_at_once_see_the_same(filled: Ledger) -> None:
 
 @pytest.mark.parametrize("by", [Dimension.TASK, Dimension.TENANT, None])
 def test_a_price_that_comes_while_a_reader_reads_is_found(ledger: Ledger, by: Dimension | None) -> None:
-    """The reader has looked at the prices, and then asks for the charges."""
+    """A reader that has loaded the prices finds charges whose prices are saved just before its query."""
     ledger.keep(story(1).end, two_currencies(1))
     ledger.records.report()
     elsewhere = create_engine(ledger.engine.url)
@@ -193,7 +193,7 @@ def test_a_price_that_comes_while_a_reader_reads_is_found(ledger: Ledger, by: Di
 
 
 def test_calls_are_those_of_the_records(filled: Ledger) -> None:
-    """With the same guesses as those that were charged."""
+    """The estimates of usage are those that were charged."""
     task_ids = {charge.task_id for charge in filled.records.charges()}
     records = [filled.records.record(task_id) for task_id in sorted(task_ids)]
     assert filled.records.calls() == oldest_first(each for record in records for each in record.calls)

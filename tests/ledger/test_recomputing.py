@@ -1,5 +1,5 @@
-"""A thousand random tasks in a ledger, and a script that shares nothing with the product but its raw rows and the price
-file: each task costs the same, to the last digit."""
+"""A script that uses only the ledger's raw rows and the price file computes exactly the same cost of a thousand random
+tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LATER = T0 + dt.timedelta(days=30)
 
 
 def random_prices(dice: random.Random) -> dict[str, Any]:
-    """Finance's file: every price changes once, in the middle of the story."""
+    """Finance's price file: every price changes once, in the middle of the period."""
     return {
         "list_prices": {"version": "1", "checked": CHANGE, "source": "the list"},
         "stale_after_days": 90,
@@ -70,7 +70,7 @@ def random_model(dice: random.Random, name: str, when: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def prices_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where finance keeps it."""
+    """The path of the price file."""
     file = tmp_path_factory.mktemp("prices") / "prices.yaml"
     file.write_text(yaml.safe_dump(random_prices(random.Random(20_261_122))))
     return file
@@ -78,7 +78,7 @@ def prices_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def filled(databases: Databases, prices_file: Path) -> Iterator[Ledger]:
-    """Recorded from histories and journal, a third of them before their end."""
+    """Records random tasks, a third of them also before their end."""
     engine = database.connect(databases.migrated("sqlite"))
     fill(Ledger(engine), prices_file)
     yield Ledger(engine)
@@ -86,7 +86,7 @@ def filled(databases: Databases, prices_file: Path) -> Iterator[Ledger]:
 
 
 def fill(ledger: Ledger, prices_file: Path) -> None:
-    """With a thousand tasks, fifty at a time."""
+    """A ledger with a thousand tasks, saved fifty at a time."""
     dice = random.Random(7)
     stories = {f"t{seed % 7}:T-{seed}": story(seed, f"t{seed % 7}:T-{seed}", MODELS) for seed in range(TASKS)}
     known = {name: told.at(turn_of(told, dice), dt.timedelta(seconds=1)) for name, told in stories.items()}
@@ -100,12 +100,12 @@ def fill(ledger: Ledger, prices_file: Path) -> None:
 
 
 def turn_of(told: Story, dice: random.Random) -> int:
-    """The last one, or any."""
+    """The last turn, or a random one."""
     return dice.choice([len(told.turns) - 1, len(told.turns) - 1, dice.randrange(len(told.turns))])
 
 
 def added(charges: Iterable[Charge]) -> dict[str, dict[str, Fraction]]:
-    """By task and currency, without the product's own addition: each amount as it stands."""
+    """Cost by task and currency, summed here from the single charges and not by the product."""
     found: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for charge in charges:
         found[charge.task_id][
@@ -115,13 +115,13 @@ def added(charges: Iterable[Charge]) -> dict[str, dict[str, Fraction]]:
 
 
 def reported(group: Group) -> dict[str, Fraction]:
-    """The same of a report."""
+    """Cost by task and currency according to a report."""
     sums = {each.currency: Fraction(each.contracted_cost) for each in group.money}
     return sums | {"unknown": Fraction(group.unreported + group.unpriced)}
 
 
 def real(sums: dict[str, Any]) -> dict[str, Fraction]:
-    """Without zeros."""
+    """The amounts other than zero."""
     return {name: Fraction(value) for name, value in sums.items() if Fraction(value)}
 
 
@@ -144,7 +144,7 @@ def test_a_thousand_recorded_tasks_cost_the_same_by_an_independent_reckoning(fil
 
 
 def test_the_ledger_has_something_of_everything(filled: Ledger) -> None:
-    """Or the comparison would prove little."""
+    """The ledger covers every case; otherwise the comparison would prove little."""
     charges = list(filled.records.charges())
     by_kind = {kind: sum(charge.kind == kind for charge in charges) for kind in ("model", "compute", "orchestration")}
     assert min(by_kind.values()) > TASKS

@@ -1,4 +1,4 @@
-"""Our refunds against the books', both ways: what agrees is silent, what does not is named with the way to mend it."""
+"""The ledger's refunds compared with the books', in both directions: each difference is reported with its remedy."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def record(engine: Engine, *rows: dict[str, Any]) -> None:
 
 
 def nobody(task_id: str) -> bool:
-    """Dapr knows no task that the ledger lacks."""
+    """Says that Dapr has no task that the ledger lacks."""
     return False
 
 
 def found(engine: Engine, *of_books: PostedRefund) -> tuple[LedgerDifference, ...]:
-    """All differences; every one names the books and a remedy."""
+    """All differences; asserts that each has the source `books` and a remedy."""
     differences = compare(engine, of_books, nobody).differences
     assert all(each.source == "books" and each.remedy for each in differences)
     return differences
@@ -210,7 +210,7 @@ def test_a_rerun_speaks_for_the_ticket_of_its_first_task(ledger: Ledger) -> None
 
 
 def test_a_task_that_ends_while_the_books_are_read_is_no_difference(sqlite_engine: Engine) -> None:
-    """Its refund is posted and recorded after ours were read: not lost, and not nobody's."""
+    """A refund that is posted and recorded after the ledger was read is reported neither as lost nor as unknown."""
     Ledger(sqlite_engine).tickets("acme:T-1")
 
     def pages() -> Iterator[PostedRefund]:
@@ -233,7 +233,7 @@ def test_books_that_cannot_be_read_leave_what_was_found_until_then(sqlite_engine
     assert (checked.in_books, checked.problem) == (1, "refunds/list: status 503")
 
 
-# What may have happened to a ticket: rows of ours, rows of the books, and which remedies it takes.
+# Cases of a ticket: the ledger's row, the books' rows, and the expected remedies.
 STORIES: dict[str, tuple[bool | None, Sequence[str], list[str]]] = {
     "agreed": (True, ["20.00"], []),
     "changed": (True, ["21.00"], [refunds.CHANGED]),
@@ -250,7 +250,7 @@ STORIES: dict[str, tuple[bool | None, Sequence[str], list[str]]] = {
 def test_every_story_is_told_once(stories: list[str], chance: Any) -> None:
     engine = create_engine("sqlite://", poolclass=StaticPool)  # one connection, and dispose closes it
     with ExitStack() as ends:
-        ends.callback(engine.dispose)  # also of an example that is given up in the middle, as when it shuffles
+        ends.callback(engine.dispose)  # also if hypothesis abandons the example
         METADATA.create_all(engine)
         expected: list[tuple[str, str]] = []
         of_books: list[PostedRefund] = []

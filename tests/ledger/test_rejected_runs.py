@@ -1,4 +1,4 @@
-"""Which runs are begun again, how often, and what becomes of what they had paid."""
+"""Which rejected runs are restarted, how often, and how their paid model calls are recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -34,7 +34,7 @@ class Clock:
 
 
 def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> HistoryTampered:
-    """The word about a task's run of that number."""
+    """The false tampering verdict on a task's run of that number."""
     return HistoryTampered(task_id, words, NOON - timedelta(hours=1) + run * SECOND)
 
 
@@ -108,7 +108,7 @@ def test_any_other_word_is_for_people_to_look_into(ledger: Ledger, writer: Write
 
 
 def lived(writer: Writer, daprd: str, start: float, end: float) -> None:
-    """A worker that lived from so many to so many hours before noon, beside that daprd."""
+    """A worker that ran from `start` to `end` hours before noon, with this version of daprd."""
     times = iter([NOON - timedelta(hours=start), NOON - timedelta(hours=end)])
     life = Heartbeat(writer, lambda: next(times), "node 127.0.0.1:1", daprd)
     life.begin()
@@ -133,7 +133,7 @@ def lived(writer: Writer, daprd: str, start: float, end: float) -> None:
 def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
     writer: Writer, workers: list[tuple[str, float, float]], *, mistaken: bool
 ) -> None:
-    """The run was given up an hour before noon. Whoever lived then counts, not whoever looks at it later."""
+    """The run was rejected an hour before noon: the daprd of workers running then counts, not that of later ones."""
     for daprd, start, end in workers:
         lived(writer, daprd, start, end)
     begun: list[str] = []
@@ -167,7 +167,7 @@ def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer
 
 
 def test_of_all_workers_one_begins_a_run_again_and_all_count_together(ledger: Ledger, writer: Writer) -> None:
-    """Each has a process and a writer of its own; a run that completes meanwhile must not be begun by the second."""
+    """Each worker has its own writer; none must restart a task that another one has restarted already."""
     begun: list[str] = []
     others = [Writer(ledger.engine) for _ in range(3)]
     workers = [rejected(each, begun.append) for each in (writer, *others)]

@@ -1,4 +1,4 @@
-"""Records in a real ledger: they come back as they went in, twice is once, and the sums are those of the charges."""
+"""Saving records: they are read back unchanged, saving twice changes nothing, and the daily sums equal the charges."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ seeds = st.integers(0, 10**6)
 
 
 def snapshot(told: Told, *calls: object, later: float = 1000) -> Snapshot:
-    """What is known of a told history."""
+    """The snapshot of a hand-made history."""
     return Snapshot(parse("acme:T-1", told.events), calls, at(later))  # type: ignore[arg-type]
 
 
 def story_with(wanted: Callable[[TaskRecord], bool], task_id: str = "acme:T-1") -> tuple[Story, int]:
-    """The first story that rests at a moment which is as wanted, and the turn of it."""
+    """The first story with a turn whose record has the wanted property, and that turn."""
     for seed in range(500):
         told = story(seed, task_id, MODELS)
         for turn in range(len(told.turns) - 1):
@@ -57,7 +57,7 @@ def waits(record: TaskRecord) -> bool:
     return record.status is TaskStatus.WAITING and len(record.charges) > 10
 
 
-# What goes in comes out
+# Saved records are read back unchanged
 
 
 def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
@@ -86,7 +86,7 @@ def test_a_text_that_no_database_keeps_stops_no_record(ledger: Ledger) -> None:
     assert ledger.records.record("acme:T-1").steps[0].attempts[0].error == "RuntimeError: a\N{REPLACEMENT CHARACTER}b"
 
 
-# Twice is once
+# Saving twice changes nothing
 
 
 def test_the_same_again_changes_nothing(ledger: Ledger) -> None:
@@ -122,7 +122,7 @@ def test_no_record_at_all_is_nothing_to_do(ledger: Ledger) -> None:
     assert ledger.save() == frozenset()
 
 
-# What was not known before
+# Later knowledge
 
 
 def test_the_sums_move_to_the_outcome_when_it_is_known(ledger: Ledger) -> None:
@@ -162,7 +162,7 @@ def test_an_estimate_that_was_wrong_is_taken_back_and_booked_anew(ledger: Ledger
 
 
 def test_a_model_that_is_known_later_gives_its_price_to_what_was_unpriced(ledger: Ledger) -> None:
-    """A task is parked while the provider does not answer: nobody has heard yet which model it is."""
+    """A task is parked while the provider does not answer, so the model's name is not known yet."""
     refused = lost_call()
     ledger.keep(snapshot(one_step().waits(3, 2, "resume"), refused))
     assert ledger.records.report().total.unpriced == 2
@@ -195,7 +195,7 @@ def test_what_was_billed_keeps_its_price_and_what_is_new_has_today_s(ledger: Led
 
 
 def test_a_step_s_number_may_turn_out_to_be_another_step_s(ledger: Ledger) -> None:
-    """The journal knew of a call before the history had its step; by then two steps have come."""
+    """The journal had a call before the history had its step; meanwhile two more steps were scheduled."""
     asked = call("k3", stage="draft_refund", start=6)
     told = one_step()
     ledger.keep(snapshot(told, call(), asked))
@@ -215,11 +215,11 @@ def test_a_stage_that_is_called_otherwise_by_now_takes_its_sums_along(ledger: Le
     ledger.check()
 
 
-# Who comes late
+# Records that are older than the saved one
 
 
 def test_what_is_behind_changes_nothing(ledger: Ledger) -> None:
-    """Two workers record a task: one read its history before the end, and comes after the one who read it later."""
+    """Two workers record a task: the one that read its history before the end saves last."""
     told, turn = story_with(waits)
     ledger.tickets(told.task_id)
     ledger.keep(told.end)
@@ -241,11 +241,11 @@ def test_a_later_run_of_the_same_task_is_not_behind(ledger: Ledger) -> None:
     ledger.check()
 
 
-# Any tasks, in any order of states
+# Random tasks in random states
 
 
 def exact(groups: Sequence[Group]) -> dict[str, Decimal]:
-    """The money of groups, added up here."""
+    """The cost of groups, summed here and not by the product."""
     found: dict[str, Decimal] = {}
     for group in groups:
         for money in group.money:
@@ -258,7 +258,7 @@ def exact(groups: Sequence[Group]) -> dict[str, Decimal]:
 def test_stages_sum_to_tasks_tasks_to_tenants_tenants_to_the_total(
     ledger: Ledger, tasks: list[tuple[int, list[int]]], data: st.DataObject
 ) -> None:
-    """To the last digit, for random tasks that are saved in random states and at last in their final one."""
+    """Exactly, for random tasks that are saved in random states and finally in their last one."""
     mark = len(ledger.records.report([Dimension.TENANT]).groups)
     tenants = (f"a{mark}", f"b{mark}")
     saved: dict[str, TaskRecord] = {}
@@ -286,18 +286,18 @@ def test_stages_sum_to_tasks_tasks_to_tenants_tenants_to_the_total(
     ledger.check()
 
 
-# Several who save at once
+# Several processes save at the same time
 
 
 def in_threads(*jobs: Callable[[], None]) -> None:
-    """Runs them at once; any error is the test's."""
+    """Runs functions in parallel threads and raises their errors."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result(HALF_A_MINUTE)
 
 
 def test_savers_of_the_same_tenants_tasks_do_not_wait_for_each_other_in_a_circle(ledger: Ledger) -> None:
-    """They add to the same daily sums, each in an order of its own."""
+    """Parallel savers add to the same daily sums, each in a different order."""
     stories = [story(seed, f"{'ab'[seed % 2]}:T-{seed}", MODELS, days=1) for seed in range(48)]
     ledger.prices.numbers(charge for told in stories for charge in projected(told.end, two_currencies()).charges)
     together = Barrier(3)
@@ -319,7 +319,7 @@ def test_savers_of_the_same_tenants_tasks_do_not_wait_for_each_other_in_a_circle
 
 
 def test_savers_of_the_same_tasks_at_once_charge_them_once(ledger: Ledger) -> None:
-    """One of them may fail, and tries again as the projector does. Whoever is behind changes nothing."""
+    """A saver may fail and then retries as the projector does. One with an older record changes nothing."""
     stories = [story(seed, f"acme:T-{seed}", MODELS, days=1) for seed in range(16)]
     wanted = {told.task_id: projected(told.end, two_currencies()) for told in stories}
     ledger.prices.numbers(charge for record in wanted.values() for charge in record.charges)
@@ -344,7 +344,7 @@ def test_savers_of_the_same_tasks_at_once_charge_them_once(ledger: Ledger) -> No
 
 
 def patiently(attempt: Callable[[], frozenset[str]]) -> frozenset[str]:
-    """Again, if somebody else was there first."""
+    """Saves, and retries if another saver was first."""
     for _ in range(20):
         try:
             return attempt()
@@ -362,14 +362,14 @@ HELD = {
 
 @pytest.mark.parametrize("table", HELD)
 def test_whoever_saves_takes_the_rows_in_the_same_order_as_others(databases: Databases, table: str) -> None:
-    """So that he who waits for the first of them holds none of the others, whatever order the records come in."""
+    """Whatever the order of the records, a saver that waits for the first row holds none of the others."""
     engine = database.connect(databases.migrated("postgresql"))
     ledger, stories = Ledger(engine), [story_with(waits, f"{name}:T-1") for name in ("acme", "lumen")]
     ledger.tickets(*(told.task_id for told, _ in stories))
     for told, turn in stories:
         ledger.save(projected(told.at(turn)))
     ended = [projected(told.end) for told, _ in stories]
-    # Daily sums are taken day by day, tasks and tickets by their names.
+    # Daily sums are locked in the order of their days, tasks and tickets in the order of their ids.
     by_day = lambda record: min(charge.at.date() for charge in record.charges)  # noqa: E731
     first, last = sorted(ended, key=by_day) if table == "daily_costs" else ended
     ledger.prices.numbers(charge for record in (last, first) for charge in record.charges)
@@ -386,7 +386,7 @@ def test_whoever_saves_takes_the_rows_in_the_same_order_as_others(databases: Dat
 
 
 def is_waiting(engine: Engine) -> bool:
-    """Whether somebody in this database waits for a row that another one holds."""
+    """Whether a transaction in this database waits for a row lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with engine.connect() as connection:
         return bool(connection.execute(text(query)).scalar_one())

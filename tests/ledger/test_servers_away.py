@@ -1,4 +1,4 @@
-"""A ledger on PostgreSQL that restarts, hands over, stands in its own way, or lies behind a pooler."""
+"""A ledger on PostgreSQL that restarts, fails over, reports deadlocks, or is behind a pooler."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """A server of this file's own, since it is restarted."""
+    """A separate server for this file, since it is restarted."""
     ensure_installed("pgbouncer")
     with PostgresServer() as server:
         yield server
@@ -99,7 +99,7 @@ def test_a_server_that_restarts_is_waited_for(engine: Engine, writer: Writer, po
     writer.run(lambda connection: add(connection, "before"))
     postgres.kill()
     futures = [writer.submit(partial(add, worker=f"during-{n}"), 60) for n in range(3)]
-    time.sleep(0.5)  # they have been tried, in vain
+    time.sleep(0.5)  # they were tried and failed
     assert not any(future.done() for future in futures)
     postgres.start()
     assert [future.result(60) for future in futures] == ["during-0", "during-1", "during-2"]
@@ -144,7 +144,9 @@ def test_who_stands_in_each_others_way_goes_on(engine: Engine, writer: Writer) -
 
     def other() -> None:
         with engine.connect() as connection:
-            connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))  # the writer is the one who gives way
+            connection.execute(
+                text("SET LOCAL deadlock_timeout = '10s'")
+            )  # so that the writer's transaction is the one that is cancelled
             connection.execute(change, {"worker": "b"})
             locked.set()
             assert go_on.wait(30)
@@ -173,7 +175,7 @@ def test_a_server_that_became_a_standby_is_left_for_the_primary(
 ) -> None:
     writer.run(lambda connection: add(connection, "before"))
     postgres.run_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    engine.dispose()  # as after a hand-over: connections that are there answer, and write nothing
+    engine.dispose()  # as after a failover: existing connections answer but cannot write
     with engine.connect() as connection:
         old = connection.connection.dbapi_connection
     future = writer.submit(lambda connection: add(connection, "after"), 60)
@@ -312,7 +314,7 @@ def test_a_standby_is_named(postgres: PostgresServer, name: str) -> None:
 
 @pytest.fixture
 def pooled(postgres: PostgresServer, name: str) -> Iterator[Engine]:
-    """The ledger behind a pooler with two connections for everybody."""
+    """A ledger behind a pooler that has two server connections."""
     with PgBouncer(postgres) as pooler:
         opened = database.connect(pooler.url(name, DRIVER))
         yield opened
@@ -320,7 +322,7 @@ def pooled(postgres: PostgresServer, name: str) -> Iterator[Engine]:
 
 
 def in_a_crowd(work: Callable[[int], object], threads: int = 8, times: int = 10) -> None:
-    """Many connections of ours on the pooler's two, each statement often enough to be worth preparing."""
+    """Many client connections share the pooler's two; each statement runs often enough to be prepared by default."""
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads * times)))
 

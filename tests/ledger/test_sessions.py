@@ -1,4 +1,4 @@
-"""Sessions of browsers: they outlive the process, end in time, and what is kept of them opens nothing."""
+"""Browser sessions survive a restart, expire, and their rows hold no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks stand: the later turn counts, a final record for good, and lists are short queries that lose nobody."""
+"""Standings: the later turn wins, a final record keeps its standing, and pages of lists miss no task."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DONE = Standing(
 
 @pytest.fixture
 def standings(ledger: Ledger) -> Iterator[Standings]:
-    """Of one ticket, which was handed to Dapr."""
+    """Standings of one ticket whose task Dapr has."""
     ledger.tickets(TASK)
     writer = Writer(ledger.engine)
     yield Standings(ledger.engine, writer, lambda: AT)
@@ -45,7 +45,7 @@ def standings(ledger: Ledger) -> Iterator[Standings]:
 
 
 def record(engine: Engine, task_id: str = TASK) -> None:
-    """The projector notes that a task's record is final."""
+    """Marks the task's record as final, as the projector does."""
     with engine.begin() as connection:
         connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(recorded=True))
 
@@ -112,7 +112,7 @@ def test_an_unknown_task_is_named(standings: Standings) -> None:
 
 
 def test_pages_lose_nobody_and_say_more_only_when_there_is_more(ledger: Ledger, standings: Standings) -> None:
-    """Every tenant, state and page size against a plain list; the cursor is the sequence number."""
+    """Compares pages for every tenant, status and page size with a plain list; the cursor is the sequence number."""
     dice = random.Random(3)
     expected = [("T-1", "acme", TaskStatus.RUNNING)]
     for number in range(2, 120):

@@ -1,4 +1,4 @@
-"""What one store cannot hold has one answer with every store: it is kept in the same form, from wherever it came."""
+"""Text that one store cannot hold is stored in the same form by every store, wherever it comes from."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ on_each_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 
 
 class Keeping(FakeTaskService):
-    """A service that keeps tickets, and looks for tasks, where the real one does."""
+    """A service that stores tickets and looks up tasks in the same tables as the real one."""
 
     def __init__(self, tickets: Tickets) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 @pytest.fixture
 def web(engine: Engine, writer: Writer) -> FlaskClient:
-    """The API, with intake as it is."""
+    """The API with the real intake."""
     service = Keeping(Tickets(engine, writer, lambda: NOON))
     return create_app(service, make_access(), version="1").test_client()
 

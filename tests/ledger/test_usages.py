@@ -1,4 +1,4 @@
-"""What is known of a call that has no answer yet, from the calls beside it."""
+"""The model and usage of a call without an answer, inferred from other calls of its task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker writes ahead of a step, and when it begins one no more."""
+"""The execution log: the row before each execution, and when a step is no longer executed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP = StepAttempt("acme:T-1", "e-1", 3, "draft_refund")
 
 @pytest.fixture
 def writer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
-    """The ledger's writer. Nobody else writes: workers that are killed here would beat on."""
+    """The ledger's writer, without heartbeat threads: those of workers killed here would continue."""
     monkeypatch.setattr(execution_log, "BEAT_SECONDS", 3600.0)
     writer = Writer(engine)
     yield writer
@@ -37,7 +37,7 @@ def worker(
     completed: Callable[[StepAttempt], str | None] = lambda _: None,
     sidecar: str = "",
 ) -> Executions:
-    """A new life of a worker, which either stops in order or is killed. `completed` is Dapr's history."""
+    """A new worker process, which either stops in order or is killed. `completed`: the results in Dapr's history."""
     heartbeat = Heartbeat(writer, clock, sidecar)
     heartbeat.begin()
     if stops:
@@ -46,7 +46,7 @@ def worker(
 
 
 def rows(engine: Engine) -> list[dict[str, Any]]:
-    """What is written, in order."""
+    """The rows of the execution log, in order."""
     with engine.connect() as connection:
         return [dict(row._mapping) for row in connection.execute(select(EXECUTIONS).order_by(*EXECUTIONS.primary_key))]
 
@@ -57,7 +57,7 @@ async def work(executions: Executions, attempt: StepAttempt = STEP) -> None:
 
 
 def killed_at(writer: Writer, attempt: StepAttempt = STEP, *, times: int = 1, stops: bool = False) -> None:
-    """Lives that began an attempt and were not heard of again."""
+    """Workers that started an attempt and were never seen again."""
     for _ in range(times):
 
         async def begin() -> None:
@@ -107,7 +107,7 @@ def test_the_history_is_asked_before_a_second_execution_and_a_result_leaves_noth
 
 
 def test_a_step_that_a_living_worker_beside_another_sidecar_is_at_is_waited_for(engine: Engine, writer: Writer) -> None:
-    """As Dapr hands steps over when a worker joins: the one before brings its result all the same."""
+    """When a worker joins, Dapr hands steps over to it, but the previous worker still delivers its result."""
     asked: list[StepAttempt] = []
 
     def completed(attempt: StepAttempt) -> str | None:
@@ -190,7 +190,7 @@ def test_what_runs_when_the_sidecar_goes_is_noted_as_lost(engine: Engine, writer
 
 
 def test_an_execution_that_nobody_waits_for_does_not_disturb_the_next_attempt(engine: Engine, writer: Writer) -> None:
-    """The sidecar was lost, the attempt was failed by another execution, and the first one is still at work."""
+    """The sidecar was lost, another execution failed the attempt, and the first execution is still running."""
     again = StepAttempt(STEP.task_id, STEP.execution_id, 9, STEP.step)
 
     async def story() -> None:
@@ -254,7 +254,7 @@ def test_suspects_are_worked_one_at_a_time_and_do_not_look_begun_before(engine: 
 
 
 def test_the_innocent_get_through_beside_one_that_kills(engine: Engine, writer: Writer) -> None:
-    """Every life begins all of them, and dies when it comes to work on the one that kills."""
+    """Each worker starts all steps and dies when it executes the one that kills."""
     steps = {f"acme:T-{number}": StepAttempt(f"acme:T-{number}", f"e-{number}", 1, "classify") for number in range(6)}
     poison, done, aside, lives = "acme:T-3", set[str](), set[str](), 0
 
@@ -264,7 +264,7 @@ def test_the_innocent_get_through_beside_one_that_kills(engine: Engine, writer: 
                 if name == poison:
                     died.set()
                     await asyncio.Event().wait()
-                await asyncio.sleep(0.05)  # it takes the others longer than the one that kills
+                await asyncio.sleep(0.05)  # so that the others take longer than the one that kills
                 done.add(name)
         except StepSetAside:
             aside.add(name)

@@ -1,4 +1,4 @@
-"""The one thread that writes: whoever gives up waiting does not take it with him."""
+"""The writer thread: a caller that stops waiting does not end it."""
 
 from __future__ import annotations
 
