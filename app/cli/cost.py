@@ -34,7 +34,7 @@ from app.domain.formatting import UNKNOWN, Digits, digest, digits_for
 from app.domain.money import ZERO, difference, share, total
 from app.finance.cost_texts import INPUT, KINDS, WORKFLOW, amount, amounts, how_known, of_kind, remarks, tokens
 from app.finance.rollup import Dimension
-from app.pricing.charge_types import TOKEN_LINES, CostBasis, Meter
+from app.pricing.charge_types import TOKEN_METERS, CostBasis, Meter
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import ChangeView, RepricingView
@@ -134,7 +134,7 @@ def _key(group: GroupView) -> tuple[str, ...]:
 
 
 def _all_tokens(group: GroupView) -> Decimal:
-    return total(quantity.consumed_quantity for quantity in group.quantities if quantity.meter in TOKEN_LINES)
+    return total(quantity.consumed_quantity for quantity in group.quantities if quantity.meter in TOKEN_METERS)
 
 
 def _counts(whole: ReportView, records: LedgerQueries) -> dict[tuple[str, ...], int]:
@@ -240,7 +240,7 @@ def below(whole: GroupView, chosen: Selection) -> Iterator[str]:
 
 def write_csv(view: CountedReportView) -> None:
     """The report for spreadsheets: a row for each group and currency; tokens and tasks in a group's first row alone."""
-    lines = [line.value for line in TOKEN_LINES]
+    lines = [line.value for line in TOKEN_METERS]
     money = ("currency", "contracted_cost", "list_cost", *KINDS)
     counts = ("tasks", "calls", "wasted_calls", "step_retries", "unreported", "unpriced")
     show_csv([*(dimension.value for dimension in view.by), *money, *lines, *counts], _csv_rows(view))
@@ -249,7 +249,7 @@ def write_csv(view: CountedReportView) -> None:
 def _csv_rows(view: CountedReportView) -> Iterator[list[CsvCell]]:
     for group in view.groups if view.by else (view.total,):
         quantities = {quantity.meter: quantity.consumed_quantity for quantity in group.quantities}
-        spent: list[CsvCell] = [quantities.get(line) for line in TOKEN_LINES]
+        spent: list[CsvCell] = [quantities.get(line) for line in TOKEN_METERS]
         work = group.work.model_dump().values() if group.work else (None,) * 3
         spent += [group.tasks, *work, group.unreported, group.unpriced]
         for sum_ in group.money or (None,):

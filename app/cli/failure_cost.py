@@ -26,7 +26,7 @@ from app.cli.screen import (
 )
 from app.domain.formatting import Digits, digits_for, percent, rounded, share_places
 from app.finance.cost_texts import WORKFLOW, amounts, of_kind, remarks, tokens
-from app.pricing.charge_types import TOKEN_LINES, CostKind
+from app.pricing.charge_types import TOKEN_METERS, CostKind
 
 if TYPE_CHECKING:
     from app.finance.failures.failure_schemas import FailureCostView, IntervalView, PartView, RunnerView
@@ -195,7 +195,7 @@ def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
 
 def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iterator[tuple[str, ...]]:
     """A row for each currency; the tokens, which have none, stand in the first. None where nothing was charged."""
-    counts = tokens(one, *TOKEN_LINES), tokens(other, *TOKEN_LINES)
+    counts = tokens(one, *TOKEN_METERS), tokens(other, *TOKEN_METERS)
     crashes = {sum_.currency: sum_ for sum_ in one.money}
     for sum_ in other.money or (None,) * bool(other.charges):
         model, *rest = (of_kind(sum_, kind, digits) for kind in CostKind)

@@ -13,7 +13,7 @@ from app.cli.opening import TIMES, Prices, has_ledger, instant, open_book
 from app.cli.screen import Column, ColumnKind, Wide, complain, figures, name, say, show_json, show_table
 from app.domain.formatting import day, digest, minute
 from app.domain.money import plain
-from app.pricing.charge_types import TOKEN_LINES, Meter
+from app.pricing.charge_types import TOKEN_METERS, Meter
 
 if TYPE_CHECKING:
     from app.finance.price_schemas import CheckView, InfrastructureView, PricesView, PriceView
@@ -160,8 +160,8 @@ def _price(row: PriceView) -> tuple[str, ...]:
     above = "" if row.above is None else f"{row.above:,}"
     what = (row.provider or "*", row.model, above)
     if row.problem:
-        return (*what, *[""] * len(TOKEN_LINES), "", "none", "")
-    prices = (_rate(row, line) for line in TOKEN_LINES)
+        return (*what, *[""] * len(TOKEN_METERS), "", "none", "")
+    prices = (_rate(row, line) for line in TOKEN_METERS)
     return (*what, *prices, row.currency, row.price_id, f"{row.checked or ''}")
 
 

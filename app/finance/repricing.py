@@ -23,7 +23,7 @@ from app.pricing.charge_types import (
     Quantity,
     TokenUsage,
 )
-from app.pricing.formula import charge_call, charges_of, price_quantities, standing
+from app.pricing.formula import charge_call, charges_of, effective_charges, price_quantities
 
 BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
@@ -61,7 +61,7 @@ class Repricing:
 def reprice(charges: Iterable[Charge], book: PriceBook, by: Sequence[Dimension] = BY) -> Repricing:
     """Prices the usage of the charges again, each at its own time; usage that was corrected, as it was corrected."""
     billed = tuple(charges)
-    again = tuple(chain.from_iterable(_again(call, book) for call in _calls(standing(billed))))
+    again = tuple(chain.from_iterable(_again(call, book) for call in _calls(effective_charges(billed))))
     before, after = rollup(billed, by), rollup(again, by)
     return Repricing(
         book.digest, tuple(by), before.total, after.total, _differences(before.groups, after.groups), again

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from app.domain.models import UsageBasis
 from app.domain.money import ZERO, add
-from app.pricing.charge_types import TOKEN_LINES, Charge, CostBasis, Meter, worst_of
+from app.pricing.charge_types import TOKEN_METERS, Charge, CostBasis, Meter, worst_of
 
 _Key = TypeVar("_Key", bound=Hashable)
 WASTED = "wasted"  # the bucket of all charges for work that was done again, whatever they pay for
@@ -104,7 +104,7 @@ class Group:
     @property
     def tokens(self) -> tuple[QuantitySum, ...]:
         """The quantities that are tokens."""
-        return tuple(quantity for quantity in self.quantities if quantity.meter in TOKEN_LINES)
+        return tuple(quantity for quantity in self.quantities if quantity.meter in TOKEN_METERS)
 
 
 @dataclass(frozen=True)

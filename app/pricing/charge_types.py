@@ -1,4 +1,5 @@
-"""The values of the cost record: frozen, checked when made, and never zero for what is not known."""
+"""The values of the cost record: usage, work, priced lines, charges and model calls. A value that is not known is None,
+never zero."""
 
 from __future__ import annotations
 
@@ -13,29 +14,27 @@ from typing import Any
 
 from app.domain.models import CallState, ToolForm, UsageBasis
 
-# The words of the cost record: how money is known, what a charge pays for, what is counted.
-
 
 class CostBasis(StrEnum):
-    """How an amount of money is known, best first: as its quantity is, or not at all for want of a price."""
+    """How an amount of money is known, best first: like its quantity, or not at all because there is no price."""
 
     REPORTED = "reported"
     ESTIMATED = "estimated"
-    UNREPORTED = "unreported"  # the quantity is not known, so neither is the amount
-    UNPRICED = "unpriced"  # the quantity may be known, its price is not
+    UNREPORTED = "unreported"  # the quantity is unknown, so the amount is too
+    UNPRICED = "unpriced"  # there is no price; the quantity may be known
 
 
-_RANK: Mapping[str, int] = {known.value: rank for rank, known in enumerate(CostBasis)}
+_RANK: Mapping[str, int] = {basis.value: rank for rank, basis in enumerate(CostBasis)}
 
 
 def worst(first: UsageBasis, *others: UsageBasis) -> UsageBasis:
-    """The worst of them: a sum is as well known as its worst part."""
+    """The usage basis of a sum, which is the worst of its parts."""
     return max((first, *others), key=_RANK.__getitem__)
 
 
-def worst_of(knowns: Iterable[CostBasis]) -> CostBasis:
-    """The worst of them; `reported` of none, since nothing is missing from an empty sum."""
-    return max(knowns, key=_RANK.__getitem__, default=CostBasis.REPORTED)
+def worst_of(bases: Iterable[CostBasis]) -> CostBasis:
+    """The cost basis of a sum, which is the worst of its parts; `reported` for an empty sum."""
+    return max(bases, key=_RANK.__getitem__, default=CostBasis.REPORTED)
 
 
 class CostKind(StrEnum):
@@ -54,7 +53,7 @@ class Mode(StrEnum):
 
 
 class Unit(StrEnum):
-    """What is counted. A unit price is for `per` of them."""
+    """The unit of a quantity. A unit price is for `per` units."""
 
     TOKENS = "tokens"
     SECONDS = "seconds"
@@ -64,7 +63,7 @@ class Unit(StrEnum):
 
     @property
     def per(self) -> Decimal:
-        """How many of them one unit price buys."""
+        """The number of units that a unit price is for."""
         return _PER[self]
 
 
@@ -78,8 +77,8 @@ _PER = {
 
 
 class Meter(StrEnum):
-    """One line of a cost. The kinds of tokens are disjoint: `input` is what was neither read from nor written to the
-    provider's cache; reasoning tokens are inside `output`."""
+    """What a charge counts. The kinds of tokens are disjoint: `input` has neither the tokens read from the provider's
+    cache nor those written to it. Reasoning tokens are part of `output`."""
 
     INPUT = "input"
     CACHED_INPUT = "cached_input"
@@ -92,23 +91,23 @@ class Meter(StrEnum):
 
     @property
     def unit(self) -> Unit:
-        """What the line counts."""
+        """The unit of its quantities."""
         return _UNITS[self]
 
     @property
     def kind(self) -> CostKind:
-        """What the line pays for."""
+        """What its charges pay for."""
         return _KINDS[self]
 
 
-TOKEN_LINES = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE, Meter.OUTPUT)
-_UNITS = dict.fromkeys(TOKEN_LINES, Unit.TOKENS) | {
+TOKEN_METERS = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE, Meter.OUTPUT)
+_UNITS = dict.fromkeys(TOKEN_METERS, Unit.TOKENS) | {
     Meter.COMPUTE: Unit.SECONDS,
     Meter.STEP_WRITES: Unit.WRITES,
     Meter.RETAINED_BYTES: Unit.GB_MONTHS,
     Meter.LOG_BYTES: Unit.GB,
 }
-_KINDS = dict.fromkeys(TOKEN_LINES, CostKind.MODEL) | {
+_KINDS = dict.fromkeys(TOKEN_METERS, CostKind.MODEL) | {
     Meter.COMPUTE: CostKind.COMPUTE,
     Meter.STEP_WRITES: CostKind.ORCHESTRATION,
     Meter.RETAINED_BYTES: CostKind.ORCHESTRATION,
@@ -118,12 +117,10 @@ _KINDS = dict.fromkeys(TOKEN_LINES, CostKind.MODEL) | {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
-    """What one model call used, from the provider's answer to journal, record, charges and spans. `None` is "not
-    reported", which is not zero. Its counts have names only, since no order of them is everybody's.
+    """The tokens that one model call used. `None` means not reported, which is not zero.
 
-    `input_tokens` holds the cached and the cache-written ones, `output_tokens` the reasoning ones, as providers of
-    OpenAI's protocol and OpenTelemetry count. Raises ValueError for what cannot be: less than none, or a part that
-    is more than its whole.
+    `input_tokens` includes the cached and the cache-written tokens, `output_tokens` the reasoning tokens, as OpenAI's
+    protocol and OpenTelemetry count them. Raises ValueError if a count is negative or a part exceeds its whole.
     """
 
     input_tokens: int | None
@@ -145,11 +142,11 @@ class TokenUsage:
 
     @property
     def cached(self) -> int | None:
-        """The cached tokens for people: of no input none is cached, also where nobody reported it."""
+        """The cached tokens, for people: 0 if there was no input, even if they were not reported."""
         return 0 if self.input_tokens == 0 else self.cached_tokens
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        """Both together, known as the worse of the two; what one of them does not report is not known of the sum."""
+        """The sum, with the worse basis of the two. A count that one of them does not report is None in the sum."""
         return TokenUsage(
             input_tokens=_sum(self.input_tokens, other.input_tokens),
             output_tokens=_sum(self.output_tokens, other.output_tokens),
@@ -161,18 +158,19 @@ class TokenUsage:
 
 
 NOT_REPORTED = TokenUsage(input_tokens=None, output_tokens=None, basis=UsageBasis.UNREPORTED)
-# As rows of the journal and the history of a workflow keep it. No stage of ours writes to a provider's cache.
+# The counts that the journal and workflow histories store. No stage of ours writes to a provider's cache.
 _COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 USAGE_COLUMNS = (*_COUNTS, "usage_basis")
 
 
 def usage_columns(usage: TokenUsage) -> dict[str, Any]:
-    """The columns of a usage, by name."""
+    """A usage as columns, by name (`USAGE_COLUMNS`)."""
     return {name: getattr(usage, name) for name in _COUNTS} | {"usage_basis": usage.basis.value}
 
 
 def usage_of(columns: Mapping[Any, Any]) -> TokenUsage:
-    """The usage in such columns, among others. What an impossible count says is not believed: it is not reported."""
+    """The usage from the columns of a row, which may have others too. A row with impossible counts gives
+    `NOT_REPORTED`."""
     counts = {name: columns[name] for name in _COUNTS}
     try:
         return TokenUsage(**counts, basis=UsageBasis(columns["usage_basis"]))
@@ -186,16 +184,19 @@ def _sum(left: int | None, right: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number and how it is known; `None` goes with `unreported`, and only with it."""
+    """A quantity and how it is known. `value` is None if and only if `basis` is `unreported`. Raises ValueError for any
+    other combination and for a negative value."""
 
     value: Decimal | None
     basis: UsageBasis = UsageBasis.REPORTED
 
     def __post_init__(self) -> None:
         if (self.value is None) != (self.basis is UsageBasis.UNREPORTED):
-            raise ValueError(f"quantity {self.value} cannot be {self.basis}: only what is not known has no value")
+            raise ValueError(
+                f"quantity {self.value} cannot be {self.basis}; give None for an unreported quantity, and only for one"
+            )
         if self.value is not None and not (self.value.is_finite() and self.value >= 0):
-            raise ValueError(f"quantity {self.value} is below zero or no number")
+            raise ValueError(f"quantity {self.value} is negative or not a number; give a finite one of 0 or more")
 
 
 UNREPORTED = Quantity(None, UsageBasis.UNREPORTED)
@@ -203,10 +204,10 @@ UNREPORTED = Quantity(None, UsageBasis.UNREPORTED)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a task or a step did next to its model calls.
+    """The work of a task or step besides its model calls.
 
-    A part that the work has none of is `Quantity(Decimal(0))`; one that was not measured is `UNREPORTED`. `None`
-    says that the part is charged elsewhere, and gives no line.
+    A part without any work is `Quantity(Decimal(0))`; a part that was not measured is `UNREPORTED`. `None` means that
+    the part is charged elsewhere, and gives no line.
     """
 
     active_seconds: Quantity | None = None
@@ -217,8 +218,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class PricedLine:
-    """One line: `contracted_cost` is exactly `consumed_quantity` x `contracted_unit_price` / `line.unit.per`, and
-    `None` when one of them is."""
+    """One line of a price calculation. `contracted_cost` is exactly `consumed_quantity` x `contracted_unit_price` /
+    `meter.unit.per`, and None if one of them is None."""
 
     meter: Meter
     consumed_quantity: Decimal | None
@@ -230,17 +231,18 @@ class PricedLine:
 
     @property
     def cost_basis(self) -> CostBasis:
-        """How the amount is known."""
+        """How the cost is known."""
         return _cost_basis(self.contracted_unit_price, self.usage_basis)
 
 
-def _cost_basis(unit_price: Decimal | None, known: UsageBasis) -> CostBasis:
-    return CostBasis.UNPRICED if unit_price is None else CostBasis(known.value)
+def _cost_basis(unit_price: Decimal | None, basis: UsageBasis) -> CostBasis:
+    return CostBasis.UNPRICED if unit_price is None else CostBasis(basis.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a cost arises. `provider` is a component type (`conversation.openai`) or a provider id (`openai`)."""
+    """What a cost is attributed to. `provider` is a component type (`conversation.openai`) or a provider id (`openai`).
+    `at` is converted to UTC; raises ValueError if it has no zone."""
 
     task_id: str
     tenant: str
@@ -265,11 +267,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge(Origin):
-    """One priced line with all that it is attributed by. `contracted_cost` is `None` while a quantity or a price is not
-    known.
+    """One priced line with its attribution. `contracted_cost` is None if its quantity or price is not known.
 
-    A charge is never changed. One that turns out to be wrong is taken back by a correcting line, `correction` 1, with
-    the opposite quantity and amount, and booked anew by the next, 2; should that be wrong as well, 3 and 4 follow.
+    A charge is never changed. A wrong one is taken back by a correction (`correction` 1) with the opposite quantity and
+    cost, and replaced by the next (2). If that is wrong too, 3 and 4 follow, and so on.
     """
 
     kind: CostKind
@@ -290,22 +291,23 @@ class Charge(Origin):
 
     @property
     def cost_basis(self) -> CostBasis:
-        """How the amount is known."""
+        """How the cost is known."""
         return _cost_basis(self.contracted_unit_price, self.usage_basis)
 
     @property
     def takes_back(self) -> bool:
-        """Whether it takes back the line before it."""
+        """Whether this correction takes back the charge before it."""
         return self.correction % 2 == 1
 
     @property
     def correction_of(self) -> str | None:
-        """The id of the line that this one corrects; None for a first line."""
+        """The id of the charge that this one corrects; None if it is no correction."""
         return replace(self, correction=self.correction - 1).id if self.correction else None
 
     @property
     def id(self) -> str:
-        """Names the charge by what it is for: charging the same line of the same attempt again gives the same id."""
+        """The charge's id, a digest of what it is for. Charging the same line of the same attempt again gives the same
+        id."""
         return hashlib.sha256(json.dumps([str(getattr(self, name)) for name in _IDENTITY]).encode()).hexdigest()[:32]
 
 
@@ -314,24 +316,21 @@ ORIGIN_FIELDS = tuple(field.name for field in fields(Origin))
 
 
 def utc(at: datetime) -> datetime:
-    """The same instant in UTC. Raises ValueError for a time without a zone, which names no instant."""
+    """The same instant in UTC. Raises ValueError for a time without a zone."""
     if at.tzinfo is None:
         raise ValueError(f"time {at.isoformat()} has no zone; give it in UTC")
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
-# One model call as the record knows it: who asked, in which state it is, and what it used.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
-    """One row of the journal.
+    """One model call: a row of the journal.
 
-    number: 1 for the first call of a step's turn, more for those that repeat it after a failure or a crash.
-    provider: the Dapr component's type (`conversation.openai`). model: as the provider answered; as the component
-    answers elsewhere when this call never did; empty when nobody knows.
-    usage: what it used, and how that is known; that of a call without an answer is our estimate, or not known.
-    started_at, ended_at: UTC; `ended_at` None while it runs, or when its worker went away.
+    number: 1 for the first call of a step's turn, higher for repeats after a failure or a crash. provider: the Dapr
+    component's type (`conversation.openai`). model: as in the provider's answer. Without an answer, as in other answers
+    of the component; empty if there are none.
+    usage: reported by the provider. Without an answer, our estimate, or not known.
+    started_at, ended_at: in UTC; `ended_at` is None while the call runs, and if its worker died.
     """
 
     call_id: str
@@ -359,5 +358,5 @@ class CallRecord:
 
     @property
     def wasted(self) -> bool:
-        """Whether what it cost was spent in vain: its answer, if one came, settled nothing."""
+        """Whether its cost is wasted, because it settled no turn: it failed, or its worker died."""
         return self.state in (CallState.FAILED, CallState.INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Looks for mistakes in a price book: dates, ages, missing prices, lists that disagree, values that cannot be meant."""
+"""Finds mistakes in a price book: dates, stale checks, missing prices, lists that disagree, implausible values."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from app.domain.money import plain
-from app.pricing.book import PriceBook, own
-from app.pricing.charge_types import TOKEN_LINES, Meter, Mode, utc
+from app.pricing.book import PriceBook, own_prices
+from app.pricing.charge_types import TOKEN_METERS, Meter, Mode, utc
 from app.pricing.list_prices import CURRENCY, PACKAGE
 from app.pricing.litellm_prices import PACKAGE as OTHER_PACKAGE
 from app.pricing.litellm_prices import LiteLLMPrices
 from app.pricing.price_file import NAME, Agreement, Infrastructure
 from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
-from app.pricing.schedule import NoPrice, Schedule, less, rates_at, tier_starts
-
-# What a look at a price book can find.
+from app.pricing.schedule import NoPrice, Schedule, discount_schedule, rates_at, tier_starts
 
 
 class Severity(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
-    ERROR = "error"  # amounts are wrong, or missing
-    WARNING = "warning"  # amounts may be wrong: a person looks
+    ERROR = "error"  # amounts are wrong or missing
+    WARNING = "warning"  # amounts may be wrong; a person has to check
 
 
 @dataclass(frozen=True)
 class PriceFinding:
-    """One thing: where it stands (`file:line` when it is ours), what was found there, what is wrong, what to do."""
+    """One possible mistake. where: `file:line` of a price of ours, else a price id. value: what is there. problem: what
+    is wrong with it. remedy: what to do."""
 
     severity: Severity
     where: str
@@ -42,22 +41,20 @@ class PriceFinding:
 
 
 def error(where: str, value: object, problem: str, remedy: str) -> PriceFinding:
-    """An error."""
+    """A finding of severity `error`."""
     return PriceFinding(Severity.ERROR, where, str(value), problem, remedy)
 
 
 def warning(where: str, value: object, problem: str, remedy: str) -> PriceFinding:
-    """A warning."""
+    """A finding of severity `warning`."""
     return PriceFinding(Severity.WARNING, where, str(value), problem, remedy)
 
 
-# Looks for prices that cannot be meant: wrong units, absurd values, cached dearer than plain.
-
-# A price per thousand or per token, put where one per million belongs, is off by 10^3 or 10^6; no discount is.
+# A price per thousand tokens or per token instead of per million is off by 10^3 or 10^6, more than any discount.
 _FAR = Decimal(300)
-# Currencies worth about as much as the list's: others would be far apart by themselves.
+# Currencies worth about as much as the list's. Prices in others cannot be compared with the list's.
 _COMPARABLE = frozenset({CURRENCY, "EUR", "GBP", "CHF", "CAD", "AUD"})
-# The list's own prices lie between 0.005 and 600 per million tokens.
+# The limits of a plausible price per million tokens. The list's prices are between 0.005 and 600.
 _LEAST, _MOST = Decimal("0.0005"), Decimal(6000)
 _MOST_INFRASTRUCTURE = {
     Meter.COMPUTE: Decimal("0.01"),  # 36 an hour
@@ -75,15 +72,15 @@ _UNIT_REMEDY = "give the price of a million tokens"
 
 
 def token_prices(book: PriceBook) -> Iterator[PriceFinding]:
-    """The findings about each agreement's own values."""
+    """Findings about the values of each agreement's own prices."""
     for agreement in book.file.agreements:
         where = book.where.get(agreement.id, NAME)
         if agreement.discount_percent == 100:
-            yield warning(where, "100", f"{agreement.id} makes everything free", "say 0 only where nothing is paid")
-        schedule = own(agreement, Mode.STANDARD)
+            yield warning(where, "100", f"{agreement.id} makes everything free", "give 100 only if nothing is paid")
+        schedule = own_prices(agreement, Mode.STANDARD)
         if schedule is None:
             continue
-        schedule = less(schedule, agreement.discount_percent)
+        schedule = discount_schedule(schedule, agreement.discount_percent)
         yield from _ranges(agreement, schedule, where)
         yield from _relations(agreement, schedule, where)
         yield from _batch(agreement, schedule, where)
@@ -101,40 +98,41 @@ def _ranges(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[Pr
                 yield error(where, plain(price), problem, _UNIT_REMEDY)
     free = [line for line in (Meter.INPUT, Meter.OUTPUT) if not schedule[line][0][1]]
     if free and agreement.discount_percent != 100:
-        yield warning(where, "0", f"{agreement.id}: {' and '.join(free)} cost nothing", "say 0 only where that is so")
+        yield warning(where, "0", f"{agreement.id}: {' and '.join(free)} cost nothing", "give 0 only if that is so")
 
 
 def _relations(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
     for start in tier_starts(schedule):
         rates = rates_at(schedule, start + 1)
         for line, problem in (
-            (Meter.CACHED_INPUT, "cached input is dearer than uncached"),
-            (Meter.INPUT, "input is dearer than output"),
+            (Meter.CACHED_INPUT, "cached input costs more than uncached"),
+            (Meter.INPUT, "input costs more than output"),
         ):
             dearer, other = rates.get(line), rates[Meter.INPUT if line is Meter.CACHED_INPUT else Meter.OUTPUT]
             if dearer is not None and dearer > other:
                 value = f"{plain(dearer)} > {plain(other)}"
-                yield warning(where, value, f"{agreement.id}: {problem}", "look whether two prices were exchanged")
+                yield warning(where, value, f"{agreement.id}: {problem}", "check whether two prices are swapped")
 
 
 def _batch(agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
-    batch = own(agreement, Mode.BATCH)
+    batch = own_prices(agreement, Mode.BATCH)
     if batch is None:
         return
-    batch = less(batch, agreement.discount_percent)
+    batch = discount_schedule(batch, agreement.discount_percent)
     for line in batch:
         ours, single = batch[line][0][1], schedule.get(line, schedule[Meter.INPUT])[0][1]
         if _far(ours, single):
-            problem = f"{agreement.id}: a batch price for another number of tokens, it seems"
+            problem = f"{agreement.id}: the batch price seems to be for another number of tokens"
             yield error(where, f"{line} {plain(ours)}, single {plain(single)}", problem, _UNIT_REMEDY)
     dearer = [line for line in batch if line in schedule and batch[line][0][1] > schedule[line][0][1]]
     if dearer:
         value = ", ".join(f"{line} {plain(batch[line][0][1])}" for line in dearer)
-        yield warning(where, value, f"{agreement.id}: a batch is dearer than a single call", "look at the source")
+        yield warning(where, value, f"{agreement.id}: a batch costs more than a single call", "check the source")
 
 
 def _against_list(book: PriceBook, agreement: Agreement, schedule: Schedule, where: str) -> Iterator[PriceFinding]:
-    """Far off the list price of the same or the most similar model, or dearer than the same model's."""
+    """Findings about prices that are far from the list price of the same or the most similar model, or above that of
+    the same model."""
     name, listed, same = _comparison(book, agreement)
     ours = rates_at(schedule, 0)
     for line in ours if listed else ():
@@ -143,18 +141,19 @@ def _against_list(book: PriceBook, agreement: Agreement, schedule: Schedule, whe
             continue
         value = f"{line} {plain(ours[line])}, {name} {plain(theirs)}"
         if _far(ours[line], theirs):
-            yield error(where, value, f"{agreement.id}: a price for another number of tokens, it seems", _UNIT_REMEDY)
+            problem = f"{agreement.id}: the price seems to be for another number of tokens"
+            yield error(where, value, problem, _UNIT_REMEDY)
         elif same and agreement.currency == CURRENCY and ours[line] > theirs:
-            yield warning(where, value, f"{agreement.id}: more than the list price is paid", "look at the agreement")
+            yield warning(where, value, f"{agreement.id}: the price is above the list price", "check the agreement")
 
 
 def _far(ours: Decimal, theirs: Decimal) -> bool:
-    """Whether they are further apart than two prices for the same number of tokens; free is another matter."""
+    """Whether two prices are too far apart to be for the same number of tokens. A price of zero is never far."""
     return bool(ours and theirs) and (ours * _FAR <= theirs or ours >= theirs * _FAR)
 
 
 def infrastructure(book: PriceBook) -> Iterator[PriceFinding]:
-    """The findings about what running costs: a price per hour for one per second, or per write for one per million."""
+    """Findings about infrastructure prices in a wrong unit, such as per hour instead of per second."""
     for tariff in book.file.infrastructure:
         for line, most in _MOST_INFRASTRUCTURE.items():
             if tariff.currency in _COMPARABLE and tariff.rate(line) > most:
@@ -164,7 +163,8 @@ def infrastructure(book: PriceBook) -> Iterator[PriceFinding]:
 
 
 def _comparison(book: PriceBook, agreement: Agreement) -> tuple[str, dict[Meter, Decimal], bool]:
-    """Name and base prices of the listed model to compare with, and whether it is the very model."""
+    """Name and base prices of the listed model to compare with, and whether it is the agreement's model. If there is
+    none, an empty name."""
     at: datetime = agreement.from_
     provider = provider_id(agreement.provider)
     wanted = agreement.model.lower().replace("*", "").replace("?", "")
@@ -178,7 +178,7 @@ def _comparison(book: PriceBook, agreement: Agreement) -> tuple[str, dict[Meter,
 
 
 ModelInUse = tuple[str, str]  # provider (component type or id), model
-_TOLERANCE = Decimal("0.01")  # lists that differ by less agree
+_TOLERANCE = Decimal("0.01")  # a smaller relative difference between two lists is ignored
 
 
 def check(
@@ -188,9 +188,9 @@ def check(
     litellm_prices: LiteLLMPrices | None = None,
     nameless: Iterable[str] = (),
 ) -> tuple[PriceFinding, ...]:
-    """All findings, errors first. Changes nothing and asks nobody. Raises ValueError for a `now` without a zone.
+    """All findings about a price book, errors first. Raises ValueError for a `now` without a zone.
 
-    nameless: providers with calls that failed before anybody said which model it was.
+    litellm_prices: a second list to compare with. nameless: providers with failed calls whose model is not known.
     """
     in_use = sorted(set(models_in_use))
     found = [
@@ -218,7 +218,7 @@ def _dates(book: PriceBook) -> Iterator[PriceFinding]:
 
 
 def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterator[PriceFinding]:
-    """Agreements with a provider of whom nobody here has heard: a slip of the pen makes a price that never applies."""
+    """Findings about agreements with an unknown provider. A misspelt name makes a price that never applies."""
     asked = {provider_id(provider) for provider, _ in in_use}
     for agreement in book.file.agreements:
         wanted = agreement.provider.lower()
@@ -236,17 +236,17 @@ def _unknown_providers(book: PriceBook, in_use: Sequence[ModelInUse]) -> Iterato
 def _periods(
     book: PriceBook, entries: Sequence[Agreement | Infrastructure], what: str, meanwhile: str
 ) -> Iterator[PriceFinding]:
-    """Gaps and overlaps among entries for the same thing."""
+    """Findings about gaps and overlaps between entries for the same subject. `meanwhile`: the price in a gap."""
     ordered = sorted(entries, key=lambda entry: entry.from_)
     for number, later in enumerate(ordered[1:], start=1):
-        earlier = max(ordered[:number], key=_end)  # the one that reaches furthest
+        earlier = max(ordered[:number], key=_end)  # of the earlier entries, the one with the latest end
         where = book.where.get(later.id, NAME)
-        value = f"{earlier.id} ends {_day(earlier.to)}, {later.id} begins {_day(later.from_)}"
+        value = f"{earlier.id} ends {_day(earlier.to)}, {later.id} starts {_day(later.from_)}"
         if earlier.to is None or later.from_ < earlier.to:
-            problem = f"two prices hold at once for {what}; the first in the file applies"
+            problem = f"two prices overlap in time for {what}; the first in the file applies"
             yield error(where, value, problem, f"give {earlier.id} `to: {_day(later.from_)}`")
         elif earlier.to < later.from_:
-            yield warning(where, value, f"in between, {meanwhile} holds for {what}", "close the gap")
+            yield warning(where, value, f"in between, {meanwhile} applies to {what}", "close the gap")
 
 
 def _end(entry: Agreement | Infrastructure) -> datetime:
@@ -258,7 +258,7 @@ def _day(at: datetime | None) -> str:
 
 
 def _shadowed(book: PriceBook) -> Iterator[PriceFinding]:
-    """Agreements that can never apply, since an earlier one in the file matches all that they do."""
+    """Findings about agreements that never apply, because an earlier one in the file matches all their calls."""
     for number, later in enumerate(book.file.agreements):
         for earlier in book.file.agreements[:number]:
             same = provider_id(earlier.provider) == provider_id(later.provider) and earlier.model == later.model
@@ -279,22 +279,22 @@ def _unpriced(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> I
         if isinstance(price, NoPrice):
             yield error(NAME, f"{provider} {model}", f"in use without a price: {price.reason}", price.remedy)
     if book.infrastructure(now) is None:
-        yield error(NAME, f"{now:%Y-%m-%d}", "no infrastructure price holds now", "add one under `infrastructure:`")
+        yield error(NAME, f"{now:%Y-%m-%d}", "no infrastructure price applies now", "add one under `infrastructure:`")
 
 
 def _nameless(providers: Iterable[str]) -> Iterator[PriceFinding]:
-    problem = "calls failed before anybody said which model it was: what they may have used has no price"
+    problem = "calls failed before their model was known, so the tokens that they may have used have no price"
     for provider in sorted(providers):
-        yield warning("ledger", provider, problem, "nothing: `cost reconcile` says whether the provider billed them")
+        yield warning("ledger", provider, problem, "nothing to do; `cost reconcile` shows whether they were billed")
 
 
 def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
-    looked = book.file.list_prices
-    if looked.version != book.list_prices.version:
-        problem = f"{PACKAGE} {book.list_prices.version} is installed, but finance looked at {looked.version}"
-        remedy = "compare what changed, then set list_prices.version and checked"
-        yield warning(NAME, looked.version, problem, remedy)
-    yield from _age(book, NAME, f"{PACKAGE} {looked.version}", looked.checked, now)
+    reviewed = book.file.list_prices
+    if reviewed.version != book.list_prices.version:
+        problem = f"{PACKAGE} {book.list_prices.version} is installed, but finance has checked {reviewed.version}"
+        remedy = "check what changed, then set list_prices.version and checked"
+        yield warning(NAME, reviewed.version, problem, remedy)
+    yield from _age(book, NAME, f"{PACKAGE} {reviewed.version}", reviewed.checked, now)
     for agreement in (*book.file.agreements, *book.file.infrastructure):
         if agreement.to is None or agreement.to > now:
             yield from _age(book, book.where.get(agreement.id, NAME), agreement.id, agreement.checked, now)
@@ -303,59 +303,62 @@ def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
 def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -> Iterator[PriceFinding]:
     age = now.date() - checked
     if age > book.file.stale_after:
-        problem = f"{name} was looked at {age.days} days ago, more than {book.file.stale_after_days}"
+        problem = f"{name} was checked {age.days} days ago, more than {book.file.stale_after_days}"
         yield warning(where, checked, problem, "compare it with its source and set `checked`")
     if age.days < 0:
-        yield warning(where, checked, f"{name} was looked at in the future", "correct `checked`")
+        yield warning(where, checked, f"{name}: the date of its check is in the future", "correct `checked`")
 
 
 def _disagreements(
     book: PriceBook, in_use: Sequence[ModelInUse], now: datetime, other: LiteLLMPrices | None
 ) -> Iterator[PriceFinding]:
-    """Where the two published lists differ on a model in use. Finance's own price settles it."""
+    """Findings about models in use for which the two published lists differ and finance has no price of its own."""
     for provider, model in in_use if other else ():
         price = book.find(provider, model, now)
         theirs = other.find(provider, model) if other else None
         if isinstance(price, NoPrice) or theirs is None or _settled(book, provider, model, now):
             continue
         ours = rates_at(price.listed, 0)
-        apart = [line for line in TOKEN_LINES if _differ(ours.get(line), theirs.get(line))]
+        apart = [line for line in TOKEN_METERS if _differ(ours.get(line), theirs.get(line))]
         if apart:
             value = ", ".join(f"{line} {_told(ours, line)} or {_told(theirs, line)}" for line in apart)
             problem = f"{PACKAGE} and {OTHER_PACKAGE} disagree on {provider} {model}, per million tokens"
-            yield warning(price.id, value, problem, f"look at {price.source}; put what is right into config/{NAME}")
+            remedy = f"look at {price.source}, then add the right price to config/{NAME}"
+            yield warning(price.id, value, problem, remedy)
 
 
 def _lacking(book: PriceBook, in_use: Sequence[ModelInUse], now: datetime) -> Iterator[PriceFinding]:
-    """Agreements that price a model in use, but not a kind of its tokens that the published list prices apart."""
+    """Findings about agreements on models in use that lack a price for a kind of token for which the list has one."""
     for provider, model in in_use:
         agreement = next((candidate for candidate in book.agreements(provider, model) if candidate.holds(now)), None)
-        schedule = own(agreement, Mode.STANDARD) if agreement else None
+        schedule = own_prices(agreement, Mode.STANDARD) if agreement else None
         listed = book.listed(provider, model)
         published = listed.at(now, Mode.STANDARD) if listed else None
         if agreement is None or schedule is None or published is None:
             continue
         ours, theirs = rates_at(schedule, 0), rates_at(published.schedule, 0)
-        missing = [line for line in TOKEN_LINES if line in theirs and line not in ours]
+        missing = [line for line in TOKEN_METERS if line in theirs and line not in ours]
         if missing:
             value = ", ".join(f"{line} {_told(ours, line)}, listed {plain(theirs[line])}" for line in missing)
-            problem = f"{agreement.id} has no price for some tokens of {provider} {model} that {PACKAGE} prices apart"
-            yield warning(book.where.get(agreement.id, NAME), value, problem, "add what was agreed for them")
+            problem = (
+                f"{agreement.id} lacks a price for some tokens of {provider} {model} that have their own in {PACKAGE}"
+            )
+            yield warning(book.where.get(agreement.id, NAME), value, problem, "add the agreed prices")
 
 
 def _settled(book: PriceBook, provider: str, model: str, now: datetime) -> bool:
-    """Whether finance has put prices of its own."""
+    """Whether finance has its own prices for a model."""
     agreement = next((candidate for candidate in book.agreements(provider, model) if candidate.holds(now)), None)
     return agreement is not None and agreement.per_million_tokens is not None
 
 
 def _told(rates: Mapping[Meter, Decimal], line: Meter) -> str:
-    """A kind's price; what it is charged at where it has none."""
+    """The price of a kind of token or, if it has none, the price at which it is charged."""
     return plain(rates[line]) if line in rates else f"none (charged as input, {plain(rates[Meter.INPUT])})"
 
 
 def _differ(ours: Decimal | None, theirs: Decimal | None) -> bool:
-    """Whether two lists differ on a kind of token; also where one of them alone has a price for it."""
+    """Whether two lists differ on a kind of token, or only one of them has a price for it."""
     if ours is None or theirs is None:
         return ours is not theirs
     return abs(ours - theirs) > _TOLERANCE * max(ours, theirs)

@@ -1,7 +1,7 @@
-"""What providers publish, from the bundled data of genai-prices; the only file that imports it.
+"""The providers' published prices, from the bundled data of genai-prices.
 
-genai-prices guesses where we must not: a misspelt price context silently means standard, a price without an active
-condition falls back to the first one. So its data is read, and the choice is made here.
+Only its data is used, because its own lookup guesses: it takes a misspelt price context for the standard price, and
+falls back to the first price if no condition is met. Which price applies is decided here.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from app.pricing.schedule import BASE, Schedule, Steps
 
 PACKAGE = "genai-prices"
 CURRENCY = "USD"
-_LINES = {
+_METERS = {
     "input_mtok": Meter.INPUT,
     "cache_read_mtok": Meter.CACHED_INPUT,
     "cache_write_mtok": Meter.CACHE_WRITE,
     "output_mtok": Meter.OUTPUT,
 }
-# Each call of a model with such a price costs more than its tokens, by a quantity that Dapr does not report.
-_UNCARRIED = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
+# Prices of quantities that Dapr does not report. A call of a model with such a price costs more than its tokens.
+_UNCOUNTED = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
 _BATCH = {"processing": "batch"}
 
 
 @dataclass(frozen=True)
 class DatedSchedule:
-    """Prices that hold from a day on, or between two times of each day, in UTC."""
+    """Prices that apply from day `start` on, or between two times of each day (`window`), in UTC. `uncounted`: the
+    model's prices of quantities that the record does not count."""
 
     schedule: Schedule
-    uncarried: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
     start: date | None = None
     window: tuple[time, time] | None = None
 
     @property
     def label(self) -> str:
-        """Tells the prices of one model apart; the ones without a condition have none."""
+        """A text that distinguishes the prices of one model; empty for a price without a condition."""
         since = f"@{self.start}" if self.start else ""
         return since + (f"@{self.window[0]:%H:%M}-{self.window[1]:%H:%M}" if self.window else "")
 
     def holds(self, at: datetime) -> bool:
-        """Whether they hold at that instant, given in UTC."""
+        """Whether the prices apply at an instant, given in UTC."""
         if self.start is not None and at.date() < self.start:
             return False
         if self.window is None:
@@ -60,16 +61,16 @@ class DatedSchedule:
 
 @dataclass(frozen=True)
 class Published:
-    """The prices of a model at an instant; `label` tells them from its prices at other times."""
+    """The prices of a model at an instant. `label` distinguishes them from its prices at other times."""
 
     schedule: Schedule
-    uncarried: tuple[str, ...]
+    uncounted: tuple[str, ...]
     label: str
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model as its provider lists it. Of several standard prices that hold, the last one applies."""
+    """A model of the list. If several of its standard prices hold at a time, the last of them applies."""
 
     provider: str
     model: str
@@ -78,48 +79,48 @@ class ListedModel:
     batch: tuple[DatedSchedule, ...]
 
     def at(self, at: datetime, mode: Mode) -> Published | None:
-        """The prices at that instant; `None` when the list has none for it."""
+        """The prices at an instant; None if the list has none for the time and mode."""
         standard = next((price for price in reversed(self.standard) if price.holds(at)), None)
         if standard is None:
             return None
         if mode is Mode.STANDARD:
-            return Published(standard.schedule, standard.uncarried, standard.label)
+            return Published(standard.schedule, standard.uncounted, standard.label)
         variants = [price for price in self.batch if price.holds(at)]
         if not variants:
             return None
-        schedule = dict(standard.schedule)  # what has no batch price costs what it always does
-        for variant in reversed(variants):  # the first of them goes before the others, for each kind of token
+        schedule = dict(standard.schedule)  # a kind of token without a batch price keeps its standard price
+        for variant in reversed(variants):  # for each kind of token the first variant wins, so it comes last
             schedule.update(variant.schedule)
-        return Published(schedule, standard.uncarried, standard.label + "".join(priced.label for priced in variants))
+        return Published(schedule, standard.uncounted, standard.label + "".join(priced.label for priced in variants))
 
 
 class ListPrices:
-    """The published prices of one version of the package."""
+    """The published prices of one version of genai-prices."""
 
     def __init__(self, providers: Iterable[types.Provider], version: str) -> None:
         self.version = version
         self._snapshot = DataSnapshot(providers=list(providers), from_auto_update=False)
 
     def find(self, provider: str, model: str) -> ListedModel | None:
-        """The model of that provider id; `None` when the list does not know it."""
+        """A model by provider id and name; None if the list does not have it."""
         try:
-            found, info = self._snapshot.find_provider_model(model, None, provider, None)
+            listed, info = self._snapshot.find_provider_model(model, None, provider, None)
         except LookupError:
             return None
-        source = next(iter(found.pricing_urls or ()), found.name)
-        return ListedModel(found.id, info.id, source, _standard(info), _batch(info))
+        source = next(iter(listed.pricing_urls or ()), listed.name)
+        return ListedModel(listed.id, info.id, source, _standard(info), _batch(info))
 
     def models(self, provider: str) -> tuple[str, ...]:
-        """The ids of all models of a provider; none for one that the list does not know."""
+        """The ids of all models of a provider; empty if the list does not have the provider."""
         return tuple(
             model.id for listed in self._snapshot.providers if listed.id == provider for model in listed.models
         )
 
 
 @lru_cache(maxsize=1)
-def bundled() -> ListPrices:
-    """The installed package's prices (about 0.1 s and 40 MB the first time)."""
-    from genai_prices.data import providers  # late: whoever only adds up charges needs no list
+def load_bundled() -> ListPrices:
+    """The installed package's prices. The first call takes about 0.1 s and 40 MB."""
+    from genai_prices.data import providers  # imported late, because most commands need no list
 
     return ListPrices(providers, version(PACKAGE))
 
@@ -131,7 +132,7 @@ def _standard(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
 
 
 def _usable(dated: list[DatedSchedule]) -> tuple[DatedSchedule, ...]:
-    """Without a price for input (an image or speech model) nothing can be said about a text call."""
+    """The prices that have one for input. Those of image and speech models have none, and price no text call."""
     return tuple(price for price in dated if Meter.INPUT in price.schedule)
 
 
@@ -147,24 +148,24 @@ _Constraint = types.StartDateConstraint | types.TimeOfDateConstraint | None
 
 
 def _dated(prices: types.ModelPrice, constraint: _Constraint) -> DatedSchedule:
-    schedule, uncarried = _schedule(vars(prices))
+    schedule, uncounted = _schedule(vars(prices))
     if isinstance(constraint, types.StartDateConstraint):
-        return DatedSchedule(schedule, uncarried, start=constraint.start_date)
+        return DatedSchedule(schedule, uncounted, start=constraint.start_date)
     if isinstance(constraint, types.TimeOfDateConstraint):
-        return DatedSchedule(schedule, uncarried, window=(_clock(constraint.start_time), _clock(constraint.end_time)))
-    return DatedSchedule(schedule, uncarried)
+        return DatedSchedule(schedule, uncounted, window=(_clock(constraint.start_time), _clock(constraint.end_time)))
+    return DatedSchedule(schedule, uncounted)
 
 
 def _clock(value: time) -> time:
-    """The time of day in UTC; one without a zone is in UTC already."""
+    """A time of day in UTC; one without a zone is taken as UTC."""
     if value.tzinfo is None:
         return value
     return datetime.combine(date(2000, 1, 1), value).astimezone(UTC).time()
 
 
 def _schedule(prices: Mapping[str, Decimal | types.TieredPrices | None]) -> tuple[Schedule, tuple[str, ...]]:
-    schedule = {_LINES[key]: _steps(price) for key, price in prices.items() if key in _LINES and price is not None}
-    return schedule, tuple(key for key in _UNCARRIED if prices.get(key) is not None)
+    schedule = {_METERS[key]: _steps(price) for key, price in prices.items() if key in _METERS and price is not None}
+    return schedule, tuple(key for key in _UNCOUNTED if prices.get(key) is not None)
 
 
 def _steps(price: Decimal | types.TieredPrices) -> Steps:

@@ -1,4 +1,7 @@
-"""A second published list: the JSON inside the installed litellm wheel, read without importing litellm."""
+"""A second published list of prices, to compare with: the JSON file of the installed litellm package.
+
+The file is read without importing litellm.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from app.pricing.providers import provider_id
 
 PACKAGE = "litellm"
 _FILE = "model_prices_and_context_window_backup.json"
-_LINES = {
+_METERS = {
     Meter.INPUT: "input_cost_per_token",
     Meter.CACHED_INPUT: "cache_read_input_token_cost",
     Meter.CACHE_WRITE: "cache_creation_input_token_cost",
     Meter.OUTPUT: "output_cost_per_token",
 }
-# What the package calls our providers, in its keys and in its entries.
+# litellm's names for our providers, in its keys and in its entries.
 _PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "aws": ("bedrock", "bedrock_converse"),
     "google": ("gemini", "vertex_ai", "vertex_ai-language-models"),
@@ -34,24 +37,24 @@ _MILLION = Decimal(1_000_000)
 
 
 class LiteLLMPrices:
-    """Prices by another list. It has no dates, and its prices are per token."""
+    """The prices of litellm's list. The list has no dates, and its prices are per token."""
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = entries
 
     def find(self, provider: str, model: str) -> dict[Meter, Decimal] | None:
-        """Prices per million tokens; `None` when this list does not know the model of that provider."""
+        """Prices per million tokens by kind; None if the list does not have this model of this provider."""
         names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
-        for model_name in self._called(model):
+        for model_name in self._model_names(model):
             for key in (*(f"{name}/{model_name}" for name in names), model_name):
                 entry = self._entries.get(key)
                 if isinstance(entry, dict) and entry.get("litellm_provider") in names:
                     return _prices(entry)
         return None
 
-    def _called(self, model: str) -> Iterator[str]:
-        """What the list may call a model: as it is; a fine-tuned one (`ft:base:organisation:name:id`) by its base;
-        without its date, or with the latest."""
+    def _model_names(self, model: str) -> Iterator[str]:
+        """The names that the list may have for a model, most exact first: its own name, then its base if it is
+        fine-tuned (`ft:base:organisation:name:id`); each also without a date, and with the latest date."""
         base = _FINE_TUNED.match(model)
         for name in dict.fromkeys((model, base[0] if base else model)):
             yield name
@@ -62,14 +65,15 @@ class LiteLLMPrices:
 
 
 def _prices(entry: Mapping[str, Any]) -> dict[Meter, Decimal]:
-    found = {line: entry.get(key) for line, key in _LINES.items()}
+    prices = {meter: entry.get(key) for meter, key in _METERS.items()}
     return {
-        line: product(Decimal(price), _MILLION) for line, price in found.items() if isinstance(price, Decimal | int)
+        meter: product(Decimal(price), _MILLION) for meter, price in prices.items() if isinstance(price, Decimal | int)
     }
 
 
 def load() -> LiteLLMPrices | None:
-    """The installed list (about 0.1 s); `None` when litellm is not installed. Raises ConfigurationError."""
+    """The installed list (about 0.1 s); None if litellm is not installed. Raises ConfigurationError if it cannot be
+    read."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,4 +1,4 @@
-"""Reads `config/prices.yaml`, finance's own prices; an unknown key, a wrong type or a lost digit is an error."""
+"""Reads `config/prices.yaml`, finance's own prices. Unknown keys, wrong types and lost digits are errors."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from app.domain.models import Currency, Frozen
 from app.domain.money import plain
 from app.pricing.charge_types import Meter
 
-NAME = "prices.yaml"  # what price ids call the file, wherever it lies
+NAME = "prices.yaml"  # the file's name in price ids, wherever the file is
 
 
 def _decimal(value: Any) -> Any:
     if isinstance(value, float):
-        raise ValueError(f"write {value} in quotes: an unquoted fraction is not kept to the last digit")
+        raise ValueError(f"write {value} in quotes: YAML rounds an unquoted fraction")
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ValueError(f"{value!r:.40} is no price; write it in quotes, as in '0.40'")
+        raise ValueError(f"{value!r:.40} is not a price; write a number in quotes, as in '0.40'")
     return Decimal(yaml_file.plain_number(value))
 
 
 def _instant(value: Any) -> Any:
-    """A day begins at midnight UTC."""
+    """An instant in UTC. A day without a time means its midnight in UTC."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"time {value.isoformat()} has no zone; write it with Z, or write the day alone")
         try:
             return value.astimezone(UTC)
         except OverflowError:
-            raise ValueError(f"time {value.isoformat()} is in no year of ours") from None
+            raise ValueError(f"time {value.isoformat()} is outside the years 1 to 9999 in UTC") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     return value
 
 
-# Bounds on the digits keep every product of price, discount and quantity exact.
+# The limits on the digits keep each product of price, discount and quantity exact.
 _Exact = PlainSerializer(plain, return_type=str)
 Price = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, max_digits=20, decimal_places=12), _Exact]
 Percent = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, max_digits=10, decimal_places=7), _Exact]
@@ -49,13 +49,14 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class _Strict(Frozen):
-    """A part of the file: no unknown key, and no value that has to be turned into another type first."""
+    """A part of the file. Unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class _Dated(_Strict):
-    """Something that holds `from` (inclusive) until `to` (exclusive; never, when absent), by whose word and when."""
+    """An entry that applies from `from` (inclusive) to `to` (exclusive; without an end if absent). `source` says where
+    its prices come from, `checked` when they were last compared with it."""
 
     id: Name
     from_: Instant = Field(alias="from")
@@ -72,12 +73,12 @@ class _Dated(_Strict):
         return self
 
     def holds(self, at: datetime) -> bool:
-        """Whether it holds at that instant."""
+        """Whether the entry applies at an instant."""
         return self.from_ <= at and (self.to is None or at < self.to)
 
 
 class TokenPrices(_Strict):
-    """Prices per million tokens. Cached and cache-written input without a price of its own costs as `input` does."""
+    """Prices per million tokens. Cached and cache-written input without its own price costs the same as `input`."""
 
     input: Price
     output: Price
@@ -86,7 +87,7 @@ class TokenPrices(_Strict):
 
 
 class Tier(_Strict):
-    """Prices of the whole request once its input has more than `above_input_tokens`."""
+    """Prices of the whole request if its input has more than `above_input_tokens`."""
 
     above_input_tokens: int = Field(gt=0)
     per_million_tokens: TokenPrices
@@ -95,7 +96,7 @@ class Tier(_Strict):
 def _ascending(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
     starts = [tier.above_input_tokens for tier in tiers]
     if sorted(set(starts)) != starts:
-        raise ValueError(f"tiers begin above {starts}; list each start once, lowest first")
+        raise ValueError(f"tiers start above {starts}; list each start once, lowest first")
     return tiers
 
 
@@ -117,21 +118,21 @@ class _Tariff(_Strict):
 
 
 class Batch(_Tariff):
-    """What a batch costs: prices of its own, or a discount on the standard ones."""
+    """The prices of batch calls: their own prices, or a discount on the standard ones."""
 
     discount_percent: Percent | None = None
 
     @model_validator(mode="after")
     def _either(self) -> Batch:
         if (self.per_million_tokens is None) == (self.discount_percent is None):
-            raise ValueError("batch takes either per_million_tokens or discount_percent")
+            raise ValueError("batch needs either per_million_tokens or discount_percent, and not both")
         return self
 
 
 class Agreement(_Dated, _Tariff):
-    """What was agreed for the models of a provider: own prices, a discount on the list's, or both.
+    """An agreement with a provider: own prices, a discount on the list prices, or own prices with a discount.
 
-    `provider` is a Dapr component type or a provider id, `model` a model's name; both may hold `*` and `?`.
+    `provider` is a Dapr component type or a provider id, `model` a model's name; both may contain `*` and `?`.
     """
 
     provider: Text
@@ -145,12 +146,12 @@ class Agreement(_Dated, _Tariff):
         if self.per_million_tokens is None and not self.discount_percent:
             raise ValueError(f"{self.id} has neither per_million_tokens nor a discount_percent on the list price")
         if self.per_million_tokens is None and self.currency != "USD":
-            raise ValueError(f"{self.id}: a discount on the list price is in USD, as the list is, not {self.currency}")
+            raise ValueError(f"{self.id}: a discount on the list price is in USD, like the list, not {self.currency}")
         return self
 
 
 class Infrastructure(_Dated):
-    """What running and keeping the record costs. GB are 10^9 bytes."""
+    """Prices of compute and of keeping the record. A GB is 10^9 bytes."""
 
     currency: Currency = "USD"
     compute_per_second: Price
@@ -158,18 +159,18 @@ class Infrastructure(_Dated):
     storage_per_gb_month: Price
     logs_per_gb: Price
 
-    def rate(self, line: Meter) -> Decimal:
-        """The unit price of a line. Raises KeyError for a line of tokens, which has its model's price."""
+    def rate(self, meter: Meter) -> Decimal:
+        """The unit price of a meter. Raises KeyError for a kind of token, whose price depends on the model."""
         return {
             Meter.COMPUTE: self.compute_per_second,
             Meter.STEP_WRITES: self.writes_per_million,
             Meter.RETAINED_BYTES: self.storage_per_gb_month,
             Meter.LOG_BYTES: self.logs_per_gb,
-        }[line]
+        }[meter]
 
 
 class CheckedListPrices(_Strict):
-    """Which version of the published list finance has looked at, and when."""
+    """The version of the published list that finance has checked, and when."""
 
     version: Text
     checked: date
@@ -177,7 +178,7 @@ class CheckedListPrices(_Strict):
 
 
 class PriceFile(_Strict):
-    """All of `config/prices.yaml`. Of the agreements that match a call, the first in the file applies."""
+    """The content of `config/prices.yaml`. Of several agreements that match a call, the first in the file applies."""
 
     list_prices: CheckedListPrices
     stale_after_days: int = Field(gt=0, le=36_500)
@@ -191,17 +192,17 @@ class PriceFile(_Strict):
         names = [dated.id for dated in (*self.agreements, *self.infrastructure)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"id {', '.join(twice)} stands twice; a price id must name one price")
+            raise ValueError(f"id {', '.join(twice)} is used twice; give each price its own id")
         return self
 
     @property
     def stale_after(self) -> timedelta:
-        """How old a look at a source may be."""
+        """The age from which a check of a source is out of date."""
         return timedelta(days=self.stale_after_days)
 
 
 def read(path: Path) -> yaml_file.Document[PriceFile]:
-    """Reads the file. Raises ConfigurationError with file, line, key and what is wrong."""
+    """Reads the file. Raises ConfigurationError, which names file, line, key and problem."""
     return yaml_file.read(
         path, PriceFile, remedy="run this in the project's folder, restore it, or set REFUND_AGENT_PRICES_FILE"
     )

@@ -1,7 +1,7 @@
-"""Who sells model calls, by every name that Dapr, bills, price files and people give them. Pure; the one place for it.
+"""The providers of models, and all names that Dapr, bills, price files and people use for them.
 
-Capitals, spaces, hyphens, dots and underscores do not matter, nor does Dapr's prefix `conversation.`. A name that is
-not here stays what it is: nobody guesses whose it may be.
+Names are compared without case, spaces, commas, hyphens, dots, underscores and Dapr's prefix `conversation.`. An
+unknown name is kept as it is, without a guess.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# Our ids are those of the published price list. Some providers are not on it: they have no prices of their own.
+# Our ids are those of the published price list. Some providers here are not on the list, because they publish no
+# prices.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "anthropic": ("Anthropic PBC", "Anthropic API", "Claude", "Claude API"),
     "arcee": ("Arcee AI",),
@@ -77,8 +78,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "zhipuai": ("Zhipu",),
 }
 _PREFIX = "conversation."
-_SIGNS = re.compile(r"[\s._,-]+")
-# Of Dapr's component types, those that a provider of the list stands behind: its own service, at its own address.
+_SEPARATORS = re.compile(r"[\s._,-]+")
+# The Dapr component types that call one provider's own service, with the provider's id.
 COMPONENT_TYPES: Mapping[str, str] = {
     "conversation.anthropic": "anthropic",
     "conversation.aws.bedrock": "aws",
@@ -87,45 +88,48 @@ COMPONENT_TYPES: Mapping[str, str] = {
     "conversation.mistral": "mistral",
     "conversation.openai": "openai",
 }
-# A component of these types names an address, and may name one that speaks OpenAI's protocol.
+# Components of these providers have a configurable address, so they may call any server with OpenAI's protocol.
 SPEAKS_OPENAI = frozenset({"openai", "deepseek", "huggingface", "ollama"})
-# Nobody sends a bill for what these do: they answer by themselves, or on a machine of one's own.
+# Providers that send no bill: the echo component, and models on the user's own machine.
 UNBILLED = frozenset({"echo", "ollama"})
-# Azure sells what others make: its components are those of OpenAI (apiType azure) and of Anthropic (apiType foundry).
+# Azure sells other makers' models; they are called with OpenAI's component (apiType azure) or Anthropic's (foundry).
 _AZURE = frozenset({"openai", "anthropic"})
 
 
-def _folded(name: str) -> str:
-    return _SIGNS.sub("", name.strip().lower().removeprefix(_PREFIX))
+def _normalised(name: str) -> str:
+    return _SEPARATORS.sub("", name.strip().lower().removeprefix(_PREFIX))
 
 
-_IDS: Mapping[str, str] = {_folded(name): provider for provider, names in _NAMES.items() for name in (provider, *names)}
+_IDS: Mapping[str, str] = {
+    _normalised(name): provider for provider, names in _NAMES.items() for name in (provider, *names)
+}
 
 
 def known_provider(name: str) -> str | None:
-    """Our id for a provider of any known name; None for a name that is not known."""
-    return _IDS.get(_folded(name))
+    """Our id of a provider, by any of its known names; None for an unknown name."""
+    return _IDS.get(_normalised(name))
 
 
 def provider_id(name: str) -> str:
-    """Our id for a provider; a name that is not known stays as it is, in lower case."""
+    """Our id of a provider; an unknown name is returned in lower case."""
     return known_provider(name) or name.strip().lower()
 
 
 def known_ids() -> tuple[str, ...]:
-    """The ids of all providers that are known here."""
+    """The ids of all known providers."""
     return tuple(_NAMES)
 
 
 def may_bill(provider: str, component: str) -> bool:
-    """Whether calls of that component (its type, or a provider's name) may stand on a bill of that provider (an id).
+    """Whether calls of a component may be on a provider's bill. `provider` is an id, `component` a component type or a
+    provider's name.
 
-    Dapr names the component's type, not whom its address belongs to: OpenAI's component also asks Azure, or anybody who
-    speaks OpenAI's protocol and has no component of its own.
+    Dapr reports the component's type, not the owner of its address: OpenAI's component may also call Azure, or any
+    provider with OpenAI's protocol that has no component of its own.
     """
-    ours = provider_id(component)
-    if ours == provider:
+    component_provider = provider_id(component)
+    if component_provider == provider:
         return True
     if provider == "azure":
-        return ours in _AZURE
-    return ours == "openai" and provider not in COMPONENT_TYPES.values() and provider not in UNBILLED
+        return component_provider in _AZURE
+    return component_provider == "openai" and provider not in COMPONENT_TYPES.values() and provider not in UNBILLED

@@ -1,4 +1,4 @@
-"""A resolved price: for each kind of token what it costs below and above each tier, contracted and by the list."""
+"""The price of a model's tokens: by kind of token and tier, contracted and by the published list."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from datetime import date
 from decimal import Decimal
 
 from app.domain.money import discounted
-from app.pricing.charge_types import TOKEN_LINES, Meter, Mode
+from app.pricing.charge_types import TOKEN_METERS, Meter, Mode
 
-# Ascending (above, price per million) pairs: the price of the whole request once its input exceeds `above`.
+# Ascending pairs (above, price per million tokens). A price applies to the whole request if its input exceeds `above`.
 Steps = tuple[tuple[int, Decimal], ...]
 Schedule = Mapping[Meter, Steps]
-BASE = -1  # "above -1 tokens" holds for every request
+BASE = -1  # every request has more than -1 input tokens
 
 
 def step_at(steps: Steps, input_tokens: int) -> tuple[int, Decimal]:
-    """The step that a request of that many input tokens is on."""
-    found = steps[0]
+    """The step that applies to a request with this many input tokens."""
+    applicable = steps[0]
     for step in steps:
         if input_tokens > step[0]:
-            found = step
-    return found
+            applicable = step
+    return applicable
 
 
-def less(schedule: Schedule, percent: Decimal) -> Schedule:
-    """The schedule with a discount on every price."""
+def discount_schedule(schedule: Schedule, percent: Decimal) -> Schedule:
+    """The schedule with a discount of `percent` on every price."""
     if not percent:
         return schedule
     return {
-        line: tuple((above, discounted(price, percent)) for above, price in steps) for line, steps in schedule.items()
+        meter: tuple((above, discounted(price, percent)) for above, price in steps) for meter, steps in schedule.items()
     }
 
 
 def tier_starts(schedule: Schedule) -> tuple[int, ...]:
-    """The token counts at which a tier begins, lowest first, the base first of all."""
+    """The numbers of input tokens above which a tier starts, ascending; the first is BASE."""
     return tuple(sorted({above for steps in schedule.values() for above, _ in steps}))
 
 
 def rates_at(schedule: Schedule, input_tokens: int) -> dict[Meter, Decimal]:
-    """What each kind of token costs in a request of that size; a kind without a price of its own is left out."""
-    return {line: step_at(schedule[line], input_tokens)[1] for line in TOKEN_LINES if line in schedule}
+    """The price per million tokens of each kind in a request with this many input tokens. A kind without its own price
+    is left out."""
+    return {meter: step_at(schedule[meter], input_tokens)[1] for meter in TOKEN_METERS if meter in schedule}
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a model's tokens cost at some time: `contracted` is paid, `listed` is what others would pay.
+    """The price of a model's tokens at a time.
 
-    `listed` is in the same currency; without a published price it is our own price before discounts.
+    contracted: what is paid. listed: the list price, in the same currency; our own price before discounts if none is
+    published. checked: when its source was last checked. where: `file:line` of a price of ours, else empty.
     """
 
     id: str
@@ -60,12 +62,12 @@ class Price:
     listed: Schedule
     source: str
     checked: date
-    where: str = ""  # file:line when the price is ours
+    where: str = ""
 
 
 @dataclass(frozen=True)
 class NoPrice:
-    """Why there is none, and what to do about it."""
+    """Why a model has no price, and what to do about it."""
 
     reason: str
     remedy: str

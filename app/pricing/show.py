@@ -1,4 +1,4 @@
-"""Prices as rows for a reader: what holds at an instant, and what charges were billed at."""
+"""Prices as rows for people: the prices at an instant, and the prices that charges were billed at."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from app.domain.money import total
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import Charge, Meter, Mode, utc
 from app.pricing.price_file import NAME
-from app.pricing.schedule import BASE, NoPrice, Price, rates_at, tier_starts
+from app.pricing.schedule import BASE, NoPrice, rates_at, tier_starts
 
 
 @dataclass(frozen=True)
 class ShownPrice:
-    """One price of a model for requests above `above` input tokens; prices per million tokens.
+    """The price of a model for requests with more than `above` input tokens (None: any number), per million tokens.
 
-    Without a price, `problem` says why and what to do, and there are no rates.
+    If the model has no price, `problem` says why and what to do, and `contracted` and `listed` are None.
     """
 
     provider: str
@@ -37,7 +37,8 @@ class ShownPrice:
 
 @dataclass(frozen=True)
 class InfrastructureRow:
-    """What one line of compute or orchestration costs, and until when."""
+    """The price of one meter of compute or orchestration, and the time in which it applies. `per`: the number of units
+    that the unit price is for."""
 
     price_id: str
     meter: Meter
@@ -53,7 +54,7 @@ class InfrastructureRow:
 
 @dataclass(frozen=True)
 class BilledPrice:
-    """A unit price that charges were billed at: how many, for how much, between which times, from which book."""
+    """A unit price that charges were billed at, with their number, their sum, and the times of the first and last."""
 
     price_id: str
     meter: Meter
@@ -69,7 +70,8 @@ class BilledPrice:
 def price_rows(
     book: PriceBook, models: Iterable[tuple[str, str]], at: datetime, modes: Iterable[Mode] = (Mode.STANDARD,)
 ) -> tuple[ShownPrice, ...]:
-    """The prices of models (provider, model) at an instant, a row for each tier; the unpriced ones say why."""
+    """The prices of models, given as (provider, model), at an instant. One row for each mode and tier; for a model
+    without a price, one row with the problem."""
     wanted = [(provider, model, mode) for provider, model in sorted(set(models)) for mode in modes]
     return tuple(row for provider, model, mode in wanted for row in _rows(book, provider, model, mode, at))
 
@@ -80,27 +82,23 @@ def _rows(book: PriceBook, provider: str, model: str, mode: Mode, at: datetime) 
         yield ShownPrice(provider, model, mode, problem=f"{price.reason}; {price.remedy}")
         return
     for above in sorted({*tier_starts(price.contracted), *tier_starts(price.listed)}):
-        yield _row(price, provider, model, above)
-
-
-def _row(price: Price, provider: str, model: str, above: int) -> ShownPrice:
-    return ShownPrice(
-        provider=provider,
-        model=model,
-        mode=price.mode,
-        price_id=price.id,
-        currency=price.currency,
-        above=None if above == BASE else above,
-        contracted=rates_at(price.contracted, above + 1),
-        listed=rates_at(price.listed, above + 1),
-        source=price.source,
-        checked=price.checked,
-        where=price.where,
-    )
+        yield ShownPrice(
+            provider=provider,
+            model=model,
+            mode=price.mode,
+            price_id=price.id,
+            currency=price.currency,
+            above=None if above == BASE else above,
+            contracted=rates_at(price.contracted, above + 1),
+            listed=rates_at(price.listed, above + 1),
+            source=price.source,
+            checked=price.checked,
+            where=price.where,
+        )
 
 
 def infrastructure_rows(book: PriceBook, at: datetime) -> tuple[InfrastructureRow, ...]:
-    """What compute and orchestration cost at an instant; none when no price holds."""
+    """The prices of compute and orchestration at an instant; empty if none applies."""
     tariff = book.infrastructure(utc(at))
     if tariff is None:
         return ()
@@ -108,22 +106,22 @@ def infrastructure_rows(book: PriceBook, at: datetime) -> tuple[InfrastructureRo
     return tuple(
         InfrastructureRow(
             price_id=f"{NAME}/{tariff.id}",
-            meter=line,
+            meter=meter,
             currency=tariff.currency,
-            contracted_unit_price=tariff.rate(line),
-            per=line.unit.per,
+            contracted_unit_price=tariff.rate(meter),
+            per=meter.unit.per,
             source=tariff.source,
             checked=tariff.checked,
             where=where,
             begins=tariff.from_,
             ends=tariff.to,
         )
-        for line in (Meter.COMPUTE, Meter.STEP_WRITES, Meter.RETAINED_BYTES, Meter.LOG_BYTES)
+        for meter in (Meter.COMPUTE, Meter.STEP_WRITES, Meter.RETAINED_BYTES, Meter.LOG_BYTES)
     )
 
 
 def billed_prices(charges: Iterable[Charge]) -> tuple[BilledPrice, ...]:
-    """Every unit price that the charges carry, in the order of their ids; the unpriced ones carry none."""
+    """The unit prices of the charges, in the order of their price ids. Charges without a price are left out."""
     groups: dict[tuple[str, Meter, str, Decimal, str], list[Charge]] = {}
     for charge in charges:
         if charge.price_id is not None and charge.contracted_unit_price is not None and charge.currency is not None:

@@ -30,7 +30,7 @@ from app.domain.models import AnsweredBy, CallState
 from app.finance.rollup import bucket
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import CostKind
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class Metrics:
     def _count_charges(self, record: TaskRecord, tenant: str) -> None:
         """As they stand after corrections, since a counter never goes down."""
         tokens, cost, unknown = (defaultdict[Labels, float](float) for _ in range(3))
-        for charge in standing(record.charges):
+        for charge in effective_charges(record.charges):
             kind, known = bucket(charge), charge.cost_basis.value
             model = self._models.name(charge.model)
             if charge.kind is CostKind.MODEL and charge.consumed_quantity is not None:

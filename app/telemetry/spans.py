@@ -26,7 +26,7 @@ from app.domain.models import CallState, TaskStatus, UsageBasis
 from app.domain.money import add, plain
 from app.ledger.store.task_record import StepRecord, TaskRecord
 from app.pricing.charge_types import CallRecord, Charge, CostBasis, CostKind, worst_of
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from app.telemetry import names
 from app.telemetry.names import TraceParent, span_id, trace_of
 
@@ -227,7 +227,7 @@ def costs(record: TaskRecord) -> Costs:
     """Sums the record's charges by span, as they stand after corrections."""
     spans = _keys(record)
     whole, by_span = Cost(), dict[Key, Cost]()
-    for charge in standing(record.charges):
+    for charge in effective_charges(record.charges):
         key = _key(charge, spans)
         if key not in by_span:
             by_span[key] = Cost()

@@ -143,7 +143,7 @@ def test_a_mistake_is_named_with_its_line_and_remedy(ledger: FakeRecords, tmp_pa
     line = Path(prices).read_text().splitlines().index("  - id: first") + 1
     finding = row(result.stdout, "error")
     assert finding[1].endswith(f"prices.yaml:{line + 7}")
-    assert "two prices hold at once" in finding[3]
+    assert "two prices overlap in time" in finding[3]
     assert finding[4] == "give first `to: 2026-06-01`"
     view = CheckView.model_validate_json(ask("price", "check", "--prices", prices, "--json").stdout)
     assert [(each.severity, each.where) for each in view.findings] == [("error", finding[1])]
@@ -165,7 +165,7 @@ def test_what_failed_before_a_model_was_named_is_said(ledger: FakeRecords) -> No
     assert result.exit_code == 0
     (finding,) = CheckView.model_validate_json(result.stdout).findings
     assert (finding.value, finding.severity) == ("conversation.openai", "warning")
-    assert "before anybody said which model it was" in finding.problem
+    assert "before their model was known" in finding.problem
 
 
 def test_a_warning_is_no_failure(ledger: FakeRecords, tmp_path: Path) -> None:

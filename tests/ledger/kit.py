@@ -20,7 +20,7 @@ from app.ledger.store.tables import METADATA, MODEL_CALLS, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import CallRecord, Charge
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from app.workflow.activities import STAGE_OF
 from tests.ledger.stories import Snapshot
 from tests.pricing.makers import agreement
@@ -93,7 +93,7 @@ class Ledger:
 
     def charges_of(self, task_id: str) -> tuple[Charge, ...]:
         """A task's charges after all corrections."""
-        return standing(self.records.record(task_id).charges)
+        return effective_charges(self.records.record(task_id).charges)
 
     def check(self) -> None:
         """Asserts that the daily sums agree with the charges."""
@@ -144,7 +144,7 @@ def by_id(charges: Iterable[Charge]) -> dict[str, Charge]:
 
 def sums_of(charges: Iterable[Charge], by: Sequence[Dimension] = ()) -> Rollup:
     """The sums that a report must show for these charges, after all corrections."""
-    return rollup(standing(charges), by)
+    return rollup(effective_charges(charges), by)
 
 
 def between(charges: Iterable[Charge], since: date | None, until: date | None) -> list[Charge]:

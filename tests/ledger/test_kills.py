@@ -13,7 +13,7 @@ from app.ledger.recording.projector import Projector
 from app.ledger.recording.sources import Sources
 from app.ledger.store import database
 from app.ledger.store.writer import Writer
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from tests.ledger import apart, recorder
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import NAMING, Ledger, by_id, projected, two_currencies
@@ -50,7 +50,9 @@ def test_a_recorder_may_be_killed_at_any_moment(prepared: Ledger, url: str) -> N
     assert 0 < len(prepared.recorded()) < len(recorder.TASKS), "some are done, some are left"
     finish(prepared)
     quiet = [projected(recorder.told(task_id).end, two_currencies()) for task_id in recorder.TASKS]
-    assert by_id(standing(prepared.records.charges())) == by_id(charge for each in quiet for charge in each.charges)
+    assert by_id(effective_charges(prepared.records.charges())) == by_id(
+        charge for each in quiet for charge in each.charges
+    )
     assert {group.key for group in prepared.records.report([Dimension.TASK]).groups} == {
         (each.task_id,) for each in quiet
     }

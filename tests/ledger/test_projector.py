@@ -25,7 +25,7 @@ from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tables import PRICE_BOOKS
 from app.ledger.store.task_record import TaskRecord
 from app.ledger.store.writer import Writer
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from tests.dapr.history.told import Told
 from tests.ledger.kit import NAMING, Ledger, by_id, projected
 from tests.ledger.stories import Snapshot, story
@@ -177,7 +177,7 @@ def test_a_task_with_a_call_under_way_is_looked_at_until_that_is_over(office: Of
     assert office.ledger.recorded() == set()
     office.ledger.journal([call()])
     office.wait("acme:T-1")
-    assert len(standing(office.ledger.records.record("acme:T-1").charges)) == 3 + 2 + 3
+    assert len(effective_charges(office.ledger.records.record("acme:T-1").charges)) == 3 + 2 + 3
     assert office.seen == ["acme:T-1"], "it ended once"
 
 

@@ -21,7 +21,7 @@ from app.ledger.recording.projection import with_usages
 from app.ledger.store import database
 from app.ledger.store.call_rows import oldest_first
 from app.pricing.charge_types import Charge
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
 from tests.ledger.kit import MODELS, Ledger, between, by_id, sums_of, two_currencies
@@ -246,4 +246,4 @@ def test_a_record_shows_corrections_and_what_stands(ledger: Ledger) -> None:
     record = ledger.keep(Snapshot(parse("acme:T-1", one_step().events), calls, at(9)))
     found = ledger.records.record("acme:T-1")
     assert len(found.charges) == len(record.charges) + 4
-    assert by_id(standing(found.charges)) == by_id(record.charges)
+    assert by_id(effective_charges(found.charges)) == by_id(record.charges)

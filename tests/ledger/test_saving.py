@@ -24,7 +24,7 @@ from app.finance.rollup import Dimension, Group
 from app.ledger.recording.projection import Naming
 from app.ledger.store import database
 from app.ledger.store.task_record import TaskRecord
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 from app.workflow.activities import STAGE_OF
 from tests.dapr.history.told import Told, at
 from tests.ledger.conftest import Databases
@@ -157,7 +157,7 @@ def test_an_estimate_that_was_wrong_is_taken_back_and_booked_anew(ledger: Ledger
     assert sum((each.contracted_cost or ZERO for each in found), ZERO) == sum(
         (each.contracted_cost or ZERO for each in wanted.charges), ZERO
     )
-    assert by_id(standing(found)) == by_id(wanted.charges)
+    assert by_id(effective_charges(found)) == by_id(wanted.charges)
     ledger.check()
 
 
@@ -270,7 +270,7 @@ def test_stages_sum_to_tasks_tasks_to_tenants_tenants_to_the_total(
                 saved[told.task_id] = record
     wanted = [charge for record in saved.values() for charge in record.charges]
     seen = frozenset(tenants)
-    assert by_id(standing(ledger.records.charges(tenants=seen))) == by_id(wanted)
+    assert by_id(effective_charges(ledger.records.charges(tenants=seen))) == by_id(wanted)
     by = data.draw(st.lists(st.sampled_from(Dimension), unique=True, max_size=4))
     assert ledger.records.report(by, tenants=seen) == sums_of(wanted, by)
     total = ledger.records.report(tenants=seen).total
@@ -314,7 +314,7 @@ def test_savers_of_the_same_tenants_tasks_do_not_wait_for_each_other_in_a_circle
 
     in_threads(*(partial(saver, number) for number in range(3)))
     wanted = [charge for told in stories for charge in projected(told.end, two_currencies()).charges]
-    assert by_id(standing(ledger.records.charges())) == by_id(wanted)
+    assert by_id(effective_charges(ledger.records.charges())) == by_id(wanted)
     ledger.check()
 
 

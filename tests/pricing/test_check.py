@@ -94,12 +94,12 @@ def test_other_currencies_are_not_held_against_dollars() -> None:
 @pytest.mark.parametrize(
     ("changed", "problem", "value"),
     [
-        (priced(cached_input="1.01"), "cached input is dearer than uncached", "1.01 > 1"),
-        (priced(input="4.5"), "input is dearer than output", "4.5 > 4"),
-        (priced(output="5"), "more than the list price is paid", "output 5, listed 4"),
+        (priced(cached_input="1.01"), "cached input costs more than uncached", "1.01 > 1"),
+        (priced(input="4.5"), "input costs more than output", "4.5 > 4"),
+        (priced(output="5"), "the price is above the list price", "output 5, listed 4"),
         (priced(input="0", cached_input="0"), "input cost nothing", "0"),
         (priced() | {"discount_percent": "100"}, "makes everything free", "100"),
-        (priced() | {"batch": {"per_million_tokens": {"input": "2", "output": "1"}}}, "a batch is dearer", "input 2"),
+        (priced() | {"batch": {"per_million_tokens": {"input": "2", "output": "1"}}}, "a batch costs more", "input 2"),
     ],
 )
 def test_prices_that_look_exchanged_or_absurd_are_warnings(changed: dict[str, Any], problem: str, value: str) -> None:
@@ -126,7 +126,7 @@ def test_an_hourly_rate_in_place_of_one_per_second_is_found() -> None:
 def test_two_prices_at_once_are_an_error_with_the_remedy() -> None:
     findings = found(priced() | {"id": "old"}, priced() | {"id": "new", "from": JULY})
     finding = only(findings, Severity.ERROR)
-    assert finding.value == "old ends never, new begins 2026-07-01"
+    assert finding.value == "old ends never, new starts 2026-07-01"
     assert finding.remedy == "give old `to: 2026-07-01`"
 
 
@@ -134,8 +134,8 @@ def test_periods_that_meet_are_right_and_a_gap_is_a_warning() -> None:
     old = priced() | {"id": "old", "to": JULY}
     assert found(old, priced() | {"id": "new", "from": JULY}) == ()
     finding = only(found(old, priced() | {"id": "new", "from": SEPTEMBER}), Severity.WARNING)
-    assert finding.value == "old ends 2026-07-01, new begins 2026-09-01"
-    assert "in between, the list price, or none, holds for model listed of provider openai" in finding.problem
+    assert finding.value == "old ends 2026-07-01, new starts 2026-09-01"
+    assert "in between, the list price, or none, applies to model listed of provider openai" in finding.problem
 
 
 def test_a_long_period_over_two_short_ones_overlaps_both_and_leaves_no_gap() -> None:
@@ -175,7 +175,7 @@ def test_no_infrastructure_price_now_is_an_error() -> None:
 def test_sources_that_nobody_looked_at_for_long_are_warnings() -> None:
     old = dt.date(2026, 8, 23)  # 91 days ago
     finding = only(found(priced() | {"checked": old}), Severity.WARNING)
-    assert finding.problem == "agreed was looked at 91 days ago, more than 90"
+    assert finding.problem == "agreed was checked 91 days ago, more than 90"
     assert found(priced() | {"checked": dt.date(2026, 8, 24)}) == ()
     assert found(priced() | {"checked": old, "to": dt.date(2026, 11, 22)}) == ()  # holds no longer
     assert "in the future" in found(priced() | {"checked": dt.date(2026, 11, 23)})[0].problem
@@ -184,7 +184,7 @@ def test_sources_that_nobody_looked_at_for_long_are_warnings() -> None:
 def test_another_version_of_the_list_is_a_warning() -> None:
     looked = {"version": "0.9", "checked": dt.date(2026, 11, 1), "source": "the list"}
     finding = only(found(list_prices=looked), Severity.WARNING)
-    assert finding.problem == "genai-prices 1 is installed, but finance looked at 0.9"
+    assert finding.problem == "genai-prices 1 is installed, but finance has checked 0.9"
 
 
 def test_findings_name_file_and_line(tmp_path: Path) -> None:

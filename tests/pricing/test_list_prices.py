@@ -13,7 +13,7 @@ from genai_prices.data import providers
 from app.pricing import book
 from app.pricing.charge_types import Mode, TokenUsage
 from app.pricing.formula import CallPrice, price_call
-from app.pricing.list_prices import ListPrices, bundled
+from app.pricing.list_prices import ListPrices, load_bundled
 from app.pricing.schedule import NoPrice
 from tests.pricing.makers import NOW, model, price_book, price_file, prices, small_list
 
@@ -28,7 +28,7 @@ USAGES = (
 
 
 def test_every_model_costs_what_the_package_says() -> None:
-    priced = book.make(price_file(), bundled())
+    priced = book.make(price_file(), load_bundled())
     checked = 0
     for provider in providers:
         for info in provider.models:
@@ -57,7 +57,7 @@ def _theirs(usage: TokenUsage) -> types.Usage:
 
 
 def test_batches_cost_what_the_package_says() -> None:
-    priced = book.make(price_file(), bundled())
+    priced = book.make(price_file(), load_bundled())
     checked = 0
     for provider in providers:
         for info in provider.models:
@@ -122,18 +122,18 @@ def test_a_model_that_is_billed_by_more_than_tokens_is_unpriced_with_the_reason(
 
 @pytest.mark.parametrize("name", ["llama3.2", "azure/gpt-4o", "", "gpt-5-mini-hack", "sandbox-small"])
 def test_names_that_the_list_does_not_know_are_not_guessed(name: str) -> None:
-    assert bundled().find("openai", name) is None
+    assert load_bundled().find("openai", name) is None
 
 
 def test_bedrock_needs_its_provider() -> None:
     name = "anthropic.claude-3-5-sonnet-20241022-v2:0"
-    priced = book.make(price_file(), bundled())
+    priced = book.make(price_file(), load_bundled())
     assert not isinstance(priced.find("conversation.aws.bedrock", name, NOW), NoPrice)
     assert isinstance(priced.find("conversation.anthropic", name, NOW), NoPrice)
 
 
 def test_the_model_of_every_component_type_by_default_has_a_price() -> None:
-    priced = book.make(price_file(), bundled())
+    priced = book.make(price_file(), load_bundled())
     for provider, name in (
         ("conversation.openai", "gpt-5-mini"),
         ("conversation.anthropic", "claude-sonnet-4-5"),

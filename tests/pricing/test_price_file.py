@@ -65,7 +65,7 @@ def test_the_example_in_the_files_comments_can_be_used(tmp_path: Path) -> None:
         ('output: "1.60"', "output: 0x10", "0x10 is no plain decimal number"),
         ('output: "1.60"', "output: 1e3", "1e3 is no plain decimal number"),
         ('output: "1.60"', "output: 1.60", "write 1.6 in quotes"),
-        ('output: "1.60"', "output: true", "True is no price"),
+        ('output: "1.60"', "output: true", "True is not a price"),
         ('output: "1.60"', 'output: "1.6000000000001"', "no more than 12 decimal places"),
         ('discount_percent: "50"', 'discount_percent: "150"', "less than or equal to 100"),
         ('batch: {discount_percent: "50"}', "batch: {}", "either per_million_tokens or discount_percent"),
@@ -74,7 +74,7 @@ def test_the_example_in_the_files_comments_can_be_used(tmp_path: Path) -> None:
         ("from: 2020-01-01", "from: yesterday", "infrastructure.0.from: Input should be a valid datetime"),
         ("from: 2020-01-01", "from: 2020-01-01T00:00:00", "has no zone"),
         ("from: 2020-01-01", "from: 2020-01-01\n    to: 2020-01-01", "ends (2020-01-01 00:00) before it begins"),
-        ("id: laptop", "id: sandbox", "id sandbox stands twice"),
+        ("id: laptop", "id: sandbox", "id sandbox is used twice"),
         ("source: made up for the sandbox, about what a small h", "sauce: h", "agreements.0.source: Field required"),
     ],
 )
@@ -95,7 +95,7 @@ def tier(above: int) -> dict[str, object]:
     ("changes", "said"),
     [
         ({"per_million_tokens": None}, "neither per_million_tokens nor a discount_percent"),
-        ({"per_million_tokens": None, "discount_percent": "5", "currency": "EUR"}, "in USD, as the list is, not EUR"),
+        ({"per_million_tokens": None, "discount_percent": "5", "currency": "EUR"}, "in USD, like the list, not EUR"),
         ({"tiers": [tier(2), tier(1)]}, "list each start once, lowest first"),
         ({"tiers": [tier(2)], "per_million_tokens": None, "discount_percent": "5"}, "tiers need per_million_tokens"),
     ],

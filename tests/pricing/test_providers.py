@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.pricing.list_prices import bundled
+from app.pricing.list_prices import load_bundled
 from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 
 
@@ -35,7 +35,7 @@ def test_a_name_that_nobody_knows_stays_what_it_is(name: str) -> None:
 
 
 def test_the_published_list_and_we_call_providers_alike() -> None:
-    published = {provider.id: provider.name for provider in bundled()._snapshot.providers}
+    published = {provider.id: provider.name for provider in load_bundled()._snapshot.providers}
     ours = {each for each in published if not each.startswith("huggingface_")}
     assert ours - set(known_ids()) == set(), "the list has a provider that is not known here"
     assert {known_provider(each) for each in ours} == ours

@@ -37,7 +37,7 @@ from app.finance.reconciliation.reconciliation_types import (
     Reconciliation,
 )
 from app.pricing.book import PriceBook
-from app.pricing.charge_types import TOKEN_LINES, CallRecord, Charge, CostBasis, CostKind, Meter, Unit
+from app.pricing.charge_types import TOKEN_METERS, CallRecord, Charge, CostBasis, CostKind, Meter, Unit
 from app.pricing.providers import SPEAKS_OPENAI, UNBILLED, may_bill, provider_id
 from app.pricing.schedule import NoPrice, rates_at, tier_starts
 
@@ -393,7 +393,7 @@ def _token_splits(tokens: tuple[Count, int], charged: _Charged) -> Iterator[dict
 
 def _value(tokens: Mapping[Meter, int], prices: Mapping[Meter, Decimal]) -> Decimal:
     value = ZERO
-    for line in TOKEN_LINES:
+    for line in TOKEN_METERS:
         value = add(value, amount_of(Decimal(tokens[line]), _price(prices, line), Unit.TOKENS.per))
     return value
 
@@ -407,7 +407,7 @@ def _implied_prices(
 ) -> Iterator[tuple[Meter, Decimal]]:
     """For each kind of token, the price per million that would account for the excess of the bill, to six decimal
     places; a kind that would need a negative price is left out."""
-    for line in TOKEN_LINES:
+    for line in TOKEN_METERS:
         if tokens[line]:
             price = _price(prices, line) + excess * Unit.TOKENS.per / tokens[line]
             if price >= 0:

@@ -27,7 +27,7 @@ from app.ledger.store.charge_rows import day_of
 from app.ledger.store.tables import TASKS, TICKETS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import Charge
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 
 # The JSON of `ledger check` and `ledger rebuild`. The keys are a public promise.
 
@@ -244,7 +244,7 @@ def _charge_differences(expected: TaskRecord, saved: TaskRecord) -> Iterator[Led
 
 
 def _lines(charges: Sequence[Charge]) -> Counter[tuple[str, ...]]:
-    return Counter(_line(charge) for charge in standing(charges))
+    return Counter(_line(charge) for charge in effective_charges(charges))
 
 
 def _line(charge: Charge) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class BilledPriceBooks:
         self._engine = engine
         with engine.connect() as connection:
             stored = {row.digest: row.content for row in connection.execute(select(PRICE_BOOKS))}
-        restored = {digest: price_book.again(content) for digest, content in stored.items() if digest != today.digest}
+        restored = {digest: price_book.restore(content) for digest, content in stored.items() if digest != today.digest}
         self._books: dict[str, PriceBook] = {digest: book for digest, book in restored.items() if book is not None}
         self._books[today.digest] = today
 

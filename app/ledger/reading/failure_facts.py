@@ -31,11 +31,11 @@ from app.finance.failures.failure_figures import (
 )
 from app.ledger.store.charge_rows import Prices, charge_of, day_number, day_of
 from app.ledger.store.tables import ATTEMPTS, CHARGES, DAILY_COSTS, FAILURES, PRICES, STEPS, TASKS
-from app.pricing.charge_types import TOKEN_LINES
+from app.pricing.charge_types import TOKEN_METERS
 
 # The clocks of workers and sidecars differ by less: Dapr's certificates allow a quarter of this.
 _CLOCKS = timedelta(hours=1)
-_MODEL = CHARGES.c.meter.in_([line.value for line in TOKEN_LINES])
+_MODEL = CHARGES.c.meter.in_([line.value for line in TOKEN_METERS])
 _COUNTS = case((CHARGES.c.correction % 2 == 1, -1), else_=1)
 _QUANTITY, _TIMES = (
     func.coalesce(func.sum(CHARGES.c.consumed_quantity), 0).label("consumed_quantity"),
@@ -260,7 +260,7 @@ def _paid_before(restarting: CTE) -> ColumnElement[bool]:
     return or_(_completed_before(restarting), and_(_MODEL, CHARGES.c.at < limit))
 
 
-_TOKENS = (PRICES.c.meter.in_([line.value for line in TOKEN_LINES]), PRICES.c.contracted_unit_price != "")
+_TOKENS = (PRICES.c.meter.in_([line.value for line in TOKEN_METERS]), PRICES.c.contracted_unit_price != "")
 _PRICES_OF_TOKENS = select(PRICES.c.price_no, PRICES.c.currency, PRICES.c.contracted_unit_price).where(*_TOKENS)
 _FailureKey = tuple[int, int]  # the task's number and the failure's
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from app.domain.models import Outcome, UsageBasis
 from app.pricing import book
 from app.pricing.book import PriceBook
-from app.pricing.list_prices import bundled
+from app.pricing.list_prices import load_bundled
 from app.pricing.price_file import Agreement
 from runtime import paths
 
@@ -270,7 +270,7 @@ def books() -> tuple[PriceBook, ...]:
             }
         )
         files.append(shipped.model_copy(update={"agreements": (agreement, *shipped.agreements)}))
-    return tuple(book.make(file, bundled()) for file in files)
+    return tuple(book.make(file, load_bundled()) for file in files)
 
 
 def book_at(books: Sequence[PriceBook], at: datetime) -> PriceBook:

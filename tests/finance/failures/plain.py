@@ -17,7 +17,7 @@ from app.domain.models import AnsweredBy
 from app.finance.failures.failure_figures import Facts, FailureFact, SpendRole, Spent, Sum, WastedSpend, progress_of
 from app.ledger.store.task_record import FailureKind, FailureRecord, StepRecord, TaskRecord
 from app.pricing.charge_types import Charge, CostKind
-from app.pricing.formula import standing
+from app.pricing.formula import effective_charges
 
 DECIMALS = 12  # of prices, in tests
 
@@ -41,7 +41,7 @@ class Told:
 
     def __init__(self, record: TaskRecord) -> None:
         self.record = record
-        self.charges = standing(record.charges)
+        self.charges = effective_charges(record.charges)
         self.step_of = {step.execution_id: step for step in record.steps}
         self.numbered = {step.step: step for step in record.steps}
 
