@@ -1,4 +1,4 @@
-"""Whoever calls the sidecar brings its token, and asks no proxy on the way."""
+"""Every caller of the sidecar sends its token and bypasses proxies."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 
 
-class Seen:
-    """A sidecar that notes what its callers bring, and refuses them all."""
+class RecordingSidecar:
+    """A sidecar that records path and token of each call and refuses it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str | None]] = []
-        seen = self
+        recorder = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                seen.calls.append((self.path, self.headers.get(TOKEN_HEADER)))
+                recorder.calls.append((self.path, self.headers.get(TOKEN_HEADER)))
                 self.send_response(200 if "health" in self.path else 401)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -62,11 +62,11 @@ class Seen:
             do_POST = do_GET
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         class Refuse(grpc.GenericRpcHandler):  # type: ignore[misc]  # no types
             def service(self, details: Any) -> Any:
-                seen.calls.append((details.method, dict(details.invocation_metadata).get(TOKEN_HEADER)))
+                recorder.calls.append((details.method, dict(details.invocation_metadata).get(TOKEN_HEADER)))
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.grpc = grpc.server(futures.ThreadPoolExecutor(4))
@@ -76,9 +76,9 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
-    """One that runs. The SDK looks for its health at a port of its own settings."""
-    made = Seen()
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingSidecar]:
+    """A running `RecordingSidecar`. The SDK checks its health at a port from the SDK's own settings."""
+    made = RecordingSidecar()
     thread = threading.Thread(target=made.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     made.grpc.start()
@@ -149,20 +149,22 @@ CALLERS: dict[str, Callable[[Daprd], object]] = {
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_caller_brings_the_token_past_every_proxy(seen: Seen, caller: str, environment: str) -> None:
+def test_every_caller_sends_the_token_and_bypasses_proxies(
+    recorder: RecordingSidecar, caller: str, environment: str
+) -> None:
     before = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with patch.dict(os.environ, before | ENVIRONMENTS[environment], clear=True):
         leave_proxies_out(Settings())
         with contextlib.suppress(RefundAgentError, grpc.RpcError):
-            CALLERS[caller](seen.daprd)
-    asked = [call for call in seen.calls if "/health" not in call[0]]
+            CALLERS[caller](recorder.daprd)
+    asked = [call for call in recorder.calls if "/health" not in call[0]]
     assert asked, f"{caller} did not reach the sidecar"
     assert {token for _, token in asked} == {"s3cret"}, asked
 
 
-def test_a_token_that_the_sidecar_does_not_know_says_what_to_do(seen: Seen) -> None:
+def test_a_token_that_the_sidecar_does_not_know_says_what_to_do(recorder: RecordingSidecar) -> None:
     with pytest.raises(ConfigurationError, match="give both the same DAPR_API_TOKEN"):
-        sidecar.secret(seen.daprd, "secrets", "api-tokens")
+        sidecar.secret(recorder.daprd, "secrets", "api-tokens")
 
 
 def test_the_token_comes_from_the_environment_or_from_the_state_folder(
@@ -204,11 +206,12 @@ def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(monkeyp
         ({"no_proxy": "a.org,*"}, "*"),
     ],
 )
-def test_exceptions_that_were_there_stay(before: dict[str, str], after: str) -> None:
+def test_existing_proxy_exceptions_are_kept(before: dict[str, str], after: str) -> None:
     assert past_proxies(before, "daprd.local") == {"no_proxy": after, "NO_PROXY": after}
 
 
-# Where clients are made that could call the sidecar. A new one belongs here, with the token, or calls something else.
+# The files that make clients which could call the sidecar. Add a new one here if it sends the token or calls another
+# server.
 MAKERS = {
     "httpx": {
         "app/dapr/daprd.py": "the sidecar's",
@@ -229,17 +232,17 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_nobody_else_makes_a_client(kind: str) -> None:
-    found = {
+def test_clients_are_made_only_in_known_files(kind: str) -> None:
+    files = {
         str(file.relative_to(ROOT))
         for file in (*(ROOT / "app").rglob("*.py"), *(ROOT / "sandbox").rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in NAMES[kind]
     }
-    assert found == set(MAKERS[kind])
+    assert files == set(MAKERS[kind])
 
 
-def test_the_runtime_and_the_agent_mean_the_same_file() -> None:
+def test_the_runtime_and_the_agent_use_the_same_token_file() -> None:
     from runtime.state import API_TOKEN_FILE
 
     assert API_TOKEN_FILE == settings.API_TOKEN_FILE

@@ -1,4 +1,4 @@
-"""What is patched of the SDK, and that an SDK which needs no patch is left alone."""
+"""The patches of the SDK, and that an SDK which needs no patch is not patched."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PATCHES: dict[str, tuple[Callable[[], None], object, str]] = {
 }
 
 
-def named(instance_id: str, run_id: str, *, at: datetime = datetime(2026, 11, 22, tzinfo=UTC)) -> list[uuid.UUID]:
-    """The first three steps of a run, as the SDK asks for their names in a turn at that time."""
+def step_names(instance_id: str, run_id: str, *, at: datetime = datetime(2026, 11, 22, tzinfo=UTC)) -> list[uuid.UUID]:
+    """The names of the first three steps of a run, in a turn at that time."""
     sdk_patches.name_steps_by_place()
     sdk_patches._run_id.set(run_id)
     context = sdk._RuntimeOrchestrationContext(instance_id)
@@ -39,28 +39,28 @@ def named(instance_id: str, run_id: str, *, at: datetime = datetime(2026, 11, 22
     return [context.new_guid() for _ in range(3)]
 
 
-def test_a_step_has_the_same_name_in_whatever_turn_it_is_asked_for() -> None:
-    first = named("acme:T-1", "run-1")
-    later = named("acme:T-1", "run-1", at=datetime(2026, 11, 23, tzinfo=UTC))
+def test_a_step_has_the_same_name_in_every_turn() -> None:
+    first = step_names("acme:T-1", "run-1")
+    later = step_names("acme:T-1", "run-1", at=datetime(2026, 11, 23, tzinfo=UTC))
     assert first == later
     assert len(set(first)) == 3
 
 
-def test_without_the_patch_it_has_another_name_in_another_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_patch_its_name_changes_with_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     sdk_patches.name_steps_by_place()
     context = sdk._RuntimeOrchestrationContext
     monkeypatch.setattr(context, "new_guid", context.new_guid.unpatched)
     monkeypatch.setattr(sdk_patches, "name_steps_by_place", lambda: None)
-    first, later = (named("acme:T-1", "run-1", at=datetime(2026, 11, day, tzinfo=UTC)) for day in (22, 23))
+    first, later = (step_names("acme:T-1", "run-1", at=datetime(2026, 11, day, tzinfo=UTC)) for day in (22, 23))
     assert first != later
 
 
-def test_another_task_and_another_run_of_it_have_names_of_their_own() -> None:
-    runs = [named("acme:T-1", "run-1"), named("acme:T-1", "run-2"), named("acme:T-2", "run-1")]
+def test_names_differ_between_tasks_and_between_runs() -> None:
+    runs = [step_names("acme:T-1", "run-1"), step_names("acme:T-1", "run-2"), step_names("acme:T-2", "run-1")]
     assert len({name for names in runs for name in names}) == 9
 
 
-def test_a_client_is_made_without_asking_a_sidecar_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_making_a_client_does_not_check_the_sidecars_health(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     def healthy(*given: object, **_: object) -> Any:
@@ -80,7 +80,7 @@ def test_a_client_is_made_without_asking_a_sidecar_that_stands_still(monkeypatch
     assert asked == []
 
 
-def test_a_run_is_named_by_its_start_wherever_that_stands() -> None:
+def test_the_run_id_is_that_of_the_start_event_at_any_place() -> None:
     started = protos.HistoryEvent(executionStarted=protos.ExecutionStartedEvent(name="w"))
     started.executionStarted.workflowInstance.executionId.value = "run-7"
     turn = protos.HistoryEvent(workflowStarted=protos.WorkflowStartedEvent())
@@ -102,17 +102,17 @@ def test_a_patch_is_applied_only_where_it_is_needed(
     monkeypatch.setattr(sdk_patches, "sdk_version", lambda: version)
     patch()
     assert (getattr(holder, attribute) is not installed) == patched
-    assert bool(caplog.records) == (not patched), "that it is off is said: nobody has looked whether it is needed"
+    assert bool(caplog.records) == (not patched), "an untested patch that is off is logged"
 
 
 @pytest.mark.parametrize("name", ["pauses", "events", "names", "reconnection"])
-def test_an_sdk_whose_code_is_another_one_is_left_alone(
+def test_an_sdk_without_the_patched_code_is_not_patched(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     patch, _, attribute = PATCHES[name]
     for module in ("sdk", "shared"):
-        nothing = SimpleNamespace(_OrchestrationExecutor=object, _RuntimeOrchestrationContext=object)
-        monkeypatch.setattr(sdk_patches, module, nothing)
+        other_sdk = SimpleNamespace(_OrchestrationExecutor=object, _RuntimeOrchestrationContext=object)
+        monkeypatch.setattr(sdk_patches, module, other_sdk)
     patch()
-    (said,) = (record.message for record in caplog.records)
-    assert attribute in said
+    (message,) = (record.message for record in caplog.records)
+    assert attribute in message

@@ -1,4 +1,4 @@
-"""A sidecar that takes no worker on is asked to end; one that is only asked too early is left alone."""
+"""A sidecar that admits no worker is ended, and a slow one is not; workarounds depend on the sidecar's version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.dapr.workarounds import LOCKED_UP, REJECTED_RUNS
 
 
 class Sidecar(WorkerConnection):
-    """Counts workers as it is told; the last word stays."""
+    """A connection to a sidecar that counts these workers, one number a check; the last number stays."""
 
     def __init__(self, *counts: int | None) -> None:
         super().__init__(Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
@@ -33,16 +33,16 @@ class Sidecar(WorkerConnection):
 
 
 @pytest.mark.parametrize("counts", [(1,), (0, 1), (0, 0, 0, 1), (None,), (0, None)])
-def test_one_that_is_well_is_left_alone_however_slow_this_process_is(
+def test_a_healthy_sidecar_is_not_ended_even_if_this_process_is_slow(
     counts: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sidecar, "COUNTED_WITHIN_SECONDS", 0.0)
-    well = Sidecar(*counts)
-    asyncio.run(well.ensure_connected())
-    assert (well.ended, well.looks) == (0, len(counts))
+    healthy = Sidecar(*counts)
+    asyncio.run(healthy.ensure_connected())
+    assert (healthy.ended, healthy.looks) == (0, len(counts))
 
 
-def test_one_that_has_locked_up_is_asked_to_end_and_given_more_time_the_next_time() -> None:
+def test_a_locked_up_sidecar_is_ended_and_gets_more_time_the_next_time() -> None:
     stuck = Sidecar(0)
     asyncio.run(stuck.ensure_connected())
     first = stuck.looks
@@ -53,15 +53,15 @@ def test_one_that_has_locked_up_is_asked_to_end_and_given_more_time_the_next_tim
 
 @dataclass
 class Metadata:
-    """What a sidecar tells of itself; no connected worker."""
+    """The metadata of a sidecar without connected workers."""
 
     version: object = "1.18.2"
     status: int = 200
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Metadata:
-    """Every sidecar tells this."""
+def metadata_answer(monkeypatch: pytest.MonkeyPatch) -> Metadata:
+    """The metadata that every sidecar answers with; a test may change it."""
     metadata = Metadata()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -86,22 +86,22 @@ DAPRD = Daprd("http://127.0.0.1:1", "127.0.0.1:1", "")
         (None, True, True),
     ],
 )
-def test_a_defect_is_expected_where_the_running_version_may_have_it(
-    told: Metadata, version: object, *, locks_up: bool, condemns: bool
+def test_a_workaround_is_needed_if_the_running_version_may_have_the_defect(
+    metadata_answer: Metadata, version: object, *, locks_up: bool, condemns: bool
 ) -> None:
-    told.version = version
+    metadata_answer.version = version
     assert (sidecar.needs(DAPRD, LOCKED_UP), sidecar.needs(DAPRD, REJECTED_RUNS)) == (locks_up, condemns)
     assert WorkerConnection(DAPRD)._workers() == (0 if locks_up else None)
 
 
-def test_a_sidecar_that_does_not_tell_may_have_every_defect(told: Metadata) -> None:
+def test_a_sidecar_of_unknown_version_may_have_every_defect(metadata_answer: Metadata) -> None:
     assert sidecar.version(DAPRD) == "1.18.2"
-    told.version, told.status = "1.19.0", 500
+    metadata_answer.version, metadata_answer.status = "1.19.0", 500
     assert sidecar.version(DAPRD) == ""
     assert sidecar.needs(DAPRD, REJECTED_RUNS)
     assert WorkerConnection(DAPRD)._workers() is None
 
 
-def test_one_that_is_not_there_tells_no_version() -> None:
+def test_an_unreachable_sidecar_has_no_version() -> None:
     for address in ("http://127.0.0.1:1", "", "http://["):
         assert sidecar.version(Daprd(address, "", "")) == ""

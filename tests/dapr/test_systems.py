@@ -1,4 +1,4 @@
-"""What the sidecar says of an internal system: an answer, a no, worth another try, or nothing that a repeat changes."""
+"""Answers of internal systems through the sidecar: a result, a refusal, a passing failure, a final refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROBED = b'{"errorCode":"ERR_DIRECT_INVOKE","message":"too many requests"}'
 
 @contextmanager
 def sidecar(status: int, body: bytes) -> Iterator[str]:
-    """Answers everything with this."""
+    """A sidecar that answers every request with this status and body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -39,7 +39,7 @@ def sidecar(status: int, body: bytes) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever)
@@ -53,9 +53,9 @@ def sidecar(status: int, body: bytes) -> Iterator[str]:
 
 
 def ask(status: int, body: bytes) -> dict[str, Any]:
-    """One question to such a sidecar."""
+    """The result of one request to a sidecar that answers with this status and body."""
 
-    async def asked(address: str) -> dict[str, Any]:
+    async def ask_once(address: str) -> dict[str, Any]:
         systems = DaprSystems(Daprd(address, "", ""))
         try:
             return await systems.ask("orders", "get", {"tenant": "acme"})
@@ -63,10 +63,10 @@ def ask(status: int, body: bytes) -> dict[str, Any]:
             await systems.close()
 
     with sidecar(status, body) as address:
-        return asyncio.run(asked(address))
+        return asyncio.run(ask_once(address))
 
 
-def test_an_answer_and_a_no() -> None:
+def test_an_answer_and_a_refusal() -> None:
     assert ask(200, OK) == {"order": {}}
     with pytest.raises(Refused) as refusal:
         ask(200, NO)
@@ -74,7 +74,7 @@ def test_an_answer_and_a_no() -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_worth_another_try(status: int) -> None:
+def test_a_passing_failure_may_be_retried(status: int) -> None:
     assert not is_final(status)
     with pytest.raises(SystemUnavailable, match=f"orders/get: status {status}; it is tried again later") as error:
         ask(status, b"oh")
@@ -93,10 +93,10 @@ NOT_REACHED = [
 
 
 @pytest.mark.parametrize(("error", "code"), NOT_REACHED)
-def test_a_call_that_did_not_reach_the_system_says_of_what(
+def test_a_call_that_did_not_reach_the_system_has_a_cause(
     monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
-    async def asked() -> None:
+    async def ask_once() -> None:
         systems = DaprSystems(Daprd("http://127.0.0.1:1", "", ""))
         try:
             await systems.ask("orders", "get", {})
@@ -107,9 +107,9 @@ def test_a_call_that_did_not_reach_the_system_says_of_what(
         raise error
 
     monkeypatch.setattr(aiohttp.ClientSession, "post", fail)
-    with pytest.raises(SystemUnavailable, match=f"orders/get: {type(error).__name__} at the sidecar") as found:
-        asyncio.run(asked())
-    assert found.value.code == code
+    with pytest.raises(SystemUnavailable, match=f"orders/get: {type(error).__name__} at the sidecar") as raised:
+        asyncio.run(ask_once())
+    assert raised.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -120,47 +120,47 @@ def test_a_call_that_did_not_reach_the_system_says_of_what(
         (ValueError("no JSON"), SystemUnavailable.code),
     ],
 )
-def test_a_person_who_waits_is_told_the_same(monkeypatch: pytest.MonkeyPatch, error: Exception, code: str) -> None:
+def test_a_blocking_request_has_the_same_causes(monkeypatch: pytest.MonkeyPatch, error: Exception, code: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(httpx.Client, "post", fail)
-    with pytest.raises(SystemUnavailable, match="try again") as found:
+    with pytest.raises(SystemUnavailable, match="try again") as raised:
         ask_and_wait(Daprd("http://127.0.0.1:1", "", ""), "orders", "get", {})
-    assert found.value.code == code
+    assert raised.value.code == code
 
 
-def test_a_sidecar_that_is_not_there_is_gone() -> None:
-    async def asked() -> None:
+def test_without_a_sidecar_the_cause_is_sidecar_gone() -> None:
+    async def ask_once() -> None:
         systems = DaprSystems(Daprd("http://127.0.0.1:1", "", ""))
         try:
             await systems.ask("orders", "get", {})
         finally:
             await systems.close()
 
-    with pytest.raises(SystemUnavailable) as found:
-        asyncio.run(asked())
-    assert found.value.code == FailureCause.SIDECAR_GONE
+    with pytest.raises(SystemUnavailable) as raised:
+        asyncio.run(ask_once())
+    assert raised.value.code == FailureCause.SIDECAR_GONE
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
-def test_what_will_not_change_is_not_asked_again_and_says_what_to_mend(status: int) -> None:
+def test_a_final_refusal_is_not_retried_and_names_the_remedy(status: int) -> None:
     assert is_final(status)
     with pytest.raises(SystemRefused) as error:
         ask(status, b"circuit breaker is open, says somebody else")
-    for said in (
+    for text in (
         f"orders/get: the system refuses the request with status {status}",
         "components/systems.yaml",
         "resume",
     ):
-        assert said in str(error.value)
+        assert text in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [(OPEN, "its circuit breaker is open"), (PROBED, "its circuit breaker lets one probe through at a time")],
 )
-def test_an_open_breaker_is_told_from_a_system_that_answers(body: bytes, said: str) -> None:
+def test_an_open_breaker_is_distinguished_from_a_status_of_the_system(body: bytes, said: str) -> None:
     with pytest.raises(SystemUnavailable, match=f"orders/get: {said}; it is tried again later") as error:
         ask(500, body)
     assert error.value.code == FailureCause.BREAKER_OPEN

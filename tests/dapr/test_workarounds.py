@@ -1,4 +1,4 @@
-"""Which workarounds are on with which version of Dapr. They switch themselves off, and never for want of knowledge."""
+"""Which workarounds are on with which version of Dapr. With an unknown version, they are on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from runtime import programs
 from runtime.go_build import DAPR
 from tests.paths import ROOT
 
-DAPRD = [each for each in ALL if each.component is Component.DAPRD]
-SDK = [each for each in ALL if each.component is Component.SDK]
+DAPRD = [workaround for workaround in ALL if workaround.component is Component.DAPRD]
+SDK = [workaround for workaround in ALL if workaround.component is Component.SDK]
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 
@@ -43,22 +43,22 @@ DESIGN = (ROOT / "docs" / "design.md").read_text()
         (None, None),
     ],
 )
-def test_versions_are_read_as_programs_tell_them(text: str | None, version: Version | None) -> None:
+def test_versions_are_parsed_as_programs_report_them(text: str | None, version: Version | None) -> None:
     assert parse(text) == version
 
 
-@pytest.mark.parametrize("workaround", DAPRD, ids=lambda each: each.name)
-def test_a_workaround_is_off_from_the_release_on_that_mends_its_defect(workaround: Workaround) -> None:
+@pytest.mark.parametrize("workaround", DAPRD, ids=lambda workaround: workaround.name)
+def test_a_workaround_is_off_from_the_release_that_fixes_its_defect(workaround: Workaround) -> None:
     fixed_in = workaround.fixed_in
     assert fixed_in is not None
     assert needed(workaround, Version(1, 18, 2))
-    assert needed(workaround, fixed_in._replace(final=False)), "what comes before a release may lack it"
+    assert needed(workaround, fixed_in._replace(final=False)), "a pre-release may lack the fix"
     assert needed(workaround, None), "an unknown version may have the defect"
     assert not needed(workaround, fixed_in)
     assert not needed(workaround, fixed_in._replace(patch=fixed_in.patch + 1))
 
 
-def test_each_version_switches_off_its_own() -> None:
+def test_each_version_switches_off_the_workarounds_that_it_fixes() -> None:
     left = {
         "1.18.2": {"torn history", "false tampering verdict", "run never started", "lost metrics", "locked-up sidecar"},
         "1.18.3": {"false tampering verdict", "run never started", "lost metrics", "locked-up sidecar"},
@@ -68,10 +68,10 @@ def test_each_version_switches_off_its_own() -> None:
         "1.19.0": set(),
     }
     for version, names in left.items():
-        assert {each.name for each in active(Component.DAPRD, parse(version))} == names, version
+        assert {workaround.name for workaround in active(Component.DAPRD, parse(version))} == names, version
 
 
-@pytest.mark.parametrize("workaround", SDK, ids=lambda each: each.name)
+@pytest.mark.parametrize("workaround", SDK, ids=lambda workaround: workaround.name)
 def test_a_patch_is_on_for_the_sdks_it_was_written_for_and_for_no_later_one(workaround: Workaround) -> None:
     for version in (None, PATCHED.least, Version(1, 19, 0)):
         assert needed(workaround, version)
@@ -96,39 +96,41 @@ def test_the_runtime_that_is_found_or_built_is_one_that_the_agent_runs_with() ->
         assert programs._RUNTIME_RANGE.holds(tuple(map(int, number.split("."))))  # type: ignore[arg-type]
     for number in ("1.18.1", "1.18.2-rc.1", "1.17.9", "1.19.0", "1.19.0-rc.1", "edge"):
         assert parse(number) not in SUPPORTED
-    found = programs._RUNTIME_RANGE
-    assert (found.least, found.below) == (SUPPORTED.least[:3], SUPPORTED.below[:3])
+    version_range = programs._RUNTIME_RANGE
+    assert (version_range.least, version_range.below) == (SUPPORTED.least[:3], SUPPORTED.below[:3])
     assert parse(DAPR.version) in SUPPORTED
 
 
 def test_each_row_says_in_one_sentence_what_goes_wrong() -> None:
-    assert len({each.name for each in ALL}) == len(ALL)
-    for each in ALL:
-        assert re.fullmatch(r"[A-Z][^.]+\.", each.trouble), each.name
-        assert re.fullmatch(r"((dapr|python-sdk)#\d+)?", each.issue), each.name
+    assert len({workaround.name for workaround in ALL}) == len(ALL)
+    for workaround in ALL:
+        assert re.fullmatch(r"[A-Z][^.]+\.", workaround.trouble), workaround.name
+        assert re.fullmatch(r"((dapr|python-sdk)#\d+)?", workaround.issue), workaround.name
 
 
-def test_the_documented_table_is_the_modules() -> None:
+def test_the_documented_table_equals_the_module() -> None:
     row = r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| (daprd|Python SDK) \| ([^|]+) \|$"
-    said = [
+    rows = [
         (
-            each.name,
-            each.trouble,
-            each.issue or "none known",
-            each.component.value,
-            str(each.fixed_in or "no release yet"),
+            workaround.name,
+            workaround.trouble,
+            workaround.issue or "none known",
+            workaround.component.value,
+            str(workaround.fixed_in or "no release yet"),
         )
-        for each in ALL
+        for workaround in ALL
     ]
-    assert re.findall(row, DESIGN, re.MULTILINE) == said
+    assert re.findall(row, DESIGN, re.MULTILINE) == rows
 
 
-def test_what_the_next_versions_change_is_documented_for_each_that_mends_something() -> None:
+def test_the_changes_of_each_version_with_a_fix_are_documented() -> None:
     section = DESIGN.partition("\n## What the next Dapr versions change for us\n")[2].partition("\n## ")[0]
     paragraphs = {
-        found[1]: " ".join(found[2].lower().split()) for found in re.finditer(r"\*\*(\S+)\*\* ([^*]+)", section)
+        match[1]: " ".join(match[2].lower().split()) for match in re.finditer(r"\*\*(\S+)\*\* ([^*]+)", section)
     }
     assert list(paragraphs) == ["1.18.3", "1.18.4", "1.18.5", "1.18.6", "1.19"]
-    for each in (*ALL, *workarounds.SECURITY):
-        naming = [version for version, said in paragraphs.items() if each.name in said]
-        assert naming == ([str(each.fixed_in).removesuffix(".0")] if each.fixed_in else []), each.name
+    for workaround in (*ALL, *workarounds.SECURITY):
+        versions = [version for version, paragraph in paragraphs.items() if workaround.name in paragraph]
+        assert versions == ([str(workaround.fixed_in).removesuffix(".0")] if workaround.fixed_in else []), (
+            workaround.name
+        )

@@ -1,4 +1,4 @@
-"""Values for the tests of costs: each maker gives a good one, and takes what the test wants otherwise."""
+"""Valid values for the tests of prices and costs; each maker takes changes to its defaults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def agreement(**changes: Any) -> dict[str, Any]:
 
 
 def tariff(**changes: Any) -> dict[str, Any]:
-    """What running costs, since 2026."""
+    """Infrastructure prices since 2026."""
     values = {
         "id": "cloud",
         "from": dt.date(2026, 1, 1),
@@ -51,7 +51,7 @@ def tariff(**changes: Any) -> dict[str, Any]:
 
 
 def price_file(*agreements: dict[str, Any], **changes: Any) -> PriceFile:
-    """A file with these agreements."""
+    """A price file with these agreements."""
     values: dict[str, Any] = {
         "list_prices": {"version": "1", "checked": dt.date(2026, 11, 1), "source": "the list"},
         "stale_after_days": 90,
@@ -63,7 +63,7 @@ def price_file(*agreements: dict[str, Any], **changes: Any) -> PriceFile:
 
 
 def price_book(*agreements: dict[str, Any], listed: ListPrices | None = None, **changes: Any) -> PriceBook:
-    """A book of these agreements over a small list."""
+    """A price book of these agreements and a small list."""
     return book.make(price_file(*agreements, **changes), listed or small_list())
 
 

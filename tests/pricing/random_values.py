@@ -21,7 +21,7 @@ knowns = st.sampled_from([UsageBasis.REPORTED, UsageBasis.ESTIMATED])
 
 @st.composite
 def usages(draw: st.DrawFn, *, whole: bool = False) -> TokenUsage:
-    """Any possible usage; `whole` leaves nothing unreported."""
+    """Any possible usage; with `whole`, all counts are reported."""
     tokens = draw(counts)
     cached = draw(st.integers(0, tokens))
     written = draw(st.integers(0, tokens - cached))
@@ -42,14 +42,14 @@ def usages(draw: st.DrawFn, *, whole: bool = False) -> TokenUsage:
 
 @st.composite
 def token_prices(draw: st.DrawFn) -> dict[str, str]:
-    """Prices per million, not all of every kind."""
-    found = {"input": draw(prices), "output": draw(prices)}
-    return found | {name: draw(prices) for name in draw(st.sets(st.sampled_from(["cached_input", "cache_write"])))}
+    """Prices per million tokens; some kinds may have none."""
+    required = {"input": draw(prices), "output": draw(prices)}
+    return required | {name: draw(prices) for name in draw(st.sets(st.sampled_from(["cached_input", "cache_write"])))}
 
 
 @st.composite
 def books(draw: st.DrawFn, *, tiers: bool = True) -> PriceBook:
-    """A book that prices `model-a` and `model-b`, in currencies of their own, and not `model-c`."""
+    """A book with prices for `model-a` and `model-b`, each in its own currency, and none for `model-c`."""
     starts = sorted(draw(st.sets(st.integers(1, 3_000), max_size=2))) if tiers else []
     agreed: list[dict[str, Any]] = [
         agreement(
@@ -73,8 +73,8 @@ def _quantities(highest: int, places: int) -> st.SearchStrategy[Quantity]:
 
 @st.composite
 def charges(draw: st.DrawFn, book: PriceBook) -> list[Charge]:
-    """What a few tasks of two tenants were charged: calls of two priced models and an unpriced one, and work."""
-    found: list[Charge] = []
+    """Charges of a few tasks of two tenants: calls of two priced models and an unpriced one, and work."""
+    drawn: list[Charge] = []
     for number in range(draw(st.integers(0, 8))):
         tenant, task = draw(st.sampled_from(["acme", "globex"])), draw(st.integers(1, 2))
         where = origin(
@@ -87,7 +87,7 @@ def charges(draw: st.DrawFn, book: PriceBook) -> list[Charge]:
             number=number,
         )
         wasted = draw(st.booleans())
-        found += charge_call(book, draw(usages()), where, mode=draw(st.sampled_from(Mode)), wasted=wasted)
+        drawn += charge_call(book, draw(usages()), where, mode=draw(st.sampled_from(Mode)), wasted=wasted)
         work = Work(draw(_quantities(10**6, 6)), draw(_quantities(1000, 0)), draw(_quantities(10**9, 0)))
-        found += charge_work(book, work, where, wasted=wasted)
-    return found
+        drawn += charge_work(book, work, where, wasted=wasted)
+    return drawn

@@ -1,4 +1,4 @@
-"""Recomputes costs from raw usage and finance's prices, with fractions: shares no code with the product.
+"""Recomputes costs from raw usage and finance's prices with fractions, without any code of the product.
 
     python recompute.py usage.json|ledger.sqlite prices.yaml
 

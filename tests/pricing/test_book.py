@@ -1,4 +1,4 @@
-"""Which price applies: whose model, at what time, in which order; and one digest over all of it."""
+"""Which price applies, by provider, model, time and order in the file; and the digest of a book."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pricing.makers import NOW, OPENAI, PROJECT_FILE, agreement, price_boo
 MIDNIGHT = datetime(2026, 7, 1, tzinfo=UTC)
 
 
-def found(prices: PriceBook, provider: str, model: str, at: datetime = NOW, mode: Mode = Mode.STANDARD) -> Price:
+def find_price(prices: PriceBook, provider: str, model: str, at: datetime = NOW, mode: Mode = Mode.STANDARD) -> Price:
     price = prices.find(provider, model, at, mode)
     assert isinstance(price, Price), price
     return price
@@ -27,11 +27,11 @@ def found(prices: PriceBook, provider: str, model: str, at: datetime = NOW, mode
 
 def test_a_fresh_checkout_has_a_price_for_the_sandbox() -> None:
     prices = book.load(PROJECT_FILE)
-    price = found(prices, OPENAI, "sandbox-small")
+    price = find_price(prices, OPENAI, "sandbox-small")
     rates = {line: steps[0][1] for line, steps in price.contracted.items()}
     assert rates == {Meter.INPUT: Decimal("0.40"), Meter.CACHED_INPUT: Decimal("0.10"), Meter.OUTPUT: Decimal("1.60")}
     assert "made up" in price.source
-    assert found(prices, "conversation.anthropic", "sandbox-small").id == price.id
+    assert find_price(prices, "conversation.anthropic", "sandbox-small").id == price.id
     line = PROJECT_FILE.read_text().splitlines()[int(price.where.rpartition(":")[2]) - 1]
     assert line == "  - id: sandbox"
 
@@ -61,19 +61,19 @@ def test_a_period_holds_its_first_instant_and_not_its_last() -> None:
         agreement(id="before", to=MIDNIGHT.date()),
         agreement(**{"from": MIDNIGHT.date()}, id="after"),
     )
-    ids = [found(prices, OPENAI, "model-a", at).id for at in (MIDNIGHT - timedelta(microseconds=1), MIDNIGHT)]
+    ids = [find_price(prices, OPENAI, "model-a", at).id for at in (MIDNIGHT - timedelta(microseconds=1), MIDNIGHT)]
     assert ids == ["prices.yaml/before", "prices.yaml/after"]
 
 
 def test_before_and_after_all_periods_the_list_applies_or_none() -> None:
     prices = price_book(agreement(model="*", to=MIDNIGHT.date()))
-    assert found(prices, OPENAI, "listed", MIDNIGHT).id == "genai-prices-1/openai/listed"
+    assert find_price(prices, OPENAI, "listed", MIDNIGHT).id == "genai-prices-1/openai/listed"
     assert isinstance(prices.find(OPENAI, "model-a", MIDNIGHT), NoPrice)
 
 
 def test_the_first_agreement_in_the_file_applies() -> None:
     prices = price_book(agreement(id="first", model="model-*"), agreement(id="second"))
-    assert found(prices, OPENAI, "model-a").id == "prices.yaml/first"
+    assert find_price(prices, OPENAI, "model-a").id == "prices.yaml/first"
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
@@ -84,18 +84,18 @@ def test_a_time_without_a_zone_is_refused() -> None:
 def test_a_discount_on_the_list_keeps_tiers_and_dates() -> None:
     cut = agreement(id="cut", model="*", per_million_tokens=None, discount_percent="25")
     prices = price_book(cut)
-    price = found(prices, OPENAI, "tiered")
+    price = find_price(prices, OPENAI, "tiered")
     assert price.contracted[Meter.INPUT] == ((-1, Decimal("0.75")), (1000, Decimal("1.5")))
     assert price.listed[Meter.INPUT] == ((-1, Decimal(1)), (1000, Decimal(2)))
     assert price.id == "prices.yaml/cut/genai-prices-1/openai/tiered"
-    spring = found(prices, OPENAI, "dated", datetime(2026, 5, 31, tzinfo=UTC))
+    spring = find_price(prices, OPENAI, "dated", datetime(2026, 5, 31, tzinfo=UTC))
     assert spring.contracted[Meter.INPUT][0][1] == 3
-    assert found(prices, OPENAI, "dated").contracted[Meter.INPUT][0][1] == Decimal("1.5")
+    assert find_price(prices, OPENAI, "dated").contracted[Meter.INPUT][0][1] == Decimal("1.5")
     assert isinstance(prices.find(OPENAI, "nowhere", NOW), NoPrice)
 
 
 def test_a_batch_of_the_list_takes_what_it_has_and_the_standard_price_for_the_rest() -> None:
-    price = found(price_book(), OPENAI, "listed", mode=Mode.BATCH)
+    price = find_price(price_book(), OPENAI, "listed", mode=Mode.BATCH)
     assert {line: steps[0][1] for line, steps in price.contracted.items()} == {
         Meter.INPUT: Decimal("0.5"),
         Meter.CACHED_INPUT: Decimal("0.1"),
@@ -111,7 +111,8 @@ def test_an_agreement_without_a_batch_price_has_none() -> None:
 
 def test_the_list_price_is_compared_in_the_same_currency_only() -> None:
     dollars, euros = (
-        found(price_book(agreement(model="listed", currency=currency)), OPENAI, "listed") for currency in ("USD", "EUR")
+        find_price(price_book(agreement(model="listed", currency=currency)), OPENAI, "listed")
+        for currency in ("USD", "EUR")
     )
     assert dollars.listed[Meter.INPUT][0][1] == 1
     assert euros.listed == euros.contracted
@@ -123,7 +124,7 @@ def test_infrastructure_has_dates_too() -> None:
     )
     times = (MIDNIGHT - timedelta(microseconds=1), MIDNIGHT, datetime(2025, 1, 1, tzinfo=UTC))
     holding = [prices.infrastructure(at) for at in times]
-    assert [each.id if each else None for each in holding] == ["old", "new", None]
+    assert [entry.id if entry else None for entry in holding] == ["old", "new", None]
 
 
 def test_the_digest_stands_for_the_content(tmp_path: Path) -> None:
@@ -146,5 +147,5 @@ def test_every_part_of_a_book_is_in_its_digest() -> None:
         price_book(retention_months="2"),
         book.make(price_file(), ListPrices([], "2")),
     ]
-    assert len({each.digest for each in books}) == len(books)
+    assert len({book_variant.digest for book_variant in books}) == len(books)
     assert book.make(price_file(), small_list()).digest == books[0].digest

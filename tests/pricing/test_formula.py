@@ -30,13 +30,13 @@ TIERS = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "cach
 
 
 def priced(usage: TokenUsage, mode: Mode = Mode.STANDARD, **changes: object) -> CallPrice:
-    found = price_call(price_book(agreement(**changes)), usage, at=NOW, model="model-a", provider=OPENAI, mode=mode)
-    assert isinstance(found, CallPrice)
-    return found
+    result = price_call(price_book(agreement(**changes)), usage, at=NOW, model="model-a", provider=OPENAI, mode=mode)
+    assert isinstance(result, CallPrice)
+    return result
 
 
-def lines(found: Priced | Unpriced) -> dict[Meter, tuple[Decimal | None, Decimal | None]]:
-    return {line.meter: (line.consumed_quantity, line.contracted_cost) for line in found.lines}
+def lines(result: Priced | Unpriced) -> dict[Meter, tuple[Decimal | None, Decimal | None]]:
+    return {line.meter: (line.consumed_quantity, line.contracted_cost) for line in result.lines}
 
 
 def test_each_kind_of_token_is_priced_once() -> None:
@@ -44,15 +44,15 @@ def test_each_kind_of_token_is_priced_once() -> None:
         input_tokens=1000, output_tokens=200, cached_tokens=400, cache_write_tokens=100, reasoning_tokens=150
     )
     per_million = {"input": "2", "cached_input": "0.50", "cache_write": "2.50", "output": "8"}
-    found = priced(usage, per_million_tokens=per_million)
-    assert lines(found) == {
+    result = priced(usage, per_million_tokens=per_million)
+    assert lines(result) == {
         Meter.INPUT: (Decimal(500), Decimal("0.001")),
         Meter.CACHED_INPUT: (Decimal(400), Decimal("0.0002")),
         Meter.CACHE_WRITE: (Decimal(100), Decimal("0.00025")),
         Meter.OUTPUT: (Decimal(200), Decimal("0.0016")),
     }
-    assert found.contracted_cost == Decimal("0.00305")
-    assert found.cost_basis is CostBasis.REPORTED
+    assert result.contracted_cost == Decimal("0.00305")
+    assert result.cost_basis is CostBasis.REPORTED
 
 
 def test_reasoning_is_inside_the_output() -> None:
@@ -67,8 +67,10 @@ def test_reasoning_is_inside_the_output() -> None:
     [(999, None, "0.001998"), (1000, None, "0.002"), (1001, 1000, "0.004004"), (0, None, "0")],
 )
 def test_a_token_above_the_tiers_start_moves_the_whole_request(tokens: int, tier: int | None, amount: str) -> None:
-    found = priced(TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0, cache_write_tokens=0), tiers=TIERS)
-    assert (found.tier, found.contracted_cost) == (tier, Decimal(amount))
+    result = priced(
+        TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0, cache_write_tokens=0), tiers=TIERS
+    )
+    assert (result.tier, result.contracted_cost) == (tier, Decimal(amount))
 
 
 def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
@@ -82,31 +84,31 @@ def test_a_tier_counts_all_input_and_moves_all_lines() -> None:
 
 
 def test_a_kind_without_a_price_of_its_own_costs_as_input() -> None:
-    found = priced(
+    result = priced(
         TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=400, cache_write_tokens=100),
         per_million_tokens={"input": "2", "output": "8"},
     )
-    assert found.contracted_cost == Decimal("0.002")
-    assert [line.contracted_unit_price for line in found.lines] == [2, 2, 2, 8]
+    assert result.contracted_cost == Decimal("0.002")
+    assert [line.contracted_unit_price for line in result.lines] == [2, 2, 2, 8]
 
 
 def test_a_tier_that_leaves_a_kind_out_prices_it_as_the_tiers_input() -> None:
     tiers = [{"above_input_tokens": 1000, "per_million_tokens": {"input": "4", "output": "16"}}]
-    found = priced(
+    result = priced(
         TokenUsage(input_tokens=1001, output_tokens=0, cached_tokens=1001, cache_write_tokens=0), tiers=tiers
     )
-    assert found.contracted_cost == Decimal("0.004004")
+    assert result.contracted_cost == Decimal("0.004004")
 
 
 def test_discounts_multiply_and_the_list_stays() -> None:
-    found = priced(
+    result = priced(
         TokenUsage(input_tokens=10**6, output_tokens=0, cached_tokens=0),
         Mode.BATCH,
         discount_percent="10",
         batch={"discount_percent": "50"},
     )
-    assert (found.contracted_cost, found.list_cost) == (Decimal("0.9"), Decimal(1))
-    assert found.price_id == "prices.yaml/agreed/batch"
+    assert (result.contracted_cost, result.list_cost) == (Decimal("0.9"), Decimal(1))
+    assert result.price_id == "prices.yaml/agreed/batch"
 
 
 def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> None:
@@ -114,11 +116,11 @@ def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> Non
         [types.Provider(id="openai", name="OpenAI", api_pattern="-", models=[model("e", prices(input_mtok="1"))])], "1"
     )
     book = price_book(agreement(model="e"), listed=listed)
-    found = price_call(
+    result = price_call(
         book, TokenUsage(input_tokens=10**6, output_tokens=10**6, cached_tokens=0), at=NOW, model="e", provider=OPENAI
     )
-    assert isinstance(found, CallPrice)
-    assert (found.contracted_cost, found.list_cost) == (Decimal(10), Decimal(9))
+    assert isinstance(result, CallPrice)
+    assert (result.contracted_cost, result.list_cost) == (Decimal(10), Decimal(9))
     unagreed = price_call(
         price_book(listed=listed), TokenUsage(input_tokens=10, output_tokens=1), at=NOW, model="e", provider=OPENAI
     )
@@ -127,13 +129,13 @@ def test_a_kind_that_the_list_does_not_price_is_listed_at_our_own_price() -> Non
 
 def test_a_batch_may_have_prices_and_tiers_of_its_own() -> None:
     batch = {"per_million_tokens": {"input": "1", "output": "3"}, "tiers": TIERS}
-    found = [
+    result = [
         priced(
             TokenUsage(input_tokens=tokens, output_tokens=0, cached_tokens=0), Mode.BATCH, batch=batch
         ).contracted_cost
         for tokens in (1000, 1001)
     ]
-    assert found == [Decimal("0.001"), Decimal("0.004004")]
+    assert result == [Decimal("0.001"), Decimal("0.004004")]
 
 
 def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
@@ -148,9 +150,9 @@ def test_a_reported_zero_is_a_line_and_what_is_not_reported_is_none() -> None:
 
 
 def test_tokens_that_are_not_reported_have_no_amount() -> None:
-    found = priced(TokenUsage(input_tokens=None, output_tokens=100))
-    assert lines(found) == {Meter.INPUT: (None, None), Meter.OUTPUT: (Decimal(100), Decimal("0.0008"))}
-    assert (found.contracted_cost, found.cost_basis) == (Decimal("0.0008"), CostBasis.UNREPORTED)
+    result = priced(TokenUsage(input_tokens=None, output_tokens=100))
+    assert lines(result) == {Meter.INPUT: (None, None), Meter.OUTPUT: (Decimal(100), Decimal("0.0008"))}
+    assert (result.contracted_cost, result.cost_basis) == (Decimal("0.0008"), CostBasis.UNREPORTED)
     nothing = priced(NOT_REPORTED)
     assert nothing.contracted_cost is None
     assert nothing.cost_basis is CostBasis.UNREPORTED
@@ -161,10 +163,10 @@ def test_counts_that_nobody_vouches_for_are_not_known() -> None:
 
 
 def test_an_unreported_split_makes_the_input_an_estimate_where_it_changes_the_price() -> None:
-    found = priced(TokenUsage(input_tokens=1000, output_tokens=100))
-    assert [line.usage_basis for line in found.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
-    assert found.unsplit == (Meter.CACHED_INPUT,)
-    assert found.contracted_cost == Decimal("0.0028")
+    result = priced(TokenUsage(input_tokens=1000, output_tokens=100))
+    assert [line.usage_basis for line in result.lines] == [UsageBasis.ESTIMATED, UsageBasis.REPORTED]
+    assert result.unsplit == (Meter.CACHED_INPUT,)
+    assert result.contracted_cost == Decimal("0.0028")
     same = priced(
         TokenUsage(input_tokens=1000, output_tokens=100),
         per_million_tokens={"input": "2", "cached_input": "2", "output": "8"},
@@ -203,21 +205,21 @@ def test_usage_that_cannot_be_is_refused(counts: dict[str, int], said: str) -> N
 
 
 def test_a_model_without_a_price_is_unpriced_and_says_what_to_do() -> None:
-    found = price_call(
+    result = price_call(
         price_book(),
         TokenUsage(input_tokens=10, output_tokens=1),
         at=NOW,
         model="llama3.2",
         provider="conversation.ollama",
     )
-    assert isinstance(found, Unpriced)
-    assert not hasattr(found, "amount")
-    assert found.cost_basis is CostBasis.UNPRICED
-    assert str(found) == (
+    assert isinstance(result, Unpriced)
+    assert not hasattr(result, "amount")
+    assert result.cost_basis is CostBasis.UNPRICED
+    assert str(result) == (
         "unpriced: model llama3.2 of provider conversation.ollama is not in genai-prices 1 under that name; "
         "add an agreement for provider conversation.ollama and model llama3.2 to config/prices.yaml"
     )
-    assert lines(found) == {Meter.INPUT: (Decimal(10), None), Meter.OUTPUT: (Decimal(1), None)}
+    assert lines(result) == {Meter.INPUT: (Decimal(10), None), Meter.OUTPUT: (Decimal(1), None)}
 
 
 def test_work_is_priced_line_by_line() -> None:
@@ -227,29 +229,29 @@ def test_work_is_priced_line_by_line() -> None:
         Quantity(Decimal(4_000), UsageBasis.ESTIMATED),
         Quantity(Decimal(1_000)),
     )
-    found = price_work(price_book(retention_months="1.5"), work, at=NOW)
-    assert isinstance(found, Priced)
-    assert lines(found) == {
+    result = price_work(price_book(retention_months="1.5"), work, at=NOW)
+    assert isinstance(result, Priced)
+    assert lines(result) == {
         Meter.COMPUTE: (Decimal("2.5"), Decimal("0.00005")),
         Meter.STEP_WRITES: (Decimal(9), Decimal("0.00001125")),
         Meter.RETAINED_BYTES: (Decimal("0.000006"), Decimal("0.0000015")),
         Meter.LOG_BYTES: (Decimal("0.000001"), Decimal("0.0000005")),
     }
-    assert found.contracted_cost == Decimal("0.00006325")
-    assert found.cost_basis is CostBasis.ESTIMATED
-    assert found.price_id == "prices.yaml/cloud"
+    assert result.contracted_cost == Decimal("0.00006325")
+    assert result.cost_basis is CostBasis.ESTIMATED
+    assert result.price_id == "prices.yaml/cloud"
 
 
 def test_work_that_was_not_measured_has_no_amount_and_work_elsewhere_no_line() -> None:
-    found = price_work(price_book(), Work(active_seconds=UNREPORTED, step_writes=Quantity(Decimal(0))), at=NOW)
-    assert lines(found) == {Meter.COMPUTE: (None, None), Meter.STEP_WRITES: (Decimal(0), Decimal(0))}
-    assert found.cost_basis is CostBasis.UNREPORTED
+    result = price_work(price_book(), Work(active_seconds=UNREPORTED, step_writes=Quantity(Decimal(0))), at=NOW)
+    assert lines(result) == {Meter.COMPUTE: (None, None), Meter.STEP_WRITES: (Decimal(0), Decimal(0))}
+    assert result.cost_basis is CostBasis.UNREPORTED
 
 
 def test_work_before_any_tariff_is_unpriced() -> None:
-    found = price_work(price_book(infrastructure=[]), Work(Quantity(Decimal(1))), at=NOW)
-    assert isinstance(found, Unpriced)
-    assert "no infrastructure price holds at 2026-11-22 12:00 UTC" in str(found)
+    result = price_work(price_book(infrastructure=[]), Work(Quantity(Decimal(1))), at=NOW)
+    assert isinstance(result, Unpriced)
+    assert "no infrastructure price holds at 2026-11-22 12:00 UTC" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -298,10 +300,11 @@ def test_a_charges_id_names_what_it_is_for() -> None:
     book, other = price_book(agreement()), price_book(agreement(), infrastructure=[tariff(id="other")])
     first = charge_call(book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin())
     assert [
-        each.id for each in charge_call(other, TokenUsage(input_tokens=1, output_tokens=2, cached_tokens=1), origin())
-    ] == [each.id for each in first]
+        charge.id
+        for charge in charge_call(other, TokenUsage(input_tokens=1, output_tokens=2, cached_tokens=1), origin())
+    ] == [charge.id for charge in first]
     again = charge_call(book, TokenUsage(input_tokens=1000, output_tokens=200, cached_tokens=400), origin(number=2))
-    assert len({each.id for each in (*first, *again)}) == 6
+    assert len({charge.id for charge in (*first, *again)}) == 6
 
 
 def test_money_is_rounded_where_it_is_shown() -> None:

@@ -39,10 +39,10 @@ def test_every_model_costs_what_the_package_says() -> None:
                 if not {"input_mtok", "output_mtok"} <= keys or keys & BILLED_BESIDES:
                     continue
                 for usage in USAGES:
-                    found = price_call(priced, usage, at=at, model=info.id, provider=provider.id)
-                    assert isinstance(found, CallPrice), (info.id, found)
+                    price = price_call(priced, usage, at=at, model=info.id, provider=provider.id)
+                    assert isinstance(price, CallPrice), (info.id, price)
                     theirs = listed.calc_price(_theirs(usage), provider, genai_request_timestamp=at)
-                    assert found.contracted_cost == theirs.total_price, (info.id, at, usage)
+                    assert price.contracted_cost == theirs.total_price, (info.id, at, usage)
                     checked += 1
     assert checked > 15_000
 
@@ -61,16 +61,16 @@ def test_batches_cost_what_the_package_says() -> None:
     checked = 0
     for provider in providers:
         for info in provider.models:
-            variants = [each for each in info.price_variants or () if each.when == {"processing": "batch"}]
+            variants = [variant for variant in info.price_variants or () if variant.when == {"processing": "batch"}]
             if not variants or provider.find_model(info.id) is not info or not priced.listed(provider.id, info.id):
                 continue
             usage = USAGES[1]
-            found = price_call(priced, usage, at=NOW, model=info.id, provider=provider.id, mode=Mode.BATCH)
+            price = price_call(priced, usage, at=NOW, model=info.id, provider=provider.id, mode=Mode.BATCH)
             theirs = info.calc_price(
                 _theirs(usage), provider, genai_request_timestamp=NOW, price_context={"processing": "batch"}
             )
-            if isinstance(found, CallPrice) and found.contracted_cost is not None:
-                assert found.contracted_cost == theirs.total_price, info.id
+            if isinstance(price, CallPrice) and price.contracted_cost is not None:
+                assert price.contracted_cost == theirs.total_price, info.id
                 checked += 1
     assert checked > 80
 
@@ -83,13 +83,13 @@ def test_a_batch_without_a_batch_price_has_none_rather_than_the_standard_one() -
     assert not isinstance(small.find("openai", "listed", october, Mode.BATCH), NoPrice)
 
 
-def test_a_price_holds_from_midnight_utc_whatever_the_clock_says_where_it_is_asked() -> None:
+def test_a_price_applies_from_midnight_utc_in_every_zone() -> None:
     small = price_book()
     before = datetime.fromisoformat("2026-06-01T01:59:59+02:00")
     for at, paid in ((before, Decimal("0.000004")), (before + timedelta(seconds=1), Decimal("0.000002"))):
-        found = price_call(small, TokenUsage(input_tokens=1, output_tokens=0), at=at, model="dated", provider="openai")
-        assert isinstance(found, CallPrice)
-        assert found.contracted_cost == paid
+        price = price_call(small, TokenUsage(input_tokens=1, output_tokens=0), at=at, model="dated", provider="openai")
+        assert isinstance(price, CallPrice)
+        assert price.contracted_cost == paid
 
 
 @pytest.mark.parametrize(
@@ -107,21 +107,21 @@ def test_prices_by_the_time_of_day_hold_over_midnight_too(begin: int, end: int, 
     listed = ListPrices([types.Provider(id="x", name="X", api_pattern="-", models=[info])], "1").find("x", "nightly")
     assert listed is not None
     labels = [
-        found.label
+        published.label
         for hour, minute in ((21, 59), (22, 0), (5, 59), (6, 0))
-        if (found := listed.at(NOW.replace(hour=hour, minute=minute), Mode.STANDARD))
+        if (published := listed.at(NOW.replace(hour=hour, minute=minute), Mode.STANDARD))
     ]
     assert [bool(label) for label in labels] == list(inside)
 
 
 def test_a_model_that_is_billed_by_more_than_tokens_is_unpriced_with_the_reason() -> None:
-    found = price_book(listed=small_list()).find("openai", "by-request", NOW)
-    assert isinstance(found, NoPrice)
-    assert "requests_kcount" in found.reason
+    price = price_book(listed=small_list()).find("openai", "by-request", NOW)
+    assert isinstance(price, NoPrice)
+    assert "requests_kcount" in price.reason
 
 
 @pytest.mark.parametrize("name", ["llama3.2", "azure/gpt-4o", "", "gpt-5-mini-hack", "sandbox-small"])
-def test_names_that_the_list_does_not_know_are_not_guessed(name: str) -> None:
+def test_unknown_names_are_not_guessed(name: str) -> None:
     assert load_bundled().find("openai", name) is None
 
 

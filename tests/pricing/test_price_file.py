@@ -1,4 +1,4 @@
-"""Finance's file: strict, exact, and every mistake is named with its line."""
+"""The price file: strict and exact, and every mistake is named with its line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pricing.makers import price_file as made
 
 
 def complaint(folder: Path, old: str, new: str) -> str:
-    """What is said of the project's own file with one thing changed."""
+    """The error for the project's own file with one text replaced."""
     text = PROJECT_FILE.read_text()
     assert old in text
     changed = folder / "prices.yaml"
@@ -34,7 +34,7 @@ def line_of(text: str) -> int:
 
 def test_the_projects_own_file_is_good() -> None:
     file = price_file.read(PROJECT_FILE).value
-    assert [each.id for each in file.agreements] == ["sandbox"]
+    assert [agreement.id for agreement in file.agreements] == ["sandbox"]
     assert "made up" in file.agreements[0].source
 
 
@@ -44,9 +44,9 @@ def test_the_example_in_the_files_comments_can_be_used(tmp_path: Path) -> None:
     example = text[begin : text.index("agreements:", begin)]
     used = tmp_path / "prices.yaml"
     used.write_text(text.replace("agreements:\n", "agreements:\n" + example.replace("#   ", "  ")))
-    found = price_file.read(used).value.agreements[0]
-    assert found.tiers[0].above_input_tokens == 200_000
-    assert found.discount_percent == 10
+    agreement = price_file.read(used).value.agreements[0]
+    assert agreement.tiers[0].above_input_tokens == 200_000
+    assert agreement.discount_percent == 10
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def tier(above: int) -> dict[str, object]:
         ({"tiers": [tier(2)], "per_million_tokens": None, "discount_percent": "5"}, "tiers need per_million_tokens"),
     ],
 )
-def test_agreements_that_say_nothing_clear_are_refused(changes: dict[str, object], said: str) -> None:
+def test_ambiguous_agreements_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         made(agreement(**changes))
 
 
-def test_a_day_begins_at_midnight_utc_and_other_zones_are_turned_into_it() -> None:
+def test_a_day_starts_at_midnight_utc_and_other_zones_are_converted() -> None:
     file = made(agreement(**{"from": datetime.fromisoformat("2026-03-01T02:00:00+02:00")}))
     assert file.agreements[0].from_ == datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_digits_are_kept() -> None:
     file = made(agreement(per_million_tokens={"input": "12345678.123456789012", "output": 3}))
-    found = file.agreements[0].per_million_tokens
-    assert found is not None
-    assert (found.input, found.output) == (Decimal("12345678.123456789012"), Decimal(3))
+    prices = file.agreements[0].per_million_tokens
+    assert prices is not None
+    assert (prices.input, prices.output) == (Decimal("12345678.123456789012"), Decimal(3))

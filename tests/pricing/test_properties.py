@@ -1,4 +1,4 @@
-"""What holds for every book and every usage."""
+"""Properties of prices and sums for random books and usage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from app.pricing.schedule import Price, tier_starts
 from tests.pricing.makers import NOW, OPENAI, origin
 from tests.pricing.random_values import books, charges, usages
 
-# The same examples each time; a busy machine is no fault of the code.
+# The same examples each time, and no deadline, because the machine may be busy.
 SEEDED = settings(derandomize=True, max_examples=60)
 
 
 def priced(book: PriceBook, usage: TokenUsage) -> CallPrice:
-    found = price_call(book, usage, at=NOW, model="model-a", provider=OPENAI)
-    assert isinstance(found, CallPrice)
-    return found
+    price = price_call(book, usage, at=NOW, model="model-a", provider=OPENAI)
+    assert isinstance(price, CallPrice)
+    return price
 
 
 def exact(amount: Decimal | None) -> Fraction:
@@ -43,9 +43,9 @@ def charged_books(draw: st.DrawFn) -> tuple[PriceBook, list[Charge]]:
 @SEEDED
 @given(books(), usages())
 def test_lines_sum_to_their_call_to_the_last_digit(book: PriceBook, usage: TokenUsage) -> None:
-    found = priced(book, usage)
-    assert exact(found.contracted_cost) == sum(exact(line.contracted_cost) for line in found.lines)
-    for line in found.lines:
+    price = priced(book, usage)
+    assert exact(price.contracted_cost) == sum(exact(line.contracted_cost) for line in price.lines)
+    for line in price.lines:
         if line.consumed_quantity is not None and line.contracted_unit_price is not None:
             assert (
                 exact(line.contracted_cost)
@@ -87,11 +87,11 @@ def test_more_tokens_never_cost_less_except_across_a_tier(
 
 
 def money(groups: Sequence[Group]) -> dict[str, Fraction]:
-    found: dict[str, Fraction] = {}
+    sums: dict[str, Fraction] = {}
     for group in groups:
-        for each in group.money:
-            found[each.currency] = found.get(each.currency, Fraction(0)) + Fraction(each.contracted_cost)
-    return found
+        for amount in group.money:
+            sums[amount.currency] = sums.get(amount.currency, Fraction(0)) + Fraction(amount.contracted_cost)
+    return sums
 
 
 LEVELS = (Dimension.TENANT, Dimension.TASK, Dimension.STAGE)
@@ -110,11 +110,11 @@ def test_stages_sum_to_tasks_tasks_to_tenants_and_tenants_to_the_total(made: tup
     for depth in range(len(LEVELS)):
         coarse = rollup(charged, LEVELS[:depth])
         for group in coarse.groups:
-            inside = [each for each in finest.groups if each.key[:depth] == group.key]
+            inside = [part for part in finest.groups if part.key[:depth] == group.key]
             assert money(inside) == money([group])
-            assert sum(each.charges for each in inside) == group.charges
-            assert sum(each.unpriced for each in inside) == group.unpriced
-            assert sum(each.unreported for each in inside) == group.unreported
+            assert sum(part.charges for part in inside) == group.charges
+            assert sum(part.unpriced for part in inside) == group.unpriced
+            assert sum(part.unreported for part in inside) == group.unreported
 
 
 @SEEDED
@@ -131,13 +131,13 @@ def test_any_combination_of_dimensions_sums_to_the_total(
 def test_a_sum_says_how_all_of_it_is_known_and_for_what(made: tuple[PriceBook, list[Charge]]) -> None:
     _, charged = made
     total = rollup(charged).total
-    for each in total.money:
-        assert sum(map(Fraction, each.by_basis.values())) == Fraction(each.contracted_cost)
-        assert sum(map(Fraction, each.by_kind.values())) == Fraction(each.contracted_cost)
+    for amount in total.money:
+        assert sum(map(Fraction, amount.by_basis.values())) == Fraction(amount.contracted_cost)
+        assert sum(map(Fraction, amount.by_kind.values())) == Fraction(amount.contracted_cost)
     for quantity in total.quantities:
         assert sum(map(Fraction, quantity.by_basis.values())) == Fraction(quantity.consumed_quantity)
     ranks = list(CostBasis)
-    assert ranks.index(total.cost_basis) == max((ranks.index(each.cost_basis) for each in charged), default=0)
+    assert ranks.index(total.cost_basis) == max((ranks.index(amount.cost_basis) for amount in charged), default=0)
 
 
 @SEEDED
@@ -161,7 +161,7 @@ def test_repricing_with_the_same_book_changes_nothing(made: tuple[PriceBook, lis
 
 @SEEDED
 @given(charged_books(), books())
-def test_repricing_there_and_back_gives_the_bill_again(made: tuple[PriceBook, list[Charge]], other: PriceBook) -> None:
+def test_repricing_there_and_back_restores_the_bill(made: tuple[PriceBook, list[Charge]], other: PriceBook) -> None:
     book, charged = made
     there = reprice(charged, other)
     assert money([reprice(there.charges, book).repriced]) == money([there.billed])
@@ -170,7 +170,7 @@ def test_repricing_there_and_back_gives_the_bill_again(made: tuple[PriceBook, li
 @SEEDED
 @given(books(), usages())
 def test_the_usage_can_be_read_from_the_charges(book: PriceBook, usage: TokenUsage) -> None:
-    found = usage_of(charge_call(book, usage, origin()))
-    assert found.output_tokens == usage.output_tokens
+    restored = usage_of(charge_call(book, usage, origin()))
+    assert restored.output_tokens == usage.output_tokens
     if usage.input_tokens is not None:
-        assert replace(found, basis=usage.basis) == replace(usage, reasoning_tokens=None)
+        assert replace(restored, basis=usage.basis) == replace(usage, reasoning_tokens=None)

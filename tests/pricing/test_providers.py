@@ -1,4 +1,4 @@
-"""A provider is the same under every name that people, Dapr and bills give it, and nobody guesses at others."""
+"""A provider has one id for all its names; unknown names are not guessed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def test_all_names_of_a_provider_are_one(names: tuple[str, ...], expected: str) 
 
 
 @pytest.mark.parametrize("name", ["", "open", "azur", "openaix", "my gateway", "aws lambda", "*"])
-def test_a_name_that_nobody_knows_stays_what_it_is(name: str) -> None:
+def test_an_unknown_name_is_kept(name: str) -> None:
     assert known_provider(name) is None
     assert provider_id(name) == name
 
 
-def test_the_published_list_and_we_call_providers_alike() -> None:
+def test_our_ids_are_those_of_the_published_list() -> None:
     published = {provider.id: provider.name for provider in load_bundled()._snapshot.providers}
-    ours = {each for each in published if not each.startswith("huggingface_")}
+    ours = {provider for provider in published if not provider.startswith("huggingface_")}
     assert ours - set(known_ids()) == set(), "the list has a provider that is not known here"
-    assert {known_provider(each) for each in ours} == ours
-    assert [known_provider(published[each]) for each in sorted(ours)] == sorted(ours)
+    assert {known_provider(provider) for provider in ours} == ours
+    assert [known_provider(published[provider]) for provider in sorted(ours)] == sorted(ours)
     assert set(COMPONENT_TYPES.values()) <= set(published)

@@ -1,4 +1,4 @@
-"""The room of costs talks to nobody, and reckons with nothing that rounds."""
+"""The pricing room has no network, database or clock, and computes money without rounding."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LIST = "list_prices.py"
 
 
 def imports(tree: ast.AST) -> set[str]:
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            modules.add(node.module)
+    return modules
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -61,7 +61,7 @@ def test_adding_up_charges_needs_no_price_list() -> None:
     while todo:
         name = todo.pop()
         reached.add(name)
-        todo |= {each for each in names[name] if each in names} - reached
+        todo |= {module for module in names[name] if module in names} - reached
     assert reached == {"app.finance.rollup", "app.pricing.charge_types"}
 
 

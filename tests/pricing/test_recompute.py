@@ -1,4 +1,4 @@
-"""A thousand random tasks, priced by the product and by a script that shares nothing with it."""
+"""A thousand random tasks, priced by the product and by an independent script."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def random_moment(dice: random.Random) -> int:
 
 
 def moment(microseconds: int) -> datetime:
-    """The same for the product."""
+    """The same time as the product uses it."""
     return datetime.fromtimestamp(microseconds // 10**6, UTC)
 
 
@@ -110,21 +110,21 @@ def charged(book: PriceBook, task: dict[str, Any]) -> list[Charge]:
 
 
 def sums(charges: list[Charge]) -> dict[str, Fraction]:
-    """Without the product's own addition: each amount as it stands."""
-    found: dict[str, Fraction] = defaultdict(Fraction)
-    found["unknown"] = Fraction(0)
+    """Sums by currency, added here and not by the product; under `unknown`, the number of lines without amount."""
+    by_currency: dict[str, Fraction] = defaultdict(Fraction)
+    by_currency["unknown"] = Fraction(0)
     for charge in charges:
         name = "unknown" if charge.contracted_cost is None or charge.currency is None else charge.currency
-        found[name] += Fraction(1) if charge.contracted_cost is None else Fraction(charge.contracted_cost)
-    return dict(found)
+        by_currency[name] += Fraction(1) if charge.contracted_cost is None else Fraction(charge.contracted_cost)
+    return dict(by_currency)
 
 
-def test_a_thousand_random_tasks_cost_the_same_by_an_independent_reckoning(tmp_path: Path) -> None:
+def test_a_thousand_random_tasks_cost_the_same_by_an_independent_computation(tmp_path: Path) -> None:
     dice = random.Random(20_261_122)
     agreed = [random_model(dice, number, START.date(), CHANGE) for number in range(10)]
     agreed += [random_model(dice, number, CHANGE, None) for number in range(10)]
     cloud = tariff()
-    boundaries = [tier["above_input_tokens"] for each in agreed for tier in each["tiers"]]
+    boundaries = [tier["above_input_tokens"] for entry in agreed for tier in entry["tiers"]]
     tasks = [
         {
             "task": f"acme:T-{number}",
@@ -143,12 +143,12 @@ def test_a_thousand_random_tasks_cost_the_same_by_an_independent_reckoning(tmp_p
         check=True,
     )
     theirs = {
-        task: {name: Fraction(value) for name, value in found.items()}
-        for task, found in json.loads(done.stdout).items()
+        task: {name: Fraction(value) for name, value in money.items()}
+        for task, money in json.loads(done.stdout).items()
     }
     book = price_book(*agreed, retention_months="1.5", infrastructure=[cloud])
     ours = {str(task["task"]): sums(charged(book, task)) for task in tasks}
     assert len(theirs) == 1000
-    assert sum(found["unknown"] for found in theirs.values()) > 100
-    assert sum(found.get("EUR", 0) for found in theirs.values()) > 0
+    assert sum(money["unknown"] for money in theirs.values()) > 100
+    assert sum(money.get("EUR", 0) for money in theirs.values()) > 0
     assert ours == theirs

@@ -1,4 +1,4 @@
-"""Prices as a reader sees them."""
+"""Prices as rows for people."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_infrastructure_has_a_row_for_each_line() -> None:
     assert infrastructure_rows(price_book(infrastructure=[]), NOW) == ()
 
 
-def test_billed_prices_are_told_from_the_charges_alone() -> None:
+def test_billed_prices_come_from_the_charges_alone() -> None:
     old, new = price_book(agreement()), price_book(infrastructure=[tariff(id="other")])
     later = NOW + timedelta(hours=1)
     charges = [

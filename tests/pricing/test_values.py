@@ -1,4 +1,4 @@
-"""The values of the cost record: what they make of what they are given."""
+"""The values of the cost record: conversions and checks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def origin(at: datetime) -> Origin:
-    """Some task's, at that time."""
+    """The origin of a cost at this time."""
     return Origin(task_id="acme:T-1", tenant="acme", agent="agent", workflow="refund_ticket", at=at)
 
 
-def test_a_cost_arises_at_a_time_in_utc_wherever_its_clock_stands() -> None:
+def test_a_cost_has_a_time_in_utc() -> None:
     abroad = origin(NOON.astimezone(timezone(timedelta(hours=13))))
     assert abroad.at.tzinfo is UTC
     assert abroad.at.date() == NOON.date()
     assert origin(NOON).at is NOON
 
 
-def test_a_time_without_a_zone_names_no_instant() -> None:
+def test_a_time_without_a_zone_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no zone"):
         origin(NOON.replace(tzinfo=None))

@@ -1,4 +1,4 @@
-"""Turns of a workflow through the SDK, as mended: whatever arrives, in whatever order, it comes back."""
+"""Turns through the patched SDK: they return for any events in any order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ COMPLETED, TERMINATED, FAILED = (
 
 
 @pytest.fixture(autouse=True)
-def mended() -> None:
-    """The SDK, as the worker mends it."""
+def patched() -> None:
+    """The SDK with the worker's patches."""
     sdk_patches.survive_pauses()
     sdk_patches.survive_events()
 
@@ -50,28 +50,28 @@ def event(**kind: Any) -> Any:
 
 def raised(payload: str, name: str = "decision") -> Any:
     """An event from outside with this text as its payload."""
-    found = event(eventRaised=protos.EventRaisedEvent(name=name))
-    found.eventRaised.input.value = payload
-    return found
+    event_raised = event(eventRaised=protos.EventRaisedEvent(name=name))
+    event_raised.eventRaised.input.value = payload
+    return event_raised
 
 
 def paused() -> Any:
-    """Somebody pauses."""
+    """A pause."""
     return event(executionSuspended=protos.ExecutionSuspendedEvent())
 
 
 def resumed() -> Any:
-    """Somebody resumes."""
+    """A resume."""
     return event(executionResumed=protos.ExecutionResumedEvent())
 
 
 def terminated() -> Any:
-    """Somebody terminates."""
+    """A terminate."""
     return event(executionTerminated=protos.ExecutionTerminatedEvent())
 
 
 def turn(*arrived: Any, past: Iterable[Any] = ()) -> list[Any]:
-    """What the workflow asks for, after its start, what is `past`, and what has `arrived`."""
+    """The workflow's actions in a turn with the events `arrived`, after its start and the events `past`."""
     registry = sdk._Registry()
     registry.add_named_orchestrator("w", waits_and_works)
     start = [
@@ -83,62 +83,62 @@ def turn(*arrived: Any, past: Iterable[Any] = ()) -> list[Any]:
     return list(executor.execute("acme:T-1", [*start, *past], list(arrived)).actions)
 
 
-def ended(actions: list[Any]) -> int | None:
-    """The status with which the run ends; None when it goes on."""
-    (found,) = [each for each in actions if each.HasField("completeWorkflow")] or [None]
-    return int(found.completeWorkflow.workflowStatus) if found is not None else None
+def end_status(actions: list[Any]) -> int | None:
+    """The status with which the run ends; None if it continues."""
+    (completion,) = [action for action in actions if action.HasField("completeWorkflow")] or [None]
+    return int(completion.completeWorkflow.workflowStatus) if completion is not None else None
 
 
-def asked(actions: list[Any]) -> int:
-    """How many steps are scheduled."""
-    return sum(each.HasField("scheduleTask") for each in actions)
+def scheduled_steps(actions: list[Any]) -> int:
+    """The number of steps that are scheduled."""
+    return sum(action.HasField("scheduleTask") for action in actions)
 
 
 def test_a_step_that_was_scheduled_behind_a_pause_is_not_scheduled_again() -> None:
     scheduled = protos.HistoryEvent(eventId=1, taskScheduled=protos.TaskScheduledEvent(name="step"))
-    assert asked(turn(raised("0", "other"), past=[raised("1"), paused(), scheduled])) == 0
+    assert scheduled_steps(turn(raised("0", "other"), past=[raised("1"), paused(), scheduled])) == 0
 
 
 @pytest.mark.usefixtures("unpatched")
 def test_without_the_patches_the_installed_sdk_has_these_defects() -> None:
-    """One that it has no more needs no patch any more: its row in app/dapr/workarounds.py says since when."""
+    """If this fails, the installed SDK has fixed a defect: set `fixed_in` in its row of app/dapr/workarounds.py."""
     scheduled = protos.HistoryEvent(eventId=1, taskScheduled=protos.TaskScheduledEvent(name="step"))
-    assert asked(turn(raised("0", "other"), past=[raised("1"), paused(), scheduled])) == 1
-    assert ended(turn(resumed())) == FAILED
-    assert ended(turn(raised("{"))) == FAILED
-    assert asked(turn(terminated(), raised("1"))) == 1
+    assert scheduled_steps(turn(raised("0", "other"), past=[raised("1"), paused(), scheduled])) == 1
+    assert end_status(turn(resumed())) == FAILED
+    assert end_status(turn(raised("{"))) == FAILED
+    assert scheduled_steps(turn(terminated(), raised("1"))) == 1
 
 
-def test_a_task_that_was_paused_twice_goes_on_when_it_is_resumed() -> None:
+def test_a_task_that_was_paused_twice_continues_when_resumed() -> None:
     actions = turn(paused(), paused(), raised("1"), resumed())
-    assert asked(actions) == 1
-    assert asked(turn(resumed(), past=[paused(), raised("1"), paused()])) == 1
+    assert scheduled_steps(actions) == 1
+    assert scheduled_steps(turn(resumed(), past=[paused(), raised("1"), paused()])) == 1
 
 
-def test_a_task_that_is_resumed_twice_or_without_a_pause_goes_on() -> None:
+def test_a_task_that_is_resumed_twice_or_without_a_pause_continues() -> None:
     for arrived in ([resumed()], [paused(), resumed(), resumed()], [resumed(), resumed(), paused(), resumed()]):
-        assert ended(turn(*arrived)) is None
-        assert asked(turn(*arrived, raised("1"))) == 1
+        assert end_status(turn(*arrived)) is None
+        assert scheduled_steps(turn(*arrived, raised("1"))) == 1
 
 
-def test_a_paused_task_can_be_terminated_and_asks_for_nothing_any_more() -> None:
+def test_a_paused_task_can_be_terminated_and_schedules_nothing_more() -> None:
     for behind in ([], [resumed()], [raised("1")], [paused(), resumed()]):
         actions = turn(paused(), raised("1"), terminated(), *behind)
-        assert ended(actions) == TERMINATED
-        assert asked(actions) == 0
+        assert end_status(actions) == TERMINATED
+        assert scheduled_steps(actions) == 0
 
 
 @pytest.mark.parametrize(
     "payload", ["", "null", "no json", "{", "[" * 100_000, '{"a":' * 50_000, "9" * 5_000, "\x00", '"\\ud800"', "NaN"]
 )
 @pytest.mark.parametrize("name", ["decision", "resume", "nobody waits for this", ""])
-def test_a_payload_that_is_no_json_fails_no_workflow(payload: str, name: str) -> None:
+def test_a_payload_that_is_not_json_fails_no_workflow(payload: str, name: str) -> None:
     actions = turn(raised(payload, name), raised("1"))
-    assert ended(actions) is None
-    assert asked(actions) == 1
+    assert end_status(actions) is None
+    assert scheduled_steps(actions) == 1
 
 
-def test_any_order_of_what_people_may_send_comes_back_and_says_the_same_when_it_is_replayed() -> None:
+def test_events_in_any_order_return_and_replay_to_the_same_actions() -> None:
     senders: tuple[Callable[[], Any], ...] = (
         paused,
         resumed,
@@ -153,14 +153,14 @@ def test_any_order_of_what_people_may_send_comes_back_and_says_the_same_when_it_
     for order in itertools.chain(short, long):
         events = [send() for send in order]
         at_once = turn(*events)
-        assert ended(at_once) in (None, TERMINATED)
+        assert end_status(at_once) in (None, TERMINATED)
         later = turn(events[-1], past=events[:-1])
-        assert [each.SerializeToString() for each in at_once] == [each.SerializeToString() for each in later]
+        assert [action.SerializeToString() for action in at_once] == [action.SerializeToString() for action in later]
 
 
 def test_json_payloads_arrive_as_they_were_sent() -> None:
     done = event(taskCompleted=protos.TaskCompletedEvent(taskScheduledId=1))
     scheduled = protos.HistoryEvent(eventId=1, taskScheduled=protos.TaskScheduledEvent(name="step"))
     actions = turn(done, raised('{"verdict": "reject"}'), past=[raised("0"), scheduled])
-    assert ended(actions) == COMPLETED
+    assert end_status(actions) == COMPLETED
     assert json.loads(actions[0].completeWorkflow.result.value) == [0, {"verdict": "reject"}]

@@ -1,4 +1,4 @@
-"""What a metrics page says, and what lies between two of them."""
+"""Parsing metrics pages, and the changes between two readings."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ process_start_time_seconds 1.79534090856e+09
 
 
 def reading(seconds: float, born: float | None = 0, **retried: int) -> Reading:
-    """A look so long after noon at a daprd that started so long after eleven."""
+    """A reading `seconds` after noon of a daprd that started `born` seconds after eleven."""
     started = None if born is None else BORN.timestamp() + born
     return Reading(NOON + timedelta(seconds=seconds), started, retried)
 
 
-def test_a_page_tells_the_calls_that_were_asked_again_of_each_component() -> None:
+def test_a_page_has_the_repeated_calls_of_each_component() -> None:
     assert sidecar_metrics.parse(PAGE, NOON) == Reading(NOON, 1795340908.56, {"llm": 5, "other_one": 2})
 
 
-def test_a_page_without_them_has_none() -> None:
+def test_a_page_without_repeats() -> None:
     assert sidecar_metrics.parse("# TYPE go_threads gauge\ngo_threads 7\n", NOON) == Reading(NOON, None, {})
 
 
-def test_a_page_that_is_none_is_an_error() -> None:
+def test_an_invalid_page_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"."):
         sidecar_metrics.parse("dapr_resiliency_activations_total{<html> what", NOON)
 
 
-def test_the_difference_is_what_was_asked_again() -> None:
+def test_repeats_are_the_difference_of_two_readings() -> None:
     earlier, later = reading(0, llm=3, quiet=2), reading(2, llm=5, quiet=2, fresh=1)
     assert sidecar_metrics.changes_between(earlier, later) == [
         Repeated("fresh", earlier.at, later.at, 1),
@@ -54,11 +54,11 @@ def test_the_difference_is_what_was_asked_again() -> None:
 
 @pytest.mark.parametrize("born", [None, 0])
 def test_a_counter_that_went_down_is_another_daprd(born: float | None) -> None:
-    found = sidecar_metrics.changes_between(reading(0, born, llm=3), reading(2, born, llm=1))
-    assert [type(each) for each in found] == [Gap, Repeated]
+    changes = sidecar_metrics.changes_between(reading(0, born, llm=3), reading(2, born, llm=1))
+    assert [type(change) for change in changes] == [Gap, Repeated]
 
 
-def test_a_restarted_daprd_counts_from_zero_and_what_it_counted_last_is_lost() -> None:
+def test_a_restarted_daprd_counts_from_zero_and_its_last_counts_are_lost() -> None:
     earlier, later = reading(0, llm=1), reading(9, 3605, llm=4)
     expected: list[Gap | Repeated] = [Gap(earlier.at, later.at), Repeated("llm", earlier.at, later.at, 4)]
     assert sidecar_metrics.changes_between(earlier, later) == expected
@@ -68,7 +68,7 @@ def test_a_boot_time_that_moves_is_no_restart() -> None:
     assert sidecar_metrics.changes_between(reading(0, 0.0, llm=1), reading(2, 1.0, llm=1)) == []
 
 
-def test_a_sidecar_that_has_counted_before_the_first_look_did_so_for_others() -> None:
+def test_counts_before_the_first_reading_belong_to_earlier_workers() -> None:
     unwritten = BORN - timedelta(seconds=6)
     assert sidecar_metrics.gaps_at_start(reading(0)) == [Gap(unwritten, BORN, predecessors=True)]
     assert sidecar_metrics.gaps_at_start(reading(0, llm=2)) == [Gap(unwritten, NOON, predecessors=True)]

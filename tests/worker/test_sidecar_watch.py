@@ -1,4 +1,4 @@
-"""The watch against a sidecar that serves what daprd serves: rows, restarts, silence."""
+"""The watch of a fake sidecar: rows, restarts, missing answers, lost metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Daprd(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def page(self) -> str:
-        """Its metrics; what 1.18.2 answers in their place once it has read its configuration again."""
+        """The metrics page; if they are lost, the error of 1.18.2 after a reload of its configuration."""
         if self.lost:
             return (
                 "An error has occurred while serving metrics:\n\n1 error(s) occurred:\n"
@@ -65,11 +65,11 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 class Bench:
-    """A watch at a sidecar, with a clock that the test moves."""
+    """A ledger, a sidecar, and a clock that the test moves."""
 
     def __init__(self, engine: Engine, writer: Writer, daprd: Daprd) -> None:
         self.engine = engine
@@ -79,7 +79,7 @@ class Bench:
         self.calls = 0
 
     def watch(self, worker: str = "w1", version: str = "1.18.2") -> SidecarWatch:
-        """A watch of a worker that lives now, beside a daprd of that version."""
+        """A watch for a living worker, at a daprd of this version."""
         beat = {"worker": worker, "started_at": self.now, "seen_at": self.now}
         self.writer.run(lambda connection: connection.execute(insert(WORKERS).values(beat)).rowcount)
         running = parse(version)
@@ -92,7 +92,7 @@ class Bench:
         )
 
     def call(self, start: float, seconds: float | None, worker: str = "w1") -> None:
-        """Writes a call that began so long before now; still running without `seconds`."""
+        """Writes a call that started `start` seconds after now; without `seconds` it still runs."""
         self.calls += 1
         began = self.now - timedelta(seconds=start)
         row = {
@@ -116,15 +116,15 @@ class Bench:
     def rows(self) -> list[tuple[float, float, int | None]]:
         """SIDECAR_RETRIES: from and to in seconds after noon, count."""
         with self.engine.connect() as connection:
-            found = connection.execute(select(SIDECAR_RETRIES).order_by(SIDECAR_RETRIES.c.sequence)).mappings().all()
+            retries = connection.execute(select(SIDECAR_RETRIES).order_by(SIDECAR_RETRIES.c.sequence)).mappings().all()
         return [
             ((row["from_at"] - NOON).total_seconds(), (row["to_at"] - NOON).total_seconds(), row["count"])
-            for row in found
+            for row in retries
         ]
 
 
 def unreachable(_operation: object) -> NoReturn:
-    """In the place of a ledger's writer."""
+    """Replaces the ledger's writer: always fails."""
     raise LedgerGone("ledger.sqlite")
 
 
@@ -158,7 +158,7 @@ def test_calls_that_were_repeated_are_a_row(bench: Bench) -> None:
     watch.stop()
 
 
-def test_what_the_ledger_does_not_take_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_that_the_ledger_refuses_are_written_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = bench.watch()
     watch.look()
     bench.later(2)
@@ -186,7 +186,7 @@ def test_stopping_writes_what_was_found_last(bench: Bench) -> None:
     assert bench.rows() == [(0, 2, 1), (2, 2, 0)]
 
 
-def test_a_restart_with_a_call_in_flight_is_a_time_of_which_nobody_knows(bench: Bench) -> None:
+def test_a_restart_with_a_call_in_flight_is_a_gap(bench: Bench) -> None:
     bench.daprd.retried["llm"] = 0
     watch = bench.watch()
     watch.look()
@@ -212,7 +212,7 @@ def test_a_restart_without_a_call_loses_nothing(bench: Bench) -> None:
     assert bench.rows() == []
 
 
-def test_the_next_worker_at_the_same_sidecar_goes_on_where_the_last_one_stopped(bench: Bench) -> None:
+def test_the_next_worker_at_the_same_sidecar_continues_the_count(bench: Bench) -> None:
     watch = bench.watch()
     watch.look()
     bench.later(2)
@@ -228,7 +228,7 @@ def test_the_next_worker_at_the_same_sidecar_goes_on_where_the_last_one_stopped(
     assert [count for _, _, count in bench.rows()] == [1, 0, 0]
 
 
-def test_what_a_killed_worker_did_not_count_is_not_known(bench: Bench) -> None:
+def test_uncounted_calls_of_a_killed_worker_are_a_gap(bench: Bench) -> None:
     killed = bench.watch()
     killed.look()
     bench.call(0, None)
@@ -242,7 +242,7 @@ def test_what_a_killed_worker_did_not_count_is_not_known(bench: Bench) -> None:
     successor.stop()
 
 
-def test_a_silent_sidecar_is_one_warning_and_what_it_counted_meanwhile_is_found(
+def test_a_silent_sidecar_is_one_warning_and_its_counts_are_found_later(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = bench.watch()
@@ -261,7 +261,7 @@ def test_a_silent_sidecar_is_one_warning_and_what_it_counted_meanwhile_is_found(
     assert bench.rows()[0] == (0, 6, 1)
 
 
-def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench: Bench) -> None:
+def test_a_sidecar_that_never_answers_leaves_a_gap(bench: Bench) -> None:
     bench.daprd.silent = True
     watch = bench.watch()
     watch.start()
@@ -271,9 +271,7 @@ def test_a_sidecar_that_never_answers_leaves_a_time_of_which_nobody_knows(bench:
     assert bench.rows() == [(0, 2, None)]
 
 
-def test_a_daprd_that_does_not_lose_its_metrics_has_another_trouble(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_daprd_without_the_defect_has_another_problem(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     watch = bench.watch(version="1.18.5")
     watch.look()
     bench.daprd.lost = True
@@ -287,9 +285,7 @@ def test_a_daprd_that_does_not_lose_its_metrics_has_another_trouble(
     assert bench.rows() == [(0, 6, None)], "unknown all the same"
 
 
-def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sidecar_is_another(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lost_metrics_are_a_gap_until_the_sidecar_is_restarted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     watch = bench.watch()
     watch.look()
     assert watch.counts()
@@ -315,7 +311,7 @@ def test_metrics_that_are_lost_are_a_time_of_which_nobody_knows_until_the_sideca
     watch.stop()
 
 
-def test_a_worker_that_finds_the_metrics_lost_says_so_of_the_worker_before_it_too(bench: Bench) -> None:
+def test_metrics_lost_at_the_start_are_a_gap_for_earlier_workers_too(bench: Bench) -> None:
     bench.call(3, 2.5, worker="w0")
     bench.daprd.lost = True
     watch = bench.watch()

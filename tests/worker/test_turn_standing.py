@@ -1,4 +1,4 @@
-"""What a turn says about its task: as the worker is asked and answers, with Dapr's own messages."""
+"""The standing of a task after a turn, from Dapr's own request and response messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WAITING = Standing(
 
 
 def event(kind: str, at: datetime = AT) -> Any:
-    found = protos.HistoryEvent(eventId=-1)
-    found.timestamp.FromDatetime(at)
-    getattr(found, kind).SetInParent()
-    return found
+    history_event = protos.HistoryEvent(eventId=-1)
+    history_event.timestamp.FromDatetime(at)
+    getattr(history_event, kind).SetInParent()
+    return history_event
 
 
 def turn(*new: str, past: tuple[str, ...] = ()) -> Any:
-    """A turn as daprd hands it out: its start, then what has arrived."""
+    """A turn as daprd hands it out: its start, then the events that have arrived."""
     return protos.WorkflowRequest(
         instanceId="acme:T-1",
         pastEvents=[event(kind) for kind in past],
@@ -37,7 +37,7 @@ def turn(*new: str, past: tuple[str, ...] = ()) -> Any:
 
 
 def answer(custom_status: str | None = None, complete: Any = None) -> Any:
-    """What the SDK gives back."""
+    """The SDK's response."""
     response = protos.WorkflowResponse(instanceId="acme:T-1")
     if custom_status is not None:
         response.customStatus.value = custom_status
@@ -55,7 +55,7 @@ def completed(status: int, result: str | None = None, failure: str | None = None
     return answer(complete=action)
 
 
-def test_a_task_that_runs_and_never_rested_says_nothing() -> None:
+def test_a_running_task_without_a_change_has_no_standing() -> None:
     assert standing_after(turn("taskCompleted"), answer()) is None
 
 
@@ -63,11 +63,11 @@ def test_a_task_that_asks_a_person_waits() -> None:
     assert standing_after(turn("taskCompleted"), answer(ASKS.model_dump_json())) == WAITING
 
 
-def test_a_task_that_goes_on_runs() -> None:
+def test_a_task_that_continues_runs() -> None:
     assert standing_after(turn("eventRaised"), answer("")) == Standing(status=TaskStatus.RUNNING, at=AT)
 
 
-def test_a_pause_counts_until_it_is_over_whatever_it_waits_for() -> None:
+def test_a_pause_counts_until_its_end_even_if_the_task_waits() -> None:
     paused = WAITING.model_copy(update={"status": TaskStatus.PAUSED})
     asks = answer(ASKS.model_dump_json())
     assert standing_after(turn("executionSuspended"), asks) == paused
@@ -75,7 +75,7 @@ def test_a_pause_counts_until_it_is_over_whatever_it_waits_for() -> None:
     assert standing_after(turn("executionResumed", past=("executionSuspended",)), asks) == WAITING
 
 
-def test_a_pause_of_a_task_that_says_nothing_of_itself_counts_as_well() -> None:
+def test_a_pause_of_a_task_without_a_status_counts_too() -> None:
     assert standing_after(turn("executionSuspended"), answer()) == Standing(status=TaskStatus.PAUSED, at=AT)
     resumed = turn("executionResumed", past=("executionSuspended",))
     assert standing_after(resumed, answer()) == Standing(status=TaskStatus.RUNNING, at=AT)
@@ -91,7 +91,7 @@ def test_a_task_that_has_ended_says_how() -> None:
     assert ended == Standing(status=TaskStatus.TERMINATED, at=AT, error="by hand")
 
 
-def test_another_workflows_words_are_none_of_ours() -> None:
+def test_another_workflows_texts_are_ignored() -> None:
     assert standing_after(turn(), answer("half way")) == Standing(status=TaskStatus.RUNNING, at=AT)
     other = standing_after(turn(), completed(protos.ORCHESTRATION_STATUS_COMPLETED, "[1, 2]"))
     assert other == Standing(status=TaskStatus.COMPLETED, at=AT)

@@ -1,4 +1,4 @@
-"""One workflow whose turn does not come back, and one step: the others go on, and both say why they do not."""
+"""An endless turn and an endless step: others continue, and both are answered with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = {"looks": 5, "pause_seconds": 0.02}
 
 
 def workflow(context: Any, _input: Any) -> Generator[Any, Any, str]:
-    """Endless for one instance."""
+    """A workflow that is endless for one instance."""
     while context.instance_id == "acme:endless":
         pass
     yield context.wait_for_external_event("never")
@@ -39,12 +39,12 @@ async def endless(_context: Any, _question: Any) -> None:
 
 
 async def idle(_context: Any, _question: Any) -> None:
-    """A step that waits for ever."""
+    """A step that waits forever."""
     await asyncio.Event().wait()
 
 
 async def healthy(_context: Any, _question: Any) -> str:
-    """A step like any other."""
+    """A step that completes."""
     return "done"
 
 
@@ -61,7 +61,7 @@ def turn(instance_id: str, *, terminate: bool = False) -> Any:
 
 
 def step(name: str) -> Any:
-    """One step of an instance of that name."""
+    """An activity of this name, of an instance of the same name."""
     item = protos.WorkItem()
     item.activityRequest.name = name
     item.activityRequest.taskExecutionId = name
@@ -70,7 +70,7 @@ def step(name: str) -> Any:
 
 
 class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # generated without types
-    """Hands out all of them at once, and keeps what it is answered."""
+    """A sidecar that hands out all items at once and keeps the responses."""
 
     def __init__(self, items: list[Any]) -> None:
         self._items = items
@@ -80,29 +80,29 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
         self.over = threading.Event()
 
     def Hello(self, request: Any, context: Any) -> Any:
-        """As daprd."""
+        """Answers as daprd does."""
         return empty_pb2.Empty()
 
     def GetWorkItems(self, request: Any, context: Any) -> Iterator[Any]:
-        """Everything, and then nothing."""
+        """Hands out all items."""
         yield from self._items
         self.over.wait(60)
 
     def CompleteOrchestratorTask(self, request: Any, context: Any) -> Any:
-        """Keeps it."""
+        """Keeps the response."""
         self.turns[request.instanceId] = request
         self.answered.release()
         return protos.CompleteTaskResponse()
 
     def CompleteActivityTask(self, request: Any, context: Any) -> Any:
-        """Keeps it."""
+        """Keeps the response."""
         self.steps[request.instanceId] = request
         self.answered.release()
         return protos.CompleteTaskResponse()
 
 
-async def worked(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
-    """A worker's loop, until everything is answered."""
+async def run_worker(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
+    """Runs a worker until `count` items are answered."""
     worker = EventLoopWorker(
         Daprd("", f"127.0.0.1:{port}", ""),
         10,
@@ -113,8 +113,8 @@ async def worked(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
         step_seconds=0.5,
     )
     worker._registry.add_named_orchestrator("w", workflow)
-    for each in (endless, idle, healthy):
-        worker._registry.add_named_activity(each.__name__, each)
+    for activity in (endless, idle, healthy):
+        worker._registry.add_named_activity(activity.__name__, activity)
     running = asyncio.ensure_future(worker._async_run_loop())
     for _ in range(count):
         assert await asyncio.to_thread(sidecar.answered.acquire, timeout=60)
@@ -124,14 +124,14 @@ async def worked(port: int, sidecar: Sidecar, count: int) -> EventLoopWorker:
     return worker
 
 
-def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None:
+def test_a_turn_and_a_step_that_never_return_do_not_affect_others() -> None:
     items = [turn("acme:endless"), step("endless"), step("idle"), step("healthy"), turn("acme:healthy")]
     sidecar = Sidecar(items)
     server = grpc.server(futures.ThreadPoolExecutor(4))
     stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    worker = asyncio.run(worked(port, sidecar, len(items)))
+    worker = asyncio.run(run_worker(port, sidecar, len(items)))
     server.stop(None)
 
     assert worker.turns.set_aside == 1
@@ -140,7 +140,9 @@ def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None
     assert progress.status is TaskStatus.PARKED
     assert "did not return" in progress.reason
     assert "task resume acme:endless" in progress.reason
-    assert [each.WhichOneof("workflowActionType") for each in sidecar.turns["acme:healthy"].actions] == ["createTimer"]
+    assert [action.WhichOneof("workflowActionType") for action in sidecar.turns["acme:healthy"].actions] == [
+        "createTimer"
+    ]
     assert sidecar.steps["acme:healthy"].result.value == '"done"'
     for name in ("endless", "idle"):
         failure = sidecar.steps[f"acme:{name}"].failureDetails
@@ -150,45 +152,45 @@ def test_a_turn_and_a_step_that_never_come_back_leave_the_others_alone() -> None
 
 @pytest.fixture
 def watchdog() -> Iterator[Watchdog]:
-    """One with little patience."""
-    found = Watchdog(**PATIENCE)  # type: ignore[arg-type]
-    found.start()
-    yield found
-    found.stop()
+    """A running watchdog with a short limit."""
+    impatient = Watchdog(**PATIENCE)  # type: ignore[arg-type]
+    impatient.start()
+    yield impatient
+    impatient.stop()
 
 
 class Endless:
-    """Executes turns as long as it is ill, and counts them."""
+    """An SDK whose turns are endless while `ill`; counts the turns."""
 
     def __init__(self) -> None:
         self.ill = True
         self.begun = 0
 
     def execute(self, request: Any, stub: Any, token: str) -> None:
-        """As the SDK."""
+        """Executes a turn as the SDK does."""
         self.begun += 1
         while self.ill:
             pass
         stub.CompleteOrchestratorTask(protos.WorkflowResponse(instanceId=request.instanceId, completionToken=token))
 
 
-def test_a_turn_that_was_set_aside_rests_longer_each_time_and_is_tried_again(watchdog: Watchdog) -> None:
+def test_a_turn_that_was_set_aside_is_retried_after_a_doubling_pause(watchdog: Watchdog) -> None:
     now, sdk = [0.0], Endless()
     turns = Turns(sdk.execute, watchdog, clock=lambda: now[0])
-    begun = []
+    counts = []
     for now[0] in (0.0, 59.0, 61.0, 120.0, 180.0, 182.0, 400.0, 423.0):
         assert turns.answer(turn("acme:T-1")).customStatus.value
-        begun.append(sdk.begun)
-    assert begun == [1, 1, 2, 2, 2, 3, 3, 4], "at first, after 60 s, 120 s, 240 s"
+        counts.append(sdk.begun)
+    assert counts == [1, 1, 2, 2, 2, 3, 3, 4], "at first, after 60 s, 120 s, 240 s"
     assert turns.set_aside == 4
     sdk.ill, now[0] = False, 1_000.0
     assert not turns.answer(turn("acme:T-1")).HasField("customStatus"), "the workflow's own answer"
     sdk.ill = True
     turns.answer(turn("acme:T-1"))
-    assert sdk.begun == 6, "it had come back, so it does not rest any more"
+    assert sdk.begun == 6, "its last turn returned, so it does not rest any more"
 
 
-def test_a_task_that_does_not_come_back_can_be_terminated(watchdog: Watchdog) -> None:
+def test_a_task_with_an_endless_turn_can_be_terminated(watchdog: Watchdog) -> None:
     turns = Turns(Endless().execute, watchdog)
     turns.answer(turn("acme:T-1"))
     response = turns.answer(turn("acme:T-1", terminate=True))
@@ -200,7 +202,7 @@ def test_a_task_that_does_not_come_back_can_be_terminated(watchdog: Watchdog) ->
 
 
 def answering(failure: type[Exception] | None, *words: str) -> Turns:
-    """Turns of a workflow whose code raises that."""
+    """Turns of a workflow whose code raises this failure, or none."""
 
     def execute(request: Any, stub: Any, token: str) -> None:
         response = protos.WorkflowResponse(instanceId=request.instanceId, completionToken=token)
@@ -242,7 +244,7 @@ def test_a_turn_whose_code_raises_parks_its_task(
     assert turns.answer(item).actions[0].completeWorkflow.workflowStatus == protos.ORCHESTRATION_STATUS_TERMINATED
 
 
-def test_a_turn_whose_code_is_right_is_answered_as_the_workflow_does() -> None:
+def test_a_correct_turn_keeps_the_workflows_own_answer() -> None:
     response = answering(None).answer(turn("acme:T-1"))
     assert not response.HasField("customStatus")
     assert not response.HasField("version")

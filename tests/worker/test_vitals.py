@@ -1,4 +1,4 @@
-"""What probes are told: from memory, and right whatever stands still."""
+"""Liveness and readiness: answered without waiting, and correct if the loop or the ledger hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeLoop:
 
 
 class Database:
-    """A ledger that can be away, or silent."""
+    """A ledger that can be away or hang."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -37,7 +37,7 @@ class Database:
 
 
 class World:
-    """One process, looked at as often as a test wants."""
+    """The vitals of one process, with a clock that the test moves."""
 
     def __init__(self) -> None:
         self.loop, self.database, self.now = FakeLoop(), Database(), 0.0
@@ -64,7 +64,7 @@ def test_a_process_at_work_is_alive_and_ready(world: World) -> None:
     world.vitals.ready()
 
 
-def test_a_loop_that_stands_still_asks_for_a_new_process(world: World) -> None:
+def test_a_loop_that_stands_still_is_not_alive(world: World) -> None:
     world.now = LOOP_SECONDS
     world.vitals.alive()
     world.now += 1

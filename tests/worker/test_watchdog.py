@@ -1,4 +1,4 @@
-"""Work that does not come back is ended; what comes back in time is left alone, however close it was."""
+"""Work that does not return is ended; work that returns in time is not disturbed, even if it was close."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.worker.turns import Overdue, Watchdog
 
 @pytest.fixture
 def watchdog() -> Iterator[Watchdog]:
-    """One with little patience."""
-    found = Watchdog(looks=3, pause_seconds=0.02)
-    found.start()
-    yield found
-    found.stop()
+    """A running watchdog with a short limit."""
+    impatient = Watchdog(looks=3, pause_seconds=0.02)
+    impatient.start()
+    yield impatient
+    impatient.stop()
 
 
 def for_ever() -> None:
-    """An endless loop that catches what it can."""
+    """An endless loop that catches every `Exception`."""
     while True:
         try:
             time.perf_counter()
@@ -30,13 +30,13 @@ def for_ever() -> None:
             continue
 
 
-def test_an_endless_loop_is_ended_and_its_place_is_told(watchdog: Watchdog) -> None:
+def test_an_endless_loop_is_ended_and_its_place_is_reported(watchdog: Watchdog) -> None:
     with pytest.raises(Overdue, match=r"did not return within 0 s; it was at test_watchdog\.py:\d+ for_ever"):
         watchdog.run(for_ever)
     assert watchdog.run(lambda: "well again") == "well again"
 
 
-def test_one_that_swallows_the_first_blow_is_hit_again(watchdog: Watchdog) -> None:
+def test_work_that_swallows_the_exception_gets_it_again(watchdog: Watchdog) -> None:
     blows: list[str] = []
 
     def stubborn() -> None:

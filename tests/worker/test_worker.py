@@ -1,4 +1,4 @@
-"""What a worker notes of results that its sidecar does not take."""
+"""Results that the sidecar does not accept are logged as lost; known results are returned without an execution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GONE, REFUSES = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
 
 
 class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # generated without types
-    """Hands out one step and does not take its result."""
+    """A sidecar that hands out one step and answers its result with a status, or accepts it (None)."""
 
     def __init__(self, word: grpc.StatusCode | None) -> None:
         self._word = word
@@ -31,11 +31,11 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
         self.over = threading.Event()
 
     def Hello(self, request: Any, context: Any) -> Any:
-        """As daprd."""
+        """Answers as daprd does."""
         return empty_pb2.Empty()
 
     def GetWorkItems(self, request: Any, context: Any) -> Iterator[Any]:
-        """One step, and then nothing."""
+        """Hands out one step."""
         item = protos.WorkItem()
         item.activityRequest.name = "stage"
         item.activityRequest.taskExecutionId = "e-1"
@@ -46,7 +46,7 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
         self.over.wait(60)
 
     def CompleteActivityTask(self, request: Any, context: Any) -> Any:
-        """Says its word."""
+        """Answers with the status."""
         self.result = request.result.value
         self.told.set()
         if self._word is not None:
@@ -55,7 +55,7 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
 
 
 class Noted:
-    """Executions that remember what was lost, and when one was over."""
+    """Executions that record losses and the end of an execution."""
 
     def __init__(self, known: str | None = None) -> None:
         self.known = known
@@ -64,12 +64,12 @@ class Noted:
 
     @asynccontextmanager
     async def start(self, attempt: StepAttempt) -> AsyncIterator[str | None]:
-        """Around the work."""
+        """Yields the known result."""
         yield self.known
         self.ended.set()
 
     async def lose(self, only: StepAttempt | None = None) -> None:
-        """Remembers it."""
+        """Records the loss."""
         self.lost.append(only)
 
 
@@ -77,43 +77,43 @@ class Well:
     """A sidecar that counts its workers."""
 
     async def ensure_connected(self) -> None:
-        """At once."""
+        """Returns immediately."""
 
 
 async def stage(context: Any, question: Any) -> str:
-    """The step."""
+    """A step that completes."""
     return "done"
 
 
 @pytest.mark.parametrize(
     ("word", "lost"), [(GONE, [StepAttempt("acme:T-1", "e-1", 3, "stage")]), (REFUSES, []), (None, [])]
 )
-def test_a_result_that_a_sidecar_no_longer_takes_is_noted_as_lost(
+def test_a_result_that_the_gone_sidecar_does_not_accept_is_logged_as_lost(
     word: grpc.StatusCode | None, lost: list[StepAttempt]
 ) -> None:
     noted = Noted()
-    worked(Sidecar(word), noted)
+    run_worker(Sidecar(word), noted)
     assert noted.lost == lost
 
 
-def worked(sidecar: Sidecar, noted: Noted) -> Sidecar:
-    """The sidecar, after a worker has had its step."""
+def run_worker(sidecar: Sidecar, noted: Noted) -> Sidecar:
+    """Runs a worker until the sidecar's step has ended; returns the sidecar."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    asyncio.run(until_noted(port, sidecar, noted))
+    asyncio.run(run_until_ended(port, sidecar, noted))
     server.stop(None)
     return sidecar
 
 
 @pytest.mark.parametrize(("known", "result"), [(None, '"done"'), ('"as before"', '"as before"')])
-def test_a_step_whose_result_is_in_the_history_is_not_worked_again(known: str | None, result: str) -> None:
-    assert worked(Sidecar(None), Noted(known)).result == result
+def test_a_step_with_a_result_in_the_history_is_not_executed_again(known: str | None, result: str) -> None:
+    assert run_worker(Sidecar(None), Noted(known)).result == result
 
 
-async def until_noted(port: int, sidecar: Sidecar, noted: Noted) -> None:
-    """A worker's loop, until the step is over."""
+async def run_until_ended(port: int, sidecar: Sidecar, noted: Noted) -> None:
+    """Runs a worker's loop until its step has ended."""
     daprd = Daprd("", f"127.0.0.1:{port}", "")
     worker = EventLoopWorker(daprd, 10, lambda *_: None, noted, Well())  # type: ignore[arg-type]
     worker._registry.add_named_activity("stage", stage)

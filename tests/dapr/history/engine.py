@@ -1,7 +1,6 @@
-"""A workflow engine small enough for a test: the SDK's own replay, and Dapr's way of writing down what it asks for.
+"""A small workflow engine for tests: the SDK's own replay, with a history as Dapr would write it.
 
-The workflow's code tells the truth about itself (what each wait got), and the history tells what Dapr would have kept:
-a parser is right when it reads the one out of the other.
+The workflow's code records what each wait really got. A parser is right if it finds the same in the history.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ACTIONS = {
 
 
 class Engine:
-    """One instance of `workflow`, one millisecond an event. Triggers go to the inbox; `turn` lets the code see them."""
+    """One instance of `workflow`; each event takes a millisecond. Triggers wait in the inbox for the next `turn`."""
 
     def __init__(self, workflow: Callable[[Any, Any], Any], start_ms: int = 1_000_000) -> None:
         self._registry = _Registry()
@@ -43,30 +42,30 @@ class Engine:
         return bool(self.history[-1].HasField("executionCompleted"))
 
     def trigger(self, **kind: Any) -> None:
-        """Something happens outside."""
+        """Adds a trigger to the inbox."""
         self.inbox.append(self._event(-1, **kind))
 
     def raise_event(self, name: str, payload: str) -> None:
-        """Somebody raises an external event."""
+        """Raises an external event."""
         body = protos.EventRaisedEvent(name=name)
         body.input.value = payload
         self.trigger(eventRaised=body)
 
     def complete(self, event_id: int) -> None:
-        """An activity answers."""
+        """Completes an activity."""
         self.trigger(taskCompleted=protos.TaskCompletedEvent(taskScheduledId=event_id))
 
     def fail(self, event_id: int) -> None:
-        """An activity fails."""
+        """Fails an activity."""
         details = protos.TaskFailureDetails(errorType="RuntimeError", errorMessage="no")
         self.trigger(taskFailed=protos.TaskFailedEvent(taskScheduledId=event_id, failureDetails=details))
 
     def fire(self, event_id: int) -> None:
-        """A timer fires."""
+        """Fires a timer."""
         self.trigger(timerFired=protos.TimerFiredEvent(timerId=event_id))
 
     def open(self, kind: str, end: Iterable[str], id_field: str) -> list[int]:
-        """The ids of scheduled things of a kind that have not ended and are not about to."""
+        """The ids of schedules of this kind whose end is neither in the history nor in the inbox."""
         over = {
             getattr(getattr(event, name), id_field)
             for event in [*self.history, *self.inbox]
@@ -76,7 +75,7 @@ class Engine:
         return [event.eventId for event in self.history if event.HasField(kind) and event.eventId not in over]
 
     def turn(self) -> None:
-        """Dapr hands everything that has arrived to the workflow's code, and writes down what it asks for."""
+        """Runs the workflow's code with the inbox, and writes its actions to the history."""
         new = [self._event(-1, workflowStarted=protos.WorkflowStartedEvent()), *self.inbox]
         self.inbox = []
         result = _OrchestrationExecutor(self._registry, _QUIET).execute(INSTANCE, self.history, new)

@@ -1,4 +1,4 @@
-"""A sidecar with somebody else's worker: what starts and stirs its workflows, and a reader of their histories."""
+"""A sidecar with a worker that is not the agent's, for tests of histories of other workflows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARTS = ("sentry", "placement", "scheduler", "daprd")
 
 
 class Foreign:
-    """The sidecar, and what talks to it."""
+    """The sidecar with its clients."""
 
     def __init__(self, stack: Stack, reader: HistoryReader, client: DaprWorkflowClient, stub: Any) -> None:
         self.stack = stack
@@ -37,26 +37,26 @@ class Foreign:
         self.stub = stub
 
     def start(self, workflow: Any, instance_id: str, value: Any = None) -> None:
-        """Starts a workflow and returns when its code has been run."""
+        """Starts a workflow and returns when its code has run once."""
         self.client.schedule_new_workflow(workflow, input=value, instance_id=instance_id)
 
     def read_when(self, instance_id: str, condition: Any, what: str) -> WorkflowRun:
-        """The run, as soon as it is so."""
+        """The run, as soon as the condition is true."""
 
-        def reached() -> WorkflowRun | None:
+        def read() -> WorkflowRun | None:
             run = self.reader.read(instance_id)
             return run if condition(run) else None
 
-        found = until(reached, f"{instance_id}: {what}")
-        assert isinstance(found, WorkflowRun)
-        return found
+        run = until(read, f"{instance_id}: {what}")
+        assert isinstance(run, WorkflowRun)
+        return run
 
     def ended(self, instance_id: str) -> WorkflowRun:
-        """The run, as soon as it has ended."""
+        """Waits for the end of a run and returns it."""
         return self.read_when(instance_id, lambda run: run.status.ended, "it ends")
 
     def raise_event(self, instance_id: str, name: str, text: str) -> None:
-        """Raises an external event, if need be when the sidecar is back."""
+        """Raises an external event; waits for the sidecar if it is away."""
         request = protos.RaiseEventRequest(instanceId=instance_id, name=name)
         request.input.value = text
         self.stub.RaiseEvent(request, timeout=30, wait_for_ready=True)
@@ -69,7 +69,7 @@ class Foreign:
         self.stub.RerunWorkflowFromEvent(request, timeout=30)
 
     def change_an_event(self, instance_id: str, old: bytes, new: bytes) -> None:
-        """Writes into the state store behind Dapr's back: in the first event that holds `old`. The rows are base64."""
+        """Changes a row of the state store directly: the first event that contains `old`. The rows are base64."""
         with sqlite3.connect(self.stack.state / "workflow.sqlite", timeout=30) as store:
             like = f"%||{instance_id}||history-%"
             rows = store.execute("SELECT key, value FROM state WHERE key LIKE ? ORDER BY key", (like,)).fetchall()
@@ -81,7 +81,7 @@ class Foreign:
 
 @contextmanager
 def foreign(folder: Path) -> Iterator[Foreign]:
-    """Starts sidecar and worker, and ends them."""
+    """A running sidecar and worker."""
     with make_stack(folder, parts=PARTS) as stack, HistoryReader(daprd_of(stack)) as reader:
         command = [sys.executable, "-m", "tests.dapr.history.foreign_worker", str(stack.ports.dapr_grpc), str(folder)]
         environment = os.environ | worker_environment(stack.ports, stack.state)

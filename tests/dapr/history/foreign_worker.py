@@ -1,6 +1,6 @@
-"""Somebody else's worker, which knows nothing of the agent: `python -m tests.dapr.history.foreign_worker PORT FOLDER`.
+"""A worker without any code of the agent: `python -m tests.dapr.history.foreign_worker PORT FOLDER`.
 
-A process of its own, as workers are. It says that it is ready by a file, and its slow activity waits for one.
+It runs in its own process and creates a file in FOLDER when it is ready. Its slow activity waits for a file there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _failures: Counter[str] = Counter()
 
 
 def echo(context: Any, value: Any) -> Any:
-    """An activity that gives back what it gets."""
+    """An activity that returns its input."""
     return {"echo": value}
 
 
@@ -44,7 +44,7 @@ def broken(context: Any, value: Any) -> None:
 
 
 def slow(context: Any, folder: str) -> str:
-    """An activity that says that it is held, and lasts until it may go on."""
+    """An activity that creates the file `held` and waits for the file `may_go_on`."""
     (Path(folder) / "held").touch()
     while not (Path(folder) / "may_go_on").exists():
         time.sleep(0.05)
@@ -53,7 +53,7 @@ def slow(context: Any, folder: str) -> str:
 
 
 def everything(context: Any, value: Any) -> Flow:
-    """Steps one by one and side by side, a timer, retries, children."""
+    """Sequential and concurrent steps, a timer, retries and children."""
     first = yield context.call_activity(echo, input=value)
     yield context.create_timer(QUICK)
     yield context.call_activity(shaky, input=value, retry_policy=_TRIES)
@@ -76,7 +76,7 @@ def failing(context: Any, value: Any) -> Flow:
 
 
 def waiting(context: Any, value: Any) -> Flow:
-    """Waits without limit, then beyond its limit, then for something that is there already."""
+    """Waits without a limit, then until its limit, then for an event that has already arrived."""
     first = yield context.wait_for_external_event("First")
     try:
         yield context.wait_for_external_event("second", timeout=QUICK)
@@ -87,12 +87,12 @@ def waiting(context: Any, value: Any) -> Flow:
 
 
 def patient(context: Any, folder: str) -> Flow:
-    """Waits for a step that lasts."""
+    """Waits for the slow step."""
     return (yield context.call_activity(slow, input=folder))
 
 
 def counting(context: Any, number: int) -> Flow:
-    """Begins anew for each item, and takes along those that it has not seen."""
+    """Continues as new after each item, and carries over the events that it has not seen."""
     yield context.wait_for_external_event("go" if number == 0 else "item", timeout=timedelta(hours=1))
     if number < 3:
         context.continue_as_new(number + 1, save_events=True)
@@ -102,7 +102,7 @@ def counting(context: Any, number: int) -> Flow:
 
 
 def work(port: str, folder: Path) -> None:
-    """Works for the sidecar at that gRPC port until it is killed."""
+    """Runs the worker at this gRPC port until it is killed."""
     quiet = LoggerOptions(log_handler=logging.NullHandler())
     runtime = WorkflowRuntime(host="127.0.0.1", port=port, logger_options=quiet)
     for workflow in (everything, child, failing, waiting, patient, counting):

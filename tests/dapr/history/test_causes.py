@@ -1,4 +1,4 @@
-"""What a failure comes from: an error of ours by its code, what Dapr and other people's code write by its signs."""
+"""Causes of failures: of our own errors by their code, of those of Dapr and other code by patterns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.worker.worker import failure_details
 from tests.dapr.history.told import Told, at
 
 CONVERSING = "failed conversing with component llm: "
-# What Dapr says, as the gateway is told it, and what it comes from in the gateway's own words.
+# Dapr's errors of a model call, and the cause of the error that the gateway makes of each.
 FROM_DAPR = {
     f"{CONVERSING}circuit breaker is open": Cause.BREAKER_OPEN,
     f"{CONVERSING}too many requests": Cause.BREAKER_OPEN,
@@ -67,20 +67,20 @@ FOREIGN = [
 
 
 def recorded(error: Exception) -> Failure:
-    """An activity's error as it stands in the history."""
+    """An activity's error as the history stores it."""
     return failure(failure_details(error))
 
 
 @pytest.mark.parametrize("details", FROM_DAPR)
-def test_a_model_call_as_dapr_tells_it_and_as_the_gateway_does(details: str) -> None:
+def test_a_model_error_has_the_same_cause_in_daprs_words_and_in_ours(details: str) -> None:
     assert cause(recorded(_translate("llm", details))) is FROM_DAPR[details]
     assert cause(Failure("DaprGrpcError", details)) in (FROM_DAPR[details], Cause.UNKNOWN)
 
 
-def test_every_word_of_the_gateway_for_a_failure_says_what_it_comes_from() -> None:
+def test_every_error_of_the_gateway_has_a_cause() -> None:
     for sign, *_ in _CAUSES:
-        found = cause(recorded(_translate("llm", sign)))
-        assert found not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
+        matched = cause(recorded(_translate("llm", sign)))
+        assert matched not in (Cause.UNKNOWN, Cause.BUG, Cause.TOOL_ERROR), sign
 
 
 @pytest.mark.parametrize("status", SYSTEM_STATUS)
@@ -122,7 +122,7 @@ def test_a_step_that_has_lost_too_many_answers() -> None:
     assert cause(recorded(lost)) is Cause.PROVIDER_ERROR
 
 
-# Words that would be signs of another cause, were they not ours.
+# Messages that match the pattern of another cause, which must not count for an error of ours.
 REWORDED = (
     "x",
     "the refusal timed out with status 429",
@@ -144,33 +144,33 @@ def test_a_reworded_message_keeps_its_cause(code: str, words: str) -> None:
         assert (words_of(failure), message_of(failure)) == (f"{code}: {words}", words)
 
 
-def test_what_others_write_is_told_after_its_type() -> None:
+def test_errors_of_others_start_with_their_type() -> None:
     failure = Failure("KeyError", "status: 1")
     assert words_of(failure) == message_of(failure) == "KeyError: status: 1"
 
 
 @pytest.mark.parametrize("error", [ModelUnavailable("late", cause=FailureCause.CUT), StepOver("late")])
-def test_what_may_pass_is_recorded_under_its_class_which_the_workflow_tries_again(error: RefundAgentError) -> None:
+def test_a_passing_error_is_recorded_under_its_class_and_retried(error: RefundAgentError) -> None:
     assert recorded(error) == Failure(type(error).__name__, f"{error.code}: late")
 
 
-def test_what_will_not_pass_is_recorded_as_what_the_sdk_does_not_try_again() -> None:
+def test_a_final_error_is_recorded_as_not_retried() -> None:
     assert recorded(Refused("no", reason="above_refundable")) == Failure("NonRetryableError", "refused: no")
     assert not failure_details(Refused("no", reason="x")).HasField("stackTrace")
     assert recorded(KeyError("x")) == Failure("KeyError", "'x'"), "not one of ours"
 
 
 @pytest.mark.parametrize(("kind", "message", "wanted"), FOREIGN)
-def test_other_peoples_failures(kind: str, message: str, wanted: Cause) -> None:
+def test_failures_of_others(kind: str, message: str, wanted: Cause) -> None:
     assert cause(Failure(kind, message)) is wanted
 
 
-def test_the_innermost_failure_that_says_anything_decides() -> None:
+def test_the_innermost_failure_with_a_known_cause_decides() -> None:
     assert cause(Failure("TaskFailedError", "x", Failure("E", "y", Failure("KeyError", "z")))) is Cause.BUG
     assert cause(Failure("KeyError", "x", Failure("E", "y"))) is Cause.BUG
 
 
-def test_attempts_whose_time_was_up() -> None:
+def test_timed_out_attempts() -> None:
     events = Told().turn(1).started(0).scheduled(1, 1, key="k1").scheduled(1, 2, key="k2").scheduled(1, 3, key="k3")
     events.turn(3).failed(2, 1, "TimeoutError", "").failed(2, 2, "KeyError", "").ended(4)
     run = parse("i", events.events)

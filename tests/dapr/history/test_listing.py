@@ -1,4 +1,4 @@
-"""A history event by event: which attempt, which step, how large; and no text of anybody."""
+"""A history as rows: step, attempt and size of each event, and no text that a person wrote."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ def told() -> Told:
     return run.ended(6, text=CARD)
 
 
-def test_every_event_says_what_it_belongs_to() -> None:
+def test_events_name_their_step_and_attempt() -> None:
     events = list_events(told().events)
     assert [event.number for event in events] == list(range(1, len(told().events) + 1))
     steps = [
-        (each.kind, each.name, each.attempt, each.event_id, each.ends, each.error) for each in events if each.attempt
+        (event.kind, event.name, event.attempt, event.event_id, event.ends, event.error)
+        for event in events
+        if event.attempt
     ]
     assert steps == [
         ("taskScheduled", "classify", 1, 1, None, ""),
@@ -29,16 +31,16 @@ def test_every_event_says_what_it_belongs_to() -> None:
         ("taskScheduled", "classify", 2, 3, None, ""),
         ("taskCompleted", "classify", 2, None, 3, ""),
     ]
-    assert {each.execution_id for each in events if each.attempt} == {"k-1"}
-    assert [(each.name, each.turn) for each in events if each.kind == "eventRaised"] == [("decision", 5)]
+    assert {event.execution_id for event in events if event.attempt} == {"k-1"}
+    assert [(event.name, event.turn) for event in events if event.kind == "eventRaised"] == [("decision", 5)]
     assert events[0].at == at(1)
-    assert [each.ends for each in events if each.kind == "timerFired"] == [2]
-    assert [each.name for each in events if each.kind == "timerCreated"] == ["retry of classify", "decision"]
+    assert [event.ends for event in events if event.kind == "timerFired"] == [2]
+    assert [event.name for event in events if event.kind == "timerCreated"] == ["retry of classify", "decision"]
 
 
 def test_sizes_sum_to_the_history_and_no_text_is_in_it() -> None:
     run = told()
-    assert sum(each.size for each in list_events(run.events)) == sum(event.ByteSize() for event in run.events)
+    assert sum(event.size for event in list_events(run.events)) == sum(event.ByteSize() for event in run.events)
     assert "4111" not in repr(list_events(run.events))
 
 

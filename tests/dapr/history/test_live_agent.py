@@ -1,4 +1,4 @@
-"""The agent's own tasks, read back from the real runtime: what went wrong on the way, and where the time went."""
+"""Histories of the agent's tasks from the real runtime: attempts, causes of failures, and times."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ ZERO = timedelta(0)
 @pytest.fixture
 def reader(live: Live) -> Iterator[HistoryReader]:
     """A reader of the agent's histories."""
-    with HistoryReader(daprd_of(live.stack)) as found:
-        yield found
+    with HistoryReader(daprd_of(live.stack)) as history_reader:
+        yield history_reader
 
 
-def accounted(run: WorkflowRun) -> dict[TimePart, timedelta]:
-    """Where the time of an ended run went; all of it."""
+def time_parts(run: WorkflowRun) -> dict[TimePart, timedelta]:
+    """The time of each part of an ended run; checks that they add up."""
     assert run.started_at is not None
     assert run.ended_at is not None
-    found = split(run, run.ended_at)
-    assert found.total == run.ended_at - run.started_at
-    assert min(found.parts.values()) >= ZERO
-    return found.parts
+    time = split(run, run.ended_at)
+    assert time.total == run.ended_at - run.started_at
+    assert min(time.parts.values()) >= ZERO
+    return time.parts
 
 
 def test_a_task_without_trouble(live: Live, reader: HistoryReader) -> None:
@@ -51,7 +51,7 @@ def test_a_task_without_trouble(live: Live, reader: HistoryReader) -> None:
     assert [use for use in uses if use] == [row["input_tokens"] for row in live.bill() if row["billed"]][-3:]
     assert (run.waits, run.pauses, run.children, run.timers, run.suspensions) == ((), (), (), (), ())
     assert (run.continued, run.rerun_of, run.parent, run.repeats) == (False, None, None, 0)
-    parts = accounted(run)
+    parts = time_parts(run)
     assert parts[TimePart.ACTIVE] > ZERO
     assert parts[TimePart.WAITING] == parts[TimePart.BACK_OFF] == parts[TimePart.SUSPENDED] == ZERO
     status = reader.status(task_id)
@@ -82,7 +82,7 @@ def test_a_system_that_is_down_and_heals(live: Live, reader: HistoryReader) -> N
         assert pause.ended_at is not None
         assert failed.ended_at <= pause.started_at <= pause.due_at <= pause.ended_at <= again.scheduled_at
     assert Counter(step.name for step in run.steps) == tickets.REFUND_STEPS, "retries are attempts, not steps"
-    assert accounted(run)[TimePart.BACK_OFF] > ZERO
+    assert time_parts(run)[TimePart.BACK_OFF] > ZERO
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_task_that_waits_for_a_person(live: Live, reader: HistoryReader) -> No
     assert run.waits[0].answer is not None
     assert run.waits[0].answer.at("verdict") == "approve"
     assert [event.wait for event in run.raised] == [run.waits[0].event_id]
-    assert accounted(run)[TimePart.WAITING] > ZERO
+    assert time_parts(run)[TimePart.WAITING] > ZERO
 
 
 def test_a_task_that_is_paused_and_resumed(live: Live, reader: HistoryReader) -> None:
@@ -151,7 +151,7 @@ def test_a_task_that_is_paused_and_resumed(live: Live, reader: HistoryReader) ->
     live.wait(task_id, "completed")
     run = reader.read(task_id)
     assert run.suspensions[0].ended_at is not None
-    parts = accounted(run)
+    parts = time_parts(run)
     assert parts[TimePart.SUSPENDED] > ZERO
     assert parts[TimePart.WAITING] > ZERO
 
@@ -165,7 +165,7 @@ def test_a_task_that_is_terminated(live: Live, reader: HistoryReader) -> None:
     assert (run.status, run.waits[0].outcome) == (RunStatus.TERMINATED, WaitOutcome.ABANDONED)
     assert run.output is not None
     assert run.output.at("reason") == "a test"
-    assert accounted(run)[TimePart.WAITING] > ZERO
+    assert time_parts(run)[TimePart.WAITING] > ZERO
 
 
 def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reader: HistoryReader) -> None:
@@ -183,4 +183,4 @@ def test_a_worker_that_dies_in_a_step_leaves_no_trace_but_time(live: Live, reade
     )
     assert account.last.ended_at is not None
     assert account.last.scheduled_at < dead < account.last.ended_at
-    assert accounted(run)[TimePart.ACTIVE] > account.last.ended_at - dead
+    assert time_parts(run)[TimePart.ACTIVE] > account.last.ended_at - dead

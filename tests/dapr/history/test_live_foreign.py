@@ -1,4 +1,4 @@
-"""Any workflow's history, from the real runtime: here somebody else's, on a sidecar without the agent."""
+"""Histories of workflows other than the agent's, from the real runtime, on a sidecar without the agent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.runtime
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
     """One sidecar and worker for all tests here; each has its own instances."""
-    with foreign(tmp_path_factory.mktemp("foreign")) as found:
-        yield found
+    with foreign(tmp_path_factory.mktemp("foreign")) as sidecar:
+        yield sidecar
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def test_its_time_is_accounted_for(other: Foreign, everything: str) -> None:
     run = other.reader.read(everything)
     assert run.started_at is not None
     assert run.ended_at is not None
-    found = split(run, until=run.ended_at)
-    assert found.total == run.ended_at - run.started_at
-    assert found.parts[TimePart.BACK_OFF] > flows.QUICK, "four pauses, each a little shorter than asked for"
-    assert found.parts[TimePart.TIMER] > timedelta(0)
-    assert found.parts[TimePart.CHILDREN] > timedelta(0)
-    assert found.parts[TimePart.SUSPENDED] == found.parts[TimePart.WAITING] == timedelta(0)
+    time = split(run, until=run.ended_at)
+    assert time.total == run.ended_at - run.started_at
+    assert time.parts[TimePart.BACK_OFF] > flows.QUICK, "four pauses, each a little shorter than asked for"
+    assert time.parts[TimePart.TIMER] > timedelta(0)
+    assert time.parts[TimePart.CHILDREN] > timedelta(0)
+    assert time.parts[TimePart.SUSPENDED] == time.parts[TimePart.WAITING] == timedelta(0)
 
 
 def test_a_child_names_its_parent_and_a_retried_one_keeps_its_last_attempt_alone(
@@ -85,7 +85,7 @@ def test_a_child_names_its_parent_and_a_retried_one_keeps_its_last_attempt_alone
     assert (last.status, [len(step.attempts) for step in last.steps]) == (RunStatus.FAILED, [2])
 
 
-def test_a_failure_is_told_without_its_stack_trace(other: Foreign) -> None:
+def test_a_failure_is_kept_without_its_stack_trace(other: Foreign) -> None:
     other.start(flows.failing, "fails")
     run = other.ended("fails")
     assert run.status is RunStatus.FAILED
@@ -142,7 +142,7 @@ def test_a_pause_and_its_end(other: Foreign) -> None:
     assert split(run, run.ended_at).parts[TimePart.SUSPENDED] > timedelta(0)
 
 
-def test_a_terminated_run_loses_what_it_had_begun(other: Foreign, tmp_path: Path) -> None:
+def test_a_terminated_run_loses_its_unfinished_steps(other: Foreign, tmp_path: Path) -> None:
     other.start(flows.patient, "ends", str(tmp_path))
     until((tmp_path / "held").exists, "the step is under way")
     assert other.reader.read("ends").steps[0].last.outcome is AttemptOutcome.OPEN
@@ -233,9 +233,9 @@ def test_pages_hold_every_instance_once(other: Foreign, everything: str) -> None
     assert pages > len(seen) // 2 >= 3
     assert {everything, *(f"page-{number}" for number in range(5))} <= seen
     for size in (1, 3, 500):
-        found = list(other.reader.instance_ids(page_size=size))
-        assert set(found) == seen
-        assert len(found) == len(seen)
+        ids = list(other.reader.instance_ids(page_size=size))
+        assert set(ids) == seen
+        assert len(ids) == len(seen)
 
 
 def test_an_instance_that_moves_on_between_two_pages_is_not_missed(other: Foreign) -> None:
@@ -250,7 +250,7 @@ def test_an_instance_that_moves_on_between_two_pages_is_not_missed(other: Foreig
     assert len(seen) == len(set(seen))
 
 
-def test_nobody_knows_an_instance_that_was_never_started(other: Foreign) -> None:
+def test_an_instance_that_was_never_started_is_not_found(other: Foreign) -> None:
     with pytest.raises(TaskNotFound):
         other.reader.read("nobody")
     with pytest.raises(TaskNotFound):

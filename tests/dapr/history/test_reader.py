@@ -1,4 +1,4 @@
-"""The reader against a sidecar that says what the test wants, over real gRPC on loopback."""
+"""The reader against a fake sidecar over real gRPC on loopback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer = Callable[[Any, Any], Any]
 
 @dataclass
 class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # generated without types
-    """Answers as it is told; counts the questions."""
+    """A sidecar with configurable answers that counts requests for histories."""
 
     history: Answer = lambda request, context: protos.GetInstanceHistoryResponse()
     instance: Answer = lambda request, context: protos.GetInstanceResponse()
@@ -35,13 +35,13 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
     port: int = 0
 
     def GetInstanceHistory(self, request: Any, context: Any) -> Any:
-        """As daprd."""
+        """As daprd does."""
         self.asked += 1
         self.tokens += [value for key, value in context.invocation_metadata() if key == "dapr-api-token"]
         return self.history(request, context)
 
     def GetInstance(self, request: Any, context: Any) -> Any:
-        """As daprd."""
+        """Answers as daprd does."""
         assert request.getInputsAndOutputs
         return self.instance(request, context)
 
@@ -53,7 +53,7 @@ class Sidecar(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]  # gen
 
 
 def start(sidecar: Sidecar) -> grpc.Server:
-    """Lets a sidecar answer, on its old port if it had one."""
+    """Starts a sidecar, on its previous port if it had one."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     stubs.add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
     sidecar.port = server.add_insecure_port(f"127.0.0.1:{sidecar.port}")
@@ -62,33 +62,33 @@ def start(sidecar: Sidecar) -> grpc.Server:
 
 
 def reach(sidecar: Sidecar, token: str = "") -> Daprd:
-    """How it is called."""
+    """The address of a sidecar."""
     return Daprd("", f"127.0.0.1:{sidecar.port}", token)
 
 
 @pytest.fixture
 def sidecar() -> Iterator[Sidecar]:
-    """A sidecar that is up."""
-    found = Sidecar()
-    server = start(found)
-    yield found
+    """A running sidecar."""
+    sidecar_server = Sidecar()
+    server = start(sidecar_server)
+    yield sidecar_server
     server.stop(None).wait()
 
 
 @pytest.fixture
 def reader(sidecar: Sidecar) -> Iterator[HistoryReader]:
-    """A reader that knows it, and is patient."""
-    with HistoryReader(reach(sidecar), patience_seconds=60, pause=lambda _: time.sleep(0.02)) as found:
-        yield found
+    """A patient reader of this sidecar."""
+    with HistoryReader(reach(sidecar), patience_seconds=60, pause=lambda _: time.sleep(0.02)) as history_reader:
+        yield history_reader
 
 
 def fails(code: grpc.StatusCode, words: str) -> Answer:
-    """An answer that is an error."""
+    """Answers with an error."""
     return lambda request, context: context.abort(code, words)
 
 
 def tells(told: Told) -> Answer:
-    """An answer that is a history."""
+    """Answers with a history."""
     return lambda request, context: protos.GetInstanceHistoryResponse(events=told.events)
 
 
@@ -128,7 +128,7 @@ def test_a_history_that_does_not_verify_is_named_with_daprs_words(sidecar: Sidec
     assert words in str(caught.value)
 
 
-def test_a_history_that_began_anew_while_it_was_read_is_read_again(sidecar: Sidecar, reader: HistoryReader) -> None:
+def test_a_history_that_was_restarted_during_the_read_is_read_again(sidecar: Sidecar, reader: HistoryReader) -> None:
     def answer(request: Any, context: Any) -> Any:
         if sidecar.asked == 1:
             context.abort(grpc.StatusCode.UNKNOWN, "workflow history signature verification failed for 'i'")
@@ -145,7 +145,7 @@ def test_a_history_that_began_anew_while_it_was_read_is_read_again(sidecar: Side
 @pytest.mark.parametrize(
     "words", ["workflow history signature verification failed for 'i'", "missing from state store"]
 )
-def test_a_doubt_is_looked_into_however_long_the_first_reading_took(sidecar: Sidecar, words: str) -> None:
+def test_a_doubtful_history_is_read_again_even_without_patience(sidecar: Sidecar, words: str) -> None:
     def answer(request: Any, context: Any) -> Any:
         if sidecar.asked == 1:
             context.abort(grpc.StatusCode.UNKNOWN, words)
@@ -220,7 +220,7 @@ def test_a_sidecar_that_hangs(sidecar: Sidecar) -> None:
         reader.read("i")
 
 
-def test_a_sidecar_that_is_not_there() -> None:
+def test_an_unreachable_sidecar() -> None:
     with (
         HistoryReader(Daprd("", "127.0.0.1:1", ""), patience_seconds=0.2, pause=lambda _: time.sleep(0.02)) as nowhere,
         pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 .*UNAVAILABLE"),
@@ -243,7 +243,7 @@ def test_a_sidecar_that_comes_back_is_found_within_seconds() -> None:
     server.stop(None).wait()
 
 
-def test_what_a_step_was_asked_and_what_it_came_to(sidecar: Sidecar, reader: HistoryReader) -> None:
+def test_the_input_and_the_result_of_a_step(sidecar: Sidecar, reader: HistoryReader) -> None:
     told = Told().turn(1).started(0).scheduled(1.1, 1, text='{"of": "one"}').scheduled(1.2, 2).scheduled(1.3, 3)
     sidecar.history = tells(told.completed(2, 1, '"done"').failed(2.5, 2))
     assert reader.scheduled_input("i", 1, "k") == '{"of": "one"}'
@@ -263,10 +263,10 @@ def test_status(sidecar: Sidecar, reader: HistoryReader) -> None:
     state.customStatus.value = '{"status": "waiting"}'
     state.failureDetails.CopyFrom(details("E", "no"))
     sidecar.instance = lambda request, context: protos.GetInstanceResponse(exists=True, workflowState=state)
-    found = reader.status("i")
-    assert (found.status, found.created_at, found.updated_at) == (RunStatus.FAILED, at(1), at(2))
-    assert found.custom_status == Payload('{"status": "waiting"}')
-    assert found.failure == Failure("E", "no")
+    status = reader.status("i")
+    assert (status.status, status.created_at, status.updated_at) == (RunStatus.FAILED, at(1), at(2))
+    assert status.custom_status == Payload('{"status": "waiting"}')
+    assert status.failure == Failure("E", "no")
 
 
 def test_pages_follow_each_other_and_each_instance_comes_once(sidecar: Sidecar, reader: HistoryReader) -> None:

@@ -69,7 +69,7 @@ def test_a_run_with_everything_in_it() -> None:
     ]
 
 
-def test_work_goes_before_waiting_and_a_pause_before_both_waits() -> None:
+def test_work_has_precedence_over_waiting_and_a_suspension_over_waits() -> None:
     events = Told().turn(0).started(0).waits(0, 1, "resume").waits(0, 2, "decision").scheduled(0, 3)
     events.turn(10).completed(10, 3).turn(20).raised(20, "decision").turn(30).suspended(30)
     assert pieces(parse("i", events.events), until=40) == [
@@ -78,10 +78,10 @@ def test_work_goes_before_waiting_and_a_pause_before_both_waits() -> None:
         ("waiting resume", 20, 30),
         ("suspended", 30, 40),
     ]
-    found = split(parse("i", events.events), at(40))
-    assert found.waiting_for == {"decision": timedelta(seconds=10), "resume": timedelta(seconds=10)}
-    assert found.parts[TimePart.WAITING] == timedelta(seconds=20)
-    assert found.active == timedelta(seconds=10)
+    time = split(parse("i", events.events), at(40))
+    assert time.waiting_for == {"decision": timedelta(seconds=10), "resume": timedelta(seconds=10)}
+    assert time.parts[TimePart.WAITING] == timedelta(seconds=20)
+    assert time.active == timedelta(seconds=10)
 
 
 def test_what_a_terminated_run_left_open_ends_with_it() -> None:
@@ -109,18 +109,18 @@ MOMENTS = st.integers(-50, 150).map(at)
 ENDS = st.none() | MOMENTS
 
 
-def made(build: Any) -> Any:
-    """Some things that lasted from one moment to another; backwards ones and endless ones too."""
+def intervals(build: Any) -> Any:
+    """Up to four intervals; some are open, some end before they start."""
     return st.lists(st.builds(build, MOMENTS, ENDS), max_size=4).map(tuple)
 
 
-def attempt(begun: datetime, ended: datetime | None) -> Attempt:
-    """An attempt that lasted so long."""
-    return Attempt(1, 1, begun, ended, AttemptOutcome.OPEN)
+def attempt(started: datetime, ended: datetime | None) -> Attempt:
+    """An attempt with this start and end."""
+    return Attempt(1, 1, started, ended, AttemptOutcome.OPEN)
 
 
 def runs() -> Any:
-    """Runs in which anything may be at any time."""
+    """Runs with intervals of every kind at any time."""
     return st.builds(
         WorkflowRun,
         instance_id=st.just("i"),
@@ -128,25 +128,25 @@ def runs() -> Any:
         status=st.just(RunStatus.RUNNING),
         started_at=MOMENTS,
         ended_at=ENDS,
-        steps=made(lambda begun, ended: Step("k", "a", (attempt(begun, ended),))),
-        children=made(lambda begun, ended: ChildRun("c", "c", (attempt(begun, ended),))),
-        pauses=made(lambda begun, ended: RetryPause("k", 1, begun, begun, ended)),
-        timers=made(lambda begun, ended: Timer(1, begun, begun, ended)),
-        waits=made(lambda begun, ended: Wait("E", 1, begun, None, ended, WaitOutcome.OPEN)),
-        suspensions=made(Suspension),
-        replays=made(lambda begun, ended: Replay(begun, ended or begun)),
+        steps=intervals(lambda started, ended: Step("k", "a", (attempt(started, ended),))),
+        children=intervals(lambda started, ended: ChildRun("c", "c", (attempt(started, ended),))),
+        pauses=intervals(lambda started, ended: RetryPause("k", 1, started, started, ended)),
+        timers=intervals(lambda started, ended: Timer(1, started, started, ended)),
+        waits=intervals(lambda started, ended: Wait("E", 1, started, None, ended, WaitOutcome.OPEN)),
+        suspensions=intervals(Suspension),
+        replays=intervals(lambda started, ended: Replay(started, ended or started)),
     )
 
 
 @given(runs(), MOMENTS)
 def test_the_parts_are_the_whole_without_gap_or_overlap(run: WorkflowRun, until: datetime) -> None:
-    found = spans(run, until)
+    pieces_found = spans(run, until)
     assert run.started_at is not None
     end = max(run.started_at, run.ended_at or until)
-    edges = [run.started_at, *(span.ended_at for span in found)]
-    assert [span.started_at for span in found] == edges[:-1]
+    edges = [run.started_at, *(span.ended_at for span in pieces_found)]
+    assert [span.started_at for span in pieces_found] == edges[:-1]
     assert edges[-1] == end
-    assert all(span.length > ZERO for span in found)
+    assert all(span.length > ZERO for span in pieces_found)
     parts = split(run, until)
     assert parts.total == end - run.started_at
     assert sum(parts.waiting_for.values(), ZERO) == parts.parts[TimePart.WAITING]
@@ -161,22 +161,22 @@ def test_every_moment_has_the_part_of_its_first_claim(run: WorkflowRun, until: d
 
 
 def first_claim(run: WorkflowRun, moment: datetime) -> TimePart:
-    """What a run was doing at a moment, asked one thing after the other."""
+    """The part of a run at a moment, computed by checking each part in order of precedence."""
 
-    def during(begun: datetime, ended: datetime | None) -> bool:
-        return begun <= moment and (ended is None or moment < ended)
+    def during(started: datetime, ended: datetime | None) -> bool:
+        return started <= moment and (ended is None or moment < ended)
 
-    steps = [each for step in run.steps for each in step.attempts]
-    children = [each for child in run.children for each in child.attempts]
+    steps = [item for step in run.steps for item in step.attempts]
+    children = [item for child in run.children for item in child.attempts]
     claims = {
         TimePart.ACTIVE: [
-            *(during(each.scheduled_at, each.ended_at) for each in steps),
-            *(during(each.started_at, each.ended_at) for each in run.replays),
+            *(during(item.scheduled_at, item.ended_at) for item in steps),
+            *(during(item.started_at, item.ended_at) for item in run.replays),
         ],
-        TimePart.SUSPENDED: [during(each.started_at, each.ended_at) for each in run.suspensions],
-        TimePart.CHILDREN: [during(each.scheduled_at, each.ended_at) for each in children],
-        TimePart.WAITING: [during(each.started_at, each.ended_at) for each in run.waits],
-        TimePart.BACK_OFF: [during(each.started_at, each.ended_at) for each in run.pauses],
-        TimePart.TIMER: [during(each.started_at, each.ended_at) for each in run.timers],
+        TimePart.SUSPENDED: [during(item.started_at, item.ended_at) for item in run.suspensions],
+        TimePart.CHILDREN: [during(item.scheduled_at, item.ended_at) for item in children],
+        TimePart.WAITING: [during(item.started_at, item.ended_at) for item in run.waits],
+        TimePart.BACK_OFF: [during(item.started_at, item.ended_at) for item in run.pauses],
+        TimePart.TIMER: [during(item.started_at, item.ended_at) for item in run.timers],
     }
     return next((part for part, claimed in claims.items() if any(claimed)), TimePart.IDLE)
