@@ -1,10 +1,12 @@
-"""What is computed for finance: pure. The ledger reads the figures and hands them over.
+"""Computes the figures of the cost reports, without I/O: the ledger reads the data and passes it in.
 
 rollup           sums of charges by any dimension
-cost_texts       tokens and money of a group of charges in words, for command line and pages
-call_end         when a model call was over that nobody saw end
+report_schemas   the JSON of sums and reports
+cost_texts       tokens and money of a group of charges as text, for command line and pages
+call_end         the end of a model call whose end was not recorded
 repricing        the same usage under another price book
-failures/        what failures cost, and what starting again from zero would have cost
-reconciliation/  the record against a provider's bill
-retry_bounds/    how often one failure is asked again by all layers together, at worst
+price_schemas    the JSON of repricing, prices and the check of the price book
+failures/        what failures cost, and what restarting from zero would have cost
+reconciliation/  the comparison of our record with a provider's bill
+retry_bounds/    the worst case of all retry layers together
 """

@@ -1,17 +1,16 @@
-"""When a model call was over that nobody saw end: what is known of it. The one place that says so. Pure.
+"""The end of a model call whose end was not recorded.
 
-A call whose worker or sidecar went away has no `ended_at`. It is taken to have been over when the first of these
-happened after it began:
+A call whose worker or sidecar was lost has no `ended_at`. Its end is the first of these events after its start:
 
-* its execution was lost: the last beat of its worker, or the moment at which that worker lost the sidecar that waited
-  for the result (a beat before the call says nothing of it);
-* its step was executed again, or asked a model again;
-* an attempt at its step ended;
+* its execution was lost: the last heartbeat of its worker, or the moment when the worker lost its sidecar (a heartbeat
+  before the call is ignored);
+* its step was executed again, or called a model again;
+* an attempt of its step ended;
 * its task ended.
 
-A killed worker lived for up to a beat (a second) after its last one; all else is a latest end. None of it says when the
-provider was done with the request. Who needs such a bound adds it to this answer and says so, as
-`app/finance/reconciliation/claims.py` does.
+A killed worker may have lived for up to a second after its last heartbeat; the other events are upper bounds. None of
+them shows when the provider had finished the request: code that needs that adds its own tolerance, as
+`app/finance/reconciliation/bill.py` does.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from app.pricing.charge_types import CallRecord
 
 @dataclass(frozen=True, slots=True)
 class ExecutionTimes:
-    """One execution of a call's step; `lost_at` is None for one that was not lost, or is not known to be."""
+    """One execution of a call's step; `lost_at` is None if the execution was not lost, or is not known to be."""
 
     worker: str
-    began_at: datetime
+    started_at: datetime
     lost_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """What is known of a call's step, in UTC: when it asked models, its executions, when attempts at it ended, and when
-    its task did (None: not yet, or not known). Who knows the journal alone gives `asked` alone."""
+    """The known times of a call's step, in UTC: the starts of its model calls, its executions, the ends of its
+    attempts, and the end of its task (None: not ended, or unknown). The journal alone shows only `calls_started`."""
 
-    asked: Sequence[datetime]
+    calls_started: Sequence[datetime]
     executions: Sequence[ExecutionTimes] = ()
     attempts_ended: Sequence[datetime] = ()
     task_ended_at: datetime | None = None
 
 
 def call_end(call: CallRecord, step: StepTimes) -> datetime | None:
-    """When the call was over, as far as is known: its own end, or what its step tells; None while it may be under way.
-    Never before its start, whatever the clocks of two machines say."""
+    """The end of the call: the recorded one, or the one that follows from its step; None while it may be in flight.
+    It is never before the start of the call, even if the clocks of two machines differ."""
     if call.ended_at is not None:
         return max(call.ended_at, call.started_at)
-    later = [at for at in step.asked if at > call.started_at]
-    later += [execution.began_at for execution in step.executions if execution.began_at > call.started_at]
+    later = [at for at in step.calls_started if at > call.started_at]
+    later += [execution.started_at for execution in step.executions if execution.started_at > call.started_at]
     own = _own_execution(call, step.executions)
     lost = [own.lost_at] if own is not None and own.lost_at is not None else []
     later += [at for at in (*step.attempts_ended, *lost) if at >= call.started_at]
@@ -59,10 +58,11 @@ def call_end(call: CallRecord, step: StepTimes) -> datetime | None:
 
 
 def _own_execution(call: CallRecord, executions: Sequence[ExecutionTimes]) -> ExecutionTimes | None:
-    """The execution that made the call: the last that its worker had begun. One clock has told both."""
-    executed = [
+    """The execution that made the call: the last one that its worker started before it. Both times are from one
+    clock."""
+    candidates = [
         execution
         for execution in executions
-        if execution.worker == call.worker and execution.began_at <= call.started_at
+        if execution.worker == call.worker and execution.started_at <= call.started_at
     ]
-    return max(executed, key=lambda run: run.began_at, default=None)
+    return max(candidates, key=lambda execution: execution.started_at, default=None)

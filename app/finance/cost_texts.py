@@ -1,6 +1,4 @@
-"""A group of charges in words: its tokens, its money, and how well they are known. One text for command line and pages.
-Pure; every figure is formatted by `app.domain.formatting`.
-"""
+"""The tokens and the money of a group of charges as text, and how well they are known, for command line and pages."""
 
 from __future__ import annotations
 
@@ -21,37 +19,38 @@ if TYPE_CHECKING:
 
 INPUT = (Meter.INPUT, Meter.CACHED_INPUT, Meter.CACHE_WRITE)
 KINDS = ("model", "compute", "orchestration", "wasted")
-WORKFLOW = "(workflow)"  # the stage of what the workflow itself costs, which is none of its steps
+WORKFLOW = "(workflow)"  # shown as the stage of charges of the workflow itself, which belong to no step
 
 
 def tokens(group: AnyGroup, *lines: Meter) -> str:
-    """The tokens of these lines together: `811 + ?` when some calls did not report theirs; empty without such lines."""
+    """The sum of the tokens of these lines: `811 + ?` if some calls did not report theirs; empty without such lines."""
     quantities = [quantity for quantity in group.quantities if quantity.meter in lines]
-    parts = [(part, basis) for money in quantities for basis, part in money.by_basis.items()]
-    missing = [(None, UsageBasis.UNREPORTED)] if any(money.missing for money in quantities) or not parts else []
+    parts = [(part, basis) for quantity in quantities for basis, part in quantity.by_basis.items()]
+    unknown = any(quantity.missing for quantity in quantities) or not parts
+    missing = [(None, UsageBasis.UNREPORTED)] if unknown else []
     return tokens_sum([*parts, *missing]) if quantities else ""
 
 
 def incomplete(group: AnyGroup) -> bool:
-    """Whether some of its charges are in no sum of money."""
+    """Whether some charges of the group are in no sum of money."""
     return bool(group.unpriced or group.unreported)
 
 
 def is_estimated(sum_: AnyMoney) -> bool:
-    """Whether a part of it is not as reported."""
+    """Whether a part of the sum is not reported."""
     return any(part for basis, part in sum_.by_basis.items() if basis is not CostBasis.REPORTED)
 
 
 def money(sum_: AnyMoney, digits: Digits) -> str:
-    """A sum in its currency: `0.0043 USD`, `~0.0043 USD` when a part of it is estimated."""
+    """A sum with its currency: `0.0043 USD`, or `~0.0043 USD` if a part is estimated."""
     return (
         f"{ESTIMATED if is_estimated(sum_) else ''}{digits.show(sum_.contracted_cost, sum_.currency)} {sum_.currency}"
     )
 
 
 def money_of(group: AnyGroup, digits: Digits) -> tuple[str, ...]:
-    """All that the group costs, a text a currency, the last with `+ ?` when some of it is in no sum; `?` when all is in
-    none, nothing without charges."""
+    """The cost of the group, one text for each currency; the last ends in `+ ?` if some charges are in no sum. `?` if
+    all are in no sum; empty without charges."""
     sums = [money(part, digits) for part in group.money]
     if incomplete(group):
         sums = [*sums[:-1], f"{sums[-1]} + {UNKNOWN}"] if sums else [UNKNOWN]
@@ -59,18 +58,18 @@ def money_of(group: AnyGroup, digits: Digits) -> tuple[str, ...]:
 
 
 def amount(sum_: AnyMoney | None, group: AnyGroup, digits: Digits) -> str:
-    """The group's sum in one currency, without its name."""
+    """The group's sum in one currency, without the currency's name."""
     sums = [digits.show(sum_.contracted_cost, sum_.currency)] if sum_ else []
     return " + ".join([*sums, *([UNKNOWN] if incomplete(group) else [])])
 
 
 def of_kind(sum_: AnyMoney | None, kind: str, digits: Digits) -> str:
-    """What one kind of work costs; empty when nothing was charged for it."""
+    """The cost of one kind of work; empty if nothing was charged for it."""
     return digits.show(sum_.by_kind[kind], sum_.currency) if sum_ and kind in sum_.by_kind else ""
 
 
 def amounts(*groups: AnyGroup) -> Iterator[tuple[Decimal, str]]:
-    """Every amount of the groups that a table may show, with its currency: what `digits_for` takes."""
+    """Every amount of the groups that a table may show, with its currency: the input of `digits_for`."""
     for group in groups:
         for sum_ in group.money:
             yield from (
@@ -80,7 +79,7 @@ def amounts(*groups: AnyGroup) -> Iterator[tuple[Decimal, str]]:
 
 
 def how_known(group: AnyGroup, sums: Iterable[AnyMoney]) -> str:
-    """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` when nothing is to be said."""
+    """How well the sums of a group are known: `12 % estimated, 3 unpriced`; `reported` if all of it is."""
     notes = list(dict.fromkeys(text for part in sums for text in _shares(part)))
     notes += [f"{group.unreported:,} unreported"] * bool(group.unreported)
     notes += [f"{group.unpriced:,} unpriced"] * bool(group.unpriced)
@@ -93,20 +92,20 @@ def _shares(sum_: AnyMoney) -> Iterator[str]:
 
 
 def _share(part: Decimal, whole: Decimal) -> str:
-    """A share in per cent. Corrections can make a part exceed its whole: then no share is said."""
+    """A share in percent; empty for the whole; `partly` if corrections make the part exceed its whole."""
     if part == whole:
         return ""
     return percent(part / whole, 0) if 0 < part < whole else "partly"
 
 
 def remarks(group: AnyGroup) -> Iterator[str]:
-    """What a reader must know about a sum that is not whole, or not exact, each with what can be done."""
+    """Remarks on an incomplete or estimated sum, each with a remedy."""
     if group.unpriced:
         yield f"{group.unpriced:,} charges have no price and are in no sum; `refund-agent price check` says what to add"
     if group.unreported:
         yield (
-            f"{group.unreported:,} charges have no quantity, since nobody reported one, and are in no sum; "
-            "`refund-agent cost reconcile` holds the record against the provider's bill"
+            f"{group.unreported:,} charges have no quantity, because nobody reported one, and are in no sum; "
+            "`refund-agent cost reconcile` compares the record with the provider's bill"
         )
     if any(map(is_estimated, group.money)):
-        yield "~ and estimated: counted by us, not reported; `refund-agent cost reconcile` holds it against the bill"
+        yield "~ and estimated: counted by us, not reported; `refund-agent cost reconcile` compares it with the bill"

@@ -1,4 +1,4 @@
-"""Prices for programs: the JSON of repricing, of the prices that hold, and of what a look at the book finds."""
+"""The JSON of repricing, of the prices that apply, and of the check of the price book."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from app.pricing.charge_types import CostBasis, Meter
 
 
 class ChangeView(View):
-    """What was billed and what the same usage costs by the other book; an unknown part is in neither sum. `kind`,
-    `provider` and `model` are those of the `key`, empty where that has none."""
+    """The billed cost and the cost of the same usage by the other book; each leaves out costs that are unknown there.
+    `kind`, `provider` and `model` repeat those of the `key`; empty if the key lacks them."""
 
     key: dict[str, str]
     kind: str
@@ -28,7 +28,8 @@ class ChangeView(View):
 
 
 class RepricingView(Selection):
-    """The same usage by another price book. `billed_books` are the digests that it was billed by, `book` the other."""
+    """The same usage by another price book. `billed_books`: digests of the books that it was billed by; `book`: of the
+    other one."""
 
     billed_books: tuple[str, ...]
     book: str
@@ -38,7 +39,7 @@ class RepricingView(Selection):
 
 
 class PriceView(View):
-    """A price per million tokens, for requests above `above` input tokens; `problem` says why there is none."""
+    """Prices per million tokens, for requests with more than `above` input tokens; `problem`: why there is none."""
 
     provider: str
     model: str
@@ -55,7 +56,7 @@ class PriceView(View):
 
 
 class InfrastructureView(View):
-    """What `per` of a line of compute or orchestration cost, and when."""
+    """The price of `per` units of a meter of compute or orchestration, and its period."""
 
     price_id: str
     meter: Meter
@@ -70,7 +71,7 @@ class InfrastructureView(View):
 
 
 class PricesView(View):
-    """The prices that hold at an instant, by the book with this digest."""
+    """The prices that apply at an instant, by the book with this digest."""
 
     book: str
     at: datetime
@@ -79,7 +80,7 @@ class PricesView(View):
 
 
 class PriceFindingView(View):
-    """One thing that a look at the price book found."""
+    """One finding of the check of the price book."""
 
     severity: str
     where: str
@@ -89,7 +90,7 @@ class PriceFindingView(View):
 
 
 class CheckView(View):
-    """What a look at the price book found; `models_in_use` is null when no ledger says which those are."""
+    """The findings of the check of the price book; `models_in_use` is null without a ledger."""
 
     book: str
     models_in_use: tuple[tuple[str, str], ...] | None
@@ -98,7 +99,7 @@ class CheckView(View):
 
 
 def repricing_view(repricing: Repricing, billed_books: Iterable[str], selection: Selection) -> RepricingView:
-    """A repricing of the selected charges."""
+    """The JSON of a repricing of the selected charges."""
     return RepricingView(
         **dict(selection),
         billed_books=tuple(sorted(billed_books)),

@@ -1,4 +1,4 @@
-"""Costs for programs: the JSON of the command line and of the HTTP API. Its keys stay; its amounts have all digits."""
+"""The JSON of sums and reports, of the command line and of the HTTP API. Its keys stay; amounts have all digits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from app.domain.money import plain
 from app.finance.rollup import Dimension, Group, MoneySum, QuantitySum, Rollup
 from app.pricing.charge_types import CostBasis, Meter, Unit
 
-Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal text without exponent
+Exact = Annotated[Decimal, PlainSerializer(plain, return_type=str)]  # a decimal as text, without exponent
 
 
 class View(Frozen):
-    """A value for programs, read from the attributes of the value that it shows, or from its own JSON."""
+    """A JSON object, read from an object with the same attributes, or from its own JSON."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", from_attributes=True, populate_by_name=True, serialize_by_alias=True
@@ -36,7 +36,7 @@ class MoneyView(View):
 
 
 class QuantityView(View):
-    """What one line counts; `missing` charges have a quantity that is not known, and that is in no sum."""
+    """A sum of one meter; `missing`: the number of charges with an unknown quantity, which is in no sum."""
 
     meter: Meter
     unit: Unit
@@ -58,8 +58,7 @@ class GroupView(View):
 
 
 class WorkView(View):
-    """What was done for a task: model calls, how many of them came to nothing, and attempts at steps beyond the first
-    of each."""
+    """The work of a task: model calls, how many had no result, and attempts of steps beyond the first of each."""
 
     calls: int
     wasted_calls: int
@@ -67,23 +66,22 @@ class WorkView(View):
 
 
 class SidecarRetriesView(View):
-    """Requests to models that the sidecars repeated by themselves in the time of the report, of all tenants. They are
-    in no sum. `requests` is null when a sidecar's counter was lost for a while; `at_least` is what was counted then."""
+    """Requests to models that the sidecars repeated in the time of the report, of all tenants. They are in no sum.
+    `requests` is null if a sidecar's counter was lost in that time; `at_least` is the number that was counted."""
 
     requests: int | None
     at_least: int
 
 
 class CountedView(GroupView):
-    """A group with the number of tasks that it is the cost of (null where one task is in several groups), and what was
-    done for it where it is one task."""
+    """A group with the number of its tasks (null if one task is in several groups), and its work if it is one task."""
 
     tasks: int | None = None
     work: WorkView | None = None
 
 
 class Selection(View):
-    """Which charges: days in UTC, `until` not among them; `tenants` null means all of them."""
+    """The selected charges: days in UTC, excluding `until`; `tenants` null means all tenants."""
 
     since: date | None = None
     until: date | None = None
@@ -91,7 +89,7 @@ class Selection(View):
 
 
 class ReportView(Selection):
-    """Sums for each combination of the dimensions' values, and over all."""
+    """Sums for each combination of the dimensions' values, and in total."""
 
     by: tuple[Dimension, ...]
     groups: tuple[GroupView, ...]
@@ -99,7 +97,7 @@ class ReportView(Selection):
 
 
 class CountedReportView(ReportView):
-    """The same for those who divide and compare. `left_out` groups are in the total alone."""
+    """A report with numbers of tasks. `left_out`: the number of groups that are only in the total."""
 
     groups: tuple[CountedView, ...]
     total: CountedView
@@ -108,7 +106,7 @@ class CountedReportView(ReportView):
 
 
 def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:
-    """A group, its key under the names of the dimensions."""
+    """The JSON of a group; the dimensions name the values of its key."""
     return GroupView(
         key={dimension.value: value for dimension, value in zip(by, group.key, strict=True)},
         charges=group.charges,
@@ -121,12 +119,12 @@ def group_view(group: Group, by: Iterable[Dimension] = ()) -> GroupView:
 
 
 def money_view(money: MoneySum) -> MoneyView:
-    """A sum of money."""
+    """The JSON of a sum of money."""
     return MoneyView.model_validate(money)
 
 
 def quantity_view(quantity: QuantitySum) -> QuantityView:
-    """A sum of quantities, with its unit."""
+    """The JSON of a sum of quantities, with its unit."""
     return QuantityView(
         meter=quantity.meter,
         unit=quantity.meter.unit,
@@ -137,7 +135,7 @@ def quantity_view(quantity: QuantitySum) -> QuantityView:
 
 
 def report_view(rollup: Rollup, selection: Selection) -> ReportView:
-    """A report over the selected charges."""
+    """The JSON of a report on the selected charges."""
     return ReportView(
         **dict(selection),
         by=rollup.by,

@@ -1,4 +1,4 @@
-"""What the same usage would have cost under another price book; nothing that was charged is changed."""
+"""The cost of the same usage under another price book; the charges themselves are not changed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BY = (Dimension.KIND, Dimension.PROVIDER, Dimension.MODEL)
 
 @dataclass(frozen=True)
 class PriceDifference:
-    """One row: what was billed and what it would be. With an unknown part on either side, the sums leave it out.
-    `key`: the values of the dimensions, in the order asked for."""
+    """The billed and the repriced cost of one group in one currency. `key`: the values of the dimensions, in the
+    requested order. Each sum leaves out charges with unknown costs; `billed_known` and `repriced_known` show that."""
 
     key: tuple[str, ...]
     currency: str
@@ -42,13 +42,13 @@ class PriceDifference:
 
     @property
     def change(self) -> Decimal:
-        """More (above zero) or less (below) than was billed."""
+        """Repriced minus billed cost."""
         return difference(self.repriced, self.billed)
 
 
 @dataclass(frozen=True)
 class Repricing:
-    """Both sums, the differences `by` dimensions, and the charges as the other book has them."""
+    """Both sums, the differences `by` dimensions, and the charges at the prices of the other book."""
 
     book_digest: str
     by: tuple[Dimension, ...]
@@ -59,17 +59,16 @@ class Repricing:
 
 
 def reprice(charges: Iterable[Charge], book: PriceBook, by: Sequence[Dimension] = BY) -> Repricing:
-    """Prices the usage of the charges again, each at its own time; usage that was corrected, as it was corrected."""
+    """Prices the usage of the charges by another book, each at its own time, with all corrections applied."""
     billed = tuple(charges)
-    again = tuple(chain.from_iterable(_again(call, book) for call in _calls(effective_charges(billed))))
-    before, after = rollup(billed, by), rollup(again, by)
-    return Repricing(
-        book.digest, tuple(by), before.total, after.total, _differences(before.groups, after.groups), again
-    )
+    repriced = tuple(chain.from_iterable(_reprice_call(call, book) for call in _calls(effective_charges(billed))))
+    before, after = rollup(billed, by), rollup(repriced, by)
+    differences = _differences(before.groups, after.groups)
+    return Repricing(book.digest, tuple(by), before.total, after.total, differences, repriced)
 
 
 def usage_of(call: Sequence[Charge]) -> TokenUsage:
-    """The usage that the charges of one model call stand for; a kind without a line was not reported."""
+    """The usage of one model call, from its charges; a kind of token without a charge was not reported."""
     counts = {
         charge.meter: None if charge.consumed_quantity is None else int(charge.consumed_quantity) for charge in call
     }
@@ -80,27 +79,23 @@ def usage_of(call: Sequence[Charge]) -> TokenUsage:
         output_tokens=counts.get(Meter.OUTPUT),
         cached_tokens=cached,
         cache_write_tokens=written,
-        basis=_best(charge.usage_basis for charge in call),
+        # Pricing can only lower the basis of a charge, so the best one is that of the call.
+        basis=min((charge.usage_basis for charge in call), key=list(UsageBasis).index),
     )
 
 
-def _best(knowns: Iterable[UsageBasis]) -> UsageBasis:
-    """Pricing can only make a line worse than what was reported, so the best line is as the call was."""
-    return min(knowns, key=list(UsageBasis).index)
-
-
 def _calls(charges: Iterable[Charge]) -> Iterator[tuple[Charge, ...]]:
-    """The charges by what they were charged for together: a model call, or a piece of work.
+    """The charges grouped by model call or piece of work.
 
-    A line that comes again under the same origin is another call's, since a call has each line once.
+    A call has each meter once: a repeated meter of the same origin belongs to another call.
     """
     calls: dict[tuple[Origin, CostKind, Mode, bool, int], list[Charge]] = {}
     seen: Counter[tuple[Origin, CostKind, Mode, bool, Meter]] = Counter()
     for charge in charges:
-        together = (_origin(charge), charge.kind, charge.mode, charge.wasted)
-        nth = seen[(*together, charge.meter)]
-        seen[(*together, charge.meter)] += 1
-        calls.setdefault((*together, nth), []).append(charge)
+        key = (_origin(charge), charge.kind, charge.mode, charge.wasted)
+        number = seen[(*key, charge.meter)]
+        seen[(*key, charge.meter)] += 1
+        calls.setdefault((*key, number), []).append(charge)
     return map(tuple, calls.values())
 
 
@@ -108,12 +103,12 @@ def _origin(charge: Charge) -> Origin:
     return Origin(**{name: getattr(charge, name) for name in ORIGIN_FIELDS})
 
 
-def _again(call: tuple[Charge, ...], book: PriceBook) -> tuple[Charge, ...]:
+def _reprice_call(call: tuple[Charge, ...], book: PriceBook) -> tuple[Charge, ...]:
     first = call[0]
     origin = _origin(first)
     if first.kind is CostKind.MODEL:
         return charge_call(book, usage_of(call), origin, mode=first.mode, wasted=first.wasted)
-    # The quantities stay as they were billed, the months that bytes are kept among them.
+    # The quantities stay as billed, including the months for which bytes are kept.
     work = tuple((charge.meter, Quantity(charge.consumed_quantity, charge.usage_basis)) for charge in call)
     return charges_of(origin, price_quantities(book, work, at=origin.at), wasted=first.wasted)
 
@@ -124,13 +119,13 @@ def _differences(before: Sequence[Group], after: Sequence[Group]) -> tuple[Price
 
 
 def _rows(key: tuple[str, ...], old: Group | None, new: Group | None) -> Iterator[PriceDifference]:
-    was, is_ = _money(old), _money(new)
-    for currency in sorted(was | is_):
+    billed, repriced = _money(old), _money(new)
+    for currency in sorted(billed | repriced):
         yield PriceDifference(
             key,
             currency,
-            was[currency].contracted_cost if currency in was else ZERO,
-            is_[currency].contracted_cost if currency in is_ else ZERO,
+            billed[currency].contracted_cost if currency in billed else ZERO,
+            repriced[currency].contracted_cost if currency in repriced else ZERO,
             old.cost_basis if old else CostBasis.REPORTED,
             new.cost_basis if new else CostBasis.REPORTED,
         )

@@ -1,4 +1,4 @@
-"""Sums of charges by any of their dimensions: exact, and each sum says how much of it is known how."""
+"""Exact sums of charges by any of their dimensions, each split by how well it is known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from app.domain.money import ZERO, add
 from app.pricing.charge_types import TOKEN_METERS, Charge, CostBasis, Meter, worst_of
 
 _Key = TypeVar("_Key", bound=Hashable)
-WASTED = "wasted"  # the bucket of all charges for work that was done again, whatever they pay for
+WASTED = "wasted"  # the bucket of all charges for work that brought no result, whatever they pay for
 
 
 class Dimension(StrEnum):
-    """What charges can be grouped by."""
+    """A dimension by which charges can be grouped."""
 
     TENANT = "tenant"
     AGENT = "agent"
@@ -34,12 +34,12 @@ class Dimension(StrEnum):
     DAY = "day"  # in UTC
     PRICE_BOOK = "price-book"
     PRICE = "price"
-    KIND = "kind"  # model, compute, orchestration; wasted for what was done again
+    KIND = "kind"  # model, compute, orchestration or wasted
     METER = "meter"
 
 
 def bucket(charge: Charge) -> str:
-    """What the charge pays for, wasted apart."""
+    """The kind of the charge, or `wasted` if it paid for wasted work."""
     return WASTED if charge.wasted else charge.kind.value
 
 
@@ -76,8 +76,8 @@ class MoneySum:
 
 @dataclass(frozen=True)
 class QuantitySum:
-    """What one line counts. `by_basis` sums to `consumed_quantity`; `missing` charges have a quantity that is not
-    known."""
+    """A sum of one meter. `by_basis` sums to `consumed_quantity`; `missing` is the number of charges with an unknown
+    quantity."""
 
     meter: Meter
     consumed_quantity: Decimal
@@ -87,10 +87,10 @@ class QuantitySum:
 
 @dataclass(frozen=True)
 class Group:
-    """All charges with the same values of the dimensions. `key` holds those values in the order asked for.
+    """The sums of all charges with the same values of the dimensions; `key` has these values in the requested order.
 
-    `money` is what is known of it: `unreported` and `unpriced` charges are in no sum of money, so with any of them the
-    true sum is another one, and `cost_basis` says so.
+    `unreported` and `unpriced` charges are in no sum of `money`; if there are any, the sums are incomplete, and
+    `cost_basis` shows it.
     """
 
     key: tuple[str, ...]
@@ -103,13 +103,13 @@ class Group:
 
     @property
     def tokens(self) -> tuple[QuantitySum, ...]:
-        """The quantities that are tokens."""
+        """The quantities of tokens."""
         return tuple(quantity for quantity in self.quantities if quantity.meter in TOKEN_METERS)
 
 
 @dataclass(frozen=True)
 class Rollup:
-    """Groups in the order of their keys, and all of them together."""
+    """Groups ordered by key, and their total."""
 
     by: tuple[Dimension, ...]
     groups: tuple[Group, ...]
@@ -118,7 +118,7 @@ class Rollup:
 
 @dataclass
 class _Sums:
-    """A group while it grows."""
+    """The sums of a group while charges are added."""
 
     charges: int = 0
     money: dict[str, dict[tuple[CostBasis, str], Decimal]] = field(default_factory=dict)
@@ -127,8 +127,8 @@ class _Sums:
     missing: Counter[Meter] = field(default_factory=Counter)
     knowns: Counter[CostBasis] = field(default_factory=Counter)
 
-    def take(self, charge: Charge, times: int) -> None:
-        """Adds what stands for so many charges."""
+    def add_charge(self, charge: Charge, times: int) -> None:
+        """Adds a charge that is the sum of `times` charges."""
         self.charges += times
         self.knowns[charge.cost_basis] += times
         if charge.contracted_cost is not None and charge.currency is not None:
@@ -145,7 +145,7 @@ class _Sums:
             _grow(quantities, charge.usage_basis, charge.consumed_quantity)
 
     def group(self, key: tuple[str, ...]) -> Group:
-        """What was added so far."""
+        """The group of the charges added so far."""
         return Group(
             key=key,
             charges=self.charges,
@@ -158,21 +158,21 @@ class _Sums:
 
 
 def rollup(charges: Iterable[Charge], by: Sequence[Dimension] = ()) -> Rollup:
-    """Sums the charges for each combination of the dimensions' values, and over all."""
+    """The sums of the charges for each combination of the dimensions' values, and in total."""
     return rollup_sums(((charge, -1 if charge.takes_back else 1) for charge in charges), by)
 
 
 def rollup_sums(sums_of: Iterable[tuple[Charge, int]], by: Sequence[Dimension] = ()) -> Rollup:
-    """The same of charges that are sums already, each with the number of charges that it stands for: those that equal
-    each other in everything but quantity and amounts. What is taken back counts as one less."""
+    """The same as `rollup` for charges that are already sums, each with its number of charges. Such charges are equal
+    in everything but quantity and amounts. A charge that takes another back counts as -1."""
     readers = [_READ[dimension] for dimension in by]
     sums: dict[tuple[str, ...], _Sums] = {}
-    whole = _Sums()
+    total = _Sums()
     for charge, times in sums_of:
         key = tuple(reader(charge) for reader in readers)
-        sums.setdefault(key, _Sums()).take(charge, times)
-        whole.take(charge, times)
-    return Rollup(tuple(by), tuple(sums[key].group(key) for key in sorted(sums)), whole.group(()))
+        sums.setdefault(key, _Sums()).add_charge(charge, times)
+        total.add_charge(charge, times)
+    return Rollup(tuple(by), tuple(sums[key].group(key) for key in sorted(sums)), total.group(()))
 
 
 def _grow(sums: dict[_Key, Decimal], key: _Key, amount: Decimal) -> None:

@@ -22,7 +22,7 @@ EXECUTIONS = st.builds(
 )
 STEPS = st.builds(
     StepTimes,
-    asked=st.lists(SECONDS.map(at)),
+    calls_started=st.lists(SECONDS.map(at)),
     executions=st.lists(EXECUTIONS),
     attempts_ended=st.lists(SECONDS.map(at)),
     task_ended_at=st.none() | SECONDS.map(at),
@@ -33,8 +33,8 @@ STEPS = st.builds(
     ("known", "expected"),
     [
         ({}, None),
-        ({"asked": [at(5)]}, None),  # its own start
-        ({"asked": [at(5), at(31)]}, 31),
+        ({"calls_started": [at(5)]}, None),  # its own start
+        ({"calls_started": [at(5), at(31)]}, 31),
         ({"task_ended_at": at(70)}, 70),
         ({"attempts_ended": [at(2), at(40)]}, 40),
         ({"executions": [ExecutionTimes("w-1", at(4), None)]}, None),  # its worker may still be at it
@@ -46,7 +46,7 @@ STEPS = st.builds(
     ],
 )
 def test_each_thing_that_is_known_ends_it(known: dict[str, Any], expected: float | None) -> None:
-    assert call_end(LOST, StepTimes(**{"asked": [LOST.started_at]} | known)) == (
+    assert call_end(LOST, StepTimes(**{"calls_started": [LOST.started_at]} | known)) == (
         None if expected is None else at(expected)
     )
 
@@ -62,6 +62,6 @@ def test_an_end_that_was_seen_is_the_end(step: StepTimes) -> None:
 def test_an_end_is_never_before_the_start_and_more_knowledge_never_makes_it_later(step: StepTimes) -> None:
     found = call_end(LOST, step)
     assert found is None or found >= LOST.started_at
-    less = [replace(step, asked=()), replace(step, attempts_ended=()), replace(step, task_ended_at=None)]
+    less = [replace(step, calls_started=()), replace(step, attempts_ended=()), replace(step, task_ended_at=None)]
     for known in (call_end(LOST, each) for each in less):
         assert known is None or (found is not None and found <= known)

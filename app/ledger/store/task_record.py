@@ -149,7 +149,7 @@ class TaskRecord:
             attempt for step in self.steps if step.execution_id == call.execution_id for attempt in step.attempts
         ]
         times = StepTimes(
-            asked=[other.started_at for other in self.calls if other.execution_id == call.execution_id],
+            calls_started=[other.started_at for other in self.calls if other.execution_id == call.execution_id],
             executions=[_execution_times(execution) for attempt in attempts for execution in attempt.executions],
             attempts_ended=[attempt.ended_at for attempt in attempts if attempt.ended_at],
             task_ended_at=self.ended_at,
