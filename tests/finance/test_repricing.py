@@ -1,4 +1,4 @@
-"""The same usage under another book: both sums side by side, and nothing that was charged is changed."""
+"""The same usage under another price book: both sums, and unchanged charges."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def billed() -> list[Charge]:
     ]
 
 
-def test_the_difference_is_told_for_each_model_and_kind() -> None:
-    found = reprice(billed(), NEW)
-    rows = {(row.key[0], row.key[2]): (row.billed, row.repriced, row.change) for row in found.differences}
+def test_there_is_a_difference_for_each_model_and_kind() -> None:
+    repricing = reprice(billed(), NEW)
+    rows = {(row.key[0], row.key[2]): (row.billed, row.repriced, row.change) for row in repricing.differences}
     assert rows == {
         ("model", "model-a"): (Decimal("0.0022"), Decimal("0.0014"), Decimal("-0.0008")),
         ("model", "model-b"): (Decimal(2), Decimal(0), Decimal(-2)),  # has no price in the new book: see below
@@ -43,23 +43,23 @@ def test_the_difference_is_told_for_each_model_and_kind() -> None:
     }
 
 
-def test_a_model_that_the_other_book_does_not_price_is_said_to_be_unpriced() -> None:
-    found = reprice(billed(), NEW)
-    row = next(row for row in found.differences if row.key[2] == "model-b")
+def test_a_model_without_a_price_in_the_other_book_is_unpriced() -> None:
+    repricing = reprice(billed(), NEW)
+    row = next(row for row in repricing.differences if row.key[2] == "model-b")
     assert (row.billed_known, row.repriced_known) == (CostBasis.REPORTED, CostBasis.UNPRICED)
-    assert (found.billed.unpriced, found.repriced.unpriced) == (0, 3)
+    assert (repricing.billed.unpriced, repricing.repriced.unpriced) == (0, 3)
 
 
-def test_what_was_charged_is_left_alone() -> None:
+def test_the_charges_are_not_changed() -> None:
     before = billed()
     reprice(before, NEW)
     assert before == billed()
 
 
 def test_the_new_charges_name_the_new_book_and_keep_the_time() -> None:
-    found = reprice(billed(), NEW)
-    assert {charge.book_digest for charge in found.charges} == {NEW.digest} == {found.book_digest}
-    assert [charge.at for charge in found.charges] == [charge.at for charge in billed()]
+    repricing = reprice(billed(), NEW)
+    assert {charge.book_digest for charge in repricing.charges} == {NEW.digest} == {repricing.book_digest}
+    assert [charge.at for charge in repricing.charges] == [charge.at for charge in billed()]
 
 
 def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
@@ -69,18 +69,18 @@ def test_corrected_usage_is_priced_as_it_was_corrected() -> None:
     back = replace(wrong, consumed_quantity=Decimal(-1000), contracted_cost=-wrong.contracted_cost, correction=1)
     again = replace(wrong, consumed_quantity=Decimal(750), contracted_cost=Decimal("0.0015"), correction=2)
     assert (back.correction_of, again.correction_of) == (wrong.id, back.id)
-    found = reprice([*original, back, again], OLD)
-    assert found.billed.money[0].contracted_cost == found.repriced.money[0].contracted_cost == Decimal("0.0015")
-    assert found.billed.charges == len(found.charges) == len(original)
+    repricing = reprice([*original, back, again], OLD)
+    assert repricing.billed.money[0].contracted_cost == repricing.repriced.money[0].contracted_cost == Decimal("0.0015")
+    assert repricing.billed.charges == len(repricing.charges) == len(original)
     gone = reprice([*original, back], OLD)
     assert gone.repriced.money[0].contracted_cost == Decimal(0)
 
 
-def test_calls_that_nothing_tells_apart_stay_two_calls() -> None:
+def test_two_identical_calls_stay_two_calls() -> None:
     twice = [
         *charge_call(OLD, TokenUsage(input_tokens=600, output_tokens=1, cached_tokens=0), origin()),
         *charge_call(OLD, TokenUsage(input_tokens=600, output_tokens=1, cached_tokens=0), origin()),
     ]
-    found = reprice(twice, NEW)
-    inputs = [charge.consumed_quantity for charge in found.charges if charge.meter is Meter.INPUT]
+    repricing = reprice(twice, NEW)
+    inputs = [charge.consumed_quantity for charge in repricing.charges if charge.meter is Meter.INPUT]
     assert inputs == [Decimal(600), Decimal(600)]  # and not one of 1,200, above the tier

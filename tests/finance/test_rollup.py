@@ -1,4 +1,4 @@
-"""Sums by dimension: what is known how, what is missing, and wasted apart."""
+"""Sums by dimension: their basis, their missing parts, and wasted work apart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def charged() -> list[Charge]:
     ]
 
 
-def test_the_total_says_what_it_knows_and_what_it_misses() -> None:
+def test_the_total_shows_its_basis_and_its_missing_parts() -> None:
     total = rollup(charged()).total
     euro, dollar = total.money
     assert (euro.currency, euro.contracted_cost) == ("EUR", Decimal("0.002"))
@@ -57,8 +57,8 @@ def test_tokens_of_unpriced_models_are_counted_and_unreported_ones_named() -> No
 
 
 def test_groups_come_in_the_order_of_their_keys() -> None:
-    found = rollup(charged(), [Dimension.TENANT, Dimension.STAGE, Dimension.MODEL])
-    assert [group.key for group in found.groups] == [
+    sums = rollup(charged(), [Dimension.TENANT, Dimension.STAGE, Dimension.MODEL])
+    assert [group.key for group in sums.groups] == [
         ("acme", "classify", ""),
         ("acme", "classify", "model-a"),
         ("acme", "draft_refund", "unknown"),
@@ -66,7 +66,7 @@ def test_groups_come_in_the_order_of_their_keys() -> None:
     ]
 
 
-def test_days_are_utc_and_reruns_a_kind() -> None:
+def test_days_are_utc_and_wasted_is_a_kind() -> None:
     days = rollup(charged(), [Dimension.DAY]).groups
     assert [group.key for group in days] == [("2026-11-22",), ("2026-11-23",)]
     kinds = rollup(charged(), [Dimension.KIND]).groups
@@ -82,6 +82,6 @@ def test_every_dimension_can_be_grouped_by() -> None:
 
 
 def test_nothing_costs_nothing_and_nothing_is_missing() -> None:
-    found = rollup([], [Dimension.TENANT])
-    assert found.groups == ()
-    assert (found.total.money, found.total.cost_basis) == ((), CostBasis.REPORTED)
+    sums = rollup([], [Dimension.TENANT])
+    assert sums.groups == ()
+    assert (sums.total.money, sums.total.cost_basis) == ((), CostBasis.REPORTED)

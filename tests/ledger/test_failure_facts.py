@@ -19,7 +19,7 @@ from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
 from app.pricing.charge_types import NOT_REPORTED
-from tests.finance.failures.crashes import TENANTS, sights, tales
+from tests.finance.failures.crashes import TENANTS, records_of, tales
 from tests.finance.failures.plain import facts_of
 from tests.finance.failures.tasks import call, crashed, failure, own_charges, task
 from tests.ledger.kit import Ledger
@@ -44,7 +44,7 @@ def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
     dice = random.Random(seed)
     found = tales(seed, count)
     for told in found:
-        for record in sights(told, dice):
+        for record in records_of(told, dice):
             ledger.save(record)
     return [ledger.records.record(told.task_id) for told in found]
 

@@ -1,4 +1,4 @@
-"""Random tasks in which workers go away: stories, with what workers wrote ahead of each execution made up beside."""
+"""Random tasks whose workers are lost: stories, with made-up rows of the workers' execution logs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ TENANTS = ("acme", "globex", "lumen")
 
 
 def tales(seed: int, count: int) -> list[Story]:
-    """Random tasks of some tenants, over three days."""
+    """Random tasks of three tenants."""
     ids = [f"{TENANTS[(seed + number) % len(TENANTS)]}:T-{number}" for number in range(count)]
     return [story(seed * 100 + number, task_id, MODELS) for number, task_id in enumerate(ids)]
 
 
-def sights(told: Story, dice: random.Random) -> Iterator[TaskRecord]:
-    """Its record at some moment or two; mostly, the last is that of its end."""
-    begun = list(_begun(told.end.run, dice))
-    turns = sorted({dice.randrange(len(told.turns)), len(told.turns) - 1 if dice.random() < 0.8 else 0})
+def records_of(tale: Story, dice: random.Random) -> Iterator[TaskRecord]:
+    """The task's record at one or two moments; the last one is usually its end."""
+    executions = list(_executions(tale.end.run, dice))
+    turns = sorted({dice.randrange(len(tale.turns)), len(tale.turns) - 1 if dice.random() < 0.8 else 0})
     for turn in turns:
-        known = told.at(turn)
-        there = [each for each in begun if each.started_at <= known.moment]
-        yield project(known.run, Written(known.calls, there), two_currencies(), NAMING, known.moment)
+        known = tale.at(turn)
+        visible = [execution for execution in executions if execution.started_at <= known.moment]
+        yield project(known.run, Written(known.calls, visible), two_currencies(), NAMING, known.moment)
 
 
-def _begun(run: WorkflowRun, dice: random.Random) -> Iterator[StartedExecution]:
-    """Some attempts are handed out more than once; some deaths take all that is under way."""
+def _executions(run: WorkflowRun, dice: random.Random) -> Iterator[StartedExecution]:
+    """Execution log rows: some attempts are handed out more than once; a death loses all executions in progress."""
     deaths = sorted(_moment(run, dice) for _ in range(dice.randint(0, 12)))
     for step in run.steps:
         for attempt in step.attempts:
@@ -44,7 +44,7 @@ def _begun(run: WorkflowRun, dice: random.Random) -> Iterator[StartedExecution]:
 
 
 def _moment(run: WorkflowRun, dice: random.Random) -> datetime:
-    """While some step is at work."""
+    """A random moment within an attempt."""
     attempt = dice.choice(dice.choice(run.steps).attempts)
     return attempt.scheduled_at + _length(attempt) * dice.random()
 
@@ -56,10 +56,10 @@ def _length(attempt: Attempt) -> timedelta:
 def _until_dead(
     step: Step, attempt: Attempt, deaths: list[datetime], dice: random.Random
 ) -> Iterator[StartedExecution]:
-    """One execution after the other, each begun a while after the one before was lost."""
+    """Consecutive executions, each started some time after the previous one was lost."""
     started_at, end = attempt.scheduled_at, attempt.scheduled_at + _length(attempt)
     number = 1
-    for death in [each for each in deaths if attempt.scheduled_at < each < end]:
+    for death in [moment for moment in deaths if attempt.scheduled_at < moment < end]:
         if death > started_at:
             yield StartedExecution(
                 step.execution_id, attempt.event_id, number, f"w-{number}", started_at, seen_at=death

@@ -1,4 +1,4 @@
-"""Figures of a few tasks, taken apart."""
+"""Shortcuts to the figures of a few tasks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ MODEL = "model"
 
 
 def part(*records: TaskRecord) -> FailureScope:
-    """The figures of all of them."""
-    (found,) = parts(facts_of(records))
-    return found
+    """The figures of these tasks together."""
+    (scope,) = parts(facts_of(records))
+    return scope
 
 
 def cents(amount: str) -> Decimal:
-    """An amount."""
+    """An amount of money."""
     return Decimal(amount)
 
 
 def spent(group: Group, kind: str = MODEL) -> Decimal:
-    """Dollars of a kind."""
+    """The dollars of one kind of cost."""
     return next((sum_.by_kind.get(kind, Decimal(0)) for sum_ in group.money if sum_.currency == "USD"), Decimal(0))
 
 
 def tokens(group: Group) -> Decimal:
-    """All of them."""
-    return sum((each.consumed_quantity for each in group.tokens), Decimal(0))
+    """All tokens of the group."""
+    return sum((quantity.consumed_quantity for quantity in group.tokens), Decimal(0))
 
 
 def value(share: CostShare) -> tuple[str, Decimal, Decimal]:
-    """Without its interval."""
+    """A share without its interval: currency, amount, share."""
     assert share.share is not None
     return share.currency, share.contracted_cost, share.share.value

@@ -1,7 +1,7 @@
-"""What failures cost, the long way: loops over whole records, and fractions. Shares no reckoning with the product.
+"""What failures cost, computed independently of the product by loops over whole records, with fractions.
 
-`facts_of` gathers what the ledger's SQL gathers; `figures` reckons from the records themselves what the product
-reckons from those facts.
+`facts_of` collects what the ledger's SQL collects; `figures` computes from the records what the product computes from
+those facts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DECIMALS = 12  # of prices, in tests
 def ended_in(
     records: Iterable[TaskRecord], since: date | None, until: date | None, tenants: frozenset[str] | None
 ) -> list[TaskRecord]:
-    """The tasks that ended on these days."""
+    """The records of the tenants' tasks that ended on these days."""
     return [
         record
         for record in records
@@ -36,8 +36,8 @@ def ended_in(
     ]
 
 
-class Told:
-    """One task, taken apart."""
+class TaskView:
+    """One task with its charges and steps indexed."""
 
     def __init__(self, record: TaskRecord) -> None:
         self.record = record
@@ -46,19 +46,19 @@ class Told:
         self.numbered = {step.step: step for step in record.steps}
 
     def failures(self) -> list[FailureRecord]:
-        """In the order in which they came."""
-        return sorted(self.record.failures, key=lambda each: each.at)
+        """The failures in the order of their times."""
+        return sorted(self.record.failures, key=lambda failure: failure.at)
 
     def stage(self, failure: FailureRecord) -> str:
-        """Of the step that failed."""
+        """The stage of the failed step."""
         return self.numbered[failure.step].stage
 
     def clean(self) -> list[Charge]:
-        """Model charges that are not wasted."""
+        """The model charges that are not wasted."""
         return [charge for charge in self.charges if charge.kind is CostKind.MODEL and not charge.wasted]
 
     def restarts(self, place: int) -> bool:
-        """Whether a runner without a record would have begun again at the failure in this place."""
+        """Whether a runner without a record would have restarted at the failure with this index."""
         failures = self.failures()
         failure, before = failures[place], failures[:place]
         if failure.resumed_at is None and not any(c.execution_id and c.at > failure.at for c in self.charges):
@@ -72,7 +72,7 @@ class Told:
         return last is None or any(last.at <= c.at < failure.at for c in self.charges if not c.wasted)
 
     def paid(self, failure: FailureRecord) -> Iterator[tuple[SpendRole, Charge]]:
-        """What stood when it failed, and what kept it from being paid again."""
+        """The charges before the failure that were not wasted, each with what prevented paying it again."""
         for charge in self.charges:
             step = self.step_of.get(charge.execution_id)
             if step is None or charge.wasted:
@@ -87,28 +87,28 @@ class Told:
 
 
 def completed(step: StepRecord) -> datetime | None:
-    """When a step was completed, if it was."""
-    return next((each.ended_at for each in step.attempts if each.outcome is AttemptOutcome.COMPLETED), None)
+    """When a step was completed; None if it was not."""
+    return next((attempt.ended_at for attempt in step.attempts if attempt.outcome is AttemptOutcome.COMPLETED), None)
 
 
 def money(charges: Iterable[Charge]) -> dict[str, Fraction]:
-    """By currency."""
-    found: defaultdict[str, Fraction] = defaultdict(Fraction)
+    """The costs by currency."""
+    amounts: defaultdict[str, Fraction] = defaultdict(Fraction)
     for charge in charges:
         if charge.currency is not None and charge.contracted_cost is not None:
-            found[charge.currency] += Fraction(charge.contracted_cost)
-    return dict(found)
+            amounts[charge.currency] += Fraction(charge.contracted_cost)
+    return dict(amounts)
 
 
 def weighed(charges: Iterable[Charge]) -> dict[str, int]:
-    """The same as whole numbers."""
-    found = {currency: amount * 10 ** (6 + DECIMALS) for currency, amount in money(charges).items()}
-    assert all(amount.denominator == 1 for amount in found.values())
-    return {currency: int(amount) for currency, amount in found.items()}
+    """The costs by currency as whole numbers."""
+    amounts = {currency: amount * 10 ** (6 + DECIMALS) for currency, amount in money(charges).items()}
+    assert all(amount.denominator == 1 for amount in amounts.values())
+    return {currency: int(amount) for currency, amount in amounts.items()}
 
 
 def is_known(charges: Iterable[Charge]) -> bool:
-    """Whether all that they cost is known; what was not used costs nothing, whatever its price."""
+    """Whether all costs are known; a quantity of zero costs nothing at any price."""
     return all(
         charge.consumed_quantity is not None and (charge.contracted_cost is not None or not charge.consumed_quantity)
         for charge in charges
@@ -121,53 +121,53 @@ def facts_of(
     until: date | None = None,
     tenants: frozenset[str] | None = None,
 ) -> Facts:
-    """What the ledger tells of these records."""
-    chosen = [Told(record) for record in ended_in(records, since, until, tenants)]
+    """The facts that the ledger would return for these records."""
+    chosen = [TaskView(record) for record in ended_in(records, since, until, tenants)]
     return Facts(
-        ended=dict(Counter(told.record.tenant for told in chosen)),
-        failures=tuple(each for task, told in enumerate(chosen) for each in _failures(task, told)),
-        wasted_spend=tuple(each for task, told in enumerate(chosen) for each in _vain(task, told)),
-        sums=tuple(each for told in chosen for each in _sums(told)),
+        ended=dict(Counter(view.record.tenant for view in chosen)),
+        failures=tuple(fact for task, view in enumerate(chosen) for fact in _failures(task, view)),
+        wasted_spend=tuple(spend for task, view in enumerate(chosen) for spend in _wasted_spend(task, view)),
+        sums=tuple(sum_ for view in chosen for sum_ in _sums(view)),
     )
 
 
-def _failures(task: int, told: Told) -> Iterator[FailureFact]:
-    clean = told.clean()
-    for place, failure in enumerate(told.failures()):
-        restarts = told.restarts(place)
-        before = [c for _, c in told.paid(failure) if c.kind is CostKind.MODEL]
+def _failures(task: int, view: TaskView) -> Iterator[FailureFact]:
+    clean = view.clean()
+    for place, failure in enumerate(view.failures()):
+        restarts = view.restarts(place)
+        before = [c for _, c in view.paid(failure) if c.kind is CostKind.MODEL]
         sums, firsts = weighed(clean), weighed(before)
         spent = tuple(Spent(name, firsts.get(name, 0), sums[name]) for name in sorted(sums) if sums[name])
-        names = (told.record.tenant, told.stage(failure), failure.kind.value, failure.cause.value)
+        names = (view.record.tenant, view.stage(failure), failure.kind.value, failure.cause.value)
         progress = progress_of(spent, whole=is_known(clean)) if restarts else None
         yield FailureFact(task, *names, restarts, progress, spent)
 
 
-def _vain(task: int, told: Told) -> Iterator[WastedSpend]:
-    failed = {failure.step for failure in told.failures()}
+def _wasted_spend(task: int, view: TaskView) -> Iterator[WastedSpend]:
+    failed = {failure.step for failure in view.failures()}
     lost: defaultdict[str, list[Charge]] = defaultdict(list)
-    for charge in told.charges:
-        if charge.wasted and charge.kind is CostKind.MODEL and told.step_of[charge.execution_id].step in failed:
+    for charge in view.charges:
+        if charge.wasted and charge.kind is CostKind.MODEL and view.step_of[charge.execution_id].step in failed:
             lost[charge.stage].append(charge)
     for stage, charges in lost.items():
         for currency, spent in weighed(charges).items():
             if spent:
-                yield WastedSpend(task, told.record.tenant, stage, currency, spent)
+                yield WastedSpend(task, view.record.tenant, stage, currency, spent)
 
 
-def _sums(told: Told) -> Iterator[Sum]:
-    for charge in told.charges:
+def _sums(view: TaskView) -> Iterator[Sum]:
+    for charge in view.charges:
         yield Sum(SpendRole.WASTED if charge.wasted else SpendRole.CLEAN, False, replace(charge, wasted=False), 1)
-    for place, failure in enumerate(told.failures()):
-        if told.restarts(place):
+    for place, failure in enumerate(view.failures()):
+        if view.restarts(place):
             crash = failure.kind is FailureKind.INTERRUPTED
-            for role, charge in told.paid(failure):
-                yield Sum(role, crash, replace(charge, stage=told.stage(failure)), 1)
+            for role, charge in view.paid(failure):
+                yield Sum(role, crash, replace(charge, stage=view.stage(failure)), 1)
 
 
 @dataclass
 class Figures:
-    """What a runner would have come to."""
+    """The figures of a runner without a record."""
 
     tasks: int = 0
     failed: int = 0
@@ -180,33 +180,33 @@ class Figures:
 
 
 def figures(records: Sequence[TaskRecord], *, crashes_alone: bool, stage: str | None = None) -> Figures:
-    """Of tasks that have ended; of failures at a stage's steps."""
-    found = Figures(tasks=len(records))
+    """The figures of ended tasks, for failures of any stage or of one."""
+    result = Figures(tasks=len(records))
     roles: defaultdict[SpendRole, list[Charge]] = defaultdict(list)
     clean: list[Charge] = []
     lost: list[Charge] = []
     for record in records:
-        told = Told(record)
-        clean += told.clean()
-        lost += [c for c in told.charges if c.wasted and c.kind is CostKind.MODEL and stage in (None, c.stage)]
+        view = TaskView(record)
+        clean += view.clean()
+        lost += [c for c in view.charges if c.wasted and c.kind is CostKind.MODEL and stage in (None, c.stage)]
         places = [
             (place, failure)
-            for place, failure in enumerate(told.failures())
-            if stage in (None, told.stage(failure)) and (failure.kind is FailureKind.INTERRUPTED or not crashes_alone)
+            for place, failure in enumerate(view.failures())
+            if stage in (None, view.stage(failure)) and (failure.kind is FailureKind.INTERRUPTED or not crashes_alone)
         ]
-        found.failed += bool(places)
+        result.failed += bool(places)
         for place, failure in places:
-            if told.restarts(place):
-                found.restarts += 1
-                before = [(role, charge) for role, charge in told.paid(failure) if charge.kind is CostKind.MODEL]
+            if view.restarts(place):
+                result.restarts += 1
+                before = [(role, charge) for role, charge in view.paid(failure) if charge.kind is CostKind.MODEL]
                 for role, charge in before:
                     roles[role].append(charge)
-                whole = {name: amount for name, amount in money(told.clean()).items() if amount}
-                if is_known(told.clean()) and len(whole) == 1:
+                whole = {name: amount for name, amount in money(view.clean()).items() if amount}
+                if is_known(view.clean()) and len(whole) == 1:
                     (currency,) = whole
                     spent = money(charge for _, charge in before).get(currency, Fraction(0))
-                    found.progress.append(spent / whole[currency])
-    found.clean, found.durable = money(clean), money(lost)
-    found.prevented = {role: money(charges) for role, charges in roles.items()}
-    found.tokens = {role: int(sum(c.consumed_quantity or 0 for c in charges)) for role, charges in roles.items()}
-    return found
+                    result.progress.append(spent / whole[currency])
+    result.clean, result.durable = money(clean), money(lost)
+    result.prevented = {role: money(charges) for role, charges in roles.items()}
+    result.tokens = {role: int(sum(c.consumed_quantity or 0 for c in charges)) for role, charges in roles.items()}
+    return result

@@ -1,4 +1,4 @@
-"""Intervals: those of the books, and that they hold what they say they hold as often as they say."""
+"""Intervals equal published ones, and contain the true value as often as they claim."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS, FEWER = 4000, 300
 
 
 def interval(value: str, low: str, high: str) -> Interval:
-    """Of texts."""
+    """An interval given as texts."""
     return Interval(Decimal(value), Decimal(low), Decimal(high))
 
 
@@ -26,9 +26,9 @@ def interval(value: str, low: str, high: str) -> Interval:
 @pytest.mark.parametrize(("hits", "of"), [(1, 10), (5, 10), (15, 100), (10, 1000), (1_500, 10_000)])
 def test_the_ends_of_a_rate_are_the_rates_of_which_it_would_just_be_unusual(hits: int, of: int) -> None:
     """Wilson's definition: 1.96 standard errors of the end itself away."""
-    found = wilson(hits, of)
-    assert found is not None
-    for end in map(float, (found.low, found.high)):
+    bounds = wilson(hits, of)
+    assert bounds is not None
+    for end in map(float, (bounds.low, bounds.high)):
         assert abs(end - hits / of) / (end * (1 - end) / of) ** 0.5 == pytest.approx(1.959964, abs=0.002)
 
 
@@ -43,9 +43,9 @@ def test_no_tasks_have_no_rate() -> None:
 
 @given(st.integers(1, 10**7), st.floats(0, 1))
 def test_a_rate_lies_in_its_interval_which_lies_between_none_and_all(of: int, share: float) -> None:
-    found = wilson(int(of * share), of)
-    assert found is not None
-    assert 0 <= found.low <= found.value <= found.high <= 1
+    bounds = wilson(int(of * share), of)
+    assert bounds is not None
+    assert 0 <= bounds.low <= bounds.value <= bounds.high <= 1
 
 
 # Sums
@@ -64,9 +64,9 @@ def test_a_rate_lies_in_its_interval_which_lies_between_none_and_all(of: int, sh
     ],
 )
 def test_equal_weights_have_poissons_exact_interval(events: int, low: float, high: float) -> None:
-    found = share_of_sum(Decimal(1), [7] * events, 1000)
-    assert float(found.low) * events == pytest.approx(low, rel=2e-4, abs=1e-6)
-    assert float(found.high) * events == pytest.approx(high, rel=2e-4)
+    bounds = share_of_sum(Decimal(1), [7] * events, 1000)
+    assert float(bounds.low) * events == pytest.approx(low, rel=2e-4, abs=1e-6)
+    assert float(bounds.high) * events == pytest.approx(high, rel=2e-4)
 
 
 def test_no_loss_has_an_upper_end() -> None:
@@ -80,7 +80,7 @@ def test_no_loss_has_an_upper_end() -> None:
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=50), st.integers(1, 10**6))
 def test_the_unit_of_the_weights_does_not_matter(weights: list[int], unit: int) -> None:
     share = Decimal("0.25")
-    one, other = share_of_sum(share, weights, 100), share_of_sum(share, [each * unit for each in weights], 100)
+    one, other = share_of_sum(share, weights, 100), share_of_sum(share, [weight * unit for weight in weights], 100)
     assert one.value == other.value == share
     assert one.low <= one.value <= one.high
     assert abs(one.low - other.low) <= Decimal("0.000001")
@@ -97,8 +97,8 @@ def covered(dice: random.Random, tasks: int, rate: float, *, bootstrap: bool) ->
     mean = 500 * rate * tasks
     lost = [cost(dice) for _ in range(tasks) if dice.random() < rate]
     if not bootstrap:
-        found = share_of_sum(Decimal(sum(lost)) / Decimal(mean), lost, tasks)
-        return found.low <= 1 <= found.high
+        bounds = share_of_sum(Decimal(sum(lost)) / Decimal(mean), lost, tasks)
+        return bounds.low <= 1 <= bounds.high
     every = lost + [0] * (tasks - len(lost))
     sums = sorted(sum(dice.choices(every, k=tasks)) for _ in range(200))
     return bool(sums[5] <= mean <= sums[194])
@@ -121,7 +121,7 @@ def test_quartiles_lie_between_two_figures_in_proportion() -> None:
     assert quartiles([]) is None
     one = Decimal("0.5")
     assert quartiles([one]) == Quartiles(1, one, one, one, one)
-    found = quartiles(map(Decimal, ("0.4", "0.1", "0.2", "0.3")))
-    assert found == Quartiles(4, Decimal("0.25"), Decimal("0.175"), Decimal("0.25"), Decimal("0.325"))
+    figures = quartiles(map(Decimal, ("0.4", "0.1", "0.2", "0.3")))
+    assert figures == Quartiles(4, Decimal("0.25"), Decimal("0.175"), Decimal("0.25"), Decimal("0.325"))
     thirds = quartiles([Decimal(1) / 3, Decimal(2) / 3])
     assert thirds == Quartiles(2, *map(Decimal, ("0.5", "0.416667", "0.5", "0.583333")))

@@ -1,4 +1,4 @@
-"""The room of the failures talks to nobody, and makes no money of floats."""
+"""The failures room does no I/O and computes no money with floats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "app" / "finance" / "failures").glob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_a_file_imports_only_what_is_pure(file: Path) -> None:
+def test_a_file_imports_only_pure_modules(file: Path) -> None:
     names = imports(ast.parse(file.read_text()))
     assert all(
         name.startswith(("app.pricing", "app.finance", "app.domain")) for name in names if name.split(".")[0] == "app"
@@ -23,7 +23,7 @@ def test_a_file_imports_only_what_is_pure(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.name != "intervals.py"], ids=lambda file: file.name)
-def test_only_intervals_know_floats(file: Path) -> None:
+def test_only_intervals_use_floats(file: Path) -> None:
     tree = ast.parse(file.read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is float]
     assert "float" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

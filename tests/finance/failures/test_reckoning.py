@@ -1,4 +1,4 @@
-"""What failures cost, of random tasks: another reckoning, from the records themselves and with fractions, agrees."""
+"""What failures cost, of random tasks: an independent computation from the records, with fractions, agrees."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from app.finance.failures.failure_figures import PREVENTED, FailureScope, Runner, model_money, parts
 from app.finance.rollup import Dimension, Group
-from tests.finance.failures.crashes import sights, tales
+from tests.finance.failures.crashes import records_of, tales
 from tests.finance.failures.plain import Figures, facts_of, figures
 
 
 def tokens(group: Group) -> int:
-    """All of them."""
-    return int(sum(each.consumed_quantity for each in group.tokens))
+    """All tokens of the group."""
+    return int(sum(quantity.consumed_quantity for quantity in group.tokens))
 
 
-def told(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
-    """What both reckon, of the product."""
+def product_figures(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
+    """The product's figures that both compute."""
     progress = runner.progress and (runner.progress.count, runner.progress.mean, runner.progress.median)
     prevented = {role: nonzero(model_money(runner.prevented[role])) for role in PREVENTED}
     shares = {share.currency: share.share and share.share.value for share in runner.repeated}
@@ -35,30 +35,32 @@ def told(runner: Runner, whole: FailureScope) -> tuple[object, ...]:
     )
 
 
-def expected(found: Figures) -> tuple[object, ...]:
-    """The same of the other reckoning."""
-    prevented = {role: {k: v for k, v in sums.items() if v} for role, sums in found.prevented.items()}
+def expected(plain_figures: Figures) -> tuple[object, ...]:
+    """The same figures of the independent computation."""
+    prevented = {role: {k: v for k, v in sums.items() if v} for role, sums in plain_figures.prevented.items()}
     again: dict[str, Fraction] = {}
-    for sums in (*found.prevented.values(), found.durable):
+    for sums in (*plain_figures.prevented.values(), plain_figures.durable):
         for currency, amount in sums.items():
             again[currency] = again.get(currency, Fraction(0)) + amount
-    shares = {name: places(again.get(name, Fraction(0)) / clean) for name, clean in found.clean.items() if clean}
+    shares = {
+        name: places(again.get(name, Fraction(0)) / clean) for name, clean in plain_figures.clean.items() if clean
+    }
     return (
         (
-            found.tasks,
-            found.failed,
-            found.restarts,
-            middle(found.progress),
+            plain_figures.tasks,
+            plain_figures.failed,
+            plain_figures.restarts,
+            middle(plain_figures.progress),
         ),
         {role: sums for role, sums in prevented.items() if sums},
-        {role: count for role, count in found.tokens.items() if count},
-        {currency: amount for currency, amount in found.durable.items() if amount},
+        {role: count for role, count in plain_figures.tokens.items() if count},
+        {currency: amount for currency, amount in plain_figures.durable.items() if amount},
         {currency: share for currency, share in shares.items() if share},
     )
 
 
 def middle(progress: Sequence[Fraction]) -> tuple[int, Decimal, Decimal] | None:
-    """How many, mean and median."""
+    """Number, mean and median."""
     if not progress:
         return None
     ordered, count = sorted(progress), len(progress)
@@ -67,25 +69,25 @@ def middle(progress: Sequence[Fraction]) -> tuple[int, Decimal, Decimal] | None:
 
 
 def nonzero(sums: Mapping[str, Decimal]) -> dict[str, Fraction]:
-    """Without zeros."""
+    """The sums without zeros."""
     return {name: Fraction(amount) for name, amount in sums.items() if amount}
 
 
 def places(figure: Fraction) -> Decimal:
-    """To six places."""
+    """The figure rounded to six places."""
     return Decimal(round(figure * 10**6)).scaleb(-6)
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 10**6))
-def test_another_reckoning_comes_to_the_same(seed: int) -> None:
+def test_an_independent_computation_agrees(seed: int) -> None:
     dice = random.Random(seed)
-    records = [list(sights(each, dice))[-1] for each in tales(seed, 12)]
+    records = [list(records_of(tale, dice))[-1] for tale in tales(seed, 12)]
     ended = [record for record in records if record.ended_at is not None]
     facts = facts_of(records)
     (whole,) = parts(facts)
-    assert told(whole.every, whole) == expected(figures(ended, crashes_alone=False))
-    assert told(whole.crashes, whole) == expected(figures(ended, crashes_alone=True))
-    for each in parts(facts, (Dimension.STAGE,)):
-        assert told(each.every, each) == expected(figures(ended, crashes_alone=False, stage=each.key[0]))
-        assert told(each.crashes, each) == expected(figures(ended, crashes_alone=True, stage=each.key[0]))
+    assert product_figures(whole.every, whole) == expected(figures(ended, crashes_alone=False))
+    assert product_figures(whole.crashes, whole) == expected(figures(ended, crashes_alone=True))
+    for scope in parts(facts, (Dimension.STAGE,)):
+        assert product_figures(scope.every, scope) == expected(figures(ended, crashes_alone=False, stage=scope.key[0]))
+        assert product_figures(scope.crashes, scope) == expected(figures(ended, crashes_alone=True, stage=scope.key[0]))

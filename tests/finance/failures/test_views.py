@@ -1,4 +1,4 @@
-"""The JSON of what failures cost: a part for each key, decimal texts, null for what is not known."""
+"""The JSON of what failures cost: a part for each key, decimals as text, null for unknown figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.finance.failures.tasks import crashed, fleet, task
 
 
 def shown(*records: TaskRecord) -> Any:
-    """As programs see it."""
+    """The JSON for these records."""
     return failures_view(facts_of(records), Selection()).model_dump(mode="json")
 
 

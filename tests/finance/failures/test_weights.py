@@ -1,4 +1,4 @@
-"""Prices as whole numbers: in the proportions of the prices, to the last digit."""
+"""Weights are whole numbers exactly proportional to the prices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.finance.failures.failure_figures import weights
 
 
-def test_no_price_no_weight() -> None:
+def test_without_prices_there_are_no_weights() -> None:
     assert weights({}) == {}
 
 
@@ -27,8 +27,8 @@ def test_a_weight_has_no_decimals() -> None:
 
 
 @given(st.lists(st.decimals(0, 10_000, allow_nan=False, allow_infinity=False), min_size=2))
-def test_weights_stand_to_each_other_as_prices_do(prices: list[Decimal]) -> None:
-    found = weights(dict(enumerate(("USD", price) for price in prices)))
-    first, weight = Fraction(prices[0]), found[0][1]
+def test_weights_are_proportional_to_prices(prices: list[Decimal]) -> None:
+    weight_of = weights(dict(enumerate(("USD", price) for price in prices)))
+    first, weight = Fraction(prices[0]), weight_of[0][1]
     for number, price in enumerate(prices):
-        assert Fraction(price) * weight == first * found[number][1]
+        assert Fraction(price) * weight == first * weight_of[number][1]

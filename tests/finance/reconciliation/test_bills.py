@@ -64,9 +64,9 @@ def page(*results: dict[str, Any], hour: int = 0, **changes: Any) -> dict[str, A
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(BadBill) as found:
+    with pytest.raises(BadBill) as error:
         parse_bill("march.bill", text)
-    message = str(found.value)
+    message = str(error.value)
     assert message.startswith("bill march.bill")
     assert ";" in message, "a remedy stands after the problem"
     return message

@@ -32,11 +32,11 @@ def openai_page(hour: int, *, more: bool = True, hours: int = 1, **changes: Any)
     buckets = [
         {
             "object": "bucket",
-            "start_time": start + each * 3600,
-            "end_time": start + (each + 1) * 3600,
+            "start_time": start + hour * 3600,
+            "end_time": start + (hour + 1) * 3600,
             "results": [result | {"num_model_requests": 1} | changes],
         }
-        for each in range(hours)
+        for hour in range(hours)
     ]
     return {"object": "page", "data": buckets, "has_more": more, "next_page": f"page_{hour + hours}" if more else None}
 
@@ -69,9 +69,9 @@ def test_pages_may_come_in_any_order_in_one_file_or_in_many() -> None:
     names = sorted(range(11), key=str)  # as the shell lists page1, page10, page2 …
     shuffled = [pages[number] for number in names]
     for texts in (["\n".join(map(json.dumps, shuffled))], [json.dumps(page) for page in shuffled]):
-        found = parse_bills([(f"page{number}.json", text) for number, text in enumerate(texts)])
-        assert [row.since for row in found.rows] == [row.since for row in straight.rows]
-        assert (found.since, found.until) == (straight.since, straight.until)
+        bill = parse_bills([(f"page{number}.json", text) for number, text in enumerate(texts)])
+        assert [row.since for row in bill.rows] == [row.since for row in straight.rows]
+        assert (bill.since, bill.until) == (straight.since, straight.until)
 
 
 @pytest.mark.parametrize("missing", range(11))
@@ -102,18 +102,18 @@ def test_thousandths_of_a_second_are_seconds_too() -> None:
 
 
 def test_what_costs_money_beside_text_is_named() -> None:
-    found = parse_bill("b", json.dumps(openai_page(0, more=False, input_audio_tokens=5600, output_audio_tokens=0)))
-    assert found.extra_quantities == ("input_audio_tokens (5,600)",)
+    bill = parse_bill("b", json.dumps(openai_page(0, more=False, input_audio_tokens=5600, output_audio_tokens=0)))
+    assert bill.extra_quantities == ("input_audio_tokens (5,600)",)
 
 
 def test_anthropics_usage() -> None:
-    found = parse_bill("b", json.dumps([anthropic_page(1), anthropic_page(0, CLAUDE, more=True)]))
-    (row,) = found.rows
+    bill = parse_bill("b", json.dumps([anthropic_page(1), anthropic_page(0, CLAUDE, more=True)]))
+    (row,) = bill.rows
     assert (row.model, row.provider, row.written) == ("claude-sonnet-4-5-20250929", "anthropic", 1500)
     assert row.count == Count(None, 1500 + 1500 + 200, 200, 500)
-    assert (row.since, row.until, found.until) == (DAY, DAY + 24 * HOUR, DAY + 48 * HOUR)
-    assert (found.format, found.by_request) == (BillFormat.ANTHROPIC_USAGE, False)
-    assert found.extra_quantities == ("server_tool_use.web_search_requests (3)",)
+    assert (row.since, row.until, bill.until) == (DAY, DAY + 24 * HOUR, DAY + 48 * HOUR)
+    assert (bill.format, bill.by_request) == (BillFormat.ANTHROPIC_USAGE, False)
+    assert bill.extra_quantities == ("server_tool_use.web_search_requests (3)",)
     assert "its model is null" in refusal(json.dumps(anthropic_page(0, CLAUDE | {"model": None})))
     assert "uncached_input_tokens" in refusal(json.dumps(anthropic_page(0, CLAUDE | {"uncached_input_tokens": -1})))
 
@@ -121,12 +121,12 @@ def test_anthropics_usage() -> None:
 def test_anthropics_costs_are_in_cents() -> None:
     line = {"currency": "USD", "amount": "123.78912", "model": "claude-sonnet-4-5", "token_type": "output_tokens"}
     search = {"currency": "USD", "amount": "40", "model": None, "description": "Web Search Usage"}
-    found = parse_bill("b", json.dumps(anthropic_page(0, line, search)))
-    assert [(each.model, each.money, each.currency) for each in found.amounts] == [
+    bill = parse_bill("b", json.dumps(anthropic_page(0, line, search)))
+    assert [(amount.model, amount.money, amount.currency) for amount in bill.amounts] == [
         ("claude-sonnet-4-5", Decimal("1.2378912"), "USD"),
         ("Web Search Usage", Decimal("0.40"), "USD"),
     ]
-    assert (found.rows, found.counts, found.format) == ((), False, BillFormat.ANTHROPIC_COSTS)
+    assert (bill.rows, bill.counts, bill.format) == ((), False, BillFormat.ANTHROPIC_COSTS)
 
 
 def openai_costs(*results: dict[str, Any]) -> str:
@@ -139,7 +139,7 @@ def test_openais_costs_alone_or_beside_its_usage() -> None:
     line = {"amount": {"value": 0.06, "currency": "usd"}, "line_item": "gpt-5-mini-2025-08-07, input"}
     costs = openai_costs(line)
     alone = parse_bill("b", costs)
-    assert [(each.model, each.money, each.currency) for each in alone.amounts] == [
+    assert [(amount.model, amount.money, amount.currency) for amount in alone.amounts] == [
         ("gpt-5-mini-2025-08-07", Decimal("0.06"), "USD")
     ]
     assert (alone.counts, alone.format) == (False, BillFormat.OPENAI_COSTS)
@@ -168,12 +168,12 @@ OPENAI_TSV = (
 
 
 def test_openais_dashboard_export() -> None:
-    found = parse_bill("b", OPENAI_TSV)
-    (row,) = found.rows
+    bill = parse_bill("b", OPENAI_TSV)
+    (row,) = bill.rows
     assert (row.model, row.since, row.until) == ("gpt-5-mini-2025-08-07", DAY, DAY + 24 * HOUR)
-    assert (row.provider, list(found.providers)) == ("openai", ["openai"])
+    assert (row.provider, list(bill.providers)) == ("openai", ["openai"])
     assert row.count == Count(10, 14000, 5600, 420)
-    assert found.extra_quantities == ()
+    assert bill.extra_quantities == ()
     assert parse_bill("b", OPENAI_TSV.replace("8400\t0\n", "8400\t77\n")).extra_quantities == (
         "input_audio_tokens (77)",
     )
@@ -185,14 +185,14 @@ def test_anthropics_console_export() -> None:
         "usage_input_tokens_cache_write_5m,usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,"
         "usage_output_tokens,web_search_count\n"
     )
-    found = parse_bill(
+    bill = parse_bill(
         "b", header + "2026-11-20,claude-sonnet-4-5,key,Default,standard,≤ 200k,1500,500,1000,200,500,3\n"
     )
-    (row,) = found.rows
+    (row,) = bill.rows
     assert (row.count, row.written) == (Count(None, 3200, 200, 500), 1500)
-    assert (row.provider, list(found.providers)) == ("anthropic", ["anthropic"])
+    assert (row.provider, list(bill.providers)) == ("anthropic", ["anthropic"])
     assert (row.since, row.until) == (DAY, DAY + 24 * HOUR)
-    assert found.extra_quantities == ("web_search_count (3)",)
+    assert bill.extra_quantities == ("web_search_count (3)",)
     costs = "usage_date_utc,model,token_type,cost_usd\n2026-11-20,claude-sonnet-4-5,output,1.5\n"
     (amount,) = parse_bill("b", costs).amounts
     assert (amount.money, amount.currency, parse_bill("b", costs).counts) == (Decimal("1.5"), "USD", False)
@@ -267,9 +267,9 @@ def test_columns_that_may_be_two_things_are_refused(names: str, said: str) -> No
 
 def test_a_column_with_a_quantity_that_nobody_read_is_named_with_its_sum() -> None:
     text = "time,model,input_tokens,output_tokens,audio_seconds,comment,project_id,batch_requests\n"
-    found = parse_bill("b", text + "2026-11-20T12:00:00Z,m,1,2,30,12,77,0\n2026-11-20T12:00:01Z,m,1,2,12,x,77,0\n")
-    assert found.extra_quantities == ("audio_seconds (42)",)
-    assert found.unread == ("audio_seconds", "comment", "project_id", "batch_requests")
+    bill = parse_bill("b", text + "2026-11-20T12:00:00Z,m,1,2,30,12,77,0\n2026-11-20T12:00:01Z,m,1,2,12,x,77,0\n")
+    assert bill.extra_quantities == ("audio_seconds (42)",)
+    assert bill.unread == ("audio_seconds", "comment", "project_id", "batch_requests")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ REQUESTS = st.lists(st.tuples(st.integers(0, 12), SIZES), max_size=5)
 
 def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
     """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
-    found = []
+    records = []
     for number, (start, seconds, size, vain) in enumerate(calls):
         usage = (
             TokenUsage(input_tokens=size, output_tokens=10, cached_tokens=40)
@@ -31,8 +31,8 @@ def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list
             else TokenUsage(input_tokens=size, output_tokens=10, basis=UsageBasis.ESTIMATED)
         )
         paid = call(number, start, seconds, entered=size, usage=usage)
-        found.append(failed(number, start, seconds, entered=size) if vain else paid)
-    return found
+        records.append(failed(number, start, seconds, entered=size) if vain else paid)
+    return records
 
 
 def matching_of(

@@ -51,20 +51,20 @@ SAME = Count(1, 1_000_000, 400_000, 100_000)
 
 
 def test_equal_money_agrees_and_says_what_was_compared() -> None:
-    found = held(day_bill("0.832", SAME))
-    (cell,) = found.money
+    result = held(day_bill("0.832", SAME))
+    (cell,) = result.money
     assert (cell.outcome, cell.contracted, cell.listed, cell.difference) == (
         MoneyOutcome.AGREES,
         OURS,
         BY_LIST,
         Decimal(0),
     )
-    assert found.agrees
-    tokens, money = verdict(found).split(". ", maxsplit=1)
+    assert result.agrees
+    tokens, money = verdict(result).split(". ", maxsplit=1)
     assert tokens.endswith("they agree to the token")
     assert money == "0.832000 USD billed, 0.832000 by our prices; they agree to as many digits as the bill writes."
-    assert compared(found)[2:] == ("input tokens", "output tokens", "cached tokens", "requests", "money in USD")
-    assert not_compared(found) == ()
+    assert compared(result)[2:] == ("input tokens", "output tokens", "cached tokens", "requests", "money in USD")
+    assert not_compared(result) == ()
 
 
 @pytest.mark.parametrize(("money", "agrees"), [("0.83", True), ("0.84", False), ("0.8", False), ("0.832001", False)])
@@ -74,46 +74,46 @@ def test_money_is_compared_as_far_as_the_bill_writes_it(money: str, *, agrees: b
 
 def test_the_list_price_in_place_of_the_agreed_one_is_named() -> None:
     for count in (SAME, None):
-        found = held(day_bill("1.04", count))
-        assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.LIST_PRICE, False)
-        assert "1 of 1 sums differ: billed at the list price, not at the agreed one." in verdict(found)
+        result = held(day_bill("1.04", count))
+        assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.LIST_PRICE, False)
+        assert "1 of 1 sums differ: billed at the list price, not at the agreed one." in verdict(result)
 
 
 def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> None:
-    found = held(day_bill("0.932", SAME))
-    (cell,) = found.money
-    assert (cell.outcome, found.agrees, found.unexplained_tokens) == (MoneyOutcome.OTHER_PRICE, False, 0)
+    result = held(day_bill("0.932", SAME))
+    (cell,) = result.money
+    assert (cell.outcome, result.agrees, result.unexplained_tokens) == (MoneyOutcome.OTHER_PRICE, False, 0)
     assert cell.implied == {
         Meter.INPUT: Decimal("0.966667"),
         Meter.CACHED_INPUT: Decimal("0.33"),
         Meter.OUTPUT: Decimal("4.2"),
     }
     said = "billed at another price than ours, 1.1202 times ours: as if input at 0.966667 or cached input at 0.33 or"
-    assert any(said in remark for remark in remarks(found))
-    assert reconciliation_view(found).model_dump(mode="json")["money"][0]["implied_per_million"]["output"] == "4.2"
+    assert any(said in remark for remark in remarks(result))
+    assert reconciliation_view(result).model_dump(mode="json")["money"][0]["implied_per_million"]["output"] == "4.2"
 
 
 def test_one_kind_of_token_alone_has_one_price() -> None:
     used = TokenUsage(input_tokens=1_000_000, output_tokens=0, cached_tokens=0)
-    found = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
-    assert found.money[0].implied == {Meter.INPUT: Decimal("1.2")}
+    result = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
+    assert result.money[0].implied == {Meter.INPUT: Decimal("1.2")}
 
 
 def test_other_tokens_at_our_prices_are_a_matter_of_tokens() -> None:
     twice = Count(2, 2_000_000, 800_000, 200_000)
-    found = held(day_bill("1.664", twice))
-    assert (found.money[0].outcome, found.money[0].expected) == (MoneyOutcome.TOKENS, 2 * OURS)
-    assert found.unexplained_tokens > 0
-    assert not found.agrees
+    result = held(day_bill("1.664", twice))
+    assert (result.money[0].outcome, result.money[0].expected) == (MoneyOutcome.TOKENS, 2 * OURS)
+    assert result.unexplained_tokens > 0
+    assert not result.agrees
     assert held(day_bill("2.08", twice)).money[0].outcome is MoneyOutcome.LIST_PRICE
     assert held(day_bill("3.00", twice)).money[0].outcome is MoneyOutcome.OTHER_PRICE
 
 
 def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
-    found = held(day_bill("0.832", Count(1, 1_000_000, None, 100_000)))
-    assert found.agrees
-    assert "cached tokens (not on this bill)" in not_compared(found)
-    assert "they agree to the token, cached ones not compared." in verdict(found)
+    result = held(day_bill("0.832", Count(1, 1_000_000, None, 100_000)))
+    assert result.agrees
+    assert "cached tokens (not on this bill)" in not_compared(result)
+    assert "they agree to the token, cached ones not compared." in verdict(result)
     unsure = Count(2, 2_000_000, None, 200_000)
     assert held(day_bill("1.664", unsure)).money[0].outcome is MoneyOutcome.TOKENS
     assert held(day_bill("9.9", unsure)).money[0].outcome is MoneyOutcome.OTHER_PRICE
@@ -121,11 +121,11 @@ def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
 
 def test_a_bill_of_money_alone() -> None:
     assert held(day_bill("0.832")).agrees
-    found = held(day_bill("0.9"))
-    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.DIFFERS, False)
-    assert (found.cells, found.findings) == ((), ())
-    assert "tokens (not on this bill)" in not_compared(found)
-    assert "they agree" not in verdict(found)
+    result = held(day_bill("0.9"))
+    assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.DIFFERS, False)
+    assert (result.cells, result.findings) == ((), ())
+    assert "tokens (not on this bill)" in not_compared(result)
+    assert "they agree" not in verdict(result)
 
 
 def test_what_is_estimated_may_be_off() -> None:
@@ -137,9 +137,9 @@ def test_what_is_estimated_may_be_off() -> None:
 
 def test_money_that_only_one_side_has() -> None:
     other = replace(day_bill("0.5").amounts[0], model="text-embedding-3-small")
-    found = held(day_bill(None, amounts=(other,), counts=False))
-    assert [cell.outcome for cell in found.money] == [MoneyOutcome.NOT_BILLED, MoneyOutcome.NOT_OURS]
-    assert not found.agrees
+    result = held(day_bill(None, amounts=(other,), counts=False))
+    assert [cell.outcome for cell in result.money] == [MoneyOutcome.NOT_BILLED, MoneyOutcome.NOT_OURS]
+    assert not result.agrees
 
 
 def test_models_together() -> None:
@@ -152,13 +152,13 @@ def test_models_together() -> None:
 
 def test_what_cannot_be_compared_is_said_and_fails_nothing() -> None:
     euros = replace(day_bill("0.832").amounts[0], currency="EUR")
-    found = held(day_bill(None, SAME, amounts=(euros,)))
-    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.OTHER_CURRENCY, True)
-    assert any("no exchange rate" in each for each in not_compared(found))
-    assert "EUR on the bill could not be compared." in verdict(found)
+    result = held(day_bill(None, SAME, amounts=(euros,)))
+    assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.OTHER_CURRENCY, True)
+    assert any("no exchange rate" in reason for reason in not_compared(result))
+    assert "EUR on the bill could not be compared." in verdict(result)
     nameless = [*charges(model="unheard-of")]
-    found = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)
-    assert (found.money[0].outcome, found.agrees) == (MoneyOutcome.UNPRICED, True)
+    result = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)
+    assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.UNPRICED, True)
     assert "money (not on this bill)" in not_compared(held(day_bill(None, SAME)))
 
 
@@ -175,14 +175,14 @@ def test_charges_of_other_providers_days_and_unknown_ones_are_not_of_this_bill()
 def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
     at = NOW + timedelta(seconds=0.5)
     half = Amount("line 2", "listed-2026-01-31", at, at, Decimal("0.416"), "USD", "openai")
-    found = held(day_bill(None, amounts=(half, half), counts=False))
-    assert [(cell.model, cell.since, cell.outcome) for cell in found.money] == [("listed", DAY, MoneyOutcome.AGREES)]
+    result = held(day_bill(None, amounts=(half, half), counts=False))
+    assert [(cell.model, cell.since, cell.outcome) for cell in result.money] == [("listed", DAY, MoneyOutcome.AGREES)]
 
 
 def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
     used = TokenUsage(input_tokens=2000, output_tokens=100, cached_tokens=0)
     booked = charge_call(BOOK, used, origin(model="tiered"))
-    ours = sum((each.contracted_cost for each in booked if each.contracted_cost), Decimal(0))
+    ours = sum((charge.contracted_cost for charge in booked if charge.contracted_cost), Decimal(0))
     assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None
     amount = replace(day_bill("1").amounts[0], model="tiered", money=ours)
     assert held(day_bill(None, amounts=(amount,), counts=False), booked).agrees

@@ -19,25 +19,25 @@ from app.pricing.charge_types import CallRecord, TokenUsage
 from tests.finance.reconciliation.billing import MODEL, at, bill_of, billed, call, interrupted, request, summed
 
 
-def only(found: Reconciliation) -> BillFinding:
-    (finding,) = found.findings
+def only(result: Reconciliation) -> BillFinding:
+    (finding,) = result.findings
     return finding
 
 
-def causes(found: Reconciliation) -> list[DifferenceCause]:
-    return [finding.cause for finding in found.findings]
+def causes(result: Reconciliation) -> list[DifferenceCause]:
+    return [finding.cause for finding in result.findings]
 
 
 def test_what_is_on_both_sides_leaves_nothing() -> None:
     calls = [call(1), call(2, 0.5), call(3, 4000)]
-    found = reconcile(calls, bill_of(*map(billed, calls)))
-    assert (found.unexplained_tokens, found.findings, found.agreeing) == (0, (), 3)
-    assert found.difference == NONE
-    assert [(cell.since, cell.record) for cell in found.cells] == [
+    result = reconcile(calls, bill_of(*map(billed, calls)))
+    assert (result.unexplained_tokens, result.findings, result.agreeing) == (0, (), 3)
+    assert result.difference == NONE
+    assert [(cell.since, cell.record) for cell in result.cells] == [
         (at(0), Count(2, 300, 80, 20)),
         (at(3600), Count(1, 300, 40, 10)),
     ]
-    assert verdict(found).endswith("they agree to the token.")
+    assert verdict(result).endswith("they agree to the token.")
 
 
 def test_nothing_on_both_sides_is_nothing() -> None:
@@ -45,22 +45,22 @@ def test_nothing_on_both_sides_is_nothing() -> None:
 
 
 def test_a_call_that_is_not_on_the_bill_is_named_and_counted() -> None:
-    found = reconcile([call(1), call(2)], bill_of(billed(call(1))))
-    assert only(found).cause is DifferenceCause.NOT_ON_BILL
-    assert only(found).call == call(2)
-    assert found.unexplained_tokens == 210
-    assert found.difference.tokens == -210
+    result = reconcile([call(1), call(2)], bill_of(billed(call(1))))
+    assert only(result).cause is DifferenceCause.NOT_ON_BILL
+    assert only(result).call == call(2)
+    assert result.unexplained_tokens == 210
+    assert result.difference.tokens == -210
 
 
 def test_a_request_that_no_call_accounts_for_is_named_and_counted() -> None:
-    found = reconcile([call(1)], bill_of(billed(call(1)), request("row 7", 0.5, 200)))
-    assert (only(found).cause, only(found).place) == (DifferenceCause.UNKNOWN, "row 7")
-    assert found.unexplained_tokens == 210
+    result = reconcile([call(1)], bill_of(billed(call(1)), request("row 7", 0.5, 200)))
+    assert (only(result).cause, only(result).place) == (DifferenceCause.UNKNOWN, "row 7")
+    assert result.unexplained_tokens == 210
 
 
 def test_a_plus_and_a_minus_never_cancel() -> None:
-    found = reconcile([call(1), call(2, 100)], bill_of(billed(call(1)), request("row 7", 200, 200)))
-    assert (found.difference.tokens, found.unexplained_tokens) == (0, 420)
+    result = reconcile([call(1), call(2, 100)], bill_of(billed(call(1)), request("row 7", 200, 200)))
+    assert (result.difference.tokens, result.unexplained_tokens) == (0, 420)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_plus_and_a_minus_never_cancel() -> None:
     ],
 )
 def test_other_tokens_than_billed_are_named_to_the_token(usage: TokenUsage, tokens: int) -> None:
-    found = reconcile([call(1, usage=usage)], bill_of(billed(call(1))))
-    assert only(found).cause is DifferenceCause.DIFFERS
-    assert found.unexplained_tokens == tokens
+    result = reconcile([call(1, usage=usage)], bill_of(billed(call(1))))
+    assert only(result).cause is DifferenceCause.DIFFERS
+    assert result.unexplained_tokens == tokens
 
 
 def test_cached_tokens_that_one_side_does_not_know_cannot_differ() -> None:
@@ -88,14 +88,14 @@ def test_cached_tokens_that_one_side_does_not_know_cannot_differ() -> None:
 
 
 def test_another_model_is_another_request() -> None:
-    found = reconcile([call(1)], bill_of(replace(billed(call(1)), model="model-b")))
-    assert sorted(causes(found)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
+    result = reconcile([call(1)], bill_of(replace(billed(call(1)), model="model-b")))
+    assert sorted(causes(result)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
 
 
 def test_a_bill_may_name_the_dated_version_of_a_model() -> None:
-    found = reconcile([call(1)], bill_of(replace(billed(call(1)), model=f"{MODEL}-2026-08-07")))
-    assert found.findings == ()
-    assert reconciliation_view(found).model_dump(mode="json")["same_model"] == {f"{MODEL}-2026-08-07": MODEL}
+    result = reconcile([call(1)], bill_of(replace(billed(call(1)), model=f"{MODEL}-2026-08-07")))
+    assert result.findings == ()
+    assert reconciliation_view(result).model_dump(mode="json")["same_model"] == {f"{MODEL}-2026-08-07": MODEL}
 
 
 @pytest.mark.parametrize("away", [-2.0, 3.0])
@@ -121,20 +121,20 @@ def test_an_estimate_is_held_against_the_nearest_request() -> None:
         TokenUsage(input_tokens=100, output_tokens=50, basis=UsageBasis.ESTIMATED),
     ]
     calls = [call(n, entered=100, usage=usage) for n, usage in enumerate(usages, start=1)]
-    found = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
-    assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
+    result = reconcile(calls, bill_of(request("row 1", 0.5, 130, output=48), request("row 2", 0.6, 131, output=10)))
+    assert [(finding.cause, finding.call and finding.call.call_id) for finding in result.findings] == [
         (DifferenceCause.ESTIMATE, "c-2"),
         (DifferenceCause.ESTIMATE, "c-1"),
     ]
-    assert (found.difference.tokens, found.unexplained_tokens) == (61 - 4, 0)
-    (cell,) = found.cells
+    assert (result.difference.tokens, result.unexplained_tokens) == (61 - 4, 0)
+    (cell,) = result.cells
     assert (cell.reported.tokens, cell.estimated.tokens) == (0, 262)
 
 
 def test_an_estimate_that_nothing_on_the_bill_comes_near_is_not_on_it() -> None:
     estimated = call(1, usage=TokenUsage(input_tokens=100, output_tokens=12, basis=UsageBasis.ESTIMATED))
-    found = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
-    assert sorted(causes(found)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
+    result = reconcile([estimated], bill_of(request("row 1", 0.5, 5000)))
+    assert sorted(causes(result)) == [DifferenceCause.NOT_ON_BILL, DifferenceCause.UNKNOWN]
 
 
 def test_an_answer_that_came_too_late_to_settle_was_paid_all_the_same() -> None:
@@ -149,10 +149,10 @@ def test_a_bill_of_part_of_the_time() -> None:
     calls = [call(1, -100), call(2, -0.5), call(3, 10), call(4, 59.5), call(5, 100)]
     whole = bill_of(*map(billed, calls))
     part = whole.within(at(5), at(59))
-    found = reconcile(calls, part)
-    assert (found.findings, found.compared, found.outside) == ((), 1, 4)
+    result = reconcile(calls, part)
+    assert (result.findings, result.compared, result.outside) == ((), 1, 4)
     crossing = reconcile(calls, whole.within(at(0.2), at(59.7)))
-    assert [(each.cause, each.call and each.call.call_id) for each in crossing.findings] == [
+    assert [(finding.cause, finding.call and finding.call.call_id) for finding in crossing.findings] == [
         (DifferenceCause.PERIOD_EDGE, "c-2"),
         (DifferenceCause.PERIOD_EDGE, "c-4"),
     ]
@@ -160,30 +160,30 @@ def test_a_bill_of_part_of_the_time() -> None:
 
 def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     other = call(2, provider="conversation.anthropic")
-    found = reconcile([call(1), other], bill_of(replace(billed(call(1)), provider="openai")))
-    assert (found.findings, found.compared, found.outside) == ((), 1, 0)
-    assert found.others == {"conversation.anthropic": 1}
+    result = reconcile([call(1), other], bill_of(replace(billed(call(1)), provider="openai")))
+    assert (result.findings, result.compared, result.outside) == ((), 1, 0)
+    assert result.others == {"conversation.anthropic": 1}
     said = "1 calls of conversation.anthropic are not on this bill and were left out: reconcile them with that"
-    assert any(said in remark for remark in remarks(found))
-    assert reconciliation_view(found).calls.other_providers == {"conversation.anthropic": 1}
+    assert any(said in remark for remark in remarks(result))
+    assert reconciliation_view(result).calls.other_providers == {"conversation.anthropic": 1}
 
 
 def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
     calls = [call(1), call(2, 10, provider="conversation.anthropic")]
-    found = reconcile(calls, bill_of(billed(calls[0]), format=BillFormat.CSV))
-    assert found.unexplained_tokens > 0
+    result = reconcile(calls, bill_of(billed(calls[0]), format=BillFormat.CSV))
+    assert result.unexplained_tokens > 0
     said = "the bill does not name its provider, so calls of conversation.anthropic and conversation.openai were"
-    assert any(remark.startswith(said) for remark in remarks(found))
+    assert any(remark.startswith(said) for remark in remarks(result))
     assert reconcile(calls[:1], bill_of(billed(calls[0]))).whose == ("conversation.openai",)
 
 
 @pytest.mark.parametrize("whose", ["openai", ""])
 def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
     calls = [call(1), *(call(number, provider="conversation.echo", model="") for number in range(2, 42))]
-    found = reconcile(calls, bill_of(replace(billed(call(1)), provider=whose)))
-    assert (found.unexplained_tokens, found.others) == (0, {"conversation.echo": 40})
+    result = reconcile(calls, bill_of(replace(billed(call(1)), provider=whose)))
+    assert (result.unexplained_tokens, result.others) == (0, {"conversation.echo": 40})
     assert "40 calls of conversation.echo are not on this bill and were left out: nobody bills them" in set(
-        remarks(found)
+        remarks(result)
     )
 
 
@@ -200,25 +200,25 @@ def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
 )
 def test_whose_bill_may_hold_which_components_calls(provider: str, component: str, *, held: bool) -> None:
     one = call(1, provider=component)
-    found = reconcile([one], bill_of(format=BillFormat.CSV, providers=frozenset({provider})))
-    assert (found.compared, len(found.findings)) == (int(held), int(held))
+    result = reconcile([one], bill_of(format=BillFormat.CSV, providers=frozenset({provider})))
+    assert (result.compared, len(result.findings)) == (int(held), int(held))
 
 
 def test_the_sandbox_plays_everybody_who_speaks_the_protocol_that_it_was_asked_in() -> None:
     calls = [call(1, provider="conversation.ollama"), call(2, 10, provider="conversation.anthropic")]
-    found = reconcile(calls, bill_of(billed(calls[0]), providers=frozenset({"openai"})))
-    assert (found.unexplained_tokens, found.compared, found.others) == (0, 1, {"conversation.anthropic": 1})
+    result = reconcile(calls, bill_of(billed(calls[0]), providers=frozenset({"openai"})))
+    assert (result.unexplained_tokens, result.compared, result.others) == (0, 1, {"conversation.anthropic": 1})
 
 
 def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> None:
     here, elsewhere = call(1, provider=""), call(2, 10, provider="")
-    found = reconcile([here, elsewhere], bill_of(billed(here)))
-    assert (found.unexplained_tokens, found.unknown_provider, found.absent, found.agreeing) == (0, 2, 1, 1)
-    assert [(each.cause, each.call and each.call.call_id) for each in found.findings] == [
+    result = reconcile([here, elsewhere], bill_of(billed(here)))
+    assert (result.unexplained_tokens, result.unknown_provider, result.absent, result.agreeing) == (0, 2, 1, 1)
+    assert [(finding.cause, finding.call and finding.call.call_id) for finding in result.findings] == [
         (DifferenceCause.UNKNOWN_PROVIDER, elsewhere.call_id)
     ]
-    assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(found))
-    assert reconciliation_view(found).model_dump(mode="json")["calls"]["unknown_provider"] == {
+    assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(result))
+    assert reconciliation_view(result).model_dump(mode="json")["calls"]["unknown_provider"] == {
         "calls": 2,
         "not_on_bill": 1,
     }
@@ -226,8 +226,8 @@ def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> No
 
 def test_a_call_of_an_unknown_provider_stands_in_for_no_other() -> None:
     known, unknown = call(1), call(1, 0.2, call_id="unknown", execution_id="e-u", provider="")
-    found = reconcile([known, unknown], bill_of(billed(known)))
-    assert (found.unexplained_tokens, found.absent, found.agreeing) == (0, 1, 1)
+    result = reconcile([known, unknown], bill_of(billed(known)))
+    assert (result.unexplained_tokens, result.absent, result.agreeing) == (0, 1, 1)
     other = request("row 9", 0.5, 777)
     assert reconcile([unknown], bill_of(other)).unexplained_tokens == other.count.tokens
 
@@ -235,25 +235,25 @@ def test_a_call_of_an_unknown_provider_stands_in_for_no_other() -> None:
 def test_a_call_of_an_unknown_provider_may_be_in_a_sum_or_not() -> None:
     known, unknown = call(1), call(2, 10, provider="")
     for rows in ([billed(known)], [billed(known), billed(unknown)]):
-        found = reconcile([known, unknown], summed(rows))
-        assert (found.unexplained_tokens, found.unknown_provider, found.absent) == (0, 1, 2 - len(rows))
+        result = reconcile([known, unknown], summed(rows))
+        assert (result.unexplained_tokens, result.unknown_provider, result.absent) == (0, 1, 2 - len(rows))
 
 
 def test_models_without_a_price_are_named() -> None:
-    found = reconcile([call(1)], bill_of(billed(call(1))), lambda provider, model, when: model != MODEL)
-    assert dict(found.unpriced) == {("conversation.openai", MODEL): 110}
-    assert found.cells[0].unpriced == 110
+    result = reconcile([call(1)], bill_of(billed(call(1))), lambda provider, model, when: model != MODEL)
+    assert dict(result.unpriced) == {("conversation.openai", MODEL): 110}
+    assert result.cells[0].unpriced == 110
     assert reconcile([call(1)], bill_of(billed(call(1))), lambda *_: True).unpriced == {}
 
 
 def test_the_keys_are_stable() -> None:
-    found = reconciliation_view(reconcile([call(1)], bill_of(request("row 7", 0.5, 200)))).model_dump(mode="json")
-    assert list(found) == [
+    result = reconciliation_view(reconcile([call(1)], bill_of(request("row 7", 0.5, 200)))).model_dump(mode="json")
+    assert list(result) == [
         *("verdict", "unexplained_tokens", "difference_tokens", "bill", "since", "until", "calls", "record", "billed"),
         *("difference", "causes", "compared", "not_compared", "money", "cells", "rows", "unpriced", "same_model"),
     ]
-    assert found["cells"][0]["causes"].keys() == {"not_on_bill", "unknown"}
-    assert "320 tokens are unexplained" in found["verdict"]
+    assert result["cells"][0]["causes"].keys() == {"not_on_bill", "unknown"}
+    assert "320 tokens are unexplained" in result["verdict"]
 
 
 calls_at = st.lists(
@@ -278,16 +278,16 @@ def _paid(drawn: Sequence[tuple[int, int, float, int]]) -> list[CallRecord]:
 
 
 def _bill(calls: Sequence[CallRecord], share: float) -> Bill:
-    return bill_of(*(billed(each, share=share) for each in calls))
+    return bill_of(*(billed(record, share=share) for record in calls))
 
 
 @given(calls_at, st.floats(0, 1), st.randoms(use_true_random=False))
 def test_a_bill_made_from_any_calls_agrees(drawn: list[tuple[int, int, float, int]], share: float, random) -> None:  # type: ignore[no-untyped-def]
     calls = _paid(drawn)
-    rows = [billed(each, share=share) for each in calls]
+    rows = [billed(record, share=share) for record in calls]
     random.shuffle(rows)
-    found = reconcile(random.sample(calls, len(calls)), bill_of(*rows))
-    assert (found.unexplained_tokens, found.findings, found.agreeing) == (0, (), len(calls))
+    result = reconcile(random.sample(calls, len(calls)), bill_of(*rows))
+    assert (result.unexplained_tokens, result.findings, result.agreeing) == (0, (), len(calls))
 
 
 @given(calls_at, st.floats(0, 1), st.data())
@@ -296,7 +296,7 @@ def test_any_change_of_either_side_is_seen(
 ) -> None:
     calls, bill = _paid(drawn), _bill(_paid(drawn), share)
     chosen = data.draw(st.integers(0, len(calls) - 1))
-    lost = [each for number, each in enumerate(calls) if number != chosen]
+    lost = [record for number, record in enumerate(calls) if number != chosen]
     assert reconcile(lost, bill).unexplained_tokens > 0
     twice = [*calls, replace(calls[chosen], call_id="twice", execution_id="other")]
     assert reconcile(twice, bill).unexplained_tokens > 0
@@ -314,5 +314,5 @@ def _one_more(row: BillRow, line: str) -> BillRow:
 
 def test_ten_thousand_calls_take_seconds() -> None:
     calls = [call(n, n * 0.05, 2.0, entered=100 + n % 7) for n in range(10_000)]
-    found = reconcile(calls, bill_of(*(billed(each, share=0.3) for each in calls)))
-    assert found.unexplained_tokens == 0
+    result = reconcile(calls, bill_of(*(billed(record, share=0.3) for record in calls)))
+    assert result.unexplained_tokens == 0

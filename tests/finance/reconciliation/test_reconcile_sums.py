@@ -22,53 +22,53 @@ from tests.finance.reconciliation.billing import HOUR, again, at, billed, call, 
 DAY = timedelta(days=1)
 
 
-def causes(found: Reconciliation) -> list[DifferenceCause]:
-    return [finding.cause for finding in found.findings]
+def causes(result: Reconciliation) -> list[DifferenceCause]:
+    return [finding.cause for finding in result.findings]
 
 
-def holds(found: Reconciliation, bill: Bill) -> None:
+def holds(result: Reconciliation, bill: Bill) -> None:
     """What holds of every comparison: causes sum to the difference, and the bill is all there."""
-    for cell in found.cells:
+    for cell in result.cells:
         assert total(cell.causes.values()).tokens == cell.difference.tokens
-    assert found.billed.tokens == total(row.count for row in bill.rows).tokens
+    assert result.billed.tokens == total(row.count for row in bill.rows).tokens
 
 
 def test_sums_of_what_was_paid_leave_nothing() -> None:
     calls = [call(1), call(2, 10), call(3, 4000), call(4, 20, model="model-b")]
     bill = summed(map(billed, calls))
-    found = reconcile(calls, bill)
-    assert (found.findings, found.unexplained_tokens, found.agreeing) == ((), 0, 4)
-    assert [(cell.model, cell.since, cell.record) for cell in found.cells] == [
+    result = reconcile(calls, bill)
+    assert (result.findings, result.unexplained_tokens, result.agreeing) == ((), 0, 4)
+    assert [(cell.model, cell.since, cell.record) for cell in result.cells] == [
         ("model-a", at(0), Count(2, 300, 80, 20)),
         ("model-a", at(3600), Count(1, 300, 40, 10)),
         ("model-b", at(0), Count(1, 400, 40, 10)),
     ]
-    holds(found, bill)
+    holds(result, bill)
 
 
 def test_an_hour_that_the_bill_lacks_is_counted() -> None:
     calls = [call(1), call(2, 4000)]
-    found = reconcile(calls, summed([billed(call(1))]))
-    assert causes(found) == [DifferenceCause.NOT_ON_BILL]
-    assert (found.unexplained_tokens, found.difference.tokens) == (210, -210)
-    assert [cell.unexplained for cell in found.cells] == [0, 210]
+    result = reconcile(calls, summed([billed(call(1))]))
+    assert causes(result) == [DifferenceCause.NOT_ON_BILL]
+    assert (result.unexplained_tokens, result.difference.tokens) == (210, -210)
+    assert [cell.unexplained for cell in result.cells] == [0, 210]
 
 
 def test_an_hour_that_our_record_lacks_is_counted() -> None:
-    found = reconcile([call(1)], summed(map(billed, [call(1), call(2, 4000)])))
-    assert causes(found) == [DifferenceCause.UNKNOWN]
-    assert found.unexplained_tokens == 210
+    result = reconcile([call(1)], summed(map(billed, [call(1), call(2, 4000)])))
+    assert causes(result) == [DifferenceCause.UNKNOWN]
+    assert result.unexplained_tokens == 210
 
 
 def test_hours_do_not_make_up_for_each_other() -> None:
-    found = reconcile([call(2, 0)], summed([billed(call(2, 4000))]))
-    assert (found.difference.tokens, found.unexplained_tokens) == (0, 420)
+    result = reconcile([call(2, 0)], summed([billed(call(2, 4000))]))
+    assert (result.difference.tokens, result.unexplained_tokens) == (0, 420)
 
 
 def test_calls_outside_of_an_export_are_not_compared() -> None:
     calls = [call(1, -5000), call(2), call(3, 9000)]
-    found = reconcile(calls, summed([billed(call(2))], since=at(0), until=at(3600)))
-    assert (found.findings, found.compared, found.outside) == ((), 1, 2)
+    result = reconcile(calls, summed([billed(call(2))], since=at(0), until=at(3600)))
+    assert (result.findings, result.compared, result.outside) == ((), 1, 2)
 
 
 def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
@@ -76,12 +76,12 @@ def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
     second = again(first, 5)
     paid = call(3, 20)
     rows = [request("x", 0.5, 100, output=7), billed(second), billed(paid)]
-    found = reconcile([first, second, paid], summed(rows))
-    assert [(each.cause, each.certainty) for each in found.findings] == [
+    result = reconcile([first, second, paid], summed(rows))
+    assert [(finding.cause, finding.certainty) for finding in result.findings] == [
         (DifferenceCause.FAILED_CALL, Certainty.BOUNDED)
     ]
-    assert (found.unexplained_tokens, found.difference.tokens) == (0, -3), "the estimate took 10 tokens of output"
-    assert found.cells[0].certainty is Certainty.BOUNDED
+    assert (result.unexplained_tokens, result.difference.tokens) == (0, -3), "the estimate took 10 tokens of output"
+    assert result.cells[0].certainty is Certainty.BOUNDED
     without = reconcile([first, second, paid], summed(rows[1:]))
     assert (causes(without), without.unexplained_tokens) == ([DifferenceCause.NEVER_BILLED], 0)
     twice = reconcile([first, second, paid], summed([*rows, rows[0]]))
@@ -111,12 +111,12 @@ def test_a_sum_says_how_many_requests_there_are_to_account_for() -> None:
 def test_what_is_left_of_a_sum_lies_within_the_sizes_of_so_many_requests() -> None:
     """Two of questions of 100, 200, 400 and 800 tokens: 300 to 1,200 together, and every sum between counts as one."""
     vain = [failed(number, number * 10.0, request_digest=f"q-{number}") for number in (1, 2, 4, 8)]
-    paid = [again(each, each.started_at.minute * 60 + each.started_at.second + 5.0) for each in vain]
+    paid = [again(record, record.started_at.minute * 60 + record.started_at.second + 5.0) for record in vain]
     calls, rows = [*vain, *paid], [*map(billed, paid)]
     for first, second, unexplained in ((200, 800, 0), (200, 801, 0), (100, 199, 1), (400, 801, 1), (100, 200, 0)):
-        found = reconcile(calls, summed([*rows, request("x", 1, first), request("y", 1, second)]))
-        assert found.unexplained_tokens == unexplained, (first, second)
-    (finding,) = found.findings
+        result = reconcile(calls, summed([*rows, request("x", 1, first), request("y", 1, second)]))
+        assert result.unexplained_tokens == unexplained, (first, second)
+    (finding,) = result.findings
     assert (finding.cause, finding.certainty, finding.call) == (DifferenceCause.FAILED_CALL, Certainty.BOUNDED, None)
     assert finding.note == "2 of these requests, of 300 to 1,200 input tokens, may have been billed: 4 failed_call"
 
@@ -126,11 +126,11 @@ def test_interrupted_calls_and_retries_account_for_requests() -> None:
     second = again(first, 5, 10)
     repeated = [UnattributedRetries("llm", at(5), at(7), 1)]
     rows = [request("x", 0.5, 100), request("y", 6, 100, cached=0), billed(second)]
-    found = reconcile([first, second], summed(rows), unattributed=repeated)
-    assert causes(found) == [DifferenceCause.MIXED], "the sum does not say which tokens are whose"
-    assert found.findings[0].note.endswith("1 interrupted_call, 1 sidecar_retry")
-    assert found.unexplained_tokens == 0
-    holds(found, summed(rows))
+    result = reconcile([first, second], summed(rows), unattributed=repeated)
+    assert causes(result) == [DifferenceCause.MIXED], "the sum does not say which tokens are whose"
+    assert result.findings[0].note.endswith("1 interrupted_call, 1 sidecar_retry")
+    assert result.unexplained_tokens == 0
+    holds(result, summed(rows))
 
 
 def test_a_retry_may_be_that_of_another_call_of_its_time() -> None:
@@ -154,9 +154,11 @@ def test_estimates_may_be_off_and_say_so() -> None:
         call(n, n, usage=TokenUsage(input_tokens=n * 100, output_tokens=12, basis=UsageBasis.ESTIMATED)) for n in (1, 2)
     ]
     bill = summed([request("x", 1, 130, cached=None), request("y", 2, 230, cached=None)])
-    found = reconcile(estimated, bill)
-    assert [(each.cause, each.difference.tokens) for each in found.findings] == [(DifferenceCause.ESTIMATE, 60 - 4)]
-    assert found.unexplained_tokens == 0
+    result = reconcile(estimated, bill)
+    assert [(finding.cause, finding.difference.tokens) for finding in result.findings] == [
+        (DifferenceCause.ESTIMATE, 60 - 4)
+    ]
+    assert result.unexplained_tokens == 0
     far = summed([request("x", 1, 13_000, cached=None), request("y", 2, 230, cached=None)])
     assert reconcile(estimated, far).unexplained_tokens > 10_000
 
@@ -164,12 +166,12 @@ def test_estimates_may_be_off_and_say_so() -> None:
 def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
     inside, edge, other = call(1, 10), call(2, 3599, 3), call(4, 5000)
     bill = summed([billed(inside), billed(edge, share=0.9), billed(other)])
-    found = reconcile([inside, edge, other], bill)
-    assert [(each.cause, each.difference.tokens) for each in found.findings] == [
+    result = reconcile([inside, edge, other], bill)
+    assert [(finding.cause, finding.difference.tokens) for finding in result.findings] == [
         (DifferenceCause.BUCKET_EDGE, -210),
         (DifferenceCause.BUCKET_EDGE, 210),
     ]
-    assert (found.difference, found.unexplained_tokens) == (NONE, 0)
+    assert (result.difference, result.unexplained_tokens) == (NONE, 0)
     assert reconcile([inside, edge, other], summed(map(billed, [inside, other]))).unexplained_tokens == 210
     early = reconcile([inside, edge, other], summed([billed(inside), billed(edge, share=0.1), billed(other)]))
     assert early.findings == ()
@@ -177,21 +179,21 @@ def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
 
 def test_a_call_at_the_edge_of_the_bills_period_may_stand_on_the_next() -> None:
     inside, edge = call(1, 10), call(2, 3599, 3)
-    found = reconcile([inside, edge], summed([billed(inside)], since=at(0), until=at(3600)))
-    assert (causes(found), found.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
+    result = reconcile([inside, edge], summed([billed(inside)], since=at(0), until=at(3600)))
+    assert (causes(result), result.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
     before = call(3, -1, 2)
-    found = reconcile([inside, before], summed(map(billed, [inside]), since=at(0), until=at(3600)))
-    assert found.unexplained_tokens == 0
+    result = reconcile([inside, before], summed(map(billed, [inside]), since=at(0), until=at(3600)))
+    assert result.unexplained_tokens == 0
     late = replace(billed(before), since=at(0.5), until=at(0.5))
-    found = reconcile([inside, before], summed([billed(inside), late], since=at(0), until=at(3600)))
-    assert (causes(found), found.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
+    result = reconcile([inside, before], summed([billed(inside), late], since=at(0), until=at(3600)))
+    assert (causes(result), result.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
 
 
 def test_cached_tokens_that_the_record_does_not_know_are_not_compared() -> None:
     unknown, known = call(1, usage=TokenUsage(input_tokens=100, output_tokens=10)), call(2, 5000)
     bill = summed([request("x", 0.5, 100, cached=30), billed(known)])
-    found = reconcile([unknown, known], bill)
-    assert (found.unexplained_tokens, [cell.billed.cached_tokens for cell in found.cells]) == (0, [None, 40])
+    result = reconcile([unknown, known], bill)
+    assert (result.unexplained_tokens, [cell.billed.cached_tokens for cell in result.cells]) == (0, [None, 40])
 
 
 def test_what_is_left_has_no_more_cached_tokens_than_input() -> None:
@@ -227,8 +229,8 @@ def test_a_bill_that_counts_no_requests() -> None:
 
 
 def test_models_without_a_price_are_named() -> None:
-    found = reconcile([call(1)], summed([billed(call(1))]), lambda *_: False)
-    assert (found.cells[0].unpriced, dict(found.unpriced)) == (110, {("conversation.openai", "model-a"): 110})
+    result = reconcile([call(1)], summed([billed(call(1))]), lambda *_: False)
+    assert (result.cells[0].unpriced, dict(result.unpriced)) == (110, {("conversation.openai", "model-a"): 110})
 
 
 paid_calls = st.lists(
@@ -255,12 +257,12 @@ def _paid(drawn: Sequence[tuple[int, int, float, float]]) -> list[CallRecord]:
 def test_sums_made_from_any_calls_agree(drawn: list[tuple[int, int, float, float]], width: timedelta) -> None:
     """Also when calls lie across the edges of the sums: then each has moved at most to the next."""
     calls = _paid(drawn)
-    bill = summed([billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)], width)
-    found = reconcile(calls, bill)
-    assert found.unexplained_tokens == 0
-    assert set(causes(found)) <= {DifferenceCause.BUCKET_EDGE}
-    assert found.difference == NONE
-    holds(found, bill)
+    bill = summed([billed(record, share=share) for record, (_, _, _, share) in zip(calls, drawn, strict=True)], width)
+    result = reconcile(calls, bill)
+    assert result.unexplained_tokens == 0
+    assert set(causes(result)) <= {DifferenceCause.BUCKET_EDGE}
+    assert result.difference == NONE
+    holds(result, bill)
 
 
 @given(paid_calls, st.sampled_from([timedelta(minutes=1), HOUR, DAY]), st.data())
@@ -268,19 +270,19 @@ def test_any_change_of_either_side_is_seen(
     drawn: list[tuple[int, int, float, float]], width: timedelta, data: st.DataObject
 ) -> None:
     calls = _paid(drawn)
-    rows = [billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)]
+    rows = [billed(record, share=share) for record, (_, _, _, share) in zip(calls, drawn, strict=True)]
     bill = summed(rows, width)
     chosen = data.draw(st.integers(0, len(calls) - 1))
-    lost = [each for each in calls if each is not calls[chosen]]
+    lost = [record for record in calls if record is not calls[chosen]]
     assert reconcile(lost, bill).unexplained_tokens > 0
     twice = [*calls, replace(calls[chosen], call_id="twice", execution_id="other")]
     assert reconcile(twice, bill).unexplained_tokens > 0
     more = data.draw(st.sampled_from([Count(0, 1, 0, 0), Count(0, 0, 1, 0), Count(0, 0, 0, -1)]))
     changed = data.draw(st.integers(0, len(bill.rows) - 1))
     off = [replace(row, count=row.count + more) if n == changed else row for n, row in enumerate(bill.rows)]
-    found = reconcile(calls, replace(bill, rows=tuple(off)))
-    assert found.unexplained_tokens > 0
-    holds(found, replace(bill, rows=tuple(off)))
+    result = reconcile(calls, replace(bill, rows=tuple(off)))
+    assert result.unexplained_tokens > 0
+    holds(result, replace(bill, rows=tuple(off)))
 
 
 doubtful_calls = st.lists(
@@ -301,7 +303,7 @@ def test_what_may_be_true_is_never_unexplained(
     """Failed calls between paid ones, across all edges, billed or not: the bounds leave room for the truth. And a bill
     beyond the bounds is unexplained by at least what is beyond them."""
     calls = _paid([(size, start % 300, seconds, share) for size, start, seconds, share in drawn])
-    rows = [billed(each, share=share) for each, (_, _, _, share) in zip(calls, drawn, strict=True)]
+    rows = [billed(record, share=share) for record, (_, _, _, share) in zip(calls, drawn, strict=True)]
     most = 0
     for number, (size, start, seconds, share, was_billed) in enumerate(doubtful):
         calls.append(failed(100 + number, start, seconds, entered=size * 100))
@@ -311,9 +313,9 @@ def test_what_may_be_true_is_never_unexplained(
     bill = summed(rows, timedelta(minutes=1))
     if not counted:
         bill = replace(bill, rows=tuple(replace(row, count=replace(row.count, requests=None)) for row in bill.rows))
-    found = reconcile(calls, bill)
-    assert found.unexplained_tokens == 0
-    holds(found, bill)
+    result = reconcile(calls, bill)
+    assert result.unexplained_tokens == 0
+    holds(result, bill)
     more = data.draw(st.integers(0, len(bill.rows) - 1))
     off = [replace(row, count=row.count + Count(0, most + 7)) if n == more else row for n, row in enumerate(bill.rows)]
     assert reconcile(calls, replace(bill, rows=tuple(off))).unexplained_tokens >= 7
@@ -328,8 +330,8 @@ def test_no_more_is_unexplained_along_the_sums_than_must_be(
     drawn: list[tuple[int, int, int, int]], besides: int, first: int
 ) -> None:
     """Held against trying everything that may be carried over the edges."""
-    billed_, started = [each[0] for each in drawn], [each[1] for each in drawn]
-    crossing = [first, *(each[2] for each in drawn)]
+    billed_, started = [entry[0] for entry in drawn], [entry[1] for entry in drawn]
+    crossing = [first, *(entry[2] for entry in drawn)]
     at_home = [0] * len(crossing)
     shares = carry(billed_, started, crossing, at_home, lambda _, __: (0, besides))
     least = dict.fromkeys(range(first + 1), 0)
@@ -355,7 +357,10 @@ def test_a_busy_day_takes_seconds() -> None:
     """A thousand calls in vain and thousands that were paid, in sums of an hour."""
     paid = [call(n, n * 10.0, 15.0, entered=100 + n % 997) for n in range(8_000)]
     vain = [failed(n, n * 80.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_000)]
-    rows = [*(billed(each, share=0.5) for each in paid), *(request("x", n * 80.0, 100 + n % 997) for n in range(500))]
+    rows = [
+        *(billed(record, share=0.5) for record in paid),
+        *(request("x", n * 80.0, 100 + n % 997) for n in range(500)),
+    ]
     assert reconcile([*paid, *vain], summed(rows)).unexplained_tokens == 0
 
 
@@ -363,5 +368,5 @@ def test_a_busy_day_takes_seconds() -> None:
 def test_a_year_by_the_hour_takes_seconds() -> None:
     paid = [call(n, n * 1800.0, 15.0, entered=100 + n % 997) for n in range(17_500)]
     vain = [failed(n, n * 18_000.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_750)]
-    rows = [*(billed(each, share=0.5) for each in paid), *(request("x", n * 18_000.0, 100 + n) for n in range(800))]
+    rows = [*(billed(record, share=0.5) for record in paid), *(request("x", n * 18_000.0, 100 + n) for n in range(800))]
     assert reconcile([*paid, *vain], summed(rows)).unexplained_tokens == 0

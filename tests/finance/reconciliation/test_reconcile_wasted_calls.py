@@ -23,45 +23,45 @@ from tests.finance.reconciliation.billing import again, at, bill_of, billed, cal
 from tests.paths import ROOT
 
 
-def only(found: Reconciliation) -> BillFinding:
-    (finding,) = found.findings
+def only(result: Reconciliation) -> BillFinding:
+    (finding,) = result.findings
     return finding
 
 
-def causes(found: Reconciliation) -> list[DifferenceCause]:
-    return [finding.cause for finding in found.findings]
+def causes(result: Reconciliation) -> list[DifferenceCause]:
+    return [finding.cause for finding in result.findings]
 
 
 def test_an_interrupted_call_that_was_billed_is_named() -> None:
     first = interrupted(1)
     second = again(first, 5)
-    found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, cached=0), billed(second)))
-    assert (only(found).cause, only(found).place) == (DifferenceCause.INTERRUPTED_CALL, "row 1")
-    assert found.unexplained_tokens == 0
-    assert only(found).record == Count(1, 100, None, 10), "what the step's answer used, as the ledger charges it"
-    row = reconciliation_view(found).model_dump(mode="json")["rows"][0]
+    result = reconcile([first, second], bill_of(request("row 1", 0.3, 100, cached=0), billed(second)))
+    assert (only(result).cause, only(result).place) == (DifferenceCause.INTERRUPTED_CALL, "row 1")
+    assert result.unexplained_tokens == 0
+    assert only(result).record == Count(1, 100, None, 10), "what the step's answer used, as the ledger charges it"
+    row = reconciliation_view(result).model_dump(mode="json")["rows"][0]
     assert (row["task_id"], row["stage"], row["call_id"]) == ("acme:T-1", "classify", "f-1")
 
 
 def test_a_failed_call_that_was_billed_is_named() -> None:
     first = failed(1)
     second = again(first, 5)
-    found = reconcile([first, second], bill_of(request("row 1", 0.3, 100, output=70), billed(second)))
-    assert only(found).cause is DifferenceCause.FAILED_CALL
-    assert only(found).difference == Count(0, 0, None, 60)
+    result = reconcile([first, second], bill_of(request("row 1", 0.3, 100, output=70), billed(second)))
+    assert only(result).cause is DifferenceCause.FAILED_CALL
+    assert only(result).difference == Count(0, 0, None, 60)
 
 
 def test_a_call_in_vain_that_was_not_billed_takes_its_estimate_back() -> None:
     first = failed(1)
-    found = reconcile([first, again(first, 5)], bill_of(billed(again(first, 5))))
-    assert only(found).cause is DifferenceCause.NEVER_BILLED
-    assert (found.difference.tokens, found.unexplained_tokens) == (-110, 0)
+    result = reconcile([first, again(first, 5)], bill_of(billed(again(first, 5))))
+    assert only(result).cause is DifferenceCause.NEVER_BILLED
+    assert (result.difference.tokens, result.unexplained_tokens) == (-110, 0)
 
 
 def test_a_call_that_the_breaker_refused_accounts_for_nothing() -> None:
     refused = failed(1, seconds=0.01, error="breaker_open: model component llm: its circuit breaker is open")
-    found = reconcile([refused, again(refused, 5)], bill_of(billed(again(refused, 5)), request("row 9", 0.0, 100)))
-    assert causes(found) == [DifferenceCause.UNKNOWN]
+    result = reconcile([refused, again(refused, 5)], bill_of(billed(again(refused, 5)), request("row 9", 0.0, 100)))
+    assert causes(result) == [DifferenceCause.UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error
     """Its first request was cut, and billed; the sidecar paused, and was turned away the second time."""
     turned = failed(1, seconds=1.5, error=error)
     second = again(turned, 5)
-    found = reconcile([turned, second], bill_of(request("row 1", 0.1, 100), billed(second)))
-    assert (only(found).cause, only(found).record) == (DifferenceCause.FAILED_CALL, record)
+    result = reconcile([turned, second], bill_of(request("row 1", 0.1, 100), billed(second)))
+    assert (only(result).cause, only(result).record) == (DifferenceCause.FAILED_CALL, record)
 
 
 def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
@@ -91,17 +91,17 @@ def test_a_call_in_vain_accounts_for_no_other_question() -> None:
     """Its step was answered later, so the size of its question is known to the token."""
     first = failed(1)
     second = again(first, 5)
-    found = reconcile([first, second], bill_of(request("row 1", 0.3, 101), billed(second)))
-    assert sorted(causes(found)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
-    assert found.unexplained_tokens == 111
+    result = reconcile([first, second], bill_of(request("row 1", 0.3, 101), billed(second)))
+    assert sorted(causes(result)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
+    assert result.unexplained_tokens == 111
 
 
 def test_a_call_in_vain_does_not_account_for_the_answer_that_came_after_it() -> None:
     """Without the journal's row of the second call, its request stays unexplained, although it is the same question
     and only half a second later."""
     first = failed(1, 0, 1)
-    found = reconcile([first, replace(again(first, 1.5), request_digest="other")], bill_of(billed(again(first, 1.5))))
-    assert found.unexplained_tokens == 0
+    result = reconcile([first, replace(again(first, 1.5), request_digest="other")], bill_of(billed(again(first, 1.5))))
+    assert result.unexplained_tokens == 0
     lost = reconcile([first, again(first, 1.2, state=CallState.STARTED, usage=first.usage)], bill_of())
     assert causes(lost) == [DifferenceCause.NEVER_BILLED]
 
@@ -109,8 +109,8 @@ def test_a_call_in_vain_does_not_account_for_the_answer_that_came_after_it() -> 
 def test_an_interrupted_call_does_not_account_for_a_row_that_the_journal_lost() -> None:
     """It says that its step was executed again, and the call that did so is missing."""
     first = interrupted(1)
-    found = reconcile([first], bill_of(billed(again(first, 5))))
-    assert sorted(causes(found)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
+    result = reconcile([first], bill_of(billed(again(first, 5))))
+    assert sorted(causes(result)) == [DifferenceCause.NEVER_BILLED, DifferenceCause.UNKNOWN]
     assert EXECUTED_AGAIN in _CLOSE_LEFT.compile().params.values()
     gone = replace(first, error="the worker is gone")
     assert reconcile([gone], bill_of(request("row 1", 5, 100))).unexplained_tokens == 0
@@ -125,8 +125,8 @@ def test_a_call_still_under_way_may_be_billed() -> None:
         usage=NOT_REPORTED,
     )
     assert reconcile([running], bill_of()).findings == ()
-    found = reconcile([running], bill_of(billed(call(1))))
-    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.RUNNING_CALL, 0)
+    result = reconcile([running], bill_of(billed(call(1))))
+    assert (only(result).cause, result.unexplained_tokens) == (DifferenceCause.RUNNING_CALL, 0)
 
 
 def counted(count: int | None, since: float = 0, until: float = 2, component: str = "llm") -> UnattributedRetries:
@@ -137,9 +137,9 @@ def counted(count: int | None, since: float = 0, until: float = 2, component: st
 def test_sidecar_retries_are_named_up_to_their_number() -> None:
     asked = call(1, 0, 10)
     first, second, third = request("row 1", 1, 100, cached=0), request("row 2", 4, 100), request("row 3", 7, 100)
-    found = reconcile([asked], bill_of(first, second), unattributed=[counted(1)])
-    assert (only(found).cause, only(found).place) == (DifferenceCause.SIDECAR_RETRY, "row 1")
-    assert (only(found).certainty, only(found).call) == (Certainty.BOUNDED, asked)
+    result = reconcile([asked], bill_of(first, second), unattributed=[counted(1)])
+    assert (only(result).cause, only(result).place) == (DifferenceCause.SIDECAR_RETRY, "row 1")
+    assert (only(result).certainty, only(result).call) == (Certainty.BOUNDED, asked)
     three = bill_of(first, second, third)
     assert reconcile([asked], three, unattributed=[counted(1)]).unexplained_tokens == 110
     assert reconcile([asked], three, unattributed=[counted(2)]).unexplained_tokens == 0
@@ -151,8 +151,8 @@ def test_a_retry_is_that_of_a_call_that_was_under_way_when_it_was_counted() -> N
     """The sidecar says how many calls it asked again, and not which."""
     asked, other = call(1, 0, 10), call(2, 3, 10)
     rows = [request("row 1", 1, 100), billed(asked), billed(other)]
-    found = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 4, 6)])
-    assert (only(found).cause, only(found).call) == (DifferenceCause.SIDECAR_RETRY, asked)
+    result = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 4, 6)])
+    assert (only(result).cause, only(result).call) == (DifferenceCause.SIDECAR_RETRY, asked)
     more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)), unattributed=[counted(1, 4, 6)])
     assert more.unexplained_tokens == 110, "there are no more of them than were counted"
     apart = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 11, 12)])
@@ -163,8 +163,8 @@ def test_while_the_sidecars_count_was_lost_a_call_may_have_been_asked_again() ->
     asked = call(1, 0, 10)
     rows = [request("row 1", 1, 100), billed(asked)]
     assert reconcile([asked], bill_of(*rows)).unexplained_tokens == 110
-    found = reconcile([asked], bill_of(*rows), unattributed=[counted(None, 8, 12)])
-    assert (only(found).cause, only(found).certainty) == (DifferenceCause.SIDECAR_RETRY, Certainty.BOUNDED)
+    result = reconcile([asked], bill_of(*rows), unattributed=[counted(None, 8, 12)])
+    assert (only(result).cause, only(result).certainty) == (DifferenceCause.SIDECAR_RETRY, Certainty.BOUNDED)
     elsewhere = [counted(None, 11, 12), counted(None, 1, 9, "other")]
     assert reconcile([asked], bill_of(*rows), unattributed=elsewhere).unexplained_tokens == 110
 
@@ -241,11 +241,11 @@ def steps_in_vain(draw: st.DrawFn) -> Drawn:
 @given(steps_in_vain())
 def test_whatever_wasted_calls_did_is_explained(drawn: Drawn) -> None:
     calls, rows, _, _, repeated = drawn
-    found = reconcile(calls, bill_of(*rows), unattributed=repeated)
-    assert found.unexplained_tokens == 0
-    for cell in found.cells:
+    result = reconcile(calls, bill_of(*rows), unattributed=repeated)
+    assert result.unexplained_tokens == 0
+    for cell in result.cells:
         assert total(cell.causes.values()).tokens == cell.difference.tokens
-    assert found.billed == total(row.count for row in rows)
+    assert result.billed == total(row.count for row in rows)
 
 
 @given(steps_in_vain(), st.data())
@@ -253,7 +253,7 @@ def test_wasted_calls_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> 
     """Also among calls in vain, a paid call that one side lacks is seen: their times do not reach into its own."""
     calls, rows, paid, own, repeated = drawn
     chosen = data.draw(st.integers(0, len(paid) - 1))
-    lacking = [each for each in calls if each is not paid[chosen]]
+    lacking = [record for record in calls if record is not paid[chosen]]
     assert reconcile(lacking, bill_of(*rows), unattributed=repeated).unexplained_tokens > 0
     less = reconcile(calls, bill_of(*(row for row in rows if row is not own[chosen])), unattributed=repeated)
     assert less.unexplained_tokens > 0
@@ -265,13 +265,13 @@ def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -
     """The link stood still: the request lay in it, and the provider worked at it when nobody waited any more."""
     first = failed(1, 0, 6)
     second = again(first, 17)
-    found = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
-    finding = only(found)
+    result = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
+    finding = only(result)
     assert (finding.cause, finding.place, finding.call) == (DifferenceCause.FAILED_CALL, "row 1", finding.call)
     assert finding.call is not None
     assert finding.call.call_id == "f-1"
     assert finding.note == "its request reached the provider 9.2 s after the call had given up, and was billed"
-    assert found.unexplained_tokens == 0
+    assert result.unexplained_tokens == 0
 
 
 def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() -> None:
@@ -284,13 +284,15 @@ def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() 
         calls += [first, second, third]
         rows += [request(f"row {number} {turn}", 15.0 + 0.01 * turn, 100 * number) for turn in (1, 2)]
         rows.append(billed(third))
-    found = reconcile(calls, bill_of(*rows))
-    assert found.unexplained_tokens == 0
-    assert Counter(causes(found)) == {DifferenceCause.FAILED_CALL: 16}
-    assert {each.call.call_id for each in found.findings if each.call} == {
+    result = reconcile(calls, bill_of(*rows))
+    assert result.unexplained_tokens == 0
+    assert Counter(causes(result)) == {DifferenceCause.FAILED_CALL: 16}
+    assert {finding.call.call_id for finding in result.findings if finding.call} == {
         f"{c}-{n}" for c in "fg" for n in range(1, 9)
     }
-    assert all(each.call and each.billed.input_tokens == each.call.reserve_input for each in found.findings)
+    assert all(
+        finding.call and finding.billed.input_tokens == finding.call.reserve_input for finding in result.findings
+    )
     more = reconcile(calls, bill_of(*rows, request("row 9", 15.1, 800)))
     assert more.unexplained_tokens == 810, "no more of them than calls gave up"
 
@@ -299,9 +301,9 @@ def test_a_late_request_is_known_by_its_size_to_the_token_and_by_its_time() -> N
     first = failed(1, 0, 6)
     second = again(first, 17)
     for strange in (request("row 1", 15, 101), request("row 1", 6 + 16 * 60, 100), request("row 1", -3, 100)):
-        found = reconcile([first, second], bill_of(strange, billed(second)))
-        assert DifferenceCause.UNKNOWN in causes(found), strange
-        assert found.unexplained_tokens == strange.count.tokens
+        result = reconcile([first, second], bill_of(strange, billed(second)))
+        assert DifferenceCause.UNKNOWN in causes(result), strange
+        assert result.unexplained_tokens == strange.count.tokens
 
 
 @pytest.mark.parametrize(
@@ -311,8 +313,8 @@ def test_a_late_request_is_known_by_its_size_to_the_token_and_by_its_time() -> N
 def test_a_call_that_no_model_worked_at_is_late_for_nothing(error: str) -> None:
     first = failed(1, 0, 0.2, error=error)
     second = again(first, 5)
-    found = reconcile([first, second], bill_of(request("row 1", 3.5, 100), billed(second)))
-    assert causes(found) == [DifferenceCause.UNKNOWN]
+    result = reconcile([first, second], bill_of(request("row 1", 3.5, 100), billed(second)))
+    assert causes(result) == [DifferenceCause.UNKNOWN]
 
 
 def test_a_turn_without_an_answer_has_no_late_requests() -> None:
@@ -321,30 +323,30 @@ def test_a_turn_without_an_answer_has_no_late_requests() -> None:
     row = request("row 1", 20, 100)
     assert reconcile([first, second], bill_of(row)).unexplained_tokens == 110
     running = replace(second, state=CallState.STARTED, error="", ended_at=None, call_id="r-1", started_at=at(19))
-    found = reconcile([first, second, running], bill_of(row, request("row 2", 20, 100)))
-    assert found.unexplained_tokens == 0, "it goes on: the step is being asked"
+    result = reconcile([first, second, running], bill_of(row, request("row 2", 20, 100)))
+    assert result.unexplained_tokens == 0, "it goes on: the step is being asked"
 
 
 def test_a_call_whose_worker_went_away_may_be_late_once_its_turn_was_asked_again() -> None:
     first = interrupted(1)
     second = again(first, 5)
-    found = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
-    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.INTERRUPTED_CALL, 0)
-    assert "after the call had given up" in only(found).note
+    result = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
+    assert (only(result).cause, result.unexplained_tokens) == (DifferenceCause.INTERRUPTED_CALL, 0)
+    assert "after the call had given up" in only(result).note
 
 
 def test_a_request_in_a_calls_own_time_is_its_own_before_it_is_anothers_late_one() -> None:
     late, own = failed(1, 0, 6), failed(2, 14, 6, entered=100, request_digest="q-1")
     answers = [again(late, 30), again(own, 31)]
-    found = reconcile([late, own, *answers], bill_of(request("row 1", 15, 100), *map(billed, answers)))
-    named = {each.cause: each.call.call_id for each in found.findings if each.call}
+    result = reconcile([late, own, *answers], bill_of(request("row 1", 15, 100), *map(billed, answers)))
+    named = {finding.cause: finding.call.call_id for finding in result.findings if finding.call}
     assert named == {DifferenceCause.FAILED_CALL: "f-2", DifferenceCause.NEVER_BILLED: "f-1"}
 
 
 def test_a_late_request_may_stand_on_the_next_bill() -> None:
     first = failed(1, -7, 6)
     second = again(first, -0.5, 0.1)
-    found = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))
-    assert (only(found).cause, found.unexplained_tokens) == (DifferenceCause.FAILED_CALL, 0)
+    result = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))
+    assert (only(result).cause, result.unexplained_tokens) == (DifferenceCause.FAILED_CALL, 0)
     bill = summed([request("row 1", 2, 100)], since=at(0), until=at(3600))
     assert reconcile([first, second], bill).unexplained_tokens == 0

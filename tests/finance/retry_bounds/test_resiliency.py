@@ -41,13 +41,13 @@ def changed(*changes: tuple[str, str]) -> str:
 
 def complaints(*changes: tuple[str, str]) -> list[tuple[str, str, bool]]:
     """What is found wrong then."""
-    return [(each.where, each.problem, each.wrong) for each in policies(changed(*changes)).findings]
+    return [(finding.where, finding.problem, finding.wrong) for finding in policies(changed(*changes)).findings]
 
 
 def test_a_good_resource() -> None:
-    found = policies(GOOD)
-    assert found.findings == []
-    model, system = found.of_model("llm"), found.of_app("orders")
+    read_policies = policies(GOOD)
+    assert read_policies.findings == []
+    model, system = read_policies.of_model("llm"), read_policies.of_app("orders")
     assert (model.timeout, model.retry, model.breaker) == (timedelta(seconds=60), NONE, True)
     assert (system.timeout, system.breaker, system.matched) == (timedelta(milliseconds=250), True, True)
     assert system.retry == Retry(duration=timedelta(seconds=1), max_retries=2)
@@ -66,11 +66,11 @@ def test_what_is_read_later_replaces_what_was_read_before() -> None:
 
 def test_a_target_without_an_entry_is_under_the_defaults_of_its_kind() -> None:
     text = changed(("few:", "DefaultConversationComponentOutboundRetryPolicy:"), ("slow:", "DefaultTimeoutPolicy:"))
-    found = policies(text)
-    assert found.of_model("another").retry.requests == 3
-    assert found.of_app("another").retry == NONE
-    assert found.of_app("another").timeout == timedelta(seconds=60)
-    assert found.of_model("another").breaker is False
+    read_policies = policies(text)
+    assert read_policies.of_model("another").retry.requests == 3
+    assert read_policies.of_app("another").retry == NONE
+    assert read_policies.of_app("another").timeout == timedelta(seconds=60)
+    assert read_policies.of_model("another").breaker is False
 
 
 def test_dapr_does_not_mind_capitals() -> None:
@@ -78,9 +78,9 @@ def test_dapr_does_not_mind_capitals() -> None:
 
 
 def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
-    found = policies(changed(("maxRetries: 2", "maxRetires: 2")))
-    assert found.of_app("orders").retry.requests is None
-    ((where, problem, wrong),) = [(each.where, each.problem, each.wrong) for each in found.findings]
+    read_policies = policies(changed(("maxRetries: 2", "maxRetires: 2")))
+    assert read_policies.of_app("orders").retry.requests is None
+    ((where, problem, wrong),) = [(finding.where, finding.problem, finding.wrong) for finding in read_policies.findings]
     assert where == "file 0: retries.few.maxRetires"
     assert problem.startswith("unknown key; the keys are policy, duration")
     assert wrong
@@ -107,8 +107,8 @@ def test_a_misspelt_number_of_retries_is_named_and_means_no_end() -> None:
     ],
 )
 def test_what_daprd_does_not_read_is_named(old: str, new: str, where: str, problem: str) -> None:
-    found = complaints((old, new))
-    assert any(place == where and said.startswith(problem) and wrong for place, said, wrong in found), found
+    findings = complaints((old, new))
+    assert any(place == where and said.startswith(problem) and wrong for place, said, wrong in findings), findings
 
 
 def test_what_has_no_effect_is_named_and_is_no_fault() -> None:

@@ -32,10 +32,10 @@ from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run
 from tests.workflow.test_refund import FOUND, REFUND, World
 
-ASKINGS = {each.step: each for each in calls_by_step(RULES)}
+CALLS_BY_STEP = {calls.step: calls for calls in calls_by_step(RULES)}
 
 
-class Noted:
+class RecordingSystems:
     """Internal systems that refuse everything and note who was asked."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Noted:
         return {"refund_id": "R-1", "notification_id": "N-1", "case_id": "C-1", "effects": {}}
 
 
-def counted(script: Script) -> Counter[str]:
+def count_steps(script: Script) -> Counter[str]:
     """How many steps of each kind the process takes."""
     run(script, task())
     return Counter(script.steps())
@@ -59,13 +59,13 @@ def counted(script: Script) -> Counter[str]:
 def test_no_task_has_more_steps_than_we_say_and_one_has_as_many(tool: Any, argument: str) -> None:
     calls = tuple(ToolCall(id=f"c{n}", tool=tool, argument=argument) for n in range(tools.MAX_CALLS_A_TURN))
     world = World(DraftOutput(tool_calls=calls, use=USE), classified=[None, FOUND])
-    found = counted(Script(world, events=[REJECT]))
-    for step, times in found.items():
-        assert times <= ASKINGS[step].per_task
-    assert [found[step] for step in ("classify", "draft_refund", tool)] == [
-        ASKINGS[step].per_task for step in ("classify", "draft_refund", tool)
+    step_counts = count_steps(Script(world, events=[REJECT]))
+    for step, times in step_counts.items():
+        assert times <= CALLS_BY_STEP[step].per_task
+    assert [step_counts[step] for step in ("classify", "draft_refund", tool)] == [
+        CALLS_BY_STEP[step].per_task for step in ("classify", "draft_refund", tool)
     ]
-    assert found["close_case"] == ASKINGS["close_case"].per_task
+    assert step_counts["close_case"] == CALLS_BY_STEP["close_case"].per_task
 
 
 NOON = datetime(2026, 11, 22, 12)  # noqa: DTZ001 - as the SDK's replays have it
@@ -92,23 +92,23 @@ QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("stage", "shape", "values"), QUESTIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dict[str, Any]) -> None:
-    noted, nothing = Noted(), cast(Any, None)
-    whose = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
-    question = shape.model_validate({name: each for name, each in whose.items() if name in shape.model_fields})
+    recorder, nothing = RecordingSystems(), cast(Any, None)
+    fields = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
+    question = shape.model_validate({name: value for name, value in fields.items() if name in shape.model_fields})
 
     async def history(*_: object) -> str:
         return question.model_dump_json()
 
-    services = Services(gateway=nothing, systems=noted, tickets=nothing, replies=nothing, scheduled_input=history)
+    services = Services(gateway=nothing, systems=recorder, tickets=nothing, replies=nothing, scheduled_input=history)
     asyncio.run(stage(services)(WorkflowActivityContext(ActivityContext("acme:T-1", 1)), question))
-    assert tuple(noted.asked) == ASKINGS[stage.__name__].targets
+    assert tuple(recorder.asked) == CALLS_BY_STEP[stage.__name__].targets
 
 
 def test_every_step_that_asks_a_system_is_known() -> None:
     assert {stage.__name__ for stage, *_ in QUESTIONS} == {
-        step for step, each in ASKINGS.items() if MODEL not in each.targets
+        step for step, calls in CALLS_BY_STEP.items() if MODEL not in calls.targets
     }
-    assert set(ASKINGS) == {each.__name__ for each in (*STAGES, *TOOLS)}
+    assert set(CALLS_BY_STEP) == {function.__name__ for function in (*STAGES, *TOOLS)}
 
 
 def test_our_figures_are_those_of_the_code() -> None:
@@ -120,12 +120,12 @@ def test_our_figures_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("retries", [RULES.retries, Retries(first_seconds=0.5, max_seconds=2, attempts=7)])
 def test_no_task_pauses_longer_than_we_say(retries: Retries) -> None:
     ids = [f"acme:T-{number}" for number in range(300)]
-    longest = max(sum(_played(patience(retries, name))) for name in ids)
+    longest = max(sum(_sdk_pauses(patience(retries, name))) for name in ids)
     said = pauses(retries).total_seconds()
     assert 0.9 * said <= longest <= said
 
 
-def _played(policy: RetryPolicy) -> Iterator[float]:
+def _sdk_pauses(policy: RetryPolicy) -> Iterator[float]:
     """The pauses that the SDK makes of a policy."""
     running: Any = RetryableTask(policy.obj, NOON, is_sub_orch=False, task_name="any")
     while (pause := running.compute_next_delay()) is not None:
@@ -136,9 +136,9 @@ def _played(policy: RetryPolicy) -> Iterator[float]:
 def test_the_longest_letter_fits_into_the_reserve_that_is_priced() -> None:
     words = "The toaster that I ordered last week arrived broken and I would like my money back, please. "
     letter = (words * 1_000)[:MAX_TICKET_CHARACTERS]
-    found = Lookup(turn=1, call=ToolCall(id="c", tool="lookup_order", argument="AC-1"), order=order())
+    lookup = Lookup(turn=1, call=ToolCall(id="c", tool="lookup_order", argument="AC-1"), order=order())
     most = [
-        found.model_copy(update={"turn": turn})
+        lookup.model_copy(update={"turn": turn})
         for turn in range(1, RULES.drafting.max_turns)
         for _ in range(LOOKUPS_A_TURN)
     ]

@@ -33,13 +33,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def looked(folder: Path, prices: dict[str, RequestPrice] | None = None) -> dict[str, Worst]:
+def worst_cases_of(folder: Path, prices: dict[str, RequestPrice] | None = None) -> dict[str, Worst]:
     """The worst of each target, by name."""
     folders = [folder / "components", folder / "resiliency"]
-    found = sidecar_files.policies(folders, "agent")
-    assert [each for each in found.findings if each.wrong] == []
+    policies = sidecar_files.policies(folders, "agent")
+    assert [finding for finding in policies.findings if finding.wrong] == []
     targets = sidecar_files.targets(folders, "agent")
-    return {each.target.name: each for each in worst.worst(targets, found, policy.load(POLICY), BILLED, prices or {})}
+    return {
+        worst_case.target.name: worst_case
+        for worst_case in worst.worst(targets, policies, policy.load(POLICY), BILLED, prices or {})
+    }
 
 
 def change(folder: Path, file: str, old: str, new: str) -> None:
@@ -50,8 +53,8 @@ def change(folder: Path, file: str, old: str, new: str) -> None:
 
 
 def test_the_files_as_shipped_stay_below_their_limits() -> None:
-    found = looked(ROOT)
-    assert {name: (each.requests, each.per_task) for name, each in found.items()} == {
+    worst_cases = worst_cases_of(ROOT)
+    assert {name: (worst_case.requests, worst_case.per_task) for name, worst_case in worst_cases.items()} == {
         "llm": (30, 180),
         "accounts": (90, 90),
         "orders": (90, 1440),
@@ -60,20 +63,20 @@ def test_the_files_as_shipped_stay_below_their_limits() -> None:
         "notifications": (90, 90),
         "cases": (90, 180),
     }
-    assert {name: each.over(LIMITS) for name, each in found.items()} == dict.fromkeys(found, ())
-    assert {name: each.notes for name, each in found.items()} == dict.fromkeys(found, ())
+    assert {name: worst_case.over(LIMITS) for name, worst_case in worst_cases.items()} == dict.fromkeys(worst_cases, ())
+    assert {name: worst_case.notes for name, worst_case in worst_cases.items()} == dict.fromkeys(worst_cases, ())
 
 
 def test_the_time_is_every_attempt_at_its_longest_and_every_pause() -> None:
-    found = looked(ROOT)
+    worst_cases = worst_cases_of(ROOT)
     pause = pauses(policy.load(POLICY).retries)
     assert pause == timedelta(seconds=2 + 4 + 8 + 16 + 32 + 64 + 128 + 256 + 21 * 300)
-    assert found["llm"].until_parked == 30 * timedelta(seconds=60) + pause
+    assert worst_cases["llm"].until_parked == 30 * timedelta(seconds=60) + pause
     of_sidecar = timedelta(seconds=1.5 * (0.5 + 0.75))
     both = 3 * timedelta(seconds=5 + 10) + 2 * of_sidecar
-    assert found["accounts"].until_parked == 30 * both + pause
+    assert worst_cases["accounts"].until_parked == 30 * both + pause
     both = 3 * timedelta(seconds=15 + 10) + 2 * of_sidecar
-    assert found["refunds"].until_parked == found["cases"].until_parked == 30 * both + pause
+    assert worst_cases["refunds"].until_parked == worst_cases["cases"].until_parked == 30 * both + pause
 
 
 def test_pauses_grow_to_their_limit() -> None:
@@ -106,39 +109,39 @@ def test_each_layer_of_a_model_counts(
     folder: Path, what: tuple[str, tuple[Change, ...], int | None, tuple[Over, ...]]
 ) -> None:
     _, changes, requests, over = what
-    for each in changes:
-        change(folder, *each)
-    found = looked(folder)["llm"]
-    assert (found.requests, found.over(LIMITS)) == (requests, over)
-    assert found.per_task == (None if requests is None else requests * 6)
+    for arguments in changes:
+        change(folder, *arguments)
+    worst_case = worst_cases_of(folder)["llm"]
+    assert (worst_case.requests, worst_case.over(LIMITS)) == (requests, over)
+    assert worst_case.per_task == (None if requests is None else requests * 6)
 
 
 def test_a_model_that_the_sidecar_repeats_is_told_what_that_means(folder: Path) -> None:
     often = REPEATED.replace("1s", "100ms").replace(": 1}", ": 4}")
     change(folder, "resiliency/llm.yaml", "    circuitBreakers:\n", often)
     change(folder, *RETRY)
-    said = " ".join(looked(folder)["llm"].notes)
-    for each in ("also retries refused requests", "first pause is shorter", "the record counts one retry"):
-        assert each in said
+    said = " ".join(worst_cases_of(folder)["llm"].notes)
+    for text in ("also retries refused requests", "first pause is shorter", "the record counts one retry"):
+        assert text in said
 
 
 def test_a_system_without_a_bound_of_its_own_is_given_up_by_the_agent(folder: Path) -> None:
     change(folder, "resiliency/systems.yaml", "        maxRetries: 2\n", "")
     change(folder, "resiliency/systems.yaml", "policy: exponential", "policy: constant")
-    found = looked(folder)["accounts"]
-    assert found.requests is None
-    assert found.over(LIMITS) == (Over.REQUESTS, Over.TIME)
-    assert found.until_parked == 30 * timedelta(seconds=90 + 90) + pauses(policy.load(POLICY).retries)
+    worst_case = worst_cases_of(folder)["accounts"]
+    assert worst_case.requests is None
+    assert worst_case.over(LIMITS) == (Over.REQUESTS, Over.TIME)
+    assert worst_case.until_parked == 30 * timedelta(seconds=90 + 90) + pauses(policy.load(POLICY).retries)
 
 
 def test_a_target_under_no_policy_asks_once_an_attempt_and_is_told_so(folder: Path) -> None:
     for file in (folder / "resiliency").glob("*.yaml"):
         file.unlink()
-    found = looked(folder)
-    assert (found["orders"].requests, found["llm"].requests) == (30, 30)
-    assert found["llm"].until_parked is None
-    assert all(each.notes[:2] == ("no time-out", each.notes[1]) for each in found.values())
-    assert all("no circuit breaker" in each.notes[1] for each in found.values())
+    worst_cases = worst_cases_of(folder)
+    assert (worst_cases["orders"].requests, worst_cases["llm"].requests) == (30, 30)
+    assert worst_cases["llm"].until_parked is None
+    assert all(worst_case.notes[:2] == ("no time-out", worst_case.notes[1]) for worst_case in worst_cases.values())
+    assert all("no circuit breaker" in worst_case.notes[1] for worst_case in worst_cases.values())
 
 
 def test_a_raised_number_of_attempts_counts(folder: Path) -> None:
@@ -166,30 +169,32 @@ def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named(
 
 def test_money_is_the_price_of_every_request_that_may_be_billed_and_its_limit_is_the_currencys(folder: Path) -> None:
     price = RequestPrice({"USD": Decimal("0.0833"), "EUR": Decimal(5)}, ("dear",))
-    found = looked(folder, {"llm": price})["llm"]
-    assert found.money == {"USD": Decimal("0.2499"), "EUR": Decimal(15)}
-    assert found.over(LIMITS) == (), "a currency without a limit has none"
-    assert looked(folder, {"llm": RequestPrice({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (Over.MONEY,)
+    worst_case = worst_cases_of(folder, {"llm": price})["llm"]
+    assert worst_case.money == {"USD": Decimal("0.2499"), "EUR": Decimal(15)}
+    assert worst_case.over(LIMITS) == (), "a currency without a limit has none"
+    assert worst_cases_of(folder, {"llm": RequestPrice({"USD": Decimal("0.0834")})})["llm"].over(LIMITS) == (
+        Over.MONEY,
+    )
 
 
 def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:
     change(folder, "components/systems.yaml", "  name: orders\n", "  name: order\n")
     change(folder, "resiliency/llm.yaml", "      llm:\n        outbound:", "      lmm:\n        outbound:")
     folders = [folder / "components", folder / "resiliency"]
-    found = sidecar_files.policies(folders, "agent")
+    policies = sidecar_files.policies(folders, "agent")
     names = worst.unknown_names(
-        sidecar_files.targets(folders, "agent"), found, policy.load(POLICY), sidecar_files.components(folders)
+        sidecar_files.targets(folders, "agent"), policies, policy.load(POLICY), sidecar_files.components(folders)
     )
-    said = {(each.where, each.wrong) for each in names}
+    said = {(finding.where, finding.wrong) for finding in names}
     assert said == {("step lookup_order", True), ("apps.orders", False), ("components.lmm", False)}
 
 
 def test_a_second_document_of_a_file_is_not_read_by_daprd(folder: Path) -> None:
     file = folder / "resiliency" / "llm.yaml"
     file.write_text(f"{file.read_text()}---\n{file.read_text().replace('60s', '1s')}")
-    found = sidecar_files.policies([folder / "resiliency"], "agent")
-    assert found.timeouts["llm"] == timedelta(seconds=60)
-    assert [each.wrong for each in found.findings] == [True]
+    policies = sidecar_files.policies([folder / "resiliency"], "agent")
+    assert policies.timeouts["llm"] == timedelta(seconds=60)
+    assert [finding.wrong for finding in policies.findings] == [True]
 
 
 def respell(folder: Path, old: str, new: str) -> None:
