@@ -121,9 +121,9 @@ def test_a_problem_has_the_code(kind: type[RefundAgentError]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_line_tells_the_code(kind: type[RefundAgentError], capsys: pytest.CaptureFixture[str]) -> None:
     error = made(kind)
-    root._tell(error, as_json=True)
+    root._report(error, as_json=True)
     assert json.loads(capsys.readouterr().err)["code"] == error.code
-    root._tell(error, as_json=False)
+    root._report(error, as_json=False)
     assert error.code not in capsys.readouterr().err.split(), "people read the message"
 
 

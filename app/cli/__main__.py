@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the command line without the rest."""
+"""Lets `python -m app.cli` run the command line."""
 
 from app.cli import main
 

@@ -1,4 +1,4 @@
-"""`refund-agent demo`: works the bundled samples and holds the result against what must come of them."""
+"""`refund-agent demo`: works the sample tickets and compares the result with the expected one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from sandbox.data import Expectation
 
 
-# What a demo run came to, against what a good agent must do and what the books hold.
+# The comparison of the tasks and the booked refunds with the expectations.
 
 
-class Booked(BaseModel):
-    """One row of the refund book, as far as it is compared."""
+class BookedRefund(BaseModel):
+    """The compared fields of one row of the refund book."""
 
     tenant: str
     ticket_id: str
@@ -48,23 +48,23 @@ class Booked(BaseModel):
 
     @property
     def refund(self) -> Refund:
-        """The money of the row."""
+        """The row's order, amount and currency."""
         return Refund(order_id=self.order_id, amount=self.amount, currency=self.currency)
 
 
 class RefundBook(BaseModel):
-    """The answer of the books."""
+    """The refund book as the sandbox's refund system returns it."""
 
-    rows: tuple[Booked, ...]
+    rows: tuple[BookedRefund, ...]
 
 
-# A category alone moves no money, and no model is never wrong: a share is asked for, not each one.
+# No model is always right, and a wrong category moves no money: so only a share of the tickets must be right.
 LEAST_RIGHT_PERCENT = 95
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run compares. `misclassified` and `differences` are sentences that begin with the task's id."""
+    """The result of the comparison. `misclassified` and `differences` are sentences that begin with the task's id."""
 
     tally: Mapping[tuple[str, str], int]  # tasks by (outcome or state, tenant)
     clear: int  # clear tickets whose category is known
@@ -76,12 +76,12 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Every task and booking is as it must be, and enough clear tickets were understood."""
+        """Whether every task and booked refund is as expected, and enough clear tickets are classified correctly."""
         return not self.differences and 100 * self.clear_right >= LEAST_RIGHT_PERCENT * self.clear
 
 
 class DemoView(Frozen):
-    """The verdict for programs. `outcomes`: outcome or state -> tenant -> tasks."""
+    """The JSON form of the verdict. `outcomes`: outcome or state -> tenant -> number of tasks."""
 
     outcomes: dict[str, dict[str, int]]
     clear_tickets: int
@@ -92,24 +92,25 @@ class DemoView(Frozen):
     differences: tuple[str, ...]
 
 
-def judge(expected: Mapping[str, Expectation], views: Mapping[str, TaskView], rows: Iterable[Booked]) -> Verdict:
-    """Compares each sample's task and bookings; rows of other tickets are none of its business."""
+def judge(expected: Mapping[str, Expectation], views: Mapping[str, TaskView], rows: Iterable[BookedRefund]) -> Verdict:
+    """Compares each sample's task and booked refunds with its expectation. Ignores rows of other tickets."""
     booked: defaultdict[str, list[Refund]] = defaultdict(list)
     for row in rows:
         booked[task_id(row.tenant, row.ticket_id)].append(row.refund)
     classified = [(views[name], want) for name, want in expected.items() if want.clear and _category(views[name])]
     differences: list[str] = []
     for name, want in expected.items():
-        sentences = [*_task(want, views[name]), *_bookings(_due(want, views[name]), booked[name])]
+        due = _due_refund(want, views[name])
+        sentences = [*_task_differences(want, views[name]), *_booking_differences(due, booked[name])]
         differences += [f"{name}: {difference}" for difference in sentences]
     return Verdict(
         tally=Counter((label(views[name]), views[name].tenant) for name in expected),
         clear=len(classified),
         clear_right=sum(_category(view) is want.category for view, want in classified),
-        refunds_expected=sum(_due(want, views[name]) is not None for name, want in expected.items()),
+        refunds_expected=sum(_due_refund(want, views[name]) is not None for name, want in expected.items()),
         refunds_booked=sum(len(booked[name]) for name in expected),
         misclassified=tuple(
-            f"{view.task_id}: is {want.category.value}, was taken for {_category(view)}"
+            f"{view.task_id}: is {want.category.value}, was classified as {_category(view)}"
             for view, want in classified
             if _category(view) is not want.category
         ),
@@ -118,68 +119,68 @@ def judge(expected: Mapping[str, Expectation], views: Mapping[str, TaskView], ro
 
 
 def label(view: TaskView) -> str:
-    """The outcome of a task that has one, else its state."""
+    """The task's outcome if it has one, else its state."""
     return view.result.outcome.value if view.result else view.status.value
 
 
 def _category(view: TaskView) -> Category | None:
-    """What the ticket was taken for; a task may be at rest before it is known."""
+    """The ticket's category; None for a task that came to rest before it was classified."""
     return (view.result.category if view.result else None) or view.category
 
 
-def _decided(want: Expectation, view: TaskView) -> bool:
-    """Whether a person, or the clock, has meanwhile ended what was to wait."""
+def _is_decided(want: Expectation, view: TaskView) -> bool:
+    """Whether a task that is expected to wait was meanwhile decided by a person, or has expired."""
     if want.status is not TaskStatus.WAITING or view.result is None:
         return False
     return view.result.decided_by is not None or view.result.outcome is Outcome.EXPIRED
 
 
-def _due(want: Expectation, view: TaskView) -> Refund | None:
-    """The refund that the books must hold."""
-    if _decided(want, view) and view.result:
+def _due_refund(want: Expectation, view: TaskView) -> Refund | None:
+    """The refund that the books must hold; None for no refund."""
+    if _is_decided(want, view) and view.result:
         return view.result.refund if view.result.outcome is Outcome.REFUNDED else None
     return want.refund if want.outcome is Outcome.REFUNDED else None
 
 
-def _task(want: Expectation, view: TaskView) -> list[str]:
+def _task_differences(want: Expectation, view: TaskView) -> list[str]:
     sentences = []
     due = want.outcome.value if want.outcome else want.status.value
-    if label(view) != due and not _decided(want, view):
+    if label(view) != due and not _is_decided(want, view):
         why = view.waiting_for or view.error
         sentences.append(f"must be {due}, is {label(view)}" + (f" ({why})" if why else ""))
     elif want.refund and view.status is TaskStatus.WAITING and view.proposed_refund != want.refund:
-        sentences.append(f"must propose {_money(want.refund)}, proposes {_money(view.proposed_refund)}")
+        sentences.append(f"must propose {_refund_text(want.refund)}, proposes {_refund_text(view.proposed_refund)}")
     return sentences
 
 
-def _bookings(due: Refund | None, booked: list[Refund]) -> list[str]:
+def _booking_differences(due: Refund | None, booked: list[Refund]) -> list[str]:
     if booked == ([due] if due else []):
         return []
-    listed = " and ".join(_money(refund) for refund in booked) or _money(None)
-    return [f"the books must hold {_money(due)}, they hold {listed}"]
+    listed = " and ".join(_refund_text(refund) for refund in booked) or _refund_text(None)
+    return [f"the books must hold {_refund_text(due)}, they hold {listed}"]
 
 
-def _money(refund: Refund | None) -> str:
+def _refund_text(refund: Refund | None) -> str:
     return formatting.refund(refund) if refund else "no refund"
 
 
 class SampleRefused(RefundAgentError):
-    """The agent did not take a bundled sample."""
+    """The agent did not accept a sample ticket."""
 
     code = "sample_refused"
 
 
 def demo(
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the tasks at most.")] = 600,
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0, help="Most seconds to wait for the tasks.")] = 600,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Concurrent requests.")] = 8,
     systems_url: SystemsUrl = SYSTEMS_URL,
     url: Url = None,
     token: Token = None,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Works the sample tickets; exit code 1 when a task or a booked refund is not as it must be, or when fewer
-    than 95 of 100 clear tickets were understood."""
+    """Works the sample tickets; exit code 1 if a task or a booked refund is not as expected, or if fewer than 95 of 100
+    clear tickets are classified correctly."""
     from sandbox.data import load_expected, load_tickets
 
     lines = [TicketLine(number, ticket) for number, ticket in enumerate(load_tickets(), start=1)]
@@ -188,7 +189,7 @@ def demo(
         refused = [receipt for receipt in receipts if receipt.kind in (AnswerKind.CONFLICT, AnswerKind.REFUSED)]
         if refused:
             raise SampleRefused(
-                f"{len(refused)} of {len(lines)} samples were not taken, first {refused[0].task_id}; "
+                f"{len(refused)} of {len(lines)} samples were not accepted, the first is {refused[0].task_id}; "
                 "use a token for every tenant, and a state folder without other tickets of these ids"
             )
         ids = [receipt.task_id for receipt in receipts]
@@ -200,7 +201,7 @@ def demo(
         raise typer.Exit(1)
 
 
-def _refund_book(systems_url: str) -> tuple[Booked, ...]:
+def _refund_book(systems_url: str) -> tuple[BookedRefund, ...]:
     import httpx
     from pydantic import ValidationError
 
@@ -216,7 +217,7 @@ def _refund_book(systems_url: str) -> tuple[Booked, ...]:
             "`make up`, or name another with --systems-url"
         ) from None
     except (httpx.HTTPStatusError, ValidationError):
-        raise NotUnderstood(f"{address} is no refund book of the sandbox; check --systems-url") from None
+        raise NotUnderstood(f"{address} is not a refund book of the sandbox; check --systems-url") from None
 
 
 def _show(verdict: Verdict) -> None:
@@ -230,7 +231,7 @@ def _show(verdict: Verdict) -> None:
     rows.append(("all", *map(str, sums), str(sum(sums))))
     show_table(["outcome", *figures(*tenants, "all")], rows)
     say(f"classification  {verdict.clear_right} of {verdict.clear} clear tickets right{_share(verdict)}")
-    say(f"refunds         {_refunds(verdict)}")
+    say(f"refunds         {_refund_summary(verdict)}")
     waiting = sum(count for (name, _), count in verdict.tally.items() if name == TaskStatus.WAITING.value)
     if waiting:
         say(f"for a person    {waiting} wait: `make up`, then `.venv/bin/refund-agent task list --status waiting`")
@@ -242,10 +243,10 @@ def _share(verdict: Verdict) -> str:
     return f" ({100 * verdict.clear_right / verdict.clear:.1f} %)" if verdict.clear else ""
 
 
-def _refunds(verdict: Verdict) -> str:
+def _refund_summary(verdict: Verdict) -> str:
     wrong = sum("the books must hold" in difference for difference in verdict.differences)
     if not wrong:
-        return f"{verdict.refunds_booked} booked, each exactly as it must be"
+        return f"{verdict.refunds_booked} booked, all exactly as expected"
     return f"{verdict.refunds_booked} booked, {verdict.refunds_expected} due; {wrong} tasks differ"
 
 

@@ -1,4 +1,4 @@
-"""`refund-agent doctor`: is everything there and reachable, and how to mend what is not."""
+"""`refund-agent doctor`: checks that everything is installed and reachable, and says how to repair what is not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ commands = typer.Typer(invoke_without_command=True)
 
 
 class DoctorFindingView(Frozen, from_attributes=True):
-    """One check for programs. `remedy` is empty where all is well."""
+    """The JSON form of one finding. `remedy` is empty if nothing is wrong."""
 
     name: str
     ok: bool
@@ -41,10 +41,10 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Checks the machine, the configuration files and the running parts; changes nothing. `make doctor` checks the
-    machine alone, and works before anything is set up."""
+    machine only, and works before anything is set up."""
     if context.invoked_subcommand is not None:
         return
-    findings = list(_look(folder, url, token, [model_url, systems_url] if sandbox else []))
+    findings = list(_findings(folder, url, token, [model_url, systems_url] if sandbox else []))
     if as_json:
         show_json([DoctorFindingView.model_validate(finding) for finding in findings])
     else:
@@ -54,14 +54,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[DoctorFinding]:
+def _findings(folder: Path, url: str | None, token: str | None, sandbox: list[str]) -> Iterator[DoctorFinding]:
     from app.cli.checks import (
-        answers,
         components,
-        files,
         metrics,
         policy_file,
         prerequisites,
+        probe,
+        resource_files,
         runtime,
         sdk,
         secrets_file,
@@ -72,21 +72,21 @@ def _look(folder: Path, url: str | None, token: str | None, sandbox: list[str]) 
     from app.dapr.sdk_version import sdk_version
 
     settings = load()
-    if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has the program alone
+    if (folder / "dapr.yaml").exists() or folder != Path():  # a pod has no checkout
         yield from prerequisites()
-        yield from files(folder)
+        yield from resource_files(folder)
         yield sidecar_retries(folder)
         yield secrets_file(settings)
     yield policy_file(folder / settings.policy_file)
-    yield answers("daprd", f"{settings.dapr_http}/v1.0/healthz")
+    yield probe("daprd", f"{settings.dapr_http}/v1.0/healthz")
     yield from runtime(settings)
     yield from sdk(sdk_version())
     yield metrics(settings)
     yield from components(settings, folder)
-    yield answers("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")
+    yield probe("agent", f"{(url or settings.agent_url).rstrip('/')}/healthz")
     yield token_works(url, token)
     for name, address in zip(("sandbox: model", "sandbox: systems"), sandbox, strict=False):
-        yield answers(name, f"{address.rstrip('/')}/healthz")
+        yield probe(name, f"{address.rstrip('/')}/healthz")
 
 
 commands.command("retries")(retries.retries)

@@ -1,6 +1,6 @@
-"""`refund-agent experiment ...`: controlled experiments, each a process of the checkout on a stack of its own.
+"""`refund-agent experiment ...`: controlled experiments, each in a separate process and on a separate stack.
 
-The agent does not import them: they start sandbox, Dapr and worker on free ports, and need the checkout for that.
+They start sandbox, Dapr and worker on free ports, which needs the checkout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.domain.errors import ConfigurationError
 
 CHECKOUT = Path(app.__file__).resolve().parents[1]
 
-commands = typer.Typer(help="Controlled experiments on a stack of their own.", no_args_is_help=True)
+commands = typer.Typer(help="Runs controlled experiments on a separate stack.", no_args_is_help=True)
 
 
 @commands.command("crash-cost")
@@ -42,24 +42,26 @@ def crash_cost(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What crashes cost: the same tasks and kills, resumed by the workflow and begun again at step one, by the
-    sandbox's bill.  About ten minutes."""
-    chosen = {"--tasks": tasks, "--rates": rates, "--output": _from_here(output), "--figure": _from_here(figure)}
-    words = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
+    """Measures what crashes cost by the sandbox's bill: the same tasks and kills, once resumed by the workflow and once
+    restarted from zero.  About ten minutes."""
+    options = {"--tasks": tasks, "--rates": rates, "--output": _absolute(output), "--figure": _absolute(figure)}
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     flags = ["--quick"] * quick + ["--json"] * as_json
-    _become("lab.crash_cost", ["--seed", str(seed), *words, *flags])
+    _exec_module("lab.crash_cost", ["--seed", str(seed), *words, *flags])
 
 
-def _from_here(file: Path | None) -> Path | None:
-    """As seen from this folder: the experiment runs in the checkout's."""
+def _absolute(file: Path | None) -> Path | None:
+    """The path made absolute, since the experiment runs in the checkout's folder."""
     return None if file is None else file.absolute()
 
 
-def _become(module: str, words: list[str]) -> NoReturn:
-    """Replaces this process, so that signals and the exit code are the experiment's own. Raises ConfigurationError."""
+def _exec_module(module: str, words: list[str]) -> NoReturn:
+    """Replaces this process, so that signals reach the experiment and its exit code is the command's.
+
+    Raises ConfigurationError outside of a checkout."""
     if not (CHECKOUT / "lab").is_dir():
         raise ConfigurationError(
-            f"experiments need the project's checkout, and {CHECKOUT} is none; "
+            f"experiments need the project's checkout, and {CHECKOUT} is not one; "
             "clone the project, run `make setup` there, and use its .venv/bin/refund-agent"
         )
     os.chdir(CHECKOUT)

@@ -1,5 +1,4 @@
-"""`refund-agent cost failures`: what failures cost, and what they would have cost a runner that starts again from
-zero."""
+"""`refund-agent cost failures`: what failures cost, and what restarting from zero would have cost."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.opening import Since, Tenant, Until, known_tenants, selection, tenants, when
+from app.cli.opening import Since, Tenant, Until, period_text, require_known_tenants, selection, tenants
 from app.cli.screen import (
     AsCsv,
     Column,
@@ -17,8 +16,8 @@ from app.cli.screen import (
     Exact,
     Wide,
     figures,
-    one_form,
-    rounding,
+    require_one_format,
+    rounding_notes,
     say,
     show_csv,
     show_json,
@@ -67,13 +66,13 @@ def failures(
     as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """Says what failures cost the tasks that ended, and what starting again from zero would have cost."""
+    """Shows what failures cost the tasks that ended, and what restarting from zero would have cost."""
     from app.finance.failures.failure_schemas import failures_view
 
-    one_form(as_csv=as_csv, as_json=as_json)
+    require_one_format(as_csv=as_csv, as_json=as_json)
     chosen = selection(since, until, tenant)
     records = opening.open_records()
-    known_tenants(chosen, records)
+    require_known_tenants(chosen, records)
     view = failures_view(records.failures(chosen.since, chosen.until, tenants(chosen)), chosen)
     if as_json:
         show_json(view)
@@ -85,74 +84,75 @@ def _show(view: FailureCostView, *, exact: bool) -> None:
     whole, digits = view.total, _digits_of(view.total, exact=exact)
     if whole.tasks:
         failed = f"{whole.every_failure.failed_tasks:,} of them failed, {whole.failures:,} times in all"
-        say(f"{whole.tasks:,} tasks ended{when(view.since, view.until)}; {failed}")
-        for line in _in_a_sentence(whole, digits):
+        say(f"{whole.tasks:,} tasks ended{period_text(view.since, view.until)}; {failed}")
+        for line in _summary(whole, digits):
             say(line)
         say("shares are of the clean model spend, with their 95 % intervals")
-        _table(_RUNNERS, _runners(whole))
-        _table(_MONEY, _sources(whole, digits))
-        _table(_PLACES, _places(view))
-        _table(_CAUSES, _causes(whole))
-    for note in (*_notes(view), *rounding(digits)):
+        _show_section(_RUNNERS, _runner_rows(whole))
+        _show_section(_MONEY, _source_rows(whole, digits))
+        _show_section(_PLACES, _part_rows(view))
+        _show_section(_CAUSES, _cause_rows(whole))
+    for note in (*_notes(view), *rounding_notes(digits)):
         say(f"note: {note}")
 
 
-def _in_a_sentence(whole: PartView, digits: Digits) -> Iterator[str]:
-    """What was wasted, and what it would have been, for those who read no table."""
+def _summary(whole: PartView, digits: Digits) -> Iterator[str]:
+    """One sentence for each currency: what was wasted, and what a restart from zero would have wasted."""
     durable = {share.currency: share for share in whole.durable}
-    for again in whole.every_failure.repeated:
-        ours = durable.get(again.currency)
-        if ours and ours.share and again.share:
-            wasted = f"{digits.show(ours.contracted_cost, again.currency)} {again.currency} of model spend was wasted"
-            cost = digits.show(again.contracted_cost, again.currency)
-            zero = f"a restart from zero would have cost {cost} {again.currency}"
-            yield f"{wasted} ({percent(ours.share.value)}); {zero} ({percent(again.share.value)})"
+    for restart in whole.every_failure.repeated:
+        resume = durable.get(restart.currency)
+        if resume and resume.share and restart.share:
+            currency = restart.currency
+            wasted = f"{digits.show(resume.contracted_cost, currency)} {currency} of model spend was wasted"
+            cost = digits.show(restart.contracted_cost, currency)
+            zero = f"a restart from zero would have cost {cost} {currency}"
+            yield f"{wasted} ({percent(resume.share.value)}); {zero} ({percent(restart.share.value)})"
 
 
 def _csv_rows(view: FailureCostView) -> Iterator[list[CsvCell]]:
-    """A row for each part and currency, of all tasks (neither tenant nor stage) and of each cut of them; what any
-    failure would have cost a runner that begins again."""
+    """One row for each currency of each part: all tasks (no tenant, no stage), tenants, stages, and both together.
+    Figures count every failure."""
     for part in (view.total, *view.by_tenant, *view.by_stage, *view.by_tenant_and_stage):
         runner, durable = part.every_failure, {share.currency: share for share in part.durable}
         key = [part.key.get("tenant"), part.key.get("stage")]
-        cells = [part.tasks, runner.failed_tasks, part.failures, *_ends(runner.failure_rate)]
-        for again in runner.repeated:
-            ours = durable.get(again.currency)
-            resumed = [ours.contracted_cost, *_ends(ours.share)] if ours else [None] * 4
+        cells = [part.tasks, runner.failed_tasks, part.failures, *_interval_cells(runner.failure_rate)]
+        for restart in runner.repeated:
+            resume = durable.get(restart.currency)
             yield [
                 *key,
                 *cells,
-                again.currency,
-                *resumed,
-                again.contracted_cost,
-                *_ends(again.share),
-                again.durable_ratio,
+                restart.currency,
+                *([resume.contracted_cost, *_interval_cells(resume.share)] if resume else [None] * 4),
+                restart.contracted_cost,
+                *_interval_cells(restart.share),
+                restart.durable_ratio,
             ]
         if not runner.repeated:
             yield [*key, *cells, *[None] * (len(_CSV) - len(key) - len(cells))]
 
 
-def _ends(interval: IntervalView | None) -> list[Decimal | None]:
+def _interval_cells(interval: IntervalView | None) -> list[Decimal | None]:
     return [interval.value, interval.low, interval.high] if interval else [None] * 3
 
 
 def _digits_of(whole: PartView, *, exact: bool) -> Digits:
     runners = whole.crashes, whole.every_failure
     groups = [group for runner in runners for group in (runner.replay, runner.journal, runner.under_way)]
-    again = [(share.contracted_cost, share.currency) for runner in runners for share in runner.repeated]
-    durable = [(share.contracted_cost, share.currency) for share in whole.durable]
-    return digits_for([*amounts(whole.wasted, *groups), *again, *durable], exact=exact)
+    restart = [(share.contracted_cost, share.currency) for runner in runners for share in runner.repeated]
+    resume = [(share.contracted_cost, share.currency) for share in whole.durable]
+    return digits_for([*amounts(whole.wasted, *groups), *restart, *resume], exact=exact)
 
 
-def _table(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
-    """Below an empty line; none without rows."""
+def _show_section(columns: Sequence[Column | str], rows: Iterator[Sequence[str]]) -> None:
+    """Prints an empty line and the table; nothing if there are no rows."""
     if lines := list(rows):
         say("")
         show_table(columns, lines)
 
 
-def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
-    """The upper bound and what was measured, for who begins again after crashes, and for who does after any failure."""
+def _runner_rows(whole: PartView) -> Iterator[tuple[str, ...]]:
+    """Upper bounds and measured shares for a runner that restarts from zero after crashes, and for one that does so
+    after any failure."""
     for name, runner in (("a crash", whole.crashes), ("any failure", whole.every_failure)):
         rate, at_most, by_progress = _interval(runner.failure_rate), "", ""
         if runner.failure_rate:
@@ -165,7 +165,7 @@ def _runners(whole: PartView) -> Iterator[tuple[str, ...]]:
 
 
 def _shares(part: PartView, runner: RunnerView, *, with_ends: bool) -> Iterator[tuple[str, str, str, str]]:
-    """From zero, durable, the ratio, and the currency: for each of them."""
+    """For each currency: the shares of a restart from zero and of resuming, their ratio, and the currency."""
     durable = {share.currency: share.share for share in part.durable}
     for repeated in runner.repeated:
         ratio = "" if repeated.durable_ratio is None else rounded(repeated.durable_ratio, 2)
@@ -175,8 +175,8 @@ def _shares(part: PartView, runner: RunnerView, *, with_ends: bool) -> Iterator[
         yield ("", "", "", "")
 
 
-def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
-    """What was repeated, and what prevented the rest: together what a restart from zero would have repeated."""
+def _source_rows(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
+    """What was repeated, and what prevented further repeats; together, what a restart from zero would have repeated."""
     crashes, every = whole.crashes, whole.every_failure
     parts = {
         "repeated: wasted": (whole.wasted, whole.wasted),
@@ -185,27 +185,27 @@ def _sources(whole: PartView, digits: Digits) -> Iterator[tuple[str, ...]]:
         "not lost: under way": (crashes.under_way, every.under_way),
     }
     for name, groups in parts.items():
-        yield from _source(name, *groups, digits)
+        yield from _currency_rows(name, *groups, digits)
     name = "restart from zero"
-    for one, other in zip(crashes.repeated, every.repeated, strict=True):
-        crashes_, failures_ = (digits.show(share.contracted_cost, share.currency) for share in (one, other))
-        yield (name, crashes_, "", failures_, "", "", "", other.currency)
+    for crash, failure in zip(crashes.repeated, every.repeated, strict=True):
+        crash_cost, cost = (digits.show(share.contracted_cost, share.currency) for share in (crash, failure))
+        yield (name, crash_cost, "", cost, "", "", "", failure.currency)
         name = ""
 
 
-def _source(name: str, one: GroupView, other: GroupView, digits: Digits) -> Iterator[tuple[str, ...]]:
-    """A row for each currency; the tokens, which have none, stand in the first. None where nothing was charged."""
-    counts = tokens(one, *TOKEN_METERS), tokens(other, *TOKEN_METERS)
-    crashes = {sum_.currency: sum_ for sum_ in one.money}
-    for sum_ in other.money or (None,) * bool(other.charges):
+def _currency_rows(name: str, crashes: GroupView, every: GroupView, digits: Digits) -> Iterator[tuple[str, ...]]:
+    """One row for each currency, with the tokens in the first; none if nothing was charged."""
+    counts = tokens(crashes, *TOKEN_METERS), tokens(every, *TOKEN_METERS)
+    crash_sums = {sum_.currency: sum_ for sum_ in crashes.money}
+    for sum_ in every.money or (None,) * bool(every.charges):
         model, *rest = (of_kind(sum_, kind, digits) for kind in CostKind)
-        first = of_kind(crashes.get(sum_.currency), CostKind.MODEL, digits) if sum_ else ""
-        yield (name, first, counts[0], model, counts[1], *rest, sum_.currency if sum_ else "")
+        crash_model = of_kind(crash_sums.get(sum_.currency), CostKind.MODEL, digits) if sum_ else ""
+        yield (name, crash_model, counts[0], model, counts[1], *rest, sum_.currency if sum_ else "")
         name, counts = "", ("", "")
 
 
-def _places(view: FailureCostView) -> Iterator[tuple[str, ...]]:
-    """Tenants, where there are several, and the stages of all of them."""
+def _part_rows(view: FailureCostView) -> Iterator[tuple[str, ...]]:
+    """The tenants, if there are several, then the stages of all tenants."""
     tenants = view.by_tenant if len(view.by_tenant) > 1 else ()
     stages = [part for part in view.by_stage if part.key["stage"] or part.failures]
     for part in (*tenants, *stages):
@@ -217,7 +217,7 @@ def _places(view: FailureCostView) -> Iterator[tuple[str, ...]]:
             row = ("", "", "", "", "")
 
 
-def _causes(whole: PartView) -> Iterator[tuple[str, ...]]:
+def _cause_rows(whole: PartView) -> Iterator[tuple[str, ...]]:
     for cause in whole.causes:
         yield cause.kind, cause.cause.replace("_", " "), f"{cause.failures:,}", f"{cause.tasks:,}"
 
@@ -235,7 +235,7 @@ def _notes(view: FailureCostView) -> Iterator[str]:
     if whole.every_failure.progress:
         yield "progress: mean (and quartiles) of the task's clean model spend that was paid when it failed"
     if unknown := whole.every_failure.unknown_progress:
-        yield f"{unknown:,} restarts have no progress: their task asked no model, or its price or usage is not known"
+        yield f"{unknown:,} restarts have no progress: their task asked no model, or its price or usage is unknown"
     yield from (f"of the clean spend, {remark}" for remark in remarks(whole.clean))
     yield from (f"of what was wasted, {remark}" for remark in remarks(whole.wasted))
 
@@ -249,7 +249,7 @@ def _progress(runner: RunnerView) -> str:
 
 
 def _interval(interval: IntervalView | None, *, with_ends: bool = True) -> str:
-    """`15.5 % (13.6-17.7)`."""
+    """Formats an interval: `15.5 % (13.6-17.7)`; `15.5 %` without `with_ends`; empty for None."""
     if interval is None:
         return ""
     if not with_ends:

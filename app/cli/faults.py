@@ -1,4 +1,4 @@
-"""What can end a command: each is one sentence with the remedy."""
+"""The errors that end a command, each one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from app.domain.errors import RefundAgentError, Unreachable
 
-# What is wrong with a field or an option, in words of our own: a library speaks of its types.
+# Messages about wrong fields and options. The libraries' own messages name their types.
 
 _BY_FIELD = {
     "tenant": "must be small letters, digits and -, 31 at most",
@@ -20,22 +20,22 @@ _BY_FIELD = {
 _BY_TYPE = {
     "missing": "is missing",
     "string_type": "must be text",
-    "extra_forbidden": "is no field of a ticket",
+    "extra_forbidden": "is not a field of a ticket",
 }
 
 
 def what_is_wrong(field: str, fault: Any) -> str:
-    """A fault as pydantic has it, as it follows on the field's name."""
+    """One of pydantic's errors as a phrase that follows the field's name, such as `is missing`."""
     kind, given = fault["type"], fault.get("input")
     if kind == "string_too_long":
         return f"is longer than {fault['ctx']['max_length']:,} characters"
     shown = f", not {given[:40]}" if field in ("amount", "currency") and isinstance(given, str) and given else ""
-    if said := _BY_TYPE.get(kind):
-        return said
+    if phrase := _BY_TYPE.get(kind):
+        return phrase
     return f"{_BY_FIELD[field]}{shown}" if field in _BY_FIELD else str(fault["msg"]).removeprefix("Value error, ")
 
 
-_OPTIONS = (
+_REWORDING = (
     (re.compile(r"Value error, "), ""),
     (re.compile(r"Input should be greater than or equal to (\S+)"), r"must be \1 or more"),
     (re.compile(r"Input should be less than or equal to (\S+)"), r"must be \1 or less"),
@@ -45,16 +45,16 @@ _OPTIONS = (
 )
 
 
-def in_our_words(message: str) -> str:
-    """What is wrong with an option, as a person would say it."""
-    for theirs, ours in _OPTIONS:
-        message = theirs.sub(ours, message)
+def reword(message: str) -> str:
+    """A message of pydantic or typer about an option, in plain words."""
+    for pattern, wording in _REWORDING:
+        message = pattern.sub(wording, message)
     return message
 
 
 class AgentAway(Unreachable):
-    """The agent does not answer, or says that it cannot now: the same call may succeed later. `code`: what it said
-    itself."""
+    """The agent does not answer, or says that it is unavailable; the same call may succeed later. `code` is the
+    agent's own code if it gave one."""
 
     code = "agent_away"
 
@@ -64,13 +64,13 @@ class AgentAway(Unreachable):
 
 
 class OutcomeUnknown(AgentAway):
-    """A request that may have changed something was sent, and no answer came: it was carried out, or not."""
+    """A request that changes something was sent and not answered: nobody knows whether it was carried out."""
 
     code = "outcome_unknown"
 
 
 class AgentRefused(RefundAgentError):
-    """The agent answered and said no. `refusal` is the HTTP status, `code` what the agent gave."""
+    """The agent refused the request. `refusal` is the HTTP status, `code` the agent's code."""
 
     code = "agent_refused"
     title = "Refused by the agent"
@@ -82,14 +82,14 @@ class AgentRefused(RefundAgentError):
 
 
 class NothingRecorded(RefundAgentError):
-    """What was asked for is not in the record at all: more likely a slip of the pen than an answer."""
+    """Nothing is recorded under the given id or tenant, which is probably misspelt."""
 
     code = "nothing_recorded"
     title = "Nothing recorded"
 
 
 class NotUnderstood(RefundAgentError):
-    """What answered is not this product's agent, or another version of it."""
+    """The answer has an unknown form: it comes from another program, or another version of the agent."""
 
     code = "not_understood"
     title = "Answer not understood"

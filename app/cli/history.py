@@ -1,4 +1,4 @@
-"""`refund-agent task history TASK`: what Dapr itself keeps of a task, event by event; asked of the sidecar."""
+"""`refund-agent task history TASK`: Dapr's own history of a task, event by event, as the sidecar returns it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLUMNS = [
 
 
 class EventView(Frozen, from_attributes=True, serialize_by_alias=True):
-    """One event for programs."""
+    """The JSON form of one event."""
 
     number: int
     turn: int
@@ -49,7 +49,7 @@ class EventView(Frozen, from_attributes=True, serialize_by_alias=True):
 
 
 class HistoryView(Frozen):
-    """A task's history for programs."""
+    """The JSON form of a task's history."""
 
     task_id: str
     events: tuple[EventView, ...]
@@ -58,7 +58,7 @@ class HistoryView(Frozen):
 def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> None:
     """Shows Dapr's own history of a task, event by event, as daprd verifies it: times, steps, attempts, ids and sizes;
     no texts."""
-    events = _read(task_id)
+    events = _read_events(task_id)
     if as_json:
         show_json(HistoryView(task_id=task_id, events=tuple(map(EventView.model_validate, events))))
         return
@@ -66,7 +66,7 @@ def history(task_id: TaskId, wide: Wide = False, as_json: AsJson = False) -> Non
     say(f"{len(events):,} events, {sum(event.size for event in events):,} bytes")
 
 
-def _read(task_id: str) -> tuple[Event, ...]:
+def _read_events(task_id: str) -> tuple[Event, ...]:
     from app.config.settings import load
     from app.dapr.history.entries import list_events
     from app.dapr.history.reader import HistoryReader

@@ -1,4 +1,4 @@
-"""`refund-agent ledger ...`: holds the ledger against Dapr's histories and the books, and makes it again."""
+"""`refund-agent ledger ...`: compares the ledger with Dapr's histories and the books, migrates and rebuilds it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _NAMED = 5  # tasks that a note names; --json names all
 
-commands = typer.Typer(help="Checks the ledger, and makes it again.", no_args_is_help=True)
+commands = typer.Typer(help="Checks, migrates and rebuilds the ledger.", no_args_is_help=True)
 
 
 @commands.command("check")
 def check(as_json: AsJson = False) -> None:
-    """Holds the ledger against workflow histories and journal, and its refunds against the books', both ways; exit code
-    1 when they differ, or when the books cannot be read. Changes nothing."""
+    """Compares the ledger with workflow histories and journal, and its refunds with the books, in both directions; exit
+    code 1 if they differ or the books cannot be read. Changes nothing."""
     settings = settings_with_ledger()
     from app import bootstrap
     from app.ledger.audit import refunds
@@ -52,9 +52,9 @@ def _show(differences: tuple[LedgerDifference, ...], checked: RefundsChecked) ->
     for difference in differences:
         say(str(difference))
     if checked.problem:
-        say(f"the refunds were not held against all of the books: {checked.problem}")
+        say(f"the refunds could not be compared with all of the books: {checked.problem}")
     else:
-        flight = f", {checked.in_flight:,} of them of tasks that go on" if checked.in_flight else ""
+        flight = f", {checked.in_flight:,} of them of tasks that have not ended" if checked.in_flight else ""
         say(f"refunds: {checked.in_ledger:,} in the ledger, {checked.in_books:,} in the books{flight}")
     say(_verdict(differences))
 
@@ -65,25 +65,25 @@ def _verdict(differences: tuple[LedgerDifference, ...]) -> str:
     count = f"{len(differences):,} difference{'s' if len(differences) > 1 else ''}"
     if all(difference.remedy for difference in differences):
         return count
-    return f"{count}; `refund-agent ledger rebuild` makes the ledger again from its sources"
+    return f"{count}; `refund-agent ledger rebuild` rebuilds the ledger from its sources"
 
 
 @commands.command("migrate")
 def migrate() -> None:
-    """Brings the ledger's tables up to date, as the role that owns them; the agent's role needs no right to change them
-    then. Needs no sidecar. Again on tables that are up to date it changes nothing."""
+    """Brings the ledger's tables up to date, as the database role that owns them; the agent's role then needs no right
+    to change them. Needs no sidecar. Changes nothing if the tables are up to date."""
     from app.config.settings import load
     from app.ledger.store import database
     from app.ledger.store.migrations import HEAD
 
     database.connect(load().database_url).dispose()
-    say(f"the ledger's tables are of version {HEAD}")
+    say(f"the ledger's tables have version {HEAD}")
 
 
 @commands.command("rebuild")
 def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
-    """Throws the record's tables away and makes them again from workflow histories and journal."""
-    view = _rebuilt()
+    """Deletes the record's tables and rebuilds them from workflow histories and journal."""
+    view = _rebuild()
     if as_json:
         show_json(view)
         return
@@ -91,43 +91,40 @@ def rebuild(wide: Wide = False, as_json: AsJson = False) -> None:
     rows = [_row("before", view.before, digits), _row("after", view.after, digits)]
     show_table(["", *figures("charges", "tokens in", "tokens out", "cost"), Column("known", ColumnKind.PROSE)], rows)
     same = view.before == view.after
-    say(f"{view.tasks:,} tasks made again, {'the same to the last digit' if same else 'with other sums'}")
+    say(f"{view.tasks:,} tasks rebuilt, {'the same to the last digit' if same else 'with other sums'}")
     if view.kept:
-        say(
-            f"note: {_named(view.kept)} left as they were, since Dapr holds no history of them that can be read, "
-            "or an older one"
-        )
+        say(f"note: {_name_tasks(view.kept)} not changed, since Dapr's history of them is gone, unreadable or older")
     if view.restored:
-        say(f"note: {_named(view.restored)} restored from histories, which hold no texts; send the tickets again")
+        say(f"note: {_name_tasks(view.restored)} restored from histories, which hold no texts; send the tickets again")
     if view.repriced:
-        say(f"note: {_named(view.repriced)} priced by today's book, since the one they were billed by cannot be had")
+        say(f"note: {_name_tasks(view.repriced)} priced by today's book, since the book of their bill is unavailable")
 
 
-def _rebuilt() -> RebuiltView:
+def _rebuild() -> RebuiltView:
     settings = settings_with_ledger()
     from app import bootstrap
     from app.finance.report_schemas import group_view
     from app.ledger.audit.ledger_check import RebuiltView
 
     with ExitStack() as stack:
-        done = bootstrap.rebuild_ledger(settings, _Progress(stack))
+        rebuilt = bootstrap.rebuild_ledger(settings, _Progress(stack))
     return RebuiltView(
-        tasks=done.tasks,
-        kept=done.kept,
-        repriced=done.repriced,
-        restored=done.restored,
-        before=group_view(done.before),
-        after=group_view(done.after),
+        tasks=rebuilt.tasks,
+        kept=rebuilt.kept,
+        repriced=rebuilt.repriced,
+        restored=rebuilt.restored,
+        before=group_view(rebuilt.before),
+        after=group_view(rebuilt.after),
     )
 
 
-def _named(task_ids: tuple[str, ...]) -> str:
+def _name_tasks(task_ids: tuple[str, ...]) -> str:
     more = ", ..." if len(task_ids) > _NAMED else ""
     return f"{len(task_ids):,} tasks ({', '.join(task_ids[:_NAMED])}{more}) were"
 
 
 class _Progress:
-    """Shows how many tasks of how many are done; how many there are is known when the first one is."""
+    """Shows the progress of a rebuild. The meter appears with the first task, when the total is known."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -143,5 +140,5 @@ class _Progress:
 
 
 def _row(name: str, group: GroupView, digits: Digits) -> tuple[str, ...]:
-    spent = (tokens(group, *INPUT), tokens(group, Meter.OUTPUT))
-    return (name, f"{group.charges:,}", *spent, ", ".join(money_of(group, digits)), how_known(group, group.money))
+    usage = (tokens(group, *INPUT), tokens(group, Meter.OUTPUT))
+    return (name, f"{group.charges:,}", *usage, ", ".join(money_of(group, digits)), how_known(group, group.money))

@@ -1,4 +1,4 @@
-"""Opens the ledger and the price book for the reading commands: they work while nothing runs."""
+"""Opens the ledger and the price book for the commands that read them, without the agent or Dapr; and their options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.pricing.book import PriceBook
 
 
-# The options for days, times and the tenant that commands share, in words that a person would use. UTC.
+# The shared options for days, times and tenants. All days and times are UTC.
 
 DAYS = "2026-11-30, 2026-11 (its first day), today, yesterday, or 7d for seven days ago"
 TIMES = f"{DAYS}, or 2026-11-30T12:00"
@@ -31,16 +31,16 @@ _KNOWN_NAMED = 20
 
 
 def day(text: str) -> date:
-    """A day, in UTC. Raises BadParameter that says what a day looks like."""
-    parsed = _day(text.strip().lower())
+    """Parses a day in UTC. Raises BadParameter that lists the forms."""
+    parsed = _parse_day(text.strip().lower())
     if parsed is None:
-        raise typer.BadParameter(f"{text!r} is no day; a day is {DAYS}")
+        raise typer.BadParameter(f"{text!r} is not a day; write {DAYS}")
     return parsed
 
 
 def instant(text: str) -> datetime:
-    """A moment, or the first of a day, in UTC. Raises BadParameter that says what a time looks like."""
-    parsed = _day(text.strip().lower())
+    """Parses a time in UTC; a day means its first instant. Raises BadParameter that lists the forms."""
+    parsed = _parse_day(text.strip().lower())
     if parsed is not None:
         return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
     for form in ("%Y-%m-%dt%H:%M", "%Y-%m-%dt%H:%M:%S"):
@@ -48,13 +48,13 @@ def instant(text: str) -> datetime:
             return datetime.strptime(text.strip().lower().removesuffix("z"), form).replace(tzinfo=UTC)
         except ValueError:
             continue
-    raise typer.BadParameter(f"{text!r} is no time; a time is {TIMES}")
+    raise typer.BadParameter(f"{text!r} is not a time; write {TIMES}")
 
 
 def tenant_name(text: str) -> str:
-    """A tenant's id. Raises BadParameter for what can be none."""
+    """Checks a tenant's id. Raises BadParameter if it is invalid."""
     if not _TENANT.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} can be no tenant; a tenant is small letters, digits and -, such as acme")
+        raise typer.BadParameter(f"{text!r} is not a tenant's id, which has small letters, digits and -, such as acme")
     return text
 
 
@@ -63,13 +63,13 @@ Since = Annotated[
 ]
 Until = Annotated[
     date | None,
-    typer.Option(parser=day, metavar="DAY", help="The day after the last one, written likewise.", show_default=False),
+    typer.Option(parser=day, metavar="DAY", help="The day after the last one, in the same form.", show_default=False),
 ]
 SinceTime = Annotated[
-    datetime | None, typer.Option("--since", parser=instant, metavar="TIME", help=f"From then on: {TIMES}.")
+    datetime | None, typer.Option("--since", parser=instant, metavar="TIME", help=f"From this time on: {TIMES}.")
 ]
 UntilTime = Annotated[
-    datetime | None, typer.Option("--until", parser=instant, metavar="TIME", help="Until before then, likewise.")
+    datetime | None, typer.Option("--until", parser=instant, metavar="TIME", help="Before this time, in the same form.")
 ]
 Tenant = Annotated[
     str | None, typer.Option(parser=tenant_name, metavar="TENANT", help="Only this tenant's.", show_default=False)
@@ -77,41 +77,37 @@ Tenant = Annotated[
 
 
 def selection(since: date | None, until: date | None, tenant: str | None) -> Selection:
-    """Days and tenant of the options. Raises BadParameter for days that hold nothing."""
+    """The options as a selection. Raises BadParameter if it contains no day."""
     from app.finance.report_schemas import Selection
 
     if since and until and since >= until:
-        raise typer.BadParameter(f"--until {until} is not after --since {since}; the day of --until is not among them")
+        raise typer.BadParameter(f"--until {until} is not after --since {since}; the day of --until is not included")
     return Selection(since=since, until=until, tenants=(tenant,) if tenant else None)
 
 
 def tenants(chosen: Selection) -> frozenset[str] | None:
-    """The tenants as the ledger takes them."""
+    """The selected tenants for a ledger query; None for all."""
     return None if chosen.tenants is None else frozenset(chosen.tenants)
 
 
-def known_tenants(chosen: Selection, records: LedgerQueries) -> None:
-    """Raises NothingRecorded for a tenant of which nothing was ever recorded, and names those there are."""
-    unknown = sorted((tenants(chosen) or frozenset()) - (recorded := records.tenants()))
-    if unknown:
-        raise NothingRecorded(f"nothing is recorded for tenant {', '.join(unknown)}; {_those_there_are(recorded)}")
-
-
-def _those_there_are(recorded: frozenset[str]) -> str:
-    if not recorded:
-        return "nor for any other: work a ticket first (`make up`)"
+def require_known_tenants(chosen: Selection, records: LedgerQueries) -> None:
+    """Raises NothingRecorded, with the names of the recorded tenants, if a selected tenant has no records."""
+    recorded = records.tenants()
+    unknown = sorted((tenants(chosen) or frozenset()) - recorded)
+    if not unknown:
+        return
     named = sorted(recorded)[:_KNOWN_NAMED]
-    return f"the ledger has {', '.join(named)}" + (
-        f" and {len(recorded) - len(named):,} more" * (len(recorded) > len(named))
-    )
+    more = f" and {len(recorded) - len(named):,} more" if len(recorded) > len(named) else ""
+    remedy = f"the ledger has {', '.join(named)}{more}" if recorded else "nor for any other: work a ticket (`make up`)"
+    raise NothingRecorded(f"nothing is recorded for tenant {', '.join(unknown)}; {remedy}")
 
 
-def when(since: date | None, until: date | None) -> str:
-    """The days in words, as they follow on what happened; empty for all there are."""
+def period_text(since: date | None, until: date | None) -> str:
+    """The days as a phrase that follows a verb: ` since 2026-11-01 before 2026-12-01`; empty without bounds."""
     return "".join([f" since {since}" if since else "", f" before {until}" if until else ""])
 
 
-def _day(text: str) -> date | None:
+def _parse_day(text: str) -> date | None:
     today = datetime.now(UTC).date()
     ago = _AGO.fullmatch(text)
     try:
@@ -136,19 +132,20 @@ Prices = Annotated[
 
 
 def open_records() -> LedgerQueries:
-    """The ledger of this machine's settings. Raises ConfigurationError when there is none."""
+    """Opens the ledger of the settings. Raises ConfigurationError if there is none."""
     url = settings_with_ledger().database_url
     from app.ledger.reading.queries import LedgerQueries
     from app.ledger.store.database import connect
 
     engine = connect(url)
     records = LedgerQueries(engine)
-    weakref.finalize(records, engine.dispose)  # a command reads, and is done
+    weakref.finalize(records, engine.dispose)  # commands do not close it
     return records
 
 
 def open_requests() -> RequestCounts:
-    """How often steps asked, by the ledger of this machine's settings. Raises ConfigurationError when there is none."""
+    """Counts the requests of each step and model in the ledger of the settings. Raises ConfigurationError if there is
+    none."""
     url = settings_with_ledger().database_url
     from app.ledger.reading.counting import request_counts
     from app.ledger.store.database import connect
@@ -161,7 +158,7 @@ def open_requests() -> RequestCounts:
 
 
 def settings_with_ledger() -> Settings:
-    """The settings. Raises ConfigurationError when they name a ledger file that is not there: reading makes none."""
+    """The settings. Raises ConfigurationError if their ledger file does not exist, since reading must not create it."""
     from app.config.settings import load
 
     settings = load()
@@ -174,13 +171,13 @@ def settings_with_ledger() -> Settings:
 
 
 def has_ledger(settings: Settings) -> bool:
-    """Whether there is a ledger to read; a server's is believed to be."""
+    """Whether the ledger's file exists; always true for a database server."""
     file = _ledger_file(settings)
     return file is None or file.exists()
 
 
 def _ledger_file(settings: Settings) -> Path | None:
-    """The file of a SQLite ledger; None for a server's, or one in memory."""
+    """The file of a SQLite ledger; None for a database server, or for SQLite in memory."""
     scheme, _, path = settings.database_url.partition(":///")
     if not scheme.startswith("sqlite") or path in ("", ":memory:"):
         return None
@@ -188,20 +185,20 @@ def _ledger_file(settings: Settings) -> Path | None:
 
 
 def open_book(path: Path | None) -> PriceBook:
-    """The price book of that file, else of the settings' one. Raises ConfigurationError."""
+    """The price book of the file, by default that of the settings. Raises BadParameter, ConfigurationError."""
     from app.config.settings import load as load_settings
     from app.pricing.book import load
 
-    return load(given_prices(path) or load_settings().prices_file)
+    return load(existing_prices_file(path) or load_settings().prices_file)
 
 
-def given_prices(path: Path | None) -> Path | None:
-    """The file that --prices names. Raises BadParameter where there is none."""
-    return there(path, "--prices", "a price file, such as config/prices.yaml")
+def existing_prices_file(path: Path | None) -> Path | None:
+    """The value of --prices. Raises BadParameter if there is no such file."""
+    return existing_file(path, "--prices", "a price file, such as config/prices.yaml")
 
 
-def there(path: Path | None, option: str, what: str) -> Path | None:
-    """The file that an option names. Raises BadParameter where there is none: nobody but the caller can mend that."""
+def existing_file(path: Path | None, option: str, what: str) -> Path | None:
+    """The value of an option that names a file. Raises BadParameter if there is no such file; `what` describes it."""
     if path is not None and not path.is_file():
         is_ = "is a folder" if path.is_dir() else "is not there"
         raise typer.BadParameter(f"{path} {is_}; name {what}", param_hint=option)

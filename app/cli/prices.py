@@ -1,4 +1,4 @@
-"""`refund-agent price ...`: which prices hold, and what is wrong with the price file."""
+"""`refund-agent price ...`: shows the valid prices, and checks the price file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _COLUMNS: tuple[Column | str, ...] = (
     Column("checked", common=True, spare=2),
 )
 
-commands = typer.Typer(help="Which prices hold, and what is wrong with them.", no_args_is_help=True)
+commands = typer.Typer(help="Shows and checks prices.", no_args_is_help=True)
 
 
 @commands.command("show")
@@ -51,33 +51,33 @@ def show(
     ] = None,
     at: Annotated[
         datetime | None,
-        typer.Option(parser=instant, metavar="TIME", help=f"As of then, in UTC: {TIMES}.  [default: now]"),
+        typer.Option(parser=instant, metavar="TIME", help=f"Prices at this time, in UTC: {TIMES}.  [default: now]"),
     ] = None,
     prices: Prices = None,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the prices of models per million tokens, and what compute and keeping the record costs."""
+    """Shows the prices of models per million tokens, and the prices of compute and of keeping the record."""
     book = open_book(prices)
-    view = _prices(book, _asked_for(book, model, provider), at or _now())
+    view = _prices_view(book, _models(book, model, provider), at or datetime.now(UTC))
     if as_json:
         show_json(view)
         return
-    show_table(_PRICE_COLUMNS, [_price(row) for row in view.prices])
+    show_table(_PRICE_COLUMNS, [_price_row(row) for row in view.prices])
     say("")
-    show_table(_COLUMNS, [_infrastructure(row) for row in view.infrastructure])
+    show_table(_COLUMNS, [_infrastructure_row(row) for row in view.infrastructure])
     say(f"book {digest(view.book)} at {minute(view.at)} UTC")
     for row in view.prices:
         if row.problem:
             say(f"note: no price: {row.problem}")
     if not view.infrastructure:
-        say("note: no infrastructure price holds then; add one under `infrastructure:` in the price file")
+        say("note: no infrastructure price is valid then; add one under `infrastructure:` in the price file")
 
 
 @commands.command("check")
 def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) -> None:
-    """Looks for mistakes in the price file; exit code 1 when amounts are wrong or missing. Changes nothing."""
-    view = _checked(open_book(prices))
+    """Checks the price file; exit code 1 if amounts are wrong or missing. Changes nothing."""
+    view = _check_book(open_book(prices))
     if as_json:
         show_json(view)
     else:
@@ -98,28 +98,27 @@ def _show_findings(view: CheckView) -> None:
     else:
         say(f"book {digest(view.book)}: nothing is wrong")
     if not view.litellm_prices:
-        say("note: litellm is not installed, so there was no second list to compare with")
+        say("note: litellm is not installed, so the prices were not compared with its list")
 
 
-def _checked(book: PriceBook) -> CheckView:
+def _check_book(book: PriceBook) -> CheckView:
     from app.finance.price_schemas import CheckView, PriceFindingView
     from app.pricing import litellm_prices
-    from app.pricing.check import check as look
+    from app.pricing.check import check as findings_of
 
-    records, other = _records(), litellm_prices.load()
+    records, litellm = _records(), litellm_prices.load()
     used = records.models_in_use() if records else None
     nameless = records.providers_of_nameless() if records else frozenset[str]()
+    findings = findings_of(book, used or (), datetime.now(UTC), litellm, nameless)
     return CheckView(
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),
-        litellm_prices=other is not None,
-        findings=tuple(
-            PriceFindingView.model_validate(finding) for finding in look(book, used or (), _now(), other, nameless)
-        ),
+        litellm_prices=litellm is not None,
+        findings=tuple(PriceFindingView.model_validate(finding) for finding in findings),
     )
 
 
-def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
+def _prices_view(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesView:
     from app.finance.price_schemas import InfrastructureView, PricesView, PriceView
     from app.pricing.show import infrastructure_rows, price_rows
 
@@ -132,16 +131,17 @@ def _prices(book: PriceBook, models: frozenset[Model], at: datetime) -> PricesVi
 
 
 def _records() -> LedgerQueries | None:
-    """The ledger, which knows the models in use; None, and a note on stderr, without one."""
+    """The ledger, which knows the models in use; without one, None and a note on stderr."""
     from app.config.settings import load
 
     if has_ledger(load()):
         return opening.open_records()
-    complain("no ledger here, so nobody knows which models are in use; name one, or work a ticket first")
+    complain("no ledger here, so the models in use are unknown; name a model, or work a ticket first")
     return None
 
 
-def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> frozenset[Model]:
+def _models(book: PriceBook, model: str | None, provider: str | None) -> frozenset[Model]:
+    """The models to show: those that match the options, by default those in use."""
     from app.pricing.providers import COMPONENT_TYPES, provider_id
 
     if model and provider:
@@ -156,24 +156,24 @@ def _asked_for(book: PriceBook, model: str | None, provider: str | None) -> froz
     return frozenset(pair for pair in used if pair[1] == model) or frozenset(listed or {("", model)})
 
 
-def _price(row: PriceView) -> tuple[str, ...]:
+def _price_row(row: PriceView) -> tuple[str, ...]:
     above = "" if row.above is None else f"{row.above:,}"
-    what = (row.provider or "*", row.model, above)
+    key = (row.provider or "*", row.model, above)
     if row.problem:
-        return (*what, *[""] * len(TOKEN_METERS), "", "none", "")
-    prices = (_rate(row, line) for line in TOKEN_METERS)
-    return (*what, *prices, row.currency, row.price_id, f"{row.checked or ''}")
+        return (*key, *[""] * len(TOKEN_METERS), "", "none", "")
+    prices = (_unit_price(row, line) for line in TOKEN_METERS)
+    return (*key, *prices, row.currency, row.price_id, f"{row.checked or ''}")
 
 
-def _rate(row: PriceView, line: Meter) -> str:
-    """The price that is paid, and the list's where it is another."""
-    paid, listed = (row.contracted or {}).get(line), (row.listed or {}).get(line)
-    if paid is None:
+def _unit_price(row: PriceView, line: Meter) -> str:
+    """The contracted price, and the list price if it differs: `0.40 (list 0.50)`."""
+    contracted, listed = (row.contracted or {}).get(line), (row.listed or {}).get(line)
+    if contracted is None:
         return ""
-    return plain(paid) if listed is None or listed == paid else f"{plain(paid)} (list {plain(listed)})"
+    return plain(contracted) if listed in (None, contracted) else f"{plain(contracted)} (list {plain(listed)})"
 
 
-def _infrastructure(row: InfrastructureView) -> tuple[str, ...]:
+def _infrastructure_row(row: InfrastructureView) -> tuple[str, ...]:
     return (
         row.meter.value,
         plain(row.contracted_unit_price),
@@ -184,7 +184,3 @@ def _infrastructure(row: InfrastructureView) -> tuple[str, ...]:
         row.price_id,
         f"{row.checked}",
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

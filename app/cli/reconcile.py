@@ -1,4 +1,4 @@
-"""`refund-agent cost reconcile`: our record against the provider's bill, to the token."""
+"""`refund-agent cost reconcile`: compares the record with the provider's bill, to the token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BillFile = Annotated[
         "--bill",
         metavar="FILE",
         help="The bill, a file or a folder: OpenAI's or Anthropic's usage by model or costs (JSON), CSV with a header, "
-        "or the sandbox's; without it, the sandbox is asked.",
+        "or the sandbox's.  [default: read from the sandbox]",
         show_default=False,
     ),
 ]
@@ -61,29 +61,29 @@ def reconcile(
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compares the record with the provider's bill; exit code 1 when tokens or money of either are unexplained."""
+    """Compares the record with the provider's bill; exit code 1 if tokens or money of either are unexplained."""
     from app.finance.reconciliation.reconciliation_schemas import reconciliation_view
 
     if since and until and since >= until:
         raise typer.BadParameter(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
-    settings_with_ledger()  # reports problems with it before a bill is fetched
+    settings_with_ledger()  # reports a missing ledger before a bill is fetched
     files = [*([bill] if bill else []), *(more or [])]
-    whole = _from_files(files) if files else _from_sandbox(sandbox_url)
-    reconciliation = _compared(whole.within(since, until))
+    whole = _bill_from_files(files) if files else _bill_from_sandbox(sandbox_url)
+    reconciliation = _compare(whole.within(since, until))
     if as_json:
         show_json(reconciliation_view(reconciliation))
     else:
         _show(reconciliation)
     if not files:
-        for hint in _of_other_endpoints(reconciliation):
+        for hint in _other_endpoint_hints(reconciliation):
             complain(hint)
     if not reconciliation.agrees:
         raise typer.Exit(1)
 
 
-def _of_other_endpoints(reconciliation: Reconciliation) -> Iterator[str]:
-    """What to do about calls that the sandbox's bill cannot hold: it names no request of their models. A component
-    whose file names another endpoint keeps its type, so its provider does not tell them apart."""
+def _other_endpoint_hints(reconciliation: Reconciliation) -> Iterator[str]:
+    """Hints about calls that went to another endpoint than the sandbox. They are recognised by their model, of which
+    the sandbox's bill has no request; their component's type may be the same."""
     from app.finance.reconciliation.reconciliation_types import DifferenceCause
 
     billed = {reconciliation.same_model.get(row.model, row.model) for row in reconciliation.bill.rows}
@@ -92,12 +92,12 @@ def _of_other_endpoints(reconciliation: Reconciliation) -> Iterator[str]:
     for (component, model), count in sorted(counts.items()):
         yield (
             f"note: the bill is the sandbox's ({reconciliation.bill.name}), which has no request of model "
-            f"{model or '(none)'}: {count:,} calls of component {component} asked another endpoint; "
+            f"{model or '(none)'}: {count:,} calls of component {component} went to another endpoint; "
             "give its bill with --bill FILE"
         )
 
 
-def _compared(bill: Bill) -> Reconciliation:
+def _compare(bill: Bill) -> Reconciliation:
     from app.ledger.reading.comparing import compare
     from app.ledger.store.database import connect
 
@@ -108,23 +108,23 @@ def _compared(bill: Bill) -> Reconciliation:
         engine.dispose()
 
 
-def _from_files(paths: Sequence[Path]) -> Bill:
+def _bill_from_files(paths: Sequence[Path]) -> Bill:
     from app.finance.reconciliation.parsing import parse_bills
 
     return parse_bills([_text(file) for path in paths for file in _files(path)])
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself; of a folder, all that may be of a bill; of a pattern, all that it fits."""
+    """The files that a path means: itself, the bill-like files of a folder, or the matches of a pattern."""
     from app.finance.reconciliation.parsing import BadBill
 
-    if any(sign in path.name for sign in "*?[") and not path.exists():  # quoted, so the shell did not expand it
+    if any(sign in path.name for sign in "*?[") and not path.exists():  # a quoted pattern, not expanded by the shell
         return sorted(path.parent.glob(path.name)) or [path]
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
     if not files:
-        problem = f"the folder holds no file that ends with {', '.join(_SUFFIXES)}"
+        problem = f"the folder has no file that ends with {', '.join(_SUFFIXES)}"
         raise BadBill(str(path), "", problem, "give the path of the provider's bill")
     return files
 
@@ -138,8 +138,8 @@ def _text(path: Path) -> tuple[str, str]:
         raise BadBill(str(path), "", f"{error.strerror}", "give the path of the provider's bill") from None
 
 
-def _from_sandbox(url: str) -> Bill:
-    """The sandbox's bill as it is now. What the agent asks from now on is not on it, and not expected on it."""
+def _bill_from_sandbox(url: str) -> Bill:
+    """The sandbox's bill up to now. The comparison then leaves out the agent's later calls."""
     import httpx
 
     from app.cli import client
@@ -157,7 +157,7 @@ def _from_sandbox(url: str) -> Bill:
         ) from None
     except httpx.HTTPStatusError as error:
         raise NotUnderstood(
-            f"{address} answers with status {error.response.status_code}: no bill of the sandbox; check --sandbox-url"
+            f"{address} answers with status {error.response.status_code}, not with a bill; check --sandbox-url"
         ) from None
     return parse_bill(address, answer.text).within(None, now)
 
@@ -170,16 +170,16 @@ def _show(reconciliation: Reconciliation) -> None:
         say(remark)
     if reconciliation.cells:
         say("")
-        show_table(_CELLS, _cells(reconciliation))
+        show_table(_CELLS, _cell_rows(reconciliation))
     if reconciliation.findings:
         say("")
         ordered = sorted(reconciliation.findings, key=lambda finding: finding.cause.explains)
-        show_table(_FINDINGS, map(_row, ordered[:SHOWN_ROWS]))
+        show_table(_FINDINGS, map(_finding_row, ordered[:SHOWN_ROWS]))
         if len(ordered) > SHOWN_ROWS:
-            complain(f"{len(ordered) - SHOWN_ROWS} more rows; all of them with --json")
+            complain(f"{len(ordered) - SHOWN_ROWS} more rows; --json shows all")
 
 
-def _cells(reconciliation: Reconciliation) -> Iterator[tuple[str, ...]]:
+def _cell_rows(reconciliation: Reconciliation) -> Iterator[tuple[str, ...]]:
     for cell in reconciliation.cells:
         why = ", ".join(f"{cause.words} {count.tokens:+,}" for cause, count in cell.causes.items())
         yield (
@@ -194,13 +194,13 @@ def _cells(reconciliation: Reconciliation) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _row(finding: BillFinding) -> tuple[str, ...]:
+def _finding_row(finding: BillFinding) -> tuple[str, ...]:
     from app.finance.reconciliation.reconciliation_types import Certainty
 
     call = finding.call
-    sure = finding.certainty is Certainty.CERTAIN
+    bound = "" if finding.certainty is Certainty.CERTAIN else " (at most)"
     return (
-        f"{finding.cause.words}{'' if sure else ' (at most)'}",
+        f"{finding.cause.words}{bound}",
         call.task_id if call else "",
         call.stage if call else "",
         call.call_id if call else "",

@@ -1,4 +1,4 @@
-"""`refund-agent record TASK`: the record of a task: where its time and its money went."""
+"""`refund-agent record TASK`: the record of a task, with its time, tokens and money."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.screen import Column, ColumnKind, Exact, Wide, figures, rounding, say, show_facts, show_json, show_table
+from app.cli.screen import (
+    Column,
+    ColumnKind,
+    Exact,
+    Wide,
+    figures,
+    rounding_notes,
+    say,
+    show_facts,
+    show_json,
+    show_table,
+)
 from app.cli.tasks import TaskId, decision_line
 from app.domain import formatting
 from app.domain.formatting import UNKNOWN, Digits, digits_for, duration, instant
@@ -32,7 +43,7 @@ _COLUMNS: tuple[Column | str, ...] = (
 
 
 def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: AsJson = False) -> None:
-    """Shows the record of a task: stages, attempts, model calls, tokens and money. Reads the ledger itself."""
+    """Shows the record of a task: stages, attempts, model calls, tokens and money. Works while the agent is down."""
     from app.ledger.reading.record_schemas import record_view
 
     view = record_view(opening.open_records().record(task_id))
@@ -44,12 +55,12 @@ def record(task_id: TaskId, exact: Exact = False, wide: Wide = False, as_json: A
     costs = (*(step.cost for step in view.steps), *(call.cost for call in view.calls))
     digits = digits_for(amounts(view.total, *costs), exact=exact)
     show_table(_COLUMNS, list(_rows(view, digits)))
-    for line in _after(view, digits):
+    for line in _summary(view, digits):
         say(line)
 
 
 def _facts(view: RecordView) -> list[tuple[str, str]]:
-    spent = ", ".join(f"{part.value} {duration(length)}" for part, length in view.seconds.items() if length)
+    time_parts = ", ".join(f"{part.value} {duration(length)}" for part, length in view.seconds.items() if length)
     booked = f", booked as {view.refund_id}" if view.refund_id else ""
     return [
         ("tenant", view.tenant),
@@ -62,7 +73,7 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
         ("started (UTC)", instant(view.started_at)),
         ("ended (UTC)", instant(view.ended_at)),
         ("seen (UTC)", "" if view.ended_at else instant(view.projected_at)),
-        ("time", spent),
+        ("time", time_parts),
         ("workers", f"{len(view.workers)}, one after another" if len(view.workers) > 1 else ""),
         *(
             ("decision" if number == 0 else "", decision_line(decision))
@@ -73,28 +84,27 @@ def _facts(view: RecordView) -> list[tuple[str, str]]:
 
 
 def _rows(view: RecordView, digits: Digits) -> Iterator[tuple[str, ...]]:
-    """Each stage, its steps, and their calls; then the calls that no step of the history belongs to."""
+    """For each stage: the stage, its steps with their calls, then its calls without a step in the history."""
 
     for stage in view.stages:
         group = stage.cost
-        spent = tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT)
+        usage = tokens(group, *INPUT), tokens(group, Meter.CACHED_INPUT), tokens(group, Meter.OUTPUT)
         active = duration(stage.active_seconds) if stage.steps else ""
         name = stage.stage or WORKFLOW
-        yield (name, "", "", "", "", active, *spent, _money(group, digits))
+        yield (name, "", "", "", "", active, *usage, _money(group, digits))
         for step in view.steps:
             if step.stage == stage.stage:
-                yield _step(step, digits)
-                yield from (_call(call, view, digits) for call in view.calls if call.step == step.step)
-        of_no_step = (call for call in view.calls if call.step is None and call.stage == stage.stage)
-        yield from (_call(call, view, digits) for call in of_no_step)
+                yield _step_row(step, digits)
+                yield from (_call_row(call, view, digits) for call in view.calls if call.step == step.step)
+        without_step = (call for call in view.calls if call.step is None and call.stage == stage.stage)
+        yield from (_call_row(call, view, digits) for call in without_step)
 
 
 def _money(group: GroupView, digits: Digits) -> str:
-    """Currencies stand side by side."""
     return ", ".join(money_of(group, digits))
 
 
-def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
+def _step_row(step: StepView, digits: Digits) -> tuple[str, ...]:
     return (
         f"  {step.step} {step.name}",
         str(len(step.attempts)),
@@ -107,7 +117,7 @@ def _step(step: StepView, digits: Digits) -> tuple[str, ...]:
     )
 
 
-def _call(call: CallView, view: RecordView, digits: Digits) -> tuple[str, ...]:
+def _call_row(call: CallView, view: RecordView, digits: Digits) -> tuple[str, ...]:
     usage = call.usage
     cached = 0 if usage.input_tokens == 0 else usage.cached_tokens
     ended = max(call.over_at or view.ended_at or view.projected_at, call.started_at)
@@ -124,8 +134,8 @@ def _call(call: CallView, view: RecordView, digits: Digits) -> tuple[str, ...]:
     )
 
 
-def _after(view: RecordView, digits: Digits) -> Iterator[str]:
-    """The totals, what went wrong on the way, and what is not known."""
+def _summary(view: RecordView, digits: Digits) -> Iterator[str]:
+    """The totals, the failures on the way, and what is unknown."""
 
     yield ""
     for sum_ in view.total.money:
@@ -137,18 +147,18 @@ def _after(view: RecordView, digits: Digits) -> Iterator[str]:
                 yield f"  of it {basis} {digits.show(part, sum_.currency)} {sum_.currency}"
         if sum_.list_cost != sum_.contracted_cost:
             yield f"  at list prices {digits.show(sum_.list_cost, sum_.currency)} {sum_.currency}"
-    yield from (f"note: {line}" for line in [*_failures(view), *remarks(view.total), *rounding(digits)])
+    yield from (f"note: {line}" for line in [*_failure_notes(view), *remarks(view.total), *rounding_notes(digits)])
 
 
-def _failures(view: RecordView) -> Iterator[str]:
-    """What came to nothing, and how long it took until somebody took it up again."""
+def _failure_notes(view: RecordView) -> Iterator[str]:
+    """Each failed attempt with the time until the step was resumed, then failed calls that no attempt mentions."""
     names = {step.step: step.name for step in view.steps}
     errors = {(step.step, attempt.number): attempt.error for step in view.steps for attempt in step.attempts}
     for failure in view.failures:
-        what = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
+        subject = f"step {failure.step} {names[failure.step]}, attempt {failure.attempt} {failure.kind.value}"
         why = errors[failure.step, failure.attempt] if failure.kind.value == "failed" else instant(failure.at)
-        again = f"; taken up again after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
-        yield f"{what} ({failure.cause.words}): {why}{again}"
+        resumed = f"; resumed after {duration(failure.resumed_at - failure.at)}" if failure.resumed_at else ""
+        yield f"{subject} ({failure.cause.words}): {why}{resumed}"
     for call in view.calls:
         in_attempt = any(call.error in why for (step, _), why in errors.items() if why and step == call.step)
         if call.error and not in_attempt:

@@ -1,4 +1,4 @@
-"""`refund-agent doctor retries`: what the retries of all layers come to at worst, beside their limits."""
+"""`refund-agent doctor retries`: the worst case of all retry layers together, next to its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from app.cli import opening
 from app.cli.client import AsJson
-from app.cli.opening import Prices, given_prices, has_ledger, there
+from app.cli.opening import Prices, existing_file, existing_prices_file, has_ledger
 from app.cli.screen import Column, ColumnKind, Wide, complain, figures, say, show_json, show_table
 from app.domain import formatting
 from app.domain.formatting import duration, rounded
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.finance.retry_bounds.worst import RequestPrice, Target, Worst
     from app.ledger.reading.counting import RequestCounts
 
-# Where the sidecar's files are, as `resourcesPaths` of dapr.yaml has them.
+# The folders of the sidecar's resources, as in `resourcesPaths` of dapr.yaml.
 FOLDERS = ("components", "resiliency")
 Folder = Annotated[Path, typer.Option(help="The project's folder.")]
 NO_BOUND = "no bound"
@@ -43,12 +43,12 @@ def retries(
         typer.Option("--policy", metavar="FILE", help="Another policy file.  [env: REFUND_AGENT_POLICY_FILE]"),
     ] = None,
     prices: Prices = None,
-    app_id: Annotated[str, typer.Option(help="The Dapr app whose sidecar is asked.")] = "agent",
+    app_id: Annotated[str, typer.Option(help="The Dapr app whose sidecar makes the requests.")] = "agent",
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Multiplies the retries of client, sidecar and workflow; exit code 1 over a limit of the policy file."""
-    view = _look(folder, policy_file, prices, app_id)
+    """Multiplies the retries of client, sidecar and workflow; exit code 1 above a limit of the policy file."""
+    view = _bounds(folder, policy_file, prices, app_id)
     if as_json:
         show_json(view)
     else:
@@ -57,7 +57,7 @@ def retries(
         raise typer.Exit(1)
 
 
-def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> RetryBoundsView:
+def _bounds(folder: Path, policy_file: Path | None, prices: Path | None, app_id: str) -> RetryBoundsView:
     from app.config import policy
     from app.config.settings import load
     from app.finance.retry_bounds import sidecar_files
@@ -65,22 +65,23 @@ def _look(folder: Path, policy_file: Path | None, prices: Path | None, app_id: s
     from app.finance.retry_bounds.worst import unknown_names, worst
 
     settings, folders = load(), [folder / name for name in FOLDERS]
-    path = there(policy_file, "--policy", "a policy file, such as config/policy.yaml") or folder / settings.policy_file
+    given_policy = existing_file(policy_file, "--policy", "a policy file, such as config/policy.yaml")
+    path = given_policy or folder / settings.policy_file
     rules, limits = policy.load(path), policy.retry_limits(path)
     policies, targets = sidecar_files.policies(folders, app_id), sidecar_files.targets(folders, app_id)
-    measured = _asked()
-    priced = _prices(targets, measured, given_prices(prices) or folder / settings.prices_file)
-    worst_cases = worst(targets, policies, rules, policy.losses(path).billed_attempts, priced)
+    counts = _request_counts()
+    request_prices = _request_prices(targets, counts, existing_prices_file(prices) or folder / settings.prices_file)
+    worst_cases = worst(targets, policies, rules, policy.losses(path).billed_attempts, request_prices)
     findings = [*policies.findings, *unknown_names(targets, policies, rules, sidecar_files.components(folders))]
     return view(
-        tuple(target_view(target, limits, _measured(target, measured)) for target in worst_cases),
+        tuple(target_view(target, limits, _measurement(target, counts)) for target in worst_cases),
         tuple(findings),
         limits,
     )
 
 
-def _asked() -> RequestCounts | None:
-    """What the ledger knows; None without one, or with one that cannot be read, which is said."""
+def _request_counts() -> RequestCounts | None:
+    """The requests that the ledger has counted; None without a ledger, or, with a note, if it cannot be read."""
     from app.config.settings import load
     from app.domain.errors import ConfigurationError
 
@@ -93,24 +94,24 @@ def _asked() -> RequestCounts | None:
         return None
 
 
-def _prices(targets: Iterable[Target], measured: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
-    """Of a request to each model component: the most expensive of the model in its file and those that have
-    answered."""
+def _request_prices(targets: Iterable[Target], counts: RequestCounts | None, path: Path) -> dict[str, RequestPrice]:
+    """The price of the longest request to each model component, by the most expensive of its models: the one in its
+    file, and those that have answered."""
     from app.finance.retry_bounds.worst import LONGEST, LongestRequest, TargetKind, most_expensive
     from app.pricing.book import load
 
     book, now = load(path), datetime.now(UTC)
     prices = {}
     for target in (model_target for model_target in targets if model_target.kind is TargetKind.MODEL):
-        seen = measured.reserves.get(target.name, (0, 0)) if measured else (0, 0)
-        reserve = LongestRequest(max(seen[0], LONGEST.input_tokens), max(seen[1], LONGEST.output_tokens))
-        used = measured.answered.get(target.name, frozenset()) if measured else frozenset()
+        reserved = counts.reserves.get(target.name, (0, 0)) if counts else (0, 0)
+        reserve = LongestRequest(max(reserved[0], LONGEST.input_tokens), max(reserved[1], LONGEST.output_tokens))
+        used = counts.answered.get(target.name, frozenset()) if counts else frozenset()
         models = {*used, *([(target.type, target.model)] if target.model or not used else [])}
         prices[target.name] = most_expensive(book, models, reserve, now)
     return prices
 
 
-def _measured(worst: Worst, counts: RequestCounts | None) -> MeasuredView | None:
+def _measurement(worst: Worst, counts: RequestCounts | None) -> MeasuredView | None:
     from app.finance.retry_bounds.bound_schemas import MeasuredView, mean
     from app.finance.retry_bounds.worst import TargetKind
 
@@ -128,7 +129,7 @@ def _measured(worst: Worst, counts: RequestCounts | None) -> MeasuredView | None
 
 def _show(view: RetryBoundsView) -> None:
     show_table(_COLUMNS, map(_row, view.targets))
-    for line in _below(view):
+    for line in _notes(view):
         say(line)
 
 
@@ -146,7 +147,7 @@ def _row(target: TargetView) -> tuple[str, ...]:
         _time(target.seconds_until_parked),
         money or ("unpriced" if target.unpriced_models else "-"),
         f"over: {', '.join(target.over)}" if target.over else "ok",
-        _said(target.measured),
+        _measured_text(target.measured),
     )
 
 
@@ -158,22 +159,22 @@ def _time(seconds: float | None) -> str:
     return NO_BOUND if seconds is None else duration(timedelta(seconds=seconds))
 
 
-def _said(measured: MeasuredView | None) -> str:
+def _measured_text(measured: MeasuredView | None) -> str:
     return NOT_MEASURED if measured is None else f"{measured.mean}, {measured.most} ({measured.steps:,})"
 
 
-def _below(view: RetryBoundsView) -> Iterator[str]:
+def _notes(view: RetryBoundsView) -> Iterator[str]:
     limits = view.limits
     money = ", ".join(formatting.money(amount, currency) for currency, amount in sorted(limits.money_per_step.items()))
     yield f"limits for one step: {limits.hours_until_parked:g} h until it is parked; money: {money or 'none'}"
     for target in view.targets:
         if target.billed_requests_per_step:
             billed = target.billed_requests_per_step
-            yield f"{target.name}: {billed} requests of a step at most are lost and probably billed"
+            yield f"{target.name}: at most {billed} requests of a step are lost and probably billed"
     yield from (f"{target.name}: {note}" for target in view.targets for note in target.notes)
     for target in view.targets:
         if target.unpriced_models:
-            yield f"{target.name}: no price for {', '.join(target.unpriced_models)}, so its money has no figure"
+            yield f"{target.name}: no price for {', '.join(target.unpriced_models)}, so its cost is unknown"
     yield from (
         f"{'wrong' if finding.wrong else 'note'}: {finding.where}: {finding.problem}" for finding in view.findings
     )

@@ -1,4 +1,4 @@
-"""What a person or a program sees: JSON, tables and progress. Results go to stdout, all else to stderr."""
+"""Output: tables, JSON, CSV and progress. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from rich.text import Text
 from app.domain.formatting import Digits
 from app.domain.money import plain
 
-# How a table becomes lines: a row a line where there is room, a block of lines for each row where there is not.
+# The layout of tables: one line for each row if it fits, else a block of lines for each row.
 #
-# No cell is ever broken inside a number, a name or a word: names and figures keep to one line, prose breaks at spaces.
-# A table for a program (a pipe) has every column, and a row is always a line.
+# Names and figures stay on one line; prose is wrapped at spaces. A pipe gets every column, and one line for each row.
 
 GAP = 2
-READABLE = 20  # the least width of prose, before rows are stacked instead
+READABLE = 20  # the least width of a prose column; with less room, each row becomes a block
 INDENT = 2
 
 
 class ColumnKind(Enum):
-    """What a column's cells are."""
+    """The kind of a column's cells, which decides their alignment and wrapping."""
 
     NAME = "name"
     FIGURE = "figure"
@@ -48,9 +47,10 @@ class ColumnKind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column; the first one of a table names its rows, and always stays. `common`: told once above the table where
-    every row says the same. `spare`: left out, the highest number first, where there is no room; 0 is never left out.
-    """
+    """A column of a table. The first column of a table names its rows and is always shown.
+
+    `common`: if every row has the same value, it is printed once above the table. `spare`: the order in which columns
+    are left out for lack of room, the highest number first; 0 is never left out."""
 
     title: str
     kind: ColumnKind = ColumnKind.NAME
@@ -64,16 +64,17 @@ def name(*titles: str) -> list[Column]:
 
 
 def figures(*titles: str) -> list[Column]:
-    """Columns of figures: to the right."""
+    """Columns of figures, aligned to the right."""
     return [Column(title, ColumnKind.FIGURE) for title in titles]
 
 
 @dataclass(frozen=True)
 class TablePage:
-    """A table in lines. `common` is what every row says, `left_out` the columns that there was no room for."""
+    """A laid-out table. `common` has title and value of the columns that are equal in every row, `left_out` the titles
+    of columns without room."""
 
     lines: tuple[str, ...]
-    titles: int = 0  # how many of the lines, from the first, are the titles
+    titles: int = 0  # number of title lines at the beginning
     common: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -86,56 +87,52 @@ class _Strip:
     cells: tuple[str, ...]
 
     @property
-    def natural(self) -> int:
+    def natural_width(self) -> int:
         """The width at which nothing is wrapped."""
         return max(cell_len(self.column.title), *map(cell_len, self.cells), 0)
 
     @property
-    def least(self) -> int:
-        """The width below which something would be broken, or be no pleasure to read."""
+    def least_width(self) -> int:
+        """The least width at which no word is broken and prose stays readable."""
         title = _longest_word(self.column.title)
         if self.column.kind is not ColumnKind.PROSE:
             return max(title, *map(cell_len, self.cells), 0)
-        return max(title, min(READABLE, self.natural), *map(_longest_word, self.cells), 0)
+        return max(title, min(READABLE, self.natural_width), *map(_longest_word, self.cells), 0)
 
-    def fitted(self, text: str, width: int) -> str:
-        """One line of a cell, filled up to the width."""
+    def pad(self, text: str, width: int) -> str:
+        """One line of a cell, padded to the width."""
         space = " " * (width - cell_len(text))
         return space + text if self.column.kind is ColumnKind.FIGURE else text + space
 
 
 def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> TablePage:
-    """The lines of a table for a screen of that width; None: for a program, whatever the width."""
+    """Lays out a table for a terminal `width` columns wide; None lays it out for a pipe."""
     cells = [tuple(row) for row in rows]
     strips = [_Strip(column, tuple(row[place] for row in cells)) for place, column in enumerate(columns)]
     if width is None:
-        return TablePage(tuple(_table(strips, [strip.natural for strip in strips])), titles=1)
+        return TablePage(tuple(_table(strips, [strip.natural_width for strip in strips])), titles=1)
     filled = [strip for place, strip in enumerate(strips) if place == 0 or any(strip.cells) or not cells]
-    common = [strip for strip in filled[1:] if _says_the_same(strip)]
+    common = [strip for strip in filled[1:] if strip.column.common and len(set(filter(None, strip.cells))) == 1]
     rest = [strip for strip in filled if strip not in common]
     heading = tuple((strip.column.title, next(filter(None, strip.cells))) for strip in common)
-    kept = _with_room(rest, width)
+    kept = _columns_that_fit(rest, width)
     if kept is None:
         return TablePage(tuple(_blocks(rest, width)), common=heading)
     widths = _widths(kept, width)
     left_out = tuple(strip.column.title for strip in rest if strip not in kept)
-    titles = max(len(_wrapped(strip.column.title, width)) for strip, width in zip(kept, widths, strict=True))
+    titles = max(len(_wrap(strip.column.title, width)) for strip, width in zip(kept, widths, strict=True))
     return TablePage(tuple(_table(kept, widths)), titles, heading, left_out)
 
 
-def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
-    """Names with what they are, a line each or, where that is too long, several."""
-    return tuple(_labelled([(title, text, ColumnKind.PROSE) for title, text in pairs], 0, width))
+def fact_lines(pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
+    """Lays out pairs of name and value, one line for each, or several if the value is long."""
+    return tuple(_label_lines([(title, text, ColumnKind.PROSE) for title, text in pairs], 0, width))
 
 
-def _says_the_same(strip: _Strip) -> bool:
-    return strip.column.common and len(set(filter(None, strip.cells))) == 1
-
-
-def _with_room(strips: list[_Strip], width: int) -> list[_Strip] | None:
-    """The columns that fit side by side; None when not even those that are never left out do."""
+def _columns_that_fit(strips: list[_Strip], width: int) -> list[_Strip] | None:
+    """The columns that fit side by side; None if even the obligatory ones do not fit."""
     kept = list(strips)
-    while sum(strip.least for strip in kept) + GAP * (len(kept) - 1) > width:
+    while sum(strip.least_width for strip in kept) + GAP * (len(kept) - 1) > width:
         spare = [strip for strip in kept[1:] if strip.column.spare]
         if not spare:
             return None
@@ -144,10 +141,10 @@ def _with_room(strips: list[_Strip], width: int) -> list[_Strip] | None:
 
 
 def _widths(strips: list[_Strip], width: int) -> list[int]:
-    """The least widths, and what is left given to those that would need more, one after another."""
-    widths = [strip.least for strip in strips]
+    """The least widths, with the remaining room shared among the columns that need more."""
+    widths = [strip.least_width for strip in strips]
     room = width - sum(widths) - GAP * (len(strips) - 1)
-    while room > 0 and (short := [n for n, strip in enumerate(strips) if widths[n] < strip.natural]):
+    while room > 0 and (short := [n for n, strip in enumerate(strips) if widths[n] < strip.natural_width]):
         for place in short[:room]:
             widths[place] += 1
         room -= len(short[:room])
@@ -163,32 +160,32 @@ def _table(strips: list[_Strip], widths: list[int]) -> Iterator[str]:
 
 def _row(cells: list[tuple[_Strip, str]], widths: list[int], *, wrap_all: bool = False) -> Iterator[str]:
     texts = [
-        _wrapped(text, width) if wrap_all or strip.column.kind is ColumnKind.PROSE else [text]
+        _wrap(text, width) if wrap_all or strip.column.kind is ColumnKind.PROSE else [text]
         for (strip, text), width in zip(cells, widths, strict=True)
     ]
     for number in range(max(map(len, texts), default=0)):
         line = [
-            strip.fitted(text[number] if number < len(text) else "", width)
+            strip.pad(text[number] if number < len(text) else "", width)
             for (strip, _), text, width in zip(cells, texts, widths, strict=True)
         ]
         yield (" " * GAP).join(line).rstrip()
 
 
 def _blocks(strips: list[_Strip], width: int) -> Iterator[str]:
-    """A block for each row: what the first column says, and the others below it, each with its title."""
+    """One block for each row: the first cell, and the others below it, each with its title."""
     first, *others = strips
     for number, heading in enumerate(first.cells):
-        if heading.strip():  # a row without a name goes on with what the one before it is about
+        if heading.strip():  # a row without a name continues the row before it
             yield from ([""] if number else [])
             yield heading
         cells = [
             (strip.column.title, strip.cells[number], strip.column.kind) for strip in others if strip.cells[number]
         ]
-        yield from _labelled(cells, INDENT, width)
+        yield from _label_lines(cells, INDENT, width)
 
 
-def _labelled(cells: list[tuple[str, str, ColumnKind]], indent: int, width: int | None) -> Iterator[str]:
-    """`title  text`; a text that is too long is wrapped beside its title or, where that breaks something, below it."""
+def _label_lines(cells: list[tuple[str, str, ColumnKind]], indent: int, width: int | None) -> Iterator[str]:
+    """Lines `title  text`. A long text is wrapped beside its title or, if that would break a word, below it."""
     start = indent + max((cell_len(title) for title, _, _ in cells), default=0) + GAP
     for title, text, kind in cells:
         label = " " * indent + title
@@ -196,16 +193,16 @@ def _labelled(cells: list[tuple[str, str, ColumnKind]], indent: int, width: int 
         if width is None or start + cell_len(text) <= width:
             yield f"{filled}{text}".rstrip()
         elif kind is ColumnKind.PROSE and start + max(READABLE, _longest_word(text)) <= width:
-            head, *rest = _wrapped(text, width - start)
+            head, *rest = _wrap(text, width - start)
             yield filled + head
             yield from (" " * start + line for line in rest)
         else:
             yield label
-            yield from (" " * (indent + INDENT) + line for line in _wrapped(text, width - indent - INDENT))
+            yield from (" " * (indent + INDENT) + line for line in _wrap(text, width - indent - INDENT))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most that width, broken between words alone: a longer word has a line of its own."""
+def _wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` columns, broken between words only; a longer word exceeds its line."""
     if cell_len(text) <= width:
         return [text]
     lines: list[str] = []
@@ -234,23 +231,23 @@ def _set_wide(wide: bool) -> bool:
     return wide
 
 
-# The option tells this module by itself: a command has it as a parameter, and need not pass it on.
+# The option's callback sets `_WIDE`, so a command only declares the parameter and need not pass it on.
 Wide = Annotated[
     bool,
-    typer.Option("--wide", callback=_set_wide, help="Every column and a line for each row, however wide the screen."),
+    typer.Option("--wide", callback=_set_wide, help="Every column and one line for each row, at any terminal width."),
 ]
 
 
 Exact = Annotated[bool, typer.Option("--exact", help="Every digit of the amounts, instead of rounded ones.")]
 
 
-def rounding(digits: Digits) -> Iterator[str]:
-    """What to say below a table with rounded amounts."""
+def rounding_notes(digits: Digits) -> Iterator[str]:
+    """The note below a table with rounded amounts; nothing if no amount is rounded."""
     yield from (f"{note}; --exact shows every digit" for note in digits.notes())
 
 
 def show_json(answer: BaseModel | Sequence[BaseModel]) -> None:
-    """An answer for programs, on stdout: an object, or a list of them."""
+    """Prints an answer as JSON: an object, or a list of objects."""
     value: Any
     if isinstance(answer, BaseModel):
         value = answer.model_dump(mode="json")
@@ -259,14 +256,14 @@ def show_json(answer: BaseModel | Sequence[BaseModel]) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def one_form(*, as_csv: bool, as_json: bool) -> None:
-    """Raises BadParameter when both were asked for."""
+def require_one_format(*, as_csv: bool, as_json: bool) -> None:
+    """Raises BadParameter if both formats are requested."""
     if as_csv and as_json:
-        raise typer.BadParameter("--csv and --json do not go together: give one of them")
+        raise typer.BadParameter("--csv and --json cannot be combined: give one of them")
 
 
 def show_csv(columns: Sequence[str], rows: Iterable[Sequence[CsvCell]]) -> None:
-    """A table for spreadsheets, on stdout: amounts and counts with every digit, what is not known empty."""
+    """Prints a table as CSV: amounts and counts with every digit, unknown values as empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -275,7 +272,7 @@ def show_csv(columns: Sequence[str], rows: Iterable[Sequence[CsvCell]]) -> None:
 
 
 def _csv_cell(cell: CsvCell) -> str:
-    """A text that a spreadsheet would take for a formula is marked as text."""
+    """The text of a cell. A text that a spreadsheet would read as a formula gets a leading apostrophe."""
     if cell is None:
         return ""
     if isinstance(cell, Decimal):
@@ -284,32 +281,32 @@ def _csv_cell(cell: CsvCell) -> str:
 
 
 def say(line: str) -> None:
-    """A sentence for people, on stdout; on a terminal it is broken between words, and never inside a `command`."""
+    """Prints a sentence. On a terminal it is wrapped between words, but not inside a `command`."""
     width = screen_width()
-    typer.echo(printable(line) if width is None else "\n".join(_broken(printable(line), width)))
+    typer.echo(printable(line) if width is None else "\n".join(_wrap_sentence(printable(line), width)))
 
 
-def _broken(line: str, width: int) -> Sequence[str]:
-    whole = _COMMAND.sub(lambda match: match[0].replace(" ", _JOINED), line)
-    pieces = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+def _wrap_sentence(line: str, width: int) -> Sequence[str]:
+    unbreakable = _COMMAND.sub(lambda match: match[0].replace(" ", _JOINED), line)
+    pieces = textwrap.wrap(unbreakable, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
     return [piece.replace(_JOINED, " ") for piece in pieces] or [""]
 
 
 def complain(line: str) -> None:
-    """A line about something wrong, on stderr."""
+    """Prints a line about a problem to stderr."""
     typer.echo(printable(line), err=True)
 
 
 def printable(text: str) -> str:
-    """The text without characters that would steer a terminal."""
+    """The text with control characters, which would act on the terminal, replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def show_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; a title alone stands for a column of names."""
+    """Prints a table. A string among `columns` is the title of a column of names."""
     width = screen_width()
-    named = [Column(column) if isinstance(column, str) else column for column in columns]
-    page = lay_out(named, ([printable(cell) for cell in row] for row in rows), width)
+    all_columns = [Column(column) if isinstance(column, str) else column for column in columns]
+    page = lay_out(all_columns, ([printable(cell) for cell in row] for row in rows), width)
     if page.common:
         say("every row: " + ", ".join(f"{title} {text}" for title, text in page.common))
     console = Console(highlight=False)
@@ -320,14 +317,13 @@ def show_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -
 
 
 def show_facts(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names with what they are, on stdout; those of which nothing is known are left out."""
-    for line in facts(((name, printable(text)) for name, text in pairs if text), screen_width()):
+    """Prints pairs of name and value, without those whose value is empty."""
+    for line in fact_lines(((name, printable(text)) for name, text in pairs if text), screen_width()):
         typer.echo(line)
 
 
 def screen_width() -> int | None:
-    """The columns to lay out for; None with --wide, and where no person looks: what is wrapped for a pipe is lost to
-    grep."""
+    """The width of the terminal in columns; None with --wide or if stdout is not a terminal."""
     return None if _WIDE.get() else _terminal_width()
 
 
@@ -336,7 +332,7 @@ def _terminal_width() -> int | None:
 
 
 class ProgressMeter:
-    """Progress on stderr: a bar on a terminal, a line of counts every two seconds elsewhere."""
+    """Shows progress on stderr: as a bar on a terminal, else as a line of counts every two seconds."""
 
     def __init__(self, what: str, total: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
@@ -365,7 +361,7 @@ class ProgressMeter:
             self._say()
 
     def step(self, note: str = "") -> None:
-        """One more is done; `note` are the counts so far."""
+        """Counts one more item; `note` is a text with the counts so far."""
         self._done += 1
         self._note = note
         if self._bar:

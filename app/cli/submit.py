@@ -1,4 +1,4 @@
-"""`refund-agent submit`: tickets from a file or a pipe; bad lines are named and do not stop the rest."""
+"""`refund-agent submit`: sends tickets from a file or a pipe. Bad lines are reported and do not stop the others."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from app.cli.tasks import TROUBLED, Watch, follow
 from app.cli.ticket_files import TicketLine, raw_lines, read_export
 from app.domain.models import Frozen, Intake, TaskStatus, TaskView, Ticket
 
-# Many tickets to the agent at once: in order for each task, at a rate, with patience for an agent that is away.
+# Concurrent sending: in order for each task, at a given rate, with retries while the agent is away.
 
 WAITS_SECONDS = (0.25, 0.5, 1.0, 2.0)
-FATAL = frozenset({401})  # says something about the caller, not about the ticket
+FATAL = frozenset({401})  # statuses that concern the caller, not the ticket
 
 Send = Callable[[Ticket], tuple[TaskView, Intake]]
 
 
 class AnswerKind(StrEnum):
-    """What became of one line."""
+    """The agent's answer to one line."""
 
     CREATED = "created"
-    SAME = "same"  # the same ticket is known: the same task
-    LATER = "later"  # taken; the agent starts its task as soon as its engine answers
+    SAME = "same"  # the ticket is known, and its task exists
+    LATER = "later"  # accepted; the agent starts the task once its engine answers
     CONFLICT = "conflict"  # another ticket has this id
     REFUSED = "refused"
 
 
 class SubmitView(Frozen):
-    """How many lines became what, and with `--wait` how many tasks are in which state."""
+    """The number of lines by answer and, with `--wait`, of tasks by state."""
 
     created: int
     same: int
@@ -52,12 +52,12 @@ class SubmitView(Frozen):
 
 
 _KINDS = {Intake.NEW: AnswerKind.CREATED, Intake.KNOWN: AnswerKind.SAME, Intake.LATER: AnswerKind.LATER}
-TAKEN = frozenset(_KINDS.values())
+ACCEPTED = frozenset(_KINDS.values())
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one line, and why if it was not taken."""
+    """The answer to one line, with the reason if it was not accepted."""
 
     number: int
     kind: AnswerKind
@@ -67,7 +67,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast: tickets a second (None: as fast as they are taken) and requests at once."""
+    """How fast to send: tickets a second (None: without limit) and concurrent requests."""
 
     rate: float | None
     concurrency: int
@@ -76,10 +76,10 @@ class Pace:
 
 
 def submit_all(lines: Iterable[TicketLine], send: Send, pace: Pace, on_receipt: Callable[[Receipt], None]) -> None:
-    """Sends every ticket and hands over a receipt for each line, in no certain order.
+    """Sends every ticket and passes a receipt for each line to `on_receipt`, in any order.
 
-    Raises AgentAway when the agent stays away, and AgentRefused when it does not know the token; tickets
-    that were taken until then stay taken, and sending the same file again goes on from there.
+    Raises AgentAway if the agent stays away, and AgentRefused if it rejects the token. Tickets accepted until then stay
+    accepted, so sending the same file again continues from there.
     """
     pending: dict[str, Future[Receipt]] = {}
     due = pace.clock()
@@ -98,7 +98,7 @@ def submit_all(lines: Iterable[TicketLine], send: Send, pace: Pace, on_receipt: 
 
 
 def _wait_until(due: float, pace: Pace) -> float:
-    """Waits for the moment that the rate allows; returns the next one."""
+    """Waits until `due`, the next moment that the rate allows; returns the one after it."""
     if pace.rate is None:
         return due
     now = pace.clock()
@@ -110,7 +110,7 @@ def _wait_until(due: float, pace: Pace) -> float:
 def _make_room(
     pending: dict[str, Future[Receipt]], task_id: str, room: int, on_receipt: Callable[[Receipt], None]
 ) -> None:
-    """Two lines with one id go one after the other, so that the first one wins, each time."""
+    """Waits until a request may be sent. Two lines of one task are sent in order, so that the first one wins."""
     if task_id in pending:
         wait([pending[task_id]])
         _collect(pending, {pending[task_id]}, on_receipt)
@@ -128,7 +128,7 @@ def _collect(
 
 def _deliver(number: int, ticket: Ticket, send: Send, pace: Pace) -> Receipt:
     try:
-        view, intake = _patiently(lambda: send(ticket), pace.sleep)
+        view, intake = _send_with_retries(lambda: send(ticket), pace.sleep)
         return Receipt(number, _KINDS[intake], view.task_id)
     except AgentRefused as error:
         if error.refusal in FATAL:
@@ -137,17 +137,19 @@ def _deliver(number: int, ticket: Ticket, send: Send, pace: Pace) -> Receipt:
         return Receipt(number, kind, ticket.task_id, str(error))
 
 
-def _patiently(ask: Callable[[], tuple[TaskView, Intake]], sleep: Callable[[float], None]) -> tuple[TaskView, Intake]:
-    # The same ticket is the same task, so asking again can do no harm.
+def _send_with_retries(
+    send: Callable[[], tuple[TaskView, Intake]], sleep: Callable[[float], None]
+) -> tuple[TaskView, Intake]:
+    # Repeating is safe, since the same ticket is the same task.
     for seconds in WAITS_SECONDS:
         try:
-            return ask()
+            return send()
         except AgentAway:
             sleep(seconds)
-    return ask()
+    return send()
 
 
-NAMED = 10  # tasks that are named one by one
+NAMED = 10  # tasks that are listed by id
 
 
 def submit(
@@ -158,30 +160,30 @@ def submit(
     tenant: Annotated[
         str | None, typer.Option(parser=tenant_name, metavar="TENANT", help="The tenant of lines that name none.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the tasks until they rest.")] = False,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Tickets a second at most.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that --wait waits at most.")] = 600,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the tasks until they end or wait.")] = False,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Most tickets a second.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Concurrent requests.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0, help="Most seconds for --wait.")] = 600,
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submits tickets. The same ticket twice is the same task, so a file can be sent again at any time. Exit code 1
-    when a line was not taken or, with --wait, a task failed, parked, was ended or still ran at --timeout; tasks that
-    wait for a person are fine."""
+    """Submits tickets. The same ticket gives the same task, so a file can be sent again at any time. Exit code 1 if a
+    line was not accepted or, with --wait, a task failed, was parked or terminated, or still ran at --timeout; tasks
+    that wait for a person are fine."""
     export = read_export(str(getattr(file, "name", "-")), file, tenant, _count_lines(file))
-    if export.passed_over:
-        complain(f"columns that are no field of a ticket were passed over: {', '.join(export.passed_over)}")
+    if export.ignored_columns:
+        complain(f"ignored columns that are no fields of a ticket: {', '.join(export.ignored_columns)}")
     with connect(url, token) as client:
         receipts = send_with_meter(export.lines, client.submit, Pace(rate, concurrency), export.total)
-        taken = [receipt.task_id for receipt in receipts if receipt.kind in TAKEN]
-        rested, running = follow_with_meter(taken, client.get, timeout) if wait else ([], ())
+        accepted = [receipt.task_id for receipt in receipts if receipt.kind in ACCEPTED]
+        rested, running = follow_with_meter(accepted, client.get, timeout) if wait else ([], ())
     totals = count_kinds(receipts)
     states = count_states(rested, running) if wait else {}
     _show(totals, states, as_json=as_json)
     if not receipts:
-        complain(f"{getattr(file, 'name', '-')} holds no ticket")
-    for line in _left(rested, running, timeout):
+        complain(f"{getattr(file, 'name', '-')} contains no ticket")
+    for line in _open_tasks(rested, running, timeout):
         complain(line)
     troubled = running or any(view.status in TROUBLED for view in rested)
     if totals[AnswerKind.REFUSED.value] or totals[AnswerKind.CONFLICT.value] or troubled:
@@ -189,7 +191,8 @@ def submit(
 
 
 def send_with_meter(lines: Iterable[TicketLine], send: Send, pace: Pace, total: int | None) -> list[Receipt]:
-    """Submits with progress on the screen; names each line that was not taken. Raises AgentAway, AgentRefused."""
+    """Sends the tickets while showing progress, and reports each line that was not accepted. Raises AgentAway,
+    AgentRefused."""
     receipts: list[Receipt] = []
     counts: Counter[AnswerKind] = Counter()
 
@@ -205,15 +208,16 @@ def send_with_meter(lines: Iterable[TicketLine], send: Send, pace: Pace, total: 
         try:
             submit_all(lines, send, pace, take)
         except AgentAway as error:
-            taken = sum(counts[kind] for kind in TAKEN)
-            raise AgentAway(f"{error}; {taken} tickets were taken, so send the same again", code=error.code) from None
+            accepted = sum(counts[kind] for kind in ACCEPTED)
+            message = f"{error}; {accepted} tickets were accepted, so send the same file again"
+            raise AgentAway(message, code=error.code) from None
     return receipts
 
 
 def follow_with_meter(
     task_ids: list[str], get: Callable[[str], TaskView], timeout_seconds: float
 ) -> tuple[list[TaskView], tuple[str, ...]]:
-    """Follows tasks with progress on the screen: those that rest, and the ids of those that still run."""
+    """Follows tasks while showing progress; returns the tasks that rest, and the ids of those that still run."""
     rested: list[TaskView] = []
     counts: Counter[str] = Counter()
     unique = list(dict.fromkeys(task_ids))
@@ -229,13 +233,13 @@ def follow_with_meter(
 
 
 def count_kinds(receipts: Iterable[Receipt]) -> dict[str, int]:
-    """How many lines became what; every kind is named, also with zero."""
+    """The number of lines by answer, including zeros."""
     counts = Counter(receipt.kind for receipt in receipts)
     return {kind.value: counts[kind] for kind in AnswerKind}
 
 
 def count_states(rested: Iterable[TaskView], running: Iterable[str]) -> dict[str, int]:
-    """How many tasks are in which state; only those that occur."""
+    """The number of tasks by state, without zeros."""
     counts = Counter(view.status for view in rested)
     counts[TaskStatus.RUNNING] += len(tuple(running))
     return {status.value: counts[status] for status in TaskStatus if counts[status]}
@@ -250,31 +254,31 @@ def _show(totals: dict[str, int], states: dict[str, int], *, as_json: bool) -> N
         say("  ".join(f"{name} {number}" for name, number in states.items()))
 
 
-def _left(rested: Iterable[TaskView], running: tuple[str, ...], timeout_seconds: float) -> Iterator[str]:
-    """What is left to do: for people, so that they need not look each task up."""
+def _open_tasks(rested: Iterable[TaskView], running: tuple[str, ...], timeout_seconds: float) -> Iterator[str]:
+    """Lists the tasks that need attention: still running, failed, parked, terminated or waiting."""
     views = list(rested)
-    yield from _named(f"still run after {timeout_seconds:g} s", running)
+    yield from _list_tasks(f"still run after {timeout_seconds:g} s", running)
     for status in (status for status in TaskStatus if status in TROUBLED):
-        yield from _named(f"are {status.value}", [_said(view) for view in views if view.status is status])
+        yield from _list_tasks(f"are {status.value}", [_task_text(view) for view in views if view.status is status])
     waiting = sum(view.status is TaskStatus.WAITING for view in views)
     if waiting:
-        yield f"{waiting:,} wait for a person: `refund-agent task list --status waiting`, or `task show TASK` of one"
+        yield f"{waiting:,} wait for a person: `refund-agent task list --status waiting`, then `task show TASK`"
 
 
-def _named(what: str, tasks: Sequence[str]) -> Iterator[str]:
+def _list_tasks(predicate: str, tasks: Sequence[str]) -> Iterator[str]:
     if tasks:
-        yield f"{len(tasks):,} {what}:"
+        yield f"{len(tasks):,} {predicate}:"
         yield from (f"  {task}" for task in tasks[:NAMED])
         yield from [f"  and {len(tasks) - NAMED:,} more"] * (len(tasks) > NAMED)
 
 
-def _said(view: TaskView) -> str:
+def _task_text(view: TaskView) -> str:
     why = view.waiting_for or view.error
     return f"{view.task_id}: {why}" if why else view.task_id
 
 
 def _count_lines(file: BinaryIO) -> int | None:
-    """The lines of a plain file; None for a pipe, whose end nobody knows."""
+    """The number of non-empty lines of a regular file; None for a pipe."""
     try:
         status = os.fstat(file.fileno())
     except OSError:

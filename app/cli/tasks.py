@@ -1,4 +1,4 @@
-"""`refund-agent task ...`: reads and steers tasks."""
+"""`refund-agent task ...`: lists, shows, decides and controls tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.cli.screen import (
     complain,
     figures,
     name,
-    one_form,
+    require_one_format,
     say,
     show_csv,
     show_facts,
@@ -34,9 +34,9 @@ from app.domain import decision_texts, formatting
 from app.domain.formatting import instant, minute, money
 from app.domain.models import DecisionView, Frozen, Question, Refund, TaskStatus, TaskView, TicketView
 
-# A task in words: what it waits for, what was decided, and what to do next.
+# The texts about a task: what it waits for, what was decided, and what to do next.
 
-MAX_LETTER = 1_000  # characters of a customer's text
+MAX_LETTER = 1_000  # characters of a customer's text that are shown
 COLUMNS = [
     *name("task", "status"),
     Column("received (UTC)"),
@@ -50,20 +50,20 @@ CSV = (
 
 
 def row(view: TaskView) -> tuple[str, ...]:
-    """A task in a list."""
+    """A task as a row of the list."""
     refund = view.result.refund if view.result else view.proposed_refund
     amount = money(refund.amount, refund.currency) if refund else ""
-    return (view.task_id, view.status.value, minute(view.created_at), amount, what_came_of_it(view))
+    return (view.task_id, view.status.value, minute(view.created_at), amount, _outcome_text(view))
 
 
-def what_came_of_it(view: TaskView) -> str:
-    """A task's outcome, or what it waits for, or its error."""
+def _outcome_text(view: TaskView) -> str:
+    """The task's outcome, or what it waits for, or its error."""
     waits = decision_texts.explain(view.waiting_for).words if view.waiting_for else ""
     return (view.result.outcome.value if view.result else None) or waits or view.error or ""
 
 
 def csv_row(view: TaskView) -> tuple[CsvCell, ...]:
-    """A task in a spreadsheet."""
+    """A task as a row of the CSV."""
     result = view.result
     refund = result.refund if result else view.proposed_refund
     return (
@@ -85,22 +85,22 @@ def csv_row(view: TaskView) -> tuple[CsvCell, ...]:
 
 
 def facts(view: TaskView) -> list[tuple[str, str]]:
-    """All that is known of a task."""
+    """The details of a task, as pairs of name and value."""
     result, proposed = view.result, view.proposed_refund
     category = (result.category if result else None) or view.category
     return [
         ("task", view.task_id),
         ("status", view.status.value),
-        *_waiting(view),
+        *_waiting_facts(view),
         ("tenant", view.tenant),
         ("ticket", view.ticket_id),
         ("created (UTC)", instant(view.created_at)),
         ("updated (UTC)", instant(view.updated_at)),
         ("category", category.value if category else ""),
         ("proposed refund", formatting.refund(proposed) if proposed else ""),
-        *(_known(view.question, proposed) if view.question else ()),
+        *(_question_facts(view.question, proposed) if view.question else ()),
         ("outcome", result.outcome.value if result else ""),
-        ("refund", _paid(view)),
+        ("refund", _refund_text(view)),
         ("decided by", (result.decided_by or "") if result else ""),
         ("error", view.error or ""),
         ("stuck", view.retrying.words if view.retrying else ""),
@@ -112,23 +112,21 @@ def facts(view: TaskView) -> list[tuple[str, str]]:
     ]
 
 
-def _waiting(view: TaskView) -> Iterator[tuple[str, str]]:
+def _waiting_facts(view: TaskView) -> Iterator[tuple[str, str]]:
     if view.waiting_for:
         reason = decision_texts.explain(view.waiting_for)
         code = f" ({reason.code})" if reason.code != reason.words else ""
         yield "parked because" if view.status is TaskStatus.PARKED else "waits because", f"{reason.words}{code}"
 
 
-def _known(question: Question, proposed: Refund | None) -> Iterator[tuple[str, str]]:
-    """What our books said when the question was asked."""
+def _question_facts(question: Question, proposed: Refund | None) -> Iterator[tuple[str, str]]:
+    """The figures of the books when the question was asked."""
     order, account = question.order, question.account
     if question.limit is not None and proposed:
         yield "limit", money(question.limit, proposed.currency)
     if order:
-        given = (
-            f"{money(order.charged, order.currency)} charged, {order.refunded:,} refunded, {order.refundable:,} left"
-        )
-        yield "order", f"{order.order_id}: {given}"
+        sums = f"{money(order.charged, order.currency)} charged, {order.refunded:,} refunded, {order.refundable:,} left"
+        yield "order", f"{order.order_id}: {sums}"
     if account:
         text = f"customer for {account.since_days:,} days, {account.refunds_90d:,} refunds in the last 90"
         yield "account", f"{account.tier}, risk {account.risk}, {text}"
@@ -136,8 +134,8 @@ def _known(question: Question, proposed: Refund | None) -> Iterator[tuple[str, s
     yield "decide by (UTC)", instant(question.expires_at)
 
 
-def letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
-    """What the customer wrote, or its beginning."""
+def ticket_facts(ticket: TicketView) -> Iterator[tuple[str, str]]:
+    """The customer's ticket, its text cut to `MAX_LETTER` characters."""
     yield "customer", ticket.customer_id
     yield "subject", " ".join(ticket.subject.split())
     text = " ".join(ticket.text.split())
@@ -145,33 +143,32 @@ def letter(ticket: TicketView) -> Iterator[tuple[str, str]]:
 
 
 def next_steps(view: TaskView) -> Iterator[str]:
-    """What a person can do: first what to look at, then the commands, each on a line of its own."""
+    """What a person can do: advice on what to check, then the commands, one a line."""
     if view.status is TaskStatus.WAITING:
-        order = view.question.order if view.question else None
-        named = view.proposed_refund or order
-        other = f"--order {named.order_id if named else 'ORDER'} --amount AMOUNT "
-        other += f"--currency {named.currency if named else 'CURRENCY'}"
+        known = view.proposed_refund or (view.question.order if view.question else None)
+        options = f"--order {known.order_id if known else 'ORDER'} --amount AMOUNT "
+        options += f"--currency {known.currency if known else 'CURRENCY'}"
         yield f"next: {decision_texts.explain(view.waiting_for or '').advice or 'approve or reject'}"
         if view.proposed_refund:
             yield f"  refund-agent task approve {view.task_id}"
-        yield f"  refund-agent task approve {view.task_id} {other}"
+        yield f"  refund-agent task approve {view.task_id} {options}"
         yield f"  refund-agent task reject {view.task_id}"
     elif view.status is TaskStatus.PARKED:
-        yield "next: mend what it names, then"
+        yield "next: correct the cause, then"
         yield f"  refund-agent task resume {view.task_id}"
     elif view.status is TaskStatus.PAUSED:
-        yield "next: when it may go on"
+        yield "next: to continue it"
         yield f"  refund-agent task resume {view.task_id}"
 
 
-def decision_line(made: DecisionView) -> str:
-    """A decision, or an attempt at one, on one line."""
-    wanted = f" {formatting.refund(made.refund)}" if made.refund else ""
-    note = f" ({' '.join(made.note.split())})" if made.note else ""
-    return f"{instant(made.at)} {made.by}: {made.verdict}{wanted}{note}: {made.words}"
+def decision_line(decision: DecisionView) -> str:
+    """A decision, accepted or not, in one line."""
+    refund = f" {formatting.refund(decision.refund)}" if decision.refund else ""
+    note = f" ({' '.join(decision.note.split())})" if decision.note else ""
+    return f"{instant(decision.at)} {decision.by}: {decision.verdict}{refund}{note}: {decision.words}"
 
 
-def _paid(view: TaskView) -> str:
+def _refund_text(view: TaskView) -> str:
     result = view.result
     if not result or not result.refund:
         return ""
@@ -179,17 +176,17 @@ def _paid(view: TaskView) -> str:
     return f"{formatting.refund(result.refund)}{booked}"
 
 
-# Follows tasks until they rest: ended, or waiting for somebody.
+# Following tasks until they rest: until they have ended, or wait for a person.
 
 AT_REST = frozenset(TaskStatus) - {TaskStatus.RUNNING}
 TROUBLED = frozenset({TaskStatus.FAILED, TaskStatus.PARKED, TaskStatus.TERMINATED})
-ROUND = 64  # tasks asked about before the next pause
+ROUND = 64  # tasks polled before the next pause
 PAUSE_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Watch:
-    """How long to follow, and by which clock."""
+    """How long to follow tasks, and the clock to use."""
 
     timeout_seconds: float
     clock: Callable[[], float] = time.monotonic
@@ -199,17 +196,17 @@ class Watch:
 def follow(
     task_ids: Iterable[str], get: Callable[[str], TaskView], watch: Watch, on_rest: Callable[[TaskView], None]
 ) -> tuple[str, ...]:
-    """Hands over each task once it rests; returns the ids of those that still ran when the time was over."""
+    """Passes each task to `on_rest` once it rests; returns the ids of those that still run at the time-out."""
     outstanding = deque(dict.fromkeys(task_ids))
     deadline = watch.clock() + watch.timeout_seconds
     while outstanding and watch.clock() < deadline:
-        if not _ask_round(outstanding, get, on_rest):
+        if not _poll_round(outstanding, get, on_rest):
             watch.sleep(PAUSE_SECONDS)
     return tuple(outstanding)
 
 
-def _ask_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest: Callable[[TaskView], None]) -> bool:
-    """Asks about the first ones; those that run go to the end. True when most rested: ask on at once."""
+def _poll_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest: Callable[[TaskView], None]) -> bool:
+    """Polls the first tasks and moves those that run to the end. True if at least half rest: no pause is needed."""
     count = min(ROUND, len(outstanding))
     rested = 0
     for _ in range(count):
@@ -224,27 +221,27 @@ def _ask_round(outstanding: deque[str], get: Callable[[str], TaskView], on_rest:
 
 
 MAX_LISTED = 200
-Note = Annotated[str, typer.Option(help="Why; kept in the record, the customer does not see it.")]
+Note = Annotated[str, typer.Option(help="Reason; kept in the record, not shown to the customer.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id: tenant:ticket.")]
 
-commands = typer.Typer(help="Reads and steers tasks.", no_args_is_help=True)
+commands = typer.Typer(help="Lists, shows, decides and controls tasks.", no_args_is_help=True)
 
 
 class ApproveRequest(Frozen):
-    """What `task approve` sends; without a refund, the drafted one is paid."""
+    """The request of `task approve`. Without a refund, the drafted one is paid."""
 
     refund: Refund | None = None
     note: str = ""
 
 
 class RejectRequest(Frozen):
-    """What `task reject` sends."""
+    """The request of `task reject`."""
 
     note: str = ""
 
 
 class TerminateRequest(Frozen):
-    """What `task terminate` sends."""
+    """The request of `task terminate`."""
 
     reason: str
 
@@ -252,9 +249,9 @@ class TerminateRequest(Frozen):
 @commands.command("list")
 def list_tasks(
     tenant: Tenant = None,
-    status: Annotated[TaskStatus | None, typer.Option(help="Only those in this state.")] = None,
+    status: Annotated[TaskStatus | None, typer.Option(help="Only tasks in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED, help="Tasks on a page.")] = 50,
-    after: Annotated[str | None, typer.Option(help="The `next_after` of the page before.")] = None,
+    after: Annotated[str | None, typer.Option(help="The `next_after` of the previous page.")] = None,
     url: Url = None,
     token: Token = None,
     wide: Wide = False,
@@ -262,70 +259,70 @@ def list_tasks(
     as_json: AsJson = False,
 ) -> None:
     """Lists tasks, oldest first."""
-    one_form(as_csv=as_csv, as_json=as_json)
+    require_one_format(as_csv=as_csv, as_json=as_json)
     with connect(url, token) as client:
         page = client.list(tenant, status, limit, after)
-        while not page.tasks and page.next_after:  # those it looked through are in other states
+        while not page.tasks and page.next_after:  # the agent skips tasks in other states page by page
             page = client.list(tenant, status, limit, page.next_after)
         if not page.tasks and tenant and not client.list(tenant, None, 1, None).tasks:
-            raise NothingRecorded(f"there is no task of tenant {tenant}; `refund-agent task list` shows those of all")
+            raise NothingRecorded(f"there is no task of tenant {tenant}; `refund-agent task list` shows all tasks")
     if as_json:
         show_json(page)
         return
     if as_csv:
         show_csv(CSV, map(csv_row, page.tasks))
     elif not page.tasks:
-        say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` makes some")
+        say(f"no task is {status.value}" if status else "there is no task yet; `refund-agent submit FILE` creates some")
     else:
         show_table(COLUMNS, map(row, page.tasks))
     if page.next_after:
-        complain(f"more with: --after {page.next_after}")
+        complain(f"for the next page: --after {page.next_after}")
 
 
 @commands.command("show")
 def show_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Shows one task: where it is, why it waits, and the commands that decide it."""
+    """Shows a task: its state, why it waits, and the commands to decide it."""
     with connect(url, token) as client:
         view = client.get(task_id)
         ticket = client.ticket(task_id) if view.question and not as_json else None
     if as_json:
         show_json(view)
         return
-    show_facts([*facts(view), *(letter(ticket) if ticket else ())])
+    show_facts([*facts(view), *(ticket_facts(ticket) if ticket else ())])
     for line in next_steps(view):
         say(line)
 
 
 @commands.command("pause")
 def pause_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Holds a running task between two steps."""
+    """Pauses a running task before its next step."""
     _act(task_id, "pause", None, url, token, as_json=as_json)
 
 
 @commands.command("resume")
 def resume_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Lets a paused or parked task go on."""
+    """Continues a paused or parked task."""
     _act(task_id, "resume", None, url, token, as_json=as_json)
 
 
 @commands.command("rerun")
 def rerun_task(task_id: TaskId, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Begins a task again from its ticket that the workflow engine has lost, or that failed or was terminated."""
+    """Restarts a task from its ticket if the workflow engine has lost it, or if it failed or was terminated."""
     _act(task_id, "rerun", None, url, token, as_json=as_json)
 
 
 @commands.command("approve")
 def approve_task(
     task_id: TaskId,
-    order: Annotated[str | None, typer.Option(help="Another order than the drafted one.")] = None,
-    amount: Annotated[str | None, typer.Option(help="Another amount, as 12.30.")] = None,
-    currency: Annotated[str | None, typer.Option(help="The amount's currency, as EUR.")] = None,
+    order: Annotated[str | None, typer.Option(help="The order to refund instead of the drafted one.")] = None,
+    amount: Annotated[str | None, typer.Option(help="The amount to refund, such as 12.30.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The amount's currency, such as EUR.")] = None,
     note: Note = "",
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approves what waits; exit code 1 when it is refused. A refund of your own needs --order, --amount, --currency."""
+    """Approves the proposed refund, or another one (--order, --amount, --currency); exit code 1 if it is refused."""
     approval = ApproveRequest(refund=_refund(order, amount, currency), note=note)
     _decide(task_id, "approve", approval, url, token, as_json=as_json)
 
@@ -334,19 +331,19 @@ def approve_task(
 def reject_task(
     task_id: TaskId, note: Note = "", url: Url = None, token: Token = None, as_json: AsJson = False
 ) -> None:
-    """Rejects what waits: the customer is told, no money moves. Exit code 1 when it is refused."""
+    """Rejects the refund: the customer gets a letter, no money moves. Exit code 1 if it is refused."""
     _decide(task_id, "reject", RejectRequest(note=note), url, token, as_json=as_json)
 
 
 @commands.command("terminate")
 def terminate_task(
     task_id: TaskId,
-    reason: Annotated[str, typer.Option(help="Why; stands in the task's record.")],
+    reason: Annotated[str, typer.Option(help="Reason; kept in the task's record.")],
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ends a task for good. What is posted stays posted."""
+    """Ends a task for good. A posted refund stays posted."""
     _act(task_id, "terminate", TerminateRequest(reason=reason), url, token, as_json=as_json)
 
 
@@ -360,29 +357,30 @@ def _act(task_id: str, verb: str, body: BaseModel | None, url: str | None, token
 
 
 def _decide(task_id: str, verb: str, body: BaseModel, url: str | None, token: str | None, *, as_json: bool) -> None:
-    """Says what really happened; a refusal ends the command as an error."""
+    """Sends a decision and prints its effect; a refusal is an error."""
     with connect(url, token) as client:
         view, accepted = client.decide(task_id, verb, body)
     if as_json:
         show_json(view)
     elif accepted:
-        done = {"approve": "approved", "reject": "rejected"}[verb]
+        participle = {"approve": "approved", "reject": "rejected"}[verb]
         refund = view.decisions[-1].refund if view.decisions else None
-        what = f": {formatting.refund(refund)}" if refund else ""
-        say(f"{task_id} {done}{what}; it is {view.status.value}")
+        detail = f": {formatting.refund(refund)}" if refund else ""
+        say(f"{task_id} {participle}{detail}; it is {view.status.value}")
     else:
-        say(f"{task_id}: handed over, and the task has not taken it yet; look with `refund-agent task show {task_id}`")
+        command = f"refund-agent task show {task_id}"
+        say(f"{task_id}: handed over, but the task has not accepted it yet; check with `{command}`")
 
 
 def _refund(order: str | None, amount: str | None, currency: str | None) -> Refund | None:
-    given = {"order_id": order, "amount": amount, "currency": currency}
-    if not any(value is not None for value in given.values()):
+    options = {"order_id": order, "amount": amount, "currency": currency}
+    if not any(value is not None for value in options.values()):
         return None
     try:
-        return Refund.model_validate(given)
+        return Refund.model_validate(options)
     except ValidationError as error:
-        fault = error.errors()[0]  # the person's own words
+        fault = error.errors()[0]
         field = str(fault["loc"][0])
         option = {"order_id": "--order"}.get(field, f"--{field}")
-        wrong = "is missing" if given[field] is None else what_is_wrong(field, fault)
-        raise typer.BadParameter(f"{option} {wrong}; give --order, --amount and --currency") from None
+        problem = "is missing" if options[field] is None else what_is_wrong(field, fault)
+        raise typer.BadParameter(f"{option} {problem}; give --order, --amount and --currency") from None

@@ -119,7 +119,7 @@ def test_a_stranger_at_the_address_is_not_believed() -> None:
     url = f"http://127.0.0.1:{stranger.server_port}"
     assert "did not answer with a TaskPage" in only_line(invoke("task", "list", "--url", url, "--token", "t"))
     refused = invoke("task", "list", "--after", "1", "--url", url, "--token", "t")
-    assert "answered 500, and not as this agent does" in only_line(refused)
+    assert "answered 500, but not as this agent does" in only_line(refused)
     stranger.shutdown()
     stranger.server_close()
 

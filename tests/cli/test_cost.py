@@ -171,12 +171,12 @@ def test_nothing_charged_is_said_and_is_no_error(ledger: FakeRecords) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--by", "tenant,colour"), "'colour'; there are tenant, agent, workflow"),
+        (("--by", "tenant,colour"), "'colour'; use any of tenant, agent, workflow"),
         (("--since", "2026-11-22", "--until", "2026-11-22"), "--until 2026-11-22 is not after"),
-        (("--since", "tomorrow"), "'tomorrow' is no day"),
-        (("--top", "3", "--prices", "config/prices.yaml"), "--sort and --top do not go with --prices"),
+        (("--since", "tomorrow"), "'tomorrow' is not a day"),
+        (("--top", "3", "--prices", "config/prices.yaml"), "--sort and --top cannot be combined with --prices"),
         (("--top", "0"), "must be 1 or more"),
-        (("--csv", "--json"), "--csv and --json do not go together"),
+        (("--csv", "--json"), "--csv and --json cannot be combined"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(ledger: FakeRecords, words: tuple[str, ...], named: str) -> None:
@@ -395,8 +395,8 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
     ("counts", "said", "view"),
     [
         ([], "", {"requests": 0, "at_least": 0}),
-        ([2, 1], "sidecars repeated 3 requests to models by themselves; they", {"requests": 3, "at_least": 3}),
-        ([2, None], "at least 2 requests to models by themselves (a counter", {"requests": None, "at_least": 2}),
+        ([2, 1], "sidecars repeated 3 requests to models; the sums", {"requests": 3, "at_least": 3}),
+        ([2, None], "at least 2 requests to models (a counter", {"requests": None, "at_least": 2}),
         ([None], "repeated an unknown number of requests", {"requests": None, "at_least": 0}),
     ],
 )

@@ -1,4 +1,4 @@
-"""`doctor` finds what is wrong, names it with the remedy, and never fails itself."""
+"""`doctor` finds what is wrong, names the remedy, and never fails itself."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import yaml
 from app.cli import client as http
 from app.cli.checks import (
     FOLDERS,
-    _last_word,
-    answers,
-    files,
+    _last_init_error,
     metrics,
-    of_version,
     policy_file,
     prerequisites,
+    probe,
+    resource_files,
     sdk,
     secrets_file,
     sidecar_retries,
     token_works,
+    version_findings,
 )
 from app.config.settings import Settings
 from app.dapr.workarounds import PATCHED
@@ -40,7 +40,7 @@ from tests.web.fakes import secret
 COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: x}\nspec: {type: a.b, version: v1}\n"
 
 
-def named(name: str) -> str:
+def component(name: str) -> str:
     """A component of that name."""
     return COMPONENT.replace("name: x", f"name: {name}")
 
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def wrong(folder: Path) -> list[tuple[str, str]]:
-    return [(finding.name, finding.found) for finding in files(folder) if not finding.ok]
+    return [(finding.name, finding.found) for finding in resource_files(folder) if not finding.ok]
 
 
 def test_this_projects_own_files_are_fine() -> None:
@@ -63,9 +63,9 @@ def test_this_projects_own_files_are_fine() -> None:
 
 
 def test_good_files_are_counted(folder: Path) -> None:
-    (folder / "components" / "two.yml").write_text(named("y") + "---\n" + named("z"), encoding="utf-8")
+    (folder / "components" / "two.yml").write_text(component("y") + "---\n" + component("z"), encoding="utf-8")
     (folder / "components" / "kustomization.yaml").write_text("kind: Kustomization\n", encoding="utf-8")
-    assert [(finding.name, finding.found) for finding in files(folder)] == [
+    assert [(finding.name, finding.found) for finding in resource_files(folder)] == [
         ("components", "3 files can be read"),
         ("components/providers", "1 files can be read"),
         ("resiliency", "1 files can be read"),
@@ -79,16 +79,16 @@ def test_good_files_are_counted(folder: Path) -> None:
         ("a: [1\n", "line 2: "),
         ("\ta: 1\n", "line 1: "),
         ("", "is empty"),
-        ("- a\n", "is no mapping"),
+        ("- a\n", "is not a mapping"),
         (COMPONENT.replace("dapr.io", "dapr.oi"), "apiVersion 'dapr.oi/v1alpha1' is not one of dapr.io/..."),
-        (COMPONENT.replace("kind: Component", "kind: Componnt"), "kind 'Componnt' is none that daprd knows"),
+        (COMPONENT.replace("kind: Component", "kind: Componnt"), "kind 'Componnt' is unknown to daprd"),
         (COMPONENT.replace("name: x", "nam: x"), "Component without metadata.name"),
         (COMPONENT.partition("spec")[0], "Component x without spec"),
-        (COMPONENT + "---\n- a\n", "is no mapping"),
+        (COMPONENT + "---\n- a\n", "is not a mapping"),
         ("a: \x00\n", "cannot be read"),
     ],
 )
-def test_a_file_that_daprd_would_pass_over_is_named(folder: Path, text: str, fault: str) -> None:
+def test_a_file_that_daprd_would_ignore_is_named(folder: Path, text: str, fault: str) -> None:
     path = folder / "resiliency" / "bad.yaml"
     path.write_text(text, encoding="utf-8")
     ((name, found),) = wrong(folder)
@@ -109,14 +109,14 @@ def test_our_own_files_under_config_need_not_be_daprs(folder: Path) -> None:
     assert len(wrong(folder)) == 1
 
 
-def test_a_name_that_daprd_does_not_read_and_a_duration_that_is_none_are_named(folder: Path) -> None:
+def test_unknown_metadata_and_an_invalid_duration_are_named(folder: Path) -> None:
     model = "spec: {type: conversation.openai, version: v1, ignoreErrors: true, metadata: [{name: modle, value: x}]}"
     (folder / "components" / "llm.yaml").write_text(COMPONENT.partition("spec")[0].replace("x", "llm") + model)
     policies = "spec: {policies: {timeouts: {llm: 10x}}, targets: {}}"
     resiliency = COMPONENT.partition("spec")[0].replace("kind: Component", "kind: Resiliency") + policies
     (folder / "resiliency" / "llm.yaml").write_text(resiliency)
     (of_model, of_policies) = (found for _, found in wrong(folder))
-    assert "llm: metadata 'modle' is none that conversation.openai reads (key, model, " in of_model
+    assert "llm: metadata 'modle' is not among those that conversation.openai reads (key, model, " in of_model
     assert "10x" in of_policies
     assert "daprd ignores the rest" in of_policies
 
@@ -134,17 +134,17 @@ def test_a_secrets_file_that_would_end_the_sidecar_is_named(tmp_path: Path, text
     check_secrets(tmp_path)
 
 
-def test_the_sidecars_last_word_is_the_newest_logs(tmp_path: Path) -> None:
+def test_the_last_error_of_a_component_is_taken_from_the_newest_log(tmp_path: Path) -> None:
     logs = tmp_path / ".dapr" / "logs"
     logs.mkdir(parents=True)
     for age, why in ((100, "missing the key"), (0, "no such type")):
         log = logs / f"agent_daprd_{age}.log"
         log.write_text(f'level=error msg="Failed to init component llm (conversation.openai/v1): {why}"\n')
         os.utime(log, (1_000_000 - age, 1_000_000 - age))
-    assert _last_word("llm", tmp_path) == "no such type"
+    assert _last_init_error("llm", tmp_path) == "no such type"
 
 
-def test_the_wrong_folder_is_said(tmp_path: Path) -> None:
+def test_the_wrong_folder_is_reported(tmp_path: Path) -> None:
     assert [name for name, _ in wrong(tmp_path)] == list(FOLDERS)
 
 
@@ -156,7 +156,7 @@ def test_a_policy_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | 
     assert not policy_file(path).ok
 
 
-def test_the_machine_is_checked_by_the_set_ups_own_list() -> None:
+def test_the_machine_is_checked_against_the_list_of_the_set_up() -> None:
     names = [finding.name for finding in prerequisites()]
     assert {"python", "make", "disk"} <= set(names)
 
@@ -172,14 +172,14 @@ def test_a_check_that_fails_is_a_finding_too(monkeypatch: pytest.MonkeyPatch) ->
     assert (finding.ok, finding.remedy) == (False, "run this in the project's folder")
 
 
-def test_what_answers_is_told_from_what_does_not() -> None:
-    with RefundBookServer([]) as there:
-        assert answers("it", f"{there.url}/healthz").ok
-        refused = answers("it", f"{there.url}/other")
-    assert (refused.ok, refused.found) == (False, f"{there.url}/other answers 404")
-    away = answers("it", "http://127.0.0.1:1/healthz")
-    assert (away.ok, "make up" in away.remedy) == (False, True)
-    assert not answers("it", "http://[").ok
+def test_an_address_is_probed() -> None:
+    with RefundBookServer([]) as server:
+        assert probe("it", f"{server.url}/healthz").ok
+        refused = probe("it", f"{server.url}/other")
+    assert (refused.ok, refused.found) == (False, f"{server.url}/other answers 404")
+    silent = probe("it", "http://127.0.0.1:1/healthz")
+    assert (silent.ok, "make up" in silent.remedy) == (False, True)
+    assert not probe("it", "http://[").ok
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_what_answers_is_told_from_what_does_not() -> None:
     ],
 )
 def test_what_a_version_of_dapr_lacks_is_named(version: str, *, ok: bool, lacks: bool) -> None:
-    found = {finding.name: finding for finding in of_version(version)}
-    dapr = found["Dapr"]
+    by_name = {finding.name: finding for finding in version_findings(version)}
+    dapr = by_name["Dapr"]
     assert (dapr.ok, dapr.found, dapr.remedy) == (
         (True, version, "") if ok else (False, version, "this agent works with Dapr 1.18, from 1.18.2 on")
     )
-    assert ("Dapr's security" in found) == lacks
+    assert ("Dapr's security" in by_name) == lacks
     for fix in ("scheduler authorisation", "path encoding", "caller headers") if lacks else ():
-        assert fix in found["Dapr's security"].found
-        assert "1.18.6" in found["Dapr's security"].found
+        assert fix in by_name["Dapr's security"].found
+        assert "1.18.6" in by_name["Dapr's security"].found
 
 
 @pytest.mark.parametrize(
@@ -219,19 +219,19 @@ def test_what_a_version_of_dapr_lacks_is_named(version: str, *, ok: bool, lacks:
     ],
 )
 def test_what_is_worked_around_is_named(version: str, active: list[str]) -> None:
-    (found,) = (finding for finding in of_version(version) if finding.name == "Dapr's defects")
-    assert found.ok
-    assert [each for each in active if each in found.found] == active
-    assert ("tampering" in found.found) == (version not in ("1.18.4", "1.19.0"))
+    (defects,) = (finding for finding in version_findings(version) if finding.name == "Dapr's defects")
+    assert defects.ok
+    assert [workaround for workaround in active if workaround in defects.found] == active
+    assert ("tampering" in defects.found) == (version not in ("1.18.4", "1.19.0"))
 
 
 def test_an_sdk_that_the_patches_were_not_written_for_is_wrong() -> None:
-    named, defects = sdk(PATCHED.least)
-    assert (named.ok, named.found, defects.ok) == (True, "1.18.3", True)
+    version, defects = sdk(PATCHED.least)
+    assert (version.ok, version.found, defects.ok) == (True, "1.18.3", True)
     assert "names of steps" in defects.found
-    named, defects = sdk(PATCHED.below)
-    assert (named.ok, defects.ok) == (False, False)
-    assert "no patch was tried with 1.20.0: pauses, events from outside" in defects.found
+    version, defects = sdk(PATCHED.below)
+    assert (version.ok, defects.ok) == (False, False)
+    assert "the patches are untested with 1.20.0: pauses, events from outside" in defects.found
     assert "requirements.lock" in defects.remedy
     (unknown,) = sdk(None)
     assert not unknown.ok
@@ -259,20 +259,20 @@ def findings(run: CommandLine, *options: str) -> tuple[int, dict[str, Any]]:
     return result.exit_code, {finding["name"]: finding for finding in json.loads(result.stdout)}
 
 
-def test_the_whole_visit(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RefundBookServer([]) as there:
-        sandbox = ("--model-url", there.url, "--systems-url", there.url)
-        code, found = findings(run, *sandbox)
-        running = {name: found[name]["ok"] for name in ("agent", "token", "sandbox: model", "sandbox: systems")}
+def test_all_checks_together(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RefundBookServer([]) as server:
+        sandbox = ("--model-url", server.url, "--systems-url", server.url)
+        code, by_name = findings(run, *sandbox)
+        running = {name: by_name[name]["ok"] for name in ("agent", "token", "sandbox: model", "sandbox: systems")}
         assert running == dict.fromkeys(running, True)
-        assert found["daprd"]["ok"] is False
+        assert by_name["daprd"]["ok"] is False
         assert code == 1
-        assert list(found["agent"]) == ["name", "ok", "found", "remedy"]
+        assert list(by_name["agent"]) == ["name", "ok", "found", "remedy"]
 
 
-def test_without_the_sandbox_it_is_not_looked_for(run: CommandLine) -> None:
-    _, found = findings(run, "--no-sandbox")
-    assert not [name for name in found if name.startswith("sandbox")]
+def test_without_the_sandbox_it_is_not_checked(run: CommandLine) -> None:
+    _, by_name = findings(run, "--no-sandbox")
+    assert not [name for name in by_name if name.startswith("sandbox")]
 
 
 def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
@@ -282,8 +282,8 @@ def test_people_see_a_table_with_the_remedy(run: CommandLine) -> None:
     assert "make up" in result.stdout
 
 
-def copied(folder: Path) -> Path:
-    """The project's own components and policies."""
+def copy_project_files(folder: Path) -> Path:
+    """Copies the project's own components and policies."""
     for name in ("components", "resiliency"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
     return folder
@@ -291,12 +291,12 @@ def copied(folder: Path) -> Path:
 
 def test_the_shipped_policies_let_the_sidecar_repeat_no_model_call(tmp_path: Path) -> None:
     assert sidecar_retries(ROOT).ok
-    assert sidecar_retries(copied(tmp_path)).ok
+    assert sidecar_retries(copy_project_files(tmp_path)).ok
 
 
 @pytest.mark.parametrize("named", ["llm", "DefaultComponentOutboundRetryPolicy"])
 def test_policies_that_let_the_sidecar_repeat_model_calls_are_named_with_the_remedy(tmp_path: Path, named: str) -> None:
-    file = copied(tmp_path) / "resiliency" / "llm.yaml"
+    file = copy_project_files(tmp_path) / "resiliency" / "llm.yaml"
     resource = yaml.safe_load(file.read_text())
     retry = {"policy": "constant", "duration": "1s", "maxRetries": 1}
     resource["spec"]["policies"]["retries"] = {named: retry}
@@ -305,10 +305,10 @@ def test_policies_that_let_the_sidecar_repeat_model_calls_are_named_with_the_rem
     else:
         del resource["spec"]["targets"]["components"]["llm"]
     file.write_text(yaml.safe_dump(resource))
-    found = sidecar_retries(tmp_path)
-    assert not found.ok
-    assert "repeat requests to llm" in found.found
-    assert "resiliency/" in found.remedy
+    finding = sidecar_retries(tmp_path)
+    assert not finding.ok
+    assert "repeat requests to llm" in finding.found
+    assert "resiliency/" in finding.remedy
 
 
 @pytest.mark.parametrize(("count", "ok"), [(0, True), (3, False)])
@@ -318,19 +318,19 @@ def test_a_sidecar_that_has_repeated_model_calls_is_wrong(
     labels = 'app_id="agent",policy="retry",target="Conversation_llm"'
     page = f"dapr_resiliency_activations_total{{{labels}}} {count}\n"
     monkeypatch.setattr(http, "get", lambda *_: httpx.Response(200, text=page))
-    found = metrics(Settings())
-    assert (found.ok, "3 calls of llm" in found.found) == (ok, not ok)
-    assert bool(found.remedy) is not ok
+    finding = metrics(Settings())
+    assert (finding.ok, "3 calls of llm" in finding.found) == (ok, not ok)
+    assert bool(finding.remedy) is not ok
 
 
-def test_two_components_of_one_name_are_found_before_the_sidecar_does(folder: Path) -> None:
+def test_two_components_of_one_name_are_reported(folder: Path) -> None:
     (folder / "components" / "backup.yaml").write_text(COMPONENT, encoding="utf-8")
     good, backup = folder / "components" / "good.yaml", folder / "components" / "backup.yaml"
-    assert wrong(folder) == [("components", f"{good} and {backup} both say Component x")]
+    assert wrong(folder) == [("components", f"{good} and {backup} both define Component x")]
 
 
 def test_a_model_component_that_could_end_the_sidecar_is_found(folder: Path) -> None:
-    text = named("own").replace("a.b", "conversation.openai")
+    text = component("own").replace("a.b", "conversation.openai")
     (folder / "components" / "own.yaml").write_text(text, encoding="utf-8")
     ((name, found),) = wrong(folder)
     assert (name, found.rpartition(": ")[2]) == ("components", "a mistake in it would end the sidecar")

@@ -24,7 +24,7 @@ def test_it_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     done = CliRunner().invoke(cli, ["experiment", "crash-cost"])
     assert done.exit_code == 1
     assert done.output == (
-        f"error: experiments need the project's checkout, and {tmp_path} is none; "
+        f"error: experiments need the project's checkout, and {tmp_path} is not one; "
         "clone the project, run `make setup` there, and use its .venv/bin/refund-agent\n"
     )
 
@@ -46,7 +46,7 @@ def test_what_cannot_be_had_is_said_before_anything_starts() -> None:
 def test_files_are_named_from_the_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     become: list[list[str]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "_become", lambda _module, words: become.append(words))
+    monkeypatch.setattr(experiment, "_exec_module", lambda _module, words: become.append(words))
     done = CliRunner().invoke(cli, ["experiment", "crash-cost", "--output", "a.json", "--tasks", "5", "--json"])
     assert done.exit_code == 0
     assert become == [["--seed", "7", "--tasks", "5", "--output", str(tmp_path / "a.json"), "--json"]]

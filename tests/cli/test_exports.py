@@ -77,7 +77,7 @@ def test_every_usual_form_is_read(text: str, encoding: str) -> None:
 def test_a_table_by_other_names_and_signs() -> None:
     text = "Ticket number;Requester id;Description;Priority\n4711;100;Kaputt, ü;high\n"
     found = export(text, tenant="acme")
-    assert (found.passed_over, found.total) == (("Priority",), 1)
+    assert (found.ignored_columns, found.total) == (("Priority",), 1)
     assert [line.ticket for line in found.lines] == TICKETS[:1]
 
 
@@ -87,16 +87,16 @@ def test_a_table_by_other_names_and_signs() -> None:
         (b"PK\x03\x04", "it is an Excel workbook or another zip archive; save the sheet as CSV (UTF-8)"),
         (LINES.encode("utf-16")[:-1] + b"\xd8", "is no UTF-16"),
         ("<tickets/>", "is HTML or XML; give JSON Lines"),
-        ("[{}, {]", "line 1, column 7: is no JSON"),
+        ("[{}, {]", "line 1, column 7: is not JSON"),
         ("[" * 100_000, "is nested deeper than any ticket"),
-        ('[{"ticket_id": ' + "9" * 5000 + "}]", "holds a number of more digits than any id"),
-        ('[{"ticket_id": 1, "ticket_id": 2}]', "a key stands twice"),
+        ('[{"ticket_id": ' + "9" * 5000 + "}]", "contains a number with more digits than any id"),
+        ('[{"ticket_id": 1, "ticket_id": 2}]', "a key occurs twice"),
         (
             "hello\nworld\n",
             "is neither JSON nor a table of tickets: its first line lacks ticket_id, customer_id, tenant",
         ),
-        ("tenant,id,ticket,customer_id,text\na,b,c,d,e\n", "several columns are taken for ticket_id"),
-        ('tenant,ticket_id,customer_id,text\na,"b,c,d\n', "line 2: is no CSV"),
+        ("tenant,id,ticket,customer_id,text\na,b,c,d,e\n", "several columns mean ticket_id"),
+        ('tenant,ticket_id,customer_id,text\na,"b,c,d\n', "line 2: is not CSV"),
         ('{"id": 1}\n{"id": 2}\n{"id": 3}\n', "each of its 3 tickets: tenant: is missing; ticket_id: is missing"),
         ('[{"id": 1}, {"id": 2}]', "each of its 2 tickets: tenant: is missing"),
         ("[1, 2]", "each of its 2 tickets: is JSON, but not an object"),
@@ -108,7 +108,7 @@ def test_what_is_no_export_is_one_refusal(text: str | bytes, said: str) -> None:
 
 def test_a_file_that_is_too_large_to_be_read_whole_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticket_files, "MAX_FILE_BYTES", 100)
-    assert "is larger than 0 MiB; give JSON Lines, which are read as they come" in refusal(json.dumps(GIVEN * 9))
+    assert "is larger than 0 MiB; give JSON Lines, which are read as a stream" in refusal(json.dumps(GIVEN * 9))
     assert len(tickets(LINES * 9)) == 27
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.demo import Booked, Verdict, judge
+from app.cli.demo import BookedRefund, Verdict, judge
 from app.domain.models import Category, Outcome, Refund, TaskResult, TaskStatus, TaskView
 from sandbox.data import Expectation
 
@@ -44,13 +44,13 @@ def waits(refund: Refund | None = REFUND, category: Category | None = Category.D
     return view(TaskStatus.WAITING, waiting_for="above_limit", proposed_refund=refund, category=category)
 
 
-def row(ticket_id: str = "T-1", **changes: Any) -> Booked:
+def row(ticket_id: str = "T-1", **changes: Any) -> BookedRefund:
     given = {"tenant": "acme", "ticket_id": ticket_id, "refund_id": "RF-1", **REFUND.model_dump()}
-    return Booked.model_validate(given | changes)
+    return BookedRefund.model_validate(given | changes)
 
 
-def differences(expectation: Expectation, found: TaskView, *rows: Booked) -> list[str]:
-    return [d.removeprefix(f"{TASK}: ") for d in judge({TASK: expectation}, {TASK: found}, rows).differences]
+def differences(expectation: Expectation, view: TaskView, *rows: BookedRefund) -> list[str]:
+    return [d.removeprefix(f"{TASK}: ") for d in judge({TASK: expectation}, {TASK: view}, rows).differences]
 
 
 def test_a_run_that_is_right_has_no_difference() -> None:
@@ -66,7 +66,7 @@ def test_a_run_that_is_right_has_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expectation", "found", "rows"),
+    ("expectation", "view", "rows"),
     [
         (want(), done(), [row(), row("T-2", amount="99.00")]),  # another ticket's refund
         (want(), done(), [row(amount="12.3")]),
@@ -82,13 +82,13 @@ def test_a_run_that_is_right_has_no_difference() -> None:
     ],
 )
 def test_what_is_right_is_not_called_a_difference(
-    expectation: Expectation, found: TaskView, rows: list[Booked]
+    expectation: Expectation, view: TaskView, rows: list[BookedRefund]
 ) -> None:
-    assert differences(expectation, found, *rows) == []
+    assert differences(expectation, view, *rows) == []
 
 
 @pytest.mark.parametrize(
-    ("expectation", "found", "rows", "named"),
+    ("expectation", "view", "rows", "named"),
     [
         (want(), done(), [], "the books must hold 12.30 EUR for order O-1, they hold no refund"),
         (
@@ -131,8 +131,10 @@ def test_what_is_right_is_not_called_a_difference(
         ),
     ],
 )
-def test_each_difference_is_named(expectation: Expectation, found: TaskView, rows: list[Booked], named: str) -> None:
-    assert named in differences(expectation, found, *rows)
+def test_each_difference_is_named(
+    expectation: Expectation, view: TaskView, rows: list[BookedRefund], named: str
+) -> None:
+    assert named in differences(expectation, view, *rows)
 
 
 @pytest.mark.parametrize(("category", "counts"), [(None, (0, 0)), (Category.DAMAGED, (1, 1)), (Category.FRAUD, (1, 0))])
@@ -144,7 +146,7 @@ def test_a_waiting_tasks_category_counts_once_it_is_known(category: Category | N
 def test_a_wrong_category_is_named_and_is_no_difference() -> None:
     verdict = judge({TASK: want()}, {TASK: done(category=Category.COMPLAINT)}, [row()])
     assert (verdict.clear, verdict.clear_right, verdict.differences) == (1, 0, ())
-    assert verdict.misclassified == (f"{TASK}: is damaged, was taken for complaint",)
+    assert verdict.misclassified == (f"{TASK}: is damaged, was classified as complaint",)
     assert not verdict.good
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli import screen
-from app.cli.screen import Column, ColumnKind, TablePage, facts, figures, lay_out, name
+from app.cli.screen import Column, ColumnKind, TablePage, fact_lines, figures, lay_out, name
 
 LONG = "nordwind-handelsgesellschaft:T-2026-11-30-000000000000000000000000000000000042"
 COSTS = (
@@ -135,17 +135,17 @@ def test_a_row_without_a_name_goes_on_with_the_one_before() -> None:
 def test_an_id_that_is_longer_than_the_screen_stays_in_one_piece(width: int) -> None:
     page = lay_out([Column("task"), Column("status")], [(LONG, "waiting")], width)
     assert page.lines[0] == LONG if width < len(LONG) + 9 else page.lines[1].startswith(LONG)
-    assert any(line.strip() == LONG for line in facts([("task", LONG)], width)) or width == 80
+    assert any(line.strip() == LONG for line in fact_lines([("task", LONG)], width)) or width == 80
 
 
 def test_facts_wrap_below_what_they_say() -> None:
     pairs = [("waits because", "the refund is above the limit up to which nobody is asked"), ("amount", "219.00 USD")]
-    assert facts(pairs, 50) == (
+    assert fact_lines(pairs, 50) == (
         "waits because  the refund is above the limit up to",
         "               which nobody is asked",
         "amount         219.00 USD",
     )
-    assert facts(pairs, None)[0].endswith("nobody is asked")
+    assert fact_lines(pairs, None)[0].endswith("nobody is asked")
 
 
 def test_wide_characters_keep_columns_straight() -> None:

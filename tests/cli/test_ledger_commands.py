@@ -70,7 +70,7 @@ def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> N
     result = ask("ledger", "check")
     assert (result.exit_code, result.stdout) == (
         0,
-        "refunds: 1,234 in the ledger, 1,235 in the books, 1 of them of tasks that go on\nno difference\n",
+        "refunds: 1,234 in the ledger, 1,235 in the books, 1 of them of tasks that have not ended\nno difference\n",
     )
     counted = {"in_books": 1_235, "in_ledger": 1_234, "in_flight": 1, "problem": ""}
     assert told("ledger", "check") == {"differences": [], "refunds": counted}
@@ -106,7 +106,7 @@ def test_books_that_cannot_be_read_are_no_agreement(find: Callable[..., None]) -
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines[:2]] == ["task acme:T-1", "task acme:T-2"]
-    assert lines[2] == "the refunds were not held against all of the books: refunds/list: status 503; try again"
+    assert lines[2] == "the refunds could not be compared with all of the books: refunds/list: status 503; try again"
     assert lines[3].startswith("2 differences; `refund-agent ledger rebuild`")
     find(checked=RefundsChecked((), 0, 7, 0, problem="refunds/list: status 503"))
     result = ask("ledger", "check", "--json")
@@ -130,21 +130,21 @@ def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None])
     assert result.exit_code == 0
     sums = ["~4,200 + ?", "~1,240 + ?", "~0.003700975 USD + ?", "59 % estimated, 2 unreported"]
     assert row(result.stdout, "before")[2:] == row(result.stdout, "after")[2:] == sums
-    assert result.stdout.endswith("70 tasks made again, the same to the last digit\n")
+    assert result.stdout.endswith("70 tasks rebuilt, the same to the last digit\n")
     assert "tasks: 70 of 70" in result.stderr
 
 
 def test_other_sums_are_no_secret(rebuild: Callable[[Rebuilt], None]) -> None:
     cent = replace(TOTAL.money[0], contracted_cost=TOTAL.money[0].contracted_cost + Decimal("0.0000000001"))
     rebuild(Rebuilt(70, (), (), (), TOTAL, replace(TOTAL, money=(cent,))))
-    assert "70 tasks made again, with other sums\n" in ask("ledger", "rebuild").stdout
+    assert "70 tasks rebuilt, with other sums\n" in ask("ledger", "rebuild").stdout
 
 
 def test_what_could_not_be_made_again_as_it_was_is_named(rebuild: Callable[[Rebuilt], None]) -> None:
     kept = tuple(f"acme:T-{number}" for number in range(7))
     rebuild(Rebuilt(70, kept, ("acme:T-9",), ("acme:T-8",), TOTAL, TOTAL))
     shown = ask("ledger", "rebuild").stdout
-    assert "note: 7 tasks (acme:T-0, acme:T-1, acme:T-2, acme:T-3, acme:T-4, ...) were left as they were" in shown
+    assert "note: 7 tasks (acme:T-0, acme:T-1, acme:T-2, acme:T-3, acme:T-4, ...) were not changed, since" in shown
     assert "note: 1 tasks (acme:T-9) were priced by today's book" in shown
     assert "note: 1 tasks (acme:T-8) were restored from histories, which hold no texts" in shown
     view = told("ledger", "rebuild")

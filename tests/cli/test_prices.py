@@ -84,7 +84,7 @@ def test_prices_hold_as_of_a_day(ledger: FakeRecords) -> None:
     assert early["at"] == "2019-12-31T00:00:00Z"
     assert "sandbox-small" in early["prices"][0]["problem"]
     assert early["infrastructure"] == []
-    assert "no infrastructure price holds then" in ask("price", "show", "--at", "2019-12-31").stdout
+    assert "no infrastructure price is valid then" in ask("price", "show", "--at", "2019-12-31").stdout
     assert ask("price", "show", "--at", "soon").exit_code == 2
 
 
@@ -179,7 +179,7 @@ def test_without_a_ledger_the_file_is_looked_at_alone() -> None:
     result = ask("price", "check", "--json")
     assert result.exit_code == 0
     assert CheckView.model_validate_json(result.stdout).models_in_use is None
-    assert "no ledger here, so nobody knows which models are in use" in result.stderr
+    assert "no ledger here, so the models in use are unknown" in result.stderr
 
 
 def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_models_without_a_price_are_named(journal: Any, bill: Path) -> None:
 def test_many_rows_are_cut_for_people_only(journal: Any, bill: Path) -> None:
     bill.write_text(bill.read_text() + "".join(line(60 + number, 700 + number) for number in range(SHOWN_ROWS + 3)))
     result = ask("cost", "reconcile", "--bill", str(bill))
-    assert "3 more rows; all of them with --json" in result.stderr
+    assert "3 more rows; --json shows all" in result.stderr
     assert len(json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)["rows"]) == SHOWN_ROWS + 3
 
 
@@ -178,7 +178,7 @@ def test_calls_that_the_sandboxs_bill_cannot_hold(journal: Any, sandbox: Sandbox
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         f"note: the bill is the sandbox's ({sandbox.url}/bill), which has no request of model model-a: 2 calls of "
-        f"component {PAID[0].component} asked another endpoint; give its bill with --bill FILE"
+        f"component {PAID[0].component} went to another endpoint; give its bill with --bill FILE"
     ]
     bill.write_text(HEADER + line(0.5, 900).replace("model-a", "model-b"))
     assert "--bill" not in ask("cost", "reconcile", "--bill", str(bill)).stderr
@@ -192,7 +192,7 @@ def test_a_sandbox_that_is_away_or_is_none(journal: Any, sandbox: Sandbox) -> No
     )
     sandbox.status = 500
     wrong = ask("cost", "reconcile", "--sandbox-url", sandbox.url)
-    assert "answers with status 500: no bill of the sandbox; check --sandbox-url" in wrong.stderr
+    assert "answers with status 500, not with a bill; check --sandbox-url" in wrong.stderr
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_bill_in_several_files_or_a_folder(journal: Any, bill: Path, tmp_path:
         assert "they agree to the token" in result.stdout
     assert ask("cost", "reconcile", str(first)).exit_code == 1
     (tmp_path / "nothing").mkdir()
-    assert "the folder holds no file that ends with .json" in ask("cost", "reconcile", str(tmp_path / "nothing")).stderr
+    assert "the folder has no file that ends with .json" in ask("cost", "reconcile", str(tmp_path / "nothing")).stderr
 
 
 def test_money_that_differs_is_an_exit_code_of_one(journal: Any, bill: Path) -> None:

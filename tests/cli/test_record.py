@@ -153,9 +153,9 @@ def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
     put(ledger, task_record(steps=(step,), calls=(), failures=(what, lost)))
     shown = ask("record", TASK).stdout
     assert row(shown, "1 retrieve_account")[1:3] == ["2", "completed"]
-    failure = "attempt 1 failed (tool error): SystemUnavailable: accounts is down; taken up again after 400 ms"
+    failure = "attempt 1 failed (tool error): SystemUnavailable: accounts is down; resumed after 400 ms"
     assert f"note: step 1 retrieve_account, {failure}\n" in shown
-    interruption = "attempt 2 interrupted (worker gone): 2026-11-22 12:00:01; taken up again after 2.50 s"
+    interruption = "attempt 2 interrupted (worker gone): 2026-11-22 12:00:01; resumed after 2.50 s"
     assert f"note: step 1 retrieve_account, {interruption}\n" in shown
 
 

@@ -116,7 +116,7 @@ def test_what_is_probably_billed_has_a_bound_of_its_own(folder: Path) -> None:
     model, system = said["targets"][0], said["targets"][1]
     assert (model["requests_per_step"], model["billed_requests_per_step"]) == (30, 3)
     assert system["billed_requests_per_step"] == 0
-    assert "llm: 3 requests of a step at most are lost and probably billed" in run(folder).stdout
+    assert "llm: at most 3 requests of a step are lost and probably billed" in run(folder).stdout
     change(folder, "config/policy.yaml", "billed_attempts: 3", "billed_attempts: 50")
     assert found(folder)[1]["targets"][0]["billed_requests_per_step"] == 30, "no more than there are attempts"
 
@@ -128,7 +128,7 @@ def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> Non
     assert (code, model["money_per_step"], model["unpriced_models"]) == (0, [], ["unheard-of"])
     text = run(folder).stdout
     assert "unpriced" in text
-    assert "llm: no price for unheard-of, so its money has no figure" in text
+    assert "llm: no price for unheard-of, so its cost is unknown" in text
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ def test_the_shell_completes_commands() -> None:
     [
         (("record", "acme:T-9"), 1, "task acme:T-9 has no record"),
         (("cost", "report", "--tenant", "nosuch"), 1, "nothing is recorded for tenant nosuch; the ledger has acme"),
-        (("cost", "report", "--since", "soon"), 2, "'soon' is no day"),
-        (("cost", "report", "--by", "colour"), 2, "there is no dimension 'colour'"),
+        (("cost", "report", "--since", "soon"), 2, "'soon' is not a day"),
+        (("cost", "report", "--by", "colour"), 2, "unknown dimension 'colour'"),
         (("task", "show", "acme:T-1", "--url", "http://127.0.0.1:1", "--token", "t"), 1, "does not answer"),
         (("task", "show"), 2, "Missing argument"),
         (("explode",), 2, "No such command"),

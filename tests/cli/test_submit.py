@@ -64,7 +64,7 @@ def test_bad_lines_are_named_and_do_not_stop_the_rest(run: CommandLine, tmp_path
     assert result.exit_code == 1
     assert result.stdout == totals(created=2, same=1, conflict=1, refused=2)
     assert sorted(result.stderr.splitlines()[:3]) == [
-        "line 2: is not one JSON object in UTF-8 with each key once",
+        "line 2: is not one JSON object in UTF-8 with unique keys",
         "line 3: customer_id: is missing; text: must be text",
         "line 5: acme:T-1: task 'acme:T-1' has another body; use a new ticket id",
     ]
@@ -124,7 +124,7 @@ def test_an_agent_that_is_away_leaves_a_way_on(tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket()])
     away = CliRunner().invoke(cli, ["submit", file, "--url", "http://127.0.0.1:1", "--token", "t"])
     assert away.exit_code == 1
-    assert away.stderr.splitlines()[-1].endswith("; 0 tickets were taken, so send the same again")
+    assert away.stderr.splitlines()[-1].endswith("; 0 tickets were accepted, so send the same file again")
 
 
 def test_an_unknown_token_ends_it_at_once(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) ->
 
 def test_an_empty_file_is_fine(run: CommandLine) -> None:
     result = run("submit", "/dev/null")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, totals(), "/dev/null holds no ticket\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, totals(), "/dev/null contains no ticket\n")
 
 
 def spawn(run: CommandLine, file: str, stderr: int) -> subprocess.CompletedProcess[bytes]:
@@ -203,5 +203,5 @@ def test_what_is_left_to_do_is_named(run: CommandLine, service: FakeTaskService,
     assert said[3].endswith(": classify: status 401")
     assert said[13:] == [
         "  and 2 more",
-        "2 wait for a person: `refund-agent task list --status waiting`, or `task show TASK` of one",
+        "2 wait for a person: `refund-agent task list --status waiting`, then `task show TASK`",
     ]

@@ -16,7 +16,7 @@ import pytest
 
 from app import bootstrap
 from app.cli import history, screen
-from app.cli.screen import Column, ColumnKind, TablePage, facts, lay_out
+from app.cli.screen import Column, ColumnKind, TablePage, fact_lines, lay_out
 from app.dapr.history.entries import list_events
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
@@ -61,9 +61,9 @@ class Seen:
         self._measure(page.lines)
         return page
 
-    def facts(self, pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
+    def fact_lines(self, pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
         found = list(pairs)
-        lines = facts(found, width)
+        lines = fact_lines(found, width)
         self._called()
         assert {word for pair in found for text in pair for word in text.split()} <= set(" ".join(lines).split())
         self._measure(lines)
@@ -83,7 +83,7 @@ class Seen:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     watching = Seen()
     monkeypatch.setattr(screen, "lay_out", watching.lay_out)
-    monkeypatch.setattr(screen, "facts", watching.facts)
+    monkeypatch.setattr(screen, "fact_lines", watching.fact_lines)
     monkeypatch.setattr(screen, "screen_width", lambda: watching.width)
     return watching
 
@@ -142,7 +142,7 @@ def commands(
     kept = (TASK,) * 7
     monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), (), total, total))
     dapr = Told().turn(1).started(0).scheduled(1, 1, "classify_" + "x" * 40, "k" * 36).turn(2).failed(2, 1)
-    monkeypatch.setattr(history, "_read", lambda _: list_events(dapr.events))
+    monkeypatch.setattr(history, "_read_events", lambda _: list_events(dapr.events))
     prices = "config/prices.yaml"
     return {
         "cost report": lambda: ask("cost", "report"),
@@ -187,7 +187,7 @@ def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, 
 
 
 def calls_in_the_code() -> set[tuple[str, str]]:
-    """File and function of every call that prints a table or facts."""
+    """File and function of every call that prints a table or fact_lines."""
     found = set()
     for file in CLI.glob("*.py"):
         for function in ast.walk(ast.parse(file.read_text())):

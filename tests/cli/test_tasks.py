@@ -70,7 +70,7 @@ def test_the_list_is_narrowed_and_paged(run: CommandLine, service: FakeTaskServi
     service.wait_for_a_person("acme:T-3")
     first = run("task", "list", "--tenant", "acme", "--limit", "2")
     assert [line.split()[0] for line in first.stdout.splitlines()[1:]] == ["acme:T-1", "acme:T-3"]
-    assert first.stderr == "more with: --after 3\n"
+    assert first.stderr == "for the next page: --after 3\n"
     rest = run("task", "list", "--tenant", "acme", "--limit", "2", "--after", "3")
     assert [line.split()[0] for line in rest.stdout.splitlines()[1:]] == ["acme:T-5"]
     assert rest.stderr == ""
@@ -159,7 +159,7 @@ def test_a_decision_that_was_not_taken_yet_is_not_called_accepted(
     run: CommandLine, service: FakeTaskService, waiting: TaskView
 ) -> None:
     service.slow = True
-    assert "handed over, and the task has not taken it yet; look with" in run("task", "approve", TASK).stdout
+    assert "handed over, but the task has not accepted it yet; check with" in run("task", "approve", TASK).stdout
 
 
 def test_a_task_shows_who_decided_what(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
@@ -208,11 +208,11 @@ def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) ->
 def test_a_tenant_that_can_be_none_is_never_sent(run: CommandLine) -> None:
     result = run("task", "list", "--tenant", "ACME")
     assert result.exit_code == 2
-    assert "'ACME' can be no tenant; a tenant is small letters, digits and -, such as acme" in result.stderr
+    assert "'ACME' is not a tenant's id, which has small letters, digits and -, such as acme" in result.stderr
 
 
 def test_an_empty_list_says_so_and_names_no_next_page(run: CommandLine, service: FakeTaskService) -> None:
-    assert run("task", "list").stdout == "there is no task yet; `refund-agent submit FILE` makes some\n"
+    assert run("task", "list").stdout == "there is no task yet; `refund-agent submit FILE` creates some\n"
     service.submit(make_ticket())
     result = run("task", "list", "--status", "waiting")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "no task is waiting\n", "")
@@ -238,7 +238,7 @@ def test_a_tenant_without_tasks_is_a_slip_of_the_pen(run: CommandLine, waiting: 
     assert "acme:T-1" in run("task", "list", "--tenant", "acme").stdout
     result = run("task", "list", "--tenant", "acne")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: there is no task of tenant acne; `refund-agent task list` shows those of all\n"
+    assert result.stderr == "error: there is no task of tenant acne; `refund-agent task list` shows all tasks\n"
     assert run("task", "list", "--tenant", "acme", "--status", "parked").stdout == "no task is parked\n"
 
 

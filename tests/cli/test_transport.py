@@ -80,13 +80,13 @@ def test_an_answer_that_does_not_come(words: list[str], answer: Answer | None, m
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.3)
     with server(answer) as url:
         line = said(words, url)
-    assert line.startswith(f"error: the agent gave no whole answer at {url} (")
+    assert line.startswith(f"error: the agent's answer is incomplete at {url} (")
     assert "start it" not in line
     if words in READS:
-        assert line.endswith("; this only reads, so it may be repeated")
+        assert line.endswith("; nothing was changed, so try again")
     else:
         assert line.endswith(
-            ", so the outcome is not known; look with `refund-agent task show acme:T-1` before you send it again"
+            ", so the outcome is unknown; check with `refund-agent task show acme:T-1` before you send it again"
         )
 
 
@@ -104,7 +104,7 @@ def test_tls_to_a_port_of_plain_http(words: list[str], monkeypatch: pytest.Monke
     with plain_agent() as url:
         began = time.monotonic()
         line = said(words, url.replace("http://", "https://"))
-    assert line.endswith(f" speaks plain HTTP, no TLS; name it as {url}")
+    assert line.endswith(f" speaks plain HTTP, not TLS; use {url}")
     assert time.monotonic() - began < 5
 
 
@@ -134,7 +134,7 @@ def plain_agent() -> Iterator[str]:
 
 def test_no_such_host() -> None:
     line = said(["task", "approve", "acme:T-1"], "http://nowhere.invalid:1")
-    assert "there is no way to the agent at http://nowhere.invalid:1 (ConnectError): " in line
+    assert "the agent cannot be reached at http://nowhere.invalid:1 (ConnectError): " in line
     assert "start it" not in line
 
 
@@ -144,7 +144,7 @@ def test_a_ticket_may_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write_text('{"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "text": "hello"}\n')
     with server(cut) as url:
         line = said(["submit", str(file)], url)
-    assert "outcome is not known; send the ticket again: the same ticket is the same task" in line
+    assert "outcome is unknown; send the ticket again: the same ticket is the same task" in line
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
@@ -160,4 +160,4 @@ def test_on_the_way_to_another_machine_it_is_named(variable: str, value: str, mo
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv(variable, value)
     line = said(["task", "list"], "http://agent.example.org")
-    assert "ALL_PROXY and NO_PROXY" in line or "there is no way to the agent" in line or "does not answer" in line
+    assert "ALL_PROXY and NO_PROXY" in line or "the agent cannot be reached" in line or "does not answer" in line

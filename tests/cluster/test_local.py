@@ -39,7 +39,7 @@ def test_every_pod_is_ready_with_its_sidecar(local: Installed) -> None:
 
 def test_the_samples_end_as_they_must_and_the_bill_agrees(local: Installed) -> None:
     shown = local.agent("demo", "--systems-url", "http://sandbox:8092")
-    assert "204 booked, each exactly as it must be" in shown
+    assert "204 booked, all exactly as expected" in shown
     found = local.agent_json("cost", "reconcile", "--sandbox-url", "http://sandbox:8091")
     assert found["verdict"].endswith("they agree to the token.")
     assert found["calls"]["compared"] == found["calls"]["agreeing"] == 1209

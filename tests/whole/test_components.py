@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from app.cli.checks import Missing, missing
+from app.cli.checks import MissingComponent, missing_components
 from app.cli.root import cli
 from app.config.settings import Settings
 from runtime.reload import reload
@@ -33,21 +33,21 @@ def model(live: Live) -> Iterator[str]:
     until(lambda: not lost(live), "everything is loaded again")
 
 
-def lost(live: Live) -> list[Missing]:
+def lost(live: Live) -> list[MissingComponent]:
     """What doctor says is missing."""
     settings = Settings(
         state_dir=live.stack.state,
         dapr_http_port=live.stack.ports.dapr_http,
         dapr_grpc_port=live.stack.ports.dapr_grpc,
     )
-    return list(missing(settings, live.stack.folder))
+    return list(missing_components(settings, live.stack.folder))
 
 
-def change(live: Live, text: str) -> Missing:
+def change(live: Live, text: str) -> MissingComponent:
     """Writes the model's component and waits until it is gone."""
     (live.stack.components / "llm.yaml").write_text(text)
     (found,) = until(lambda: lost(live), "the component is gone")
-    return Missing(found.name, found.why, found.remedy)
+    return MissingComponent(found.name, found.why, found.remedy)
 
 
 def with_key(text: str) -> str:
@@ -80,7 +80,7 @@ def test_a_missing_secret_is_named_and_the_task_goes_on_once_it_is_there(live: L
     ("old", "new", "why"),
     [
         ("conversation.openai", "conversation.nosuch", "couldn't find conversation conversation.nosuch/v1"),
-        ("apiVersion: dapr.io/v1alpha1", "apiVersion: [", "no file of components/ that can be read says it"),
+        ("apiVersion: dapr.io/v1alpha1", "apiVersion: [", "no readable file of components/ defines it"),
     ],
 )
 def test_a_component_that_is_wrong_is_named_and_loaded_once_it_is_right(

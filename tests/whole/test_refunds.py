@@ -191,6 +191,6 @@ def find_books_that_are_down(live: Live) -> None:
     assert result.exit_code == 1
     told, problem, verdict = result.stdout.splitlines()
     assert told.startswith("task bench:booked-31003: category: the sources say damaged, the ledger changed_mind")
-    assert problem.startswith("the refunds were not held against all of the books: refunds/list: ")
+    assert problem.startswith("the refunds could not be compared with all of the books: refunds/list: ")
     assert "refund-agent doctor" in problem
     assert verdict.startswith("1 difference; `refund-agent ledger rebuild`")
