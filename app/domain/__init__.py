@@ -1,1 +1,1 @@
-"""What every room may import: tickets, tasks and orders, errors, money, redaction, figures for people. Pure."""
+"""The types and functions that every room may import: tickets, tasks, orders, errors, money, redaction, formatting."""

@@ -1,4 +1,4 @@
-"""By when whoever is asked for something has to have answered: set around a piece of work, read by each call out."""
+"""A deadline for a piece of work: set around it, and read by each outgoing call in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What is asked inside has to be answered within so many seconds, all together. Inner bounds only shorten it."""
+    """Sets the deadline of the calls inside to `seconds` from now. An inner deadline can only be earlier."""
     end = time.monotonic() + seconds
     before = _deadline.set(min(end, _deadline.get(end)))
     try:
@@ -21,6 +21,6 @@ def within(seconds: float) -> Iterator[None]:
         _deadline.reset(before)
 
 
-def left(at_most: float) -> float:
-    """The seconds that are left for a call that may take `at_most`; zero when there are none."""
+def remaining(at_most: float) -> float:
+    """The seconds until the deadline, but no more than `at_most`; zero after the deadline."""
     return max(0.0, min(at_most, _deadline.get(float("inf")) - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Why a task waits for a person, in words: one table for the command line and the pages. Pure.
+"""The wording of decisions, and of the reasons why a task waits for a person: one table for command line and pages.
 
-A code is short and stable, and travels in the workflow's history; the words may change with any version.
+The codes are stable and travel in the workflow's history; the wording may change with any version.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from app.domain import formatting
 from app.domain.formatting import money
 from app.domain.models import DecisionState, Refund
 
-# What became of a decision, in words for the person who made it.
+# The wording of a decision's result.
 
-# Codes of what never reached the task.
+# Codes of decisions that never reached the task.
 NOT_WAITING, NO_ROLE, NO_REFUND = "not_waiting", "no_role", "refund_missing"
-# Codes of what reached it too late.
+# Codes of decisions that reached it too late.
 ANSWERED_BEFORE, ENDED = "answered_before", "ended"
 
 _FIXED = {
-    NOT_WAITING: "the task waited for no decision then",
+    NOT_WAITING: "the task was not waiting for a decision",
     NO_ROLE: "the token lacks the role approve",
     NO_REFUND: "the task proposes no refund; approve it with order, amount and currency, or reject it",
     ANSWERED_BEFORE: "too late: the question had been answered before",
-    ENDED: "too late: the task was over before anything came of it",
+    ENDED: "too late: the task had ended before",
 }
 
 
 def words(
     state: DecisionState, code: str, refund: Refund | None, most: Decimal | None = None, currency: str | None = None
 ) -> str:
-    """One sentence without its full stop. `most` is what the order had left, in `currency`; None when not known."""
+    """The result of a decision as one sentence without its full stop. `most` is what was left to refund on the order,
+    in `currency`; None if unknown."""
     if code in _FIXED:
         return _FIXED[code]
     if state is DecisionState.HANDED_OVER:
-        return "handed over to the task, which has not said yet what came of it"
+        return "handed over to the task, which has not answered yet"
     if state is DecisionState.ACCEPTED:
         return f"accepted: {formatting.refund(refund)}" if refund else "accepted"
     if refund is not None and code in _REFUSED:
@@ -45,7 +46,7 @@ def words(
 
 
 def words_of(code: str) -> str:
-    """The words of a code that needs no figures."""
+    """The wording of a code that needs no figures."""
     return _FIXED[code]
 
 
@@ -76,14 +77,14 @@ _REFUSED: dict[str, Callable[[Refund, Decimal | None, str | None], str]] = {
 }
 
 
-# The words that follow come from the worker (`app/worker/turns.py`).
+# The beginning of the reason that the worker gives for broken workflow code (`app/worker/turns.py`).
 BROKEN = "workflow: its code"
-BOOKS_REFUSE = "books_refuse_"  # before the code by which the books refused to post a refund
+BOOKS_REFUSE = "books_refuse_"  # prefix of the refund system's code if it refused to post a refund
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason. `words` follow on "waits because"; `advice` says what to look at before deciding."""
+    """A reason why a task waits. `words` follow "waits because"; `advice` says what to check before deciding."""
 
     code: str
     words: str
@@ -96,7 +97,7 @@ _REASONS = {
     for code, words, advice in (
         (
             "above_limit",
-            "the refund, with what the customer received in 90 days, is above the limit up to which nobody is asked",
+            "the refund plus what the customer received in 90 days is above the limit for refunds without approval",
             "check the order, the proposed amount and the earlier refunds, then approve or reject",
         ),
         ("above_policy", "the refund is more than the refund policy allows for this order", _OWN_REFUND),
@@ -122,13 +123,13 @@ _REASONS = {
         ),
         (
             "already_committed",
-            "the customer was told of another refund for this ticket already",
+            "the customer has already been promised another refund for this ticket",
             "compare it with the refund in the books; reject, since a ticket gets no second one",
         ),
         (
             "already_told",
-            "the customer has a letter about this ticket already, which says something else",
-            "compare it with the letter in the books, and decide as that one says",
+            "the customer has already received a letter about this ticket that says something else",
+            "compare the decision with the letter in the books, and decide as the letter says",
         ),
         ("classification_unusable", "the model's classification could not be used, twice", _OWN_REFUND),
         ("currency_differs", "the refund is in another currency than the order", _OWN_REFUND),
@@ -188,18 +189,18 @@ _REASONS = {
         ),
         (
             "ticket_voided",
-            "the ticket has ended without a refund before, so the books keep no money for it",
+            "the ticket has already ended without a refund, so the books hold no money for it",
             "reject, or send the customer's request again under a new ticket id",
         ),
-        ("too_many_turns", "the model did not come to a draft in the turns that it has", _OWN_REFUND),
+        ("too_many_turns", "the model produced no draft within its limit of turns", _OWN_REFUND),
     )
 }
 CODES = frozenset(_REASONS)
 
 
 def explain(code: str) -> Reason:
-    """The reason behind a code. What is no code of ours is told as it stands: the books may have codes of their own,
-    and a parked task says in a sentence what went wrong."""
+    """The reason for a code. An unknown code (the books may have others) is shown with spaces for underscores, and a
+    sentence, as parked tasks have, is shown as it is."""
     if code in _REASONS:
         return _REASONS[code]
     if code.startswith(BOOKS_REFUSE):

@@ -1,37 +1,37 @@
-"""What can go wrong, as one tree.
+"""The agent's errors, as one tree.
 
 RefundAgentError
-├── ConfigurationError          a file of ours is wrong; names file, line and remedy
-├── BadTicket                   a ticket that cannot be accepted; names the field
-├── Conflict                    another body under an id that is in use
-├── TaskNotFound                no such task, or not one that the caller may see
+├── ConfigurationError          a configuration file is wrong; names file, line and remedy
+├── BadTicket                   a ticket cannot be accepted; names the field
+├── Conflict                    the ticket's id is in use with another body
+├── TaskNotFound                there is no such task, or the caller may not see it
 ├── NotWaiting                  a decision for a task that waits for none
-│   └── TooLate                 somebody else, or the time limit, was first
-├── AccessDenied                no token, a wrong one, or one without the role or tenant
+│   └── TooLate                 another decision, or the time limit, was first
+├── AccessDenied                the token is missing, wrong, or lacks the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
-│   ├── LedgerGone              the ledger's file was deleted, moved or replaced while it was in use
-│   ├── LedgerUnavailable       the ledger's database cannot do what is asked now
-│   ├── NotReady                this process can do no work at this moment, as a probe is told
+│   ├── LedgerGone              the ledger's file was deleted, moved or replaced while in use
+│   ├── LedgerUnavailable       the ledger's database cannot carry out the request now
+│   ├── NotReady                this process cannot work now, as a probe reports
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
-├── ModelBusy                   a call has to wait longer for its turn than a worker waits: its task pauses
-├── StepSetAside                a step that has cost several workers their life; names task and step
-├── StepOver                    an attempt at a step that has failed elsewhere meanwhile
-├── StepFault                   a step whose code raised what it should not; names the place
-├── StepOverdue                 a step that did not come back in its time
-├── NotAsked                    a step that moves money, and that its task's own history does not ask for
-├── HistoryTampered             a workflow's history is not what was signed; names the instance
-├── RepeatedlyLost                 a step's answers were lost and probably billed, up to the policy's bound
-├── ModelRefused                the provider refuses the request as such: a retry changes nothing
-├── SystemRefused               an internal system refuses the request as such: a retry changes nothing
-└── Refused                     an internal system answered, and said no: a retry changes nothing
-    └── DecisionRefused         a person's decision that the books, or the task, do not allow
+├── ModelBusy                   a call would wait longer for its turn than a worker waits: its task pauses
+├── StepSetAside                a step has killed several workers; names task and step
+├── StepOver                    an attempt at a step has meanwhile been recorded as failed
+├── StepFault                   a step's code raised an unexpected error; names the place
+├── StepOverdue                 a step exceeded its time limit
+├── NotAsked                    a step that moves money does not appear in its task's history
+├── HistoryTampered             a workflow's history does not match its signature; names the instance
+├── RepeatedlyLost              a step lost as many probably billed answers as the policy allows
+├── ModelRefused                the provider refuses the request: a retry changes nothing
+├── SystemRefused               an internal system refuses the form of the request: a retry changes nothing
+└── Refused                     an internal system refuses the operation: a retry changes nothing
+    └── DecisionRefused         the books, or the task, do not allow a person's decision
 
-Every message holds the value, the id and the remedy; no message holds a customer's text or a secret.
+Every message contains the value, the id and the remedy; no message contains a customer's text or a secret.
 
-Messages are for people and may be reworded with any version. What a program goes by is the `code`: each class has its
-own, and an error whose cause is known carries that as its code. Where an error is written down (a journal row, a Dapr
-history), its code is the first word: `no_answer_in_time: model component llm: ...`.
+Messages are for people and may be reworded with any version. Programs use the `code`: each class has one, and an error
+with a known cause carries the code of the cause instead. Where an error is stored (journal, Dapr history), its code is
+the first word: `no_answer_in_time: model component llm: ...`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from enum import StrEnum
 
 
 class RefundAgentError(Exception):
-    """The root. `code` is stable, in snake_case; `status` is the HTTP status at the edge, `title` its problem title;
-    `passing` says whether the same may go well later, so that a workflow tries its step again."""
+    """The root of the tree. `code` is stable and in snake_case; `status` is the API's HTTP status, `title` the title of
+    its problem document; `passing` says that the workflow should retry, since the same request may succeed later."""
 
     code = "internal_error"
     passing = False
@@ -51,24 +51,24 @@ class RefundAgentError(Exception):
     title = "Internal error"
 
     @property
-    def coded(self) -> str:
-        """The message with its code as the first word, as it is written down."""
+    def stored_text(self) -> str:
+        """The message with its code as the first word, as it is stored."""
         return with_code(self.code, str(self))
 
 
 def with_code(code: str, message: str) -> str:
-    """A message as it is written down. `split_code` takes it apart again."""
+    """A message in its stored form; `split_code` is the inverse."""
     return f"{code}: {message}"
 
 
 def split_code(text: str) -> tuple[str, str]:
-    """Code and message of what was written down; an empty code where the text begins with none of ours."""
+    """Splits a stored error into code and message; the code is empty if the text begins with none of `CODES`."""
     code, colon, message = text.partition(": ")
     return (code, message) if colon and code in CODES else ("", text)
 
 
 class ConfigurationError(RefundAgentError):
-    """One of our own configuration files is wrong."""
+    """A configuration file is wrong."""
 
     code = "configuration_error"
     title = "Configuration error"
@@ -99,7 +99,7 @@ class TaskNotFound(RefundAgentError):
 
 
 class NotWaiting(RefundAgentError):
-    """The task does not wait for what was sent."""
+    """The task does not wait for the event that was sent."""
 
     code = "not_waiting"
     status = 409
@@ -107,7 +107,7 @@ class NotWaiting(RefundAgentError):
 
 
 class TooLate(NotWaiting):
-    """The question that a decision answers was answered, or the task was over, before it came."""
+    """The decision came after its question was answered, or after the task had ended."""
 
     code = "too_late"
     title = "Decided before"
@@ -125,29 +125,29 @@ class AccessDenied(RefundAgentError):
 
 
 class FailureCause(StrEnum):
-    """Why a call of a model or of an internal system brought no answer, as far as it was told: the code of such an
-    error, and the first word of the error in a failed row of the journal."""
+    """Why a call of a model or of an internal system failed: the code of the error, and so the first word of the error
+    in a failed row of the journal."""
 
-    BREAKER_OPEN = "breaker_open"  # the sidecar refused to ask
+    BREAKER_OPEN = "breaker_open"  # the sidecar's breaker blocked the request
     RATE_LIMIT = "rate_limit"  # 429
     STATUS = "status"  # the provider answered with another 4xx or 5xx, which no provider bills
-    MODEL_REFUSED = "model_refused"  # with a 4xx that stays, however often it is asked
-    REFUSED_CONNECTION = "refused_connection"  # nobody listens at the provider's address
-    SIDECAR_GONE = "sidecar_gone"  # no sidecar took the call
-    NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider gave up: 408, 504, 524
-    CUT = "cut"  # the connection broke, or was never there (a proxy says 502): the two cannot be told apart
-    MALFORMED = "malformed"  # an answer came and could not be read
-    TOO_LARGE = "too_large"  # an answer came that is larger than what the sidecar hands over
+    MODEL_REFUSED = "model_refused"  # a 4xx that a retry does not change
+    REFUSED_CONNECTION = "refused_connection"  # nothing listens at the provider's address
+    SIDECAR_GONE = "sidecar_gone"  # no sidecar accepted the call
+    NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider timed out: 408, 504, 524
+    CUT = "cut"  # the connection broke, or a proxy answered 502: the two are indistinguishable
+    MALFORMED = "malformed"  # an answer arrived and could not be read
+    TOO_LARGE = "too_large"  # an answer arrived that is larger than the sidecar passes on
     OTHER = "model_unavailable"
 
     @property
     def no_model_worked(self) -> bool:
-        """Whether a request that failed so was never worked on, so that it costs nothing."""
+        """Whether no model can have worked on a request with this failure, so that it costs nothing."""
         return self in _NO_MODEL_WORKED
 
     @classmethod
-    def told(cls, error: str) -> FailureCause:
-        """The cause that an error begins with; `OTHER` when it names none."""
+    def from_error(cls, error: str) -> FailureCause:
+        """The cause by the code of a stored error; `OTHER` if the error has no such code."""
         code, _ = split_code(error)
         return cls(code) if code in frozenset(cls) else cls.OTHER
 
@@ -165,7 +165,7 @@ _NO_MODEL_WORKED = frozenset(
 
 
 class LedgerTrouble(StrEnum):
-    """Why the ledger's database cannot do what is asked."""
+    """Why the ledger's database cannot carry out a request."""
 
     DISK_FULL = "ledger_disk_full"
     READ_ONLY = "ledger_read_only"
@@ -177,7 +177,8 @@ class LedgerTrouble(StrEnum):
 
 
 class Unreachable(RefundAgentError):
-    """Something outside does not answer now; the same call may succeed later. A `cause` that is known is its code."""
+    """An external service does not answer now; the same call may succeed later. The `cause`, if known, gives the
+    code."""
 
     code = "unreachable"
     passing = True
@@ -191,14 +192,14 @@ class Unreachable(RefundAgentError):
 
 
 class NotReady(Unreachable):
-    """This process can do no work at this moment."""
+    """This process cannot work now."""
 
     code = "not_ready"
     title = "Not ready"
 
 
 class LedgerGone(Unreachable):
-    """The ledger's file is not the one that was opened: what is written to it would be lost."""
+    """The ledger's file is no longer the opened one: writes to it would be lost."""
 
     code = "ledger_gone"
     title = "Ledger gone"
@@ -206,12 +207,12 @@ class LedgerGone(Unreachable):
     def __init__(self, path: str) -> None:
         super().__init__(
             f"the ledger {path} was deleted, moved or replaced while the agent runs, so nothing is accepted; put it "
-            "back and restart the agent, or restart it with what is there and run `refund-agent ledger rebuild`"
+            "back and restart the agent, or restart it with the present file and run `refund-agent ledger rebuild`"
         )
 
 
 class LedgerUnavailable(Unreachable):
-    """The ledger's database cannot do what is asked now; its code is the trouble."""
+    """The ledger's database cannot carry out the request now; the code is the kind of trouble."""
 
     code = "ledger_unavailable"
     title = "Ledger unavailable"
@@ -251,20 +252,20 @@ class SystemUnavailable(Unreachable):
 
 
 class StepSetAside(RefundAgentError):
-    """A step that has cost several workers their life is not begun again."""
+    """A step has killed several workers, so it is not started again."""
 
     code = "step_set_aside"
     title = "Step set aside"
 
     def __init__(self, task_id: str, step: str, dead: int) -> None:
         super().__init__(
-            f"step {step} is set aside: {dead} workers in a row went away while they worked at it; find out why "
-            f"(the workers' exit codes, memory, logs), mend it, then `task resume {task_id}`"
+            f"step {step} is set aside: {dead} workers in a row died at it; find the cause (the workers' exit codes, "
+            f"memory, logs), correct it, then `task resume {task_id}`"
         )
 
 
 class StepOver(RefundAgentError):
-    """An attempt that has failed elsewhere is not begun again: the workflow has taken its failure."""
+    """The workflow has already recorded the attempt as failed, so it is not started again."""
 
     code = "step_over"
     passing = True
@@ -272,42 +273,42 @@ class StepOver(RefundAgentError):
 
 
 class StepFault(RefundAgentError):
-    """A fault of our own code in a step. `where` says the error's type and place; its values may be a customer's."""
+    """An unexpected error in a step's code. `where` is its type and place; its message may quote a customer."""
 
     code = "step_fault"
     title = "Fault in a step"
 
     def __init__(self, step: str, where: str) -> None:
-        super().__init__(f"step {step}: {where}; mend it, then `task resume`")
+        super().__init__(f"step {step}: {where}; correct it, then `task resume`")
 
 
 class StepOverdue(RefundAgentError):
-    """A step that did not come back in its time was ended. `why` says how long that was, and where it stood."""
+    """A step exceeded its time limit and was ended. `why` says the limit, and where the code was."""
 
     code = "step_overdue"
     title = "Step overdue"
 
     def __init__(self, task_id: str, step: str, why: str) -> None:
-        super().__init__(f"step {step} is ended: {why}; mend it, then `task resume {task_id}`")
+        super().__init__(f"step {step} is ended: {why}; correct the cause, then `task resume {task_id}`")
 
 
 class NotAsked(RefundAgentError):
-    """A step that moves money is worked for no one but the task whose history asks for it."""
+    """A step that moves money was requested, but the history of its task does not contain the request."""
 
     code = "not_asked_for"
     title = "Not asked for"
 
     def __init__(self, step: str, instance_id: str, task_id: str) -> None:
         super().__init__(
-            f"step {step} was asked for {task_id} by instance {instance_id}, and the history of the task does not ask "
-            f"for it in these words; nothing was posted. Look for who did: `record {task_id}`, the sidecars' logs, and "
-            f"the apps that share this namespace (WorkflowAccessPolicy; Dapr 1.18.6 or later)"
+            f"step {step} was asked for {task_id} by instance {instance_id}, but the history of the task does not "
+            f"contain this request; nothing was posted. Find out who sent it: `record {task_id}`, the sidecars' logs, "
+            f"and the apps that share this namespace (WorkflowAccessPolicy; Dapr 1.18.6 or later)"
         )
 
 
 class HistoryTampered(RefundAgentError):
-    """The history of `instance_id` cannot be trusted: it does not verify. `words` is what Dapr says about it;
-    `given_up_at` when it ended the run for that, if it did."""
+    """The history of `instance_id` does not verify, so it cannot be trusted. `words` is Dapr's message; `given_up_at`
+    is when Dapr ended the run for it, else None."""
 
     code = "history_tampered"
     status = 409
@@ -323,17 +324,17 @@ class HistoryTampered(RefundAgentError):
         self.given_up_at = given_up_at
 
 
-# The 4xx that ask for patience: the same request may succeed later.
-_PATIENCE = frozenset({408, 409, 425, 429})
+# The 4xx after which the same request may succeed later.
+_PASSING = frozenset({408, 409, 425, 429})
 
 
 def is_final(status: int) -> bool:
-    """Whether an HTTP status says that the same request will be refused again."""
-    return 400 <= status < 500 and status not in _PATIENCE
+    """Whether an HTTP status means that the same request will be refused again."""
+    return 400 <= status < 500 and status not in _PASSING
 
 
 class ModelRefused(RefundAgentError):
-    """The provider refuses the request as such (key, model, form); only a person can mend that."""
+    """The provider refuses the request for its key, model or form; only a person can correct that."""
 
     code = FailureCause.MODEL_REFUSED.value
     status = 502
@@ -341,7 +342,7 @@ class ModelRefused(RefundAgentError):
 
 
 class RepeatedlyLost(RefundAgentError):
-    """A step has lost as many answers that were probably billed as the policy allows."""
+    """A step has lost as many probably billed answers as the policy allows."""
 
     code = "answers_lost"
     status = 502
@@ -350,13 +351,13 @@ class RepeatedlyLost(RefundAgentError):
     def __init__(self, component: str, times: int, cause: str) -> None:
         super().__init__(
             f"model component {component}: {times} calls brought no result, each probably billed (the last: "
-            f"{cause.replace('_', ' ')}); no more than that by retries.billed_attempts in config/policy.yaml: find out "
+            f"{cause.replace('_', ' ')}), which is the limit, retries.billed_attempts in config/policy.yaml: find out "
             "why no answer arrives (time-out in resiliency/llm.yaml, length of the answer), then `task resume`"
         )
 
 
 class SystemRefused(RefundAgentError):
-    """An internal system does not take the request as such (address, right, form); only a person can mend that."""
+    """An internal system refuses the request for its address, rights or form; only a person can correct that."""
 
     code = "system_refused"
     status = 502
@@ -364,7 +365,7 @@ class SystemRefused(RefundAgentError):
 
 
 class Refused(RefundAgentError):
-    """An internal system answered and refused; `reason` is the code of its own that it gave for that."""
+    """An internal system refused the operation; `reason` is that system's code."""
 
     code = "refused"
     status = 422
@@ -376,18 +377,18 @@ class Refused(RefundAgentError):
 
 
 class DecisionRefused(Refused):
-    """A decision that the books, or the task, do not allow; the task waits as before."""
+    """The books, or the task, do not allow the decision; the task still waits."""
 
     code = "decision_refused"
     title = "Decision refused"
 
 
 def error_classes(kind: type[RefundAgentError] = RefundAgentError) -> Iterator[type[RefundAgentError]]:
-    """A class of the tree and all that have been made of it."""
+    """Yields a class of the tree and all its subclasses."""
     yield kind
-    for below in kind.__subclasses__():
-        yield from error_classes(below)
+    for subclass in kind.__subclasses__():
+        yield from error_classes(subclass)
 
 
-# Those of this module, which are all that a step can raise; the edges (API, command line, bills) have their own.
+# The codes of this module, which are all that a step can raise. API, command line and bills have further ones.
 CODES = frozenset({kind.code for kind in error_classes()} | set(FailureCause) | set(LedgerTrouble))

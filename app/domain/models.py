@@ -1,8 +1,7 @@
-"""What travels between the rooms: frozen, validated, JSON-safe; money is `Decimal`, time is UTC.
+"""The types that the rooms exchange: frozen, validated and JSON-safe. Money is `Decimal`, time is UTC.
 
-Everything here may cross the workflow's history, so nothing here holds a person's text, address or
-secret: texts stay in the ledger and are named by digest. Import nothing but the standard library,
-pydantic, iso4217, `app.domain.errors` and `app.domain.texts`.
+Except for tickets and the views of them, these types may enter a workflow's history, so they contain no person's text,
+address or secret: texts stay in the ledger, under a digest.
 """
 
 from __future__ import annotations
@@ -25,26 +24,27 @@ from pydantic import (
 
 from app.domain.texts import Text
 
-# Decimal places of every currency that money is paid in; precious metals and test codes have none and are left out.
+# The decimal places of each currency. Precious metals and test codes have none and are left out.
 _MINOR_UNITS = {currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None}
 
 
 def minor_units(currency: str) -> int:
-    """How many decimal places amounts in `currency` have by ISO 4217: USD 2, JPY 0, KWD 3. Raises ValueError."""
+    """The number of decimal places of a currency by ISO 4217: USD 2, JPY 0, KWD 3. Raises ValueError for any other
+    code."""
     if currency not in _MINOR_UNITS:
-        raise ValueError(f"{currency} is no currency of ISO 4217 that money is paid in")
+        raise ValueError(f"{currency} is not a currency of ISO 4217")
     return _MINOR_UNITS[currency]
 
 
 def is_currency(word: str) -> bool:
-    """Whether the word is a code of ISO 4217 for something that money is paid in."""
+    """Whether the word is a currency code of ISO 4217."""
     return word in _MINOR_UNITS
 
 
 def in_minor_units(amount: Decimal, currency: str) -> Decimal:
-    """`amount` in its one normal form, with exactly the decimal places of its currency: 1E+1 USD gives 10.00.
+    """The amount with exactly the decimal places of its currency: 1E+1 USD gives 10.00.
 
-    Raises ValueError for an amount with finer parts, such as 100.50 JPY.
+    Raises ValueError for an amount with more places, such as 100.50 JPY.
     """
     places = minor_units(currency)
     normal = amount.quantize(Decimal(1).scaleb(-places))
@@ -59,7 +59,7 @@ def _currency(code: str) -> str:
 
 
 def _digits(amount: object) -> object:
-    """Python reads `1_000` and the digits of every script as numbers; who writes so may mean something else."""
+    """Refuses `1_000` and the digits of other scripts, which Python would read as numbers."""
     if isinstance(amount, str) and ("_" in amount or not amount.isascii()):
         raise ValueError("an amount is written with the digits 0 to 9 and a point")
     return amount
@@ -76,7 +76,7 @@ TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 TicketId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
-# Who calls, by the name of its token; stands in decisions.
+# The name of a caller's token, which decisions record.
 CallerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$")]
 
 Confidence = Annotated[Decimal, Field(ge=0, le=1), PlainSerializer(str, return_type=str)]
@@ -85,13 +85,14 @@ MAX_TICKET_CHARACTERS = 64_000
 
 
 class Frozen(BaseModel):
-    """A value: immutable, and strict about keys it does not know."""
+    """The base of all value types: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class InCurrency(Frozen):
-    """Something with an amount and its currency; with both, the amount is kept in the currency's normal form."""
+    """The base of types with an amount and a currency. If both are set, the amount gets the currency's decimal
+    places."""
 
     currency: Currency | None
     amount: Money | None
@@ -104,10 +105,10 @@ class InCurrency(Frozen):
 
 
 class Category(StrEnum):
-    """What a ticket is about."""
+    """The subject of a ticket."""
 
     DAMAGED = "damaged"  # arrived broken, defective, spoiled
-    NOT_RECEIVED = "not_received"  # never arrived, lost, marked delivered but is not there
+    NOT_RECEIVED = "not_received"  # never arrived, lost, marked as delivered but missing
     WRONG_ITEM = "wrong_item"  # another product, size or colour than ordered; an item missing from the parcel
     CHANGED_MIND = "changed_mind"  # wants to return something that is fine
     DOUBLE_CHARGE = "double_charge"  # charged twice, or more than the order's total
@@ -115,7 +116,7 @@ class Category(StrEnum):
     QUESTION = "question"  # asks for information; wants no money back
     COMPLAINT = "complaint"  # is unhappy; wants no money back
     FRAUD = "fraud"  # says that somebody else ordered or paid, threatens a chargeback over an unknown order
-    UNCLEAR = "unclear"  # says too little to tell
+    UNCLEAR = "unclear"  # says too little to decide
 
 
 REFUNDABLE = frozenset(
@@ -131,19 +132,19 @@ REFUNDABLE = frozenset(
 
 
 class UsageBasis(StrEnum):
-    """How a quantity is known, best first; a sum is as good as the worst of its parts. Unknown is never zero."""
+    """How a quantity is known, best first. A sum has the worst basis of its parts; unknown is never zero."""
 
     REPORTED = "reported"  # by the provider
-    ESTIMATED = "estimated"  # counted by us
-    UNREPORTED = "unreported"  # not known
+    ESTIMATED = "estimated"  # by the agent
+    UNREPORTED = "unreported"  # unknown
 
 
 class Action(StrEnum):
-    """What the drafted answer proposes."""
+    """The action that a draft proposes."""
 
     REFUND = "refund"
     DECLINE = "decline"  # the policy or the order does not allow a refund
-    ANSWER = "answer"  # no money is asked for, or a question back to the customer
+    ANSWER = "answer"  # the customer wants no money, or gets a question back
     ESCALATE = "escalate"  # the model is unsure: a person decides
 
 
@@ -158,7 +159,7 @@ class Outcome(StrEnum):
 
 
 class Ticket(Frozen):
-    """A customer's request as it arrives. `tenant` and `ticket_id` together are its identity."""
+    """A customer's request. `tenant` and `ticket_id` together identify it."""
 
     tenant: TenantId
     ticket_id: TicketId
@@ -169,14 +170,14 @@ class Ticket(Frozen):
 
     @field_validator("ticket_id", "customer_id", "order_id", mode="before")
     @classmethod
-    def _id_of_a_help_desk(cls, value: Any) -> Any:
-        """Many help desks number their tickets, customers and orders, and export the bare number."""
+    def _number_to_text(cls, value: Any) -> Any:
+        """Accepts a number as an id, since many help desks export ids as numbers."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**20 else value
 
     @field_validator("subject", "text", mode="before")
     @classmethod
-    def _nothing_said(cls, value: Any) -> Any:
-        """They export an empty subject as null."""
+    def _null_to_empty(cls, value: Any) -> Any:
+        """Accepts null as an empty text, since help desks export an empty subject so."""
         return "" if value is None else value
 
     @property
@@ -186,12 +187,12 @@ class Ticket(Frozen):
 
 
 def task_id(tenant: str, ticket_id: str) -> str:
-    """Names the task of a ticket. A tenant holds no colon, so the id can be taken apart again."""
+    """The id of a ticket's task. A tenant contains no colon, so the id can be split again."""
     return f"{tenant}:{ticket_id}"
 
 
 class Refund(InCurrency):
-    """Money that goes back for one order."""
+    """An amount to refund for one order."""
 
     order_id: Reference
     currency: Currency
@@ -199,8 +200,8 @@ class Refund(InCurrency):
 
 
 class Decision(Frozen):
-    """What a person said about a waiting task. `refund` replaces the drafted one when given; `question` is the number
-    of the question that it answers, `decision_id` names it in the ledger. A note for it stays in the ledger."""
+    """A person's decision about a waiting task. A `refund` replaces the drafted one; `question` is the number of the
+    answered question, `decision_id` the decision's id in the ledger, which also keeps its note."""
 
     verdict: Literal["approve", "reject"]
     by: CallerName
@@ -210,17 +211,17 @@ class Decision(Frozen):
 
 
 class DecisionState(StrEnum):
-    """What became of a decision."""
+    """The state of a decision."""
 
-    HANDED_OVER = "handed_over"  # to the task, which has not taken it yet, as far as is known
+    HANDED_OVER = "handed_over"  # sent to the task, which is not known to have answered
     ACCEPTED = "accepted"
     REFUSED = "refused"  # by the books, or before it reached the task
-    TOO_LATE = "too_late"  # its question was answered, or the task over, before it came
+    TOO_LATE = "too_late"  # it came after its question was answered, or after the task had ended
 
 
 class SettledDecision(Frozen):
-    """What became of a decision, as the task itself says it: `code` is why it was not accepted, `most` what the order
-    had left then. Figures and ids alone, since it travels in the history."""
+    """The result of a decision, as the task reports it: `code` is why it was not accepted, `most` what was left to
+    refund on the order. It travels in the history, so it contains figures and ids only."""
 
     decision_id: str
     question: int | None
@@ -236,8 +237,8 @@ class SettledDecision(Frozen):
 
 
 class DecisionView(Frozen):
-    """A decision about a task, or an attempt at one, for a reader. `words` says what became of it; `most` is what the
-    order had left then, in `currency`."""
+    """A decision about a task, accepted or not, for a reader. `words` is its result in words; `most` is what was left
+    to refund on the order, in `currency`."""
 
     decision_id: str
     at: str  # ISO 8601, UTC
@@ -252,23 +253,23 @@ class DecisionView(Frozen):
     currency: Currency | None = None
     words: str
     settled_at: str | None = None
-    reason: str = ""  # why the person was asked; empty when that is not known
+    reason: str = ""  # why the person was asked; empty if unknown
 
 
 class AnsweredBy(StrEnum):
-    """Where the answer to a model call came from."""
+    """The source of the answer to a model call."""
 
     PROVIDER = "provider"
-    JOURNAL = "journal"  # the step was executed again; the answer was paid before
+    JOURNAL = "journal"  # the step was repeated; its answer had been paid before
 
 
 class CallState(StrEnum):
-    """Where a model call is."""
+    """The state of a model call."""
 
     STARTED = "started"
     SETTLED = "settled"
     FAILED = "failed"
-    INTERRUPTED = "interrupted"  # begun by an execution that is gone, or overtaken by another one's answer
+    INTERRUPTED = "interrupted"  # its execution died, or another execution's answer came first
 
 
 class Deferred(Frozen):
@@ -285,7 +286,7 @@ class ToolForm(StrEnum):
 
 
 class ModelUse(Frozen):
-    """What one model call used, and how that is known; `None` is not known, which is not zero."""
+    """The usage of one model call, and how it is known. None means unknown, not zero."""
 
     answered_by: AnsweredBy
     component: str
@@ -300,7 +301,7 @@ class ModelUse(Frozen):
 
 
 class Classification(Frozen):
-    """What the classify stage found."""
+    """The result of the classify stage."""
 
     category: Category
     wants_refund: bool
@@ -310,7 +311,7 @@ class Classification(Frozen):
 
 
 class Proposal(InCurrency):
-    """What the model proposes, without the letter that goes with it."""
+    """The model's proposal, without the letter to the customer."""
 
     action: Action
     order_id: Reference | None = None
@@ -321,25 +322,25 @@ class Proposal(InCurrency):
 
 
 class Draft(Proposal):
-    """A proposal as it travels. The reply to the customer lies in the ledger under `reply_digest`."""
+    """A proposal in the workflow's history. The letter to the customer is in the ledger, under `reply_digest`."""
 
     reply_digest: str
 
 
 class Intake(StrEnum):
-    """What became of a ticket that was sent."""
+    """The result of sending a ticket."""
 
-    NEW = "new"  # its task is started
-    KNOWN = "known"  # it is the same ticket as before, and the same task
-    LATER = "later"  # it is kept; its task is started as soon as the engine answers
+    NEW = "new"  # its task was started
+    KNOWN = "known"  # the same ticket was sent before, and its task exists
+    LATER = "later"  # the ticket is stored; its task is started once the engine answers
 
 
 class TaskStatus(StrEnum):
-    """Where a task is, for a reader."""
+    """The status of a task, for a reader."""
 
     RUNNING = "running"
     WAITING = "waiting"  # for a person's decision
-    PARKED = "parked"  # something outside stayed down longer than the retries last; `task resume` goes on
+    PARKED = "parked"  # no retry is left, or none would help; `task resume` continues
     PAUSED = "paused"  # by a person
     COMPLETED = "completed"
     FAILED = "failed"
@@ -347,23 +348,23 @@ class TaskStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can change the task any more."""
+        """Whether the task is completed, failed or terminated."""
         return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.TERMINATED)
 
 
 class OrderFigures(Frozen):
-    """What our books said of an order when they were asked."""
+    """The figures of an order in the books, at the time of the question."""
 
     order_id: Reference
     currency: Currency
     charged: Money
     refunded: Money
     held: Money = Decimal(0)  # in flight for other tickets
-    refundable: Money  # what was charged, not given back and not in flight
+    refundable: Money  # charged, not refunded and not in flight
 
 
 class AccountFigures(Frozen):
-    """What our books said of the customer's account when they were asked."""
+    """The figures of the customer's account in the books, at the time of the question."""
 
     tier: str
     risk: str
@@ -373,7 +374,7 @@ class AccountFigures(Frozen):
 
 
 class Figures(Frozen):
-    """What a person needs to know to decide, as it was when the question was asked. Figures alone, no text."""
+    """The figures that a person needs to decide, at the time of the question."""
 
     limit: Money | None = None  # up to which no person is asked, in the proposed refund's currency
     order: OrderFigures | None = None
@@ -381,23 +382,23 @@ class Figures(Frozen):
 
 
 class Question(Figures):
-    """What a person is asked, beside the reason and the proposed refund. Each question of a task has a number of its
-    own, which the decision names."""
+    """A question to a person, besides its reason and the proposed refund. The questions of a task are numbered, and a
+    decision names the number that it answers."""
 
     number: int
     asked_at: str  # ISO 8601, UTC
-    expires_at: str  # when nobody has decided by then, the task ends as expired
+    expires_at: str  # without a decision by then, the task ends as expired
 
 
 class Progress(Frozen):
-    """What a running task says of itself; travels as the workflow's custom status."""
+    """The progress that a running task reports, as the workflow's custom status."""
 
     status: Literal[TaskStatus.RUNNING, TaskStatus.WAITING, TaskStatus.PARKED]
-    reason: str = ""  # a short code such as above_limit, or the stage and error it is parked at
+    reason: str = ""  # a short code such as above_limit, or the stage and error at which it is parked
     category: Category | None = None
     refund: Refund | None = None  # the drafted refund that waits for approval
     question: Question | None = None
-    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has taken
+    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has processed
 
 
 class TaskResult(Frozen):
@@ -411,19 +412,19 @@ class TaskResult(Frozen):
 
 
 class TaskOutput(TaskResult):
-    """What the workflow returns: how it ended, and what became of the decisions that it was given."""
+    """The output of the workflow: how the task ended, and the results of its decisions."""
 
     decisions: tuple[SettledDecision, ...] = ()
 
     @property
     def result(self) -> TaskResult:
-        """How it ended."""
+        """How the task ended, without the decisions."""
         return TaskResult.model_validate(self.model_dump(exclude={"decisions"}))
 
 
 class Retrying(Frozen):
-    """A step that failed and is tried again. attempt: the one that failed last, of `attempts` at most; code: of its
-    error, None when that is none of the agent's own; next_at: when it is tried again; None when that is under way."""
+    """A failed step that is retried. `attempt` is the last failed one, of `attempts` at most; `code` is the code of its
+    error, None if the error is not one of the agent's; `next_at` is the time of the next attempt, None if it runs."""
 
     step: str
     attempt: int
@@ -434,14 +435,14 @@ class Retrying(Frozen):
 
     @property
     def words(self) -> str:
-        """For a reader."""
+        """The state of the step as a sentence for a reader."""
         of = f" of {self.attempts}" if self.attempts else ""
-        again = f"next at {self.next_at[:19].replace('T', ' ')} UTC" if self.next_at else "the next is under way"
-        return f"{self.step}: attempt {self.attempt}{of} failed, {again}: {self.error}"
+        retry = f"next at {self.next_at[:19].replace('T', ' ')} UTC" if self.next_at else "the next is under way"
+        return f"{self.step}: attempt {self.attempt}{of} failed, {retry}: {self.error}"
 
 
 class TaskView(Frozen):
-    """A task for a reader: API, CLI and pages."""
+    """A task as API, command line and pages show it."""
 
     task_id: str
     tenant: TenantId
@@ -449,7 +450,7 @@ class TaskView(Frozen):
     status: TaskStatus
     created_at: str  # ISO 8601, UTC
     updated_at: str | None = None
-    category: Category | None = None  # as far as it is known yet
+    category: Category | None = None  # None until it is classified
     waiting_for: str | None = None  # the reason of a waiting or parked task
     proposed_refund: Refund | None = None
     question: Question | None = None  # of a waiting task
@@ -457,18 +458,18 @@ class TaskView(Frozen):
     error: str | None = None
     retrying: Retrying | None = None  # what a running task is stuck at; not in lists
     decisions: tuple[DecisionView, ...] = ()  # oldest first; not in lists
-    caveat: str | None = None  # why this may not be how the task is now, and what to do about it
+    caveat: str | None = None  # why this view may be outdated, and the remedy
 
 
 class TaskPage(Frozen):
-    """One page of tasks, in the order that was asked for; `next_after` is the cursor of the next page."""
+    """One page of tasks in the requested order; `next_after` is the cursor of the next page."""
 
     tasks: tuple[TaskView, ...]
     next_after: str | None = None
 
 
 class TicketView(Frozen):
-    """A ticket as it is kept: e-mail addresses, card numbers and the like are taken out of its texts."""
+    """A ticket as it is stored: its texts are redacted (e-mail addresses, card numbers and the like)."""
 
     task_id: str
     customer_id: str
@@ -479,15 +480,15 @@ class TicketView(Frozen):
 
 
 class Case(Frozen):
-    """A task that waits for a person, with what its customer wrote."""
+    """A task that waits for a person, with its ticket."""
 
     task: TaskView
     ticket: TicketView
 
 
 class Inbox(Frozen):
-    """One page of tasks that wait for a person, the oldest first. `total` is how many there are of what was asked for;
-    `reasons` and `tenants` count all that wait."""
+    """One page of tasks that wait for a person, the oldest first. `total` counts the tasks that match the filter;
+    `reasons` and `tenants` count all waiting tasks."""
 
     cases: tuple[Case, ...]
     total: int

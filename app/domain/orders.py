@@ -1,4 +1,4 @@
-"""What our own books say, as the stages and the guards read it: accounts, orders, refund policies. Values only."""
+"""The data of the company's internal systems: accounts, orders, refund policies, holds and letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.domain.models import Category, Currency, Frozen, Money, Outcome, Refere
 
 
 class OrderSummary(Frozen):
-    """An order as the account lists it."""
+    """An order in the list of an account."""
 
     order_id: Reference
     status: str
@@ -22,7 +22,7 @@ class OrderSummary(Frozen):
 
 
 class Account(Frozen):
-    """A customer's account without anything that names the person."""
+    """A customer's account, without personal data."""
 
     customer_id: Reference
     tier: str
@@ -42,8 +42,8 @@ class OrderItem(Frozen):
 
 
 class Order(Frozen):
-    """An order as the books know it for one ticket. `held` is what other tickets have in flight: promised or waiting
-    for a person, not paid yet. `refundable` is what was charged, not given back and not in flight."""
+    """An order as the books show it for one ticket. `held` is in flight for other tickets: promised or waiting for a
+    person, but not paid. `refundable` is what was charged, not refunded and not in flight."""
 
     order_id: Reference
     status: str
@@ -59,7 +59,7 @@ class Order(Frozen):
 
 
 class RefundPolicy(Frozen):
-    """A tenant's terms for one category."""
+    """A tenant's refund terms for one category."""
 
     category: Category
     window_days: int
@@ -69,10 +69,10 @@ class RefundPolicy(Frozen):
 
 
 class Hold(Frozen):
-    """Money that the books keep for one ticket, so that no other can have it.
+    """Money that the books reserve for one ticket, so that no other ticket can use it.
 
-    held: proposed, and given back when the ticket ends without a refund or after a time. committed: the customer is
-    being told, so it stays until it is posted. posted: paid, as `refund_id`.
+    held: proposed; released after a time, or when the ticket ends without a refund. committed: the customer is being
+    told, so it is kept until it is posted. posted: paid, as `refund_id`.
     """
 
     state: Literal["held", "committed", "posted"]
@@ -81,13 +81,13 @@ class Hold(Frozen):
 
     @property
     def final(self) -> bool:
-        """Whether nothing can take the money back from the ticket any more."""
+        """Whether the hold can no longer be released."""
         return self.state != "held"
 
 
 class Exposure(Frozen):
-    """What counts beside a ticket's own hold: the order, and what the customer received in 90 days or has in flight
-    for other tickets, in the order's currency."""
+    """The customer's other refunds when a ticket's money is held: the order, and in its currency what the customer
+    received in 90 days or has in flight for other tickets."""
 
     order: Order
     refunds_90d: int
@@ -95,14 +95,14 @@ class Exposure(Frozen):
 
 
 class Letter(Frozen):
-    """What the ticket's letter to the customer says, whatever its wording."""
+    """The content of the ticket's letter to the customer, without its wording."""
 
     outcome: Outcome
     refund: Refund | None = None
 
 
 class Effects(Frozen):
-    """What an earlier run of the same ticket has done outside, as the books know it by the ticket."""
+    """What earlier runs of the ticket have done in the internal systems."""
 
     hold: Hold | None = None
     told: Letter | None = None

@@ -1,14 +1,13 @@
-"""Takes out of a text what must not travel: e-mail addresses, card numbers, bank accounts, secrets. Pure.
+"""Removes e-mail addresses, card numbers, bank accounts and secrets from a text.
 
-The work grows with the length of the text and no faster, whatever the text is: customers and models write it.
+The time is linear in the length of any text, since customers and models write them.
 """
 
 from __future__ import annotations
 
 import re
 
-# An address is looked for from its @: a pattern that begins with the part before it would try each letter of a long
-# word as that part's beginning.
+# The search for an address begins at its @: a pattern for the part before it would start at each letter of a long word.
 _AROUND_AT = re.compile(r"[\w.+@-]+")
 _DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)+")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
@@ -17,7 +16,7 @@ _SECRET = re.compile(r"\b(?:sk|pk|ghp|xox[abp])[-_][A-Za-z0-9_-]{16,}")
 
 
 def redact(text: str) -> str:
-    """Returns `text` with each such value replaced by a word in brackets that says what stood there."""
+    """Replaces each such value by its kind in brackets, such as `[e-mail]`."""
     if "@" in text:
         text = _AROUND_AT.sub(_addresses, text)
     text = _IBAN.sub("[bank account]", text)
@@ -26,22 +25,22 @@ def redact(text: str) -> str:
 
 
 def _addresses(match: re.Match[str]) -> str:
-    """A word without spaces: each @ in it with what stands before it, and a domain behind it, is an address."""
-    before, *behind = match[0].split("@")
-    done: list[str] = []
-    for part in behind:
+    """Replaces the addresses in a word: each @ with text before it and a domain after it."""
+    before, *parts = match[0].split("@")
+    pieces: list[str] = []
+    for part in parts:
         domain = _DOMAIN.match(part) if before else None
         if domain:
-            done.append("[e-mail]")
+            pieces.append("[e-mail]")
             before = part[domain.end() :]
         else:
-            done.append(f"{before}@")
+            pieces.append(f"{before}@")
             before = part
-    return "".join((*done, before))
+    return "".join((*pieces, before))
 
 
 def _card(match: re.Match[str]) -> str:
-    """Only numbers that pass the Luhn check are cards; a long tracking number stays readable."""
+    """Replaces a number that passes the Luhn check; others, such as long tracking numbers, stay."""
     digits = [int(character) for character in match[0] if character.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return "[card]" if (sum(doubled) + sum(digits[-1::-2])) % 10 == 0 else match[0]

@@ -1,6 +1,6 @@
-"""Where a task stands, whoever says so: Dapr, a turn of the worker, or a history. Pure.
+"""The state of a task at one moment, from Dapr's status, a turn of the worker, or a history.
 
-Another workflow's output or custom status is none of ours and says nothing here; it is never an error.
+An output or custom status in an unknown form, such as another workflow's, is ignored and never an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Standing(Frozen):
-    """A task at one moment. `at`: the time of its last turn by its sidecar's clock; None when nothing was told yet."""
+    """The state of a task. `at` is the time of its last turn by the sidecar's clock; None before the first."""
 
     status: TaskStatus
     at: datetime | None = None
@@ -36,22 +36,22 @@ class Standing(Frozen):
     question: Question | None = None
     result: TaskResult | None = None
     error: str | None = None
-    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has taken
+    decisions: tuple[SettledDecision, ...] = ()  # the last ones that the task has processed
 
     @property
     def resting(self) -> bool:
-        """Whether it goes on only when somebody tells it to."""
+        """Whether it continues only when a person acts."""
         return self.status in (TaskStatus.WAITING, TaskStatus.PARKED, TaskStatus.PAUSED)
 
 
 class _Termination(Frozen):
-    """What `Runs.terminate` leaves as the output."""
+    """The output of a run that `WorkflowClient.terminate` has ended."""
 
     reason: str
 
 
-def under_way(custom_status: str | None, at: datetime, held: TaskStatus | None = None) -> Standing:
-    """A task that has not ended: what it says of itself. `held` by others: paused, or parked by Dapr."""
+def running_standing(custom_status: str | None, at: datetime, held: TaskStatus | None = None) -> Standing:
+    """The state of a task that has not ended, by its custom status. `held` overrides the status: paused, or parked."""
     progress = _read(Progress, custom_status)
     if progress is None:
         return Standing(status=held or TaskStatus.RUNNING, at=at)
@@ -66,25 +66,21 @@ def under_way(custom_status: str | None, at: datetime, held: TaskStatus | None =
     )
 
 
-def ended(status: TaskStatus, at: datetime, output: str | None, failure: str | None) -> Standing:
-    """A task that has ended, with what it returned or why it failed."""
+def ended_standing(status: TaskStatus, at: datetime, output: str | None, failure: str | None) -> Standing:
+    """The state of an ended task, with its result, or why it failed or was terminated."""
     if status is not TaskStatus.COMPLETED:
-        return Standing(status=status, at=at, error=failure or _why(output) or status.value)
-    told = _read(TaskOutput, output)
-    if told is None:
+        termination = _read(_Termination, output)
+        reason = termination.reason if termination else output
+        return Standing(status=status, at=at, error=failure or reason or status.value)
+    result = _read(TaskOutput, output)
+    if result is None:
         return Standing(status=status, at=at)
-    return Standing(status=status, at=at, category=told.category, result=told.result, decisions=told.decisions)
+    return Standing(status=status, at=at, category=result.category, result=result.result, decisions=result.decisions)
 
 
-def _why(output: str | None) -> str | None:
-    """Why a task was ended, as `task terminate` was told; what anybody else left there, as it stands."""
-    told = _read(_Termination, output)
-    return told.reason if told else output
-
-
-def unknown(task_id: str) -> str:
-    """Says that Dapr knows a task no more that has not ended as far as we know."""
-    return f"not known to the workflow engine; `refund-agent task rerun {task_id}` begins it again"
+def lost_task_message(task_id: str) -> str:
+    """The message about a task that has not ended and that Dapr does not know."""
+    return f"not known to the workflow engine; `refund-agent task rerun {task_id}` restarts it"
 
 
 def _read(model: type[M], text: str | None) -> M | None:

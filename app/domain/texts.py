@@ -1,8 +1,8 @@
-"""Text that every store can hold. Pure.
+"""Makes texts that every store can hold, and reads text files.
 
-PostgreSQL holds no NUL character, and nothing that is written as UTF-8 holds one half of a surrogate pair; SQLite and
-Python take the first, JSON both. So each such character is replaced by U+FFFD where text comes in, and once more at the
-ledger's door, whatever store is behind it: what is accepted, and what is kept, never depends on the store.
+PostgreSQL cannot store NUL, and UTF-8 has no form for a lone surrogate; SQLite and Python accept the first, JSON both.
+So each such character is replaced by U+FFFD at intake, and again before the ledger, whatever database it uses: what is
+accepted and stored never depends on the database.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from pydantic import BeforeValidator
 
 REPLACEMENT = "\ufffd"
 _BAD = re.compile("[\x00\ud800-\udfff]")
-# A pair of escapes that is one character; half of one, or NUL; any other escape.
+# Alternatives: a surrogate pair; a lone surrogate or NUL (group 1); any other escape.
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPES = re.compile(_PAIR + rb"|(\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000))|\\.", re.DOTALL)
 
 
 def is_storable(text: str) -> bool:
-    """Whether every store holds the text as it is. Quick: it is asked of every value that is written."""
+    """Whether every store can hold the text. It must be fast, since every stored value is checked."""
     return "\0" not in text if text.isascii() else _BAD.search(text) is None
 
 
 def storable(text: str) -> str:
-    """The text with every character that a store may refuse replaced; most texts are returned as they are."""
+    """The text with NUL and lone surrogates replaced by U+FFFD."""
     return text if is_storable(text) else _BAD.sub(REPLACEMENT, text)
 
 
 def storable_json(raw: bytes) -> bytes:
-    """JSON whose strings hold no such character once they are read; all else in it stays as it was written."""
+    """The JSON with escapes of NUL and lone surrogates replaced by U+FFFD; everything else stays byte for byte."""
     if b"\\u" not in raw:
         return raw
-    return _ESCAPES.sub(lambda found: b"\\ufffd" if found[1] else found[0], raw)
+    return _ESCAPES.sub(lambda match: b"\\ufffd" if match[1] else match[0], raw)
 
 
-def _normal(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     return storable(value) if isinstance(value, str) else value
 
 
-# A person's or a model's words as a model takes them in.
-Text = Annotated[str, BeforeValidator(_normal)]
+# The type of text fields in models: a string that every store can hold.
+Text = Annotated[str, BeforeValidator(_normalize)]
 
 
-# The text of a file that people hand over, whatever saved it: UTF-8 with or without a mark, Excel's UTF-16.
+# Reading text files of any origin: UTF-8 with or without a byte order mark, UTF-16 as Excel writes it, UTF-32.
 
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
@@ -63,7 +63,7 @@ _OTHER_FILES = (
 
 
 class NoText(ValueError):
-    """A file that holds no text: which place in it, what is wrong, what to do about it."""
+    """A file is not text: the place in it, the problem and the remedy."""
 
     def __init__(self, place: str, problem: str, remedy: str) -> None:
         super().__init__(f"{place}{': ' if place else ''}{problem}; {remedy}")
@@ -71,16 +71,16 @@ class NoText(ValueError):
 
 
 def text_of(raw: bytes) -> str:
-    """The text in `raw`, without a mark. Raises NoText."""
-    for sign, what, remedy in _OTHER_FILES:
-        if raw.startswith(sign):
-            raise NoText("", f"it is {what}", remedy)
+    """The text of a file's bytes, without the byte order mark. Raises NoText."""
+    for signature, kind, remedy in _OTHER_FILES:
+        if raw.startswith(signature):
+            raise NoText("", f"it is {kind}", remedy)
     encoding, mark = encoding_of(raw[:64])
-    return _decoded(raw[mark:], encoding)
+    return _decode(raw[mark:], encoding)
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
-    """How a text that begins so is encoded, and how many bytes of it are its mark."""
+    """The encoding of a text by its first bytes, and the length of its byte order mark."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
@@ -91,13 +91,13 @@ def encoding_of(head: bytes) -> tuple[str, int]:
     return "utf-8", 0
 
 
-def _decoded(raw: bytes, encoding: str) -> str:
+def _decode(raw: bytes, encoding: str) -> str:
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        problem = f"byte {error.start} is no {encoding.upper()} ({raw[error.start]:#04x})"
+        problem = f"byte {error.start} is not {encoding.upper()} ({raw[error.start]:#04x})"
         raise NoText("", problem, "save it as UTF-8 (in Excel: CSV UTF-8)") from None
     if "\x00" in text:
         line = text.count("\n", 0, text.index("\x00")) + 1
-        raise NoText(f"line {line}", "it holds a NUL, so it is no text", "export it again, or save it as UTF-8")
+        raise NoText(f"line {line}", "it contains a NUL, so it is not text", "export it again, or save it as UTF-8")
     return text

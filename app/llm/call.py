@@ -109,11 +109,11 @@ class Failed:
 def objection(component: str, failed: Sequence[Failed], losses: Losses, now: datetime) -> Objection | None:
     """Why the step may not ask the model again: the bound is reached, or the pause is not over. None when it may."""
     billed = sorted(
-        (request for request in failed if not FailureCause.told(request.error).no_model_worked),
+        (request for request in failed if not FailureCause.from_error(request.error).no_model_worked),
         key=lambda request: request.ended_at,
     )
     if len(billed) >= losses.billed_attempts:
-        return RepeatedlyLost(component, len(billed), FailureCause.told(billed[-1].error).value)
+        return RepeatedlyLost(component, len(billed), FailureCause.from_error(billed[-1].error).value)
     pause = min(_PAUSE, timedelta(seconds=losses.max_seconds))
     if len(billed) > 1 and now < billed[-1].ended_at + pause:
         return ModelUnavailable(

@@ -170,7 +170,7 @@ class Journal:
         cost unless the code says that no model worked."""
         values = {
             "state": CallState.FAILED,
-            "error": error.coded,
+            "error": error.stored_text,
             "ended_at": self._clock(),
             "provider": provider,
         }

@@ -328,6 +328,6 @@ def lost_usage(call: CallRecord, settled: CallRecord | None) -> TokenUsage:
 
 def _is_free(call: CallRecord) -> bool:
     """Whether it is certain that no model worked on the call."""
-    cause = FailureCause.told(call.error)
+    cause = FailureCause.from_error(call.error)
     within = _BREAKER_REFUSED_WITHIN if cause is FailureCause.BREAKER_OPEN else _REFUSED_WITHIN
     return call.ended_at is not None and call.ended_at - call.started_at <= within and cause.no_model_worked

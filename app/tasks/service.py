@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from app.config.policy import Rules
 from app.domain import decision_texts
-from app.domain.deadline import left, within
+from app.domain.deadline import remaining, within
 from app.domain.errors import (
     DecisionRefused,
     HistoryTampered,
@@ -41,7 +41,7 @@ from app.domain.models import (
     Ticket,
     TicketView,
 )
-from app.domain.standing import Standing, unknown
+from app.domain.standing import Standing, lost_task_message
 from app.ledger.store.decision_log import Decisions
 from app.ledger.store.standings import ListedTask, Standings
 from app.ledger.store.tickets import StoredTicket, Tickets
@@ -350,7 +350,7 @@ class TaskService:
         instance. The lock covers check and start, because another thread could otherwise start and complete the task in
         between."""
         lock = self._starting[hash(stored.task_id) % _STARTERS]
-        if not lock.acquire(timeout=left(_PATIENCE_SECONDS)):
+        if not lock.acquire(timeout=remaining(_PATIENCE_SECONDS)):
             raise Unreachable(f"task {stored.task_id} is being started by another request; try again in some seconds")
         try:
             if self._runs.get(stored.task_id) is None:
@@ -392,7 +392,7 @@ class TaskService:
         if now is not None and failed_at is not None and self._is_restarted(task_id, now.error or "", failed_at):
             return _Seen(known, trouble=Unreachable(_GIVEN_UP))
         lost = now is None and known.started and not known.standing.status.ended
-        return _Seen(known, now, TaskNotFound(unknown(task_id)) if lost else None)
+        return _Seen(known, now, TaskNotFound(lost_task_message(task_id)) if lost else None)
 
 
 @dataclass(frozen=True)

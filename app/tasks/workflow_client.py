@@ -20,10 +20,10 @@ from app.dapr import sdk_patches
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import NOT_GENUINE, NOT_WHOLE
 from app.dapr.workarounds import NEVER_STARTED, TORN_READ, Workaround
-from app.domain.deadline import left, within
+from app.domain.deadline import remaining, within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision, TaskStatus
-from app.domain.standing import Standing, ended, under_way
+from app.domain.standing import Standing, ended_standing, running_standing
 from app.workflow.refund import NAME
 from app.workflow.steps import DECISION, RESUME, RESUMED, WAKE, TaskInput
 
@@ -74,7 +74,7 @@ class WaitingLine:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        if not self._free.acquire(timeout=left(self._wait)):
+        if not self._free.acquire(timeout=remaining(self._wait)):
             raise Unreachable("too many requests wait for the Dapr sidecar already; try again in some seconds")
         try:
             yield
@@ -117,7 +117,7 @@ class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC
         return continuation(
             _ClientCallDetails(
                 details.method,
-                left(_START_SECONDS),
+                remaining(_START_SECONDS),
                 details.metadata,
                 details.credentials,
                 details.wait_for_ready,
@@ -209,7 +209,7 @@ class WorkflowClient:
             try:
                 return call(self._client)
             except grpc.RpcError as error:
-                if not self._may_repeat(error, earlier_tries) or not left(_PAUSE_SECONDS):
+                if not self._may_repeat(error, earlier_tries) or not remaining(_PAUSE_SECONDS):
                     raise _translate(error) from None
                 last = error
             self._pause(_PAUSE_SECONDS)
@@ -250,6 +250,6 @@ def _standing(state: WorkflowState) -> Standing:
     at = state.last_updated_at.replace(tzinfo=UTC)
     status = _STATUSES.get(state.runtime_status.name)
     if status is None or not status.ended:
-        return under_way(state.serialized_custom_status, at, status)
+        return running_standing(state.serialized_custom_status, at, status)
     failure = str(state.failure_details.message) if state.failure_details is not None else None
-    return ended(status, at, state.serialized_output, failure)
+    return ended_standing(status, at, state.serialized_output, failure)

@@ -118,7 +118,7 @@ def _told(attributes: dict[str, Value]) -> dict[str, Value]:
 def _error_type_of(call: CallRecord) -> str:
     if call.state is CallState.INTERRUPTED:
         return call.state.value
-    cause = FailureCause.told(call.error)
+    cause = FailureCause.from_error(call.error)
     return names.OTHER_ERROR if cause is FailureCause.OTHER else cause.value
 
 

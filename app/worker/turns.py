@@ -28,7 +28,7 @@ from dapr.ext.workflow._durabletask.task import NonDeterminismError
 from app.dapr import sdk_patches
 from app.domain.decision_texts import BROKEN
 from app.domain.models import Progress, TaskStatus
-from app.domain.standing import Standing, ended, under_way
+from app.domain.standing import Standing, ended_standing, running_standing
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ def standing_after(request: Any, response: Any) -> Standing | None:
     if complete is not None and complete.workflowStatus in _STATUS_OF_END:
         failure = complete.failureDetails.errorMessage if complete.HasField("failureDetails") else None
         output = complete.result.value if complete.HasField("result") else None
-        return ended(_STATUS_OF_END[complete.workflowStatus], _turn_started_at(request), output, failure)
+        return ended_standing(_STATUS_OF_END[complete.workflowStatus], _turn_started_at(request), output, failure)
     if not response.HasField("customStatus") and not any(map(_is_pause_or_resume, request.newEvents)):
         return None
     pauses = [event for event in chain(request.pastEvents, request.newEvents) if _is_pause_or_resume(event)]
     held = TaskStatus.PAUSED if pauses and pauses[-1].HasField("executionSuspended") else None
-    return under_way(response.customStatus.value, _turn_started_at(request), held)
+    return running_standing(response.customStatus.value, _turn_started_at(request), held)
 
 
 def _is_pause_or_resume(event: Any) -> bool:

@@ -91,7 +91,7 @@ def failure_details(error: Exception) -> protos.TaskFailureDetails:
     if not isinstance(error, RefundAgentError):
         return new_failure_details(error)
     kind = type(error).__name__ if error.passing else NOT_RETRIED
-    return protos.TaskFailureDetails(errorType=kind, errorMessage=error.coded)
+    return protos.TaskFailureDetails(errorType=kind, errorMessage=error.stored_text)
 
 
 class EventLoopWorker(sdk.TaskHubGrpcWorker):  # type: ignore[misc]  # the SDK ships no types

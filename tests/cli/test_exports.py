@@ -85,7 +85,7 @@ def test_a_table_by_other_names_and_signs() -> None:
     ("text", "said"),
     [
         (b"PK\x03\x04", "it is an Excel workbook or another zip archive; save the sheet as CSV (UTF-8)"),
-        (LINES.encode("utf-16")[:-1] + b"\xd8", "is no UTF-16"),
+        (LINES.encode("utf-16")[:-1] + b"\xd8", "is not UTF-16"),
         ("<tickets/>", "is HTML or XML; give JSON Lines"),
         ("[{}, {]", "line 1, column 7: is not JSON"),
         ("[" * 100_000, "is nested deeper than any ticket"),

@@ -200,7 +200,7 @@ def test_a_sandbox_that_is_away_or_is_none(journal: Any, sandbox: Sandbox) -> No
     [
         (b"", "it is empty; export it again"),
         (b"\xff\xfe", "it is empty; export it again"),
-        (b"time;mod\xe9l", "byte 8 is no UTF-8 (0xe9); save it as UTF-8"),
+        (b"time;mod\xe9l", "byte 8 is not UTF-8 (0xe9); save it as UTF-8"),
         (b"PK\x03\x04", "it is an Excel workbook or another zip archive; save the sheet as CSV (UTF-8)"),
         ((HEADER + "2026-11-22;m;x;0;1\n").encode(), "line 2: input_tokens 'x' is not a number of tokens or requests"),
         (None, "No such file or directory; give the path of the provider's bill"),

@@ -207,7 +207,7 @@ def test_a_policy_file_without_limits_is_an_error(folder: Path) -> None:
     policy = folder / "config" / "policy.yaml"
     policy.write_text(policy.read_text().partition("retry_limits:")[0])
     result = run(folder)
-    assert (result.exit_code, "retry_limits: is not there" in result.stderr) == (1, True)
+    assert (result.exit_code, "retry_limits: the section is missing" in result.stderr) == (1, True)
 
 
 def test_doctor_without_a_word_still_looks_at_everything() -> None:

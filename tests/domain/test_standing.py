@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.domain.models import TaskStatus
-from app.domain.standing import ended
+from app.domain.standing import ended_standing
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -25,9 +25,9 @@ NOW = datetime(2026, 11, 30, tzinfo=UTC)
     ],
 )
 def test_why_a_task_was_ended_is_told_in_its_words(output: str | None, told: str) -> None:
-    assert ended(TaskStatus.TERMINATED, NOW, output, None).error == told
+    assert ended_standing(TaskStatus.TERMINATED, NOW, output, None).error == told
 
 
 def test_a_failure_is_told_before_anything_else() -> None:
     failure = "the history does not verify"
-    assert ended(TaskStatus.FAILED, NOW, '{"reason": "x"}', failure).error == failure
+    assert ended_standing(TaskStatus.FAILED, NOW, '{"reason": "x"}', failure).error == failure

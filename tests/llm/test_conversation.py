@@ -90,7 +90,7 @@ def test_the_providers_own_words_do_not_make_a_refusal() -> None:
 def test_a_component_that_is_being_replaced_is_waited_for() -> None:
     error = conversation._translate("llm", "failed finding conversation component llm")
     assert isinstance(error, ModelUnavailable)
-    assert FailureCause.told(error.coded).no_model_worked
+    assert FailureCause.from_error(error.stored_text).no_model_worked
     assert "the sidecar has not loaded it (`refund-agent doctor` says why)" in str(error)
 
 

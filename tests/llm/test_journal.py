@@ -210,8 +210,8 @@ def test_a_refusal_counts_only_if_the_component_stayed_the_same(
     with pytest.raises(raised):
         asyncio.run(gateway(model, writer).ask(call()))
     (row,) = rows(engine)
-    assert FailureCause.told(row["error"]).value == code
-    assert FailureCause.told(row["error"]).no_model_worked
+    assert FailureCause.from_error(row["error"]).value == code
+    assert FailureCause.from_error(row["error"]).no_model_worked
 
 
 def test_a_step_that_is_executed_again_is_answered_by_the_journal(engine: Engine, writer: Writer) -> None:
@@ -292,7 +292,7 @@ def test_a_failed_call_is_not_free_and_the_next_attempt_is_a_row_of_its_own(engi
     failed, settled = sorted(rows(engine), key=lambda row: str(row["state"]))
     assert (failed["state"], failed["usage_basis"], failed["input_tokens"]) == ("failed", "unreported", None)
     assert "no answer in time" in failed["error"]
-    assert FailureCause.told(failed["error"]) is FailureCause.NO_ANSWER_IN_TIME
+    assert FailureCause.from_error(failed["error"]) is FailureCause.NO_ANSWER_IN_TIME
     assert settled["state"] == "settled"
 
 

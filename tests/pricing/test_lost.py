@@ -58,12 +58,12 @@ def failed(cause: str, seconds: float = 0.5) -> CallRecord:
 
 def test_each_cause_survives_its_text() -> None:
     for cause in FailureCause:
-        assert FailureCause.told(with_code(cause, "model component llm: no")) is cause
+        assert FailureCause.from_error(with_code(cause, "model component llm: no")) is cause
 
 
 @pytest.mark.parametrize("error", ["", "the worker is gone", "status", "model component llm: status: 500"])
 def test_an_error_that_names_no_cause_proves_nothing(error: str) -> None:
-    assert FailureCause.told(error) is FailureCause.OTHER
+    assert FailureCause.from_error(error) is FailureCause.OTHER
 
 
 @pytest.mark.parametrize("cause", sorted(set(FailureCause) - set(MAY_HAVE_WORKED)))

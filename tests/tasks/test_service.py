@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from app.config import policy
-from app.domain.deadline import left
+from app.domain.deadline import remaining
 from app.domain.errors import DecisionRefused, HistoryTampered, NotWaiting, Refused, TooLate, Unreachable
 from app.domain.models import Decision, DecisionState, Intake, Question, Refund, SettledDecision, TaskStatus, Ticket
 from app.domain.standing import Standing
@@ -255,7 +255,7 @@ def test_of_two_who_decide_at_once_one_is_too_late(service: TaskService, dapr: W
 
 def test_a_decision_for_a_task_that_was_ended_meanwhile_is_too_late(service: TaskService, dapr: Waiting) -> None:
     dapr.answer = lambda _: Standing(status=TaskStatus.TERMINATED, at=TURN)
-    with pytest.raises(TooLate, match="was over"):
+    with pytest.raises(TooLate, match="had ended before"):
         service.decide(TICKET.task_id, approve())
     assert told(service) == [("kim", "approve", DecisionState.TOO_LATE, "ended")]
 
@@ -332,7 +332,7 @@ class Away(WorkflowClient):
 
     def start(self, task: TaskInput) -> None:
         """Not while it is away."""
-        self.given.append(left(60))
+        self.given.append(remaining(60))
         if self.away:
             raise Silence("nobody answers")
         self.begun.append(task.task_id)
@@ -343,7 +343,7 @@ class Slow(Away):
 
     def start(self, task: TaskInput) -> None:
         """Stands still."""
-        time.sleep(left(60))
+        time.sleep(remaining(60))
         super().start(task)
 
 
@@ -355,7 +355,7 @@ def test_the_ledger_has_time_of_its_own_to_say_what_was_accepted_when_the_engine
     read = standings.get
 
     def timed(task_id: str) -> ListedTask:
-        times.append(left(60))
+        times.append(remaining(60))
         return read(task_id)
 
     monkeypatch.setattr(standings, "get", timed)

@@ -170,7 +170,7 @@ def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
     dapr.lose()
     view = service.get(TASK)
     assert (view.status, view.waiting_for) == (TaskStatus.WAITING, "above_limit"), "as it was known last"
-    assert view.caveat == f"not known to the workflow engine; `refund-agent task rerun {TASK}` begins it again"
+    assert view.caveat == f"not known to the workflow engine; `refund-agent task rerun {TASK}` restarts it"
     with pytest.raises(NotWaiting, match=r"last known: waiting.*not known to the workflow engine"):
         service.pause(TASK)
 

@@ -7,19 +7,19 @@ import time
 
 import pytest
 
-from app.domain.deadline import left, within
+from app.domain.deadline import remaining, within
 from app.domain.errors import Unreachable
 from app.tasks.workflow_client import Silence, WaitingLine
 
 
 def test_what_is_left_is_the_shortest_of_all_bounds() -> None:
-    assert left(7) == 7
+    assert remaining(7) == 7
     with within(5), within(60):
-        assert 4 < left(7) <= 5
+        assert 4 < remaining(7) <= 5
         with within(0):
-            assert left(7) == 0
-        assert left(1) == 1
-    assert left(7) == 7
+            assert remaining(7) == 0
+        assert remaining(1) == 1
+    assert remaining(7) == 7
 
 
 def test_no_more_than_its_number_wait_and_the_others_are_told() -> None:

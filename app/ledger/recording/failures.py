@@ -25,7 +25,7 @@ def failures(run: WorkflowRun, steps: Sequence[StepRecord]) -> tuple[FailureReco
 def cause_of_call(record: TaskRecord, call: CallRecord) -> Cause | None:
     """Why a model call brought no result, if known (else `Cause.UNKNOWN`); None for a call that is settled or runs."""
     if call.state is CallState.FAILED:
-        return cause_of_code(FailureCause.told(call.error))
+        return cause_of_code(FailureCause.from_error(call.error))
     if call.state is not CallState.INTERRUPTED:
         return None
     step = next((candidate.step for candidate in record.steps if candidate.execution_id == call.execution_id), None)

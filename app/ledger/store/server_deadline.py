@@ -13,7 +13,7 @@ from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout
 from sqlalchemy import Engine, event
 
-from app.domain.deadline import left
+from app.domain.deadline import remaining
 
 Answer = TypeVar("Answer")
 
@@ -22,7 +22,7 @@ class _DeadlineConnection(Connection[Any]):
     """A connection that closes itself if the server does not answer within the rest of the caller's deadline."""
 
     def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
-        seconds = left(float("inf") if timeout is None else timeout)
+        seconds = remaining(float("inf") if timeout is None else timeout)
         try:
             return super().wait(gen, interval, None if seconds == float("inf") else seconds)
         except _WaitTimeout:

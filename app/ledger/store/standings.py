@@ -19,7 +19,7 @@ from app.dapr.history.model import WorkflowRun
 from app.domain.decision_texts import BROKEN
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
-from app.domain.standing import Standing, ended, under_way, unknown
+from app.domain.standing import Standing, ended_standing, lost_task_message, running_standing
 from app.ledger.store.call_rows import begin_anew
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.writer import Writer
@@ -100,7 +100,7 @@ class Standings:
         with self._engine.connect() as connection:
             status = connection.execute(_STATUS, {"the_task": task_id}).scalar()
         if status in _NOT_ENDED:
-            self.doubt(task_id, unknown(task_id))
+            self.doubt(task_id, lost_task_message(task_id))
 
     def begin_anew(self, task_id: str, why: str) -> None:
         """Prepares a task for a new run: resets its standing and marks its model calls as wasted because of `why`."""
@@ -209,8 +209,8 @@ def of_run(run: WorkflowRun, status: TaskStatus, custom_status: str | None) -> S
         return Standing(status=status)
     if status.ended:
         output = run.output.text if run.output else None
-        return ended(status, at, output, run.failure.message if run.failure else None)
-    return under_way(custom_status, at, status)
+        return ended_standing(status, at, output, run.failure.message if run.failure else None)
+    return running_standing(custom_status, at, status)
 
 
 def update_standings(connection: Connection, from_histories: Mapping[str, Standing]) -> None:

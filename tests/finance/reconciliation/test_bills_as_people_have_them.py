@@ -226,9 +226,9 @@ def test_utf_16_without_a_mark() -> None:
         (b"PK\x03\x04rest", "it is an Excel workbook or another zip archive; save the sheet as CSV (UTF-8)"),
         (b"\x1f\x8b\x08rest", "it is compressed with gzip; unpack it"),
         (b"%PDF-1.7", "it is a PDF; export it as JSON or CSV"),
-        (b"time,model\xe9", "byte 10 is no UTF-8 (0xe9); save it as UTF-8"),
-        (b"time,model\nx\x00y and more of a text that is long enough to be none", "line 2: it holds a NUL"),
-        (b"\xff\xfe\x00\xd8", "is no UTF-16-LE"),
+        (b"time,model\xe9", "byte 10 is not UTF-8 (0xe9); save it as UTF-8"),
+        (b"time,model\nx\x00y and more of a text that is long enough to be none", "line 2: it contains a NUL"),
+        (b"\xff\xfe\x00\xd8", "is not UTF-16-LE"),
     ],
 )
 def test_other_files_are_named_with_the_way_to_convert_them(raw: bytes, said: str) -> None:
