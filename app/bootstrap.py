@@ -1,4 +1,4 @@
-"""The one place where parts are put together: clients are built here and handed to those who use them."""
+"""The composition root: builds all parts of the agent and connects them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from app import __version__
 from app.config import policy
 from app.config.policy import UNLIMITED, Rules
-from app.config.private_files import private_folder, told
+from app.config.private_files import exposure_warning, private_folder
 from app.config.settings import Settings, leave_proxies_out
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
@@ -74,30 +74,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Model calls spend their time waiting: far more of them fit into one worker than it has cores.
+# Model calls mostly wait, so one worker can run far more of them than it has cores.
 ACTIVITIES_AT_ONCE = 1000
-# Threads that serve the web: more than may wait for the sidecar at once, so that the ledger can still be read.
+# Web threads: more than may wait for the sidecar at the same time, so that requests to the ledger are still served.
 _THREADS = 32
 
 
 def utc_now() -> datetime:
-    """The clock that everything else is handed."""
+    """The clock of all parts."""
     return datetime.now(UTC)
 
 
 class AgentPart(Protocol):
-    """Something that works beside the others, from `start` to `stop`."""
+    """A part of the agent that works in the background between `start` and `stop`."""
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the part."""
 
     def stop(self) -> object:
-        """Ends, in bounded time."""
+        """Stops the part within a bounded time."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What the agent's parts write to and read from."""
+    """The opened resources that the agent's parts share."""
 
     engine: Engine
     writer: Writer
@@ -108,7 +108,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Agent:
-    """The agent, put together; `parts` begin in this order and end in the opposite one."""
+    """The assembled agent. `parts` are started in this order and stopped in the reverse order."""
 
     service: TaskService
     web: WebServer
@@ -116,10 +116,10 @@ class Agent:
 
 
 def serve(settings: Settings) -> None:
-    """Runs worker and web in this process until SIGTERM or SIGINT. What has begun is ended in the opposite order, also
-    when a later part cannot begin."""
+    """Runs worker and web in this process until SIGTERM or SIGINT. Started parts are stopped in reverse order, also if
+    a later part fails to start."""
     process.log_to_stderr(settings.log_level)
-    tokenizer.encoding()  # half a second, which the first model call would wait for otherwise
+    tokenizer.encoding()  # loads for half a second, for which the first model call would wait
     rules = policy.load(settings.policy_file)
     with ExitStack() as ends:
         agent = make_agent(settings, rules, open_all(settings, ends))
@@ -132,13 +132,13 @@ def serve(settings: Settings) -> None:
 
 
 def open_all(settings: Settings, ends: ExitStack) -> Opened:
-    """Opens the ledger and the way to the sidecar, for as long as `ends` lasts; waits until the sidecar is there."""
+    """Opens the ledger and the connection to the sidecar, until `ends` closes; waits until the sidecar is ready."""
     sdk_patches.reconnect_quickly()
     sdk_patches.skip_health_checks()
     sdk_patches.disable_grpc_spans()
     leave_proxies_out(settings)
-    if opened := private_folder(settings.state_dir):
-        log.warning("%s", told(opened))
+    if exposed := private_folder(settings.state_dir):
+        log.warning("%s", exposure_warning(exposed))
     engine = database.connect(settings.database_url)
     ends.callback(engine.dispose)
     sidecar.wait_until_ready(settings.dapr_http)
@@ -153,12 +153,12 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
 
 
 def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
-    """All parts of the worker's process; nothing has begun yet."""
+    """Assembles all parts of the agent's process, without starting them."""
 
     def hint(task_id: str) -> None:
         projector.hint(task_id, ended=False)
 
-    def rested(task_id: str, standing: Standing) -> None:
+    def on_turn_end(task_id: str, standing: Standing) -> None:
         standings.tell(task_id, standing)
         if standing.resting or standing.status.ended:
             projector.hint(task_id, ended=standing.status.ended)
@@ -197,7 +197,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     observers = [telemetry.observe, *([traces.observe] if traces else [])]
     sources = make_sources(opened.engine, opened.history, opened.prices)
     projector = Projector(sources, opened.writer, observers, rejected_runs.begin_again, runs.wake, runs.begin)
-    worker = make_worker(settings, opened, rested)
+    worker = make_worker(settings, opened, on_turn_end)
     register(worker, services)
     access = Access(valid_tokens(settings))
     vitals = Vitals(worker.loop, partial(database.answers, opened.engine))
@@ -208,24 +208,24 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
 
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
-    """Tells the refund system that the ticket ends without a refund. Raises Refused, Unreachable."""
+    """Voids the ticket's hold in the refund system, since it ends without a refund. Raises Refused, Unreachable."""
     ask_and_wait(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
 def make_web(
-    settings: Settings, opened: Opened, service: TaskService, telemetry: Telemetry, known: Access, vitals: Vitals
+    settings: Settings, opened: Opened, service: TaskService, telemetry: Telemetry, access: Access, vitals: Vitals
 ) -> WebServer:
-    """The API and the pages, not yet listening."""
+    """The web server with API and pages, not yet listening."""
     engine, prices = opened.engine, opened.prices
     ledger = LedgerApi(LedgerQueries(engine), lambda bill: comparing.compare(engine, prices, bill), telemetry.render)
     front = make_front(settings.public_url)
-    pages = make_pages(service, known, ledger.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
-    app = create_app(service, known, version=__version__, ledger=ledger, vitals=vitals, pages=pages, front=front)
+    pages = make_pages(service, access, ledger.records, Sessions(engine, opened.writer, utc_now), utc_now, front)
+    app = create_app(service, access, version=__version__, ledger=ledger, vitals=vitals, pages=pages, front=front)
     return WebServer(app, host=settings.web_host, port=settings.web_port, threads=_THREADS)
 
 
 def make_services(settings: Settings, opened: Opened) -> Services:
-    """The stages' collaborators, as they are in production."""
+    """The services that the activities use in production."""
     engine, writer = opened.engine, opened.writer
     models = policy.models(settings.policy_file)
     names = {settings.llm_component, *models.stages.values()}
@@ -254,7 +254,7 @@ def make_services(settings: Settings, opened: Opened) -> Services:
 
 
 def make_traces(settings: Settings, engine: Engine) -> Traces | None:
-    """Exports spans where a collector is named; where none is, its client is not even loaded."""
+    """The exporter of spans; None, without loading its client, if no collector is configured."""
     if not settings.otlp_endpoint:
         return None
     from app.telemetry.export import StoredAnswers, Traces
@@ -264,30 +264,31 @@ def make_traces(settings: Settings, engine: Engine) -> Traces | None:
 
 
 def make_sources(engine: Engine, history: HistoryReader, prices: PriceBook) -> Sources:
-    """What records are made from."""
+    """The sources from which records are made."""
 
-    def said(task_id: str) -> str | None:
+    def custom_status(task_id: str) -> str | None:
         status = history.status(task_id).custom_status
         return status.text if status else None
 
     naming = Naming(stage_of=STAGE_OF, parked_at=RESUME, decided_by=DECISION)
-    return Sources(engine, history.read, prices, naming, utc_now, said, history.instance_ids)
+    return Sources(engine, history.read, prices, naming, utc_now, custom_status, history.instance_ids)
 
 
 def check_ledger(settings: Settings) -> tuple[LedgerDifference, ...]:
-    """Everything in the ledger that is not what histories and journal say; the sidecar has to run."""
-    with _opened_sources(settings) as sources:
+    """The differences between the ledger and its sources, histories and journal. The sidecar must run."""
+    with _open_sources(settings) as sources:
         return tuple(ledger_check.check(sources))
 
 
 def rebuild_ledger(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:
-    """Makes the record again from histories and journal; the sidecar has to run."""
-    with _opened_sources(settings) as sources:
+    """Rebuilds the record from histories and journal; calls `progress` with tasks done and in total. The sidecar must
+    run."""
+    with _open_sources(settings) as sources:
         return rebuilding.rebuild(sources, progress)
 
 
 @contextmanager
-def _opened_sources(settings: Settings) -> Iterator[Sources]:
+def _open_sources(settings: Settings) -> Iterator[Sources]:
     with HistoryReader(settings.daprd) as history:
         engine = database.connect(settings.database_url)
         try:
@@ -297,37 +298,38 @@ def _opened_sources(settings: Settings) -> Iterator[Sources]:
 
 
 def make_worker(settings: Settings, opened: Opened, on_standing: StandingListener) -> Worker:
-    """A workflow worker that knows no workflow yet; not started."""
+    """A workflow worker without workflows and activities, not started. It calls `on_standing` with each task's state
+    after a turn."""
 
-    def completed(attempt: StepAttempt) -> str | None:
+    def recorded_result(attempt: StepAttempt) -> str | None:
         return opened.history.result(attempt.task_id, attempt.event_id, attempt.execution_id)
 
-    executions = Executions(opened.writer, opened.heartbeat.worker, utc_now, completed)
+    executions = Executions(opened.writer, opened.heartbeat.worker, utc_now, recorded_result)
     connection = sidecar.WorkerConnection(settings.daprd)
     return Worker(settings.daprd, ACTIVITIES_AT_ONCE, on_standing, executions, connection, settings.grace_seconds)
 
 
 def register(worker: Worker, services: Services) -> None:
-    """Makes the workflow and every stage and tool known to the worker."""
+    """Registers the workflow, the stages and the tools with the worker."""
     worker.register_workflow(_workflow(), name=NAME)
     for stage in (*STAGES, *TOOLS):
         worker.register_activity(as_activity(stage(services)), name=stage.__name__)
 
 
 def valid_tokens(settings: Settings) -> tuple[Token, ...]:
-    """The tokens of the secret store, and the local admin token of the state folder. That is made where the store holds
-    none, and stays valid for the command line of this machine when somebody gets a token of their own."""
+    """The tokens of the secret store, and the local admin token of the state folder. The local token is created if the
+    store has no tokens; it stays valid for this machine's command line when further tokens are added."""
     path = settings.state_dir / "token"
     text = sidecar.secret(settings.daprd, settings.secret_store, TOKENS_SECRET)
-    given = () if text is None else parse_tokens(text, f"secret {TOKENS_SECRET}")
-    if given and not path.exists():
-        return given
-    others = tuple(token for token in given if token.name != LOCAL_TOKEN_NAME)
+    stored = () if text is None else parse_tokens(text, f"secret {TOKENS_SECRET}")
+    if stored and not path.exists():
+        return stored
+    others = tuple(token for token in stored if token.name != LOCAL_TOKEN_NAME)
     return (make_local_token(path).record, *others)
 
 
 def _workflow() -> Callable[[DaprWorkflowContext, TaskInput], Generator[Any, Any, dict[str, Any]]]:
-    """A function of its own for each runtime: registering marks the function and refuses it a second time."""
+    """A new function for each worker, since the SDK marks a registered function and refuses to register it again."""
 
     def workflow(context: DaprWorkflowContext, task: TaskInput) -> Generator[Any, Any, dict[str, Any]]:
         return refund_ticket(context, task)

@@ -6,7 +6,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from app.config.private_files import private_folder, told
+from app.config.private_files import exposure_warning, private_folder
 from app.config.secret_files import UnreadableSecrets, is_sendable, read_secrets, write_once
 from runtime.errors import UserError
 
@@ -19,7 +19,7 @@ def prepare(state: Path) -> None:
     """Makes the folder, the sidecar's token, and an empty secrets file for Dapr's local secret store where they are not
     there."""
     if opened := private_folder(state):
-        print(f"note: {told(opened)}", file=sys.stderr, flush=True)
+        print(f"note: {exposure_warning(opened)}", file=sys.stderr, flush=True)
     api_token(state)
     check_secrets(state)
     secrets_file = state / "secrets.json"

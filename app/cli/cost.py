@@ -174,12 +174,12 @@ def show(view: CountedReportView, *, exact: bool) -> None:
     wanted = [True] * len([*names, *_COSTS]) + [counts, counts, Dimension.TASK in view.by]
     show_table(list(compress([*names, *_COSTS, *_COUNTS], wanted)), [list(compress(row, wanted)) for row in rows])
     if not counts:
-        each = (
+        per_currency = (
             f"{_cost_per_task(sum_, view.total, per_task)} {sum_.currency} each"
             for sum_ in view.total.money
             if view.total.tasks
         )
-        say(", ".join([f"{view.total.tasks or 0:,} tasks", *each]))
+        say(", ".join([f"{view.total.tasks or 0:,} tasks", *per_currency]))
     if view.left_out:
         say(f"{len(view.groups):,} of {len(view.groups) + view.left_out:,} groups; the total is of all of them")
     notes = (*rounding_notes(digits), *_sidecar_retry_notes(view.unattributed_sidecar_retries))

@@ -1,1 +1,1 @@
-"""What a deployment sets: the environment, the policy file, YAML with line numbers, files for their owner alone."""
+"""The configuration of a deployment: environment, policy file, strict YAML, and private files."""

@@ -1,4 +1,4 @@
-"""Reads `config/policy.yaml`: unknown keys and wrong types are errors that name the line."""
+"""Reads `config/policy.yaml`. Unknown keys and wrong types are errors that name the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.config.yaml_file import plain_number
 from app.domain.errors import ConfigurationError
 from app.domain.models import Confidence, Currency, Frozen, Money
 
-# Numbers as they are written in the file, and no larger than time can be reckoned with.
+# Numbers must be plain decimals; durations are bounded so that adding them to a time cannot overflow.
 _Plain = BeforeValidator(plain_number)
 Whole = Annotated[int, _Plain]
 Amount = Annotated[Money, _Plain]
@@ -23,7 +23,7 @@ _REMEDY = "run this in the project's folder, restore it, or set REFUND_AGENT_POL
 
 
 class ApprovalRules(Frozen):
-    """When a person decides, and how long the task waits for it."""
+    """When a person must decide, and how long the task waits for the decision."""
 
     limits: dict[Currency, Amount]
     min_confidence: Annotated[Confidence, _Plain]
@@ -32,13 +32,13 @@ class ApprovalRules(Frozen):
 
 
 class Drafting(Frozen):
-    """How long a draft may take."""
+    """The limit of turns for a draft."""
 
     max_turns: Whole = Field(ge=1, le=20)
 
 
 class Retries(Frozen):
-    """The workflow's own retries of one step: exponential, factor 2."""
+    """The workflow's retries of one step, with exponential back-off by a factor of 2."""
 
     first_seconds: _Seconds
     max_seconds: _Seconds
@@ -46,20 +46,20 @@ class Retries(Frozen):
 
 
 class Rules(Frozen):
-    """What a task is worked by. It travels in the workflow's input, so a task keeps what it started with."""
+    """The rules of a task. They travel in the workflow's input, so a task keeps the rules that it started with."""
 
     approval: ApprovalRules
     drafting: Drafting
     retries: Retries
 
     def limit(self, currency: str) -> Decimal:
-        """The amount up to which no person is asked; zero for a currency without a limit."""
+        """The amount up to which no person must approve; zero for a currency without a limit."""
         return self.approval.limits.get(currency, Decimal(0))
 
 
 class RetryLimits(Frozen):
-    """How much the retries of all layers together may amount to for one step. Checked by `doctor retries`; in no
-    task's input, since it decides nothing about a task."""
+    """The limits for the retries of all layers together, for one step. `doctor retries` checks them; they are not part
+    of a task's input, since they do not affect a task."""
 
     model_requests_per_step: Whole = Field(ge=1)
     system_requests_per_step: Whole = Field(ge=1)
@@ -68,8 +68,8 @@ class RetryLimits(Frozen):
 
 
 class Losses(Retries):
-    """Retries, and how many of a step's requests to a model may be lost after the model has probably worked and was
-    probably billed. The agent's own, for all tasks: in no task's input."""
+    """Retries, and how many of a step's model requests may be lost after they were probably billed. The last limit
+    applies to all tasks of the agent and is not part of a task's input."""
 
     billed_attempts: Whole = Field(default=3, ge=1, le=100)
 
@@ -95,7 +95,7 @@ class Models(Frozen):
 
 
 class _File(Rules):
-    """All of the policy file."""
+    """The whole policy file."""
 
     retries: Losses
     retry_limits: RetryLimits | None = None
@@ -103,14 +103,14 @@ class _File(Rules):
 
 
 def load(path: Path) -> Rules:
-    """Reads the rules. Raises ConfigurationError with file, line, key and what is wrong."""
-    found = _read(path)
-    retries = Retries(**found.retries.model_dump(include=set(Retries.model_fields)))
-    return Rules(approval=found.approval, drafting=found.drafting, retries=retries)
+    """Reads the rules. Raises ConfigurationError with file, line, key and problem."""
+    file = _read(path)
+    retries = Retries(**file.retries.model_dump(include=set(Retries.model_fields)))
+    return Rules(approval=file.approval, drafting=file.drafting, retries=retries)
 
 
 def losses(path: Path) -> Losses:
-    """Reads how many answers a step may lose. Raises ConfigurationError."""
+    """Reads the retries with their limit of lost answers. Raises ConfigurationError."""
     return _read(path).retries
 
 
@@ -120,11 +120,11 @@ def models(path: Path) -> Models:
 
 
 def retry_limits(path: Path) -> RetryLimits:
-    """Reads the limits of retries. Raises ConfigurationError, also where the file has none."""
-    found = _read(path).retry_limits
-    if found is None:
-        raise ConfigurationError(f"{path}: retry_limits: is not there, so nothing is over the limit; write the section")
-    return found
+    """Reads the limits of retries. Raises ConfigurationError, also if the file has none."""
+    limits = _read(path).retry_limits
+    if limits is None:
+        raise ConfigurationError(f"{path}: retry_limits: the section is missing, so nothing is checked; add it")
+    return limits
 
 
 def _read(path: Path) -> _File:

@@ -1,5 +1,6 @@
-"""What we write is its owner's alone, whatever the umask: tickets, tokens, ledger, logs. Standard library only, for
-`runtime/` too."""
+"""Keeps the agent's files (tickets, tokens, ledger, logs) private to their owner, whatever the umask.
+
+Uses the standard library only, since `runtime/` uses it before anything is installed."""
 
 from __future__ import annotations
 
@@ -10,48 +11,49 @@ from pathlib import Path
 
 UMASK = 0o077
 _OTHERS = 0o077
-# What lies in a state folder. Nothing else is touched: somebody may have named a folder that holds more than ours.
+# The agent's own files in a state folder. Others are not touched, since the configured folder may contain more.
 _OURS = ("*.sqlite*", "names.db*", "token", "sidecar-token", "secrets.json", "lock", "logs", "keys", "identity")
 _OURS_TOO = ("scheduler", "sandbox")
 
 
 def keep_private() -> None:
-    """From now on, for this process and all that it starts."""
+    """Sets the umask of this process, and of all processes that it starts, to owner-only."""
     os.umask(UMASK)
 
 
 def private_folder(folder: Path) -> list[Path]:
-    """Makes a state folder. Closes it, and what of ours lies in it, to others; returns what was open to them."""
+    """Creates a state folder, and closes it and the agent's files in it to other users. Returns the paths that were
+    open to them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shared = folder.resolve() in (Path.home(), Path.cwd(), *Path.cwd().parents)
-    found = [] if shared else [folder]
+    paths = [] if shared else [folder]
     for pattern in (*_OURS, *_OURS_TOO):
         for path in folder.glob(pattern):
-            found += [path, *_below(path)]
-    return [path for path in found if _closed(path)]
+            paths += [path, *_descendants(path)]
+    return [path for path in paths if _close_to_others(path)]
 
 
 def private_file(path: Path) -> None:
-    """Makes an empty file for its owner alone, or closes the one that is there."""
-    with suppress(OSError):  # whoever opens it next says why it cannot be
+    """Creates an empty file that only its owner can access, or closes an existing one to other users."""
+    with suppress(OSError):  # the next code that opens the file reports the error
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        _closed(path)
+        _close_to_others(path)
 
 
-def told(opened: list[Path]) -> str:
-    """The note for what was open to others."""
-    more = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
-    return f"{opened[0]}{more} could be read by other users of this machine; that is mended, but they may have read it"
+def exposure_warning(paths: list[Path]) -> str:
+    """The warning about paths that were open to other users."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more} could be read by other users of this machine; now closed, but they may have read it"
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _descendants(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
         for base, folders, files in os.walk(folder):
             yield from (Path(base, name) for name in (*folders, *files))
 
 
-def _closed(path: Path) -> bool:
-    """Whether it was open and is not any more. A link is left alone, and so is what is another user's."""
+def _close_to_others(path: Path) -> bool:
+    """Removes the rights of other users; returns whether there were any. Skips links, and files of other users."""
     with suppress(OSError):
         mode = path.lstat().st_mode
         if not path.is_symlink() and mode & _OTHERS:

@@ -1,5 +1,5 @@
-"""Files with secrets: tokens that are made once, and Dapr's local secret store. Standard library only, since `runtime/`
-uses it before anything is installed.
+"""Reads and writes files with secrets: generated tokens, and Dapr's local secret store. Standard library only, since
+`runtime/` uses it before anything is installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class UnreadableSecrets(Exception):
-    """A secrets file that daprd could not read. `problem` names the file and the place, `remedy` what to do."""
+    """daprd could not read the secrets file. `problem` names the file and the place, `remedy` says what to do."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem}; {remedy}")
@@ -21,7 +21,7 @@ class UnreadableSecrets(Exception):
 
 
 def read_secrets(path: Path) -> dict[str, Any]:
-    """All secrets of the local secret store by name; none without a file. Raises UnreadableSecrets, OSError."""
+    """The secrets of the local secret store by name; none if there is no file. Raises UnreadableSecrets, OSError."""
     try:
         by_name = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -30,9 +30,9 @@ def read_secrets(path: Path) -> dict[str, Any]:
         remedy = "correct the file, which is one JSON object of names and values"
         raise UnreadableSecrets(f"{path}:{error.lineno}: {error.msg}", remedy) from None
     except UnicodeDecodeError as error:
-        raise UnreadableSecrets(f"{path}: byte {error.start + 1} is no UTF-8 text", "save it as UTF-8") from None
+        raise UnreadableSecrets(f"{path}: byte {error.start + 1} is not UTF-8 text", "save it as UTF-8") from None
     if not isinstance(by_name, dict):
-        raise UnreadableSecrets(f"{path}: is no JSON object", 'write {"name": "value"}')
+        raise UnreadableSecrets(f"{path}: is not a JSON object", 'write {"name": "value"}')
     return by_name
 
 
@@ -42,9 +42,9 @@ def is_sendable(token: str) -> bool:
 
 
 def write_once(path: Path, secret: str) -> None:
-    """Writes a secret into a file that only its owner can read (mode 0600), unless the file is there already.
+    """Writes a secret into a file that only its owner can read (mode 0600), unless the file exists already.
 
-    The file appears with its content or not at all, and another process's file is never replaced.
+    The file is created atomically with its content, and never replaces the file of another process.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

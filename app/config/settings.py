@@ -1,4 +1,4 @@
-"""The one file that reads the environment: `REFUND_AGENT_*`, and the three ports and the token that Dapr announces."""
+"""The settings, and the only code that reads the environment: `REFUND_AGENT_*`, and Dapr's ports and token."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from app.dapr.daprd import Daprd
 from app.domain.errors import ConfigurationError
 
 PREFIX = "REFUND_AGENT_"
-# The sidecar's token on a machine where nobody else announces one; `runtime/state.py` makes it.
+# The file with the sidecar's token if the environment has none; `runtime/state.py` creates it.
 API_TOKEN_FILE = "sidecar-token"  # noqa: S105 - the name of a file, not a secret
 
 
 class Settings(BaseSettings):
-    """Where things are. Every value has a default that works on a laptop."""
+    """The agent's settings. Every value has a default that works on a laptop."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
@@ -29,18 +29,18 @@ class Settings(BaseSettings):
     ledger_url: str = ""  # empty: SQLite in the state folder
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8088, ge=1, le=65535)
-    # Where browsers find the agent, when a reverse proxy stands in front: https://tools.example.com/refunds
+    # The agent's address for browsers, if it is behind a reverse proxy: https://tools.example.com/refunds
     public_url: str = ""
     llm_component: str = "llm"
     secret_store: str = "secrets"  # noqa: S105 - the name of a Dapr component, not a secret
     log_level: str = "INFO"
-    # After a SIGTERM steps at work may still deliver for so long; where another worker takes over, a model call's time.
+    # How long running steps may finish after SIGTERM. Where another worker takes over, set it to a model call's time.
     grace_seconds: float = Field(default=8.0, ge=0, le=600)
     # An OpenTelemetry collector's base URL, such as http://localhost:4318; empty: no traces.
     otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$", repr=False)
-    trace_texts: bool = False  # the models' answers, redacted, in the spans as well
-    url: str = ""  # the agent's address for the command line; empty: made from host and port
-    token: str = Field(default="", repr=False)  # the command line's bearer token; empty: the local file
+    trace_texts: bool = False  # include the models' answers, redacted, in the spans
+    url: str = ""  # the agent's address for the command line; empty: web_host and web_port
+    token: str = Field(default="", repr=False)  # the command line's bearer token; empty: the local token file
     dapr_host: str = "127.0.0.1"
     dapr_http_port: int = Field(
         default=3510, validation_alias=AliasChoices("REFUND_AGENT_DAPR_HTTP_PORT", "DAPR_HTTP_PORT")
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
 
     dapr_api_token: str = Field(
         default="",
-        pattern=r"^[!-~]*$",  # what a header can carry
+        pattern=r"^[!-~]*$",  # the characters that an HTTP header allows
         repr=False,
         validation_alias=AliasChoices("REFUND_AGENT_DAPR_API_TOKEN", "DAPR_API_TOKEN"),
     )
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
 
     @property
     def agent_url(self) -> str:
-        """Where the command line finds the agent."""
+        """The agent's address for the command line."""
         return self.url or f"http://{self.web_host}:{self.web_port}"
 
     @property
@@ -81,15 +81,15 @@ class Settings(BaseSettings):
 
     @property
     def daprd(self) -> Daprd:
-        """The sidecar's API. Raises ConfigurationError when the file that holds its token cannot be read."""
-        return Daprd(self.dapr_http, self.dapr_grpc, self.dapr_api_token or self._token_of_this_machine())
+        """The sidecar's API. Raises ConfigurationError if the file with its token cannot be read."""
+        return Daprd(self.dapr_http, self.dapr_grpc, self.dapr_api_token or self._local_api_token())
 
     @property
     def dapr_metrics(self) -> str:
-        """The sidecar's metrics page."""
+        """The address of the sidecar's metrics."""
         return f"http://{self.dapr_host}:{self.dapr_metrics_port}"
 
-    def _token_of_this_machine(self) -> str:
+    def _local_api_token(self) -> str:
         path = self.state_dir / API_TOKEN_FILE
         try:
             return path.read_text(encoding="ascii").strip()
@@ -103,12 +103,13 @@ class Settings(BaseSettings):
 
 
 def leave_proxies_out(settings: Settings) -> None:
-    """Keeps this process's calls to its own sidecar past every proxy, those of libraries that offer no option too."""
+    """Changes the environment so that this process calls its sidecar without a proxy, also from libraries that have no
+    option for it."""
     os.environ.update(past_proxies(os.environ, settings.dapr_host))
 
 
 def load() -> Settings:
-    """Reads the environment. Raises ConfigurationError that names the variable and its value's fault."""
+    """Reads the settings. Raises ConfigurationError that names the wrong variable and the problem."""
     try:
         return Settings()
     except ValidationError as error:

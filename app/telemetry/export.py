@@ -1,7 +1,7 @@
-"""Sends the spans of ended tasks to an OTLP collector, from a thread of its own.
+"""Sends the spans of ended tasks to an OTLP collector, from a separate thread.
 
-The record's writer only hands the record over, which takes a microsecond and never waits or fails. A collector that is
-down is one warning: its tasks wait, up to a number, and go when it is back. What is lost in the end is counted.
+Handing over a record takes a microsecond and never waits or fails. If the collector is down, one warning is logged and
+tasks wait, up to a limit, until it is back. Dropped tasks are counted.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from app.telemetry.spans import PlannedSpan, SpanKind, Texts, Value, plan
 log = logging.getLogger(__name__)
 
 
-# The answers of model calls as the conventions want them, redacted: only read when texts are switched on.
+# The redacted answers of model calls in the conventions' form. They are read only if texts are switched on.
 
 
 class StoredAnswers:
-    """Reads the journal's answer to a call. Thread-safe."""
+    """Reads the answers of calls from the journal. Thread-safe."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def __call__(self, call: CallRecord) -> str | None:
-        """The answer as `gen_ai.output.messages`; None when there is none, or its retention time is over."""
-        wanted = select(MODEL_CALLS.c.answer).where(MODEL_CALLS.c.call_id == call.call_id)
+        """The answer as `gen_ai.output.messages`; None if there is none, or its retention time has passed."""
+        query = select(MODEL_CALLS.c.answer).where(MODEL_CALLS.c.call_id == call.call_id)
         with self._engine.connect() as connection:
-            stored = connection.execute(wanted).scalar_one_or_none()
+            stored = connection.execute(query).scalar_one_or_none()
         return output_messages(stored) if stored else None
 
 
 def output_messages(stored: str) -> str:
-    """The conventions' JSON of one answer, made from the journal's JSON of it, redacted."""
+    """Converts an answer from the journal's JSON to the conventions' JSON, redacted."""
     answer = json.loads(stored)
     parts: list[dict[str, Any]] = []
     if answer["text"]:
@@ -64,11 +64,10 @@ def output_messages(stored: str) -> str:
     return json.dumps([message], ensure_ascii=False, separators=(",", ":"))
 
 
-# Planned spans in OTLP's protobuf.
+# Encoding planned spans as OTLP protobuf.
 #
-# The SDK's own way from a span to its bytes takes several times as long: it does not remember that most attributes of
-# most spans are the same few, and it copies each message. Nor is a tracer or a global provider made: the record says
-# all that a span holds, and libraries that find a global provider would begin to write spans of their own.
+# The SDK's encoder takes several times as long: it does not cache attributes, most of which repeat, and it copies each
+# message. No global tracer provider is set up either: libraries that find one would export their own spans.
 
 _KINDS = {SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL, SpanKind.CLIENT: Span.SPAN_KIND_CLIENT}
 _FAILED = Status(code=Status.STATUS_CODE_ERROR)
@@ -82,9 +81,9 @@ class Encoding:
     """Encodes the spans of one service."""
 
     def __init__(self, service: str, version: str) -> None:
-        """`OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, which the SDK reads, go before the two names."""
-        own = Resource({SERVICE_NAME: service, SERVICE_VERSION: version}).merge(OTELResourceDetector().detect())
-        attributes = [KeyValue(key=name, value=_value(str(value))) for name, value in own.attributes.items()]
+        """`OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, which the SDK reads, override the two arguments."""
+        resource = Resource({SERVICE_NAME: service, SERVICE_VERSION: version}).merge(OTELResourceDetector().detect())
+        attributes = [KeyValue(key=name, value=_value(str(value))) for name, value in resource.attributes.items()]
         self._resource = ResourceMessage(attributes=attributes)
         self._scope = InstrumentationScope(name=service, version=version)
 
@@ -94,15 +93,15 @@ class Encoding:
 
 
 class Request:
-    """One export request. Spans are made where they stay: a message that is put into another one is copied."""
+    """One export request. Spans are created inside it, since protobuf copies a message that is added to another."""
 
     def __init__(self, resource: ResourceMessage, scope: InstrumentationScope) -> None:
         self._message = ExportTraceServiceRequest()
-        of_resource = self._message.resource_spans.add(resource=resource)
-        self._spans = of_resource.scope_spans.add(scope=scope).spans
+        resource_spans = self._message.resource_spans.add(resource=resource)
+        self._spans = resource_spans.scope_spans.add(scope=scope).spans
 
     def add(self, spans: Iterable[PlannedSpan]) -> None:
-        """Adds all of them, or none: raises ValueError for a text that is no Unicode."""
+        """Adds all spans, or none of them: raises ValueError if a text is not valid Unicode."""
         before = len(self._spans)
         try:
             for planned in spans:
@@ -112,7 +111,7 @@ class Request:
             raise
 
     def body(self) -> bytes:
-        """What is sent."""
+        """The encoded request."""
         body: bytes = self._message.SerializeToString()
         return body
 
@@ -132,10 +131,10 @@ class Request:
         span.MergeFromString(b"".join(parts))
 
 
-# A name's values are all of one type; else True and 1 would be taken for the same.
+# The cache would confuse True and 1, but all values of one name have one type.
 @lru_cache(_REMEMBERED_ATTRIBUTES)
 def _attribute(name: str, value: Value) -> bytes:
-    """A span that has this attribute and nothing else; messages are merged by joining their bytes."""
+    """The bytes of a span with this attribute only. Joining the bytes of messages merges them."""
     part: bytes = Span(attributes=[KeyValue(key=name, value=_value(value))]).SerializeToString()
     return part
 
@@ -154,39 +153,39 @@ def _value(value: Value) -> AnyValue:
             return AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=part) for part in value]))
 
 
-# One export request over HTTP, by OpenTelemetry's own client.
+# Sending requests with OpenTelemetry's HTTP client.
 #
-# It reads the standard's variables for headers, certificates, compression and proxies (`OTEL_EXPORTER_OTLP_*`), and
-# repeats what failed for a moment. What it would log of each failure is kept back: who sends says it once.
+# It reads the standard variables for headers, certificates, compression and proxies (`OTEL_EXPORTER_OTLP_*`), and
+# retries after passing failures. Its log messages are suppressed, since `Traces` logs one warning for an outage.
 
 _REQUEST_SECONDS = 5.0
 
 
 class Sender:
-    """Sends to one URL."""
+    """Sends export requests to one URL."""
 
     def __init__(self, url: str) -> None:
         self._exporter = OTLPSpanExporter(url, timeout=_REQUEST_SECONDS)
-        logging.getLogger(trace_exporter.__name__).addFilter(_nothing)
+        logging.getLogger(trace_exporter.__name__).addFilter(_drop_log_record)
 
     def send(self, request: bytes) -> str:
-        """Sends the body of a request, for a few seconds at most. Returns why it was not taken; empty when it was."""
+        """Sends the body of a request, within a few seconds. Returns the reason of a failure; empty on success."""
         try:
-            # The exporter's public way takes spans of the SDK's and encodes them itself.
+            # The exporter's public method accepts only the SDK's spans, and encodes them itself.
             result = self._exporter._client.export(request)
-        except Exception as error:  # whatever a transport raises, the thread that sends goes on
+        except Exception as error:  # no error of a transport may end the sending thread
             return type(error).__name__
         if result.success:
             return ""
-        # Of an exception its type is enough: its text may quote the URL, and with it a key.
+        # Only the type of an exception: its text may quote the URL, which may contain a key.
         return f"status {result.status_code}" if result.status_code else type(result.error).__name__
 
     def close(self) -> None:
-        """Ends the connection, and a pause between two tries."""
+        """Closes the connection, and ends a pause between two attempts."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _nothing(_: logging.LogRecord) -> bool:
+def _drop_log_record(_: logging.LogRecord) -> bool:
     return False
 
 
@@ -194,13 +193,13 @@ _PATH = "/v1/traces"
 _TASKS_AT_ONCE = 50  # a few hundred spans and KB
 _GATHER_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
-_LAST_SECONDS = 0.5  # for a request that was cut off at the end
-# After this many failures one after the other a batch is given up: it may be the batch that the collector refuses.
+_LAST_SECONDS = 0.5  # for the thread to end after its request was aborted
+# After this many failures in a row, the batch is dropped: perhaps the collector refuses this batch only.
 _TRIES = 8
 
 
 class Traces:
-    """Observes records and exports their spans."""
+    """Takes the records of ended tasks and exports their spans."""
 
     def __init__(
         self,
@@ -211,8 +210,8 @@ class Traces:
         texts: Texts | None = None,
         capacity: int = 1_000,
     ) -> None:
-        """`endpoint` is the collector's base URL (`http://localhost:4318`) or the full one. `texts` gives the answers,
-        None keeps them out. At most `capacity` tasks wait; then the oldest goes."""
+        """`endpoint` is the collector's base URL (`http://localhost:4318`) or full URL. `texts` reads the answers of
+        models; None leaves them out. At most `capacity` tasks wait; beyond that, the oldest is dropped."""
         self._sender = Sender(traces_url(endpoint))
         self._shown = _without_secrets(traces_url(endpoint))
         self._encoding = Encoding(service, version)
@@ -228,15 +227,15 @@ class Traces:
 
     @property
     def dropped(self) -> int:
-        """Tasks whose spans were given up."""
+        """The number of tasks whose spans were dropped."""
         return self._dropped
 
     def start(self) -> None:
-        """Begins to export."""
+        """Starts the exporting thread."""
         self._thread.start()
 
     def observe(self, record: TaskRecord) -> None:
-        """Takes the record of an ended task; any thread. After `stop` it is only counted."""
+        """Takes the record of an ended task, from any thread. After `stop`, it only counts the task as dropped."""
         with self._changed:
             if self._stopping.is_set():
                 self._dropped += 1
@@ -246,7 +245,7 @@ class Traces:
             self._changed.notify()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Exports what waits, for about as long as that; what is left then is dropped."""
+        """Exports the waiting tasks for about `seconds`, then drops the remaining ones."""
         with self._changed:
             self._stopping.set()
             self._changed.notify()
@@ -254,28 +253,28 @@ class Traces:
         self._sender.close()
         self._join(_LAST_SECONDS)
         with self._changed:
-            left = len(self._waiting) + len(self._in_flight)
-            self._dropped += left
-        if left:
-            log.warning("traces: stopped before %s took the spans of the last %d tasks", self._shown, left)
+            unsent = len(self._waiting) + len(self._in_flight)
+            self._dropped += unsent
+        if unsent:
+            log.warning("traces: stopped before %s took the spans of the last %d tasks", self._shown, unsent)
 
     def _join(self, seconds: float) -> None:
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        while batch := self._next():
+        while batch := self._next_batch():
             reason = self._export(batch)
             if not reason:
-                self._succeeded()
+                self._record_success()
                 continue
-            self._failed(batch, reason)
+            self._record_failure(batch, reason)
             if self._stopping.is_set():
                 return
             self._stopping.wait(min(2.0**self._failures, _LONGEST_PAUSE_SECONDS))
 
-    def _next(self) -> list[TaskRecord]:
-        """The oldest records; none when it is time to stop."""
+    def _next_batch(self) -> list[TaskRecord]:
+        """Waits for records and returns the oldest ones; none after `stop` if none wait."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting) or self._stopping.is_set())
         self._stopping.wait(0.0 if len(self._waiting) >= _TASKS_AT_ONCE else _GATHER_SECONDS)
@@ -285,29 +284,29 @@ class Traces:
             return self._in_flight
 
     def _export(self, batch: list[TaskRecord]) -> str:
-        """Sends the spans of the batch. Returns why it was not taken; empty when it was."""
+        """Sends the spans of the batch. Returns the reason of a failure; empty on success."""
         request = self._encoding.request()
         for record in tuple(batch):
             try:
                 request.add(plan(record, self._texts))
-            except Exception as error:  # a record that cannot be told costs its own spans and no others'
+            except Exception as error:  # if a record cannot be exported, only its own spans are dropped
                 batch.remove(record)
                 self._dropped += 1
-                log.warning("traces: task %s has no spans: %s", record.task_id, type(error).__name__)
+                log.warning("traces: the spans of task %s are dropped: %s", record.task_id, type(error).__name__)
         return self._sender.send(request.body())
 
-    def _succeeded(self) -> None:
+    def _record_success(self) -> None:
         self._in_flight = []
         if self._failures:
             log.info("traces: %s takes spans again; %d tasks were dropped so far", self._shown, self._dropped)
         self._failures = 0
 
-    def _failed(self, batch: list[TaskRecord], reason: str) -> None:
-        """Puts the batch back, or gives it up after too many tries."""
+    def _record_failure(self, batch: list[TaskRecord], reason: str) -> None:
+        """Puts the batch back, or drops it after too many attempts."""
         self._failures += 1
         if self._failures == 1 and not self._stopping.is_set():
             log.warning(
-                "traces: %s takes no spans (%s); up to %d tasks wait for it. Is REFUND_AGENT_OTLP_ENDPOINT right?",
+                "traces: %s takes no spans (%s); up to %d tasks wait for it. Check REFUND_AGENT_OTLP_ENDPOINT.",
                 self._shown,
                 reason,
                 self._capacity,
@@ -327,13 +326,13 @@ class Traces:
 
 
 def traces_url(endpoint: str) -> str:
-    """Where spans go, of a collector's base URL."""
+    """The URL for spans, from a collector's base URL or full URL."""
     parts = urlsplit(endpoint)
     path = parts.path.rstrip("/")
     return parts._replace(path=path if path.endswith(_PATH) else path + _PATH).geturl()
 
 
 def _without_secrets(url: str) -> str:
-    """A URL may hold a password, and a query a key."""
+    """The URL without user, password, query and fragment, which may contain secrets."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,6 +1,6 @@
-"""Prometheus metrics: counted when a task has ended, from its record; gauges are asked for at each look.
+"""Prometheus metrics. Counters and histograms come from the records of ended tasks; gauges are read at each scrape.
 
-They count from the start of the process, as Prometheus expects; what an earlier process counted is in the ledger.
+They count from the start of the process, as Prometheus expects; the ledger has the totals of earlier processes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from app.pricing.formula import effective_charges
 log = logging.getLogger(__name__)
 
 
-# The metrics that there are: names, units and labels, which `docs/operations.md` lists. Names only; no values.
+# The names and labels of the metrics, as listed in `docs/operations.md`.
 #
-# Every label has few values: a stage, a model, a state, a tenant. None is a task's id, a ticket's or any text.
+# Every label has few values: a stage, a model, a state, a tenant. None is an id of a task or ticket, or a text.
 
 PREFIX = "refund_agent"
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -48,7 +48,7 @@ LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 15, _MINUTE, 5 * _MINUTE, _HOUR)
 
 
 class Families:
-    """All metrics that are counted when a task has ended, in one registry."""
+    """The metrics that are counted when a task has ended, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, histogram = _makers(registry)
@@ -91,89 +91,92 @@ def _makers(registry: CollectorRegistry) -> tuple[Callable[..., Counter], Callab
     return counter, histogram
 
 
-# Metrics that are asked for at the moment of a look, as callables: how full the worker is, what waits.
+# Metrics that are read at each scrape: the load of the worker, and what waits.
 
 
 @dataclass(frozen=True)
 class Live:
-    """What is asked. Each must answer at once, from any thread; None is a part that this process does not have."""
+    """The functions that give the current values. They must return without waiting, in any thread; None if this process
+    does not have the part."""
 
     activities_running: Callable[[], int] | None = None
     activities_waiting: Callable[[], int] | None = None  # for a slot in the worker
     tasks_to_record: Callable[[], int] | None = None
-    tasks_not_traced: Callable[[], int] | None = None  # given up, since the start
-    turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not come back, since the start
-    turns_broken: Callable[[], int] | None = None  # workflow turns whose code raised, or fitted no history
-    tasks_pending: Callable[[], int] | None = None  # taken in by Dapr and not begun
+    tasks_not_traced: Callable[[], int] | None = None  # tasks whose spans were dropped, since the start
+    turns_set_aside: Callable[[], int] | None = None  # workflow turns that did not return, since the start
+    turns_broken: Callable[[], int] | None = None  # workflow turns whose code raised or did not match the history
+    tasks_pending: Callable[[], int] | None = None  # accepted by Dapr and not started
     sidecar_counted: Callable[[], int] | None = None  # 1 while the sidecar's metrics can be read, else 0
-    histories_tampered: Callable[[], int] | None = None  # that do not verify, since the start
+    histories_tampered: Callable[[], int] | None = None  # histories that do not verify, since the start
 
 
 class LiveCollector(Collector):
-    """Asks at each look. What cannot answer is left out, and logged."""
+    """Reads the current values at each scrape. A value that cannot be read is left out and logged."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
 
     def collect(self) -> Iterable[Metric]:
-        """What there is at this moment."""
+        """The current values as metrics."""
         live = self._live
-        yield from _asked(GaugeMetricFamily, "activities_running", "Steps at work now.", live.activities_running)
-        yield from _asked(
+        yield from _live_metric(GaugeMetricFamily, "activities_running", "Steps at work now.", live.activities_running)
+        yield from _live_metric(
             GaugeMetricFamily, "activities_waiting", "Steps that wait for a free slot.", live.activities_waiting
         )
-        yield from _asked(GaugeMetricFamily, "tasks_to_record", "Tasks still to be recorded.", live.tasks_to_record)
-        yield from _asked(
+        yield from _live_metric(
+            GaugeMetricFamily, "tasks_to_record", "Tasks still to be recorded.", live.tasks_to_record
+        )
+        yield from _live_metric(
             CounterMetricFamily, "tasks_not_traced", "Tasks whose spans no collector took.", live.tasks_not_traced
         )
-        yield from _asked(
+        yield from _live_metric(
             CounterMetricFamily, "turns_broken", "Workflow turns whose code raised an error.", live.turns_broken
         )
-        yield from _asked(
-            CounterMetricFamily, "turns_set_aside", "Workflow turns that did not come back.", live.turns_set_aside
+        yield from _live_metric(
+            CounterMetricFamily, "turns_set_aside", "Workflow turns that did not return.", live.turns_set_aside
         )
-        yield from _asked(
-            GaugeMetricFamily, "tasks_pending", "Tasks that Dapr has taken in and not begun.", live.tasks_pending
+        yield from _live_metric(
+            GaugeMetricFamily, "tasks_pending", "Tasks that Dapr has accepted and not started.", live.tasks_pending
         )
-        yield from _asked(
+        yield from _live_metric(
             GaugeMetricFamily, "sidecar_counted", "Whether the sidecar's metrics can be read.", live.sidecar_counted
         )
-        yield from _asked(
+        yield from _live_metric(
             CounterMetricFamily, "histories_tampered", "Histories that do not verify.", live.histories_tampered
         )
 
 
-def _asked(
-    family: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str, ask: Callable[[], int] | None
+def _live_metric(
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str, read: Callable[[], int] | None
 ) -> Iterator[Metric]:
-    if ask is None:
+    if read is None:
         return
     try:
-        yield family(f"{PREFIX}_{name}", text, value=float(ask()))
-    except Exception as error:  # one number that is missing must not take the others with it
+        yield family(f"{PREFIX}_{name}", text, value=float(read()))
+    except Exception as error:  # a missing value must not prevent the others
         log.warning("metric %s_%s cannot be read: %s", PREFIX, name, type(error).__name__)
 
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _OTHERS = "others"
 _NOBODY = "nobody"
-# Beyond so many different ones, those to come are counted together: a label must not grow without end.
+# The most values of a label. Further values are counted together, so that the number of series stays bounded.
 _TENANTS, _MODELS = 200, 100
 
 Labels = tuple[str, ...]
 
 
 class Metrics:
-    """Observes records and renders what was counted."""
+    """Counts the records of ended tasks and renders all metrics."""
 
     def __init__(self, live: Live | None = None, *, tenants: int = _TENANTS, models: int = _MODELS) -> None:
-        """`tenants` and `models` are how many different ones the labels tell apart."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that says when it began
+        """`tenants` and `models` are the most different values of these labels."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with its start time
         self._registry = CollectorRegistry()
         self._families = Families(self._registry)
         self._registry.register(LiveCollector(live or Live()))
         ProcessCollector(registry=self._registry)
-        self._tenants, self._models = _Few(tenants), _Few(models)
+        self._tenants, self._models = _LabelValues(tenants), _LabelValues(models)
         self._children: dict[Hashable, Any] = {}
 
     def render(self) -> bytes:
@@ -181,7 +184,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def observe(self, record: TaskRecord) -> None:
-        """Counts the record of an ended task, once each; one thread."""
+        """Counts the record of an ended task. Call it once for each task, always from the same thread."""
         families, tenant = self._families, self._tenants.name(record.tenant)
         outcome = record.outcome.value if record.outcome else "none"
         self._child(families.tasks, tenant, record.status.value, outcome).inc()
@@ -195,7 +198,7 @@ class Metrics:
         self._count_calls(record)
 
     def _count_charges(self, record: TaskRecord, tenant: str) -> None:
-        """As they stand after corrections, since a counter never goes down."""
+        """Counts the charges after their corrections, since a counter must never decrease."""
         tokens, cost, unknown = (defaultdict[Labels, float](float) for _ in range(3))
         for charge in effective_charges(record.charges):
             kind, known = bucket(charge), charge.cost_basis.value
@@ -234,7 +237,7 @@ class Metrics:
             self._child(family, *labels).inc(value)
 
     def _child(self, family: MetricWrapperBase, *labels: str) -> Any:
-        """The library looks a child up under a lock, and checks its labels each time; here it is found at once."""
+        """The series of a metric with these labels, cached since the library locks and validates on each access."""
         key = (id(family), labels)
         child = self._children.get(key)
         if child is None:
@@ -242,15 +245,15 @@ class Metrics:
         return child
 
 
-class _Few:
-    """Tells so many names apart, the first that come; all others are one."""
+class _LabelValues:
+    """Limits the values of a label: keeps the first ones, and counts all further ones under one name."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: set[str] = set()
 
     def name(self, name: str) -> str:
-        """The name itself, or the word for the others."""
+        """The label value for `name`: the name itself, or `others`."""
         if name not in self._known:
             if len(self._known) >= self._limit:
                 return _OTHERS

@@ -1,6 +1,5 @@
-"""The names that spans use: the conventions' where they have one, ours below `refund_agent.` where they have none.
-
-The conventions are OpenTelemetry's for generative AI, all of them still in development.
+"""The names and ids in spans. Attributes have the names of OpenTelemetry's conventions for generative AI (in
+development), or begin with `refund_agent.` if the conventions have none.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ PRICE_BOOK = "refund_agent.price_book"
 PAUSE = "refund_agent.pause"
 PAUSE_FOR = "refund_agent.pause.event"
 
-# Dapr's component types, where the conventions call the provider by another name.
+# Dapr's component types whose provider has another name in the conventions.
 _PROVIDERS: Mapping[str, str] = {
     "googleai": "gcp.gemini",
     "mistral": "mistral_ai",
@@ -73,43 +72,43 @@ _PREFIX = "conversation."
 
 
 def provider_name(component_type: str) -> str:
-    """The conventions' name for what is behind a component of that type; empty when the type is not known."""
+    """The conventions' name of the provider of a component type: `openai` for `conversation.openai`."""
     name = component_type.removeprefix(_PREFIX)
     return _PROVIDERS.get(name, name)
 
 
-# Ids of traces and spans, made from the record: exporting a task twice gives the same spans.
+# Ids of traces and spans, computed from the record, so that exporting a task twice gives the same spans.
 
-# https://www.w3.org/TR/trace-context/#traceparent-header; a later version may say more behind it.
+# https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append further fields.
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TraceParent:
-    """The trace that a task belongs to, and the span in it that started the task; None where nobody exports it."""
+    """A task's trace, and the span that started the task; None if that span is not exported."""
 
     trace_id: int
     span_id: int | None
 
 
 def trace_of(task_id: str, trace_parent: str) -> TraceParent:
-    """The trace of the W3C `traceparent`, or one of the task's own where there is none.
+    """The trace of the W3C `traceparent`, or, without a valid one, a trace derived from the task's id.
 
-    A parent that was not sampled is in nobody's collector: the trace keeps its id and begins with the task.
+    A parent that was not sampled reaches no collector, so the trace keeps its id but starts with the task.
     """
-    found = _TRACE_PARENT.fullmatch(trace_parent)
-    if found is None or not int(found[1], 16) or not int(found[2], 16):
+    match = _TRACE_PARENT.fullmatch(trace_parent)
+    if match is None or not int(match[1], 16) or not int(match[2], 16):
         return TraceParent(_number(task_id, size=16), None)
-    sampled = int(found[3], 16) & _SAMPLED
-    return TraceParent(int(found[1], 16), int(found[2], 16) if sampled else None)
+    sampled = int(match[3], 16) & _SAMPLED
+    return TraceParent(int(match[1], 16), int(match[2], 16) if sampled else None)
 
 
 def span_id(*names: str) -> int:
-    """The id of what these names identify together."""
+    """The id of a span, derived from the names that identify it together."""
     return _number("\0".join(names), size=8)
 
 
 def _number(text: str, size: int) -> int:
-    # All zeros is the one id that is not valid.
+    # Zero is the only invalid id.
     return int.from_bytes(blake2b(text.encode(), digest_size=size).digest(), "big") or 1

@@ -1,12 +1,13 @@
-"""From a task's record to the spans of its trace. Pure: no clock, no chance, no collector.
+"""Plans the spans of a task's trace from its record.
 
-    invoke_agent <agent>           the task, child of the sidecar's trace where that was sampled
+    invoke_agent <agent>           the task; child of the sidecar's trace if that was sampled
     ├── <stage>                    a step that asks a model
-    │   └── chat <model>           each of its model calls, the failed and interrupted ones too
+    │   └── chat <model>           each of its model calls, including failed and interrupted ones
     ├── execute_tool <tool>        any other step
-    └── waiting <event>, back_off  the times in which the task held nothing
+    └── waiting <event>, back_off  the times in which the task was idle
 
-No text is in here: of an error only its type, of a model call only counts, unless `texts` gives the answers.
+Spans contain no texts: only the type of an error, and only the token counts of a model call, unless `texts` gives the
+answers.
 """
 
 from __future__ import annotations
@@ -30,49 +31,52 @@ from app.pricing.formula import effective_charges
 from app.telemetry import names
 from app.telemetry.names import TraceParent, span_id, trace_of
 
-# What a span says of a task, a step or a model call.
-#
-# What is not known is not there. Of an error there is only its type, since its message may hold a text.
+# The attributes of a task, a step or a model call. Unknown values are left out.
 
-# An exception's class name; anything else may be a text.
+# The form of an exception's class name; anything else may be a text.
 _ERROR_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
 
 
 def task_attributes(record: TaskRecord) -> dict[str, Value]:
-    """Of the task, without its cost."""
+    """The attributes of a task, without its cost."""
     providers = {call.provider for call in record.calls}
-    found: dict[str, Value] = {
-        names.OPERATION: names.INVOKE_AGENT,
-        names.AGENT: record.agent,
-        names.WORKFLOW: record.workflow,
-        names.CONVERSATION: record.task_id,
-        names.PROVIDER: names.provider_name(providers.pop()) if len(providers) == 1 else "",
-        names.WORKFLOW_VERSION: record.version,
-        names.WORKFLOW_TURNS: record.turns,
-        names.HISTORY_EVENTS: record.events,
-        names.HISTORY_BYTES: record.size,
-        names.TASK_STATUS: record.status.value,
-        names.TASK_OUTCOME: record.outcome.value if record.outcome else "",
-        names.TASK_CATEGORY: record.category,
-        names.TASK_RERUN_OF: record.rerun_of or "",
-        names.ACTIVE_SECONDS: record.parts.get(TimePart.ACTIVE, timedelta(0)).total_seconds(),
-    }
-    return _told(found)
+    return _without_empty(
+        {
+            names.OPERATION: names.INVOKE_AGENT,
+            names.AGENT: record.agent,
+            names.WORKFLOW: record.workflow,
+            names.CONVERSATION: record.task_id,
+            names.PROVIDER: names.provider_name(providers.pop()) if len(providers) == 1 else "",
+            names.WORKFLOW_VERSION: record.version,
+            names.WORKFLOW_TURNS: record.turns,
+            names.HISTORY_EVENTS: record.events,
+            names.HISTORY_BYTES: record.size,
+            names.TASK_STATUS: record.status.value,
+            names.TASK_OUTCOME: record.outcome.value if record.outcome else "",
+            names.TASK_CATEGORY: record.category,
+            names.TASK_RERUN_OF: record.rerun_of or "",
+            names.ACTIVE_SECONDS: record.parts.get(TimePart.ACTIVE, timedelta(0)).total_seconds(),
+        }
+    )
 
 
 def step_attributes(step: StepRecord) -> dict[str, Value]:
-    """Of a step, without its cost."""
-    found: dict[str, Value] = {names.STAGE: step.stage, names.STEP: step.step, names.STEP_ATTEMPTS: len(step.attempts)}
+    """The attributes of a step, without its cost."""
+    attributes: dict[str, Value] = {
+        names.STAGE: step.stage,
+        names.STEP: step.step,
+        names.STEP_ATTEMPTS: len(step.attempts),
+    }
     if step.answered_by is not None:
-        found[names.ANSWERED_BY] = step.answered_by.value
+        attributes[names.ANSWERED_BY] = step.answered_by.value
     if step.tool:
-        found |= {names.OPERATION: names.EXECUTE_TOOL, names.TOOL: step.tool, names.TOOL_TYPE: names.FUNCTION}
-    return found
+        attributes |= {names.OPERATION: names.EXECUTE_TOOL, names.TOOL: step.tool, names.TOOL_TYPE: names.FUNCTION}
+    return attributes
 
 
 def call_attributes(call: CallRecord) -> dict[str, Value]:
-    """Of a model call, without its cost."""
-    found: dict[str, Value] = {
+    """The attributes of a model call, without its cost."""
+    attributes: dict[str, Value] = {
         names.OPERATION: names.CHAT,
         names.PROVIDER: names.provider_name(call.provider),
         names.CONVERSATION: call.task_id,
@@ -89,14 +93,14 @@ def call_attributes(call: CallRecord) -> dict[str, Value]:
         names.TOKENS_BASIS: call.usage.basis.value,
     }
     if call.finish_reason:
-        found[names.FINISH_REASONS] = (call.finish_reason,)
+        attributes[names.FINISH_REASONS] = (call.finish_reason,)
     if call.wasted:
-        found[names.ERROR_TYPE] = _error_type_of(call)
-    return _told(found) | _token_attributes(call)
+        attributes[names.ERROR_TYPE] = _error_type_of(call)
+    return _without_empty(attributes) | _token_attributes(call)
 
 
 def _token_attributes(call: CallRecord) -> dict[str, Value]:
-    """What is not reported is not there: it is not zero."""
+    """The known token counts. An unknown count is left out, since it is not zero."""
     usage = call.usage
     if usage.basis is UsageBasis.UNREPORTED:
         return {}
@@ -110,8 +114,7 @@ def _token_attributes(call: CallRecord) -> dict[str, Value]:
     return {name: tokens for name, tokens in counts.items() if tokens is not None}
 
 
-def _told(attributes: dict[str, Value]) -> dict[str, Value]:
-    """Without what is empty, that is: not known, or none."""
+def _without_empty(attributes: dict[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in attributes.items() if value != ""}
 
 
@@ -123,7 +126,7 @@ def _error_type_of(call: CallRecord) -> str:
 
 
 def error_of(step: StepRecord) -> str:
-    """The type of the error that a step ended with; empty when it ended well."""
+    """The type of the error with which a step ended; empty if it did not fail."""
     if not step.attempts or step.attempts[-1].outcome is not AttemptOutcome.FAILED:
         return ""
     name, colon, _ = step.attempts[-1].error.partition(":")
@@ -131,24 +134,24 @@ def error_of(step: StepRecord) -> str:
 
 
 def failure_of(record: TaskRecord) -> str:
-    """The type of the error that a task failed with: that of the last step that failed."""
+    """The type of the error with which a task failed, taken from its last failed step."""
     return next((error for step in reversed(record.steps) if (error := error_of(step))), names.OTHER_ERROR)
 
 
-# Which charges belong to which span, and how a span says what it cost.
+# The costs of spans.
 #
-# Each charge belongs to one span, so the spans of a trace sum to the task, exactly: a model call's to the call, a
-# step's to the step, all else to the task. Amounts are decimal strings, since floats would not sum.
+# Each charge belongs to exactly one span (the call, else the step, else the task), so the costs of a trace's spans sum
+# to the cost of the task. Amounts are decimal strings, since floats would not sum exactly.
 
 Value = str | int | float | bool | tuple[str, ...]
-Key = tuple[str, int, int]  # execution id, turn, number of the call; zeros for a step, and empty for the task
+Key = tuple[str, int, int]  # execution id, turn and number of the call; (id, 0, 0) for a step, ("", 0, 0) for the task
 
 _TASK: Key = ("", 0, 0)
 
 
 @dataclass(slots=True)
 class Cost:
-    """What one span cost: the sum of what is known of it, by currency."""
+    """The cost of one span: the sums of its known charges by currency, and how they are known."""
 
     amounts: dict[str, Decimal] = field(default_factory=dict)
     knowns: set[CostBasis] = field(default_factory=set)
@@ -156,19 +159,19 @@ class Cost:
     book_digest: str = ""
     _last: tuple[UsageBasis, bool] | None = None
 
-    def take(self, charge: Charge) -> None:
+    def add_charge(self, charge: Charge) -> None:
         """Adds one charge."""
-        known = (charge.usage_basis, charge.contracted_unit_price is None)
-        if known != self._last:  # mostly the same as before, and cheaper to compare than to look up
-            self._last = known
+        basis = (charge.usage_basis, charge.contracted_unit_price is None)
+        if basis != self._last:  # mostly equal to the last one, and cheaper to compare than to compute
+            self._last = basis
             self.knowns.add(charge.cost_basis)
         self.book_digest = charge.book_digest
         self.price_id = charge.price_id or self.price_id
         if charge.contracted_cost is not None and charge.currency is not None:
             self._add(charge.currency, charge.contracted_cost)
 
-    def take_all(self, other: Cost) -> None:
-        """Adds another span's."""
+    def add_cost(self, other: Cost) -> None:
+        """Adds the cost of another span."""
         self.knowns |= other.knowns
         self.book_digest = other.book_digest
         for currency, amount in other.amounts.items():
@@ -179,15 +182,16 @@ class Cost:
         self.amounts[currency] = amount if known is None else add(known, amount)
 
     def attributes(self, prefix: str) -> dict[str, Value]:
-        """`amount` and `currency`, or `amounts` of several currencies; none while nothing is known. `known` says how
-        well: where it is `unreported` or `unpriced`, the true amount is another one."""
-        found: dict[str, Value] = {f"{prefix}.basis": worst_of(self.knowns).value}
+        """`amount` and `currency`, or `amounts` for several currencies; neither if no amount is known. `basis` says how
+        the cost is known: with `unreported` or `unpriced`, the true amount differs."""
+        attributes: dict[str, Value] = {f"{prefix}.basis": worst_of(self.knowns).value}
         if len(self.amounts) == 1:
             ((currency, amount),) = self.amounts.items()
-            found |= {f"{prefix}.amount": plain(amount), f"{prefix}.currency": currency}
+            attributes |= {f"{prefix}.amount": plain(amount), f"{prefix}.currency": currency}
         elif self.amounts:
-            found[f"{prefix}.amounts"] = tuple(f"{plain(self.amounts[name])} {name}" for name in sorted(self.amounts))
-        return found
+            amounts = tuple(f"{plain(self.amounts[currency])} {currency}" for currency in sorted(self.amounts))
+            attributes[f"{prefix}.amounts"] = amounts
+        return attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,25 +202,25 @@ class Costs:
     by_span: Mapping[Key, Cost]
 
     def of_task(self) -> dict[str, Value]:
-        """The workflow's own, and the whole task's."""
+        """The cost that belongs to no step, and the cost of the whole task."""
         if not self.whole.knowns:
             return {}
         whole = self.whole.attributes(names.TASK_COST) | {names.PRICE_BOOK: self.whole.book_digest}
         return self._of(_TASK) | whole
 
     def of_step(self, step: StepRecord) -> dict[str, Value]:
-        """The step's work, without its model calls."""
+        """The cost of a step without its model calls."""
         return self._of((step.execution_id, 0, 0))
 
     def of_call(self, call: CallRecord) -> dict[str, Value]:
-        """The call's tokens, and at which price of which book."""
+        """The cost of a model call's tokens, with the price and the price book."""
         key = (call.execution_id, call.turn, call.number)
-        found = self._of(key)
-        if found:
+        attributes = self._of(key)
+        if attributes:
             cost = self.by_span[key]
-            found |= {names.PRICE: cost.price_id} if cost.price_id else {}
-            found[names.PRICE_BOOK] = cost.book_digest
-        return found
+            attributes |= {names.PRICE: cost.price_id} if cost.price_id else {}
+            attributes[names.PRICE_BOOK] = cost.book_digest
+        return attributes
 
     def _of(self, key: Key) -> dict[str, Value]:
         cost = self.by_span.get(key)
@@ -224,26 +228,22 @@ class Costs:
 
 
 def costs(record: TaskRecord) -> Costs:
-    """Sums the record's charges by span, as they stand after corrections."""
-    spans = _keys(record)
+    """Sums the record's charges by span, after their corrections."""
+    calls = {(call.execution_id, call.turn, call.number) for call in record.calls}
+    spans = calls | {(step.execution_id, 0, 0) for step in record.steps}
     whole, by_span = Cost(), dict[Key, Cost]()
     for charge in effective_charges(record.charges):
         key = _key(charge, spans)
         if key not in by_span:
             by_span[key] = Cost()
-        by_span[key].take(charge)
+        by_span[key].add_charge(charge)
     for cost in by_span.values():
-        whole.take_all(cost)
+        whole.add_cost(cost)
     return Costs(whole, by_span)
 
 
-def _keys(record: TaskRecord) -> set[Key]:
-    calls = {(call.execution_id, call.turn, call.number) for call in record.calls}
-    return calls | {(step.execution_id, 0, 0) for step in record.steps}
-
-
 def _key(charge: Charge, spans: Set[Key]) -> Key:
-    """The narrowest span that there is."""
+    """The narrowest existing span to which the charge belongs."""
     call = (charge.execution_id, charge.turn, charge.number)
     if charge.kind is CostKind.MODEL and call in spans:
         return call
@@ -251,7 +251,7 @@ def _key(charge: Charge, spans: Set[Key]) -> Key:
     return step if step in spans else _TASK
 
 
-# The answer to a call in the conventions' form; None when there is none, or it is gone by its retention time.
+# Gives the answer to a call in the conventions' form; None if there is none, or its retention time has passed.
 Texts = Callable[[CallRecord], str | None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -259,7 +259,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class SpanKind(StrEnum):
-    """Whether a span stays in this process or asks another one."""
+    """Whether a span is internal work or a request to another service."""
 
     INTERNAL = "internal"
     CLIENT = "client"
@@ -267,7 +267,7 @@ class SpanKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedSpan:
-    """One span as it is to be exported. Times are nanoseconds since 1970; `parent_id` None for a trace's first."""
+    """One span to export. Times are nanoseconds since 1970; `parent_id` is None for the root of a trace."""
 
     name: str
     kind: SpanKind
@@ -282,12 +282,13 @@ class PlannedSpan:
 
 
 def plan(record: TaskRecord, texts: Texts | None = None) -> tuple[PlannedSpan, ...]:
-    """The spans of a task, its own first. What has not ended yet ends with what is known."""
+    """The spans of a task, with the task's own span first. Work without a known end ends with the task, or when the
+    record was made."""
     return tuple(_Plan(record, texts).spans())
 
 
 class _Plan:
-    """The planning of one task."""
+    """Plans the spans of one task."""
 
     def __init__(self, record: TaskRecord, texts: Texts | None) -> None:
         self._record = record
@@ -299,7 +300,7 @@ class _Plan:
         self._common: dict[str, Value] = {names.TENANT: record.tenant, names.TASK_ID: record.task_id}
 
     def spans(self) -> list[PlannedSpan]:
-        """All of them."""
+        """The spans of the task, its steps, its calls and its pauses."""
         record = self._record
         steps = {step.execution_id: self._step(step) for step in record.steps}
         calls = [self._call(call, steps.get(call.execution_id)) for call in record.calls]
@@ -371,7 +372,7 @@ class _Plan:
         return PlannedSpan(name, kind, self._trace.trace_id, own, parent, start, end, attributes, failed)
 
     def _times(self, step: StepRecord) -> tuple[datetime, datetime]:
-        """From the first schedule to the last end; of a step that only the journal knows, those of its calls."""
+        """Start and end of a step: from its first scheduling to its last end; without attempts, those of its calls."""
         if step.attempts:
             return step.attempts[0].scheduled_at, step.attempts[-1].ended_at or self._end
         calls = self._record.calls_of(step)

@@ -1,4 +1,4 @@
-"""The policy file: what is wrong in it is named with its line."""
+"""The policy file: every mistake is named with its line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECT_FILE = ROOT / "config" / "policy.yaml"
 
 
 def complaint(folder: Path, old: str, new: str) -> str:
-    """What is said of the project's own file with one thing changed."""
+    """The error for the project's policy file with one text replaced."""
     text = PROJECT_FILE.read_text()
     assert old in text
     changed = folder / "policy.yaml"
@@ -42,13 +42,13 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("max_turns: 4", "max_turns: many", "drafting.max_turns: 'many' is no plain decimal number"),
-        ("max_turns: 4", "max_turns: yes", "drafting.max_turns: 'True' is no plain decimal number"),
-        ("max_turns: 4", "max_turns: 04", "04 is no plain decimal number: write it as in 0.40 or 15"),
-        ('USD: "100.00"', "USD: 1:40", "1:40 is no plain decimal number"),
-        ('USD: "100.00"', 'USD: "1e2"', "limits.USD: '1e2' is no plain decimal number"),
-        ("time_limit_hours: 72", "time_limit_hours: .inf", ".inf is no plain decimal number"),
-        ("time_limit_hours: 72", 'time_limit_hours: "inf"', "'inf' is no plain decimal number"),
+        ("max_turns: 4", "max_turns: many", "drafting.max_turns: 'many' is not a plain decimal number"),
+        ("max_turns: 4", "max_turns: yes", "drafting.max_turns: 'True' is not a plain decimal number"),
+        ("max_turns: 4", "max_turns: 04", "04 is not a plain decimal number: write it as in 0.40 or 15"),
+        ('USD: "100.00"', "USD: 1:40", "1:40 is not a plain decimal number"),
+        ('USD: "100.00"', 'USD: "1e2"', "limits.USD: '1e2' is not a plain decimal number"),
+        ("time_limit_hours: 72", "time_limit_hours: .inf", ".inf is not a plain decimal number"),
+        ("time_limit_hours: 72", 'time_limit_hours: "inf"', "'inf' is not a plain decimal number"),
         ("time_limit_hours: 72", "time_limit_hours: 999999999", "less than or equal to 87600"),
         ("max_turns: 4", "max_turns: 0", "drafting.max_turns: Input should be greater than or equal to 1"),
         ('min_confidence: "0.70"', 'min_confidence: "70"', "approval.min_confidence"),
@@ -78,7 +78,7 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"approval: \x00"])
-def test_what_is_no_text_is_an_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path, content: bytes) -> None:
     broken = tmp_path / "policy.yaml"
     broken.write_bytes(content)
     with pytest.raises(ConfigurationError, match="not text in UTF-8"):
@@ -94,11 +94,11 @@ def test_a_file_without_limits_still_works_and_says_what_is_missing_to_those_who
     older = tmp_path / "policy.yaml"
     older.write_text(PROJECT_FILE.read_text().partition("retry_limits:")[0])
     assert policy.load(older) == policy.load(PROJECT_FILE)
-    with pytest.raises(ConfigurationError, match="retry_limits: is not there, so nothing is over the limit"):
+    with pytest.raises(ConfigurationError, match="retry_limits: the section is missing, so nothing is checked"):
         policy.retry_limits(older)
 
 
-# As a task of the first version has it in its history.
+# The rules as they are in the history of a task of the first version.
 FIRST_INPUT = """
 {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1", "order_id": null, "rules": {
  "approval": {"limits": {"USD": "100.00", "EUR": "100.00", "GBP": "100.00", "CHF": "100.00"},
@@ -108,8 +108,8 @@ FIRST_INPUT = """
 """
 
 
-def test_the_input_of_a_task_has_the_shape_that_it_always_had() -> None:
-    """Histories are read by later versions, and by earlier ones while a rollout runs."""
+def test_the_input_of_a_task_keeps_its_shape() -> None:
+    """Later versions read a history, and during a rollout earlier ones too."""
     first = TaskInput.model_validate_json(FIRST_INPUT)
     assert first.rules.retries.first_seconds == 5
     now = task().model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What we write is nobody else's, whatever the umask of whoever starts us, and what was open before is closed."""
+"""The agent's files are private whatever the umask, and open ones are closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config.private_files import private_folder, told
+from app.config.private_files import exposure_warning, private_folder
 from app.ledger.store import database
 from runtime import paths, processes, state
 
@@ -19,14 +19,14 @@ OPEN = 0o022
 
 @pytest.fixture(autouse=True)
 def wide_open() -> Iterator[None]:
-    """A umask that lets everybody read and write."""
+    """A umask that gives everybody all rights."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """What others could read, or write, below a folder, and the folder itself."""
+    """The paths in and including a folder to which other users have any right."""
     everything = [folder, *folder.rglob("*")]
     return [str(path) for path in everything if not path.is_symlink() and path.lstat().st_mode & 0o077]
 
@@ -59,7 +59,7 @@ def test_what_a_process_writes_and_its_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("app", "cost", "report"), ("sandbox", "--model-port", "x")])
 def test_a_command_started_by_hand_closes_its_own_umask(command: tuple[str, ...], tmp_path: Path) -> None:
-    """Both set it before anything else; what they then do is of no interest here."""
+    """Both commands set the umask first; their further work does not matter here."""
     code = (
         "import os, runpy, sys, atexit; os.umask(0); atexit.register(lambda: print(oct(os.umask(0)), flush=True));"
         f"sys.argv = {[*command]!r}; runpy.run_module({command[0]!r}, run_name='__main__', alter_sys=False)"
@@ -72,7 +72,7 @@ def test_a_command_started_by_hand_closes_its_own_umask(command: tuple[str, ...]
     assert done.stdout.split()[-1] == expected, done.stderr
 
 
-def test_what_was_open_is_closed_and_said(tmp_path: Path) -> None:
+def test_open_files_are_closed_and_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     folder = tmp_path / "state"
     (folder / "sandbox" / "deep").mkdir(parents=True)
@@ -81,12 +81,12 @@ def test_what_was_open_is_closed_and_said(tmp_path: Path) -> None:
     (folder / "elsewhere").symlink_to(tmp_path)
     opened = private_folder(folder)
     assert open_to_others(folder) == []
-    assert f"{folder} and {len(opened) - 1} more could be read by other users" in told(opened)
+    assert f"{folder} and {len(opened) - 1} more could be read by other users" in exposure_warning(opened)
     assert private_folder(folder) == []
     assert tmp_path.stat().st_mode & 0o077, "what a link leads to is left alone"
 
 
-def test_what_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_are_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs").write_text("x")

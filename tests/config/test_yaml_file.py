@@ -1,4 +1,4 @@
-"""Our YAML files: nothing is taken in silence, and what is wrong is named with its line."""
+"""Reading YAML files: every mistake is an error that names its line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.domain.models import Frozen
 
 
 class Part(Frozen):
-    """A part of the file."""
+    """A part of the test's file."""
 
     name: str
     size: int = Field(ge=0)
 
 
 class Whole(Frozen):
-    """The file."""
+    """The whole of the test's file."""
 
     parts: tuple[Part, ...]
 
@@ -55,35 +55,43 @@ def test_each_part_knows_its_line(tmp_path: Path) -> None:
         ("size: 2", "size: -2", "whole.yaml:5: parts.1.size: Input should be greater than or equal to 0"),
         ("size: 2", "size: 2\n    colour: red", "whole.yaml:6: parts.1.colour: unknown key"),
         ("    size: 2\n", "", "whole.yaml:4: parts.1.size: Field required"),
-        ("size: 2", "size: 2\n    size: 3", "whole.yaml:6: not valid YAML: key size stands twice"),
+        ("size: 2", "size: 2\n    size: 3", "whole.yaml:6: not valid YAML: key size occurs twice"),
         ("size: 2", "size: 2026-02-30", "whole.yaml:5: not valid YAML: day is out of range"),
         ("parts:", "parts: !!python/object:os.system", "whole.yaml:1: not valid YAML"),
         ("parts:", "- parts", "whole.yaml:2: not valid YAML"),
         (GOOD, "[" * 5000, "whole.yaml: is nested too deep"),
-        ("size: 2", "size: 010", "whole.yaml:5: not valid YAML: 010 is no plain decimal number"),
-        ("size: 2", "size: +2", "whole.yaml:5: not valid YAML: +2 is no plain decimal number"),
+        ("size: 2", "size: 010", "whole.yaml:5: not valid YAML: 010 is not a plain decimal number"),
+        ("size: 2", "size: +2", "whole.yaml:5: not valid YAML: +2 is not a plain decimal number"),
         (
             "size: 2",
             "size: " + "9" * 5000,
             "whole.yaml:5: not valid YAML: 9999999999999999999999999999999999999999… has",
         ),
-        ("size: 2", "size: !!timestamp x", "whole.yaml:5: not valid YAML: 'x' is no timestamp; write it without a tag"),
-        ("size: 2", "size: !!bool x", "whole.yaml:5: not valid YAML: 'x' is no bool; write it without a tag"),
+        (
+            "size: 2",
+            "size: !!timestamp x",
+            "whole.yaml:5: not valid YAML: 'x' does not fit the tag timestamp; write",
+        ),
+        (
+            "size: 2",
+            "size: !!bool x",
+            "whole.yaml:5: not valid YAML: 'x' does not fit the tag bool; write",
+        ),
         ("size: 2", 'size: !!int ""', "whole.yaml:5: not valid YAML"),
         ("size: 2", "size: !!float x", "whole.yaml:5: not valid YAML"),
         ("size: 2", "size: !!binary x", "whole.yaml:5: not valid YAML"),
         ("size: 2", "size: !ours x", "whole.yaml:5: not valid YAML"),
-        ("size: 2", "size: 2\n---\nparts: []", "whole.yaml: holds 2 documents; keep the first"),
+        ("size: 2", "size: 2\n---\nparts: []", "whole.yaml: contains 2 documents; keep the first"),
         ("size: 2", "size: 2\0", "whole.yaml:5: is not text in UTF-8"),
         ("parts:", "parts: &a [*a]\nold:", "whole.yaml:1: refers to itself; write it out"),
         (
             GOOD,
             "a: &a [1, 1, 1]\n" + "".join(f"{n}: &{n} [*{o}, *{o}, *{o}]\n" for o, n in pairwise("abcdefghijklmn")),
-            "whole.yaml:11: has more parts than any file of ours, by its aliases; write it out",
+            "whole.yaml:11: its aliases expand to too many parts; write it out",
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in GOOD
     assert complaint(tmp_path, GOOD.replace(old, new)).startswith(said)
 

@@ -1,4 +1,4 @@
-"""What became of a decision, in words: the reason, and the limit where there is one."""
+"""The wording of a decision's result: the reason, and the limit if there is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFUSED = DecisionState.REFUSED
 
 
 def refund(amount: str, currency: str = "EUR") -> Refund:
-    """Some of order X."""
+    """A refund for order X."""
     return Refund.model_validate({"order_id": "X", "amount": amount, "currency": currency})
 
 
@@ -38,7 +38,7 @@ def test_a_refusal_names_the_reason_and_the_limit(code: str, wanted: str, most: 
     assert words(REFUSED, code, refund(wanted), Decimal(most) if most else None, "EUR") == said
 
 
-def test_another_currency_is_told_from_the_orders_own() -> None:
+def test_a_wrong_currency_is_named_with_the_orders_own() -> None:
     said = words(REFUSED, "currency_differs", refund("9.00", "CHF"), Decimal("59.90"), "EUR")
     assert said == "order X was paid in EUR, not in CHF: 59.90 EUR at most"
 

@@ -1,4 +1,4 @@
-"""Figures for people: never zero for what is not zero, and marks for what is estimated or not known."""
+"""Formatting: a value other than zero is never shown as zero, and estimates and unknowns are marked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AT = datetime(2026, 11, 30, 23, 59, 59, 999_600, tzinfo=UTC)
 
 
 def number(text: str) -> Decimal:
-    """The number in a text of ours, without its bound."""
+    """The number in a formatted text, without the sign of a bound."""
     return Decimal(text.lstrip("<>").replace(",", ""))
 
 
@@ -120,7 +120,7 @@ def test_shares(share: str, places: int | None, text: str) -> None:
 
 @given(LENGTHS)
 def test_a_duration_is_cut_and_never_nothing(length: timedelta) -> None:
-    """What is read of it is at most the length, and less than a unit of its last part away."""
+    """The shown duration is at most the real one, and less than one of its last units shorter."""
     shown = duration(length)
     assert duration(length, estimated=True).lstrip("~") == shown
     seconds = abs(Decimal(length // timedelta(microseconds=1)) / 10**6)

@@ -1,4 +1,4 @@
-"""Every code for which a task waits has its words, and what to do about it."""
+"""Every code for which a task waits has a wording and advice."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.paths import ROOT
 
 APP = ROOT / "app"
 CODE = re.compile(r"[a-z]+(_[a-z0-9]+)+")
-# Where the workflow says why a person is needed, and where the sandbox's books refuse.
+# The files with the reasons of the workflow, and with the refusals of the sandbox's books.
 SAYING = ("activities/guards.py", "refund.py")
 REFUSING = ("refunds.py", "orders.py", "entries.py")
-# What looks like a code there and is none: names of steps and of events.
+# Texts there that look like codes but are names of steps and events.
 NAMES = {path.stem for path in (APP / "workflow" / "activities").glob("*.py")} | {
     "hold_refund",
     "lookup_order",
@@ -35,7 +35,7 @@ def texts(file: Path) -> set[str]:
 
 
 def refusals(file: Path) -> set[str]:
-    """The codes with which a file of the sandbox refuses."""
+    """The codes of the refusals in a file of the sandbox."""
     calls = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
     named = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "refusal" and call.args)
     return {str(call.args[0].value) for call in named if isinstance(call.args[0], ast.Constant)}
@@ -65,7 +65,7 @@ def test_every_code_has_words_and_advice(code: str) -> None:
         assert not text.endswith(".")
 
 
-def test_what_is_no_code_is_told_as_it_stands() -> None:
+def test_a_text_that_is_no_code_is_shown_as_it_is() -> None:
     parked = "classify: ModelRefused: 401 from the provider of llm_2; put the key in order"
     assert decision_texts.explain(parked).words == parked
     assert (

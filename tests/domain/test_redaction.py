@@ -1,4 +1,4 @@
-"""What must not travel does not: addresses, cards, accounts and keys are taken out, the rest stays."""
+"""Redaction removes addresses, cards, accounts and keys, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_each_kind(text: str, redacted: str) -> None:
 
 
 def luhn_complete(head: str) -> str:
-    """`head` with the check digit that makes it a card number."""
+    """`head` with its Luhn check digit."""
     digits = [int(character) for character in head]
     total = sum(sum(divmod(2 * digit, 10)) for digit in digits[::-2]) + sum(digits[-2::-2])
     return head + str(-total % 10)

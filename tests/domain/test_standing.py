@@ -1,4 +1,4 @@
-"""Where a task stands, as a reader is told it."""
+"""The state of an ended task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("output", "error"),
     [
         ('{"reason": "sent twice"}', "sent twice"),
         ('{"reason": "said {\\"so\\"}"}', 'said {"so"}'),
@@ -24,10 +24,10 @@ NOW = datetime(2026, 11, 30, tzinfo=UTC)
         ("", "terminated"),
     ],
 )
-def test_why_a_task_was_ended_is_told_in_its_words(output: str | None, told: str) -> None:
-    assert ended_standing(TaskStatus.TERMINATED, NOW, output, None).error == told
+def test_the_reason_of_a_termination_is_kept(output: str | None, error: str) -> None:
+    assert ended_standing(TaskStatus.TERMINATED, NOW, output, None).error == error
 
 
-def test_a_failure_is_told_before_anything_else() -> None:
+def test_a_failure_takes_precedence() -> None:
     failure = "the history does not verify"
     assert ended_standing(TaskStatus.FAILED, NOW, '{"reason": "x"}', failure).error == failure

@@ -1,4 +1,4 @@
-"""Text in the one form that every store can hold: what cannot be held is replaced, all else stays as it was."""
+"""Texts that every store can hold: only NUL and lone surrogates are replaced."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from app.domain.texts import is_storable, storable, storable_json
 
-# With NUL, and with each half of a surrogate pair alone.
+# Texts with NUL and lone surrogates.
 ANY_TEXT = st.text(st.characters(exclude_categories=())) | st.text("\0\ud83d\ude00\\u0dA8x\"'é😀", max_size=40)
 
 
 def utf8(text: str) -> bool:
-    """Whether it can be written as UTF-8."""
+    """Whether the text can be encoded as UTF-8."""
     try:
         return bool(text.encode() or True)
     except UnicodeEncodeError:
@@ -37,18 +37,18 @@ def test_json_reads_as_before_but_for_what_cannot_be_stored(value: object) -> No
     raw = json.dumps(value).encode()
     read = json.loads(storable_json(raw))
     assert json.dumps(read, ensure_ascii=False).encode()
-    # Python writes two halves that stand beside each other as the escapes of one character.
-    assert read == mapped(json.loads(raw))
+    # Python writes two adjacent lone surrogates as the escapes of one character.
+    assert read == map_texts(json.loads(raw))
 
 
-def mapped(value: object) -> object:
-    """The value with each of its texts in the form that can be stored."""
+def map_texts(value: object) -> object:
+    """The value with each of its texts in its storable form."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, list):
-        return [mapped(each) for each in value]
+        return [map_texts(item) for item in value]
     assert isinstance(value, dict)
-    return {storable(key): mapped(each) for key, each in value.items()}
+    return {storable(key): map_texts(item) for key, item in value.items()}
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def mapped(value: object) -> object:
         '{"text": "é😀"}'.encode(),
     ],
 )
-def test_json_that_holds_nothing_of_the_kind_is_left_alone(raw: bytes) -> None:
+def test_storable_json_is_not_changed(raw: bytes) -> None:
     assert storable_json(raw) == raw

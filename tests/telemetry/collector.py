@@ -1,4 +1,4 @@
-"""A small OTLP collector for tests: a real HTTP server on loopback that decodes what it is sent."""
+"""A small OTLP collector for tests: an HTTP server on loopback that decodes the requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """What arrived so far. `status` is what it answers; `refused` counts the requests that it did not take."""
+    """The received requests. `status` is the answer; `refused` counts the requests that were not accepted."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -25,7 +25,7 @@ class Collector:
         self._changed = threading.Condition()
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> int:
-        """One request."""
+        """Records one request."""
         with self._changed:
             self.paths.append(path)
             self.headers.append(headers)
@@ -37,7 +37,7 @@ class Collector:
             return self.status
 
     def spans(self) -> list[Span]:
-        """All spans that it took, in their order."""
+        """All accepted spans, in order."""
         return [
             span
             for request in self.requests
@@ -47,20 +47,20 @@ class Collector:
         ]
 
     def wait_for_spans(self, count: int, seconds: float = 15.0) -> list[Span]:
-        """Waits until it has so many."""
+        """Waits until `count` spans have arrived."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.spans()) >= count, seconds), f"{len(self.spans())} spans"
         return self.spans()
 
     def wait_for_refusals(self, count: int, seconds: float = 15.0) -> None:
-        """Waits until it has refused so many requests."""
+        """Waits for that many refused requests."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.refused >= count, seconds), f"{self.refused} refusals"
 
 
 @contextmanager
 def running_collector(status: int = 200, port: int = 0) -> Iterator[Collector]:
-    """A collector that listens until the end of the block."""
+    """Runs a collector until the end of the block."""
     collector = Collector(status)
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ def running_collector(status: int = 200, port: int = 0) -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Keeps the test output free of request logs."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
@@ -93,5 +93,5 @@ def attributes(span: Span) -> dict[str, Any]:
     for attribute in span.attributes:
         kind = attribute.value.WhichOneof("value")
         value = getattr(attribute.value, kind)
-        found[attribute.key] = tuple(each.string_value for each in value.values) if kind == "array_value" else value
+        found[attribute.key] = tuple(item.string_value for item in value.values) if kind == "array_value" else value
     return found

@@ -1,4 +1,4 @@
-"""Spans on the wire: a real collector, one that is down, one that refuses."""
+"""Exporting spans to a real collector, to one that is down, and to one that refuses them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def traces_to(url: str, capacity: int = 1_000, texts: Texts | None = None) -> It
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again at once."""
+    """Removes the pauses between attempts."""
     monkeypatch.setattr(export, "_GATHER_SECONDS", 0.01)
     monkeypatch.setattr(export, "_LONGEST_PAUSE_SECONDS", 0.01)
 
@@ -120,7 +120,7 @@ def test_a_collector_that_is_down_is_one_warning_and_loses_nothing(caplog: pytes
 
 
 @pytest.mark.usefixtures("quick")
-def test_nobody_there_is_one_warning_without_secrets(
+def test_a_missing_collector_is_one_warning_without_secrets(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_REQUEST_SECONDS", 0.5)
@@ -157,7 +157,7 @@ def test_the_end_is_bounded_and_says_what_was_lost(
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_the_collector_refuses_for_good_is_given_up_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_is_always_refused_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     with running_collector(status=401) as collector, traces_to(collector.url) as traces:
         traces.observe(task_record())
         collector.wait_for_refusals(8)
@@ -191,7 +191,7 @@ def test_after_the_end_nothing_is_kept() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_record_that_cannot_be_told_costs_its_own_spans_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_cannot_be_exported_drops_only_its_own_spans(caplog: pytest.LogCaptureFixture) -> None:
     def texts(call: CallRecord) -> str:
         return "\ud800" if call.task_id == "acme:T-1" else "[]"
 
@@ -204,7 +204,7 @@ def test_a_record_that_cannot_be_told_costs_its_own_spans_only(caplog: pytest.Lo
         got = collector.wait_for_spans(SPANS - 4)
     assert {attributes(span)["refund_agent.task.id"] for span in got} == {"acme:T-2"}
     assert traces.dropped == 1
-    assert "acme:T-1 has no spans" in caplog.text
+    assert "the spans of task acme:T-1 are dropped" in caplog.text
 
 
 def test_the_writer_of_records_never_waits(caplog: pytest.LogCaptureFixture) -> None:
@@ -227,7 +227,7 @@ def test_traces_urls() -> None:
 
 
 def test_no_library_begins_to_trace() -> None:
-    """The worker runs without the SDK's wrapping of gRPC: a fifth of its time. Telemetry must not bring it back."""
+    """Telemetry must not load the SDK's tracing of gRPC, which would take a fifth of the worker's time."""
     code = (
         "from app.dapr.sdk_patches import disable_grpc_spans; disable_grpc_spans()\n"
         "import grpc; before = grpc.insecure_channel\n"

@@ -41,7 +41,7 @@ def test_without_a_valid_parent_the_trace_is_the_tasks_own(header: str) -> None:
     assert 0 < own.trace_id < 2**128
 
 
-def test_span_ids_tell_their_names_apart() -> None:
+def test_different_names_give_different_span_ids() -> None:
     ids = {span_id("a", "bc"), span_id("ab", "c"), span_id("abc"), span_id("a", "bc", "")}
     assert len(ids) == 4
-    assert all(0 < each < 2**64 for each in ids)
+    assert all(0 < id_ < 2**64 for id_ in ids)

@@ -1,4 +1,4 @@
-"""What the metrics say after some tasks have ended."""
+"""The metrics after some tasks have ended."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def samples(metrics: Metrics) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
-    """The sample with exactly these labels; None when there is none."""
+    """The value of the sample with exactly these labels; None if there is none."""
     return found.get((name, frozenset(labels.items())))
 
 
 def total(found: Samples, name: str, **labels: str) -> float:
-    """The sum over all samples that have these labels."""
+    """The sum of all samples that have these labels."""
     wanted = set(labels.items())
-    return sum(each for (called, has), each in found.items() if called == name and wanted <= has)
+    return sum(sample for (called, has), sample in found.items() if called == name and wanted <= has)
 
 
 def after(*records: TaskRecord, **options: Any) -> Samples:
@@ -65,7 +65,7 @@ def test_tokens_are_counted_by_kind_and_by_how_they_are_known() -> None:
     assert total(found, "tokens_total") == 2 * (3 * 980 + 2_500)
 
 
-def test_what_is_not_reported_is_no_token_and_no_money_but_is_counted() -> None:
+def test_unreported_usage_is_counted_without_tokens_and_money() -> None:
     call = call_record(usage=NOT_REPORTED)
     found = after(task_record(calls=(call,)))
     assert total(found, "tokens_total") == 0
@@ -149,7 +149,7 @@ def test_durations() -> None:
     assert value(found, "task_part_seconds_total", part="active") == 18
 
 
-def test_gauges_are_asked_at_each_look() -> None:
+def test_gauges_are_read_at_each_scrape() -> None:
     numbers = iter([3, 5])
     metrics = Metrics(Live(activities_running=lambda: next(numbers), tasks_not_traced=lambda: 7))
     assert value(samples(metrics), "activities_running") == 3
@@ -159,7 +159,7 @@ def test_gauges_are_asked_at_each_look() -> None:
     assert value(found, "tasks_to_record") is None
 
 
-def test_a_number_that_cannot_be_read_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_gauge_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics(Live(activities_running=lambda: 1 // 0, activities_waiting=lambda: 2, tasks_to_record=lambda: 4))
     found = samples(metrics)
     assert value(found, "activities_running") is None

@@ -1,4 +1,4 @@
-"""The names of attributes and metrics: the conventions', and those that the documents promise."""
+"""The names of attributes and metrics agree with the conventions and the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the spans of a task say: names, parents, times, attributes, money."""
+"""The planned spans of a task: names, parents, times, attributes and costs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one(spans: Sequence[PlannedSpan], name: str) -> PlannedSpan:
 
 
 def of_call(**changes: Any) -> PlannedSpan:
-    """The span of the only call of a task."""
+    """The span of the only model call of a task."""
     record = task_record(calls=(call_record(**changes),))
     return next(span for span in plan(record) if span.kind is SpanKind.CLIENT)
 
@@ -218,7 +218,7 @@ def test_tokens_that_are_not_reported_are_absent() -> None:
     assert "gen_ai.usage.output_tokens" not in partly.attributes
 
 
-def test_numbers_that_nobody_vouches_for_are_absent() -> None:
+def test_unreported_numbers_are_absent() -> None:
     span = of_call(usage=TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
 
@@ -300,7 +300,7 @@ def test_a_step_that_succeeded_in_the_end_did_not_fail() -> None:
     assert (spans[2].name, spans[2].attributes["refund_agent.pause"]) == ("back_off", "back_off")
 
 
-def test_a_failed_task_without_a_failed_step_has_failed_all_the_same() -> None:
+def test_a_failed_task_needs_no_failed_step() -> None:
     span = plan(task_record(status=TaskStatus.FAILED, outcome=None))[0]
     assert span.failed
     assert span.attributes["error.type"] == "_OTHER"
@@ -334,7 +334,7 @@ def test_an_answer_of_the_journal_is_seen_at_its_step() -> None:
     assert span.attributes["refund_agent.answered_by"] == "journal"
 
 
-def test_what_has_not_ended_ends_now() -> None:
+def test_unended_work_ends_with_the_record() -> None:
     step = step_record(attempts=(attempt_record(0.1, ended_at=None, outcome=AttemptOutcome.OPEN),))
     call = call_record(state=CallState.STARTED, ended_at=None, finish_reason="")
     record = task_record(
@@ -349,7 +349,7 @@ def test_clocks_that_disagree_make_no_negative_span() -> None:
     assert all(span.end >= span.start for span in spans)
 
 
-def test_twice_is_the_same() -> None:
+def test_planning_twice_gives_the_same_spans() -> None:
     assert plan(task_record()) == plan(task_record())
 
 

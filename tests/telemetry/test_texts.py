@@ -1,4 +1,4 @@
-"""The journal's answers, redacted, in the conventions' form."""
+"""The journal's answers in the conventions' form, redacted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_tool_calls_are_parts() -> None:
     assert told[0]["parts"] == [part]
 
 
-def test_what_must_not_travel_is_taken_out() -> None:
+def test_answers_are_redacted() -> None:
     call = ToolRequest("c1", "lookup_order", '{"order_id":"eva@example.com"}')
     told = output_messages(answer("write to bob@example.com, card 4111 1111 1111 1111", call))
     assert "@" not in told

@@ -210,10 +210,13 @@ def respell(folder: Path, old: str, new: str) -> None:
         (lambda folder: (folder / "resiliency" / "llm.yaml").write_bytes(b"\xff"), r"llm.yaml: is not text in UTF-8"),
         (
             lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 01"),
-            r"llm.yaml:\d+: .*01 is no plain decimal",
+            r"llm.yaml:\d+: .*01 is not a plain decimal",
         ),
-        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is no plain decimal number"),
-        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"), r"'x' is no timestamp"),
+        (lambda folder: respell(folder, "maxRequests: 1", "maxRequests: 0x1"), r"0x1 is not a plain decimal number"),
+        (
+            lambda folder: respell(folder, "maxRequests: 1", "maxRequests: !!timestamp x"),
+            r"'x' does not fit the tag timestamp",
+        ),
         (lambda folder: shutil.rmtree(folder / "resiliency"), r"resiliency is not a folder; run this in"),
     ],
 )
