@@ -1,4 +1,4 @@
-"""A refund book on a real socket; its rows are the test's."""
+"""A server with a refund book for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 
 class RefundBookServer:
-    """Answers every GET with the rows; a context manager."""
+    """Answers GET /books/refunds with the given rows; a context manager."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -20,7 +20,7 @@ class RefundBookServer:
                 self.wfile.write(json.dumps({"rows": rows}).encode())
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Keeps the test output free of request logs."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -1,4 +1,4 @@
-"""A real agent web server over the fake service, and the command line to ask it."""
+"""Fixtures: a real web server with a fake task service, and the command line as its client."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from tests.web.fakes import FakeTaskService, make_access, secret
 
 @dataclass(frozen=True)
 class CommandLine:
-    """`refund-agent` against one agent, as the holder of a token."""
+    """Runs `refund-agent` against one agent, with a token."""
 
     url: str
 
     def __call__(self, *words: str, who: str = "root", stdin: bytes | None = None) -> Result:
-        """One command with --url and --token added; output and errors apart."""
+        """Runs one command with --url and --token added, with stdout and stderr separate."""
         options = ["--url", self.url, "--token", secret(who)]
         return CliRunner().invoke(cli, [*words, *options], input=stdin)
 
 
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of this machine reaches a test, and no token file of this project."""
+    """Hides this machine's settings and this project's token file from the tests."""
     for name in list(os.environ):
         if name.startswith(("REFUND_AGENT_", "DAPR_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("REFUND_AGENT_STATE_DIR", str(tmp_path / "state"))
-    # Nothing listens on port 1, whatever runs on this machine at the usual ones.
+    # Nothing listens on port 1, while an agent may run at the usual ports.
     monkeypatch.setenv("REFUND_AGENT_WEB_PORT", "1")
     monkeypatch.setenv("REFUND_AGENT_DAPR_HTTP_PORT", "1")
 
@@ -50,7 +50,7 @@ def service() -> FakeTaskService:
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> FakeRecords:
-    """A ledger with one task, in the place of the one that the settings name."""
+    """A fake ledger with one task, instead of the one in the settings."""
     records = FakeRecords(task_record())
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)

@@ -1,4 +1,4 @@
-"""Asks a reading command and takes its output apart."""
+"""Runs reading commands and parses their output."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from app.cli.root import cli
 
 
 def ask(*words: str) -> Result:
-    """One command; output and errors apart."""
+    """Runs one command, with stdout and stderr separate."""
     return CliRunner().invoke(cli, list(words))
 
 
-def told(*words: str) -> Any:
-    """What the command says with --json."""
+def json_answer(*words: str) -> Any:
+    """Runs one command with --json and parses its output."""
     result = ask(*words, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a table's line that hold something."""
+    """The non-empty cells of one line of a table."""
     return [cell for cell in re.split(r"\s{2,}", line.strip()) if cell]
 
 
 def row(output: str, name: str) -> list[str]:
     """The cells of the one line that begins with `name`."""
-    found = [line for line in output.splitlines() if line.strip().startswith(name)]
-    assert len(found) == 1, (name, output)
-    return cells(found[0])
+    lines = [line for line in output.splitlines() if line.strip().startswith(name)]
+    assert len(lines) == 1, (name, output)
+    return cells(lines[0])

@@ -1,4 +1,4 @@
-"""Where the agent is and which token opens it; what a person reads when one of them is wrong."""
+"""The agent's address and token, and the messages if one of them is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def only_line(result: Result) -> str:
 
 
 @pytest.mark.parametrize("secret", ["ü" * 40, "a b", "a\nb"])
-def test_what_no_token_can_be_is_said_and_not_shown(secret: str) -> None:
+def test_an_impossible_token_is_reported_and_not_shown(secret: str) -> None:
     result = CliRunner().invoke(cli, ["task", "list", "--token", secret])
     assert result.exit_code == 1
     assert "the token holds a character that no token has" in result.stderr
@@ -67,7 +67,7 @@ def test_the_environment_names_agent_and_token(monkeypatch: pytest.MonkeyPatch, 
     assert "is not known here" in only_line(wrong)
 
 
-def test_no_token_is_said_with_the_remedy() -> None:
+def test_a_missing_token_is_reported_with_the_remedy() -> None:
     line = only_line(invoke("task", "list"))
     assert "token is not there" in line
     assert "start the agent here once" in line
@@ -79,7 +79,7 @@ def test_a_token_file_open_to_others_is_not_used(tmp_path: Path) -> None:
     assert f"chmod 600 {path}" in only_line(invoke("task", "list"))
 
 
-def test_no_agent_is_said_with_the_remedy() -> None:
+def test_a_missing_agent_is_reported_with_the_remedy() -> None:
     line = only_line(invoke("task", "list", "--url", "http://127.0.0.1:1", "--token", "t"))
     assert line == (
         "error: the agent does not answer at http://127.0.0.1:1 (ConnectError); "
@@ -88,7 +88,7 @@ def test_no_agent_is_said_with_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("url", ["localhost:8088", "ftp://x", "http://[", ""])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     assert only_line(invoke("task", "list", "--url", url, "--token", "t"))
 
 
@@ -103,8 +103,8 @@ def test_a_role_that_is_missing_is_named(run: CommandLine, words: tuple[str, ...
     assert "'acme-submit' has no role 'read'" in line
 
 
-def test_a_stranger_at_the_address_is_not_believed() -> None:
-    class Stranger(http.server.BaseHTTPRequestHandler):
+def test_another_server_at_the_address_is_detected() -> None:
+    class OtherServer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status = 200 if "list" not in self.path and "after" not in self.path else 500
             self.send_response(status)
@@ -112,19 +112,19 @@ def test_a_stranger_at_the_address_is_not_believed() -> None:
             self.wfile.write(b"<html>hello</html>")
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Keeps the test output free of request logs."""
 
-    stranger = http.server.HTTPServer(("127.0.0.1", 0), Stranger)
-    threading.Thread(target=stranger.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{stranger.server_port}"
+    other_server = http.server.HTTPServer(("127.0.0.1", 0), OtherServer)
+    threading.Thread(target=other_server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{other_server.server_port}"
     assert "did not answer with a TaskPage" in only_line(invoke("task", "list", "--url", url, "--token", "t"))
     refused = invoke("task", "list", "--after", "1", "--url", url, "--token", "t")
     assert "answered 500, but not as this agent does" in only_line(refused)
-    stranger.shutdown()
-    stranger.server_close()
+    other_server.shutdown()
+    other_server.server_close()
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
     monkeypatch: pytest.MonkeyPatch, run: CommandLine, service: FakeTaskService
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

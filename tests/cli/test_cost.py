@@ -1,4 +1,4 @@
-"""What the work cost: any dimensions, currencies apart, unknown never zero, and the same usage by other prices."""
+"""`cost report`: dimensions, separate currencies, unknown values, and repricing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import TokenUsage
 from app.pricing.formula import charge_call
-from tests.cli.reading import ask, cells, row, told
+from tests.cli.reading import ask, cells, json_answer, row
 from tests.cli.test_reconcile import journal_row
 from tests.ledgers import FakeRecords
 from tests.pricing.makers import agreement, price_book
@@ -53,7 +53,7 @@ def put(ledger: FakeRecords, *records: TaskRecord) -> None:
 
 
 def with_currencies() -> TaskRecord:
-    """A thousand tokens in and none out, in dollars at 2 and in euro at 2 a million."""
+    """1,000 input tokens at 2 USD a million, and the same at 2 EUR a million."""
     usage, where = TokenUsage(input_tokens=1000, output_tokens=0, cached_tokens=0), some_origin(at=at(1))
     charges = [*charge_call(BOOK, usage, where), *charge_call(BOOK, usage, replace(where, model="model-e"))]
     return task_record(charges=tuple(charges))
@@ -75,7 +75,7 @@ def test_stages_by_tenant_and_a_total(ledger: FakeRecords) -> None:
     assert cells(lines[2])[2:] == figures
 
 
-def test_the_total_line_says_how_much_of_it_is_how_known(ledger: FakeRecords) -> None:
+def test_the_total_shows_how_it_is_known(ledger: FakeRecords) -> None:
     put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("cost", "report", "--by", "").stdout
     total = ["total", "~4,200 + ?", "300", "~1,240 + ?", "0.001374", "0.000110", "0.000017", "0.002200"]
@@ -84,7 +84,7 @@ def test_the_total_line_says_how_much_of_it_is_how_known(ledger: FakeRecords) ->
     assert "`refund-agent cost reconcile`" in shown
 
 
-def test_a_model_without_a_price_is_loud(ledger: FakeRecords) -> None:
+def test_a_model_without_a_price_is_reported(ledger: FakeRecords) -> None:
     put(ledger, task_record(steps=steps()[:1], calls=(call_record(model="new-model"),)))
     shown = ask("cost", "report", "--by", "model").stdout
     assert row(shown, "new-model") == ["new-model", "900", "100", "80", "?", "3 unpriced"]
@@ -92,7 +92,7 @@ def test_a_model_without_a_price_is_loud(ledger: FakeRecords) -> None:
     assert "note: 3 charges have no price and are in no sum; `refund-agent price check` says what to add\n" in shown
 
 
-def test_currencies_stand_in_lines_of_their_own_and_are_never_added(ledger: FakeRecords) -> None:
+def test_currencies_have_separate_rows_and_are_never_added(ledger: FakeRecords) -> None:
     put(ledger, with_currencies())
     shown = ask("cost", "report", "--by", "tenant").stdout
     assert [cells(line) for line in shown.splitlines()[1:5]] == [
@@ -118,10 +118,10 @@ def test_a_share_is_never_rounded_to_nothing_or_to_all(ledger: FakeRecords, esti
     assert row(ask("cost", "report", "--by", "").stdout, "total ")[-1] == said
 
 
-@pytest.mark.parametrize("dimension", [each for each in Dimension if each is not Dimension.PRICE_BOOK])
+@pytest.mark.parametrize("dimension", [name for name in Dimension if name is not Dimension.PRICE_BOOK])
 def test_every_dimension_can_be_asked_for_and_loses_nothing(ledger: FakeRecords, dimension: Dimension) -> None:
     put(ledger, task_record(calls=(*calls(), unreported_call())))
-    view = told("cost", "report", "--by", dimension.value)
+    view = json_answer("cost", "report", "--by", dimension.value)
     assert view["by"] == [dimension.value]
     keys = [group["key"][dimension.value] for group in view["groups"]]
     assert len(set(keys)) == len(keys) > 0
@@ -132,11 +132,11 @@ def test_every_dimension_can_be_asked_for_and_loses_nothing(ledger: FakeRecords,
 def test_a_price_book_is_named_by_the_beginning_of_its_digest(ledger: FakeRecords) -> None:
     digest = ledger.records["acme:T-1"].charges[0].book_digest
     assert row(ask("cost", "report", "--by", "price-book").stdout, digest[:12])[0] == digest[:12]
-    assert told("cost", "report", "--by", "price-book")["groups"][0]["key"] == {"price-book": digest}
+    assert json_answer("cost", "report", "--by", "price-book")["groups"][0]["key"] == {"price-book": digest}
 
 
 def test_the_json_keeps_its_keys_and_all_digits(ledger: FakeRecords) -> None:
-    view = told("cost", "report", "--by", "tenant,kind", "--tenant", "acme")
+    view = json_answer("cost", "report", "--by", "tenant,kind", "--tenant", "acme")
     assert list(view)[:7] == ["since", "until", "tenants", "by", "groups", "total", "left_out"]
     assert (view["by"], view["tenants"], view["since"]) == (["tenant", "kind"], ["acme"], None)
     assert " ".join(view["total"]) == "key charges money quantities cost_basis unreported unpriced tasks work"
@@ -152,15 +152,15 @@ def test_the_json_keeps_its_keys_and_all_digits(ledger: FakeRecords) -> None:
 def test_days_and_tenant_choose_the_charges(ledger: FakeRecords) -> None:
     other = task_record(task_id="globex:T-2", tenant="globex")
     put(ledger, *ledger.records.values(), other)
-    everything = told("cost", "report", "--by", "tenant")
+    everything = json_answer("cost", "report", "--by", "tenant")
     assert [group["key"]["tenant"] for group in everything["groups"]] == ["acme", "globex"]
-    chosen = told("cost", "report", "--by", "tenant", "--tenant", "globex", "--since", "2026-11-22")
+    chosen = json_answer("cost", "report", "--by", "tenant", "--tenant", "globex", "--since", "2026-11-22")
     assert [group["key"]["tenant"] for group in chosen["groups"]] == ["globex"]
-    until = told("cost", "report", "--until", "2026-11-22")  # that day is not among them
+    until = json_answer("cost", "report", "--until", "2026-11-22")  # that day is not among them
     assert (until["groups"], until["total"]["charges"], until["until"]) == ([], 0, "2026-11-22")
 
 
-def test_nothing_charged_is_said_and_is_no_error(ledger: FakeRecords) -> None:
+def test_an_empty_report_is_no_error(ledger: FakeRecords) -> None:
     result = ask("cost", "report", "--since", "2027-01-01", "--until", "2027-02-01")
     assert result.exit_code == 0
     assert result.stdout.endswith("nothing was charged since 2027-01-01 before 2027-02-01\n")
@@ -185,20 +185,20 @@ def test_wrong_usage_is_exit_code_2(ledger: FakeRecords, words: tuple[str, ...],
     assert named in " ".join(result.stderr.split())
 
 
-# The dearest first, and why.
+# The most expensive tasks, and why.
 
 
 def ten_tasks(ledger: FakeRecords) -> None:
-    """T-0 costs one call, T-9 ten of them; two of T-9's came to nothing."""
+    """T-0 has one call, T-9 ten and two wasted ones."""
     records = []
     for number in range(10):
         calls = [call_record("e-1", 0.2, turn=turn + 1, task_id=f"acme:T-{number}") for turn in range(number + 1)]
         records.append(task_record(task_id=f"acme:T-{number}", steps=steps()[:1], calls=tuple(calls)))
-    vain = [interrupted_call("e-1", 0.1, turn=turn, number=2, task_id="acme:T-9") for turn in (1, 2)]
-    put(ledger, *records[:-1], replace(records[-1], calls=(*records[-1].calls, *vain)))
+    wasted = [interrupted_call("e-1", 0.1, turn=turn, number=2, task_id="acme:T-9") for turn in (1, 2)]
+    put(ledger, *records[:-1], replace(records[-1], calls=(*records[-1].calls, *wasted)))
 
 
-def test_the_dearest_tasks_are_named_with_why_they_are(ledger: FakeRecords) -> None:
+def test_the_most_expensive_tasks_are_shown_with_the_reason(ledger: FakeRecords) -> None:
     ten_tasks(ledger)
     shown = ask("cost", "report", "--by", "task", "--top", "3").stdout
     tasks = [cells(line) for line in shown.splitlines()[1:4]]
@@ -206,7 +206,7 @@ def test_the_dearest_tasks_are_named_with_why_they_are(ledger: FakeRecords) -> N
     assert [task[-1] for task in tasks] == ["12 calls, 2 wasted", "9 calls", "8 calls"]
     assert "3 of 10 groups; the total is of all of them\n" in shown
     assert "10 tasks, " in shown
-    view = told("cost", "report", "--by", "task", "--top", "3")
+    view = json_answer("cost", "report", "--by", "task", "--top", "3")
     assert [group["key"]["task"] for group in view["groups"]] == ["acme:T-9", "acme:T-8", "acme:T-7"]
     assert view["groups"][0]["work"] == {
         "calls": 12,
@@ -220,23 +220,23 @@ def test_groups_are_ordered_by_name_total_or_tokens(ledger: FakeRecords) -> None
     ten_tasks(ledger)
 
     def order(*words: str) -> list[str]:
-        return [group["key"]["task"][-1] for group in told("cost", "report", "--by", "task", *words)["groups"]]
+        return [group["key"]["task"][-1] for group in json_answer("cost", "report", "--by", "task", *words)["groups"]]
 
     assert order() == order("--sort", "name") == list("0123456789")
     assert order("--sort", "total") == order("--sort", "tokens") == list("9876543210")
     assert order("--sort", "name", "--top", "2") == ["0", "1"]
 
 
-def test_each_currency_has_its_dearest(ledger: FakeRecords) -> None:
+def test_each_currency_has_its_most_expensive_task(ledger: FakeRecords) -> None:
     put(ledger, with_currencies(), task_record(task_id="acme:T-2"), task_record(task_id="acme:T-3", charges=()))
-    found = told("cost", "report", "--by", "task", "--top", "1")
-    assert [group["key"]["task"] for group in found["groups"]] == ["acme:T-1", "acme:T-2"]
+    view = json_answer("cost", "report", "--by", "task", "--top", "1")
+    assert [group["key"]["task"] for group in view["groups"]] == ["acme:T-1", "acme:T-2"]
 
 
-def test_what_a_task_costs_is_told_where_tasks_can_be_counted(ledger: FakeRecords) -> None:
+def test_the_cost_per_task_is_shown_where_tasks_can_be_counted(ledger: FakeRecords) -> None:
     ten_tasks(ledger)
     shown = ask("cost", "report", "--by", "tenant").stdout
-    whole = sum(Decimal(sum_["contracted_cost"]) for sum_ in told("cost", "report")["total"]["money"])
+    whole = sum(Decimal(sum_["contracted_cost"]) for sum_ in json_answer("cost", "report")["total"]["money"])
     assert row(shown, "acme ")[-2:] == row(shown, "total ")[-2:] == ["10", f"{whole / 10:.6f}"]
     assert "per task" not in ask("cost", "report", "--by", "stage").stdout
     assert f"10 tasks, {whole / 10:.6f} USD each\n" in ask("cost", "report", "--by", "stage").stdout
@@ -247,11 +247,11 @@ def test_a_spreadsheet_gets_every_digit_and_no_sums(ledger: FakeRecords) -> None
     result = ask("cost", "report", "--by", "tenant,model", "--csv")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert {row["tenant"] for row in rows} == {"acme"}
-    view = told("cost", "report", "--by", "tenant,model")
+    view = json_answer("cost", "report", "--by", "tenant,model")
     for sum_ in view["total"]["money"]:
-        found = sum(Decimal(row["contracted_cost"]) for row in rows if row["currency"] == sum_["currency"])
-        assert found == Decimal(sum_["contracted_cost"])
-    tokens = sum(Decimal(each["consumed_quantity"]) for each in view["total"]["quantities"] if each["meter"] == "input")
+        cost = sum(Decimal(row["contracted_cost"]) for row in rows if row["currency"] == sum_["currency"])
+        assert cost == Decimal(sum_["contracted_cost"])
+    tokens = sum(Decimal(sum_["consumed_quantity"]) for sum_ in view["total"]["quantities"] if sum_["meter"] == "input")
     assert sum(Decimal(row["input"] or 0) for row in rows) == tokens
     assert sum(int(row["unreported"] or 0) for row in rows) == view["total"]["unreported"]
 
@@ -261,11 +261,11 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(ledger: FakeRecords) -> None:
     assert "\n'=HYPERLINK(1)," in ask("cost", "report", "--by", "model", "--csv").stdout
 
 
-# By another price book.
+# With another price book.
 
 
 def other_prices(tmp_path: Path, old: str, new: str) -> str:
-    """The project's price file with one thing otherwise."""
+    """Writes the project's price file with one text replaced."""
     text = PRICES.read_text()
     assert text.count(old) == 1
     path = tmp_path / "other.yaml"
@@ -275,23 +275,23 @@ def other_prices(tmp_path: Path, old: str, new: str) -> str:
 
 def test_the_same_usage_by_other_prices(ledger: FakeRecords, tmp_path: Path) -> None:
     put(ledger, task_record(steps=steps()[:1], calls=(call_record(),)))
-    dearer = other_prices(
+    other_file = other_prices(
         tmp_path,
         '{input: "0.40", cached_input: "0.10", output: "1.60"}',
         '{input: "0.80", cached_input: "0.10", output: "1.60"}',
     )
-    shown = ask("cost", "report", "--prices", dearer).stdout
+    shown = ask("cost", "report", "--prices", other_file).stdout
     known = ["USD", "reported"]
     model = ["model", "conversation.openai", "sandbox-small", "0.000458", "0.000778", "0.000320", *known]
     assert row(shown, "model ") == model
     assert row(shown, "compute ") == ["compute", "-", "-", "0.000007", "0.000007", "0.000000", *known]
     assert row(shown, "total ") == ["total", "0.000475", "0.000795", "0.000320", *known]
-    view = told("cost", "report", "--prices", dearer)
+    view = json_answer("cost", "report", "--prices", other_file)
     assert list(view) == ["since", "until", "tenants", "billed_books", "book", "billed", "repriced", "changes"]
-    assert [each["key"]["kind"] for each in view["changes"]] == [each["kind"] for each in view["changes"]]
+    assert [change["key"]["kind"] for change in view["changes"]] == [change["kind"] for change in view["changes"]]
     assert view["billed_books"] == [ledger.records["acme:T-1"].charges[0].book_digest] != [view["book"]]
     assert f"billed by book {view['billed_books'][0][:12]}, repriced by book {view['book'][:12]}\n" in shown
-    change = next(each for each in view["changes"] if each["kind"] == "model")
+    change = next(row for row in view["changes"] if row["kind"] == "model")
     assert (change["billed"], change["repriced"], change["change"]) == ("0.000458", "0.000778", "0.00032")
     assert RepricingView.model_validate(view)
 
@@ -299,19 +299,19 @@ def test_the_same_usage_by_other_prices(ledger: FakeRecords, tmp_path: Path) -> 
 def test_other_prices_by_any_dimension(ledger: FakeRecords, tmp_path: Path) -> None:
     other = task_record(task_id="globex:T-2", tenant="globex", steps=steps()[:1], calls=(call_record(),))
     put(ledger, task_record(steps=steps()[:1], calls=(call_record(),)), other)
-    dearer = other_prices(
+    other_file = other_prices(
         tmp_path,
         '{input: "0.40", cached_input: "0.10", output: "1.60"}',
         '{input: "0.80", cached_input: "0.10", output: "1.60"}',
     )
-    words = ("cost", "report", "--prices", dearer, "--by", "tenant")
+    words = ("cost", "report", "--prices", other_file, "--by", "tenant")
     shown = ask(*words).stdout
     assert row(shown, "globex ")[:4] == ["globex", "0.000475", "0.000795", "0.000320"]
     assert row(shown, "total ")[3] == "0.000640"
-    assert told(*words)["changes"][0]["key"] == {"tenant": "acme"}
+    assert json_answer(*words)["changes"][0]["key"] == {"tenant": "acme"}
     rows = list(csv.DictReader(io.StringIO(ask(*words, "--csv").stdout)))
     assert [(row["tenant"], row["change"]) for row in rows] == [("acme", "0.00032"), ("globex", "0.00032")]
-    assert ask("cost", "report", "--prices", dearer, "--by", "").stdout.count("0.000640") == 1
+    assert ask("cost", "report", "--prices", other_file, "--by", "").stdout.count("0.000640") == 1
 
 
 def test_a_price_that_the_other_book_lacks_is_no_saving(ledger: FakeRecords, tmp_path: Path) -> None:
@@ -323,14 +323,14 @@ def test_a_price_that_the_other_book_lacks_is_no_saving(ledger: FakeRecords, tmp
     assert f"note: {other} has no price for 3 charges, which are in no repriced sum; `refund-agent price check" in shown
 
 
-def test_a_price_file_that_is_wrong_is_said_in_one_line(ledger: FakeRecords, tmp_path: Path) -> None:
+def test_a_wrong_price_file_is_reported_in_one_line(ledger: FakeRecords, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("agreements: 3\n")
     result = ask("cost", "report", "--prices", str(tmp_path / "wrong.yaml"))
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert "wrong.yaml" in result.stderr
 
 
-# From the real ledger.
+# With a real ledger.
 
 
 def test_the_ledgers_own_sums_are_those_of_its_charges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -352,11 +352,11 @@ def test_the_ledgers_own_sums_are_those_of_its_charges(monkeypatch: pytest.Monke
             ("--by", "", "--tenant", "globex"),
         )
     ]
-    found = [told(*words) for words in asked]
+    views = [json_answer(*words) for words in asked]
     monkeypatch.setattr(opening, "open_records", lambda: FakeRecords(*records))
-    assert found == [told(*words) for words in asked]
-    assert [group["tasks"] for group in found[1]["groups"]] == [1, 1]
-    assert [view["total"]["tasks"] for view in found] == [2, 2, 2, 0, 1]
+    assert views == [json_answer(*words) for words in asked]
+    assert [group["tasks"] for group in views[1]["groups"]] == [1, 1]
+    assert [view["total"]["tasks"] for view in views] == [2, 2, 2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_amounts_have_cents_or_as_many_places_as_tell_something(
     digits = digits_for((Decimal(amount), "USD") for amount in amounts)
     assert tuple(digits.show(Decimal(amount), "USD") for amount in amounts) == shown
     exact = digits_for(((Decimal(amount), "USD") for amount in amounts), exact=True)
-    assert [Decimal(exact.show(Decimal(each), "USD").replace(",", "")) for each in amounts] == list(
+    assert [Decimal(exact.show(Decimal(amount), "USD").replace(",", "")) for amount in amounts] == list(
         map(Decimal, amounts)
     )
     assert (list(digits.notes()) == []) == (shown == ("0.50", "0.25"))
@@ -386,8 +386,8 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
     exact = ask("cost", "report", "--by", "stage", "--exact").stdout
     assert "rounded" not in exact
     stages = [row(exact, f"{name} ")[-3] for name in ("classify", "close_case", "notify_customer", "retrieve_account")]
-    drafted, whole = row(exact, "draft_refund ")[-3], row(exact, "(workflow) ")[-3]
-    known = [Decimal(each.removesuffix(" + ?")) for each in (*stages, drafted, whole)]
+    draft, workflow = row(exact, "draft_refund ")[-3], row(exact, "(workflow) ")[-3]
+    known = [Decimal(text.removesuffix(" + ?")) for text in (*stages, draft, workflow)]
     assert sum(known) == EXACT
 
 
@@ -400,19 +400,19 @@ def test_rounded_amounts_say_so_and_exact_ones_add_up(ledger: FakeRecords) -> No
         ([None], "repeated an unknown number of requests", {"requests": None, "at_least": 0}),
     ],
 )
-def test_what_sidecars_repeated_by_themselves_is_said_below_the_table(
+def test_sidecar_retries_are_noted_below_the_table(
     ledger: FakeRecords, counts: list[int | None], said: str, view: dict[str, int | None]
 ) -> None:
     ledger.unattributed = tuple(UnattributedRetries("llm", at(0), at(2), count) for count in counts)
     shown = ask("cost", "report").stdout
     assert said in shown
     assert ("repeated" in shown) is bool(counts)
-    assert told("cost", "report")["unattributed_sidecar_retries"] == view
+    assert json_answer("cost", "report")["unattributed_sidecar_retries"] == view
     nothing = {"requests": 0, "at_least": 0}
-    assert told("cost", "report", "--since", "2030-01-01")["unattributed_sidecar_retries"] == nothing
+    assert json_answer("cost", "report", "--since", "2030-01-01")["unattributed_sidecar_retries"] == nothing
 
 
-def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
+def test_the_work_of_a_task_is_counted_from_journal_and_attempts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
@@ -427,11 +427,11 @@ def test_what_was_done_for_a_task_is_counted_from_the_journal_and_the_attempts(
     engine.dispose()
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
     by = ("cost", "report", "--by", "task", "--top", "1")
-    assert told(*by)["groups"][0]["work"] == {
+    assert json_answer(*by)["groups"][0]["work"] == {
         "calls": 4,
         "wasted_calls": 1,
         "step_retries": 1,
     }
     shown = ask(*by).stdout
     assert "4 calls, 1 wasted, 1 step again" in shown
-    assert told(*by, "--since", "2026-11-23")["groups"] == []
+    assert json_answer(*by, "--since", "2026-11-23")["groups"] == []

@@ -1,4 +1,4 @@
-"""`demo` with the bundled samples against a real server: right runs are right, wrong ones are named."""
+"""`demo` with the bundled samples and a real server: it accepts right runs and names what is wrong."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ EXPECTED = load_expected()
 REFUNDED = [task_id for task_id, want in EXPECTED.items() if want.outcome is Outcome.REFUNDED]
 
 
-def perfect(ticket: Ticket) -> dict[str, Any]:
-    """What a good agent makes of a sample."""
+def settle_correctly(ticket: Ticket) -> dict[str, Any]:
+    """The task of a sample as a correct agent works it."""
     want = EXPECTED[ticket.task_id]
     if want.outcome is None:
         waits = {"status": want.status, "waiting_for": "above_limit", "category": want.category}
@@ -36,7 +36,7 @@ def book() -> list[dict[str, Any]]:
 
 
 def test_a_good_agent_passes(run: CommandLine, service: FakeTaskService) -> None:
-    service.settle = perfect
+    service.settle = settle_correctly
     with RefundBookServer(book()) as books:
         result = run("demo", "--systems-url", books.url)
     assert result.exit_code == 0, result.output
@@ -51,20 +51,20 @@ def test_a_good_agent_passes(run: CommandLine, service: FakeTaskService) -> None
 
 
 def test_it_can_be_run_again_and_read_by_programs(run: CommandLine, service: FakeTaskService) -> None:
-    service.settle = perfect
+    service.settle = settle_correctly
     with RefundBookServer(book()) as books:
         first = run("demo", "--systems-url", books.url, "--json")
         again = run("demo", "--systems-url", books.url, "--json")
     assert (first.exit_code, again.exit_code) == (0, 0)
     assert first.stdout == again.stdout
-    told = json.loads(first.stdout)
-    assert told["differences"] == told["misclassified"] == []
-    assert told["refunds_due"] == told["refunds_booked"] == len(REFUNDED)
-    assert sum(sum(counts.values()) for counts in told["outcomes"].values()) == len(EXPECTED)
+    view = json.loads(first.stdout)
+    assert view["differences"] == view["misclassified"] == []
+    assert view["refunds_due"] == view["refunds_booked"] == len(REFUNDED)
+    assert sum(sum(counts.values()) for counts in view["outcomes"].values()) == len(EXPECTED)
 
 
 def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, service: FakeTaskService) -> None:
-    service.settle = perfect
+    service.settle = settle_correctly
     rows = book()
     with RefundBookServer([*rows[1:], rows[1]]) as books:
         result = run("demo", "--systems-url", books.url)
@@ -75,8 +75,8 @@ def test_a_refund_too_many_and_one_too_few_are_named(run: CommandLine, service: 
 
 
 def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, service: FakeTaskService) -> None:
-    def flawed(ticket: Ticket) -> dict[str, Any]:
-        right = perfect(ticket)
+    def settle_wrongly(ticket: Ticket) -> dict[str, Any]:
+        right = settle_correctly(ticket)
         if ticket.task_id == REFUNDED[0]:
             return {"status": TaskStatus.FAILED, "error": "broken"}
         if ticket.task_id == REFUNDED[1]:
@@ -84,7 +84,7 @@ def test_a_wrong_category_and_a_task_that_fails_are_named(run: CommandLine, serv
             return right | {"result": wrong}
         return right
 
-    service.settle = flawed
+    service.settle = settle_wrongly
     with RefundBookServer(book()) as books:
         result = run("demo", "--systems-url", books.url)
     assert result.exit_code == 1
@@ -106,7 +106,7 @@ def test_a_token_of_one_tenant_is_not_enough(run: CommandLine) -> None:
 
 
 def test_books_that_do_not_answer_are_named(run: CommandLine, service: FakeTaskService) -> None:
-    service.settle = perfect
+    service.settle = settle_correctly
     away = run("demo", "--systems-url", "http://127.0.0.1:1")
     assert away.exit_code == 1
     assert "the refund book does not answer at http://127.0.0.1:1/books/refunds" in away.stderr

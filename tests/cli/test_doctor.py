@@ -53,12 +53,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def wrong(folder: Path) -> list[tuple[str, str]]:
+def faults(folder: Path) -> list[tuple[str, str]]:
     return [(finding.name, finding.found) for finding in resource_files(folder) if not finding.ok]
 
 
 def test_this_projects_own_files_are_fine() -> None:
-    assert wrong(ROOT) == []
+    assert faults(ROOT) == []
     assert policy_file(ROOT / "config" / "policy.yaml").ok
 
 
@@ -91,22 +91,22 @@ def test_good_files_are_counted(folder: Path) -> None:
 def test_a_file_that_daprd_would_ignore_is_named(folder: Path, text: str, fault: str) -> None:
     path = folder / "resiliency" / "bad.yaml"
     path.write_text(text, encoding="utf-8")
-    ((name, found),) = wrong(folder)
+    ((name, fault_text),) = faults(folder)
     assert name == "resiliency"
-    assert found.startswith(f"{path}: {fault}")
+    assert fault_text.startswith(f"{path}: {fault}")
 
 
 def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
     (folder / "components" / "bad.yaml").write_bytes(b"a: \xff\n")
-    ((_, found),) = wrong(folder)
-    assert "cannot be read" in found
+    ((_, fault_text),) = faults(folder)
+    assert "cannot be read" in fault_text
 
 
 def test_our_own_files_under_config_need_not_be_daprs(folder: Path) -> None:
     (folder / "config" / "policy.yaml").write_text("approval: {}\n", encoding="utf-8")
-    assert wrong(folder) == []
+    assert faults(folder) == []
     (folder / "config" / "dapr.yaml").write_text("kind: Confguration\n", encoding="utf-8")
-    assert len(wrong(folder)) == 1
+    assert len(faults(folder)) == 1
 
 
 def test_unknown_metadata_and_an_invalid_duration_are_named(folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_unknown_metadata_and_an_invalid_duration_are_named(folder: Path) -> Non
     policies = "spec: {policies: {timeouts: {llm: 10x}}, targets: {}}"
     resiliency = COMPONENT.partition("spec")[0].replace("kind: Component", "kind: Resiliency") + policies
     (folder / "resiliency" / "llm.yaml").write_text(resiliency)
-    (of_model, of_policies) = (found for _, found in wrong(folder))
+    (of_model, of_policies) = (text for _, text in faults(folder))
     assert "llm: metadata 'modle' is not among those that conversation.openai reads (key, model, " in of_model
     assert "10x" in of_policies
     assert "daprd ignores the rest" in of_policies
@@ -145,7 +145,7 @@ def test_the_last_error_of_a_component_is_taken_from_the_newest_log(tmp_path: Pa
 
 
 def test_the_wrong_folder_is_reported(tmp_path: Path) -> None:
-    assert [name for name, _ in wrong(tmp_path)] == list(FOLDERS)
+    assert [name for name, _ in faults(tmp_path)] == list(FOLDERS)
 
 
 @pytest.mark.parametrize("content", [None, b"a: \x00", b"\xff", b"approval: 3"])
@@ -326,11 +326,11 @@ def test_a_sidecar_that_has_repeated_model_calls_is_wrong(
 def test_two_components_of_one_name_are_reported(folder: Path) -> None:
     (folder / "components" / "backup.yaml").write_text(COMPONENT, encoding="utf-8")
     good, backup = folder / "components" / "good.yaml", folder / "components" / "backup.yaml"
-    assert wrong(folder) == [("components", f"{good} and {backup} both define Component x")]
+    assert faults(folder) == [("components", f"{good} and {backup} both define Component x")]
 
 
 def test_a_model_component_that_could_end_the_sidecar_is_found(folder: Path) -> None:
     text = component("own").replace("a.b", "conversation.openai")
     (folder / "components" / "own.yaml").write_text(text, encoding="utf-8")
-    ((name, found),) = wrong(folder)
-    assert (name, found.rpartition(": ")[2]) == ("components", "a mistake in it would end the sidecar")
+    ((name, fault_text),) = faults(folder)
+    assert (name, fault_text.rpartition(": ")[2]) == ("components", "a mistake in it would end the sidecar")

@@ -1,4 +1,4 @@
-"""Every key of the JSON that reading commands print stands in docs/cost-model.md, and every dimension."""
+"""docs/cost-model.md documents every dimension, and every JSON key of the reading commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VIEWS: tuple[type[BaseModel], ...] = (
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
-    """The keys of a model and of all models inside it."""
+    """The keys of a model and of the models in its fields."""
     for name, field in model.model_fields.items():
         yield name
         for inner in models_in(field.annotation):
@@ -44,19 +44,19 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for each in get_args(annotation):
-        yield from models_in(each)
+    for argument in get_args(annotation):
+        yield from models_in(argument)
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_key_is_documented(view: type[BaseModel]) -> None:
-    said = set(re.findall(r"`([a-z_]+)`", SECTION))
-    assert set(keys(view)) - said == set()
+    documented = set(re.findall(r"`([a-z_]+)`", SECTION))
+    assert set(keys(view)) - documented == set()
 
 
 def test_every_documented_key_is_one() -> None:
-    said = set(re.findall(r"`([a-z]+_[a-z_]+)`", SECTION))
-    assert said <= {key for view in VIEWS for key in keys(view)}
+    documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", SECTION))
+    assert documented <= {key for view in VIEWS for key in keys(view)}
 
 
 def test_every_dimension_is_documented() -> None:

@@ -1,4 +1,4 @@
-"""`refund-agent experiment`: becomes a process of the checkout, and says what is missing where there is none."""
+"""`refund-agent experiment`: it runs a module of the checkout, and reports a missing checkout."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "CHECKOUT", tmp_path)
-    done = CliRunner().invoke(cli, ["experiment", "crash-cost"])
-    assert done.exit_code == 1
-    assert done.output == (
+    result = CliRunner().invoke(cli, ["experiment", "crash-cost"])
+    assert result.exit_code == 1
+    assert result.output == (
         f"error: experiments need the project's checkout, and {tmp_path} is not one; "
         "clone the project, run `make setup` there, and use its .venv/bin/refund-agent\n"
     )
@@ -31,22 +31,22 @@ def test_it_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("rates", ["0", "5,101", "many", ""])
 def test_options_reach_the_experiment_and_so_does_its_exit_code(rates: str) -> None:
-    done = run("--rates", rates)
-    assert done.returncode == 2
-    assert f"'{rates}' is no list of per cents; write it as 5,15,30" in done.stderr
+    result = run("--rates", rates)
+    assert result.returncode == 2
+    assert f"'{rates}' is no list of per cents; write it as 5,15,30" in result.stderr
 
 
-def test_what_cannot_be_had_is_said_before_anything_starts() -> None:
-    done = run("--tasks", "10000", "--quick", "--json")
-    assert done.returncode == 1
-    assert " ".join(done.stderr.split()).startswith("crash-cost: 10000 tickets are too many. There are ")
-    assert not done.stdout
+def test_too_many_tasks_are_refused_before_anything_starts() -> None:
+    result = run("--tasks", "10000", "--quick", "--json")
+    assert result.returncode == 1
+    assert " ".join(result.stderr.split()).startswith("crash-cost: 10000 tickets are too many. There are ")
+    assert not result.stdout
 
 
-def test_files_are_named_from_the_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    become: list[list[str]] = []
+def test_files_are_relative_to_the_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "_exec_module", lambda _module, words: become.append(words))
-    done = CliRunner().invoke(cli, ["experiment", "crash-cost", "--output", "a.json", "--tasks", "5", "--json"])
-    assert done.exit_code == 0
-    assert become == [["--seed", "7", "--tasks", "5", "--output", str(tmp_path / "a.json"), "--json"]]
+    monkeypatch.setattr(experiment, "_exec_module", lambda _module, words: commands.append(words))
+    result = CliRunner().invoke(cli, ["experiment", "crash-cost", "--output", "a.json", "--tasks", "5", "--json"])
+    assert result.exit_code == 0
+    assert commands == [["--seed", "7", "--tasks", "5", "--output", str(tmp_path / "a.json"), "--json"]]

@@ -1,4 +1,4 @@
-"""Exports of help desks into tickets: read in every usual form, or refused once for the whole file."""
+"""Reading help desk exports: every usual form is read, any other file is refused as a whole."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TICKETS = [
     Ticket(tenant="acme", ticket_id="T-2", customer_id="C-2", order_id="9", subject="Hi"),
     Ticket(tenant="acme", ticket_id="T-3", customer_id="C-3"),
 ]
-LINES = "".join(json.dumps(each) + "\n" for each in GIVEN)
+LINES = "".join(json.dumps(ticket) + "\n" for ticket in GIVEN)
 CSV = (
     "tenant,ticket_id,customer_id,order_id,subject,text\n"
     'acme,4711,100,,,"Kaputt, ü"\nacme,T-2,C-2,9,Hi,\nacme,T-3,C-3,,,\n'
@@ -64,7 +64,7 @@ def refusal(text: str | bytes) -> str:
         json.dumps(GIVEN, indent=2),
         json.dumps({"tickets": GIVEN, "count": 3}),
         json.dumps({"count": 3, "data": GIVEN}, indent=2),
-        "\n".join(json.dumps(each, indent=2) for each in GIVEN),
+        "\n".join(json.dumps(ticket, indent=2) for ticket in GIVEN),
         CSV,
         CSV.replace("\n", "\r\n"),
         "sep=,\n" + CSV,
@@ -76,9 +76,9 @@ def test_every_usual_form_is_read(text: str, encoding: str) -> None:
 
 def test_a_table_by_other_names_and_signs() -> None:
     text = "Ticket number;Requester id;Description;Priority\n4711;100;Kaputt, ü;high\n"
-    found = export(text, tenant="acme")
-    assert (found.ignored_columns, found.total) == (("Priority",), 1)
-    assert [line.ticket for line in found.lines] == TICKETS[:1]
+    contents = export(text, tenant="acme")
+    assert (contents.ignored_columns, contents.total) == (("Priority",), 1)
+    assert [line.ticket for line in contents.lines] == TICKETS[:1]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_table_by_other_names_and_signs() -> None:
         ("[1, 2]", "each of its 2 tickets: is JSON, but not an object"),
     ],
 )
-def test_what_is_no_export_is_one_refusal(text: str | bytes, said: str) -> None:
+def test_any_other_file_is_refused_as_a_whole(text: str | bytes, said: str) -> None:
     assert said in refusal(text)
 
 
@@ -112,14 +112,14 @@ def test_a_file_that_is_too_large_to_be_read_whole_is_refused(monkeypatch: pytes
     assert len(tickets(LINES * 9)) == 27
 
 
-def test_a_bad_ticket_among_good_ones_stops_nobody() -> None:
+def test_a_bad_ticket_does_not_stop_the_others() -> None:
     for text in (LINES + '{"tenant": "acme"}\n', json.dumps([*GIVEN, {"tenant": "acme"}])):
         assert tickets(text) == [*TICKETS, "ticket_id: is missing; customer_id: is missing"]
     assert tickets("{broken}\n" + LINES)[1:] == TICKETS
     assert tickets(CSV + "acme,T-9\n") == [*TICKETS, "2 cells under 6 columns"]
 
 
-def test_lines_are_taken_as_they_come() -> None:
+def test_lines_are_read_as_a_stream() -> None:
     class Endless(io.BytesIO):
         def read(self, *_: Any) -> bytes:
             pytest.fail("all of it was read")
@@ -131,7 +131,7 @@ def test_lines_are_taken_as_they_come() -> None:
 def test_a_first_line_that_is_too_long_is_one_bad_line() -> None:
     long = json.dumps(GIVEN[0] | {"text": "x" * 2 * MAX_LINE_BYTES}) + "\n"
     assert tickets(long + LINES) == [f"is longer than {MAX_LINE_BYTES} bytes", *TICKETS]
-    assert tickets(json.dumps([{**each, "text": "x" * 60_000} for each in GIVEN * 9]))[-1] != ""
+    assert tickets(json.dumps([{**ticket, "text": "x" * 60_000} for ticket in GIVEN * 9]))[-1] != ""
 
 
 def test_nothing() -> None:
@@ -140,15 +140,15 @@ def test_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_never_is_a_part_of_the_file_taken_in_silence(seed: int) -> None:
-    """Cut, or changed in one byte: all of it, or a complaint."""
+def test_no_part_of_a_file_is_lost_silently(seed: int) -> None:
+    """A file that is truncated or has a changed byte is read completely, or something is reported."""
     dice = random.Random(seed)
     whole = dice.choice((LINES, json.dumps(GIVEN), CSV)).encode(dice.choice(("utf-8", "utf-16")))
     cut = whole[: dice.randrange(len(whole))]
     try:
-        found = tickets(cut)
+        results = tickets(cut)
     except BadTicket:
         return
-    assert [each for each in found if isinstance(each, Ticket)] == TICKETS[: len(found)] or any(
-        isinstance(each, str) for each in found
+    assert [result for result in results if isinstance(result, Ticket)] == TICKETS[: len(results)] or any(
+        isinstance(result, str) for result in results
     )

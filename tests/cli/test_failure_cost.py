@@ -1,4 +1,4 @@
-"""What failures cost, for people and for programs: the same figures, few of them named as few."""
+"""`cost failures`: the same figures for people and programs, and a note on small numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.ledger.store import database
 from app.ledger.store.charge_rows import Prices
 from app.ledger.store.task_record import TaskRecord
 from app.pricing.charge_types import NOT_REPORTED
-from tests.cli.reading import ask, cells, row, told
+from tests.cli.reading import ask, cells, json_answer, row
 from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure, fleet, task
 from tests.ledgers import FakeRecords
 
@@ -29,7 +29,7 @@ def put(ledger: FakeRecords, *records: TaskRecord) -> None:
 
 
 @pytest.fixture
-def forty(ledger: FakeRecords) -> None:
+def forty_tasks(ledger: FakeRecords) -> None:
     """Forty tasks: ten that crashed in the draft, two whose answer was in the journal, one whose lookups failed."""
     crashes = [crashed(3, f"acme:C-{number}") for number in range(10)]
     answered = [crashed(3, f"acme:A-{number}", answered=True) for number in range(2)]
@@ -49,7 +49,7 @@ def test_the_table_is_the_bound_then_the_measured() -> None:
     columns = "begins-again-after failure-rate at-most by-progress restart-from-zero durable-resume ratio currency"
     assert cells(lines[3]) == [column.replace("-", " ") for column in columns.split()]
     crash, failure_ = cells(lines[4]), cells(lines[5])
-    # Clean: 40 x 0.004. In vain: 10 x 0.003. Again: 12 x 0.001, 2 x 0.003; and 0.001 before the lookups.
+    # Clean: 40 x 0.004. Wasted: 10 x 0.003. Repeated: 12 x 0.001, 2 x 0.003; and 0.001 before the lookups.
     assert [crash[0], crash[1].split(" (")[0], *crash[2:4]] == ["a crash", "30.0 %", "30.0 %", "11.2 %"]
     assert [cell.split(" (")[0] for cell in crash[4:]] == ["30.0 %", "18.8 %", "0.62", "USD"]
     assert [cell.split(" (")[0] for cell in failure_] == [
@@ -60,7 +60,7 @@ def test_the_table_is_the_bound_then_the_measured() -> None:
 
 
 @pytest.mark.usefixtures("forty")
-def test_what_was_repeated_and_what_prevented_the_rest_make_the_whole() -> None:
+def test_repeated_and_prevented_work_sum_to_a_restart() -> None:
     shown = ask("cost", "failures").stdout
     columns = "model-spend crashes tokens every-failure tokens compute orchestration currency"
     assert cells(next(line for line in shown.splitlines() if line.startswith("model spend"))) == [
@@ -95,7 +95,7 @@ def test_stages_causes_and_notes_follow() -> None:
 
 
 @pytest.mark.usefixtures("forty")
-def test_several_tenants_stand_in_lines_of_their_own(ledger: FakeRecords) -> None:
+def test_several_tenants_have_separate_rows(ledger: FakeRecords) -> None:
     put(ledger, *ledger.records.values(), crashed(3, "globex:T-1"), task("globex:T-2"))
     shown = ask("cost", "failures").stdout
     assert row(shown, "acme ")[:3] == ["acme", "40", "13"]
@@ -105,7 +105,7 @@ def test_several_tenants_stand_in_lines_of_their_own(ledger: FakeRecords) -> Non
     assert "note: 1 of 2 tasks failed: too few for rates (5) and for shares of spend (10); look at" in alone
 
 
-def test_currencies_stand_in_lines_of_their_own(ledger: FakeRecords) -> None:
+def test_currencies_have_separate_rows(ledger: FakeRecords) -> None:
     euros = tuple(call(number, model="model-e", task_id="acme:E-1") for number in TOKENS)
     put(ledger, crashed(3), task("acme:E-1", calls=euros, failures=(failure(2, 3, 4),)))
     lines = ask("cost", "failures").stdout.splitlines()
@@ -130,13 +130,13 @@ def test_a_share_of_next_to_nothing_keeps_its_interval() -> None:
     assert failure_cost._interval(one_of_20_000) == "<0.01 % (<0.01-0.03)"
 
 
-def test_few_crashes_among_many_failures_are_said(ledger: FakeRecords) -> None:
+def test_few_crashes_among_many_failures_are_noted(ledger: FakeRecords) -> None:
     many = (failed(2, 1, f"acme:B-{number}") for number in range(20))
     put(ledger, *fleet(crashed(3), *many, of=40))
     assert "note: 1 of 40 tasks crashed: too few for rates" in ask("cost", "failures").stdout
 
 
-def test_what_is_not_known_is_said(ledger: FakeRecords) -> None:
+def test_unknown_costs_are_noted(ledger: FakeRecords) -> None:
     unknown = call(3, usage=NOT_REPORTED)
     put(ledger, task(calls=(call(1), unknown), failures=(failure(3, 3, 4),)))
     shown = ask("cost", "failures").stdout
@@ -144,20 +144,20 @@ def test_what_is_not_known_is_said(ledger: FakeRecords) -> None:
     assert "note: of the clean spend, 2 charges have no quantity" in shown
 
 
-def test_no_task_that_ended_is_said_and_is_no_error(ledger: FakeRecords) -> None:
+def test_no_ended_task_is_no_error(ledger: FakeRecords) -> None:
     put(ledger, replace(crashed(3), ended_at=None))
     result = ask("cost", "failures")
     assert (result.exit_code, result.stdout) == (0, "note: no task ended in this time\n")
     assert ask("cost", "failures", "--since", "2027-01-01").stdout == "note: no task ended in this time\n"
-    view = told("cost", "failures")
+    view = json_answer("cost", "failures")
     assert (view["enough"], view["note"]) == (False, "no task ended in this time")
     assert view["total"]["crashes"]["failure_rate"] is None
 
 
-def test_the_day_of_until_is_not_among_them(ledger: FakeRecords) -> None:
+def test_the_day_of_until_is_not_included(ledger: FakeRecords) -> None:
     put(ledger, crashed(3))
-    assert told("cost", "failures", "--since", "2026-11-22", "--until", "2026-11-23")["total"]["tasks"] == 1
-    assert told("cost", "failures", "--until", "2026-11-22")["total"]["tasks"] == 0
+    assert json_answer("cost", "failures", "--since", "2026-11-22", "--until", "2026-11-23")["total"]["tasks"] == 1
+    assert json_answer("cost", "failures", "--until", "2026-11-22")["total"]["tasks"] == 0
     wrong = ask("cost", "failures", "--since", "2026-11-22", "--until", "2026-11-22")
     assert wrong.exit_code == 2
     assert "--until 2026-11-22 is not after" in " ".join(wrong.stderr.split())
@@ -165,7 +165,7 @@ def test_the_day_of_until_is_not_among_them(ledger: FakeRecords) -> None:
 
 @pytest.mark.usefixtures("forty")
 def test_the_json_keeps_its_keys_and_all_digits() -> None:
-    view = told("cost", "failures", "--tenant", "acme")
+    view = json_answer("cost", "failures", "--tenant", "acme")
     assert " ".join(view) == "since until tenants total by_tenant by_stage by_tenant_and_stage enough note"
     assert (view["tenants"], view["enough"], view["note"]) == (["acme"], True, "")
     whole = view["total"]
@@ -180,7 +180,7 @@ def test_the_json_keeps_its_keys_and_all_digits() -> None:
     assert every["repeated"][0]["durable_ratio"] == "0.612245"
     assert " ".join(whole["durable"][0]) == "currency contracted_cost share"
     assert " ".join(whole["causes"][0]) == "kind cause failures tasks"
-    # What was in vain is told by what it paid for.
+    # Wasted charges are shown by their kind.
     assert whole["wasted"]["money"][0]["by_kind"] == {"model": "0.03"}
     assert [part["key"] for part in view["by_tenant"]] == [{"tenant": "acme"}]
     assert view["by_tenant_and_stage"][-1]["key"] == {"tenant": "acme", "stage": "retrieve_account"}
@@ -199,9 +199,9 @@ def test_the_json_keeps_its_keys_and_all_digits() -> None:
         (10, ""),
     ],
 )
-def test_too_little_is_said_and_the_intervals_are_there(ledger: FakeRecords, crashes: int, said: str) -> None:
+def test_few_failures_are_noted_and_have_intervals(ledger: FakeRecords, crashes: int, said: str) -> None:
     put(ledger, *fleet(*(crashed(3, f"acme:C-{number}") for number in range(crashes)), of=40))
-    view = told("cost", "failures")
+    view = json_answer("cost", "failures")
     assert (view["note"], view["enough"]) == (said, not said)
     assert view["total"]["crashes"]["note"] == said.replace("failed", "crashed")
     share = view["total"]["crashes"]["repeated"][0]["share"]
@@ -220,17 +220,17 @@ def test_the_ledgers_own_figures_are_those_of_its_records(
     with engine.begin() as connection:
         save(connection, records, numbers)
     engine.dispose()
-    expected = told("cost", "failures")
+    expected = json_answer("cost", "failures")
     monkeypatch.undo()
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", url)
-    assert told("cost", "failures") == expected
+    assert json_answer("cost", "failures") == expected
     assert opening.open_records().failures().ended == {"acme": 40}
 
 
 @pytest.mark.usefixtures("forty")
 def test_a_spreadsheet_gets_the_same_figures() -> None:
     rows = list(csv.DictReader(io.StringIO(ask("cost", "failures", "--csv").stdout)))
-    whole = told("cost", "failures")["total"]["every_failure"]
+    whole = json_answer("cost", "failures")["total"]["every_failure"]
     assert (rows[0]["tenant"], rows[0]["stage"], rows[0]["tasks"], rows[0]["failed_tasks"]) == ("", "", "40", "13")
     assert rows[0]["failure_rate"] == whole["failure_rate"]["value"]
     assert (rows[0]["from_zero_cost"], rows[0]["currency"]) == (whole["repeated"][0]["contracted_cost"], "USD")

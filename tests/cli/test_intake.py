@@ -1,4 +1,4 @@
-"""Many tickets at once: order within a task, rate, patience, and an end that says how far it came."""
+"""Sending many tickets: order within a task, rate, retries, and errors that end the sending."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.web.fakes import FakeTaskService, make_ticket
 
 
 class Time:
-    """A clock that moves only when somebody sleeps."""
+    """A clock that advances only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -57,7 +57,7 @@ def test_every_line_gets_a_receipt() -> None:
     ]
 
 
-def test_what_the_agent_will_start_later_is_taken() -> None:
+def test_a_ticket_that_is_started_later_is_accepted() -> None:
     service = FakeTaskService()
     service.slow = True
     receipts, _ = run(lines("T-1"), service.submit)
@@ -91,7 +91,7 @@ def test_of_two_lines_with_one_id_the_first_wins(_again: int) -> None:
     assert kinds == {1: AnswerKind.CREATED} | dict.fromkeys(range(2, 9), AnswerKind.CONFLICT)
 
 
-def test_no_more_requests_at_once_than_asked_for() -> None:
+def test_concurrent_requests_are_limited() -> None:
     service, lock, state = FakeTaskService(), threading.Lock(), {"now": 0, "most": 0}
     barrier = threading.Barrier(3, timeout=60)
 
@@ -127,7 +127,7 @@ def test_an_agent_that_is_away_for_a_moment_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("fault", [AgentAway("gone"), AgentRefused("who are you", refusal=401)])
-def test_what_concerns_every_ticket_ends_it(fault: Exception) -> None:
+def test_an_error_of_the_caller_ends_the_sending(fault: Exception) -> None:
     asked: list[str] = []
 
     def send(ticket: Ticket) -> tuple[TaskView, Intake]:

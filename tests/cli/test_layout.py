@@ -1,4 +1,4 @@
-"""No table breaks a number, a name or a word, however narrow the screen and however long what it says."""
+"""The layout of tables: at any width, no number, name or word is broken."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def tables(draw: st.DrawFn) -> tuple[list[Column], list[list[str]]]:
 
 
 def assert_whole(heads: list[Column], rows: list[list[str]], page: TablePage) -> None:
-    """Every cell of a column that was not left out is there: names and figures in one piece, prose word by word."""
-    text = "\n".join([*page.lines, *(f"{title} {said}" for title, said in page.common)])
+    """Asserts that every cell of the shown columns is complete: names and figures unbroken, prose word by word."""
+    text = "\n".join([*page.lines, *(f"{title} {value}" for title, value in page.common)])
     there = set(text.split())
     for place, column in enumerate(heads):
         for cell in (row[place] for row in rows if column.title not in page.left_out):
@@ -54,7 +54,7 @@ def assert_whole(heads: list[Column], rows: list[list[str]], page: TablePage) ->
 def test_no_number_name_or_word_is_ever_broken(table: tuple[list[Column], list[list[str]]], width: int | None) -> None:
     heads, rows = table
     page = lay_out(heads, rows, width)
-    # A cell of names or figures that is longer than the screen is broken between words, in a block of its own.
+    # A name or figure that is wider than the screen is wrapped between words below its title.
     if width is not None and any(len(cell) > width - 4 for row in rows for cell in row):
         heads = [Column(column.title, ColumnKind.PROSE, column.common, column.spare) for column in heads]
     assert_whole(heads, rows, page)
@@ -77,13 +77,13 @@ def test_a_program_gets_every_column_and_a_line_for_each_row(table: tuple[list[C
     assert (len(page.lines), page.common, page.left_out) == (len(rows) + 1, (), ())
 
 
-def test_what_is_the_same_in_every_row_is_told_once() -> None:
+def test_a_value_common_to_all_rows_is_shown_once() -> None:
     page = lay_out(COSTS, [(*row[:5], "USD", "reported") for row in ROWS], 80)
     assert page.common == (("currency", "USD"), ("known", "reported"))
     assert "USD" not in "".join(page.lines)
 
 
-def test_a_wide_screen_shows_all_that_says_something() -> None:
+def test_a_wide_screen_shows_every_column_with_values() -> None:
     page = lay_out(COSTS, ROWS, 120)
     assert page.common == (("currency", "USD"),)
     assert (page.titles, page.left_out) == (1, ())
@@ -92,7 +92,7 @@ def test_a_wide_screen_shows_all_that_says_something() -> None:
     assert "cached" not in page.lines[0]
 
 
-def test_what_can_be_spared_goes_before_rows_are_stacked() -> None:
+def test_spare_columns_are_left_out_before_rows_become_blocks() -> None:
     page = lay_out(COSTS, ROWS, 78)
     assert page.left_out == ("cached",)
     assert len(page.lines) == 1 + 1 + 2  # the prose of the second row has two lines
@@ -138,7 +138,7 @@ def test_an_id_that_is_longer_than_the_screen_stays_in_one_piece(width: int) -> 
     assert any(line.strip() == LONG for line in fact_lines([("task", LONG)], width)) or width == 80
 
 
-def test_facts_wrap_below_what_they_say() -> None:
+def test_long_facts_are_wrapped_beside_their_title() -> None:
     pairs = [("waits because", "the refund is above the limit for refunds without approval"), ("amount", "219.00 USD")]
     assert fact_lines(pairs, 50) == (
         "waits because  the refund is above the limit for",

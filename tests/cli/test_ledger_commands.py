@@ -1,4 +1,4 @@
-"""The ledger against its sources, and made again from them: what people and programs are told."""
+"""`ledger check` and `ledger rebuild`: the output for people and for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.ledger.audit import refunds
 from app.ledger.audit.ledger_check import CheckedView, LedgerDifference, RebuiltView
 from app.ledger.audit.rebuilding import Rebuilt
 from app.ledger.audit.refunds import RefundsChecked
-from tests.cli.reading import ask, row, told
+from tests.cli.reading import ask, json_answer, row
 from tests.records import calls, task_record, unreported_call
 
 GONE = LedgerDifference("acme:T-1", "charge classify input", "1 of it", "0")
@@ -36,24 +36,24 @@ def some_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def find(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets the check find these differences, and the refunds so."""
+    """Sets the result of the check: the differences, and the comparison of the refunds."""
 
-    def to_find(*differences: LedgerDifference, checked: RefundsChecked = AGREED) -> None:
-        def compared(database_url: str, daprd: Daprd) -> RefundsChecked:
+    def set_result(*differences: LedgerDifference, checked: RefundsChecked = AGREED) -> None:
+        def compare(database_url: str, daprd: Daprd) -> RefundsChecked:
             assert (database_url, daprd.http, daprd.token) == ("sqlite://", "http://127.0.0.1:1", "opens")
             return checked
 
         monkeypatch.setattr(bootstrap, "check_ledger", lambda _: differences)
-        monkeypatch.setattr(refunds, "check", compared)
+        monkeypatch.setattr(refunds, "check", compare)
 
-    return to_find
+    return set_result
 
 
 @pytest.fixture
 def rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuilt], None]:
-    """Lets a rebuild end so, having told of its progress twice."""
+    """Sets the result of a rebuild that reports its progress twice."""
 
-    def to_end(rebuilt: Rebuilt) -> None:
+    def set_result(rebuilt: Rebuilt) -> None:
         def run(settings: Settings, progress: Callable[[int, int], None]) -> Rebuilt:
             assert settings.ledger_url
             progress(50, 70)
@@ -62,10 +62,10 @@ def rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuilt], None]:
 
         monkeypatch.setattr(bootstrap, "rebuild_ledger", run)
 
-    return to_end
+    return set_result
 
 
-def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> None:
+def test_a_ledger_that_agrees_with_its_sources(find: Callable[..., None]) -> None:
     find()
     result = ask("ledger", "check")
     assert (result.exit_code, result.stdout) == (
@@ -73,7 +73,7 @@ def test_a_ledger_that_says_what_its_sources_say(find: Callable[..., None]) -> N
         "refunds: 1,234 in the ledger, 1,235 in the books, 1 of them of tasks that have not ended\nno difference\n",
     )
     counted = {"in_books": 1_235, "in_ledger": 1_234, "in_flight": 1, "problem": ""}
-    assert told("ledger", "check") == {"differences": [], "refunds": counted}
+    assert json_answer("ledger", "check") == {"differences": [], "refunds": counted}
 
 
 def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]) -> None:
@@ -88,7 +88,7 @@ def test_each_difference_is_a_sentence_and_exit_code_1(find: Callable[..., None]
     assert lines[3].startswith("2 differences; `refund-agent ledger rebuild`")
 
 
-def test_a_rebuild_is_not_named_where_it_does_not_help(find: Callable[..., None]) -> None:
+def test_a_rebuild_is_not_recommended_where_it_does_not_help(find: Callable[..., None]) -> None:
     find(checked=replace(AGREED, differences=(LOST,), in_flight=0))
     result = ask("ledger", "check")
     assert result.exit_code == 1
@@ -100,7 +100,7 @@ def test_a_rebuild_is_not_named_where_it_does_not_help(find: Callable[..., None]
     ]
 
 
-def test_books_that_cannot_be_read_are_no_agreement(find: Callable[..., None]) -> None:
+def test_unreadable_books_fail_the_check(find: Callable[..., None]) -> None:
     find(GONE, checked=RefundsChecked((LOST,), 0, 7, 0, problem="refunds/list: status 503; try again"))
     result = ask("ledger", "check")
     assert result.exit_code == 1
@@ -118,13 +118,18 @@ def test_differences_for_programs(find: Callable[..., None]) -> None:
     result = ask("ledger", "check", "--json")
     assert result.exit_code == 1
     gone = {"task_id": "acme:T-1", "what": "charge classify input", "expected": "1 of it", "found": "0"}
-    found = json.loads(result.stdout)["differences"]
-    assert found[0] == gone | {"source": "sources", "remedy": ""}
-    assert (found[1]["task_id"], found[1]["source"], found[1]["remedy"]) == ("acme:T-2", "books", "post it again")
+    differences = json.loads(result.stdout)["differences"]
+    assert differences[0] == gone | {"source": "sources", "remedy": ""}
+    second = differences[1]
+    assert (second["task_id"], second["source"], second["remedy"]) == (
+        "acme:T-2",
+        "books",
+        "post it again",
+    )
     assert CheckedView.model_validate_json(result.stdout)
 
 
-def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None]) -> None:
+def test_a_rebuild_shows_the_sums_before_and_after(rebuild: Callable[[Rebuilt], None]) -> None:
     rebuild(Rebuilt(70, (), (), (), TOTAL, TOTAL))
     result = ask("ledger", "rebuild")
     assert result.exit_code == 0
@@ -134,20 +139,20 @@ def test_a_rebuild_says_what_was_and_what_is(rebuild: Callable[[Rebuilt], None])
     assert "tasks: 70 of 70" in result.stderr
 
 
-def test_other_sums_are_no_secret(rebuild: Callable[[Rebuilt], None]) -> None:
+def test_changed_sums_are_reported(rebuild: Callable[[Rebuilt], None]) -> None:
     cent = replace(TOTAL.money[0], contracted_cost=TOTAL.money[0].contracted_cost + Decimal("0.0000000001"))
     rebuild(Rebuilt(70, (), (), (), TOTAL, replace(TOTAL, money=(cent,))))
     assert "70 tasks rebuilt, with other sums\n" in ask("ledger", "rebuild").stdout
 
 
-def test_what_could_not_be_made_again_as_it_was_is_named(rebuild: Callable[[Rebuilt], None]) -> None:
+def test_tasks_that_are_not_rebuilt_as_they_were_are_named(rebuild: Callable[[Rebuilt], None]) -> None:
     kept = tuple(f"acme:T-{number}" for number in range(7))
     rebuild(Rebuilt(70, kept, ("acme:T-9",), ("acme:T-8",), TOTAL, TOTAL))
     shown = ask("ledger", "rebuild").stdout
     assert "note: 7 tasks (acme:T-0, acme:T-1, acme:T-2, acme:T-3, acme:T-4, ...) were not changed, since" in shown
     assert "note: 1 tasks (acme:T-9) were priced by today's book" in shown
     assert "note: 1 tasks (acme:T-8) were restored from histories, which hold no texts" in shown
-    view = told("ledger", "rebuild")
+    view = json_answer("ledger", "rebuild")
     assert list(view) == ["tasks", "kept", "repriced", "restored", "before", "after"]
     assert (view["kept"], view["repriced"]) == (list(kept), ["acme:T-9"])
     assert view["before"]["money"][0]["contracted_cost"] == "0.003700975"

@@ -1,4 +1,4 @@
-"""Which prices hold, for what is in use or for what is asked; and what is wrong with the file, with its line."""
+"""`price show` for models in use and named ones, and `price check` with the line of each mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.finance.price_schemas import CheckView, PricesView
-from tests.cli.reading import ask, row, told
+from tests.cli.reading import ask, json_answer, row
 from tests.ledgers import FakeRecords
 from tests.records import call_record, interrupted_call, task_record
 
@@ -15,14 +15,14 @@ PRICES = Path("config/prices.yaml")
 
 
 def file_with(tmp_path: Path, text: str) -> str:
-    """A price file of that text."""
+    """Writes a price file with this text."""
     path = tmp_path / "prices.yaml"
     path.write_text(text)
     return str(path)
 
 
-def agreed(tmp_path: Path, more: str) -> str:
-    """The project's file with more agreements, and the number of the line of the first of them."""
+def file_with_agreements(tmp_path: Path, more: str) -> str:
+    """Writes the project's price file with further agreements; returns its path and the line of the first of them."""
     head, _, tail = PRICES.read_text().partition("agreements:\n")
     return file_with(tmp_path, f"{head}agreements:\n{more}{tail}")
 
@@ -46,23 +46,23 @@ def test_a_model_in_use_without_a_price_says_why(ledger: FakeRecords) -> None:
 def test_a_model_is_looked_up_with_its_provider(ledger: FakeRecords) -> None:
     shown = ask("price", "show", "gpt-5-mini", "--provider", "conversation.openai").stdout
     assert row(shown, "conversation.openai")[2:6] == ["0.25", "0.025", "2", "USD"]
-    only = told("price", "show", "--provider", "openai")["prices"]
+    only = json_answer("price", "show", "--provider", "openai")["prices"]
     assert [price["model"] for price in only] == ["sandbox-small"]  # in use, and of that provider
-    assert told("price", "show", "--provider", "anthropic")["prices"] == []
+    assert json_answer("price", "show", "--provider", "anthropic")["prices"] == []
 
 
 def test_a_model_without_provider_is_looked_up_where_it_is_listed_or_in_use(ledger: FakeRecords) -> None:
-    listed = told("price", "show", "gpt-5-mini")["prices"]
+    listed = json_answer("price", "show", "gpt-5-mini")["prices"]
     assert [price["provider"] for price in listed] == ["openai"]
-    used = told("price", "show", "sandbox-small")["prices"]
+    used = json_answer("price", "show", "sandbox-small")["prices"]
     assert [(price["provider"], price["problem"]) for price in used] == [("conversation.openai", "")]
-    unknown = told("price", "show", "no-such-model")["prices"]
+    unknown = json_answer("price", "show", "no-such-model")["prices"]
     assert [price["provider"] for price in unknown] == [""]
     assert "no-such-model" in unknown[0]["problem"]
 
 
 def test_tiers_have_a_row_each_and_a_discount_shows_the_list_price(ledger: FakeRecords, tmp_path: Path) -> None:
-    prices = agreed(
+    prices = file_with_agreements(
         tmp_path,
         """  - id: cut
     provider: openai
@@ -75,12 +75,14 @@ def test_tiers_have_a_row_each_and_a_discount_shows_the_list_price(ledger: FakeR
     )
     shown = ask("price", "show", "gpt-5-mini", "--provider", "openai", "--prices", prices).stdout
     assert row(shown, "openai")[2:5] == ["0.225 (list 0.25)", "0.0225 (list 0.025)", "1.8 (list 2)"]
-    long = [row["above"] for row in told("price", "show", "claude-sonnet-4-5", "--provider", "anthropic")["prices"]]
+    long = [
+        row["above"] for row in json_answer("price", "show", "claude-sonnet-4-5", "--provider", "anthropic")["prices"]
+    ]
     assert long == [None, 200_000]
 
 
-def test_prices_hold_as_of_a_day(ledger: FakeRecords) -> None:
-    early = told("price", "show", "sandbox-small", "--at", "2019-12-31")
+def test_prices_are_shown_as_of_a_day(ledger: FakeRecords) -> None:
+    early = json_answer("price", "show", "sandbox-small", "--at", "2019-12-31")
     assert early["at"] == "2019-12-31T00:00:00Z"
     assert "sandbox-small" in early["prices"][0]["problem"]
     assert early["infrastructure"] == []
@@ -96,7 +98,7 @@ def test_without_a_ledger_a_named_model_is_still_looked_up() -> None:
 
 
 def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
-    view = told("price", "show")
+    view = json_answer("price", "show")
     assert list(view) == ["book", "at", "prices", "infrastructure"]
     assert " ".join(view["prices"][0]) == (
         "provider model mode price_id currency above contracted listed source checked where problem"
@@ -109,7 +111,7 @@ def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
     assert PricesView.model_validate(view)
 
 
-# What is wrong with the file.
+# `price check`.
 
 
 def test_the_projects_own_file_is_right(ledger: FakeRecords) -> None:
@@ -120,7 +122,7 @@ def test_the_projects_own_file_is_right(ledger: FakeRecords) -> None:
 
 
 def test_a_mistake_is_named_with_its_line_and_remedy(ledger: FakeRecords, tmp_path: Path) -> None:
-    prices = agreed(
+    prices = file_with_agreements(
         tmp_path,
         """  - id: first
     provider: openai
@@ -146,7 +148,7 @@ def test_a_mistake_is_named_with_its_line_and_remedy(ledger: FakeRecords, tmp_pa
     assert "two prices overlap in time" in finding[3]
     assert finding[4] == "give first `to: 2026-06-01`"
     view = CheckView.model_validate_json(ask("price", "check", "--prices", prices, "--json").stdout)
-    assert [(each.severity, each.where) for each in view.findings] == [("error", finding[1])]
+    assert [(finding.severity, finding.where) for finding in view.findings] == [("error", finding[1])]
 
 
 def test_a_model_in_use_without_a_price_is_an_error(ledger: FakeRecords) -> None:
@@ -155,10 +157,10 @@ def test_a_model_in_use_without_a_price_is_an_error(ledger: FakeRecords) -> None
     assert result.exit_code == 1
     view = CheckView.model_validate_json(result.stdout)
     assert view.models_in_use == (("conversation.openai", "new-model"),)
-    assert [each.value for each in view.findings] == ["conversation.openai new-model"]
+    assert [finding.value for finding in view.findings] == ["conversation.openai new-model"]
 
 
-def test_what_failed_before_a_model_was_named_is_said(ledger: FakeRecords) -> None:
+def test_calls_that_failed_before_a_model_was_named_are_reported(ledger: FakeRecords) -> None:
     nameless = interrupted_call(model="", provider="conversation.openai")
     ledger.records = {"acme:T-1": task_record(calls=(call_record(), nameless))}
     result = ask("price", "check", "--json")
@@ -175,14 +177,14 @@ def test_a_warning_is_no_failure(ledger: FakeRecords, tmp_path: Path) -> None:
     assert row(result.stdout, "warning")[2] == "0.2.2"
 
 
-def test_without_a_ledger_the_file_is_looked_at_alone() -> None:
+def test_without_a_ledger_only_the_file_is_checked() -> None:
     result = ask("price", "check", "--json")
     assert result.exit_code == 0
     assert CheckView.model_validate_json(result.stdout).models_in_use is None
     assert "no ledger here, so the models in use are unknown" in result.stderr
 
 
-def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUND_AGENT_PRICES_FILE", file_with(tmp_path, "agreements: 7\n"))
     for words in (("price", "check"), ("price", "show")):
         result = ask(*words)

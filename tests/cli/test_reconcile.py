@@ -1,4 +1,4 @@
-"""`cost reconcile`: the ledger's calls against a bill from a file or from the sandbox, for people and for programs."""
+"""`cost reconcile` with bills from files and from the sandbox, for people and for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.finance.reconciliation.reconciliation_types import DifferenceCause, Mon
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.pricing.charge_types import CallRecord
-from tests.cli.reading import ask, told
+from tests.cli.reading import ask, json_answer
 from tests.finance.reconciliation.billing import at, call, failed
 from tests.paths import ROOT
 
@@ -29,7 +29,7 @@ PAID = (call(1), call(2, 5))
 
 
 def journal_row(call: CallRecord) -> dict[str, Any]:
-    """A call as the journal keeps it."""
+    """The journal's row of a call."""
     usage = asdict(call.usage)
     named = {column.name for column in MODEL_CALLS.columns}
     values = {name: value for name, value in (asdict(call) | usage).items() if name in named}
@@ -38,13 +38,13 @@ def journal_row(call: CallRecord) -> dict[str, Any]:
 
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A ledger with two paid calls; returns what adds more."""
+    """A ledger with two paid calls; returns a function that adds further calls."""
     monkeypatch.setenv("REFUND_AGENT_STATE_DIR", str(tmp_path))
     engine = database.connect(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
 
     def add(*calls: CallRecord) -> None:
         with engine.begin() as connection:
-            connection.execute(insert(MODEL_CALLS), [journal_row(each) for each in calls])
+            connection.execute(insert(MODEL_CALLS), [journal_row(call) for call in calls])
 
     add(*PAID)
     yield add
@@ -57,14 +57,14 @@ def line(seconds: float, entered: int, output: int = 10) -> str:
 
 @pytest.fixture
 def bill(tmp_path: Path) -> Path:
-    """What the provider billed for the two calls."""
+    """The provider's bill for the two calls."""
     file = tmp_path / "bill.csv"
     file.write_text(HEADER + line(0.5, 100) + line(5.5, 200))
     return file
 
 
 class Sandbox:
-    """Answers GET /bill with what a test puts there."""
+    """Answers GET /bill with the test's status and body."""
 
     def __init__(self) -> None:
         sandbox = self
@@ -110,9 +110,9 @@ def test_what_is_unexplained_is_an_exit_code_of_one(journal: Any, bill: Path) ->
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0].endswith("510 tokens are unexplained.")
     assert re.search(r"requests that no call accounts for +line 4 +0 +500 \+ 10 +\+510", result.stdout)
-    found = json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)
-    assert (found["unexplained_tokens"], found["difference_tokens"]) == (510, 510)
-    assert [(row["cause"], row["place"]) for row in found["rows"]] == [("unknown", "line 4")]
+    view = json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)
+    assert (view["unexplained_tokens"], view["difference_tokens"]) == (510, 510)
+    assert [(row["cause"], row["place"]) for row in view["rows"]] == [("unknown", "line 4")]
 
 
 def test_what_is_explained_names_task_stage_and_call(journal: Any, bill: Path) -> None:
@@ -124,10 +124,10 @@ def test_what_is_explained_names_task_stage_and_call(journal: Any, bill: Path) -
     assert re.search(r"failed calls +acme:T-3 +classify +f-3 +line 4 +300 \+ 1,000 +300 \+ 17 +-983", result.stdout)
 
 
-def test_only_a_part_of_the_time(journal: Any, bill: Path) -> None:
+def test_a_part_of_the_period(journal: Any, bill: Path) -> None:
     journal(call(4, 7200))
     hours = ["--since", "2026-11-22T12:00", "--until", "2026-11-22T13:00"]
-    assert told("cost", "reconcile", "--bill", str(bill), *hours)["calls"] == {
+    assert json_answer("cost", "reconcile", "--bill", str(bill), *hours)["calls"] == {
         "compared": 2,
         "agreeing": 2,
         "outside": 0,
@@ -144,7 +144,7 @@ def test_models_without_a_price_are_named(journal: Any, bill: Path) -> None:
         "320 tokens of model model-a of conversation.openai have no price"
         in ask("cost", "reconcile", "--bill", str(bill)).stdout
     )
-    assert told("cost", "reconcile", "--bill", str(bill))["unpriced"] == [
+    assert json_answer("cost", "reconcile", "--bill", str(bill))["unpriced"] == [
         {"provider": "conversation.openai", "model": "model-a", "tokens": 320}
     ]
 
@@ -163,12 +163,12 @@ def test_the_sandbox_is_asked_without_a_file(journal: Any, sandbox: Sandbox) -> 
         for n, start in ((1, 0.5), (2, 5.5))
     ]
     sandbox.body = json.dumps({"rows": rows}).encode()
-    found = told("cost", "reconcile", "--sandbox-url", sandbox.url)
-    assert (found["unexplained_tokens"], found["bill"]["format"]) == (0, "sandbox")
+    view = json_answer("cost", "reconcile", "--sandbox-url", sandbox.url)
+    assert (view["unexplained_tokens"], view["bill"]["format"]) == (0, "sandbox")
 
 
 def test_calls_that_the_sandboxs_bill_cannot_hold(journal: Any, sandbox: Sandbox, bill: Path) -> None:
-    """The component was given another endpoint: its type, and so the provider, is the same."""
+    """A component with another endpoint keeps its type, so its provider is the same."""
     rows = [
         {"id": 1, "at": at(0.5).isoformat(), "protocol": "openai", "model": "sandbox-small", "input_tokens": 100}
         | {"cached_tokens": 40, "output_tokens": 10, "status": 200, "billed": True}
@@ -184,7 +184,7 @@ def test_calls_that_the_sandboxs_bill_cannot_hold(journal: Any, sandbox: Sandbox
     assert "--bill" not in ask("cost", "reconcile", "--bill", str(bill)).stderr
 
 
-def test_a_sandbox_that_is_away_or_is_none(journal: Any, sandbox: Sandbox) -> None:
+def test_a_sandbox_that_is_away_or_answers_wrongly(journal: Any, sandbox: Sandbox) -> None:
     away = ask("cost", "reconcile", "--sandbox-url", "http://127.0.0.1:9")
     assert away.exit_code == 1
     assert (
@@ -217,7 +217,7 @@ def test_a_bad_file_is_one_line_with_the_remedy(journal: Any, bill: Path, conten
     assert said in line
 
 
-def test_a_time_in_which_there_is_nothing_is_no_agreement(journal: Any, bill: Path) -> None:
+def test_an_empty_period_is_no_agreement(journal: Any, bill: Path) -> None:
     result = ask("cost", "reconcile", "--bill", str(bill), "--since", "2026-12")
     assert result.exit_code == 1
     assert "nothing was compared: neither bill nor record has anything in that time (" in result.stdout
@@ -228,7 +228,7 @@ def test_a_time_in_which_there_is_nothing_is_no_agreement(journal: Any, bill: Pa
 @pytest.mark.parametrize(
     "command", [("cost", "report"), ("cost", "failures"), ("price", "check"), ("cost", "reconcile")]
 )
-def test_a_file_that_is_named_and_not_there_is_not_made(
+def test_a_missing_ledger_file_is_not_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     file = tmp_path / "typo.sqlite"
@@ -247,14 +247,14 @@ def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_key_and_every_cause_is_documented(journal: Any, bill: Path) -> None:
     section = DOCUMENT.split("## Reconciling with the provider's bill\n")[1]
-    said = set(re.findall(r"\w+", section))
+    documented = set(re.findall(r"\w+", section))
     bill.write_text((bill.read_text() + line(0.7, 500)).replace("\n", ";0.01\n").replace("0.01", "cost_usd", 1))
-    found = json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)
-    keys = {*found, *found["bill"], *found["calls"], *found["cells"][0], *found["rows"][0], *found["unpriced"][0]}
-    keys |= {*found["record"], *found["cells"][0]["record"], *found["money"][0]}
-    assert keys - said == set()
-    assert {cause.value for cause in DifferenceCause if cause is not DifferenceCause.AGREES} - said == set()
-    assert {outcome.value for outcome in MoneyOutcome} - said == set()
+    view = json.loads(ask("cost", "reconcile", "--bill", str(bill), "--json").stdout)
+    keys = {*view, *view["bill"], *view["calls"], *view["cells"][0], *view["rows"][0], *view["unpriced"][0]}
+    keys |= {*view["record"], *view["cells"][0]["record"], *view["money"][0]}
+    assert keys - documented == set()
+    assert {cause.value for cause in DifferenceCause if cause is not DifferenceCause.AGREES} - documented == set()
+    assert {outcome.value for outcome in MoneyOutcome} - documented == set()
 
 
 def test_a_bill_in_several_files_or_a_folder(journal: Any, bill: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The record of a task: a tree with figures for people, stable JSON for programs, and nothing unknown as zero."""
+"""`record`: a table for people, stable JSON for programs, and no unknown value as zero."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 from app.web.pages.lines import make_lines
 from app.web.pages.page_texts import record_digits
 from app.web.pages.summary import make_summary
-from tests.cli.reading import ask, row, told
+from tests.cli.reading import ask, json_answer, row
 from tests.ledgers import FakeRecords
 from tests.records import (
     at,
@@ -56,12 +56,12 @@ def put(ledger: FakeRecords, record: TaskRecord) -> None:
 
 
 def dollars(group: dict[str, Any]) -> Decimal:
-    """A group's money, which is of one currency."""
-    assert [each["currency"] for each in group["money"]] in ([], ["USD"])
-    return sum((Decimal(each["contracted_cost"]) for each in group["money"]), Decimal(0))
+    """The sum of a group's money, which has one currency."""
+    assert [sum_["currency"] for sum_ in group["money"]] in ([], ["USD"])
+    return sum((Decimal(sum_["contracted_cost"]) for sum_ in group["money"]), Decimal(0))
 
 
-def test_the_head_says_what_became_of_the_task_and_of_its_time(ledger: FakeRecords) -> None:
+def test_the_head_shows_outcome_and_time(ledger: FakeRecords) -> None:
     shown = ask("record", TASK).stdout
     assert row(shown, "tenant") == ["tenant", "acme"]
     assert row(shown, "workflow") == ["workflow", "refund_ticket 0.1.0"]
@@ -117,12 +117,12 @@ def test_the_page_shows_the_same_figures(ledger: FakeRecords) -> None:
     rows = [row(line, "call ") for line in shown.splitlines() if line.startswith("    call ")]
     assert len(rows) == len(calls) == 4
     for page, cells in zip(calls, rows, strict=True):
-        told = [page.duration, page.input, page.cached, page.output, *page.money.lines]
-        assert [cell for cell in cells if cell in told] == told
+        shown_on_page = [page.duration, page.input, page.cached, page.output, *page.money.lines]
+        assert [cell for cell in cells if cell in shown_on_page] == shown_on_page
     assert f"total  {make_summary(record, digits).totals[0].text.lstrip('~')} = " in shown
 
 
-def test_the_total_says_what_it_is_made_of_and_what_it_misses(ledger: FakeRecords) -> None:
+def test_the_total_shows_its_parts_and_what_is_missing(ledger: FakeRecords) -> None:
     put(ledger, task_record(calls=(*calls(), unreported_call())))
     shown = ask("record", TASK).stdout
     parts = "model 0.001374 + compute 0.000110 + orchestration 0.000017 + wasted 0.002200 + ?"
@@ -139,13 +139,13 @@ def test_a_call_without_a_price_is_no_free_call(ledger: FakeRecords) -> None:
     assert "note: 3 charges have no price and are in no sum; `refund-agent price check` says what to add" in shown
 
 
-def test_usage_that_nobody_reported_is_a_question_mark(ledger: FakeRecords) -> None:
+def test_unreported_usage_is_a_question_mark(ledger: FakeRecords) -> None:
     unknown = call_record(usage=NOT_REPORTED, model="")
     put(ledger, task_record(steps=steps()[:1], calls=(unknown,)))
     assert row(ask("record", TASK).stdout, "call 1.1") == ["call 1.1", "settled", "? of llm", "300 ms", *"????"]
 
 
-def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
+def test_failures_are_noted(ledger: FakeRecords) -> None:
     failed = attempt_record(0.1, number=1, outcome=AttemptOutcome.FAILED, error="SystemUnavailable: accounts is down")
     step = step_record("retrieve_account", attempts=(failed, attempt_record(1, number=2)))
     what = FailureRecord(1, 1, 1, at(0.6), at(1), FailureKind.FAILED, Cause.TOOL_ERROR, "w-1")
@@ -159,7 +159,7 @@ def test_what_failed_on_the_way_is_told(ledger: FakeRecords) -> None:
     assert f"note: step 1 retrieve_account, {interruption}\n" in shown
 
 
-def test_a_failure_that_step_and_call_share_is_told_once(ledger: FakeRecords) -> None:
+def test_a_failure_of_step_and_call_is_noted_once(ledger: FakeRecords) -> None:
     failed = attempt_record(0.1, number=1, outcome=AttemptOutcome.FAILED, error="ModelUnavailable: cut: half an answer")
     step = step_record("classify", attempts=(failed,))
     what = FailureRecord(step.step, 1, 1, at(0.6), None, FailureKind.FAILED, Cause.PROVIDER_ERROR, "w-1")
@@ -168,7 +168,7 @@ def test_a_failure_that_step_and_call_share_is_told_once(ledger: FakeRecords) ->
     assert ask("record", TASK).stdout.count("cut: half an answer") == 1
 
 
-def test_an_answer_from_the_journal_is_told_from_a_paid_one(ledger: FakeRecords) -> None:
+def test_an_answer_from_the_journal_is_distinguished_from_a_paid_one(ledger: FakeRecords) -> None:
     put(ledger, task_record(steps=(step_record(answered_by=AnsweredBy.JOURNAL),), calls=(call_record(),)))
     assert row(ask("record", TASK).stdout, "1 classify")[3] == "journal"
 
@@ -177,21 +177,21 @@ def test_a_call_that_no_step_belongs_to_is_shown_with_its_stage(ledger: FakeReco
     put(ledger, task_record(steps=steps()[:1], calls=(call_record(), interrupted_call("e-lost"))))
     shown = ask("record", TASK).stdout
     assert row(shown, "call 1.1 (no step)")[1] == "interrupted"
-    assert [call["step"] for call in told("record", TASK)["calls"]] == [1, None]
+    assert [call["step"] for call in json_answer("record", TASK)["calls"]] == [1, None]
 
 
-def test_a_task_under_way_says_when_it_was_seen(ledger: FakeRecords) -> None:
+def test_a_running_task_shows_when_it_was_seen(ledger: FakeRecords) -> None:
     running = task_record(status=TaskStatus.RUNNING, outcome=None, refund=None, refund_id=None, ended_at=None)
     put(ledger, running)
     shown = ask("record", TASK).stdout
     assert row(shown, "seen") == ["seen (UTC)", "2026-11-22 12:01:10"]
     assert "ended" not in shown.split("stage, step, call")[0]
-    view = told("record", TASK)
+    view = json_answer("record", TASK)
     assert (view["outcome"], view["refund"], view["ended_at"]) == (None, None, None)
 
 
 def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
-    view = told("record", TASK)
+    view = json_answer("record", TASK)
     assert " ".join(view) == KEYS
     assert " ".join(view["steps"][0]) == STEP_KEYS
     assert " ".join(view["calls"][0]) == CALL_KEYS
@@ -205,7 +205,7 @@ def test_the_json_keeps_its_keys(ledger: FakeRecords) -> None:
 
 
 def test_the_json_says_what_the_record_says(ledger: FakeRecords) -> None:
-    view, record = told("record", TASK), ledger.records[TASK]
+    view, record = json_answer("record", TASK), ledger.records[TASK]
     assert view["seconds"]["waiting"] == 60.0
     assert sum(view["seconds"].values()) == 70.0
     assert (view["refund"]["amount"], view["bytes"]) == ("49.90", 12_000)
@@ -222,9 +222,9 @@ def test_the_json_says_what_the_record_says(ledger: FakeRecords) -> None:
 
 
 def test_stages_steps_and_charges_sum_to_the_task_to_the_last_digit(ledger: FakeRecords) -> None:
-    view = told("record", TASK)
+    view = json_answer("record", TASK)
     whole = dollars(view["total"])
-    # Three calls of 0.000458, one in vain of 0.0022, 8 active seconds, 14 writes and 9 turns, 12,000 bytes.
+    # Three calls of 0.000458, a wasted one of 0.0022, 8 active seconds, 14 writes and 9 turns, 12,000 bytes.
     assert whole == Decimal("0.001374") + Decimal("0.0022") + Decimal("0.0001096") + Decimal("0.000017375")
     assert sum(dollars(stage["cost"]) for stage in view["stages"]) == whole
     lines = [Decimal(charge["contracted_cost"]) for charge in view["charges"] if charge["contracted_cost"] is not None]
@@ -242,7 +242,7 @@ def test_a_correction_is_shown_as_one(ledger: FakeRecords) -> None:
         first, correction=1, consumed_quantity=-first.consumed_quantity, contracted_cost=-first.contracted_cost
     )
     put(ledger, replace(record, charges=(*record.charges, back)))
-    line = told("record", TASK)["charges"][-1]
+    line = json_answer("record", TASK)["charges"][-1]
     assert (line["correction"], line["correction_of"], line["consumed_quantity"]) == (1, first.id, "-0.5")
 
 
@@ -254,7 +254,7 @@ def test_a_failed_call_tells_its_error_without_steering_the_terminal(ledger: Fak
     assert "\x1b" not in shown
 
 
-def test_a_long_time_is_told_in_hours(ledger: FakeRecords) -> None:
+def test_a_long_time_is_shown_in_hours(ledger: FakeRecords) -> None:
     parts = dict.fromkeys(ledger.records[TASK].parts, timedelta(0)) | {
         part: timedelta(hours=26, seconds=61) for part in ledger.records[TASK].parts if part.value == "waiting"
     }
@@ -262,14 +262,14 @@ def test_a_long_time_is_told_in_hours(ledger: FakeRecords) -> None:
     assert row(ask("record", TASK).stdout, "time") == ["time", "waiting 1 d 2 h"]
 
 
-def test_a_task_without_a_record_is_said_in_one_line(ledger: FakeRecords) -> None:
+def test_a_missing_record_is_reported_in_one_line(ledger: FakeRecords) -> None:
     result = ask("record", "acme:T-9")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: task acme:T-9 has no record in the ledger; the ledger's own words\n"
 
 
 @pytest.mark.parametrize("words", [("record", TASK), ("cost", "report"), ("ledger", "check"), ("ledger", "rebuild")])
-def test_without_a_ledger_none_is_made(words: tuple[str, ...]) -> None:
+def test_a_missing_ledger_is_not_created(words: tuple[str, ...]) -> None:
     result = ask(*words)
     assert result.exit_code == 1
     assert "no ledger: " in result.stderr
@@ -277,7 +277,7 @@ def test_without_a_ledger_none_is_made(words: tuple[str, ...]) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_call_that_nobody_can_have_worked_at_used_nothing_for_sure(ledger: FakeRecords) -> None:
+def test_a_call_that_reached_no_model_used_nothing(ledger: FakeRecords) -> None:
     refused = call_record(
         state=CallState.FAILED,
         error="breaker_open: the breaker of llm is open",

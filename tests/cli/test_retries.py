@@ -1,4 +1,4 @@
-"""`doctor retries`: the shipped files are within their limits, and whatever makes them larger fails the command."""
+"""`doctor retries`: the shipped files are within their limits, and the command fails above them."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *words: str) -> Result:
-    """The command, on that folder."""
+    """Runs the command for the folder."""
     return CliRunner().invoke(cli, ["doctor", "retries", "--folder", str(folder), *words])
 
 
-def found(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Its exit code and its JSON."""
+def answer_of(folder: Path) -> tuple[int, dict[str, Any]]:
+    """The exit code and the JSON of the command."""
     result = run(folder, "--json")
     return result.exit_code, json.loads(result.stdout)
 
 
 def change(folder: Path, file: str, old: str, new: str) -> None:
-    """Writes something else into a file."""
+    """Replaces a text in a file."""
     path = folder / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
 
 
 def test_the_project_as_it_is_stays_within_its_limits() -> None:
-    """This is what fails where somebody configures more retries than the policy file allows."""
-    code, said = found(ROOT)
-    assert (code, said["ok"], said["findings"]) == (0, True, [])
-    assert {each["name"]: each["over"] for each in said["targets"]} == {each["name"]: [] for each in said["targets"]}
-    assert len(said["targets"]) == 7
-    assert {each["measured"] is None for each in said["targets"]} == {True}
+    """This test fails if more retries are configured than the policy file allows."""
+    code, answer = answer_of(ROOT)
+    assert (code, answer["ok"], answer["findings"]) == (0, True, [])
+    assert {row["name"]: row["over"] for row in answer["targets"]} == {row["name"]: [] for row in answer["targets"]}
+    assert len(answer["targets"]) == 7
+    assert {row["measured"] is None for row in answer["targets"]} == {True}
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,17 @@ def test_the_project_as_it_is_stays_within_its_limits() -> None:
 )
 def test_more_than_the_limit_fails(folder: Path, file: str, old: str, new: str, target: str, over: list[str]) -> None:
     change(folder, file, old, new)
-    code, said = found(folder)
-    assert (code, said["ok"]) == (1, False)
-    assert next(each for each in said["targets"] if each["name"] == target)["over"][: len(over)] == over
+    code, answer = answer_of(folder)
+    assert (code, answer["ok"]) == (1, False)
+    assert next(row for row in answer["targets"] if row["name"] == target)["over"][: len(over)] == over
     assert re.search(rf"^{target} .*over: {over[0]}", run(folder).stdout, re.MULTILINE)
 
 
 def test_retries_without_end_have_no_figure_and_fail(folder: Path) -> None:
     change(folder, "resiliency/systems.yaml", "maxRetries: 2", "maxRetires: 2")
     change(folder, "resiliency/systems.yaml", "policy: exponential", "policy: constant")
-    code, said = found(folder)
-    (accounts,) = (each for each in said["targets"] if each["name"] == "accounts")
+    code, answer = answer_of(folder)
+    (accounts,) = (row for row in answer["targets"] if row["name"] == "accounts")
     assert (code, accounts["requests_per_step"], accounts["requests_per_task"]) == (1, None, None)
     assert accounts["layers"] == {"client": 1, "sdk": 1, "sidecar": None, "workflow": 30}
     text = run(folder).stdout
@@ -92,39 +92,39 @@ def test_retries_without_end_have_no_figure_and_fail(folder: Path) -> None:
 
 def test_a_fault_in_a_file_fails_although_every_figure_is_within_its_limit(folder: Path) -> None:
     change(folder, "resiliency/llm.yaml", "          circuitBreaker: llm", "          circuitBreaker: llama")
-    code, said = found(folder)
+    code, answer = answer_of(folder)
     assert code == 1
-    assert not any(each["over"] for each in said["targets"])
-    assert [each["problem"] for each in said["findings"]] == ["there is no policy 'llama'"]
+    assert not any(row["over"] for row in answer["targets"])
+    assert [finding["problem"] for finding in answer["findings"]] == ["there is no policy 'llama'"]
 
 
 def test_a_breaker_that_counts_for_less_time_than_a_call_may_last_fails(folder: Path) -> None:
     for interval, wrong in (("60s", False), ("59s", True), ("30s", True), ("0s", False)):
         shutil.copy(ROOT / "resiliency" / "llm.yaml", folder / "resiliency" / "llm.yaml")
         change(folder, "resiliency/llm.yaml", "interval: 120s", f"interval: {interval}")
-        code, said = found(folder)
-        assert (code, bool(said["findings"])) == (int(wrong), wrong), interval
+        code, answer = answer_of(folder)
+        assert (code, bool(answer["findings"])) == (int(wrong), wrong), interval
         if wrong:
-            assert said["findings"][0]["where"].endswith("components.llm.circuitBreaker")
-            assert "it never opens; make it 120 s" in said["findings"][0]["problem"]
+            assert answer["findings"][0]["where"].endswith("components.llm.circuitBreaker")
+            assert "it never opens; make it 120 s" in answer["findings"][0]["problem"]
     change(folder, "resiliency/systems.yaml", "interval: 60s", "interval: 4s")
-    assert found(folder)[0] == 1
+    assert answer_of(folder)[0] == 1
 
 
-def test_what_is_probably_billed_has_a_bound_of_its_own(folder: Path) -> None:
-    _, said = found(folder)
-    model, system = said["targets"][0], said["targets"][1]
+def test_probably_billed_requests_have_a_separate_limit(folder: Path) -> None:
+    _, answer = answer_of(folder)
+    model, system = answer["targets"][0], answer["targets"][1]
     assert (model["requests_per_step"], model["billed_requests_per_step"]) == (30, 3)
     assert system["billed_requests_per_step"] == 0
     assert "llm: at most 3 requests of a step are lost and probably billed" in run(folder).stdout
     change(folder, "config/policy.yaml", "billed_attempts: 3", "billed_attempts: 50")
-    assert found(folder)[1]["targets"][0]["billed_requests_per_step"] == 30, "no more than there are attempts"
+    assert answer_of(folder)[1]["targets"][0]["billed_requests_per_step"] == 30, "no more than there are attempts"
 
 
 def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> None:
     change(folder, "components/llm.yaml", "value: sandbox-small", "value: unheard-of")
-    code, said = found(folder)
-    model = said["targets"][0]
+    code, answer = answer_of(folder)
+    model = answer["targets"][0]
     assert (code, model["money_per_step"], model["unpriced_models"]) == (0, [], ["unheard-of"])
     text = run(folder).stdout
     assert "unpriced" in text
@@ -133,7 +133,7 @@ def test_a_model_without_a_price_is_unpriced_and_no_failure(folder: Path) -> Non
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ledger in which a model step was asked nine times, and two kinds of steps asked the same system."""
+    """A ledger with nine requests of a model step, and two kinds of steps that call the same system."""
     known = RequestCounts(
         models={"llm": StepRequests(steps=4, requests=13, most=9)},
         steps={"close_case": StepRequests(2, 3, 2), "lookup_order": StepRequests(5, 5, 1)},
@@ -145,9 +145,9 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ledger")
-def test_what_was_measured_stands_beside_it(folder: Path) -> None:
-    _, said = found(folder)
-    by_name = {each["name"]: each for each in said["targets"]}
+def test_measured_requests_are_shown(folder: Path) -> None:
+    _, answer = answer_of(folder)
+    by_name = {row["name"]: row for row in answer["targets"]}
     assert by_name["llm"]["measured"] == {"steps": 4, "requests": 13, "mean": "3.25", "most": 9}
     assert by_name["refunds"]["measured"] == by_name["cases"]["measured"]
     assert by_name["refunds"]["measured"] == {"steps": 2, "requests": 3, "mean": "1.5", "most": 2}
@@ -158,9 +158,9 @@ def test_what_was_measured_stands_beside_it(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("ledger")
-def test_the_price_is_that_of_the_dearest_model_in_use_at_the_largest_reserve(folder: Path) -> None:
-    _, said = found(folder)
-    model = said["targets"][0]
+def test_the_price_is_that_of_the_most_expensive_model_at_the_largest_reserve(folder: Path) -> None:
+    _, answer = answer_of(folder)
+    model = answer["targets"][0]
     assert model["money_per_step"] == [{"amount": "0.0408", "currency": "USD"}]  # 3 x (30,000 x 0.40 + 1,000 x 1.60)
     assert model["unpriced_models"] == ["no-price"]
 
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_read_is_one_line_with_the_remedy(folder: Path) 
 
 
 @pytest.mark.parametrize("option", ["--policy", "--prices"])
-def test_a_file_that_is_not_there_is_a_matter_of_usage(folder: Path, option: str) -> None:
+def test_a_missing_file_is_wrong_usage(folder: Path, option: str) -> None:
     result = run(folder, option, "/nowhere.yaml")
     assert result.exit_code == 2
     assert f"Invalid value for {option}: /nowhere.yaml is not there; name a" in result.stderr
@@ -210,21 +210,21 @@ def test_a_policy_file_without_limits_is_an_error(folder: Path) -> None:
     assert (result.exit_code, "retry_limits: the section is missing" in result.stderr) == (1, True)
 
 
-def test_doctor_without_a_word_still_looks_at_everything() -> None:
+def test_doctor_without_a_subcommand_checks_everything() -> None:
     result = CliRunner().invoke(cli, ["doctor", "--folder", str(ROOT), "--no-sandbox", "--json"])
-    assert {"policy", "components", "resiliency"} <= {each["name"] for each in json.loads(result.stdout)}
+    assert {"policy", "components", "resiliency"} <= {finding["name"] for finding in json.loads(result.stdout)}
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
-    """The keys of a model and of all models inside it."""
+    """The keys of a model and of the models in its fields."""
     for name, field in model.model_fields.items():
         yield name
         pending = [field.annotation]
         while pending:
-            each = pending.pop()
-            if isinstance(each, type) and issubclass(each, BaseModel) and each is not RetryLimits:
-                yield from keys(each)
-            pending += get_args(each)
+            annotation = pending.pop()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not RetryLimits:
+                yield from keys(annotation)
+            pending += get_args(annotation)
 
 
 def test_every_key_is_documented_and_every_documented_key_is_one() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every command: version, help, completion, and errors for people and for programs."""
+"""The whole command line: version, help, completion, and errors for people and for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROBLEM = ["code", "title", "detail", "status", "exit_code"]
 
 
 def paths(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:
-    """Every command and group, as words."""
+    """The words of every command and group."""
     yield before
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
@@ -36,7 +36,7 @@ def paths(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:
 EVERY = list(paths(typer.main.get_command(cli)))  # type: ignore[arg-type]  # the root is a group
 
 
-def test_the_version_is_said() -> None:
+def test_the_version_is_printed() -> None:
     assert ask("--version").stdout == f"refund-agent {__version__}\n"
 
 
@@ -46,7 +46,7 @@ def test_help_names_the_program_and_cuts_nothing(words: tuple[str, ...]) -> None
     assert result.exit_code == 0
     assert result.stdout.startswith(" ".join(["Usage: refund-agent", *words]))
     assert "python -m" not in result.stdout
-    # A metavar may hold dots; a sentence that was cut ends in them.
+    # A metavar may contain dots; a truncated sentence ends with them.
     assert not re.search(r"[a-z](\.\.\.|…)\s*$", result.stdout, re.MULTILINE)
 
 
@@ -72,19 +72,19 @@ def test_the_shell_completes_commands() -> None:
 def test_a_program_gets_an_error_as_one_object(
     ledger: FakeRecords, words: tuple[str, ...], exit_code: int, detail: str
 ) -> None:
-    told = ask(*words, "--json")
-    assert (told.exit_code, told.stdout) == (exit_code, "")
-    problem = json.loads(told.stderr)
+    as_json = ask(*words, "--json")
+    assert (as_json.exit_code, as_json.stdout) == (exit_code, "")
+    problem = json.loads(as_json.stderr)
     assert list(problem) == PROBLEM
     assert problem["exit_code"] == exit_code
     assert detail in problem["detail"]
-    said = ask(*words)
-    assert (said.exit_code, said.stdout) == (exit_code, "")
-    assert detail in " ".join(said.stderr.split())
-    assert '{"' not in said.stderr
+    plain = ask(*words)
+    assert (plain.exit_code, plain.stdout) == (exit_code, "")
+    assert detail in " ".join(plain.stderr.split())
+    assert '{"' not in plain.stderr
 
 
-def test_the_agents_own_status_is_told_to_programs(run: CommandLine) -> None:
+def test_programs_get_the_agents_status(run: CommandLine) -> None:
     problem = json.loads(run("task", "show", "acme:T-9", "--json").stderr)
     assert (problem["status"], problem["exit_code"]) == (404, 1)
     assert json.loads(run("task", "list", "--json", who="nobody").stderr)["status"] == 401
@@ -110,7 +110,7 @@ def test_the_agents_own_status_is_told_to_programs(run: CommandLine) -> None:
         ("task", "approve", "acme:T-1", "--order", "O-2", "--amount", "9,99", "--currency", "EUR"),
     ],
 )
-def test_wrong_usage_is_told_in_words_of_our_own(ledger: FakeRecords, words: tuple[str, ...]) -> None:
+def test_wrong_usage_is_reworded(ledger: FakeRecords, words: tuple[str, ...]) -> None:
     result = ask(*words)
     assert result.exit_code == 2
     for library_text in ("Value error", "does not match", "Input should", "String should", "strptime", "isoformat"):
@@ -127,7 +127,7 @@ def test_wrong_usage_is_told_in_words_of_our_own(ledger: FakeRecords, words: tup
         ("doctor", "retries", "--policy", "missing.yaml"),
     ],
 )
-def test_a_file_that_an_option_names_is_the_callers_to_mend(ledger: FakeRecords, words: tuple[str, ...]) -> None:
+def test_a_missing_file_of_an_option_is_wrong_usage(ledger: FakeRecords, words: tuple[str, ...]) -> None:
     result = ask(*words)
     assert result.exit_code == 2
     assert f"Invalid value for {words[2]}: {words[3]} is" in result.stderr

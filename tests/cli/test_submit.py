@@ -1,4 +1,4 @@
-"""`submit` against a real server: files, pipes, bad lines, totals, waiting, and the bar on a terminal."""
+"""`submit` with a real server: files, pipes, bad lines, totals, waiting, and the progress bar."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def totals(created: int = 0, same: int = 0, later: int = 0, conflict: int = 0, r
     return f"created {created}  same {same}  later {later}  conflict {conflict}  refused {refused}\n"
 
 
-def test_a_file_is_taken_once_however_often_it_is_sent(
-    run: CommandLine, service: FakeTaskService, tmp_path: Path
-) -> None:
+def test_a_file_can_be_sent_again(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}") for n in range(25)])
     first, again = run("submit", file), run("submit", file)
     assert (first.exit_code, first.stdout) == (0, totals(created=25))
@@ -42,7 +40,7 @@ def test_a_file_is_taken_once_however_often_it_is_sent(
     assert len(service.list(None, None, 100, None).tasks) == 25
 
 
-def test_what_is_typed_or_piped_is_taken(run: CommandLine) -> None:
+def test_tickets_may_be_typed_or_piped(run: CommandLine) -> None:
     piped = "\n".join(make_ticket(f"T-{n}").model_dump_json() for n in range(3)).encode()
     assert run("submit", "-", stdin=piped).stdout == totals(created=3)
 
@@ -120,14 +118,14 @@ def test_wait_ends_when_its_time_is_over(run: CommandLine, tmp_path: Path) -> No
     assert (result.exit_code, result.stdout) == (1, totals(created=1) + "running 1\n")
 
 
-def test_an_agent_that_is_away_leaves_a_way_on(tmp_path: Path) -> None:
+def test_an_agent_that_is_away_is_reported_with_the_remedy(tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket()])
     away = CliRunner().invoke(cli, ["submit", file, "--url", "http://127.0.0.1:1", "--token", "t"])
     assert away.exit_code == 1
     assert away.stderr.splitlines()[-1].endswith("; 0 tickets were accepted, so send the same file again")
 
 
-def test_an_unknown_token_ends_it_at_once(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
+def test_an_unknown_token_ends_the_command(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}") for n in range(50)])
     result = run("submit", file, who="nobody")
     assert result.exit_code == 1
@@ -161,7 +159,7 @@ def spawn(run: CommandLine, file: str, stderr: int) -> subprocess.CompletedProce
 
 
 def pieces(terminal: int) -> Iterator[bytes]:
-    """All that was written to the other end of a terminal, which nobody holds open any more."""
+    """All output to a terminal whose other end is closed."""
     with contextlib.suppress(OSError):  # how Linux says that this was all
         while piece := os.read(terminal, 1 << 16):
             yield piece
@@ -184,13 +182,13 @@ def test_a_terminal_sees_a_bar_and_a_pipe_sees_counts(
     assert plain.stderr == "submitted: 30 of 30  same 30\n"
 
 
-def test_what_is_left_to_do_is_named(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
-    def settled(ticket: Ticket) -> dict[str, Any] | None:
+def test_open_tasks_are_named(run: CommandLine, service: FakeTaskService, tmp_path: Path) -> None:
+    def settle_by_text(ticket: Ticket) -> dict[str, Any] | None:
         states = {"p": TaskStatus.PARKED, "w": TaskStatus.WAITING, "c": TaskStatus.COMPLETED}
         status = states.get(ticket.text)
         return {"status": status, "waiting_for": "classify: status 401"} if status else None
 
-    service.settle = settled
+    service.settle = settle_by_text
     texts = ["p"] * 12 + ["w", "w", "c", "runs"]
     file = write(tmp_path / "t.jsonl", [make_ticket(f"T-{n}", text=text) for n, text in enumerate(texts)])
     result = run("submit", file, "--wait", "--timeout", "0.1")
@@ -198,10 +196,10 @@ def test_what_is_left_to_do_is_named(run: CommandLine, service: FakeTaskService,
         1,
         totals(created=16) + "running 1  waiting 2  parked 12  completed 1\n",
     )
-    said = result.stderr[result.stderr.index("1 still run after 0.1 s:") :].splitlines()
-    assert said[:3] == ["1 still run after 0.1 s:", "  acme:T-15", "12 are parked:"]
-    assert said[3].endswith(": classify: status 401")
-    assert said[13:] == [
+    lines = result.stderr[result.stderr.index("1 still run after 0.1 s:") :].splitlines()
+    assert lines[:3] == ["1 still run after 0.1 s:", "  acme:T-15", "12 are parked:"]
+    assert lines[3].endswith(": classify: status 401")
+    assert lines[13:] == [
         "  and 2 more",
         "2 wait for a person: `refund-agent task list --status waiting`, then `task show TASK`",
     ]

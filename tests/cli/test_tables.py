@@ -1,4 +1,4 @@
-"""Every table that the command line prints, on narrow and wide screens: each number and id is there, in one piece."""
+"""Every table of the command line, on narrow and wide screens: each number and id is complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.ledger.audit.rebuilding import Rebuilt
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask
-from tests.cli.test_demo import book, perfect
+from tests.cli.test_demo import book, settle_correctly
 from tests.cli.test_reconcile import HEADER, line
 from tests.cli.test_reconcile import journal as journal  # a fixture
 from tests.dapr.history.told import Told
@@ -41,7 +41,7 @@ HUGE = Decimal(9_876_543_210)
 
 
 class Seen:
-    """Watches what becomes of each table, and asserts that nothing of it is broken or lost."""
+    """Checks every laid-out table: nothing in it may be broken or lost."""
 
     def __init__(self) -> None:
         self.callers: set[tuple[str, str]] = set()
@@ -49,12 +49,12 @@ class Seen:
         self.longest = 0
 
     def lay_out(self, columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> TablePage:
-        found = [tuple(row) for row in rows]
-        page = lay_out(columns, found, width)
+        cells = [tuple(row) for row in rows]
+        page = lay_out(columns, cells, width)
         self._called()
-        text = "\n".join([*page.lines, *(f"{title} {said}" for title, said in page.common)])
+        text = "\n".join([*page.lines, *(f"{title} {value}" for title, value in page.common)])
         for place, column in enumerate(columns):
-            for cell in (row[place] for row in found if column.title not in page.left_out):
+            for cell in (row[place] for row in cells if column.title not in page.left_out):
                 assert set(cell.split()) <= set(text.split()), cell
                 if column.kind is not ColumnKind.PROSE and (width is None or len(cell) <= width - 4):
                     assert re.search(rf"(?:^|\s){re.escape(cell)}(?:\s|$)", text, re.MULTILINE), cell
@@ -62,10 +62,10 @@ class Seen:
         return page
 
     def fact_lines(self, pairs: Iterable[tuple[str, str]], width: int | None) -> tuple[str, ...]:
-        found = list(pairs)
-        lines = fact_lines(found, width)
+        facts = list(pairs)
+        lines = fact_lines(facts, width)
         self._called()
-        assert {word for pair in found for text in pair for word in text.split()} <= set(" ".join(lines).split())
+        assert {word for pair in facts for text in pair for word in text.split()} <= set(" ".join(lines).split())
         self._measure(lines)
         return lines
 
@@ -74,9 +74,9 @@ class Seen:
         self.callers.add((Path(code.co_filename).name, code.co_name))
 
     def _measure(self, lines: Iterable[str]) -> None:
-        """A line may be longer than the screen for one word that cannot be broken, and for nothing else."""
-        for each in lines:
-            assert self.width is None or len(each) <= self.width or len(each.split()) == 1, each
+        """Asserts that a line exceeds the screen only if it is one unbreakable word."""
+        for text in lines:
+            assert self.width is None or len(text) <= self.width or len(text.split()) == 1, text
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 @pytest.fixture
-def large(ledger: FakeRecords) -> FakeRecords:
+def large_ledger(ledger: FakeRecords) -> FakeRecords:
     """A ledger with long ids and large figures, partly estimated and partly unknown, and with failures."""
     record = task_record(task_id=TASK, tenant="nordwind-handelsgesellschaft")
     dear = tuple(
@@ -108,7 +108,7 @@ def large(ledger: FakeRecords) -> FakeRecords:
     other = task_record(task_id="acme:T-7", charges=euros)
     crashes = [crashed(3, f"globex:C-{number}") for number in range(12)]
     records = [dollars, other, *fleet(*crashes, failed(2, 3, "globex:B-1"), of=40)]
-    ledger.records = {each.task_id: each for each in records}
+    ledger.records = {record.task_id: record for record in records}
     return ledger
 
 
@@ -128,7 +128,7 @@ Command = Callable[[], Any]
 
 @pytest.fixture
 def commands(
-    large: FakeRecords,
+    large_ledger: FakeRecords,
     desk_with_tasks: FakeTaskService,
     run: CommandLine,
     journal: Any,
@@ -138,7 +138,7 @@ def commands(
     """Every command that prints a table."""
     bill = tmp_path / "bill.csv"
     bill.write_text(HEADER + line(0.5, 100) + line(0.7, 987_654_321))
-    total = large.report().total
+    total = large_ledger.report().total
     kept = (TASK,) * 7
     monkeypatch.setattr(bootstrap, "rebuild_ledger", lambda *_: Rebuilt(70, kept, (), (), total, total))
     dapr = Told().turn(1).started(0).scheduled(1, 1, "classify_" + "x" * 40, "k" * 36).turn(2).failed(2, 1)
@@ -174,12 +174,12 @@ def test_every_table_is_whole_on_every_screen(seen: Seen, commands: dict[str, Co
             result = command()
             assert result.exception is None or isinstance(result.exception, SystemExit), (name, result.exc_info)
             assert result.stdout, (name, result.stderr)
-    # All that print a table were asked, the demo apart.
+    # Every command with a table was run, except the demo.
     assert seen.callers == calls_in_the_code() - {("demo.py", "_show")}
 
 
 def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, service: FakeTaskService) -> None:
-    service.settle = perfect
+    service.settle = settle_correctly
     with RefundBookServer(book()) as books:
         for seen.width in (*WIDTHS, None):
             assert run("demo", "--systems-url", books.url).exit_code == 0
@@ -187,8 +187,8 @@ def test_the_demos_table_is_whole_on_every_screen(seen: Seen, run: CommandLine, 
 
 
 def calls_in_the_code() -> set[tuple[str, str]]:
-    """File and function of every call that prints a table or fact_lines."""
-    found = set()
+    """File and function of every call that prints a table or facts."""
+    calls = set()
     for file in CLI.glob("*.py"):
         for function in ast.walk(ast.parse(file.read_text())):
             if isinstance(function, ast.FunctionDef) and file.name != "screen.py":
@@ -197,12 +197,12 @@ def calls_in_the_code() -> set[tuple[str, str]]:
                     for node in ast.walk(function)
                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
                 }
-                found |= {(file.name, function.name)} if names & {"show_table", "show_facts"} else set()
-    return found
+                calls |= {(file.name, function.name)} if names & {"show_table", "show_facts"} else set()
+    return calls
 
 
 def test_wide_shows_a_terminal_what_a_pipe_is_shown(
-    monkeypatch: pytest.MonkeyPatch, large: FakeRecords, desk_with_tasks: FakeTaskService
+    monkeypatch: pytest.MonkeyPatch, large_ledger: FakeRecords, desk_with_tasks: FakeTaskService
 ) -> None:
     piped = ask("cost", "report").stdout
     monkeypatch.setattr(screen, "_terminal_width", lambda: 60)

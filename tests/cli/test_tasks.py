@@ -1,4 +1,4 @@
-"""Reading and steering tasks: tables for people, stable JSON for programs."""
+"""The `task` commands: tables for people, stable JSON for programs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_a_task_says_cannot_steer_the_terminal(run: CommandLine, service: F
         assert "[bold]thing[/bold]" in shown
 
 
-def test_a_task_is_held_let_go_and_ended(run: CommandLine, service: FakeTaskService) -> None:
+def test_a_task_is_paused_resumed_and_terminated(run: CommandLine, service: FakeTaskService) -> None:
     service.submit(make_ticket())
     assert run("task", "pause", TASK).stdout == "acme:T-1 is paused\n"
     assert run("task", "resume", TASK).stdout == "acme:T-1 is running\n"
@@ -109,12 +109,14 @@ def test_a_task_is_held_let_go_and_ended(run: CommandLine, service: FakeTaskServ
     assert run("task", "rerun", TASK).stdout == "acme:T-1 is running\n"
 
 
-def test_what_waits_is_approved_as_it_is(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
+def test_a_waiting_task_is_approved_as_proposed(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     assert run("task", "approve", TASK, who="acme-approve").stdout == "acme:T-1 approved; it is completed\n"
     assert [(d.verdict, d.by, d.refund) for d in service.decisions] == [("approve", "acme-approve", None)]
 
 
-def test_what_waits_is_approved_with_another_sum(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
+def test_a_waiting_task_is_approved_with_another_refund(
+    run: CommandLine, service: FakeTaskService, waiting: TaskView
+) -> None:
     own = ("--order", "O-2", "--amount", "9.99", "--currency", "GBP")
     assert run("task", "approve", TASK, *own).exit_code == 0
     assert service.decisions[0].refund == Refund.model_validate(
@@ -131,7 +133,7 @@ def test_what_waits_is_approved_with_another_sum(run: CommandLine, service: Fake
         (("--order", "O-2", "--amount", "0.00", "--currency", "EUR"), "--amount must be an amount above zero"),
     ],
 )
-def test_a_sum_that_is_not_whole_is_a_usage_error(
+def test_an_incomplete_refund_is_a_usage_error(
     run: CommandLine, service: FakeTaskService, waiting: TaskView, options: tuple[str, ...], named: str
 ) -> None:
     result = run("task", "approve", TASK, *options)
@@ -140,7 +142,7 @@ def test_a_sum_that_is_not_whole_is_a_usage_error(
     assert service.decisions == []
 
 
-def test_what_waits_is_rejected(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
+def test_a_waiting_task_is_rejected(run: CommandLine, service: FakeTaskService, waiting: TaskView) -> None:
     assert run("task", "reject", TASK, "--note", "twice in a month").exit_code == 0
     assert [(d.verdict, d.by) for d in service.decisions] == [("reject", "root")]
     assert service.notes == ["twice in a month"]
@@ -155,7 +157,7 @@ def test_a_refused_decision_ends_with_exit_code_1(
     assert "order O-2 cannot bear that" in result.stderr
 
 
-def test_a_decision_that_was_not_taken_yet_is_not_called_accepted(
+def test_a_decision_without_an_answer_is_not_called_accepted(
     run: CommandLine, service: FakeTaskService, waiting: TaskView
 ) -> None:
     service.slow = True
@@ -182,7 +184,7 @@ def test_a_task_shows_who_decided_what(run: CommandLine, service: FakeTaskServic
 
 
 @pytest.mark.parametrize("task_id", ["acme:T-9", "nonsense", "../healthz", "acme:T-1/../T-2", "a b"])
-def test_a_task_that_is_not_there_is_said_in_one_line(run: CommandLine, task_id: str) -> None:
+def test_a_missing_task_is_reported_in_one_line(run: CommandLine, task_id: str) -> None:
     result = run("task", "show", task_id)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: there is no")
@@ -205,7 +207,7 @@ def test_wrong_usage_is_exit_code_2(run: CommandLine, words: tuple[str, ...]) ->
     assert run("task", *words).exit_code == 2
 
 
-def test_a_tenant_that_can_be_none_is_never_sent(run: CommandLine) -> None:
+def test_an_invalid_tenant_is_never_sent(run: CommandLine) -> None:
     result = run("task", "list", "--tenant", "ACME")
     assert result.exit_code == 2
     assert "'ACME' is not a tenant's id, which has small letters, digits and -, such as acme" in result.stderr
@@ -218,13 +220,13 @@ def test_an_empty_list_says_so_and_names_no_next_page(run: CommandLine, service:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "no task is waiting\n", "")
 
 
-def test_what_an_agent_looked_through_in_vain_is_passed_over(
+def test_empty_pages_are_skipped(
     run: CommandLine, service: FakeTaskService, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     def pages(tenants: Any, status: Any, limit: int, after: str | None) -> TaskPage:
-        """As a service that gives up after so many tasks in other states."""
+        """Like a service that returns an empty page after looking through many tasks in other states."""
         asked.append(after)
         return TaskPage(tasks=(waiting,)) if after == "1000" else TaskPage(tasks=(), next_after=f"{len(asked)}000")
 
@@ -234,7 +236,7 @@ def test_what_an_agent_looked_through_in_vain_is_passed_over(
     assert asked == [None, "1000"]
 
 
-def test_a_tenant_without_tasks_is_a_slip_of_the_pen(run: CommandLine, waiting: TaskView) -> None:
+def test_an_unknown_tenant_is_an_error(run: CommandLine, waiting: TaskView) -> None:
     assert "acme:T-1" in run("task", "list", "--tenant", "acme").stdout
     result = run("task", "list", "--tenant", "acne")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -312,7 +314,7 @@ def test_a_waiting_task_says_why_and_how_it_is_decided(
     assert first == f"next: {explain('above_limit').advice}"
     assert other == f"{approve} --order O-1 --amount AMOUNT --currency EUR"
     assert reject == f"  refund-agent task reject {TASK}"
-    # The command that is told is one that works.
+    # The recommended command works.
     words = approve.split()
     assert words[0] == "refund-agent"
     assert run(*words[1:]).exit_code == 0
@@ -330,7 +332,7 @@ def test_a_task_without_a_proposal_names_what_an_approval_needs(run: CommandLine
 
 
 @pytest.mark.parametrize("status", [TaskStatus.PARKED, TaskStatus.PAUSED])
-def test_a_task_that_is_held_says_how_it_goes_on(
+def test_a_paused_or_parked_task_shows_how_to_continue_it(
     run: CommandLine, service: FakeTaskService, status: TaskStatus
 ) -> None:
     service.submit(make_ticket())

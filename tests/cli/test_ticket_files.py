@@ -1,4 +1,4 @@
-"""JSON Lines into tickets: what is taken, what is not, and by which number and reason."""
+"""Reading tickets from JSON Lines: good lines, and bad ones with number and reason."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def read(*raws: bytes, tenant: str | None = None) -> list[TicketLine]:
     return list(read_lines(raws, tenant))
 
 
-def changed(**changes: Any) -> bytes:
+def good_line(**changes: Any) -> bytes:
     return json.dumps(json.loads(GOOD) | changes).encode()
 
 
 def test_good_lines_are_tickets_with_their_numbers() -> None:
-    assert read(GOOD, b"\n", b"  \r\n", changed(ticket_id="T-2")) == [
+    assert read(GOOD, b"\n", b"  \r\n", good_line(ticket_id="T-2")) == [
         TicketLine(1, make_ticket()),
         TicketLine(4, make_ticket("T-2")),
     ]
 
 
-def test_a_byte_order_mark_is_no_text() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     assert read(b"\xef\xbb\xbf" + GOOD) == [TicketLine(1, make_ticket())]
 
 
@@ -47,9 +47,9 @@ def test_a_byte_order_mark_is_no_text() -> None:
         (b"[]", "is JSON, but not an object"),
         (b"3", "is JSON, but not an object"),
         (b'{"tenant": "acme", "ticket_id": "T-1"}', "customer_id: is missing"),
-        (changed(colour="red"), "colour: is not a field of a ticket"),
-        (changed(**{PRIVATE: 1}), "(unknown key): is not a field of a ticket"),
-        (changed(text="x" * 64_001), "text: is longer than 64,000 characters"),
+        (good_line(colour="red"), "colour: is not a field of a ticket"),
+        (good_line(**{PRIVATE: 1}), "(unknown key): is not a field of a ticket"),
+        (good_line(text="x" * 64_001), "text: is longer than 64,000 characters"),
         (b" " * MAX_LINE_BYTES + b"{}", "is longer than 262144 bytes"),
     ],
 )
@@ -65,8 +65,8 @@ def test_several_faults_are_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("field", ["tenant", "ticket_id", "customer_id", "order_id", "subject", "text"])
-def test_no_reason_repeats_what_stands_in_the_line(field: str) -> None:
-    (line,) = read(changed(**{field: [PRIVATE]}))
+def test_no_reason_quotes_the_line(field: str) -> None:
+    (line,) = read(good_line(**{field: [PRIVATE]}))
     assert line.ticket is None
     assert "example" not in line.fault
     assert "4111" not in line.fault

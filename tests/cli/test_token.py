@@ -1,4 +1,4 @@
-"""Tokens of people's own: shown once, kept as a digest in the secret file, whatever else is in it."""
+"""The `token` commands: a token is shown once and kept as a digest; other secrets of the file stay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.tasks.access import Access, Role, TokenWatch, parse_tokens
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The secret file of the state folder that the command line's tests have."""
+    """The secrets file in the test's state folder."""
     (tmp_path / "state").mkdir()
     path = tmp_path / "state" / "secrets.json"
     path.write_text('{"openai-api-key": "sk-1", "zürich": "ü"}')
@@ -26,25 +26,25 @@ def file(tmp_path: Path) -> Path:
 
 
 def token(*words: str) -> Result:
-    """One of the commands."""
+    """Runs one of the `token` commands."""
     return CliRunner().invoke(cli, ["token", *words])
 
 
-def stored(file: Path) -> dict[str, Any]:
-    """The file as Dapr reads it."""
+def read_file(file: Path) -> dict[str, Any]:
+    """The parsed secrets file."""
     return dict(json.loads(file.read_text()))
 
 
-def test_a_token_is_shown_once_and_opens_just_what_it_is_for(file: Path) -> None:
+def test_a_token_is_shown_once_and_allows_only_its_roles_and_tenants(file: Path) -> None:
     made = token("create", "dana", "--role", "approve", "--role", "read", "--tenant", "acme", "--tenant", "lumen")
     assert made.exit_code == 0, made.stderr
     secret = made.stdout.strip()
     assert len(secret) >= 32
     assert "`make reload`" in made.stderr
     assert secret not in file.read_text()
-    others = {name: value for name, value in stored(file).items() if name != "api-tokens"}
+    others = {name: value for name, value in read_file(file).items() if name != "api-tokens"}
     assert others == {"openai-api-key": "sk-1", "zürich": "ü"}
-    principal = Access(parse_tokens(stored(file)["api-tokens"], "file")).authenticate(f"Bearer {secret}")
+    principal = Access(parse_tokens(read_file(file)["api-tokens"], "file")).authenticate(f"Bearer {secret}")
     assert (principal.name, sorted(principal.tenants or ())) == ("dana", ["acme", "lumen"])
     assert principal.may(Role.APPROVE)
     assert not principal.may(Role.SUBMIT)
@@ -58,9 +58,9 @@ def test_tokens_are_listed_and_revoked_without_touching_the_others(file: Path) -
         {"name": name, "roles": ["submit"], "tenants": ["*"]} for name in ("dana", "ci")
     ]
     assert token("revoke", "dana").exit_code == 0
-    assert [each.name for each in tokens_in(file)] == ["ci"]
+    assert [record.name for record in tokens_in(file)] == ["ci"]
     assert token("revoke", "ci").exit_code == 0
-    assert set(stored(file)) == {"openai-api-key", "zürich"}, "an empty list would be no token file"
+    assert set(read_file(file)) == {"openai-api-key", "zürich"}, "an empty list would be no token file"
     assert "there is no token ci" in token("revoke", "ci").stderr
 
 
@@ -76,7 +76,7 @@ def test_tokens_are_listed_and_revoked_without_touching_the_others(file: Path) -
         (("create", "local", "--role", "read", "--tenant", "acme"), "the token local exists already"),
     ],
 )
-def test_what_is_no_token_is_refused_and_nothing_is_written(file: Path, words: tuple[str, ...], said: str) -> None:
+def test_an_invalid_token_is_refused_and_nothing_is_written(file: Path, words: tuple[str, ...], said: str) -> None:
     before = file.read_text()
     refused = token(*words)
     assert refused.exit_code != 0
@@ -92,7 +92,7 @@ def test_a_name_is_given_once(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"api-tokens": {}}', '{"api-tokens": "{}"}', "\ufeff{}"])
-def test_a_file_that_is_none_is_named_and_left_as_it_is(file: Path, text: str) -> None:
+def test_an_invalid_file_is_named_and_not_changed(file: Path, text: str) -> None:
     file.write_text(text)
     for words in (("create", "dana", "--role", "read", "--tenant", "acme"), ("list",), ("revoke", "dana")):
         refused = token(*words)
@@ -100,7 +100,7 @@ def test_a_file_that_is_none_is_named_and_left_as_it_is(file: Path, text: str) -
     assert file.read_text() == text
 
 
-def test_where_no_agent_has_its_state_no_token_is_made(tmp_path: Path) -> None:
+def test_without_a_state_folder_no_token_is_created(tmp_path: Path) -> None:
     for words in (("create", "dana", "--role", "read", "--tenant", "acme"), ("list",), ("revoke", "dana")):
         refused = token(*words)
         assert (refused.exit_code, refused.stdout) == (1, ""), words
@@ -111,10 +111,10 @@ def test_where_no_agent_has_its_state_no_token_is_made(tmp_path: Path) -> None:
 def test_without_a_file_one_is_made(file: Path) -> None:
     file.unlink()
     assert token("create", "dana", "--role", "read", "--tenant", "acme").exit_code == 0
-    assert [each.name for each in tokens_in(file)] == ["dana"]
+    assert [record.name for record in tokens_in(file)] == ["dana"]
 
 
-def test_two_at_once_lose_none(file: Path) -> None:
+def test_concurrent_changes_lose_nothing(file: Path) -> None:
     def add(number: int) -> None:
         record = {"name": f"t{number}", "sha256": f"{number:064x}", "roles": ["read"], "tenants": "*"}
         (made,) = parse_tokens(json.dumps({"tokens": [record]}), "test")
@@ -125,7 +125,7 @@ def test_two_at_once_lose_none(file: Path) -> None:
     assert len(tokens_in(file)) == 24
 
 
-def test_a_running_agent_notices_what_the_store_says_and_keeps_what_it_knew_when_it_says_nonsense(file: Path) -> None:
+def test_a_running_agent_follows_the_store_and_keeps_its_tokens_if_the_store_is_invalid(file: Path) -> None:
     secret = token("create", "dana", "--role", "read", "--tenant", "acme").stdout.strip()
     access = Access(())
     watch = TokenWatch(access, lambda: tokens_in(file))

@@ -34,9 +34,9 @@ def test_the_projects_own_file_is_good() -> None:
 
 
 def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
-    said = complaint(tmp_path, "serial_refunds:", "serial_refund:")
+    message = complaint(tmp_path, "serial_refunds:", "serial_refund:")
     line = PROJECT_FILE.read_text().splitlines().index("  serial_refunds: 5") + 1
-    assert f"policy.yaml:{line}: approval.serial_refund: unknown key" in said
+    assert f"policy.yaml:{line}: approval.serial_refund: unknown key" in message
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ NAMES |= {DECISION, RESUME}
 
 def texts(file: Path) -> set[str]:
     """The texts in a file that have the form of a code."""
-    found = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
-    return {value for value in found if isinstance(value, str) and CODE.fullmatch(value)}
+    values = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
+    return {value for value in values if isinstance(value, str) and CODE.fullmatch(value)}
 
 
 def refusals(file: Path) -> set[str]:
@@ -42,9 +42,9 @@ def refusals(file: Path) -> set[str]:
 
 
 def codes() -> set[str]:
-    said = set[str]().union(*(texts(APP / "workflow" / name) for name in SAYING)) - NAMES
+    reasons = set[str]().union(*(texts(APP / "workflow" / name) for name in SAYING)) - NAMES
     refused = set[str]().union(*(refusals(ROOT / "sandbox" / "systems" / name) for name in REFUSING))
-    return said | {decision_texts.BOOKS_REFUSE + code for code in refused}
+    return reasons | {decision_texts.BOOKS_REFUSE + code for code in refused}
 
 
 def test_the_codes_are_found() -> None:

@@ -293,7 +293,7 @@ def test_a_role_without_that_right_uses_what_the_owner_has_migrated(
 ) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", postgres.url(name, DRIVER))
     for _ in range(2):
-        assert ask("ledger", "migrate").stdout == f"the ledger's tables are of version {HEAD}\n"
+        assert ask("ledger", "migrate").stdout == f"the ledger's tables have version {HEAD}\n"
     guest = f"worker{name}"
     postgres.run_sql(f"CREATE ROLE {guest} LOGIN PASSWORD 'x'")
     grants = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {guest}"

@@ -89,9 +89,9 @@ def running_collector(status: int = 200, port: int = 0) -> Iterator[Collector]:
 
 def attributes(span: Span) -> dict[str, Any]:
     """A span's attributes as plain values."""
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for attribute in span.attributes:
         kind = attribute.value.WhichOneof("value")
         value = getattr(attribute.value, kind)
-        found[attribute.key] = tuple(item.string_value for item in value.values) if kind == "array_value" else value
-    return found
+        by_name[attribute.key] = tuple(item.string_value for item in value.values) if kind == "array_value" else value
+    return by_name

@@ -36,7 +36,7 @@ def traces_to(url: str, capacity: int = 1_000, texts: Texts | None = None) -> It
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes the pauses between attempts."""
     monkeypatch.setattr(export, "_GATHER_SECONDS", 0.01)
     monkeypatch.setattr(export, "_LONGEST_PAUSE_SECONDS", 0.01)
@@ -103,7 +103,7 @@ def test_stop_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert traces.dropped == 0
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_pauses")
 def test_a_collector_that_is_down_is_one_warning_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with running_collector(status=503) as collector, traces_to(collector.url) as traces:
@@ -119,7 +119,7 @@ def test_a_collector_that_is_down_is_one_warning_and_loses_nothing(caplog: pytes
     assert "takes spans again" in caplog.records[-1].getMessage()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_pauses")
 def test_a_missing_collector_is_one_warning_without_secrets(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ def test_the_end_is_bounded_and_says_what_was_lost(
     assert "stopped before" in warning
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_pauses")
 def test_a_batch_that_is_always_refused_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     with running_collector(status=401) as collector, traces_to(collector.url) as traces:
         traces.observe(task_record())
@@ -190,7 +190,7 @@ def test_after_the_end_nothing_is_kept() -> None:
     assert not collector.requests
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_pauses")
 def test_a_record_that_cannot_be_exported_drops_only_its_own_spans(caplog: pytest.LogCaptureFixture) -> None:
     def texts(call: CallRecord) -> str:
         return "\ud800" if call.task_id == "acme:T-1" else "[]"

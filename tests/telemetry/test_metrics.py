@@ -28,18 +28,18 @@ def samples(metrics: Metrics) -> Samples:
     }
 
 
-def value(found: Samples, name: str, **labels: str) -> float | None:
+def value(counted: Samples, name: str, **labels: str) -> float | None:
     """The value of the sample with exactly these labels; None if there is none."""
-    return found.get((name, frozenset(labels.items())))
+    return counted.get((name, frozenset(labels.items())))
 
 
-def total(found: Samples, name: str, **labels: str) -> float:
+def total(counted: Samples, name: str, **labels: str) -> float:
     """The sum of all samples that have these labels."""
     wanted = set(labels.items())
-    return sum(sample for (called, has), sample in found.items() if called == name and wanted <= has)
+    return sum(sample for (called, has), sample in counted.items() if called == name and wanted <= has)
 
 
-def after(*records: TaskRecord, **options: Any) -> Samples:
+def metrics_after(*records: TaskRecord, **options: Any) -> Samples:
     metrics = Metrics(**options)
     for record in records:
         metrics.observe(record)
@@ -48,58 +48,58 @@ def after(*records: TaskRecord, **options: Any) -> Samples:
 
 def test_tasks_are_counted_by_how_they_ended() -> None:
     failed = task_record(tenant="umbra", status=TaskStatus.FAILED, outcome=None)
-    found = after(task_record(), task_record(), failed)
-    assert value(found, "tasks_total", tenant="acme", status="completed", outcome="refunded") == 2
-    assert value(found, "tasks_total", tenant="umbra", status="failed", outcome="none") == 1
+    counted = metrics_after(task_record(), task_record(), failed)
+    assert value(counted, "tasks_total", tenant="acme", status="completed", outcome="refunded") == 2
+    assert value(counted, "tasks_total", tenant="umbra", status="failed", outcome="none") == 1
 
 
 def test_tokens_are_counted_by_kind_and_by_how_they_are_known() -> None:
-    found = after(task_record(), task_record())
+    counted = metrics_after(task_record(), task_record())
     of = {"tenant": "acme", "model": MODEL}
     reported = of | {"basis": "reported", "wasted": "no"}
-    assert value(found, "tokens_total", kind="input", stage="classify", **reported) == 2 * 800
-    assert value(found, "tokens_total", kind="cached_input", stage="classify", **reported) == 2 * 100
-    assert value(found, "tokens_total", kind="output", stage="draft_refund", **reported) == 2 * 2 * 80
+    assert value(counted, "tokens_total", kind="input", stage="classify", **reported) == 2 * 800
+    assert value(counted, "tokens_total", kind="cached_input", stage="classify", **reported) == 2 * 100
+    assert value(counted, "tokens_total", kind="output", stage="draft_refund", **reported) == 2 * 2 * 80
     lost = of | {"basis": "estimated", "wasted": "yes", "stage": "draft_refund"}
-    assert value(found, "tokens_total", kind="input", **lost) == 2 * 1_500
-    assert total(found, "tokens_total") == 2 * (3 * 980 + 2_500)
+    assert value(counted, "tokens_total", kind="input", **lost) == 2 * 1_500
+    assert total(counted, "tokens_total") == 2 * (3 * 980 + 2_500)
 
 
 def test_unreported_usage_is_counted_without_tokens_and_money() -> None:
     call = call_record(usage=NOT_REPORTED)
-    found = after(task_record(calls=(call,)))
-    assert total(found, "tokens_total") == 0
-    assert total(found, "cost_total", kind="model") == 0
+    counted = metrics_after(task_record(calls=(call,)))
+    assert total(counted, "tokens_total") == 0
+    assert total(counted, "cost_total", kind="model") == 0
     of = {"kind": "model", "stage": "classify", "model": MODEL}
-    assert value(found, "unknown_charges_total", basis="unreported", **of) == 2
+    assert value(counted, "unknown_charges_total", basis="unreported", **of) == 2
 
 
 def test_what_has_no_price_is_counted() -> None:
-    found = after(task_record(calls=(call_record(model="nobody-knows-it"),)))
-    assert total(found, "unknown_charges_total", basis="unpriced", model="nobody-knows-it") == 3
-    assert total(found, "tokens_total", model="nobody-knows-it") == 980
-    assert total(found, "cost_total", model="nobody-knows-it") == 0
+    counted = metrics_after(task_record(calls=(call_record(model="nobody-knows-it"),)))
+    assert total(counted, "unknown_charges_total", basis="unpriced", model="nobody-knows-it") == 3
+    assert total(counted, "tokens_total", model="nobody-knows-it") == 980
+    assert total(counted, "cost_total", model="nobody-knows-it") == 0
 
 
 def test_money_is_counted_by_currency_kind_stage_and_model() -> None:
     record = task_record()
-    found = after(record, record)
+    counted = metrics_after(record, record)
     charged = sum(float(charge.contracted_cost) for charge in record.charges if charge.contracted_cost is not None)
-    assert total(found, "cost_total") == pytest.approx(2 * charged)
+    assert total(counted, "cost_total") == pytest.approx(2 * charged)
     of = {"currency": "USD", "tenant": "acme", "stage": "draft_refund"}
-    wasted = value(found, "cost_total", kind="wasted", basis="estimated", model=MODEL, **of)
+    wasted = value(counted, "cost_total", kind="wasted", basis="estimated", model=MODEL, **of)
     assert wasted == pytest.approx(2 * 0.0022)
-    assert total(found, "cost_total", kind="model", **of) == pytest.approx(2 * 2 * 0.000458)
-    assert total(found, "cost_total", kind="compute", stage="lookup_order") == 0  # a lookup is the stage's
-    assert total(found, "cost_total", kind="orchestration") > 0
+    assert total(counted, "cost_total", kind="model", **of) == pytest.approx(2 * 2 * 0.000458)
+    assert total(counted, "cost_total", kind="compute", stage="lookup_order") == 0  # a lookup is the stage's
+    assert total(counted, "cost_total", kind="orchestration") > 0
 
 
 def test_currencies_are_apart() -> None:
     record = task_record()
     euros = tuple(replace(charge, currency="EUR") if charge.model else charge for charge in record.charges)
-    found = after(replace(record, charges=euros))
-    assert total(found, "cost_total", currency="EUR") == pytest.approx(0.003574)
-    assert total(found, "cost_total", currency="USD") == pytest.approx(0.000126975)
+    counted = metrics_after(replace(record, charges=euros))
+    assert total(counted, "cost_total", currency="EUR") == pytest.approx(0.003574)
+    assert total(counted, "cost_total", currency="USD") == pytest.approx(0.000126975)
 
 
 def test_corrections_count_as_corrected() -> None:
@@ -111,60 +111,60 @@ def test_corrections_count_as_corrected() -> None:
         first, correction=1, consumed_quantity=-first.consumed_quantity, contracted_cost=-first.contracted_cost
     )
     again = replace(first, correction=2, consumed_quantity=first.consumed_quantity + 5)
-    found = after(replace(record, charges=(*record.charges, back, again)))
-    assert total(found, "tokens_total", kind="input") == 805
+    counted = metrics_after(replace(record, charges=(*record.charges, back, again)))
+    assert total(counted, "tokens_total", kind="input") == 805
 
 
 def test_calls_are_counted_by_state_and_by_who_answered() -> None:
-    found = after(task_record(), task_record())
+    counted = metrics_after(task_record(), task_record())
     of = {"stage": "draft_refund", "model": MODEL}
-    assert value(found, "model_calls_total", state="settled", answered_by="provider", **of) == 4
-    assert value(found, "model_calls_total", state="interrupted", answered_by="nobody", **of) == 2
-    assert value(found, "wasted_calls_total", **of) == 2
-    assert value(found, "wasted_calls_total", stage="classify", model=MODEL) is None
+    assert value(counted, "model_calls_total", state="settled", answered_by="provider", **of) == 4
+    assert value(counted, "model_calls_total", state="interrupted", answered_by="nobody", **of) == 2
+    assert value(counted, "wasted_calls_total", **of) == 2
+    assert value(counted, "wasted_calls_total", stage="classify", model=MODEL) is None
 
 
 def test_an_answer_that_came_too_late_was_given_by_the_provider() -> None:
-    found = after(task_record(calls=(call_record(state=CallState.INTERRUPTED),)))
+    counted = metrics_after(task_record(calls=(call_record(state=CallState.INTERRUPTED),)))
     of = {"stage": "classify", "model": MODEL}
-    assert value(found, "model_calls_total", state="interrupted", answered_by="provider", **of) == 1
+    assert value(counted, "model_calls_total", state="interrupted", answered_by="provider", **of) == 1
 
 
 def test_answers_of_the_journal_are_counted() -> None:
     record = task_record(steps=(step_record(answered_by=AnsweredBy.JOURNAL),), calls=(call_record(),))
-    found = after(record, task_record())
-    assert value(found, "journal_answers_total", stage="classify", model=MODEL) == 1
+    counted = metrics_after(record, task_record())
+    assert value(counted, "journal_answers_total", stage="classify", model=MODEL) == 1
 
 
 def test_durations() -> None:
-    found = after(task_record(), task_record(ended_at=at(8), pauses=()))
-    assert value(found, "task_seconds_sum", outcome="refunded") == 78
-    assert value(found, "task_seconds_bucket", outcome="refunded", le="60.0") == 1
-    assert value(found, "task_seconds_bucket", outcome="refunded", le="300.0") == 2
+    counted = metrics_after(task_record(), task_record(ended_at=at(8), pauses=()))
+    assert value(counted, "task_seconds_sum", outcome="refunded") == 78
+    assert value(counted, "task_seconds_bucket", outcome="refunded", le="60.0") == 1
+    assert value(counted, "task_seconds_bucket", outcome="refunded", le="300.0") == 2
     of = {"state": "settled", "stage": "classify", "model": MODEL}
-    assert value(found, "model_call_seconds_sum", **of) == pytest.approx(0.6)
-    assert total(found, "model_call_seconds_count") == 6  # an interrupted call without an end has no duration
-    assert value(found, "projection_lag_seconds_sum") == pytest.approx(0.5 + 62.5)
-    assert value(found, "task_part_seconds_total", part="waiting") == 60
-    assert value(found, "task_part_seconds_total", part="active") == 18
+    assert value(counted, "model_call_seconds_sum", **of) == pytest.approx(0.6)
+    assert total(counted, "model_call_seconds_count") == 6  # an interrupted call without an end has no duration
+    assert value(counted, "projection_lag_seconds_sum") == pytest.approx(0.5 + 62.5)
+    assert value(counted, "task_part_seconds_total", part="waiting") == 60
+    assert value(counted, "task_part_seconds_total", part="active") == 18
 
 
 def test_gauges_are_read_at_each_scrape() -> None:
     numbers = iter([3, 5])
     metrics = Metrics(Live(activities_running=lambda: next(numbers), tasks_not_traced=lambda: 7))
     assert value(samples(metrics), "activities_running") == 3
-    found = samples(metrics)
-    assert value(found, "activities_running") == 5
-    assert value(found, "tasks_not_traced_total") == 7
-    assert value(found, "tasks_to_record") is None
+    counted = samples(metrics)
+    assert value(counted, "activities_running") == 5
+    assert value(counted, "tasks_not_traced_total") == 7
+    assert value(counted, "tasks_to_record") is None
 
 
 def test_an_unreadable_gauge_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics(Live(activities_running=lambda: 1 // 0, activities_waiting=lambda: 2, tasks_to_record=lambda: 4))
-    found = samples(metrics)
-    assert value(found, "activities_running") is None
-    assert value(found, "activities_waiting") == 2
-    assert value(found, "tasks_to_record") == 4
+    counted = samples(metrics)
+    assert value(counted, "activities_running") is None
+    assert value(counted, "activities_waiting") == 2
+    assert value(counted, "tasks_to_record") == 4
     assert "refund_agent_activities_running cannot be read: ZeroDivisionError" in caplog.text
 
 
@@ -172,11 +172,11 @@ def test_labels_do_not_grow_without_end() -> None:
     records = [
         task_record(tenant=f"tenant-{number}", calls=(call_record(model=f"model-{number}"),)) for number in range(6)
     ]
-    found = after(*records, tenants=3, models=4)
-    tenants = {dict(labels).get("tenant") for name, labels in found if name == "tasks_total"}
+    counted = metrics_after(*records, tenants=3, models=4)
+    tenants = {dict(labels).get("tenant") for name, labels in counted if name == "tasks_total"}
     assert tenants == {"tenant-0", "tenant-1", "tenant-2", "others"}
-    assert total(found, "tasks_total", tenant="others") == 3
-    models = {dict(labels)["model"] for name, labels in found if name == "tokens_total"}
+    assert total(counted, "tasks_total", tenant="others") == 3
+    models = {dict(labels)["model"] for name, labels in counted if name == "tokens_total"}
     assert models == {"model-0", "model-1", "model-2", "others"}  # work without a model is the fourth name
 
 

@@ -32,19 +32,19 @@ def test_every_name_of_the_conventions_is_one() -> None:
 
 
 def test_every_attribute_is_documented_and_every_documented_one_exists() -> None:
-    said = set(re.findall(r"`((?:gen_ai|error|refund_agent)\.[a-z_.]+)`", DOCUMENT))
+    documented = set(re.findall(r"`((?:gen_ai|error|refund_agent)\.[a-z_.]+)`", DOCUMENT))
     costs = {f"{prefix}.{part}" for prefix in (names.COST, names.TASK_COST) for part in PARTS}
-    there = (OURS - {names.COST, names.TASK_COST, "conversation."}) | costs
-    assert said == there, (said - there, there - said)
+    existing = (OURS - {names.COST, names.TASK_COST, "conversation."}) | costs
+    assert documented == existing, (documented - existing, existing - documented)
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
-    said = set(re.findall(r"`(refund_agent_[a-z_]+)`", DOCUMENT))
+    documented = set(re.findall(r"`(refund_agent_[a-z_]+)`", DOCUMENT))
     registry = CollectorRegistry()
     Families(registry)
     registry.register(LiveCollector(Live(*[lambda: 0] * len(fields(Live)))))
-    there = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
-    assert said == there, (said - there, there - said)
+    existing = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    assert documented == existing, (documented - existing, existing - documented)
 
 
 def test_every_label_is_documented() -> None:

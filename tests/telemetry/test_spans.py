@@ -35,16 +35,16 @@ def nanoseconds(seconds: float) -> int:
     return round((at(seconds).timestamp()) * 1_000_000) * 1_000
 
 
-def named(spans: Sequence[PlannedSpan], name: str) -> list[PlannedSpan]:
+def spans_named(spans: Sequence[PlannedSpan], name: str) -> list[PlannedSpan]:
     return [span for span in spans if span.name == name]
 
 
-def one(spans: Sequence[PlannedSpan], name: str) -> PlannedSpan:
-    (span,) = named(spans, name)
+def span_named(spans: Sequence[PlannedSpan], name: str) -> PlannedSpan:
+    (span,) = spans_named(spans, name)
     return span
 
 
-def of_call(**changes: Any) -> PlannedSpan:
+def call_span(**changes: Any) -> PlannedSpan:
     """The span of the only model call of a task."""
     record = task_record(calls=(call_record(**changes),))
     return next(span for span in plan(record) if span.kind is SpanKind.CLIENT)
@@ -76,9 +76,9 @@ def test_a_task_is_a_tree_of_steps_calls_and_pauses() -> None:
 
 def test_a_call_hangs_below_the_step_that_made_it() -> None:
     spans = plan(task_record())
-    first, second = named(spans, "draft_refund")
-    parents = [span.parent_id for span in named(spans, "chat sandbox-small")]
-    assert parents == [one(spans, "classify").span_id, first.span_id, first.span_id, second.span_id]
+    first, second = spans_named(spans, "draft_refund")
+    parents = [span.parent_id for span in spans_named(spans, "chat sandbox-small")]
+    assert parents == [span_named(spans, "classify").span_id, first.span_id, first.span_id, second.span_id]
 
 
 def test_times_are_those_of_the_record() -> None:
@@ -154,7 +154,7 @@ def test_a_task_says_what_it_was_and_what_all_of_it_cost() -> None:
 
 def test_a_tool_is_a_tool_and_a_model_step_is_not() -> None:
     spans = plan(task_record())
-    tool, stage = one(spans, "execute_tool lookup_order"), one(spans, "classify")
+    tool, stage = span_named(spans, "execute_tool lookup_order"), span_named(spans, "classify")
     assert tool.attributes["gen_ai.tool.name"] == "lookup_order"
     assert tool.attributes["gen_ai.tool.type"] == "function"
     assert tool.attributes["refund_agent.stage"] == "draft_refund"
@@ -202,24 +202,24 @@ def test_currencies_are_never_added() -> None:
 
 
 def test_what_is_unpriced_has_no_amount() -> None:
-    span = of_call(model="nobody-knows-it")
+    span = call_span(model="nobody-knows-it")
     assert span.attributes["refund_agent.cost.basis"] == "unpriced"
     assert "refund_agent.cost.amount" not in span.attributes
     assert "refund_agent.price" not in span.attributes
 
 
 def test_tokens_that_are_not_reported_are_absent() -> None:
-    span = of_call(usage=NOT_REPORTED)
+    span = call_span(usage=NOT_REPORTED)
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
     assert span.attributes["refund_agent.tokens.basis"] == "unreported"
     assert span.attributes["refund_agent.cost.basis"] == "unreported"
-    partly = of_call(usage=TokenUsage(input_tokens=7, output_tokens=None))
+    partly = call_span(usage=TokenUsage(input_tokens=7, output_tokens=None))
     assert partly.attributes["gen_ai.usage.input_tokens"] == 7
     assert "gen_ai.usage.output_tokens" not in partly.attributes
 
 
 def test_unreported_numbers_are_absent() -> None:
-    span = of_call(usage=TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.UNREPORTED))
+    span = call_span(usage=TokenUsage(input_tokens=0, output_tokens=0, basis=UsageBasis.UNREPORTED))
     assert not [name for name in span.attributes if name.startswith("gen_ai.usage.")]
 
 
@@ -257,7 +257,7 @@ def test_an_interrupted_call_without_successor_ends_with_its_step() -> None:
     ],
 )
 def test_a_failed_call_says_its_cause_and_no_text(error: str, expected: str) -> None:
-    span = of_call(
+    span = call_span(
         state=CallState.FAILED,
         error=error,
         finish_reason="",
@@ -355,7 +355,7 @@ def test_planning_twice_gives_the_same_spans() -> None:
 
 def test_two_pauses_of_one_kind_are_two_spans() -> None:
     pauses = (Span(TimePart.BACK_OFF, at(1), at(2)), Span(TimePart.BACK_OFF, at(3), at(4)))
-    spans = named(plan(task_record(pauses=pauses)), "back_off")
+    spans = spans_named(plan(task_record(pauses=pauses)), "back_off")
     assert len({span.span_id for span in spans}) == 2
 
 
@@ -388,5 +388,5 @@ def test_no_text_is_in_any_span() -> None:
 def test_texts_are_there_only_when_switched_on() -> None:
     record = task_record(outcome=Outcome.ANSWERED)
     assert not any("gen_ai.output.messages" in span.attributes for span in plan(record))
-    told = plan(record, lambda call: f"[{call.number}]" if call.state is CallState.SETTLED else None)
-    assert [span.attributes.get("gen_ai.output.messages") for span in told[8:12]] == ["[1]", None, "[2]", "[1]"]
+    spans = plan(record, lambda call: f"[{call.number}]" if call.state is CallState.SETTLED else None)
+    assert [span.attributes.get("gen_ai.output.messages") for span in spans[8:12]] == ["[1]", None, "[2]", "[1]"]

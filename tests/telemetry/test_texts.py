@@ -30,17 +30,17 @@ def test_an_answer_is_one_message_of_the_assistant() -> None:
 
 
 def test_tool_calls_are_parts() -> None:
-    told = json.loads(output_messages(answer("", ToolRequest("c1", "lookup_order", '{"order_id":"AC-1"}'))))
+    messages = json.loads(output_messages(answer("", ToolRequest("c1", "lookup_order", '{"order_id":"AC-1"}'))))
     part = {"type": "tool_call", "id": "c1", "name": "lookup_order", "arguments": '{"order_id":"AC-1"}'}
-    assert told[0]["parts"] == [part]
+    assert messages[0]["parts"] == [part]
 
 
 def test_answers_are_redacted() -> None:
     call = ToolRequest("c1", "lookup_order", '{"order_id":"eva@example.com"}')
-    told = output_messages(answer("write to bob@example.com, card 4111 1111 1111 1111", call))
-    assert "@" not in told
-    assert "4111" not in told
-    assert told.count("[e-mail]") == 2
+    messages = output_messages(answer("write to bob@example.com, card 4111 1111 1111 1111", call))
+    assert "@" not in messages
+    assert "4111" not in messages
+    assert messages.count("[e-mail]") == 2
 
 
 def test_the_journal_is_asked_for_the_calls_answer(tmp_path: Path) -> None:

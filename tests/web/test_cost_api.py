@@ -13,7 +13,7 @@ from app.finance.rollup import Dimension
 from app.ledger.reading.record_schemas import RecordView, record_view
 from app.web.api.route_table import METRICS
 from app.web.factory import MAX_BODY_BYTES
-from tests.cli.reading import told
+from tests.cli.reading import json_answer
 from tests.ledgers import FakeRecords
 from tests.records import call_record, task_record
 from tests.web.documented import DocumentedClient
@@ -86,9 +86,9 @@ def test_the_report_is_the_command_lines(
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)
     by = "tenant,stage,kind"
-    assert client.call("GET", f"/cost/report?by={by}").json == uncounted(told("cost", "report", "--by", by))
-    assert client.call("GET", "/cost/report").json == uncounted(told("cost", "report"))
-    assert client.call("GET", RECORD).json == told("record", "acme:T-1")
+    assert client.call("GET", f"/cost/report?by={by}").json == uncounted(json_answer("cost", "report", "--by", by))
+    assert client.call("GET", "/cost/report").json == uncounted(json_answer("cost", "report"))
+    assert client.call("GET", RECORD).json == json_answer("record", "acme:T-1")
 
 
 @pytest.mark.parametrize("dimension", list(Dimension))

@@ -8,7 +8,7 @@ import pytest
 
 from app.cli import opening
 from app.finance.failures.failure_schemas import FailureCostView
-from tests.cli.reading import told
+from tests.cli.reading import json_answer
 from tests.finance.failures.tasks import crashed, task
 from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
@@ -39,10 +39,10 @@ def test_it_is_the_command_lines(
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)
     found: Any = client.call("GET", FAILURES).json
-    assert found == told("cost", "failures")
+    assert found == json_answer("cost", "failures")
     assert FailureCostView.model_validate(found).total.failures == 2
     acme: Any = client.call("GET", f"{FAILURES}?tenant=acme&since=2026-11-22&until=2026-11-23").json
-    assert acme == told("cost", "failures", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
+    assert acme == json_answer("cost", "failures", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
 
 
 def test_a_token_sees_its_own_tenants_only(client: DocumentedClient) -> None:
