@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: `python3 -m runtime COMMAND`; standard library only."""
+"""The commands behind the Makefile: `python3 -m runtime COMMAND`. Uses the standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.config.private_files import UMASK
 from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.errors import UserError, exit_code
-from runtime.locks import exclusive, held
+from runtime.locks import exclusive, is_held
 from runtime.loopback import HOST, past_proxies
 from runtime.set_up import set_up
 
@@ -24,7 +24,7 @@ _APP_LOGS = paths.ROOT / ".dapr" / "logs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; problems are printed as sentences and give exit code 1."""
+    """Runs one command. Errors are printed as sentences, with exit code 1."""
     commands: dict[str, Callable[[list[str]], int]] = {
         "setup": _setup,
         "run": lambda _: _launch("run"),
@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser = argparse.ArgumentParser(prog="python3 -m runtime", description="See `make help`.")
     parser.add_argument("command", choices=commands)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="for test and what measures: their arguments")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of the tests, benchmarks and experiments")
     chosen = parser.parse_args(arguments)
     os.chdir(paths.ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     processes.adopt_orphans()
     return exit_code(
         lambda: commands[chosen.command](chosen.rest),
-        interrupted="Interrupted; the same command goes on where it stopped.",
+        interrupted="Interrupted; the same command continues where it stopped.",
     )
 
 
@@ -63,9 +63,9 @@ def _setup(_rest: list[str]) -> int:
     return 0
 
 
-def _launch(what: str) -> int:
+def _launch(command: str) -> int:
     set_up()
-    return _become("-m", "runtime.launch", what)
+    return _become("-m", "runtime.launch", command)
 
 
 def _tool(module: str, *arguments: str) -> int:
@@ -74,16 +74,18 @@ def _tool(module: str, *arguments: str) -> int:
 
 
 def _test(rest: list[str]) -> int:
-    """All tests: those that start no product, then those that do, two at a time: they wait more than they work. The
-    tests of a file share a process, and with it the product that they run."""
+    """Runs all tests: first those that do not start the product, then those that do, two at a time.
+
+    The tests of a file share a process, and with it the product that they run.
+    """
     if rest:
         return _tool("pytest", *rest)
     set_up(development=True)
     cores = os.cpu_count() or 1
     parts = [(min(cores, 4), "not runtime"), (min(cores, 2), "runtime")]
     results = [
-        _in_environment("-m", "pytest", "-n", str(processes), "--dist", "loadfile", "-m", which)
-        for processes, which in parts
+        _in_environment("-m", "pytest", "-n", str(workers), "--dist", "loadfile", "-m", marker)
+        for workers, marker in parts
     ]
     return int(any(results))
 
@@ -108,10 +110,10 @@ def _lint() -> int:
 
 
 def _become(*arguments: str) -> int:
-    """Replaces this process, so that signals and the exit code are the program's own."""
+    """Replaces this process by the program, which then receives the signals and gives the exit code."""
     sys.stdout.flush()
     python = str(paths.VENV_PYTHON)
-    os.execv(python, [python, *arguments])  # noqa: S606 - the arguments are already apart
+    os.execv(python, [python, *arguments])  # noqa: S606 - no shell is needed
 
 
 def _in_environment(*arguments: str) -> int:
@@ -136,8 +138,8 @@ def _environment() -> int:
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")
-    print(f"umask {UMASK:03o}")  # what daprd and the apps write is nobody else's
-    # The token itself is not shown: what is on a screen is soon in a log.
+    print(f"umask {UMASK:03o}")  # only the owner can read the files of daprd and the apps
+    # The token itself is not printed, since printed text may end up in a log.
     print(f'export DAPR_API_TOKEN="$(cat {shlex.quote(str(paths.STATE / state.API_TOKEN_FILE))})"')
     print(f'export PATH={shlex.quote(str(paths.LAUNCH_BIN))}:"$PATH"')
     return 0
@@ -147,25 +149,25 @@ def _doctor() -> int:
     code = prerequisites.show_checks(prerequisites.checks())
     if paths.VENV_PYTHON.exists():
         code = _in_environment("-m", "runtime.ports") or code
-        print("`.venv/bin/refund-agent doctor` looks at the configuration and at what runs as well.")
+        print("`.venv/bin/refund-agent doctor` also checks the configuration and the running programs.")
     return code
 
 
 def _clean_state(rest: list[str]) -> int:
-    """Removes what runs have written, after somebody said so: here, or with --yes."""
+    """Removes the state of all runs, after a confirmation here or with --yes."""
     parser = argparse.ArgumentParser(prog="make clean-state", description="ARGS=--yes removes without asking.")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
-    agreed = parser.parse_args(rest).yes
+    confirmed = parser.parse_args(rest).yes
     folders = [folder for folder in (paths.STATE, _APP_LOGS) if folder.exists()]
-    if held(_STACK_LOCK):
+    if is_held(_STACK_LOCK):
         raise UserError(f"A stack is running ({_STACK_LOCK} is held).", remedy="Stop it with Ctrl-C first.")
     if not folders:
         print("There is no state to remove.")
         return 0
     with exclusive(_STACK_LOCK, what="A stack of this project"):
         for folder in folders:
-            print(f"{folder}: {_contents(folder)}")
-        if not (agreed or _agrees()):
+            print(f"{folder}: {_describe_contents(folder)}")
+        if not (confirmed or _confirm()):
             print("Nothing was removed.")
             return 1
         for folder in folders:
@@ -174,16 +176,18 @@ def _clean_state(rest: list[str]) -> int:
     return 0
 
 
-def _agrees() -> bool:
+def _confirm() -> bool:
     if not sys.stdin.isatty():
-        raise UserError("Tasks, ledger and keys would be gone for good.", remedy="Say so: make clean-state ARGS=--yes")
+        raise UserError(
+            "This would remove tasks, ledger and keys for good.", remedy="To confirm: make clean-state ARGS=--yes"
+        )
     try:
         return input("Remove all of it, tasks, ledger and keys, for good? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
 
-def _contents(folder: os.PathLike[str]) -> str:
+def _describe_contents(folder: os.PathLike[str]) -> str:
     files = [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names]
     size = sum(os.lstat(file).st_size for file in files)
     return f"{len(files)} files, {size / 1e6:.1f} MB ({', '.join(sorted(os.listdir(folder)))})"

@@ -1,6 +1,7 @@
-"""Watches what `dapr run` has started, because the dapr CLI itself goes on when one of its programs ends.
+"""Watches and stops the programs of a `dapr run`.
 
-The CLI also ends its programs with SIGKILL only; `stop` asks them first.
+The dapr CLI keeps running when one of its programs ends, and stops them with SIGKILL only. `Apps` reports the end of a
+program, and sends SIGTERM first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from runtime.processes import Child
 
 _STOP_SECONDS = 10.0
 _STARTING_SECONDS = 1.0
-_CLOCK_SECONDS = 0.02  # so far the clock that dates files lags behind
+_CLOCK_SECONDS = 0.02  # the clock of file times may lag by this much
 _LOG_LINES = 15
 _LOG_BYTES = 8_000
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
@@ -26,39 +27,39 @@ _END = re.compile(r"process exited with error code|Exited (App|Dapr) successfull
 
 
 class Apps:
-    """The programs below one `dapr run`: for each app of dapr.yaml, its process and its daprd."""
+    """The programs of a `dapr run`: for each app of dapr.yaml, its process and its daprd."""
 
     def __init__(self, dapr: Child, app_logs: Path, app_ids: tuple[str, ...], *, since: float) -> None:
-        """`since`: a time, as `time.time` says it, before the CLI was started."""
+        """`since` is a time (`time.time()`) before the CLI was started."""
         self.dapr = dapr
         self._app_logs = app_logs
-        self._names = names(app_ids)
+        self._names = program_names(app_ids)
         self._since = since - _CLOCK_SECONDS
         self._seen: dict[int, str] = {}
 
     def check(self) -> None:
-        """Raises `ChildDied` when the CLI or a program that it had started has ended."""
+        """Raises `ChildDied` if the CLI or one of its programs has ended."""
         self.dapr.check()
-        below = self._below()
-        self._seen.update(_named(below))
-        # Not by name: a program that is becoming another one has none for a moment.
-        lost = [name for pid, name in self._seen.items() if pid not in below]
-        for name in lost or self._reported():
+        children = self._child_pids()
+        self._seen.update(_name_programs(children))
+        # By pid, since a program has no name for a moment while it executes another one.
+        lost = [name for pid, name in self._seen.items() if pid not in children]
+        for name in lost or self._ends_in_logs():
             log = newest_log(self._app_logs, name)
-            last_words = _fatal(log) or f"ends with:\n{_tail(log)}"
+            last_words = _fatal_message(log) or f"ends with:\n{_tail(log)}"
             raise ChildDied(f"{name} has ended; its log {log or 'is missing and'} {last_words}\n")
 
     def stop(self) -> None:
-        """Ends the apps, then their daprds, then the CLI: each by SIGTERM, after a deadline by SIGKILL."""
+        """Stops the apps, then their daprds, then the CLI: each with SIGTERM, then SIGKILL after a deadline."""
         running = self._running()
         for sidecars in (False, True):
-            self._end({pid for pid, name in running.items() if name.endswith("daprd") == sidecars})
-        # A CLI that is still starting programs does not listen to signals.
+            self._terminate({pid for pid, name in running.items() if name.endswith("daprd") == sidecars})
+        # A CLI that still starts programs ignores signals.
         complete = set(self._names) <= set(self._seen.values())
         processes.stop(self.dapr, deadline_seconds=_STOP_SECONDS if complete else _STARTING_SECONDS)
 
-    def _reported(self) -> list[str]:
-        """Those whose end the CLI has written into their logs: an app may die before it is seen to run."""
+    def _ends_in_logs(self) -> list[str]:
+        """The programs whose end the CLI has logged. An app may die before `check` has seen it."""
         logs = {name: newest_log(self._app_logs, name) for name in self._names}
         return [name for name, log in logs.items() if log and self._is_new(log) and _END.search(_tail(log))]
 
@@ -66,13 +67,13 @@ class Apps:
         return log.stat().st_mtime >= self._since
 
     def _running(self) -> dict[int, str]:
-        return _named(self._below())
+        return _name_programs(self._child_pids())
 
-    def _below(self) -> set[int]:
+    def _child_pids(self) -> set[int]:
         table = processes.process_table()
         return {pid for pid, entry in table.items() if entry.parent == self.dapr.pid and not entry.zombie}
 
-    def _end(self, pids: set[int]) -> None:
+    def _terminate(self, pids: set[int]) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -81,21 +82,21 @@ class Apps:
             time.sleep(0.05)
 
 
-def names(app_ids: tuple[str, ...]) -> list[str]:
-    """What `dapr run` starts for these apps."""
+def program_names(app_ids: tuple[str, ...]) -> list[str]:
+    """The names of the programs that `dapr run` starts for these apps."""
     return [name for app in app_ids for name in (app, f"{app} daprd")]
 
 
 def newest_log(folder: Path, name: str) -> Path | None:
-    """The log of the latest run of "agent", "agent daprd", ...; the CLI makes a new file for each run."""
+    """The log of the latest run of a program, such as "agent daprd". The CLI makes a new file for each run."""
     app, _, kind = name.partition(" ")
-    found = sorted(folder.glob(f"{app}_{kind or 'app'}_*.log"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    logs = sorted(folder.glob(f"{app}_{kind or 'app'}_*.log"), key=lambda path: path.stat().st_mtime)
+    return logs[-1] if logs else None
 
 
 def link_logs(source: Path, target: Path, app_ids: tuple[str, ...]) -> None:
-    """Links the latest logs of the apps under plain names beside the other logs."""
-    for name in names(app_ids):
+    """Links the latest logs of the apps into the folder of the other logs, under plain names."""
+    for name in program_names(app_ids):
         log = newest_log(source, name)
         link = target / f"{name.replace(' ', '-')}.log"
         if log:
@@ -103,13 +104,13 @@ def link_logs(source: Path, target: Path, app_ids: tuple[str, ...]) -> None:
             link.symlink_to(log)
 
 
-def _named(pids: set[int]) -> dict[int, str]:
-    named = {pid: _name(pid) for pid in pids}
-    return {pid: name for pid, name in named.items() if name}
+def _name_programs(pids: set[int]) -> dict[int, str]:
+    names = {pid: _name(pid) for pid in pids}
+    return {pid: name for pid, name in names.items() if name}
 
 
 def _name(pid: int) -> str:
-    """The app id of a program below `dapr run`, with " daprd" for the sidecar; empty before it is known."""
+    """The app id of a program of `dapr run`, followed by " daprd" for a sidecar; empty while unknown."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
@@ -117,21 +118,21 @@ def _name(pid: int) -> str:
         return ""
     if "--app-id" in words:
         return f"{words[words.index('--app-id') + 1]} daprd"
-    found = [entry.partition("=")[2] for entry in environment if entry.startswith("APP_ID=")]
-    return found[0] if found else ""
+    app_ids = [entry.partition("=")[2] for entry in environment if entry.startswith("APP_ID=")]
+    return app_ids[0] if app_ids else ""
 
 
-def _fatal(log: Path | None) -> str:
-    """What daprd says of its own end, without the thirty lines of its shutdown around it."""
-    found = _FATAL.findall(_end_of(log))
-    return f"says: {found[-1]}" if found else ""
+def _fatal_message(log: Path | None) -> str:
+    """The fatal error of daprd, without the lines of its shutdown around it."""
+    messages = _FATAL.findall(_log_end(log))
+    return f"says: {messages[-1]}" if messages else ""
 
 
 def _tail(log: Path | None) -> str:
-    return "\n".join(_end_of(log).splitlines()[-_LOG_LINES:])
+    return "\n".join(_log_end(log).splitlines()[-_LOG_LINES:])
 
 
-def _end_of(log: Path | None) -> str:
+def _log_end(log: Path | None) -> str:
     if log is None:
         return ""
     with log.open("rb") as file:

@@ -1,8 +1,8 @@
-"""Dapr's control plane on this machine: sentry (certificates), placement, scheduler; mTLS on, loopback only.
+"""Runs Dapr's control plane on this machine, with mTLS: sentry (certificates), placement and scheduler.
 
-Every port is on 127.0.0.1 but each program's health port: Dapr 1.18 ignores the address given for it.
-Sentry makes its certificate authority under `state_dir/keys` at the first start and keeps it: histories
-signed under it can be verified as long as it is there. The scheduler keeps its jobs in `state_dir/scheduler`.
+All ports are on 127.0.0.1 except the health ports, for which Dapr 1.18 ignores the given address. Sentry makes its
+certificate authority under `state_dir/keys` at the first start and keeps it there: it is needed to verify signed
+histories. The scheduler keeps its jobs in `state_dir/scheduler`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from runtime.processes import Child
 
 NAMES = ("sentry", "placement", "scheduler")
 NAMESPACE = "default"
-# Go's collector runs when the heap has doubled; Dapr's heaps are small and churn, so it runs all the time. Letting them
-# grow to five times costs some 100 MB and takes a quarter off the CPU time of daprd and scheduler.
+# Go collects garbage when the heap has doubled, which Dapr's small heaps do all the time. Letting them grow fivefold
+# costs about 100 MB and saves a quarter of the CPU time of daprd and scheduler.
 GO_MEMORY = {"GOGC": "400"}
 TRUST_DOMAIN = "localhost"
 _SCHEDULER_ID = "dapr-scheduler-server-0"
@@ -38,7 +38,7 @@ spec:
 
 @dataclass(frozen=True)
 class ControlPlanePorts:
-    """Where daprd finds the control plane. The defaults are those that `dapr run` expects."""
+    """The ports of the control plane. The defaults are those that `dapr run` expects."""
 
     sentry: int = 50001
     placement: int = 50005
@@ -46,12 +46,12 @@ class ControlPlanePorts:
 
     @classmethod
     def free(cls) -> ControlPlanePorts:
-        """Three ports that nobody uses now."""
+        """Three ports that are free now."""
         return cls(*free_ports(3))
 
 
 class ControlPlane:
-    """The three programs. `start` and `stop` treat all; the `..._one` methods treat one, for crash tests."""
+    """The three programs. `start` and `stop` act on all, the `..._one` methods on one, for crash tests."""
 
     def __init__(
         self, bin_dir: Path, state_dir: Path, ports: ControlPlanePorts, *, log_dir: Path | None = None
@@ -66,20 +66,20 @@ class ControlPlane:
 
     @property
     def trust_anchors(self) -> Path:
-        """The certificate authority's certificate (PEM)."""
+        """The file with the certificate of the authority (PEM)."""
         return self.state_dir / "keys" / "ca.crt"
 
     def metrics_url(self, name: str) -> str:
-        """The Prometheus metrics of placement or scheduler, once it was started; sentry has none."""
+        """The base URL of the Prometheus metrics of placement or scheduler after its start. Sentry has none."""
         return f"http://{HOST}:{self._metrics[name]}"
 
     def start(self) -> None:
-        """Starts all three and waits until each is healthy; stops what was started when one fails."""
+        """Starts all three and waits until they are healthy. Stops those that run if one fails."""
         try:
             for name in NAMES:
                 self.spawn_one(name)
                 if name == "sentry":
-                    self.wait_one(name)  # the others need its authority's certificate to start at all
+                    self.wait_one(name)  # the others cannot start without the certificate
             for name in NAMES:
                 self.wait_one(name)
         except BaseException:
@@ -87,7 +87,7 @@ class ControlPlane:
             raise
 
     def stop(self) -> None:
-        """Stops what runs, in reverse order."""
+        """Stops the running programs in reverse order."""
         processes.stop_all(self.children.values())
         self.children.clear()
 
@@ -97,7 +97,7 @@ class ControlPlane:
         self.wait_one(name)
 
     def kill_one(self, name: str) -> None:
-        """SIGKILLs one of `NAMES`."""
+        """Kills one of `NAMES` with SIGKILL."""
         processes.kill(self.children.pop(name))
 
     def spawn_one(self, name: str) -> None:
@@ -106,8 +106,16 @@ class ControlPlane:
             raise UserError(f"{name} runs already (pid {self.children[name].pid}).")
         self._prepare(name)
         self._health[name], self._metrics[name] = free_ports(2)
-        commands = {"sentry": self._sentry, "placement": self._placement, "scheduler": self._scheduler}
-        command = [str(self.bin_dir / name), *commands[name](), *_side_ports(self._health[name], self._metrics[name])]
+        commands = {
+            "sentry": self._sentry_options,
+            "placement": self._placement_options,
+            "scheduler": self._scheduler_options,
+        }
+        command = [
+            str(self.bin_dir / name),
+            *commands[name](),
+            *_health_and_metrics_options(self._health[name], self._metrics[name]),
+        ]
         self.children[name] = processes.start(
             name, command, log=self.log_dir / f"{name}.log", environment={"NAMESPACE": NAMESPACE, **GO_MEMORY}
         )
@@ -121,12 +129,12 @@ class ControlPlane:
             self._protect_keys()
 
     def check(self) -> None:
-        """Raises `ChildDied` when one that was started has ended."""
+        """Raises `ChildDied` if a started program has ended."""
         for child in list(self.children.values()):
             child.check()
 
     def environment(self) -> dict[str, str]:
-        """What daprd (or the shell of `dapr run`) needs to join this control plane, and to answer its app alone."""
+        """Environment variables with which daprd, or `dapr run`, joins this control plane and serves its app only."""
         return {
             "DAPR_API_TOKEN": state.api_token(self.state_dir),
             "DAPR_TRUST_ANCHORS": self.trust_anchors.read_text(),
@@ -148,7 +156,7 @@ class ControlPlane:
         self.stop()
 
     def _prepare(self, name: str) -> None:
-        # The scheduler writes its short-lived certificate anew at each start, beside the old ones.
+        # The scheduler writes a new short-lived certificate at each start; remove the old ones.
         if name == "scheduler":
             shutil.rmtree(self.state_dir / "identity", ignore_errors=True)
         keys, identity = self.state_dir / "keys", self.state_dir / "identity"
@@ -163,7 +171,7 @@ class ControlPlane:
             with contextlib.suppress(FileNotFoundError):
                 path.chmod(0o600)
 
-    def _sentry(self) -> list[str]:
+    def _sentry_options(self) -> list[str]:
         keys = self.state_dir / "keys"
         return [
             *("--mode", "standalone", "--listen-address", HOST, "--port", str(self.ports.sentry)),
@@ -172,18 +180,18 @@ class ControlPlane:
             *("--trust-domain", TRUST_DOMAIN, "--enable-metrics=false"),
         ]
 
-    def _placement(self) -> list[str]:
+    def _placement_options(self) -> list[str]:
         (raft,) = free_ports(1)
         return [
-            *self._secured(),
+            *self._mtls_options(),
             *("--listen-address", HOST, "--port", str(self.ports.placement)),
             *("--initial-cluster", f"dapr-placement-0={HOST}:{raft}"),
         ]
 
-    def _scheduler(self) -> list[str]:
+    def _scheduler_options(self) -> list[str]:
         etcd_client, etcd_peer = free_ports(2)
         return [
-            *self._secured(),
+            *self._mtls_options(),
             *("--listen-address", HOST, "--port", str(self.ports.scheduler)),
             *("--override-broadcast-host-port", f"{HOST}:{self.ports.scheduler}"),
             *("--id", _SCHEDULER_ID, "--etcd-data-dir", str(self.state_dir / "scheduler")),
@@ -192,7 +200,7 @@ class ControlPlane:
             *("--etcd-client-listen-address", HOST, "--etcd-client-port", str(etcd_client)),
         ]
 
-    def _secured(self) -> list[str]:
+    def _mtls_options(self) -> list[str]:
         return [
             *(
                 "--tls-enabled",
@@ -205,7 +213,7 @@ class ControlPlane:
         ]
 
 
-def _side_ports(health: int, metrics: int) -> list[str]:
+def _health_and_metrics_options(health: int, metrics: int) -> list[str]:
     return [
         *("--healthz-listen-address", HOST, "--healthz-port", str(health)),
         *("--metrics-listen-address", HOST, "--metrics-port", str(metrics)),

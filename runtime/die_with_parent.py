@@ -1,7 +1,7 @@
-"""Becomes another program that ends when its starter ends: `python -IS die_with_parent.py STARTER_PID PROGRAM ARG...`.
+"""Runs a program that ends with its starter: `python -IS die_with_parent.py STARTER_PID PROGRAM ARG...`.
 
-The kernel sends the program SIGTERM when the thread that started it goes (PR_SET_PDEATHSIG), even when
-that was a SIGKILL. Linux only; elsewhere it just becomes the program.
+The kernel sends the program SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), even by SIGKILL. This
+works on Linux only; elsewhere the program runs without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CANNOT_START = 127
 
 
 def main(arguments: list[str]) -> int:
-    """Never returns when the program can be started."""
+    """Replaces this process by the program; returns only if that fails."""
     starter, program = int(arguments[0]), arguments[1:]
     if sys.platform == "linux":
         import ctypes
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         if os.getppid() != starter:
             return CANNOT_START
     try:
-        os.execvp(program[0], program)  # noqa: S606 - the arguments are already apart
+        os.execvp(program[0], program)  # noqa: S606 - no shell is needed
     except OSError as error:
         sys.stderr.write(f"{program[0]} cannot be started: {error.strerror}\n")
         return CANNOT_START

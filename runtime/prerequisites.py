@@ -1,4 +1,4 @@
-"""What a machine must have, each with what was found and the remedy; stands alone, so that others may print it."""
+"""Checks what this machine must have before set-up, with remedies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VENV_GIGABYTES = 1.5
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `remedy` is empty when `ok`."""
+    """The result of a check. `found` describes the state; `remedy` is empty if `ok`."""
 
     name: str
     ok: bool
@@ -31,10 +31,10 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Everything that set-up needs. Takes about half a second; changes nothing."""
+    """Checks everything that set-up needs. Takes about half a second and changes nothing."""
     good, bad = programs.find()
     missing = [name for name in programs.NAMES if name not in good]
-    found: list[Callable[[], Check]] = [
+    functions: list[Callable[[], Check]] = [
         _system,
         _python,
         _venv_module,
@@ -43,23 +43,23 @@ def checks() -> list[Check]:
         lambda: _go(missing),
         lambda: _disk(missing),
     ]
-    return [check() for check in found]
+    return [check() for check in functions]
 
 
-def require(found: list[Check]) -> None:
-    """Raises one `UserError` with every check that failed."""
-    failed = [f"{check.name}: {check.found}. {check.remedy}" for check in found if not check.ok]
+def require(results: list[Check]) -> None:
+    """Raises one `UserError` with all failed checks."""
+    failed = [f"{check.name}: {check.found}. {check.remedy}" for check in results if not check.ok]
     if failed:
         raise UserError("\n".join(failed))
 
 
-def show_checks(found: list[Check]) -> int:
-    """Prints checks, one a line, the remedy below; returns the exit code: 0 when all are fine."""
-    for check in found:
+def show_checks(results: list[Check]) -> int:
+    """Prints one line a check, and its remedy below; returns exit code 0 if all are ok."""
+    for check in results:
         print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
         if check.remedy:
             print(f"      {check.remedy}")
-    return int(not all(check.ok for check in found))
+    return int(not all(check.ok for check in results))
 
 
 def _system() -> Check:
@@ -76,16 +76,16 @@ def _python() -> Check:
 
 def _venv_module() -> Check:
     ok = all(importlib.util.find_spec(name) for name in ("venv", "ensurepip"))
-    ready = virtualenv.installed(paths.VENV, virtualenv.LOCKS)
+    ready = virtualenv.is_installed(paths.VENV, virtualenv.LOCKS)
     remedy = f"On Debian and Ubuntu: apt install python{'.'.join(map(str, sys.version_info[:2]))}-venv."
-    found = "installed" if ready else "to be made" if ok else "Python's venv or ensurepip is missing"
-    return Check("virtual environment", ok or ready, found, "" if ok or ready else remedy)
+    state = "installed" if ready else "to be made" if ok else "Python's venv or ensurepip is missing"
+    return Check("virtual environment", ok or ready, state, "" if ok or ready else remedy)
 
 
 def _make() -> Check:
-    found = shutil.which("make")
+    program = shutil.which("make")
     remedy = "On Debian and Ubuntu: apt install make; or call `python3 -m runtime` with the target's name."
-    return Check("make", bool(found), found or "not found", "" if found else remedy)
+    return Check("make", bool(program), program or "not found", "" if program else remedy)
 
 
 def _dapr(good: dict[str, programs.Program], bad: list[programs.Program], missing: list[str]) -> Check:
@@ -97,10 +97,10 @@ def _dapr(good: dict[str, programs.Program], bad: list[programs.Program], missin
 
 def _go(missing: list[str]) -> Check:
     if not missing:
-        return Check("Go", True, "not needed: the Dapr programs are there")
-    found = go_build.find_go()
-    if found:
-        return Check("Go", True, f"{show_version(found[1])} ({found[0]})")
+        return Check("Go", True, "not needed, since all Dapr programs are installed")
+    go = go_build.find_go()
+    if go:
+        return Check("Go", True, f"{show_version(go[1])} ({go[0]})")
     return Check(
         "Go", True, f"none >= {show_version(go_build.needed_go())}; it will be fetched into {paths.RUNTIME}/go"
     )
@@ -109,8 +109,8 @@ def _go(missing: list[str]) -> Check:
 def _disk(missing: list[str]) -> Check:
     free = shutil.disk_usage(paths.ROOT).free / _GIGABYTE
     build = _BUILD_GIGABYTES if missing else 0
-    venv = 0 if virtualenv.installed(paths.VENV, virtualenv.LOCKS) else _VENV_GIGABYTES
+    venv = 0 if virtualenv.is_installed(paths.VENV, virtualenv.LOCKS) else _VENV_GIGABYTES
     needed = build + venv
     ok = free >= needed
-    remedy = f"Free {needed - free:.1f} GB more; the build's caches may go again afterwards."
+    remedy = f"Free {needed - free:.1f} GB more; the build's caches can be removed afterwards."
     return Check("disk", ok, f"{free:.1f} GB free, {needed:.1f} GB needed", "" if ok else remedy)

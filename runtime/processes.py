@@ -1,8 +1,8 @@
-"""Starts programs so that none is left behind, and stops them in time.
+"""Starts and stops programs so that no process is left behind.
 
-Each child has its own session and log file, and dies with its parent: the kernel ends it when its starter ends.
-Stopping is SIGTERM, a deadline, then SIGKILL, for the child and for everything that it started. Reads /proc; on a
-system without it only the child itself is known.
+Each child has its own session and log file, and the kernel ends it when its starter ends. `stop` sends SIGTERM, then
+SIGKILL after a deadline, to the child and all its descendants. Descendants are found in /proc; without /proc, only the
+child itself is known.
 """
 
 from __future__ import annotations
@@ -23,20 +23,17 @@ from pathlib import Path
 
 from app.config.private_files import UMASK
 from runtime.errors import ChildDied, NotReady
-from runtime.signals import put_off
+from runtime.signals import defer_signals
 
-# The process table, and every process that a child has started, including those that left its tree or its session.
-#
-# A child has a mark in its environment, which its descendants inherit. The mark, the process tree and the session id
-# together find all of them.
-
+# A child has a mark in its environment, which its descendants inherit. Mark, process tree and session id together find
+# all descendants, also those that have left the tree or the session.
 MARK = "RUNTIME_FAMILY"
 _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
 class Process:
-    """One line of the process table."""
+    """A row of the process table."""
 
     pid: int
     parent: int
@@ -45,27 +42,27 @@ class Process:
 
 
 def process_table() -> dict[int, Process]:
-    """All processes that can be seen now, by pid."""
-    found = (_read(int(entry.name)) for entry in _PROC.glob("[0-9]*"))
-    return {process.pid: process for process in found if process}
+    """All visible processes, by pid."""
+    rows = (_read(int(entry.name)) for entry in _PROC.glob("[0-9]*"))
+    return {process.pid: process for process in rows if process}
 
 
-def process_family(leader: int, mark: str) -> set[int]:
-    """The living processes of a child's family: its tree, its session and all that carry its mark."""
+def process_tree(leader: int, mark: str) -> set[int]:
+    """The living processes of a child: its tree, its session and all that have its mark."""
     table = process_table()
-    tree = set(_tree(leader, table))
+    tree = set(_walk_tree(leader, table))
     session = {process.pid for process in table.values() if process.session == leader}
-    marked = {pid for pid in table if _carries(pid, mark)}
+    marked = {pid for pid in table if _has_mark(pid, mark)}
     return {pid for pid in tree | session | marked if pid in table and not table[pid].zombie}
 
 
 def descendants(leader: int) -> set[int]:
-    """The living processes below one process, itself not included."""
+    """The living processes below a process, without itself."""
     table = process_table()
-    return {pid for pid in _tree(leader, table) if pid != leader and not table[pid].zombie}
+    return {pid for pid in _walk_tree(leader, table) if pid != leader and not table[pid].zombie}
 
 
-def _tree(leader: int, table: dict[int, Process]) -> Iterator[int]:
+def _walk_tree(leader: int, table: dict[int, Process]) -> Iterator[int]:
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
@@ -79,18 +76,18 @@ def _tree(leader: int, table: dict[int, Process]) -> Iterator[int]:
 def _read(pid: int) -> Process | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:  # gone between listing and reading
+    except OSError:  # ended between listing and reading
         return None
     state, parent, _group, session = text.rpartition(")")[2].split()[:4]
     return Process(pid, int(parent), int(session), state in "ZX")
 
 
-def _carries(pid: int, mark: str) -> bool:
+def _has_mark(pid: int, mark: str) -> bool:
     if pid == os.getpid():
         return False
     try:
         return f"{MARK}={mark}".encode() in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:  # gone, or another user's
+    except OSError:  # ended, or of another user
         return False
 
 
@@ -103,7 +100,7 @@ _LOG_LINES = 15
 
 @dataclass(frozen=True)
 class Child:
-    """A program that was started. `log` holds all that it has written."""
+    """A started program. `log` has its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -112,21 +109,21 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also its session id."""
+        """The process id, which is also the session id."""
         return self.process.pid
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it runs."""
         return self._code() is None
 
     def last_lines(self, count: int = _LOG_LINES) -> str:
-        """The end of its log, for an error message."""
+        """The last lines of the log, for an error message."""
         with contextlib.suppress(OSError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
         return ""
 
     def check(self) -> None:
-        """Raises `ChildDied`, with the end of the log, when it has ended."""
+        """Raises `ChildDied`, with the end of the log, if the program has ended."""
         code = self._code()
         if code is None:
             return
@@ -134,14 +131,15 @@ class Child:
         raise ChildDied(f"{self.name} has ended ({how}); its log {self.log} ends with:\n{self.last_lines()}\n")
 
     def _code(self) -> int | None:
-        # A signal that unwinds in the middle of `poll` leaves the child's lock taken; stopping the child would then
-        # wait for it for ever.
-        with put_off():
+        # An exception from a signal inside `poll` would leave the lock of `Popen` held, and stopping the child would
+        # block for ever.
+        with defer_signals():
             return self.process.poll()
 
 
 class _Spawner:
-    """One thread that starts every child: the kernel ends a child with the *thread* that started it."""
+    """Starts all children in one thread that lives as long as the process: the kernel ends a child with the *thread*
+    that started it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -157,7 +155,7 @@ _spawner = _Spawner()
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of every descendant that loses its own (Linux): none can get away."""
+    """Makes this process the parent of all orphaned descendants (Linux), so that none escapes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -171,9 +169,9 @@ def start(
     folder: Path | None = None,
     private: bool = True,
 ) -> Child:
-    """Starts a program. Its output is appended to `log`; `environment` is added to this process's own.
+    """Starts a program. Its output is appended to `log`; `environment` is added to this process's environment.
 
-    `private`: what it writes is its owner's alone (keys, books); otherwise the user's own umask holds.
+    private: only the owner can read the files that it writes (keys, books); otherwise the user's umask applies.
     """
     log.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
@@ -214,27 +212,27 @@ def run_foreground(command: Sequence[str], *, environment: Mapping[str, str], wa
 
 
 def stop(child: Child, *, deadline_seconds: float = 10.0) -> None:
-    """Ends a child and all that it started: SIGTERM, then SIGKILL when `deadline_seconds` are over."""
+    """Stops a child and all its descendants: SIGTERM, then SIGKILL after `deadline_seconds`."""
     limit = time.monotonic() + deadline_seconds
     if child.alive():
         _signal(child.pid, signal.SIGTERM)
     _wait(lambda: not child.alive(), limit)
-    rest = process_family(child.pid, child.mark) - {child.pid}
-    for pid in rest:
+    descendants_left = process_tree(child.pid, child.mark) - {child.pid}
+    for pid in descendants_left:
         _signal(pid, signal.SIGTERM)
-    _wait(lambda: not process_family(child.pid, child.mark), limit)
-    _end(child)
+    _wait(lambda: not process_tree(child.pid, child.mark), limit)
+    _kill_tree(child)
 
 
 def kill(child: Child) -> None:
-    """SIGKILL, at once, for the child and all that it started: a crash."""
+    """Kills the child and all its descendants with SIGKILL, as in a crash."""
     if child.alive():
         _signal(child.pid, signal.SIGKILL)
-    _end(child)
+    _kill_tree(child)
 
 
 def stop_all(children: Iterable[Child], *, deadline_seconds: float = 10.0) -> None:
-    """Stops children in reverse order of their start; goes on to the next whatever happens to one."""
+    """Stops children in reverse order of their start. A failure does not keep the others from being stopped."""
     failures: list[BaseException] = []
     for child in reversed(list(children)):
         try:
@@ -249,41 +247,42 @@ def stop_all(children: Iterable[Child], *, deadline_seconds: float = 10.0) -> No
 def wait_until(
     ready: Callable[[], bool], *, what: str, deadline_seconds: float, children: Iterable[Child] = ()
 ) -> float:
-    """Polls until `ready`; returns the seconds it took. Raises `ChildDied` or `NotReady`."""
-    begun = time.monotonic()
+    """Polls until `ready`, and returns the seconds. Raises `ChildDied` if a child ends, `NotReady` with `what` after
+    the deadline."""
+    started = time.monotonic()
     watched = list(children)
     while not ready():
         for child in watched:
             child.check()
-        if time.monotonic() - begun > deadline_seconds:
+        if time.monotonic() - started > deadline_seconds:
             logs = "".join(f"\n{child.log} ends with:\n{child.last_lines()}" for child in watched)
             raise NotReady(f"{what} is not ready after {deadline_seconds:.0f} s.{logs}")
         time.sleep(_POLL_SECONDS)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
-def _end(child: Child) -> None:
-    def all_are_gone() -> bool:
-        living = process_family(child.pid, child.mark)
+def _kill_tree(child: Child) -> None:
+    def kill_living() -> bool:
+        living = process_tree(child.pid, child.mark)
         for pid in living:
             _signal(pid, signal.SIGKILL)
         return not living
 
-    # Again and again: one that was seen may have started another before it was ended.
-    _wait(all_are_gone, time.monotonic() + _KILL_SECONDS)
+    # Repeated, since a process may have started another one before it was killed.
+    _wait(kill_living, time.monotonic() + _KILL_SECONDS)
     child.process.wait()
-    _reap_adopted()
+    _reap_orphans()
 
 
-def _reap_adopted() -> None:
-    """Collects orphans that ended here; a child with a `Popen` of its own is left to that."""
+def _reap_orphans() -> None:
+    """Reaps adopted orphans that have ended. Children with a `Popen` are left to it."""
     for process in process_table().values():
-        if process.zombie and process.parent == os.getpid() and _is_adopted(process):
+        if process.zombie and process.parent == os.getpid() and _is_orphan(process):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
 
 
-def _is_adopted(process: Process) -> bool:
+def _is_orphan(process: Process) -> bool:
     return process.session not in (process.pid, os.getsid(0))
 
 

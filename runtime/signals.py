@@ -1,4 +1,4 @@
-"""Orderly shutdown by SIGINT, SIGTERM and SIGHUP: the first signal unwinds the calls, outside of protected blocks."""
+"""Orderly shutdown by SIGINT, SIGTERM and SIGHUP: the first signal raises an exception in the main thread."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_put_off: list[int] | None = None  # what has come meanwhile; None while nothing is put off
+_deferred: list[int] | None = None  # the signals that came while signals are deferred; None otherwise
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP arrived; unwinds the stack as Ctrl-C does."""
+    """SIGTERM or SIGHUP arrived; unwinds the calls as KeyboardInterrupt does."""
 
 
-def unwind_at_the_first() -> None:
-    """From now on the first signal unwinds with KeyboardInterrupt or `Stopped`; those after it are ignored, since make
-    passes on a second one at once, which must not cut the stopping short."""
+def install_handlers() -> None:
+    """Makes the first signal raise KeyboardInterrupt or `Stopped`. Later signals are ignored, since make sends a second
+    one at once, which must not interrupt the shutdown."""
     for number in _ENDINGS:
-        signal.signal(number, _told_to_end)
+        signal.signal(number, _handle)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """No signal cuts this short; it must be bounded by deadlines of its own."""
+def ignore_signals() -> Iterator[None]:
+    """Ignores signals during the block, which must have its own deadlines."""
     before = [signal.signal(number, signal.SIG_IGN) for number in _ENDINGS]
     try:
         yield
@@ -35,27 +35,30 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
-    """A signal waits until this is over. Not by a signal mask, which is one thread's own: another thread takes the
-    signal then, and Python runs its handler in the main thread all the same."""
-    global _put_off
-    if _put_off is not None or threading.current_thread() is not threading.main_thread():
+def defer_signals() -> Iterator[None]:
+    """Defers signals until the end of the block.
+
+    A signal mask would not do: it belongs to one thread. Another thread would take the signal, and Python would run its
+    handler in the main thread.
+    """
+    global _deferred
+    if _deferred is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _put_off = came = list[int]()
+    _deferred = signals = list[int]()
     try:
         yield
     finally:
-        _put_off = None
-        if came:
-            _unwind(came[0])
+        _deferred = None
+        if signals:
+            _unwind(signals[0])
 
 
-def _told_to_end(number: int, _frame: object) -> None:
+def _handle(number: int, _frame: object) -> None:
     for ending in _ENDINGS:
         signal.signal(ending, signal.SIG_IGN)
-    if _put_off is not None:
-        _put_off.append(number)
+    if _deferred is not None:
+        _deferred.append(number)
     else:
         _unwind(number)
 

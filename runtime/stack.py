@@ -5,13 +5,13 @@
         stack.kill("worker")          # SIGKILL; also stop(name), start(name)
         stack.start("worker")         # same ports, same state; waits until it is ready
 
-Processes, in the order of their start: sentry, placement, scheduler, sandbox, daprd, worker. `parts` takes
-fewer of them. Everything is written below `folder`: components/, resiliency/ and config/ are copies whose
-loopback ports are the free ones (daprd reloads a component that a test rewrites there), `.state` is the
-state folder, `.state/logs/<name>.log` the logs. No dapr CLI is involved; mTLS and signing are on. A daprd that ends
-by itself is started again, as kubelet does: the worker asks it to end when it has locked up.
+The processes start in this order: sentry, placement, scheduler, sandbox, daprd, worker; `parts` selects some of them.
+All files are below `folder`: components/, resiliency/ and config/ are copies with the stack's loopback ports (daprd
+reloads a component that a test rewrites there), `.state` is the state folder, `.state/logs/<name>.log` are the logs.
+The dapr CLI is not used; mTLS and signing are on. A daprd that ends by itself is restarted, as kubelet would do: the
+worker asks a locked-up daprd to end.
 
-With `pairs=2` there are a second sidecar and a second worker of the same app, as on a cluster: `daprd-2`, `worker-2`.
+With `pairs=2`, the app has a second worker and a second sidecar, as on a cluster: `worker-2`, `daprd-2`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from runtime.state import api_token, prepare
 NAMES = (*CONTROL_PLANE, "sandbox", "daprd", "worker")
 SECOND = ("daprd-2", "worker-2")
 READY_SECONDS = 60.0
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class Stack:
-    """The processes of one run. Use one `folder` for one stack at a time."""
+    """The processes of one run. A `folder` can have only one stack at a time."""
 
     def __init__(
         self,
@@ -61,41 +61,41 @@ class Stack:
         bin_dir: Path | None = None,
         pairs: int = 1,
     ) -> None:
-        """Prepares `folder`; starts nothing.
+        """Prepares `folder` without starting anything.
 
         worker_env: added to the worker's environment; may be changed before the next start("worker").
-        overlay: file name in components/ -> YAML text, replacing or adding.
-        latency_seconds: the sandbox model's base latency.
-        worker: another command in the place of the agent's own.
-        bin_dir: the folder of daprd, placement, scheduler and sentry; those that set-up has found or built by default.
-        pairs: 1, or 2 for a second worker with a sidecar of its own.
+        overlay: YAML text by file name in components/; replaces or adds files.
+        latency_seconds: the base latency of the sandbox's model.
+        worker: the command of the worker; default is the agent's.
+        bin_dir: the folder of daprd, placement, scheduler and sentry; default is that of set-up.
+        pairs: 2 for a second worker with its own sidecar.
         """
         self.folder = folder.resolve()
         self.state = self.folder / ".state"
         self.components = self.folder / "components"
-        chosen = tuple(name for name in NAMES if name in _known(parts))
-        self.parts = chosen if pairs == 1 else tuple(sorted((*chosen, *SECOND), key=_place))
+        chosen = tuple(name for name in NAMES if name in _check_names(parts))
+        self.parts = chosen if pairs == 1 else tuple(sorted((*chosen, *SECOND), key=_start_order))
         self.worker_env = dict(worker_env or {})
         self.latency_seconds = latency_seconds
         self._worker = list(worker or worker_command())
         self.ports = StackPorts.free()
-        self._second_ports = self.ports.beside() if pairs > 1 else self.ports
-        self.bin_dir = bin_dir or _programs()
+        self._second_ports = self.ports.second() if pairs > 1 else self.ports
+        self.bin_dir = bin_dir or _default_programs()
         self.control_plane = ControlPlane(self.bin_dir, self.state, self.ports.control_plane)
         self._children: dict[str, Child] = {}
         self._turn = threading.RLock()
         self._ended = threading.Event()
         prepare(self.state)
-        render(self.folder, _replacements(self.ports), overlay or {})
+        render(self.folder, _port_replacements(self.ports), overlay or {})
 
     @property
     def web_url(self) -> str:
-        """The agent's API."""
+        """The base URL of the agent's API."""
         return f"http://127.0.0.1:{self.ports.web}"
 
     @property
     def web_urls(self) -> tuple[str, ...]:
-        """The API of each worker."""
+        """The base URLs of all workers' APIs."""
         return tuple(f"http://127.0.0.1:{self._ports_of(name).web}" for name in self.parts if _role(name) == "worker")
 
     @property
@@ -110,43 +110,43 @@ class Stack:
 
     @property
     def dapr_url(self) -> str:
-        """daprd's HTTP API."""
+        """The base URL of daprd's HTTP API."""
         return f"http://127.0.0.1:{self.ports.dapr_http}"
 
     @property
     def dapr_grpc(self) -> str:
-        """daprd's gRPC API, host:port."""
+        """The address of daprd's gRPC API, host:port."""
         return f"127.0.0.1:{self.ports.dapr_grpc}"
 
     @property
     def api_token(self) -> str:
-        """What opens daprd's APIs: header `dapr-api-token`."""
+        """The token of daprd's APIs, for the header `dapr-api-token`."""
         return api_token(self.state)
 
     @property
     def dapr_metrics_url(self) -> str:
-        """daprd's Prometheus metrics."""
+        """The base URL of daprd's Prometheus metrics."""
         return f"http://127.0.0.1:{self.ports.dapr_metrics}"
 
     def __enter__(self) -> Stack:
-        """Starts every part and waits until each is ready."""
+        """Starts all parts and waits until they are ready."""
         self.start_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops everything, whatever happened."""
+        """Stops everything."""
         self.stop_all()
 
     def start_all(self) -> None:
-        """Starts the parts that do not run, in order; stops all when one fails."""
+        """Starts the parts that do not run, in order. Stops all if one fails."""
         try:
             for name in self.parts:
                 if not self.alive(name):
                     self.start(name)
             self._ended.clear()
-            threading.Thread(target=self._look_after_daprd, name="stack", daemon=True).start()
+            threading.Thread(target=self._restart_ended_sidecars, name="stack", daemon=True).start()
         except BaseException:
             self.stop_all()
             raise
@@ -163,11 +163,11 @@ class Stack:
                 self.control_plane.stop()
 
     def start(self, name: str) -> None:
-        """Starts one process on its old ports and state, and waits until it is ready.
+        """Starts one process with its ports and state, and waits until it is ready.
 
         Raises `ChildDied` or `NotReady`, both with the last lines of its log.
         """
-        _known([name])
+        _check_names([name])
         with self._turn:
             if self.alive(name):
                 raise UserError(f"{name} runs already.", remedy=f'Call stop("{name}") or kill("{name}") first.')
@@ -182,7 +182,7 @@ class Stack:
         processes.wait_until(ready, what=name, deadline_seconds=READY_SECONDS, children=[child])
 
     def _spawn(self, name: str) -> tuple[Child, Callable[[], bool]]:
-        command, environment, ready = self._recipe(name)
+        command, environment, ready = self._launch_options(name)
         child = self._children[name] = processes.start(
             name,
             command,
@@ -193,102 +193,99 @@ class Stack:
         return child, ready
 
     def stop(self, name: str) -> None:
-        """SIGTERM, then SIGKILL after ten seconds."""
+        """Stops one process: SIGTERM, then SIGKILL after ten seconds."""
         with self._turn:
-            processes.stop(self._take(name))
+            processes.stop(self._remove(name))
 
     def kill(self, name: str) -> None:
-        """SIGKILL, at once."""
+        """Kills one process with SIGKILL."""
         with self._turn:
-            processes.kill(self._take(name))
+            processes.kill(self._remove(name))
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP: the process stands still, and keeps its connections, until `thaw`."""
+        """Stops a process with SIGSTOP; it keeps its connections, and continues with `thaw`."""
         os.kill(self.pid(name), signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """SIGCONT."""
+        """Continues a frozen process with SIGCONT."""
         os.kill(self.pid(name), signal.SIGCONT)
 
     def alive(self, name: str) -> bool:
-        """Whether the process runs now; false also after a crash of its own."""
-        child = self._holder(name).get(name)
+        """Whether the process runs; False also after it ended by itself."""
+        child = self._children_with(name).get(name)
         return child is not None and child.alive()
 
     def pid(self, name: str) -> int:
-        """The process id of a process that was started."""
+        """The id of a started process."""
         return self._child(name).pid
 
     def log(self, name: str) -> Path:
-        """The log file of a process; it outlives restarts."""
+        """The log file of a process, which is kept over restarts."""
         return self.state / "logs" / f"{name}.log"
 
     def wait_dead(self, name: str, *, deadline_seconds: float = 30.0) -> None:
-        """Waits until a process has ended by itself, for instance by an injected crash."""
+        """Waits until a process has ended by itself, for example by an injected crash."""
         child = self._child(name)
         processes.wait_until(lambda: not child.alive(), what=f"the end of {name}", deadline_seconds=deadline_seconds)
 
-    def _look_after_daprd(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
+    def _restart_ended_sidecars(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
             with self._turn:
                 for name in self.parts:
                     child = self._children.get(name) if _role(name) == "daprd" else None
                     if child is not None and not child.alive() and not self._ended.is_set():
                         self._spawn(name)
 
-    def _recipe(self, name: str) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
+    def _launch_options(self, name: str) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
         ports = self._ports_of(name)
         if name == "sandbox":
             ready = lambda: answers(ports.model, "/healthz") and answers(ports.systems, "/healthz")  # noqa: E731
             return sandbox_command(ports, self.state, self.latency_seconds), {}, ready
         if _role(name) == "daprd":
             command = daprd_command(self.bin_dir, ports)
-            return command, self._joined(), lambda: answers(ports.dapr_http, "/v1.0/healthz/outbound")
+            return command, self.control_plane.environment(), lambda: answers(ports.dapr_http, "/v1.0/healthz/outbound")
         environment = {**worker_environment(ports, self.state), **self.worker_env}
         return self._worker, environment, lambda: answers(ports.web, "/healthz")
 
     def _ports_of(self, name: str) -> StackPorts:
         return self._second_ports if name in SECOND else self.ports
 
-    def _joined(self) -> dict[str, str]:
-        return self.control_plane.environment()
-
-    def _holder(self, name: str) -> dict[str, Child]:
+    def _children_with(self, name: str) -> dict[str, Child]:
         return self.control_plane.children if name in CONTROL_PLANE else self._children
 
     def _child(self, name: str) -> Child:
-        child = self._holder(name).get(name)
+        child = self._children_with(name).get(name)
         if child is None:
             raise UserError(f"{name} was not started.", remedy=f"Parts of this stack: {', '.join(self.parts)}.")
         return child
 
-    def _take(self, name: str) -> Child:
+    def _remove(self, name: str) -> Child:
         child = self._child(name)
-        del self._holder(name)[name]
+        del self._children_with(name)[name]
         return child
 
 
-def _replacements(ports: StackPorts) -> dict[int, int]:
+def _port_replacements(ports: StackPorts) -> dict[int, int]:
     model, systems = project_ports()
     return {model: ports.model, systems: ports.systems}
 
 
-def _programs() -> Path:
+def _default_programs() -> Path:
     if not (paths.LAUNCH_BIN / "daprd").exists():
         raise UserError(f"There are no Dapr programs in {paths.LAUNCH_BIN}.", remedy="Run make setup first.")
     return paths.LAUNCH_BIN
 
 
 def _role(name: str) -> str:
-    """What a process is, the first or the second of its kind."""
+    """The name of a process without its number, such as `worker` for `worker-2`."""
     return name.removesuffix("-2")
 
 
-def _place(name: str) -> int:
+def _start_order(name: str) -> int:
     return NAMES.index(_role(name))
 
 
-def _known(names: Sequence[str]) -> Sequence[str]:
+def _check_names(names: Sequence[str]) -> Sequence[str]:
     unknown = set(names) - {*NAMES, *SECOND}
     if unknown:
         raise UserError(f"No such process: {', '.join(sorted(unknown))}.", remedy=f"Use {', '.join(NAMES)}.")

@@ -1,4 +1,4 @@
-"""The files, command lines and environments with which `Stack` starts its processes; no process is started here."""
+"""The files, command lines and environments with which `Stack` starts its processes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from runtime.control_plane import NAMESPACE, TRUST_DOMAIN, ControlPlanePorts
 from runtime.loopback import HOST, free_ports, past_proxies
 from runtime.ports import read_ports
 
-# Copies components, policies and Configuration into a folder, with other ports for the sandbox.
-
 _LOOPBACK = re.compile(r"\b(127\.0\.0\.1|localhost):(\d+)\b")
 
 
 def render(folder: Path, ports: Mapping[int, int], overlay: Mapping[str, str]) -> None:
-    """Fills `folder` with components/, resiliency/ and config/, ready for a daprd whose working folder it is.
+    """Fills `folder`, the working folder of a daprd, with components/, resiliency/ and config/.
 
-    `ports` maps each loopback port of the project's files to the one to use instead. `overlay` maps a
-    file name of components/ to its text: it replaces the file of that name, or is added.
+    ports: the port to use instead of each loopback port in the project's files. overlay: texts by file name in
+    components/; each replaces the file of that name, or is added.
     """
     for source in (paths.COMPONENTS, paths.RESILIENCY, paths.CONFIGURATION.parent):
         target = folder / source.name
@@ -35,17 +33,17 @@ def render(folder: Path, ports: Mapping[int, int], overlay: Mapping[str, str]) -
 
 
 def repoint(text: str, ports: Mapping[int, int]) -> str:
-    """Replaces the loopback ports that `ports` names; other addresses stay as they are."""
+    """Replaces the loopback ports that are in `ports`."""
 
-    def replace(found: re.Match[str]) -> str:
-        return f"{found[1]}:{ports.get(int(found[2]), int(found[2]))}"
+    def replace(match: re.Match[str]) -> str:
+        return f"{match[1]}:{ports.get(int(match[2]), int(match[2]))}"
 
     return _LOOPBACK.sub(replace, text)
 
 
 @dataclass(frozen=True)
 class StackPorts:
-    """Every port of one stack."""
+    """All ports of one stack."""
 
     web: int
     model: int
@@ -56,26 +54,26 @@ class StackPorts:
     dapr_metrics: int
     control_plane: ControlPlanePorts
 
-    def beside(self) -> StackPorts:
-        """The ports of another worker and its sidecar in the same stack."""
+    def second(self) -> StackPorts:
+        """The ports of a second worker and its sidecar in the same stack."""
         web, http, grpc, internal, metrics = free_ports(5)
         return replace(self, web=web, dapr_http=http, dapr_grpc=grpc, dapr_internal=internal, dapr_metrics=metrics)
 
     @classmethod
     def free(cls) -> StackPorts:
-        """Ports that nobody uses now."""
+        """Ports that are free now."""
         web, model, systems, http, grpc, internal, metrics, *control = free_ports(10)
         return cls(web, model, systems, http, grpc, internal, metrics, ControlPlanePorts(*control))
 
 
 def project_ports() -> tuple[int, int]:
-    """The model's and the systems' ports in the project's files, as dapr.yaml says."""
+    """The ports of model and systems in dapr.yaml."""
     ports = read_ports(paths.DAPR_YAML)
     return ports["sandbox model"].number, ports["sandbox systems"].number
 
 
 def sandbox_command(ports: StackPorts, state_dir: Path, latency_seconds: float) -> list[str]:
-    """The model server and the internal systems."""
+    """The command of the sandbox: model server and internal systems."""
     return [
         *(str(paths.VENV_PYTHON), "-m", "sandbox"),
         *("--model-port", str(ports.model), "--systems-port", str(ports.systems)),
@@ -84,12 +82,12 @@ def sandbox_command(ports: StackPorts, state_dir: Path, latency_seconds: float) 
 
 
 def worker_command() -> list[str]:
-    """The agent: workflow worker and web in one process."""
+    """The command of the agent: workflow worker and web server in one process."""
     return [str(paths.VENV_PYTHON), "-m", "app", "serve"]
 
 
 def worker_environment(ports: StackPorts, state_dir: Path) -> dict[str, str]:
-    """What `dapr run` would give the agent, and where its own state and web go."""
+    """The environment variables that `dapr run` would give the agent, and its state folder and web port."""
     return {
         **past_proxies(),
         "APP_ID": "agent",
@@ -103,7 +101,7 @@ def worker_environment(ports: StackPorts, state_dir: Path) -> dict[str, str]:
 
 
 def daprd_command(bin_dir: Path, ports: StackPorts) -> list[str]:
-    """The agent's sidecar; its working folder is the stack's folder."""
+    """The command of the agent's sidecar, to run in the stack's folder."""
     control = ports.control_plane
     return [
         *(str(bin_dir / "daprd"), "--app-id", "agent", "--config", "config/dapr.yaml"),

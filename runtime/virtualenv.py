@@ -1,7 +1,7 @@
-"""Makes the virtual environment from the hash-checked locks; a stamp, written last, says which lock is installed.
+"""Makes the virtual environment from the hash-checked locks. A stamp, written last, says which lock is installed.
 
-An install that was interrupted is simply repeated: pip keeps what is there, and packages that were cut
-short are found by their own file lists and put in again.
+An interrupted install is repeated: pip keeps the packages that are installed, and incomplete ones are recognised by
+their file lists and reinstalled.
 """
 
 from __future__ import annotations
@@ -22,59 +22,59 @@ LOCKS = (paths.ROOT / "requirements.lock",)
 DEV_LOCKS = (*LOCKS, paths.ROOT / "requirements-dev.lock")
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==")
 _KEPT = frozenset({"pip", "setuptools", "wheel"})
-# Runs inside the environment: names distributions whose own list of files is missing or names a lost file.
+# Runs inside the environment: for each distribution, whether it has a list of files and all these files.
 _INSPECT = """
 import csv, importlib.metadata, json
-def whole(found):
-    # Python 3.12 and later leave files that are missing out of `files`: the list itself is read.
-    listed = [row[0] for row in csv.reader((found.read_text("RECORD") or "").splitlines()) if row]
-    return bool(listed) and all(found.locate_file(name).exists() for name in listed if not name.endswith(".pyc"))
-found = list(importlib.metadata.distributions())
-print(json.dumps({d.metadata["Name"]: whole(d) for d in found if d.metadata["Name"]}))
+def whole(distribution):
+    # Reads RECORD itself, since `files` leaves out missing files from Python 3.12 on.
+    listed = [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
+    return bool(listed) and all(distribution.locate_file(name).exists() for name in listed if not name.endswith(".pyc"))
+distributions = list(importlib.metadata.distributions())
+print(json.dumps({d.metadata["Name"]: whole(d) for d in distributions if d.metadata["Name"]}))
 """
 
 
-def normal(name: str) -> str:
-    """A package name as pip compares it."""
+def normalize(name: str) -> str:
+    """A package name in the form in which pip compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def locked_names(text: str) -> set[str]:
-    """The packages of a lock, normalised."""
-    return {normal(found[1]) for line in text.splitlines() if (found := _NAME.match(line))}
+    """The normalised names of a lock's packages."""
+    return {normalize(match[1]) for line in text.splitlines() if (match := _NAME.match(line))}
 
 
 def digest(locks: tuple[Path, ...]) -> str:
-    """What the stamp holds: the locks' bytes and the Python they are installed for."""
+    """The content of the stamp: a digest of the locks and the Python version."""
     content = hashlib.sha256(repr(sys.version_info[:2]).encode())
     for lock in locks:
         content.update(lock.read_bytes())
     return content.hexdigest()
 
 
-def stamp_of(venv: Path, locks: tuple[Path, ...]) -> Path:
-    """The stamp of a set of locks."""
+def stamp_path(venv: Path, locks: tuple[Path, ...]) -> Path:
+    """The path of the stamp for these locks."""
     return venv / f"installed-{locks[-1].stem}.sha256"
 
 
-def installed(venv: Path, locks: tuple[Path, ...]) -> bool:
-    """Whether exactly these locks are installed and the environment's Python is there."""
-    stamp = stamp_of(venv, locks)
+def is_installed(venv: Path, locks: tuple[Path, ...]) -> bool:
+    """Whether exactly these locks are installed and the environment has its Python."""
+    stamp = stamp_path(venv, locks)
     python = venv / "bin" / "python"
     return stamp.exists() and python.exists() and stamp.read_text() == digest(locks)
 
 
 def install(venv: Path, locks: tuple[Path, ...]) -> None:
-    """Makes or completes the environment. Does nothing when it is up to date."""
-    if installed(venv, locks):
+    """Makes or completes the environment, unless it is up to date."""
+    if is_installed(venv, locks):
         return
     _make(venv)
     for lock in locks:
         _install_lock(venv, lock)
     _repair(venv, locks)
-    # The runtime's lock is part of the development's: both are installed now.
+    # The locks for development include those for running, so stamp all of them.
     for end in range(1, len(locks) + 1):
-        stamp_of(venv, locks[:end]).write_text(digest(locks[:end]))
+        stamp_path(venv, locks[:end]).write_text(digest(locks[:end]))
 
 
 def _make(venv: Path) -> None:
@@ -83,12 +83,12 @@ def _make(venv: Path) -> None:
     if _python_of(venv) == sys.version_info[:2] and _runs(venv, "-m", "pip", "--version"):
         return
     with Step(f"virtual environment in {venv.name}"):
-        made = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
         )
-    if made.returncode:
+    if done.returncode:
         raise UserError(
-            f"{sys.executable} -m venv failed: {(made.stderr or made.stdout).strip()}",
+            f"{sys.executable} -m venv failed: {(done.stderr or done.stdout).strip()}",
             remedy="On Debian and Ubuntu: apt install python3-venv.",
         )
 
@@ -97,8 +97,8 @@ def _python_of(venv: Path) -> tuple[int, int] | None:
     configuration = venv / "pyvenv.cfg"
     if not configuration.exists():
         return None
-    found = re.search(r"^version\s*=\s*(\d+)\.(\d+)", configuration.read_text(), re.MULTILINE)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.search(r"^version\s*=\s*(\d+)\.(\d+)", configuration.read_text(), re.MULTILINE)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _runs(venv: Path, *arguments: str) -> bool:
@@ -114,15 +114,15 @@ def _install_lock(venv: Path, lock: Path) -> None:
     def describe(lines: list[str]) -> str:
         if any(line.startswith("Installing collected packages") for line in lines):
             return f"{total} packages, writing files"
-        seen = sum(line.startswith(("Collecting ", "Requirement already")) for line in lines)
-        return f"{min(seen, total)} of {total} packages"
+        collected = sum(line.startswith(("Collecting ", "Requirement already")) for line in lines)
+        return f"{min(collected, total)} of {total} packages"
 
     with Step(f"packages of {lock.name}") as step:
         pip(venv, ["install", "--require-hashes", "--no-deps", "-r", str(lock)], step, describe, lock.stem)
 
 
 def pip(venv: Path, arguments: list[str], step: Step, describe: Callable[[list[str]], str], name: str) -> None:
-    """Runs the environment's pip, showing progress; its log is kept in .runtime/logs."""
+    """Runs the environment's pip and shows its progress. The log is .runtime/logs/pip-<name>.log."""
     options = ["--disable-pip-version-check", "--no-input"]
     options += ["--progress-bar", "off"] if arguments[0] == "install" else []
     follow(
@@ -135,14 +135,14 @@ def pip(venv: Path, arguments: list[str], step: Step, describe: Callable[[list[s
 
 
 def _repair(venv: Path, locks: tuple[Path, ...]) -> None:
-    """Puts in again what is damaged, and removes what no lock names: the environment is exactly the locks."""
+    """Reinstalls damaged packages, and removes packages that no lock names."""
     state = _inspect(venv)
     damaged = sorted(name for name, whole in state.items() if not whole and name not in _KEPT)
     if damaged:
         for lock in locks:
             _reinstall(venv, lock, damaged)
-    wanted = locked_names("\n".join(lock.read_text() for lock in DEV_LOCKS if lock.exists()))
-    extra = sorted(set(state) - wanted - _KEPT)
+    locked = locked_names("\n".join(lock.read_text() for lock in DEV_LOCKS if lock.exists()))
+    extra = sorted(set(state) - locked - _KEPT)
     if extra:
         with Step(f"removing {', '.join(extra)}") as step:
             pip(venv, ["uninstall", "--yes", *extra], step, lambda _: "", "removal")
@@ -155,7 +155,7 @@ def _reinstall(venv: Path, lock: Path, damaged: list[str]) -> None:
         return
     part = paths.RUNTIME / "logs" / f"{lock.stem}-again.txt"
     part.write_text("".join(chosen))
-    with Step(f"again: {', '.join(damaged)}") as step:
+    with Step(f"reinstalling {', '.join(damaged)}") as step:
         pip(
             venv,
             ["install", "--force-reinstall", "--require-hashes", "--no-deps", "-r", str(part)],
@@ -167,4 +167,4 @@ def _reinstall(venv: Path, lock: Path, damaged: list[str]) -> None:
 
 def _inspect(venv: Path) -> dict[str, bool]:
     done = subprocess.run([str(venv / "bin" / "python"), "-c", _INSPECT], capture_output=True, text=True, check=True)
-    return {normal(name): bool(whole) for name, whole in json.loads(done.stdout).items()}
+    return {normalize(name): bool(whole) for name, whole in json.loads(done.stdout).items()}

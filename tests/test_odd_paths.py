@@ -14,7 +14,7 @@ from app.config.settings import Settings
 from app.ledger.store import database, migrations
 from app.ledger.store.writer import Writer
 from runtime import paths, state
-from runtime.set_up import put_command
+from runtime.set_up import write_command
 
 ODD = (
     "a%2Fb",
@@ -63,7 +63,7 @@ def test_the_command_of_such_a_checkout(folder: Path, tmp_path: Path) -> None:
     (venv / "bin").mkdir(parents=True)
     (folder / "app").symlink_to(paths.ROOT / "app")
     (venv / "bin" / "python").symlink_to(paths.VENV_PYTHON)
-    put_command(venv)
+    write_command(venv)
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the folder of whoever calls')")
     command = [str(venv / "bin" / "refund-agent"), "--help"]

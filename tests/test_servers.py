@@ -96,8 +96,8 @@ def test_nothing_stays_behind(server_type: type[PostgresServer] | type[RedisServ
     ensure_installed()
     with server_type() as server:
         leader, folder = server.pid, server.folder
-        assert processes.process_family(leader, "no mark") >= {leader}
-    assert processes.process_family(leader, "no mark") == set()
+        assert processes.process_tree(leader, "no mark") >= {leader}
+    assert processes.process_tree(leader, "no mark") == set()
     assert not folder.exists()
 
 

@@ -1,6 +1,6 @@
 """Where workers are killed, by a seed, and which requests each kill makes an arm repeat.
 
-A moment is a share of the task's wall time; all are equally likely. The timeline of a task lists its requests in order,
+A moment is a share of a task's wall time; all are equally likely. The timeline of a task lists its requests in order,
 each first on its way and then worked on. A model works twenty times as long as an internal system, so most crashes hit
 tasks that wait for a model, as in reality.
 """

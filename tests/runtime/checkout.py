@@ -1,4 +1,4 @@
-"""A checkout of its own with a stand-in app, so that the launcher can be tested apart from the product."""
+"""A copy of the checkout with a fake app, to test the launcher without the product."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.ports import read_ports
 
 _COPIED = ("Makefile", "dapr.yaml", "config", "components", "resiliency", "runtime")
 _LOCKS = ("requirements.lock", "requirements-dev.lock")
-_FIXED = "sentry"  # the dapr CLI has its port written into it
+_FIXED = "sentry"  # its port is fixed by the dapr CLI
 
 _SANDBOX = "import time\nprint('sandbox is up', flush=True)\ntime.sleep(600)\n"
 _AGENT = """\
@@ -32,7 +32,7 @@ if os.environ.get("AGENT_FAILS"):
     time.sleep(0.3)
     sys.exit(1)
 def end(*_):
-    # Into a file: the dapr CLI loses what an app says in its very last moment.
+    # Into a file, since the dapr CLI loses the last output of an app.
     with open(os.path.join(os.environ["REFUND_AGENT_STATE_DIR"], "ended"), "w") as file:
         file.write("orderly")
     os._exit(0)
@@ -47,7 +47,7 @@ http.server.ThreadingHTTPServer(address, Handler).serve_forever()
 
 
 class Checkout:
-    """The folder, the commands in it, and the processes that they leave."""
+    """The folder, its make targets, and the processes that they leave."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ class Checkout:
         built.mkdir(parents=True)
         for name, program in programs.find()[0].items():
             (built / name).symlink_to(program.path)
-        self._stand_in()
+        self._write_fake_app()
         self.ports = self._move_ports()
         self._started: list[subprocess.Popen[str]] = []
 
@@ -83,15 +83,15 @@ class Checkout:
         return process
 
     def ended_orderly(self) -> bool:
-        """Whether the agent was asked to end, and had the time to."""
+        """Whether the agent ended by SIGTERM."""
         return (self.folder / ".state" / "ended").exists()
 
-    def left(self) -> list[str]:
-        """Processes whose command or working folder is in this checkout."""
-        return [words for pid in processes.process_table() if (words := self._ours(pid))]
+    def running(self) -> list[str]:
+        """Pid and command of the processes whose command or working folder is in this checkout."""
+        return [words for pid in processes.process_table() if (words := self._describe(pid))]
 
     def close(self) -> None:
-        """Ends whatever a failed test has left."""
+        """Ends the processes that a failed test has left."""
         for process in self._started:
             if process.poll() is None:
                 process.terminate()
@@ -99,7 +99,7 @@ class Checkout:
             if process.stdout:
                 process.stdout.close()
 
-    def _ours(self, pid: int) -> str:
+    def _describe(self, pid: int) -> str:
         try:
             folder = os.readlink(f"/proc/{pid}/cwd")
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").strip()
@@ -108,18 +108,18 @@ class Checkout:
         inside = folder.startswith(str(self.folder)) or str(self.folder) in words
         return f"{pid} {words}" if inside and words else ""
 
-    def _stand_in(self) -> None:
+    def _write_fake_app(self) -> None:
         app = self.folder / "app"
         (app / "config").mkdir(parents=True)
         (app / "__init__.py").touch()
-        # What runtime/ uses of the product itself.
+        # The modules of the product that runtime/ uses.
         for shared in ("__init__.py", "private_files.py", "proxies.py", "secret_files.py"):
             shutil.copy(paths.ROOT / "app" / "config" / shared, app / "config")
         (app / "__main__.py").write_text(_AGENT)
         (self.folder / "sandbox.py").write_text(_SANDBOX)
 
     def _move_ports(self) -> dict[str, int]:
-        """Gives every port of the copy's dapr.yaml and components a free number."""
+        """Replaces all ports in the copy's dapr.yaml and components by free ones."""
         old = {name: port.number for name, port in read_ports(self.folder / "dapr.yaml").items()}
         new = dict(zip(old, free_ports(len(old)), strict=True)) | {_FIXED: old[_FIXED]}
         files = [self.folder / "dapr.yaml", *(self.folder / "components").glob("*.yaml")]
@@ -134,18 +134,18 @@ class Checkout:
 
 
 def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
-    """Reads output up to the line that holds `wanted`. Fails when the output ends before."""
-    seen: list[str] = []
+    """Reads output up to the line that contains `wanted`. Fails if the output ends before."""
+    lines: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
-        seen.append(line.rstrip("\n"))
+        lines.append(line.rstrip("\n"))
         if wanted in line:
-            return seen
-    raise AssertionError(f"no line with {wanted!r} in:\n" + "\n".join(seen))
+            return lines
+    raise AssertionError(f"no line with {wanted!r} in:\n" + "\n".join(lines))
 
 
 def until(done: Callable[[], bool], what: Callable[[], Iterable[str]], seconds: float = 60.0) -> None:
-    """Polls with a deadline."""
+    """Polls until `done`. Fails with the lines of `what` after `seconds`."""
     limit = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < limit, "\n".join(what())

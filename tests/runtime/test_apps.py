@@ -1,4 +1,4 @@
-"""An app that ends below `dapr run` is noticed, also when it never was seen to run."""
+"""An app of `dapr run` that ends is noticed, even if it was never seen running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime import processes
 from runtime.apps import Apps, link_logs, newest_log
 from runtime.errors import ChildDied
 
-# Stands for the dapr CLI with one app and one sidecar below it.
+# A fake dapr CLI with one app and one sidecar.
 CLI = """
 import os, subprocess, sys, time
 sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -56,12 +56,12 @@ def pids(apps: Apps) -> list[int]:
     return [int(word) for word in apps.dapr.last_lines().split()]
 
 
-def test_all_is_well_while_everything_runs(apps: Apps) -> None:
+def test_check_passes_while_everything_runs(apps: Apps) -> None:
     apps.check()
     apps.check()
 
 
-def test_an_app_that_was_seen_and_is_gone_is_named_with_its_log(apps: Apps, tmp_path: Path) -> None:
+def test_an_app_that_has_ended_is_named_with_its_log(apps: Apps, tmp_path: Path) -> None:
     apps.check()
     write(tmp_path / "logs" / "agent_app_2.log", "out of paper")
     os.kill(pids(apps)[0], 9)
@@ -69,7 +69,7 @@ def test_an_app_that_was_seen_and_is_gone_is_named_with_its_log(apps: Apps, tmp_
         check_for_a_while(apps)
 
 
-def test_a_sidecar_that_says_why_it_ends_is_quoted_without_the_rest(apps: Apps, tmp_path: Path) -> None:
+def test_only_the_fatal_error_of_a_sidecar_is_quoted(apps: Apps, tmp_path: Path) -> None:
     apps.check()
     why = 'level=fatal msg="Fatal error from runtime: duplicate definition of \\"llm\\"" app_id=agent'
     write(tmp_path / "logs" / "agent_daprd_2.log", f"level=info msg=stopping\n{why}\nlevel=info msg=gone")
@@ -79,13 +79,13 @@ def test_a_sidecar_that_says_why_it_ends_is_quoted_without_the_rest(apps: Apps, 
     assert str(error.value).strip().endswith('says: Fatal error from runtime: duplicate definition of \\"llm\\"')
 
 
-def test_one_that_is_becoming_another_program_has_not_ended(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_during_exec_has_not_ended(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
     apps.check()
-    monkeypatch.setattr("runtime.apps._name", lambda _: "")  # as the kernel says in the moment of `exec`
+    monkeypatch.setattr("runtime.apps._name", lambda _: "")  # as during `exec`
     apps.check()
 
 
-def test_a_sidecar_that_is_gone_is_named(apps: Apps, tmp_path: Path) -> None:
+def test_a_sidecar_that_has_ended_is_named(apps: Apps, tmp_path: Path) -> None:
     apps.check()
     os.kill(pids(apps)[1], 9)
     with pytest.raises(ChildDied, match="agent daprd has ended"):
@@ -93,14 +93,14 @@ def test_a_sidecar_that_is_gone_is_named(apps: Apps, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["The App process exited with error code: 1", "Exited App successfully"])
-def test_an_app_that_died_before_it_was_seen_is_known_from_its_log(apps: Apps, tmp_path: Path, end: str) -> None:
-    # A second ahead: the clock that dates files may lag behind the one that dates the start.
+def test_an_app_that_died_before_the_first_check_is_known_from_its_log(apps: Apps, tmp_path: Path, end: str) -> None:
+    # A second ahead, since the clock of file times may lag behind.
     write(tmp_path / "logs" / "agent_app_2.log", f"no licence\n{end}", age=-1)
     with pytest.raises(ChildDied, match=r"agent has ended.*\n.*no licence"):
         apps.check()
 
 
-def test_stop_ends_all_of_them(apps: Apps) -> None:
+def test_stop_ends_all_programs(apps: Apps) -> None:
     apps.stop()
     assert not apps.dapr.alive()
     table = processes.process_table()

@@ -1,4 +1,4 @@
-"""What runs have written is removed only when somebody says so."""
+"""The state of runs is removed only after a confirmation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Lets a person answer so."""
+    """Simulates a person who gives this answer."""
 
     def answers(answer: str) -> None:
         monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
@@ -38,15 +38,15 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("answer", ["", "n", "no", "maybe"])
-def test_anything_but_yes_leaves_it(
+def test_any_answer_but_yes_removes_nothing(
     state: Path, at_a_terminal: Callable[[str], None], answer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at_a_terminal(answer)
     assert runtime.main(["clean-state"]) == 1
     assert (state / "ledger.sqlite").exists()
-    said = capsys.readouterr().out
-    assert "ledger.sqlite" in said
-    assert "Nothing was removed." in said
+    output = capsys.readouterr().out
+    assert "ledger.sqlite" in output
+    assert "Nothing was removed." in output
 
 
 @pytest.mark.parametrize("answer", ["y", "Yes "])
@@ -56,7 +56,7 @@ def test_yes_removes_it(state: Path, at_a_terminal: Callable[[str], None], answe
     assert not state.exists()
 
 
-def test_without_a_terminal_it_must_be_said_before(
+def test_without_a_terminal_it_needs_the_option(
     state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -65,4 +65,4 @@ def test_without_a_terminal_it_must_be_said_before(
     assert (state / "ledger.sqlite").exists()
     assert runtime.main(["clean-state", "--yes"]) == 0
     assert not state.exists()
-    assert runtime.main(["clean-state", "--yes"]) == 0  # there is nothing any more
+    assert runtime.main(["clean-state", "--yes"]) == 0  # there is nothing left

@@ -1,4 +1,4 @@
-"""Set-up leaves a command that works from any folder."""
+"""Set-up writes a command that works from any folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import paths
-from runtime.set_up import put_command
+from runtime.set_up import write_command
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def venv(tmp_path: Path) -> Path:
     python = venv / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {paths.VENV_PYTHON} "$@"\n')
     python.chmod(0o755)
-    put_command(venv)
+    write_command(venv)
     return venv
 
 
@@ -32,10 +32,10 @@ def test_the_command_runs_its_checkout_from_another_folder(venv: Path, tmp_path:
         assert "submit" in done.stdout
 
 
-def test_another_checkout_that_borrows_the_environment_leaves_the_command_alone(venv: Path, tmp_path: Path) -> None:
+def test_another_checkout_that_links_to_the_environment_keeps_the_command(venv: Path, tmp_path: Path) -> None:
     before = (venv / "bin" / "refund-agent").read_text()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".venv").symlink_to(venv)
-    put_command(tmp_path / "other" / ".venv")
+    write_command(tmp_path / "other" / ".venv")
     assert (venv / "bin" / "refund-agent").read_text() == before
     assert str(tmp_path) not in before

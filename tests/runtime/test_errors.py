@@ -1,4 +1,4 @@
-"""What a person reads when a file of the checkout cannot be used."""
+"""The error text for a file of the checkout that cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.errors import file_error
     ("number", "remedy"),
     [(errno.EACCES, "as the user who owns"), (errno.EROFS, "read-only"), (errno.ENOSPC, "make room"), (errno.EIO, "")],
 )
-def test_it_is_one_sentence_with_the_remedy(number: int, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_is_one_line_with_the_remedy(number: int, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise OSError(number, os.strerror(number), ".runtime/lock")
 
@@ -33,16 +33,16 @@ def test_it_is_one_sentence_with_the_remedy(number: int, remedy: str, capsys: py
     assert remedy in first
 
 
-def test_an_error_of_no_file_is_a_fault_of_ours() -> None:
+def test_an_error_without_a_file_is_raised() -> None:
     with pytest.raises(OSError, match="no such luck"):
         file_error(OSError("no such luck"))
 
 
-def test_a_secrets_file_that_is_none_is_refused_before_the_sidecar_is_told(
+def test_an_invalid_secrets_file_is_refused_before_the_sidecar_reloads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file := tmp_path / "secrets.json").write_text('{"a": "b",\n}')
     monkeypatch.setattr(paths, "STATE", file.parent)
-    monkeypatch.setattr(reload, "reload", lambda _port: sys.exit("the sidecar was told"))
+    monkeypatch.setattr(reload, "reload", lambda _port: sys.exit("the sidecar was reloaded"))
     assert reload.main() == 1
     assert f"{file}:2: " in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The build uses exactly what go.mod pins, and may not change it."""
+"""The build uses the versions pinned in go.mod, and cannot change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make run` and `make up` with the real Dapr: whatever ends them, nothing they started is left."""
+"""`make run` and `make up` with the real Dapr: however they end, no process is left."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SENTRY = 50001
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
     if not is_free(SENTRY):
         pytest.skip(f"port {SENTRY} (sentry, fixed by the dapr CLI) is in use: stop the running stack first")
-    made = Checkout(tmp_path)
-    yield made
-    made.close()
-    until(lambda: not made.left(), made.left)
+    copy = Checkout(tmp_path)
+    yield copy
+    copy.close()
+    until(lambda: not copy.running(), copy.running)
 
 
 def launcher(checkout: Checkout) -> int:
-    """The process that make has become or started: the one that runs runtime.launch."""
-    (line,) = [line for line in checkout.left() if "runtime.launch" in line]
+    """The pid of the process that runs runtime.launch."""
+    (line,) = [line for line in checkout.running() if "runtime.launch" in line]
     return int(line.split()[0])
 
 
-def test_run_works_the_demo_says_where_things_are_and_stops(checkout: Checkout) -> None:
+def test_run_works_the_demo_prints_addresses_and_stops(checkout: Checkout) -> None:
     process = checkout.make("run")
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
@@ -45,10 +45,12 @@ def test_run_works_the_demo_says_where_things_are_and_stops(checkout: Checkout) 
     assert "cost report --by tenant,stage" in output
     assert "Agent ready after" in output
     assert "Everything has stopped." in output
-    assert f"http://127.0.0.1:{web}" not in output.partition("Everything has stopped.")[2]  # nobody would answer there
+    assert (
+        f"http://127.0.0.1:{web}" not in output.partition("Everything has stopped.")[2]
+    )  # nothing answers there any more
     assert str(checkout.folder / ".state" / "logs") in output
     assert checkout.ended_orderly()
-    assert checkout.left() == []
+    assert checkout.running() == []
 
 
 def test_the_exit_code_of_the_demo_is_the_exit_code_of_the_run(checkout: Checkout) -> None:
@@ -65,7 +67,7 @@ def test_up_ends_in_an_orderly_way_on_a_signal(checkout: Checkout, number: signa
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert "Stopped." in output
-    until(lambda: not checkout.left(), checkout.left)
+    until(lambda: not checkout.running(), checkout.running)
     assert checkout.ended_orderly()
 
 
@@ -75,16 +77,16 @@ def test_ctrl_c_during_the_demo_stops_everything(checkout: Checkout) -> None:
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    until(lambda: not checkout.left(), checkout.left)
+    until(lambda: not checkout.running(), checkout.running)
 
 
 def test_sigkill_of_the_launcher_leaves_no_orphan_and_no_lock(checkout: Checkout) -> None:
     process = checkout.make("up")
     lines_until(process, "Ctrl-C stops everything")
-    assert len(checkout.left()) > 6
+    assert len(checkout.running()) > 6
     os.kill(launcher(checkout), signal.SIGKILL)
     process.communicate(timeout=30)
-    until(lambda: not checkout.left(), checkout.left)
+    until(lambda: not checkout.running(), checkout.running)
     again = checkout.make("run")
     output, _ = again.communicate(timeout=90)
     assert again.returncode == 0, output
@@ -94,7 +96,7 @@ def test_sigkill_of_the_launcher_leaves_no_orphan_and_no_lock(checkout: Checkout
 def test_a_program_that_dies_is_named_and_everything_stops(checkout: Checkout, victim: str) -> None:
     process = checkout.make("up")
     lines_until(process, "Ctrl-C stops everything")
-    (line,) = [line for line in checkout.left() if victim in line]
+    (line,) = [line for line in checkout.running() if victim in line]
     os.kill(int(line.split()[0]), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -102,7 +104,7 @@ def test_a_program_that_dies_is_named_and_everything_stops(checkout: Checkout, v
     assert f"{names.get(victim, 'placement')} has ended" in output
 
 
-def test_an_agent_that_cannot_start_is_shown_with_its_own_words(checkout: Checkout) -> None:
+def test_an_agent_that_cannot_start_is_reported_with_its_log(checkout: Checkout) -> None:
     process = checkout.make("run", AGENT_FAILS="1")
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 2
@@ -127,18 +129,22 @@ def test_a_second_stack_is_refused_and_so_is_cleaning_under_a_running_one(checko
     assert not (checkout.folder / ".state").exists()
 
 
-def test_nothing_is_open_to_the_network_but_the_health_ports(checkout: Checkout) -> None:
+def test_only_the_health_ports_are_open_to_the_network(checkout: Checkout) -> None:
     process = checkout.make("up")
     lines_until(process, "Ctrl-C stops everything")
     names = {pid: (Path(f"/proc/{pid}/comm").read_text().strip()) for pid in processes.descendants(process.pid)}
-    found = listeners(set(names))
-    assert [item for item in found if item.protocol.startswith("udp")] == []
-    assert sorted(names[item.pid] for item in found if not item.loopback) == ["placement", "scheduler", "sentry"]
+    sockets = listeners(set(names))
+    assert [socket for socket in sockets if socket.protocol.startswith("udp")] == []
+    assert sorted(names[socket.pid] for socket in sockets if not socket.loopback) == [
+        "placement",
+        "scheduler",
+        "sentry",
+    ]
     expected = {number for name, number in checkout.ports.items()} - {
         checkout.ports["sandbox model"],
         checkout.ports["sandbox systems"],
     }
-    assert expected <= {item.port for item in found if item.loopback}
+    assert expected <= {socket.port for socket in sockets if socket.loopback}
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
 
@@ -167,4 +173,4 @@ def test_dapr_run_by_hand_beside_a_control_plane(checkout: Checkout) -> None:
         control.terminate()
         output, _ = control.communicate(timeout=30)
     assert "Stopped." in output
-    until(lambda: not checkout.left(), checkout.left)
+    until(lambda: not checkout.running(), checkout.running)

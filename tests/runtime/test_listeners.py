@@ -1,4 +1,4 @@
-"""The kernel's tables are read right: address, port, and whose socket it is."""
+"""Listeners are read from the kernel's tables: address, port and process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - the point of the test
 @pytest.mark.parametrize(
     ("address", "loopback"), [("127.0.0.1", True), (EVERYWHERE, False), ("::1", True), ("::", False)]
 )
-def test_an_own_listener_is_seen_with_its_address(address: str, loopback: bool) -> None:
+def test_a_listener_is_found_with_its_address(address: str, loopback: bool) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as holder:
         (port,) = free_ports(1)
         holder.bind((address, port))
         holder.listen()
-        (found,) = [item for item in listeners({os.getpid()}) if item.port == port]
-        assert found == Listener(found.protocol, address, port, os.getpid())
-        assert found.loopback is loopback
+        (listener,) = [item for item in listeners({os.getpid()}) if item.port == port]
+        assert listener == Listener(listener.protocol, address, port, os.getpid())
+        assert listener.loopback is loopback
         assert str(os.getpid()) in port_owner(port)
-        assert is_free(port) is (address == "::1"), "only IPv4 is ever listened on"
+        assert is_free(port) is (address == "::1"), "is_free checks IPv4 only"
     assert port_owner(port) == ""
 
 
-def test_a_udp_socket_is_seen() -> None:
+def test_a_udp_socket_is_found() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         assert [item.protocol for item in listeners({os.getpid()}) if item.port == holder.getsockname()[1]] == ["udp"]
@@ -46,7 +46,7 @@ sys.stdin.read()
 """
 
 
-def test_no_port_is_given_twice_here_or_to_another_living_process() -> None:
+def test_a_port_is_given_only_once_to_all_living_processes() -> None:
     first = set(free_ports(100))
     assert first.isdisjoint(free_ports(100))
     command = [sys.executable, "-c", TAKE]

@@ -1,4 +1,4 @@
-"""Two stacks cannot run at once, and a dead holder does not block anybody."""
+"""A lock has one holder at a time, and is released when its holder dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime import paths
-from runtime.locks import Locked, exclusive, held
+from runtime.locks import Locked, exclusive, is_held
 
 HOLD = """
 import sys
@@ -24,29 +24,29 @@ with exclusive(Path(sys.argv[1]), what="A stack"):
 """
 
 
-def test_a_second_holder_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_a_second_holder_is_refused_with_the_process_id_of_the_first(tmp_path: Path) -> None:
     lock = tmp_path / "state" / "lock"
-    assert not held(lock)
+    assert not is_held(lock)
     with exclusive(lock, what="A stack"):
-        assert held(lock)
+        assert is_held(lock)
         with (
             pytest.raises(Locked, match=rf"A stack runs already \(process {os.getpid()}"),
             exclusive(lock, what="A stack"),
         ):
             pass
-    assert not held(lock)
+    assert not is_held(lock)
     with exclusive(lock, what="A stack"):
         pass
 
 
-def test_who_only_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking takes the lock for a moment."""
+def test_checking_a_lock_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`is_held` takes the lock for a moment."""
     lock = tmp_path / "lock"
-    with lock.open("a+") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
-        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+    with lock.open("a+") as checking:
+        fcntl.flock(checking, fcntl.LOCK_EX)
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(checking, fcntl.LOCK_UN))
         with exclusive(lock, what="A stack"):
-            assert held(lock)
+            assert is_held(lock)
 
 
 def test_the_kernel_releases_the_lock_of_a_killed_holder(tmp_path: Path) -> None:
@@ -55,6 +55,6 @@ def test_the_kernel_releases_the_lock_of_a_killed_holder(tmp_path: Path) -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=paths.ROOT) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert held(lock)
+        assert is_held(lock)
         holder.kill()
-    assert not held(lock)
+    assert not is_held(lock)

@@ -1,4 +1,4 @@
-"""Every make target explains itself and only hands over; a Python that will not do is told at once."""
+"""Each make target has a help text and only calls `runtime`; a Python that is missing or too old is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_help_lists_every_target() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_only_hands_over(target: str) -> None:
+def test_a_target_only_calls_runtime(target: str) -> None:
     assert f"python3 -m runtime {target}" in make("-n", target).stdout
 
 
@@ -41,7 +41,7 @@ def test_arguments_reach_pytest() -> None:
     ("script", "message"),
     [(None, "is not here: install Python 3.11 or newer"), ("#!/bin/sh\necho too old >&2; exit 1\n", "too old")],
 )
-def test_a_python_that_will_not_do_is_told(tmp_path: Path, script: str | None, message: str) -> None:
+def test_a_missing_or_old_python_is_reported(tmp_path: Path, script: str | None, message: str) -> None:
     python = tmp_path / "python3"
     if script:
         python.write_text(script)
@@ -59,7 +59,7 @@ def test_an_unknown_command_lists_the_known_ones() -> None:
     assert all(target in done.stderr for target in TARGETS)
 
 
-def test_the_ci_script_is_sound_and_calls_the_same_targets() -> None:
+def test_the_ci_script_is_valid_and_calls_the_same_targets() -> None:
     script = paths.ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0

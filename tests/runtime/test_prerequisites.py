@@ -1,4 +1,4 @@
-"""Each missing prerequisite is named with its remedy."""
+"""Each missing prerequisite is reported with its remedy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Usage = collections.namedtuple("Usage", "total used free")
 
 
 def test_this_machine_has_what_is_needed() -> None:
-    found = prerequisites.checks()
-    assert [check.name for check in found] == [
+    checks = prerequisites.checks()
+    assert [check.name for check in checks] == [
         "system",
         "python",
         "virtual environment",
@@ -25,18 +25,18 @@ def test_this_machine_has_what_is_needed() -> None:
         "Go",
         "disk",
     ]
-    assert [check for check in found if not check.ok] == []
+    assert [check for check in checks if not check.ok] == []
 
 
-def test_every_failure_is_told_at_once_with_its_remedy() -> None:
-    failed = [Check("a", False, "1", "Do x."), Check("b", True, "2"), Check("c", False, "3", "Do y.")]
+def test_all_failures_are_reported_together_with_their_remedies() -> None:
+    results = [Check("a", False, "1", "Do x."), Check("b", True, "2"), Check("c", False, "3", "Do y.")]
     with pytest.raises(UserError) as caught:
-        require(failed)
+        require(results)
     assert str(caught.value).splitlines() == ["a: 1. Do x.", "c: 3. Do y."]
     require([Check("b", True, "2")])
 
 
-def test_an_old_python_is_told_how_to_choose_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_reported_with_how_to_choose_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 2, "final", 0))
     (python,) = [check for check in prerequisites.checks() if check.name == "python"]
     assert not python.ok
@@ -52,7 +52,7 @@ def test_a_full_disk_says_how_much_is_missing(monkeypatch: pytest.MonkeyPatch) -
     assert disk.remedy.startswith("Free ")
 
 
-def test_missing_programs_are_no_failure_but_an_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_announced_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "find", lambda: ({}, []))
     (dapr,) = [check for check in prerequisites.checks() if check.name == "Dapr"]
     assert dapr.ok

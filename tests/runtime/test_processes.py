@@ -1,4 +1,4 @@
-"""Nothing that was started is left behind: not a grandchild, not a daemon, not after a SIGKILL of the starter."""
+"""No started process is left behind: no grandchild, no daemon, and none after a SIGKILL of the starter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime import paths, processes
 from runtime.errors import ChildDied, NotReady
 from runtime.processes import Child
 
-# Starts a grandchild, and a daemon that leaves the session and is orphaned; all ignore SIGTERM.
+# Starts a grandchild, and an orphaned daemon in another session; all ignore SIGTERM.
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -42,7 +42,7 @@ time.sleep(600)
 def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
     limit = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < limit, "it did not happen in time"
+        assert time.monotonic() < limit, "the condition did not hold in time"
         time.sleep(0.02)
 
 
@@ -69,23 +69,23 @@ def test_stop_ends_grandchildren_and_daemons_too(stubborn: tuple[Child, list[int
     assert [pid for pid in pids if running(pid)] == []
 
 
-def test_kill_ends_them_at_once(stubborn: tuple[Child, list[int]]) -> None:
+def test_kill_ends_all_at_once(stubborn: tuple[Child, list[int]]) -> None:
     child, pids = stubborn
     processes.kill(child)
     assert [pid for pid in pids if running(pid)] == []
     assert child.process.returncode == -signal.SIGKILL
 
 
-def test_kill_ends_what_was_started_after_the_first_look(
+def test_kill_ends_processes_started_after_the_first_listing(
     stubborn: tuple[Child, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, pids = stubborn
-    members, looks = processes.process_family, itertools.count()
+    list_tree, listings = processes.process_tree, itertools.count()
 
-    def too_early(leader: int, mark: str) -> set[int]:
-        return {leader} if next(looks) == 0 else members(leader, mark)
+    def list_leader_first(leader: int, mark: str) -> set[int]:
+        return {leader} if next(listings) == 0 else list_tree(leader, mark)
 
-    monkeypatch.setattr(processes, "process_family", too_early)
+    monkeypatch.setattr(processes, "process_tree", list_leader_first)
     processes.kill(child)
     assert not [pid for pid in pids if running(pid)]
 
@@ -168,7 +168,7 @@ def test_a_foreground_program_gives_its_exit_code_and_is_stopped_when_the_watch_
     def alarm() -> None:
         raise ChildDied("daprd has ended")
 
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(ChildDied):
         processes.run_foreground(["sleep", "600"], environment={}, watch=alarm)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10

@@ -1,4 +1,4 @@
-"""Only programs of the right version are used, and every other one is named with its fault."""
+"""Only programs of the right version are used; all others are reported with their fault."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PRINTS = {
 }
 
 
-def install(folder: Path, name: str, says: str, *, conversation: bool = True) -> Path:
+def install(folder: Path, name: str, output: str, *, conversation: bool = True) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / name
-    path.write_text(f"#!/bin/sh\n{CONVERSATION if conversation else ''}echo '{says}'\nexec sleep 30\n")
+    path.write_text(f"#!/bin/sh\n{CONVERSATION if conversation else ''}echo '{output}'\nexec sleep 30\n")
     path.chmod(0o755)
     return path
 
 
 def install_all(folder: Path) -> None:
-    for name, says in PRINTS.items():
-        install(folder, name, says)
+    for name, output in PRINTS.items():
+        install(folder, name, output)
 
 
-def test_all_five_are_found_though_the_control_plane_never_ends_by_itself(tmp_path: Path) -> None:
+def test_all_five_programs_are_found_although_the_control_plane_does_not_end(tmp_path: Path) -> None:
     install_all(tmp_path / "bin")
     good, bad = programs.find([tmp_path / "bin"])
     assert set(good) == set(programs.NAMES)
@@ -42,7 +42,7 @@ def test_all_five_are_found_though_the_control_plane_never_ends_by_itself(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "says", "fault"),
+    ("name", "output", "fault"),
     [
         ("daprd", "1.18.1", "it is version 1.18.1, and >= 1.18.2 < 1.19.0 is needed"),
         ("daprd", "1.19.0", "it is version 1.19.0, and"),
@@ -51,9 +51,9 @@ def test_all_five_are_found_though_the_control_plane_never_ends_by_itself(tmp_pa
         ("dapr", "CLI version: 1.14.0", "it is version 1.14.0, and >= 1.16.0 < 1.19.0 is needed"),
     ],
 )
-def test_a_wrong_version_is_named(tmp_path: Path, name: str, says: str, fault: str) -> None:
+def test_a_wrong_version_is_named(tmp_path: Path, name: str, output: str, fault: str) -> None:
     install_all(tmp_path / "bin")
-    path = install(tmp_path / "bin", name, says)
+    path = install(tmp_path / "bin", name, output)
     good, (unusable,) = programs.find([tmp_path / "bin"])
     assert name not in good
     assert fault in str(unusable)
@@ -67,7 +67,7 @@ def test_a_daprd_without_conversation_components_cannot_be_used(tmp_path: Path) 
     assert "without the conversation components" in unusable.fault
 
 
-def test_the_next_place_is_tried_when_the_first_has_an_old_one(tmp_path: Path) -> None:
+def test_the_next_folder_is_searched_if_the_first_has_an_old_version(tmp_path: Path) -> None:
     install(tmp_path / "old", "daprd", "1.17.0")
     newer = install(tmp_path / "new", "daprd", "1.18.4")
     good, bad = programs.find([tmp_path / "old", tmp_path / "new"])
@@ -75,15 +75,15 @@ def test_the_next_place_is_tried_when_the_first_has_an_old_one(tmp_path: Path) -
     assert [program.version for program in bad] == [(1, 17, 0)]
 
 
-def test_a_chosen_folder_comes_first_and_our_own_links_are_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dapr_runtime_path_comes_first_and_our_own_links_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_RUNTIME_PATH", "/opt/chosen")
     monkeypatch.setenv("PATH", f"{paths.LAUNCH_BIN}:/usr/bin")
-    assert programs.folders()[0] == Path("/opt/chosen/.dapr/bin")
-    assert Path("/usr/bin") in programs.folders()
-    assert paths.LAUNCH_BIN not in programs.folders()
+    assert programs.search_folders()[0] == Path("/opt/chosen/.dapr/bin")
+    assert Path("/usr/bin") in programs.search_folders()
+    assert paths.LAUNCH_BIN not in programs.search_folders()
 
 
-def test_links_stand_for_one_installation_and_keep_daprd_on_loopback(tmp_path: Path) -> None:
+def test_links_form_one_installation_and_keep_daprd_on_loopback(tmp_path: Path) -> None:
     install_all(tmp_path / "a folder")
     good, _ = programs.find([tmp_path / "a folder"])
     target = tmp_path / "launch"
@@ -94,4 +94,4 @@ def test_links_stand_for_one_installation_and_keep_daprd_on_loopback(tmp_path: P
     wrapper = (target / "daprd").read_text()
     assert f"exec '{tmp_path}/a folder/daprd'" in wrapper
     assert wrapper.count("127.0.0.1") == 2
-    assert programs.look_at("daprd", target / "daprd").version == (1, 18, 2)
+    assert programs.inspect("daprd", target / "daprd").version == (1, 18, 2)

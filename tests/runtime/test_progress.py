@@ -1,4 +1,4 @@
-"""A step tells a person and a log file how far it is, and always how it ended."""
+"""A step prints its progress and its result, to a terminal and to a log file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from runtime.progress import Step
 
 
 class Terminal(io.StringIO):
-    """A text stream that says that it is a terminal."""
+    """A text stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Yes."""
+        """Always True."""
         return True
 
 
 def test_plain_output_is_whole_lines_and_not_too_many() -> None:
     out = io.StringIO()
-    # Asked at the start, by each update (twice by one that is shown), and at the end.
+    # Read at the start, by each update (twice if it is printed), and at the end.
     clock = iter((0.0, 5.0, 21.0, 22.0, 23.0, 30.2))
     with Step("build", out=out, clock=lambda: next(clock)) as step:
         step.update("1 package")
@@ -41,7 +41,7 @@ def test_a_terminal_line_is_rewritten_in_place() -> None:
     assert out.getvalue().count("\r\x1b[K") == 3
 
 
-def test_a_failure_is_said() -> None:
+def test_a_failure_is_printed() -> None:
     out = io.StringIO()
     with pytest.raises(ValueError, match="boom"), Step("build", out=out):
         raise ValueError("boom")

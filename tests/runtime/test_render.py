@@ -1,4 +1,4 @@
-"""A stack's copy of the project's files differs from them only in its ports and its overlay."""
+"""A stack's copy of the project's files differs only in ports and overlay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_only_the_named_loopback_ports_change() -> None:
     )
 
 
-def test_render_copies_everything_and_lays_the_overlay_over_it(tmp_path: Path) -> None:
+def test_render_copies_all_files_and_applies_the_overlay(tmp_path: Path) -> None:
     render(tmp_path, {8091: 20001}, {"statestore.yaml": "mine: 1\n", "extra.yaml": "more: 2\n"})
     components = tmp_path / "components"
     expected = {file.name for file in paths.COMPONENTS.glob("*.yaml")} | {"extra.yaml"}
@@ -26,7 +26,7 @@ def test_render_copies_everything_and_lays_the_overlay_over_it(tmp_path: Path) -
     assert list((tmp_path / "resiliency").glob("*.yaml"))
 
 
-def test_rendering_again_forgets_the_last_overlay(tmp_path: Path) -> None:
+def test_rendering_again_removes_the_last_overlay(tmp_path: Path) -> None:
     render(tmp_path, {}, {"extra.yaml": "more: 2\n"})
     render(tmp_path, {}, {})
     assert not (tmp_path / "components" / "extra.yaml").exists()

@@ -1,4 +1,4 @@
-"""A signal unwinds once, and not in the middle of what cannot bear it; whichever thread the system hands it to."""
+"""A signal raises once, and not inside a deferring block, whichever thread the system delivers it to."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runtime.signals import Stopped, put_off, undisturbed, unwind_at_the_first
+from runtime.signals import Stopped, defer_signals, ignore_signals, install_handlers
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of a stack, for one test; with a second thread, which takes what the main thread does not."""
+    """Installs the handlers for one test, with a second thread that may receive signals."""
     before = [signal.getsignal(number) for number in NUMBERS]
-    unwind_at_the_first()
+    install_handlers()
     ended = threading.Event()
     other = threading.Thread(target=ended.wait)
     other.start()
@@ -31,7 +31,7 @@ def handlers() -> Iterator[None]:
 
 
 def send(number: int) -> None:
-    """Sends it to this process, and lets the interpreter look for it."""
+    """Sends a signal to this process, and lets the interpreter run its handler."""
     os.kill(os.getpid(), number)
     for _ in range(1000):
         pass
@@ -41,15 +41,15 @@ def send(number: int) -> None:
 def test_the_first_signal_unwinds_and_those_after_it_are_ignored(number: int, unwinds: type[BaseException]) -> None:
     with pytest.raises(unwinds):
         send(number)
-    for each in NUMBERS:
-        send(each)
+    for later in NUMBERS:
+        send(later)
 
 
-def test_a_signal_waits_for_the_end_of_what_puts_it_off() -> None:
+def test_a_deferred_signal_is_raised_at_the_end_of_the_outermost_block() -> None:
     done: list[str] = []
     with pytest.raises(Stopped):  # noqa: PT012 - where it is raised is the point
-        with put_off():
-            with put_off():
+        with defer_signals():
+            with defer_signals():
                 send(signal.SIGTERM)
                 done.append("inner")
             done.append("outer")
@@ -57,26 +57,26 @@ def test_a_signal_waits_for_the_end_of_what_puts_it_off() -> None:
     assert done == ["inner", "outer"]
 
 
-def test_another_thread_puts_nothing_off() -> None:
+def test_another_thread_does_not_defer_signals() -> None:
     inside, leave = threading.Event(), threading.Event()
 
-    def look() -> str:
-        with put_off():
+    def defer() -> str:
+        with defer_signals():
             inside.set()
             leave.wait(60)
-        return "undisturbed"
+        return "not interrupted"
 
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(look)
+        result = pool.submit(defer)
         assert inside.wait(60)
         with pytest.raises(Stopped):
             send(signal.SIGTERM)
         leave.set()
-        assert looking.result(60) == "undisturbed"
+        assert result.result(60) == "not interrupted"
 
 
-def test_the_stopping_is_not_cut_short() -> None:
-    with undisturbed():
+def test_signals_are_ignored_during_the_shutdown() -> None:
+    with ignore_signals():
         send(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         send(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The real control plane and a real daprd: started, killed one by one, restarted, and gone afterwards."""
+"""The real control plane and a real daprd are started, killed one by one, restarted and stopped."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_the_control_plane_starts_on_loopback_and_leaves_nothing(tmp_path: Path)
     ports = ControlPlanePorts.free()
     with ControlPlane(LAUNCH_BIN, tmp_path, ports) as control:
         pids = [child.pid for child in control.children.values()]
-        found = listeners(set(pids))
-        served = {item.port for item in found if item.loopback}
+        sockets = listeners(set(pids))
+        served = {item.port for item in sockets if item.loopback}
         assert {ports.sentry, ports.placement, ports.scheduler} <= served
-        # Dapr's health servers ignore their address option: one port each, which answers 200 or 503 only.
-        assert len([item for item in found if not item.loopback]) == len(NAMES)
-        assert [item for item in found if item.protocol.startswith("udp")] == []
+        # Dapr's health servers ignore their address option; each has one port, which answers 200 or 503 only.
+        assert len([item for item in sockets if not item.loopback]) == len(NAMES)
+        assert [item for item in sockets if item.protocol.startswith("udp")] == []
     assert living(pids) == []
     assert all(is_free(port) for port in (ports.sentry, ports.placement, ports.scheduler))
 
@@ -59,7 +59,7 @@ def test_keys_are_the_owner_s_alone_and_survive_a_restart(control: ControlPlane)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_can_be_killed_and_started_again(control: ControlPlane, name: str) -> None:
+def test_each_program_can_be_killed_and_restarted(control: ControlPlane, name: str) -> None:
     pid = control.children[name].pid
     control.kill_one(name)
     assert living([pid]) == []
@@ -69,7 +69,7 @@ def test_each_can_be_killed_and_started_again(control: ControlPlane, name: str) 
         control.spawn_one(name)
 
 
-def test_a_taken_port_is_told_by_name_with_the_log(control: ControlPlane, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_log(control: ControlPlane, tmp_path: Path) -> None:
     second = ControlPlane(LAUNCH_BIN, tmp_path / "second", control.ports)
     with pytest.raises(ChildDied, match="sentry has ended") as caught:
         second.start()
@@ -89,8 +89,8 @@ def test_two_stacks_run_side_by_side_and_every_part_can_be_killed(tmp_path: Path
             assert one.pid(name) != before
         assert answers(one.ports.dapr_http, "/v1.0/healthz/outbound")
         pids = [stack.pid(name) for stack in (one, two) for name in DAPR_PARTS]
-        found = listeners({one.pid("daprd"), two.pid("daprd")})
-        assert [item for item in found if not item.loopback or item.protocol.startswith("udp")] == []
+        sockets = listeners({one.pid("daprd"), two.pid("daprd")})
+        assert [item for item in sockets if not item.loopback or item.protocol.startswith("udp")] == []
     assert living(pids) == []
 
 
@@ -102,7 +102,7 @@ def test_signing_and_mtls_are_on(tmp_path: Path) -> None:
     assert "Initialized name resolution to sqlite" in log
 
 
-def test_a_daprd_that_cannot_start_is_shown_with_its_log(tmp_path: Path) -> None:
+def test_a_daprd_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
     spec = "spec: {type: state.nothing, version: v1}"
     broken = f"apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: bad}}\n{spec}\n"
     stack = Stack(tmp_path, parts=DAPR_PARTS, overlay={"bad.yaml": broken})
@@ -111,7 +111,7 @@ def test_a_daprd_that_cannot_start_is_shown_with_its_log(tmp_path: Path) -> None
     assert not any(stack.alive(name) for name in DAPR_PARTS)
 
 
-def test_misuse_is_told(tmp_path: Path) -> None:
+def test_misuse_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such process: dapr"):
         Stack(tmp_path, parts=("dapr",))
     stack = Stack(tmp_path, parts=DAPR_PARTS)

@@ -1,4 +1,4 @@
-"""Version numbers are read from what programs really print."""
+"""Version numbers are read from the output of real programs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from runtime.programs import Range, Version, parse_version, show_version
         ("", None),
     ],
 )
-def test_parse(text: str, version: Version | None) -> None:
+def test_a_version_is_parsed(text: str, version: Version | None) -> None:
     assert parse_version(text) == version
 
 
-def test_range_holds_its_least_and_not_its_end() -> None:
-    wanted = Range((1, 18, 2), (1, 19, 0))
-    assert wanted.holds((1, 18, 2))
-    assert wanted.holds((1, 18, 99))
-    assert not wanted.holds((1, 18, 1))
-    assert not wanted.holds((1, 19, 0))
-    assert not wanted.holds(None)
-    assert str(wanted) == ">= 1.18.2 < 1.19.0"
+def test_a_range_includes_its_start_and_not_its_end() -> None:
+    versions = Range((1, 18, 2), (1, 19, 0))
+    assert versions.holds((1, 18, 2))
+    assert versions.holds((1, 18, 99))
+    assert not versions.holds((1, 18, 1))
+    assert not versions.holds((1, 19, 0))
+    assert not versions.holds(None)
+    assert str(versions) == ">= 1.18.2 < 1.19.0"
 
 
-def test_show() -> None:
+def test_a_version_is_formatted() -> None:
     assert show_version((1, 2, 3)) == "1.2.3"
     assert show_version(None) == "unknown"

@@ -1,4 +1,4 @@
-"""The stamp says "installed" only for exactly these locks, and only when the install was finished."""
+"""The stamp is valid for exactly these locks, and is written only after a complete install."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def venv(tmp_path: Path) -> Path:
 
 def test_locked_names_are_normalised() -> None:
     assert virtualenv.locked_names(LOCK) == {"flask", "pyyaml"}
-    assert virtualenv.normal("Typing_Extensions") == "typing-extensions"
+    assert virtualenv.normalize("Typing_Extensions") == "typing-extensions"
 
 
 def test_without_a_stamp_nothing_is_installed(venv: Path, lock: Path) -> None:
-    assert not virtualenv.installed(venv, (lock,))
+    assert not virtualenv.is_installed(venv, (lock,))
 
 
-def test_a_stamp_holds_until_the_lock_changes(venv: Path, lock: Path) -> None:
-    virtualenv.stamp_of(venv, (lock,)).write_text(virtualenv.digest((lock,)))
-    assert virtualenv.installed(venv, (lock,))
+def test_a_stamp_is_valid_until_the_lock_changes(venv: Path, lock: Path) -> None:
+    virtualenv.stamp_path(venv, (lock,)).write_text(virtualenv.digest((lock,)))
+    assert virtualenv.is_installed(venv, (lock,))
     lock.write_text(LOCK.replace("3.1.3", "3.1.4"))
-    assert not virtualenv.installed(venv, (lock,))
+    assert not virtualenv.is_installed(venv, (lock,))
 
 
 def test_a_stamp_without_a_python_does_not_count(venv: Path, lock: Path) -> None:
-    virtualenv.stamp_of(venv, (lock,)).write_text(virtualenv.digest((lock,)))
+    virtualenv.stamp_path(venv, (lock,)).write_text(virtualenv.digest((lock,)))
     (venv / "bin" / "python").unlink()
-    assert not virtualenv.installed(venv, (lock,))
+    assert not virtualenv.is_installed(venv, (lock,))
 
 
 def test_an_up_to_date_environment_is_left_alone(venv: Path, lock: Path) -> None:
-    virtualenv.stamp_of(venv, (lock,)).write_text(virtualenv.digest((lock,)))
+    virtualenv.stamp_path(venv, (lock,)).write_text(virtualenv.digest((lock,)))
     before = sorted(venv.rglob("*"))
     virtualenv.install(venv, (lock,))
     assert sorted(venv.rglob("*")) == before
@@ -63,7 +63,7 @@ def test_every_package_of_our_locks_is_pinned_and_hashed(lock_file: Path) -> Non
     assert len(virtualenv.locked_names(text)) > 20
     assert text.count("==") >= len(virtualenv.locked_names(text))
     for name in virtualenv.locked_names(text):
-        assert name in virtualenv.normal(text)
+        assert name in virtualenv.normalize(text)
     entries = [line for block in blocks for line in block.splitlines() if line and line[0].isalnum()]
     assert all("==" in entry and entry.endswith("\\") for entry in entries)
     assert "--hash=sha256:" in text
@@ -72,7 +72,7 @@ def test_every_package_of_our_locks_is_pinned_and_hashed(lock_file: Path) -> Non
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pip finds nothing, and logs go to a folder of the test."""
+    """Makes pip find no packages, and puts its logs into a folder of the test."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setattr(paths, "RUNTIME", tmp_path / "runtime")
@@ -80,7 +80,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def distribution(venv: Path, name: str, *, whole: bool) -> None:
-    """Puts a package into an environment as pip would; not `whole`: one listed file is missing."""
+    """Installs a package as pip would. Unless `whole`, one of its files is missing."""
     (site,) = venv.glob("lib/python*/site-packages")
     info = site / f"{name}-1.0.dist-info"
     info.mkdir()
@@ -90,25 +90,25 @@ def distribution(venv: Path, name: str, *, whole: bool) -> None:
         (site / f"{name}.py").touch()
 
 
-def test_a_failed_install_leaves_no_stamp_and_the_next_one_goes_on_and_ends_with_exactly_the_lock(
+def test_after_a_failed_install_the_next_one_continues_and_installs_exactly_the_lock(
     no_network: Path, lock: Path
 ) -> None:
     venv = no_network / "real"
     lock.write_text("alpha==1.0 --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(UserError, match="No matching distribution found for alpha"):
         virtualenv.install(venv, (lock,))
-    assert not virtualenv.installed(venv, (lock,))
+    assert not virtualenv.is_installed(venv, (lock,))
     marker = venv / "was-not-cleared"
     marker.touch()
     distribution(venv, "alpha", whole=True)
     distribution(venv, "stranger", whole=True)
     virtualenv.install(venv, (lock,))
-    assert virtualenv.installed(venv, (lock,))
+    assert virtualenv.is_installed(venv, (lock,))
     assert marker.exists()
     assert not list(venv.glob("lib/python*/site-packages/stranger*"))
 
 
-def test_a_package_that_was_cut_short_is_put_in_again(no_network: Path, lock: Path) -> None:
+def test_an_incomplete_package_is_reinstalled(no_network: Path, lock: Path) -> None:
     venv = no_network / "real"
     lock.write_text("alpha==1.0 --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(UserError):
@@ -116,5 +116,5 @@ def test_a_package_that_was_cut_short_is_put_in_again(no_network: Path, lock: Pa
     distribution(venv, "alpha", whole=False)
     with pytest.raises(UserError) as caught:
         virtualenv.install(venv, (lock,))
-    assert "pip-again.log" in str(caught.value), "it tries to install alpha anew, for which there is no source here"
-    assert not virtualenv.installed(venv, (lock,))
+    assert "pip-again.log" in str(caught.value), "it tries to reinstall alpha, which pip cannot find here"
+    assert not virtualenv.is_installed(venv, (lock,))
