@@ -31,8 +31,8 @@ def file_error(error: OSError) -> UserError:
     if error.filename is None:
         raise error
     remedies = {
-        errno.EACCES: "Run this as the user who owns this checkout, or clone it anew.",
-        errno.EPERM: "Run this as the user who owns this checkout, or clone it anew.",
+        errno.EACCES: "Run this as the user who owns this checkout, or clone it again.",
+        errno.EPERM: "Run this as the user who owns this checkout, or clone it again.",
         errno.EROFS: "Its disk is mounted read-only: use a checkout on a writable disk.",
         errno.ENOSPC: "Its disk is full: make room.",
     }

@@ -132,9 +132,9 @@ def _wrong_addresses(file: Path, expected: Port, sandboxes: set[int]) -> Iterabl
         for digits in _LOOPBACK.findall(code):
             port = int(digits)
             if port != expected.number and (port in sandboxes or not is_listened_on(port)):
-                what = "which is another part of the sandbox" if port in sandboxes else "where nobody listens"
+                problem = "which is another part of the sandbox" if port in sandboxes else "where no program listens"
                 yield (
-                    f"{file}:{number} points at port {port}, {what}; start what should be there, or write"
+                    f"{file}:{number} points at port {port}, {problem}; start what should be there, or write"
                     f" {expected.number} ({expected.name}, {expected.key} in dapr.yaml)."
                 )
 

@@ -30,7 +30,7 @@ from sandbox.data import load_books, load_tickets
 from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question
 from sandbox.model.counting import PromptCache, Usage, measure
-from sandbox.model.exchange import Answer as Said
+from sandbox.model.exchange import Answer as SandboxAnswer
 from sandbox.model.exchange import shortened
 from sandbox.systems.app import METHODS
 from sandbox.systems.books import Books
@@ -79,10 +79,10 @@ class SandboxGateway:
     async def ask(self, call: ModelCall) -> ModelAnswer:
         """Answers one call, encoded and read as on the wire of the protocol."""
         request = self.protocol.wire.read(json.dumps(self._body(call)).encode())
-        said = shortened(answer_question(request), request.max_output_tokens)
+        output = shortened(answer_question(request), request.max_output_tokens)
         automatic = self.protocol.wire is openai
-        usage = measure(request, said, self.cache, self.protocol.wire.COUNTING, key="k", automatic=automatic)
-        answer = _answer(said, self.protocol.model)
+        usage = measure(request, output, self.cache, self.protocol.wire.COUNTING, key="k", automatic=automatic)
+        answer = _answer(output, self.protocol.model)
         self.billed.append(BilledCall(call, answer, usage))
         return ModelAnswer(answer, _model_use(answer, call))
 
@@ -202,9 +202,9 @@ def _tool_use(call: ToolRequest) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)}
 
 
-def _answer(said: Said, model: str) -> Answer:
-    calls = tuple(ToolRequest(call.id, call.name, call.arguments) for call in said.tool_calls)
-    return Answer(said.text, calls, said.finish, model, NOT_REPORTED)
+def _answer(output: SandboxAnswer, model: str) -> Answer:
+    calls = tuple(ToolRequest(call.id, call.name, call.arguments) for call in output.tool_calls)
+    return Answer(output.text, calls, output.finish, model, NOT_REPORTED)
 
 
 def _model_use(answer: Answer, call: ModelCall) -> ModelUse:

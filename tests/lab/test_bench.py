@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from app import bootstrap
 from app.domain.models import Category, Classification, Outcome, Ticket
 from app.domain.orders import Account
 from app.ledger.store.tickets import StoredTicket
@@ -26,6 +27,7 @@ from lab.bench import machine, results
 from lab.bench.dbos_baseline import work
 from lab.bench.load import CaseWatch
 from lab.bench.measure import Window
+from lab.bench.overhead import worker as overhead
 from lab.bench.plan import VARIANTS, Case, Side, Store, Submission, blocks
 from lab.tickets import Shape, make_ticket
 from runtime.errors import UserError
@@ -121,7 +123,7 @@ def test_dbos_offers_the_same_tools_with_the_same_texts() -> None:
 
 def test_dbos_classifies_with_the_same_prompt() -> None:
     stage = importlib.import_module("app.workflow.activities.classify")
-    ours = stage._messages(_stored(_ticket()), None)
+    ours = stage._messages(_stored_ticket(_ticket()), None)
     assert _as_sent(ours) == work.classify_request(_ticket())["messages"]
 
 
@@ -138,7 +140,7 @@ def test_dbos_drafts_with_the_same_prompt_after_the_same_lookups() -> None:
     )
     lookups = (work.LookupResult(call, order=makers.order()),)
     theirs = work.draft_request(_ticket(), CLASSIFICATION, _account(), lookups)["messages"]
-    assert _as_sent(stage._messages(_stored(_ticket()), question)) == theirs
+    assert _as_sent(stage._messages(_stored_ticket(_ticket()), question)) == theirs
 
 
 def test_dbos_stops_if_a_person_would_have_to_decide() -> None:
@@ -175,6 +177,21 @@ def test_the_cpu_time_of_a_process_is_measured() -> None:
         burner.communicate(b"\n")
     assert machine.cpu_since({"worker": 1.0}, {"worker": 3.5}) == {"worker": 2.5}
     assert machine.cpu_seconds(os.getpid(), with_children=False) > 0
+
+
+@pytest.mark.parametrize("kind", [overhead.WHOLE, overhead.BARE])
+def test_the_overhead_worker_replaces_only_parts_that_exist(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = {"DaprConversation", "LLMGateway"}
+    bare = {"Journal", "Executions", "Projector", "SidecarWatch", "Telemetry"}
+    for name in timed | bare:
+        monkeypatch.setattr(bootstrap, name, getattr(bootstrap, name))  # undoes the changes of `main` afterwards
+    before, served = dict(vars(bootstrap)), {}
+    monkeypatch.setattr(bootstrap, "serve", lambda _: served.update(vars(bootstrap)))
+    overhead.main(kind, tmp_path / "timings.json")
+    changed = {name for name, part in served.items() if before[name] is not part}
+    assert changed == {"serve"} | timed | (bare if kind == overhead.BARE else set())
 
 
 def test_the_watch_resolves_the_future_of_a_closed_case(tmp_path: Path) -> None:
@@ -222,7 +239,7 @@ def _account() -> Account:
     return makers.account()
 
 
-def _stored(ticket: Ticket) -> StoredTicket:
+def _stored_ticket(ticket: Ticket) -> StoredTicket:
     values = ticket.model_dump() | {
         "task_id": ticket.task_id,
         "sequence": 1,

@@ -62,11 +62,11 @@ def one_round(shape: Shape, **changes: Any) -> Round:
 
 
 def test_one_server_works_in_sequence_and_two_in_parallel() -> None:
-    one, two = Station(1), Station(2)
-    assert [one.serve(at, 2.0) for at in (0, 1, 10)] == [2, 4, 12]
-    assert [two.serve(at, 2.0) for at in (0, 1, 1.5, 10)] == [2, 3, 4, 12]
-    assert one.busy(12) == 0.5
-    assert two.busy(16) == 0.25
+    single, double = Station(1), Station(2)
+    assert [single.serve(at, 2.0) for at in (0, 1, 10)] == [2, 4, 12]
+    assert [double.serve(at, 2.0) for at in (0, 1, 1.5, 10)] == [2, 3, 4, 12]
+    assert single.busy(12) == 0.5
+    assert double.busy(16) == 0.25
 
 
 def test_a_fraction_of_a_server_is_a_slower_server() -> None:
@@ -288,7 +288,7 @@ def test_the_measurement_counts_what_a_real_stack_does(tmp_path: Path, monkeypat
 
 
 def test_the_documentation_has_the_results_of_the_measured_figures() -> None:
-    said = (ROOT / "docs" / "scale.md").read_text()
+    document = (ROOT / "docs" / "scale.md").read_text()
     _, rounds = measurement.read(ROOT / "docs" / "scale.json")
     need = average_task(rounds, SITE.refund_share)
     demands = [demand(need, SITE, rate) for rate in (10, 1_000, 100_000)]
@@ -298,4 +298,4 @@ def test_the_documentation_has_the_results_of_the_measured_figures() -> None:
     tables += [command.transpose([command.simulation_rows(simulate(need, SITE, RETRIES, demands[0], 1))])]
     for name, cells in ((name, cells) for table in tables for name, cells in table.items()):
         row = f"| {' | '.join([name, *cells])} |"
-        assert row in said, row
+        assert row in document, row

@@ -94,7 +94,10 @@ def test_addresses_without_a_listener_are_named_with_file_and_line(tmp_path: Pat
     (tmp_path / "llm.yaml").write_text(f"a: 1\n# http://127.0.0.1:9999 was once\nurl: http://127.0.0.1:{free}/v1\n")
     (tmp_path / "systems.yaml").write_text("url: http://127.0.0.1:8092/a\nurl2: http://localhost:8091/b\n")
     model, systems = unserved_addresses(read_ports(write_dapr_yaml(tmp_path)), tmp_path)
-    assert f"{tmp_path / 'llm.yaml'}:3 points at port {free}, where nobody listens; start what should be there" in model
+    assert (
+        f"{tmp_path / 'llm.yaml'}:3 points at port {free}, where no program listens; start what should be there"
+        in model
+    )
     assert "or write 8091 (sandbox model, --model-port of apps[sandbox].command in dapr.yaml)" in model
     assert f"{tmp_path / 'systems.yaml'}:2 points at port 8091, which is another part of the sandbox" in systems
 

@@ -196,7 +196,7 @@ class Model:
     component: str
     provider: str
     name: str
-    known: UsageBasis = UsageBasis.REPORTED
+    usage_basis: UsageBasis = UsageBasis.REPORTED
 
 
 MODELS = (

@@ -50,7 +50,7 @@ class Timing:
     def as_json(self) -> dict[str, Any]:
         """All figures, rounded."""
         figures = asdict(self) | {"median": self.median, "worst": self.worst}
-        return {name: _rounded(value) for name, value in figures.items()}
+        return {name: _round(value) for name, value in figures.items()}
 
 
 def questions(population: Population) -> Mapping[str, Question]:
@@ -134,7 +134,7 @@ def _time_command(url: str, times: int) -> Timing:
     return Timing("`cost report`, the same, whole command", size, None, tuple(warm))
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_rounded(item) for item in value]
+        return [_round(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value

@@ -212,7 +212,7 @@ class SyntheticHistory:
 
     def _usage(self, call: CallRecord) -> TokenUsage:
         output = self._chance.randint(20, 160)
-        if self.person.model.known is UsageBasis.ESTIMATED:
+        if self.person.model.usage_basis is UsageBasis.ESTIMATED:
             return TokenUsage(input_tokens=call.reserve_input, output_tokens=output, basis=UsageBasis.ESTIMATED)
         cached = call.reserve_input // 128 * 128 if self._chance.random() < 0.4 else 0
         return TokenUsage(

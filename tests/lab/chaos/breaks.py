@@ -141,7 +141,7 @@ BREAKS: dict[str, tuple[Break, dict[str, int]]] = {
         ),
         {"notifications_doubled": 1},
     ),
-    "a letter went to somebody else": (
+    "a letter went to another customer": (
         lambda evidence: with_books(
             evidence,
             notifications=[{**letter, "customer_id": "load-00000077"} for letter in evidence.books.notifications],

@@ -41,7 +41,7 @@ QUESTION = ModelCall(
 class Model:
     """Gives the same answer to each question, and counts the questions."""
 
-    asked = 0
+    calls = 0
 
     async def provider(self, _seconds: float) -> str:
         """Returns a constant."""
@@ -53,7 +53,7 @@ class Model:
 
     async def ask(self, _messages: tuple[Message, ...], _tools: tuple[ToolDefinition, ...]) -> Answer:
         """Returns a constant."""
-        self.asked += 1
+        self.calls += 1
         return Answer(
             "answer",
             (),
@@ -91,7 +91,7 @@ def ask_twice(engine: Engine, kind: type[Journal]) -> int:
             assert asyncio.run(gateway.ask(QUESTION)).answer.text == "answer"
     finally:
         writer.close()
-    return model.asked
+    return model.calls
 
 
 def test_the_journal_answers_the_second_time_and_the_silent_one_does_not(engine: Engine) -> None:

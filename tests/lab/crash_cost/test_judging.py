@@ -36,10 +36,10 @@ def test_shares_bounds_and_ratio() -> None:
 
 def test_a_kind_counts_what_its_own_tasks_repeated() -> None:
     model, system = load_view(POINTS, RESTARTED, RESUMED, TWO).kinds
-    one = Decimal("0.00056")
-    assert (model.kind, model.kills, model.clean) == (Kind.MODEL_CALL, 1, 3 * one)
-    assert (model.restart, model.resume) == (2 * one, one)
-    assert (system.kind, system.restart, system.resume) == (Kind.SYSTEM_CALL, 3 * one, Decimal(0))
+    call_cost = Decimal("0.00056")
+    assert (model.kind, model.kills, model.clean) == (Kind.MODEL_CALL, 1, 3 * call_cost)
+    assert (model.restart, model.resume) == (2 * call_cost, call_cost)
+    assert (system.kind, system.restart, system.resume) == (Kind.SYSTEM_CALL, 3 * call_cost, Decimal(0))
 
 
 @pytest.mark.parametrize(
