@@ -70,8 +70,8 @@ class Point:
 def trace(seed: str, rate: float, timelines: Mapping[str, Timeline]) -> tuple[Point, ...]:
     """Kills the share `rate` (0..1) of the tasks once each, at least one task.
 
-    With n kills, each n-th part of a task's time has one kill, at a random moment of it and of a random task, so that a
-    few kills also cover all moments.
+    With n kills, each of n equal parts of a task's time has one kill, at a random moment of it and of a random task, so
+    that a few kills also cover all moments.
     """
     chance = random.Random(f"{seed} {rate}")
     jobs = sorted(timelines)
