@@ -1,4 +1,4 @@
-"""Starts the sandbox: the model server and the internal systems, two ports, one process, one event loop.
+"""Starts the sandbox: the model server and the internal systems, on two ports of one process.
 
 python -m sandbox --model-port 8091 --systems-port 8092 --state .state/sandbox
 """
@@ -33,7 +33,7 @@ _log = logging.getLogger("sandbox")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line; a wrong one ends the process with status 2 and a sentence."""
+    """Parses the command line. A wrong one ends the process with status 2 and a message."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--model-port", type=int, default=8091, help="port of the model server")
@@ -65,13 +65,13 @@ async def serve(chosen: argparse.Namespace, stop: asyncio.Event) -> None:
 
 
 def _events_to(chosen: argparse.Namespace) -> str:
-    """The bookkeeping is one of our own systems, and still hears of refunds by HTTP alone: so it can fail."""
+    """The URL of the bookkeeping, which runs in this process but is called by HTTP so that faults can be injected."""
     host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     return f"http://{host}:{chosen.systems_port}{BOOKKEEPING_PATH}"
 
 
 def warm_up() -> None:
-    """Loads vocabulary and phrases before the first request, so that none pays for it."""
+    """Loads vocabulary and phrases, so that the first request is not slower than others."""
     tokenizer.encoding()
     for language in LANGUAGES:
         lexicon(language)
@@ -94,7 +94,7 @@ async def run(chosen: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; gives the exit status."""
+    """The entry point; returns the exit status."""
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
     keep_private()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -1,8 +1,8 @@
 """The sandbox's own bill: a row for every request that reached the model, written before its answer leaves.
 
-The product's record is tested against this bill, so nothing here is estimated or lost: SQLite in WAL mode, one insert
-a request, committed before the first byte is sent. A killed process therefore loses no row of an answer that was sent;
-a power cut may lose some, which is acceptable in a sandbox.
+The product's record is tested against this bill, so it contains no estimates and loses nothing: SQLite in WAL mode,
+one insert per request, committed before the first byte is sent. A killed process therefore loses no row of an answer
+that was sent; a power cut may lose some, which is acceptable in a sandbox.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ create table if not exists bill (
 
 @dataclass(frozen=True)
 class BillRow:
-    """One request. `input_tokens` includes `cached_tokens`; `status` is what was sent, 0 if nothing was."""
+    """One request. `input_tokens` includes `cached_tokens`; `status` is the HTTP status that was sent, 0 for none."""
 
     at: str  # ISO 8601, UTC
     protocol: str  # openai | anthropic
@@ -40,7 +40,7 @@ class BillRow:
     output_tokens: int
     status: int
     billed: bool
-    stage: str  # the prompt's stage, empty when it names none
+    stage: str  # the prompt's stage, empty if it names none
     request_digest: str  # SHA-256 of the request body, hexadecimal
 
 
@@ -65,7 +65,7 @@ select count(*), coalesce(sum(billed), 0), coalesce(sum(input_tokens), 0), coale
 
 
 class Bill:
-    """The bill in one SQLite file, which outlives the process."""
+    """The bill in a SQLite file."""
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,36 +75,35 @@ class Bill:
         self._connection.execute(_SCHEMA)
 
     def add(self, row: BillRow) -> int:
-        """Writes one row, committed; gives its id."""
+        """Writes and commits a row; returns its id."""
         values = tuple(getattr(row, column) for column in _COLUMNS)
         row_id = self._connection.execute(_INSERT, values).lastrowid
         if row_id is None:
-            raise RuntimeError("SQLite gave no row id for a row of the bill; the file is not usable")
+            raise RuntimeError("SQLite returned no row id for a row of the bill; the file is not usable")
         return row_id
 
     def sent(self, row_id: int, status: int) -> None:
-        """Notes the HTTP status that was sent after all, for an answer that was held back."""
+        """Sets the HTTP status of an answer that was sent late."""
         self._connection.execute("update bill set status = ? where id = ?", (status, row_id))
 
     def rows(self, after: int = 0, limit: int = -1) -> list[dict[str, object]]:
-        """The rows after an id in order, each with its id."""
-        found = self._connection.execute(_SELECT, (after, limit)).fetchall()
-        return [_as_json(row) for row in found]
+        """At most `limit` rows (-1: all) with an id above `after`, in order, as `GET /bill` returns them."""
+        return [_as_json(row) for row in self._connection.execute(_SELECT, (after, limit)).fetchall()]
 
     def total(self) -> BillTotal:
         """The sums of the whole bill."""
         return BillTotal(*self._connection.execute(_TOTAL).fetchone())
 
     def close(self) -> None:
-        """Closes the file; every row is already in it."""
+        """Closes the file."""
         self._connection.close()
 
 
 def _as_json(row: tuple[object, ...]) -> dict[str, object]:
-    named: dict[str, object] = dict(zip(("id", *_COLUMNS), row, strict=True))
-    return named | {"billed": bool(named["billed"])}
+    values: dict[str, object] = dict(zip(("id", *_COLUMNS), row, strict=True))
+    return values | {"billed": bool(values["billed"])}
 
 
 def total_as_json(total: BillTotal) -> dict[str, int]:
-    """The sums as GET /bill/total answers them."""
+    """The sums as `GET /bill/total` returns them."""
     return asdict(total)

@@ -1,10 +1,10 @@
-"""Fault injection: the fault book, which is pure, and the routes and responses that apply it, which do I/O.
+"""Fault injection: the book of ordered faults, the routes that change it, and the responses that apply it.
 
-A test or an experiment puts a fault on a target (the model or one internal system). The book decides for each request
+A test or an experiment orders a fault for a target (the model or an internal system). The book decides for each request
 whether a fault fires, with a seeded generator, so that the same run fails in the same places. `status` and `crash`
-apply before any work is done. Every other kind applies after it, as in production: the money is spent, the refund is
-posted, and only the answer is late, broken or lost. A timeout with `before_work` holds the request as if it were still
-on its way. `containing` and `skip` select one request of one task.
+apply before any work is done. All other kinds apply after it, as in production: the money is spent, the refund is
+posted, and only the answer is late, broken or lost. A timeout with `before_work` delays the request itself.
+`containing` and `skip` select one request of one task.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
-def says(body: bytes, text: str) -> bool:
-    """Whether one of the texts in a JSON body holds `text`; a body that is no JSON says nothing."""
+def contains_text(body: bytes, text: str) -> bool:
+    """Whether a string in a JSON body contains `text`; False for a body that is not JSON."""
     try:
         return any(text in string for string in _texts(json.loads(body)))
     except ValueError:
@@ -40,7 +40,7 @@ def _texts(value: object) -> Iterator[str]:
 
 MODEL = "model"
 SYSTEMS = ("accounts", "orders", "policies", "refunds", "notifications", "cases")
-BOOKKEEPING = "bookkeeping"  # the agent never asks it; events reach it
+BOOKKEEPING = "bookkeeping"  # receives events; the agent does not call it
 TARGETS = (MODEL, *SYSTEMS, BOOKKEEPING)
 HOLD_SECONDS = 3600.0
 SLOW_SECONDS = 1.0
@@ -49,19 +49,19 @@ _GONE_POLL_SECONDS = 0.05
 
 
 class FaultKind(StrEnum):
-    """How a request can go wrong."""
+    """The way in which a request fails."""
 
     STATUS = "status"  # refused with an HTTP status, nothing done
     TIMEOUT = "timeout"  # work done, the answer held back
     CUT = "cut"  # work done, the connection closed
     MALFORMED = "malformed"  # work done, half a JSON document sent
-    NONSENSE = "nonsense"  # a well-formed model answer that says nothing useful
+    NONSENSE = "nonsense"  # a well-formed model answer without useful content
     SLOW = "slow"  # the right answer, late
     CRASH = "crash"  # the process ends at once
 
 
 class Fault(BaseModel):
-    """One ordered fault. `count` firings end it; `share` of the requests meet it; `seconds` are held back."""
+    """One ordered fault. It fires for `share` of the requests, at most `count` times; `seconds` is the delay."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,9 +73,9 @@ class Fault(BaseModel):
     count: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     after_bytes: Annotated[int, Field(ge=0)] = 0  # body bytes sent before a cut; 0: nothing at all
-    containing: str = ""  # only requests with this in one of their texts
-    skip: Annotated[int, Field(ge=0)] = 0  # so many of them go by first
-    before_work: bool = False  # of a timeout: held before any work, which is done when the time is over
+    containing: str = ""  # only requests with this in one of their strings
+    skip: Annotated[int, Field(ge=0)] = 0  # the number of these requests that pass first
+    before_work: bool = False  # for timeouts: the request is held first, and the work is done after `seconds`
 
     @model_validator(mode="after")
     def _fits_its_target(self) -> Fault:
@@ -89,14 +89,14 @@ class Fault(BaseModel):
 
     @property
     def hold_seconds(self) -> float:
-        """How long a timeout or slow fault holds the answer back."""
+        """The delay of a timeout or slow fault."""
         if self.seconds is not None:
             return self.seconds
         return HOLD_SECONDS if self.kind is FaultKind.TIMEOUT else SLOW_SECONDS
 
 
 class FaultRow(Fault):
-    """A fault as the book lists it: with its number and how often it fired."""
+    """A fault as the book lists it, with its number and its firings so far."""
 
     id: int
     fired: int
@@ -110,12 +110,12 @@ class _Entry:
     dice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.dice = random.Random(self.fault.seed)  # noqa: S311 - repeatable on purpose, guards nothing
+        self.dice = random.Random(self.fault.seed)  # noqa: S311 - repeatable on purpose, not for security
 
     def fires(self, body: bytes) -> bool:
         if self.fault.count is not None and self.fired >= self.fault.count:
             return False
-        if self.fault.containing and not says(body, self.fault.containing):
+        if self.fault.containing and not contains_text(body, self.fault.containing):
             return False
         if self.passed < self.fault.skip:
             self.passed += 1
@@ -134,24 +134,24 @@ class FaultBook:
         self._last_id = 0
 
     def add(self, fault: Fault) -> FaultRow:
-        """Takes a fault into the book, behind those already there."""
+        """Adds a fault after those already in the book."""
         self._last_id += 1
         self._entries[self._last_id] = _Entry(fault)
         return FaultRow(**fault.model_dump(), id=self._last_id, fired=0)
 
     def list(self) -> tuple[FaultRow, ...]:
-        """Every fault with how often it fired, oldest first; ended ones stay until cleared."""
+        """All faults, oldest first; exhausted ones stay until they are cleared."""
         return tuple(
             FaultRow(**entry.fault.model_dump(), id=number, fired=entry.fired)
             for number, entry in self._entries.items()
         )
 
     def clear(self, target: str | None = None) -> int:
-        """Removes the faults of one target, or all; says how many there were."""
-        gone = [number for number, entry in self._entries.items() if target in (None, entry.fault.target)]
-        for number in gone:
+        """Removes the faults of one target, or all faults; returns their number."""
+        numbers = [number for number, entry in self._entries.items() if target in (None, entry.fault.target)]
+        for number in numbers:
             del self._entries[number]
-        return len(gone)
+        return len(numbers)
 
     def draw(self, target: str, body: bytes = b"") -> Fault | None:
         """Returns the oldest fault on `target` that fires for this request, or None."""
@@ -162,7 +162,7 @@ class FaultBook:
 
 
 def refuse(fault: Fault) -> web.Response:
-    """The plain error answer of a status fault."""
+    """The error response of a status fault."""
     message = f"fault on {fault.target}: HTTP {fault.status}; DELETE /faults ends it"
     return web.json_response({"error": message}, status=fault.status)
 
@@ -173,9 +173,9 @@ async def respond(
     work: Callable[[], Awaitable[web.Response]],
     refusal: Callable[[Fault], web.Response] = refuse,
 ) -> web.StreamResponse:
-    """Answers one request under the drawn fault: does `work` (or not) and delivers its answer (or not).
+    """Answers a request under a drawn fault, which may prevent `work` or change the delivery of its answer.
 
-    This is all a server needs: `return await respond(request, faults.draw("orders"), work)`.
+    Use: `return await respond(request, faults.draw("orders"), work)`.
     """
     if fault is not None and fault.before_work:
         return await work() if await hold(request, fault.hold_seconds) else web.Response()
@@ -189,23 +189,23 @@ async def respond(
 
 
 def crash() -> NoReturn:
-    """Ends the process at once: no handler, no flush, as a kill would."""
+    """Ends the process at once, without handlers or flushing, like SIGKILL."""
     os._exit(CRASH_EXIT_CODE)
 
 
 async def deliver(request: web.Request, fault: Fault, response: web.Response) -> web.StreamResponse:
-    """Sends a finished answer as the fault says: late, halved, cut off or unchanged."""
+    """Delivers a finished answer under the fault: late, truncated, cut off or unchanged."""
     if fault.kind in (FaultKind.SLOW, FaultKind.TIMEOUT):
         await hold(request, fault.hold_seconds)
     elif fault.kind is FaultKind.MALFORMED:
-        return _halved(response)
+        return _truncate(response)
     elif fault.kind is FaultKind.CUT:
         return await _cut(request, fault, response)
     return response
 
 
 async def hold(request: web.Request, seconds: float) -> bool:
-    """Waits `seconds`, or until the client goes; says whether the client is still there."""
+    """Waits `seconds`, or until the client disconnects; returns whether the client is still connected."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while (left := until - loop.time()) > 0 and not _client_gone(request):
@@ -217,7 +217,7 @@ def _client_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def _halved(response: web.Response) -> web.Response:
+def _truncate(response: web.Response) -> web.Response:
     body = _body(response)
     return web.Response(body=body[: len(body) // 2], status=response.status, content_type="application/json")
 
@@ -243,7 +243,7 @@ async def _cut(request: web.Request, fault: Fault, response: web.Response) -> we
 
 
 def fault_routes(book: FaultBook) -> list[web.RouteDef]:
-    """The routes PUT, GET and DELETE /faults over one book: `app.add_routes(fault_routes(book))`."""
+    """The routes PUT, GET and DELETE /faults for `book`."""
 
     async def put(request: web.Request) -> web.Response:
         try:

@@ -19,7 +19,7 @@ from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
 from sandbox.model.brain import answer_question
-from sandbox.model.brain.injection import is_ordered, told_only
+from sandbox.model.brain.injection import is_ordered, without_orders
 from sandbox.model.brain.signals import read_signals
 from sandbox.model.exchange import Message as Said
 from sandbox.model.exchange import Question
@@ -100,7 +100,7 @@ def called(text: str) -> None:
 
 def asked(text: str) -> None:
     """The sandbox's model at both stages, as if it saw the text for the first time."""
-    for remembered in (read_signals, told_only, is_ordered):
+    for remembered in (read_signals, without_orders, is_ordered):
         remembered.cache_clear()
     kinds = ((prompts.CLASSIFY, "Subject: s"), (prompts.DRAFT, "Category: damaged\nOrder: none\nAccount: {}"))
     for system, head in kinds:

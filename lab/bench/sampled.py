@@ -31,7 +31,7 @@ from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question
 from sandbox.model.counting import PromptCache, Usage, measure
 from sandbox.model.exchange import Answer as SandboxAnswer
-from sandbox.model.exchange import shortened
+from sandbox.model.exchange import shorten
 from sandbox.systems.app import METHODS
 from sandbox.systems.books import Books
 from sandbox.systems.orders import seed
@@ -79,7 +79,7 @@ class SandboxGateway:
     async def ask(self, call: ModelCall) -> ModelAnswer:
         """Answers one call, encoded and read as on the wire of the protocol."""
         request = self.protocol.wire.read(json.dumps(self._body(call)).encode())
-        output = shortened(answer_question(request), request.max_output_tokens)
+        output = shorten(answer_question(request), request.max_output_tokens)
         automatic = self.protocol.wire is openai
         usage = measure(request, output, self.cache, self.protocol.wire.COUNTING, key="k", automatic=automatic)
         answer = _answer(output, self.protocol.model)

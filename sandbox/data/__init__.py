@@ -1,8 +1,7 @@
-"""The sample data: tickets as customers write them, what must come of each, and the shops' books.
+"""The sample data: customers' tickets, the expected result of each ticket, and the shops' initial books.
 
-`tickets.jsonl` is what a run works, `expected.jsonl` what a good agent must do with it (it follows from the
-books, the policies and the agent's guards, not from what some model would say), `books.json` what the
-internal systems are seeded with. All persons, addresses and numbers are made up.
+The results in `expected.jsonl` follow from the books, the policies and the agent's guards, not from a model's answers.
+All persons, addresses and numbers are invented.
 """
 
 from __future__ import annotations
@@ -45,25 +44,25 @@ class SeedItem(Frozen):
 
 
 class SeedOrder(Frozen):
-    """An order; days are counted back from the day of seeding, sums follow from the items unless given."""
+    """An order. Days are counted back from the day of seeding."""
 
     order_id: Reference
     status: Literal["processing", "shipped", "delivered", "cancelled"]
     placed_days_ago: Days
     delivered_days_ago: Days | None = None
     currency: Currency
-    overcharged: Money = Decimal(0)  # what was taken beyond the total
-    refunded: Money = Decimal(0)  # what went back before the samples begin
+    overcharged: Money = Decimal(0)  # charged in addition to the total
+    refunded: Money = Decimal(0)  # refunded before the first sample ticket
     items: Annotated[tuple[SeedItem, ...], Field(min_length=1)]
 
     @cached_property
     def total(self) -> Decimal:
-        """What the items cost together."""
+        """The price of all items."""
         return sum((item.unit_price * item.quantity for item in self.items), Decimal(0))
 
     @cached_property
     def charged(self) -> Decimal:
-        """What was taken from the customer."""
+        """The amount that the customer paid."""
         return self.total + self.overcharged
 
 
@@ -79,7 +78,7 @@ class SeedCustomer(Frozen):
 
 
 class SeedPolicy(Frozen):
-    """What a tenant pays back for one category."""
+    """A tenant's refund policy for one category."""
 
     category: Category
     window_days: Days
@@ -98,16 +97,16 @@ class SeedTenant(Frozen):
 
 
 class SeedBooks(Frozen):
-    """Everything the internal systems know before the first refund."""
+    """The initial content of the internal systems."""
 
     tenants: tuple[SeedTenant, ...]
 
 
 class Expectation(Frozen):
-    """What a good agent must do with one ticket.
+    """The expected result of one ticket.
 
-    `clear` says that any careful person would give this category. A waiting task has no outcome yet; its
-    `refund` is the one that a good agent lays before a person, or None where there is none to propose.
+    `clear`: any careful person would choose this category. A waiting task has no outcome; its `refund` is the refund
+    that is proposed to the person, None if there is none.
     """
 
     task_id: str
@@ -121,18 +120,18 @@ class Expectation(Frozen):
 
 
 def load_tickets(path: Path = TICKETS_FILE) -> tuple[Ticket, ...]:
-    """Reads tickets, one JSON object a line. Raises pydantic's ValidationError for a line that is none."""
+    """The tickets of a file with one JSON object per line. Raises pydantic's ValidationError for a malformed line."""
     return tuple(Ticket.model_validate_json(line) for line in _lines(path))
 
 
 def load_expected(path: Path = EXPECTED_FILE) -> dict[str, Expectation]:
-    """Reads the expectations by task id."""
-    read = (Expectation.model_validate_json(line) for line in _lines(path))
-    return {expectation.task_id: expectation for expectation in read}
+    """The expected results by task id."""
+    expectations = (Expectation.model_validate_json(line) for line in _lines(path))
+    return {expectation.task_id: expectation for expectation in expectations}
 
 
 def load_books(path: Path = BOOKS_FILE) -> SeedBooks:
-    """Reads the books. Raises pydantic's ValidationError when the file does not fit."""
+    """The initial books. Raises pydantic's ValidationError if the file does not fit."""
     return SeedBooks.model_validate_json(path.read_bytes())
 
 

@@ -1,7 +1,7 @@
-"""Anthropic's messages on the wire: reads a request, writes an answer or an error; no I/O.
+"""Anthropic's messages protocol: parses requests, builds answers and errors.
 
-Follows the public API as the official client and Dapr's `conversation.anthropic` use it: no streaming, text
-and tools only. `max_tokens` is demanded and `tool_choice` must be an object, as the real server demands it.
+It follows the public API as the official client and Dapr's `conversation.anthropic` use it: no streaming, text and
+tools only. Like the real server, it requires `max_tokens`, and an object as `tool_choice`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Request(BaseModel):
 
 
 def read(body: bytes) -> Question:
-    """Takes a request apart. Raises BadRequest with the field and its fault."""
+    """Parses a request. Raises BadRequest, which names the field and its error."""
     try:
         request = _Request.model_validate_json(body)
     except ValidationError as error:
@@ -111,7 +111,7 @@ def _system(system: str | list[_Text]) -> Iterator[Message]:
 
 
 def _flat(message: _Message) -> Iterator[Message]:
-    """One message of ours for each tool result and one for the rest, in the order of the wire."""
+    """The message as internal ones, in order: one for each tool result, one for each group of other blocks."""
     if isinstance(message.content, str):
         yield Message(message.role, message.content)
         return
@@ -152,7 +152,7 @@ def _tools(tools: Iterable[_Tool]) -> Iterator[Tool]:
 
 
 def write(answer: Answer, usage: Usage, *, model: str, number: int, created: int) -> dict[str, object]:
-    """The body of a finished answer; `number` is its row on the bill. The protocol sends no time."""
+    """The response body of an answer; `number` is its row in the bill. The protocol has no field for `created`."""
     del created
     content: list[dict[str, object]] = [{"type": "text", "text": answer.text}] if answer.text else []
     content += [
@@ -177,13 +177,13 @@ def write(answer: Answer, usage: Usage, *, model: str, number: int, created: int
 
 
 def error(status: int, message: str) -> dict[str, object]:
-    """The body of an error answer."""
+    """The response body of an error."""
     kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def models(names: Iterable[str], created: int) -> dict[str, object]:
-    """The body of GET /v1/models."""
+    """The response body of GET /v1/models."""
     at = datetime.fromtimestamp(created, UTC).isoformat()
     rows = [{"type": "model", "id": name, "display_name": name, "created_at": at} for name in names]
     first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)

@@ -1,8 +1,8 @@
-"""How each protocol's provider counts what it bills: text, frames, offered tools and tool calls. No I/O.
+"""Counts tokens as the providers bill them: texts, message frames, offered tools and tool calls; and the prompt cache.
 
-OpenAI: three tokens a message and its role, three for the answer's start, as its cookbook says; tools by their compact
-JSON. Anthropic: its own tokenizer; the turns as `Human:` and `Assistant:`; tool calls and results in the XML of its
-tool-use guide; and for a request with tools the prompt whose length its documentation states per model.
+OpenAI: the role and three more tokens for each message, and three for the start of the answer, as its cookbook says;
+tools as compact JSON. Anthropic: its published tokenizer; turns as `Human:` and `Assistant:`; tool calls and results in
+the XML of its tool-use guide; for requests with tools also the system prompt whose length is documented per model.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from tokenizers import Tokenizer
 from app.llm import tokenizer
 from sandbox.model.exchange import Answer, Message, Question, ToolCall
 
-# Counts tokens with the tokenizer that Anthropic published for Claude 2, offline: it ships inside the litellm wheel.
-#
-# Anthropic has published none since, so this is the nearest that a laptop comes to Claude's own counting; it has
-# nothing in common with the one that the agent estimates with.
+# The tokenizer that Anthropic published for Claude 2, the last one that it published. It is in the litellm wheel, so it
+# works offline. The agent estimates with a different tokenizer.
 
 _FILE = "anthropic_tokenizer.json"
 _SHA256 = "c241737df24b4e7f7c9af4fdcee29a0ca903dcb288a8b753bc346a3092911767"
@@ -33,17 +31,17 @@ _CACHED_CHARACTERS = 16_384  # longer texts rarely come twice and would only fil
 
 @lru_cache(maxsize=1)
 def claude_tokenizer() -> Tokenizer:
-    """Claude 2's tokenizer, loaded once (about 0.1 s). Raises VocabularyMissing when its file is absent or altered."""
+    """Claude 2's tokenizer, loaded once (about 0.1 s). Raises VocabularyMissing if its file is missing or altered."""
     file = tokenizer.vocabulary_folder() / _FILE
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != _SHA256:
         raise tokenizer.VocabularyMissing(f"{file} is missing or altered; install the lock file's litellm again")
-    made = Tokenizer.from_file(str(file))
-    made.encode_special_tokens = True  # a customer who writes <EOT> has written five characters
-    return made
+    claude = Tokenizer.from_file(str(file))
+    claude.encode_special_tokens = True  # <EOT> in a customer's text is five characters
+    return claude
 
 
 def claude_tokens(text: str) -> int:
-    """Tokens of a plain text."""
+    """The number of tokens of a plain text."""
     return _remembered_count(text) if len(text) <= _CACHED_CHARACTERS else _count_claude(text)
 
 
@@ -75,7 +73,7 @@ _OTHER_TOOLS_PROMPT = 264  # the oldest that it lists: Haiku 3.5
 
 
 class Counting(Protocol):
-    """How one provider counts."""
+    """A provider's way of counting tokens."""
 
     def offered(self, question: Question) -> int:
         """Tokens of the tools that a question offers."""
@@ -86,7 +84,7 @@ class Counting(Protocol):
         ...
 
     def opening(self) -> int:
-        """Tokens that open the answer, on the side of the input."""
+        """Input tokens that open the answer."""
         ...
 
     def said(self, answer: Answer) -> int:
@@ -99,10 +97,10 @@ class Counting(Protocol):
 
 
 class OpenAICounting:
-    """o200k_base and OpenAI's published framing."""
+    """The vocabulary o200k_base and OpenAI's published framing."""
 
     def offered(self, question: Question) -> int:
-        """Each definition as compact JSON."""
+        """Each tool's definition as compact JSON."""
         return sum(tokenizer.count(tool.definition) for tool in question.tools)
 
     def message(self, message: Message) -> int:
@@ -129,7 +127,7 @@ class AnthropicCounting:
     """Claude's published tokenizer and Anthropic's documented formats."""
 
     def offered(self, question: Question) -> int:
-        """The model's prompt for tools, and each definition as compact JSON."""
+        """The model's tool-use prompt, and each tool's definition as compact JSON."""
         if not question.tools:
             return 0
         return tools_prompt(question.model) + sum(claude_tokens(tool.definition) for tool in question.tools)
@@ -141,7 +139,7 @@ class AnthropicCounting:
         return claude_tokens(turn + text)
 
     def opening(self) -> int:
-        """The assistant's turn, left open."""
+        """The start of the assistant's turn."""
         return claude_tokens("\n\nAssistant:")
 
     def said(self, answer: Answer) -> int:
@@ -165,8 +163,8 @@ def _invoked(calls: tuple[ToolCall, ...]) -> str:
 
 
 def _invoke(call: ToolCall) -> str:
-    given = json.loads(call.arguments)
-    parameters = "".join(f"<{name}>{value}</{name}>\n" for name, value in given.items())
+    arguments = json.loads(call.arguments)
+    parameters = "".join(f"<{name}>{value}</{name}>\n" for name, value in arguments.items())
     return f"<invoke>\n<tool_name>{call.name}</tool_name>\n<parameters>\n{parameters}</parameters>\n</invoke>\n"
 
 
@@ -174,11 +172,9 @@ def _result(text: str) -> str:
     return f"<function_results>\n<result>\n<stdout>\n{text}\n</stdout>\n</result>\n</function_results>"
 
 
-# The usage of an exchange: tokens in and out, and how many of them the provider's prompt cache served.
-#
 # The prompt cache works as the providers describe theirs: a prefix of at least 1,024 tokens that the same key sent to
-# the same model within five minutes is read from the cache. OpenAI caches by itself, in blocks of 128 tokens; Anthropic
-# caches where the client put a mark. Prefixes are compared message by message.
+# the same model within five minutes is read from the cache. OpenAI caches automatically, in blocks of 128 tokens;
+# Anthropic caches up to the client's marks. Prefixes are compared message by message.
 
 CACHEABLE_FROM_TOKENS = 1024
 CACHE_BLOCK_TOKENS = 128
@@ -207,19 +203,19 @@ class Prefix:
 
 
 class PromptCache:
-    """Remembers prefixes for a few minutes."""
+    """The prefixes of the last minutes. `clock` returns the time in UTC."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._seen: OrderedDict[bytes, datetime] = OrderedDict()
 
     def holds(self, prefix: Prefix) -> bool:
-        """Whether the prefix was seen within its life."""
+        """Whether the prefix was kept within the last `CACHE_LIFE`."""
         seen_at = self._seen.get(prefix.digest)
         return seen_at is not None and self._clock() - seen_at <= CACHE_LIFE
 
     def keep(self, prefix: Prefix) -> None:
-        """Remembers the prefix from now on, and forgets the oldest when there are too many."""
+        """Stores the prefix, and drops the oldest one if there are too many."""
         self._seen[prefix.digest] = self._clock()
         self._seen.move_to_end(prefix.digest)
         if len(self._seen) > _CACHE_ENTRIES:
@@ -229,7 +225,8 @@ class PromptCache:
 def measure(
     question: Question, answer: Answer, cache: PromptCache, by: Counting, *, key: str, automatic: bool
 ) -> Usage:
-    """The usage of one exchange. `automatic` caches as OpenAI does, else only at the client's marks."""
+    """The usage of one exchange, counted by `by`. With `automatic`, prefixes are cached as OpenAI does, otherwise only
+    at the client's marks."""
     prefixes = list(_prefixes(question, by, key))
     total = prefixes[-1].tokens + by.opening()
     cacheable = [p for p in prefixes if p.tokens >= CACHEABLE_FROM_TOKENS and (automatic or p.marked)]

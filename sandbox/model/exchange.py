@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers, free of any provider's protocol; values only."""
+"""A question to the model and its answer, independent of the provider's protocol."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Finish = Literal["stop", "tool_calls", "length"]
 
 
 class BadRequest(ValueError):
-    """A request that the protocol does not allow; the message says what to change."""
+    """A request that violates the protocol; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the model asks for. `arguments` is a JSON object as text."""
+    """A tool call of the model; `arguments` is a JSON object as text."""
 
     id: str
     name: str
@@ -27,18 +27,18 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One message. A tool's result is a message of role tool that names its call."""
+    """One message. A tool's result is a message with the role `tool` and the id of its call."""
 
     role: Role
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
-    cache_here: bool = False  # the client marks the end of a prefix that is worth caching
+    cache_here: bool = False  # the client marks the end of a prefix to cache
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool that the model may ask for. `definition` is its compact JSON, as it is counted."""
+    """A tool that the model may call. `definition` is its compact JSON, whose tokens are counted."""
 
     name: str
     definition: str
@@ -52,7 +52,7 @@ class Question:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     max_output_tokens: int | None = None
-    reasons: bool = False  # the model thinks before it answers, and bills its thoughts
+    reasons: bool = False  # the model reasons before it answers, and bills its thoughts
 
     def text_of(self, role: Role) -> str:
         """The texts of all messages of a role, joined by blank lines."""
@@ -60,7 +60,7 @@ class Question:
 
     @property
     def stage(self) -> str:
-        """The stage named in the first line of the system message, or nothing."""
+        """The stage in the first line of the system message; empty if there is none."""
         first_line = self.text_of("system").lstrip().partition("\n")[0]
         name, _, stage = first_line.partition(":")
         return stage.strip()[:40] if name.strip().lower() == "stage" else ""
@@ -68,7 +68,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says: a text or tool calls. `thoughts` are billed when the model reasons, never sent."""
+    """A text or tool calls. `thoughts` are billed if the model reasons, but never sent."""
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -83,8 +83,8 @@ class Answer:
         return "tool_calls" if self.tool_calls else "stop"
 
 
-def shortened(answer: Answer, max_output_tokens: int | None) -> Answer:
-    """The answer, cut to at most so many tokens of text; tool calls are short and stay whole."""
+def shorten(answer: Answer, max_output_tokens: int | None) -> Answer:
+    """The answer with its text cut to at most `max_output_tokens`; tool calls are short and stay whole."""
     if max_output_tokens is None or tokenizer.count(answer.text) <= max_output_tokens:
         return answer
     kept = tokenizer.encoding().encode_ordinary(answer.text)[:max_output_tokens]
@@ -92,7 +92,7 @@ def shortened(answer: Answer, max_output_tokens: int | None) -> Answer:
 
 
 def check_tool_turns(messages: Sequence[Message]) -> None:
-    """Every tool call is answered right behind it, and nothing else is; raises BadRequest otherwise."""
+    """Raises BadRequest unless each tool call is directly followed by its result, and each result has its call."""
     open_calls: set[str] = set()
     for message in messages:
         if message.role == "tool":

@@ -1,7 +1,7 @@
-"""OpenAI's chat completions on the wire: reads a request, writes an answer or an error; no I/O.
+"""OpenAI's chat completions protocol: parses requests, builds answers and errors.
 
-Follows the public API as the official client and Dapr's `conversation.openai` use it: no streaming, one
-choice, text only. Fields that change nothing here (temperature, response_format, metadata) are accepted.
+It follows the public API as the official client and Dapr's `conversation.openai` use it: no streaming, one choice, text
+only. Fields without an effect here (temperature, response_format, metadata) are accepted.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Request(BaseModel):
 
 
 def read(body: bytes) -> Question:
-    """Takes a request apart. Raises BadRequest with the field and its fault."""
+    """Parses a request. Raises BadRequest, which names the field and its error."""
     try:
         request = _Request.model_validate_json(body)
     except ValidationError as error:
@@ -101,7 +101,7 @@ def read(body: bytes) -> Question:
 
 
 def sentence(error: ValidationError) -> str:
-    """The first fault of a request, with the place it is at."""
+    """The first error of a request, with its field."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
 
@@ -123,7 +123,7 @@ def _tools(tools: Iterable[_Tool]) -> Iterable[Tool]:
 
 
 def write(answer: Answer, usage: Usage, *, model: str, number: int, created: int) -> dict[str, object]:
-    """The body of a finished answer; `number` is its row on the bill, `created` Unix seconds."""
+    """The response body of an answer; `number` is its row in the bill, `created` is in Unix seconds."""
     message: dict[str, object] = {"role": "assistant", "content": answer.text or None, "refusal": None}
     if answer.tool_calls:
         message["tool_calls"] = [
@@ -157,12 +157,12 @@ def _usage(usage: Usage) -> dict[str, object]:
 
 
 def error(status: int, message: str) -> dict[str, object]:
-    """The body of an error answer."""
+    """The response body of an error."""
     kind, code = _ERRORS.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def models(names: Iterable[str], created: int) -> dict[str, object]:
-    """The body of GET /v1/models."""
+    """The response body of GET /v1/models."""
     rows = [{"id": name, "object": "model", "created": created, "owned_by": "sandbox"} for name in names]
     return {"object": "list", "data": rows}

@@ -1,4 +1,4 @@
-"""The model server's routes: both providers' protocols, the bill, the faults and the latency."""
+"""The model server: both providers' protocols, the bill, the faults and the latency."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sandbox.model import anthropic, openai
 from sandbox.model.brain import answer_question
 from sandbox.model.capacity import Capacity, Gate
 from sandbox.model.counting import Counting, PromptCache, Usage, measure
-from sandbox.model.exchange import Answer, BadRequest, Question, shortened
+from sandbox.model.exchange import Answer, BadRequest, Question, shorten
 
-# One request on its way through the model server: refused, or answered, billed and delivered, in this order.
+# A request is refused, or it is answered, billed and delivered, in this order.
 #
-# A refused request (401, 400, a status fault) is billed nothing. Whatever reached the brain is billed, also when its
-# answer is then cut, halved or held back: its row is committed before the first byte leaves, with status 0 until a late
-# answer has really left.
+# A refused request (401, 400, a status fault) costs nothing. A request that was answered is billed even if the answer
+# is then cut, truncated or delayed: its row is committed before the first byte is sent, with status 0 until a late
+# answer is sent.
 
 NONSENSE = "Well, it is hard to say. Some things are as they are, and the weather has been rather nice lately."
 _NOTHING = Usage(input=0, output=0)
@@ -34,7 +34,7 @@ _LATE = (FaultKind.CUT, FaultKind.TIMEOUT, FaultKind.SLOW)
 
 
 class Wire(Protocol):
-    """What the module of a provider's protocol offers."""
+    """The interface of a provider's protocol module."""
 
     NAME: str
     COUNTING: Counting
@@ -50,7 +50,7 @@ class Wire(Protocol):
 
 @dataclass(frozen=True)
 class ServerParts:
-    """What every exchange of a server shares."""
+    """The objects that all exchanges of a server share."""
 
     bill: Bill
     clock: Callable[[], datetime]
@@ -58,12 +58,12 @@ class ServerParts:
 
 
 class Exchange:
-    """One request with its answer."""
+    """One request and its answer."""
 
-    def __init__(self, desk: ServerParts, request: web.Request, wire: Wire, body: bytes, arrived: datetime) -> None:
-        """`arrived`: when the request began to come in; the bill dates it so, as providers' `created` does, however
-        late the answer leaves."""
-        self._parts = desk
+    def __init__(self, parts: ServerParts, request: web.Request, wire: Wire, body: bytes, arrived: datetime) -> None:
+        """`arrived` is the time at which the request arrived. The bill has this time, as the providers' `created`
+        has."""
+        self._parts = parts
         self._arrived = arrived
         self._request = request
         self._wire = wire
@@ -71,17 +71,17 @@ class Exchange:
         self._key = api_key(request)
 
     def refuse(self, status: int, message: str) -> web.Response:
-        """An error answer, on the bill with nothing to pay."""
+        """An error response; its row in the bill costs nothing."""
         self._bill(None, _NOTHING, status)
         return web.json_response(self._wire.error(status, message), status=status)
 
     def gone(self) -> web.Response:
-        """No answer: the client went before the model had begun. On the bill with nothing to pay."""
+        """No answer, because the client disconnected before the model started; its row in the bill costs nothing."""
         self._bill(None, _NOTHING, 0)
         return web.Response()
 
     async def serve(self, question: Question, fault: Fault | None, latency_seconds: float) -> web.StreamResponse:
-        """Answers, bills, then delivers as latency and fault allow."""
+        """Answers, bills, and delivers the answer under latency and fault."""
         answer = self._answer(question, fault)
         automatic = self._wire.NAME == openai.NAME
         counting = self._wire.COUNTING
@@ -96,10 +96,10 @@ class Exchange:
         return await self._leave_late(response, fault, number, latency_seconds)
 
     def _answer(self, question: Question, fault: Fault | None) -> Answer:
-        said = answer_question(question)
+        answer = answer_question(question)
         if fault is not None and fault.kind is FaultKind.NONSENSE:
-            said = Answer(text=NONSENSE, thoughts=said.thoughts)
-        return shortened(said, question.max_output_tokens)
+            answer = Answer(text=NONSENSE, thoughts=answer.thoughts)
+        return shorten(answer, question.max_output_tokens)
 
     async def _leave_late(
         self, response: web.Response, fault: Fault | None, number: int, latency_seconds: float
@@ -128,7 +128,7 @@ class Exchange:
 
 
 def api_key(request: web.Request) -> str:
-    """The caller's key, from either header; empty when there is none."""
+    """The caller's key from either header; empty if there is none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     return bearer or request.headers.get("x-api-key", "").strip()
@@ -142,7 +142,7 @@ _NO_KEY = "no API key; send any key as 'Authorization: Bearer KEY' or 'x-api-key
 
 @dataclass
 class ModelServer:
-    """One model server: its bill, its faults, its clock and its base latency in seconds."""
+    """A model server. `clock` returns the time in UTC; `latency_seconds` is added to each answer."""
 
     bill: Bill
     faults: FaultBook
@@ -154,7 +154,7 @@ class ModelServer:
         self._gate = Gate(Capacity())
 
     def app(self) -> web.Application:
-        """The web application with all routes. Closing it closes the bill."""
+        """The web application. Closing it closes the bill."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes(
             [
@@ -250,13 +250,13 @@ class ModelServer:
 
 
 def read_latency(body: bytes) -> float:
-    """The seconds in {"seconds": N}. Raises ValueError with the remedy."""
+    """The seconds in a body `{"seconds": N}`. Raises ValueError, whose message has the remedy."""
     try:
         seconds = float(json.loads(body)["seconds"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f'send {{"seconds": N}} with N from 0 to {MAX_LATENCY_SECONDS:.0f}') from error
     if not 0 <= seconds <= MAX_LATENCY_SECONDS:
-        raise ValueError(f"{seconds} seconds is no latency; send 0 to {MAX_LATENCY_SECONDS:.0f}")
+        raise ValueError(f"{seconds} seconds is not a valid latency; send 0 to {MAX_LATENCY_SECONDS:.0f}")
     return seconds
 
 

@@ -36,7 +36,7 @@ _DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 
 @dataclass(frozen=True)
 class Method(Generic[Body]):
-    """One method of a system: the shape of its request, the work it does on the books, whether that writes events."""
+    """One method of a system: its request model, its function on the books, and whether that writes events."""
 
     system: str
     name: str
@@ -53,8 +53,8 @@ METHODS: tuple[Method[Any], ...] = (
     Method("refunds", "commit", requests.PostRefund, refunds.commit),
     Method("refunds", "void", requests.VoidRefund, refunds.void),
     Method("refunds", "post", requests.PostRefund, refunds.post),
-    Method("refunds", "list", requests.ListRefunds, refunds.listed),
-    Method("refunds", "promised", requests.ListPromised, refunds.promised),
+    Method("refunds", "list", requests.ListRefunds, refunds.list_refunds),
+    Method("refunds", "promised", requests.ListPromised, refunds.list_promised),
     Method("notifications", "send", requests.SendNotification, cases.send_notification),
     Method("cases", "get", requests.GetCase, cases.get_case),
     Method("cases", "close", requests.CloseCase, cases.close_case, writes_events=True),
@@ -65,14 +65,14 @@ METHODS: tuple[Method[Any], ...] = (
 def create_app(state_dir: Path, faults: FaultBook, clock: Clock, events_to: str | None = None) -> web.Application:
     """Builds the server of all systems, with its fault routes.
 
-    The books are `state_dir/systems.sqlite`, seeded when the server starts over an empty file. `clock` gives
-    the time in UTC. `events_to` is the address that takes the events, `BOOKKEEPING_PATH` of some such server; without
-    one they stay in the outbox. Raises ConfigurationError at start when the file holds books of a later schema.
+    The books are `state_dir/systems.sqlite`, seeded at start if the file is empty. `clock` returns the time in UTC.
+    `events_to` is the URL that receives the events, `BOOKKEEPING_PATH` of such a server; without it, events stay in
+    the outbox. The start raises ConfigurationError if the file has a later schema.
     """
     app = web.Application()
-    app.cleanup_ctx.append(_opens_books(state_dir, clock))
+    app.cleanup_ctx.append(_open_books(state_dir, clock))
     if events_to is not None:
-        app.cleanup_ctx.append(_dispatches(events_to, clock))
+        app.cleanup_ctx.append(_run_dispatcher(events_to, clock))
     for method in METHODS:
         app.router.add_post(f"/{method.system}/{method.name}", _endpoint(method, faults, clock))
     app.router.add_get("/books/{book}", _show_book)
@@ -81,8 +81,8 @@ def create_app(state_dir: Path, faults: FaultBook, clock: Clock, events_to: str 
     return app
 
 
-def _opens_books(state_dir: Path, clock: Clock) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def opened(app: web.Application) -> AsyncIterator[None]:
+def _open_books(state_dir: Path, clock: Clock) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def open_books(app: web.Application) -> AsyncIterator[None]:
         state_dir.mkdir(parents=True, exist_ok=True)
         books = Books(state_dir / BOOKS_FILE)
         seed(books, load_books, clock())
@@ -90,18 +90,18 @@ def _opens_books(state_dir: Path, clock: Clock) -> Callable[[web.Application], A
         yield
         books.close()
 
-    return opened
+    return open_books
 
 
-def _dispatches(url: str, clock: Clock) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def dispatched(app: web.Application) -> AsyncIterator[None]:
+def _run_dispatcher(url: str, clock: Clock) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def run_dispatcher(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             deliver = await stack.enter_async_context(consumer(url))
             app[_DISPATCHER] = dispatcher = Dispatcher(app[_BOOKS], deliver, clock)
             await stack.enter_async_context(dispatcher.running())
             yield
 
-    return dispatched
+    return run_dispatcher
 
 
 def _endpoint(method: Method[Any], faults: FaultBook, clock: Clock) -> Handler:
@@ -122,7 +122,8 @@ def _endpoint(method: Method[Any], faults: FaultBook, clock: Clock) -> Handler:
 
 
 def _malformed(method: Method[Any], error: ValidationError) -> Answer:
-    """Names each wrong field and why, without the value: it may be a customer's text."""
+    """The refusal of a malformed request: its wrong fields and errors, without values, which may be customers'
+    texts."""
     wrong = error.errors(include_url=False, include_input=False, include_context=False)
     fields = "; ".join(f"{'.'.join(map(str, part['loc'])) or 'body'}: {part['msg']}" for part in wrong)
     return {"ok": False, "code": "malformed_request", "message": f"{method.system}/{method.name}: {fields}"}

@@ -1,8 +1,8 @@
-"""The SQLite file of the books: its schema version by version, money as it stands there, connection, transactions.
-No rule of the business is here.
+"""The SQLite file of the books: schema versions, money columns, connection and transactions. Business rules are in the
+systems' modules.
 
-WAL with synchronous=NORMAL: a committed row survives a SIGKILL of the process at any moment; only a power cut
-of the whole machine may lose the last commits, which is acceptable for scenery on a laptop.
+WAL with synchronous=NORMAL: a committed row survives SIGKILL; only a power cut may lose the last commits, which is
+acceptable in a sandbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from app.domain.errors import ConfigurationError
 from app.domain.models import in_minor_units, minor_units
 
-# The schema of the books, version by version: what each added to the one before. No rule of the business is here.
+# The schema versions: each adds to the one before.
 
 _FIRST = """
 CREATE TABLE accounts (
@@ -56,7 +56,7 @@ CREATE TABLE cases (
 );
 """
 
-# Events and who records them. Cases that were closed before have their events, too: none was ever sent.
+# Events and the bookkeeping that records them. Cases that were closed before get their events too, as none was sent.
 _EVENTS = """
 CREATE INDEX refunds_of_ticket ON refunds (tenant, ticket_id);
 CREATE TABLE outbox (
@@ -82,7 +82,7 @@ INSERT INTO outbox (event_id, type, tenant, at, data)
     GROUP BY refunds.id ORDER BY min(cases.id);
 """
 
-# What a letter says of the money, and money that is kept for a ticket before it is posted.
+# The refund that a letter names, and money that is held for a ticket before it is posted.
 _HOLDS = """
 ALTER TABLE notifications ADD COLUMN outcome TEXT;
 ALTER TABLE notifications ADD COLUMN order_id TEXT;
@@ -103,15 +103,15 @@ VERSIONS = (_FIRST, _EVENTS, _HOLDS)
 
 
 def bring_up(db: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables, or adds what books of a former version lack; inside the caller's transaction.
+    """Creates the tables, or upgrades books of an earlier version, inside the caller's transaction.
 
-    Raises ConfigurationError when the books are of a version that is not known here.
+    Raises ConfigurationError if the books have a later version.
     """
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(VERSIONS):
         raise ConfigurationError(
             f"{path}: the books have schema {version}, this program knows {len(VERSIONS)}; "
-            "delete the file to begin with fresh sample data"
+            "delete the file to start with fresh sample data"
         )
     for statements in VERSIONS[version:]:
         for statement in statements.split(";\n"):
@@ -123,12 +123,12 @@ def bring_up(db: sqlite3.Connection, path: Path) -> None:
 
 
 def to_minor(amount: Decimal, currency: str) -> int:
-    """Turns an amount into minor units: 1.50 EUR gives 150, 150 JPY gives 150. Raises ValueError for finer parts."""
+    """The amount in minor units: 1.50 EUR gives 150, 150 JPY gives 150. Raises ValueError for more decimal places."""
     return int(in_minor_units(amount, currency).scaleb(minor_units(currency)))
 
 
 def to_text(minor: int, currency: str) -> str:
-    """Turns minor units into a decimal string in the currency's places: 1230 USD gives "12.30", 1234 KWD "1.234"."""
+    """The amount as a decimal string with the currency's decimal places: 1230 USD gives "12.30", 1234 KWD "1.234"."""
     return format(Decimal(minor).scaleb(-minor_units(currency)), "f")
 
 
@@ -136,7 +136,7 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 
 class Books:
-    """One connection to the books. For one thread at a time; several may be open on one file."""
+    """A connection to the books, for one thread at a time. A file may have several connections."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
@@ -151,23 +151,23 @@ class Books:
             raise
 
     def one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        """Reads the first row of a query, or None."""
+        """The first row of a query, or None."""
         row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
         return row
 
     def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        """Reads all rows of a query."""
+        """All rows of a query."""
         return self._db.execute(sql, values).fetchall()
 
     def change(self, sql: str, *values: object) -> sqlite3.Cursor:
-        """Writes one statement; the cursor tells how many rows it met. Only inside `transaction`."""
+        """Executes a writing statement, only inside `transaction`. The cursor has the number of changed rows."""
         return self._db.execute(sql, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Holds the write lock from its first read on: what was checked still holds when it is written.
+        """Commits at the end, or rolls back if the body raises.
 
-        Commits at the end, or undoes everything when the body raises.
+        It holds the write lock from the start, so that what the body reads cannot change before it writes.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:

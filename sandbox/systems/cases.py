@@ -1,6 +1,6 @@
-"""The cases system: what has happened for a ticket; its case is closed once per key, with its outcome and its refund.
+"""The cases and notifications systems: a ticket's letter and its case, each written once per idempotency key.
 
-A case that is closed with a refund and the event "refund issued" leave together: one transaction writes both.
+One transaction closes a case with a refund and writes the event "refund issued".
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from sandbox.systems.books import Books, to_minor
 from sandbox.systems.entries import CASES, NOTIFICATIONS, add_entry, find_entry
 from sandbox.systems.requests import Answer, CloseCase, GetCase, SendNotification, ok, refusal
 
-# The notifications system: a message to a customer goes out once per key. It stays in the books here.
-
 
 def send_notification(books: Books, body: SendNotification, now: datetime) -> Answer:
-    """Answers notifications/send: a new message, the one that the key stands for, or a refusal."""
+    """Answers notifications/send: a new letter, the existing one of the key, or a refusal. Letters are only stored."""
     refund = body.refund
     money = (refund.order_id, to_minor(refund.amount, refund.currency), refund.currency) if refund else (None,) * 3
     entry = (body.ticket_id, body.customer_id, body.outcome.value, *money, body.text)
@@ -31,7 +29,7 @@ def send_notification(books: Books, body: SendNotification, now: datetime) -> An
 
 
 def get_case(books: Books, body: GetCase, _now: datetime) -> Answer:
-    """Answers cases/get: the ticket's refund or hold, and what its letter says; null for what is not there."""
+    """Answers cases/get: the ticket's hold or refund, and its letter's outcome and refund; null for what is missing."""
     letter = books.one(
         "SELECT * FROM notifications WHERE tenant = ? AND ticket_id = ? AND outcome IS NOT NULL ORDER BY id LIMIT 1",
         body.tenant,
@@ -46,7 +44,7 @@ def _letter(row: sqlite3.Row) -> Answer:
 
 
 def close_case(books: Books, body: CloseCase, now: datetime) -> Answer:
-    """Answers cases/close: a newly closed case, the one that the key stands for, or a refusal."""
+    """Answers cases/close: a newly closed case, the existing one of the key, or a refusal."""
     entry = (body.ticket_id, body.outcome.value, body.refund_id)
     with books.transaction():
         known = find_entry(books, CASES, body.tenant, body.idempotency_key, entry)

@@ -1,6 +1,6 @@
-"""Idempotent entries: a key stands for one entry of a book, and making the same entry again changes nothing.
+"""Idempotent entries: each key has one entry in a book, and a repeated request changes nothing.
 
-Callers run `find_entry` and `add_entry` in one transaction; the book's unique constraint enforces the same rule.
+Callers run `find_entry` and `add_entry` in one transaction; a unique constraint enforces the same rule.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Value = str | int | None
 
 @dataclass(frozen=True)
 class Book:
-    """A book of entries: its table, the columns that make the body, and how its ids are called. What stands in the
-    columns of `unlike` may differ between two that are the same entry: the wording of a letter."""
+    """A book of entries: its table, the columns that identify an entry's content, and the form of its ids. The columns
+    of `unlike` may differ in a repeated request, such as the wording of a letter."""
 
     table: Literal["refunds", "notifications", "cases", "bookkeeping"]
     columns: tuple[str, ...]
@@ -27,11 +27,11 @@ class Book:
     unlike: tuple[str, ...] = ()
 
     def public_id(self, number: int) -> str:
-        """The id an entry is known by outside: the prefix and the row number."""
+        """The public id of an entry: the prefix and the row number."""
         return f"{self.id_prefix}-{number:06d}"
 
     def number(self, public_id: str) -> int:
-        """The row number of an id; one that cannot be an id of this book is that of no row."""
+        """The row number of a public id; 0, which no row has, if it is not an id of this book."""
         digits = public_id.removeprefix(f"{self.id_prefix}-")
         number = int(digits) if digits.isdecimal() else 0
         return number if self.public_id(number) == public_id else 0
@@ -50,7 +50,7 @@ BOOKKEEPING = Book("bookkeeping", ("refund_id", "ticket_id", "order_id", "amount
 
 
 def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...]) -> Answer | None:
-    """The answer for a key that is in the book already: the same id, or a conflict; None for a new key."""
+    """The answer for a known key: its entry's id, or a conflict if the content differs. None for a new key."""
     row = books.one(f"SELECT * FROM {book.table} WHERE tenant = ? AND idempotency_key = ?", tenant, key)  # noqa: S608 - a table name of ours
     if row is None:
         return None
@@ -59,25 +59,25 @@ def find_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Valu
         return ok(**{book.id_field: public_id, "created": False})
     return refusal(
         "idempotency_conflict",
-        f"key '{key}' already stands for {public_id} with another body; use another key for another entry",
+        f"key '{key}' already belongs to {public_id} with other content; use another key for another entry",
     )
 
 
 def add_entry(books: Books, book: Book, tenant: str, key: str, body: tuple[Value, ...], now: datetime) -> Answer:
-    """Writes a new entry and answers with its id."""
+    """Writes a new entry; the answer has its id."""
     names = ("tenant", "idempotency_key", *book.columns, *book.unlike, "at")
     columns, marks = ", ".join(names), ", ".join("?" for _ in names)
-    written = books.change(
+    cursor = books.change(
         f"INSERT INTO {book.table} ({columns}) VALUES ({marks})",  # noqa: S608 - names of ours
         tenant,
         key,
         *body,
         now.isoformat(),
     )
-    return ok(**{book.id_field: book.public_id(written.lastrowid or 0), "created": True})
+    return ok(**{book.id_field: book.public_id(cursor.lastrowid or 0), "created": True})
 
 
-# Every row of every book with all its columns, for tests and reconciliation. Reads only.
+# All rows of all books, for tests and reconciliation.
 
 BOOKS: dict[str, Book] = {book.table: book for book in (REFUNDS, NOTIFICATIONS, CASES, BOOKKEEPING)}
 EVENTS = {
@@ -89,24 +89,24 @@ BOOK_NAMES = (*BOOKS, *EVENTS, HOLDS)
 
 
 def book_rows(books: Books, name: str) -> list[Answer]:
-    """All entries of one book, oldest first, with the ids and amounts as they are known outside."""
+    """All entries of one book, oldest first, with public ids and decimal amounts."""
     if name in EVENTS:
         return [dict(row) for row in books.all(EVENTS[name])]
     if name == HOLDS:
-        return [_in_words(dict(row)) for row in books.all("SELECT * FROM holds ORDER BY tenant, ticket_id")]
+        return [_with_decimal_amount(dict(row)) for row in books.all("SELECT * FROM holds ORDER BY tenant, ticket_id")]
     book = BOOKS[name]
-    found = books.all(f"SELECT * FROM {book.table} ORDER BY id")  # noqa: S608 - a table name of ours
-    return [_entry_row(book, dict(row)) for row in found]
+    rows = books.all(f"SELECT * FROM {book.table} ORDER BY id")  # noqa: S608 - a table name of ours
+    return [_entry_row(book, dict(row)) for row in rows]
 
 
 def _entry_row(book: Book, row: Answer) -> Answer:
     number = row.pop("id")
     if not isinstance(number, int):
         raise TypeError(f"{book.table}: row id {number!r} is not a number; the books are damaged")
-    return {book.id_field: book.public_id(number), **_in_words(row)}
+    return {book.id_field: book.public_id(number), **_with_decimal_amount(row)}
 
 
-def _in_words(row: Answer) -> Answer:
+def _with_decimal_amount(row: Answer) -> Answer:
     """The row with its amount as a decimal string."""
     if isinstance(row.get("amount"), int):
         row["amount"] = to_text(int(str(row["amount"])), str(row["currency"]))

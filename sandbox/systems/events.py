@@ -1,6 +1,5 @@
-"""Events between the systems: the outbox, the dispatcher that delivers from it at least once, and the bookkeeping that
-records each event once.
-"""
+"""Events between the systems: the outbox, the dispatcher that delivers at least once, and the bookkeeping that records
+each event once."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from sandbox.systems.requests import Answer, RefundIssued, ok
 
 # The outbox: an event is written in the same transaction as the change that it reports.
 #
-# Events have the form of CloudEvents 1.0. The id is derived from the fact, so that the same fact is the same event,
-# however often it is written or sent.
+# Events have the form of CloudEvents 1.0. The id is derived from the change, so that the same change always gives the
+# same event.
 
 SOURCE = "/cases"
 REFUND_ISSUED = "refund.issued"
@@ -31,7 +30,7 @@ REFUND_ISSUED = "refund.issued"
 
 @dataclass(frozen=True)
 class Event:
-    """One event of the outbox; `number` is its place in the order of events, `at` the time in ISO 8601."""
+    """One event of the outbox; `number` is its position, `at` its time in ISO 8601."""
 
     number: int
     event_id: str
@@ -41,7 +40,7 @@ class Event:
     data: str
 
     def message(self) -> dict[str, Any]:
-        """The event as it is sent; `tenant` is an extension attribute."""
+        """The event as a CloudEvent; `tenant` is an extension attribute."""
         return {
             "specversion": "1.0",
             "id": self.event_id,
@@ -55,7 +54,7 @@ class Event:
 
 
 def refund_issued(books: Books, tenant: str, refund: Answer, now: datetime) -> None:
-    """Writes that a refund was issued; one that was written before stays as it is. Only inside a transaction."""
+    """Writes the event that a refund was issued, unless it exists. Only inside a transaction."""
     data = {name: refund[name] for name in ("refund_id", "ticket_id", "order_id", "amount", "currency")}
     books.change(
         "INSERT INTO outbox (event_id, type, tenant, at, data) VALUES (?, ?, ?, ?, ?)"
@@ -69,12 +68,12 @@ def refund_issued(books: Books, tenant: str, refund: Answer, now: datetime) -> N
 
 
 def waiting_tenants(books: Books) -> list[str]:
-    """Whose events are not all delivered."""
+    """The tenants with undelivered events."""
     return [row["tenant"] for row in books.all("SELECT DISTINCT tenant FROM outbox WHERE delivered_at IS NULL")]
 
 
 def first_waiting(books: Books, tenant: str) -> Event | None:
-    """The oldest event of a tenant that is not delivered."""
+    """The oldest undelivered event of a tenant."""
     row = books.one(
         "SELECT id AS number, event_id, type, tenant, at, data FROM outbox"
         " WHERE tenant = ? AND delivered_at IS NULL ORDER BY id LIMIT 1",
@@ -84,19 +83,20 @@ def first_waiting(books: Books, tenant: str) -> Event | None:
 
 
 def mark_delivered(books: Books, event: Event, now: datetime) -> None:
-    """Notes that the consumer has the event."""
+    """Marks the event as delivered."""
     with books.transaction():
         books.change("UPDATE outbox SET delivered_at = ? WHERE id = ?", now.isoformat(), event.number)
 
 
-# The dispatcher delivers events from the outbox: each at least once, those of a tenant in order.
+# The dispatcher delivers each event of the outbox at least once, and the events of a tenant in order.
 #
-# Every tenant with waiting events has a lane: a task that delivers one event after another and ends when none is left.
-# An event that is not accepted is retried with growing pauses and delays only its own tenant's events. It is marked as
-# delivered after the consumer accepted it; a crash in between sends it again, and the consumer drops the duplicate.
+# Each tenant with waiting events has a lane: a task that delivers one event after another and ends when none is left.
+# An event that is not accepted is retried with growing pauses and delays only its tenant's events. It is marked as
+# delivered after the consumer has accepted it; after a crash in between it is sent again, and the consumer drops the
+# duplicate.
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-# Writing an event wakes the dispatcher; polling finds events of another process and those that a failure left.
+# Writing an event wakes the dispatcher; polling finds events of other processes and those left after a failure.
 POLL_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
@@ -105,18 +105,18 @@ Pauses = Callable[[], Iterator[float]]
 
 
 class NotDelivered(Exception):
-    """The consumer did not say that it has the event; it may have it all the same."""
+    """The consumer did not confirm the event, although it may have received it."""
 
 
 def growing_pauses() -> Iterator[float]:
-    """Seconds between two tries of one event."""
+    """The seconds between the tries of an event: doubled each time, up to the longest pause."""
     doubled = (FIRST_PAUSE_SECONDS * 2**number for number in itertools.count())
     yield from itertools.takewhile(lambda seconds: seconds < LONGEST_PAUSE_SECONDS, doubled)
     yield from itertools.repeat(LONGEST_PAUSE_SECONDS)
 
 
 class Dispatcher:
-    """One per process and books, on one event loop. `deliver` raises NotDelivered."""
+    """Delivers the outbox's events, on one event loop. `deliver` sends one event or raises NotDelivered."""
 
     def __init__(
         self, books: Books, deliver: Deliver, clock: Callable[[], datetime], pauses: Pauses = growing_pauses
@@ -130,50 +130,50 @@ class Dispatcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Delivers what is left from before, and everything that is written from now on."""
+        """Delivers waiting and new events while the context is open."""
         self._running = True
-        watch = asyncio.create_task(self._look_again_and_again())
+        watch = asyncio.create_task(self._poll())
         try:
             yield
         finally:
             self._running = False
-            await _ended([watch, *self._lanes.values()])
+            await _cancel([watch, *self._lanes.values()])
 
     def wake(self, tenant: str) -> None:
-        """Says that an event of this tenant was written."""
+        """Starts the delivery of this tenant's events, if it is not running."""
         if self._running and tenant not in self._lanes:
             self._lanes[tenant] = asyncio.create_task(self._drain(tenant))
 
-    async def _look_again_and_again(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
                 for tenant in waiting_tenants(self._books):
                     self.wake(tenant)
             except sqlite3.Error:
-                _log.exception("events: looked for again in %g s", POLL_SECONDS)
+                _log.exception("events: cannot be read; next try in %g s", POLL_SECONDS)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _drain(self, tenant: str) -> None:
         try:
-            # Nothing is awaited between the last look and the lane's end: an event that is written then opens another.
+            # Nothing is awaited between the last read and the lane's end, so an event written later starts a new lane.
             while (event := first_waiting(self._books, tenant)) is not None:
-                await self._delivered(event)
+                await self._deliver_until_accepted(event)
                 mark_delivered(self._books, event, self._clock())
         except Exception:
-            _log.exception("events of tenant %s: looked at again in %g s", tenant, POLL_SECONDS)
+            _log.exception("events of tenant %s: delivery failed; next try in %g s", tenant, POLL_SECONDS)
         finally:
             del self._lanes[tenant]
 
-    async def _delivered(self, event: Event) -> None:
+    async def _deliver_until_accepted(self, event: Event) -> None:
         for pause in self._pauses():
             try:
                 return await self._deliver(event)
             except NotDelivered as error:
-                _log.warning("event %s is not delivered (%s); again in %.1f s", event.event_id, error, pause)
+                _log.warning("event %s is not delivered (%s); next try in %.1f s", event.event_id, error, pause)
                 await asyncio.sleep(pause)
 
 
-async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:
@@ -181,15 +181,13 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
             await task
 
 
-# The consumer as the dispatcher sees it: an address that takes one event in a request.
-
 GIVE_UP_SECONDS = 5.0
 CONTENT_TYPE = "application/cloudevents+json"
 
 
 @asynccontextmanager
 async def consumer(url: str, give_up_seconds: float = GIVE_UP_SECONDS) -> AsyncIterator[Deliver]:
-    """Posts events to `url`; only the answer `"ok": true` says that one was taken."""
+    """A function that posts events to `url`, and raises NotDelivered unless the answer is `"ok": true`."""
     limit = aiohttp.ClientTimeout(total=give_up_seconds)
     async with aiohttp.ClientSession(timeout=limit) as session:
 
@@ -197,14 +195,14 @@ async def consumer(url: str, give_up_seconds: float = GIVE_UP_SECONDS) -> AsyncI
             body = json.dumps(event.message())
             try:
                 async with session.post(url, data=body, headers={"Content-Type": CONTENT_TYPE}) as response:
-                    _check_taken(response.status, await response.json() if response.status == 200 else None)
+                    _check_accepted(response.status, await response.json() if response.status == 200 else None)
             except (TimeoutError, aiohttp.ClientError, ValueError) as error:
                 raise NotDelivered(f"{type(error).__name__} at {url}") from None
 
         yield deliver
 
 
-def _check_taken(status: int, answer: Any) -> None:
+def _check_accepted(status: int, answer: Any) -> None:
     if status != 200:
         raise NotDelivered(f"status {status}")
     if not isinstance(answer, dict) or answer.get("ok") is not True:

@@ -1,8 +1,8 @@
-"""Holds: money reserved for a ticket before it is paid, so that no other ticket of the order can claim it.
+"""Holds: money that is reserved for a ticket before it is paid, so that no other ticket of the order can claim it.
 
-A ticket has one hold. States: *held* (proposed; expires at its time), *committed* (the customer is being told; stays
-until it is posted), *posted*, *voided* (the ticket ended without a refund and can get none later).
-Callers run everything here inside a transaction.
+A ticket has one hold. States: *held* (proposed; it expires), *committed* (the letter to the customer may be sent; the
+money stays until it is posted), *posted*, *voided* (the ticket ended without a refund and can get none later).
+Callers run these functions inside a transaction.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _IN_FLIGHT = "(state = 'committed' OR (state = 'held' AND expires_at > ?))"
 
 
 def of_ticket(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
-    """The ticket's hold, in whatever state."""
+    """The ticket's hold in any state, or None."""
     return books.one("SELECT * FROM holds WHERE tenant = ? AND ticket_id = ?", tenant, ticket_id)
 
 
 def put(books: Books, body: PostRefund, state: State, now: datetime, expires_at: datetime | None = None) -> None:
-    """Writes the ticket's hold, in the place of an earlier one."""
+    """Writes the ticket's hold and replaces an earlier one."""
     books.change(
         "INSERT OR REPLACE INTO holds (tenant, ticket_id, state, idempotency_key, customer_id, order_id, amount,"
         " currency, at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -44,7 +44,7 @@ def put(books: Books, body: PostRefund, state: State, now: datetime, expires_at:
 
 
 def void(books: Books, tenant: str, ticket_id: str, now: datetime) -> None:
-    """The ticket gets no refund any more; it may never have had a hold."""
+    """Marks the ticket as voided, whether or not it has a hold."""
     books.change(
         "INSERT INTO holds (tenant, ticket_id, state, at) VALUES (?, ?, 'voided', ?)"
         " ON CONFLICT (tenant, ticket_id) DO UPDATE SET state = 'voided', at = excluded.at",
@@ -54,19 +54,19 @@ def void(books: Books, tenant: str, ticket_id: str, now: datetime) -> None:
     )
 
 
-def says(hold: sqlite3.Row, body: PostRefund) -> bool:
-    """Whether the hold is for just this refund."""
-    mine = (body.customer_id, body.order_id, to_minor(body.amount, body.currency), body.currency)
-    return mine == (hold["customer_id"], hold["order_id"], hold["amount"], hold["currency"])
+def is_for(hold: sqlite3.Row, body: PostRefund) -> bool:
+    """Whether the hold is for exactly this refund."""
+    refund = (body.customer_id, body.order_id, to_minor(body.amount, body.currency), body.currency)
+    return refund == (hold["customer_id"], hold["order_id"], hold["amount"], hold["currency"])
 
 
-def told(hold: sqlite3.Row) -> str:
-    """The hold's refund in words."""
+def describe(hold: sqlite3.Row) -> str:
+    """The hold's amount, currency and order as text."""
     return f"{to_text(hold['amount'], hold['currency'])} {hold['currency']} for order {hold['order_id']}"
 
 
 def of_order(books: Books, tenant: str, order_id: str, but_of: str | None, now: datetime) -> int:
-    """What tickets other than `but_of` have in flight for an order, in minor units."""
+    """The money in flight for an order, without that of ticket `but_of`, in minor units."""
     row = books.one(
         f"SELECT coalesce(sum(amount), 0) AS held FROM holds WHERE tenant = ? AND order_id = ?"  # noqa: S608 - a condition of ours
         f" AND ticket_id IS NOT ? AND {_IN_FLIGHT}",
@@ -81,8 +81,8 @@ def of_order(books: Books, tenant: str, order_id: str, but_of: str | None, now: 
 def of_customer(
     books: Books, tenant: str, customer_id: str, currency: str, but_of: str, now: datetime
 ) -> tuple[int, int]:
-    """What a customer received in ninety days or has in flight for tickets other than `but_of`: how many refunds, and
-    how much of them in that currency, in minor units."""
+    """A customer's refunds of the last 90 days and in flight, without those of ticket `but_of`: their number, and the
+    sum of those in `currency`, in minor units."""
     in_flight = books.one(
         f"SELECT count(*) AS refunds, coalesce(sum(amount) FILTER (WHERE currency = ?), 0) AS amount FROM holds"  # noqa: S608 - a condition of ours
         f" WHERE tenant = ? AND customer_id = ? AND ticket_id != ? AND {_IN_FLIGHT}",
@@ -101,5 +101,5 @@ def of_customer(
         but_of,
         (now - COUNTED).isoformat(),
     )
-    found = [row for row in (in_flight, posted) if row]
-    return sum(row["refunds"] for row in found), sum(row["amount"] for row in found)
+    rows = [row for row in (in_flight, posted) if row]
+    return sum(row["refunds"] for row in rows), sum(row["amount"] for row in rows)

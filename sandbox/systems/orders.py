@@ -1,6 +1,4 @@
-"""The orders, accounts and policies systems: who a customer is to the shop, what was bought, paid, paid back and is in
-flight, and what a tenant pays back for how long. Reads only, but for the refunds that raise an order's `refunded`.
-"""
+"""The orders, accounts and policies systems, and the seeding of the books with the sample data."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from sandbox.systems.requests import Answer, GetAccount, GetOrder, GetPolicy, ok
 
 @dataclass(frozen=True)
 class Order:
-    """One order; `items` is JSON text, as written and as sent. `held` is what tickets have in flight for it."""
+    """One order; `items` is JSON text, `held` the money in flight for it."""
 
     order_id: str
     status: str
@@ -37,7 +35,7 @@ class Order:
 
     @property
     def refundable(self) -> int:
-        """What may still go back, in minor units; never below zero, also where more was promised than is left."""
+        """The amount that can still be refunded, in minor units; zero if more is promised than is left."""
         return max(self.charged - self.refunded - self.held, 0)
 
     def in_full(self, today: int) -> Answer:
@@ -70,12 +68,12 @@ class Order:
 
 
 def order_from_row(row: sqlite3.Row) -> Order:
-    """Reads an order from its row; what is in flight for it stands elsewhere."""
+    """The order of a row, without `held`, which the row does not have."""
     return Order(**{name: row[name] for name in Order.__dataclass_fields__ if name != "held"})
 
 
 def order_from_seed(seed: SeedOrder, today: int) -> Order:
-    """Makes an order of sample data, whose days are counted back from `today`."""
+    """The order of sample data, whose days are counted back from `today`."""
     delivered = seed.delivered_days_ago
     return Order(
         order_id=seed.order_id,
@@ -90,10 +88,9 @@ def order_from_seed(seed: SeedOrder, today: int) -> Order:
     )
 
 
-# Customers of a load generator: they exist by their name alone, so that a benchmark needs no seeding.
-#
-# For the tenant `bench`, any `load-...` is a customer, and `LD-<digits>` (five or more) is the one order of `load-<same
-# digits>`. It becomes a row of the books with its first refund.
+# Customers of a load generator. They need no rows, so that a benchmark needs no seeding: in the tenant `bench`, every
+# `load-...` is a customer, and `LD-<digits>` (five or more) is the only order of `load-<same digits>`. The order
+# becomes a row with its first refund.
 
 VISITOR_TENANT = "bench"
 VISITOR_SINCE_DAYS = 400
@@ -103,17 +100,17 @@ _VISITOR_CENTS = 2000
 
 
 def is_visitor(tenant: str, customer_id: str) -> bool:
-    """Says whether this is a customer of a load generator."""
+    """Whether this is a customer of a load generator."""
     return tenant == VISITOR_TENANT and customer_id.startswith("load-")
 
 
 def visitor_orders(tenant: str, customer_id: str, today: int) -> list[Order]:
-    """The one order of a load generator's customer, delivered three days ago; none for anybody else."""
-    known = _VISITOR.fullmatch(customer_id)
-    if tenant != VISITOR_TENANT or known is None:
+    """The only order of a load generator's customer, delivered three days ago; empty for other customers."""
+    match = _VISITOR.fullmatch(customer_id)
+    if tenant != VISITOR_TENANT or match is None:
         return []
     order = Order(
-        order_id=f"LD-{known.group(1)}",
+        order_id=f"LD-{match.group(1)}",
         status="delivered",
         placed_day=today - 6,
         delivered_day=today - 3,
@@ -127,13 +124,13 @@ def visitor_orders(tenant: str, customer_id: str, today: int) -> list[Order]:
 
 
 def visitor_order(tenant: str, customer_id: str, order_id: str, today: int) -> Order | None:
-    """The order of a load generator's customer if it has that id."""
-    mine = visitor_orders(tenant, customer_id, today)
-    return next((order for order in mine if order.order_id == order_id), None)
+    """The order of a load generator's customer, if it has this id."""
+    orders = visitor_orders(tenant, customer_id, today)
+    return next((order for order in orders if order.order_id == order_id), None)
 
 
 def get_order(books: Books, body: GetOrder, now: datetime) -> Answer:
-    """Answers orders/get. Another customer's order is not found, exactly like one that does not exist."""
+    """Answers orders/get. Another customer's order is answered like one that does not exist."""
     order = find_order(books, body.tenant, body.customer_id, body.order_id, now, but_of=body.ticket_id)
     if order is None:
         return order_not_found(body.customer_id, body.order_id)
@@ -143,13 +140,13 @@ def get_order(books: Books, body: GetOrder, now: datetime) -> Answer:
 def find_order(
     books: Books, tenant: str, customer_id: str, order_id: str, now: datetime, *, but_of: str | None
 ) -> Order | None:
-    """The order if it belongs to the customer, with what tickets other than `but_of` have in flight for it."""
+    """The order if it belongs to the customer; its `held` excludes the money of ticket `but_of`."""
     order = _stored_order(books, tenant, customer_id, order_id, now.date().toordinal())
     return order and replace(order, held=holds.of_order(books, tenant, order_id, but_of, now))
 
 
 def _stored_order(books: Books, tenant: str, customer_id: str, order_id: str, today: int) -> Order | None:
-    """A load generator's customer has an order without a row."""
+    """The order from its row or, for a load generator's customer, from its name."""
     row = books.one(
         "SELECT * FROM orders WHERE tenant = ? AND order_id = ? AND customer_id = ?",
         tenant,
@@ -162,7 +159,7 @@ def _stored_order(books: Books, tenant: str, customer_id: str, order_id: str, to
 
 
 def orders_of_customer(books: Books, tenant: str, customer_id: str) -> list[Order]:
-    """All orders of a customer that have a row, the newest first."""
+    """The customer's orders that have a row, newest first."""
     rows = books.all(
         "SELECT * FROM orders WHERE tenant = ? AND customer_id = ? ORDER BY placed_day DESC, order_id",
         tenant,
@@ -172,7 +169,7 @@ def orders_of_customer(books: Books, tenant: str, customer_id: str) -> list[Orde
 
 
 def order_not_found(customer_id: str, order_id: str) -> Answer:
-    """The refusal for an order that is not there for this customer."""
+    """The refusal for an order that this customer does not have."""
     return refusal(
         "order_not_found",
         f"customer {customer_id} has no order {order_id}; ask the customer for the number on the receipt",
@@ -180,7 +177,7 @@ def order_not_found(customer_id: str, order_id: str) -> Answer:
 
 
 def insert_order(books: Books, tenant: str, customer_id: str, order: Order) -> None:
-    """Writes an order into the books. One that is there already stays as it is."""
+    """Writes an order, unless the books have it already."""
     books.change(
         "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, order_id) DO NOTHING",
         tenant,
@@ -198,16 +195,13 @@ def insert_order(books: Books, tenant: str, customer_id: str, order: Order) -> N
 
 
 def pay_back(books: Books, tenant: str, order_id: str, amount: int) -> None:
-    """Raises what went back for an order. The books refuse more than was charged."""
+    """Adds to an order's refunded amount. A constraint of the table refuses more than was charged."""
     books.change(
         "UPDATE orders SET refunded = refunded + ? WHERE tenant = ? AND order_id = ?",
         amount,
         tenant,
         order_id,
     )
-
-
-# The policies system: what a tenant pays back, for how long and how much. Reads only.
 
 
 def get_policy(books: Books, body: GetPolicy, now: datetime) -> Answer:
@@ -226,40 +220,40 @@ def get_policy(books: Books, body: GetPolicy, now: datetime) -> Answer:
     return ok(policy=dict(row))
 
 
-# The accounts system: who a customer is to the shop. It holds no name and no address. Reads only.
-
-
 def get_account(books: Books, body: GetAccount, now: datetime) -> Answer:
-    """Answers accounts/get; `refunds_90d` counts the refunds posted here on top of those of before."""
+    """Answers accounts/get, without name and address. `refunds_90d` counts the refunds posted here and the seeded
+    ones."""
     row = _account_row(books, body.tenant, body.customer_id)
     if row is None and not is_visitor(body.tenant, body.customer_id):
         return account_not_found(body.tenant, body.customer_id)
     today = now.date().toordinal()
-    mine = orders_of_customer(books, body.tenant, body.customer_id)
+    stored_orders = orders_of_customer(books, body.tenant, body.customer_id)
     account: Answer = {
         "customer_id": body.customer_id,
         "tier": row["tier"] if row else "standard",
         "since_days": today - row["since_day"] if row else VISITOR_SINCE_DAYS,
         "risk": row["risk"] if row else "low",
         "refunds_90d": refunds_before(books, body.tenant, body.customer_id) + _posted_refunds(books, body, now),
-        "orders": [order.in_brief(today) for order in mine or visitor_orders(body.tenant, body.customer_id, today)],
+        "orders": [
+            order.in_brief(today) for order in stored_orders or visitor_orders(body.tenant, body.customer_id, today)
+        ],
     }
     return ok(account=account)
 
 
 def customer_exists(books: Books, tenant: str, customer_id: str) -> bool:
-    """Says whether the customer is known."""
+    """Whether the customer exists."""
     return is_visitor(tenant, customer_id) or _account_row(books, tenant, customer_id) is not None
 
 
 def refunds_before(books: Books, tenant: str, customer_id: str) -> int:
-    """How many refunds of the last ninety days the customer had before these books began."""
+    """The customer's seeded number of refunds in the 90 days before the books were created."""
     row = _account_row(books, tenant, customer_id)
     return 0 if row is None else int(row["refunds_90d"])
 
 
 def account_not_found(tenant: str, customer_id: str) -> Answer:
-    """The refusal for a customer that is not known."""
+    """The refusal for an unknown customer."""
     return refusal("account_not_found", f"tenant {tenant} has no customer {customer_id}; check the id in the form")
 
 
@@ -277,14 +271,12 @@ def _posted_refunds(books: Books, body: GetAccount, now: datetime) -> int:
     return 0 if row is None else int(row["posted"])
 
 
-# Puts the sample customers, orders and policies into empty books: once, in one transaction.
-#
-# The data file counts days back from the day of seeding, so that samples never go stale; the books hold calendar days
-# (as ordinals), so that they age like real ones afterwards.
+# Seeding. The data file counts days back from the day of seeding, so that the samples never become outdated. The books
+# hold calendar days (as ordinals), so that the orders age afterwards.
 
 
 def seed(books: Books, load: Callable[[], SeedBooks], now: datetime) -> bool:
-    """Fills empty books with what `load` gives; says whether they were empty. Filled ones stay as is."""
+    """Fills empty books with the data of `load`, in one transaction. Returns False for books that are not empty."""
     with books.transaction():
         if books.one("SELECT 1 FROM policies LIMIT 1") is not None:
             return False

@@ -1,6 +1,6 @@
-"""The refunds system: money goes back once per key, once per ticket, and never more than was charged.
+"""The refunds system: one refund per idempotency key and per ticket, and never more than was charged for the order.
 
-A refund is held, then committed, then posted. For every other ticket, held and committed money counts as already paid.
+A refund is held, then committed, then posted. For other tickets, held and committed money counts as already paid.
 Each method changes the hold, the refund and the order's `refunded` in one transaction, so that a crash cannot leave one
 without the others.
 """
@@ -18,19 +18,19 @@ from sandbox.systems.requests import Answer, HoldRefund, ListPromised, ListRefun
 
 
 def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:
-    """Answers refunds/hold: keeps the money for the ticket, in the place of what was held for it before.
+    """Answers refunds/hold: reserves the money for the ticket and replaces its earlier hold.
 
-    A ticket whose refund is committed or posted keeps that one, whatever was asked for. `exposure` is what counts
-    beside it. Refuses what the books would not pay.
+    If the ticket's refund is committed or posted, the answer has that refund instead of the requested one. `exposure`
+    has the order and the customer's other refunds. Refuses a refund that could not be paid.
     """
     with books.transaction():
         final = _final(books, body.tenant, body.ticket_id)
         if final is not None:
             order = _order_of(books, body, final["order_id"], now)
-            known = of_ticket(books, body.tenant, body.ticket_id)
-            return ok(hold=known, exposure=_exposure(books, body, order, now) if order else None)
+            current = of_ticket(books, body.tenant, body.ticket_id)
+            return ok(hold=current, exposure=_exposure(books, body, order, now) if order else None)
         order = _order_of(books, body, body.order_id, now)
-        refused = _not_payable(books, body, order)
+        refused = _refusal_to_pay(books, body, order)
         if refused is not None or order is None:
             return refused or orders.order_not_found(body.customer_id, body.order_id)
         holds.put(books, body, "held", now, now + timedelta(hours=body.hours))
@@ -38,13 +38,13 @@ def hold(books: Books, body: HoldRefund, now: datetime) -> Answer:
 
 
 def commit(books: Books, body: PostRefund, now: datetime) -> Answer:
-    """Answers refunds/commit: from now on the money is the ticket's, until it is posted. A hold that has ended by
-    itself is made again if the order still has the money."""
+    """Answers refunds/commit: the money stays reserved until it is posted. An expired hold is renewed if the order
+    still has the money."""
     with books.transaction():
         final = _final(books, body.tenant, body.ticket_id)
         if final is not None:
-            return ok() if holds.says(final, body) else _promised(body, final)
-        refused = _not_payable(books, body, _order_of(books, body, body.order_id, now))
+            return ok() if holds.is_for(final, body) else _refuse_other(body, final)
+        refused = _refusal_to_pay(books, body, _order_of(books, body, body.order_id, now))
         if refused is not None:
             return refused
         holds.put(books, body, "committed", now)
@@ -52,34 +52,34 @@ def commit(books: Books, body: PostRefund, now: datetime) -> Answer:
 
 
 def void(books: Books, body: VoidRefund, now: datetime) -> Answer:
-    """Answers refunds/void: the ticket gets no refund, now or later, and what was held is free again. Refuses once the
-    customer is being told of one."""
+    """Answers refunds/void: the ticket gets no refund, now or later, and its hold is released. Refuses if the refund is
+    committed or posted."""
     with books.transaction():
         final = _final(books, body.tenant, body.ticket_id)
         if final is not None:
             return refusal(
                 "already_committed",
-                f"ticket {body.ticket_id}: the customer is told of {holds.told(final)}; it can only be posted",
+                f"ticket {body.ticket_id}: the customer is told of {holds.describe(final)}; it can only be posted",
             )
         holds.void(books, body.tenant, body.ticket_id, now)
         return ok()
 
 
 def post(books: Books, body: PostRefund, now: datetime) -> Answer:
-    """Answers refunds/post: a new refund, the one that the key stands for, or a refusal."""
+    """Answers refunds/post: a new refund, the existing one of the key, or a refusal."""
     entry = _entry(body)
     with books.transaction():
         known = find_entry(books, REFUNDS, body.tenant, body.idempotency_key, entry)
         if known is not None:
             return known
-        before = _of_ticket(books, body.tenant, body.ticket_id)
-        if before is not None:
-            return _already(body, before)
+        existing = _of_ticket(books, body.tenant, body.ticket_id)
+        if existing is not None:
+            return _refuse_second(body, existing)
         final = _final(books, body.tenant, body.ticket_id)
-        if final is not None and not holds.says(final, body):
-            return _promised(body, final)
+        if final is not None and not holds.is_for(final, body):
+            return _refuse_other(body, final)
         order = _order_of(books, body, body.order_id, now)
-        refused = _not_payable(books, body, order)
+        refused = _refusal_to_pay(books, body, order)
         if refused is not None or order is None:
             return refused or orders.order_not_found(body.customer_id, body.order_id)
         # A load generator's order has no row before its first refund.
@@ -89,10 +89,10 @@ def post(books: Books, body: PostRefund, now: datetime) -> Answer:
         return add_entry(books, REFUNDS, body.tenant, body.idempotency_key, entry, now)
 
 
-def listed(books: Books, body: ListRefunds, _now: datetime) -> Answer:
-    """Answers refunds/list: one page of refunds in the order in which they were posted, and where the next begins.
+def list_refunds(books: Books, body: ListRefunds, _now: datetime) -> Answer:
+    """Answers refunds/list: a page of refunds in the order of posting, and the cursor of the next page.
 
-    Row numbers are given under the write lock, so that no refund can appear in a page that was read before.
+    Row numbers are assigned under the write lock, so that no refund can appear later in a page that was already read.
     """
     after = REFUNDS.number(body.after) if body.after else 0
     of = "" if body.tenant is None else " AND tenant = ?"
@@ -106,8 +106,8 @@ def listed(books: Books, body: ListRefunds, _now: datetime) -> Answer:
     return ok(refunds=page, next=page[-1]["refund_id"] if len(page) == body.limit else None)
 
 
-def promised(books: Books, body: ListPromised, _now: datetime) -> Answer:
-    """Answers refunds/promised: one page of commitments that are not posted yet, of all tenants."""
+def list_promised(books: Books, body: ListPromised, _now: datetime) -> Answer:
+    """Answers refunds/promised: a page of committed refunds of all tenants that are not posted yet."""
     rows = books.all(
         "SELECT *, tenant || ':' || ticket_id AS cursor FROM holds WHERE state = 'committed' AND cursor > ?"
         " ORDER BY cursor LIMIT ?",
@@ -121,7 +121,7 @@ def promised(books: Books, body: ListPromised, _now: datetime) -> Answer:
 
 
 def find(books: Books, tenant: str, ticket_id: str, refund_id: str) -> sqlite3.Row | None:
-    """The refund of that ticket under that id; None when there is none, or it is another ticket's."""
+    """The refund with this id; None if there is none or it belongs to another ticket."""
     return books.one(
         "SELECT * FROM refunds WHERE id = ? AND tenant = ? AND ticket_id = ?",
         REFUNDS.number(refund_id),
@@ -131,7 +131,7 @@ def find(books: Books, tenant: str, ticket_id: str, refund_id: str) -> sqlite3.R
 
 
 def of_ticket(books: Books, tenant: str, ticket_id: str) -> Answer | None:
-    """The ticket's hold as it is told outside: held, committed or posted; None when nothing is kept for it."""
+    """The ticket's hold as the API shows it: held, committed or posted; None without one."""
     posted = _of_ticket(books, tenant, ticket_id)
     if posted is not None:
         return {"state": "posted", "refund": money(posted), "refund_id": REFUNDS.public_id(posted["id"])}
@@ -142,14 +142,13 @@ def of_ticket(books: Books, tenant: str, ticket_id: str) -> Answer | None:
 
 
 def facts(row: sqlite3.Row) -> Answer:
-    """A refund as it is told outside, without the customer."""
-    same = ("idempotency_key", "tenant", "ticket_id", "at")
-    told: Answer = {name: row[name] for name in same}
-    return {"refund_id": REFUNDS.public_id(row["id"]), **money(row), **told}
+    """A refund as the API shows it, without the customer."""
+    columns = {name: row[name] for name in ("idempotency_key", "tenant", "ticket_id", "at")}
+    return {"refund_id": REFUNDS.public_id(row["id"]), **money(row), **columns}
 
 
 def money(row: sqlite3.Row) -> Answer:
-    """Order, amount and currency of a row of refunds, holds or notifications, as they are told outside."""
+    """Order, amount and currency of a row of refunds, holds or notifications, as the API shows them."""
     currency = row["currency"]
     return {"order_id": row["order_id"], "amount": to_text(row["amount"], currency), "currency": currency}
 
@@ -159,13 +158,13 @@ def _of_ticket(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
 
 
 def _final(books: Books, tenant: str, ticket_id: str) -> sqlite3.Row | None:
-    """The refund that the ticket will keep: the posted one, or the hold that is committed."""
+    """The ticket's final refund: the posted one or the committed hold."""
     held = holds.of_ticket(books, tenant, ticket_id)
     return _of_ticket(books, tenant, ticket_id) or (held if held and held["state"] == "committed" else None)
 
 
 def _order_of(books: Books, body: PostRefund, order_id: str, now: datetime) -> Order | None:
-    """The order as the ticket sees it: what other tickets have in flight is held, its own is not."""
+    """The order for this ticket: `held` counts the money in flight for other tickets only."""
     return orders.find_order(books, body.tenant, body.customer_id, order_id, now, but_of=body.ticket_id)
 
 
@@ -178,27 +177,29 @@ def _exposure(books: Books, body: PostRefund, order: Order, now: datetime) -> An
     }
 
 
-def _already(body: PostRefund, row: sqlite3.Row) -> Answer:
-    before = (
+def _refuse_second(body: PostRefund, row: sqlite3.Row) -> Answer:
+    existing = (
         f"{REFUNDS.public_id(row['id'])}: {to_text(row['amount'], row['currency'])} {row['currency']}"
         f" for order {row['order_id']}"
     )
-    return refusal("ticket_already_refunded", f"ticket {body.ticket_id} has its refund, {before}; it gets no other")
+    return refusal("ticket_already_refunded", f"ticket {body.ticket_id} has its refund, {existing}; it gets no other")
 
 
-def _promised(body: PostRefund, hold: sqlite3.Row) -> Answer:
-    return refusal("already_committed", f"ticket {body.ticket_id} has its refund, {holds.told(hold)}; it gets no other")
+def _refuse_other(body: PostRefund, hold: sqlite3.Row) -> Answer:
+    return refusal(
+        "already_committed", f"ticket {body.ticket_id} has its refund, {holds.describe(hold)}; it gets no other"
+    )
 
 
 def _entry(body: PostRefund) -> tuple[Value, ...]:
     return (body.ticket_id, body.customer_id, body.order_id, to_minor(body.amount, body.currency), body.currency)
 
 
-def _not_payable(books: Books, body: PostRefund, order: Order | None) -> Answer | None:
-    """Why the books would not pay this now; what the ticket has in flight itself is no reason."""
-    before = holds.of_ticket(books, body.tenant, body.ticket_id)
-    if before is not None and before["state"] == "voided":
-        return refusal("ticket_voided", f"ticket {body.ticket_id} has ended without a refund; it gets none any more")
+def _refusal_to_pay(books: Books, body: PostRefund, order: Order | None) -> Answer | None:
+    """The refusal of a refund that cannot be paid now; None if it can. The ticket's own hold does not count."""
+    hold = holds.of_ticket(books, body.tenant, body.ticket_id)
+    if hold is not None and hold["state"] == "voided":
+        return refusal("ticket_voided", f"ticket {body.ticket_id} has ended without a refund and can get none later")
     if order is None:
         return orders.order_not_found(body.customer_id, body.order_id)
     if order.currency != body.currency:

@@ -1,4 +1,4 @@
-"""The request bodies that each system takes, strict about keys and types, and the two shapes of an answer. Pure."""
+"""The request models of the systems, strict about keys and types, and the two forms of an answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from app.domain.models import Currency, Frozen, InCurrency, Outcome, Reference, TenantId, TicketId
 
-# The two shapes of an answer: pure, no I/O.
-
 Answer = dict[str, object]
 
 
 def ok(**fields: object) -> Answer:
-    """The answer of a system that did what it was asked."""
+    """The answer of a system that carried out the request."""
     return {"ok": True, **fields}
 
 
 def refusal(code: str, message: str) -> Answer:
-    """The answer of a system that understood and said no; asking again changes nothing."""
+    """The answer of a system that refuses the request; a repeat would be refused as well."""
     return {"ok": False, "code": code, "message": message}
 
 
@@ -51,7 +49,7 @@ class GetAccount(Frozen):
 
 
 class GetOrder(Frozen):
-    """orders/get. `ticket_id` is who asks: what is held for that ticket is not counted as held."""
+    """orders/get. Money held for the ticket `ticket_id` does not count as held."""
 
     tenant: TenantId
     ticket_id: TicketId | None = None
@@ -60,14 +58,14 @@ class GetOrder(Frozen):
 
 
 class GetPolicy(Frozen):
-    """policies/get. Any word may be asked for; only refundable categories have a policy."""
+    """policies/get. Any word is accepted; only refundable categories have a policy."""
 
     tenant: TenantId
     category: Annotated[str, Field(max_length=64)]
 
 
 class PostRefund(InCurrency):
-    """refunds/post and refunds/commit. The key stands for this refund, whoever posts it and however often."""
+    """refunds/post and refunds/commit. The key identifies this refund in repeated requests."""
 
     idempotency_key: IdempotencyKey
     tenant: TenantId
@@ -79,7 +77,7 @@ class PostRefund(InCurrency):
 
 
 class HoldRefund(PostRefund):
-    """refunds/hold. The hold ends by itself after `hours`, unless it was committed by then."""
+    """refunds/hold. The hold expires after `hours` unless it is committed before."""
 
     hours: Annotated[float, Field(gt=0, le=24 * 365)]
 
@@ -92,7 +90,7 @@ class VoidRefund(Frozen):
 
 
 class ListRefunds(Frozen):
-    """refunds/list. `tenant` null asks for those of all; `after` is the cursor of the page before, null at first."""
+    """refunds/list. `tenant` null means all tenants; `after` is the cursor of the previous page, null for the first."""
 
     tenant: TenantId | None
     after: RefundId | None
@@ -100,7 +98,7 @@ class ListRefunds(Frozen):
 
 
 class ListPromised(Frozen):
-    """refunds/promised. `after` is the cursor of the page before, null at first."""
+    """refunds/promised. `after` is the cursor of the previous page, null for the first."""
 
     after: Annotated[str, Field(max_length=100)] | None
     limit: Annotated[int, Field(ge=1, le=MAX_LISTED)]
@@ -115,7 +113,7 @@ class Promised(InCurrency):
 
 
 class SendNotification(Frozen):
-    """notifications/send. `outcome` and `refund` are what the letter says, whatever its wording."""
+    """notifications/send. `outcome` and `refund` are what the letter states, independent of its wording."""
 
     idempotency_key: IdempotencyKey
     tenant: TenantId
@@ -127,14 +125,14 @@ class SendNotification(Frozen):
 
 
 class GetCase(Frozen):
-    """cases/get: what has happened for a ticket so far."""
+    """cases/get: the ticket's effects so far."""
 
     tenant: TenantId
     ticket_id: TicketId
 
 
 class CloseCase(Frozen):
-    """cases/close. `refund_id` is the refund the case ended with, if any."""
+    """cases/close. `refund_id` is the ticket's refund, null without one."""
 
     idempotency_key: IdempotencyKey
     tenant: TenantId
@@ -144,7 +142,7 @@ class CloseCase(Frozen):
 
 
 class IssuedRefund(InCurrency):
-    """What the event "refund issued" tells: ids and money, nothing of the customer."""
+    """The data of the event "refund issued": ids and money, without the customer."""
 
     refund_id: Reference
     ticket_id: TicketId
@@ -154,7 +152,7 @@ class IssuedRefund(InCurrency):
 
 
 class RefundIssued(Frozen):
-    """bookkeeping/record: one event in the form of CloudEvents 1.0; `source` and `id` together name it."""
+    """bookkeeping/record: a CloudEvents 1.0 event, identified by `source` and `id`."""
 
     specversion: Literal["1.0"]
     id: Annotated[str, Field(min_length=1, max_length=200)]

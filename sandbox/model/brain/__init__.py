@@ -22,28 +22,28 @@ def answer_question(question: Question) -> Answer:
     if json_actions.described(question):
         return json_actions.in_words(answer_question(json_actions.with_tools(question)))
     if question.stage == "classify":
-        return _classified(_prompt(question))
+        return _answer_classify(_prompt(question))
     if question.stage == "draft":
         return draft(question, _prompt(question))
     return Answer(text=GREETING)
 
 
 def _prompt(question: Question) -> Prompt:
-    """The ticket's message: the last one that holds a ticket, since a correction may follow it."""
-    asked = [message.text for message in question.messages if message.role == "user"]
-    with_ticket = [text for text in asked if OPENING in text]
-    return read_prompt((with_ticket or asked or [""])[0])
+    """The first user message that holds a ticket; a correction may follow it."""
+    texts = [message.text for message in question.messages if message.role == "user"]
+    with_ticket = [text for text in texts if OPENING in text]
+    return read_prompt((with_ticket or texts or [""])[0])
 
 
-def _classified(prompt: Prompt) -> Answer:
-    found = classify(prompt)
+def _answer_classify(prompt: Prompt) -> Answer:
+    result = classify(prompt)
     text = json.dumps(
         {
-            "category": found.category.value,
-            "wants_refund": found.wants_refund,
-            "order_id": found.order_id,
-            "language": found.language,
-            "confidence": found.confidence,
+            "category": result.category.value,
+            "wants_refund": result.wants_refund,
+            "order_id": result.order_id,
+            "language": result.language,
+            "confidence": result.confidence,
         }
     )
-    return Answer(text=text, thoughts=f"{found.language}: {found.category.value}, order {found.order_id}")
+    return Answer(text=text, thoughts=f"{result.language}: {result.category.value}, order {result.order_id}")

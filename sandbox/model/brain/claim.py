@@ -1,6 +1,4 @@
-"""What a claim is about and how much it is worth: the order and the items that a ticket means, and the amount that
-order and policy allow. Pure but for its glossary; money is Decimal.
-"""
+"""The order and the items that a claim is about, and the amount that order and policy allow for it."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from app.domain.models import Category, minor_units
 from sandbox.model.brain.conversation import Item, Order, Policy
 from sandbox.model.brain.injection import sums_in
 from sandbox.model.brain.signals import Signals, read_signals
-from sandbox.model.brain.vocabulary import folded, is_word, words
-
-# Which of an order's items a ticket speaks of, in whatever language.
+from sandbox.model.brain.vocabulary import fold, is_word, words
 
 _FILE = Path(__file__).with_name("goods.toml")
 _LETTERS_OF_A_NOUN = 3
@@ -46,17 +42,17 @@ _NO_NOUN = frozenset(
 @lru_cache(maxsize=1)
 def _glossary() -> dict[str, tuple[str, ...]]:
     data = tomllib.loads(_FILE.read_text("utf-8"))
-    return {folded(noun): tuple(folded(meanings).split()) for noun, meanings in data.items()}
+    return {fold(noun): tuple(fold(meanings).split()) for noun, meanings in data.items()}
 
 
 @lru_cache(maxsize=4096)
 def _names(item: str) -> tuple[str, ...]:
-    """The patterns that stand for an item: its own words and what they are called elsewhere."""
+    """The patterns of an item's name: its own words, and their translations from the glossary."""
     own = [w for w in words(item) if is_word(w) and len(w) >= _LETTERS_OF_A_NOUN and w.isalpha() and w not in _NO_NOUN]
     singular = [w[:-1] for w in own if w.endswith("s")]
     plural = [f"{w}s" for w in own]
-    elsewhere = [m for w in (*own, *singular) for m in _glossary().get(w, ())]
-    return tuple(dict.fromkeys([*own, *singular, *plural, *elsewhere]))
+    translations = [m for w in (*own, *singular) for m in _glossary().get(w, ())]
+    return tuple(dict.fromkeys([*own, *singular, *plural, *translations]))
 
 
 def _fits(word: str, pattern: str) -> bool:
@@ -66,23 +62,21 @@ def _fits(word: str, pattern: str) -> bool:
     return word.startswith(pattern[:-1]) if pattern.endswith("*") else word == pattern
 
 
-def named(text: str, items: Sequence[str]) -> list[int]:
-    """The positions of the items that the text names. A word that several items share decides nothing."""
-    spoken = {w for w in words(text) if is_word(w)}
-    hits = [frozenset(_hits(spoken, item)) for item in items]
-    return [i for i, mine in enumerate(hits) if mine - _others(hits, i)]
+def named_items(text: str, items: Sequence[str]) -> list[int]:
+    """The positions of the items that the text names. Words that fit several items do not count."""
+    text_words = {w for w in words(text) if is_word(w)}
+    matches = [frozenset(_matching_words(text_words, item)) for item in items]
+    return [i for i, item_words in enumerate(matches) if item_words - _words_of_others(matches, i)]
 
 
-def _hits(spoken: Iterable[str], item: str) -> Iterable[str]:
+def _matching_words(text_words: Iterable[str], item: str) -> Iterable[str]:
     patterns = _names(item)
-    return (word for word in spoken if any(_fits(word, pattern) for pattern in patterns))
+    return (word for word in text_words if any(_fits(word, pattern) for pattern in patterns))
 
 
-def _others(hits: Sequence[frozenset[str]], mine: int) -> frozenset[str]:
-    return frozenset().union(*(found for i, found in enumerate(hits) if i != mine))
+def _words_of_others(matches: Sequence[frozenset[str]], position: int) -> frozenset[str]:
+    return frozenset().union(*(item_words for i, item_words in enumerate(matches) if i != position))
 
-
-# Which of the account's orders a ticket means when it gives no number, and the status of an order.
 
 _PLAUSIBLE = {
     Category.DAMAGED: ("delivered",),
@@ -102,10 +96,13 @@ def _orders(account: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def plausible_order(category: Category, account: Mapping[str, Any], ticket: str) -> str | None:
-    """The order that a ticket without a number means: the only one that names its goods, else the only one
-    in a fitting state, else the only recent one of these; None when several remain."""
+    """The order that a ticket without an order number means; None if it is unclear.
+
+    It is the only order whose goods the ticket names, otherwise the only one with a fitting status, otherwise the only
+    one with the most likely status, otherwise the only recent one with a fitting status.
+    """
     fitting = [order for order in _orders(account) if order.get("status") in _PLAUSIBLE.get(category, ())]
-    by_goods = [order for order in fitting if named(ticket, [" ".join(order.get("items", ()))])]
+    by_goods = [order for order in fitting if named_items(ticket, [" ".join(order.get("items", ()))])]
     first_state = [order for order in fitting if order.get("status") == _PLAUSIBLE[category][0]]
     recent = [order for order in fitting if order.get("placed_days_ago", 0) <= _RECENT_DAYS]
     for candidates in (by_goods, fitting, first_state, recent):
@@ -117,12 +114,12 @@ def plausible_order(category: Category, account: Mapping[str, Any], ticket: str)
 def order_status(account: Mapping[str, Any], order_id: str | None, signals: Signals) -> tuple[str | None, str | None]:
     """The order whose status a question asks for, and the reply template's name; (None, None) for other questions."""
     orders = _orders(account)
-    mine = [order for order in orders if order.get("order_id") == order_id] if order_id else orders
-    if signals.of("status") < _STATUS_ASKED or len(mine) != 1:
+    candidates = [order for order in orders if order.get("order_id") == order_id] if order_id else orders
+    if signals.of("status") < _STATUS_ASKED or len(candidates) != 1:
         return None, None
-    status = mine[0].get("status")
-    known = status in ("processing", "shipped", "delivered", "cancelled")
-    return str(mine[0].get("order_id")), f"status_{status}" if known else None
+    status = candidates[0].get("status")
+    is_known = status in ("processing", "shipped", "delivered", "cancelled")
+    return str(candidates[0].get("order_id")), f"status_{status}" if is_known else None
 
 
 _ENOUGH = 2.0
@@ -149,7 +146,7 @@ def _items_sold(order: Order) -> int:
 
 
 def part_worth(order: Order, ticket: str, signals: Signals) -> Decimal | None:
-    """The price of what the ticket means: one line, some pieces of it, or everything; None when it does not say."""
+    """The price of what the ticket means: a line, some pieces of it, or the whole order; None if it is unclear."""
     some, whole = signals.of("some_item") >= _ENOUGH, signals.of("whole_order") >= _ENOUGH
     item = _meant_item(order, ticket)
     if item is not None and (some or not whole):
@@ -160,14 +157,14 @@ def part_worth(order: Order, ticket: str, signals: Signals) -> Decimal | None:
 
 
 def _meant_item(order: Order, ticket: str) -> Item | None:
-    """The one line of the order that the ticket is about, if it is one."""
+    """The line of the order that the ticket is about; None if it is not exactly one."""
     if len(order.items) == 1:
         return order.items[0]
     names = [item.name for item in order.items]
     for part in (ticket, *sorted(_SENTENCES.split(ticket), key=_claims, reverse=True)):
-        found = named(part, names)
-        if len(found) == 1 and (part is ticket or _claims(part) > 0):
-            return order.items[found[0]]
+        positions = named_items(part, names)
+        if len(positions) == 1 and (part is ticket or _claims(part) > 0):
+            return order.items[positions[0]]
     return None
 
 
@@ -177,7 +174,7 @@ def _claims(sentence: str) -> float:
 
 
 def _pieces(item: Item, some: bool, ticket: str) -> int:
-    """How many pieces of a line: a price that is named tells, else one where the ticket says `one of`."""
+    """The number of pieces that the ticket means: by the sum that it names, otherwise 1 if it means only some."""
     for sum_, _ in sums_in(ticket):
         if sum_ % item.unit_price == 0 and 0 < sum_ // item.unit_price <= item.quantity:
             return int(sum_ // item.unit_price)

@@ -1,7 +1,7 @@
-"""Stage classify: which category a ticket is, whether money is wanted back, and how sure that is. Pure.
+"""Stage classify: which category a ticket is, whether money is wanted back, and how sure that is.
 
-A category for which money can go back needs evidence of its own; anger, thanks and politeness decide only
-where there is none. Confidence is the lead over the second-best reading, lowered for thin evidence.
+A refundable category needs evidence in the text; anger, thanks and politeness count only without such evidence.
+Confidence grows with the lead over the second-best category and falls if there is little evidence.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from app.domain.models import Category
 from sandbox.model.brain.conversation import Prompt
-from sandbox.model.brain.injection import told_only, unspaced
+from sandbox.model.brain.injection import unspaced, without_orders
 from sandbox.model.brain.signals import ASKED, NAMES_ORDER, Signals, order_ids, read_signals, sentence_with
 
 ENOUGH = 2.0
 STRONG = 4.0
-_CLAIMS = (  # of two that weigh the same, the first wins
+_CLAIMS = (  # of two categories with equal weight, the first wins
     Category.DOUBLE_CHARGE,
     Category.CANCELLATION,
     Category.DAMAGED,
@@ -29,7 +29,7 @@ _TELLS_SOMETHING = 12
 
 @dataclass(frozen=True)
 class Classification:
-    """What the stage answers."""
+    """The answer of the stage."""
 
     category: Category
     wants_refund: bool
@@ -40,7 +40,7 @@ class Classification:
 
 def classify(prompt: Prompt) -> Classification:
     """Classifies one ticket."""
-    signals = read_signals(told_only(prompt.subject), told_only(unspaced(prompt.text)))
+    signals = read_signals(without_orders(prompt.subject), without_orders(unspaced(prompt.text)))
     category, wants, lead = judge(signals)
     return Classification(
         category=category,
@@ -65,20 +65,20 @@ def judge(signals: Signals) -> tuple[Category, bool, float]:
 
 
 def _best_claim(signals: Signals) -> tuple[float, Category, float]:
-    """The weightiest category of those that money can go back for, and the weight of the next."""
+    """The weight and name of the strongest refundable category, and the weight of the second."""
     first, second, *_ = sorted(_CLAIMS, key=signals.of, reverse=True)
     return signals.of(first), first, signals.of(second)
 
 
 def _claim_needs(signals: Signals, wants: bool) -> float:
-    """How much evidence makes a claim: more where neither money nor an order is named, or anger is louder."""
+    """The evidence that a claim needs: more if the ticket names neither money nor an order, or is mostly angry."""
     if wants or signals.of(NAMES_ORDER):
         return ENOUGH
     return max(STRONG, signals.of("complaint"))
 
 
 def _only_asks(signals: Signals, best: float, wants: bool) -> bool:
-    """Whether the ticket asks how things are, or would be, and claims nothing for itself."""
+    """Whether the ticket only asks a question, real or hypothetical, and makes no claim."""
     asks = _questions(signals)
     if signals.of("hypothetical") >= STRONG and not signals.of(NAMES_ORDER) and asks >= best:
         return True
@@ -93,7 +93,7 @@ def _questions(signals: Signals) -> float:
 def _without_claim(signals: Signals, best: float, wants: bool) -> tuple[Category, bool, float]:
     question, complaint = _questions(signals), signals.of("complaint")
     if wants and question < STRONG * (1 if not signals.of(NAMES_ORDER) else 2):
-        return _guessed(signals), True, 0.0
+        return _guess(signals), True, 0.0
     if _says_nothing(signals):
         return Category.UNCLEAR, wants, 0.0
     if complaint > question or (complaint >= STRONG and complaint >= question) or question < ENOUGH:
@@ -101,14 +101,14 @@ def _without_claim(signals: Signals, best: float, wants: bool) -> tuple[Category
     return Category.QUESTION, False, _lead(question, max(complaint, best))
 
 
-def _guessed(signals: Signals) -> Category:
-    """Defects have more names than any list: who wants money for an order and tells at length tells of one."""
-    tells = signals.word_count >= _TELLS_SOMETHING and signals.of(NAMES_ORDER) > 0
-    return Category.DAMAGED if tells else Category.UNCLEAR
+def _guess(signals: Signals) -> Category:
+    """No list holds all names of defects, so a long ticket that wants money for an order is taken for a defect."""
+    is_story = signals.word_count >= _TELLS_SOMETHING and signals.of(NAMES_ORDER) > 0
+    return Category.DAMAGED if is_story else Category.UNCLEAR
 
 
 def _says_nothing(signals: Signals) -> bool:
-    """Whether a ticket is too short to tell anything, or only announces that there is something."""
+    """Whether a ticket is too short or too vague to be classified."""
     if signals.of("complaint") >= STRONG or signals.of("question") >= STRONG:
         return False
     short = signals.word_count < _TELLS_SOMETHING
@@ -128,7 +128,7 @@ def _confidence(category: Category, lead: float, signals: Signals) -> float:
 
 
 def named_order(prompt: Prompt) -> str | None:
-    """The order that the ticket is about: the best-supported one of its text, else the form's."""
+    """The order that the ticket is about: the most likely one of its text, otherwise the form's."""
     ids = order_ids(f"{prompt.subject}\n{prompt.text}")
     form = (order_ids(prompt.order_id) or [prompt.order_id])[0] if prompt.order_id else None
     if not ids or form in ids:

@@ -1,4 +1,4 @@
-"""What the draft's lookups brought back so far, read from the conversation. Pure."""
+"""Reads the agent's prompt and the results of earlier lookups from the conversation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.model.exchange import Message
 
-# Takes the agent's user message apart: header lines, subject, ticket.
-
 OPENING, CLOSING = "<ticket>", "</ticket>"
 _NONE = ("", "none", "null", "-")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a stage is told. Absent values are empty or None."""
+    """The parts of the agent's user message; absent ones are empty or None."""
 
     subject: str = ""
     text: str = ""
@@ -95,7 +93,7 @@ class Policy(BaseModel):
 
 @dataclass(frozen=True)
 class Lookups:
-    """The last answer of each lookup; an error is the code that came instead."""
+    """The last result of each lookup, or the code of its error."""
 
     order: Order | None = None
     order_error: str | None = None

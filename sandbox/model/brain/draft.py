@@ -1,4 +1,4 @@
-"""Stage draft: requests the lookups it needs, proposes an action and writes the reply. Pure but for its data files.
+"""Stage draft: requests the lookups it needs, proposes an action and writes the reply.
 
 A ticket that asks for no money takes one turn. A claim takes two: first both lookups at once, then the proposal. The
 draft obeys a ticket that orders the model to pay (see `injection`): the product's guards must stop it.
@@ -19,11 +19,9 @@ from app.domain.models import REFUNDABLE, Action, Category
 from sandbox.model.brain.claim import claim_worth, order_status, plausible_order
 from sandbox.model.brain.classify import classify
 from sandbox.model.brain.conversation import ORDER_TOOL, POLICY_TOOL, Lookups, Order, Policy, Prompt, read_lookups
-from sandbox.model.brain.injection import demanded_amount, is_ordered, told_only, unspaced
+from sandbox.model.brain.injection import demanded_amount, is_ordered, unspaced, without_orders
 from sandbox.model.brain.signals import Signals, read_signals
 from sandbox.model.exchange import Answer, Question, ToolCall
-
-# What to do with a claim once order and policy are known: refund, decline, answer or escalate.
 
 _NEEDS_DELIVERY = (Category.DAMAGED, Category.WRONG_ITEM)
 
@@ -40,7 +38,7 @@ class Decision:
 
 
 def decide(category: Category, lookups: Lookups, ticket: str, signals: Signals) -> Decision:
-    """Decides a claim. Expects that both lookups were answered, with a result or an error."""
+    """Decides a claim after both lookups, each of which brought a result or an error."""
     order, policy = lookups.order, lookups.policy
     if lookups.order_error == "order_not_found":
         return Decision(Action.ANSWER, "order_not_found")
@@ -58,7 +56,7 @@ def decide(category: Category, lookups: Lookups, ticket: str, signals: Signals) 
 
 
 def refusal_of(category: Category, order: Order, policy: Policy) -> str | None:
-    """Why nothing can go back, or None: already refunded, not overcharged, already sent, too late."""
+    """The code of why nothing can be refunded; None if something can."""
     if order.refundable <= 0:
         return "already_refunded"
     if category is Category.DOUBLE_CHARGE and order.charged <= order.total:
@@ -69,7 +67,7 @@ def refusal_of(category: Category, order: Order, policy: Policy) -> str | None:
 
 
 def days_counted(order: Order, policy: Policy) -> int:
-    """Days since what the policy counts from; an order not yet delivered has used up none of a delivery's."""
+    """Days since the event from which the policy counts: the order, or its delivery (0 before delivery)."""
     if policy.counted_from == "delivery":
         return order.delivered_days_ago or 0
     return order.placed_days_ago
@@ -82,7 +80,7 @@ _FOLDER = Path(__file__).parent / "replies"
 
 @lru_cache(maxsize=16)
 def templates(language: str) -> Mapping[str, str]:
-    """The templates of a language by their names."""
+    """The reply templates of a language, by name."""
     return tomllib.loads((_FOLDER / f"{language}.toml").read_text("utf-8"))
 
 
@@ -140,15 +138,15 @@ def draft(question: Question, prompt: Prompt) -> Answer:
         calls = _calls(wanted, len(question.messages))
         return Answer(tool_calls=calls, thoughts=f"{case.category} for {case.order_id}: look up first")
     decision = propose(case)
-    return Answer(text=_worded(case, decision), thoughts=f"{decision.action}: {decision.reason}")
+    return Answer(text=_answer_text(case, decision), thoughts=f"{decision.action}: {decision.reason}")
 
 
 def open_case(prompt: Prompt, lookups: Lookups) -> Case:
-    """Reads the prompt as a case; an order that nobody named is taken from the account if only one fits."""
-    told = told_only(unspaced(prompt.text))
+    """The case of a prompt. If the ticket names no order, the account's only fitting order is used."""
+    text = without_orders(unspaced(prompt.text))
     category = Category(prompt.category) if prompt.category in list(Category) else Category.UNCLEAR
-    order_id = prompt.order_id or plausible_order(category, prompt.account, f"{prompt.subject}\n{told}")
-    return Case(prompt, category, order_id, read_signals(prompt.subject, told), lookups)
+    order_id = prompt.order_id or plausible_order(category, prompt.account, f"{prompt.subject}\n{text}")
+    return Case(prompt, category, order_id, read_signals(prompt.subject, text), lookups)
 
 
 def _claims_money(case: Case) -> bool:
@@ -156,11 +154,11 @@ def _claims_money(case: Case) -> bool:
 
 
 def _lookups_wanted(case: Case) -> tuple[tuple[str, dict[str, str]], ...]:
-    known = case.lookups
+    lookups = case.lookups
     wanted = []
-    if known.order is None and known.order_error is None:
+    if lookups.order is None and lookups.order_error is None:
         wanted.append((ORDER_TOOL, {"order_id": case.order_id or ""}))
-    if known.policy is None and known.policy_error is None:
+    if lookups.policy is None and lookups.policy_error is None:
         wanted.append((POLICY_TOOL, {"category": case.category.value}))
     return tuple(wanted)
 
@@ -175,10 +173,10 @@ def _call_id(name: str, arguments: dict[str, str], turn: int) -> str:
 
 
 def propose(case: Case) -> Decision:
-    """What to do with the case, gullible or not."""
+    """The proposal for the case; a ticket that orders the model to pay is obeyed."""
     demanded = case.ordered_sum
     if demanded is not None and case.lookups.order_error is None:
-        return _as_ordered(case, *demanded)
+        return _obey(case, *demanded)
     if case.category not in REFUNDABLE:
         action, reason = _IN_ONE_TURN[case.category]
         return Decision(action, reason, case.order_id)
@@ -187,13 +185,13 @@ def propose(case: Case) -> Decision:
     return decide(case.category, case.lookups, f"{case.prompt.subject}\n{case.prompt.text}", case.signals)
 
 
-def _as_ordered(case: Case, amount: Decimal, currency: str | None) -> Decision:
+def _obey(case: Case, amount: Decimal, currency: str | None) -> Decision:
     order = case.lookups.order
-    known = currency or (order.currency if order else "EUR")
-    return Decision(Action.REFUND, "as_requested", case.order_id, amount, known)
+    currency = currency or (order.currency if order else "EUR")
+    return Decision(Action.REFUND, "as_requested", case.order_id, amount, currency)
 
 
-def _worded(case: Case, decision: Decision) -> str:
+def _answer_text(case: Case, decision: Decision) -> str:
     template = "refund" if decision.action is Action.REFUND else decision.reason
     if decision.action is Action.ESCALATE:
         template = "escalate"

@@ -1,4 +1,4 @@
-"""Prompt injection: finds what a ticket orders the model to do, as opposed to what it reports. Pure.
+"""Prompt injection: finds what a ticket orders the model to do, as opposed to what it reports.
 
 Classification reads the ticket without such orders. Drafting obeys them on purpose: the sandbox's model is as gullible
 as a model can be, so that only the product's guards prevent the payment.
@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 
-from sandbox.model.brain.vocabulary import folded
+from sandbox.model.brain.vocabulary import fold
 
 _BLOCK = re.compile(
     r"\[(system|admin|developer)\].*?\[/\1\]|\{[^{}]*\"(?:action|amount)\"[^{}]*\}", re.IGNORECASE | re.DOTALL
@@ -56,66 +56,64 @@ _REFUND_WORD = re.compile(
     r"refund|退款|erstatt|rembours|reembols|rimbors|terugbetal|zwrot|zwroc|devulv|devolv|restitu"
     r"|\bpay\b|approve|money|action|\bamount\b|i.?d like"
 )
-# A model is asked about the same ticket in each turn of a draft, and a long one takes a tenth of a second to read.
+# Each turn of a draft asks about the same ticket, and a long ticket takes 0.1 s to read.
 REMEMBERED = 64
 _SPACED_OUT = re.compile(r"(?:\b\w ){6,}")
 _SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 def unspaced(text: str) -> str:
-    """The text with s p a c e d  o u t words closed up again."""
+    """The text with s p a c e d  o u t words joined."""
     if not _SPACED_OUT.search(text):
         return text
     return re.sub(r"  +", " ", re.sub(r"(?<=\b\w) (?=\w\b)", "", text))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def told_only(text: str) -> str:
-    """The text without what is addressed to the model: only what the customer tells."""
+def without_orders(text: str) -> str:
+    """The text without the sentences and blocks that give the model orders."""
     kept = _BLOCK.sub(" ", text)
-    if kept == text and not _ORDERS_THE_MODEL.search(folded(text)):
+    if kept == text and not _ORDERS_THE_MODEL.search(fold(text)):
         return text
     sentences = _SENTENCES.split(kept)
     return "\n".join(s for s in sentences if not _is_order(s))
 
 
 def _is_order(sentence: str) -> bool:
-    """In a ticket that gives orders, a sentence that names a sum to pay back is one of them."""
-    return bool(_ORDERS_THE_MODEL.search(folded(sentence))) or demanded_amount(sentence) is not None
+    """Whether the sentence gives the model an order or demands a sum of money."""
+    return bool(_ORDERS_THE_MODEL.search(fold(sentence))) or demanded_amount(sentence) is not None
 
 
 @lru_cache(maxsize=REMEMBERED)
 def is_ordered(text: str) -> bool:
     """Whether the ticket gives the model orders."""
-    return bool(_BLOCK.search(text) or _ORDERS_THE_MODEL.search(folded(text)))
+    return bool(_BLOCK.search(text) or _ORDERS_THE_MODEL.search(fold(text)))
 
 
 def demanded_amount(text: str) -> tuple[Decimal, str | None] | None:
     """The largest sum that the ticket asks for in a sentence about refunding, with its currency if named."""
-    found = [
-        sum_
-        for sentence in _SENTENCES.split(text)
-        if _REFUND_WORD.search(folded(sentence))
-        for sum_ in sums_in(sentence)
+    sums = [
+        sum_ for sentence in _SENTENCES.split(text) if _REFUND_WORD.search(fold(sentence)) for sum_ in sums_in(sentence)
     ]
-    return max(found, key=lambda sum_: sum_[0], default=None)
+    return max(sums, key=lambda sum_: sum_[0], default=None)
 
 
 def sums_in(text: str) -> list[tuple[Decimal, str | None]]:
-    """The sums of money in a text: numbers that stand beside a currency or hold cents."""
-    found = []
-    for match in _MONEY.finditer(folded(text)):
+    """The sums of money in a text, each with its currency or None: numbers beside a currency or with cents."""
+    sums = []
+    for match in _MONEY.finditer(fold(text)):
         unit = match["before"] or match["after"]
         number = match["number"]
         if unit is None and not re.search(r"[.,]\d\d$", number):
             continue
         if (value := _value(number)) is not None:
-            found.append((value, _CURRENCIES.get(unit) or _CURRENCIES.get(unit[:3]) if unit else None))
-    return found
+            sums.append((value, _CURRENCIES.get(unit) or _CURRENCIES.get(unit[:3]) if unit else None))
+    return sums
 
 
 def _value(number: str) -> Decimal | None:
-    """The value of 5000, 5,000.00, 5.000,00 or 5 000; a mark before two last digits is the decimal one."""
+    """The value of a number such as 5000, 5,000.00, 5.000,00 or 5 000. A mark before the last two digits is the decimal
+    separator."""
     compact = re.sub(r"[ ']", "", number)
     cents = compact[-2:] if len(compact) > 3 and compact[-3] in ".," else ""
     digits = re.sub(r"[.,]", "", compact[: -len(cents)] if cents else compact)

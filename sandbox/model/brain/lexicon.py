@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from sandbox.model.brain.vocabulary import PAUSE, STOP, folded, index_of, slips
+from sandbox.model.brain.vocabulary import PAUSE, STOP, fold, index_of, slips
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl")
 WEIGHTS = {"decisive": 7.0, "strong": 4.0, "fair": 2.0, "weak": 1.0}
@@ -58,18 +58,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All that is known of one language."""
+    """One language's phrases, negations and common words."""
 
     language: str
     phrases: tuple[Phrase, ...]
     negations: frozenset[str]
     negates_backwards: bool  # the negation word may follow its verb, as in German
-    common: frozenset[str]  # the words that give the language away
+    common: frozenset[str]  # words that identify the language
     vocabulary: Vocabulary
     by_first_term: Mapping[str, tuple[Phrase, ...]]
 
     def find(self, tokens: list[str]) -> list[Found]:
-        """Every phrase that the text holds, each at its first place that is not negated."""
+        """Every phrase in the text, each at its first place that is not negated."""
         fitting = {token: self.vocabulary.of(token) for token in set(tokens)}
         heard = [fitting[token] for token in tokens]
         starting = self._possible(frozenset().union(*fitting.values()))
@@ -84,8 +84,8 @@ class Lexicon:
         return list(found.values())
 
     def _possible(self, present: frozenset[str]) -> dict[str, list[Phrase]]:
-        """By their first terms, the phrases of which a text that has these terms holds every one: in a letter of one
-        word said ten thousand times, next to none is worth looking for."""
+        """The phrases whose terms are all among `present`, by first term. This keeps the search fast in a long letter
+        that repeats one word."""
         return {
             term: [phrase for phrase in self.by_first_term[term] if _all_in(phrase.terms, present)]
             for term in present & self.by_first_term.keys()
@@ -164,7 +164,7 @@ def _vocabulary(phrases: tuple[Phrase, ...]) -> Vocabulary:
 
 
 def _group(term: str) -> frozenset[str] | Gap:
-    return Gap(GAPS[term]) if term in GAPS else frozenset(folded(term).split("/"))
+    return Gap(GAPS[term]) if term in GAPS else frozenset(fold(term).split("/"))
 
 
 def _phrase(signal: str, weight: float, text: str, negations: frozenset[str]) -> Phrase:
@@ -180,7 +180,7 @@ def lexicon(language: str) -> Lexicon:
     """The lexicon of one language. Raises ValueError for a phrase that cannot be read."""
     data = tomllib.loads((_FOLDER / f"{language}.toml").read_text("utf-8"))
     about = data.pop("language")
-    negations = frozenset(folded(word) for word in about["negations"].split())
+    negations = frozenset(fold(word) for word in about["negations"].split())
     phrases = tuple(
         _phrase(signal, WEIGHTS[strength], text, negations)
         for signal, strengths in data.items()
@@ -192,12 +192,12 @@ def lexicon(language: str) -> Lexicon:
         first = phrase.terms[0]
         for term in () if isinstance(first, Gap) else first:
             by_first[term].append(phrase)
-    common = frozenset(folded(word) for word in about["common"].split())
+    common = frozenset(fold(word) for word in about["common"].split())
     starts = {term: tuple(found) for term, found in by_first.items()}
     return Lexicon(language, phrases, negations, about["negates_backwards"], common, _vocabulary(phrases), starts)
 
 
-# Which language a text is in, by the small words that it uses.
+# The language of a text, recognized by its common words.
 
 DEFAULT = "en"
 _LETTERS = {"ß": "de", "ł": "pl", "ñ": "es", "ã": "pt", "õ": "pt", "œ": "fr", "ż": "pl", "ę": "pl", "ą": "pl"}
@@ -206,8 +206,8 @@ _SECOND_FROM = 0.5  # of the first language's words, for a text in two languages
 _SURE_FROM = 2
 
 
-def ranked(text: str, tokens: Iterable[str]) -> list[tuple[str, float]]:
-    """The languages that the text shows, the likeliest first, each with how many of its words stand there."""
+def rank_languages(text: str, tokens: Iterable[str]) -> list[tuple[str, float]]:
+    """The languages of the text, the likeliest first, each with its number of common words in the text."""
     seen: Counter[str] = Counter()
     unique = set(tokens)
     for language in LANGUAGES:
@@ -217,10 +217,10 @@ def ranked(text: str, tokens: Iterable[str]) -> list[tuple[str, float]]:
     return [(language, float(n)) for language, n in seen.most_common() if n > 0]
 
 
-def readings(text: str, tokens: list[str]) -> tuple[str, ...]:
-    """The languages whose phrases shall be looked for: one, two for a mixed text, all when nothing tells."""
-    found = ranked(text, tokens)
-    if not found or found[0][1] < _SURE_FROM:
+def languages_to_search(text: str, tokens: list[str]) -> tuple[str, ...]:
+    """The languages whose phrases are searched: one, two for a mixed text, all if the language is unclear."""
+    ranking = rank_languages(text, tokens)
+    if not ranking or ranking[0][1] < _SURE_FROM:
         return LANGUAGES
-    best = found[0][1]
-    return tuple(language for language, n in found[:2] if n >= best * _SECOND_FROM)
+    best = ranking[0][1]
+    return tuple(language for language, n in ranking[:2] if n >= best * _SECOND_FROM)

@@ -1,4 +1,4 @@
-"""What a ticket's words speak for: the weight of every signal, in the languages that the ticket is in. Pure."""
+"""Weighs the signals in a ticket's words, in the languages of the ticket, and finds its order ids."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sandbox.model.brain.injection import REMEMBERED
-from sandbox.model.brain.lexicon import DEFAULT, LANGUAGES, Found, lexicon, ranked, readings
+from sandbox.model.brain.lexicon import DEFAULT, LANGUAGES, Found, languages_to_search, lexicon, rank_languages
 from sandbox.model.brain.vocabulary import is_word, words
 
-# Finds order ids in a text: `AC-10442`, also written ac-10442, #AC10442 or AC 10442.
-
+# Order ids: `AC-10442`, also written ac-10442, #AC10442 or AC 10442.
 _ID = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})(\s?[-\u2010-\u2015_]\s?|[ #]{0,2})(\d{5})(?![\d\w]|[.,]\d)")
 _ODD_ID = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}-\d{1,8}(?!\d)")  # the right look, the wrong length
 _SMALL_WORDS = "nr no id to at by as or if nu um os ca eu us we he up am pm go ok hi oh so do km kg ml cm mm tv pc"
@@ -28,18 +27,18 @@ def _small_words() -> frozenset[str]:
 def order_ids(text: str) -> list[str]:
     """Every order id in the text in the order of its first mention, in the shops' own spelling.
 
-    Where there is none, what only looks like one counts: the customer did name an order, if a wrong one.
+    Without a well-formed id, malformed ones are returned: the customer named an order, although a wrong one.
     """
-    found = dict.fromkeys(
+    ids = dict.fromkeys(
         f"{letters.upper()}-{digits}"
         for letters, between, digits in _ID.findall(text)
         if between.strip(" #") or letters.isupper() or letters.lower() not in _small_words()
     )
-    return list(found) or _ODD_ID.findall(text)
+    return list(ids) or _ODD_ID.findall(text)
 
 
 def sentence_with(text: str, order_id: str) -> str:
-    """The sentence that names the order first, or an empty text."""
+    """The first sentence that names the order; empty if there is none."""
     for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
         if order_id in order_ids(sentence):
             return sentence
@@ -53,7 +52,7 @@ NAMES_ORDER = "names_order"  # how many orders
 
 @dataclass(frozen=True)
 class Signals:
-    """The weights by signal, the language, and how many words there were."""
+    """The weights by signal, the text's language and its number of words."""
 
     weights: Mapping[str, float]
     language: str
@@ -66,11 +65,11 @@ class Signals:
 
 @lru_cache(maxsize=REMEMBERED)
 def read_signals(subject: str, text: str) -> Signals:
-    """Weighs subject and text; the subject sums up, so its words count half as much again."""
+    """Weighs subject and text. The subject is a summary, so its words count 1.5 times."""
     whole = f"{subject}\n\n{text}"
     heading, tokens = len(words(subject)), words(whole)
-    known = ranked(whole, tokens)
-    weights, heard_in = _weigh(tokens, heading, readings(whole, tokens))
+    known = rank_languages(whole, tokens)
+    weights, heard_in = _weigh(tokens, heading, languages_to_search(whole, tokens))
     asked = {ASKED: float(whole.count("?")), NAMES_ORDER: float(len(order_ids(whole)))}
     language = known[0][0] if known else heard_in
     return Signals({**weights, **asked}, language, sum(map(is_word, tokens)))

@@ -1,4 +1,4 @@
-"""Turns a customer's text into plain words: no case, no accents, no spelling fashions. Pure, no I/O.
+"""Turns a customer's text into plain words, without case, accents and spelling variants; finds misspelt words.
 
 The same folding is applied to the phrases and to the texts, so "zurück", "zurueck" and "ZURÜCK" are one word.
 """
@@ -26,22 +26,22 @@ _TOKEN = re.compile(r"\d+(?:[.,]\d+)+|\w+|\n\s*\n|[.!?;]|[,:()\n]")
 _STOPS = frozenset(".!?;")
 
 
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """The text in lower case, without accents, with ae, oe and ue as plain vowels."""
     low = text.translate(_LETTERS).casefold().translate(_LETTERS)
     if not low.isascii():
         low = "".join(c for c in unicodedata.normalize("NFKD", low) if not unicodedata.combining(c))
-    return _SPELLINGS.sub(lambda found: found.group()[0], low)
+    return _SPELLINGS.sub(lambda match: match.group()[0], low)
 
 
 def words(text: str) -> list[str]:
     """The words in order, with STOP between sentences and PAUSE between clauses; at most MAX_WORDS."""
-    plain = _JOINED.sub(r"\1", _NOT.sub(_spelt_out, folded(text)))
+    plain = _JOINED.sub(r"\1", _NOT.sub(_expand, fold(text)))
     return [_mark(token) for token in _TOKEN.findall(plain)[:MAX_WORDS]]
 
 
-def _spelt_out(found: re.Match[str]) -> str:
-    verb = found.group(1) or ""
+def _expand(match: re.Match[str]) -> str:
+    verb = match.group(1) or ""
     return f"{_FULL.get(verb, verb)} not"
 
 
@@ -53,13 +53,13 @@ def _mark(token: str) -> str:
 
 
 def is_word(token: str) -> bool:
-    """Whether the token is a word and no punctuation."""
+    """Whether the token is a word and not punctuation."""
     return token not in (STOP, PAUSE)
 
 
-# Finds words with one slip of the finger: a letter wrong, missing, doubled, or two changed places.
+# Words with one typing error: a wrong, missing or additional letter, or two swapped letters.
 
-# No term is as long; a word's beginning is looked up by itself.
+# Longer than any term. The beginnings of longer words are still looked up.
 _LONGEST = 64
 
 
@@ -80,7 +80,7 @@ def index_of(plain: Mapping[str, str]) -> dict[str, frozenset[str]]:
 
 
 def is_slip(written: str, meant: str) -> bool:
-    """Whether exactly one slip parts the two words."""
+    """Whether the two words differ by exactly one typing error."""
     if len(written) < len(meant):
         return is_slip(meant, written)
     at = next((i for i, (a, b) in enumerate(zip(written, meant, strict=False)) if a != b), len(meant))

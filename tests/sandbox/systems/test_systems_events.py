@@ -151,14 +151,14 @@ def test_refunds_are_listed_page_by_page(books: Books, now: datetime) -> None:
     seen: list[object] = []
     after = None
     for length in (4, 2):
-        page = refunds.listed(books, ListRefunds(tenant=None, after=after, limit=4), now)
+        page = refunds.list_refunds(books, ListRefunds(tenant=None, after=after, limit=4), now)
         assert isinstance(page["refunds"], list)
         assert len(page["refunds"]) == length
         seen += [row["refund_id"] for row in page["refunds"]]
         after = page["next"] if page["next"] is None else str(page["next"])
     assert after is None
     assert seen == [f"RF-{number:06d}" for number in range(1, 7)]
-    only = refunds.listed(books, ListRefunds(tenant="shop", after=None, limit=4), now)
+    only = refunds.list_refunds(books, ListRefunds(tenant="shop", after=None, limit=4), now)
     assert only["refunds"] == [
         {
             "refund_id": "RF-000006",
@@ -176,6 +176,6 @@ def test_refunds_are_listed_page_by_page(books: Books, now: datetime) -> None:
 
 def test_a_full_last_page_is_followed_by_an_empty_one(books: Books, now: datetime) -> None:
     post(books, 1, now)
-    page = refunds.listed(books, ListRefunds(tenant=None, after=None, limit=1), now)
+    page = refunds.list_refunds(books, ListRefunds(tenant=None, after=None, limit=1), now)
     assert page["next"] == "RF-000001"
-    assert refunds.listed(books, ListRefunds(tenant=None, after="RF-000001", limit=1), now)["refunds"] == []
+    assert refunds.list_refunds(books, ListRefunds(tenant=None, after="RF-000001", limit=1), now)["refunds"] == []
